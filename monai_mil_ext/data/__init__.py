@@ -1,0 +1,3 @@
+"""Bags on disk and in batches."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Ignite handlers."""
+
+__all__: list[str] = []

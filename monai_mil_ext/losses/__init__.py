@@ -1,0 +1,3 @@
+"""Losses on tensors."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Metrics on tensors."""
+
+__all__: list[str] = []

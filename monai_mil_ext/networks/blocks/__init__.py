@@ -1,0 +1,3 @@
+"""Parts that networks are put together from."""
+
+__all__: list[str] = []

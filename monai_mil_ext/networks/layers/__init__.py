@@ -1,0 +1,3 @@
+"""Tensor operations and single layers."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Whole networks, one paper a file."""
+
+__all__: list[str] = []

@@ -1,0 +1,73 @@
+"""Checks on what callers pass in, so that every message has one form: "`name` must <rule>, got <value>."."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["check_bags", "check_choice", "check_mask", "check_name", "check_positive"]
+
+
+def check_positive(**values: int) -> None:
+    """Raise ``ValueError`` unless every value, passed by name, is a positive integer.
+
+    Example:
+        >>> check_positive(num_heads=0)
+        Traceback (most recent call last):
+        ...
+        ValueError: `num_heads` must be a positive integer, got 0.
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"`{name}` must be a positive integer, got {value!r}.")
+
+
+def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
+    """Raise ``ValueError`` unless ``value`` is one of ``choices``; near matches come first.
+
+    Example:
+        >>> check_choice("layer", "score_tab", ["embed", "score_tap"])
+        Traceback (most recent call last):
+        ...
+        ValueError: `layer` must be one of 'embed', 'score_tap', got 'score_tab'; did you mean 'score_tap'?
+    """
+    choices = list(choices)
+    if value not in choices:
+        near = difflib.get_close_matches(str(value), choices)
+        hint = f"; did you mean {', '.join(map(repr, near))}?" if near else "."
+        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}, got {value!r}{hint}")
+
+
+def check_name(**values: str) -> None:
+    """Raise ``ValueError`` unless every value can be a file's name inside a folder that it can't leave.
+
+    Example:
+        >>> check_name(case_id="../secret")
+        Traceback (most recent call last):
+        ...
+        ValueError: `case_id` must be letters, digits, '.', '_' or '-' and start with a letter or digit, got '../secret'.
+    """
+    for name, value in values.items():
+        if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
+            raise ValueError(
+                f"`{name}` must be letters, digits, '.', '_' or '-' and start with a letter or digit, got {value!r}."
+            )
+
+
+def check_bags(x: Tensor, in_features: int) -> None:
+    """Raise ``ValueError`` unless ``x`` has shape (B, N, ``in_features``)."""
+    if x.ndim != 3 or x.shape[-1] != in_features:
+        raise ValueError(f"`x` must have shape (B, N, {in_features}), got {tuple(x.shape)}.")
+
+
+def check_mask(mask: Tensor, x: Tensor) -> None:
+    """Raise ``ValueError`` unless ``mask`` is Boolean and has the first two sizes of ``x``."""
+    if mask.dtype != torch.bool:
+        raise ValueError(f"`mask` must be of dtype torch.bool (True for a real instance), got {mask.dtype}.")
+    if mask.shape != x.shape[:2]:
+        raise ValueError(f"`mask` must have shape (B, N) = {tuple(x.shape[:2])}, got {tuple(mask.shape)}.")

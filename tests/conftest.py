@@ -1,0 +1,24 @@
+"""Settings that every test shares."""
+
+import os
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("fast", max_examples=10, deadline=None)
+settings.register_profile("nightly", max_examples=500, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(items):
+    """GPU tests that are asked for on a machine without one are the only skips that CI allows."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
