@@ -1,6 +1,19 @@
-"""Ground floor: names of keys and checks of what callers pass in."""
+"""Ground floor: names of keys, checks of what callers pass in, and files that are never half written."""
 
 from .checks import check_bags, check_choice, check_mask, check_name, check_positive
-from .enums import BagKeys
+from .enums import RESEARCH_USE, BagKeys
+from .files import atomic_path, write_json
+from .overrides import check_overrides
 
-__all__ = ["BagKeys", "check_bags", "check_choice", "check_mask", "check_name", "check_positive"]
+__all__ = [
+    "RESEARCH_USE",
+    "BagKeys",
+    "atomic_path",
+    "check_bags",
+    "check_choice",
+    "check_mask",
+    "check_name",
+    "check_overrides",
+    "check_positive",
+    "write_json",
+]

@@ -50,12 +50,12 @@ def check_name(**values: str) -> None:
         >>> check_name(case_id="../secret")
         Traceback (most recent call last):
         ...
-        ValueError: `case_id` must be letters, digits, '.', '_' or '-' and start with a letter or digit, got '../secret'.
+        ValueError: `case_id` must be letters, digits, '.', '_', '-' and start with letter or digit, got '../secret'.
     """
     for name, value in values.items():
         if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
             raise ValueError(
-                f"`{name}` must be letters, digits, '.', '_' or '-' and start with a letter or digit, got {value!r}."
+                f"`{name}` must be letters, digits, '.', '_', '-' and start with letter or digit, got {value!r}."
             )
 
 

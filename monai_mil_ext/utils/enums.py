@@ -1,10 +1,12 @@
-"""Keys that name the parts of a bag in data dictionaries and in feature files."""
+"""Keys that name the parts of a bag in data dictionaries and in feature files, and what every result says."""
 
 from __future__ import annotations
 
 from monai.utils import StrEnum
 
-__all__ = ["BagKeys"]
+__all__ = ["RESEARCH_USE", "BagKeys"]
+
+RESEARCH_USE = "research use only"  # every result says so
 
 
 class BagKeys(StrEnum):

@@ -1,0 +1,64 @@
+"""Catches what MONAI lets pass: a misspelt key on the command line of ``monai.bundle run``."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from fire.parser import DefaultParseValue
+from monai.bundle import ConfigParser, run
+
+from .checks import check_choice
+
+__all__ = ["check_overrides"]
+
+
+def check_overrides(argv: Sequence[str] | None = None) -> None:
+    """Raise ``ValueError`` if the command line overrides something that the configs don't have.
+
+    ``monai.bundle run`` adds an unknown key to the config and goes on, so that ``--epoch 5`` trains for the default
+    number of epochs. Called in a bundle's ``initialize``, this refuses such a key and names its near matches. A new
+    argument of a component (``--train#trainer#amp True``) passes: the component itself refuses what it doesn't know.
+    Does nothing where a workflow was not started from that command line.
+
+    Args:
+        argv: the command line; ``None`` takes the process's own.
+
+    Example:
+        >>> check_overrides(["monai/bundle/__main__.py", "run", "--config_file", "configs/absent.yaml"])
+        Traceback (most recent call last):
+        ...
+        FileNotFoundError: ...
+    """
+    argv = sys.argv if argv is None else argv
+    if len(argv) < 2 or "bundle" not in argv[0] or argv[1] != "run":
+        return
+    given = _options(argv[2:])
+    if "args_file" in given:
+        given = {**ConfigParser.load_config_file(given["args_file"]), **given}
+    if "config_file" not in given:
+        return
+    config = ConfigParser.load_config_files(given["config_file"])
+    for key in given.keys() - set(inspect.signature(run).parameters):
+        _check(config, key)
+
+
+def _check(config: Any, key: str) -> None:
+    for part in key.replace("#", "::").split("::"):
+        if not isinstance(config, dict) or "_target_" in config:
+            return
+        check_choice(key, part, config)
+        config = config[part]
+
+
+def _options(words: Sequence[str]) -> dict[str, Any]:
+    """``--key value`` and ``--key=value`` as Python Fire reads them."""
+    options: dict[str, Any] = {}
+    for i, word in enumerate(words):
+        if word.startswith("--"):
+            key, equals, value = word[2:].partition("=")
+            following = words[i + 1] if i + 1 < len(words) else "True"
+            options[key] = DefaultParseValue(value if equals else following)
+    return options

@@ -1,0 +1,64 @@
+"""One form of message for every wrong input."""
+
+import pytest
+import torch
+
+from monai_mil_ext.utils import check_bags, check_choice, check_mask, check_name, check_overrides, check_positive
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.0, True, "2"])
+def test_positive(value):
+    with pytest.raises(ValueError, match=f"`size` must be a positive integer, got {value!r}"):
+        check_positive(size=value)
+
+
+def test_choice_without_a_near_match():
+    with pytest.raises(ValueError, match=r"`mode` must be one of 'a', 'b', got 'zzz'\.$"):
+        check_choice("mode", "zzz", ["a", "b"])
+
+
+@pytest.mark.parametrize("name", ["", ".hidden", "a/b", "..", "a b", "é", None, "a\n"])
+def test_names_stay_in_their_folder(name):
+    with pytest.raises(ValueError, match="`case_id` must be letters"):
+        check_name(case_id=name)
+
+
+def test_bags_and_masks():
+    with pytest.raises(ValueError, match=r"`x` must have shape \(B, N, 4\), got \(5, 4\)"):
+        check_bags(torch.zeros(5, 4), 4)
+    with pytest.raises(ValueError, match=r"`mask` must be of dtype torch.bool .* got torch.float32"):
+        check_mask(torch.ones(2, 5), torch.zeros(2, 5, 4))
+    with pytest.raises(ValueError, match=r"`mask` must have shape \(B, N\) = \(2, 5\), got \(2, 4\)"):
+        check_mask(torch.ones(2, 4, dtype=torch.bool), torch.zeros(2, 5, 4))
+
+
+def command(config, *words):
+    return ["monai/bundle/__main__.py", "run", "--config_file", str(config), *words]
+
+
+@pytest.fixture
+def config(tmp_path):
+    (tmp_path / "c.yaml").write_text("epochs: 1\ntrain:\n  trainer: {_target_: Trainer, max_epochs: 2}\n  names: [a]\n")
+    return tmp_path / "c.yaml"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--epochs", "3"], ["--train#trainer#amp", "True"], ["--train::trainer::max_epochs=3"], ["--run_id", "run"]],
+)
+def test_known_keys_pass(config, words):
+    check_overrides(command(config, *words))
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [("--epoch", "got 'epoch'; did you mean 'epochs'"), ("--train#trainr#amp", "got 'trainr'; did you mean 'trainer'")],
+)
+def test_misspelt_keys_are_named(config, word, message):
+    with pytest.raises(ValueError, match=message):
+        check_overrides(command(config, word, "3"))
+
+
+def test_another_program_is_left_alone():
+    check_overrides(["pytest", "--epoch", "3"])
+    check_overrides(["monai/bundle/__main__.py", "verify_metadata", "--filepth", "x"])
