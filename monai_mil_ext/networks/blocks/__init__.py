@@ -1,3 +1,5 @@
 """Parts that networks are put together from."""
 
-__all__: list[str] = []
+from .attention_scores import GatedScores, TanhScores
+
+__all__ = ["GatedScores", "TanhScores"]

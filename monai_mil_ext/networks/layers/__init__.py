@@ -1,3 +1,5 @@
 """Tensor operations and single layers."""
 
-__all__: list[str] = []
+from .masked import bag_pool, masked_softmax, zero_padding
+
+__all__ = ["bag_pool", "masked_softmax", "zero_padding"]

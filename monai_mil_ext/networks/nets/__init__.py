@@ -1,3 +1,6 @@
 """Whole networks, one paper a file."""
 
-__all__: list[str] = []
+from .abmil import ABMIL
+from .bag_net import BagNet, BagOutput, WithBagOutput
+
+__all__ = ["ABMIL", "BagNet", "BagOutput", "WithBagOutput"]

@@ -1,0 +1,75 @@
+"""Scores of the instances of a bag, plain and gated."""
+
+import torch
+from torch import Tensor, nn
+
+from monai_mil_ext.utils import check_positive
+
+__all__ = ["GatedScores", "TanhScores"]
+
+
+class TanhScores(nn.Module):
+    r"""Scores each instance by a perceptron with one hidden layer.
+
+    .. math:: s_n = w^\top \tanh(V h_n + b) + c
+
+    Args:
+        in_features: size E of an instance.
+        attention_size: size of the hidden layer.
+        num_heads: number H of scores an instance, which share the hidden layer.
+
+    Raises:
+        ValueError: when a size is not positive.
+
+    References:
+        Ilse, Tomczak, Welling, "Attention-based Deep Multiple Instance Learning", arXiv:1802.04712, eq. 8.
+
+    Example:
+        >>> TanhScores(in_features=8, num_heads=2)(torch.zeros(1, 5, 8)).shape
+        torch.Size([1, 5, 2])
+    """
+
+    def __init__(self, in_features: int, attention_size: int = 128, num_heads: int = 1) -> None:
+        super().__init__()
+        check_positive(in_features=in_features, attention_size=attention_size, num_heads=num_heads)
+        self.value = nn.Linear(in_features, attention_size)
+        self.score = nn.Linear(attention_size, num_heads)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Scores (B, N, H), before any softmax, of instances (B, N, E)."""
+        scores: Tensor = self.score(torch.tanh(self.value(h)))
+        return scores
+
+
+class GatedScores(nn.Module):
+    r"""Scores each instance by a perceptron whose hidden layer a second one gates.
+
+    .. math:: s_n = w^\top \left(\tanh(V h_n + b) \odot \sigma(U h_n + d)\right) + c
+
+    Args:
+        in_features: size E of an instance.
+        attention_size: size of the hidden layer and of its gate.
+        num_heads: number H of scores an instance, which share the hidden layer.
+
+    Raises:
+        ValueError: when a size is not positive.
+
+    References:
+        Ilse, Tomczak, Welling, "Attention-based Deep Multiple Instance Learning", arXiv:1802.04712, eq. 9.
+
+    Example:
+        >>> GatedScores(in_features=8, num_heads=2)(torch.zeros(1, 5, 8)).shape
+        torch.Size([1, 5, 2])
+    """
+
+    def __init__(self, in_features: int, attention_size: int = 128, num_heads: int = 1) -> None:
+        super().__init__()
+        check_positive(in_features=in_features, attention_size=attention_size, num_heads=num_heads)
+        self.value = nn.Linear(in_features, attention_size)
+        self.gate = nn.Linear(in_features, attention_size)
+        self.score = nn.Linear(attention_size, num_heads)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Scores (B, N, H), before any softmax, of instances (B, N, E)."""
+        scores: Tensor = self.score(torch.tanh(self.value(h)) * torch.sigmoid(self.gate(h)))
+        return scores

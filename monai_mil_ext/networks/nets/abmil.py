@@ -1,0 +1,79 @@
+"""Attention-based multiple-instance learning."""
+
+from typing import Optional
+
+from torch import Tensor, nn
+
+from monai_mil_ext.networks.blocks import GatedScores, TanhScores
+from monai_mil_ext.networks.layers import bag_pool, masked_softmax, zero_padding
+from monai_mil_ext.utils import check_positive
+
+from .bag_net import BagNet, BagOutput
+
+__all__ = ["ABMIL"]
+
+
+class ABMIL(BagNet):
+    r"""Classifies a bag by the attention-weighted mean of its instances.
+
+    .. math::
+        h_n = \operatorname{ReLU}(W_p x_n), \quad a_{\cdot k} = \operatorname{softmax}_n s_k(h_n), \quad
+        z_k = \sum_n a_{nk} h_n, \quad \text{logits} = W_c [z_1; \dots; z_H] + b_c
+
+    with :math:`s` of :py:class:`GatedScores` or :py:class:`TanhScores`. Without ``hidden_size``, :math:`h_n = x_n`.
+
+    Args:
+        in_features: size F of an instance.
+        num_classes: number C of logits.
+        hidden_size: size E of a projected instance; ``None`` scores and pools ``x`` itself.
+        attention_size: size of the hidden layer that scores.
+        gated: whether a second layer gates the hidden layer that scores.
+        num_heads: number H of attention rows; the classifier sees the H embeddings side by side.
+        dropout: rate on the instances that are scored and pooled.
+
+    Raises:
+        ValueError: when a size is not positive, the rate not in [0, 1), or the input of the wrong shape.
+
+    References:
+        Ilse, Tomczak, Welling, "Attention-based Deep Multiple Instance Learning", arXiv:1802.04712.
+
+    Example:
+        >>> import torch
+        >>> net = ABMIL(in_features=8, num_classes=2, hidden_size=4)
+        >>> x, mask = torch.rand(2, 5, 8), torch.arange(5) < torch.tensor([[5], [3]])
+        >>> net(x, mask).shape
+        torch.Size([2, 2])
+        >>> net.forward_bag(x, mask).attention.sum(1).round(decimals=4).tolist()
+        [[1.0], [1.0]]
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        hidden_size: Optional[int] = None,
+        attention_size: int = 128,
+        gated: bool = True,
+        num_heads: int = 1,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        size = in_features if hidden_size is None else hidden_size
+        check_positive(in_features=in_features, num_classes=num_classes, hidden_size=size)
+        if not 0 <= dropout < 1:
+            raise ValueError(f"`dropout` must be in [0, 1), got {dropout!r}.")
+        self.in_features = in_features
+        project = [] if hidden_size is None else [nn.Linear(in_features, size, bias=False), nn.ReLU()]
+        self.embed = nn.Sequential(*project, nn.Dropout(dropout))
+        self.attend = (GatedScores if gated else TanhScores)(size, attention_size, num_heads)
+        self.classify = nn.Linear(num_heads * size, num_classes)
+
+    def forward_bag(self, x: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
+        """See :py:class:`BagNet`."""
+        self.check_input(x, mask, self.in_features)
+        h = self.embed(zero_padding(x, mask))
+        scores = self.score_tap(self.attend(h))
+        attention = masked_softmax(scores, mask)
+        embedding = bag_pool(attention, h).flatten(1)
+        logits = self.classify(embedding.to(self.classify.weight.dtype))
+        return BagOutput(logits, attention, scores, embedding)

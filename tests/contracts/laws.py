@@ -1,0 +1,274 @@
+"""What every network promises, one function a promise: ``law(make, x, mask)`` raises unless ``make()`` keeps it.
+
+``x`` (B, N, F) is float64 and ``mask`` (B, N) starts every row with its real instances, at least one.
+"""
+
+import copy
+import io
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from tests.helpers import fill
+
+NUM_CLASSES = 3
+TIGHT = {"rtol": 1e-8, "atol": 1e-10}  # float64: room for another order of summation, none for a wrong term
+JUNK = (float("nan"), float("inf"), -float("inf"), 1e30)
+DYNAMIC = torch.export.Dim.DYNAMIC
+
+
+def tested(make):
+    return fill(make()).double()
+
+
+def parts(out, rows=slice(None), real=None):
+    """Comparable parts of an output: some bags, and of what is per instance only the real ones."""
+    kept = {"logits": out.logits[rows], "embedding": out.embedding[rows] if out.embedding is not None else None}
+    for name in ("attention", "scores"):
+        part = getattr(out, name)
+        kept[name] = part if part is None else part[rows] if real is None else part[rows][real]
+    return {name: part for name, part in kept.items() if part is not None}
+
+
+def same(a, b, **tolerance):
+    assert a.keys() == b.keys()
+    for name in a:
+        assert_close(a[name], b[name], **(tolerance or TIGHT), msg=lambda m, name=name: f"{name}: {m}")
+
+
+def outputs_and_gradients(net, x, mask, real):
+    """Everything a training step can see of a batch; ``real`` says which entries of ``x`` count."""
+    net.zero_grad(set_to_none=True)
+    x = x.clone().requires_grad_()
+    out = net.forward_bag(x, mask)
+    (out.logits.square().sum() + (0 if out.scores is None else out.scores[real].square().sum())).backward()
+    gradients = {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
+    return parts(out, real=real) | gradients | {"x": x.grad[real]}, x.grad[~real]
+
+
+def output_has_its_shapes(make, x, mask):
+    out, (b, n) = tested(make).forward_bag(x, mask), mask.shape
+    assert out.logits.shape == (b, NUM_CLASSES)
+    assert out.attention is None or (out.attention.ndim == 3 and out.attention.shape[:2] == (b, n))
+    assert out.embedding is None or (out.embedding.ndim == 2 and len(out.embedding) == b)
+    assert (out.scores is None) is not make().gives_scores
+    assert out.scores is None or (out.scores.ndim == 3 and out.scores.shape[:2] == (b, n))
+
+
+def input_is_left_alone(make, x, mask):
+    given, given_mask = x.clone(), mask.clone()
+    tested(make)(given, given_mask)
+    assert_close((given, given_mask), (x, mask), rtol=0, atol=0)
+
+
+def padding_changes_nothing(make, x, mask):
+    net, n = tested(make), mask.shape[1]
+    longer_mask = torch.nn.functional.pad(mask, (0, 2))
+    longer = torch.nn.functional.pad(x, (0, 0, 0, 2))
+    clean, _ = outputs_and_gradients(net, longer[:, :n].where(mask[..., None], 0), mask, mask)
+    for junk in JUNK:
+        dirty = longer.where(longer_mask[..., None], junk)
+        seen, at_padding = outputs_and_gradients(net, dirty, longer_mask, longer_mask)
+        same(seen, clean)
+        assert not at_padding.any()
+        attention = net.forward_bag(dirty, longer_mask).attention
+        assert attention is None or not attention[~longer_mask].any()
+
+
+def a_bag_does_not_see_its_neighbours(make, x, mask):
+    net = tested(make)
+    x = x.clone().requires_grad_()
+    together = net.forward_bag(x, mask)
+    for i, real in enumerate(mask):
+        alone = net.forward_bag(x[i : i + 1, real])
+        same(parts(together, rows=i, real=real), parts(alone, rows=0))
+        (gradient,) = torch.autograd.grad(together.logits[i].sum(), x, retain_graph=True)
+        assert not gradient[torch.arange(len(x)) != i].any()
+
+
+def order_changes_nothing(make, x, mask):
+    net, order = tested(make), torch.randperm(mask.shape[1], generator=torch.Generator().manual_seed(0))
+    there, back = net.forward_bag(x[:, order], mask[:, order]), net.forward_bag(x, mask)
+    same(parts(there), parts(back._replace(**{k: v[:, order] for k, v in per_instance(back).items()})))
+
+
+def per_instance(out):
+    return {k: v for k, v in (("attention", out.attention), ("scores", out.scores)) if v is not None}
+
+
+def attention_is_a_distribution(make, x, mask):
+    attention = tested(make).forward_bag(x, mask).attention
+    assert (attention >= 0).all()
+    assert_close(attention.sum(1), torch.ones_like(attention[:, 0]), **TIGHT)
+
+
+def the_tap_shows_the_scores(make, x, mask):
+    net, seen = tested(make), []
+    net.score_tap.register_forward_hook(lambda *args: seen.append(args[-1]))
+    net(x, mask)
+    out = net.forward_bag(x, mask)
+    assert len(seen) == 2, "the tap must be passed once in a forward"
+    assert_close(seen, [out.scores, out.scores], rtol=0, atol=0)
+    seen[0].square().sum().backward()
+    assert any(p.grad is not None and p.grad.any() for p in net.parameters())
+
+
+def asking_for_more_does_not_change_logits(make, x, mask):
+    net = make().double().train()
+    torch.manual_seed(0)
+    logits = net(x, mask)
+    torch.manual_seed(0)
+    assert_close(net.forward_bag(x, mask).logits, logits, rtol=0, atol=0)
+
+
+def eval_is_deterministic(make, x, mask):
+    net = tested(make)
+    same(parts(net.forward_bag(x, mask)), parts(net.forward_bag(x, mask)), rtol=0, atol=0)
+
+
+def an_empty_bag_is_finite(make, x, mask):
+    half = mask & (torch.arange(len(mask)) > 0)[:, None]
+    for given, real in ((x.where(half[..., None], torch.nan), half), (x[:, :0], mask[:, :0]), (x[:, :0], None)):
+        net, bag = make().double().train(), given.clone().requires_grad_()
+        out = net.forward_bag(bag, real)
+        assert out.attention is None or not out.attention[0].any()
+        out.logits.square().sum().backward()
+        assert all(t.isfinite().all() for t in (out.logits, bag.grad, *(p.grad for p in net.parameters())))
+
+
+def every_parameter_has_a_gradient(make, x, mask):
+    net = make().double().train()
+    net(x, mask).square().sum().backward()
+    assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
+
+
+def weights_survive_a_save(make, x, mask):
+    a, b, file = make().double().eval(), make().double().eval(), io.BytesIO()
+    torch.save(a.state_dict(), file)
+    file.seek(0)
+    b.load_state_dict(torch.load(file, weights_only=True))
+    same(parts(a.forward_bag(x, mask)), parts(b.forward_bag(x, mask)), rtol=0, atol=0)
+
+
+def a_copy_is_a_net_of_its_own(make, x, mask):
+    net = tested(make)
+    before, twin = net(x, mask), copy.deepcopy(net)
+    for p in net.parameters():
+        p.data.zero_()
+    assert_close(twin(x, mask), before, rtol=0, atol=0)
+
+
+def it_exports_for_any_bag_size(make, x, mask):
+    net, shape = tested(make), {0: DYNAMIC, 1: DYNAMIC}
+    masked = torch.export.export(net, (x, mask), dynamic_shapes={"x": shape, "mask": shape}).module()
+    plain = torch.export.export(net, (x,), dynamic_shapes={"x": shape}).module()
+    for n in (1, 2, 9):
+        bag, real = torch.randn(2, n, x.shape[-1], dtype=x.dtype), torch.arange(n) < torch.tensor([[n], [1]])
+        assert_close((masked(bag, real), plain(bag)), (net(bag, real), net(bag)), **TIGHT)
+
+
+def it_scripts(make, x, mask):
+    net, file = tested(make), io.BytesIO()
+    torch.jit.save(torch.jit.script(net), file)
+    file.seek(0)
+    scripted = torch.jit.load(file)
+    assert_close((scripted(x, mask), scripted(x)), (net(x, mask), net(x)), **TIGHT)
+    same(parts(scripted.forward_bag(x, mask)), parts(net.forward_bag(x, mask)))
+
+
+def it_compiles_whole(make, x, mask):
+    torch.compiler.reset()
+    net = tested(make)
+    compiled = torch.compile(net, backend="aot_eager", fullgraph=True, dynamic=True)
+    for bag, real in ((x, mask), (x[:, :1], mask[:, :1])):
+        expected, gradients = net(bag, real), []
+        for logits in (expected, compiled(bag, real)):
+            gradients.append(torch.autograd.grad(logits.square().sum(), list(net.parameters())))
+        assert_close(compiled(bag, real), expected, **TIGHT)
+        assert_close(gradients[1], gradients[0], **TIGHT)
+
+
+def autocast_is_close(make, x, mask):
+    net, x = fill(make()), x.where(mask[..., None], torch.nan).float()
+    exact = net.forward_bag(x, mask)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = net.forward_bag(x, mask)
+    assert_close(rough.logits.float(), exact.logits, rtol=0.05, atol=0.05)
+    if exact.attention is not None:
+        assert rough.attention.dtype == torch.float32
+        assert_close(rough.attention.sum(1), exact.attention.sum(1), rtol=0, atol=1e-6)
+    half = copy.deepcopy(net).bfloat16()(x.bfloat16(), mask)
+    assert half.dtype == torch.bfloat16
+    assert_close(half.float(), exact.logits, rtol=0.05, atol=0.05)
+
+
+def gradients_are_exact_in_float64(make, x, mask):
+    net = tested(make)
+    names, values = zip(*net.named_parameters(), strict=True)
+    assert {part.dtype for part in parts(net.forward_bag(x, mask)).values()} == {torch.float64}
+
+    def call(x, *values):
+        return torch.func.functional_call(net, dict(zip(names, values, strict=True)), (x, mask))
+
+    inputs = [t.detach().clone().requires_grad_() for t in (x, *values)]
+    assert torch.autograd.gradcheck(call, inputs, raise_exception=False), "gradients differ from finite differences"
+
+
+def bad_input_is_named(make, x, mask):
+    net, (b, n, f) = tested(make), x.shape
+    bad = {
+        rf"`x` must have shape \(B, N, {f}\), got \({b}, {n}, {f + 1}\)": (x.new_zeros(b, n, f + 1), None),
+        rf"`x` must have shape \(B, N, {f}\), got \({n}, {f}\)": (x[0], None),
+        rf"`mask` must have shape \(B, N\) = \({b}, {n}\), got \({b}, {n + 1}\)": (x, torch.ones(b, n + 1) > 0),
+        r"`mask` must be of dtype torch.bool .*, got torch.float64": (x, mask.double()),
+    }
+    for message, arguments in bad.items():
+        with pytest.raises(ValueError, match=message):
+            net(*arguments)
+
+
+EXCEPTIONS = {  # a network may say by this class attribute, set to False, that it does not keep this law
+    order_changes_nothing: "permutation_invariant",
+    attention_is_a_distribution: "attention_is_distribution",
+    it_exports_for_any_bag_size: "exports_dynamic_n",
+    the_tap_shows_the_scores: "gives_scores",
+}
+
+
+def claimed(law, make):
+    """Whether a network says that it keeps a law."""
+    return getattr(make(), EXCEPTIONS.get(law, ""), True)
+
+
+def exceptions_are_true(make, x, mask):
+    for law in EXCEPTIONS:
+        if not claimed(law, make):
+            with pytest.raises(Exception):  # noqa: B017, PT011
+                law(make, x, mask)
+
+
+CHEAP = [
+    output_has_its_shapes,
+    input_is_left_alone,
+    padding_changes_nothing,
+    a_bag_does_not_see_its_neighbours,
+    order_changes_nothing,
+    attention_is_a_distribution,
+    the_tap_shows_the_scores,
+    asking_for_more_does_not_change_logits,
+    eval_is_deterministic,
+    an_empty_bag_is_finite,
+    every_parameter_has_a_gradient,
+]
+DEAR = [
+    weights_survive_a_save,
+    a_copy_is_a_net_of_its_own,
+    it_exports_for_any_bag_size,
+    it_scripts,
+    it_compiles_whole,
+    autocast_is_close,
+    gradients_are_exact_in_float64,
+    bad_input_is_named,
+    exceptions_are_true,
+]

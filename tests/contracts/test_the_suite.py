@@ -1,0 +1,198 @@
+"""The suite can fail: for every law, a network that breaks it and is caught."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from monai_mil_ext.networks.layers import masked_softmax, zero_padding
+from monai_mil_ext.networks.nets import ABMIL
+from tests.contracts import laws
+from tests.contracts.test_nets import MASK, C, F, X
+
+
+class IgnoresTheMask(ABMIL):
+    def forward_bag(self, x, mask=None):
+        return super().forward_bag(x, None)
+
+
+class LeavesTheNaN(ABMIL):
+    """Multiplies by the mask instead of filling."""
+
+    def forward_bag(self, x, mask=None):
+        return super().forward_bag(x if mask is None else x * mask[..., None], None)
+
+
+class CleansTooLate(ABMIL):
+    """Right in its values, wrong in its gradients: NaN meets the first weight before it is zeroed."""
+
+    def forward_bag(self, x, mask=None):
+        h = zero_padding(self.embed(x), mask)
+        scores = self.score_tap(self.attend(h))
+        attention = masked_softmax(scores, mask)
+        embedding = (attention * h).sum(1)
+        return (
+            super()
+            .forward_bag(x[:, :0])
+            ._replace(logits=self.classify(embedding), attention=attention, scores=scores, embedding=embedding)
+        )
+
+
+class LeaksANeighbour(ABMIL):
+    def forward_bag(self, x, mask=None):
+        return super().forward_bag(zero_padding(x, mask) + 1e-3 * zero_padding(x, mask).mean((0, 1)), mask)
+
+
+class SeesThePlace(ABMIL):
+    def forward_bag(self, x, mask=None):
+        return super().forward_bag(x + torch.arange(x.shape[1], dtype=x.dtype)[:, None], mask)
+
+
+class SaysItSeesThePlace(SeesThePlace):
+    permutation_invariant = False
+
+
+class Modest(ABMIL):
+    """Keeps a law that it says it breaks."""
+
+    permutation_invariant = False
+
+
+class DropsAlways(ABMIL):
+    def forward_bag(self, x, mask=None):
+        return super().forward_bag(nn.functional.dropout(x), mask)
+
+
+class WritesIntoItsInput(ABMIL):
+    def forward_bag(self, x, mask=None):
+        return super().forward_bag(x.mul_(2), mask)
+
+
+class DividesByTheCount(ABMIL):
+    def forward_bag(self, x, mask=None):
+        out = super().forward_bag(x, mask)
+        count = torch.full_like(out.logits, x.shape[1]) if mask is None else mask.sum(1, keepdim=True)
+        return out._replace(logits=out.logits * count / count)
+
+
+class ForgetsAWeight(ABMIL):
+    """Keeps a number where ``state_dict`` does not look."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.scale = torch.rand(())
+
+    def forward_bag(self, x, mask=None):
+        out = super().forward_bag(x, mask)
+        return out._replace(logits=out.logits * self.scale)
+
+
+class LooksBack(ABMIL):
+    """Holds on to itself where ``deepcopy`` does not look."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.scale = self.classify.weight.sum
+
+    def forward_bag(self, x, mask=None):
+        out = super().forward_bag(x, mask)
+        return out._replace(logits=out.logits * self.scale())
+
+
+class HasAnIdleWeight(ABMIL):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.idle = nn.Linear(2, 2)
+
+
+class AnswersTwoWays(ABMIL):
+    def forward(self, x, mask=None):
+        return super().forward(x, mask) * (1 + 1e-15)
+
+
+class Postprocesses(ABMIL):
+    """Changes one part of what ABMIL says."""
+
+    def __init__(self, *args, change, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.change = change
+
+    def forward_bag(self, x, mask=None):
+        out = super().forward_bag(x, mask)
+        return out._replace(**self.change(out))
+
+
+class RoundsAttention(ABMIL):
+    """Takes the softmax in whatever type autocast left, as MONAI's MILModel does."""
+
+    def forward_bag(self, x, mask=None):
+        out = super().forward_bag(x, mask)
+        return out._replace(attention=out.scores.masked_fill(~mask[..., None], -1e9).softmax(1))
+
+
+class KnowsBigBags(ABMIL):
+    def forward_bag(self, x, mask=None):
+        return super().forward_bag(x if x.shape[1] > 3 else x * 2, mask)
+
+
+class AsksForAValue(ABMIL):
+    def forward_bag(self, x, mask=None):
+        return super().forward_bag(x * 2 if x.sum().item() > 0 else x, mask)
+
+
+class TakesAnything(ABMIL):
+    def check_input(self, x, mask, in_features):
+        pass
+
+
+def changed(change):
+    return partial(Postprocesses, change=change)
+
+
+BROKEN = [
+    (laws.output_has_its_shapes, changed(lambda o: {"attention": o.attention[..., 0]})),
+    (laws.output_has_its_shapes, changed(lambda o: {"scores": None})),
+    (laws.input_is_left_alone, WritesIntoItsInput),
+    (laws.padding_changes_nothing, IgnoresTheMask),
+    (laws.padding_changes_nothing, LeavesTheNaN),
+    (laws.padding_changes_nothing, partial(CleansTooLate, hidden_size=4)),
+    (laws.padding_changes_nothing, changed(lambda o: {"attention": o.attention + 1e-9})),
+    (laws.a_bag_does_not_see_its_neighbours, LeaksANeighbour),
+    (laws.a_bag_does_not_see_its_neighbours, IgnoresTheMask),
+    (laws.order_changes_nothing, SeesThePlace),
+    (laws.attention_is_a_distribution, changed(lambda o: {"attention": o.scores.sigmoid()})),
+    (laws.the_tap_shows_the_scores, changed(lambda o: {"scores": o.attention})),
+    (laws.asking_for_more_does_not_change_logits, AnswersTwoWays),
+    (laws.eval_is_deterministic, DropsAlways),
+    (laws.an_empty_bag_is_finite, DividesByTheCount),
+    (laws.every_parameter_has_a_gradient, HasAnIdleWeight),
+    (laws.weights_survive_a_save, ForgetsAWeight),
+    (laws.a_copy_is_a_net_of_its_own, LooksBack),
+    (laws.it_exports_for_any_bag_size, KnowsBigBags),
+    (laws.it_scripts, changed(dict)),
+    (laws.it_compiles_whole, AsksForAValue),
+    (laws.autocast_is_close, RoundsAttention),
+    (laws.gradients_are_exact_in_float64, changed(lambda o: {"embedding": o.embedding.float()})),
+    (laws.gradients_are_exact_in_float64, changed(lambda o: {"logits": o.logits + o.logits.detach()})),
+    (laws.bad_input_is_named, TakesAnything),
+    (laws.exceptions_are_true, Modest),
+]
+
+
+@pytest.mark.parametrize(("law", "net"), BROKEN, ids=lambda value: getattr(value, "__name__", "Changed"))
+def test_a_broken_net_is_caught(law, net):
+    make = partial(net, F, C, attention_size=5)
+    # the tools that some laws run have exceptions of their own
+    tools = laws.it_exports_for_any_bag_size, laws.it_scripts, laws.it_compiles_whole, laws.bad_input_is_named
+    failed = Exception if law in tools else (AssertionError, pytest.fail.Exception)
+    with pytest.raises(failed):
+        law(make, X, MASK)
+
+
+def test_every_law_has_a_net_that_breaks_it():
+    assert {law for law, _ in BROKEN} == {*laws.CHEAP, *laws.DEAR}
+
+
+def test_a_true_exception_is_accepted():
+    laws.exceptions_are_true(partial(SaysItSeesThePlace, F, C), X, MASK)

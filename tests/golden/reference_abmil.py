@@ -1,0 +1,73 @@
+"""Writes abmil.json: ABMIL in NumPy and float64, from the equations of arXiv:1802.04712. None of the package runs here.
+
+Run ``python tests/golden/reference_abmil.py``.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+F, C, L = 5, 2, 3  # sizes of an instance, of the logits and of the hidden layer that scores
+CASES = {
+    "plain": {"gated": False, "sizes": [4]},
+    "gated": {"gated": True, "sizes": [4]},
+    "gated-projected": {"gated": True, "hidden_size": 4, "sizes": [4]},
+    "plain-projected-masked": {"gated": False, "hidden_size": 4, "sizes": [2, 4, 0]},
+    "gated-projected-heads-masked": {"gated": True, "hidden_size": 4, "num_heads": 2, "sizes": [3, 1, 4]},
+}
+
+
+def weights(shapes):
+    """Parameter i, entry j in C order: sin(j (0.7 + 0.1 i)) / sqrt(last size)."""
+    return [
+        np.sin(np.arange(np.prod(shape)) * (0.7 + 0.1 * i)).reshape(shape) / np.sqrt(shape[-1])
+        for i, shape in enumerate(shapes)
+    ]
+
+
+def classify(bag, gated, hidden_size=None, num_heads=1):
+    """Logits, embedding, and a row of scores and of attention for each instance, of one bag (n, F) without padding."""
+    size = hidden_size or F
+    shapes = [(size, F)] if hidden_size else []
+    shapes += [(L, size), (L,)] * (2 if gated else 1) + [(num_heads, L), (num_heads,), (C, num_heads * size), (C,)]
+    params = weights(shapes)
+    project = params.pop(0) if hidden_size else None
+    scores, h = [], []
+    for x in bag:
+        h.append(x if project is None else np.maximum(project @ x, 0))
+        hidden = np.tanh(params[0] @ h[-1] + params[1])
+        if gated:
+            hidden = hidden / (1 + np.exp(-(params[2] @ h[-1] + params[3])))
+        scores.append(params[-4] @ hidden + params[-3])
+    embedding, attention = [], np.zeros((len(bag), num_heads))
+    for k in range(num_heads):
+        total = sum(np.exp(s[k]) for s in scores)
+        attention[:, k] = [np.exp(s[k]) / total for s in scores]
+        embedding.append(sum((a * v for a, v in zip(attention[:, k], h, strict=True)), np.zeros(size)))
+    embedding = np.concatenate(embedding)
+    return params[-2] @ embedding + params[-1], embedding, scores, attention
+
+
+def golden():
+    """Every case with its batch: what a bag has beyond its size is padding."""
+    out = {}
+    for name, case in CASES.items():
+        config = {key: value for key, value in case.items() if key != "sizes"}
+        sizes = case["sizes"]
+        x = np.cos(np.arange(len(sizes) * 4 * F) * 0.37).reshape(len(sizes), 4, F)
+        bags = [classify(bag[:n], **config) for bag, n in zip(x, sizes, strict=True)]
+        out[name] = {
+            "config": {"in_features": F, "num_classes": C, "attention_size": L} | config,
+            "sizes": sizes,
+            "x": x.tolist(),
+            "logits": [logits.tolist() for logits, _, _, _ in bags],
+            "embedding": [embedding.tolist() for _, embedding, _, _ in bags],
+            "scores": [np.array(scores).tolist() for _, _, scores, _ in bags],
+            "attention": [attention.tolist() for _, _, _, attention in bags],
+        }
+    return out
+
+
+if __name__ == "__main__":
+    Path(__file__).with_name("abmil.json").write_text(json.dumps(golden(), indent=1) + "\n")
