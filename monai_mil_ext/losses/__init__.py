@@ -1,3 +1,6 @@
 """Losses on tensors."""
 
-__all__: list[str] = []
+from .attention_loss import AttentionLoss
+from .normal_guidance import NormalGuidanceLoss
+
+__all__ = ["AttentionLoss", "NormalGuidanceLoss"]

@@ -1,0 +1,49 @@
+"""What every loss on attention shares: padding, precision, and the reduction over bags."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.modules.loss import _Loss
+
+from monai_mil_ext.utils import check_choice, check_mask
+
+__all__ = ["AttentionLoss"]
+
+
+class AttentionLoss(_Loss):
+    """Base of losses on attention (B, N, H): heads are averaged within a bag, bags are reduced.
+
+    A subclass computes one value a bag and head between :py:meth:`real_attention` and :py:meth:`reduce`.
+
+    Args:
+        reduction: ``"mean"`` over the bags that have an instance, ``"sum"`` or ``"none"``; an empty bag gives 0.
+
+    Raises:
+        ValueError: when ``reduction`` is none of these.
+    """
+
+    def __init__(self, reduction: str = "mean") -> None:
+        check_choice("reduction", reduction, ("mean", "sum", "none"))
+        super().__init__(reduction=reduction)
+
+    def real_attention(self, attention: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Attention in float32 (float64 stays) with zeros at padding, and which instances are real: (B, N, 1)."""
+        if attention.ndim != 3 or not attention.is_floating_point():
+            got = f"{attention.dtype} {tuple(attention.shape)}"
+            raise ValueError(f"`attention` must be floating point of shape (B, N, H), got {got}.")
+        a = attention.to(torch.promote_types(attention.dtype, torch.float32))
+        if mask is None:
+            return a, torch.ones_like(a[..., :1], dtype=torch.bool)
+        check_mask(mask, attention)
+        real = mask.unsqueeze(-1)
+        return a.masked_fill(~real, 0.0), real
+
+    def reduce(self, loss: Tensor, real: Tensor) -> Tensor:
+        """Scalar, or (B,) if not reduced, of a loss (B, H); ``real`` (B, N, 1) says which bags are empty."""
+        counted = real.any(dim=1).squeeze(-1)
+        per_bag = loss.mean(dim=-1).masked_fill(~counted, 0.0)
+        if self.reduction == "none":
+            return per_bag
+        total = per_bag.sum()
+        return total if self.reduction == "sum" else total / counted.sum().clamp(min=1)

@@ -1,0 +1,140 @@
+"""What every loss on attention promises. A new loss joins by one line in ``CASES``."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from monai_mil_ext import losses
+from monai_mil_ext.losses import AttentionLoss, NormalGuidanceLoss
+from tests.helpers import bags
+
+CASES = {
+    "forward_kl": NormalGuidanceLoss(),
+    "reverse_kl": NormalGuidanceLoss("reverse_kl"),
+    "squared_error": NormalGuidanceLoss("squared_error"),
+    "min_sd": NormalGuidanceLoss(min_sd=1.0),
+    "renormalize": NormalGuidanceLoss(renormalize=True),
+}
+TARGET_DETACHED = {NormalGuidanceLoss}  # its gradient is, by definition, not that of its value
+every_loss = pytest.mark.parametrize("loss", CASES.values(), ids=CASES)
+some_bags = bags(in_features=2, dtype=torch.float64)
+
+
+def attend(z, mask):
+    return z.masked_fill(~mask.unsqueeze(-1), float("-inf")).softmax(1)
+
+
+def value_and_gradient(loss, z, mask=None, junk=0.0):
+    z = z.clone().requires_grad_()
+    attention = z.softmax(1) if mask is None else attend(z, mask)
+    if mask is not None:
+        attention = attention.masked_fill(~mask.unsqueeze(-1), junk)
+    value = loss(attention, mask)
+    value.backward()
+    return value.detach(), z.grad
+
+
+def test_every_loss_is_here():
+    public = {getattr(losses, name) for name in losses.__all__} - {AttentionLoss}
+    assert public == {type(loss) for loss in CASES.values()}
+
+
+@every_loss
+@given(bag=some_bags, junk=st.sampled_from([7.0, float("nan"), float("inf"), float("-inf")]))
+def test_what_stands_at_padding_changes_nothing(loss, bag, junk):
+    for one, other in zip(value_and_gradient(loss, *bag), value_and_gradient(loss, *bag, junk), strict=True):
+        assert_close(one, other, rtol=0, atol=0)
+        assert torch.isfinite(other).all()
+
+
+@every_loss
+@given(bag=some_bags)
+def test_more_padding_changes_nothing(loss, bag):
+    z, mask = bag
+    n = mask.shape[1]
+    wide = torch.cat([z, torch.randn_like(z)], 1), torch.cat([mask, torch.zeros_like(mask)], 1)
+    value, gradient = value_and_gradient(loss, z, mask)
+    wide_value, wide_gradient = value_and_gradient(loss, *wide, junk=float("nan"))
+    assert_close(wide_value, value, rtol=1e-6, atol=1e-9)
+    assert_close(wide_gradient[:, :n], gradient, rtol=1e-6, atol=1e-9)
+    assert not wide_gradient[:, n:].any()
+
+
+@every_loss
+@given(bag=some_bags)
+def test_the_batch_is_the_mean_of_bags_that_do_not_see_each_other(loss, bag):
+    z, mask = bag
+    alone = [value_and_gradient(loss, zi[mi].unsqueeze(0)) for zi, mi in zip(z, mask, strict=True)]
+    value, gradient = value_and_gradient(loss, z, mask)
+    assert_close(value, torch.stack([v for v, _ in alone]).mean(), rtol=1e-6, atol=1e-9)
+    for i, (_, g) in enumerate(alone):
+        assert_close(gradient[i][mask[i]], g.squeeze(0) / len(z), rtol=1e-6, atol=1e-9)
+    turned, turned_gradient = value_and_gradient(loss, z.flip(0), mask.flip(0))
+    assert_close(turned, value, rtol=1e-6, atol=1e-9)
+    assert_close(turned_gradient.flip(0), gradient, rtol=1e-6, atol=1e-9)
+
+
+@every_loss
+@given(bag=some_bags)
+def test_an_empty_bag_counts_for_nothing(loss, bag):
+    z, mask = bag
+    more = torch.cat([z, z[:1]]), torch.cat([mask, torch.zeros_like(mask[:1])])
+    attention = torch.cat([attend(z, mask), torch.full_like(z[:1], torch.nan)]).requires_grad_()
+    value = loss(attention, more[1])
+    value.backward()
+    assert_close(value.detach(), value_and_gradient(loss, z, mask)[0], rtol=1e-6, atol=1e-9)
+    assert not attention.grad[-1].any()
+    nothing = loss(attention[-1:], more[1][-1:])
+    assert nothing.item() == 0
+    assert nothing.requires_grad
+
+
+@every_loss
+def test_one_instance(loss):
+    value, gradient = value_and_gradient(loss, torch.randn(3, 1, 2))
+    assert value == 0
+    assert not gradient.any()
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("sharpness", [0.0, 1.0, 100.0])
+def test_half_precision_is_finite_and_computed_in_single(loss, dtype, sharpness):
+    attention = (torch.randn(2, 3000, 2) * sharpness).softmax(1).to(dtype).requires_grad_()
+    value = loss(attention)
+    value.backward()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_close(loss(attention), value, rtol=0, atol=0)
+    assert value.dtype == torch.float32
+    assert torch.isfinite(value)
+    assert torch.isfinite(attention.grad).all()
+
+
+@every_loss
+def test_gradcheck(loss):
+    """Against finite differences of the value; with a detached target, of the value at the target held fixed."""
+    z = torch.randn(2, 5, 2, dtype=torch.float64, requires_grad=True)
+    mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    if type(loss) in TARGET_DETACHED:
+        fixed = loss._target(attend(z.detach(), mask), mask.unsqueeze(-1), None)
+        loss = type("Held", (type(loss),), {"_target": lambda *_: fixed})(
+            loss.divergence, loss.eps, loss.min_sd, loss.renormalize
+        )
+    assert torch.autograd.gradcheck(lambda z: loss(attend(z, mask), mask), z)
+
+
+@every_loss
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ((torch.ones(2, 5),), r"`attention` must be floating point of shape \(B, N, H\), got torch.float32 \(2, 5\)"),
+        ((torch.ones(2, 5, 1).int(),), r"`attention` must be floating point .*, got torch.int32"),
+        ((torch.ones(2, 5, 1), torch.ones(2, 5)), r"`mask` must be of dtype torch.bool"),
+        ((torch.ones(2, 5, 1), torch.ones(2, 4).bool()), r"`mask` must have shape \(B, N\) = \(2, 5\), got \(2, 4\)"),
+    ],
+)
+def test_bad_input_is_named(loss, inputs, message):
+    with pytest.raises(ValueError, match=message):
+        loss(*inputs)
