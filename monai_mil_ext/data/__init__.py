@@ -1,3 +1,24 @@
-"""Bags on disk and in batches."""
+"""Scans and bags on disk, and bags in batches."""
 
-__all__: list[str] = []
+from .bag_file import read_attributes, read_bag, write_bag
+from .cohort import load_cohort
+from .collate import BagCollate
+from .dicom_series import SeriesSlice, find_series
+from .feature_cache import FeatureCache
+from .fingerprint import fingerprint
+from .scan_reader import ScanReader
+from .volume_file import write_volume
+
+__all__ = [
+    "BagCollate",
+    "FeatureCache",
+    "ScanReader",
+    "SeriesSlice",
+    "find_series",
+    "fingerprint",
+    "load_cohort",
+    "read_attributes",
+    "read_bag",
+    "write_bag",
+    "write_volume",
+]

@@ -1,3 +1,60 @@
 """Transforms of bags, in array and dictionary form."""
 
-__all__: list[str] = []
+from .bag_output import (
+    MaskToInstanceLabel,
+    MaskToInstanceLabelD,
+    MaskToInstanceLabeld,
+    MaskToInstanceLabelDict,
+    SplitBagOutputD,
+    SplitBagOutputd,
+    SplitBagOutputDict,
+)
+from .encode import EncodeInstances, EncodeInstancesD, EncodeInstancesd, EncodeInstancesDict
+from .load_bag import (
+    LoadBag,
+    LoadBagD,
+    LoadBagd,
+    LoadBagDict,
+    LoadBagLabel,
+    LoadBagLabelD,
+    LoadBagLabeld,
+    LoadBagLabelDict,
+)
+from .load_scan import LoadScan, LoadScanD, LoadScand, LoadScanDict
+from .slice_scores import SliceScoresToVolume, SliceScoresToVolumeD, SliceScoresToVolumed, SliceScoresToVolumeDict
+from .slices import SliceBag, SliceBagD, SliceBagd, SliceBagDict, Slices
+
+__all__ = [
+    "EncodeInstances",
+    "EncodeInstancesD",
+    "EncodeInstancesDict",
+    "EncodeInstancesd",
+    "LoadBag",
+    "LoadBagD",
+    "LoadBagDict",
+    "LoadBagLabel",
+    "LoadBagLabelD",
+    "LoadBagLabelDict",
+    "LoadBagLabeld",
+    "LoadBagd",
+    "LoadScan",
+    "LoadScanD",
+    "LoadScanDict",
+    "LoadScand",
+    "MaskToInstanceLabel",
+    "MaskToInstanceLabelD",
+    "MaskToInstanceLabelDict",
+    "MaskToInstanceLabeld",
+    "SliceBag",
+    "SliceBagD",
+    "SliceBagDict",
+    "SliceBagd",
+    "SliceScoresToVolume",
+    "SliceScoresToVolumeD",
+    "SliceScoresToVolumeDict",
+    "SliceScoresToVolumed",
+    "Slices",
+    "SplitBagOutputD",
+    "SplitBagOutputDict",
+    "SplitBagOutputd",
+]

@@ -1,0 +1,90 @@
+"""Putting bags of different sizes into one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.utils import ensure_tuple
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import default_collate
+
+from monai_mil_ext.utils import BagKeys
+
+__all__ = ["BagCollate"]
+
+
+class BagCollate:
+    """Pad ``keys`` to the longest bag and add the ``mask`` (B, N) that tells instances (True) from padding (False).
+
+    Padding stands at the end and is 0; dtypes stay. Every other item is collated as PyTorch does.
+
+    Args:
+        keys: items that have an instance on their first axis.
+
+    Raises:
+        ValueError: when a bag is empty, its items differ in length, bags differ in the width of their
+            instances or in their keys, an item is None, or an item is called ``mask`` already.
+
+    Example:
+        >>> batch = BagCollate("image")([{"image": torch.ones(n, 2)} for n in (1, 3)])
+        >>> batch["mask"].tolist()
+        [[True, False, False], [True, True, True]]
+    """
+
+    def __init__(self, keys: KeysCollection) -> None:
+        self.keys = tuple(str(key) for key in ensure_tuple(keys))
+
+    def __call__(self, bags: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Collate bags whose ``keys`` are (N_i, ...) to (B, max N_i, ...)."""
+        plain = [{str(k): _plain(v, k in self.keys) for k, v in bag.items()} for bag in bags]
+        for i, bag in enumerate(plain):
+            _check_items(bag, plain[0], _name(bag, i))
+        sizes = torch.tensor([self._size(bag, _name(bag, i)) for i, bag in enumerate(plain)])
+        batch: dict[str, Any] = default_collate([{k: v for k, v in bag.items() if k not in self.keys} for bag in plain])
+        for key in self.keys:
+            batch[key] = self._pad(key, [bag[key] for bag in plain])
+        batch[str(BagKeys.MASK)] = torch.arange(int(sizes.max())) < sizes.unsqueeze(-1)
+        return batch
+
+    def _size(self, bag: Mapping[str, Any], name: str) -> int:
+        missing = [key for key in self.keys if key not in bag]
+        if missing:
+            raise ValueError(f"a bag must have {list(self.keys)}, got none of {missing} in {name}.")
+        sizes = {key: len(bag[key]) if bag[key].ndim else 0 for key in self.keys}
+        if len(set(sizes.values())) > 1:
+            raise ValueError(f"`keys` must have the same number of instances, got {sizes} in {name}.")
+        if not sizes[self.keys[0]]:
+            raise ValueError(f"a bag must have an instance, got none in {name}.")
+        return sizes[self.keys[0]]
+
+    def _pad(self, key: str, values: list[Tensor]) -> Tensor:
+        kinds = {(tuple(v.shape[1:]), v.dtype) for v in values}
+        if len(kinds) > 1:
+            got = " and ".join(sorted(f"(N, {', '.join(map(str, shape))}) {dtype}" for shape, dtype in kinds))
+            raise ValueError(f"`{key}` must have instances of one shape and dtype, got {got}.")
+        return pad_sequence(values, batch_first=True)
+
+
+def _plain(value: Any, per_instance: bool) -> Any:
+    if isinstance(value, MetaTensor):
+        return value.as_tensor()
+    return torch.as_tensor(value) if per_instance and value is not None else value
+
+
+def _name(bag: Mapping[str, Any], index: int) -> str:
+    return f"bag {bag[BagKeys.CASE_ID]!r}" if BagKeys.CASE_ID in bag else f"bag {index} of the batch"
+
+
+def _check_items(bag: Mapping[str, Any], first: Mapping[str, Any], name: str) -> None:
+    if BagKeys.MASK in bag:
+        raise ValueError(f"`mask` must be left to BagCollate, got one in {name}.")
+    empty = [key for key, value in bag.items() if value is None]
+    if empty:
+        raise ValueError(f"items of a bag must not be None, got None for {empty} in {name}.")
+    if bag.keys() != first.keys():
+        raise ValueError(f"bags of a batch must have the same keys, got {sorted(bag)} beside {sorted(first)}.")

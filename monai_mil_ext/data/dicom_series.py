@@ -1,0 +1,156 @@
+"""The image slices of a DICOM folder, in order and checked to be one regular stack."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from monai.utils import optional_import
+from numpy.typing import NDArray
+
+__all__ = ["SeriesSlice", "find_series"]
+
+dcmread, _ = optional_import("pydicom", name="dcmread")
+InvalidDicomError, _ = optional_import("pydicom.errors", name="InvalidDicomError")
+
+TAGS = [
+    "Modality",
+    "SeriesInstanceUID",
+    "SeriesNumber",
+    "Rows",
+    "Columns",
+    "SamplesPerPixel",
+    "PixelSpacing",
+    "SliceThickness",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "NumberOfFrames",
+]
+NO_IMAGE = {"RTDOSE", "RTIMAGE", "RTPLAN", "RTSTRUCT", "SEG", "SR", "PR", "KO", "REG", "DOC", "FID", "RWV"}
+RELATIVE, ABSOLUTE = 0.01, 0.01  # what positions may be off: 1 % of the spacing plus 0.01 mm
+
+
+class SeriesSlice(NamedTuple):
+    """What the header of one image slice says of its place."""
+
+    path: Path
+    series: tuple[str, str, str]  # UID, modality, number
+    size: tuple[int, int, int]  # rows, columns, samples per pixel
+    spacing: NDArray[np.float64]  # (2,) mm
+    position: NDArray[np.float64]  # (3,) mm, LPS
+    orientation: NDArray[np.float64]  # (6,) directions of a row and a column
+    thickness: float | None
+
+
+def find_series(folder: Path) -> list[SeriesSlice]:
+    """Find the one series of a folder, sorted ascending along the normal of its slices.
+
+    A slice is a DICOM object with one frame, a size, a position and an orientation. Files that are not DICOM and
+    objects that are no slices (RTSTRUCT, RTDOSE, SEG, SR, presentation states, multi-frame objects, ...) are passed
+    over.
+
+    Raises:
+        ValueError: when there is no slice, more than one series, or slices that are not one regular stack: of different
+            sizes, spacings or orientations, twice at one position, with one missing, or shifted against
+            one another (gantry tilt).
+    """
+    found: list[SeriesSlice] = []
+    others: Counter[str] = Counter()
+    for path in sorted(p for p in folder.iterdir() if p.is_file()):
+        try:
+            header = dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
+        except (InvalidDicomError, EOFError):
+            continue
+        one = _slice(path, header)
+        if one is None:
+            others[str(header.get("Modality", None) or "unknown")] += 1
+        else:
+            found.append(one)
+    if not found:
+        rest = ", ".join(f"{n} of modality {m}" for m, n in sorted(others.items())) or "no DICOM object"
+        raise ValueError(f"`image` must be a folder with one series of DICOM image slices, got {rest}.")
+    _check_one_series(found)
+    return _sorted_stack(found)
+
+
+def _slice(path: Path, header: Any) -> SeriesSlice | None:
+    needed = ("Rows", "Columns", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient")
+    values = {tag: header.get(tag, None) for tag in needed}
+    modality = str(header.get("Modality", ""))
+    frames = header.get("NumberOfFrames", None) or 1
+    if modality in NO_IMAGE or frames > 1 or any(value is None for value in values.values()):
+        return None
+    return SeriesSlice(
+        path=path,
+        series=(str(header.get("SeriesInstanceUID", "")), modality, str(header.get("SeriesNumber", None))),
+        size=(int(values["Rows"]), int(values["Columns"]), int(header.get("SamplesPerPixel", None) or 1)),
+        spacing=np.asarray(values["PixelSpacing"], dtype=float),
+        position=np.asarray(values["ImagePositionPatient"], dtype=float),
+        orientation=np.asarray(values["ImageOrientationPatient"], dtype=float),
+        thickness=header.get("SliceThickness", None),
+    )
+
+
+def _check_one_series(slices: Sequence[SeriesSlice]) -> None:
+    series = Counter(s.series for s in slices)
+    if len({uid for uid, _, _ in series}) > 1:
+        rows = [f"{n} slices of modality {modality}, series number {no}" for (_, modality, no), n in series.items()]
+        raise ValueError(f"`image` must be a folder with one series, got {len(series)}: {'; '.join(sorted(rows))}.")
+    if any(s.size[2] != 1 for s in slices):
+        raise ValueError("`image` must be one 3D scalar volume, got DICOM slices in colour.")
+    first = slices[0]
+    for name, same in (
+        ("size", all(s.size == first.size for s in slices)),
+        ("pixel spacing", all(np.allclose(s.spacing, first.spacing, atol=1e-4) for s in slices)),
+        ("orientation", all(np.allclose(s.orientation, first.orientation, atol=1e-3) for s in slices)),
+    ):
+        if not same:
+            raise ValueError(f"`image` must have slices of the same {name}, got a series that mixes them.")
+
+
+def _sorted_stack(slices: Sequence[SeriesSlice]) -> list[SeriesSlice]:
+    normal = np.cross(slices[0].orientation[:3], slices[0].orientation[3:])
+    if not np.isclose(np.linalg.norm(normal), 1, atol=1e-3):
+        raise ValueError("`image` must have slices with two orthogonal directions of length one, got others.")
+    heights = np.array([s.position @ normal for s in slices])
+    order = np.argsort(heights, kind="stable")
+    stack = [slices[i] for i in order]
+    if len(stack) > 1:
+        _check_steps(heights[order])
+        _check_upright(np.stack([s.position for s in stack]), normal, float(stack[0].spacing.min()))
+    return stack
+
+
+def _check_steps(heights: NDArray[np.float64]) -> None:
+    """Raise unless ``heights`` (mm, ascending) are evenly spaced."""
+    steps = np.diff(heights)
+    twice = np.flatnonzero(steps < ABSOLUTE)
+    if len(twice):
+        raise ValueError(
+            f"`image` must have one slice a position, got two at {heights[twice[0]]:g} mm"
+            f" ({len(twice)} slices too many; repeated acquisitions in one series?)."
+        )
+    usual = float(np.sort(steps)[(len(steps) - 1) // 2])
+    odd = np.flatnonzero(abs(steps - usual) > RELATIVE * usual + ABSOLUTE)
+    if len(odd):
+        k = odd[0]
+        missing = sum(max(round(step / usual) - 1, 0) for step in steps[odd])
+        raise ValueError(
+            f"`image` must have evenly spaced slices, got a step of {steps[k]:g} mm between the slices at "
+            f"{heights[k]:g} and {heights[k + 1]:g} mm where {usual:g} mm is usual ({missing} slices seem missing)."
+        )
+
+
+def _check_upright(positions: NDArray[np.float64], normal: NDArray[np.float64], pixel: float) -> None:
+    """Raise when slices are shifted in their own plane: a tilted stack is no regular grid."""
+    along = (positions - positions[0]) @ normal
+    shift = np.linalg.norm(positions - positions[0] - along[:, None] * normal, axis=1)
+    step = float(shift.max()) / (len(positions) - 1)
+    if step > RELATIVE * along[-1] / (len(positions) - 1) + ABSOLUTE or shift.max() > pixel / 2:
+        raise ValueError(
+            "`image` must have slices stacked along their normal, got a stack shifted by "
+            f"{shift.max():.3g} mm in the plane of its slices (gantry tilt?); resample it to a regular grid first."
+        )

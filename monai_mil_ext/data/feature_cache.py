@@ -1,0 +1,108 @@
+"""Features of scans, computed once and kept in files."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.config import KeysCollection
+from monai.transforms import Compose, RandomizableTrait
+from monai.utils import ensure_tuple
+from tqdm import tqdm
+
+from monai_mil_ext.utils import BagKeys, check_name
+
+from .bag_file import read_attributes, write_bag
+from .fingerprint import fingerprint as fingerprint_of
+
+__all__ = ["FeatureCache"]
+
+PER_BAG = {str(BagKeys.AFFINE), str(BagKeys.SPATIAL_SHAPE)}
+
+
+class FeatureCache:
+    """Run ``transform`` on every scan that has no feature file yet, and give items whose image is that file.
+
+    The files are ``<cache_dir>/<fingerprint[:12]>/<case_id>.h5``: another encoder, another weight or another window
+    is another folder, so features of two kinds never meet. A file that is damaged or has another fingerprint inside
+    is made again; each is written as a whole or not at all, so that a killed run goes on where it was. Of a
+    scan the file holds features, the asked keys, the case id and the fingerprint: no path, no DICOM tag.
+
+    Args:
+        cache_dir: folder of all features.
+        transform: deterministic; turns an item into one whose first key holds the features (N, F).
+        keys: what to keep: first the features, then arrays (N, ...) of the instances, and ``affine`` and
+            ``spatial_shape`` of the bag. A key that a scan doesn't have (no reference, say) is left out of its file.
+        fingerprint: of the configuration; None takes that of ``transform`` and ``keys``.
+        progress: whether to show a bar.
+
+    Raises:
+        ValueError: when ``transform`` is random, or items have no, no possible or a repeated case id.
+        RuntimeError: when ``transform`` fails; the case and the cause are named.
+    """
+
+    def __init__(
+        self,
+        cache_dir: str | os.PathLike[str],
+        transform: Callable[[Any], Any],
+        keys: KeysCollection = "image",
+        fingerprint: str | None = None,
+        progress: bool = True,
+    ) -> None:
+        random = [type(t).__name__ for t in _steps(transform) if isinstance(t, RandomizableTrait)]
+        if random:
+            raise ValueError(f"`transform` must be deterministic to be computed once, got {random}.")
+        self.transform = transform
+        self.keys = tuple(str(key) for key in ensure_tuple(keys))
+        self.fingerprint = fingerprint or fingerprint_of(transform, self.keys)
+        self.folder = Path(cache_dir) / self.fingerprint[:12]
+        self.progress = progress
+
+    def __call__(self, items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Make what is missing; return ``items`` with the path of the feature file in place of the scan."""
+        cases = [item.get(BagKeys.CASE_ID) for item in items]
+        for case in cases:
+            check_name(case_id=case)  # type: ignore[arg-type]
+        repeated = sorted(case for case, n in Counter(map(str, cases)).items() if n > 1)
+        if repeated:
+            raise ValueError(f"`case_id` must be different for every scan, got {repeated} more than once.")
+        missing = [item for item in items if not self._is_done(self._file(item))]
+        for item in tqdm(missing, desc="features of scans", disable=not (self.progress and missing)):
+            self._make(item)
+        return [{**item, self.keys[0]: str(self._file(item))} for item in items]
+
+    def _file(self, item: Mapping[str, Any]) -> Path:
+        return self.folder / f"{item[BagKeys.CASE_ID]}.h5"
+
+    def _is_done(self, file: Path) -> bool:
+        try:
+            return bool(read_attributes(file).get("fingerprint") == self.fingerprint)
+        except (FileNotFoundError, ValueError):
+            return False
+
+    def _make(self, item: Mapping[str, Any]) -> None:
+        case = item[BagKeys.CASE_ID]
+        try:
+            result = self.transform(dict(item))
+            features, *others = self.keys
+            kept = {key: result[key] for key in others if key in result}
+            arrays = {"features": result[features], **{k: v for k, v in kept.items() if k not in PER_BAG}}
+            attributes = {k: v for k, v in kept.items() if k in PER_BAG}
+            own = {str(BagKeys.CASE_ID): case, "fingerprint": self.fingerprint}
+            write_bag(self._file(item), arrays, {**attributes, **own})
+        except Exception as error:
+            raise RuntimeError(f"case {case!r} gave no features: {_cause(error)}") from error
+
+
+def _steps(transform: Any) -> list[Any]:
+    return list(transform.flatten().transforms) if isinstance(transform, Compose) else [transform]
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What Compose says only in the traceback."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

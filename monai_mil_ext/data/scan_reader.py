@@ -1,0 +1,127 @@
+"""Reading one scan, and refusing what is not exactly one."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.config.type_definitions import PathLike
+from monai.data import ITKReader
+from monai.utils import MetaKeys, SpaceKeys, ensure_tuple, optional_import
+from numpy.typing import NDArray
+
+from .dicom_series import SeriesSlice, find_series
+
+__all__ = ["ScanReader"]
+
+itk, _ = optional_import("itk", allow_namespace_pkg=True)
+nib, _ = optional_import("nibabel")
+
+
+class ScanReader(ITKReader):
+    """Reads one 3D scalar scan, a DICOM folder, a NIfTI file or any other that ITK knows, and nothing of its patient.
+
+    Of a folder (its sub-folders are not searched) it takes the one series of single-frame image slices, sorted along
+    the normal of the slices; :py:func:`monai_mil_ext.data.find_series` says what is passed over and what is refused.
+    Values are rescaled (slope, intercept) slice by slice. A series of one slice is a volume of depth 1 whose third
+    spacing is the slice thickness, or 1 mm where none is given. The metadata are those of the geometry; no DICOM tag
+    is among them.
+
+    MONAI's :py:class:`monai.transforms.LoadImage` turns to other readers in silence when a reader of its constructor
+    raises: pass this one when calling it, as :py:class:`monai_mil_ext.transforms.LoadScan` does.
+
+    Raises:
+        FileNotFoundError: when there is no such file or folder.
+        ValueError: when it is not one readable 3D scalar scan.
+
+    Example:
+        >>> ScanReader().read("no_such_scan.nii.gz")
+        Traceback (most recent call last):
+        ...
+        FileNotFoundError: `image` must be a scan that exists, got 'no_such_scan.nii.gz'.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> Any:
+        """Read the one path of ``data`` to an image of ITK or nibabel."""
+        paths = [Path(str(path)) for path in ensure_tuple(data)]
+        if len(paths) != 1:
+            raise ValueError(f"`image` must be the path of one scan, got {len(paths)} paths.")
+        path = paths[0]
+        if not path.exists():
+            raise FileNotFoundError(f"`image` must be a scan that exists, got {path.name!r}.")
+        if path.name.lower().endswith((".nii", ".nii.gz")):
+            return _read_nifti(path)
+        image = _read_folder(path) if path.is_dir() else _imread(str(path), path.name)
+        _check_volume(itk.size(image), image.GetNumberOfComponentsPerPixel(), path.name)
+        return image
+
+    def get_data(self, img: Any) -> tuple[NDArray[Any], dict[str, Any]]:
+        """Give the voxel array (X, Y, Z) and the geometry of what ``read`` gave."""
+        if hasattr(img, "dataobj"):
+            return _nifti_data(img)
+        return super().get_data(img)
+
+    def _get_meta_dict(self, img: Any) -> dict[str, Any]:
+        """Only the spacing: the tags of a scan stay in its file."""
+        return {"spacing": np.asarray(img.GetSpacing())}
+
+
+def _read_folder(folder: Path) -> Any:
+    slices = find_series(folder)
+    # each slice has a slope and an intercept of its own, so the first one must not decide the type of all
+    image = _imread([str(s.path) for s in slices], folder.name, itk.F)
+    if len(slices) == 1:
+        _set_depth(image, slices[0])
+    return image
+
+
+def _set_depth(image: Any, only: SeriesSlice) -> None:
+    spacing = list(image.GetSpacing())
+    image.SetSpacing([*spacing[:2], only.thickness or 1.0])
+
+
+def _imread(source: str | list[str], name: str, pixel_type: Any = None) -> Any:
+    try:
+        return itk.imread(source, pixel_type)
+    except (RuntimeError, KeyError, TypeError):  # pixel types that ITK's Python has no image for are the last two
+        # without ITK's own message: it holds the path, which may hold a patient's name
+        raise ValueError(f"`image` must be a readable, undamaged scan, ITK can't read {name!r}.") from None
+
+
+def _read_nifti(path: Path) -> Any:
+    """Read NIfTI by nibabel: ITK turns NaN to 0, a sheared affine to another and the rest of a cut file to anything."""
+    try:
+        image = nib.squeeze_image(nib.load(path))
+        kind = image.get_data_dtype().kind
+        _check_volume(image.shape, 1 if kind in "biuf" else 2, path.name)
+        image.get_fdata(dtype=np.float32)  # kept by the image
+    except (OSError, EOFError, zlib.error, nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError):
+        raise ValueError(f"`image` must be a readable, undamaged scan, nibabel can't read {path.name!r}.") from None
+    return image
+
+
+def _nifti_data(image: Any) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    affine = np.asarray(image.affine, dtype=float)
+    meta = {
+        "spacing": nib.affines.voxel_sizes(affine),
+        MetaKeys.ORIGINAL_AFFINE: affine,
+        MetaKeys.AFFINE: affine.copy(),
+        MetaKeys.SPACE: SpaceKeys.RAS,
+        MetaKeys.SPATIAL_SHAPE: np.asarray(image.shape),
+        MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan"),
+    }
+    return image.get_fdata(dtype=np.float32), meta
+
+
+def _check_volume(size: Sequence[int], components: int, name: str) -> None:
+    if len(size) != 3 or components != 1:
+        voxels = " x ".join(map(str, size))
+        raise ValueError(
+            f"`image` must be one 3D scalar volume, got {voxels} voxels of {components} components in {name!r}."
+        )

@@ -1,0 +1,104 @@
+"""What a bag network gave and what it should have found, in the form that metrics and savers read."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.config.type_definitions import NdarrayOrTensor
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, Transform
+from monai.utils.enums import TransformBackends
+from torch import Tensor
+
+__all__ = [
+    "MaskToInstanceLabel",
+    "MaskToInstanceLabelD",
+    "MaskToInstanceLabelDict",
+    "MaskToInstanceLabeld",
+    "SplitBagOutputD",
+    "SplitBagOutputDict",
+    "SplitBagOutputd",
+]
+
+
+class MaskToInstanceLabel(Transform):
+    """Label an instance 1 when any voxel of its mask is above 0, and 0 otherwise.
+
+    Example:
+        >>> MaskToInstanceLabel()(torch.eye(2).view(2, 1, 1, 2) * torch.tensor([1, 0]))
+        tensor([1, 0])
+    """
+
+    backend = [TransformBackends.TORCH]
+
+    def __call__(self, mask: NdarrayOrTensor) -> Tensor:
+        """Turn the masks (N, ...) of a bag into labels (N,), int64."""
+        values = mask.as_tensor() if isinstance(mask, MetaTensor) else torch.as_tensor(mask)
+        if values.ndim < 2:
+            raise ValueError(f"`mask` must have shape (N, ...) with voxels, got {tuple(values.shape)}.")
+        return (values > 0).flatten(1).any(dim=1).long()
+
+
+class MaskToInstanceLabeld(MapTransform):
+    """Dictionary form of :py:class:`MaskToInstanceLabel`.
+
+    Args:
+        keys: masks (N, ...) of a bag.
+        allow_missing_keys: whether to pass over a key that is not there.
+    """
+
+    backend = MaskToInstanceLabel.backend
+
+    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.label = MaskToInstanceLabel()
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Turn the masks of every key into labels."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self.label(d[key])
+        return d
+
+
+class SplitBagOutputd(MapTransform):
+    """Split ``pred``, as an engine leaves it, into the logits under its own key and the rest under theirs.
+
+    ``{"pred": {"logits": a, "attention": b}}`` becomes ``{"pred": a, "attention": b}``: the first of the
+    postprocessing, so that MONAI's transforms find the logits where they look for them.
+
+    Args:
+        keys: outputs of a bag network, mappings with ``logits``.
+        allow_missing_keys: whether to pass over a key that is not there.
+
+    Raises:
+        ValueError: when an output is no mapping with ``logits``.
+
+    Example:
+        >>> SplitBagOutputd("pred")({"pred": {"logits": 1, "attention": 2}})
+        {'pred': 1, 'attention': 2}
+    """
+
+    backend = [TransformBackends.TORCH]
+
+    def __init__(self, keys: KeysCollection = "pred", allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Split the output of every key."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            output = d[key]
+            if not isinstance(output, Mapping) or "logits" not in output:
+                got = sorted(map(str, output)) if isinstance(output, Mapping) else type(output).__name__
+                raise ValueError(f"`{key!s}` must be a mapping with 'logits' (WithBagOutput gives it), got {got}.")
+            d[key] = output["logits"]
+            d.update({name: value for name, value in output.items() if name != "logits"})
+        return d
+
+
+MaskToInstanceLabelD = MaskToInstanceLabelDict = MaskToInstanceLabeld
+SplitBagOutputD = SplitBagOutputDict = SplitBagOutputd

@@ -1,0 +1,74 @@
+"""The order of slices, rows and columns in a scan's voxel array."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Orientation
+from monai.utils import SpaceKeys
+from torch import Tensor
+
+__all__ = ["PLANES", "SliceOrder", "checked_affine"]
+
+# directions of growing slice, row and column number: slices ascend in RAS, pictures are radiological
+PLANES = {"axial": "SPL", "coronal": "AIL", "sagittal": "RIP"}
+RAS = (("L", "R"), ("P", "A"), ("I", "S"))
+
+
+class SliceOrder(NamedTuple):
+    """How a voxel array (C, X, Y, Z) turns into slices (C, N, h, w): permute to ``axes``, then flip ``flips``."""
+
+    axes: tuple[int, ...]
+    flips: tuple[int, ...]
+
+    @classmethod
+    def of(cls, affine: Tensor, plane: str) -> SliceOrder:
+        """Ask MONAI's Orientation, on a volume whose eight voxels say where they came from."""
+        probe = MetaTensor(torch.arange(8.0).view(1, 2, 2, 2), affine=affine)
+        cube = Orientation(PLANES[plane], labels=RAS)(probe).as_tensor()[0]
+        steps = [int(cube[index] - cube[0, 0, 0]) for index in ((1, 0, 0), (0, 1, 0), (0, 0, 1))]
+        axes = tuple({4: 0, 2: 1, 1: 2}[abs(step)] for step in steps)
+        return cls(axes, tuple(i for i, step in enumerate(steps) if step < 0))
+
+    def apply(self, volume: Tensor) -> Tensor:
+        """Reorder a volume (C, X, Y, Z) to slices (C, N, h, w)."""
+        return volume.permute(0, *(a + 1 for a in self.axes)).flip([f + 1 for f in self.flips])
+
+    def undo(self, slices: Tensor) -> Tensor:
+        """Reorder slices (C, N, h, w) to the volume (C, X, Y, Z) they come from."""
+        back = [self.axes.index(a) + 1 for a in range(3)]
+        return slices.flip([f + 1 for f in self.flips]).permute(0, *back)
+
+    def corners(self, affine: Tensor, shape: Tensor) -> Tensor:
+        """RAS mm (8, 3) of the corner voxels, in an order that the order of the voxel array can't change."""
+        places = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] * 3).T.reshape(3, 2, 2, 2)
+        voxels = self.apply(places).reshape(3, 8) * (shape - 1).unsqueeze(-1)
+        return (affine[:3, :3] @ voxels + affine[:3, 3:]).T
+
+    def positions(self, affine: Tensor, shape: Sequence[int]) -> Tensor:
+        """Where the slices are along their normal: (N,) mm, ascending."""
+        along, *across = (affine[:3, a] for a in self.axes)
+        normal = torch.linalg.cross(*across)
+        normal = normal / normal.norm() * torch.sign(normal @ along) * (-1 if 0 in self.flips else 1)
+        heights = normal @ affine[:3, 3] + torch.arange(shape[self.axes[0]], dtype=torch.float64) * (normal @ along)
+        return (heights.flip(0) if 0 in self.flips else heights).float()
+
+
+def checked_affine(image: Any) -> Tensor:
+    """Copy the affine (4, 4) of a scan as float64; raise ``ValueError`` where it doesn't say where the scan lies."""
+    if not isinstance(image, MetaTensor):
+        raise ValueError(
+            f"`image` must be a MetaTensor, whose affine says where its slices are, got {type(image).__name__}."
+        )
+    if image.ndim != 4 or 0 in image.shape:
+        raise ValueError(f"`image` must be a scan of shape (C, X, Y, Z), got {tuple(image.shape)}.")
+    affine = image.affine.detach().double().cpu().clone()
+    if affine.shape != (4, 4) or not affine.isfinite().all() or affine[:3, :3].det() == 0:
+        raise ValueError(f"`image` must have an invertible affine (4, 4), got {affine.tolist()}.")
+    space = image.meta.get("space", SpaceKeys.RAS)
+    if space != SpaceKeys.RAS:
+        raise ValueError(f"`image` must have an affine in RAS mm, got one in {space}.")
+    return affine

@@ -1,0 +1,128 @@
+"""What every transform promises in both of its forms; a new one joins by one line of ``CASES``."""
+
+import copy
+import inspect
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose, MapTransform, Transform
+from torch import nn
+
+from monai_mil_ext import transforms
+from monai_mil_ext.data import write_bag
+from tests.scans import voxels, write_nifti
+
+
+class Case(NamedTuple):
+    """How to make a transform, its item under ``x``, and how its array form is called on that."""
+
+    options: dict
+    item: Any  # folder, kind of tensor -> item
+    call: Any = lambda transform, item: transform(item["x"])
+
+
+def scan_file(folder, kind):
+    return {"x": str(write_nifti(folder / "s.nii", voxels((5, 4, 3)), np.eye(4)))}
+
+
+def bag_file(folder, kind):
+    write_bag(folder / "b.h5", {"features": torch.arange(12.0).view(6, 2)})
+    return {"x": str(folder / "b.h5"), "start": 1, "stop": 4}
+
+
+def scan(folder, kind):
+    return {"x": MetaTensor(torch.rand(1, 5, 4, 3, generator=torch.Generator().manual_seed(0)))}
+
+
+def images(folder, kind):
+    return {"x": kind(torch.arange(48.0).view(3, 1, 4, 4) - 40)}
+
+
+def scores(folder, kind):
+    item = {"x": torch.rand(3), "slice_index": torch.arange(3), "affine": torch.eye(4), "spatial_shape": [5, 4, 3]}
+    return {key: kind(torch.as_tensor(value)) for key, value in item.items()}
+
+
+CASES = {
+    "EncodeInstances": Case({"encoder": nn.Flatten()}, images),
+    "LoadBag": Case({}, bag_file, lambda t, item: t(item["x"], item["start"], item["stop"])["features"]),
+    "LoadBagLabel": Case({"num_classes": 3}, lambda folder, kind: {"x": kind(torch.tensor(2))}),
+    "LoadScan": Case({}, scan_file),
+    "MaskToInstanceLabel": Case({}, images),
+    "SliceBag": Case({}, scan, lambda t, item: t(item["x"]).bag),
+    "SliceScoresToVolume": Case({}, scores, lambda t, item: t(*item.values())),
+}
+KINDS = {"torch": torch.as_tensor, "meta": MetaTensor}
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal in type, value and, of a MetaTensor, in affine and history."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
+    if isinstance(one, MetaTensor):
+        history = one.applied_operations == other.applied_operations and one.meta.keys() == other.meta.keys()
+        if not (isinstance(other, MetaTensor) and history and torch.equal(one.affine, other.affine)):
+            return False
+    if isinstance(one, torch.Tensor):
+        return type(one) is type(other) and one.dtype == other.dtype and torch.equal(one, other)
+    return type(one) is type(other) and one == other
+
+
+def forms(name: str) -> tuple[type, type]:
+    return getattr(transforms, name), getattr(transforms, f"{name}d")
+
+
+def test_every_public_array_transform_is_here():
+    public = (getattr(transforms, name) for name in transforms.__all__)
+    arrays = {c.__name__ for c in public if issubclass(c, Transform) and not issubclass(c, MapTransform)}
+    assert arrays == set(CASES)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_dictionary_form_is_the_array_form_with_keys(name):
+    array, dictionary = forms(name)
+    assert getattr(transforms, f"{name}D") is getattr(transforms, f"{name}Dict") is dictionary
+    expected = ["keys", *inspect.signature(array).parameters, "allow_missing_keys"]
+    assert list(inspect.signature(dictionary).parameters) == expected
+    assert array.backend
+    assert array.backend == dictionary.backend
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("name", CASES)
+def test_both_forms_agree_again_and_again_and_touch_no_input(name, kind, tmp_path):
+    case, (array, dictionary) = CASES[name], forms(name)
+    item = case.item(tmp_path, kind)
+    before = copy.deepcopy(item)
+    one, two = array(**case.options), dictionary("x", **case.options)
+    expected = case.call(one, item)
+    out = two(item)
+    assert same(item, before)
+    assert out is not item
+    assert same(out["x"], expected)
+    assert same(out, two(item))
+    assert same(case.call(copy.deepcopy(one), item), expected)
+    assert same(Compose([two])(item)["x"], expected)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_tensor_and_a_metatensor_give_the_same(name, tmp_path):
+    case, (_, dictionary) = CASES[name], forms(name)
+    results = []
+    for kind in KINDS.values():
+        torch.manual_seed(0)
+        results.append(dictionary("x", **case.options)(case.item(tmp_path, kind))["x"])
+    assert same(*results)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_missing_key_is_passed_over_only_where_allowed(name, tmp_path):
+    case, (_, dictionary) = CASES[name], forms(name)
+    item = case.item(tmp_path, torch.as_tensor)
+    out = dictionary(["x", "absent"], **case.options, allow_missing_keys=True)(item)
+    assert same(out, dictionary("x", **case.options)(item))
+    with pytest.raises((KeyError, ValueError), match="absent"):
+        dictionary(["x", "absent"], **case.options)(item)

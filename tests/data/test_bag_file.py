@@ -1,0 +1,98 @@
+"""Bag files: what is written is read, whole or in part, and damage has a name."""
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monai_mil_ext.data import read_attributes, read_bag, write_bag
+
+
+@pytest.fixture
+def bag(tmp_path):
+    features = torch.arange(600.0).view(200, 3)
+    arrays = {"features": features, "position": torch.arange(200) * 2.5, "instance_label": np.arange(200) % 2}
+    write_bag(tmp_path / "folder" / "bag.h5", arrays, {"affine": torch.eye(4), "case_id": "a", "n": 3})
+    return tmp_path / "folder" / "bag.h5"
+
+
+@given(rows=st.tuples(st.integers(0, 200), st.integers(0, 200)).map(sorted))
+def test_any_rows_are_those_of_the_whole(bag_of_200, rows):
+    part = read_bag(bag_of_200, ["features", "position"], *rows)
+    whole = read_bag(bag_of_200, ["features", "position"])
+    assert torch.equal(part["features"], whole["features"][slice(*rows)])
+    assert torch.equal(part["position"], whole["position"][slice(*rows)])
+
+
+@pytest.fixture(scope="module")
+def bag_of_200(tmp_path_factory):
+    path = tmp_path_factory.mktemp("bags") / "bag.h5"
+    write_bag(path, {"features": torch.randn(200, 3), "position": torch.randn(200)})
+    return path
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_values_dtypes_and_attributes_come_back(tmp_path, dtype):
+    features = torch.randn(5, 2).to(dtype)
+    affine = torch.randn(4, 4, dtype=torch.float64)
+    write_bag(tmp_path / "b.h5", {"features": features, "i": torch.arange(5)}, {"affine": affine, "case_id": "a"})
+    got = read_bag(tmp_path / "b.h5", ["features", "i", "affine"])
+    assert torch.equal(got["features"], features)
+    assert got["features"].dtype == dtype
+    assert torch.equal(got["i"], torch.arange(5))
+    assert torch.equal(got["affine"], affine)
+    assert read_attributes(tmp_path / "b.h5")["case_id"] == "a"
+
+
+def test_other_tools_find_the_layout(bag):
+    with h5py.File(bag) as file:
+        assert file["features"].shape == (200, 3)
+        assert file["features"].chunks == (64, 3)
+        assert set(file) == {"features", "position", "instance_label"}
+
+
+def test_a_failed_write_leaves_what_was_there(bag):
+    with pytest.raises(TypeError, match="no native HDF5 equivalent"):
+        write_bag(bag, {"features": np.array([[object()]])})
+    assert len(read_bag(bag)["features"]) == 200
+    assert [p.name for p in bag.parent.iterdir()] == ["bag.h5"]
+
+
+def test_an_empty_bag_can_be_kept(tmp_path):
+    write_bag(tmp_path / "b.h5", {"features": torch.zeros(0, 3)})
+    assert read_bag(tmp_path / "b.h5")["features"].shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "match"),
+    [
+        ({"position": [1.0]}, r"`arrays` must have features \(N, F\), got \['position'\]"),
+        ({"features": [1.0]}, r"`arrays` must have features \(N, F\), got \(1,\)"),
+        ({"features": np.ones((2, 1)), "p": [1.0]}, r"same number of instances, got \{'features': 2, 'p': 1\}"),
+        ({"features": np.ones((2, 1)), "p": 1.0}, r"same number of instances, got \{'features': 2, 'p': None\}"),
+    ],
+)
+def test_arrays_that_make_no_bag_are_named(tmp_path, arrays, match):
+    with pytest.raises(ValueError, match=match):
+        write_bag(tmp_path / "b.h5", arrays)
+
+
+def test_what_cannot_be_read_is_named(bag):
+    with pytest.raises(ValueError, match=r"in the bag file 'bag.h5', got 'coords' where there are \['affine', 'case"):
+        read_bag(bag, ["features", "coords"])
+    assert set(read_bag(bag, ["features", "coords"], allow_missing_keys=True)) == {"features"}
+    for rows in ((-1, 3), (4, 3), (0, 201)):
+        with pytest.raises(ValueError, match=f"must be rows 0 to 200 of 'bag.h5', got {rows[0]} to {rows[1]}"):
+            read_bag(bag, ["features"], *rows)
+    with pytest.raises(FileNotFoundError, match=r"a bag file that exists, got 'none.h5'"):
+        read_bag(bag.with_name("none.h5"))
+
+
+@pytest.mark.parametrize("left", [0, 100, -1])
+def test_a_cut_file_is_named_without_its_folder(bag, left):
+    bag.write_bytes(bag.read_bytes()[:left])
+    for read in (read_bag, read_attributes):
+        with pytest.raises(ValueError, match=r"^`path` must be an undamaged HDF5 bag file, got 'bag.h5'\.$"):
+            read(bag)

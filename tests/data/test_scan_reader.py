@@ -1,0 +1,152 @@
+"""ScanReader: one scan, or a clear refusal."""
+
+import itk
+import nibabel as nib
+import numpy as np
+import pytest
+from monai.data import ITKReader
+from pydicom import dcmread
+
+from monai_mil_ext.data import ScanReader, find_series
+from tests.scans import voxels, write_nifti, write_nrrd, write_series, write_structure_set
+
+C, S = np.cos(0.3), np.sin(0.3)
+ORIENTATIONS = {
+    "axial": (1, 0, 0, 0, 1, 0),
+    "coronal": (1, 0, 0, 0, 0, -1),
+    "sagittal": (0, 1, 0, 0, 0, -1),
+    "prone": (-1, 0, 0, 0, -1, 0),
+    "oblique": (C, S, 0, -S, C, 0),
+    "oblique_in_z": (1, 0, 0, 0, C, S),
+}
+
+
+def read(path):
+    reader = ScanReader()
+    return reader.get_data(reader.read(path))
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS.values(), ids=ORIENTATIONS)
+def test_a_series_has_the_values_and_the_affine_that_monai_finds(tmp_path, orientation):
+    expected = write_series(tmp_path / "s", orientation=orientation)
+    array, meta = read(tmp_path / "s")
+    monai_array, monai_meta = ITKReader().get_data(ITKReader().read(str(tmp_path / "s")))
+    np.testing.assert_array_equal(array, expected)
+    np.testing.assert_array_equal(array, monai_array)
+    np.testing.assert_array_equal(meta["affine"], monai_meta["affine"])
+
+
+def test_the_affine_is_that_of_the_headers(tmp_path):
+    write_series(tmp_path / "s", orientation=ORIENTATIONS["oblique_in_z"])
+    row, column = np.reshape(ORIENTATIONS["oblique_in_z"], (2, 3))
+    lps = np.stack([0.9 * row, 0.7 * column, 2.5 * np.cross(row, column)], axis=1)
+    expected = np.diag([-1, -1, 1, 1]) @ np.block([[lps, np.array([[-10], [-20], [30]])], [np.zeros((1, 3)), 1]])
+    np.testing.assert_allclose(read(tmp_path / "s")[1]["affine"], expected, atol=1e-5)
+
+
+def test_slices_keep_their_own_slope(tmp_path):
+    expected = write_series(tmp_path / "s")
+    first, second = (s.path for s in find_series(tmp_path / "s")[:2])
+    for path, slope in ((first, 1), (second, 0.25)):
+        ds = dcmread(path)
+        ds.RescaleSlope = slope
+        ds.save_as(path)
+    array, _ = read(tmp_path / "s")
+    stored = voxels((6, 5, 4))
+    np.testing.assert_array_equal(array[..., 0], stored[..., 0] - 1024.0)
+    np.testing.assert_array_equal(array[..., 1], stored[..., 1] * 0.25 - 1024)
+    np.testing.assert_array_equal(array[..., 2:], expected[..., 2:])
+
+
+def test_other_objects_and_files_are_passed_over(tmp_path):
+    expected = write_series(tmp_path / "s", suffix="")
+    write_structure_set(tmp_path / "s")
+    write_series(tmp_path / "s", (6, 5, 2), series=7, Modality="RTDOSE")
+    write_series(tmp_path / "s", (6, 5, 1), series=8, NumberOfFrames=3)
+    (tmp_path / "s" / "notes.txt").write_text("hello")
+    (tmp_path / "s" / "deeper").mkdir()
+    np.testing.assert_array_equal(read(tmp_path / "s")[0], expected)
+
+
+@pytest.mark.parametrize(("thickness", "depth"), [(2.5, 2.5), (None, 1.0)])
+def test_one_slice_is_a_volume_of_depth_one(tmp_path, thickness, depth):
+    expected = write_series(tmp_path / "s", (6, 5, 1), SliceThickness=thickness)
+    array, meta = read(tmp_path / "s")
+    np.testing.assert_array_equal(array, expected)
+    np.testing.assert_allclose(meta["affine"], [[-0.9, 0, 0, 10], [0, -0.7, 0, 20], [0, 0, depth, 30], [0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize("name", ["s.nii", "s.nii.gz", "s.nrrd"])
+def test_files_keep_array_and_affine(tmp_path, name):
+    affine = np.array([[0.0, -2.0, 0.0, 5.0], [0.8, 0.0, 0.0, -7.0], [0.0, 0.0, 3.0, 11.0], [0, 0, 0, 1]])
+    path = (write_nrrd if name.endswith("nrrd") else write_nifti)(tmp_path / name, voxels((6, 5, 4)), affine)
+    array, meta = read(path)
+    np.testing.assert_array_equal(array, voxels((6, 5, 4)))
+    np.testing.assert_allclose(meta["affine"], affine, atol=1e-6)
+
+
+def test_metadata_are_geometry_alone(tmp_path):
+    write_series(tmp_path / "s")
+    expected = {"affine", "original_affine", "original_channel_dim", "space", "spacing", "spatial_shape"}
+    assert set(read(tmp_path / "s")[1]) == expected
+    single = next((tmp_path / "s").iterdir())
+    assert set(read(single)[1]) == expected
+    assert "0010|0010" in ITKReader().get_data(itk.imread(str(single)))[1]
+
+
+@pytest.mark.parametrize("name", ["s.nii", "s.nii.gz", "s.nrrd", "s"])
+def test_cut_files_are_refused(tmp_path, name):
+    if name == "s":
+        write_series(tmp_path / "s")
+        path = find_series(tmp_path / "s")[1].path
+    else:
+        path = (write_nrrd if "nrrd" in name else write_nifti)(tmp_path / name, voxels((30, 20, 10)), np.eye(4))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+    with pytest.raises(ValueError, match=f"readable, undamaged scan, .*'{name}'") as error:
+        ScanReader().read(tmp_path / name)
+    assert str(tmp_path) not in str(error.value)
+    path.write_bytes(whole)
+    assert ScanReader().read(tmp_path / name) is not None
+
+
+@pytest.mark.parametrize("name", ["s.nii", "s.nii.gz", "s.nrrd"])
+def test_a_sheared_affine_and_nan_are_left_as_they_are(tmp_path, name):
+    affine = np.array([[0.0, -2.0, 0.1, 5.0], [0.8, 0.0, 0.0, -7.0], [0.1, 0.0, 3.0, 11.0], [0, 0, 0, 1]])
+    array = voxels((6, 5, 4)).astype(np.float32)
+    array[1, 2, 3] = np.nan
+    path = (write_nrrd if name.endswith("nrrd") else write_nifti)(tmp_path / name, array, affine)
+    got, meta = read(path)
+    np.testing.assert_allclose(meta["affine"], affine, atol=1e-6)
+    np.testing.assert_array_equal(got, array)
+
+
+def test_a_scaled_nifti_is_rescaled_and_a_trailing_axis_of_one_dropped(tmp_path):
+    image = nib.Nifti1Image(voxels((6, 5, 4))[..., None], np.eye(4))
+    image.header.set_slope_inter(0.5, -3)
+    nib.save(image, tmp_path / "s.nii")
+    stored = np.asarray(nib.load(tmp_path / "s.nii").dataobj.get_unscaled())[..., 0]
+    array, meta = read(tmp_path / "s.nii")
+    np.testing.assert_allclose(array, stored * 0.5 - 3)
+    assert meta["spatial_shape"].tolist() == [6, 5, 4]
+    assert read(write_nifti(tmp_path / "one.nii", voxels((6, 5, 1)), np.eye(4)))[0].shape == (6, 5, 1)
+
+
+def test_what_is_no_volume_is_refused(tmp_path):
+    for shape, got in (((6, 5), "6 x 5"), ((6, 5, 4, 2), "6 x 5 x 4 x 2")):
+        path = write_nifti(tmp_path / "s.nii", np.zeros(shape, np.float32), np.eye(4))
+        with pytest.raises(ValueError, match=f"one 3D scalar volume, got {got} voxels of 1 components in 's.nii'"):
+            ScanReader().read(path)
+    path = write_nifti(tmp_path / "c.nii", np.zeros((6, 5, 4), np.complex64), np.eye(4))
+    with pytest.raises(ValueError, match=r"got 6 x 5 x 4 voxels of 2 components in 'c\.nii'"):
+        ScanReader().read(path)
+    itk.imwrite(itk.image_from_array(np.zeros((4, 5, 6, 3), np.uint8), is_vector=True), str(tmp_path / "v.nrrd"))
+    with pytest.raises(ValueError, match="got 6 x 5 x 4 voxels of 3 components"):
+        ScanReader().read(tmp_path / "v.nrrd")
+    with pytest.raises(ValueError, match="the path of one scan, got 2 paths"):
+        ScanReader().read([tmp_path / "s.nii", tmp_path / "s.nii"])
+    with pytest.raises(FileNotFoundError, match=r"a scan that exists, got 'none.nii'"):
+        ScanReader().read(tmp_path / "none.nii")
+    (tmp_path / "notes.txt").write_text("no scan")
+    with pytest.raises(ValueError, match=r"can't read 'notes.txt'"):
+        ScanReader().read(tmp_path / "notes.txt")

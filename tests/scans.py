@@ -1,0 +1,102 @@
+"""Small synthetic scans on disk, their DICOM headers full of what must never come out again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import MappingProxyType
+
+import nibabel as nib
+import nrrd
+import numpy as np
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
+
+SECRETS = MappingProxyType(
+    {
+        "PatientName": "Secretname^Jane",
+        "PatientID": "SECRETID4711",
+        "PatientBirthDate": "19010203",
+        "InstitutionName": "Secret Hospital",
+    }
+)
+SLOPE, INTERCEPT = 2.0, -1024.0
+
+
+def voxels(shape: tuple[int, int, int]) -> np.ndarray:
+    """Stored values, all different from their neighbours, of a voxel array (X, Y, Z)."""
+    x, y, z = np.meshgrid(*map(np.arange, shape), indexing="ij")
+    return (x + 20 * y + 300 * z).astype(np.int16)
+
+
+def write_series(
+    folder: Path,
+    shape: tuple[int, int, int] = (6, 5, 4),
+    spacing: tuple[float, float, float] = (0.9, 0.7, 2.5),
+    orientation: tuple[float, ...] = (1, 0, 0, 0, 1, 0),
+    heights: np.ndarray | None = None,
+    shift: float = 0.0,
+    series: int = 1,
+    suffix: str = ".dcm",
+    **tags,
+) -> np.ndarray:
+    """Write a CT series whose file names do not tell the order of its slices; give its rescaled voxel array.
+
+    ``heights`` are the slices' places along their normal, and ``shift`` moves each by that much along its rows (tilt).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    stored = voxels(shape)
+    heights = np.arange(shape[2]) * spacing[2] if heights is None else heights
+    row, column = np.array(orientation[:3]), np.array(orientation[3:])
+    uid = f"1.2.826.0.1.{series}"
+    for k, height in enumerate(heights):
+        position = np.array([-10.0, -20.0, 30.0]) + height * np.cross(row, column) + k * shift * row
+        ds = _header(CTImageStorage, "CT", uid, series)
+        ds.Rows, ds.Columns, ds.PixelSpacing = shape[1], shape[0], [spacing[1], spacing[0]]
+        ds.ImagePositionPatient = [round(float(v), 6) for v in position]
+        ds.ImageOrientationPatient = [float(v) for v in orientation]
+        ds.SliceThickness = spacing[2]
+        ds.BitsAllocated = ds.BitsStored = 16
+        ds.HighBit, ds.PixelRepresentation, ds.SamplesPerPixel = 15, 1, 1
+        ds.PhotometricInterpretation = "MONOCHROME2"
+        ds.RescaleSlope, ds.RescaleIntercept = SLOPE, INTERCEPT
+        ds.PixelData = stored[:, :, k].T.tobytes()
+        for tag, value in tags.items():
+            setattr(ds, tag, value)
+        ds.save_as(folder / f"{(k * 7 + 3) % 11}_{series}_{k}{suffix}", enforce_file_format=True)
+    return stored * SLOPE + INTERCEPT
+
+
+def write_structure_set(folder: Path) -> None:
+    """Write an RTSTRUCT, which has no pixels, into a folder."""
+    ds = _header(RTStructureSetStorage, "RTSTRUCT", "1.2.826.0.1.99", 99)
+    ds.save_as(folder / "contours.dcm", enforce_file_format=True)
+
+
+def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> Path:
+    """Write a NIfTI file."""
+    nib.save(nib.Nifti1Image(array, affine), path)
+    return path
+
+
+def write_nrrd(path: Path, array: np.ndarray, affine: np.ndarray) -> Path:
+    """Write an NRRD file of an affine in RAS mm."""
+    header = {
+        "space": "right-anterior-superior",
+        "space directions": affine[:3, :3].T,
+        "space origin": affine[:3, 3],
+        "encoding": "raw",
+    }
+    nrrd.write(str(path), array, header)
+    return path
+
+
+def _header(sop_class: str, modality: str, uid: str, number: int) -> Dataset:
+    ds = Dataset()
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds.SOPClassUID, ds.SOPInstanceUID = sop_class, generate_uid()
+    ds.StudyInstanceUID, ds.SeriesInstanceUID = "1.2.826.0.1", uid
+    ds.Modality, ds.SeriesNumber = modality, number
+    for tag, value in SECRETS.items():
+        setattr(ds, tag, value)
+    return ds

@@ -1,0 +1,35 @@
+"""MaskToInstanceLabel and SplitBagOutput."""
+
+import numpy as np
+import pytest
+import torch
+
+from monai_mil_ext.transforms import MaskToInstanceLabel, MaskToInstanceLabeld, SplitBagOutputd
+
+
+def test_an_instance_with_a_voxel_is_positive():
+    mask = torch.zeros(4, 1, 3, 3)
+    mask[1, 0, 2, 2] = 1
+    mask[3] = 255
+    mask[2] = -1
+    assert MaskToInstanceLabel()(mask).tolist() == [0, 1, 0, 1]
+    assert MaskToInstanceLabel()(mask.numpy().astype(np.int16)).dtype == torch.int64
+    assert MaskToInstanceLabeld("m")({"m": mask > 0, "x": 1})["m"].tolist() == [0, 1, 0, 1]
+    with pytest.raises(ValueError, match=r"`mask` must have shape \(N, \.\.\.\) with voxels, got \(4,\)"):
+        MaskToInstanceLabel()(torch.ones(4))
+
+
+def test_outputs_are_split_under_their_names():
+    output = {"logits": torch.tensor([1.0]), "attention": torch.tensor([0.3, 0.7]), "scores": torch.ones(2)}
+    item = {"pred": output, "label": 1}
+    out = SplitBagOutputd()(item)
+    assert out["pred"] is output["logits"]
+    assert out["attention"] is output["attention"]
+    assert set(out) == {"pred", "label", "attention", "scores"}
+    assert item["pred"] is output
+
+
+@pytest.mark.parametrize(("output", "got"), [(torch.ones(2), "Tensor"), ({"attention": 1}, r"\['attention'\]")])
+def test_what_is_no_output_is_named(output, got):
+    with pytest.raises(ValueError, match=rf"`pred` must be a mapping with 'logits' .*, got {got}\."):
+        SplitBagOutputd("pred")({"pred": output})

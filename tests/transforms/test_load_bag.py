@@ -1,0 +1,95 @@
+"""LoadBag and LoadBagLabel."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from monai_mil_ext.data import write_bag
+from monai_mil_ext.transforms import LoadBag, LoadBagd, LoadBagLabel, LoadBagLabeld
+
+
+@pytest.fixture
+def bag(tmp_path):
+    arrays = {"features": torch.arange(20.0).view(10, 2).half(), "position": torch.arange(10) * 2.5}
+    write_bag(tmp_path / "bag.h5", arrays, {"affine": torch.eye(4), "spatial_shape": torch.tensor([5, 4, 10])})
+    return tmp_path / "bag.h5"
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "rows"), [(None, None, range(10)), (3, 5, (3, 4)), (None, 1, (0,)), (9, None, (9,))]
+)
+def test_rows_of_a_bag(bag, start, stop, rows):
+    item = {"image": str(bag), "start": start, "stop": stop, "label": 1}
+    out = LoadBagd(["image", "position", "affine", "spatial_shape"])(item)
+    assert out["image"].tolist() == [[2 * i, 2 * i + 1] for i in rows]
+    assert out["image"].dtype == torch.float32
+    assert out["position"].tolist() == [2.5 * i for i in rows]
+    assert torch.equal(out["affine"], torch.eye(4))
+    assert out["spatial_shape"].tolist() == [5, 4, 10]
+    assert item["image"] == str(bag)
+
+
+def test_only_what_is_asked_for_is_there(bag):
+    assert set(LoadBagd("image")({"image": bag})) == {"image"}
+    assert set(LoadBagd("image")({"image": bag, "features": 1})) == {"image", "features"}
+    assert set(LoadBag()(bag, 0, 2, ["position"])) == {"features", "position"}
+
+
+def test_keys_may_be_passed_over_only_where_allowed(bag):
+    keys = ["image", "position", "instance_label"]
+    assert set(LoadBagd(keys, allow_missing_keys=True)({"image": bag})) == {"image", "position"}
+    assert LoadBagd(keys, allow_missing_keys=True)({"label": 1}) == {"label": 1}
+    with pytest.raises(ValueError, match=r"in the bag file 'bag.h5', got 'instance_label' where there are"):
+        LoadBagd(keys)({"image": bag})
+    with pytest.raises(KeyError, match=r"`image` must be the path of a bag file, got no such key in \['label'\]"):
+        LoadBagd(keys)({"label": 1})
+
+
+def test_bags_that_cannot_be_used_are_named(bag, tmp_path):
+    with pytest.raises(ValueError, match=r"`image` must hold an instance, got none in rows 4 to 4 of 'bag.h5'"):
+        LoadBag()(bag, 4, 4)
+    write_bag(tmp_path / "nan.h5", {"features": np.array([[1, np.nan], [np.inf, 1], [1, 1]])})
+    with pytest.raises(
+        ValueError, match=r"`image` must hold finite features, got 2 NaN or infinite values in 'nan.h5'"
+    ):
+        LoadBag()(tmp_path / "nan.h5")
+    assert len(LoadBag()(tmp_path / "nan.h5", 2)["features"]) == 1
+    with pytest.raises(FileNotFoundError, match=r"a bag file that exists, got 'none.h5'"):
+        LoadBag()(tmp_path / "none.h5")
+
+
+@pytest.mark.parametrize("label", [1, np.int16(1), np.array(1), np.array([1]), torch.tensor(1), torch.tensor([1])])
+def test_labels_become_one_number(label):
+    out = LoadBagLabeld(["label", "other"], 2, allow_missing_keys=True)({"label": label})["label"]
+    assert out.dtype == torch.int64
+    assert out.shape == ()
+    assert out == 1
+
+
+def test_a_label_may_be_a_file(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps({"label": 1, "by": "reader 2"}))
+    assert LoadBagLabel(2)(str(tmp_path / "a.json")) == 1
+    (tmp_path / "a.json").write_text(json.dumps({"label": 5}))
+    with pytest.raises(ValueError, match="`label` must be a class number from 0 to 1, got 5"):
+        LoadBagLabel(2)(tmp_path / "a.json")
+    for text in ("{", "[1]", "{}", "3"):
+        (tmp_path / "a.json").write_text(text)
+        with pytest.raises(ValueError, match=r"`label` must be a JSON file \{\"label\": number\}, got 'a.json'"):
+            LoadBagLabel(2)(tmp_path / "a.json")
+    with pytest.raises(FileNotFoundError, match=r"a number or a JSON file that exists, got 'b.json'"):
+        LoadBagLabel(2)(tmp_path / "b.json")
+
+
+@pytest.mark.parametrize("label", [2, -1, 0.5, 1.0, True, None, np.array([0, 1]), np.array([]), torch.tensor(0.0)])
+def test_labels_outside_the_classes_are_named(label):
+    with pytest.raises(ValueError, match="`label` must be a class number from 0 to 1, got "):
+        LoadBagLabel(2)(label)
+
+
+def test_a_missing_label_is_named():
+    with pytest.raises(KeyError, match="label"):
+        LoadBagLabeld("label", 2)({"image": 1})
+    with pytest.raises(ValueError, match="`num_classes` must be a positive integer, got 0"):
+        LoadBagLabel(0)

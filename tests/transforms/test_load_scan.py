@@ -1,0 +1,63 @@
+"""LoadScan: any format, and neither the patient nor the path."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose, LoadImage, ScaleIntensityRanged
+
+from monai_mil_ext.data import ScanReader
+from monai_mil_ext.transforms import LoadScan, LoadScand, SliceBagd
+from tests.scans import SECRETS, voxels, write_nifti, write_nrrd, write_series
+
+
+@pytest.mark.parametrize("kind", ["dicom", "nifti", "nrrd"])
+def test_every_format_gives_the_same_scan(tmp_path, kind):
+    expected = write_series(tmp_path / "dicom")
+    affine = np.array([[-0.9, 0, 0, 10], [0, -0.7, 0, 20], [0, 0, 2.5, 30], [0, 0, 0, 1]])
+    write_nifti(tmp_path / "nifti.nii.gz", expected.astype(np.float32), affine)
+    write_nrrd(tmp_path / "nrrd.nrrd", expected.astype(np.float32), affine)
+    image = LoadScan()(next(p for p in tmp_path.iterdir() if p.name.startswith(kind)))
+    assert isinstance(image, MetaTensor)
+    assert image.dtype == torch.float32
+    np.testing.assert_array_equal(image[0].numpy(), expected)
+    np.testing.assert_allclose(image.affine, affine, atol=1e-6)
+
+
+def test_no_secret_leaves_the_scan(tmp_path, caplog, capfd):
+    source = tmp_path / "Secretname" / "scan"
+    write_series(source)
+    caplog.set_level(logging.DEBUG)
+    pipeline = Compose([LoadScand("image"), ScaleIntensityRanged("image", 0, 1), SliceBagd("image")])
+    loaded = LoadScand("image")({"image": source})["image"]
+    text = " ".join([repr(loaded.meta), repr(loaded.applied_operations), repr(pipeline({"image": str(source)}))])
+    text += caplog.text + "".join(capfd.readouterr())
+    for secret in (*SECRETS.values(), "Secretname", str(tmp_path)):
+        assert secret not in text
+
+
+def test_two_series_are_not_read_by_another_reader(tmp_path):
+    """Given to LoadImage's constructor, the reader's refusal would be passed over and the series mixed."""
+    for series in (1, 2):
+        write_series(tmp_path / "s", series=series)
+    assert LoadImage(reader=ScanReader())(tmp_path / "s").shape[-1] in (4, 8)
+    with pytest.raises(ValueError, match="must be a folder with one series, got 2"):
+        LoadScan()(tmp_path / "s")
+
+
+def test_voxels_that_are_no_numbers_are_counted(tmp_path):
+    array = voxels((6, 5, 4)).astype(np.float32)
+    array[0, 0, :3] = [np.nan, np.inf, -np.inf]
+    path = write_nifti(tmp_path / "s.nii", array, np.eye(4))
+    with pytest.raises(ValueError, match=r"`image` must have finite voxels, got 3 that are NaN or infinite\."):
+        LoadScan()(path)
+
+
+def test_a_missing_key_may_be_passed_over(tmp_path):
+    path = write_nifti(tmp_path / "s.nii", voxels((6, 5, 4)), np.eye(4))
+    out = LoadScand(["image", "reference"], allow_missing_keys=True)({"image": path, "case_id": "a"})
+    assert set(out) == {"image", "case_id"}
+    with pytest.raises(KeyError, match="reference"):
+        LoadScand(["image", "reference"])({"image": path})

@@ -1,0 +1,152 @@
+"""SliceBag: the same slices whatever the order of the voxel array, as a radiologist sees them."""
+
+import itertools
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from monai.data import MetaTensor
+from monai.transforms import Orientation
+from torch.testing import assert_close
+
+from monai_mil_ext.transforms import SliceBag, SliceBagd
+from tests.transforms.geometry import affines, reordered, scan
+
+PLANES = ("axial", "coronal", "sagittal")
+ORDERS = list(itertools.product(itertools.permutations(range(3)), itertools.product([False, True], repeat=3)))
+
+
+@given(affine=affines(), order=st.sampled_from(ORDERS), plane=st.sampled_from(PLANES), size=st.sampled_from([None, 4]))
+def test_the_order_of_the_voxel_array_changes_nothing(affine, order, plane, size):
+    one = scan((5, 4, 3), affine)
+    other = reordered(one, *order)
+    expected, got = (SliceBag(plane, size)(s) for s in (one, other))
+    assert torch.equal(got.bag, expected.bag)
+    assert_close(got.position, expected.position, atol=1e-3, rtol=0)
+    assert torch.equal(got.affine, other.affine)
+    assert got.spatial_shape.tolist() == list(other.shape[1:])
+
+
+@given(affine=affines(), plane=st.sampled_from(PLANES))
+def test_every_voxel_lies_at_the_position_of_its_slice(affine, plane):
+    """RAS points of all voxels, carried through as channels: each slice is a plane at its position, ascending."""
+    index = np.stack(np.meshgrid(*map(np.arange, (5, 4, 3)), indexing="ij"))
+    points = np.einsum("ij,jxyz->ixyz", affine[:3, :3], index) + affine[:3, 3].reshape(3, 1, 1, 1)
+    slices = SliceBag(plane)(MetaTensor(torch.as_tensor(points), affine=torch.as_tensor(affine)))
+    bag = slices.bag.double()
+    growing = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}[plane]
+    normal = torch.as_tensor(affine)[:3, growing[0]]  # the axes of these scans are orthogonal
+    heights = torch.einsum("ncij,c->nij", bag, normal / normal.norm())
+    assert_close(heights, slices.position.double()[:, None, None].expand_as(heights), atol=1e-3, rtol=0)
+    assert (slices.position.diff() > 0).all()
+    assert slices.slice_index.tolist() == list(range(len(bag)))
+    for axis, (component, sign) in enumerate(zip(growing, (1, -1, -1), strict=True)):
+        step = bag.transpose(0, 1).diff(dim=axis + 1)[component]
+        assert (step.sign() == sign).all()
+
+
+@pytest.mark.parametrize(("plane", "axcodes"), [("axial", "SPL"), ("coronal", "AIL"), ("sagittal", "RIP")])
+def test_it_is_monais_orientation(plane, axcodes):
+    volume = scan((5, 4, 3), np.diag([-1.0, 2.0, -3.0, 1.0]))
+    expected = Orientation(axcodes, labels=(("L", "R"), ("P", "A"), ("I", "S")))(volume).as_tensor()
+    bag = SliceBag(plane)(volume).bag
+    assert torch.equal(bag, expected.transpose(0, 1))
+    assert type(bag) is torch.Tensor
+    assert bag.is_contiguous()
+    assert bag.dtype == torch.float32
+
+
+def test_the_positions_of_a_sheared_scan_are_along_its_normal():
+    affine = np.array([[1.0, 0, 0.5, 7], [0, 1, 0, 0], [0, 0, 2, -4], [0, 0, 0, 1]])
+    assert SliceBag()(scan((3, 3, 3), affine)).position.tolist() == [-4, -2, 0]
+
+
+def test_one_slice_is_a_bag_of_one():
+    slices = SliceBag()(scan((5, 4, 1), np.diag([1.0, 1, 2.5, 1])))
+    assert tuple(slices.bag.shape) == (1, 1, 4, 5)
+    assert slices.position.tolist() == [0]
+
+
+def test_padding_is_the_minimum_and_centred_and_masks_stay_masks():
+    volume = torch.full((1, 2, 6, 1), 3.0)
+    volume[0, 0, 0, 0] = -5.0
+    bag = SliceBag(spatial_size=6)(MetaTensor(volume)).bag
+    assert bag[0, 0, :, :2].eq(-5).all()
+    assert bag[0, 0, :, 4:].eq(-5).all()
+    assert bag[0, 0, :, 2:4].sum() == 11 * 3 - 5
+    mask = (torch.rand(1, 7, 9, 3) > 0.5).float()
+    small = SliceBag(spatial_size=5, mode="nearest")(MetaTensor(mask)).bag
+    assert set(small.unique().tolist()) == {0, 1}
+    whole = SliceBag()(scan((9, 9, 2), np.eye(4))).bag
+    third = SliceBag(spatial_size=3, mode="nearest")(scan((9, 9, 2), np.eye(4))).bag
+    assert torch.equal(third, whole[:, :, 1::3, 1::3])
+
+
+def test_shrinking_averages():
+    """Antialiased: a fine checkerboard becomes grey, not black or white."""
+    board = ((torch.arange(24)[:, None] + torch.arange(24)) % 2).float()
+    bag = SliceBag(spatial_size=8)(MetaTensor(board[None, :, :, None])).bag
+    assert (bag[..., 1:-1, 1:-1] - 0.5).abs().max() < 0.1
+
+
+def test_the_dictionary_form_puts_the_geometry_beside_the_bags():
+    image = scan((5, 4, 3), np.diag([1.0, 1, 2, 1]))
+    mask = reordered(scan((5, 4, 3), np.diag([1.0, 1, 2, 1])), (2, 0, 1), (True, False, True))
+    out = SliceBagd(["image", "label", "other"], mode="nearest", allow_missing_keys=True)(
+        {"image": image, "label": mask, "case_id": "a"}
+    )
+    assert list(out) == ["image", "label", "case_id", "position", "slice_index", "affine", "spatial_shape"]
+    assert torch.equal(out["image"], out["label"])
+    assert torch.equal(out["affine"], image.affine)
+    assert out["spatial_shape"].tolist() == [5, 4, 3]
+    assert {type(v) for k, v in out.items() if k != "case_id"} == {torch.Tensor}
+    assert {type(k) for k in out} == {str}
+
+
+@pytest.mark.parametrize("other", [scan((5, 4, 2), np.eye(4)), scan((5, 4, 3), np.diag([1.0, 1, 1.2, 1]))])
+def test_keys_of_different_geometry_are_refused(other):
+    image = scan((5, 4, 3), np.eye(4))
+    with pytest.raises(ValueError, match=r"`keys` must share one geometry, got 'image' of shape \[5, 4, 3\] .*'label'"):
+        SliceBagd(["image", "label"])({"image": image, "label": other})
+    near = np.eye(4)
+    near[:3, 3] = 0.01
+    SliceBagd(["image", "label"])({"image": image, "label": scan((5, 4, 3), near)})
+
+
+@pytest.mark.parametrize(
+    ("image", "match"),
+    [
+        (torch.zeros(1, 5, 4, 3), "`image` must be a MetaTensor, whose affine says where its slices are, got Tensor"),
+        (MetaTensor(torch.zeros(1, 5, 4)), r"a scan of shape \(C, X, Y, Z\), got \(1, 5, 4\)"),
+        (MetaTensor(torch.zeros(1, 5, 4, 3, 2)), r"a scan of shape \(C, X, Y, Z\), got \(1, 5, 4, 3, 2\)"),
+        (MetaTensor(torch.zeros(1, 5, 4, 0)), r"a scan of shape \(C, X, Y, Z\), got \(1, 5, 4, 0\)"),
+        (scan((5, 4, 3), np.diag([1.0, 0, 1, 1])), r"an invertible affine \(4, 4\), got"),
+        (scan((5, 4, 3), np.diag([1.0, np.nan, 1, 1])), r"an invertible affine \(4, 4\), got"),
+        (MetaTensor(torch.zeros(1, 5, 4, 3), meta={"space": "LPS"}), "an affine in RAS mm, got one in LPS"),
+    ],
+)
+def test_what_has_no_slices_is_named(image, match):
+    with pytest.raises(ValueError, match=match):
+        SliceBag()(image)
+
+
+def test_options_are_checked():
+    with pytest.raises(ValueError, match=r"`plane` must be one of 'axial', .* did you mean 'axial'\?"):
+        SliceBag("axia")
+    with pytest.raises(ValueError, match="`mode` must be one of 'bilinear', 'nearest', got 'cubic'"):
+        SliceBag(mode="cubic")
+    with pytest.raises(ValueError, match="`spatial_size` must be a positive integer, got 0"):
+        SliceBagd("image", spatial_size=0)
+
+
+def test_nibabel_names_the_same_axes():
+    """Reference: what nibabel calls the axes of an affine turned by 30 degrees."""
+    c, s = np.cos(np.pi / 6), np.sin(np.pi / 6)
+    affine = np.array([[c, -s, 0, 0], [s, c, 0, 0], [0, 0, -2, 0], [0, 0, 0, 1]])
+    volume = scan((5, 4, 3), affine)
+    assert nib.aff2axcodes(affine) == ("R", "A", "I")
+    expected = volume.as_tensor()[0].flip(0, 1, 2).permute(2, 1, 0)
+    assert torch.equal(SliceBag()(volume).bag[:, 0], expected)
