@@ -1,3 +1,5 @@
 """Figures."""
 
-__all__: list[str] = []
+from .slice_scores import plot_slice_scores
+
+__all__ = ["plot_slice_scores"]

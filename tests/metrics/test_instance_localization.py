@@ -1,0 +1,63 @@
+"""Scores against instance labels."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from monai_mil_ext.metrics import InstanceLocalizationMetric, center_scores, localization
+
+LABELS = torch.tensor([0, 1, 1, 0, 0])
+
+
+def test_golden():
+    """By hand: 5 of 6 pairs in order; precision 1 at the first hit, 2/3 at the second."""
+    found = localization(torch.tensor([0.1, 0.4, 0.2, 0.25, 0.05]), LABELS)
+    assert found["auroc"] == pytest.approx(5 / 6)
+    assert found["average_precision"] == pytest.approx((1 + 2 / 3) / 2)
+    assert found["mass"] == pytest.approx(0.6)
+
+
+def test_ties_count_one_half():
+    assert localization(torch.ones(5), LABELS) == pytest.approx({"auroc": 0.5, "average_precision": 0.4, "mass": 0.4})
+
+
+@given(st.lists(st.floats(0, 1, width=32), min_size=5, max_size=5), st.integers(1, 5))
+def test_auroc_sees_the_order_only(scores, power):
+    scores = torch.tensor(scores, dtype=torch.float64)
+    a, b = (localization(s, LABELS)["auroc"] for s in (scores, torch.exp(scores) * power))
+    if len(scores.unique()) == len(torch.exp(scores).unique()):
+        assert a == pytest.approx(b)
+
+
+@pytest.mark.parametrize("labels", [torch.zeros(5), torch.ones(5)], ids=["none", "all"])
+def test_a_bag_with_one_label_tells_nothing(labels):
+    assert all(math.isnan(v) for v in localization(torch.rand(5), labels).values())
+
+
+def test_negative_scores_have_no_mass():
+    found = localization(torch.tensor([-1.0, 2.0, 1.0, 0.0, 0.0]), LABELS)
+    assert math.isnan(found["mass"])
+    assert found["auroc"] == 1.0
+
+
+def test_the_centre_baseline_has_no_ties_but_mirror_pairs():
+    assert center_scores(5).tolist() == [-2, -1, 0, -1, -2]
+    assert len(center_scores(301).unique()) == 151
+
+
+def test_the_metric_averages_over_positive_bags():
+    metric = InstanceLocalizationMetric("auroc")
+    perfect, reversed_ = LABELS.float(), 1 - LABELS.float()
+    metric(y_pred=[perfect, reversed_, torch.rand(3)], y=[LABELS, LABELS, torch.zeros(3)])
+    assert_close(metric.aggregate(), torch.tensor(0.5, dtype=torch.float64))
+
+
+def test_bad_input_is_named():
+    with pytest.raises(ValueError, match=r"`labels` must have the shape \(N,\) of `scores` \(5,\), got \(4,\)"):
+        localization(torch.rand(5), torch.ones(4))
+    with pytest.raises(ValueError, match="`metric` must be one of 'auroc', 'average_precision', 'mass', got 'auc'"):
+        InstanceLocalizationMetric("auc")

@@ -1,0 +1,80 @@
+"""The table of an evaluation."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from monai_mil_ext.metrics import bag_report, bag_values, bootstrap_interval, instance_values
+
+
+def rows(patients):
+    """Four bags a patient; the first patient is answered perfectly, the others the wrong way round."""
+    made = []
+    for k, patient in enumerate(patients):
+        for label in (0, 1, 0, 1):
+            p = 0.9 if (label == 1) == (k == 0) else 0.1
+            instances = torch.tensor([0, label, label, 0])
+            scores = torch.tensor([0.1, 0.5, 0.3, 0.1])
+            made.append(
+                {"patient": patient, "label": label, "probability": [1 - p, p], **instance_values(scores, instances)}
+            )
+    return made
+
+
+def test_values_of_bags_by_hand():
+    values = bag_values([0, 0, 1, 1], np.array([[0.8, 0.2], [0.3, 0.7], [0.4, 0.6], [0.1, 0.9]]))
+    assert values["bag_auroc"] == pytest.approx(0.75)
+    assert values["bag_accuracy"] == pytest.approx(0.75)
+    assert values["bag_macro_f1"] == pytest.approx((2 / 3 + 4 / 5) / 2)  # macro, not micro: that would be 0.75
+
+
+def test_three_classes_are_one_against_the_rest():
+    assert bag_values([0, 1, 2], np.eye(3))["bag_auroc"] == 1.0
+
+
+def test_one_class_has_no_auroc():
+    assert math.isnan(bag_values([1, 1], np.array([[0.5, 0.5], [0.1, 0.9]]))["bag_auroc"])
+
+
+def test_instances_stand_beside_the_baselines_that_look_at_nothing():
+    values = instance_values(torch.tensor([0.1, 0.1, 0.2, 0.6]), torch.tensor([0, 0, 0, 1]))
+    assert values["instance_auroc"] == 1.0
+    assert values["positive_mass"] == pytest.approx(0.6)
+    assert values["positive_share"] == 0.25
+    assert values["center_auroc"] == pytest.approx(0.5 / 3)  # last of four: below two, level with the first
+    assert all(math.isnan(v) for v in instance_values(torch.rand(4), None).values())
+
+
+def test_patients_are_resampled_where_there_are_some():
+    report = bag_report(rows("ab"), num_samples=200)
+    assert report["resampled"] == "patients"
+    assert report["patients"]["a"]["bag_auroc"] == 1.0
+    assert report["patients"]["b"]["bag_auroc"] == 0.0
+    assert report["interval_95"]["bag_accuracy"] == (0.0, 1.0)  # two patients: one may be drawn twice
+    assert report["values"]["instance_auroc"] == 1.0
+
+
+def test_bags_are_resampled_within_one_patient():
+    report = bag_report(rows("a"), num_samples=50)
+    assert report["resampled"] == "bags"
+    assert report["interval_95"]["bag_accuracy"] == (1.0, 1.0)
+
+
+def test_the_interval_covers_a_known_mean():
+    data = np.random.default_rng(0).normal(3.0, 1.0, 400)
+    low, high = bootstrap_interval(data, lambda d: {"mean": float(np.mean(d))})["mean"]
+    assert low < 3.0 < high
+    assert high - low == pytest.approx(2 * 1.96 / 20, rel=0.15)
+
+
+def test_whole_groups_are_drawn():
+    seen = []
+    bootstrap_interval([1, 2, 3, 4], lambda r: seen.append(sorted(r)) or {"n": len(r)}, groups="aabb", num_samples=20)
+    assert {tuple(s) for s in seen} == {(1, 1, 2, 2), (1, 2, 3, 4), (3, 3, 4, 4)}
+
+
+def test_no_bag_is_an_error():
+    with pytest.raises(ValueError, match="`rows` must have at least one bag, got none"):
+        bag_report([])

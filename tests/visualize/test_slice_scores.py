@@ -1,0 +1,37 @@
+"""The picture of a scan's answer."""
+
+import numpy as np
+import pytest
+
+from monai_mil_ext.visualize import plot_slice_scores
+
+
+def scan(n=9):
+    attention = np.arange(1.0, n + 1)
+    reference = np.zeros((n, 16, 16), dtype=bool)
+    reference[n // 2 :, 4:9, 4:9] = True
+    return attention / attention.sum(), np.arange(n) * 5.0 - 20, np.random.default_rng(0).random((n, 16, 16)), reference
+
+
+def test_it_shows_the_top_slices_with_their_positions():
+    attention, position, slices, reference = scan()
+    figure = plot_slice_scores(attention, position, slices, reference, top_k=3, title="case: probability 0.71")
+    titles = [axes.get_title() for axes in figure.axes[:3]]
+    assert titles == ["1.  20.0 mm", "2.  15.0 mm", "3.  10.0 mm"]
+    assert (figure.axes[0].images[0].get_array() == slices[-1]).all()
+    assert "research use only" in [text.get_text() for text in figure.texts]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["attention", "slices above", "uniform", "its normal (7 ± 11 mm)", "reference"]
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_few_slices(n, tmp_path):
+    attention, position, slices, _ = scan(n)
+    plot_slice_scores(attention, position, slices).savefig(tmp_path / "few.png")
+    assert (tmp_path / "few.png").stat().st_size > 1000
+
+
+def test_arrays_must_have_one_length():
+    attention, position, slices, _ = scan()
+    with pytest.raises(ValueError, match=r"must have one length, got \{8, 9\}|got \{9, 8\}"):
+        plot_slice_scores(attention, position[1:], slices)
