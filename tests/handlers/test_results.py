@@ -1,0 +1,99 @@
+"""The savers: what an evaluation of bags and the answer to a scan leave on disk."""
+
+import csv
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Engine
+
+from monai_mil_ext.handlers import BagResultsSaver, ScanResultsSaver
+
+
+def run(handler, items):
+    """An engine that has decollated and postprocessed ``items``, as MONAI's do."""
+
+    def step(engine, batch):
+        engine.state.batch = [{k: v for k, v in item.items() if k not in ("pred", "attention")} for item in batch]
+        return [{k: item[k] for k in ("pred", "attention")} for item in batch]
+
+    engine = Engine(step)
+    handler.attach(engine)
+    engine.run([items])
+    return engine
+
+
+def bag(case, label, real=4):
+    """A bag padded to five instances."""
+    attention = torch.tensor([0.1, 0.6, 0.2, 0.1, 0.0])[:, None]
+    return {
+        "case_id": case,
+        "patient": case[0],
+        "label": torch.tensor(label),
+        "pred": torch.tensor([0.9, 0.1]) if label == 0 else torch.tensor([0.2, 0.8]),
+        "attention": attention,
+        "mask": torch.arange(5) < real,
+        "instance_label": torch.tensor([0, label, 0, 0, 0]),
+        "position": torch.arange(5) * 3.0,
+        "slice_index": torch.arange(5),
+    }
+
+
+def test_bags_instances_and_the_report(tmp_path):
+    engine = run(BagResultsSaver(tmp_path, num_samples=20), [bag("a1", 0), bag("a2", 1), bag("b1", 0), bag("b2", 1)])
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["values"]["bag_auroc"] == report["values"]["instance_auroc"] == 1.0
+    assert report["values"]["positive_mass"] == pytest.approx(0.6)
+    assert report["values"]["positive_share"] == 0.25
+    assert report["resampled"] == "patients"
+    assert engine.state.bag_report["num_patients"] == 2
+    rows = list(csv.DictReader((tmp_path / "bags.csv").open()))
+    assert [row["case_id"] for row in rows] == ["a1", "a2", "b1", "b2"]
+    assert rows[1]["num_instances"] == "4"
+    assert float(rows[1]["probability_1"]) == pytest.approx(0.8)
+    instances = list(csv.DictReader((tmp_path / "instances.csv").open()))
+    assert len(instances) == 16
+    assert [row["position"] for row in instances[:4]] == ["0.0", "3.0", "6.0", "9.0"]
+    assert {row["use"] for row in rows + instances} == {"research use only"}
+
+
+def test_a_value_that_is_not_there_is_null_and_not_nan(tmp_path):
+    run(BagResultsSaver(tmp_path, num_samples=5), [bag("a1", 0)])
+    assert "NaN" not in (tmp_path / "report.json").read_text()
+    assert json.loads((tmp_path / "report.json").read_text())["values"]["bag_auroc"] is None
+
+
+def scan(**changes):
+    n, affine = 4, torch.tensor([[-2.0, 0, 0, 5], [0, 2, 0, 7], [0, 0, -3, 50], [0, 0, 0, 1]], dtype=torch.float64)
+    return {
+        "case_id": "c1",
+        "pred": torch.tensor([0.3, 0.7]),
+        "attention": torch.tensor([0.1, 0.2, 0.6, 0.1, 0.0])[:, None],
+        "mask": torch.arange(n + 1) < n,
+        "position": torch.tensor([41.0, 44, 47, 50, 0]),
+        "slice_index": torch.tensor([0, 1, 2, 3, 0]),
+        "affine": affine,
+        "spatial_shape": torch.tensor([6, 5, n]),
+        "slices": torch.rand(n + 1, 1, 5, 6),
+    } | changes
+
+
+def test_a_scan_is_answered_in_its_own_voxels(tmp_path):
+    run(ScanResultsSaver(tmp_path), [scan()])
+    answer = json.loads((tmp_path / "c1.json").read_text())
+    assert answer["prediction"] == 1
+    assert answer["top_slices"] == [2, 1, 0, 3]
+    assert answer["slices"][2] == {"slice_index": 2, "position_mm": 47.0, "attention": pytest.approx(0.6)}
+    written = nib.load(tmp_path / "c1_scores.nii.gz")
+    assert (written.affine == scan()["affine"].numpy()).all()
+    # the scan's own array runs from head to foot, so its first slice is the highest
+    np.testing.assert_allclose(written.get_fdata()[0, 0], [0.1, 0.6, 0.2, 0.1], atol=1e-6)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c1.json", "c1.png", "c1_scores.nii.gz"]
+
+
+def test_a_case_id_cannot_leave_the_folder(tmp_path):
+    with pytest.raises(ValueError, match="`case_id` must be letters, digits"):
+        run(ScanResultsSaver(tmp_path / "out"), [scan(case_id="../c1")])
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,83 @@
+"""A small MONAI trainer for the tests of handlers, and processes to run it in."""
+
+import multiprocessing
+
+import torch
+from monai.engines import PrepareBatchExtraInput, SupervisedTrainer
+from torch import nn
+
+from tests.helpers import fill
+
+F = 6
+CLASSES = 2
+
+# processes forked from one that has imported everything and computed nothing: they start fast and without its threads
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["tests.handlers.resumable_run"])
+
+
+def bag_batches(count=4, sizes=(7, 4, 5), seed=0):
+    """Padded batches with NaN at padding."""
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.arange(max(sizes)) < torch.tensor(sizes).unsqueeze(-1)
+    return [
+        {
+            "image": torch.randn(*mask.shape, F, generator=generator).masked_fill(~mask.unsqueeze(-1), torch.nan),
+            "mask": mask,
+            "label": torch.randint(CLASSES, (len(sizes),), generator=generator),
+        }
+        for _ in range(count)
+    ]
+
+
+def patch_batches(count=4, batch_size=3, seed=0):
+    """Batches (B, N, F, 1, 1) without mask, as MONAI's MILModel takes them."""
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        {
+            "image": torch.randn(batch_size, 5, F, 1, 1, generator=generator),
+            "label": torch.randint(CLASSES, (batch_size,), generator=generator),
+        }
+        for _ in range(count)
+    ]
+
+
+def make_trainer(network, batches, *handlers, max_epochs=1, lr=0.1, **options):
+    """A trainer that hands the mask on if its batches have one."""
+    if isinstance(batches, list) and "mask" in batches[0]:
+        options.setdefault("prepare_batch", PrepareBatchExtraInput({"mask": "mask"}))
+    return SupervisedTrainer(
+        device=torch.device("cpu"),
+        max_epochs=max_epochs,
+        train_data_loader=batches,
+        network=network,
+        optimizer=torch.optim.SGD(network.parameters(), lr=lr),
+        loss_function=nn.CrossEntropyLoss(),
+        train_handlers=handlers,
+        **options,
+    )
+
+
+def hook_count(network):
+    """How many forward hooks of any kind a network holds."""
+    names = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_always_called", "_forward_hooks_with_kwargs")
+    return sum(len(getattr(module, name)) for module in network.modules() for name in names)
+
+
+def gradients(network):
+    """Gradient of every parameter, by name."""
+    return {name: p.grad for name, p in network.named_parameters()}
+
+
+class SoftmaxInside(nn.Module):
+    """A foreign network whose submodule ``attend`` gives softmaxed attention (B, N), and that takes no mask."""
+
+    def __init__(self):
+        super().__init__()
+        self.attend = nn.Sequential(nn.Linear(F, 1), nn.Flatten(1), nn.Softmax(1))
+        self.classify = nn.Linear(F, CLASSES)
+        fill(self)
+
+    def forward(self, x):
+        """Logits of bags (B, N, F)."""
+        return self.classify((self.attend(x).unsqueeze(-1) * x).sum(1))
