@@ -1,0 +1,56 @@
+"""Cuts scans into bags, and patients into folds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from monai_mil_ext.data import read_bag
+from monai_mil_ext.utils import BagKeys, check_choice
+
+__all__ = ["fold", "sub_volumes"]
+
+
+def sub_volumes(
+    scans: Sequence[Mapping[str, Any]], num_bags: int = 80, sizes: tuple[int, int] = (8, 20), seed: int = 0
+) -> list[dict[str, Any]]:
+    """Bags of consecutive slices, half of them with tumour as far as the scan has such, none of them twice.
+
+    A bag's label says whether any of its slices has tumour; that is all that training sees of the contours.
+
+    Args:
+        scans: what a feature cache gives: ``case_id``, ``patient`` and the feature file ``image``.
+        num_bags: how many bags a scan gives at most.
+        sizes: fewest and most slices of a bag.
+        seed: of the draw; a scan's bags do not depend on the other scans.
+    """
+    bags = []
+    for scan in scans:
+        labels = read_bag(scan["image"], keys=[BagKeys.INSTANCE_LABEL])[BagKeys.INSTANCE_LABEL].numpy()
+        rng = np.random.default_rng([seed, *str(scan["case_id"]).encode()])
+        windows = [(i, i + n) for n in range(sizes[0], sizes[1] + 1) for i in range(len(labels) - n + 1)]
+        for label in (0, 1):
+            fitting = [(i, j) for i, j in windows if labels[i:j].any() == label]
+            chosen = rng.permutation(len(fitting))[: num_bags // 2]
+            bags += [_bag(scan, *fitting[k], label) for k in sorted(chosen)]
+    return bags
+
+
+def _bag(scan: Mapping[str, Any], start: int, stop: int, label: int) -> dict[str, Any]:
+    case = f"{scan['case_id']}_slices{start}-{stop - 1}"
+    return {
+        "image": scan["image"], "start": start, "stop": stop, "label": label,
+        "case_id": case, "patient": scan["patient"],
+    }  # fmt: skip
+
+
+def fold(bags: Sequence[Mapping[str, Any]], test_patient: str, test: bool) -> list[Mapping[str, Any]]:
+    """The bags of ``test_patient``, or those of everybody else.
+
+    Raises:
+        ValueError: when nobody is called so.
+    """
+    check_choice("test_patient", test_patient, sorted({bag["patient"] for bag in bags}))
+    return [bag for bag in bags if (bag["patient"] == test_patient) == test]

@@ -1,0 +1,170 @@
+"""The bundle ct_slice_mil on digits: the whole main job in seconds."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.bundle import verify_metadata
+
+from .conftest import BUNDLE
+
+
+@pytest.fixture(scope="module")
+def trained(digits, tmp_path_factory):
+    """Ten epochs on three of four stacks of digits."""
+    from monai.bundle import ConfigWorkflow
+
+    out = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(BUNDLE)
+        workflow = ConfigWorkflow(
+            ["configs/train.yaml", "configs/digits.yaml"], logging_file=False, **paths(digits, out), epochs=10
+        )
+        workflow.initialize()
+        workflow.run()
+        workflow.finalize()
+    return out
+
+
+def paths(digits, out):
+    return {"dataset_dir": str(digits), "ckpt_dir": str(out), "output_dir": str(out)}
+
+
+def causes(error):
+    """All that a user reads: MONAI wraps what a component raises."""
+    return "" if error is None else f"{error}\n{causes(error.__cause__)}"
+
+
+@pytest.mark.parametrize(
+    ("configs", "kind"),
+    [
+        (["train", "digits"], "train"),
+        (["train", "digits", "evaluate"], "train"),
+        (["train", "digits", "inference"], "infer"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[-1],
+)
+def test_it_has_the_properties_that_monai_asks_for(start, digits, tmp_path, configs, kind):
+    workflow = start(*configs, workflow_type=kind, **paths(digits, tmp_path), input="scan")
+    assert workflow.check_properties() == []
+
+
+def test_metadata_is_valid(tmp_path):
+    verify_metadata(
+        meta_file=str(BUNDLE / "configs" / "metadata.json"),
+        filepath=str(BUNDLE.parents[1] / "tests/bundles/schema.json"),
+    )
+    metadata = json.loads((BUNDLE / "configs" / "metadata.json").read_text())
+    assert metadata["version"] in metadata["changelog"]
+
+
+def test_it_learns_and_localises(start, digits, trained):
+    start("train", "digits", "evaluate", **paths(digits, trained)).run()
+    report = json.loads((trained / "report.json").read_text())
+    assert report["use"] == "research use only"
+    assert list(report["patients"]) == ["digits_0"]
+    assert report["values"]["bag_auroc"] >= 0.9
+    assert report["values"]["instance_auroc"] >= max(0.8, report["values"]["center_auroc"] + 0.2)
+    bags = list(csv.DictReader((trained / "bags.csv").open()))
+    assert len(bags) == report["num_bags"] == 80
+    slices = [s for s in csv.DictReader((trained / "instances.csv").open()) if s["case_id"] == bags[0]["case_id"]]
+    assert len(slices) == int(bags[0]["num_instances"])
+    assert sum(float(s["attention"]) for s in slices) == pytest.approx(1, abs=1e-5)
+
+
+def test_training_logs_both_terms(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = EventAccumulator(str(trained))
+    log.Reload()
+    assert {"train_loss", "attention_prior", "bag_auroc"} <= set(log.Tags()["scalars"])
+    assert log.Tensors("use/text_summary")[0].tensor_proto.string_val == [b"research use only"]
+
+
+def test_it_answers_a_scan_in_the_scans_own_voxels(start, digits, trained, tmp_path):
+    out = {**paths(digits, trained), "output_dir": str(tmp_path)}
+    scan, reference = digits / "digits_0.nii.gz", digits / "digits_0_reference.nii.gz"
+    start("train", "digits", "inference", **out, input=str(scan), reference=str(reference), case_id="c1").run()
+    answer = json.loads((tmp_path / "c1.json").read_text())
+    attention = np.array([s["attention"] for s in answer["slices"]])
+    assert attention.sum() == pytest.approx(1, abs=1e-5)
+    assert [s["position_mm"] for s in answer["slices"]] == [5.0 * i for i in range(40)]
+    assert answer["top_slices"] == np.argsort(-attention, kind="stable")[:4].tolist()
+    written, source = nib.load(tmp_path / "c1_scores.nii.gz"), nib.load(scan)
+    assert (written.affine == source.affine).all()
+    assert written.shape == source.shape
+    np.testing.assert_allclose(written.get_fdata()[3, 3], attention, atol=1e-6)
+    assert b"research use only" in written.header["descrip"].item()
+    assert (tmp_path / "c1.png").stat().st_size > 10_000
+    assert not any(str(digits) in path.read_text(errors="ignore") for path in tmp_path.glob("c1*"))
+
+
+def test_a_checkpoint_of_another_network_is_refused(start, digits, tmp_path):
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "model.pt")
+    workflow = start("train", "digits", "evaluate", **paths(digits, tmp_path))
+    with pytest.raises(RuntimeError, match="Failed to evaluate") as error:
+        workflow.run()
+    assert "Error(s) in loading state_dict for ABMIL:\n\tMissing key(s) in state_dict" in causes(error.value)
+
+
+def test_a_patient_that_is_not_there_is_named(start, digits, tmp_path):
+    workflow = start("train", "digits", **paths(digits, tmp_path), test_patient="digits_9")
+    with pytest.raises(RuntimeError, match="Failed to instantiate") as error:
+        workflow.run()
+    assert "`test_patient` must be one of 'digits_0', 'digits_1', 'digits_2', 'digits_3', got 'digits_9'" in causes(
+        error.value
+    )
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_killed_run_goes_on_bit_for_bit(start, digits, tmp_path, num_workers):
+    from ignite.engine import Events
+
+    def run(name, kill_at=None):
+        settings = {**paths(digits, tmp_path / name), "epochs": 4, "val_interval": 2, "num_workers": num_workers}
+        workflow = start("train", "digits", **settings)
+        trainer = workflow.parser.get_parsed_content("train#trainer")
+        if kill_at:
+
+            @trainer.on(Events.ITERATION_COMPLETED(once=kill_at))
+            def kill():
+                raise KeyboardInterrupt
+
+        workflow.run()
+        return torch.load(tmp_path / name / "model.pt", weights_only=True)
+
+    whole = run("whole")
+    with pytest.raises((KeyboardInterrupt, RuntimeError)):
+        run("killed", kill_at=40)  # of 15 iterations an epoch: in the third
+    resumed = run("killed")
+    assert whole.keys() == resumed.keys()
+    assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
+
+
+def test_a_label_outside_the_classes_is_named(start, digits, tmp_path):
+    workflow = start("train", "digits", **paths(digits, tmp_path))
+    for bag in workflow.parser.get_parsed_content("bags"):
+        bag["label"] = 7
+    with pytest.raises(RuntimeError, match="Failed to instantiate") as error:
+        workflow.run()
+    assert "`label` must be a class number from 0 to 1, got 7." in causes(error.value)
+
+
+def test_a_scan_of_one_slice_is_a_bag_of_one(start, digits, trained, tmp_path):
+    volume = nib.load(digits / "digits_0.nii.gz")
+    nib.save(volume.slicer[:, :, :1], tmp_path / "one.nii.gz")
+    out = {**paths(digits, trained), "output_dir": str(tmp_path)}
+    start("train", "digits", "inference", **out, input=str(tmp_path / "one.nii.gz"), case_id="one").run()
+    assert json.loads((tmp_path / "one.json").read_text())["slices"][0]["attention"] == 1.0
+
+
+def test_a_misspelt_key_on_the_command_line_is_refused(digits):
+    run = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/train.yaml", "--epoch", "1"]
+    done = subprocess.run(run, cwd=BUNDLE, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "got 'epoch'; did you mean 'epochs'?" in done.stderr
