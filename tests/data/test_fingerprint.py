@@ -93,6 +93,7 @@ DIFFERENT = [
 def test_no_two_of_these_are_the_same():
     assert len({fingerprint(value) for value in DIFFERENT}) == len(DIFFERENT)
     assert fingerprint(1, 2) != fingerprint((1, 2))
+    assert fingerprint(type("N", (int,), {})(12)) != fingerprint(type("N1", (int,), {})(2))
 
 
 @given(st.dictionaries(st.text(max_size=3), st.integers(), min_size=2, max_size=6))

@@ -163,23 +163,24 @@ def test_under_autocast_the_term_is_computed_in_single_precision():
 
 @pytest.mark.gpu
 def test_with_a_gradient_scaler():
+    batches = bag_batches(8)  # the scaler skips the first steps, until nothing overflows
     net, same = abmil().cuda(), abmil().cuda().train()
     prior = AttentionPriorHandler(GUIDANCE, weight=WEIGHT)
-    trainer = make_trainer(net, bag_batches(3), prior, amp=True)
+    trainer = make_trainer(net, batches, prior, amp=True)
     trainer.state.device = torch.device("cuda")
     torch.manual_seed(1)
     trainer.run()
     optimizer, scaler = torch.optim.SGD(same.parameters(), lr=0.1), torch.amp.GradScaler("cuda")
     torch.manual_seed(1)
-    for batch in bag_batches(3):
+    for batch in batches:
         optimizer.zero_grad()
         on_device = {key: value.cuda() for key, value in batch.items()}
         loss = loss_by_hand(same, abmil_by_hand, on_device, lambda: torch.autocast("cuda"))
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
-    assert_close(net.state_dict(), same.state_dict(), rtol=0, atol=0)
-    assert all(torch.isfinite(p).all() for p in net.parameters())
+    assert_close(net.state_dict(), same.state_dict())
+    assert not torch.equal(net.classify.weight.cpu(), abmil().classify.weight)
 
 
 def test_two_priors_add_up():

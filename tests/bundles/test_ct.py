@@ -1,0 +1,72 @@
+"""The main job on real chest CT: fetched, trained, evaluated, answered."""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from .conftest import BUNDLE
+
+pytestmark = pytest.mark.network
+TUMOUR_SLICES = {"pat_1": 26, "pat_2": 7, "pat_3": 12, "pat_4": 23, "lung1": 3, "lung2": 11}
+
+
+@pytest.fixture(scope="module")
+def trained(ct, tmp_path_factory):
+    """The fold of the quickstart, with guidance."""
+    from monai.bundle import ConfigWorkflow
+
+    out = tmp_path_factory.mktemp("ct")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(BUNDLE)
+        workflow = ConfigWorkflow("configs/train.yaml", logging_file=False, **paths(ct, out), test_patient="pat_4")
+        workflow.initialize()
+        workflow.run()
+        workflow.finalize()
+    return out
+
+
+def paths(ct, out):
+    return {"dataset_dir": str(ct), "ckpt_dir": str(out), "output_dir": str(out)}
+
+
+def test_the_cohort_is_what_was_published(ct):
+    from monai_mil_ext.data import load_cohort
+    from monai_mil_ext.transforms import LoadScan
+
+    found = {}
+    for scan in load_cohort(ct / "cohort.json"):
+        image, mask = LoadScan()(scan["image"]), LoadScan()(scan["reference"])
+        assert image.shape == mask.shape
+        np.testing.assert_allclose(image.affine, mask.affine, atol=1e-3)
+        found[scan["case_id"]] = int((mask[0] > 0).any(0).any(0).sum())
+    assert found == TUMOUR_SLICES
+
+
+def test_it_finds_the_tumour_of_a_patient_it_never_saw(start, ct, trained):
+    start("train", "evaluate", **paths(ct, trained), test_patient="pat_4").run()
+    values = json.loads((trained / "report.json").read_text())["values"]
+    # measured .951 and .964; the floors leave room for other machines, and lie far above the centre's .481
+    assert values["bag_auroc"] >= 0.85
+    assert values["instance_auroc"] >= 0.85 > values["center_auroc"] + 0.3
+
+
+def test_a_scan_takes_a_minute_and_four_gigabytes_at_most(ct, trained, tmp_path):
+    """The largest scan, as a whole process from the command line."""
+    options = {**paths(ct, trained), "output_dir": str(tmp_path), "input": str(ct / "lung2.nrrd"), "case_id": "lung2"}
+    words = [word for key, value in options.items() for word in (f"--{key}", value)]
+    files = "['configs/train.yaml','configs/inference.yaml']"
+    begin = time.perf_counter()
+    run = [sys.executable, "-m", "monai.bundle", "run", "--config_file", files, *words]
+    subprocess.run(run, cwd=BUNDLE, check=True, capture_output=True)
+    assert time.perf_counter() - begin <= 60
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss <= 4 * 1024**2  # of the largest child, in KiB
+    answer = json.loads((tmp_path / "lung2.json").read_text())
+    assert len(answer["slices"]) == 61
+    assert sum(s["attention"] for s in answer["slices"]) == pytest.approx(1, abs=1e-5)
+    assert nib.load(tmp_path / "lung2_scores.nii.gz").shape == (512, 512, 61)
