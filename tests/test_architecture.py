@@ -10,6 +10,7 @@ from pathlib import Path
 
 import monai
 import pytest
+from monai.bundle import ConfigParser
 
 import monai_mil_ext
 from monai_mil_ext import transforms
@@ -92,6 +93,16 @@ def test_a_shipped_bundle_names_our_components_in_full():
             if "_target_:" in line
         ]
         assert short & set(targets) == set(), path.name
+
+
+def test_every_component_has_a_short_name_after_our_import():
+    """``_target_: ABMIL`` resolves as a built-in would, and to our class."""
+    parts = {n: o for m in MODULES for n, o in vars(importlib.import_module(m)).items() if inspect.isclass(o)}
+    ours = {n: o for n, o in parts.items() if o.__module__.startswith("monai_mil_ext.") and not n.startswith("_")}
+    config = {n: {"_target_": n, "_mode_": "callable"} for n in ours if n in sys.modules[ours[n].__module__].__all__}
+    parser = ConfigParser({"imports": ["$import monai_mil_ext"], **config})
+    assert {n: parser.get_parsed_content(n) for n in config} == {n: ours[n] for n in config}
+    assert "ABMIL" in config
 
 
 def test_our_import_is_cheap():

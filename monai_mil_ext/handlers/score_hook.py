@@ -86,7 +86,7 @@ class ScoreHook:
 
     def _enter(self, net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._recorded = None
-        self._inside = net.training and torch.is_grad_enabled()
+        self._inside = net.training
         place = self._mask_place
         given = args[place] if place is not None and place < len(args) else None
         self._mask = kwargs.get(self._mask_argument, given)

@@ -77,8 +77,9 @@ class NormalGuidanceLoss(AttentionLoss):
             target = self._target(a.detach(), real, positions)
             if self.renormalize:
                 a = a / a.sum(dim=1, keepdim=True).clamp(min=self.eps)
+            # padding adds nothing: target and attention stand at the same floor there, where each divergence is 0
             divergence = DIVERGENCES[self.divergence](target.clamp(min=self.eps), a.clamp(min=self.eps))
-            return self.reduce(divergence.masked_fill(~real, 0.0).sum(dim=1), real)
+            return self.reduce(divergence.sum(dim=1), real)
 
     def moments(
         self, attention: Tensor, mask: Tensor | None = None, positions: Tensor | None = None

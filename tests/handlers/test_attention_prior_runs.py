@@ -188,6 +188,7 @@ def test_meta_tensors_do_not_get_into_the_loss(net):
     for trainer in terms:
         trainer.run()
     assert type(terms[1].state.output["attention_prior"]) is torch.Tensor
+    assert not terms[1].state.output["attention_prior"].requires_grad
     assert terms[0].state.metrics == terms[1].state.metrics
 
 

@@ -1,0 +1,64 @@
+"""The pages: their tables are the measured ones, their links lead somewhere."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *ROOT.glob("bundles/*/docs/*.md"),
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+def results(root, *words):
+    return subprocess.run(
+        [sys.executable, str(root / "scripts" / "results"), *words], capture_output=True, text=True, check=False
+    )
+
+
+def test_every_table_is_the_measured_one():
+    done = results(ROOT, "--check")
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_a_changed_number_is_found(tmp_path):
+    for name in ("scripts", "docs"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "README.md", tmp_path)
+    path = tmp_path / "docs" / "results" / "ct.json"
+    result = json.loads(path.read_text())
+    result["rows"][0]["values"]["bag_auroc"] = 0.123
+    path.write_text(json.dumps(result))
+    done = results(tmp_path, "--check")
+    assert done.returncode == 1
+    assert "README.md: the table differs from docs/results" in done.stdout
+    results(tmp_path)
+    assert "0.123" in (tmp_path / "README.md").read_text()
+    assert results(tmp_path, "--check").returncode == 0
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "results").glob("*.json")), ids=lambda p: p.stem)
+def test_a_result_says_how_it_was_made(path):
+    assert json.loads(path.read_text()).keys() >= {
+        "command",
+        "commit",
+        "seeds",
+        "versions",
+        "wall_seconds",
+        "rows",
+        "note",
+    }
