@@ -1,0 +1,54 @@
+"""How scans are cut into bags, and patients into folds."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monai_mil_ext.data import write_bag
+
+LABELS = {"a": [0] * 15 + [1] * 5 + [0] * 20, "b": [0] * 30, "c": [1] * 12}
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scans")
+    for case, labels in LABELS.items():
+        write_bag(
+            folder / f"{case}.h5", {"features": torch.rand(len(labels), 2), "instance_label": torch.tensor(labels)}
+        )
+    return [{"case_id": case, "patient": f"p_{case}", "image": str(folder / f"{case}.h5")} for case in LABELS]
+
+
+@given(num_bags=st.integers(2, 60), low=st.integers(2, 8), more=st.integers(0, 5), seed=st.integers(0, 99))
+def test_a_label_says_whether_any_slice_has_tumour(scans, num_bags, low, more, seed):
+    from scripts.sub_volumes import sub_volumes
+
+    bags = sub_volumes(scans, num_bags, (low, low + more), seed)
+    for bag in bags:
+        labels = LABELS[bag["patient"][-1]][bag["start"] : bag["stop"]]
+        assert low <= len(labels) <= low + more
+        assert bag["label"] == max(labels)
+    windows = [(bag["patient"], bag["start"], bag["stop"]) for bag in bags]
+    assert len(set(windows)) == len({bag["case_id"] for bag in bags}) == len(bags)
+    assert {bag["label"] for bag in bags if bag["patient"] == "p_b"} == {0}
+    assert {bag["label"] for bag in bags if bag["patient"] == "p_c"} == {1}
+    assert sum(bag["label"] for bag in bags if bag["patient"] == "p_a") == num_bags // 2
+    assert bags == sub_volumes(scans, num_bags, (low, low + more), seed)
+    assert [b for b in bags if b["patient"] == "p_c"] == sub_volumes(scans[2:], num_bags, (low, low + more), seed)
+
+
+def test_seeds_draw_other_bags(scans):
+    from scripts.sub_volumes import sub_volumes
+
+    assert sub_volumes(scans, 20, seed=0) != sub_volumes(scans, 20, seed=1)
+
+
+def test_a_fold_leaves_one_patient_out():
+    from scripts.sub_volumes import fold
+
+    bags = [{"patient": p} for p in "aabc"]
+    assert fold(bags, "a", test=True) == bags[:2]
+    assert fold(bags, "a", test=False) == bags[2:]
+    with pytest.raises(ValueError, match="`test_patient` must be one of 'a', 'b', 'c', got 'd'"):
+        fold(bags, "d", test=True)
