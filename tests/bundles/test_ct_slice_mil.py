@@ -129,6 +129,8 @@ def test_a_killed_run_goes_on_bit_for_bit(start, digits, tmp_path, num_workers):
         settings = {**paths(digits, tmp_path / name), "epochs": 4, "val_interval": 2, "num_workers": num_workers}
         workflow = start("train", "digits", **settings)
         trainer = workflow.parser.get_parsed_content("train#trainer")
+        steps = []
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: steps.append(engine.state.iteration))
         if kill_at:
 
             @trainer.on(Events.ITERATION_COMPLETED(once=kill_at))
@@ -136,12 +138,13 @@ def test_a_killed_run_goes_on_bit_for_bit(start, digits, tmp_path, num_workers):
                 raise KeyboardInterrupt
 
         workflow.run()
-        return torch.load(tmp_path / name / "model.pt", weights_only=True)
+        return torch.load(tmp_path / name / "model.pt", weights_only=True), steps
 
-    whole = run("whole")
+    whole, _ = run("whole")
     with pytest.raises((KeyboardInterrupt, RuntimeError)):
         run("killed", kill_at=40)  # of 15 iterations an epoch: in the third
-    resumed = run("killed")
+    resumed, steps = run("killed")
+    assert steps == list(range(31, 61))  # from the end of the second epoch
     assert whole.keys() == resumed.keys()
     assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
 

@@ -42,8 +42,8 @@ def test_contours_become_voxels_and_holes_stay_holes(tmp_path):
     from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage
     from scripts.rtstruct import rtstruct_mask
 
-    def square(half):  # around voxel (5, 4) of slice 2 of a grid of 2 mm that starts at (-10, -8, 0) LPS
-        x, y = 5 * 2 - 10, 4 * 2 - 8
+    def square(half):  # around voxel (3, 5) of slice 2 of a grid of 2 mm that starts at (-10, -8, 0) LPS
+        x, y = 3 * 2 - 10, 5 * 2 - 8
         corners = [(x - half, y - half), (x + half, y - half), (x + half, y + half), (x - half, y + half)]
         contour = Dataset()
         contour.ContourData = [v for a, b in corners for v in (a, b, 6.0)]
@@ -60,8 +60,8 @@ def test_contours_become_voxels_and_holes_stay_holes(tmp_path):
     affine = np.array([[-2.0, 0, 0, 10], [0, -2, 0, 8], [0, 0, 3, 0], [0, 0, 0, 1]])
     mask = rtstruct_mask(tmp_path / "plan.dcm", "GTV-1", affine, (11, 9, 4))
     expected = np.zeros((11, 9, 4), dtype=np.uint8)
-    expected[3:8, 2:7, 2] = 1
-    expected[5, 4, 2] = 0
+    expected[1:6, 3:8, 2] = 1
+    expected[3, 5, 2] = 0
     np.testing.assert_array_equal(mask, expected)
     with pytest.raises(ValueError, match=r"`roi` must be one of \['GTV-1'\], got 'heart'"):
         rtstruct_mask(tmp_path / "plan.dcm", "heart", affine, (11, 9, 4))

@@ -46,6 +46,17 @@ def test_seeds_draw_other_bags(scans):
     assert sub_volumes(scans, 20, seed=0) != sub_volumes(scans, 20, seed=1)
 
 
+def test_scans_alike_are_cut_differently(scans):
+    from scripts.sub_volumes import sub_volumes
+
+    twins = sub_volumes([scans[0], {**scans[0], "case_id": "a2"}], 20)
+    first, second = (
+        [(b["start"], b["stop"]) for b in twins if b["case_id"].startswith(f"{case}_")] for case in ("a", "a2")
+    )
+    assert len(first) == len(second)
+    assert first != second
+
+
 def test_a_fold_leaves_one_patient_out():
     from scripts.sub_volumes import fold
 

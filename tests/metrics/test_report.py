@@ -66,7 +66,7 @@ def test_the_interval_covers_a_known_mean():
     data = np.random.default_rng(0).normal(3.0, 1.0, 400)
     low, high = bootstrap_interval(data, lambda d: {"mean": float(np.mean(d))})["mean"]
     assert low < 3.0 < high
-    assert high - low == pytest.approx(2 * 1.96 / 20, rel=0.15)
+    assert high - low == pytest.approx(2 * 1.96 / 20, rel=0.08)
 
 
 def test_whole_groups_are_drawn():

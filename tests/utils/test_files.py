@@ -24,6 +24,15 @@ def test_an_error_leaves_the_old_file_and_no_other(tmp_path):
     assert (tmp_path / "a.json").read_text() == "old"
 
 
+def test_who_reads_the_old_file_reads_it_to_its_end(tmp_path):
+    (tmp_path / "a.txt").write_text("old")
+    with (tmp_path / "a.txt").open() as reader:
+        with atomic_path(tmp_path / "a.txt") as temporary:
+            temporary.write_text("new")
+        assert reader.read() == "old"
+    assert (tmp_path / "a.txt").read_text() == "new"
+
+
 def test_suffixes_are_kept_and_others_may_read(tmp_path):
     with atomic_path(tmp_path / "new" / "v.nii.gz") as temporary:
         assert temporary.name.endswith(".nii.gz")
