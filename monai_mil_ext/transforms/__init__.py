@@ -10,6 +10,16 @@ from .bag_output import (
     SplitBagOutputDict,
 )
 from .encode import EncodeInstances, EncodeInstancesD, EncodeInstancesd, EncodeInstancesDict
+from .instance_subset import (
+    RandSampleInstances,
+    RandSampleInstancesD,
+    RandSampleInstancesd,
+    RandSampleInstancesDict,
+    RandTokenDrop,
+    RandTokenDropD,
+    RandTokenDropd,
+    RandTokenDropDict,
+)
 from .load_bag import (
     LoadBag,
     LoadBagD,
@@ -45,6 +55,14 @@ __all__ = [
     "MaskToInstanceLabelD",
     "MaskToInstanceLabelDict",
     "MaskToInstanceLabeld",
+    "RandSampleInstances",
+    "RandSampleInstancesD",
+    "RandSampleInstancesDict",
+    "RandSampleInstancesd",
+    "RandTokenDrop",
+    "RandTokenDropD",
+    "RandTokenDropDict",
+    "RandTokenDropd",
     "SliceBag",
     "SliceBagD",
     "SliceBagDict",

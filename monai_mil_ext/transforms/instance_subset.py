@@ -1,0 +1,215 @@
+"""Transforms that keep some instances of a bag: a cap on its size, and token dropping."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection, NdarrayOrTensor
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, RandomizableTransform
+from monai.utils.enums import TransformBackends
+
+from monai_mil_ext.utils import check_positive
+
+__all__ = [
+    "RandSampleInstances",
+    "RandSampleInstancesD",
+    "RandSampleInstancesDict",
+    "RandSampleInstancesd",
+    "RandTokenDrop",
+    "RandTokenDropD",
+    "RandTokenDropDict",
+    "RandTokenDropd",
+]
+
+
+class _RandSubset(RandomizableTransform):
+    """Keeps the instances that :py:meth:`draw` says, in their order; ``randomize=False`` repeats the last draw."""
+
+    backend = [TransformBackends.TORCH, TransformBackends.NUMPY]
+
+    def __init__(self, prob: float = 1.0) -> None:
+        super().__init__(prob)
+        self._kept: np.ndarray[Any, Any] | None = None
+        self._size = 0
+
+    def draw(self, size: int) -> np.ndarray[Any, Any]:
+        """Ascending places of the kept instances among ``size``, at least one of them."""
+        raise NotImplementedError
+
+    def randomize(self, data: int) -> None:
+        """Draw which instances of a bag of ``data`` stay."""
+        super().randomize(None)
+        if data < 1:
+            raise ValueError(f"`bag` must have at least one instance, got {data}.")
+        self._kept, self._size = (self.draw(data) if self._do_transform else None), data
+
+    def __call__(self, bag: NdarrayOrTensor, randomize: bool = True) -> NdarrayOrTensor:
+        """Keep some instances of a bag (N, ...); a MetaTensor comes back plain."""
+        if randomize:
+            self.randomize(len(bag))
+        if len(bag) != self._size:
+            raise ValueError(f"`bag` must have the {self._size} instances of the last draw, got {len(bag)}.")
+        if isinstance(bag, MetaTensor):
+            bag = bag.as_tensor()  # its affine does not describe what is left
+        if self._kept is None:
+            return bag
+        return bag[torch.as_tensor(self._kept, device=bag.device) if isinstance(bag, torch.Tensor) else self._kept]
+
+
+class RandSampleInstances(_RandSubset):
+    """Keep at most ``num_instances`` instances, drawn without replacement and left in order.
+
+    Args:
+        num_instances: how many to keep; a bag that has no more is returned whole.
+        stratified: draw one instance from each of ``num_instances`` equal runs of the ordered bag, so that a volume
+            stays covered from end to end; else each subset is as likely as any other.
+        prob: how likely a bag is sampled at all.
+
+    Raises:
+        ValueError: when ``num_instances`` is not positive, or a bag is empty.
+
+    Example:
+        >>> RandSampleInstances(3).set_random_state(0)(np.arange(10)).tolist()
+        [2, 4, 8]
+        >>> RandSampleInstances(5, stratified=True).set_random_state(0)(np.arange(10)).tolist()
+        [1, 2, 5, 7, 9]
+    """
+
+    def __init__(self, num_instances: int, stratified: bool = False, prob: float = 1.0) -> None:
+        super().__init__(prob)
+        check_positive(num_instances=num_instances)
+        self.num_instances = num_instances
+        self.stratified = stratified
+
+    def draw(self, size: int) -> np.ndarray[Any, Any]:
+        """See the class."""
+        if size <= self.num_instances:
+            return np.arange(size)
+        if not self.stratified:
+            return np.sort(self.R.permutation(size)[: self.num_instances])
+        edges = np.arange(self.num_instances + 1) * size // self.num_instances
+        return self.R.randint(edges[:-1], edges[1:])
+
+
+class RandTokenDrop(_RandSubset):
+    """Drop instances at random, at least one of them kept: for training only, so it has no place in an evaluation.
+
+    Args:
+        rate: each instance is dropped with this probability, on its own.
+        num_drop: exactly so many are dropped, or all but one of a smaller bag. One of the two is given.
+        prob: how likely anything is dropped from a bag at all.
+
+    Raises:
+        ValueError: when both or neither are given, ``rate`` is not in [0, 1), ``num_drop`` not positive, a bag empty.
+
+    Example:
+        >>> RandTokenDrop(rate=0.5).set_random_state(0)(np.arange(10)).tolist()
+        [0, 1, 2, 4, 6, 7, 9]
+        >>> RandTokenDrop(num_drop=7).set_random_state(0)(np.arange(10)).tolist()
+        [2, 4, 8]
+    """
+
+    def __init__(self, rate: float | None = None, num_drop: int | None = None, prob: float = 1.0) -> None:
+        super().__init__(prob)
+        if (rate is None) == (num_drop is None):
+            raise ValueError(f"`rate` or `num_drop` must be given, and not both, got {rate!r} and {num_drop!r}.")
+        if rate is not None and not 0 <= rate < 1:
+            raise ValueError(f"`rate` must be in [0, 1), got {rate!r}.")
+        if num_drop is not None:
+            check_positive(num_drop=num_drop)
+        self.rate = rate
+        self.num_drop = num_drop
+
+    def draw(self, size: int) -> np.ndarray[Any, Any]:
+        """See the class."""
+        if self.num_drop is not None:
+            return np.sort(self.R.permutation(size)[: max(1, size - self.num_drop)])
+        kept = np.flatnonzero(self.R.random_sample(size) >= self.rate)
+        return kept if len(kept) else self.R.randint(size, size=1)
+
+
+class _RandSubsetd(MapTransform, RandomizableTransform):
+    """Dictionary form: one draw for all keys."""
+
+    backend = _RandSubset.backend
+
+    def __init__(self, keys: KeysCollection, subset: _RandSubset, allow_missing_keys: bool) -> None:
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        RandomizableTransform.__init__(self, prob=1.0)
+        self.subset = subset
+
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> _RandSubsetd:
+        """Set the random state of this and of the transform it holds."""
+        super().set_random_state(seed, state)
+        self.subset.set_random_state(seed, state)
+        return self
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Keep the same instances of every key."""
+        d = dict(data)
+        sizes = {str(key): len(d[key]) for key in self.key_iterator(d)}
+        if len(set(sizes.values())) > 1:
+            raise ValueError(f"`keys` must have the same number of instances, got {sizes}.")
+        for size in set(sizes.values()):
+            self.subset.randomize(size)
+        for key in self.key_iterator(d):
+            d[key] = self.subset(d[key], randomize=False)
+        return d
+
+
+class RandSampleInstancesd(_RandSubsetd):
+    """Dictionary form of :py:class:`RandSampleInstances`: one draw for all keys.
+
+    Args:
+        keys: items that have an instance on their first axis, such as ``("image", "position")``.
+        num_instances: see :py:class:`RandSampleInstances`.
+        stratified: see :py:class:`RandSampleInstances`.
+        prob: see :py:class:`RandSampleInstances`.
+        allow_missing_keys: whether to pass over a key that is not there.
+
+    Raises:
+        ValueError: when the items have different numbers of instances.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        num_instances: int,
+        stratified: bool = False,
+        prob: float = 1.0,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, RandSampleInstances(num_instances, stratified, prob), allow_missing_keys)
+
+
+class RandTokenDropd(_RandSubsetd):
+    """Dictionary form of :py:class:`RandTokenDrop`: one draw for all keys.
+
+    Args:
+        keys: items that have an instance on their first axis, such as ``("image", "position")``.
+        rate: see :py:class:`RandTokenDrop`.
+        num_drop: see :py:class:`RandTokenDrop`.
+        prob: see :py:class:`RandTokenDrop`.
+        allow_missing_keys: whether to pass over a key that is not there.
+
+    Raises:
+        ValueError: when the items have different numbers of instances.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        rate: float | None = None,
+        num_drop: int | None = None,
+        prob: float = 1.0,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, RandTokenDrop(rate, num_drop, prob), allow_missing_keys)
+
+
+RandSampleInstancesD = RandSampleInstancesDict = RandSampleInstancesd
+RandTokenDropD = RandTokenDropDict = RandTokenDropd

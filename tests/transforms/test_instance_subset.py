@@ -1,0 +1,100 @@
+"""RandSampleInstances and RandTokenDrop, in both forms."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from monai.data import DataLoader, Dataset, MetaTensor
+from monai.utils import set_determinism
+
+from monai_mil_ext.transforms import RandSampleInstances, RandSampleInstancesd, RandTokenDrop, RandTokenDropd
+
+seeds, sizes = st.integers(0, 999), st.integers(1, 60)
+
+
+@given(size=sizes, k=st.integers(1, 80), stratified=st.booleans(), seed=seeds)
+def test_a_cap_keeps_so_many_in_order(size, k, stratified, seed):
+    out = RandSampleInstances(k, stratified).set_random_state(seed)(np.arange(size))
+    assert len(out) == min(k, size)
+    assert (np.diff(out) > 0).all()
+
+
+@given(runs=st.integers(1, 20), length=st.integers(2, 9), seed=seeds)
+def test_strata_cover_the_bag_from_end_to_end(runs, length, seed):
+    out = RandSampleInstances(runs, stratified=True).set_random_state(seed)(np.arange(runs * length))
+    assert (out // length).tolist() == list(range(runs))
+
+
+@given(size=sizes, rate=st.floats(0, 0.999), seed=seeds)
+def test_a_rate_keeps_at_least_one_in_order(size, rate, seed):
+    out = RandTokenDrop(rate=rate).set_random_state(seed)(np.arange(size))
+    assert 1 <= len(out) <= size
+    assert (np.diff(out) > 0).all()
+
+
+@given(size=sizes, drop=st.integers(1, 80), seed=seeds)
+def test_a_number_drops_so_many_but_the_last(size, drop, seed):
+    assert len(RandTokenDrop(num_drop=drop).set_random_state(seed)(np.arange(size))) == max(1, size - drop)
+
+
+@pytest.mark.parametrize(
+    ("transform", "expected"),
+    [(RandTokenDrop(rate=0.3), 0.7), (RandSampleInstances(20), 0.2), (RandSampleInstances(20, stratified=True), 0.2)],
+    ids=["rate", "uniform", "stratified"],
+)
+def test_each_instance_is_kept_as_often_as_any_other(transform, expected):
+    transform.set_random_state(0)
+    kept = np.bincount(np.concatenate([transform(np.arange(100)) for _ in range(4000)]), minlength=100) / 4000
+    np.testing.assert_allclose(kept, expected, atol=0.04)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor, MetaTensor], ids=["numpy", "torch", "meta"])
+@pytest.mark.parametrize("form", [RandSampleInstancesd, RandTokenDropd])
+def test_keys_share_one_draw(form, kind):
+    n = np.arange(50)
+    data = {"image": kind(n[:, None]), "position": kind(n), "label": 1}
+    transform = form(("image", "position", "absent"), **{_number(form): 7}, allow_missing_keys=True)
+    out = transform.set_random_state(3)(data)
+    assert type(out["image"]) is (np.ndarray if kind is np.asarray else torch.Tensor)
+    assert (out["image"][:, 0] == out["position"]).all()
+    assert len(out["position"]) < 50 == len(data["position"])
+    assert out["label"] == 1
+
+
+def test_a_draw_can_be_repeated_and_left_out():
+    drop = RandTokenDrop(rate=0.5).set_random_state(0)
+    first = drop(np.arange(40))
+    assert (drop(np.arange(40), randomize=False) == first).all()
+    assert len(RandTokenDrop(rate=0.9, prob=0.0)(np.arange(40))) == 40
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_determinism_reaches_the_workers(num_workers):
+    def run():
+        set_determinism(0)
+        data = Dataset([{"image": np.arange(30)}] * 4, RandSampleInstancesd("image", 5))
+        found = [batch["image"].tolist() for _ in range(2) for batch in DataLoader(data, num_workers=num_workers)]
+        set_determinism(None)
+        return found
+
+    first = run()
+    assert first == run()
+    assert len({str(bag) for bag in first}) > 2
+
+
+def test_bad_input_is_named():
+    with pytest.raises(ValueError, match=r"same number of instances, got \{'image': 3, 'position': 2\}"):
+        RandSampleInstancesd(("image", "position"), 2)({"image": np.zeros((3, 1)), "position": np.zeros(2)})
+    with pytest.raises(ValueError, match="`rate` or `num_drop` must be given, and not both, got None and None"):
+        RandTokenDrop()
+    with pytest.raises(ValueError, match=r"`rate` must be in \[0, 1\), got 1.0"):
+        RandTokenDrop(rate=1.0)
+    with pytest.raises(ValueError, match="`bag` must have at least one instance, got 0"):
+        RandSampleInstances(2)(np.zeros(0))
+    with pytest.raises(ValueError, match="`num_instances` must be a positive integer, got 0"):
+        RandSampleInstances(0)
+
+
+def _number(form):
+    return "num_instances" if form is RandSampleInstancesd else "num_drop"
