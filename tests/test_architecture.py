@@ -60,6 +60,14 @@ def test_all_is_declared_and_true(name):
     assert [public for public in module.__all__ if not hasattr(module, public)] == []
 
 
+@pytest.mark.parametrize("name", [m for m in MODULES if hasattr(importlib.import_module(m), "__path__")])
+def test_no_module_hides_behind_a_function_of_its_name(name):
+    """A full path such as ``data.fingerprints.fingerprint`` must lead through the module."""
+    package = importlib.import_module(name)
+    modules = [m.name for m in pkgutil.iter_modules(package.__path__)]
+    assert [m for m in modules if not inspect.ismodule(getattr(package, m))] == []
+
+
 def test_no_name_is_monais():
     """MONAI finds the short names of bundles in every module whose name starts with "monai", ours among them."""
     ours = {n for m in MODULES for n in importlib.import_module(m).__all__} - FOLDERS

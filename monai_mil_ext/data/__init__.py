@@ -5,7 +5,7 @@ from .cohort import load_cohort
 from .collate import BagCollate
 from .dicom_series import SeriesSlice, find_series
 from .feature_cache import FeatureCache
-from .fingerprint import fingerprint
+from .fingerprints import fingerprint
 from .scan_reader import ScanReader
 from .volume_file import write_volume
 

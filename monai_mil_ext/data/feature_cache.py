@@ -16,7 +16,7 @@ from tqdm import tqdm
 from monai_mil_ext.utils import BagKeys, check_name
 
 from .bag_file import read_attributes, write_bag
-from .fingerprint import fingerprint as fingerprint_of
+from .fingerprints import fingerprint as fingerprint_of
 
 __all__ = ["FeatureCache"]
 
