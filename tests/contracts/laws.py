@@ -110,8 +110,10 @@ def the_tap_shows_the_scores(make, x, mask):
     out = net.forward_bag(x, mask)
     assert len(seen) == 2, "the tap must be passed once in a forward"
     assert_close(seen, [out.scores, out.scores], rtol=0, atol=0)
-    seen[0].square().sum().backward()
-    assert any(p.grad is not None and p.grad.any() for p in net.parameters())
+    weights = list(net.parameters())
+    if weights:  # a network without weights has no gradient to give
+        seen[0].square().sum().backward()
+        assert any(p.grad is not None and p.grad.any() for p in weights)
 
 
 def asking_for_more_does_not_change_logits(make, x, mask):
@@ -134,12 +136,16 @@ def an_empty_bag_is_finite(make, x, mask):
         out = net.forward_bag(bag, real)
         assert out.attention is None or not out.attention[0].any()
         out.logits.square().sum().backward()
-        assert all(t.isfinite().all() for t in (out.logits, bag.grad, *(p.grad for p in net.parameters())))
+        assert all(t.isfinite().all() for t in (out.logits, bag.grad, *gradients(net)))
+
+
+def gradients(net):
+    return [p.grad for p in net.parameters() if p.grad is not None]
 
 
 def every_parameter_has_a_gradient(make, x, mask):
     net = make().double().train()
-    net(x, mask).square().sum().backward()
+    net(x.clone().requires_grad_(), mask).square().sum().backward()
     assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
 
 
@@ -181,10 +187,11 @@ def it_compiles_whole(make, x, mask):
     torch.compiler.reset()
     net = tested(make)
     compiled = torch.compile(net, backend="aot_eager", fullgraph=True, dynamic=True)
-    for bag, real in ((x, mask), (x[:, :1], mask[:, :1])):
-        expected, gradients = net(bag, real), []
+    for n in (x.shape[1], 1):
+        bag, real = x[:, :n].clone().requires_grad_(), mask[:, :n]
+        expected, gradients, inputs = net(bag, real), [], [bag, *net.parameters()]
         for logits in (expected, compiled(bag, real)):
-            gradients.append(torch.autograd.grad(logits.square().sum(), list(net.parameters())))
+            gradients.append(torch.autograd.grad(logits.square().sum(), inputs, allow_unused=True))
         assert_close(compiled(bag, real), expected, **TIGHT)
         assert_close(gradients[1], gradients[0], **TIGHT)
 
@@ -197,7 +204,8 @@ def autocast_is_close(make, x, mask):
     assert_close(rough.logits.float(), exact.logits, rtol=0.05, atol=0.05)
     if exact.attention is not None:
         assert rough.attention.dtype == torch.float32
-        assert_close(rough.attention.sum(1), exact.attention.sum(1), rtol=0, atol=1e-6)
+        room = 1e-6 if claimed(attention_is_a_distribution, make) else 0.05  # no other sum is known exactly
+        assert_close(rough.attention.sum(1), exact.attention.sum(1), rtol=0, atol=room)
     half = copy.deepcopy(net).bfloat16()(x.bfloat16(), mask)
     assert half.dtype == torch.bfloat16
     assert_close(half.float(), exact.logits, rtol=0.05, atol=0.05)
@@ -205,13 +213,13 @@ def autocast_is_close(make, x, mask):
 
 def gradients_are_exact_in_float64(make, x, mask):
     net = tested(make)
-    names, values = zip(*net.named_parameters(), strict=True)
+    weights = dict(net.named_parameters())
     assert {part.dtype for part in parts(net.forward_bag(x, mask)).values()} == {torch.float64}
 
     def call(x, *values):
-        return torch.func.functional_call(net, dict(zip(names, values, strict=True)), (x, mask))
+        return torch.func.functional_call(net, dict(zip(weights, values, strict=True)), (x, mask))
 
-    inputs = [t.detach().clone().requires_grad_() for t in (x, *values)]
+    inputs = [t.detach().clone().requires_grad_() for t in (x, *weights.values())]
     assert torch.autograd.gradcheck(call, inputs, raise_exception=False), "gradients differ from finite differences"
 
 
@@ -233,6 +241,7 @@ EXCEPTIONS = {  # a network may say by this class attribute, set to False, that 
     attention_is_a_distribution: "attention_is_distribution",
     it_exports_for_any_bag_size: "exports_dynamic_n",
     the_tap_shows_the_scores: "gives_scores",
+    every_parameter_has_a_gradient: "logits_see_all_weights",
 }
 
 

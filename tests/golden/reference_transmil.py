@@ -90,7 +90,7 @@ def pseudo_inverse(a, iterations=6):
 
 def nystrom(y, params, heads, landmarks):
     """Output (n, E), and the exact class row of the scores (heads, n)."""
-    norm_weight, norm_bias, weight, kernel, out_weight, out_bias = params
+    norm_weight, norm_bias, kernel, weight, out_weight, out_bias = params
     y = layer_norm(y, norm_weight, norm_bias)
     count = math.ceil(len(y) / landmarks)
     front = count * landmarks - len(y)
@@ -114,7 +114,7 @@ def nystrom(y, params, heads, landmarks):
 
 def convolve_square(y, side, kernel, bias):
     """Depthwise, over a grid of instances (side * side, E) in rows, zeros beyond it; kernel (E, 1, width, width)."""
-    grid, width = y.reshape(side, side, -1), kernel.shape[-1]
+    grid, width = y.reshape(side, side, y.shape[1]), kernel.shape[-1]
     out = np.tile(bias, (side, side, 1))
     for r in range(side):
         for c in range(side):
@@ -123,11 +123,11 @@ def convolve_square(y, side, kernel, bias):
                     row, column = r + i - width // 2, c + j - width // 2
                     if 0 <= row < side and 0 <= column < side:
                         out[r, c] += kernel[:, 0, i, j] * grid[row, column]
-    return out.reshape(side * side, -1)
+    return out.reshape(y.shape)
 
 
 def square_shapes(features, classes, size, heads):
-    attention = [(size,), (size,), (3 * size, size), (heads, 33), (size, size), (size,)]
+    attention = [(size,), (size,), (heads, 33), (3 * size, size), (size, size), (size,)]
     position = [shape for width in (7, 5, 3) for shape in ((size, 1, width, width), (size,))]
     head = [(size,), (size,), (classes, size), (classes,)]
     return [(size,), (size, features), (size,), *attention, *position, *attention, *head]

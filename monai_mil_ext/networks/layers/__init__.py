@@ -1,5 +1,29 @@
 """Tensor operations and single layers."""
 
-from .masked import bag_pool, masked_softmax, zero_padding
+from .masked import bag_pool, masked_log_softmax, masked_softmax, zero_padding
+from .maximum import masked_max
+from .nsf import log_sigmoid_scores, normalized_sigmoid
+from .norms import WideLayerNorm, WideRMSNorm, make_norm
+from .packing import pack, packed_places, unpack
+from .smooth import ChainSmoother, ExactChainSmoother
+from .spectral import SpectralLinear, spectral_norm_of
 
-__all__ = ["bag_pool", "masked_softmax", "zero_padding"]
+__all__ = [
+    "ChainSmoother",
+    "ExactChainSmoother",
+    "SpectralLinear",
+    "WideLayerNorm",
+    "WideRMSNorm",
+    "bag_pool",
+    "log_sigmoid_scores",
+    "make_norm",
+    "masked_log_softmax",
+    "masked_max",
+    "masked_softmax",
+    "normalized_sigmoid",
+    "pack",
+    "packed_places",
+    "spectral_norm_of",
+    "unpack",
+    "zero_padding",
+]

@@ -5,7 +5,7 @@ from typing import Optional
 import torch
 from torch import Tensor
 
-__all__ = ["bag_pool", "masked_softmax", "zero_padding"]
+__all__ = ["bag_pool", "masked_log_softmax", "masked_softmax", "zero_padding"]
 
 
 def masked_softmax(scores: Tensor, mask: Optional[Tensor]) -> Tensor:
@@ -31,11 +31,22 @@ def masked_softmax(scores: Tensor, mask: Optional[Tensor]) -> Tensor:
     dtype = torch.promote_types(scores.dtype, torch.float32)
     if mask is None:
         return torch.softmax(scores, 1, dtype=dtype)
+    return torch.softmax(_sunk(scores.to(dtype), mask), 1).masked_fill(~mask.unsqueeze(-1), 0.0)
+
+
+def masked_log_softmax(scores: Tensor, mask: Optional[Tensor]) -> Tensor:
+    """Logarithm of :py:func:`masked_softmax`, exact where that is too small for its type; zero at padding."""
+    dtype = torch.promote_types(scores.dtype, torch.float32)
+    if mask is None:
+        return torch.log_softmax(scores, 1, dtype=dtype)
+    return torch.log_softmax(_sunk(scores.to(dtype), mask), 1).masked_fill(~mask.unsqueeze(-1), 0.0)
+
+
+def _sunk(scores: Tensor, mask: Tensor) -> Tensor:
+    """Scores with minus infinity at padding; zeros in an empty bag, whose softmax and its gradient thus stay finite."""
     real = mask.unsqueeze(-1)
-    # 0 and not -inf in an empty bag: its softmax stays finite, and so does the gradient
-    floor = torch.where(real.any(1, keepdim=True), float("-inf"), 0.0).to(dtype)
-    weights = torch.softmax(torch.where(real, scores.to(dtype), floor), 1)
-    return weights.masked_fill(~real, 0.0)
+    floor = torch.where(real.any(1, keepdim=True), float("-inf"), 0.0).to(scores.dtype)
+    return torch.where(real, scores, floor)
 
 
 def zero_padding(x: Tensor, mask: Optional[Tensor]) -> Tensor:

@@ -1,6 +1,35 @@
 """Whole networks, one paper a file."""
 
 from .abmil import ABMIL
+from .acmil import ACMIL
+from .asmil import ASMIL
 from .bag_net import BagNet, BagOutput, WithBagOutput
+from .center_prior import CenterPrior
+from .encoded_bag import EncodedBag
+from .pooling import InstanceMaxMIL, MaxMIL, MeanMIL
+from .qgmil import QGMIL
+from .qgmil_block import QGMILBlock
+from .reference_weights import load_reference_state_dict
+from .smooth import SmAP, SmTP
+from .transmil import SequenceTransMIL, TransMIL
 
-__all__ = ["ABMIL", "BagNet", "BagOutput", "WithBagOutput"]
+__all__ = [
+    "ABMIL",
+    "ACMIL",
+    "ASMIL",
+    "QGMIL",
+    "BagNet",
+    "BagOutput",
+    "CenterPrior",
+    "EncodedBag",
+    "InstanceMaxMIL",
+    "MaxMIL",
+    "MeanMIL",
+    "QGMILBlock",
+    "SequenceTransMIL",
+    "SmAP",
+    "SmTP",
+    "TransMIL",
+    "WithBagOutput",
+    "load_reference_state_dict",
+]

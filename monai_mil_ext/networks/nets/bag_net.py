@@ -39,12 +39,14 @@ class BagNet(nn.Module, ABC):
         attention_is_distribution: attention sums to one over the real instances.
         exports_dynamic_n: one exported program serves bags of every size.
         gives_scores: ``BagOutput.scores`` is never ``None``.
+        logits_see_all_weights: no weight is there for a loss alone, so that DDP needs no ``find_unused_parameters``.
     """
 
     permutation_invariant = True
     attention_is_distribution = True
     exports_dynamic_n = True
     gives_scores = True
+    logits_see_all_weights = True
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,0 +1,83 @@
+"""Multi-head attention among tokens, of which the first stands for the bag."""
+
+import math
+from typing import Optional
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from monai_mil_ext.networks.layers import bag_pool
+from monai_mil_ext.utils import check_positive
+
+__all__ = ["ClassTokenAttention", "first_token_scores"]
+
+
+class ClassTokenAttention(nn.Module):
+    r"""Standard multi-head attention, with a short way for a layer of which only the first token is read.
+
+    .. math:: A_h = \operatorname{softmax}\left(\frac{q_h k_h^\top}{\sqrt{d}}\right), \quad y = W_o [A_h v_h]_h + b_o
+
+    :py:meth:`forward` gives y of all tokens by fused attention. :py:meth:`first_scores` and :py:meth:`first_read` give
+    y of the first alone in O(T E H): they multiply its query into the weights of the keys, and pool tokens before they
+    project them to values, so that no key and no value of a token is ever computed.
+
+    Args:
+        size: size E of a token.
+        num_heads: number H of heads.
+
+    Raises:
+        ValueError: when a size is not positive or H does not divide E.
+
+    Example:
+        >>> attend, tokens = ClassTokenAttention(8, num_heads=2), torch.rand(1, 5, 8)
+        >>> attention = attend.first_scores(tokens).softmax(1)
+        >>> torch.allclose(attend.first_read(attention, tokens), attend(tokens)[:, 0], atol=1e-5)
+        True
+    """
+
+    def __init__(self, size: int, num_heads: int) -> None:
+        super().__init__()
+        check_positive(size=size, num_heads=num_heads)
+        if size % num_heads:
+            raise ValueError(f"`num_heads` must divide the size {size} of a token, got {num_heads}.")
+        self.num_heads = num_heads
+        self.project = nn.Linear(size, 3 * size)
+        self.merge = nn.Linear(size, size)
+        # as nn.MultiheadAttention begins
+        nn.init.xavier_uniform_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
+        nn.init.zeros_(self.merge.bias)
+
+    def forward(self, h: Tensor, mask: Optional[Tensor] = None) -> Tensor:
+        """Tokens (B, T, E) in and out; ``mask`` (B, T) is True for a token that is attended to, at least one a bag."""
+        q, k, v = self.project(h).unflatten(-1, [3, self.num_heads, -1]).permute(2, 0, 3, 1, 4).unbind(0)
+        allowed = None if mask is None else mask[:, None, None, :]
+        found = functional.scaled_dot_product_attention(q, k, v, allowed)
+        out: Tensor = self.merge(found.transpose(1, 2).flatten(2))
+        return out
+
+    def first_scores(self, h: Tensor) -> Tensor:
+        """Scores (B, T, H), before the softmax, that the first of tokens (B, T, E) gives to each."""
+        return first_token_scores(h, self.project.weight, self.project.bias, self.num_heads)
+
+    def first_read(self, attention: Tensor, h: Tensor) -> Tensor:
+        """Output (B, E) of the first of tokens (B, T, E) with attention (B, T, H), which sums to one."""
+        size = h.shape[2]
+        weight = self.project.weight[2 * size :].view(self.num_heads, -1, size)
+        pooled = bag_pool(attention, h).to(weight.dtype)
+        value = torch.einsum("bhe,hde->bhd", pooled, weight).flatten(1) + self.project.bias[2 * size :]
+        read: Tensor = self.merge(value)
+        return read
+
+
+def first_token_scores(h: Tensor, weight: Tensor, bias: Optional[Tensor], num_heads: int) -> Tensor:
+    """Scores (B, T, H) of the first of tokens (B, T, E); ``weight`` (3 E, E) makes queries, keys and values of them."""
+    size = h.shape[2]
+    query = functional.linear(h[:, 0], weight[:size], None if bias is None else bias[:size])
+    query = query.unflatten(1, [num_heads, -1]) / math.sqrt(size // num_heads)
+    folded = torch.einsum("bhd,hde->bhe", query, weight[size : 2 * size].view(num_heads, -1, size))
+    scores = h @ folded.transpose(1, 2)
+    if bias is None:
+        return scores
+    return scores + (query * bias[size : 2 * size].view(num_heads, -1)).sum(-1).unsqueeze(1)

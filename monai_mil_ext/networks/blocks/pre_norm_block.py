@@ -1,0 +1,64 @@
+"""The transformer block that normalises what goes into its parts."""
+
+from typing import Optional, Tuple
+
+from torch import Tensor, nn
+
+from .gated_self_attention import AttentionHeads, GatedSelfAttention
+
+__all__ = ["PreNormBlock"]
+
+
+class PreNormBlock(nn.Module):
+    r"""Adds to each token what it found in the others, then what a feed-forward part makes of it.
+
+    .. math::
+        h' = h + \operatorname{drop}(\operatorname{attend}(\operatorname{norm}_1(h))), \quad
+        y = h' + \operatorname{drop}(\operatorname{feed}(\operatorname{norm}_2(h')))
+
+    Args:
+        attention: lets tokens attend.
+        feed_forward: maps tokens (B, T, E) one by one.
+        first_norm: before the attention.
+        second_norm: before the feed-forward part.
+        dropout: rate on what is added.
+
+    Example:
+        >>> import torch
+        >>> from monai_mil_ext.networks.blocks import GatedFeedForward
+        >>> block = PreNormBlock(GatedSelfAttention(8, 2), GatedFeedForward(8, 32), nn.RMSNorm(8), nn.RMSNorm(8))
+        >>> tokens, heads = block(torch.rand(1, 5, 8))
+        >>> tokens.shape, heads.query.shape
+        (torch.Size([1, 5, 8]), torch.Size([1, 2, 5, 4]))
+    """
+
+    def __init__(
+        self,
+        attention: GatedSelfAttention,
+        feed_forward: nn.Module,
+        first_norm: nn.Module,
+        second_norm: nn.Module,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.input_layernorm = first_norm
+        self.post_attention_layernorm = second_norm
+        self.self_attn = attention
+        self.mlp = feed_forward
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, h: Tensor, mask: Optional[Tensor] = None, first_only: bool = False
+    ) -> Tuple[Tensor, AttentionHeads]:
+        """Tokens (B, T, E), or with ``first_only`` the first alone, and the heads; ``mask`` (B, T) marks the real."""
+        heads = self.project(h, first_only)
+        if first_only:
+            h = h[:, :1]
+        h = h + self.dropout(self.self_attn.mix(heads, mask))
+        h = h + self.dropout(self.mlp(self.post_attention_layernorm(h)))
+        return h, heads
+
+    def project(self, h: Tensor, first_only: bool = False) -> AttentionHeads:
+        """The heads that :py:meth:`forward` attends with."""
+        heads: AttentionHeads = self.self_attn.project(self.input_layernorm(h), first_only)
+        return heads

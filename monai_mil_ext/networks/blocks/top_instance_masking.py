@@ -1,0 +1,58 @@
+"""Hiding instances that get most attention, at random, while a network trains."""
+
+import torch
+from torch import Tensor, nn
+
+from monai_mil_ext.utils import check_positive
+
+__all__ = ["TopInstanceMasking"]
+
+
+class TopInstanceMasking(nn.Module):
+    r"""Puts the scores of some of the highest instances at minus infinity, in training.
+
+    Of the :math:`k' = \min(k, n)` highest of n real instances, :math:`\lfloor k' p \rfloor` are chosen at random, for
+    each row of scores anew; at least one instance of a bag is left.
+
+    Args:
+        num_top: k.
+        rate: p.
+
+    Raises:
+        ValueError: when ``num_top`` is not positive or ``rate`` not in [0, 1].
+
+    References:
+        Zhang et al., "Attention-Challenging Multiple Instance Learning for Whole Slide Image Classification",
+        arXiv:2311.07125.
+
+    Example:
+        >>> mask_top = TopInstanceMasking(num_top=4, rate=0.5)
+        >>> mask_top(torch.rand(1, 9, 1), torch.ones(1, 9) > 0).isinf().sum().item()
+        2
+    """
+
+    def __init__(self, num_top: int = 10, rate: float = 0.6) -> None:
+        super().__init__()
+        check_positive(num_top=num_top)
+        if not 0 <= rate <= 1:
+            raise ValueError(f"`rate` must be in [0, 1], got {rate!r}.")
+        self.num_top = num_top
+        self.rate = rate
+        self.masked = [int(top * rate) for top in range(num_top + 1)]
+
+    def forward(self, scores: Tensor, mask: Tensor) -> Tensor:
+        """Scores (B, N, K) of real instances ``mask`` (B, N), in and out."""
+        if not self.training or self.rate == 0:
+            return scores
+        real = mask.sum(1)
+        top = real.clamp(max=self.num_top)
+        count = torch.minimum(torch.tensor(self.masked, device=real.device)[top], (real - 1).clamp(min=0))
+        ranked = scores.detach().masked_fill(~mask.unsqueeze(-1), float("-inf"))
+        highest = ranked.topk(min(self.num_top, scores.shape[1]), 1).indices
+        # slots beyond the top of a small bag are drawn last
+        draw = torch.rand(highest.shape, device=scores.device)
+        slot = torch.arange(highest.shape[1], device=scores.device)
+        draw = torch.where((slot < top.unsqueeze(1)).unsqueeze(-1), draw, 2.0)
+        chosen = draw.argsort(1).argsort(1) < count[:, None, None]
+        hidden = torch.zeros_like(scores, dtype=torch.bool).scatter(1, highest, chosen)
+        return scores.masked_fill(hidden, float("-inf"))

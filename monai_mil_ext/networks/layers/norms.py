@@ -1,0 +1,87 @@
+"""Normalisation of features whose statistics are never narrower than float32."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from monai_mil_ext.utils import check_choice, check_positive
+
+__all__ = ["WideLayerNorm", "WideRMSNorm", "make_norm"]
+
+
+class WideRMSNorm(nn.RMSNorm):
+    r"""Divides a row by its root mean square.
+
+    .. math:: y = \frac{x}{\sqrt{\operatorname{mean}(x^2) + \epsilon}} \odot w
+
+    Everything is computed in float32 (float64 stays float64), and the result has the type of ``x``.
+
+    Args:
+        size: number of features.
+        eps: what is added to the mean square.
+        round_first: go back to the type of ``x`` before the weight is applied, as the published code of QG-MIL does;
+            the weight's type then decides that of the result. It makes no difference unless ``x`` is narrow.
+
+    Raises:
+        ValueError: when the size is not positive.
+
+    References:
+        Zhang, Sennrich, "Root Mean Square Layer Normalization", arXiv:1910.07467.
+
+    Example:
+        >>> WideRMSNorm(2)(torch.tensor([3.0, 4.0])).square().mean().round(decimals=4).item()
+        1.0
+    """
+
+    def __init__(self, size: int, eps: float = 1e-6, round_first: bool = False) -> None:
+        check_positive(size=size)
+        super().__init__(size, eps)
+        self.size = size
+        self.epsilon = eps
+        self.round_first = round_first
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (..., size) in, the same out."""
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        if self.round_first:
+            return functional.rms_norm(wide, [self.size], None, self.epsilon).to(x.dtype) * self.weight
+        return functional.rms_norm(wide, [self.size], self.weight.to(wide.dtype), self.epsilon).to(x.dtype)
+
+
+class WideLayerNorm(nn.LayerNorm):
+    r"""Centres a row and divides it by its standard deviation, in float32 or float64, whatever the type of ``x``.
+
+    .. math:: y = \frac{x - \operatorname{mean}(x)}{\sqrt{\operatorname{var}(x) + \epsilon}} \odot w + b
+
+    Args:
+        size: number of features.
+        eps: what is added to the variance.
+
+    Raises:
+        ValueError: when the size is not positive.
+
+    Example:
+        >>> WideLayerNorm(2)(torch.tensor([3.0, 4.0]).bfloat16()).tolist()
+        [-1.0, 1.0]
+    """
+
+    def __init__(self, size: int, eps: float = 1e-6) -> None:
+        check_positive(size=size)
+        super().__init__(size, eps)
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (..., size) in, the same out."""
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        weight, bias = self.weight.to(wide.dtype), self.bias.to(wide.dtype)
+        return functional.layer_norm(wide, [self.size], weight, bias, self.eps).to(x.dtype)
+
+
+def make_norm(kind: str, size: int, eps: float = 1e-6, round_first: bool = False) -> nn.Module:
+    """The layer that ``kind`` names: ``"rms"`` or ``"layer"``; ``round_first`` concerns only the first.
+
+    Raises:
+        ValueError: when there is no such kind, or the size is not positive.
+    """
+    check_choice("kind", kind, ("rms", "layer"))
+    return WideRMSNorm(size, eps, round_first) if kind == "rms" else WideLayerNorm(size, eps)

@@ -1,0 +1,55 @@
+"""A linear layer that stretches no vector."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .masked import bag_pool
+
+__all__ = ["SpectralLinear", "spectral_norm_of"]
+
+
+class SpectralLinear(nn.Linear):
+    r"""A linear layer whose weight is divided by its largest singular value: :math:`y = (W / \sigma(W)) x + b`.
+
+    PyTorch's parametrization keeps a running estimate of that value and so gives two answers to two equal calls in
+    training; here it is computed from the weight alone.
+
+    Example:
+        >>> layer = SpectralLinear(1, 1, bias=False)
+        >>> layer(torch.ones(1, 1)).abs()
+        tensor([[1.]], grad_fn=<AbsBackward0>)
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name is nn.Linear's)
+        """Values (..., out) of values (..., in)."""
+        norm = spectral_norm_of(self.weight).clamp(min=1e-12)
+        return functional.linear(input, (self.weight / norm).to(self.weight.dtype), self.bias)
+
+
+def spectral_norm_of(weight: Tensor) -> Tensor:
+    r"""Largest singular value of a matrix, from products only, so that every exporter and device knows how.
+
+    .. math:: \sigma^2 = \langle G, P \rangle, \quad P = \frac{G^{4096}}{\operatorname{tr} G^{4096}}, \quad G = W W^\top
+
+    P tends to the projection on the leading singular vector; it is held constant in the gradient, which then is
+    :math:`u v^\top`, that of :math:`\sigma`. Two singular values that nearly agree cost at most 5e-5 of the value.
+
+    Example:
+        >>> round(spectral_norm_of(torch.tensor([[3.0, 0], [0, 2]])).item(), 4)
+        3.0
+    """
+    w = weight.to(torch.promote_types(weight.dtype, torch.float32))
+    if w.shape[0] > w.shape[1]:
+        w = w.t()
+    power = _gram(w.detach())
+    power = power / power.diagonal().sum().clamp(min=1e-30)
+    for _ in range(12):
+        power = _gram(power)
+        power = power / power.diagonal().sum().clamp(min=1e-30)
+    return (_gram(w) * power).sum().sqrt()
+
+
+def _gram(w: Tensor) -> Tensor:
+    """W times its transpose, in the type of W under autocast too; a symmetric W is squared."""
+    return bag_pool(w.t().unsqueeze(0), w.t().unsqueeze(0))[0]

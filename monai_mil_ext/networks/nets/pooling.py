@@ -1,0 +1,125 @@
+"""Mean and maximum of a bag: what every attention is measured against."""
+
+from typing import Optional
+
+import torch
+from torch import Tensor, nn
+
+from monai_mil_ext.networks.layers import bag_pool, masked_max, masked_softmax, zero_padding
+from monai_mil_ext.utils import check_positive
+
+from .bag_net import BagNet, BagOutput
+
+__all__ = ["InstanceMaxMIL", "MaxMIL", "MeanMIL"]
+
+
+class MeanMIL(BagNet):
+    r"""Classifies the mean of a bag; every instance has the same attention, and there are no scores.
+
+    .. math:: a_n = \frac{1}{N}, \quad \text{logits} = W \sum_n a_n x_n + b
+
+    To classify each instance and average the logits is the same.
+
+    Args:
+        in_features: size F of an instance.
+        num_classes: number C of logits.
+
+    Raises:
+        ValueError: when a size is not positive or the input of the wrong shape.
+
+    Example:
+        >>> MeanMIL(in_features=8, num_classes=2).forward_bag(torch.rand(1, 4, 8)).attention.flatten().tolist()
+        [0.25, 0.25, 0.25, 0.25]
+    """
+
+    gives_scores = False
+
+    def __init__(self, in_features: int, num_classes: int) -> None:
+        super().__init__()
+        check_positive(in_features=in_features, num_classes=num_classes)
+        self.in_features = in_features
+        self.classify = nn.Linear(in_features, num_classes)
+
+    def forward_bag(self, x: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
+        """See :py:class:`BagNet`."""
+        self.check_input(x, mask, self.in_features)
+        attention = masked_softmax(torch.zeros_like(x[..., :1]), mask)
+        embedding = bag_pool(attention, zero_padding(x, mask)).squeeze(1)
+        return BagOutput(self.classify(embedding.to(self.classify.weight.dtype)), attention, None, embedding)
+
+
+class MaxMIL(BagNet):
+    r"""Classifies the maximum of each feature over a bag; the attention is the share of features an instance gives.
+
+    .. math::
+        z_f = \max_n x_{nf}, \quad \text{logits} = W z + b, \quad
+        a_n = \frac{1}{F} \sum_f [n = \operatorname{argmax}_k x_{kf}]
+
+    The first of equal instances counts. There are no scores, and the attention has no gradient.
+
+    Args:
+        in_features: size F of an instance.
+        num_classes: number C of logits.
+
+    Raises:
+        ValueError: when a size is not positive or the input of the wrong shape.
+
+    Example:
+        >>> bag = torch.tensor([[[1.0, 5.0], [2.0, 3.0]]])
+        >>> MaxMIL(in_features=2, num_classes=2).forward_bag(bag).attention.flatten().tolist()
+        [0.5, 0.5]
+    """
+
+    gives_scores = False
+
+    def __init__(self, in_features: int, num_classes: int) -> None:
+        super().__init__()
+        check_positive(in_features=in_features, num_classes=num_classes)
+        self.in_features = in_features
+        self.classify = nn.Linear(in_features, num_classes)
+
+    def forward_bag(self, x: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
+        """See :py:class:`BagNet`."""
+        self.check_input(x, mask, self.in_features)
+        embedding, attention = masked_max(x, mask)
+        return BagOutput(self.classify(embedding), attention, None, embedding)
+
+
+class InstanceMaxMIL(BagNet):
+    r"""Classifies every instance, and gives the bag the largest logit of each class.
+
+    .. math:: s_n = W x_n + b, \quad \text{logits}_c = \max_n s_{nc}
+
+    The scores (B, N, C) are the instances' logits. The attention (B, N, C) is one on the instance that decided a class
+    (the first of equal ones) and has no gradient. A bag without instances has logits 0.
+
+    Args:
+        in_features: size F of an instance.
+        num_classes: number C of logits.
+
+    Raises:
+        ValueError: when a size is not positive or the input of the wrong shape.
+
+    Example:
+        >>> out = InstanceMaxMIL(in_features=8, num_classes=2).forward_bag(torch.rand(1, 4, 8))
+        >>> torch.equal(out.logits, (out.attention * out.scores).sum(1))
+        True
+    """
+
+    def __init__(self, in_features: int, num_classes: int) -> None:
+        super().__init__()
+        check_positive(in_features=in_features, num_classes=num_classes)
+        self.in_features = in_features
+        self.classify = nn.Linear(in_features, num_classes)
+
+    def forward_bag(self, x: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
+        """See :py:class:`BagNet`."""
+        self.check_input(x, mask, self.in_features)
+        scores = self.score_tap(self.classify(zero_padding(x, mask)))
+        # every class is a bag of one feature: the share that an instance gives of it is one or nothing
+        bags, instances, classes = scores.shape
+        single = scores.transpose(1, 2).flatten(0, 1).unsqueeze(-1)
+        real = None if mask is None else mask.repeat_interleave(classes, 0)
+        logits, attention = masked_max(single, real)
+        attention = attention.view(bags, classes, instances).transpose(1, 2)
+        return BagOutput(logits.view(bags, classes), attention, scores, None)

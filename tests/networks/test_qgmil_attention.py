@@ -1,0 +1,139 @@
+"""What QG-MIL says of its attention: the class token's row, what is received, the roll-out; and what they cost."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from monai_mil_ext.networks.blocks import gated_self_attention
+from monai_mil_ext.networks.nets import QGMIL, QGMILBlock
+from tests.networks.qgmil_cases import batch, reference, tiny
+
+BLOCKS = [{}, {"num_heads": 4, "num_kv_heads": 2, "norm": "layer", "gate": "elementwise"}]
+every_block = pytest.mark.parametrize("block", BLOCKS, ids=["base", "grouped"])
+every_pooling = pytest.mark.parametrize("pooling", ["attention", "mean", "max", "cls"])
+
+
+@pytest.mark.parametrize("chunk", [1, 40, 2**22], ids=["one-row", "some-rows", "whole"])
+@every_pooling
+@every_block
+def test_received_attention_is_the_mean_of_the_columns(block, pooling, chunk, monkeypatch):
+    monkeypatch.setattr(gated_self_attention, "CHUNK", chunk)
+    net, (x, mask) = tiny(block, pooling=pooling, num_layers=3), batch()
+    skip = int(pooling == "cls")  # the token takes, and does not ask
+    for layer in (-1, 0, 1, 2, -3):
+        received = net.received_attention(x, mask, layer=layer)
+        assert not received[~mask].any()
+        for i, real in enumerate(mask):
+            p = reference(net, block, x[i, real])["layers"][layer].mean(0)
+            assert_close(received[i, real], torch.tensor(p[skip:, skip:].mean(0)), rtol=1e-10, atol=1e-10)
+        assert skip or torch.allclose(received.sum(1), torch.ones(3).double())
+    assert_close(net.received_attention(x[:1]), net.received_attention(x[:1], mask[:1]))
+
+
+@pytest.mark.parametrize("chunk", [1, 2**22], ids=["one-row", "whole"])
+@every_pooling
+@every_block
+def test_rollout_is_the_product_of_dense_matrices(block, pooling, chunk, monkeypatch):
+    monkeypatch.setattr(gated_self_attention, "CHUNK", chunk)
+    net, (x, mask) = tiny(block, pooling=pooling, num_layers=3), batch()
+    rollout = net.attention_rollout(x, mask)
+    assert not rollout[~mask].any()
+    for i, real in enumerate(mask):
+        said, a = reference(net, block, x[i, real]), torch.zeros(int(real.sum()) + 1, dtype=torch.float64)
+        a[0] = 1
+        if pooling != "cls":
+            a = torch.tensor(said["attention"][:, 0])
+        for p in reversed(said["layers"]):
+            a = a @ torch.tensor(p.mean(0))
+        assert_close(rollout[i, real], a[int(pooling == "cls") :], rtol=1e-10, atol=1e-10)
+    assert pooling == "cls" or torch.allclose(rollout.sum(1), torch.ones(3).double())
+
+
+@every_pooling
+def test_an_empty_bag_receives_nothing(pooling):
+    net, (x, mask) = tiny(pooling=pooling), batch()
+    for given, real in ((x, mask & False), (x[:, :0], None)):
+        assert not net.received_attention(given, real).any()
+        rollout = net.attention_rollout(given, real)
+        assert rollout.shape == given.shape[:2]
+        assert not rollout.any()
+
+
+def test_a_layer_that_is_not_there_is_named():
+    net = tiny(num_layers=2)
+    for layer in (2, -3):
+        with pytest.raises(ValueError, match=f"`layer` must be the index of one of 2 blocks, got {layer}"):
+            net.received_attention(*batch(), layer=layer)
+
+
+def test_the_class_row_is_computed_for_whom_it_concerns(monkeypatch):
+    net, (x, mask), asked = tiny(pooling="cls", num_layers=2), batch(), []
+    scored = gated_self_attention.head_scores
+    monkeypatch.setattr("monai_mil_ext.networks.nets.qgmil.head_scores", lambda *a: asked.append(1) or scored(*a))
+    logits = net(x, mask)
+    assert asked == []
+    assert_close(net.forward_bag(x, mask).logits, logits, rtol=0, atol=0)
+    assert len(asked) == 1
+    seen = []
+    hook = net.score_tap.register_forward_hook(lambda *args: seen.append(args[-1]))
+    assert_close(net(x, mask), logits, rtol=0, atol=0)
+    hook.remove()
+    assert_close(seen, [net.forward_bag(x, mask).scores], rtol=0, atol=0)
+    net(x, mask)
+    assert len(asked) == 3
+
+
+def test_the_class_row_sums_with_its_own_share_to_one():
+    net, (x, mask) = tiny(pooling="cls"), batch()
+    out, own = net.forward_bag(x, mask), reference(net, {}, batch()[0][0])["layers"][-1][:, 0, 0]
+    assert_close(out.attention[0].sum(0), 1 - torch.tensor(own), rtol=1e-10, atol=1e-10)
+    assert (out.attention.sum(1) < 1).all()
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the largest tensor that any operation gives, backward included."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        sizes = [t.untyped_storage().nbytes() // t.element_size() for t in tree_leaves(out) if torch.is_tensor(t)]
+        self.numel = max(self.numel, *sizes, 0)
+        return out
+
+
+@every_pooling
+@every_block
+def test_nothing_of_size_n_by_n_is_ever_stored(block, pooling, monkeypatch):
+    monkeypatch.setattr(gated_self_attention, "CHUNK", 2**13)
+    net = QGMIL(5, 2, hidden_size=8, num_layers=2, pooling=pooling, block=QGMILBlock(**{"num_heads": 2} | block))
+    x, mask = torch.rand(1, 2000, 5, requires_grad=True), torch.arange(2000)[None] < 1900
+    with Largest() as largest:
+        out = net.forward_bag(x, mask)
+        (out.logits.sum() + out.attention.square().sum()).backward()
+        net.received_attention(x, mask)
+        net.attention_rollout(x, mask)
+    assert 2000 * 8 < largest.numel < 2000 * 2000 / 10
+
+
+TRAIN = """
+import resource, torch
+from monai_mil_ext.networks.nets import QGMIL
+net = QGMIL.from_preset("qgmil", 1024, 1)
+net(torch.randn(1, 100, 1024)).sum().backward()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+net(torch.randn(1, 10_000, 1024)).sum().backward()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.slow
+def test_memory_of_training_on_ten_thousand_instances():
+    run = subprocess.run([sys.executable, "-c", TRAIN], capture_output=True, text=True, check=True)
+    used = int(run.stdout) * (1 if sys.platform == "darwin" else 1024)
+    assert used < 3 * 8 * 10_000**2 * 4 / 5
