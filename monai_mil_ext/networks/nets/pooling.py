@@ -13,7 +13,17 @@ from .bag_net import BagNet, BagOutput
 __all__ = ["InstanceMaxMIL", "MaxMIL", "MeanMIL"]
 
 
-class MeanMIL(BagNet):
+class _LinearNet(BagNet):
+    """One linear layer, whatever is pooled."""
+
+    def __init__(self, in_features: int, num_classes: int) -> None:
+        super().__init__()
+        check_positive(in_features=in_features, num_classes=num_classes)
+        self.in_features = in_features
+        self.classify = nn.Linear(in_features, num_classes)
+
+
+class MeanMIL(_LinearNet):
     r"""Classifies the mean of a bag; every instance has the same attention, and there are no scores.
 
     .. math:: a_n = \frac{1}{N}, \quad \text{logits} = W \sum_n a_n x_n + b
@@ -34,12 +44,6 @@ class MeanMIL(BagNet):
 
     gives_scores = False
 
-    def __init__(self, in_features: int, num_classes: int) -> None:
-        super().__init__()
-        check_positive(in_features=in_features, num_classes=num_classes)
-        self.in_features = in_features
-        self.classify = nn.Linear(in_features, num_classes)
-
     def forward_bag(self, x: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
         """See :py:class:`BagNet`."""
         self.check_input(x, mask, self.in_features)
@@ -48,7 +52,7 @@ class MeanMIL(BagNet):
         return BagOutput(self.classify(embedding.to(self.classify.weight.dtype)), attention, None, embedding)
 
 
-class MaxMIL(BagNet):
+class MaxMIL(_LinearNet):
     r"""Classifies the maximum of each feature over a bag; the attention is the share of features an instance gives.
 
     .. math::
@@ -72,12 +76,6 @@ class MaxMIL(BagNet):
 
     gives_scores = False
 
-    def __init__(self, in_features: int, num_classes: int) -> None:
-        super().__init__()
-        check_positive(in_features=in_features, num_classes=num_classes)
-        self.in_features = in_features
-        self.classify = nn.Linear(in_features, num_classes)
-
     def forward_bag(self, x: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
         """See :py:class:`BagNet`."""
         self.check_input(x, mask, self.in_features)
@@ -85,7 +83,7 @@ class MaxMIL(BagNet):
         return BagOutput(self.classify(embedding), attention, None, embedding)
 
 
-class InstanceMaxMIL(BagNet):
+class InstanceMaxMIL(_LinearNet):
     r"""Classifies every instance, and gives the bag the largest logit of each class.
 
     .. math:: s_n = W x_n + b, \quad \text{logits}_c = \max_n s_{nc}
@@ -105,12 +103,6 @@ class InstanceMaxMIL(BagNet):
         >>> torch.equal(out.logits, (out.attention * out.scores).sum(1))
         True
     """
-
-    def __init__(self, in_features: int, num_classes: int) -> None:
-        super().__init__()
-        check_positive(in_features=in_features, num_classes=num_classes)
-        self.in_features = in_features
-        self.classify = nn.Linear(in_features, num_classes)
 
     def forward_bag(self, x: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
         """See :py:class:`BagNet`."""
