@@ -1,17 +1,23 @@
 """Ignite handlers."""
 
+from .attention_anchor import AttentionAnchorHandler
 from .attention_prior import AttentionPriorHandler
 from .bag_results import BagResultsSaver
 from .scan_results import ScanResultsSaver
+from .score_anchor import ScoreAnchor
 from .score_hook import RecordedScores, ScoreHook, call_after_run
+from .score_term import ScoreTermHandler
 from .training_state import TrainingState, find_checkpoint
 
 __all__ = [
+    "AttentionAnchorHandler",
     "AttentionPriorHandler",
     "BagResultsSaver",
     "RecordedScores",
     "ScanResultsSaver",
+    "ScoreAnchor",
     "ScoreHook",
+    "ScoreTermHandler",
     "TrainingState",
     "call_after_run",
     "find_checkpoint",

@@ -13,7 +13,7 @@ from ignite.engine import Events
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-__all__ = ["RecordedScores", "ScoreHook", "call_after_run"]
+__all__ = ["RecordedScores", "ScoreHook", "call_after_run", "find_layer", "unwrap_network"]
 
 
 class RecordedScores(NamedTuple):
@@ -54,13 +54,14 @@ class ScoreHook:
     """
 
     def __init__(self, network: nn.Module, layer: str, mask_argument: str = "mask") -> None:
-        net, self._compiled = _unwrap(network)
-        watched = _find_layer(net, layer)
+        net, self._compiled = unwrap_network(network)
+        watched = find_layer(net, layer)
         self._mask_argument = mask_argument
         self._mask_place = _find_argument(net, mask_argument)
         self._inside = False
         self._mask: Tensor | None = None
         self._recorded: RecordedScores | None = None
+        self._call: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
         self._handles = [
             net.register_forward_pre_hook(self._enter, with_kwargs=True),
             watched.register_forward_hook(self._record),
@@ -73,11 +74,17 @@ class ScoreHook:
         recorded, self._recorded = self._recorded, None
         return recorded
 
+    def pop_call(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments, by place and by name, of the forward that was recorded last, once."""
+        call, self._call = self._call, ((), {})
+        return call
+
     def remove(self) -> None:
         """Take every hook off the network and forget what was recorded."""
         for handle in self._handles:
             handle.remove()
         self._recorded = self._mask = None
+        self._call = (), {}
         self._forget_compiled()
 
     def _forget_compiled(self) -> None:
@@ -87,6 +94,7 @@ class ScoreHook:
     def _enter(self, net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._recorded = None
         self._inside = net.training
+        self._call = (args, kwargs) if self._inside else ((), {})
         place = self._mask_place
         given = args[place] if place is not None and place < len(args) else None
         self._mask = kwargs.get(self._mask_argument, given)
@@ -123,7 +131,7 @@ def call_after_run(engine: Any, clean_up: Callable[[], None]) -> None:
     engine.run = run_and_clean_up
 
 
-def _unwrap(network: nn.Module) -> tuple[nn.Module, bool]:
+def unwrap_network(network: nn.Module) -> tuple[nn.Module, bool]:
     """The network inside its wrappers, and whether one of them compiles it."""
     compiled = False
     while True:
@@ -137,7 +145,8 @@ def _unwrap(network: nn.Module) -> tuple[nn.Module, bool]:
             return network, compiled
 
 
-def _find_layer(net: nn.Module, layer: str) -> nn.Module:
+def find_layer(net: nn.Module, layer: str) -> nn.Module:
+    """Submodule at a dotted path, or a ``ValueError`` that names what is near."""
     layers = {path: module for path, module in net.named_modules() if path}
     if layer not in layers:
         near = difflib.get_close_matches(layer, layers, n=5)

@@ -173,3 +173,19 @@ def test_a_mask_that_was_named_must_exist():
 def test_data_parallel_is_refused():
     with pytest.raises(ValueError, match="`network` must not be a DataParallel"):
         ScoreHook(nn.DataParallel(ABMIL(4, 2)), "score_tap")
+
+
+def test_the_arguments_of_the_recorded_forward_once(x):
+    net, mask = ABMIL(4, 2), torch.ones(2, 5).bool()
+    hook = ScoreHook(net, "score_tap")
+    net(x, mask=mask)
+    args, kwargs = hook.pop_call()
+    assert args[0] is x
+    assert kwargs["mask"] is mask
+    assert hook.pop_call() == ((), {})
+    net(x, mask)
+    net.eval()(x)
+    assert hook.pop_call() == ((), {})
+    net.train()(x)
+    hook.remove()
+    assert hook.pop_call() == ((), {})

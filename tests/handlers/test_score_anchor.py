@@ -1,0 +1,137 @@
+"""ScoreAnchor: a copy of its own, a moving average bit for bit, and its state."""
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from monai_mil_ext.handlers import ScoreAnchor, ScoreHook
+from monai_mil_ext.networks.nets import ABMIL
+from tests.handlers.training import hook_count
+from tests.helpers import fill
+
+
+class Normed(nn.Module):
+    """Has every kind of tensor: parameters, floating buffers, one that counts and one that is not saved."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+        self.score = nn.Linear(4, 1)
+        self.register_buffer("offset", torch.ones(1), persistent=False)
+
+    def forward(self, x):
+        return self.score(self.norm(x.mT).mT) + self.offset
+
+
+def moved(net):
+    """The network after something has changed all of it."""
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(torch.randn_like(p))
+    net.train()(torch.randn(3, 5, 4))
+    return net
+
+
+def tensors(net):
+    return {**dict(net.named_parameters()), **dict(net.named_buffers())}
+
+
+def test_it_is_a_copy_without_gradients_dropout_or_hooks():
+    net = fill(ABMIL(4, 2, hidden_size=8, dropout=0.5)).train()
+    x, seen = torch.randn(2, 5, 4), []
+    hook = ScoreHook(net, "score_tap")
+    net.register_forward_hook(lambda *_: seen.append(1))
+    anchor = ScoreAnchor(net, "score_tap")
+    assert hook_count(anchor._net) == 1  # its own
+    assert not any(p.requires_grad for p in anchor._net.parameters())
+    assert not any(module.training for module in anchor._net.modules())
+    state = torch.get_rng_state()
+    scores = anchor.scores(x)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (seen, hook.pop()) == ([], None)
+    assert not scores.requires_grad
+    assert net.training
+    with torch.no_grad():
+        net.attend.score.bias.add_(9)
+    assert torch.equal(anchor.scores(x), scores)
+    assert_close(net.eval().forward_bag(x).scores, scores + 9)
+
+
+def test_it_follows_as_a_moving_average_bit_for_bit():
+    net = Normed()
+    anchor = ScoreAnchor(net, "score")
+    expected = {name: t.clone() for name, t in tensors(net).items()}
+    for _ in range(5):
+        moved(net)
+        anchor.follow(net, momentum=0.9)
+        with torch.no_grad():
+            for name, t in tensors(net).items():
+                if t.is_floating_point():
+                    expected[name] = expected[name] + (1 - 0.9) * (t - expected[name])
+                else:
+                    expected[name] = t.clone()
+    for name, t in tensors(anchor._net).items():
+        assert torch.equal(t, expected[name]), name
+    assert expected["norm.num_batches_tracked"] == 5
+    assert_close(
+        anchor.distance(net), torch.cat([(p - expected[n]).flatten() for n, p in net.named_parameters()]).norm()
+    )
+
+
+def test_it_moves_by_its_share_of_the_distance():
+    net = Normed()
+    anchor = ScoreAnchor(net, "score")
+    before, now = anchor._net.score.weight.clone(), moved(net).score.weight.detach()
+    anchor.follow(net, momentum=0.999)
+    assert_close(anchor._net.score.weight - before, (1 - 0.999) * (now - before), rtol=0, atol=1e-7)
+    anchor.follow(net, momentum=0.0)
+    for name, t in tensors(net).items():
+        assert torch.equal(tensors(anchor._net)[name], t), name
+    assert anchor.distance(net) == 0
+    moved(net)
+    before = {name: t.clone() for name, t in anchor.state_dict().items() if t.is_floating_point()}
+    anchor.follow(net, momentum=1.0)
+    assert all(torch.equal(anchor.state_dict()[name], t) for name, t in before.items())
+
+
+def test_averages_of_short_weights_do_not_lose_small_steps():
+    net = nn.Sequential(nn.Linear(4, 1)).bfloat16()
+    anchor = ScoreAnchor(net, "0")
+    start = net[0].weight.detach().float().clone()
+    with torch.no_grad():
+        net[0].weight.add_(1)
+    for _ in range(100):
+        anchor.follow(net, momentum=0.999)
+    share = 1 - 0.999**100
+    average = anchor.state_dict()["0.weight"]
+    assert average.dtype == torch.float32
+    assert_close(average, start + share * (net[0].weight.float() - start), rtol=1e-4, atol=1e-5)
+    assert torch.equal(anchor._net[0].weight, average.bfloat16())
+    assert anchor.scores(torch.ones(1, 4).bfloat16()).dtype == torch.bfloat16
+
+
+def test_its_state_is_taken_up_again():
+    net = Normed()
+    anchor = ScoreAnchor(net, "score")
+    anchor.follow(moved(net), momentum=0.3)
+    other = ScoreAnchor(Normed(), "score")
+    other.load_state_dict(anchor.state_dict())
+    x = torch.randn(1, 3, 4)
+    assert torch.equal(other.scores(x), anchor.scores(x))
+    moved(net)
+    for one in (anchor, other):
+        one.follow(net, momentum=0.3)
+    assert torch.equal(other.scores(x), anchor.scores(x))
+
+
+def test_a_state_of_another_network_is_refused():
+    anchor = ScoreAnchor(nn.Sequential(nn.Linear(2, 1)), "0")
+    for other in ({"0.weight": torch.ones(1, 3), "0.bias": torch.ones(1)}, {"0.weight": torch.ones(1, 2)}):
+        with pytest.raises(ValueError, match=r"`state` must be that of an anchor of the same network, got other 0\."):
+            anchor.load_state_dict(other)
+
+
+def test_an_unknown_layer_is_named():
+    with pytest.raises(ValueError, match="`layer` must be the path of a submodule of Normed, got 'scor'"):
+        ScoreAnchor(Normed(), "scor")
