@@ -1,6 +1,25 @@
 """Losses on tensors."""
 
+from .attention_entropy import AttentionEntropyLoss
 from .attention_loss import AttentionLoss
+from .branch_diversity import BranchDiversityLoss
+from .label_loss import LabelLoss
+from .multi_label import MultiLabelLoss
 from .normal_guidance import NormalGuidanceLoss
+from .nsf_kl import NSFKLLoss
+from .ordinal import OrdinalLoss, ordinal_probabilities
+from .survival import DiscreteSurvivalLoss, survival_curve
 
-__all__ = ["AttentionLoss", "NormalGuidanceLoss"]
+__all__ = [
+    "AttentionEntropyLoss",
+    "AttentionLoss",
+    "BranchDiversityLoss",
+    "DiscreteSurvivalLoss",
+    "LabelLoss",
+    "MultiLabelLoss",
+    "NSFKLLoss",
+    "NormalGuidanceLoss",
+    "OrdinalLoss",
+    "ordinal_probabilities",
+    "survival_curve",
+]

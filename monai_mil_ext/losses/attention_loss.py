@@ -27,11 +27,11 @@ class AttentionLoss(_Loss):
         check_choice("reduction", reduction, ("mean", "sum", "none"))
         super().__init__(reduction=reduction)
 
-    def real_attention(self, attention: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def real_attention(self, attention: Tensor, mask: Tensor | None, name: str = "attention") -> tuple[Tensor, Tensor]:
         """Attention in float32 (float64 stays) with zeros at padding, and which instances are real: (B, N, 1)."""
         if attention.ndim != 3 or not attention.is_floating_point():
             got = f"{attention.dtype} {tuple(attention.shape)}"
-            raise ValueError(f"`attention` must be floating point of shape (B, N, H), got {got}.")
+            raise ValueError(f"`{name}` must be floating point of shape (B, N, H), got {got}.")
         a = attention.to(torch.promote_types(attention.dtype, torch.float32))
         if mask is None:
             return a, torch.ones_like(a[..., :1], dtype=torch.bool)

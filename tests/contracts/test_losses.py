@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from monai_mil_ext import losses
-from monai_mil_ext.losses import AttentionLoss, NormalGuidanceLoss
+from monai_mil_ext.losses import AttentionEntropyLoss, AttentionLoss, BranchDiversityLoss, NormalGuidanceLoss, NSFKLLoss
+from tests.contracts import test_label_losses
 from tests.helpers import bags
 
 CASES = {
@@ -16,8 +17,15 @@ CASES = {
     "squared_error": NormalGuidanceLoss("squared_error"),
     "min_sd": NormalGuidanceLoss(min_sd=1.0),
     "renormalize": NormalGuidanceLoss(renormalize=True),
+    "entropy": AttentionEntropyLoss(),
+    "entropy_top_k": AttentionEntropyLoss(top_k=2),
+    "entropy_normalized": AttentionEntropyLoss(normalize=True),
+    "diversity": BranchDiversityLoss(),
 }
+OTHERS = {NSFKLLoss}  # takes scores: test_score_losses.py
+ON_LABELS = {getattr(losses, name) for name in test_label_losses.PUBLIC}  # and what comes with them
 TARGET_DETACHED = {NormalGuidanceLoss}  # its gradient is, by definition, not that of its value
+ON_ONE_INSTANCE = {BranchDiversityLoss: 1}  # where all branches agree; the others are 0
 every_loss = pytest.mark.parametrize("loss", CASES.values(), ids=CASES)
 some_bags = bags(in_features=2, dtype=torch.float64)
 
@@ -37,7 +45,7 @@ def value_and_gradient(loss, z, mask=None, junk=0.0):
 
 
 def test_every_loss_is_here():
-    public = {getattr(losses, name) for name in losses.__all__} - {AttentionLoss}
+    public = {getattr(losses, name) for name in losses.__all__} - {AttentionLoss} - OTHERS - ON_LABELS
     assert public == {type(loss) for loss in CASES.values()}
 
 
@@ -94,7 +102,7 @@ def test_an_empty_bag_counts_for_nothing(loss, bag):
 @every_loss
 def test_one_instance(loss):
     value, gradient = value_and_gradient(loss, torch.randn(3, 1, 2))
-    assert value == 0
+    assert value == ON_ONE_INSTANCE.get(type(loss), 0)
     assert not gradient.any()
 
 

@@ -2,8 +2,8 @@
 
 from .masked import bag_pool, masked_log_softmax, masked_softmax, zero_padding
 from .maximum import masked_max
-from .nsf import log_sigmoid_scores, normalized_sigmoid
 from .norms import WideLayerNorm, WideRMSNorm, make_norm
+from .nsf import log_sigmoid_scores, normalized_sigmoid
 from .packing import pack, packed_places, unpack
 from .smooth import ChainSmoother, ExactChainSmoother
 from .spectral import SpectralLinear, spectral_norm_of

@@ -1,0 +1,54 @@
+"""What every loss of logits against a bag's label shares: precision, checks, and the reduction."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.modules.loss import _Loss
+
+from monai_mil_ext.utils import check_choice
+
+__all__ = ["LabelLoss"]
+
+
+class LabelLoss(_Loss):
+    """Base of losses of logits (B, K) against labels.
+
+    A subclass computes its values from :py:meth:`real_logits` and hands them to :py:meth:`reduce`.
+
+    Args:
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Raises:
+        ValueError: when ``reduction`` is none of these.
+    """
+
+    def __init__(self, reduction: str = "mean") -> None:
+        check_choice("reduction", reduction, ("mean", "sum", "none"))
+        super().__init__(reduction=reduction)
+
+    def real_logits(self, logits: Tensor) -> Tensor:
+        """Logits in float32 (float64 stays)."""
+        if logits.ndim != 2 or not logits.is_floating_point() or not logits.shape[1]:
+            got = f"{logits.dtype} {tuple(logits.shape)}"
+            raise ValueError(f"`logits` must be floating point of shape (B, K) with K >= 1, got {got}.")
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    def whole_numbers(self, name: str, label: Tensor, logits: Tensor, largest: int) -> Tensor:
+        """``label`` as integers (B, 1), checked to be from 0 to ``largest``, whatever their type."""
+        if label.shape != logits.shape[:1]:
+            raise ValueError(f"`{name}` must have shape (B,) = ({len(logits)},), got {tuple(label.shape)}.")
+        number = label.float()
+        bad = ~((number >= 0) & (number <= largest) & (number == number.floor()))  # so NaN is bad, too
+        if bad.any():
+            raise ValueError(f"`{name}` must be whole numbers from 0 to {largest}, got {number[bad][0].item()}.")
+        return number.long().unsqueeze(1)
+
+    def reduce(self, loss: Tensor, known: Tensor | None = None) -> Tensor:
+        """Scalar, or as it came if not reduced; the mean is over what is ``known``, and 0 where nothing is."""
+        if known is not None:
+            loss = loss.masked_fill(~known, 0.0)
+        if self.reduction == "none":
+            return loss
+        count = loss.numel() if known is None else known.sum()
+        return loss.sum() if self.reduction == "sum" else loss.sum() / torch.as_tensor(count).clamp(min=1)

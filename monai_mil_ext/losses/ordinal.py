@@ -1,0 +1,70 @@
+"""Classes that have an order, such as grades."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, pad
+
+from .label_loss import LabelLoss
+
+__all__ = ["OrdinalLoss", "ordinal_probabilities"]
+
+
+class OrdinalLoss(LabelLoss):
+    r"""Cross-entropy of C - 1 questions a bag, "is the class above k?", for C classes that have an order.
+
+    .. math::
+        L = -\frac1B \sum_b \sum_{k=0}^{C-2} \big( [y_b > k] \log \sigma(z_{bk})
+        + [y_b \le k] \log(1 - \sigma(z_{bk})) \big)
+
+    Any network of ``num_classes = C - 1`` outputs gives the logits; :py:func:`ordinal_probabilities` turns them into
+    classes. Everything is computed in float32 (float64 stays float64), under autocast too.
+
+    Args:
+        reduction: ``"mean"`` over the bags, ``"sum"`` or ``"none"``, one value a bag.
+
+    Raises:
+        ValueError: when ``reduction`` is none of these or an input has the wrong shape or range.
+
+    References:
+        Cao, Mirjalili, Raschka, "Rank consistent ordinal regression for neural networks with application to age
+        estimation", arXiv:1901.07884.
+
+    Example:
+        >>> loss, sure_of_one = OrdinalLoss(reduction="none"), torch.tensor([[5.0, -5.0]]).expand(3, 2)
+        >>> loss(sure_of_one, torch.tensor([0, 1, 2])).round(decimals=2).tolist()  # one step off costs one question
+        [5.01..., 0.009..., 5.01...]
+    """
+
+    def forward(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Loss of logits (B, C - 1) against classes (B,) from 0 to C - 1."""
+        with torch.autocast(logits.device.type, enabled=False):
+            z = self.real_logits(logits)
+            y = self.whole_numbers("label", label, z, z.shape[1])
+            above = (y > torch.arange(z.shape[1], device=z.device)).to(z.dtype)
+            return self.reduce(binary_cross_entropy_with_logits(z, above, reduction="none").sum(dim=1))
+
+
+def ordinal_probabilities(logits: Tensor) -> Tensor:
+    r"""Probabilities (B, C) of the classes from the logits (B, C - 1) of :py:class:`OrdinalLoss`.
+
+    .. math:: p_k = q_{k-1} - q_k, \quad q_k = \sigma(\min_{j \le k} z_j), \quad q_{-1} = 1, \quad q_{C-1} = 0
+
+    The running minimum makes them probabilities, whatever the logits: nothing is more likely above k + 1 than above k.
+    Where the logits fall by themselves it changes nothing.
+
+    Raises:
+        ValueError: when the logits have the wrong shape.
+
+    Example:
+        >>> ordinal_probabilities(torch.tensor([[0.0, 0.0], [0.0, 9.0]])).tolist()
+        [[0.5, 0.0, 0.5], [0.5, 0.0, 0.5]]
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        z = LabelLoss().real_logits(logits).cummin(dim=1).values
+        largest = torch.finfo(z.dtype).max
+        z = z.clamp(-largest, largest)
+        upper, lower = pad(z, (1, 0), value=largest), pad(z, (0, 1), value=-largest)
+        # sigma(a) - sigma(b) as a product, which keeps the digits that a difference of two near ones loses
+        return upper.sigmoid() * (-lower).sigmoid() * torch.expm1(lower - upper).abs()

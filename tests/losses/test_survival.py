@@ -1,0 +1,106 @@
+"""DiscreteSurvivalLoss: values by hand, the equation in float64, likelihoods that sum to one, extremes."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from monai_mil_ext.losses import DiscreteSurvivalLoss, survival_curve
+
+HAZARDS = torch.tensor([[1 / 4, 1 / 3, 1 / 2]], dtype=torch.float64)  # outlived: 3/4, 1/2, 1/4
+
+
+def test_by_hand():
+    z, t = HAZARDS.logit().expand(3, 3), torch.arange(3)
+    died, censored = torch.tensor([1 / 4, 1 / 4, 1 / 4]).double(), torch.tensor([3 / 4, 1 / 2, 1 / 4]).double()
+    loss = DiscreteSurvivalLoss(reduction="none")
+    assert_close(survival_curve(z[:1]), censored.unsqueeze(0))
+    assert_close(loss(z, t, torch.ones(3)), -died.log())
+    assert_close(loss(z, t, torch.zeros(3)), -censored.log())
+    mixed = torch.tensor([1, 0, 1])
+    expected = (math.log(4) + 0.6 * math.log(2) + math.log(4)) / 3
+    assert_close(DiscreteSurvivalLoss(alpha=0.4)(z, t, mixed).item(), expected)
+
+
+@given(seed=st.integers(0, 2**16), alpha=st.floats(0, 1))
+def test_it_is_the_published_equation(seed, alpha):
+    torch.manual_seed(seed)
+    z, t, e = torch.randn(6, 5, dtype=torch.float64), torch.randint(0, 5, (6,)), torch.randint(0, 2, (6,))
+    value = DiscreteSurvivalLoss(alpha)(z, t, e)
+    total = 0.0
+    for i in range(6):
+        h = [1 / (1 + math.exp(-x)) for x in z[i].tolist()]
+        before = math.prod(1 - h[s] for s in range(t[i]))
+        event = -int(e[i]) * (math.log(before) + math.log(h[t[i]]))
+        censored = -(1 - int(e[i])) * math.log(before * (1 - h[t[i]]))
+        total += (1 - alpha) * (event + censored) + alpha * event
+    assert_close(value.item(), total / 6, rtol=1e-9, atol=1e-12)
+
+
+@given(seed=st.integers(0, 2**16), scale=st.sampled_from([0.1, 1.0, 10.0]))
+def test_what_can_happen_sums_to_one(seed, scale):
+    """An event in one of the bins, or none in any."""
+    torch.manual_seed(seed)
+    z = (torch.randn(1, 4, dtype=torch.float64) * scale).expand(5, 4)
+    nll = DiscreteSurvivalLoss(reduction="none")(z, torch.tensor([0, 1, 2, 3, 3]), torch.tensor([1, 1, 1, 1, 0]))
+    assert_close((-nll).exp().sum().item(), 1.0)
+    curve = survival_curve(z[:1])[0]
+    assert_close(torch.cat([torch.ones(1, dtype=torch.float64), curve]).diff().neg(), (-nll[:4]).exp())
+    assert (curve.diff() <= 0).all()
+
+
+def test_what_comes_later_is_not_looked_at():
+    z = torch.randn(2, 5, requires_grad=True)
+    t, e = torch.tensor([1, 3]), torch.tensor([1, 0])
+    value = DiscreteSurvivalLoss()(z, t, e)
+    value.backward()
+    later = torch.arange(5) > t.unsqueeze(1)
+    assert not z.grad[later].any()
+    assert (z.grad[~later] != 0).all()
+    assert DiscreteSurvivalLoss()(z.detach().masked_fill(later, 99.0), t, e) == value
+
+
+def test_alpha_of_one_leaves_censored_bags_out():
+    z = torch.randn(3, 4, requires_grad=True)
+    DiscreteSurvivalLoss(alpha=1.0)(z, torch.tensor([3, 2, 1]), torch.tensor([0, 1, 0])).backward()
+    assert z.grad.any(dim=1).tolist() == [False, True, False]
+
+
+def test_hazards_near_zero_and_one_stay_exact():
+    z = torch.tensor([[-200.0, 200.0, 0.0]])
+    loss = DiscreteSurvivalLoss(reduction="none")
+    assert loss(z, torch.tensor([1]), torch.tensor([0])).item() == 200.0
+    assert loss(z, torch.tensor([0]), torch.tensor([1])).item() == 200.0
+    assert loss(z, torch.tensor([1]), torch.tensor([1])).item() == 0.0
+
+
+def test_time_and_event_may_come_as_one_label():
+    z, t, e = torch.randn(4, 3), torch.tensor([0, 2, 1, 1]), torch.tensor([True, False, True, False])
+    label = torch.stack([t.float(), e.float()], dim=1)
+    assert_close(DiscreteSurvivalLoss()(z, label), DiscreteSurvivalLoss()(z, t, e), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("time", "event", "message"),
+    [
+        ([0, 3], [1, 1], "`time` must be whole numbers from 0 to 2, got 3.0"),
+        ([0, -1], [1, 1], "`time` must be whole numbers from 0 to 2, got -1.0"),
+        ([0, 1.5], [1, 1], "`time` must be whole numbers from 0 to 2, got 1.5"),
+        ([0, 1], [1, 2], "`event` must be whole numbers from 0 to 1, got 2.0"),
+        ([0, 1], [1, torch.nan], "`event` must be whole numbers from 0 to 1, got nan"),
+        ([0, 1], [1], r"`event` must have shape \(B,\) = \(2,\), got \(1,\)"),
+        ([0, 1], None, r"`time` must have shape \(B, 2\) where `event` is None, got \(2,\)"),
+    ],
+)
+def test_labels_are_checked(time, event, message):
+    with pytest.raises(ValueError, match=message):
+        DiscreteSurvivalLoss()(torch.zeros(2, 3), torch.tensor(time), None if event is None else torch.tensor(event))
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.1, torch.nan])
+def test_alpha_is_checked(alpha):
+    with pytest.raises(ValueError, match=f"`alpha` must be from 0 to 1, got {alpha}"):
+        DiscreteSurvivalLoss(alpha)
