@@ -1,20 +1,37 @@
 """Metrics on tensors."""
 
 from .attention_stability import attention_divergence, attention_uniformity
+from .calibration import TemperatureScaling, brier_score, expected_calibration_error
 from .concentration import AttentionMassMetric, attention_mass
+from .concordance import ConcordanceIndexMetric, concordance_index
 from .instance_localization import InstanceLocalizationMetric, center_scores, localization
+from .instance_search import localization_skill, pointing_game, precision_at_recall
+from .operating_point import sensitivity_specificity, threshold_at_sensitivity, threshold_at_specificity
+from .paired import paired_bootstrap
 from .report import bag_report, bag_values, bootstrap_interval, instance_values
 
 __all__ = [
     "AttentionMassMetric",
+    "ConcordanceIndexMetric",
     "InstanceLocalizationMetric",
+    "TemperatureScaling",
     "attention_divergence",
     "attention_mass",
     "attention_uniformity",
     "bag_report",
     "bag_values",
     "bootstrap_interval",
+    "brier_score",
     "center_scores",
+    "concordance_index",
+    "expected_calibration_error",
     "instance_values",
     "localization",
+    "localization_skill",
+    "paired_bootstrap",
+    "pointing_game",
+    "precision_at_recall",
+    "sensitivity_specificity",
+    "threshold_at_sensitivity",
+    "threshold_at_specificity",
 ]

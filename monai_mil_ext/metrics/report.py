@@ -11,6 +11,7 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 from torch import Tensor
 
 from .instance_localization import center_scores, localization
+from .resampling import percentile_interval, resampled_rows
 
 __all__ = ["bag_report", "bag_values", "bootstrap_interval", "instance_values"]
 
@@ -74,21 +75,9 @@ def bootstrap_interval(
         >>> bootstrap_interval([1.0, 1.0, 1.0], lambda rows: {"mean": np.mean(rows)})
         {'mean': (1.0, 1.0)}
     """
-    clusters: dict[Any, list[Any]] = {}
-    for i, row in enumerate(rows):
-        clusters.setdefault(i if groups is None else groups[i], []).append(row)
-    members, rng = list(clusters.values()), np.random.default_rng(seed)
-    draws = (rng.integers(0, len(members), len(members)) for _ in range(num_samples))
-    samples = [statistic([row for k in draw for row in members[k]]) for draw in draws]
-    return {name: _percentiles([sample[name] for sample in samples]) for name in samples[0]}
-
-
-def _percentiles(values: Sequence[float]) -> tuple[float, float]:
-    finite = np.asarray(values)[np.isfinite(values)]
-    if not len(finite):
-        return float("nan"), float("nan")
-    low, high = np.percentile(finite, [2.5, 97.5])
-    return float(low), float(high)
+    draws = resampled_rows(len(rows), groups, num_samples, seed)
+    samples = [statistic([rows[i] for i in draw]) for draw in draws]
+    return {name: percentile_interval([sample[name] for sample in samples]) for name in samples[0]}
 
 
 def bag_report(rows: Sequence[Mapping[str, Any]], num_samples: int = 1000) -> dict[str, Any]:

@@ -1,0 +1,139 @@
+"""Whether probabilities mean what they say, and one number that makes them do so better."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.metrics import calibration_binning
+from torch import Tensor
+
+from monai_mil_ext.utils import check_positive
+
+__all__ = ["TemperatureScaling", "brier_score", "expected_calibration_error"]
+
+
+def expected_calibration_error(label: Sequence[int], probability: np.ndarray[Any, Any], num_bins: int = 15) -> float:
+    r"""Expected calibration error of the predicted class, from labels (B,) and class probabilities (B, C).
+
+    .. math:: \sum_{m=1}^{M} \frac{|B_m|}{B} \big|\mathrm{acc}(B_m) - \mathrm{conf}(B_m)\big|
+
+    where bin m holds the bags whose highest probability is in ((m - 1)/M, m/M], acc is the share of them whose class
+    of that probability (the first, where several have it) is the label, and conf the mean of it. MONAI's
+    ``CalibrationErrorMetric`` is another quantity: it bins every class on its own.
+
+    Raises:
+        ValueError: when labels and probabilities don't fit, or ``num_bins`` is not a positive integer.
+
+    References:
+        Guo et al., "On Calibration of Modern Neural Networks", https://arxiv.org/abs/1706.04599
+
+    Example:
+        >>> round(expected_calibration_error([0, 1], np.array([[0.9, 0.1], [0.9, 0.1]])), 4)
+        0.4
+    """
+    check_positive(num_bins=num_bins)
+    y, p = _classes(label, probability)
+    confidence, correct = torch.from_numpy(p.max(axis=1)), torch.from_numpy(p.argmax(axis=1) == y)
+    # its default is (left, right] although its page has the ends the other way round
+    said, was, count = calibration_binning(confidence.view(1, 1, -1), correct.view(1, 1, -1), num_bins)
+    return float(((said - was).abs() * count).nansum() / len(y))
+
+
+def brier_score(label: Sequence[int], probability: np.ndarray[Any, Any]) -> float:
+    r"""Mean squared error of class probabilities (B, C) from labels (B,).
+
+    .. math:: \frac1B \sum_b \sum_c (p_{bc} - [y_b = c])^2
+
+    With two classes both give the same error, and one is counted: that of the second, as is usual. From 0 to 1 with
+    two classes, to 2 with more.
+
+    Raises:
+        ValueError: when labels and probabilities don't fit.
+
+    References:
+        Brier, "Verification of Forecasts Expressed in Terms of Probability", Monthly Weather Review, 1950
+
+    Example:
+        >>> brier_score([0, 1], np.array([[0.5, 0.5], [0.0, 1.0]]))
+        0.125
+    """
+    y, p = _classes(label, probability)
+    squared = np.square(p - np.eye(p.shape[1])[y]).sum(axis=1).mean()
+    return float(squared / 2 if p.shape[1] == 2 else squared)
+
+
+class TemperatureScaling:
+    r"""Divides logits by one temperature T, chosen on validation data; which class is highest stays the same.
+
+    .. math:: T = \arg\min_T -\frac1B \sum_b \log \mathrm{softmax}(z_b / T)_{y_b}, \quad 0.01 \le T \le 100
+
+    The likelihood is concave in 1/T, so its slope changes sign once and bisection finds where. It has no maximum where
+    every label has the highest logit (T falls to its lower bound); such data are too easy to choose T by.
+
+    Args:
+        temperature: to start from, such as one chosen before.
+
+    Raises:
+        ValueError: when the temperature is not positive and finite.
+
+    References:
+        Guo et al., "On Calibration of Modern Neural Networks", https://arxiv.org/abs/1706.04599
+
+    Example:
+        >>> logits, label = torch.tensor([[2.0, 0.0]] * 4), torch.tensor([0, 0, 0, 1])
+        >>> scaling = TemperatureScaling().fit(logits, label)
+        >>> [round(p, 2) for p in scaling(logits)[0].softmax(-1).tolist()]
+        [0.75, 0.25]
+    """
+
+    def __init__(self, temperature: float = 1.0) -> None:
+        if not 0 < temperature < float("inf"):
+            raise ValueError(f"`temperature` must be positive and finite, got {temperature}.")
+        self.temperature = float(temperature)
+
+    def fit(self, logits: Tensor, label: Tensor) -> TemperatureScaling:
+        """Choose the temperature on validation logits (B, C) and labels (B,).
+
+        Raises:
+            ValueError: when logits are not (B, C >= 2) finite ones or labels not B classes of them.
+        """
+        z = logits.detach().double().cpu()
+        if z.ndim != 2 or not len(z) or z.shape[1] < 2 or not z.isfinite().all():
+            raise ValueError(f"`logits` must be (B, C >= 2) and finite, got shape {tuple(z.shape)}.")
+        y = torch.from_numpy(_labels(label.detach().cpu(), *z.shape))
+        own = z.gather(1, y.unsqueeze(1)).squeeze(1)
+
+        def slope(log_t: float) -> float:
+            """Of the negative log-likelihood along 1/T: expected logit less that of the label."""
+            return float(((z / np.exp(log_t)).softmax(dim=1).mul(z).sum(dim=1) - own).mean())
+
+        low, high = np.log(0.01), np.log(100.0)
+        # logits that say nothing fit every temperature
+        flat = bool((z == z[:, :1]).all())
+        for _ in range(0 if flat else 60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if slope(middle) > 0 else (low, middle)
+        self.temperature = 1.0 if flat else float(np.exp((low + high) / 2))
+        return self
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Logits (..., C) over the temperature."""
+        return logits / self.temperature
+
+
+def _classes(label: Sequence[int], probability: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], ...]:
+    p = np.asarray(probability, dtype=float)
+    # negated, so that NaN is caught
+    if p.ndim != 2 or not p.size or not ((p >= 0).all() and np.allclose(p.sum(axis=1), 1, atol=1e-3)):
+        raise ValueError(f"`probability` must be (B, C), >= 0 and sum to 1 over C, got {p}.")
+    return _labels(label, *p.shape), p
+
+
+def _labels(label: Any, num_bags: int, num_classes: int) -> np.ndarray[Any, Any]:
+    y = np.asarray(label)
+    if y.shape != (num_bags,) or not np.isin(y, np.arange(num_classes)).all():
+        raise ValueError(f"`label` must be {num_bags} classes in [0, {num_classes}), got {y}.")
+    return y.astype(np.int64)

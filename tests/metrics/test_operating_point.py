@@ -1,0 +1,98 @@
+"""Thresholds frozen on validation data."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import recall_score, roc_curve
+
+from monai_mil_ext.metrics import sensitivity_specificity, threshold_at_sensitivity, threshold_at_specificity
+
+LABEL = [0, 0, 0, 0, 1, 1, 1, 1]
+SCORE = [0.1, 0.2, 0.3, 0.6, 0.25, 0.5, 0.7, 0.8]
+DATA = st.lists(st.tuples(st.booleans(), st.integers(0, 6)), min_size=2, max_size=20).map(
+    lambda d: (np.array([0, 1] + [int(y) for y, _ in d]), np.array([3.0, 3.0] + [float(s) for _, s in d]))
+)
+
+
+def test_by_hand():
+    assert threshold_at_specificity(LABEL, SCORE, 0.75) == 0.5  # 0.3 is a negative and would be positive
+    assert threshold_at_specificity(LABEL, SCORE, 0.9) == 0.7
+    assert threshold_at_sensitivity(LABEL, SCORE, 0.75) == 0.5
+    assert threshold_at_sensitivity(LABEL, SCORE, 0.9) == 0.25
+    assert sensitivity_specificity(LABEL, SCORE, 0.5) == {"sensitivity": 0.75, "specificity": 0.75}
+
+
+def test_a_tie_at_the_threshold_is_positive():
+    assert sensitivity_specificity([0, 1], [0.5, 0.5], 0.5) == {"sensitivity": 1.0, "specificity": 0.0}
+    assert threshold_at_specificity([0, 1], [0.5, 0.5], 0.9) == math.inf
+    assert sensitivity_specificity([0, 1], [0.5, 0.5], math.inf) == {"sensitivity": 0.0, "specificity": 1.0}
+
+
+def test_frozen_on_validation_it_is_applied_as_it_is():
+    """The test scores lie 0.2 higher: choosing again on them would hide it."""
+    frozen = threshold_at_specificity(LABEL, SCORE, 0.75)
+    shifted = [s + 0.2 for s in SCORE]
+    assert sensitivity_specificity(LABEL, shifted, frozen) == {"sensitivity": 0.75, "specificity": 0.5}
+
+
+@given(DATA, st.floats(0, 1))
+def test_scikit_learn_finds_no_better_one(data, least):
+    fpr, tpr, thresholds = roc_curve(*data, drop_intermediate=False)
+    at = threshold_at_specificity(*data, least)
+    assert sensitivity_specificity(*data, at)["specificity"] >= least - 1e-9
+    assert sensitivity_specificity(*data, at)["sensitivity"] == pytest.approx(tpr[1 - fpr >= least - 1e-9].max())
+    assert at in thresholds
+    at = threshold_at_sensitivity(*data, least)
+    assert sensitivity_specificity(*data, at)["sensitivity"] >= least - 1e-9
+    assert sensitivity_specificity(*data, at)["specificity"] == pytest.approx(1 - fpr[tpr >= least - 1e-9].min())
+    assert at in thresholds
+
+
+@given(DATA, st.floats(-1, 7))
+def test_both_are_recalls_of_scikit_learn(data, threshold):
+    label, score = data
+    found = sensitivity_specificity(label, score, threshold)
+    assert found["sensitivity"] == pytest.approx(recall_score(label, score >= threshold))
+    assert found["specificity"] == pytest.approx(recall_score(label, score >= threshold, pos_label=0))
+
+
+@given(DATA, st.floats(0, 1))
+def test_negated_scores_of_the_other_class_change_places(data, least):
+    """At a score >= t against a score > t: the same sensitivity, read as specificity."""
+    label, score = data
+    a = sensitivity_specificity(label, score, threshold_at_sensitivity(label, score, least))
+    b = sensitivity_specificity(1 - label, -score, threshold_at_specificity(1 - label, -score, least))
+    assert (a["sensitivity"], a["specificity"]) == (b["specificity"], b["sensitivity"])
+
+
+def test_nine_of_ten_reach_a_share_that_was_computed():
+    label, score = [0] * 10 + [1], [*range(10), 9]
+    assert threshold_at_specificity(label, score, 0.3 * 3) == 9
+    assert threshold_at_sensitivity([1] * 10 + [0], [*range(10, 0, -1), 0], 0.1 + 0.2) == 8
+
+
+def test_a_class_that_is_not_there_has_no_value():
+    found = sensitivity_specificity([1, 1], [0.1, 0.9], 0.5)
+    assert found["sensitivity"] == 0.5
+    assert math.isnan(found["specificity"])
+    assert math.isnan(sensitivity_specificity([0, 0], [0.1, 0.9], 0.5)["sensitivity"])
+
+
+def test_bad_input_is_named():
+    with pytest.raises(ValueError, match="`label` must have both 0 and 1 to freeze a threshold, got 2 times 1"):
+        threshold_at_specificity([1, 1], [0.1, 0.9], 0.9)
+    with pytest.raises(ValueError, match=r"`label` must be \(B,\) of 0 and 1, got \[0 2\]"):
+        threshold_at_sensitivity([0, 2], [0.1, 0.9], 0.9)
+    with pytest.raises(ValueError, match=r"`score` must be 2 finite numbers, one a label, got \[0.1 nan\]"):
+        sensitivity_specificity([0, 1], [0.1, math.nan], 0.5)
+    with pytest.raises(ValueError, match="`score` must be 2 finite numbers, one a label"):
+        sensitivity_specificity([0, 1], [0.1], 0.5)
+    with pytest.raises(ValueError, match=r"`specificity` must be in \[0, 1\], got 90"):
+        threshold_at_specificity(LABEL, SCORE, 90)
+    with pytest.raises(ValueError, match=r"`sensitivity` must be in \[0, 1\], got nan"):
+        threshold_at_sensitivity(LABEL, SCORE, math.nan)
+    with pytest.raises(ValueError, match="`threshold` must be a number, got nan"):
+        sensitivity_specificity(LABEL, SCORE, math.nan)
