@@ -13,7 +13,7 @@ from monai.transforms import Compose, RandomizableTrait
 from monai.utils import ensure_tuple
 from tqdm import tqdm
 
-from monai_mil_ext.utils import BagKeys, check_name
+from monai_mil_ext.utils import BagKeys, check_name, root_cause
 
 from .bag_file import read_attributes, write_bag
 from .fingerprints import fingerprint as fingerprint_of
@@ -94,15 +94,8 @@ class FeatureCache:
             own = {str(BagKeys.CASE_ID): case, "fingerprint": self.fingerprint}
             write_bag(self._file(item), arrays, {**attributes, **own})
         except Exception as error:
-            raise RuntimeError(f"case {case!r} gave no features: {_cause(error)}") from error
+            raise RuntimeError(f"case {case!r} gave no features: {root_cause(error)}") from error
 
 
 def _steps(transform: Any) -> list[Any]:
     return list(transform.flatten().transforms) if isinstance(transform, Compose) else [transform]
-
-
-def _cause(error: BaseException) -> BaseException:
-    """What Compose says only in the traceback."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error

@@ -1,5 +1,6 @@
 """Ground floor: names of keys, checks of what callers pass in, and files that are never half written."""
 
+from .causes import end_with_root_cause, root_cause
 from .checks import check_bags, check_choice, check_mask, check_name, check_positive
 from .enums import RESEARCH_USE, BagKeys
 from .files import atomic_path, write_json
@@ -15,5 +16,7 @@ __all__ = [
     "check_name",
     "check_overrides",
     "check_positive",
+    "end_with_root_cause",
+    "root_cause",
     "write_json",
 ]

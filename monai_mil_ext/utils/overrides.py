@@ -10,6 +10,7 @@ from typing import Any
 from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser, run
 
+from .causes import end_with_root_cause
 from .checks import check_choice
 
 __all__ = ["check_overrides"]
@@ -21,7 +22,8 @@ def check_overrides(argv: Sequence[str] | None = None) -> None:
     ``monai.bundle run`` adds an unknown key to the config and goes on, so that ``--epoch 5`` trains for the default
     number of epochs. Called in a bundle's ``initialize``, this refuses such a key and names its near matches. A new
     argument of a component (``--train#trainer#amp True``) passes: the component itself refuses what it doesn't know.
-    Does nothing where a workflow was not started from that command line.
+    From then on an error of that process ends with its root cause. Does nothing where a workflow was not started from
+    that command line.
 
     Args:
         argv: the command line; ``None`` takes the process's own.
@@ -35,6 +37,7 @@ def check_overrides(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv if argv is None else argv
     if len(argv) < 2 or "bundle" not in argv[0] or argv[1] != "run":
         return
+    end_with_root_cause()
     given = _options(argv[2:])
     if "args_file" in given:
         given = {**ConfigParser.load_config_file(given["args_file"]), **given}

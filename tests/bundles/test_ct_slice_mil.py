@@ -170,4 +170,6 @@ def test_a_misspelt_key_on_the_command_line_is_refused(digits):
     run = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/train.yaml", "--epoch", "1"]
     done = subprocess.run(run, cwd=BUNDLE, capture_output=True, text=True, check=False)
     assert done.returncode != 0
-    assert "got 'epoch'; did you mean 'epochs'?" in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("The cause: ValueError: `epoch` must be one of 'imports'")
+    assert last.endswith("got 'epoch'; did you mean 'epochs'?")

@@ -1,5 +1,7 @@
 """One form of message for every wrong input."""
 
+import sys
+
 import pytest
 import torch
 
@@ -37,7 +39,8 @@ def command(config, *words):
 
 
 @pytest.fixture
-def config(tmp_path):
+def config(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # put back what the call under test changes
     (tmp_path / "c.yaml").write_text("epochs: 1\ntrain:\n  trainer: {_target_: Trainer, max_epochs: 2}\n  names: [a]\n")
     return tmp_path / "c.yaml"
 
@@ -59,6 +62,18 @@ def test_misspelt_keys_are_named(config, word, message):
         check_overrides(command(config, word, "3"))
 
 
-def test_another_program_is_left_alone():
+def test_an_error_of_a_bundle_ends_with_its_cause(config, capsys):
+    check_overrides(command(config))
+    wrapped = RuntimeError("Failed to evaluate")
+    wrapped.__cause__ = ValueError("`image` must be one scan, got two.")
+    sys.excepthook(type(wrapped), wrapped, None)
+    assert capsys.readouterr().err.endswith("\nThe cause: ValueError: `image` must be one scan, got two.\n")
+    sys.excepthook(ValueError, ValueError("plain"), None)
+    assert capsys.readouterr().err == "ValueError: plain\n"
+
+
+def test_another_program_is_left_alone(monkeypatch):
+    monkeypatch.setattr(sys, "excepthook", None)
     check_overrides(["pytest", "--epoch", "3"])
     check_overrides(["monai/bundle/__main__.py", "verify_metadata", "--filepth", "x"])
+    assert sys.excepthook is None
