@@ -26,11 +26,15 @@ def weights(shapes):
     ]
 
 
-def classify(bag, gated, hidden_size=None, num_heads=1):
-    """Logits, embedding, and a row of scores and of attention for each instance, of one bag (n, F) without padding."""
-    size = hidden_size or F
+def classify(bag, gated, hidden_size=None, num_heads=1, per_class=False):
+    """Logits, embedding, and a row of scores and of attention for each instance, of one bag (n, F) without padding.
+
+    Per class: logit c is w_c . z_c + b_c, where z_c is pooled by attention row c (the multi-branch form of CLAM).
+    """
+    size, num_heads = hidden_size or F, C if per_class else num_heads
     shapes = [(size, F)] if hidden_size else []
-    shapes += [(L, size), (L,)] * (2 if gated else 1) + [(num_heads, L), (num_heads,), (C, num_heads * size), (C,)]
+    shapes += [(L, size), (L,)] * (2 if gated else 1) + [(num_heads, L), (num_heads,)]
+    shapes += [(C, size if per_class else num_heads * size), (C,)]
     params = weights(shapes)
     project = params.pop(0) if hidden_size else None
     scores, h = [], []
@@ -45,6 +49,9 @@ def classify(bag, gated, hidden_size=None, num_heads=1):
         total = sum(np.exp(s[k]) for s in scores)
         attention[:, k] = [np.exp(s[k]) / total for s in scores]
         embedding.append(sum((a * v for a, v in zip(attention[:, k], h, strict=True)), np.zeros(size)))
+    if per_class:
+        logits = [params[-2][c] @ embedding[c] + params[-1][c] for c in range(C)]
+        return np.array(logits), np.concatenate(embedding), scores, attention
     embedding = np.concatenate(embedding)
     return params[-2] @ embedding + params[-1], embedding, scores, attention
 
