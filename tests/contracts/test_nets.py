@@ -26,6 +26,7 @@ CASES = {  # name of the class, then what is special
     "ABMIL": partial(nets.ABMIL, F, C, attention_size=5),
     "ABMIL-plain": partial(nets.ABMIL, F, C, attention_size=5, gated=False),
     "ABMIL-projected": partial(nets.ABMIL, F, C, hidden_size=4, attention_size=5, num_heads=2, dropout=0.5),
+    "ABMIL-per-class": partial(nets.ABMIL, F, C, hidden_size=4, attention_size=5, per_class=True),
     "ASMIL": partial(nets.ASMIL, F, C, hidden_size=4, num_tokens=3, num_heads=2),
     "ASMIL-prenorm": partial(nets.ASMIL, F, C, hidden_size=4, num_tokens=2, num_heads=2, block="prenorm", n_drop=1),
     "QGMIL": partial(nets.QGMIL, F, C, hidden_size=8, block=nets.QGMILBlock(num_heads=2)),

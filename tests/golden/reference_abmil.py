@@ -15,6 +15,8 @@ CASES = {
     "gated-projected": {"gated": True, "hidden_size": 4, "sizes": [4]},
     "plain-projected-masked": {"gated": False, "hidden_size": 4, "sizes": [2, 4, 0]},
     "gated-projected-heads-masked": {"gated": True, "hidden_size": 4, "num_heads": 2, "sizes": [3, 1, 4]},
+    "plain-per-class": {"gated": False, "per_class": True, "sizes": [4]},
+    "gated-projected-per-class-masked": {"gated": True, "hidden_size": 4, "per_class": True, "sizes": [3, 1, 4]},
 }
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from torch.testing import assert_close
 
@@ -47,8 +49,10 @@ def test_the_golden_numbers_are_those_of_the_reference():
         ({"in_features": 768, "num_classes": 1, "gated": False}, 99_330),
         ({"in_features": 384, "num_classes": 2, "hidden_size": 128}, 82_563),
         ({"in_features": 1024, "num_classes": 2, "hidden_size": 512}, 656_771),
+        # F E + 2 (E L + L) + (L + 1) C + (E + 1) C
+        ({"in_features": 384, "num_classes": 5, "hidden_size": 128, "per_class": True}, 83_466),
     ],
-    ids=["normal-guidance", "small", "large"],
+    ids=["normal-guidance", "small", "large", "per-class"],
 )
 def test_it_has_as_many_parameters_as_published(config, count):
     assert sum(p.numel() for p in ABMIL(**config).parameters()) == count
@@ -77,6 +81,31 @@ def test_the_classifier_sees_the_heads_side_by_side():
     heads = [(out.attention[..., k, None] * net.embed(x)).sum(1) for k in range(2)]
     assert_close(out.embedding, torch.cat(heads, 1))
     assert_close(out.logits, net.classify(out.embedding))
+
+
+@given(seed=st.integers(0, 2**16), gated=st.booleans(), c=st.integers(0, 2))
+def test_a_class_does_not_see_the_scores_of_another(seed, gated, c):
+    torch.manual_seed(seed)
+    net, x = ABMIL(4, 3, hidden_size=3, gated=gated, per_class=True).double(), torch.randn(2, 6, 4).double()
+    out = net.forward_bag(x, torch.arange(6) < torch.tensor([[6], [2]]))
+    (gradient,) = torch.autograd.grad(out.logits[:, c].sum(), out.scores)
+    assert (gradient != 0).any(0).any(0).tolist() == [k == c for k in range(3)]
+    hook = net.score_tap.register_forward_hook(lambda *args: args[-1].index_fill(2, torch.tensor(c), -9.0))
+    same = (net(x, torch.arange(6) < torch.tensor([[6], [2]])) == out.logits).all(0)
+    hook.remove()
+    assert same.tolist() == [k != c for k in range(3)]
+
+
+def test_one_class_has_one_row():
+    one, plain = ABMIL(4, 1, hidden_size=3, per_class=True), ABMIL(4, 1, hidden_size=3)
+    plain.load_state_dict(one.state_dict())
+    x = torch.randn(2, 6, 4)
+    assert_close(one.forward_bag(x), plain.forward_bag(x))
+
+
+def test_rows_are_per_class_or_so_many():
+    with pytest.raises(ValueError, match="`num_heads` must be 1 where `per_class` gives each class a row, got 2"):
+        ABMIL(4, 3, num_heads=2, per_class=True)
 
 
 @pytest.mark.parametrize("hidden_size", [None, 3])

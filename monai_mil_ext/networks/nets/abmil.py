@@ -22,6 +22,12 @@ class ABMIL(BagNet):
 
     with :math:`s` of :py:class:`GatedScores` or :py:class:`TanhScores`. Without ``hidden_size``, :math:`h_n = x_n`.
 
+    With ``per_class``, class c has an attention row and a linear row of its own, as the multi-branch form of CLAM,
+
+    .. math:: \text{logits}_c = w_c^\top z_c + b_c
+
+    so that its attention is the heat map of its logit, and of no other: the form for labels that may hold together.
+
     Args:
         in_features: size F of an instance.
         num_classes: number C of logits.
@@ -30,12 +36,17 @@ class ABMIL(BagNet):
         gated: whether a second layer gates the hidden layer that scores.
         num_heads: number H of attention rows; the classifier sees the H embeddings side by side.
         dropout: rate on the instances that are scored and pooled.
+        per_class: whether there is one attention row for each class, H = C, instead; ``num_heads`` stays 1.
 
     Raises:
-        ValueError: when a size is not positive, the rate not in [0, 1), or the input of the wrong shape.
+        ValueError: when a size is not positive, the rate not in [0, 1), both kinds of rows are asked for, or the input
+            is of the wrong shape.
 
     References:
         Ilse, Tomczak, Welling, "Attention-based Deep Multiple Instance Learning", arXiv:1802.04712.
+
+        Per class: Lu et al., "Data-efficient and weakly supervised computational pathology on whole-slide images",
+        arXiv:2004.09666.
 
     Example:
         >>> import torch
@@ -45,6 +56,8 @@ class ABMIL(BagNet):
         torch.Size([2, 2])
         >>> net.forward_bag(x, mask).attention.sum(1).round(decimals=4).tolist()
         [[1.0], [1.0]]
+        >>> ABMIL(in_features=8, num_classes=3, per_class=True).forward_bag(x, mask).attention.shape
+        torch.Size([2, 5, 3])
     """
 
     def __init__(
@@ -56,16 +69,21 @@ class ABMIL(BagNet):
         gated: bool = True,
         num_heads: int = 1,
         dropout: float = 0.0,
+        per_class: bool = False,
     ) -> None:
         super().__init__()
         size = in_features if hidden_size is None else hidden_size
         check_positive(in_features=in_features, num_classes=num_classes, hidden_size=size)
         if not 0 <= dropout < 1:
             raise ValueError(f"`dropout` must be in [0, 1), got {dropout!r}.")
+        if per_class and num_heads != 1:
+            raise ValueError(f"`num_heads` must be 1 where `per_class` gives each class a row, got {num_heads!r}.")
         self.in_features = in_features
+        self.per_class = per_class
         project = [] if hidden_size is None else [nn.Linear(in_features, size, bias=False), nn.ReLU()]
         self.embed = nn.Sequential(*project, nn.Dropout(dropout))
-        self.attend = (GatedScores if gated else TanhScores)(size, attention_size, num_heads)
+        num_rows = num_classes if per_class else num_heads
+        self.attend = (GatedScores if gated else TanhScores)(size, attention_size, num_rows)
         self.classify = nn.Linear(num_heads * size, num_classes)
 
     def forward_bag(self, x: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
@@ -74,6 +92,10 @@ class ABMIL(BagNet):
         h = self.embed(zero_padding(x, mask))
         scores = self.score_tap(self.attend(h))
         attention = masked_softmax(scores, mask)
-        embedding = bag_pool(attention, h).flatten(1)
-        logits = self.classify(embedding.to(self.classify.weight.dtype))
+        rows = bag_pool(attention, h)
+        embedding, seen = rows.flatten(1), rows.to(self.classify.weight.dtype)
+        if self.per_class:
+            logits = (seen * self.classify.weight).sum(2) + self.classify.bias
+        else:
+            logits = self.classify(seen.flatten(1))
         return BagOutput(logits, attention, scores, embedding)
