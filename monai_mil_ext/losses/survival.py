@@ -21,7 +21,15 @@ class DiscreteSurvivalLoss(LabelLoss):
         L = (1 - \alpha)\,(L_e + L_c) + \alpha\, L_e, \quad
         L_e = -e\,(\log S_{t-1} + \log h_t), \quad L_c = -(1 - e) \log S_t
 
-    A bag that is censored in a bin is taken to outlive it. No product of probabilities is formed: everything is
+    A bag that is censored in a bin is taken to outlive it. With :math:`\alpha = 0` this is the negative log-likelihood,
+    whose expectation is least at the true hazards, whatever the (independent) censoring. Any other alpha multiplies the
+    loss of every censored bag by :math:`1 - \alpha` and that of no other: the form in common use since MCAT, which is
+    no likelihood. With :math:`A_t` the share of events in bin t, :math:`D_t` of events after it and :math:`Q_t` of bags
+    censored in it or after, the expectation is then least at
+
+    .. math:: h_t^\ast = \frac{A_t}{A_t + D_t + (1 - \alpha)\, Q_t}
+
+    too high wherever bags are censored, and survival too low. No product of probabilities is formed: everything is
     computed from their logarithms, in float32 (float64 stays float64), under autocast too.
 
     Args:
@@ -35,6 +43,9 @@ class DiscreteSurvivalLoss(LabelLoss):
     References:
         Zadeh, Schmid, "Bias in Cross-Entropy-Based Training of Deep Survival Networks", IEEE Transactions on Pattern
         Analysis and Machine Intelligence 43(9), 2021, https://doi.org/10.1109/TPAMI.2020.2979450
+
+        Alpha: Chen et al., "Multimodal Co-Attention Transformer for Survival Prediction in Gigapixel Whole Slide
+        Images", ICCV 2021.
 
     Example:
         >>> loss, even_odds = DiscreteSurvivalLoss(reduction="none"), torch.zeros(3, 4)

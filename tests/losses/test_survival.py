@@ -1,5 +1,6 @@
 """DiscreteSurvivalLoss: values by hand, the equation in float64, likelihoods that sum to one, extremes."""
 
+import itertools
 import math
 
 import pytest
@@ -50,6 +51,60 @@ def test_what_can_happen_sums_to_one(seed, scale):
     curve = survival_curve(z[:1])[0]
     assert_close(torch.cat([torch.ones(1, dtype=torch.float64), curve]).diff().neg(), (-nll[:4]).exp())
     assert (curve.diff() <= 0).all()
+
+
+def outcomes(hazards):
+    """Probability of an event in each bin and, last, of none: one toss after another."""
+    left, each = 1.0, []
+    for h in hazards:
+        each.append(left * h)
+        left -= each[-1]
+    return [*each, left]
+
+
+some_hazards = st.lists(st.floats(0.05, 0.95), min_size=3, max_size=3)
+some_censoring = st.lists(st.floats(0.05, 1), min_size=4, max_size=4)
+
+
+@given(hazards=some_hazards)
+def test_without_alpha_it_is_the_likelihood_of_what_was_seen(hazards):
+    """All that is compatible with an observation is enumerated: an event there, or one later or never."""
+    p, z = outcomes(hazards), torch.tensor([hazards], dtype=torch.float64).logit()
+    for t, e in itertools.product(range(3), (0, 1)):
+        seen = sum(p[s] for s in range(4) if (s == t if e else s > t))
+        nll = DiscreteSurvivalLoss()(z, torch.tensor([t]), torch.tensor([e]))
+        assert_close((-nll).exp().item(), seen, rtol=1e-9, atol=1e-12)
+
+
+@given(hazards=some_hazards, censoring=some_censoring, alpha=st.sampled_from([0.0, 0.4, 1.0]), seed=st.integers(0, 99))
+def test_the_expected_loss_is_least_where_the_docstring_says(hazards, censoring, alpha, seed):
+    """For alpha = 0 at the true hazards, whatever the censoring; the loss is convex, so no gradient is a minimum."""
+    p, c = outcomes(hazards), [share / sum(censoring) for share in censoring]  # censored in bin 0, 1, 2 or never
+    seen = torch.zeros(3, 2, dtype=torch.float64)  # bin, event
+    for (event, likely), (end, share) in itertools.product(enumerate(p), enumerate(c)):
+        # who outlives the last bin is censored in it
+        seen[min(event, end, 2), int(event <= end and event < 3)] += likely * share
+    assert_close(seen.sum().item(), 1.0)
+
+    later = seen.flip(0).cumsum(0).flip(0)
+    events, after, censored = seen[:, 1], later[:, 1] - seen[:, 1], later[:, 0]
+    best = events / (events + after + (1 - alpha) * censored)
+    if alpha == 0:
+        assert_close(best, torch.tensor(hazards, dtype=torch.float64))
+    else:
+        assert (best > torch.tensor(hazards)).all()
+
+    # with alpha = 1 nothing outlives the last bin, whose best hazard is 1: its logit must stay finite
+    z = best.clamp(max=1 - 1e-12).logit().requires_grad_()
+    times, happened = torch.arange(3).repeat_interleave(2), torch.tensor([0, 1]).repeat(3)
+
+    def expected(logits):
+        return (DiscreteSurvivalLoss(alpha, "none")(logits.expand(6, 3), times, happened) * seen.flatten()).sum()
+
+    (gradient,) = torch.autograd.grad(expected(z), z)
+    assert_close(gradient, torch.zeros(3, dtype=torch.float64), rtol=0, atol=1e-10)
+    torch.manual_seed(seed)
+    assert expected(z) < expected(z.detach() - torch.rand(3) - 0.01)
 
 
 def test_what_comes_later_is_not_looked_at():
