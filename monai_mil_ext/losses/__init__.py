@@ -3,23 +3,27 @@
 from .attention_entropy import AttentionEntropyLoss
 from .attention_loss import AttentionLoss
 from .branch_diversity import BranchDiversityLoss
+from .branch_loss import BranchLoss
 from .label_loss import LabelLoss
 from .multi_label import MultiLabelLoss
 from .normal_guidance import NormalGuidanceLoss
 from .nsf_kl import NSFKLLoss
 from .ordinal import OrdinalLoss, ordinal_probabilities
+from .regression import RegressionLoss
 from .survival import DiscreteSurvivalLoss, survival_curve
 
 __all__ = [
     "AttentionEntropyLoss",
     "AttentionLoss",
     "BranchDiversityLoss",
+    "BranchLoss",
     "DiscreteSurvivalLoss",
     "LabelLoss",
     "MultiLabelLoss",
     "NSFKLLoss",
     "NormalGuidanceLoss",
     "OrdinalLoss",
+    "RegressionLoss",
     "ordinal_probabilities",
     "survival_curve",
 ]

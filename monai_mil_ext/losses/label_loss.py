@@ -44,6 +44,16 @@ class LabelLoss(_Loss):
             raise ValueError(f"`{name}` must be whole numbers from 0 to {largest}, got {number[bad][0].item()}.")
         return number.long().unsqueeze(1)
 
+    def known_labels(self, label: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Labels (B, C), or (B,) where C = 1, in the type of the logits with 0 for NaN, and which are not NaN."""
+        if label.ndim == 1 and logits.shape[1] == 1:
+            label = label.unsqueeze(1)
+        if label.shape != logits.shape:
+            raise ValueError(f"`label` must have shape (B, C) = {tuple(logits.shape)}, got {tuple(label.shape)}.")
+        y = label.to(logits.dtype)
+        known = ~y.isnan()
+        return y.masked_fill(~known, 0.0), known
+
     def reduce(self, loss: Tensor, known: Tensor | None = None) -> Tensor:
         """Scalar, or as it came if not reduced; the mean is over what is ``known``, and 0 where nothing is."""
         if known is not None:

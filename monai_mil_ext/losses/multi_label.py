@@ -21,7 +21,8 @@ class MultiLabelLoss(LabelLoss):
         + (1 - y_{bc}) \log(1 - \sigma(z_{bc})) \big), \quad K = \{(b, c) : y_{bc} \text{ known}\}
 
     An unknown label has neither loss nor gradient; where none is known the loss is 0. Labels may lie between 0 and 1.
-    Everything is computed in float32 (float64 stays float64), under autocast too.
+    With one class it is the loss of a binary task, whose label may be unknown. Everything is computed in float32
+    (float64 stays float64), under autocast too.
 
     Args:
         pos_weight: :math:`w`, one weight a class for what is positive; 1 by default.
@@ -44,14 +45,10 @@ class MultiLabelLoss(LabelLoss):
         self.pos_weight = None if pos_weight is None else [float(weight) for weight in pos_weight]
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Loss of logits (B, C) against labels (B, C)."""
+        """Loss of logits (B, C) against labels (B, C), or (B,) where C = 1."""
         with torch.autocast(logits.device.type, enabled=False):
             z = self.real_logits(logits)
-            if label.shape != z.shape:
-                raise ValueError(f"`label` must have shape (B, C) = {tuple(z.shape)}, got {tuple(label.shape)}.")
-            y = label.to(z.dtype)
-            known = ~y.isnan()
-            y = y.masked_fill(~known, 0.0)
+            y, known = self.known_labels(label, z)
             bad = (y < 0) | (y > 1)
             if bad.any():
                 raise ValueError(f"`label` must be from 0 to 1, or NaN where unknown, got {y[bad][0].item()}.")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from monai_mil_ext import losses
-from monai_mil_ext.losses import DiscreteSurvivalLoss, LabelLoss, MultiLabelLoss, OrdinalLoss
+from monai_mil_ext.losses import DiscreteSurvivalLoss, LabelLoss, MultiLabelLoss, OrdinalLoss, RegressionLoss
 
 K = 4  # logits a bag
 
@@ -17,6 +17,10 @@ K = 4  # logits a bag
 def some_labels(size):
     y = torch.randint(0, 2, (size, K)).double()
     return y.masked_fill(torch.rand(size, K) < 0.3, torch.nan)
+
+
+def some_targets(size):
+    return torch.randn(size, K, dtype=torch.float64).masked_fill(torch.rand(size, K) < 0.3, torch.nan)
 
 
 def some_grades(size):
@@ -31,10 +35,13 @@ CASES = {
     "multi_label": (MultiLabelLoss, {}, some_labels),
     "multi_label_weighted": (MultiLabelLoss, {"pos_weight": (0.5, 1, 2, 3)}, some_labels),
     "ordinal": (OrdinalLoss, {}, some_grades),
+    "regression": (RegressionLoss, {}, some_targets),
+    "regression_huber": (RegressionLoss, {"delta": 0.7}, some_targets),
     "survival": (DiscreteSurvivalLoss, {}, some_times),
     "survival_alpha": (DiscreteSurvivalLoss, {"alpha": 0.4}, some_times),
 }
-PUBLIC = {"LabelLoss", "ordinal_probabilities", "survival_curve"} | {case[0].__name__ for case in CASES.values()}
+OTHERS = {"BranchLoss", "LabelLoss", "ordinal_probabilities", "survival_curve"}
+PUBLIC = OTHERS | {case[0].__name__ for case in CASES.values()}
 every_loss = pytest.mark.parametrize(("loss", "options", "labels"), CASES.values(), ids=CASES)
 some_batch = given(size=st.integers(1, 6), seed=st.integers(0, 2**16), scale=st.sampled_from([0.01, 1.0, 50.0]))
 

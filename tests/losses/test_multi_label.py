@@ -63,6 +63,11 @@ def test_labels_of_any_type(dtype):
     assert_close(MultiLabelLoss()(z, y.to(dtype)), binary_cross_entropy_with_logits(z, y.float()))
 
 
+def test_a_binary_label_may_come_without_an_axis():
+    z, y = torch.randn(4, 1), torch.tensor([1.0, NAN, 0.0, 1.0])
+    assert_close(MultiLabelLoss()(z, y), MultiLabelLoss()(z, y.unsqueeze(1)), rtol=0, atol=0)
+
+
 def test_what_is_wrong_is_named():
     z = torch.zeros(1, 2)
     with pytest.raises(ValueError, match=r"`label` must be from 0 to 1, or NaN where unknown, got -1.0"):

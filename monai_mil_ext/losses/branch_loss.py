@@ -1,0 +1,48 @@
+"""The same loss for each of several answers to one label."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["BranchLoss"]
+
+
+class BranchLoss(nn.Module):
+    r"""Mean over K branches of a loss, each branch with its own logits and all with the same label.
+
+    .. math:: L = \frac1K \sum_{k=1}^{K} \ell(y_{\cdot k}, \text{label})
+
+    It is computed in float32 (float64 stays float64), under autocast too.
+
+    Args:
+        loss: :math:`\ell`, of the logits (B, C) of one branch against the label; what it does not reduce is averaged.
+
+    Raises:
+        ValueError: when the logits have the wrong shape.
+
+    References:
+        Zhang et al., "Attention-Challenging Multiple Instance Learning for Whole Slide Image Classification",
+        arXiv:2311.07125.
+
+    Example:
+        >>> logits, label = torch.tensor([[[9.0, -9.0], [0.0, 0.0]]]), torch.tensor([0])  # one sure branch, one at odds
+        >>> round(BranchLoss(nn.CrossEntropyLoss())(logits, label).item(), 4)
+        0.3466
+    """
+
+    def __init__(self, loss: Callable[[Tensor, Any], Tensor]) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, logits: Tensor, label: Any) -> Tensor:
+        """Loss of logits (B, K, C) against whatever label ``loss`` takes."""
+        if logits.ndim != 3 or not logits.is_floating_point() or not logits.shape[1]:
+            got = f"{logits.dtype} {tuple(logits.shape)}"
+            raise ValueError(f"`logits` must be floating point of shape (B, K, C) with K >= 1, got {got}.")
+        with torch.autocast(logits.device.type, enabled=False):
+            y = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            return torch.stack([self.loss(branch, label).mean() for branch in y.unbind(1)]).mean()
