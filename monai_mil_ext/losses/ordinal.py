@@ -18,8 +18,9 @@ class OrdinalLoss(LabelLoss):
         L = -\frac1B \sum_b \sum_{k=0}^{C-2} \big( [y_b > k] \log \sigma(z_{bk})
         + [y_b \le k] \log(1 - \sigma(z_{bk})) \big)
 
-    Any network of ``num_classes = C - 1`` outputs gives the logits; :py:func:`ordinal_probabilities` turns them into
-    classes. Everything is computed in float32 (float64 stays float64), under autocast too.
+    Any network of ``num_classes = C - 1`` outputs gives the logits, or :py:class:`CORAL` around one of a single output,
+    whose logits then fall alike for every bag; :py:func:`ordinal_probabilities` turns both into classes. Everything is
+    computed in float32 (float64 stays float64), under autocast too.
 
     Args:
         reduction: ``"mean"`` over the bags, ``"sum"`` or ``"none"``, one value a bag.

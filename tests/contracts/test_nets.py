@@ -34,6 +34,7 @@ CASES = {  # name of the class, then what is special
     "QGMIL-mean": partial(nets.QGMIL, F, C, hidden_size=8, block=GROUPED, pooling="mean"),
     "QGMIL-max": max_without_ties,
     "ACMIL": partial(nets.ACMIL, F, C, hidden_size=4, attention_size=5, num_branches=3, num_top=3),
+    "CORAL": lambda: nets.CORAL(nets.ABMIL(F, 1, attention_size=5), C + 1),
     "CenterPrior": partial(nets.CenterPrior, F, C),
     "InstanceMaxMIL": partial(nets.InstanceMaxMIL, F, C),
     "MaxMIL": partial(nets.MaxMIL, F, C),

@@ -5,6 +5,7 @@ from .acmil import ACMIL
 from .asmil import ASMIL
 from .bag_net import BagNet, BagOutput, WithBagOutput
 from .center_prior import CenterPrior
+from .coral import CORAL
 from .encoded_bag import EncodedBag
 from .pooling import InstanceMaxMIL, MaxMIL, MeanMIL
 from .qgmil import QGMIL
@@ -17,6 +18,7 @@ __all__ = [
     "ABMIL",
     "ACMIL",
     "ASMIL",
+    "CORAL",
     "QGMIL",
     "BagNet",
     "BagOutput",
