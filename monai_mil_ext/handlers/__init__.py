@@ -3,6 +3,7 @@
 from .attention_anchor import AttentionAnchorHandler
 from .attention_prior import AttentionPriorHandler
 from .bag_results import BagResultsSaver
+from .branch_loss import BranchLossHandler
 from .scan_results import ScanResultsSaver
 from .score_anchor import ScoreAnchor
 from .score_hook import RecordedScores, ScoreHook, call_after_run
@@ -13,6 +14,7 @@ __all__ = [
     "AttentionAnchorHandler",
     "AttentionPriorHandler",
     "BagResultsSaver",
+    "BranchLossHandler",
     "RecordedScores",
     "ScanResultsSaver",
     "ScoreAnchor",

@@ -1,0 +1,237 @@
+"""BranchLossHandler: the whole loss of ACMIL in a trainer is the hand-written sum, in value and in gradient."""
+
+import itertools
+
+import pytest
+import torch
+import yaml
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+from monai.engines import SupervisedEvaluator
+from monai.handlers import ValidationHandler
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.testing import assert_close
+
+import monai_mil_ext  # noqa: F401  what a bundle imports
+from monai_mil_ext.handlers import AttentionPriorHandler, BranchLossHandler
+from monai_mil_ext.losses import BranchDiversityLoss
+from monai_mil_ext.networks.layers import masked_softmax
+from monai_mil_ext.networks.nets import ABMIL, ACMIL
+from tests.handlers.training import CLASSES, F, bag_batches, gradients, hook_count, make_trainer
+from tests.helpers import fill
+
+K = 3
+HANDLERS = """
+- _target_: BranchLossHandler
+- _target_: AttentionPriorHandler
+  loss: {_target_: BranchDiversityLoss}
+  layer: mask_top
+  name: branch_diversity
+"""
+
+
+def acmil(dtype=torch.float64, **options):
+    return fill(ACMIL(F, CLASSES, hidden_size=4, attention_size=5, num_branches=K, num_top=4, **options)).to(dtype)
+
+
+def double(batches):
+    return [batch | {"image": batch["image"].double()} for batch in batches]
+
+
+def acmil_handlers():
+    """As a bundle reads them."""
+    return ConfigParser({"handlers": yaml.safe_load(HANDLERS)}).get_parsed_content("handlers")
+
+
+def terms_by_hand(net, batch):
+    """Loss of the bags, of the branches, and likeness of the branches, each from its equation."""
+    mask, label = batch["mask"], batch["label"]
+    h = net.embed(batch["image"].masked_fill(~mask[..., None], 0))
+    attention = masked_softmax(net.mask_top(net.attend(h), mask), mask)
+    pooled = torch.stack([(attention[..., k, None] * h).sum(1) for k in range(K)])
+    branch = sum(cross_entropy(net.classify_branch[k](pooled[k]), label) for k in range(K))
+    pairs = list(itertools.combinations(attention.unbind(2), 2))
+    diversity = sum(nn.functional.cosine_similarity(a, b, dim=1).mean() for a, b in pairs) / len(pairs)
+    return cross_entropy(net.classify(pooled.mean(0)), label), branch / K, diversity
+
+
+def test_gradients_and_values_are_those_of_the_sum():
+    (batch,) = batches = double(bag_batches(1))
+    net, same = acmil(), acmil().train()
+    trainer = make_trainer(net, batches, *acmil_handlers())
+    torch.manual_seed(1)
+    trainer.run()
+    torch.manual_seed(1)
+    terms = terms_by_hand(same, batch)
+    sum(terms).backward()
+    assert_close(gradients(net), gradients(same), rtol=1e-12, atol=1e-12)
+    assert all(p.grad.any() for p in net.classify_branch.parameters())
+    assert_close(trainer.state.output[0]["loss"], sum(terms).item(), rtol=1e-12, atol=1e-12)
+    metrics = [trainer.state.metrics[name] for name in ("branch_loss", "branch_diversity")]
+    assert_close(metrics, [term.item() for term in terms[1:]], rtol=1e-12, atol=1e-12)
+    assert hook_count(net) == 0
+
+
+def test_accumulated_over_steps():
+    batches = double(bag_batches(7))
+    net, same = acmil(), acmil().train()
+    torch.manual_seed(1)
+    make_trainer(net, batches, *acmil_handlers(), accumulation_steps=3).run()
+    optimizer = torch.optim.SGD(same.parameters(), lr=0.1)
+    torch.manual_seed(1)
+    for i, batch in enumerate(batches):
+        (sum(terms_by_hand(same, batch)) / 3).backward()
+        if i % 3 == 2 or i == 6:
+            optimizer.step()
+            optimizer.zero_grad()
+    assert_close(net.state_dict(), same.state_dict(), rtol=1e-12, atol=1e-12)
+
+
+def test_with_a_loss_and_a_weight_of_its_own():
+    smooth = nn.CrossEntropyLoss(label_smoothing=0.2)
+    (batch,) = batches = double(bag_batches(1))
+    net, same = acmil(mask_rate=0.0), acmil(mask_rate=0.0).train()
+    make_trainer(net, batches, BranchLossHandler(smooth, weight=0.3, name="own")).run()
+    seen = []
+    same.branch_tap.register_forward_hook(lambda *args: seen.append(args[-1]))
+    bag_loss = cross_entropy(same(batch["image"], batch["mask"]), batch["label"])
+    (bag_loss + 0.3 * sum(smooth(y, batch["label"]) for y in seen[0].unbind(1)) / K).backward()
+    assert_close(gradients(net), gradients(same), rtol=1e-12, atol=1e-12)
+
+
+def autocast():
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+def test_under_autocast_the_term_is_computed_in_single_precision():
+    seen = []
+
+    def loss(logits, label):
+        seen.append((logits.dtype, torch.is_autocast_enabled("cpu")))
+        return cross_entropy(logits, label)
+
+    (batch,) = bag_batches(1)
+    net, same = acmil(torch.float32), acmil(torch.float32).train()
+    trainer = make_trainer(net, [batch], BranchLossHandler(loss))
+    torch.manual_seed(1)
+    with autocast():
+        trainer.run()
+    assert seen == [(torch.float32, False)] * K
+    torch.manual_seed(1)
+    taps = []
+    same.branch_tap.register_forward_hook(lambda *args: taps.append(args[-1]))
+    with autocast():
+        total = cross_entropy(same(batch["image"], batch["mask"]), batch["label"])
+    assert taps[0].dtype == torch.bfloat16
+    total = total + torch.stack([cross_entropy(y.float(), batch["label"]) for y in taps[0].unbind(1)]).mean()
+    with autocast():  # as the trainer's backward pass
+        total.backward()
+    assert_close(gradients(net), gradients(same), rtol=0, atol=0)
+
+
+def test_validation_and_evaluation_are_left_alone():
+    def train(*extra):
+        net = acmil(torch.float32)
+        calls = []
+
+        def loss(logits, label):
+            calls.append(len(logits))
+            return cross_entropy(logits, label)
+
+        torch.manual_seed(1)
+        make_trainer(net, bag_batches(), *[make(net) for make in extra], BranchLossHandler(loss), max_epochs=2).run()
+        return net.state_dict(), calls
+
+    def validation(net):
+        trainer = make_trainer(net, bag_batches(2, sizes=(3, 2)))
+        evaluator = SupervisedEvaluator("cpu", trainer.data_loader, net, prepare_batch=trainer.prepare_batch)
+        return ValidationHandler(1, evaluator, epoch_level=False)
+
+    weights, calls = train(validation)
+    assert calls == [3] * 8 * K
+    assert_close(weights, train()[0], rtol=0, atol=0)
+
+
+def test_weight_zero_is_no_handler_at_all():
+    net, same = acmil(torch.float32), acmil(torch.float32)
+    for network, extra in ((net, [BranchLossHandler(weight=0, label_key="absent")]), (same, [])):
+        torch.manual_seed(1)
+        make_trainer(network, bag_batches(), *extra).run()
+    assert_close(net.state_dict(), same.state_dict(), rtol=0, atol=0)
+
+
+def test_labels_may_be_meta_tensors():
+    outputs = []
+    for wrap in (torch.as_tensor, MetaTensor):
+        batch = bag_batches(1)[0]
+        batch["label"] = wrap(batch["label"])
+        torch.manual_seed(1)
+        trainer = make_trainer(acmil(torch.float32), [batch], BranchLossHandler(), decollate=False)
+        trainer.run()
+        outputs.append(trainer.state.output["branch_loss"])
+    assert type(outputs[1]) is torch.Tensor
+    assert outputs[0] == outputs[1]
+
+
+def test_labels_of_any_form_reach_the_loss():
+    """A loss of several labels is one for branches, too; the handler looks into neither."""
+    batch = bag_batches(1)[0]
+    batch["label"] = {"grade": batch["label"]}
+
+    def loss(logits, label):
+        return cross_entropy(logits, label["grade"])
+
+    def prepare(batch, *_, **__):
+        return batch["image"], batch["label"], (), {"mask": batch["mask"]}
+
+    options = {"decollate": False, "prepare_batch": prepare}
+    trainer = make_trainer(acmil(torch.float32), [batch], BranchLossHandler(), **options)
+    trainer.loss_function = loss
+    trainer.run()
+    assert trainer.state.metrics["branch_loss"] > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"label_key": "lable"}, "`label_key` must be one of 'image', 'label', .*, got 'lable'; did you mean 'label'"),
+        ({"layer": "classify"}, r"`layer` must put out a tensor \(B, K, C\), got \(3, 2\) from 'classify'"),
+        ({"layer": "branch_tab"}, "got 'branch_tab'; did you mean 'branch_tap'"),
+        ({"name": "loss"}, "`name` must not be taken in the trainer's output .*, got 'loss'"),
+        ({"weight": -1.0}, "`weight` must be finite and not negative, got -1.0"),
+    ],
+)
+def test_what_is_wrong_is_named(options, message):
+    net = acmil(torch.float32)
+    with pytest.raises(ValueError, match=message):
+        make_trainer(net, bag_batches(1), BranchLossHandler(**options)).run()
+    assert hook_count(net) == 0
+
+
+def test_a_network_without_branches_is_named():
+    with pytest.raises(ValueError, match="`layer` must be the path of a submodule of ABMIL, got 'branch_tap'"):
+        make_trainer(ABMIL(F, CLASSES), bag_batches(1), BranchLossHandler()).run()
+
+
+def test_a_tuple_is_no_branch():
+    net = acmil(torch.float32)
+    net.branch_tap.register_forward_hook(lambda *args: (args[-1],))
+    with pytest.raises(ValueError, match=r"`layer` must put out a tensor \(B, K, C\), got tuple from 'branch_tap'"):
+        make_trainer(net, bag_batches(1), BranchLossHandler()).run()
+
+
+def test_the_term_of_diversity_is_of_attention_after_masking():
+    """With every branch the same, masking is all that tells them apart: 1 without it, less with it."""
+    found = []
+    for rate in (0.0, 0.5):
+        net = acmil(torch.float32, mask_rate=rate)
+        for p in (net.attend.score.weight, net.attend.score.bias):
+            p.data = p.data[:1].expand_as(p).clone()
+        torch.manual_seed(1)
+        prior = AttentionPriorHandler(BranchDiversityLoss(), layer="mask_top", name="branch_diversity")
+        trainer = make_trainer(net, bag_batches(1), prior)
+        trainer.run()
+        found.append(trainer.state.metrics["branch_diversity"])
+    assert_close(found[0], 1.0)
+    assert found[1] < 0.95
