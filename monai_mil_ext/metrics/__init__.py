@@ -1,6 +1,8 @@
 """Metrics on tensors."""
 
 from .attention_stability import attention_divergence, attention_uniformity
+from .bag_classification import BagClassificationMetric, bag_values
+from .bag_metric import BagIterationMetric, head_mean
 from .calibration import TemperatureScaling, brier_score, expected_calibration_error
 from .concentration import AttentionMassMetric, attention_mass
 from .concordance import ConcordanceIndexMetric, concordance_index
@@ -8,12 +10,16 @@ from .instance_localization import InstanceLocalizationMetric, center_scores, lo
 from .instance_search import localization_skill, pointing_game, precision_at_recall
 from .operating_point import sensitivity_specificity, threshold_at_sensitivity, threshold_at_specificity
 from .paired import paired_bootstrap
-from .report import bag_report, bag_values, bootstrap_interval, instance_values
+from .report import bag_report, bootstrap_interval, instance_values
+from .run_posterior import RunPosterior, run_posterior, shift_evidence
 
 __all__ = [
     "AttentionMassMetric",
+    "BagClassificationMetric",
+    "BagIterationMetric",
     "ConcordanceIndexMetric",
     "InstanceLocalizationMetric",
+    "RunPosterior",
     "TemperatureScaling",
     "attention_divergence",
     "attention_mass",
@@ -25,13 +31,16 @@ __all__ = [
     "center_scores",
     "concordance_index",
     "expected_calibration_error",
+    "head_mean",
     "instance_values",
     "localization",
     "localization_skill",
     "paired_bootstrap",
     "pointing_game",
     "precision_at_recall",
+    "run_posterior",
     "sensitivity_specificity",
+    "shift_evidence",
     "threshold_at_sensitivity",
     "threshold_at_specificity",
 ]

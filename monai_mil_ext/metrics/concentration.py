@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from monai.metrics import CumulativeIterationMetric
 from torch import Tensor
+
+from .bag_metric import BagIterationMetric, head_mean, is_share
 
 __all__ = ["AttentionMassMetric", "attention_mass"]
 
@@ -58,7 +59,7 @@ def attention_mass(
     }
 
 
-class AttentionMassMetric(CumulativeIterationMetric):
+class AttentionMassMetric(BagIterationMetric):
     """Mean over bags of one value of :py:func:`attention_mass`.
 
     Args:
@@ -73,7 +74,7 @@ class AttentionMassMetric(CumulativeIterationMetric):
         word, _, number = metric.rpartition("_")
         self.metric = metric
         self._top = (int(number),) if word == "top" and number.isdigit() and int(number) > 0 else ()
-        self._quantiles = (float(number),) if word in ("coverage", "coverage_ratio") and _is_share(number) else ()
+        self._quantiles = (float(number),) if word in ("coverage", "coverage_ratio") and is_share(number) else ()
         known = attention_mass(torch.ones(2), self._top, self._quantiles)
         if metric not in known:
             raise ValueError(
@@ -82,17 +83,10 @@ class AttentionMassMetric(CumulativeIterationMetric):
             )
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:
-        """Value (B, 1) of attention (B, N), padding cut off."""
-        values = [attention_mass(attention, self._top, self._quantiles)[self.metric] for attention in y_pred]
+        """Value (B, 1) of attention (B, N), or of the mean over heads of attention (B, N, A), padding cut off."""
+        values = [attention_mass(head_mean(a), self._top, self._quantiles)[self.metric] for a in y_pred]
         return torch.tensor(values, dtype=torch.float64).unsqueeze(-1)
 
     def aggregate(self) -> Tensor:
         """Mean over the bags since the last reset."""
-        return torch.as_tensor(self.get_buffer()).mean()
-
-
-def _is_share(number: str) -> bool:
-    try:
-        return 0 < float(number) <= 1
-    except ValueError:
-        return False
+        return self.mean()[0]

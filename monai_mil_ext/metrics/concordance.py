@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from monai.metrics import CumulativeIterationMetric
 from torch import Tensor
+
+from .bag_metric import BagIterationMetric
 
 __all__ = ["ConcordanceIndexMetric", "concordance_index"]
 
@@ -58,7 +59,7 @@ def _checked(risk: Tensor, time: Tensor, event: Tensor) -> tuple[Tensor, Tensor,
     return risk.detach(), time, event.bool()
 
 
-class ConcordanceIndexMetric(CumulativeIterationMetric):
+class ConcordanceIndexMetric(BagIterationMetric):
     """:py:func:`concordance_index` of all bags since the last reset.
 
     Pairs across batches and ranks count too, so this is not a mean over batches.
@@ -74,6 +75,8 @@ class ConcordanceIndexMetric(CumulativeIterationMetric):
         1.0
     """
 
+    per_instance = (False, False)
+
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:
         """Rows (B, 3) of risk (B,) or (B, 1), and time and event (B, 2); the pairs are counted in the end."""
         if y_pred.shape not in ((len(y_pred),), (len(y_pred), 1)):
@@ -88,4 +91,4 @@ class ConcordanceIndexMetric(CumulativeIterationMetric):
         rows = self.get_buffer()
         if rows is None:
             raise ValueError("`y_pred` must be given before the index is asked for, got none.")
-        return torch.tensor(concordance_index(*torch.as_tensor(rows).unbind(dim=1)), dtype=torch.float64)
+        return torch.tensor(concordance_index(*rows.unbind(dim=1)), dtype=torch.float64)

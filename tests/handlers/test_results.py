@@ -10,6 +10,7 @@ import torch
 from ignite.engine import Engine
 
 from monai_mil_ext.handlers import BagResultsSaver, ScanResultsSaver
+from monai_mil_ext.handlers.bag_results import _text
 
 
 def run(handler, items):
@@ -57,6 +58,16 @@ def test_bags_instances_and_the_report(tmp_path):
     assert len(instances) == 16
     assert [row["position"] for row in instances[:4]] == ["0.0", "3.0", "6.0", "9.0"]
     assert {row["use"] for row in rows + instances} == {"research use only"}
+
+
+def test_the_log_shows_what_cannot_be_had_as_a_dash(tmp_path):
+    nothing = [item | {"pred": torch.tensor([0.5, 0.5])} for item in (bag("a1", 0), bag("b1", 1))]
+    engine = run(BagResultsSaver(tmp_path, num_samples=5), nothing)
+    lines = dict(line.split()[:2] for line in _text(engine.state.bag_report).splitlines()[1:-1])
+    assert lines["bag_auroc"] == lines["bag_kappa"] == "-"
+    assert (lines["pointing_game"], lines["precision_at_recall_10"]) == ("1.000", "1.000")
+    rows = list(csv.DictReader((tmp_path / "bags.csv").open()))
+    assert rows[1]["pointing_game"] == "1.0"
 
 
 def test_a_value_that_is_not_there_is_null_and_not_nan(tmp_path):

@@ -59,5 +59,30 @@ def test_the_metric_averages_over_positive_bags():
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match=r"`labels` must have the shape \(N,\) of `scores` \(5,\), got \(4,\)"):
         localization(torch.rand(5), torch.ones(4))
-    with pytest.raises(ValueError, match="`metric` must be one of 'auroc', 'average_precision', 'mass', got 'auc'"):
+    with pytest.raises(ValueError, match=r"`metric` must be one of 'auroc', 'average_precision', .*, got 'auc'"):
         InstanceLocalizationMetric("auc")
+    with pytest.raises(ValueError, match=r"`metric` must be one of .*'precision_at_0.1', .*, got 'precision_at_2'"):
+        InstanceLocalizationMetric("precision_at_2")
+    with pytest.raises(ValueError, match=r"`y` must be the instance labels \(B, N\), got None"):
+        InstanceLocalizationMetric()(torch.rand(1, 5))
+    with pytest.raises(ValueError, match="`y_pred` must be given before the value is asked for, got none"):
+        InstanceLocalizationMetric().aggregate()
+
+
+def test_the_metric_has_every_value_of_a_bag():
+    """Two heads whose mean is (0.5, 0.3, 0.2): the negative comes first, then both positives."""
+    heads, labels = torch.tensor([[0.6, 0.4], [0.3, 0.3], [0.1, 0.3]]), torch.tensor([0, 1, 1])
+    expected = {"auroc": 0, "average_precision": 7 / 12, "mass": 0.5, "pointing_game": 0, "precision_at_0.5": 2 / 3}
+    for name, value in expected.items():
+        metric = InstanceLocalizationMetric(name)
+        metric([heads], [labels])
+        assert metric.aggregate().item() == pytest.approx(value)
+
+
+def test_skill_is_that_of_the_means():
+    """Bag by bag it would be (1 + 0) / 2; of the means of AUROC (1, 0.5) and of the centre (0.75, 0.5) it is 1/3."""
+    metric = InstanceLocalizationMetric("skill")
+    metric([torch.tensor([0.1, 0.9, 0.2])], [torch.tensor([0, 1, 1])])
+    metric([torch.ones(4)], [torch.tensor([1, 0, 0, 1]).roll(1)])
+    assert metric.aggregate().item() == pytest.approx((0.75 - 0.625) / (1 - 0.625))
+    assert InstanceLocalizationMetric("auroc").per_instance == (True, True)

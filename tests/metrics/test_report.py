@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from monai_mil_ext.metrics import bag_report, bag_values, bootstrap_interval, instance_values
+from monai_mil_ext.metrics import bag_report, bootstrap_interval, instance_values
 
 
 def rows(patients):
@@ -23,28 +23,41 @@ def rows(patients):
     return made
 
 
-def test_values_of_bags_by_hand():
-    values = bag_values([0, 0, 1, 1], np.array([[0.8, 0.2], [0.3, 0.7], [0.4, 0.6], [0.1, 0.9]]))
-    assert values["bag_auroc"] == pytest.approx(0.75)
-    assert values["bag_accuracy"] == pytest.approx(0.75)
-    assert values["bag_macro_f1"] == pytest.approx((2 / 3 + 4 / 5) / 2)  # macro, not micro: that would be 0.75
-
-
-def test_three_classes_are_one_against_the_rest():
-    assert bag_values([0, 1, 2], np.eye(3))["bag_auroc"] == 1.0
-
-
-def test_one_class_has_no_auroc():
-    assert math.isnan(bag_values([1, 1], np.array([[0.5, 0.5], [0.1, 0.9]]))["bag_auroc"])
-
-
 def test_instances_stand_beside_the_baselines_that_look_at_nothing():
     values = instance_values(torch.tensor([0.1, 0.1, 0.2, 0.6]), torch.tensor([0, 0, 0, 1]))
     assert values["instance_auroc"] == 1.0
     assert values["positive_mass"] == pytest.approx(0.6)
     assert values["positive_share"] == 0.25
+    assert values["pointing_game"] == values["precision_at_recall_10"] == 1.0
     assert values["center_auroc"] == pytest.approx(0.5 / 3)  # last of four: below two, level with the first
     assert all(math.isnan(v) for v in instance_values(torch.rand(4), None).values())
+
+
+def test_a_report_has_every_value_of_bags_and_instances():
+    values = bag_report(rows("ab"), num_samples=5)["values"]
+    assert values["bag_balanced_accuracy"] == values["bag_auroc"] == 0.5
+    assert values["bag_kappa"] == 0
+    assert values["pointing_game"] == 1.0
+    assert math.isnan(values["instance_skill"])  # these lesions lie in the middle: the centre leaves nothing to win
+    found = zip(rows("a"), (0.7, 0.9, 0.7, 0.9), strict=True)
+    spread = [row | {"instance_auroc": auroc, "center_auroc": 0.5} for row, auroc in found]
+    assert bag_report(spread, num_samples=5)["values"]["instance_skill"] == pytest.approx(0.6)
+
+
+def test_what_cannot_be_had_is_nan():
+    """A network that gives all bags one probability answers none of them; bags without labels say nothing inside."""
+    blind = [row | {"probability": [0.5, 0.5]} | instance_values(torch.rand(4), None) for row in rows("ab")]
+    report = bag_report(blind, num_samples=5)
+    assert all(math.isnan(value) for value in report["values"].values())
+    assert all(math.isnan(bound) for interval in report["interval_95"].values() for bound in interval)
+    assert math.isnan(report["patients"]["a"]["bag_macro_f1"])
+    assert bag_report(blind[:1], num_samples=5)["values"]["bag_accuracy"] == 1.0  # of one bag nobody can tell
+
+
+def test_grades_are_weighed_where_asked():
+    graded = [row | {"probability": p} for row, p in zip(rows("a"), np.eye(3)[[0, 1, 2, 1]].tolist(), strict=True)]
+    plain, weighed = (bag_report(graded, 5, w)["values"]["bag_kappa"] for w in (None, "quadratic"))
+    assert plain != weighed
 
 
 def test_patients_are_resampled_where_there_are_some():

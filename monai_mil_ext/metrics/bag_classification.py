@@ -1,0 +1,125 @@
+"""How well bags are classified."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.metrics import (
+    average_precision_score,
+    cohen_kappa_score,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
+from torch import Tensor
+
+from monai_mil_ext.utils import check_choice
+
+from .bag_metric import BagIterationMetric
+
+__all__ = ["BagClassificationMetric", "bag_values"]
+
+BAG_VALUES = ("bag_auroc", "bag_auprc", "bag_accuracy", "bag_balanced_accuracy", "bag_macro_f1", "bag_kappa")
+
+
+def bag_values(
+    label: Sequence[int], probability: np.ndarray[Any, Any], kappa_weights: str | None = None
+) -> dict[str, float]:
+    r"""Values of labels (B,) and class probabilities (B, C), or (B, 1) of the second of two classes.
+
+    ``bag_auroc``, ``bag_auprc`` (average precision: step-wise sum of recall increment times precision),
+    ``bag_accuracy``, ``bag_balanced_accuracy`` (mean recall of the classes that are there), ``bag_macro_f1`` (mean over
+    the classes that are there or predicted) and ``bag_kappa``, Cohen's
+
+    .. math:: \kappa = 1 - \frac{\sum_{ij} w_{ij} O_{ij}}{\sum_{ij} w_{ij} E_{ij}}, \quad
+        w_{ij} = [i \ne j], |i - j| \text{ or } (i - j)^2
+
+    With two classes AUROC and AUPRC are those of the second; with more they are the mean over the classes that are
+    there of one class against the rest. Where only one class is there, both are NaN; so is kappa where labels and
+    predictions are all of one class.
+
+    Args:
+        label: class of each bag, from 0.
+        probability: of each class; the highest is predicted.
+        kappa_weights: ``None``, ``"linear"`` or ``"quadratic"``, for classes that have an order.
+
+    Raises:
+        ValueError: when ``kappa_weights`` is another word.
+
+    Example:
+        >>> values = bag_values([0, 1, 1], np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]]))
+        >>> {name.removeprefix("bag_"): round(value, 2) for name, value in values.items()}
+        {'auroc': 1.0, 'auprc': 1.0, 'accuracy': 0.67, 'balanced_accuracy': 0.75, 'macro_f1': 0.67, 'kappa': 0.4}
+    """
+    if kappa_weights is not None:
+        check_choice("kappa_weights", kappa_weights, ["linear", "quadratic"])
+    y, p = np.asarray(label), np.asarray(probability)
+    if p.shape[1] == 1:
+        p = np.concatenate([1 - p, p], axis=1)
+    predicted = p.argmax(axis=1)
+    present = np.unique(y)
+    classes = present[1:] if p.shape[1] == 2 else present
+    if len(present) < 2:
+        auroc = auprc = float("nan")
+    else:
+        auroc = float(np.mean([roc_auc_score(y == c, p[:, c]) for c in classes]))
+        auprc = float(np.mean([average_precision_score(y == c, p[:, c]) for c in classes]))
+    _, recall, f1, support = precision_recall_fscore_support(y, predicted, zero_division=0)
+    balanced = float(recall[support > 0].mean())
+    values = (auroc, auprc, float(np.mean(y == predicted)), balanced, float(f1.mean()))
+    return dict(zip(BAG_VALUES, (*values, _kappa(y, predicted, p.shape[1], kappa_weights)), strict=True))
+
+
+def _kappa(y: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any], num_classes: int, weights: str | None) -> float:
+    """Classes that are absent keep their place: between 0 and 2 lies 1 even where no bag is of it."""
+    if len(np.union1d(y, predicted)) < 2:
+        return float("nan")
+    return float(cohen_kappa_score(y, predicted, labels=range(num_classes), weights=weights))
+
+
+class BagClassificationMetric(BagIterationMetric):
+    """One value of :py:func:`bag_values`, of all bags since the last reset.
+
+    Args:
+        metric: its name there without ``bag_``, such as ``"macro_f1"``, ``"auprc"``, ``"balanced_accuracy"``.
+        kappa_weights: see :py:func:`bag_values`.
+
+    Raises:
+        ValueError: when there is no such value, or an input has another shape.
+
+    Example:
+        >>> metric = BagClassificationMetric("balanced_accuracy")
+        >>> _ = metric(torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]]), torch.tensor([0, 1, 1]))
+        >>> metric.aggregate().item()
+        0.75
+    """
+
+    per_instance = (False, False)
+
+    def __init__(self, metric: str = "macro_f1", kappa_weights: str | None = None) -> None:
+        super().__init__()
+        check_choice("metric", metric, [name.removeprefix("bag_") for name in BAG_VALUES])
+        if kappa_weights is not None:
+            check_choice("kappa_weights", kappa_weights, ["linear", "quadratic"])
+        self.metric = metric
+        self.kappa_weights = kappa_weights
+
+    def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:
+        """Rows (B, 1 + C) of label and probabilities (B, C); the value is made of all of them in the end."""
+        if y_pred.ndim != 2:
+            raise ValueError(f"`y_pred` must be probabilities (B, C), got {tuple(y_pred.shape)}.")
+        if y is None or y.shape not in ((len(y_pred),), (len(y_pred), 1)):
+            got = None if y is None else tuple(y.shape)
+            raise ValueError(f"`y` must be classes (B,) = ({len(y_pred)},), got {got}.")
+        return torch.cat([y.reshape(-1, 1).double(), y_pred.double()], dim=1)
+
+    def aggregate(self) -> Tensor:
+        """The value, float64."""
+        rows = self.get_buffer()
+        if rows is None:
+            raise ValueError("`y_pred` must be given before the value is asked for, got none.")
+        table = rows.cpu().numpy()
+        values = bag_values(table[:, 0].astype(int).tolist(), table[:, 1:], self.kappa_weights)
+        return torch.tensor(values[f"bag_{self.metric}"], dtype=torch.float64)

@@ -1,0 +1,88 @@
+"""Rows a bag: each bag once, in any order, in one process. Two processes: tests/handlers/test_bag_metric_ddp.py."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monai_mil_ext.metrics import AttentionMassMetric, BagIterationMetric, InstanceLocalizationMetric
+
+
+class Value(BagIterationMetric):
+    """The mean of y_pred itself."""
+
+    def _compute_tensor(self, y_pred, y=None, **kwargs):
+        return y_pred.double()
+
+    def aggregate(self):
+        """Mean."""
+        return self.mean()[0]
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30), st.randoms(use_true_random=False))
+def test_the_mean_is_the_same_to_the_last_bit_in_any_order(values, random):
+    one, other = Value(), Value()
+    one(torch.tensor(values, dtype=torch.float64)[:, None])
+    other(torch.tensor(random.sample(values, len(values)), dtype=torch.float64)[:, None])
+    assert one.aggregate() == other.aggregate()
+
+
+def test_what_has_no_value_is_left_out_of_the_mean():
+    metric = Value()
+    metric(torch.tensor([[1.0], [math.nan], [3.0]]))
+    assert metric.aggregate() == 2
+    metric.reset()
+    metric(torch.tensor([[math.nan]]))
+    assert metric.aggregate().isnan()
+
+
+def test_a_copy_that_another_process_gathered_counts_once(monkeypatch):
+    """What two processes gather, of whom the second was given bag a again and its values moved in the last bits."""
+    gathered = torch.tensor([[1.0], [2.0], [3.0], [1.0 + 1e-7]]).double()
+    parts = [Value(), Value()]
+    parts[0](gathered[:2], case_id=["a", "b"])
+    parts[1](gathered[2:], case_id=["c", "a"])
+    buffers = [[torch.stack(b) for b in part._buffers] for part in parts]
+    together = Value()
+    together._buffers = [[], []]
+    together._synced_tensors = [torch.cat(pair) for pair in zip(*buffers, strict=True)]
+    together._synced = True
+    assert together.get_buffer().tolist() == [[1.0], [2.0], [3.0]]
+    assert together.aggregate() == 2
+
+
+def test_without_names_every_bag_counts():
+    metric = Value()
+    metric(torch.ones(2, 1))
+    metric(torch.ones(1, 1) * 4)
+    assert metric.get_buffer().flatten().tolist() == [1, 1, 4]
+    assert Value().get_buffer() is None
+
+
+def test_a_new_epoch_forgets_names():
+    metric = Value()
+    for _ in range(2):
+        metric(torch.ones(1, 1), case_id=["a"])
+        assert len(metric.get_buffer()) == 1
+        metric.reset()
+
+
+def test_heads_are_averaged_before_attention_is_measured():
+    heads = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    metric = AttentionMassMetric("effective_number")
+    metric([heads])
+    assert metric.aggregate() == pytest.approx(2)
+
+
+def test_bad_names_are_named():
+    metric = InstanceLocalizationMetric()
+    bag = torch.tensor([[0.1, 0.9]]), torch.tensor([[0, 1]])
+    with pytest.raises(ValueError, match="`case_id` must be one of each of the 1 bags, got 2"):
+        metric(*bag, case_id=["a", "b"])
+    metric(*bag, case_id=["a"])
+    with pytest.raises(ValueError, match="`case_id` must be the name of one bag, got 'a' twice"):
+        metric(*bag, case_id=["a"])
+    with pytest.raises(ValueError, match="`y_pred` must be given before the value is asked for, got none"):
+        Value().aggregate()
