@@ -8,6 +8,7 @@ from .concentration import AttentionMassMetric, attention_mass
 from .concordance import ConcordanceIndexMetric, concordance_index
 from .instance_localization import InstanceLocalizationMetric, center_scores, localization
 from .instance_search import localization_skill, pointing_game, precision_at_recall
+from .lesion_froc import FROCMetric, LesionHits, froc_values, lesion_hits
 from .operating_point import sensitivity_specificity, threshold_at_sensitivity, threshold_at_specificity
 from .paired import paired_bootstrap
 from .report import bag_report, bootstrap_interval, instance_values
@@ -18,7 +19,9 @@ __all__ = [
     "BagClassificationMetric",
     "BagIterationMetric",
     "ConcordanceIndexMetric",
+    "FROCMetric",
     "InstanceLocalizationMetric",
+    "LesionHits",
     "RunPosterior",
     "TemperatureScaling",
     "attention_divergence",
@@ -31,8 +34,10 @@ __all__ = [
     "center_scores",
     "concordance_index",
     "expected_calibration_error",
+    "froc_values",
     "head_mean",
     "instance_values",
+    "lesion_hits",
     "localization",
     "localization_skill",
     "paired_bootstrap",
