@@ -2,6 +2,8 @@
 
 from .attention_anchor import AttentionAnchorHandler
 from .attention_prior import AttentionPriorHandler
+from .attention_stability import AttentionStabilityHandler
+from .bag_metric import BagMetricHandler
 from .bag_results import BagResultsSaver
 from .branch_loss import BranchLossHandler
 from .scan_results import ScanResultsSaver
@@ -13,6 +15,8 @@ from .training_state import TrainingState, find_checkpoint
 __all__ = [
     "AttentionAnchorHandler",
     "AttentionPriorHandler",
+    "AttentionStabilityHandler",
+    "BagMetricHandler",
     "BagResultsSaver",
     "BranchLossHandler",
     "RecordedScores",

@@ -1,6 +1,11 @@
 """Metrics on tensors."""
 
-from .attention_stability import attention_divergence, attention_uniformity
+from .attention_stability import (
+    attention_changes,
+    attention_divergence,
+    attention_instability,
+    attention_uniformity,
+)
 from .bag_classification import BagClassificationMetric, bag_values
 from .bag_metric import BagIterationMetric, head_mean
 from .calibration import TemperatureScaling, brier_score, expected_calibration_error
@@ -24,7 +29,9 @@ __all__ = [
     "LesionHits",
     "RunPosterior",
     "TemperatureScaling",
+    "attention_changes",
     "attention_divergence",
+    "attention_instability",
     "attention_mass",
     "attention_uniformity",
     "bag_report",

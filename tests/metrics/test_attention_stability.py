@@ -7,7 +7,12 @@ import torch
 from hypothesis import given
 from torch.testing import assert_close
 
-from monai_mil_ext.metrics import attention_divergence, attention_uniformity
+from monai_mil_ext.metrics import (
+    attention_changes,
+    attention_divergence,
+    attention_instability,
+    attention_uniformity,
+)
 from monai_mil_ext.networks.layers import masked_softmax
 from tests.helpers import bags
 
@@ -56,3 +61,32 @@ def test_uniformity_is_entropy_over_its_largest():
     padded = torch.cat([a, torch.tensor([torch.nan])]).nan_to_num().view(1, 4, 1)
     share = attention_uniformity(padded, torch.tensor([[True, True, True, False]])).item()
     assert_close(share, -(a * a.log()).sum().item() / math.log(3))
+
+
+def test_changes_are_those_of_each_bag_by_name():
+    last = {"b": torch.tensor([0.25, 0.75]), "a": torch.tensor([1.0, 0.0, 0.0])}
+    now = {"a": torch.tensor([0.0, 0.5, 0.5]), "b": torch.tensor([0.25, 0.75])}
+    changes = attention_changes(now, last)
+    assert list(changes) == ["a", "b"]
+    assert_close(changes["a"]["jsd"], math.log(2), rtol=0, atol=1e-5)
+    assert changes["b"]["jsd"] == 0
+    assert_close(changes["a"]["uniformity"], math.log(2) / math.log(3))
+    first = attention_changes(now)
+    assert math.isnan(first["a"]["jsd"])
+    assert first["b"]["uniformity"] == changes["b"]["uniformity"]
+
+
+def test_the_bags_are_those_of_the_epoch_before():
+    one, other = {"a": torch.ones(2), "b": torch.ones(3)}, {"a": torch.ones(2), "c": torch.ones(3)}
+    with pytest.raises(ValueError, match="must be of the bags of the previous epoch, got b, c in one only"):
+        attention_changes(one, other)
+    with pytest.raises(ValueError, match=r"of bag 'b' must have shape \(4,\) as in the previous epoch, got \(3,\)"):
+        attention_changes(one, one | {"b": torch.ones(4)})
+
+
+def test_a_series_is_averaged_over_time_before_bags():
+    """Bags 0.2 and 0.4 over time: the deviation is that of bags (with n - 1), not of epochs."""
+    summary = attention_instability(torch.tensor([[0.1, 0.1], [0.3, 0.7]]))
+    assert summary == pytest.approx({"jsd": 0.3, "jsd_sd": math.sqrt(0.02), "jsd_share": 0.3 / math.log(2)})
+    assert all(math.isnan(value) for value in attention_instability(torch.zeros(0, 3)).values())
+    assert math.isnan(attention_instability(torch.zeros(2, 1))["jsd_sd"])

@@ -1,0 +1,141 @@
+"""How far the attention on the bags of a validation moves from epoch to epoch."""
+
+from __future__ import annotations
+
+import csv
+import math
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import torch
+from ignite.engine import Engine, Events
+from torch import Tensor
+
+from monai_mil_ext.metrics import attention_changes, attention_instability, head_mean
+from monai_mil_ext.utils import RESEARCH_USE, BagKeys, atomic_path, write_json
+
+from .bag_metric import cut_padding
+
+__all__ = ["AttentionStabilityHandler"]
+
+COLUMNS = ("epoch", "case_id", "jsd", "uniformity", "use")
+
+
+class AttentionStabilityHandler:
+    """Compares each bag's attention with that of the last epoch, over all validations of a training.
+
+    Attach it to the evaluator that a trainer's ``ValidationHandler`` runs. It reads the decollated items of the
+    evaluator: ``case_id`` and attention (N,) or (N, A), whose mean over A counts. The bags must be the same in every
+    epoch; they are compared by case id, whatever order and process they come in.
+
+    ``engine.state.metrics`` gets ``<name>_jsd``, from the second epoch on, and ``<name>_uniformity``, means over bags
+    of :py:func:`attention_divergence` and :py:func:`attention_uniformity`: read the two together, since attention that
+    stays uniform does not move. ``<name>_stability.csv`` has a row an epoch and bag, ``<name>_stability.json`` the
+    means over epochs and bags; the first process replaces both, as a whole, after each epoch.
+
+    To resume exactly, save it: it has a state, so ``TrainingState(..., stability=handler)`` takes it.
+
+    Args:
+        output_dir: folder of the two files; None writes none.
+        name: of the metrics and of the files.
+        key: of the attention in an item.
+
+    Raises:
+        ValueError: when a bag is missing, new, twice there or of another size than in the last epoch, or an item has no
+            case id.
+    """
+
+    def __init__(self, output_dir: str | None = None, name: str = "attention", key: str = "attention") -> None:
+        self.output_dir = None if output_dir is None else Path(output_dir)
+        self.name = name
+        self.key = key
+        self._now: dict[str, Tensor] = {}
+        self._last: dict[str, Tensor] = {}
+        self._epochs: list[int] = []
+        self._series: dict[str, list[list[float]]] = {}  # jsd and uniformity of each bag in each of the epochs
+
+    def attach(self, engine: Engine) -> None:
+        """Follow the validations of an evaluator; what prints or draws its metrics comes behind."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._compare)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The attention of the last epoch, and what came out so far."""
+        series = {case: torch.tensor(rows, dtype=torch.float64) for case, rows in self._series.items()}
+        return {"attention": dict(self._last), "epochs": list(self._epochs), "series": series}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what :py:meth:`state_dict` gave."""
+        self._last = {case: attention.cpu() for case, attention in state["attention"].items()}
+        self._epochs = list(state["epochs"])
+        self._series = {case: rows.tolist() for case, rows in state["series"].items()}
+
+    def _start(self, _engine: Engine) -> None:
+        self._now = {}
+
+    def _collect(self, engine: Engine) -> None:
+        for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
+            item = {**batch, **output}
+            if BagKeys.CASE_ID not in item:
+                raise ValueError(f"`case_id` must be in an item of a bag, got {', '.join(map(str, item))}.")
+            case = str(item[BagKeys.CASE_ID])
+            if case in self._now:
+                raise ValueError(f"`case_id` must be the name of one bag, got {case!r} twice.")
+            attention = torch.as_tensor(item[self.key]).as_subclass(Tensor).detach()
+            self._now[case] = head_mean(cut_padding(attention, item)).float().cpu()
+
+    def _compare(self, engine: Engine) -> None:
+        now, self._now = _gathered(self._now), {}
+        epoch = engine.state.epoch
+        if self._epochs and epoch <= self._epochs[-1]:
+            warnings.warn(
+                f"Epoch {epoch} is not later than {self._epochs[-1]}: this validation is left out of the series.",
+                stacklevel=2,
+            )
+            return
+        changes = attention_changes(now, self._last or None)
+        self._last = now
+        self._epochs.append(epoch)
+        for case, values in changes.items():
+            self._series.setdefault(case, []).append([values["jsd"], values["uniformity"]])
+        jsd, uniformity = self._table()[-1].nanmean(dim=0).tolist()
+        engine.state.metrics[f"{self.name}_uniformity"] = uniformity
+        if len(self._epochs) > 1:
+            engine.state.metrics[f"{self.name}_jsd"] = jsd
+        if self.output_dir is not None and idist.get_rank() == 0:
+            self._write(self.output_dir)
+
+    def _table(self) -> Tensor:
+        """Values (T, B, 2) of all epochs and bags."""
+        return torch.tensor(list(self._series.values()), dtype=torch.float64).transpose(0, 1)
+
+    def _write(self, folder: Path) -> None:
+        table = self._table()
+        with atomic_path(folder / f"{self.name}_stability.csv") as temporary, temporary.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            for epoch, rows in zip(self._epochs, table.tolist(), strict=True):
+                for case, values in zip(self._series, rows, strict=True):
+                    cells = ["" if math.isnan(value) else value for value in values]
+                    writer.writerow([epoch, case, *cells, RESEARCH_USE])
+        means = table.nanmean(dim=1).tolist()
+        epochs = [
+            {"epoch": epoch, "jsd": jsd, "uniformity": uniformity}
+            for epoch, (jsd, uniformity) in zip(self._epochs, means, strict=True)
+        ]
+        summary = attention_instability(table[1:, :, 0])
+        content = {"use": RESEARCH_USE, "num_bags": len(self._series), **summary, "epochs": epochs}
+        write_json(folder / f"{self.name}_stability.json", content)
+
+
+def _gathered(attention: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The bags of all processes, by name; one that a sampler repeated counts as the first process has it."""
+    parts = idist.all_gather(attention) if idist.get_world_size() > 1 else [attention]
+    together: dict[str, Tensor] = {}
+    for part in parts:
+        together = {**part, **together}
+    return dict(sorted(together.items()))
