@@ -10,6 +10,7 @@ from .scan_results import ScanResultsSaver
 from .score_anchor import ScoreAnchor
 from .score_hook import RecordedScores, ScoreHook, call_after_run
 from .score_term import ScoreTermHandler
+from .tokens_kept import TokensKeptHandler
 from .training_state import TrainingState, find_checkpoint
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "ScoreAnchor",
     "ScoreHook",
     "ScoreTermHandler",
+    "TokensKeptHandler",
     "TrainingState",
     "call_after_run",
     "find_checkpoint",
