@@ -10,6 +10,7 @@ from .bag_output import (
     SplitBagOutputDict,
 )
 from .encode import EncodeInstances, EncodeInstancesD, EncodeInstancesd, EncodeInstancesDict
+from .feature_jitter import RandFeatureJitter, RandFeatureJitterD, RandFeatureJitterd, RandFeatureJitterDict
 from .instance_subset import (
     RandSampleInstances,
     RandSampleInstancesD,
@@ -55,6 +56,10 @@ __all__ = [
     "MaskToInstanceLabelD",
     "MaskToInstanceLabelDict",
     "MaskToInstanceLabeld",
+    "RandFeatureJitter",
+    "RandFeatureJitterD",
+    "RandFeatureJitterDict",
+    "RandFeatureJitterd",
     "RandSampleInstances",
     "RandSampleInstancesD",
     "RandSampleInstancesDict",

@@ -52,6 +52,7 @@ CASES = {
     "LoadBagLabel": Case({"num_classes": 3}, lambda folder, kind: {"x": kind(torch.tensor(2))}),
     "LoadScan": Case({}, scan_file),
     "MaskToInstanceLabel": Case({}, images),
+    "RandFeatureJitter": Case({}, lambda folder, kind: {"x": kind(torch.arange(12.0).view(4, 3))}),
     "RandSampleInstances": Case({"num_instances": 2}, images),
     "RandTokenDrop": Case({"num_drop": 1}, images),
     "SliceBag": Case({}, scan, lambda t, item: t(item["x"]).bag),
@@ -112,7 +113,9 @@ def test_both_forms_agree_again_and_again_and_touch_no_input(name, kind, tmp_pat
     assert same(out["x"], expected)
     assert same(out, seeded(two)(item))
     assert same(case.call(seeded(copy.deepcopy(one)), item), expected)
-    assert same(seeded(Compose([two]))(item)["x"], expected)
+    composed = Compose([two])
+    seeded(two)  # behind the seeds that Compose deals out itself
+    assert same(composed(item)["x"], expected)
 
 
 @pytest.mark.parametrize("name", CASES)
