@@ -1,6 +1,8 @@
 """Scans and bags on disk, and bags in batches."""
 
-from .bag_file import read_attributes, read_bag, write_bag
+from .bag_file import OpenBag, inspect_bag, open_bag, read_attributes, read_bag, write_bag
+from .bag_layout import BagInfo
+from .bag_rows import BagFileError
 from .cohort import load_cohort
 from .collate import BagCollate
 from .dicom_series import SeriesSlice, find_series
@@ -11,12 +13,17 @@ from .volume_file import write_volume
 
 __all__ = [
     "BagCollate",
+    "BagFileError",
+    "BagInfo",
     "FeatureCache",
+    "OpenBag",
     "ScanReader",
     "SeriesSlice",
     "find_series",
     "fingerprint",
+    "inspect_bag",
     "load_cohort",
+    "open_bag",
     "read_attributes",
     "read_bag",
     "write_bag",

@@ -7,7 +7,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monai_mil_ext.data import read_attributes, read_bag, write_bag
+from monai_mil_ext.data import (
+    BagFileError,
+    BagInfo,
+    inspect_bag,
+    open_bag,
+    read_attributes,
+    read_bag,
+    write_bag,
+)
 
 
 @pytest.fixture
@@ -49,7 +57,7 @@ def test_values_dtypes_and_attributes_come_back(tmp_path, dtype):
 def test_other_tools_find_the_layout(bag):
     with h5py.File(bag) as file:
         assert file["features"].shape == (200, 3)
-        assert file["features"].chunks == (64, 3)
+        assert file["features"].chunks is None  # one piece: all of it reads like raw bytes, any row alone
         assert set(file) == {"features", "position", "instance_label"}
 
 
@@ -90,9 +98,57 @@ def test_what_cannot_be_read_is_named(bag):
         read_bag(bag.with_name("none.h5"))
 
 
-@pytest.mark.parametrize("left", [0, 100, -1])
-def test_a_cut_file_is_named_without_its_folder(bag, left):
+@pytest.mark.parametrize(
+    ("left", "match"),
+    [
+        (0, r"^`path` must be a bag file of a known format, got one that begins with b'' in 'bag.h5'\.$"),
+        (100, r"^`path` must be an undamaged bag file, got 'bag.h5'\.$"),
+        (-1, r"^`path` must be an undamaged bag file, got 'bag.h5'\.$"),
+    ],
+)
+def test_a_cut_file_is_named_without_its_folder(bag, left, match):
     bag.write_bytes(bag.read_bytes()[:left])
-    for read in (read_bag, read_attributes):
-        with pytest.raises(ValueError, match=r"^`path` must be an undamaged HDF5 bag file, got 'bag.h5'\.$"):
+    for read in (read_bag, read_attributes, inspect_bag):
+        with pytest.raises(BagFileError, match=match):
             read(bag)
+
+
+@given(rows=st.lists(st.integers(0, 199), max_size=20))
+def test_rows_come_in_the_order_asked_for(bag_of_200, rows):
+    part, whole = (read_bag(bag_of_200, ["features", "position"], rows=r) for r in (rows, None))
+    assert torch.equal(part["features"], whole["features"][rows])
+    assert torch.equal(part["position"], whole["position"][rows])
+
+
+@pytest.mark.parametrize(
+    ("rows", "match"),
+    [
+        ([0, 200], r"`rows` must be from 0 to 199 in 'bag.h5', got 0 to 200"),
+        ([-1], r"`rows` must be from 0 to 199 in 'bag.h5', got -1 to -1"),
+        ([0.5], r"`rows` must be a list of integers, got float64 of shape \(1,\)"),
+        ([True] * 200, r"`rows` must be a list of integers, got bool of shape \(200,\)"),
+        ([[0]], r"`rows` must be a list of integers, got int64 of shape \(1, 1\)"),
+    ],
+)
+def test_rows_that_are_none_are_named(bag, rows, match):
+    with pytest.raises(ValueError, match=match):
+        read_bag(bag, rows=rows)
+    with pytest.raises(ValueError, match="`rows` must be given without `start` and `stop`, got 0 and None too"):
+        read_bag(bag, rows=[0], start=0)
+
+
+def test_what_goes_wrong_beside_the_file_keeps_its_name(bag):
+    with pytest.raises(KeyError, match="mine"), open_bag(bag):
+        raise KeyError("mine")
+
+
+def test_a_bag_tells_what_it_is_without_its_features(tmp_path):
+    told = {"encoder": "resnet50", "unit": "um", "tile_size": 128, "case_id": "a"}
+    write_bag(tmp_path / "b.h5", {"features": torch.zeros(5, 2).half(), "coords": np.zeros((5, 2))}, told)
+    info = inspect_bag(tmp_path / "b.h5")
+    assert info == BagInfo(5, 2, torch.float16, "hdf5", "tile", "resnet50", "um", 128.0, False, None, None, ("coords",))
+    got = read_bag(tmp_path / "b.h5", ["unit", "tile_size", "case_id", "format"])
+    assert got == {"unit": "um", "tile_size": torch.tensor(128.0), "case_id": "a", "format": "hdf5"}
+    with open_bag(tmp_path / "b.h5") as bag:
+        assert len(bag) == 5
+        assert bag.attributes == told

@@ -1,0 +1,180 @@
+"""Bags in plain arrays: NumPy's .npy and .npz, and .safetensors."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .bag_layout import BagLayout, Place, feature_key, text
+from .bag_rows import ArrayRows, BagFileError, Index, RawRows, Rows, check_claim, is_numeric
+
+__all__ = ["named_arrays", "open_npy", "open_npz", "open_safetensors", "stored_at"]
+
+MAX_HEADER = 100 << 20  # of .safetensors, as its own library has it
+SCALAR = 1 << 16  # bytes of a .npy member that can be a single value
+LOCAL_HEADER = struct.Struct("<4s2xH18xHH")
+SAFETENSORS = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": torch.bfloat16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U64": np.uint64,
+    "U32": np.uint32,
+    "U16": np.uint16,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
+
+
+def named_arrays(found: str, arrays: Mapping[str, Rows], attributes: Mapping[str, Any]) -> BagLayout:
+    """Lay out arrays that have names and nothing more, with what attributes tell."""
+    features = feature_key({name: rows.shape for name, rows in arrays.items()})
+    if features is None and "coords" not in arrays:
+        raise BagFileError(f"`path` must hold features, got {sorted({*arrays, *attributes})}")
+    for name, rows in arrays.items():
+        if name in (features, "coords"):
+            _drop_leading_axis(rows)
+    columns = {"features" if name == features else name: rows for name, rows in arrays.items()}
+    place = Place(text(attributes.get("unit")), _number(attributes.get("tile_size")))
+    return BagLayout(found, columns, attributes, encoder=text(attributes.get("encoder")), place=place)
+
+
+def _drop_leading_axis(rows: Rows) -> None:
+    """(1, N, F) is (N, F), and (0,) an empty bag."""
+    if rows.shape == (0,):
+        rows.shape = (0, 0)
+    elif len(rows.shape) == 3 and rows.shape[0] == 1:
+        rows.shape = rows.shape[1:]
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+class _Header(NamedTuple):
+    shape: tuple[int, ...]
+    by_columns: bool
+    dtype: Any
+    length: int  # bytes before the data
+
+
+def _npy_header(start: bytes) -> _Header:
+    stream = io.BytesIO(start)
+    version = np.lib.format.read_magic(stream)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+    if read is None:
+        raise BagFileError(f"`path` must have a header of version 1.0 or 2.0, got {version}")
+    shape, by_columns, dtype = read(stream)
+    if min(shape, default=0) < 0:
+        raise BagFileError(f"`path` must hold a shape without negative numbers, got {shape}")
+    return _Header(shape, bool(by_columns and len(shape) > 1), dtype, stream.tell())
+
+
+def open_npy(file: BinaryIO) -> BagLayout:
+    """Open the one array of a .npy file: features."""
+    header = _npy_header(os.pread(file.fileno(), SCALAR, 0))
+    return named_arrays("npy", {"features": _stored(file, header, 0)}, {})
+
+
+def _stored(file: BinaryIO, header: _Header, start: int, crc: int | None = None) -> Rows:
+    """Rows of an array in the .npy format that stands in ``file`` from ``start`` on."""
+    size = math.prod(header.shape)
+    if not header.by_columns:
+        return _CheckedRows(file, header, start, crc)
+    flat = RawRows(file.fileno(), (size,), header.dtype, [start + header.length])
+
+    def load() -> Tensor:
+        return flat.read(np.arange(size)).reshape(header.shape[::-1]).permute(*reversed(range(len(header.shape))))
+
+    return ArrayRows(load, header.shape, header.dtype, "an array stored by columns is read whole for some of its rows")
+
+
+class _CheckedRows(RawRows):
+    """Rows of a .npy array; where the archive around it has a checksum, a whole read is held against it."""
+
+    def __init__(self, file: BinaryIO, header: _Header, start: int, crc: int | None) -> None:
+        super().__init__(file.fileno(), header.shape, header.dtype, [start + header.length])
+        self.head, self.crc = (start, header.length), crc
+
+    def read(self, rows: Index) -> Tensor:
+        """See :py:class:`Rows`."""
+        values = super().read(rows)
+        if self.crc is not None and len(rows) == self.shape[0] and self.stored.isnative:
+            head = os.pread(self.file, self.head[1], self.head[0])
+            if zlib.crc32(np.ascontiguousarray(values.numpy()).view(np.uint8).data, zlib.crc32(head)) != self.crc:
+                raise BagFileError("`path` must match its checksum, got other bytes")
+        return values
+
+
+def open_npz(file: BinaryIO) -> BagLayout:
+    """Open the arrays of a .npz file; those of a compressed one are read whole."""
+    arrays: dict[str, Rows] = {}
+    attributes: dict[str, Any] = {}
+    with zipfile.ZipFile(file) as archive:
+        for info in archive.infolist():
+            name = info.filename.removesuffix(".npy")
+            with archive.open(info) as member:
+                header = _npy_header(member.read(SCALAR))
+            if not header.shape and not header.dtype.hasobject and info.file_size <= SCALAR:
+                attributes[name] = np.lib.format.read_array(io.BytesIO(archive.read(info)), allow_pickle=False).item()
+            elif header.shape and is_numeric(header.dtype):
+                plain = info.compress_type == zipfile.ZIP_STORED
+                rows = _stored(file, header, stored_at(file, info), info.CRC) if plain else _packed(file, info, header)
+                arrays[name] = rows
+    return named_arrays("npz", arrays, attributes)
+
+
+def stored_at(file: BinaryIO, info: zipfile.ZipInfo) -> int:
+    """Where the bytes of an uncompressed member of a zip archive begin."""
+    signature, flags, name, extra = LOCAL_HEADER.unpack(os.pread(file.fileno(), LOCAL_HEADER.size, info.header_offset))
+    if signature != b"PK\x03\x04" or flags & 1:
+        raise BagFileError("`path` must be a sound archive, got one whose parts are not where it says")
+    return int(info.header_offset + LOCAL_HEADER.size + name + extra)
+
+
+def _packed(file: BinaryIO, info: zipfile.ZipInfo, header: _Header) -> Rows:
+    check_claim(math.prod(header.shape) * header.dtype.itemsize, info.compress_size)
+    check_claim(info.file_size, info.compress_size)
+
+    def load() -> Any:
+        with zipfile.ZipFile(file) as archive:
+            return np.lib.format.read_array(io.BytesIO(archive.read(info)), allow_pickle=False)
+
+    return ArrayRows(load, header.shape, header.dtype, "a compressed .npz is read whole for some of its rows")
+
+
+def open_safetensors(file: BinaryIO) -> BagLayout:
+    """Open the arrays of a .safetensors file; its metadata are the attributes."""
+    size = os.fstat(file.fileno()).st_size
+    (length,) = struct.unpack("<Q", os.pread(file.fileno(), 8, 0))
+    if length > min(MAX_HEADER, size - 8):
+        raise BagFileError(f"`path` must hold its header, got one of {length} bytes in {size}")
+    header = json.loads(os.pread(file.fileno(), length, 8))
+    attributes = header.pop("__metadata__", {})
+    arrays: dict[str, Rows] = {}
+    for name, entry in header.items():
+        first, last = entry["data_offsets"]
+        rows = RawRows(file.fileno(), entry["shape"], SAFETENSORS[entry["dtype"]], [8 + length + first])
+        if not 0 <= first <= last <= size - 8 - length or math.prod(rows.shape) * rows.stored.itemsize != last - first:
+            raise BagFileError(f"`path` must hold the {rows.shape} values of {name!r}, got bytes {first} to {last}")
+        if rows.shape:
+            arrays[name] = rows
+    return named_arrays("safetensors", arrays, attributes)

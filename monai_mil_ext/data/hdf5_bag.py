@@ -1,0 +1,195 @@
+"""Bags in HDF5: our own, and those of TRIDENT, CLAM, STAMP, ASMIL and ACMIL."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.utils import optional_import
+from numpy.typing import NDArray
+
+from .bag_layout import BagLayout, Place, feature_key, smallest_step, text
+from .bag_rows import ArrayRows, BagFileError, HDF5Rows, RawRows, Rows, check_claim, is_numeric
+
+__all__ = ["open_hdf5"]
+
+h5py, _ = optional_import("h5py")
+
+STAMP_UM, STAMP_PX = 256.0, 224.0  # the tile of STAMP before it wrote units
+
+
+@contextmanager
+def open_hdf5(path: Path, slide: str | None = None) -> Iterator[BagLayout]:
+    """Open a bag in HDF5.
+
+    Args:
+        path: the file.
+        slide: which group, where a file holds a group for each slide.
+    """
+    with h5py.File(path, "r") as file:
+        yield _layout(_group(file, slide), path)
+
+
+def _group(file: Any, slide: str | None) -> Any:
+    links = {name: file.get(name, getlink=True) for name in file}
+    outside = [name for name, link in links.items() if isinstance(link, h5py.ExternalLink)]
+    if outside:
+        raise BagFileError(f"`path` must hold its own data, got links to other files under {outside}")
+    slides = sorted(name for name in file if isinstance(file[name], h5py.Group))
+    datasets = [name for name in file if isinstance(file[name], h5py.Dataset)]
+    if not slides or datasets:
+        return file
+    if slide not in slides:
+        got = f"{slide!r} among {len(slides)} slides: {', '.join(map(repr, slides[:5]))}"
+        raise BagFileError(f"`slide` must name a slide of the file, got {got}{', ...' if len(slides) > 5 else ''}")
+    return file[slide]
+
+
+def _layout(group: Any, path: Path) -> BagLayout:
+    datasets = {n: group[n] for n in group if isinstance(group[n], h5py.Dataset) and is_numeric(group[n].dtype)}
+    arrays = {name: dataset for name, dataset in datasets.items() if dataset.ndim}
+    scalars = {name: dataset for name, dataset in datasets.items() if not dataset.ndim}
+    attributes = _Attributes(group.attrs, scalars)
+    features = feature_key({name: dataset.shape for name, dataset in arrays.items()})
+    if features is None and "coords" not in arrays:
+        raise BagFileError(f"`path` must hold features, got {sorted({*group, *attributes})}")
+    found = _format(group, arrays, attributes, features)
+    level = _level(arrays, attributes, features, found)
+    columns = {
+        "features" if name == features else name: _rows(dataset, name == features, level)
+        for name, dataset in arrays.items()
+        if level == "tile" or name != "coords"
+    }
+    return BagLayout(found, columns, attributes, level, **_told(found, group, arrays, attributes, features, path))
+
+
+class _Attributes(Mapping[str, Any]):
+    """Attributes and datasets of one value, each read when it is asked for.
+
+    A damaged heap of strings lets the HDF5 library go round for ever, so no string is read that nobody wants.
+    """
+
+    def __init__(self, attributes: Any, scalars: Mapping[str, Any]) -> None:
+        self.attributes, self.scalars = attributes, scalars
+
+    def __getitem__(self, name: str) -> Any:
+        value = self.attributes[name] if name in self.attributes else self.scalars[name][()]
+        return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**dict.fromkeys(self.scalars), **dict.fromkeys(self.attributes)})
+
+    def __len__(self) -> int:
+        return len(set(self))
+
+
+def _format(group: Any, arrays: Mapping[str, Any], attributes: Mapping[str, Any], features: str | None) -> str:
+    on_features = arrays[features].attrs if features else {}
+    on_coords = arrays["coords"].attrs if "coords" in arrays else {}
+    if features in ("feats", "patch_embeddings") or "stamp_version" in attributes:
+        return "stamp"
+    if group.name != "/":
+        return "asmil"
+    if "patch_size_level0" in on_coords or "encoder" in on_features or "savetodir" in on_features:
+        return "trident"
+    if "patch_level" in on_coords or (set(group) == {"features", "coords"} and not attributes):
+        return "clam"
+    return "hdf5"
+
+
+def _level(arrays: Mapping[str, Any], attributes: Mapping[str, Any], features: str | None, found: str) -> str:
+    level = text(attributes.get("feat_type")) or "tile"
+    if found == "trident" and features and arrays[features].ndim == 1 and len(arrays[features]):
+        level = "slide"
+    if level not in ("tile", "slide", "patient"):
+        raise BagFileError(f"`path` must hold features of tiles, slides or patients, got feat_type {level!r}")
+    return level
+
+
+def _rows(dataset: Any, is_features: bool, level: str) -> Rows:
+    if dataset.is_virtual or dataset.external:
+        raise BagFileError("`path` must hold its own data, got a dataset that stands in other files")
+    shape = dataset.shape
+    if is_features and shape == (0,):  # how TRIDENT writes a slide without tissue
+        return ArrayRows(lambda: np.empty((0, 0), dataset.dtype), (0, 0), dataset.dtype)
+    if is_features and len(shape) == 1 and level != "tile":
+        return ArrayRows(lambda: dataset[()], (1, *shape), dataset.dtype)
+    leading = len(shape) == 3 and shape[0] == 1 and (is_features or dataset.name.endswith("/coords"))
+    size = dataset.file.id.get_filesize()
+    unfiltered = not dataset.id.get_create_plist().get_nfilters()
+    if unfiltered and dataset.nbytes > size:
+        raise BagFileError(f"`path` must hold the {shape} values of its header, got {size} bytes")
+    check_claim(max(dataset.nbytes, math.prod(dataset.chunks or (0,)) * dataset.dtype.itemsize), size)
+    offset = None if dataset.chunks else dataset.id.get_offset()
+    if offset is not None:
+        return RawRows(dataset.file.id.get_vfd_handle(), shape[leading:], dataset.dtype, [offset])
+    return HDF5Rows(dataset, leading)
+
+
+def _told(
+    found: str, group: Any, arrays: Mapping[str, Any], attributes: Mapping[str, Any], features: str | None, path: Path
+) -> dict[str, Any]:
+    """What the attributes of the file and of its arrays tell in the words of each tool."""
+    coords = arrays["coords"].attrs if "coords" in arrays else {}
+    if found == "stamp":
+        return _stamp(attributes)
+    encoder = text(attributes.get("encoder")) or text(arrays[features].attrs.get("encoder") if features else None)
+    if found == "trident" and encoder is None and path.parent.name.startswith("features_"):
+        encoder = path.parent.name.removeprefix("features_")
+    unit = text(attributes.get("unit")) or ("px" if found in ("trident", "clam", "asmil") else None)
+    size = _number(attributes.get("tile_size"))
+    place = Place(unit, _level0_edge(coords) if size is None else size)
+    magnification = _number(coords.get("target_magnification", attributes.get("magnification")))
+    locate = _estimate if place.tile_size is None and unit == "px" else None
+    return {"encoder": encoder, "magnification": magnification, "place": place, "locate": locate}
+
+
+def _level0_edge(coords: Mapping[str, Any]) -> float | None:
+    """Edge of a tile in pixels of level 0: said outright, or its size at a level times the reduction of that level."""
+    if "patch_size_level0" in coords:
+        return _number(coords["patch_size_level0"])
+    size, level = _number(coords.get("patch_size")), _number(coords.get("patch_level"))
+    reduction = _number(coords.get("downsample", 1.0 if level == 0 else None))
+    custom = _number(coords.get("custom_downsample", 1.0))
+    return None if size is None or reduction is None or custom is None else size * int(reduction) * custom
+
+
+def _estimate(coords: NDArray[Any]) -> Place:
+    return Place("px", smallest_step(coords), estimated=True)
+
+
+def _stamp(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    unit, size = text(attributes.get("unit")), _number(attributes.get("tile_size_um", attributes.get("tile_size")))
+    pixels = _number(attributes.get("tile_size_px"))
+    told: dict[str, Any] = {"encoder": text(attributes.get("extractor", attributes.get("encoder")))}
+    if unit == "um" or (unit is None and "tile_size_um" in attributes):
+        return {**told, "place": Place("um", size), "mpp": size / pixels if size and pixels else None}
+    if unit is None and size is not None and round(size) == STAMP_PX:
+        return {**told, "place": _historic(), "mpp": STAMP_UM / STAMP_PX}
+    return {**told, "locate": _refused if unit or size is not None else _historic_by_stride}
+
+
+def _historic(estimated: bool = False) -> Place:
+    return Place("um", STAMP_UM, STAMP_UM / STAMP_PX, estimated)
+
+
+def _historic_by_stride(coords: NDArray[Any]) -> Place:
+    step = smallest_step(coords)
+    return _historic(estimated=True) if step is not None and round(step) == STAMP_PX else _refused(coords)
+
+
+def _refused(coords: NDArray[Any]) -> Place:
+    raise BagFileError("`path` must tell the unit of its coords, got neither one nor the tiles of 224 of early STAMP")
+
+
+def _number(value: Any) -> float | None:
+    """A number of an attribute; of a pair, such as a reduction in x and y, the first."""
+    try:
+        number = float(np.asarray(value).reshape(-1)[0])
+    except (TypeError, ValueError, IndexError):
+        return None
+    return number if math.isfinite(number) and number > 0 else (0.0 if number == 0 else None)

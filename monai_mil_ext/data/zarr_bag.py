@@ -1,0 +1,102 @@
+"""Bags in zarr: the stores of LazySlide and wsidata, and plain groups and arrays."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.utils import optional_import
+from numpy.typing import NDArray
+
+from .array_bag import named_arrays
+from .bag_layout import BagLayout, Place
+from .bag_rows import ArrayRows, BagFileError, BlockRows, Rows, check_claim, is_numeric
+
+__all__ = ["open_zarr"]
+
+
+def open_zarr(path: Path, table: str | None = None) -> BagLayout:
+    """Open a store: an array of features, a group that holds one, or a slide of wsidata.
+
+    Args:
+        path: folder of the store.
+        table: which table of features, where a slide has several.
+    """
+    zarr, _ = optional_import("zarr")  # takes long to import
+    store = zarr.open(str(path), mode="r")
+    if not hasattr(store, "keys"):
+        return named_arrays("zarr", {"features": _rows(store, path)}, {})
+    if "tables" in store:
+        return _slide(store, path, table)
+    arrays = {name: array for name, array in store.arrays() if is_numeric(array.dtype) and array.ndim}
+    return named_arrays("zarr", {name: _rows(array, path) for name, array in arrays.items()}, dict(store.attrs))
+
+
+def _rows(array: Any, root: Path) -> Rows:
+    folder = root / array.path if array.path else root
+    stored = sum(entry.stat().st_size for entry in folder.rglob("*") if entry.is_file())
+    check_claim(array.nbytes, stored)
+    check_claim(int(np.prod(array.chunks, dtype=object)) * array.dtype.itemsize, stored)
+    return BlockRows(array, leading=array.ndim == 3 and array.shape[0] == 1)
+
+
+def _slide(store: Any, path: Path, table: str | None) -> BagLayout:
+    tables = {name: group for name, group in store["tables"].groups() if "X" in group and hasattr(group["X"], "shape")}
+    if table not in tables and not (table is None and len(tables) == 1):
+        raise BagFileError(f"`slide` must name a table of features, got {table!r} among {sorted(tables)}")
+    name = next(iter(tables)) if table is None else table
+    group = tables[name]
+    region = group.attrs.get("region")
+    tiles = str(region[0] if isinstance(region, list) and region else region)
+    spec = dict(store.attrs).get("tile_spec", {}).get(tiles, {})
+    columns: dict[str, Rows] = {"features": _rows(group["X"], path)}
+    shapes = path / "shapes" / tiles / "shapes.parquet"
+    if Path(tiles).name == tiles and shapes.is_file():
+        ids = np.asarray(group["obs"][group.attrs.get("instance_key", "tile_id")])
+        count = columns["features"].shape[0]
+        columns["coords"] = ArrayRows(lambda: _corners(shapes, ids), (count, 2), np.dtype(np.float64))
+    slide = dict(store.attrs).get("slide_properties", {})
+    return BagLayout(
+        "wsidata",
+        columns,
+        {},
+        encoder=name.removesuffix(f"_{tiles}"),
+        magnification=slide.get("magnification"),
+        mpp=spec.get("mpp"),
+        place=Place("px", _edge(spec)),
+    )
+
+
+def _edge(spec: Mapping[str, Any]) -> float | None:
+    """Edge of a tile in pixels of level 0."""
+    return float(int(spec["width"] * spec["base_downsample"])) if {"width", "base_downsample"} <= set(spec) else None
+
+
+def _corners(file: Path, ids: NDArray[Any]) -> NDArray[np.float64]:
+    """Top left corners (n, 2) of the tiles ``ids``, from their polygons in GeoParquet."""
+    read_table, _ = optional_import("pyarrow.parquet", name="read_table")
+    tiles = read_table(os.fspath(file))
+    own = np.asarray(tiles["tile_id"]) if "tile_id" in tiles.column_names else np.arange(len(tiles))
+    order = np.argsort(own, kind="stable")
+    at = np.minimum(np.searchsorted(own, ids, sorter=order), len(own) - 1)
+    if len(own) == 0 or (own[order[at]] != ids).any():
+        raise BagFileError("`path` must hold a tile for every row of features, got features without one")
+    if {"x", "y"} <= set(tiles.column_names):
+        corners = np.stack([np.asarray(tiles[axis], np.float64) for axis in "xy"], 1)
+    else:
+        corners = np.array([_corner(polygon.as_py()) for polygon in tiles["geometry"]])
+    return corners[order[at]]
+
+
+def _corner(polygon: bytes) -> tuple[float, float]:
+    """Least x and y of a polygon in well-known binary: byte order, type 3, rings, points of the first, x y x y."""
+    order = "<" if polygon[0] else ">"
+    kind, _, points = struct.unpack_from(f"{order}III", polygon, 1)
+    if kind != 3:
+        raise BagFileError(f"`path` must hold tiles as polygons, got geometry of type {kind}")
+    corners = np.frombuffer(polygon, f"{order}f8", points * 2, 13).reshape(points, 2)
+    return float(corners[:, 0].min()), float(corners[:, 1].min())
