@@ -22,7 +22,7 @@ from .bag_rows import ArrayRows, BagFileError, Index, RawRows, Rows, check_claim
 __all__ = ["named_arrays", "open_npy", "open_npz", "open_safetensors", "stored_at"]
 
 MAX_HEADER = 100 << 20  # of .safetensors, as its own library has it
-SCALAR = 1 << 16  # bytes of a .npy member that can be a single value
+HEAD = 1 << 14  # bytes that hold the header of a .npy, and all of one with a single value
 LOCAL_HEADER = struct.Struct("<4s2xH18xHH")
 SAFETENSORS = {
     "F64": np.float64,
@@ -90,7 +90,7 @@ def _npy_header(start: bytes) -> _Header:
 
 def open_npy(file: BinaryIO) -> BagLayout:
     """Open the one array of a .npy file: features."""
-    header = _npy_header(os.pread(file.fileno(), SCALAR, 0))
+    header = _npy_header(os.pread(file.fileno(), HEAD, 0))
     return named_arrays("npy", {"features": _stored(file, header, 0)}, {})
 
 
@@ -132,8 +132,8 @@ def open_npz(file: BinaryIO) -> BagLayout:
         for info in archive.infolist():
             name = info.filename.removesuffix(".npy")
             with archive.open(info) as member:
-                header = _npy_header(member.read(SCALAR))
-            if not header.shape and not header.dtype.hasobject and info.file_size <= SCALAR:
+                header = _npy_header(member.read(HEAD))
+            if not header.shape and not header.dtype.hasobject and info.file_size <= HEAD:
                 attributes[name] = np.lib.format.read_array(io.BytesIO(archive.read(info)), allow_pickle=False).item()
             elif header.shape and is_numeric(header.dtype):
                 plain = info.compress_type == zipfile.ZIP_STORED

@@ -30,6 +30,10 @@ from .load_bag import (
     LoadBagLabelD,
     LoadBagLabeld,
     LoadBagLabelDict,
+    RandLoadBag,
+    RandLoadBagD,
+    RandLoadBagd,
+    RandLoadBagDict,
 )
 from .load_scan import LoadScan, LoadScanD, LoadScand, LoadScanDict
 from .slice_scores import SliceScoresToVolume, SliceScoresToVolumeD, SliceScoresToVolumed, SliceScoresToVolumeDict
@@ -60,6 +64,10 @@ __all__ = [
     "RandFeatureJitterD",
     "RandFeatureJitterDict",
     "RandFeatureJitterd",
+    "RandLoadBag",
+    "RandLoadBagD",
+    "RandLoadBagDict",
+    "RandLoadBagd",
     "RandSampleInstances",
     "RandSampleInstancesD",
     "RandSampleInstancesDict",

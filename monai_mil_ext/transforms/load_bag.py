@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.transforms import MapTransform, Transform
+from monai.transforms import MapTransform, RandomizableTransform, Transform
 from monai.utils.enums import TransformBackends
 from torch import Tensor
 
-from monai_mil_ext.data import read_bag
+from monai_mil_ext.data import open_bag
 from monai_mil_ext.utils import check_positive
+
+from .instance_subset import RandSampleInstances
 
 __all__ = [
     "LoadBag",
@@ -27,11 +29,18 @@ __all__ = [
     "LoadBagLabelDict",
     "LoadBagLabeld",
     "LoadBagd",
+    "RandLoadBag",
+    "RandLoadBagD",
+    "RandLoadBagDict",
+    "RandLoadBagd",
 ]
 
 
 class LoadBag(Transform):
-    """Load rows ``[start, stop)`` of a feature file, and only those; see :py:func:`monai_mil_ext.data.write_bag`.
+    """Load a bag of features, or rows ``[start, stop)`` of it, from a file of any format that ``open_bag`` knows.
+
+    Args:
+        dtype: what the features become; None keeps them as they are in the file, float16 say, until the device.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -40,6 +49,9 @@ class LoadBag(Transform):
 
     backend = [TransformBackends.TORCH]
 
+    def __init__(self, dtype: torch.dtype | None = torch.float32) -> None:
+        self.dtype = dtype
+
     def __call__(
         self,
         path: str | os.PathLike[str],
@@ -47,35 +59,80 @@ class LoadBag(Transform):
         stop: int | None = None,
         keys: Sequence[str] = (),
         allow_missing_keys: bool = False,
-    ) -> dict[str, Tensor]:
-        """Load ``features`` (n, F) float32 and ``keys``: arrays (n, ...) of the instances, or attributes of the bag."""
-        name = Path(path).name
-        bag = read_bag(path, ["features", *keys], start, stop, allow_missing_keys)
-        bag["features"] = bag["features"].float()
-        if not len(bag["features"]):
-            raise ValueError(f"`image` must hold an instance, got none in rows {start} to {stop} of {name!r}.")
-        wrong = int((~bag["features"].isfinite()).sum())
-        if wrong:
+        slide: str | None = None,
+    ) -> dict[str, Any]:
+        """Load ``features`` (n, F) and ``keys``: arrays (n, ...) of the instances, or what the bag says of itself."""
+        with open_bag(path, slide) as bag:
+            rows = bag.rows(start, stop)
+            if not len(rows):
+                raise ValueError(f"`image` must hold an instance, got none in rows {start} to {stop} of {bag.name!r}.")
+            loaded = bag.read(["features", *keys], self.choose(rows), allow_missing_keys)
+            loaded["features"] = self._finite(loaded["features"], bag.name)
+        return loaded
+
+    def choose(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Which of ``rows`` (n,) are loaded: all."""
+        return rows
+
+    def _finite(self, features: Tensor, name: str) -> Tensor:
+        extremes = torch.stack(torch.aminmax(features))  # NaN where there is one
+        if not extremes.isfinite().all():
+            wrong = int((~features.isfinite()).sum())
             raise ValueError(f"`image` must hold finite features, got {wrong} NaN or infinite values in {name!r}.")
-        return bag
+        return features if self.dtype is None else features.to(self.dtype)
 
 
-class LoadBagd(MapTransform):
-    """Dictionary form of :py:class:`LoadBag`: the features take the place of their file's path.
+class RandLoadBag(LoadBag, RandomizableTransform):
+    """Load at most ``num_instances`` rows of a bag, drawn without replacement and in order; the others are not read.
 
-    An item may say which rows it wants: ``{"image": path, "start": 3, "stop": 11}``.
+    The draw is that of :py:class:`RandSampleInstances`: with the same seed both give the same bag.
 
     Args:
-        keys: the first is the item that holds the path and gets the features; the others are read from the same file
-            and put beside it under their own names.
-        allow_missing_keys: whether to pass over a key that the item or the file doesn't have.
+        num_instances: how many to load; of a bag that has no more, all.
+        stratified: see :py:class:`RandSampleInstances`.
+        dtype: see :py:class:`LoadBag`.
+
+    Raises:
+        FileNotFoundError: see :py:class:`LoadBag`.
+        ValueError: see :py:class:`LoadBag`.
     """
+
+    def __init__(self, num_instances: int, stratified: bool = False, dtype: torch.dtype | None = torch.float32) -> None:
+        LoadBag.__init__(self, dtype)
+        RandomizableTransform.__init__(self)
+        self.subset = RandSampleInstances(num_instances, stratified)
+        self._randomize = True
+
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandLoadBag:
+        """Set the random state of this and of the draw."""
+        super().set_random_state(seed, state)
+        self.subset.set_random_state(seed, state)
+        return self
+
+    def randomize(self, data: int) -> None:
+        """Draw the rows of a bag of ``data`` instances."""
+        self.subset.randomize(data)
+
+    def choose(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Which of ``rows`` (n,) are loaded: those of the draw."""
+        if self._randomize:
+            self.randomize(len(rows))
+        return np.asarray(self.subset(rows, randomize=False))
+
+    def __call__(self, *args: Any, randomize: bool = True, **kwargs: Any) -> dict[str, Any]:
+        """Load as :py:class:`LoadBag` does; ``randomize=False`` repeats the last draw."""
+        self._randomize = randomize
+        return super().__call__(*args, **kwargs)
+
+
+class _LoadBagd(MapTransform):
+    """Dictionary form of either."""
 
     backend = LoadBag.backend
 
-    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+    def __init__(self, keys: KeysCollection, load: LoadBag, allow_missing_keys: bool) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.load = LoadBag()
+        self.load = load
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Load the bag."""
@@ -85,10 +142,59 @@ class LoadBagd(MapTransform):
             if self.allow_missing_keys:
                 return d
             raise KeyError(f"`{image!s}` must be the path of a bag file, got no such key in {sorted(map(str, d))}.")
-        bag = self.load(d[image], d.get("start"), d.get("stop"), others, self.allow_missing_keys)
+        part = (d.get("start"), d.get("stop"))
+        bag = self.load(d[image], *part, others, self.allow_missing_keys, d.get("slide"))
         d[image] = bag.pop("features")
         d.update(bag)
         return d
+
+
+class LoadBagd(_LoadBagd):
+    """Dictionary form of :py:class:`LoadBag`: the features take the place of their file's path.
+
+    An item may say which rows it wants, ``{"image": path, "start": 3, "stop": 11}``, and which ``slide`` of a file of
+    many.
+
+    Args:
+        keys: the first is the item that holds the path and gets the features; the others (``coords``, ``tile_size``,
+            ``unit``, arrays of the file) are read from the same file and put beside it under their own names.
+        dtype: see :py:class:`LoadBag`.
+        allow_missing_keys: whether to pass over a key that the item or the file doesn't have.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, dtype: torch.dtype | None = torch.float32, allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, LoadBag(dtype), allow_missing_keys)
+
+
+class RandLoadBagd(_LoadBagd, RandomizableTransform):
+    """Dictionary form of :py:class:`RandLoadBag`: one draw for all keys. For training; an evaluation loads bags whole.
+
+    Args:
+        keys: see :py:class:`LoadBagd`.
+        num_instances: see :py:class:`RandLoadBag`.
+        stratified: see :py:class:`RandLoadBag`.
+        dtype: see :py:class:`LoadBag`.
+        allow_missing_keys: see :py:class:`LoadBagd`.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        num_instances: int,
+        stratified: bool = False,
+        dtype: torch.dtype | None = torch.float32,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        _LoadBagd.__init__(self, keys, RandLoadBag(num_instances, stratified, dtype), allow_missing_keys)
+        RandomizableTransform.__init__(self)
+
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandLoadBagd:
+        """Set the random state of this and of the draw."""
+        super().set_random_state(seed, state)
+        self.load.set_random_state(seed, state)
+        return self
 
 
 class LoadBagLabel(Transform):
@@ -154,4 +260,5 @@ class LoadBagLabeld(MapTransform):
 
 
 LoadBagD = LoadBagDict = LoadBagd
+RandLoadBagD = RandLoadBagDict = RandLoadBagd
 LoadBagLabelD = LoadBagLabelDict = LoadBagLabeld

@@ -53,6 +53,9 @@ CASES = {
     "LoadScan": Case({}, scan_file),
     "MaskToInstanceLabel": Case({}, images),
     "RandFeatureJitter": Case({}, lambda folder, kind: {"x": kind(torch.arange(12.0).view(4, 3))}),
+    "RandLoadBag": Case(
+        {"num_instances": 2}, bag_file, lambda t, item: t(item["x"], item["start"], item["stop"])["features"]
+    ),
     "RandSampleInstances": Case({"num_instances": 2}, images),
     "RandTokenDrop": Case({"num_drop": 1}, images),
     "SliceBag": Case({}, scan, lambda t, item: t(item["x"]).bag),

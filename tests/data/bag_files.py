@@ -109,6 +109,13 @@ def zarr_group(path, version=3, features=FEATURES, chunks=(5, F), **attrs):
     return path
 
 
+def zarr_array(path, features, rows):
+    import zarr
+
+    zarr.create_array(str(path), data=features, chunks=(rows, features.shape[1]))
+    return path
+
+
 def wsidata(path, version=3, with_xy=True):
     """The parts of a slide of wsidata 0.12 that hold features, tiles and their specification."""
     import pyarrow

@@ -1,13 +1,25 @@
-"""LoadBag and LoadBagLabel."""
+"""LoadBag, RandLoadBag and LoadBagLabel."""
 
 import json
 
 import numpy as np
 import pytest
 import torch
+from monai.data import DataLoader, Dataset
+from monai.transforms import RandomizableTrait
+from monai.utils import set_determinism
 
 from monai_mil_ext.data import write_bag
-from monai_mil_ext.transforms import LoadBag, LoadBagd, LoadBagLabel, LoadBagLabeld
+from monai_mil_ext.transforms import (
+    LoadBag,
+    LoadBagd,
+    LoadBagLabel,
+    LoadBagLabeld,
+    RandLoadBag,
+    RandLoadBagd,
+    RandSampleInstancesd,
+)
+from tests.data import bag_files as make
 
 
 @pytest.fixture
@@ -93,3 +105,80 @@ def test_a_missing_label_is_named():
         LoadBagLabeld("label", 2)({"image": 1})
     with pytest.raises(ValueError, match="`num_classes` must be a positive integer, got 0"):
         LoadBagLabel(0)
+
+
+def draws(transform, item, seed=3, times=4):
+    transform.set_random_state(seed)
+    return [transform(item) for _ in range(times)]
+
+
+@pytest.mark.parametrize("stratified", [False, True])
+@pytest.mark.parametrize("part", [{}, {"start": 2, "stop": 9}])
+def test_a_sample_at_reading_is_that_of_a_bag_read_whole(bag, stratified, part):
+    item = {"image": str(bag), "label": 1, **part}
+    keys = ["image", "position"]
+    read = draws(RandLoadBagd(keys, 4, stratified), item)
+    whole = draws(RandSampleInstancesd(keys, 4, stratified), LoadBagd(keys)(item))
+    assert [bag["image"].tolist() for bag in read] == [bag["image"].tolist() for bag in whole]
+    assert [bag["position"].tolist() for bag in read] == [bag["position"].tolist() for bag in whole]
+    assert all((2.5 * bag["image"][:, 0] == 2 * bag["position"]).all() and len(bag["image"]) == 4 for bag in read)
+    assert len({str(bag["position"]) for bag in read}) > 1
+
+
+def test_a_small_bag_is_loaded_whole_and_a_draw_can_be_repeated(bag):
+    assert len(RandLoadBagd("image", 11)({"image": bag})["image"]) == 10
+    load = RandLoadBag(4).set_random_state(0)
+    first = load(bag)["features"]
+    assert torch.equal(load(bag, randomize=False)["features"], first)
+    assert torch.equal(load(bag, keys=["position"], randomize=False)["position"], first[:, 0] * 1.25)
+    assert not torch.equal(load(bag)["features"], first)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_determinism_reaches_the_workers(bag, num_workers):
+    def run():
+        set_determinism(0)
+        data = Dataset([{"image": str(bag)}] * 4, RandLoadBagd("image", 3))
+        found = [batch["image"].tolist() for _ in range(2) for batch in DataLoader(data, num_workers=num_workers)]
+        set_determinism(None)
+        return found
+
+    first = run()
+    assert first == run()
+    assert len({str(bag) for bag in first}) > 2
+
+
+@pytest.mark.parametrize("form", [LoadBagd, lambda keys, **options: RandLoadBagd(keys, 10, **options)])
+def test_features_stay_half_precision_until_somebody_wants_more(bag, form):
+    assert form("image", dtype=None)({"image": bag})["image"].dtype == torch.float16
+    assert form("image", dtype=torch.bfloat16)({"image": bag})["image"].dtype == torch.bfloat16
+    assert form("image")({"image": bag})["image"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_what_is_not_finite_is_found_in_any_dtype(tmp_path, wrong, dtype):
+    features = np.full((3, 4), np.finfo(dtype).max, dtype)  # their sum is infinite, they are not
+    write_bag(tmp_path / "a.h5", {"features": features})
+    assert LoadBag(dtype=None)(tmp_path / "a.h5")["features"].isfinite().all()
+    features[1, 2] = wrong
+    write_bag(tmp_path / "a.h5", {"features": features})
+    with pytest.raises(ValueError, match=r"got 1 NaN or infinite values in 'a\.h5'"):
+        LoadBag(dtype=None)(tmp_path / "a.h5")
+
+
+def test_other_tools_and_slides_of_one_file_load_alike(tmp_path):
+    item = {"image": make.trident(tmp_path / "a.h5"), "start": 1, "stop": 3}
+    out = LoadBagd(["image", "coords", "tile_size", "unit", "encoder"])(item)
+    assert out["coords"].tolist() == [[512, 0], [1024, 0]]
+    assert (out["tile_size"], out["unit"], out["encoder"]) == (512, "px", "uni_v1")
+    item = {"image": make.grouped(tmp_path / "b.h5"), "slide": "slide_2"}
+    assert LoadBagd("image")(item)["image"].tolist() == (make.FEATURES + 1).tolist()
+
+
+def test_only_the_random_form_is_random():
+    """A cache keeps what deterministic transforms give; it must keep LoadBagd and never RandLoadBagd."""
+    assert not isinstance(LoadBagd("image"), RandomizableTrait)
+    assert isinstance(RandLoadBagd("image", 2), RandomizableTrait)
+    with pytest.raises(ValueError, match="`num_instances` must be a positive integer, got 0"):
+        RandLoadBagd("image", 0)
