@@ -1,6 +1,6 @@
 """Self-attention whose output is gated, head by head or feature by feature."""
 
-from typing import NamedTuple, Optional
+from typing import List, NamedTuple, Optional
 
 import torch
 from torch import Tensor, nn
@@ -117,21 +117,27 @@ class GatedSelfAttention(nn.Module):
         query, key = self.q_norm(query), self.k_norm(key)
         return AttentionHeads(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), gate)
 
-    def mix(self, heads: AttentionHeads, mask: Optional[Tensor] = None) -> Tensor:
+    def mix(self, heads: AttentionHeads, mask: Optional[Tensor] = None, sizes: Optional[List[int]] = None) -> Tensor:
         """What the queries take from the values, (B, Q, E); ``mask`` (B, T) as in :py:meth:`forward`.
 
-        A bag with no True in its mask gives NaN: its softmax is over nothing.
+        A bag with no True in its mask gives NaN: its softmax is over nothing. With ``sizes`` the tokens of one row are
+        those of several bags, that many of each, and attend within their own.
         """
-        allowed = None if mask is None else mask[:, None, None, :]
-        found = functional.scaled_dot_product_attention(
-            heads.query, heads.key, heads.value, allowed, enable_gqa=self.grouped
-        )
+        if sizes is None:
+            allowed = None if mask is None else mask[:, None, None, :]
+            found = self._fused(heads.query, heads.key, heads.value, allowed)
+        else:
+            queries, keys, values = heads.query.split(sizes, 2), heads.key.split(sizes, 2), heads.value.split(sizes, 2)
+            found = torch.cat([self._fused(q, keys[i], values[i], None) for i, q in enumerate(queries)], 2)
         taken = found.transpose(1, 2)
         gate = heads.gate
         if gate is not None:
             taken = taken * self.open_gate(gate)
         out: Tensor = self.o_proj(taken.flatten(2))
         return out
+
+    def _fused(self, query: Tensor, key: Tensor, value: Tensor, allowed: Optional[Tensor]) -> Tensor:
+        return functional.scaled_dot_product_attention(query, key, value, allowed, enable_gqa=self.grouped)
 
 
 def head_scores(query: Tensor, key: Tensor) -> Tensor:

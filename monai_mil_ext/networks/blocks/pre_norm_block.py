@@ -1,6 +1,6 @@
 """The transformer block that normalises what goes into its parts."""
 
-from typing import Optional, Tuple
+from typing import List, Optional, Tuple
 
 from torch import Tensor, nn
 
@@ -48,13 +48,16 @@ class PreNormBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, h: Tensor, mask: Optional[Tensor] = None, first_only: bool = False
+        self, h: Tensor, mask: Optional[Tensor] = None, first_only: bool = False, sizes: Optional[List[int]] = None
     ) -> Tuple[Tensor, AttentionHeads]:
-        """Tokens (B, T, E), or with ``first_only`` the first alone, and the heads; ``mask`` (B, T) marks the real."""
+        """Tokens (B, T, E), or with ``first_only`` the first alone, and the heads; ``mask`` (B, T) marks the real.
+
+        With ``sizes`` the tokens (1, T, E) are those of several bags, that many of each.
+        """
         heads = self.project(h, first_only)
         if first_only:
             h = h[:, :1]
-        h = h + self.dropout(self.self_attn.mix(heads, mask))
+        h = h + self.dropout(self.self_attn.mix(heads, mask, sizes))
         h = h + self.dropout(self.mlp(self.post_attention_layernorm(h)))
         return h, heads
 

@@ -5,16 +5,19 @@ from .maximum import masked_max
 from .norms import WideLayerNorm, WideRMSNorm, make_norm
 from .nsf import log_sigmoid_scores, normalized_sigmoid
 from .packing import pack, packed_places, unpack
+from .real_rows import RealRows, find_real_rows, spread_rows, take_rows
 from .smooth import ChainSmoother, ExactChainSmoother
 from .spectral import SpectralLinear, spectral_norm_of
 
 __all__ = [
     "ChainSmoother",
     "ExactChainSmoother",
+    "RealRows",
     "SpectralLinear",
     "WideLayerNorm",
     "WideRMSNorm",
     "bag_pool",
+    "find_real_rows",
     "log_sigmoid_scores",
     "make_norm",
     "masked_log_softmax",
@@ -24,6 +27,8 @@ __all__ = [
     "pack",
     "packed_places",
     "spectral_norm_of",
+    "spread_rows",
+    "take_rows",
     "unpack",
     "zero_padding",
 ]

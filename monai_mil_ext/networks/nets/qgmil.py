@@ -8,7 +8,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from monai_mil_ext.networks.blocks import AttentionHeads, GatedScores, head_scores, pass_on
-from monai_mil_ext.networks.layers import bag_pool, make_norm, masked_max, masked_softmax, zero_padding
+from monai_mil_ext.networks.layers import (
+    RealRows,
+    bag_pool,
+    find_real_rows,
+    make_norm,
+    masked_max,
+    masked_softmax,
+    spread_rows,
+    take_rows,
+    zero_padding,
+)
 from monai_mil_ext.utils import check_choice, check_positive
 
 from .bag_net import BagNet, BagOutput
@@ -58,7 +68,9 @@ class QGMIL(BagNet):
       the sum is below one and ``attention_is_distribution`` False. It and the scores are computed when asked for or
       when the tap has a hook. The last block works for this token alone, in O(N).
 
-    The embedding of an empty bag is zero, with ``"cls"`` that of the token alone.
+    The embedding of an empty bag is zero, with ``"cls"`` that of the token alone. A batch with much padding costs what
+    its real instances cost: they stand side by side, and each bag attends to itself alone. With ``"cls"``, and where
+    the network is scripted, exported or compiled, padding is computed and masked; the result is the same.
 
     Args:
         in_features: size F of an instance.
@@ -223,7 +235,7 @@ class QGMIL(BagNet):
         for i, block in enumerate(self.layers):
             h, heads = block(h, seen, self.pool_by == "cls" and i == len(self.layers) - 1)
             passed.append(heads)
-        attention = self._pool(self.final_norm(h), passed[-1], mask, False).attention
+        attention = self._pool(self.final_norm(h), passed[-1], x, mask, False).attention
         share = h.new_ones(len(h), 1) if attention is None else attention[..., 0]
         for heads in reversed(passed):
             share = pass_on(share, heads.query, heads.key, seen)
@@ -263,12 +275,31 @@ class QGMIL(BagNet):
 
     def _run(self, x: Tensor, mask: Optional[Tensor], asked: bool) -> BagOutput:
         """All of the output; what is beside the way to the logits only if ``asked``."""
-        h, seen = self._enter(x, mask)
+        rows: Optional[RealRows] = None
+        sizes: Optional[List[int]] = None
+        if not torch.jit.is_scripting():  # a script would have to know how many real instances there will be
+            self.check_input(x, mask, self.in_features)
+            if self.cls_token is None:
+                rows = find_real_rows(mask)
+        if rows is None:
+            h, seen = self._enter(x, mask)
+        else:
+            sizes = rows.sizes
+            h, seen = self.input_proj(take_rows(x, rows)), None
         for i, block in enumerate(self.layers):
-            h, heads = block(h, seen, self.pool_by == "cls" and i == len(self.layers) - 1)
-        return self._pool(self.final_norm(h), heads, mask, asked)
+            h, heads = block(h, seen, self.pool_by == "cls" and i == len(self.layers) - 1, sizes)
+        return self._pool(self.final_norm(h), heads, x, mask, asked, rows)
 
-    def _pool(self, h: Tensor, heads: AttentionHeads, mask: Optional[Tensor], asked: bool) -> BagOutput:
+    def _pool(
+        self,
+        h: Tensor,
+        heads: AttentionHeads,
+        x: Tensor,
+        mask: Optional[Tensor],
+        asked: bool,
+        rows: Optional[RealRows] = None,
+    ) -> BagOutput:
+        """The output for bags ``x`` of whose instances, or of the ``rows`` among them alone, the tokens ``h`` are."""
         attention: Optional[Tensor] = None
         scores: Optional[Tensor] = None
         if self.pool_by == "cls":
@@ -276,13 +307,14 @@ class QGMIL(BagNet):
             if asked:
                 attention, scores = self._class_row(heads, mask)
         elif self.pool_by == "max":
-            embedding, attention = masked_max(h, mask)
+            embedding, attention = masked_max(spread_rows(h, rows, x), mask)
         elif self.attend is not None and self.pool_norm is not None:
             h = self.pool_norm(h)
-            scores = self.score_tap(self.attend(h))
+            scores = self.score_tap(spread_rows(self.attend(h), rows, x))
             attention = masked_softmax(scores, mask)
-            embedding = bag_pool(attention, h)[:, 0]
+            embedding = bag_pool(attention, spread_rows(h, rows, x))[:, 0]
         else:
+            h = spread_rows(h, rows, x)
             attention = masked_softmax(torch.zeros_like(h[:, :, :1]), mask)
             embedding = bag_pool(attention, h)[:, 0]
         return BagOutput(self.classifier(embedding.to(h.dtype)), attention, scores, embedding)

@@ -1,0 +1,81 @@
+"""QG-MIL on the real instances alone keeps every law of a network, and says what it says of the padded batch."""
+
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from torch.testing import assert_close
+
+from monai_mil_ext.networks.layers import real_rows
+from monai_mil_ext.networks.nets import qgmil
+from monai_mil_ext.networks.nets.qgmil import QGMIL
+from tests.contracts import laws
+from tests.contracts.test_nets import CASES, MASK, F, X
+from tests.helpers import bags, fill
+from tests.networks.qgmil_cases import OTHERS, QGMILBlock
+
+NAMES = ["QGMIL", "QGMIL-mean", "QGMIL-max"]
+every_net = pytest.mark.parametrize("make", [CASES[name] for name in NAMES], ids=NAMES)
+by_name = {"ids": lambda law: law.__name__}
+
+
+@pytest.fixture
+def always(monkeypatch):
+    """Leave padding out of the smallest batch, and count how often."""
+    found, find = [], qgmil.find_real_rows
+    monkeypatch.setattr(real_rows, "ROWS_A_BAG", 0)
+    monkeypatch.setattr(qgmil, "find_real_rows", lambda mask: found.append(find(mask)) or found[-1])
+    return found
+
+
+@pytest.mark.parametrize("law", laws.CHEAP, **by_name)
+@every_net
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(batch=bags(F, dtype=torch.float64))
+def test_law(always, law, make, batch):
+    if laws.claimed(law, make):
+        law(make, *batch)
+
+
+DEAR = [laws.it_exports_for_any_bag_size, laws.autocast_is_close]
+
+
+@pytest.mark.parametrize(
+    "law", [*DEAR, pytest.param(laws.gradients_are_exact_in_float64, marks=pytest.mark.slow)], **by_name
+)
+def test_law_on_one_batch(always, law):
+    law(CASES["QGMIL"], X, MASK)
+
+
+@pytest.mark.parametrize("block", OTHERS, ids=str)
+@pytest.mark.parametrize("num_layers", [1, 3])
+def test_it_says_what_it_says_of_the_padded_batch(always, num_layers, block, monkeypatch):
+    net = fill(QGMIL(F, 2, 8, num_layers, QGMILBlock(**{"num_heads": 2} | block), dropout=0.0).double())
+    mask = torch.rand(3, 50) < torch.tensor([[0.9], [0.3], [0.0]])
+    x = torch.randn(3, 50, F).double()
+    alone = net.forward_bag(x, mask)
+    assert always[0].sizes == mask.sum(1).tolist()[:2]
+    monkeypatch.setattr(qgmil, "find_real_rows", lambda mask: None)
+    padded = net.forward_bag(x, mask)
+    assert_close((alone.logits, alone.attention), (padded.logits, padded.attention), rtol=1e-9, atol=1e-12)
+    assert_close(alone.scores[mask], padded.scores[mask], rtol=1e-9, atol=1e-12)
+
+
+def test_single_precision_moves_in_its_last_digits():
+    net = QGMIL(64, 2, dropout=0.0).eval()
+    x, mask = torch.randn(3, 400, 64), torch.arange(400) < torch.tensor([[400], [90], [7]])
+    single = torch.cat([net(x[i : i + 1, real]) for i, real in enumerate(mask)])
+    assert_close(net(x, mask), single, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("sizes", "alone"), [((300, 20), True), ((300, 290), False)])
+def test_it_is_chosen_by_the_padding(sizes, alone, monkeypatch):
+    taken = []
+    monkeypatch.setattr(qgmil, "take_rows", lambda x, rows: taken.append(1) or real_rows.take_rows(x, rows))
+    make = partial(QGMIL, 6, 2, hidden_size=8, block=QGMILBlock(num_heads=2))
+    x, mask = torch.randn(2, 300, 6), torch.arange(300) < torch.tensor(sizes)[:, None]
+    make()(x, mask)
+    assert bool(taken) is alone
+    make(pooling="cls")(x, mask)  # its tokens are not instances alone
+    assert len(taken) == alone

@@ -1,0 +1,55 @@
+"""The real instances side by side: found, taken, put back, and only where it pays and may depend on the mask."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from monai_mil_ext.networks.layers import find_real_rows, spread_rows, take_rows
+from monai_mil_ext.networks.layers.real_rows import ROWS_A_BAG
+
+LONG = torch.arange(200) < torch.tensor([[200], [3], [0]])
+
+
+def test_rows_come_bag_after_bag_and_go_back():
+    scattered = LONG[:, torch.randperm(200)]
+    x = torch.randn(3, 200, 4).where(scattered[..., None], torch.nan).requires_grad_()
+    rows = find_real_rows(scattered)
+    taken = take_rows(x, rows)
+    assert rows.sizes == [200, 3]
+    assert_close(taken[0], torch.cat([x[i, real] for i, real in enumerate(scattered)]), rtol=0, atol=0)
+    back = spread_rows(2 * taken, rows, x)
+    assert_close(back[scattered], 2 * x[scattered], rtol=0, atol=0)
+    assert not back[~scattered].any()
+    back.square().sum().backward()
+    assert_close(x.grad[scattered], 8 * x[scattered], rtol=0, atol=0)
+    assert not x.grad[~scattered].any()
+    assert spread_rows(x, None, x) is x
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        None,
+        torch.ones(2, 300).bool(),
+        torch.arange(300) < torch.tensor([[300], [300 - 2 * ROWS_A_BAG + 1]]),
+        torch.zeros(2, 300).bool(),
+        torch.zeros(9, ROWS_A_BAG).bool(),
+        torch.zeros(2, 0).bool(),
+    ],
+    ids=["none", "all-real", "little-padding", "empty", "small-bags", "no-slots"],
+)
+def test_none_where_it_does_not_pay(mask):
+    assert find_real_rows(mask) is None
+
+
+def test_enough_padding_pays():
+    assert find_real_rows(torch.arange(300) < torch.tensor([[300], [300 - 2 * ROWS_A_BAG]])) is not None
+
+
+def test_no_program_depends_on_the_values_of_a_mask(monkeypatch):
+    def count(mask):
+        return mask.sum() if find_real_rows(mask) is None else mask.sum() * 0
+
+    assert count(LONG) == 0
+    assert torch.jit.trace(count, LONG, check_trace=False)(LONG) == 203
+    assert torch.compile(count, backend="eager", fullgraph=True)(LONG) == 203
