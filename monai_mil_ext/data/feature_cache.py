@@ -13,7 +13,7 @@ from monai.transforms import Compose, RandomizableTrait
 from monai.utils import ensure_tuple
 from tqdm import tqdm
 
-from monai_mil_ext.utils import BagKeys, check_name, root_cause
+from monai_mil_ext.utils import BagKeys, check_name, remove_stale_files, root_cause
 
 from .bag_file import read_attributes, write_bag
 from .fingerprints import fingerprint as fingerprint_of
@@ -28,8 +28,9 @@ class FeatureCache:
 
     The files are ``<cache_dir>/<fingerprint[:12]>/<case_id>.h5``: another encoder, another weight or another window
     is another folder, so features of two kinds never meet. A file that is damaged or has another fingerprint inside
-    is made again; each is written as a whole or not at all, so that a killed run goes on where it was. Of a
-    scan the file holds features, the asked keys, the case id and the fingerprint: no path, no DICOM tag.
+    is made again; each is written as a whole or not at all, so that a killed run goes on where it was, and several
+    processes may fill one folder: what another one has made meanwhile is not made again. Of a scan the file holds
+    features, the asked keys, the case id and the fingerprint: no path, no DICOM tag.
 
     Args:
         cache_dir: folder of all features.
@@ -69,9 +70,11 @@ class FeatureCache:
         repeated = sorted(case for case, n in Counter(map(str, cases)).items() if n > 1)
         if repeated:
             raise ValueError(f"`case_id` must be different for every scan, got {repeated} more than once.")
+        remove_stale_files(self.folder)
         missing = [item for item in items if not self._is_done(self._file(item))]
         for item in tqdm(missing, desc="features of scans", disable=not (self.progress and missing)):
-            self._make(item)
+            if not self._is_done(self._file(item)):
+                self._make(item)
         return [{**item, self.keys[0]: str(self._file(item))} for item in items]
 
     def _file(self, item: Mapping[str, Any]) -> Path:

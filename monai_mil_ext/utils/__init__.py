@@ -3,7 +3,7 @@
 from .causes import end_with_root_cause, root_cause
 from .checks import check_bags, check_choice, check_mask, check_name, check_positive
 from .enums import RESEARCH_USE, BagKeys
-from .files import atomic_path, write_json
+from .files import atomic_path, remove_stale_files, write_json
 from .overrides import check_overrides
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "check_overrides",
     "check_positive",
     "end_with_root_cause",
+    "remove_stale_files",
     "root_cause",
     "write_json",
 ]

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import re
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["atomic_path", "write_json"]
+__all__ = ["atomic_path", "remove_stale_files", "write_json"]
+
+PREFIX = ".writing-"
+FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside ``path`` to write to; on success it becomes ``path``, on an error it is removed.
 
+    Several processes may write one path: each has a temporary file of its own, and the last one stays, whole. The file
+    and its folder are synchronised with the disk. A process that is killed leaves its temporary file, a hidden one,
+    which no reader takes for a result; :py:func:`remove_stale_files` removes it.
+
     Args:
         path: the file to make or replace; its folder is made where it is missing. The temporary name keeps the
             suffixes, so that writers that go by them (``.nii.gz``) work.
+
+    Raises:
+        OSError: when the disk, a quota or a limit is full; the file is named.
 
     Example:
         >>> folder = getfixture("tmp_path")
@@ -31,22 +44,40 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".", suffix="".join(target.suffixes[-2:]), dir=target.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with _named_if_full(target.name):
+        handle, name = tempfile.mkstemp(prefix=PREFIX, suffix="".join(target.suffixes[-2:]), dir=target.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_folder(target.parent)
+
+
+def remove_stale_files(folder: str | os.PathLike[str], seconds: float = 86_400) -> list[str]:
+    """Remove temporary files of writers that died: those that nobody has written to for so long.
+
+    Args:
+        folder: it need not exist, and its sub-folders are left alone.
+        seconds: a day by default; a file that is being written changes far more often.
+
+    Returns:
+        Names of the removed files.
+    """
+    removed = []
+    for file in sorted(Path(folder).glob(f"{PREFIX}*")):
+        try:
+            if file.is_file() and time.time() - file.stat().st_mtime > seconds:
+                file.unlink()
+                removed.append(file.name)
+        except FileNotFoundError:  # another process was faster
+            continue
+    return removed
 
 
 def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
@@ -61,6 +92,27 @@ def _finite(content: Any) -> Any:
     if isinstance(content, (list, tuple)):
         return [_finite(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+@contextmanager
+def _named_if_full(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # HDF5 raises both, and has the number in its text only
+        numbers = [getattr(error, "errno", None), *map(int, re.findall(r"errno = (\d+)", str(error)))]
+        full = next((number for number in numbers if number in FULL), None)
+        if full is None:
+            raise
+        text = f"`path` must lie on a disk with room for it, got {os.strerror(full)} for {name!r}"
+        raise OSError(full, text) from None  # so that this, and not HDF5's text, is the root cause
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:

@@ -1,13 +1,20 @@
 """Files that are never half written."""
 
+import errno
 import json
 import math
+import multiprocessing
 import os
+import resource
+import signal
 import stat
+import time
 
+import numpy as np
 import pytest
 
-from monai_mil_ext.utils import atomic_path, write_json
+from monai_mil_ext.data import write_bag
+from monai_mil_ext.utils import atomic_path, remove_stale_files, write_json
 
 
 def test_an_error_leaves_the_old_file_and_no_other(tmp_path):
@@ -44,3 +51,81 @@ def test_suffixes_are_kept_and_others_may_read(tmp_path):
 def test_json_has_no_nan(tmp_path):
     write_json(tmp_path / "r.json", {"a": math.nan, "b": [1.5, math.inf], "c": {"d": "x"}})
     assert json.loads((tmp_path / "r.json").read_text()) == {"a": None, "b": [1.5, None], "c": {"d": "x"}}
+
+
+def write_too_much(folder):
+    """Bytes, text, and HDF5, which hides the reason in its text, in a process that may write 1 MB a file."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+    features = np.ones((600, 1000), np.float32)
+    got = [
+        full(lambda: write_bag(folder / "a.h5", {"features": features})),
+        full(lambda: write_json(folder / "b.json", {"a": ["x" * 1000] * 2000})),
+    ]
+    write_json(folder / "c.json", {"got": got})
+
+
+def full(write):
+    try:
+        write()
+    except OSError as error:
+        return [error.errno, error.strerror]
+
+
+def die_writing(folder):
+    with atomic_path(folder / "a.h5") as temporary:
+        temporary.write_text("half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def exit_code(target, *args):
+    process = multiprocessing.get_context("fork").Process(target=target, args=args)
+    process.start()
+    process.join(60)
+    return process.exitcode
+
+
+def test_a_full_disk_is_named_and_nothing_half_written_stays(tmp_path):
+    assert exit_code(write_too_much, tmp_path) == 0
+    text = "`path` must lie on a disk with room for it, got File too large for "
+    got = json.loads((tmp_path / "c.json").read_text())["got"]
+    assert got == [[errno.EFBIG, f"{text}'a.h5'"], [errno.EFBIG, f"{text}'b.json'"]]
+    assert [p.name for p in tmp_path.iterdir()] == ["c.json"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_other_ways_to_be_full_have_the_same_words(tmp_path, number):
+    with pytest.raises(OSError, match=r"must lie on a disk with room for it, got .* for 'a.bin'") as caught:  # noqa: SIM117
+        with atomic_path(tmp_path / "a.bin"):
+            raise OSError(number, "no")
+    assert caught.value.errno == number
+
+
+def test_other_errors_stay_what_they_are(tmp_path):
+    with pytest.raises(PermissionError, match="no"), atomic_path(tmp_path / "a.bin"):
+        raise PermissionError(errno.EACCES, "no")
+    with pytest.raises(RuntimeError, match=r"^28 bags$"), atomic_path(tmp_path / "a.bin"):
+        raise RuntimeError("28 bags")
+
+
+def test_a_killed_writer_leaves_no_result_and_its_file_is_removed_when_it_is_old(tmp_path):
+    assert exit_code(die_writing, tmp_path) == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".writing-")
+    (tmp_path / "keep.h5").touch()
+    assert remove_stale_files(tmp_path) == []
+    day_ago = time.time() - 90_000
+    for file in (left, tmp_path / "keep.h5"):
+        os.utime(file, (day_ago, day_ago))
+    assert remove_stale_files(tmp_path) == [left.name]
+    assert [p.name for p in tmp_path.iterdir()] == ["keep.h5"]
+    assert remove_stale_files(tmp_path / "none") == []
+
+
+def test_the_file_and_its_folder_reach_the_disk_before_and_after_the_name(tmp_path, monkeypatch):
+    events = []
+    sync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (events.append(stat.S_IFMT(os.fstat(fd).st_mode)), sync(fd))[1])
+    monkeypatch.setattr(os, "replace", lambda *a, **k: (events.append("name"), replace(*a, **k))[1])
+    with atomic_path(tmp_path / "a.txt") as temporary:
+        temporary.write_text("x")
+    assert events == [stat.S_IFREG, "name", stat.S_IFDIR]
