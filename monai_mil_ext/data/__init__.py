@@ -3,7 +3,10 @@
 from .bag_file import OpenBag, inspect_bag, open_bag, read_attributes, read_bag, write_bag
 from .bag_layout import BagInfo
 from .bag_rows import BagFileError
-from .cohort import load_cohort
+from .cohort import check_cohort, load_cohort
+from .cohort_checks import CohortChecks
+from .cohort_columns import CohortColumns
+from .cohort_report import CohortReport
 from .collate import BagCollate
 from .dicom_series import SeriesSlice, find_series
 from .feature_cache import FeatureCache
@@ -15,10 +18,14 @@ __all__ = [
     "BagCollate",
     "BagFileError",
     "BagInfo",
+    "CohortChecks",
+    "CohortColumns",
+    "CohortReport",
     "FeatureCache",
     "OpenBag",
     "ScanReader",
     "SeriesSlice",
+    "check_cohort",
     "find_series",
     "fingerprint",
     "inspect_bag",

@@ -1,70 +1,76 @@
-"""The list of scans that a study is about."""
+"""The scans or bags that a study is about."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from monai_mil_ext.utils import BagKeys, check_name
+from monai_mil_ext.utils import check_choice
 
-__all__ = ["load_cohort"]
+from .cohort_checks import CohortChecks
+from .cohort_columns import CohortColumns
+from .cohort_report import CohortReport
+from .cohort_table import check_table
+from .patient_items import merge_patients
+from .scan_list import check_scans
+from .table_file import TABLE_SUFFIXES
 
-IDS = (str(BagKeys.CASE_ID), str(BagKeys.PATIENT))
-PATHS = ("image", "reference")
+__all__ = ["check_cohort", "load_cohort"]
 
 
-def load_cohort(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Load the scans of ``{"scans": [{"case_id": ..., "patient": ..., "image": ..., "reference": ...}, ...]}``.
-
-    ``image`` (a DICOM folder or a file) and, where there is one, ``reference`` are relative to the JSON file and must
-    not leave its folder; they come back absolute. Other entries of a scan come back as they are.
+def load_cohort(
+    path: str | os.PathLike[str],
+    columns: CohortColumns | None = None,
+    checks: CohortChecks | None = None,
+    root: str | os.PathLike[str] | None = None,
+    level: str = "bag",
+) -> list[dict[str, Any]]:
+    """Load the items of :py:func:`check_cohort`, or say everything that is wrong with them at once.
 
     Raises:
-        FileNotFoundError: when there is no such JSON file.
-        ValueError: when it is no such list; everything that is wrong with it is listed at once.
+        FileNotFoundError: when there is no such file or folder.
+        ValueError: when it is no such table, or has faults, all of which are listed. What was left out is a warning.
     """
+    report = check_cohort(path, columns, checks, root, level)
+    report.raise_faults()
+    return report.items
+
+
+def check_cohort(
+    path: str | os.PathLike[str],
+    columns: CohortColumns | None = None,
+    checks: CohortChecks | None = None,
+    root: str | os.PathLike[str] | None = None,
+    level: str = "bag",
+) -> CohortReport:
+    """Check a cohort: a table of bag files (CSV, TSV, Excel), or a JSON list of scans.
+
+    A row of a table names a bag, its patient and its label, see :py:class:`CohortColumns`. Its item has ``case_id``
+    (the file's name without suffix), ``patient``, ``image`` (the absolute path, for ``LoadBagd``), ``num_instances``,
+    and ``label``, ``time``, ``event`` and what else was asked for. At level ``"patient"`` all bags of a patient are one
+    item: ``case_id`` is the patient and ``image`` the list of paths, for ``LoadPatientBagd``.
+
+    JSON is ``{"scans": [{"case_id": ..., "patient": ..., "image": ..., "reference": ...}, ...]}``, where ``image`` (a
+    DICOM folder or a file) and, where there is one, ``reference`` are relative to the JSON file; they come back
+    absolute, and other entries as they are.
+
+    Args:
+        path: the table or JSON file.
+        columns: of the table.
+        checks: of the bag files; by default their sizes, and bags without instances are left out.
+        root: folder of the bag files, that of the table by default; no path may lead out of it.
+        level: ``"bag"`` or ``"patient"``.
+
+    Raises:
+        FileNotFoundError: when there is no such file or folder.
+        ValueError: when it is no table at all. What is wrong inside is in the report.
+    """
+    check_choice("level", level, ("bag", "patient"))
     file = Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f"`path` must be a cohort file that exists, got {file.name!r}.")
-    try:
-        scans = json.loads(file.read_text(encoding="utf-8"))["scans"]
-    except (ValueError, KeyError, TypeError):
-        scans = None
-    if not isinstance(scans, list) or not scans or not all(isinstance(scan, dict) for scan in scans):
-        raise ValueError(f'`path` must be JSON of the form {{"scans": [{{...}}, ...]}}, got {file.name!r}.')
-    problems = [f"scan {i}: {text}" for i, scan in enumerate(scans) for text in _problems(scan, file.parent)]
-    counts = Counter(str(scan.get("case_id")) for scan in scans if "case_id" in scan)
-    problems += [f"`case_id` {case!r} stands there {n} times" for case, n in counts.items() if n > 1]
-    if problems:
-        raise ValueError("\n  ".join([f"{file.name} must be a sound cohort, got {len(problems)} faults:", *problems]))
-    return [{**scan, **{key: str(_resolve(scan[key], file.parent)) for key in PATHS if key in scan}} for scan in scans]
-
-
-def _problems(scan: Mapping[str, Any], root: Path) -> list[str]:
-    problems = [f"no `{key}`" for key in (*IDS, "image") if key not in scan]
-    for key in IDS:
-        if key in scan:
-            try:
-                check_name(**{key: scan[key]})
-            except ValueError as error:
-                problems.append(str(error))
-    for key in PATHS:
-        if key in scan:
-            problems += _path_problems(key, scan[key], root)
-    return problems
-
-
-def _path_problems(key: str, value: Any, root: Path) -> list[str]:
-    if not isinstance(value, str) or not value:
-        return [f"`{key}` must be a path, got {value!r}"]
-    if not _resolve(value, root).is_relative_to(root.resolve()):
-        return [f"`{key}` must lie in the folder of the cohort, got {value!r}"]
-    return [] if _resolve(value, root).exists() else [f"`{key}` must exist, got {value!r}"]
-
-
-def _resolve(value: str, root: Path) -> Path:
-    return (root / value).resolve()
+    if file.suffix.lower() in TABLE_SUFFIXES:
+        report = check_table(file, columns or CohortColumns(), checks or CohortChecks(), root or file.parent)
+        return merge_patients(report) if level == "patient" else report
+    if columns is not None or checks is not None or root is not None or level != "bag":
+        raise ValueError(f"`path` must be .csv, .tsv or .xlsx where options of tables are given, got {file.name!r}.")
+    return check_scans(file)

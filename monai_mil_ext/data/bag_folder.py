@@ -1,0 +1,82 @@
+"""Finding the bag files of a folder by what a table calls them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+__all__ = ["BagFolder"]
+
+SUFFIXES = (".h5", ".hdf5", ".pt", ".pth", ".npy", ".npz", ".safetensors", ".zarr")
+
+
+class BagFolder:
+    """The bag files below a folder, which no name leads out of.
+
+    Args:
+        root: the folder; files and folders whose names start with a dot, such as half-written ones, are not seen.
+
+    Raises:
+        FileNotFoundError: when there is no such folder.
+
+    Example:
+        >>> folder = getfixture("tmp_path")
+        >>> (folder / "slide_1.h5").touch()
+        >>> BagFolder(folder).find("slide_1.svs").name
+        'slide_1.h5'
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root).resolve()
+        if not self.root.is_dir():
+            raise FileNotFoundError(f"`root` must be a folder that exists, got {Path(root).name!r}.")
+
+    @cached_property
+    def files(self) -> list[Path]:
+        """All bag files, sorted."""
+        return sorted(_bag_files(self.root))
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[Path]]:
+        stems: dict[str, list[Path]] = {}
+        for file in self.files:
+            stems.setdefault(file.stem, []).append(file)
+        return stems
+
+    def find(self, name: str) -> Path:
+        """Give the file of a bag: a path relative to the folder, or a name as :py:meth:`names` gives it.
+
+        Raises:
+            ValueError: when there is none, there are several, or it lies outside the folder.
+        """
+        direct = self.inside(name)
+        if direct.is_file() or (direct.suffix == ".zarr" and direct.is_dir()):
+            return direct
+        found = self._by_stem.get(name) or self._by_stem.get(Path(name).stem) or []
+        if not found:
+            raise ValueError("must be the path or the name of a bag file in the folder, got none")
+        if len(found) > 1:
+            there = ", ".join(repr(str(file.relative_to(self.root))) for file in found)
+            raise ValueError(f"must name one file, got {there}: give its path or one of their folders as `root`")
+        return self.inside(found[0])
+
+    def inside(self, path: str | os.PathLike[str]) -> Path:
+        """Resolve a path relative to the folder.
+
+        Raises:
+            ValueError: when it leads out of the folder.
+        """
+        resolved = (self.root / path).resolve()
+        if not resolved.is_relative_to(self.root):
+            raise ValueError("must lie in the folder of the bags, got a path out of it")
+        return resolved
+
+
+def _bag_files(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder):
+        visible = [name for name in [*folders, *files] if not name.startswith(".")]
+        yield from (Path(parent) / name for name in visible if name.lower().endswith(SUFFIXES))
+        # a zarr store is a bag, not a folder of bags
+        folders[:] = [name for name in folders if name in visible and not name.lower().endswith(".zarr")]

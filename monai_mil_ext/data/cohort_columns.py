@@ -1,0 +1,135 @@
+"""What the columns of a cohort table mean."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+__all__ = ["CohortColumns"]
+
+UNKNOWN = {"", "na", "n/a", "nan", "none", "null"}
+
+
+@dataclass(frozen=True)
+class CohortColumns:
+    """Names of the columns of a cohort table, and what its labels are.
+
+    Args:
+        bag: the bag's file, relative to the folder of the bags, or its name without suffix, or that of its slide.
+        patient: whose bag it is; ``None`` if every bag is a patient of its own.
+        label: a class, or several columns of 0 and 1 (multi-label; an empty cell is an unknown label, NaN), or
+            ``None`` for bags without labels.
+        classes: names of the classes in the order of their numbers; without them labels are class numbers.
+        numeric: whether ``label`` is a number to regress on.
+        time: time to event or censoring, for survival; comes with ``event``.
+        event: 1 where the event was seen, 0 where it was not.
+        instance_label: a file with a label for every instance; where labels lie in the bag's own file, read them
+            there by :py:class:`monai_mil_ext.transforms.LoadBagd`.
+        keep: further columns to hand on, as text.
+
+    Example:
+        >>> CohortColumns(label="grade", classes=["low", "high"]).values({"grade": "high"})
+        ({'label': 1}, [])
+    """
+
+    bag: str = "bag"
+    patient: str | None = "patient"
+    label: str | Sequence[str] | None = "label"
+    classes: Sequence[str] | None = None
+    numeric: bool = False
+    time: str | None = None
+    event: str | None = None
+    instance_label: str | None = None
+    keep: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if (self.time is None) != (self.event is None):
+            raise ValueError(f"`time` and `event` must both be given, or neither, got {self.time!r}, {self.event!r}.")
+        if self.numeric and self.classes is not None:
+            raise ValueError(f"`classes` must be None where labels are numeric, got {list(self.classes)}.")
+
+    @property
+    def names(self) -> list[str]:
+        """Every column that is used."""
+        labels = [self.label] if isinstance(self.label, str) else self.label or []
+        one = [self.bag, self.patient, self.time, self.event, self.instance_label]
+        return list(dict.fromkeys([name for name in [*one, *labels, *self.keep] if name is not None]))
+
+    def missing(self, columns: Sequence[str]) -> list[str]:
+        """What is wrong with the columns of a table: one sentence for each that it lacks."""
+        faults = []
+        for name in self.names:
+            if name not in columns:
+                near = difflib.get_close_matches(name, columns, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                faults.append(f"column {name!r} must be there, got {', '.join(map(repr, columns))}{hint}")
+        return faults
+
+    def values(self, row: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+        """Labels and further columns of a row, and what is wrong with them."""
+        values: dict[str, Any] = {name: row[name] for name in self.keep}
+        faults = []
+        for key, name, read in self._readers():
+            try:
+                values[key] = read([row[n] for n in name] if isinstance(name, list) else row[name])
+            except ValueError as error:
+                faults.append(f"`{key}` must be {error}")
+        return values, faults
+
+    def _readers(self) -> list[tuple[str, Any, Any]]:
+        readers: list[tuple[str, Any, Any]] = []
+        if self.label is not None:
+            several = not isinstance(self.label, str)
+            read = _several if several else _number if self.numeric else self._class
+            readers.append(("label", list(self.label) if several else self.label, read))
+        if self.time is not None:
+            readers += [("time", self.time, _time), ("event", self.event, _bit)]
+        return readers
+
+    def _class(self, cell: str) -> int:
+        if self.classes is not None:
+            if cell not in self.classes:
+                raise ValueError(f"one of {', '.join(map(repr, self.classes))}, got {_shown(cell)}")
+            return list(self.classes).index(cell)
+        if not cell.isascii() or not cell.isdigit():
+            raise ValueError(f"a class number, or a name with `classes` given, got {_shown(cell)}")
+        return int(cell)
+
+
+def _number(cell: str) -> float:
+    try:
+        number = float(cell)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"a finite number, got {_shown(cell)}")
+    return number
+
+
+def _time(cell: str) -> float:
+    number = _number(cell)
+    if number < 0:
+        raise ValueError(f"a time of at least 0, got {cell!r}")
+    return number
+
+
+def _bit(cell: str) -> int:
+    if cell not in ("0", "1"):
+        raise ValueError(f"0 or 1, got {_shown(cell)}")
+    return int(cell)
+
+
+def _several(cells: Sequence[str]) -> torch.Tensor:
+    labels = [math.nan if cell.lower() in UNKNOWN else float(_bit(cell)) for cell in cells]
+    if all(map(math.isnan, labels)):
+        raise ValueError("0 or 1 in one column at least, got none that is known")
+    return torch.tensor(labels)
+
+
+def _shown(cell: str) -> str:
+    return repr(cell) if cell else "an empty cell"

@@ -1,0 +1,102 @@
+"""Tables of text: CSV, TSV and Excel."""
+
+from __future__ import annotations
+
+import csv
+import os
+import zipfile
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from monai.utils import optional_import
+
+from monai_mil_ext.utils import check_choice
+
+__all__ = ["TABLE_SUFFIXES", "Table", "read_table"]
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx")
+
+
+class Table(NamedTuple):
+    """A table: its column names, its rows, and the number of each row as a spreadsheet shows it, from 2 on."""
+
+    columns: list[str]
+    rows: list[dict[str, str]]
+    numbers: list[int]
+
+
+def read_table(path: str | os.PathLike[str]) -> Table:
+    """Read a table whose first row names its columns; every cell is text without blanks around it.
+
+    ``.csv`` is separated by commas, or by semicolons where the first row has no comma; ``.tsv`` by tabs; of ``.xlsx``
+    it is the first sheet. Rows without any text are passed over. Text stays as it is, so that ``007`` stays ``007``;
+    a spreadsheet's own whole numbers have no decimal point.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ImportError: when an Excel file is to be read without openpyxl.
+        ValueError: when it is no such table, has no row, columns without or with the same name, or a row with more
+            cells than columns.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"`path` must be a table that exists, got {file.name!r}.")
+    check_choice("path", file.suffix.lower(), TABLE_SUFFIXES)
+    try:
+        cells = _read_excel(file) if file.suffix.lower() == ".xlsx" else _read_text(file)
+    except (UnicodeDecodeError, csv.Error, OSError, KeyError, ValueError, zipfile.BadZipFile):
+        raise ValueError(f"`path` must be a readable table in UTF-8 or Excel's .xlsx, got {file.name!r}.") from None
+    filled = [(number, row) for number, row in cells if any(row)]
+    if len(filled) < 2:
+        raise ValueError(
+            f"`path` must be a table with column names and a row, got {len(filled)} rows in {file.name!r}."
+        )
+    columns = _without_end(filled[0][1])
+    _check_columns(columns, file.name)
+    long = [number for number, row in filled if len(_without_end(row)) > len(columns)]
+    if long:
+        raise ValueError(
+            f"rows must have at most the {len(columns)} cells of row 1, got more in {long} of {file.name!r}."
+        )
+    rows = [dict(zip(columns, [*row, *[""] * len(columns)], strict=False)) for _, row in filled[1:]]
+    return Table(columns, rows, [number for number, _ in filled[1:]])
+
+
+def _read_text(file: Path) -> list[tuple[int, list[str]]]:
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        first = lines.readline()
+        lines.seek(0)
+        comma = ";" if ";" in first and "," not in first else ","
+        reader = csv.reader(lines, delimiter="\t" if file.suffix.lower() == ".tsv" else comma, strict=True)
+        return [(number, [cell.strip() for cell in row]) for number, row in enumerate(reader, 1)]
+
+
+def _read_excel(file: Path) -> list[tuple[int, list[str]]]:
+    openpyxl, found = optional_import("openpyxl")  # here, since its import takes longer than all of ours
+    if not found:
+        raise ImportError("Reading Excel needs openpyxl: pip install openpyxl, or save the table as CSV.")
+    book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+    try:
+        rows: Iterable[tuple[Any, ...]] = book.worksheets[0].iter_rows(values_only=True)
+        return [(number, [_text(cell) for cell in row]) for number, row in enumerate(rows, 1)]
+    finally:
+        book.close()
+
+
+def _text(cell: Any) -> str:
+    whole = isinstance(cell, float) and cell.is_integer()
+    return "" if cell is None else str(int(cell) if whole else cell).strip()
+
+
+def _without_end(row: list[str]) -> list[str]:
+    """A row without the empty cells at its end, which spreadsheets like to add."""
+    last = max((i for i, cell in enumerate(row) if cell), default=-1)
+    return row[: last + 1]
+
+
+def _check_columns(columns: list[str], name: str) -> None:
+    repeated = [column for column, count in Counter(columns).items() if count > 1]
+    if "" in columns or repeated:
+        raise ValueError(f"columns must have names of their own, got {repeated or columns} in {name!r}.")
