@@ -12,6 +12,7 @@ from .dicom_series import SeriesSlice, find_series
 from .feature_cache import FeatureCache
 from .fingerprints import fingerprint
 from .scan_reader import ScanReader
+from .splits import CohortSplits, split_cohort
 from .volume_file import write_volume
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "CohortChecks",
     "CohortColumns",
     "CohortReport",
+    "CohortSplits",
     "FeatureCache",
     "OpenBag",
     "ScanReader",
@@ -33,6 +35,7 @@ __all__ = [
     "open_bag",
     "read_attributes",
     "read_bag",
+    "split_cohort",
     "write_bag",
     "write_volume",
 ]
