@@ -3,6 +3,7 @@
 from .bag_file import OpenBag, inspect_bag, open_bag, read_attributes, read_bag, write_bag
 from .bag_layout import BagInfo
 from .bag_rows import BagFileError
+from .bag_sampler import BagBatchSampler, bag_sizes
 from .cohort import check_cohort, load_cohort
 from .cohort_checks import CohortChecks
 from .cohort_columns import CohortColumns
@@ -16,6 +17,7 @@ from .splits import CohortSplits, split_cohort
 from .volume_file import write_volume
 
 __all__ = [
+    "BagBatchSampler",
     "BagCollate",
     "BagFileError",
     "BagInfo",
@@ -27,6 +29,7 @@ __all__ = [
     "OpenBag",
     "ScanReader",
     "SeriesSlice",
+    "bag_sizes",
     "check_cohort",
     "find_series",
     "fingerprint",
