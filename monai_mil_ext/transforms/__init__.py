@@ -36,6 +36,7 @@ from .load_bag import (
     RandLoadBagDict,
 )
 from .load_scan import LoadScan, LoadScanD, LoadScand, LoadScanDict
+from .patient_bag import LoadPatientBag, LoadPatientBagD, LoadPatientBagd, LoadPatientBagDict
 from .slice_scores import SliceScoresToVolume, SliceScoresToVolumeD, SliceScoresToVolumed, SliceScoresToVolumeDict
 from .slices import SliceBag, SliceBagD, SliceBagd, SliceBagDict, Slices
 
@@ -52,6 +53,10 @@ __all__ = [
     "LoadBagLabelDict",
     "LoadBagLabeld",
     "LoadBagd",
+    "LoadPatientBag",
+    "LoadPatientBagD",
+    "LoadPatientBagDict",
+    "LoadPatientBagd",
     "LoadScan",
     "LoadScanD",
     "LoadScanDict",
