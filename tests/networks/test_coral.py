@@ -89,9 +89,16 @@ def test_the_promises_are_those_of_its_network(inner):
     assert dict(net.named_modules())["score_tap"] is inner.score_tap
 
 
-def test_it_starts_in_order_with_as_many_parameters_as_thresholds():
-    assert CORAL(ABMIL(4, 1), 3).biases.tolist() == [1, 0]
-    assert len(list(CORAL(ABMIL(4, 1), 3).parameters())) == len(list(ABMIL(4, 1).parameters())) + 1
+@pytest.mark.parametrize("num_classes", [2, 3, 7])
+def test_it_starts_at_the_best_for_equal_classes(num_classes):
+    net = CORAL(ABMIL(4, 1), num_classes)
+    for p in net.net.classify.parameters():
+        nn.init.zeros_(p)
+    logits, label = net(torch.randn(num_classes, 5, 4)), torch.arange(num_classes)
+    assert_close(ordinal_probabilities(logits), torch.full((num_classes, num_classes), 1 / num_classes))
+    OrdinalLoss()(logits, label).backward()
+    assert_close(net.biases.grad, torch.zeros(num_classes - 1), rtol=0, atol=1e-6)
+    assert_close(net.net.classify.bias.grad, torch.zeros(1), rtol=0, atol=1e-6)
 
 
 def test_what_is_wrong_is_named():

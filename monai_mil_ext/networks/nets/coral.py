@@ -19,9 +19,10 @@ class CORAL(BagNet):
 
     The network gives g, one output; the biases are all that tells the questions apart. Where they fall, the answers
     :math:`\sigma(z_{bk})` to "is the class above k?" fall with k for every bag, and the biases that minimise
-    :py:class:`OrdinalLoss` do fall (Theorem 1 of the paper). They start evenly from 1 to 0. The network's own last bias
-    moves all questions at once, which the :math:`\beta` could do as well; it does no harm. The promises that it keeps
-    are those of its network.
+    :py:class:`OrdinalLoss` do fall (Theorem 1 of the paper). They start where they are best for C equally frequent
+    classes and g = 0: from there g is pushed neither up nor down before it has seen a label, which would have attention
+    avoid what counts. The network's own last bias moves all questions at once, as the :math:`\beta` could; it does no
+    harm. The promises that it keeps are those of its network.
 
     Args:
         net: a network of one output.
@@ -37,8 +38,8 @@ class CORAL(BagNet):
     Example:
         >>> from monai_mil_ext.networks.nets import ABMIL
         >>> logits = CORAL(ABMIL(in_features=8, num_classes=1), num_classes=4)(torch.rand(2, 5, 8))
-        >>> logits.diff(dim=1).round(decimals=4).tolist()
-        [[-0.5, -0.5], [-0.5, -0.5]]
+        >>> logits.diff(dim=1).tolist()  # the same for every bag
+        [[-1.098..., -1.098...], [-1.098..., -1.098...]]
     """
 
     def __init__(self, net: BagNet, num_classes: int) -> None:
@@ -47,7 +48,7 @@ class CORAL(BagNet):
         if num_classes < 2:
             raise ValueError(f"`num_classes` must be at least 2, got {num_classes}.")
         self.net = net
-        self.biases = nn.Parameter(torch.linspace(1, 0, num_classes - 1))
+        self.biases = nn.Parameter((1 - torch.arange(1, num_classes) / num_classes).logit())
         self.score_tap = net.score_tap  # one tap under two names
         self.permutation_invariant = net.permutation_invariant
         self.attention_is_distribution = net.attention_is_distribution
