@@ -1,6 +1,6 @@
 """Multiple-instance learning for MONAI: ``import monai_mil_ext`` makes every public component known to its bundles."""
 
-from . import data, handlers, losses, metrics, networks, transforms, utils, visualize
+from . import data, handlers, inferers, losses, metrics, networks, transforms, utils, visualize
 
-__all__ = ["data", "handlers", "losses", "metrics", "networks", "transforms", "utils", "visualize"]
+__all__ = ["data", "handlers", "inferers", "losses", "metrics", "networks", "transforms", "utils", "visualize"]
 __version__ = "0.1.0"

@@ -24,6 +24,7 @@ FOLDERS = {
     "blocks",
     "data",
     "handlers",
+    "inferers",
     "layers",
     "losses",
     "metrics",

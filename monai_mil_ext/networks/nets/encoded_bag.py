@@ -63,7 +63,7 @@ class EncodedBag(BagNet):
                 raise ValueError(f"`x` must have shape (B, N, C, H, W), got {tuple(x.shape)}.")
             if mask is not None:
                 check_mask(mask, x)
-        return self.aggregator.forward_bag(self.encode(x, mask), mask)
+        return self.aggregate(self.encode(x, mask), mask)
 
     def encode(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:
         """Features (B, N, F) of the instances of bags (B, N, C, H, W), zero at padding."""
@@ -80,6 +80,11 @@ class EncodedBag(BagNet):
         if mask is not None:
             features = features.new_zeros(bags * n, features.shape[1]).index_put((mask.flatten(),), features)
         return features.view(bags, n, features.shape[1])
+
+    def aggregate(self, features: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
+        """Everything about bags whose instances are encoded, features (B, N, F)."""
+        output: BagOutput = self.aggregator.forward_bag(features, mask)
+        return output
 
     def _encode_instances(self, x: Tensor) -> Tensor:
         if self.chunk_size == 0:

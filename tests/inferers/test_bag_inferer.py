@@ -1,0 +1,261 @@
+"""BagInferer gives what the network itself gives, and needs less at once."""
+
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Events
+from monai.data import DataLoader, MetaTensor
+from monai.engines import SupervisedEvaluator
+from monai.handlers import from_engine
+from monai.inferers import SimpleInferer
+from monai.networks.nets import MILModel
+from torch import nn
+from torch.testing import assert_close
+
+from monai_mil_ext.data import BagCollate
+from monai_mil_ext.inferers import BagInferer
+from monai_mil_ext.networks.nets import ABMIL, ASMIL, QGMIL, EncodedBag, QGMILBlock, WithBagOutput
+from tests.helpers import fill
+
+MASK = torch.tensor([[True] * 7, [True] * 4 + [False] * 3, [True, False, True, False, False, False, True]])
+SIZES = [{"chunk_size": 1}, {"chunk_size": 3}, {"chunk_size": 100}, {"chunk_bytes": 1}, {"chunk_bytes": 2000}]
+AGGREGATORS = {
+    "ABMIL": lambda: ABMIL(4, 2, hidden_size=3),
+    "ASMIL": lambda: ASMIL(4, 2, hidden_size=4, num_tokens=3, num_heads=2),
+    "QGMIL": lambda: QGMIL(4, 2, hidden_size=8, block=QGMILBlock(num_heads=2)),
+}
+every_aggregator = pytest.mark.parametrize("aggregator", AGGREGATORS.values(), ids=AGGREGATORS)
+
+
+def images(b=3, n=7):
+    return torch.rand(b, n, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def image_net(aggregator=AGGREGATORS["ABMIL"], **options):
+    encoder = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return fill(EncodedBag(encoder, aggregator(), **options))
+
+
+def sizes_seen(module):
+    seen = []
+    module.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    return seen
+
+
+@torch.no_grad()
+@every_aggregator
+@pytest.mark.parametrize("options", SIZES, ids=str)
+@pytest.mark.parametrize("mask", [None, MASK], ids=["all", "mask"])
+def test_all_of_the_output_is_the_networks_own(aggregator, options, mask):
+    net, x = image_net(aggregator), images()
+    assert_close(BagInferer(**options)(x, net, mask), net(x, mask), rtol=1e-6, atol=1e-6)
+    got, expected = BagInferer(**options)(x, WithBagOutput(net), mask), WithBagOutput(net)(x, mask)
+    assert got.keys() == expected.keys() == {"logits", "attention", "scores", "embedding"}
+    for name in got:
+        assert_close(got[name], expected[name], rtol=1e-6, atol=1e-6, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@torch.no_grad()
+def test_an_encoder_that_sums_nothing_gives_the_same_bits():
+    net, x = EncodedBag(nn.Flatten(), fill(ABMIL(64, 2))).eval(), images()
+    for name, part in BagInferer(chunk_size=3)(x, WithBagOutput(net), MASK).items():
+        assert torch.equal(part, WithBagOutput(net)(x, MASK)[name]), name
+
+
+@torch.no_grad()
+def test_no_more_than_a_chunk_of_real_instances_is_encoded_at_once():
+    net = image_net()
+    seen = sizes_seen(net.encoder)
+    BagInferer(chunk_size=4)(images(), net)
+    BagInferer(chunk_size=5)(images(), net, MASK)
+    BagInferer(chunk_bytes=4 * 64 * 6)(images(), net)  # float32, 8 x 8
+    BagInferer(chunk_size=3)(images(1, 7), net, torch.arange(7)[None] < 2)  # two chunks of padding
+    BagInferer(chunk_size=11)(images(), WithBagOutput(net))  # whose own flag says that it trains
+    assert seen == [4, 4, 4, 4, 4, 1, 5, 5, 2, 1, 1, 6, 6, 6, 3, 2, 11, 10]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("mask", [None, torch.zeros(2, 5, dtype=torch.bool), torch.zeros(2, 0, dtype=torch.bool)])
+def test_bags_without_an_instance(mask):
+    net, x = image_net(), images(2, 0 if mask is None else mask.shape[1])
+    got, expected = BagInferer(chunk_size=2)(x, WithBagOutput(net), mask), net.forward_bag(x, mask)
+    assert_close(got["logits"], expected.logits)
+    assert got["attention"].shape == expected.attention.shape
+    assert got["logits"].isfinite().all()
+
+
+class Rows:
+    """A bag that is read a piece at a time, as a file would be."""
+
+    def __init__(self, values):
+        self.values, self.reads = values, []
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitem__(self, rows):
+        self.reads.append(rows.stop - rows.start)
+        return self.values[rows]
+
+
+@torch.no_grad()
+def test_a_bag_in_a_file_is_read_in_pieces(tmp_path):
+    np.save(tmp_path / "bag.npy", images()[0].numpy().astype(np.float16))
+    file = np.load(tmp_path / "bag.npy", mmap_mode="r")
+    net, rows = image_net(), Rows(file)
+    expected = net(torch.from_numpy(file.astype(np.float32))[None])
+    assert_close(BagInferer(chunk_size=3)(rows, net), expected)
+    assert rows.reads == [3, 3, 1]
+    assert_close(BagInferer(chunk_size=3)(file, net), expected)
+
+
+@torch.no_grad()
+def test_a_network_on_features_gets_the_bag_whole_in_its_own_type():
+    net, rows = fill(ABMIL(64, 2, hidden_size=4)), Rows(images()[0].flatten(1).half())
+    expected = net.forward_bag(rows.values.float()[None])
+    got = BagInferer(chunk_size=3)(rows, WithBagOutput(net))
+    assert_close(got, expected._asdict(), rtol=0, atol=0)
+    assert max(rows.reads) == 3
+    x = images().flatten(2)
+    assert torch.equal(BagInferer()(x.double(), net, MASK), net(x, MASK))
+
+
+@torch.no_grad()
+def test_a_chunk_that_is_too_large_is_halved():
+    net, x = image_net(), images(1, 40)
+    expected, done = net(x), []
+
+    def need_memory(module, args):
+        if len(args[0]) > 6:
+            torch.empty(2**60, dtype=torch.uint8)  # the allocator's own error
+        done.append(len(args[0]))
+
+    net.encoder.register_forward_pre_hook(need_memory)
+    with pytest.warns(UserWarning, match="a chunk must fit into memory: goes on with"):
+        assert_close(BagInferer(chunk_size=20)(x, net), expected)
+    assert done == [5] * 8
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("fits", [0, -1])
+def test_an_error_that_no_halving_helps_is_raised(fits):
+    net = image_net()
+
+    def fail(module, args):
+        raise torch.OutOfMemoryError("CUDA out of memory") if fits == 0 else RuntimeError("shapes differ")
+
+    net.encoder.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="CUDA out of memory" if fits == 0 else "shapes differ"):
+        BagInferer(chunk_size=1 if fits == 0 else 4)(images(), net)
+
+
+def test_gradients_are_those_of_the_network_in_training():
+    net, other = image_net(chunk_size=2, recompute=True).train(), image_net().train()
+    BagInferer(chunk_size=3)(images(), net, MASK).square().sum().backward()
+    SimpleInferer()(images(), other, MASK).square().sum().backward()
+    for one, two in zip(net.parameters(), other.parameters(), strict=True):
+        assert_close(one.grad, two.grad)
+
+
+def test_in_training_mode_chunks_are_the_networks_own():
+    net = EncodedBag(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64)), ABMIL(64, 2)).train()
+    with torch.no_grad():
+        BagInferer(chunk_size=2)(images(), net)
+    assert_close(net.encoder[1].running_mean, 0.1 * images().flatten(0, 1).flatten(1).mean(0))
+    net.eval()
+    x = images().requires_grad_()
+    BagInferer(chunk_size=2)(x, net).sum().backward()
+    assert x.grad.any()
+
+
+@torch.no_grad()
+def test_autocast_is_that_of_the_whole_network():
+    net, x = image_net(), images()
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = net.forward_bag(x, MASK)
+    got = BagInferer(chunk_size=3, amp_dtype=torch.bfloat16)(x, WithBagOutput(net), MASK)
+    assert got["logits"].dtype == expected.logits.dtype == torch.bfloat16
+    assert_close(got["scores"][MASK], expected.scores[MASK], rtol=1e-2, atol=1e-2)
+    assert_close(got["logits"].float(), net(x, MASK), rtol=2e-2, atol=2e-2)
+    features = fill(ABMIL(64, 2))
+    assert BagInferer(amp_dtype=torch.bfloat16)(x.flatten(2), features).dtype == torch.bfloat16
+
+
+@torch.no_grad()
+def test_wrapped_networks():
+    net, x = image_net(), images()
+    compiled = torch.compile(net, backend="eager")
+    scripted = torch.jit.script(net)
+    for wrapped in (compiled, scripted, nn.DataParallel(net), torch.compile(WithBagOutput(net), backend="eager")):
+        got = BagInferer(chunk_size=3)(x, wrapped, MASK)
+        assert_close(got["logits"] if isinstance(got, dict) else got, net(x, MASK), rtol=1e-6, atol=1e-6)
+    features = fill(ABMIL(64, 2))
+    assert_close(BagInferer()(x.flatten(2), torch.jit.script(features), MASK), features(x.flatten(2), MASK))
+
+
+@torch.no_grad()
+def test_monais_network_gets_a_whole_bag_and_no_padding():
+    net = MILModel(2, mil_mode="att", pretrained=False, backbone=nn.Flatten(2), backbone_num_features=64)
+    net.net = nn.Flatten()
+    net.eval()
+    assert torch.equal(BagInferer()(images(), net), net(images()))
+    assert torch.equal(BagInferer()(images(), net, torch.ones(3, 7, dtype=torch.bool)), net(images()))
+    with pytest.raises(ValueError, match="`network` must take a mask for a padded batch, got MILModel"):
+        BagInferer()(images(), net, MASK)
+
+
+def test_a_monai_engine_runs_it():
+    net, x = image_net(), images()
+    bags = [{"image": MetaTensor(x[i, : 3 + i])} for i in range(3)]
+    results = []
+    for inferer in (SimpleInferer(), BagInferer(chunk_size=2)):
+        evaluator = SupervisedEvaluator(
+            device="cpu",
+            val_data_loader=DataLoader(bags, batch_size=2, collate_fn=BagCollate("image")),
+            network=WithBagOutput(net),
+            inferer=inferer,
+            prepare_batch=lambda batch, *args, **kwargs: (batch["image"], None, (), {"mask": batch["mask"]}),
+        )
+        collect = from_engine("pred")
+        evaluator.add_event_handler(Events.ITERATION_COMPLETED, lambda e, f=collect: results.extend(f(e.state.output)))
+        evaluator.run()
+    assert len(results) == 6
+    for one, two in zip(results[:3], results[3:], strict=True):
+        assert_close(one, two, rtol=1e-6, atol=1e-6)
+
+
+@torch.no_grad()
+def test_progress_counts_instances(capsys):
+    BagInferer(chunk_size=3, progress=True)(images(1, 7), image_net())
+    assert "7/7" in capsys.readouterr().err
+    BagInferer(chunk_size=3)(images(1, 7), image_net())
+    assert capsys.readouterr().err == ""
+
+
+@torch.no_grad()
+def test_bad_input_is_named():
+    net = image_net()
+    with pytest.raises(ValueError, match=r"`inputs` must have shape \(B, N, ...\), got \(7, 2\)"):
+        BagInferer()(torch.rand(7, 2), net)
+    with pytest.raises(ValueError, match=r"`inputs` must be a batch \(B, N, ...\) or rows of a bag, got object"):
+        BagInferer()(object(), net)
+    with pytest.raises(ValueError, match=r"`mask` must have shape \(B, N\) = \(3, 7\), got \(3, 5\)"):
+        BagInferer()(images(), net, MASK[:, :5])
+    with pytest.raises(ValueError, match="`chunk_size` must be a positive integer, got 0"):
+        BagInferer(chunk_size=0)
+    with pytest.raises(ValueError, match=r"`inputs` must give rows \(2, ...\) of a bag, got \(2,\)"):
+        BagInferer(chunk_size=2)(np.zeros(4), net)
+
+
+@torch.no_grad()
+@pytest.mark.gpu
+def test_encoder_on_the_gpu_and_all_else_on_the_cpu():
+    net, x = image_net(), images()
+    expected = net(x, MASK)
+    net.encoder.to("cuda")
+    assert_close(BagInferer(chunk_size=3)(x, net, MASK), expected, rtol=1e-5, atol=1e-5)
+    net.aggregator.to("cuda")
+    for device in ("cpu", "cuda", None):
+        got = BagInferer(chunk_size=3, device=device)(x, net, MASK)
+        assert got.device.type == "cuda"
+        assert_close(got.cpu(), expected, rtol=1e-5, atol=1e-5)

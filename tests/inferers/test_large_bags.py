@@ -1,0 +1,30 @@
+"""The rows of tests/benchmarks/large_bags.py are what they say, at small sizes."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from tests.benchmarks.large_bags import FEATURES, ROWS, abmil, abmil_in_chunks, measure, run
+
+
+@torch.no_grad()
+def test_abmil_in_chunks_is_abmil():
+    whole, chunks, x = abmil().eval(), abmil_in_chunks().eval(), torch.randn(1, 20, FEATURES)
+    chunks.encoder.load_state_dict(whole.embed.state_dict())
+    chunks.aggregator.load_state_dict({k: v for k, v in whole.state_dict().items() if not k.startswith("embed.")})
+    assert_close(chunks(x), whole(x))
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_every_row_runs(name):
+    row = run(name, 100)
+    assert (row["row"], row["instances"]) == (name, 100)
+    assert row["seconds"] > 0
+
+
+@pytest.mark.slow
+def test_chunks_keep_a_bag_of_features_out_of_memory():
+    """60,000 x 1,024 are 0.23 GiB in float32, which one row holds and the other does not; half is left for rounding."""
+    whole, chunks = (measure(name, 60_000, threads=1) for name in ("abmil", "abmil_in_chunks"))
+    assert whole["instances"] == chunks["instances"] == 60_000
+    assert whole["peak_gib"] - chunks["peak_gib"] > 0.115
