@@ -4,6 +4,7 @@ from .attention_anchor import AttentionAnchorHandler
 from .attention_prior import AttentionPriorHandler
 from .attention_stability import AttentionStabilityHandler
 from .bag_metric import BagMetricHandler
+from .bag_predictions import BagPredictionsSaver
 from .bag_results import BagResultsSaver
 from .branch_loss import BranchLossHandler
 from .scan_results import ScanResultsSaver
@@ -18,6 +19,7 @@ __all__ = [
     "AttentionPriorHandler",
     "AttentionStabilityHandler",
     "BagMetricHandler",
+    "BagPredictionsSaver",
     "BagResultsSaver",
     "BranchLossHandler",
     "RecordedScores",

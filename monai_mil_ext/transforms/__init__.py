@@ -1,5 +1,6 @@
 """Transforms of bags, in array and dictionary form."""
 
+from .bag_or_status import BagOrStatus
 from .bag_output import (
     MaskToInstanceLabel,
     MaskToInstanceLabelD,
@@ -41,6 +42,7 @@ from .slice_scores import SliceScoresToVolume, SliceScoresToVolumeD, SliceScores
 from .slices import SliceBag, SliceBagD, SliceBagd, SliceBagDict, Slices
 
 __all__ = [
+    "BagOrStatus",
     "EncodeInstances",
     "EncodeInstancesD",
     "EncodeInstancesDict",

@@ -1,0 +1,85 @@
+"""Saves what an inference answered: a row for every bag, those without an answer too."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import torch
+from ignite.engine import Engine, Events
+from monai.engines import IterationEvents
+
+from monai_mil_ext.transforms.bag_or_status import DONE, STATUS
+from monai_mil_ext.utils import RESEARCH_USE, BagKeys, atomic_path
+
+__all__ = ["BagPredictionsSaver"]
+
+
+class BagPredictionsSaver:
+    """Writes ``predictions.csv``: case id, status, number of instances and probabilities of every bag.
+
+    It reads decollated items: ``pred`` (C,) probabilities, and, where they are, ``mask`` (N,), ``case_id`` and the
+    ``status`` that :py:class:`monai_mil_ext.transforms.BagOrStatus` gave (without it, a bag is done). A bag that is not
+    done is taken out of the iteration, so no metric and no other saver sees it; and when all is through and written,
+    the run ends with an error that names it, so that a program's exit status tells. Attach it first. In a distributed
+    run the rows of all ranks are gathered; the first rank writes.
+
+    Args:
+        output_dir: folder of the file, which is replaced as a whole.
+
+    Raises:
+        RuntimeError: at the end of a run in which a bag got no answer.
+    """
+
+    def __init__(self, output_dir: str) -> None:
+        self.output_dir = Path(output_dir)
+        self._rows: list[dict[str, Any]] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Collect at every iteration of ``engine`` and write when it is through."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._collect)
+        engine.add_event_handler(Events.COMPLETED, self._write)
+
+    def _start(self, engine: Engine) -> None:
+        self._rows = []
+        if not engine.has_event_handler(self._raise, Events.COMPLETED):
+            engine.add_event_handler(Events.COMPLETED, self._raise)  # now, and so behind all other savers
+
+    def _collect(self, engine: Engine) -> None:
+        items = list(zip(engine.state.batch, engine.state.output, strict=True))
+        self._rows += [_row({**batch, **output}) for batch, output in items]
+        done = [(batch, output) for batch, output in items if batch.get(STATUS, DONE) == DONE]
+        engine.state.batch = [batch for batch, _ in done]
+        engine.state.output = [output for _, output in done]
+
+    def _write(self, engine: Engine) -> None:
+        gathered = idist.all_gather(self._rows) if idist.get_world_size() > 1 else [self._rows]
+        rows = [row for part in gathered for row in part]
+        # a sampler repeats a bag where the number of bags is no multiple of that of ranks
+        self._rows = list({row["case_id"] or i: row for i, row in enumerate(rows)}.values())
+        if idist.get_rank() == 0 and self._rows:
+            with atomic_path(self.output_dir / "predictions.csv") as temporary, temporary.open("w", newline="") as file:
+                writer = csv.DictWriter(file, fieldnames=max(map(list, self._rows), key=len))
+                writer.writeheader()
+                writer.writerows(self._rows)
+
+    def _raise(self, engine: Engine) -> None:
+        failed = [f"{row['case_id']!r} is {row['status']}" for row in self._rows if row["status"] != DONE]
+        if failed:
+            count = f"{len(failed)} of {len(self._rows)}"
+            raise RuntimeError("\n  ".join([f"every bag must get an answer, got none for {count}:", *failed]))
+
+
+def _row(item: Mapping[str, Any]) -> dict[str, Any]:
+    status = str(item.get(STATUS, DONE))
+    row = {"case_id": str(item.get(BagKeys.CASE_ID, "")), "use": RESEARCH_USE, "status": status}
+    if status != DONE:
+        return row
+    mask = item.get(BagKeys.MASK)
+    probability = torch.as_tensor(item["pred"]).detach().float().cpu().tolist()
+    size = {} if mask is None else {"num_instances": int(torch.as_tensor(mask).sum())}
+    return {**row, **size, **{f"probability_{c}": p for c, p in enumerate(probability)}}

@@ -1,0 +1,102 @@
+"""BagPredictionsSaver: every bag of a cohort has a row, and one bad file stops none of the others."""
+
+import csv
+
+import pytest
+import torch
+from ignite.engine import Events
+from monai.data import DataLoader, Dataset
+from monai.engines import PrepareBatchExtraInput, SupervisedEvaluator
+from monai.handlers import ROCAUC
+from monai.inferers import SimpleInferer
+from monai.transforms import Compose
+
+from monai_mil_ext.data import BagCollate, write_bag
+from monai_mil_ext.handlers import BagPredictionsSaver, BagResultsSaver
+from monai_mil_ext.inferers import BagInferer
+from monai_mil_ext.networks.nets import ABMIL, WithBagOutput
+from monai_mil_ext.transforms import BagOrStatus, LoadBagd, LoadBagLabeld, SplitBagOutputd
+from tests.helpers import fill
+
+
+def cohort(folder, sizes):
+    """Bag files, with -1 for one that is cut short and None for one that is not there."""
+    items = []
+    for i, size in enumerate(sizes):
+        file = folder / f"c{i}.h5"
+        items.append({"image": str(file), "case_id": f"c{i}", "patient": f"p{i}", "label": i % 2})
+        if size is not None:
+            write_bag(file, {"features": torch.randn(abs(size), 3)})
+        if size == -1:
+            file.write_bytes(file.read_bytes()[:100])
+    return items
+
+
+def evaluator(items, handlers, inferer=None, num_workers=0, **options):
+    load = Compose([LoadBagd("image"), LoadBagLabeld("label", num_classes=2)])
+    dataset = Dataset(items, BagOrStatus(load, {"image": [3]}))
+    return SupervisedEvaluator(
+        device="cpu",
+        val_data_loader=DataLoader(dataset, batch_size=1, num_workers=num_workers, collate_fn=BagCollate("image")),
+        network=WithBagOutput(fill(ABMIL(3, 2))),
+        inferer=inferer or BagInferer(),
+        prepare_batch=PrepareBatchExtraInput({"mask": "mask"}),
+        postprocessing=Compose([SplitBagOutputd("pred"), lambda d: {**d, "pred": d["pred"].softmax(0)}]),
+        val_handlers=handlers,
+        **options,
+    )
+
+
+def rows(folder):
+    return list(csv.DictReader((folder / "predictions.csv").open()))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_all_others_are_done_and_the_end_tells(tmp_path, num_workers):
+    items, out = cohort(tmp_path, [4, 0, 2, -1, None, 5]), tmp_path / "out"
+    engine = evaluator(items, [BagPredictionsSaver(out), BagResultsSaver(out, num_samples=5)], num_workers=num_workers)
+    with pytest.raises(RuntimeError, match=r"got none for 3 of 6:\n  'c1' is empty\n  'c3' is unreadable: "):
+        engine.run()
+    table = rows(out)
+    assert [row["case_id"] for row in table] == [f"c{i}" for i in range(6)]
+    assert [row["status"].split(":")[0] for row in table] == ["done", "empty", "done", *["unreadable"] * 2, "done"]
+    assert [row["num_instances"] for row in table] == ["4", "", "2", "", "", "5"]
+    assert [bool(row["probability_1"]) for row in table] == [True, False, True, False, False, True]
+    assert str(tmp_path) not in (out / "predictions.csv").read_text()
+    others = list(csv.DictReader((out / "bags.csv").open()))
+    assert [row["case_id"] for row in others] == ["c0", "c2", "c5"]
+    for row in others:
+        same = next(r for r in table if r["case_id"] == row["case_id"])
+        assert float(row["probability_1"]) == pytest.approx(float(same["probability_1"]))
+
+
+def test_a_sound_cohort_ends_well_and_again(tmp_path):
+    engine = evaluator(cohort(tmp_path, [4, 2]), [BagPredictionsSaver(tmp_path)], SimpleInferer())
+    for _ in range(2):
+        engine.run()
+        assert [row["status"] for row in rows(tmp_path)] == ["done", "done"]
+
+
+def test_no_metric_sees_a_blank_bag(tmp_path):
+    metric = ROCAUC(
+        output_transform=lambda items: (
+            [i["pred"][1:] for i in items],
+            [torch.as_tensor(i["label"]).reshape(1) for i in items],
+        )
+    )
+    seen, items = [], cohort(tmp_path, [4, 3, 0, 2])
+    engine = evaluator(items, [BagPredictionsSaver(tmp_path)], key_val_metric={"auroc": metric})
+    engine.add_event_handler(Events.ITERATION_COMPLETED, lambda e: seen.append(len(e.state.output)))
+    with pytest.raises(RuntimeError, match="got none for 1 of 4"):
+        engine.run()
+    assert seen == [1, 1, 0, 1]
+    clean = evaluator(items[:2] + items[3:], [], key_val_metric={"auroc": metric})
+    clean.run()
+    assert engine.state.metrics["auroc"] == clean.state.metrics["auroc"]
+
+
+def test_a_cohort_without_one_answer_has_its_table(tmp_path):
+    engine = evaluator(cohort(tmp_path, [0, None]), [BagPredictionsSaver(tmp_path)])
+    with pytest.raises(RuntimeError, match="got none for 2 of 2"):
+        engine.run()
+    assert [row["status"].split(":")[0] for row in rows(tmp_path)] == ["empty", "unreadable"]
