@@ -194,6 +194,19 @@ def test_wrapped_networks():
 
 
 @torch.no_grad()
+def test_ddp():
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        net, x = image_net(), images()
+        seen = sizes_seen(net.encoder)
+        got = BagInferer(chunk_size=11)(x, nn.parallel.DistributedDataParallel(net))
+        assert seen == [11, 10]
+        assert_close(got, net(x), rtol=1e-6, atol=1e-6)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@torch.no_grad()
 def test_monais_network_gets_a_whole_bag_and_no_padding():
     net = MILModel(2, mil_mode="att", pretrained=False, backbone=nn.Flatten(2), backbone_num_features=64)
     net.net = nn.Flatten()
