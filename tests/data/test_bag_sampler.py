@@ -63,6 +63,21 @@ def test_processes_share_an_epoch_without_overlap(sizes, budget, kind, world, dr
             assert len(lengths) == 1 or (max(lengths) - min(lengths) == 1 and len(sizes) < max(lengths) * world)
 
 
+def test_a_process_group_is_asked_who_one_is(monkeypatch):
+    for name, value in (("is_initialized", True), ("get_world_size", 3), ("get_rank", 1)):
+        monkeypatch.setattr(torch.distributed, name, lambda value=value: value)
+    sampler = BagBatchSampler(list(range(1, 10)), 20)
+    assert list(sampler) == list(BagBatchSampler(list(range(1, 10)), 20, num_replicas=3, rank=1))
+    assert (sampler.num_replicas, sampler.rank) == (3, 1)
+
+
+def test_processes_compute_bags_of_like_size_at_a_time():
+    sizes = np.random.default_rng(0).integers(1, 100, 300).tolist()
+    shares = [list(BagBatchSampler(sizes, 300, num_replicas=4, rank=rank)) for rank in range(4)]
+    longest = [[max(sizes[i] for i in batch) for batch in step] for step in zip(*shares, strict=True)]
+    assert np.median([max(step) / min(step) for step in longest]) < 1.5
+
+
 def test_dropped_bags_differ_from_epoch_to_epoch():
     sampler = BagBatchSampler([50] * 9, 50, drop_last=True, num_replicas=4, rank=0)
     others = [BagBatchSampler([50] * 9, 50, drop_last=True, num_replicas=4, rank=rank) for rank in (1, 2, 3)]
