@@ -1,0 +1,72 @@
+"""MONAI's gradient accumulation over bags equals the large batch."""
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from monai_mil_ext.data import BagCollate
+from monai_mil_ext.networks.nets import ABMIL
+from tests.handlers.training import F, make_trainer
+
+SIZES = (9, 2, 30, 4, 7, 1)
+
+
+def bags():
+    generator = torch.Generator().manual_seed(0)
+    return [
+        {"image": torch.randn(n, F, generator=generator, dtype=torch.float64), "label": torch.tensor(i % 2)}
+        for i, n in enumerate(SIZES)
+    ]
+
+
+def trained(groups, loss, steps):
+    """Parameters after one epoch of batches of the given bags."""
+    torch.manual_seed(0)
+    network = ABMIL(F, 2, hidden_size=8).double()
+    batches = [BagCollate("image")([bags()[i] for i in group]) for group in groups]
+    trainer = make_trainer(network, batches, accumulation_steps=steps)
+    trainer.loss_function = loss
+    trainer.run()
+    return torch.cat([p.detach().flatten() for p in network.parameters()])
+
+
+def bag_sum(steps):
+    """The loss that docs/how-to/cohorts.md advises: every bag weighs 1 / 6."""
+    return lambda logits, label: steps * cross_entropy(logits, label, reduction="sum") / 6
+
+
+WHOLE = [[0, 1, 2, 3, 4, 5]]
+
+
+@pytest.mark.parametrize(
+    ("groups", "loss"),
+    [
+        ([[0, 1], [2, 3], [4, 5]], cross_entropy),
+        ([[0, 1], [2, 3], [4, 5]], bag_sum(3)),
+        ([[2], [0, 4], [1, 3, 5]], bag_sum(3)),
+    ],
+    ids=["mean, equal", "sum, equal", "sum, unequal"],
+)
+def test_accumulated_batches_are_one_large_batch(groups, loss):
+    whole = trained(WHOLE, cross_entropy, 1)
+    assert (whole - trained(WHOLE, bag_sum(1), 1)).abs().max() < 1e-12
+    assert (trained(groups, loss, 3) - whole).abs().max() < 1e-6
+
+
+def test_a_mean_over_unequal_batches_is_another_loss():
+    """Why the page advises the sum: a lone bag would weigh three times as much as one among three."""
+    assert (trained([[2], [0, 4], [1, 3, 5]], cross_entropy, 3) - trained(WHOLE, cross_entropy, 1)).abs().max() > 1e-4
+
+
+def test_the_last_batches_of_an_epoch_weigh_as_much():
+    """Four batches by three: the last one is a step of its own, and MONAI divides it by three all the same."""
+    with_sum = trained([[0], [1], [2], [3]], bag_sum(3), 3)
+    torch.manual_seed(0)
+    network = ABMIL(F, 2, hidden_size=8).double()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    for group in ([0, 1, 2], [3]):
+        batch = BagCollate("image")([bags()[i] for i in group])
+        optimizer.zero_grad()
+        (cross_entropy(network(batch["image"], batch["mask"]), batch["label"], reduction="sum") / 6).backward()
+        optimizer.step()
+    torch.testing.assert_close(with_sum, torch.cat([p.detach().flatten() for p in network.parameters()]))
