@@ -1,0 +1,177 @@
+"""Whole epochs: what the data path costs beside the arithmetic, for many small bags and for large ones from disk.
+
+``python -m tests.benchmarks.epochs [row ...]`` prints one line of JSON a row.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Events
+from monai.data import DataLoader, Dataset
+from monai.engines import PrepareBatchExtraInput, SupervisedTrainer
+from torch import Tensor, nn
+
+from monai_mil_ext.data import BagBatchSampler, BagCollate, bag_sizes, write_bag
+from monai_mil_ext.networks.nets import ABMIL
+from monai_mil_ext.transforms import LoadBagd
+
+__all__ = ["ROWS", "disk_epoch", "small_bags_epoch"]
+
+MUSK1 = {"bags": 92, "instances": 476, "features": 166, "longest": 40}
+
+
+def small_bags_epoch(batch_size: int = 16, epochs: int = 20, repeats: int = 5) -> dict[str, Any]:
+    """MUSK1's shape: seconds an epoch through MONAI's trainer, over a loop on one padded tensor with as many steps.
+
+    Values are random, since time does not depend on them. Both do the same arithmetic with the mask; the loop has
+    every bag padded to 40 in one tensor and takes rows of it. Runs alternate, and medians are compared.
+    """
+    bags = _musk_like()
+    ratios, ours, loop = [], [], []
+    for _ in range(repeats):
+        ours.append(_trainer_seconds(bags, batch_size, epochs))
+        loop.append(_loop_seconds(bags, batch_size, epochs))
+        ratios.append(ours[-1] / loop[-1])
+    steps = -(-len(bags) // batch_size)
+    own = {"steps": steps, "trainer_ms": 1e3 * median(ours), "loop_ms": 1e3 * median(loop)}
+    return {"name": "musk1_epoch", "ratio": median(ratios), "bar": 2.0, "batch_size": batch_size, **own}
+
+
+def disk_epoch(num_bags: int = 200, longest: int = 20_000, workers: int = 2, epochs: int = 1) -> dict[str, Any]:
+    """Bags of float16 features from disk: share of an epoch, after its first batch, that is spent waiting for data.
+
+    Sizes are log-uniform from a twentieth of ``longest`` on, features 1,024 wide. Batches hold up to ``longest``
+    instances. Files were just written, so that they may lie in the system's cache.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        items = list(_write_bags(Path(folder), num_bags, longest))
+        sizes = bag_sizes(items)
+        loader = DataLoader(
+            Dataset(items, LoadBagd("image", dtype=None)),
+            batch_sampler=BagBatchSampler(sizes, max_instances=longest),
+            num_workers=workers,
+            collate_fn=BagCollate("image"),
+        )
+        waits = Waits()
+        network = ABMIL(1024, 2, hidden_size=512, attention_size=256)
+        trainer = _trainer(network, loader, epochs, waits)
+        trainer.prepare_batch = _as_float
+        trainer.run()
+    own = {"waiting_s": waits.waiting, "total_s": waits.total, "instances": sum(sizes), "workers": workers}
+    return {"name": "disk_epoch", "ratio": waits.waiting / waits.total, "bar": 0.1, **own}
+
+
+class Waits:
+    """Seconds between asking for a batch and having it, but for the first of each epoch, when workers start."""
+
+    def __init__(self) -> None:
+        self.waiting = self.total = 0.0
+
+    def attach(self, engine: Any) -> None:
+        engine.add_event_handler(Events.GET_BATCH_STARTED, self._ask)
+        engine.add_event_handler(Events.GET_BATCH_COMPLETED, self._have)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._end)
+
+    def _ask(self, _engine: Any) -> None:
+        self._asked = time.perf_counter()
+
+    def _have(self, engine: Any) -> None:
+        now = time.perf_counter()
+        if engine.state.iteration % engine.state.epoch_length == 0:
+            self._start = now
+        else:
+            self.waiting += now - self._asked
+
+    def _end(self, _engine: Any) -> None:
+        self.total += time.perf_counter() - self._start
+
+
+def _musk_like(seed: int = 0) -> list[dict[str, Tensor]]:
+    """92 bags, 476 instances, the longest of 40, 2 at least."""
+    generator = np.random.default_rng(seed)
+    sizes = np.full(MUSK1["bags"], 2)
+    sizes[0] = MUSK1["longest"]
+    while sizes.sum() < MUSK1["instances"]:
+        i = generator.integers(1, len(sizes))
+        sizes[i] += sizes[i] < MUSK1["longest"]
+    return [
+        {"image": torch.randn(n, MUSK1["features"]), "label": torch.tensor(i % 2)} for i, n in enumerate(sizes.tolist())
+    ]
+
+
+def _network() -> nn.Module:
+    torch.manual_seed(0)
+    return ABMIL(MUSK1["features"], 2, hidden_size=128)
+
+
+def _trainer(network: nn.Module, loader: Any, epochs: int, *handlers: Any) -> SupervisedTrainer:
+    return SupervisedTrainer(
+        device=torch.device("cpu"),
+        max_epochs=epochs,
+        train_data_loader=loader,
+        network=network,
+        optimizer=torch.optim.Adam(network.parameters(), lr=1e-4),
+        loss_function=nn.CrossEntropyLoss(),
+        prepare_batch=PrepareBatchExtraInput({"mask": "mask"}),
+        train_handlers=handlers,
+        decollate=False,  # nothing in training needs the batch taken apart again
+    )
+
+
+def _trainer_seconds(bags: Sequence[dict[str, Tensor]], batch_size: int, epochs: int) -> float:
+    sizes = bag_sizes(bags)
+    sampler = BagBatchSampler(sizes, max_instances=batch_size * max(sizes), max_bags=batch_size)
+    loader = DataLoader(Dataset(bags), batch_sampler=sampler, collate_fn=BagCollate("image"))
+    assert len(loader) == -(-len(bags) // batch_size)
+    return _seconds(_trainer(_network(), loader, epochs).run) / epochs
+
+
+def _loop_seconds(bags: Sequence[dict[str, Tensor]], batch_size: int, epochs: int) -> float:
+    batch = BagCollate("image")(bags)
+    network = _network().train()
+    optimizer, loss_function = torch.optim.Adam(network.parameters(), lr=1e-4), nn.CrossEntropyLoss()
+
+    def loop() -> None:
+        for _ in range(epochs):
+            for rows in torch.randperm(len(bags)).split(batch_size):
+                optimizer.zero_grad()
+                loss_function(network(batch["image"][rows], batch["mask"][rows]), batch["label"][rows]).backward()
+                optimizer.step()
+
+    return _seconds(loop) / epochs
+
+
+def _seconds(call: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def _write_bags(folder: Path, num_bags: int, longest: int) -> Iterator[dict[str, Any]]:
+    generator = np.random.default_rng(0)
+    source = generator.standard_normal((longest, 1024), dtype=np.float32).astype(np.float16)
+    for i, size in enumerate(np.exp(generator.uniform(np.log(longest / 20), np.log(longest), num_bags)).astype(int)):
+        write_bag(folder / f"{i}.h5", {"features": source[:size]})
+        yield {"image": str(folder / f"{i}.h5"), "label": i % 2}
+
+
+def _as_float(batch: Any, device: Any = None, non_blocking: bool = False, **_: Any) -> Any:
+    """Features become float32 on the device only."""
+    return batch["image"].to(device).float(), batch["label"], (), {"mask": batch["mask"]}
+
+
+ROWS: dict[str, Callable[[], dict[str, Any]]] = {"musk1_epoch": small_bags_epoch, "disk_epoch": disk_epoch}
+
+if __name__ == "__main__":
+    for row in sys.argv[1:] or ROWS:
+        sys.stdout.write(json.dumps(ROWS[row]()) + "\n")

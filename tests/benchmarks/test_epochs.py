@@ -1,0 +1,21 @@
+"""The epochs that are timed, small and once: that they measure what they say."""
+
+from tests.benchmarks.epochs import MUSK1, _musk_like, disk_epoch, small_bags_epoch
+
+
+def test_musk1_has_its_published_counts():
+    sizes = [len(bag["image"]) for bag in _musk_like()]
+    assert (len(sizes), sum(sizes), min(sizes), max(sizes)) == (MUSK1["bags"], MUSK1["instances"], 2, 40)
+
+
+def test_small_bags():
+    row = small_bags_epoch(batch_size=32, epochs=1, repeats=1)
+    assert row["steps"] == 3
+    assert row["ratio"] == row["trainer_ms"] / row["loop_ms"] > 0
+
+
+def test_bags_from_disk():
+    row = disk_epoch(num_bags=6, longest=100, workers=0)
+    assert 0 < row["waiting_s"] < row["total_s"]
+    assert row["ratio"] == row["waiting_s"] / row["total_s"]
+    assert 6 * 5 <= row["instances"] <= 6 * 100
