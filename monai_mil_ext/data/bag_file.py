@@ -273,7 +273,7 @@ def _layout_of(path: Path, slide: str | None) -> Iterator[BagLayout]:
     if path.is_dir():
         yield open_zarr(path, slide)
         return
-    with path.open("rb") as file:
+    with path.open("rb", buffering=0) as file:
         start = os.pread(file.fileno(), 9, 0)
         if start.startswith(HDF5):
             with open_hdf5(path, slide) as layout:

@@ -30,6 +30,7 @@ __all__ = [
 
 EXPANSION = 1100  # deflate makes data at most 1032 times smaller
 SMALL = 1 << 26  # what a header may claim beyond that: constant arrays compress better under other codecs
+UNFINISHED = "`path` must be a file whose rows are all written, got one that was left unfinished"
 BLOCK = 4096  # rows that are decompressed at a time for the few among them that are wanted
 
 Index = NDArray[np.int64]
@@ -115,12 +116,14 @@ class RawRows:
     def read(self, rows: Index) -> Tensor:
         """See :py:class:`Rows`."""
         out = np.empty((len(rows), *self.shape[1:]), self.stored)
-        if out.size:
+        if out.size and len(self.starts) == 1 and rows[-1] - rows[0] + 1 == len(rows):
+            self._fill(_bytes(out), int(self.starts[0]) + int(rows[0]) * (out.nbytes // len(rows)))
+        elif out.size:
             width, piece = out.nbytes // len(rows), self.piece or self.shape[0]
             address = self.starts[rows // piece] + rows % piece * width
             breaks = np.flatnonzero(np.diff(address) != width) + 1
             bounds = [0, *breaks.tolist(), len(rows)]
-            target = out.reshape(-1).view(np.uint8).data
+            target = _bytes(out)
             for first, last, start in zip(bounds, bounds[1:], address[bounds[:-1]].tolist(), strict=False):
                 self._fill(target[first * width : last * width], start)
         tensor = torch.from_numpy(out if self.stored.isnative else out.astype(self.stored.newbyteorder("=")))
@@ -200,18 +203,32 @@ class HDF5Rows(BlockRows):
 
     def read(self, rows: Index) -> Tensor:
         """See :py:class:`Rows`."""
-        return self._raw().read(rows) if self.plain else super().read(rows)
+        if self.plain:
+            return self._raw().read(rows)
+        if self.array.chunks and self.array.id.get_num_chunks() < math.prod(
+            map(_ceil, self.array.shape, self.array.chunks)
+        ):
+            raise BagFileError(UNFINISHED)
+        return super().read(rows)
 
     def _raw(self) -> RawRows:
-        starts = np.full(-(-self.shape[0] // self.chunk), -1, np.int64)
+        starts = np.full(_ceil(self.shape[0], self.chunk), -1, np.int64)
 
         def note(chunk: Any) -> None:
             starts[chunk.chunk_offset[0] // self.chunk] = chunk.byte_offset
 
         self.array.id.chunk_iter(note)
         if (starts < 0).any():
-            raise BagFileError("`path` must be a file whose rows are all written, got one that was left unfinished")
+            raise BagFileError(UNFINISHED)
         return RawRows(self.array.file.id.get_vfd_handle(), self.shape, self.array.dtype, starts, self.chunk)
+
+
+def _bytes(values: NDArray[Any]) -> memoryview:
+    return values.reshape(-1).view(np.uint8).data
+
+
+def _ceil(size: int, part: int) -> int:
+    return -(-size // part)
 
 
 def _torch_dtype(dtype: Any) -> torch.dtype:

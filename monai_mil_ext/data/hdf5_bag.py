@@ -13,7 +13,7 @@ from monai.utils import optional_import
 from numpy.typing import NDArray
 
 from .bag_layout import BagLayout, Place, feature_key, smallest_step, text
-from .bag_rows import ArrayRows, BagFileError, HDF5Rows, RawRows, Rows, check_claim, is_numeric
+from .bag_rows import UNFINISHED, ArrayRows, BagFileError, HDF5Rows, RawRows, Rows, check_claim, is_numeric
 
 __all__ = ["open_hdf5"]
 
@@ -31,40 +31,50 @@ def open_hdf5(path: Path, slide: str | None = None) -> Iterator[BagLayout]:
         slide: which group, where a file holds a group for each slide.
     """
     with h5py.File(path, "r") as file:
-        yield _layout(_group(file, slide), path)
+        group, members = file, _members(file)
+        slides = sorted(name for name, member in members.items() if isinstance(member, h5py.Group))
+        if slides and not any(isinstance(member, h5py.Dataset) for member in members.values()):
+            group = members[_chosen(slide, slides)]
+            members = _members(group)
+        yield _layout(group, members, path)
 
 
-def _group(file: Any, slide: str | None) -> Any:
-    links = {name: file.get(name, getlink=True) for name in file}
-    outside = [name for name, link in links.items() if isinstance(link, h5py.ExternalLink)]
-    if outside:
-        raise BagFileError(f"`path` must hold its own data, got links to other files under {outside}")
-    slides = sorted(name for name in file if isinstance(file[name], h5py.Group))
-    datasets = [name for name in file if isinstance(file[name], h5py.Dataset)]
-    if not slides or datasets:
-        return file
+def _members(group: Any) -> dict[str, Any]:
+    """What a group holds, none of it in another file: opening one must not lead to a path that the file names."""
+    own, members = h5py.h5f.get_name(group.id), {}
+    for name in group:
+        outside = group.id.links.get_info(name.encode()).type == h5py.h5l.TYPE_EXTERNAL
+        member = None if outside else group[name]
+        if member is None or h5py.h5f.get_name(member.id) != own:
+            raise BagFileError(f"`path` must hold its own data, got a link to another file under {name!r}")
+        members[name] = member
+    return members
+
+
+def _chosen(slide: str | None, slides: list[str]) -> str:
     if slide not in slides:
         got = f"{slide!r} among {len(slides)} slides: {', '.join(map(repr, slides[:5]))}"
         raise BagFileError(f"`slide` must name a slide of the file, got {got}{', ...' if len(slides) > 5 else ''}")
-    return file[slide]
+    return slide
 
 
-def _layout(group: Any, path: Path) -> BagLayout:
-    datasets = {n: group[n] for n in group if isinstance(group[n], h5py.Dataset) and is_numeric(group[n].dtype)}
+def _layout(group: Any, members: Mapping[str, Any], path: Path) -> BagLayout:
+    datasets = {n: m for n, m in members.items() if isinstance(m, h5py.Dataset) and is_numeric(m.dtype)}
     arrays = {name: dataset for name, dataset in datasets.items() if dataset.ndim}
-    scalars = {name: dataset for name, dataset in datasets.items() if not dataset.ndim}
-    attributes = _Attributes(group.attrs, scalars)
+    attributes = _Attributes(group.attrs, {n: dataset for n, dataset in datasets.items() if n not in arrays})
     features = feature_key({name: dataset.shape for name, dataset in arrays.items()})
     if features is None and "coords" not in arrays:
-        raise BagFileError(f"`path` must hold features, got {sorted({*group, *attributes})}")
-    found = _format(group, arrays, attributes, features)
+        raise BagFileError(f"`path` must hold features, got {sorted({*members, *attributes})}")
+    on_features, on_coords = (_Attributes(arrays[n].attrs if n in arrays else (), {}) for n in (features, "coords"))
+    found = "asmil" if group.name != "/" else _format(members, attributes, on_features, on_coords)
     level = _level(arrays, attributes, features, found)
     columns = {
         "features" if name == features else name: _rows(dataset, name == features, level)
         for name, dataset in arrays.items()
         if level == "tile" or name != "coords"
     }
-    return BagLayout(found, columns, attributes, level, **_told(found, group, arrays, attributes, features, path))
+    told = _stamp(attributes) if found == "stamp" else _told(found, attributes, on_features, on_coords, path)
+    return BagLayout(found, columns, attributes, level, **told)
 
 
 class _Attributes(Mapping[str, Any]):
@@ -75,28 +85,32 @@ class _Attributes(Mapping[str, Any]):
 
     def __init__(self, attributes: Any, scalars: Mapping[str, Any]) -> None:
         self.attributes, self.scalars = attributes, scalars
+        self.names = dict.fromkeys([*scalars, *attributes])  # asked once: every look into the file costs
 
     def __getitem__(self, name: str) -> Any:
-        value = self.attributes[name] if name in self.attributes else self.scalars[name][()]
+        if name not in self.names:
+            raise KeyError(name)
+        value = self.scalars[name][()] if name in self.scalars else self.attributes[name]
         return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
     def __iter__(self) -> Iterator[str]:
-        return iter({**dict.fromkeys(self.scalars), **dict.fromkeys(self.attributes)})
+        return iter(self.names)
 
     def __len__(self) -> int:
-        return len(set(self))
+        return len(self.names)
 
 
-def _format(group: Any, arrays: Mapping[str, Any], attributes: Mapping[str, Any], features: str | None) -> str:
-    on_features = arrays[features].attrs if features else {}
-    on_coords = arrays["coords"].attrs if "coords" in arrays else {}
-    if features in ("feats", "patch_embeddings") or "stamp_version" in attributes:
+def _format(
+    members: Mapping[str, Any],
+    attributes: Mapping[str, Any],
+    on_features: Mapping[str, Any],
+    on_coords: Mapping[str, Any],
+) -> str:
+    if {"feats", "patch_embeddings"} & set(members) or "stamp_version" in attributes:
         return "stamp"
-    if group.name != "/":
-        return "asmil"
     if "patch_size_level0" in on_coords or "encoder" in on_features or "savetodir" in on_features:
         return "trident"
-    if "patch_level" in on_coords or (set(group) == {"features", "coords"} and not attributes):
+    if "patch_level" in on_coords or (set(members) == {"features", "coords"} and not attributes):
         return "clam"
     return "hdf5"
 
@@ -111,39 +125,42 @@ def _level(arrays: Mapping[str, Any], attributes: Mapping[str, Any], features: s
 
 
 def _rows(dataset: Any, is_features: bool, level: str) -> Rows:
-    if dataset.is_virtual or dataset.external:
+    shape, plist = dataset.shape, dataset.id.get_create_plist()
+    if plist.get_layout() == h5py.h5d.VIRTUAL or plist.get_external_count():
         raise BagFileError("`path` must hold its own data, got a dataset that stands in other files")
-    shape = dataset.shape
     if is_features and shape == (0,):  # how TRIDENT writes a slide without tissue
         return ArrayRows(lambda: np.empty((0, 0), dataset.dtype), (0, 0), dataset.dtype)
     if is_features and len(shape) == 1 and level != "tile":
         return ArrayRows(lambda: dataset[()], (1, *shape), dataset.dtype)
     leading = len(shape) == 3 and shape[0] == 1 and (is_features or dataset.name.endswith("/coords"))
     size = dataset.file.id.get_filesize()
-    unfiltered = not dataset.id.get_create_plist().get_nfilters()
-    if unfiltered and dataset.nbytes > size:
+    if not plist.get_nfilters() and dataset.nbytes > size:
         raise BagFileError(f"`path` must hold the {shape} values of its header, got {size} bytes")
     check_claim(max(dataset.nbytes, math.prod(dataset.chunks or (0,)) * dataset.dtype.itemsize), size)
-    offset = None if dataset.chunks else dataset.id.get_offset()
+    contiguous = plist.get_layout() == h5py.h5d.CONTIGUOUS
+    offset = dataset.id.get_offset() if contiguous else None
+    if contiguous and offset is None and dataset.nbytes:
+        raise BagFileError(UNFINISHED)
     if offset is not None:
         return RawRows(dataset.file.id.get_vfd_handle(), shape[leading:], dataset.dtype, [offset])
     return HDF5Rows(dataset, leading)
 
 
 def _told(
-    found: str, group: Any, arrays: Mapping[str, Any], attributes: Mapping[str, Any], features: str | None, path: Path
+    found: str,
+    attributes: Mapping[str, Any],
+    on_features: Mapping[str, Any],
+    on_coords: Mapping[str, Any],
+    path: Path,
 ) -> dict[str, Any]:
     """What the attributes of the file and of its arrays tell in the words of each tool."""
-    coords = arrays["coords"].attrs if "coords" in arrays else {}
-    if found == "stamp":
-        return _stamp(attributes)
-    encoder = text(attributes.get("encoder")) or text(arrays[features].attrs.get("encoder") if features else None)
+    encoder = text(attributes.get("encoder")) or text(on_features.get("encoder"))
     if found == "trident" and encoder is None and path.parent.name.startswith("features_"):
         encoder = path.parent.name.removeprefix("features_")
     unit = text(attributes.get("unit")) or ("px" if found in ("trident", "clam", "asmil") else None)
     size = _number(attributes.get("tile_size"))
-    place = Place(unit, _level0_edge(coords) if size is None else size)
-    magnification = _number(coords.get("target_magnification", attributes.get("magnification")))
+    place = Place(unit, _level0_edge(on_coords) if size is None else size)
+    magnification = _number(on_coords.get("target_magnification", attributes.get("magnification")))
     locate = _estimate if place.tile_size is None and unit == "px" else None
     return {"encoder": encoder, "magnification": magnification, "place": place, "locate": locate}
 

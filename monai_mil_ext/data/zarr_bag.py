@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from monai.utils import optional_import
 from numpy.typing import NDArray
+from torch import Tensor
 
 from .array_bag import named_arrays
 from .bag_layout import BagLayout, Place
-from .bag_rows import ArrayRows, BagFileError, BlockRows, Rows, check_claim, is_numeric
+from .bag_rows import UNFINISHED, ArrayRows, BagFileError, BlockRows, Index, Rows, check_claim, is_numeric
 
 __all__ = ["open_zarr"]
 
@@ -27,7 +28,10 @@ def open_zarr(path: Path, table: str | None = None) -> BagLayout:
         table: which table of features, where a slide has several.
     """
     zarr, _ = optional_import("zarr")  # takes long to import
-    store = zarr.open(str(path), mode="r")
+    try:
+        store = zarr.open(str(path), mode="r")
+    except FileNotFoundError as error:
+        raise BagFileError("`path` must be a zarr store where it is a folder, got no metadata") from error
     if not hasattr(store, "keys"):
         return named_arrays("zarr", {"features": _rows(store, path)}, {})
     if "tables" in store:
@@ -36,12 +40,22 @@ def open_zarr(path: Path, table: str | None = None) -> BagLayout:
     return named_arrays("zarr", {name: _rows(array, path) for name, array in arrays.items()}, dict(store.attrs))
 
 
+class _ZarrRows(BlockRows):
+    """Rows of a zarr array, of which every chunk is there: zarr itself gives zeros for one that was never written."""
+
+    def read(self, rows: Index) -> Tensor:
+        """See :py:class:`Rows`."""
+        if self.array.nchunks_initialized < self.array.nchunks:
+            raise BagFileError(UNFINISHED)
+        return super().read(rows)
+
+
 def _rows(array: Any, root: Path) -> Rows:
     folder = root / array.path if array.path else root
     stored = sum(entry.stat().st_size for entry in folder.rglob("*") if entry.is_file())
     check_claim(array.nbytes, stored)
     check_claim(int(np.prod(array.chunks, dtype=object)) * array.dtype.itemsize, stored)
-    return BlockRows(array, leading=array.ndim == 3 and array.shape[0] == 1)
+    return _ZarrRows(array, leading=array.ndim == 3 and array.shape[0] == 1)
 
 
 def _slide(store: Any, path: Path, table: str | None) -> BagLayout:

@@ -142,10 +142,14 @@ def _box(x, y, edge):
     return b"\x01" + np.array([3, 1, 5], "<u4").tobytes() + points.astype("<f8").tobytes()
 
 
+def zipped(path, members, packed=False):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
 def torch_archive(path, pickled):
     """An archive as ``torch.save`` makes it, around any pickle."""
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("archive/data.pkl", pickled)
-        archive.writestr("archive/version", "3\n")
-        archive.writestr("archive/byteorder", "little")
-    return path
+    members = {"data.pkl": pickled, "version": b"3", "byteorder": b"little"}
+    return zipped(path, {f"archive/{name}": content for name, content in members.items()})

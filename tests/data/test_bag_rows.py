@@ -35,7 +35,7 @@ CASES = {
     "clam.h5": (store((32, WIDTH), maxshape=(None, WIDTH)), 3),
     "parts.h5": (store((32, WIDTH // 2)), 70),
     "packed.h5": (store((8, WIDTH), compression="lzf"), 16),
-    "array.npy": (np.save, 1.2),
+    "array.npy": (np.save, 1.4),
     "arrays.npz": (lambda path, x: np.savez(path, features=x), 1.6),
     "tensor.pt": (lambda path, x: torch.save(torch.from_numpy(x), path), 1.6),
     "dictionary.pt": (lambda path, x: torch.save({"features": torch.from_numpy(x)}, path), 1.6),
