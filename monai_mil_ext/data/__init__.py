@@ -13,6 +13,7 @@ from .dicom_series import SeriesSlice, find_series
 from .feature_cache import FeatureCache
 from .fingerprints import fingerprint
 from .scan_reader import ScanReader
+from .shifted_mean import ShiftedMeanBags
 from .splits import CohortSplits, split_cohort
 from .volume_file import write_volume
 
@@ -29,6 +30,7 @@ __all__ = [
     "OpenBag",
     "ScanReader",
     "SeriesSlice",
+    "ShiftedMeanBags",
     "bag_sizes",
     "check_cohort",
     "find_series",

@@ -1,0 +1,122 @@
+"""Bags of ordered instances whose ceiling is known: normal noise, and in half of the bags a run with a shifted mean."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from monai.utils import CommonKeys
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from monai_mil_ext.utils import BagKeys, check_positive
+
+__all__ = ["ShiftedMeanBags"]
+
+
+class ShiftedMeanBags(Dataset[dict[str, Any]]):
+    r"""The semi-synthetic set of the papers on slice localisation, to the last bit the published one.
+
+    .. math::
+        S \sim U\{s_\text{low}, \dots, s_\text{high}\}, \quad h_{jd} \sim N(\mu, \sigma^2), \quad
+        y \sim \operatorname{Bernoulli}(p), \quad u \sim U\{0, \dots, S - r\}
+
+        y = 1: \quad h_{jd} \leftarrow h_{jd} + \delta \quad \text{for } u \le j < u + r, \; d < k
+
+    One generator of PyTorch on the CPU draws all lengths, all instances, each bag's u, all y, in this order, in
+    float32. An item has ``image`` (S, F), ``label``, ``instance_label`` (S,) int64, ``case_id`` and ``patient`` (each
+    bag is its own). The whole set is in memory, and ``image`` is a view of it. With ``feature_seed`` the columns come
+    in another order, the same for every set of that seed, so that the shifted ones can be anywhere.
+
+    Args:
+        num_bags: number of bags.
+        seed: of the generator.
+        run_length: number r of instances that are shifted, side by side.
+        shift: :math:`\delta`.
+        num_shifted: number k of features that are shifted.
+        in_features: size F of an instance.
+        lengths: smallest and largest number of instances; the smallest is at least ``run_length``.
+        noise: :math:`\mu` and :math:`\sigma`.
+        prob: p.
+        feature_seed: of another order of the features; ``None`` leaves the shifted ones first.
+
+    Raises:
+        ValueError: when a size is not positive, the lengths are no range or too short for the run, more features are
+            shifted than there are, :math:`\sigma` is not positive, or p is not in [0, 1].
+
+    References:
+        Harvey, Loevlie, Hughes, "Normal Guidance is what Attention Needs", arXiv:2605.27306; Castro-Macias et al.,
+        arXiv:2510.25759.
+
+    Example:
+        >>> bags = ShiftedMeanBags(num_bags=3, seed=0, in_features=4)
+        >>> bags[0]["image"].shape, [int(bag["label"]) for bag in bags], int(bags[0]["instance_label"].sum())
+        (torch.Size([21, 4]), [1, 0, 0], 12)
+    """
+
+    def __init__(
+        self,
+        num_bags: int,
+        seed: int,
+        run_length: int = 12,
+        shift: float = 0.5,
+        num_shifted: int = 1,
+        in_features: int = 768,
+        lengths: tuple[int, int] = (20, 60),
+        noise: tuple[float, float] = (0.0, 1.0),
+        prob: float = 0.5,
+        feature_seed: int | None = None,
+    ) -> None:
+        check_positive(num_bags=num_bags, run_length=run_length, num_shifted=num_shifted, in_features=in_features)
+        (low, high), (mean, sd) = lengths, noise
+        if not run_length <= low <= high:
+            raise ValueError(f"`lengths` must be a range from at least {run_length}, got {tuple(lengths)}.")
+        if num_shifted > in_features:
+            raise ValueError(f"`num_shifted` must be at most {in_features}, got {num_shifted}.")
+        if not (math.isfinite(sd) and sd > 0):
+            raise ValueError(f"`noise` must have a positive standard deviation, got {sd!r}.")
+        if not 0 <= prob <= 1:
+            raise ValueError(f"`prob` must be in [0, 1], got {prob!r}.")
+        self.seed = seed
+        self.run_length = run_length
+        draw = torch.Generator().manual_seed(seed)
+        self.lengths = torch.randint(low, high + 1, (num_bags,), generator=draw)
+        self.instances = torch.randn(int(self.lengths.sum()), in_features, generator=draw)
+        if (mean, sd) != (0.0, 1.0):
+            self.instances.mul_(sd).add_(mean)
+        ends = (self.lengths - run_length + 1).tolist()
+        self.starts = torch.cat([torch.randint(0, end, (1,), generator=draw) for end in ends])
+        self.labels = torch.bernoulli(prob * torch.ones(num_bags), generator=draw).long()
+        self.offsets = self.lengths.cumsum(0) - self.lengths
+        self._shift(shift, num_shifted)
+        if feature_seed is not None:
+            order = torch.randperm(in_features, generator=torch.Generator().manual_seed(feature_seed))
+            self.instances = self.instances[:, order]
+
+    def _shift(self, shift: float, num_shifted: int) -> None:
+        """Shift the runs of the positive bags and label them."""
+        first = (self.offsets + self.starts)[self.labels > 0]
+        rows = (first.unsqueeze(1) + torch.arange(self.run_length)).flatten()
+        self.instances[rows, :num_shifted] += shift
+        self.instance_labels = torch.zeros(len(self.instances), dtype=torch.int64)
+        self.instance_labels[rows] = 1
+
+    def __len__(self) -> int:
+        """Number of bags."""
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """One bag; a negative ``index`` counts from the end."""
+        number = range(len(self))[index]
+        name = f"{self.seed}-{number}"
+        return {
+            str(CommonKeys.IMAGE): self._own(self.instances, number),
+            str(CommonKeys.LABEL): self.labels[number],
+            str(BagKeys.INSTANCE_LABEL): self._own(self.instance_labels, number),
+            str(BagKeys.CASE_ID): name,
+            str(BagKeys.PATIENT): name,
+        }
+
+    def _own(self, values: Tensor, number: int) -> Tensor:
+        return values[int(self.offsets[number]) :][: int(self.lengths[number])]
