@@ -17,6 +17,7 @@ from .lesion_froc import FROCMetric, LesionHits, froc_values, lesion_hits
 from .operating_point import sensitivity_specificity, threshold_at_sensitivity, threshold_at_specificity
 from .paired import paired_bootstrap
 from .report import bag_report, bootstrap_interval, instance_values
+from .run_posterior import RunPosterior, run_posterior, shift_evidence
 
 __all__ = [
     "AttentionMassMetric",
@@ -26,6 +27,7 @@ __all__ = [
     "FROCMetric",
     "InstanceLocalizationMetric",
     "LesionHits",
+    "RunPosterior",
     "TemperatureScaling",
     "attention_changes",
     "attention_divergence",
@@ -48,7 +50,9 @@ __all__ = [
     "paired_bootstrap",
     "pointing_game",
     "precision_at_recall",
+    "run_posterior",
     "sensitivity_specificity",
+    "shift_evidence",
     "threshold_at_sensitivity",
     "threshold_at_specificity",
 ]
