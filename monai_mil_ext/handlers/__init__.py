@@ -7,6 +7,7 @@ from .bag_metric import BagMetricHandler
 from .bag_predictions import BagPredictionsSaver
 from .bag_results import BagResultsSaver
 from .branch_loss import BranchLossHandler
+from .proximal_l1 import ProximalL1Handler
 from .scan_results import ScanResultsSaver
 from .score_anchor import ScoreAnchor
 from .score_hook import RecordedScores, ScoreHook, call_after_run
@@ -22,6 +23,7 @@ __all__ = [
     "BagPredictionsSaver",
     "BagResultsSaver",
     "BranchLossHandler",
+    "ProximalL1Handler",
     "RecordedScores",
     "ScanResultsSaver",
     "ScoreAnchor",

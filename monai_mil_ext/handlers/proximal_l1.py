@@ -1,0 +1,90 @@
+"""An L1 penalty that sets weights to zero, in any MONAI trainer and with any optimizer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from ignite.engine import Events
+from torch import Tensor
+
+from monai_mil_ext.utils import check_choice
+
+from .score_hook import call_after_run, unwrap_network
+
+__all__ = ["ProximalL1Handler"]
+
+
+class ProximalL1Handler:
+    r"""Shrinks weights towards zero after each step of the optimizer: the proximal step of an L1 penalty.
+
+    .. math:: w \leftarrow \operatorname{sign}(w) \max(|w| - \eta \lambda, 0)
+
+    with the learning rate :math:`\eta` that the parameter has in that step. A weight that does not help is exactly
+    zero, which the gradient of an L1 term in the loss never makes it. After an adaptive optimizer the threshold is in
+    units of its normalised steps. Neither an accumulated iteration nor a step that a gradient scaler skips counts.
+
+    Args:
+        weight: :math:`\lambda`; with 0 nothing is done.
+        parameters: names of the network's parameters, as in ``named_parameters``; ``None`` takes all of them.
+
+    Raises:
+        ValueError: when the weight is not allowed; when a run starts and the network has no such parameter or the
+            optimizer does not have it.
+
+    References:
+        Parikh, Boyd, "Proximal Algorithms", Foundations and Trends in Optimization 1(3), 2014.
+
+    Example:
+        >>> from monai.engines import SupervisedTrainer
+        >>> net = torch.nn.Linear(2, 1)
+        >>> trainer = SupervisedTrainer("cpu", 1, [{"image": torch.zeros(1, 2), "label": torch.zeros(1, 1)}], net,
+        ...     torch.optim.SGD(net.parameters(), lr=0.1), torch.nn.MSELoss(),
+        ...     train_handlers=[ProximalL1Handler(100.0, ["weight"])])
+        >>> trainer.run()
+        >>> int(net.weight.count_nonzero())
+        0
+    """
+
+    def __init__(self, weight: float, parameters: Sequence[str] | None = None) -> None:
+        if not (math.isfinite(weight) and weight >= 0):
+            raise ValueError(f"`weight` must be finite and not negative, got {weight!r}.")
+        self.weight = float(weight)
+        self.parameters = None if parameters is None else tuple(parameters)
+        self._shrunk: list[tuple[dict[str, Any], Tensor]] = []
+        self._step_hook: Any = None
+
+    def attach(self, engine: Any) -> None:
+        """Follow the runs of a ``SupervisedTrainer``."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        call_after_run(engine, self._stop)
+
+    def _start(self, engine: Any) -> None:
+        self._stop()
+        named = dict(unwrap_network(engine.network)[0].named_parameters())
+        groups = [(group, p) for group in engine.optimizer.param_groups for p in group["params"]]
+        owner = {p: group for group, p in groups}
+        for name in named if self.parameters is None else self.parameters:
+            check_choice("parameters", name, named)
+            if named[name] in owner:
+                self._shrunk.append((owner[named[name]], named[name]))
+            elif self.parameters is not None:
+                raise ValueError(f"`parameters` must be among the optimizer's, got {name!r}.")
+        if self.weight:
+            self._step_hook = engine.optimizer.register_step_post_hook(self._shrink)
+
+    def _stop(self) -> None:
+        self._shrunk = []
+        if self._step_hook is not None:
+            self._step_hook.remove()
+            self._step_hook = None
+
+    @torch.no_grad()
+    def _shrink(self, optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
+        overflow = getattr(optimizer, "found_inf", None)  # a fused optimizer is called to skip a scaled step by itself
+        if overflow is not None and overflow.item():
+            return
+        for group, p in self._shrunk:
+            p.copy_(torch.nn.functional.softshrink(p, float(group["lr"]) * self.weight))
