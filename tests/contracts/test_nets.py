@@ -45,6 +45,7 @@ CASES = {  # name of the class, then what is special
     "SmAP-late": partial(nets.SmAP, F, C, attention_size=5, place="late"),
     "SmTP": partial(nets.SmTP, F, C, num_heads=2),
     "TransMIL": partial(nets.TransMIL, F, C, hidden_size=8, num_heads=2),
+    "WindowMIL": partial(nets.WindowMIL, F, C, half_width=1.0, reach=3),
 }
 every_net = pytest.mark.parametrize("make", CASES.values(), ids=CASES.keys())
 X = torch.linspace(-2, 2, 2 * 5 * F, dtype=torch.float64).sin().view(2, 5, F)

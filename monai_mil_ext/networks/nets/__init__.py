@@ -13,6 +13,7 @@ from .qgmil_block import QGMILBlock
 from .reference_weights import load_reference_state_dict
 from .smooth import SmAP, SmTP
 from .transmil import SequenceTransMIL, TransMIL
+from .window_mil import WindowMIL
 
 __all__ = [
     "ABMIL",
@@ -32,6 +33,7 @@ __all__ = [
     "SmAP",
     "SmTP",
     "TransMIL",
+    "WindowMIL",
     "WithBagOutput",
     "load_reference_state_dict",
 ]
