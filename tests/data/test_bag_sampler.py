@@ -117,6 +117,17 @@ def test_epochs_and_seeds_differ(kind):
     assert first != list(other)
 
 
+@pytest.mark.parametrize("kind", ["padded", "packed"])
+def test_no_bag_is_lost_in_epochs_that_would_need_more_batches(kind):
+    """Some orders of 600 bags need more batches than every epoch has, which the first draws said."""
+    sizes = np.random.default_rng(3).integers(1, 60, 600).tolist()
+    sampler = BagBatchSampler(sizes, 100, cost=kind)
+    for _ in range(60):
+        batches = list(sampler)
+        assert len(batches) == len(sampler)
+        assert sorted(i for batch in batches for i in batch) == list(range(600))
+
+
 def test_bags_of_one_size_meet_any_other():
     sampler = BagBatchSampler([10] * 12, 20)
     met = {frozenset(batch) for _ in range(400) for batch in sampler}

@@ -29,11 +29,12 @@ class Slow:
     def __call__(self, item):
         with open(self.log, "a") as log:
             log.write(f"{item['case_id']}\n")
-        time.sleep(0.01)
+        time.sleep(0.05)
         return {**item, "image": torch.full((500, 20), item["image"])}
 
 
-def fill(folder, log, backwards):
+def fill(folder, log, backwards, together):
+    together.wait(60)
     items = ITEMS[::-1] if backwards else ITEMS
     FeatureCache(folder, Slow(log), fingerprint="f" * 64, progress=False)(items)
 
@@ -45,7 +46,8 @@ def rewrite(path, value, until):
 
 def test_two_processes_fill_one_cache(tmp_path):
     log = tmp_path / "log"
-    writers = [PROCESSES.Process(target=fill, args=(tmp_path / "cache", log, back)) for back in (False, True)]
+    together = PROCESSES.Barrier(2)
+    writers = [PROCESSES.Process(target=fill, args=(tmp_path / "cache", log, back, together)) for back in (False, True)]
     for writer in writers:
         writer.start()
     for writer in writers:
