@@ -1,12 +1,7 @@
-"""Whole epochs: what the data path costs beside the arithmetic, for many small bags and for large ones from disk.
-
-``python -m tests.benchmarks.epochs [row ...]`` prints one line of JSON a row.
-"""
+"""Whole epochs: what the data path costs beside the arithmetic, for many small bags and for large ones from disk."""
 
 from __future__ import annotations
 
-import json
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,30 +19,34 @@ from torch import Tensor, nn
 from monai_mil_ext.data import BagBatchSampler, BagCollate, bag_sizes, write_bag
 from monai_mil_ext.networks.nets import ABMIL
 from monai_mil_ext.transforms import LoadBagd
+from tests.benchmarks.measure import Measured
 
-__all__ = ["ROWS", "disk_epoch", "small_bags_epoch"]
+__all__ = ["disk_epoch", "small_bags_epoch"]
 
 MUSK1 = {"bags": 92, "instances": 476, "features": 166, "longest": 40}
 
 
-def small_bags_epoch(batch_size: int = 16, epochs: int = 20, repeats: int = 5) -> dict[str, Any]:
+def small_bags_epoch(batch_size: int = 16, epochs: int = 20, repeats: int = 5) -> Measured:
     """MUSK1's shape: seconds an epoch through MONAI's trainer, over a loop on one padded tensor with as many steps.
 
     Values are random, since time does not depend on them. Both do the same arithmetic with the mask; the loop has
     every bag padded to 40 in one tensor and takes rows of it. Runs alternate, and medians are compared.
     """
     bags = _musk_like()
-    ratios, ours, loop = [], [], []
+    ours, loop = [], []
     for _ in range(repeats):
         ours.append(_trainer_seconds(bags, batch_size, epochs))
         loop.append(_loop_seconds(bags, batch_size, epochs))
-        ratios.append(ours[-1] / loop[-1])
-    steps = -(-len(bags) // batch_size)
-    own = {"steps": steps, "trainer_ms": 1e3 * median(ours), "loop_ms": 1e3 * median(loop)}
-    return {"name": "musk1_epoch", "ratio": median(ratios), "bar": 2.0, "batch_size": batch_size, **own}
+    detail = {
+        "steps": -(-len(bags) // batch_size),
+        "trainer_ms": round(1e3 * median(ours), 3),
+        "loop_ms": round(1e3 * median(loop), 3),
+    }
+    ratio = median(one / other for one, other in zip(ours, loop, strict=True))
+    return Measured(ratio, minima=min(ours) / min(loop), detail=detail)
 
 
-def disk_epoch(num_bags: int = 200, longest: int = 20_000, workers: int = 2, epochs: int = 1) -> dict[str, Any]:
+def disk_epoch(num_bags: int = 200, longest: int = 20_000, workers: int = 2, epochs: int = 1) -> Measured:
     """Bags of float16 features from disk: share of an epoch, after its first batch, that is spent waiting for data.
 
     Sizes are log-uniform from a twentieth of ``longest`` on, features 1,024 wide. Batches hold up to ``longest``
@@ -67,8 +66,13 @@ def disk_epoch(num_bags: int = 200, longest: int = 20_000, workers: int = 2, epo
         trainer = _trainer(network, loader, epochs, waits)
         trainer.prepare_batch = _as_float
         trainer.run()
-    own = {"waiting_s": waits.waiting, "total_s": waits.total, "instances": sum(sizes), "workers": workers}
-    return {"name": "disk_epoch", "ratio": waits.waiting / waits.total, "bar": 0.1, **own}
+    detail = {
+        "waiting_s": round(waits.waiting, 3),
+        "total_s": round(waits.total, 3),
+        "instances": sum(sizes),
+        "workers": workers,
+    }
+    return Measured(waits.waiting / waits.total, detail=detail)
 
 
 class Waits:
@@ -168,10 +172,3 @@ def _write_bags(folder: Path, num_bags: int, longest: int) -> Iterator[dict[str,
 def _as_float(batch: Any, device: Any = None, non_blocking: bool = False, **_: Any) -> Any:
     """Features become float32 on the device only."""
     return batch["image"].to(device).float(), batch["label"], (), {"mask": batch["mask"]}
-
-
-ROWS: dict[str, Callable[[], dict[str, Any]]] = {"musk1_epoch": small_bags_epoch, "disk_epoch": disk_epoch}
-
-if __name__ == "__main__":
-    for row in sys.argv[1:] or ROWS:
-        sys.stdout.write(json.dumps(ROWS[row]()) + "\n")
