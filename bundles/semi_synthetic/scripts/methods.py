@@ -1,0 +1,70 @@
+"""What the protocol runs: one stated setting a method, and the settings that WindowMIL is chosen among."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+__all__ = ["L1_TRIED", "SETTINGS", "VARIANTS", "Run", "cpu_runs", "window_runs"]
+
+SEEDS = (1, 2, 3)  # set i has seeds i001 (train, and the network's), i002 (validation), i003 (test), as published
+L1_TRIED = (0.3, 0.5)
+VARIANTS: dict[str, dict[str, Any]] = {  # arguments of ShiftedMeanBags
+    "published": {},
+    "runs of 6": {"run_length": 6},
+    "runs of 24": {"run_length": 24, "lengths": [24, 60]},  # no bag is shorter than its run
+    "shift 1": {"shift": 1.0},
+    "features permuted": {"feature_seed": 7},
+}
+NETS = "monai_mil_ext.networks.nets."
+FEW = {"epochs": 2, "batch_size": 16, "learning_rate": 0.0003}  # 768 wide: half a minute of one core an epoch
+SETTINGS: dict[str, dict[str, Any]] = {  # overrides of train.yaml
+    "mean": {"network": {"_target_": f"{NETS}MeanMIL"}},
+    "max": {"network": {"_target_": f"{NETS}MaxMIL"}, "l1": 0.1},  # 0.5, as for all others, leaves no weight
+    "ABMIL": {"network": {"_target_": f"{NETS}ABMIL", "gated": False}},
+    "TransMIL": {"network": {"_target_": f"{NETS}SequenceTransMIL"}, **FEW},
+    "SmAP": {"network": {"_target_": f"{NETS}SmAP"}},
+    "SmTP": {"network": {"_target_": f"{NETS}SmTP"}, **FEW},
+    "QG-MIL": {"network": {"_target_": f"{NETS}QGMIL", "hidden_size": 64}, "epochs": 10},
+    "ASMIL": {"network": {"_target_": f"{NETS}ASMIL", "hidden_size": 64}, "epochs": 10, "anchor": 0.01},
+}
+
+
+class Run(NamedTuple):
+    """One training: its name, its row of the table, the published set, the configs and what they are overridden by."""
+
+    name: str
+    row: str
+    index: int
+    variant: str
+    configs: tuple[str, ...]
+    overrides: dict[str, Any]
+
+
+def cpu_runs() -> list[Run]:
+    """Every method on 1,000 bags, with and without Normal Guidance where it has scores to guide."""
+    rows: list[tuple[str, tuple[str, ...], dict[str, Any]]] = []
+    for method, setting in SETTINGS.items():
+        plain = {"l1": 0.5, **{k: v for k, v in setting.items() if k != "network"}}
+        plain |= {f"network_def#{key}": value for key, value in setting["network"].items()}
+        rows.append((method, ("train",), plain))
+        if method not in ("mean", "max"):
+            rows.append((f"{method} + NG", ("train",), {**plain, "guidance": 1.0}))
+    window: dict[str, Any] = {"batch_size": 64, "epochs": 20, "l1": 0.5}
+    rows += [("WindowMIL", ("train", "window_mil"), window)]
+    rows += [("WindowMIL + NG", ("train", "window_mil"), {**window, "guidance": 1.0})]
+    return [
+        Run(f"cpu_{_word(row)}_{index}", row, index, "published", configs, {"num_train": 1000, **overrides})
+        for row, configs, overrides in rows
+        for index in SEEDS
+    ]
+
+
+def window_runs(variant: str, l1: float) -> list[Run]:
+    """WindowMIL on 10,000 bags of each published set."""
+    overrides = {"num_train": 10_000, "l1": l1, "set_options": VARIANTS[variant]}
+    name = f"window_{_word(variant)}_l1_{l1}"
+    return [Run(f"{name}_{i}", variant, i, variant, ("train", "window_mil"), overrides) for i in SEEDS]
+
+
+def _word(text: str) -> str:
+    return text.replace(" + ", "_").replace(" ", "_").lower()
