@@ -17,7 +17,7 @@ from .lesion_froc import FROCMetric, LesionHits, froc_values, lesion_hits
 from .operating_point import sensitivity_specificity, threshold_at_sensitivity, threshold_at_specificity
 from .paired import paired_bootstrap
 from .report import bag_report, bootstrap_interval, instance_values
-from .run_posterior import RunPosterior, run_posterior, shift_evidence
+from .shifted_runs import RunPosterior, run_posterior, shift_evidence
 
 __all__ = [
     "AttentionMassMetric",
