@@ -8,7 +8,7 @@ from torch import nn
 
 from monai_mil_ext.networks.layers import masked_softmax, zero_padding
 from monai_mil_ext.networks.nets import ABMIL
-from tests.contracts import laws
+from tests.contracts import full_laws, laws
 from tests.contracts.test_nets import MASK, C, F, X
 
 
@@ -141,6 +141,16 @@ class AsksForAValue(ABMIL):
         return super().forward_bag(x * 2 if x.sum().item() > 0 else x, mask)
 
 
+class AnswersExportersOtherwise(ABMIL):
+    def forward_bag(self, x, mask=None):
+        return super().forward_bag(x * 1.001 if torch.onnx.is_in_onnx_export() else x, mask)
+
+
+class AnswersCompilersOtherwise(ABMIL):
+    def forward_bag(self, x, mask=None):
+        return super().forward_bag(x * 1.001 if torch.compiler.is_compiling() else x, mask)
+
+
 class TakesAnything(ABMIL):
     def check_input(self, x, mask, in_features):
         pass
@@ -178,6 +188,10 @@ BROKEN = [
     (laws.bad_input_is_named, TakesAnything),
     (laws.exceptions_are_true, Modest),
 ]
+BROKEN_IN_FULL = [
+    (full_laws.it_runs_in_onnxruntime, AnswersExportersOtherwise),
+    (full_laws.it_runs_as_machine_code, AnswersCompilersOtherwise),
+]
 
 
 @pytest.mark.parametrize(("law", "net"), BROKEN, ids=lambda value: getattr(value, "__name__", "Changed"))
@@ -190,8 +204,22 @@ def test_a_broken_net_is_caught(law, net):
         law(make, X, MASK)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("law", "net"), BROKEN_IN_FULL, ids=lambda value: value.__name__)
+def test_a_broken_net_is_caught_in_full(law, net):
+    with pytest.raises(AssertionError, match="Tensor-likes are not close"):
+        law(partial(net, F, C, attention_size=5), X, MASK)
+
+
 def test_every_law_has_a_net_that_breaks_it():
     assert {law for law, _ in BROKEN} == {*laws.CHEAP, *laws.DEAR}
+    assert [law for law, _ in BROKEN_IN_FULL] == full_laws.FULL
+
+
+def test_a_missing_compiler_is_named(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(AssertionError, match=r"no-such-compiler is not there \(Debian's package is g\+\+\)"):
+        full_laws.it_runs_as_machine_code(partial(ABMIL, F, C), X, MASK)
 
 
 def test_a_true_exception_is_accepted():

@@ -183,10 +183,13 @@ class TransMIL(BagNet):
     def _see_places(self, y: Tensor, side: Tensor, tokens: Tensor, widest: int) -> Tensor:
         """Tokens (B, 1 + S S, E) with the sum of convolutions over each bag's own square, on one grid for all."""
         cells, place = torch.arange(widest * widest, device=y.device), side.unsqueeze(1)
-        row, column = cells // widest, cells % widest
+        step = torch.arange(widest, device=y.device).expand(widest, widest)  # no remainder by a size: ONNX has none
+        row, column = step.t().flatten(), step.flatten()
         inside = (row < place) & (column < place) & (tokens > 1).unsqueeze(1)
         grid = zero_padding(_rows(y, torch.where(inside, row * place + column + 1, 0)), inside)
-        placed = self.position(grid.transpose(1, 2).unflatten(2, [widest, widest])).flatten(2).transpose(1, 2)
+        # contiguous: inductor fails to order the strides of a view with such sides
+        grid = grid.transpose(1, 2).unflatten(2, [widest, widest]).contiguous()
+        placed = self.position(grid).flatten(2).transpose(1, 2)
         own = cells < (tokens - 1).unsqueeze(1)
         back = torch.where(own, cells // place * widest + cells % place, 0)
         return torch.cat([y[:, :1], zero_padding(_rows(placed, back), own)], 1)
