@@ -1,0 +1,201 @@
+"""What other packages of the field get wrong, one test each, by the numbers of the survey that found them.
+
+Number 13, a heat map that differs from the evaluation, is not about networks, losses or training.
+"""
+
+import inspect
+from functools import partial
+
+import pytest
+import torch
+from monai.data import DataLoader
+from monai.engines import PrepareBatchExtraInput, SupervisedEvaluator, SupervisedTrainer
+from monai.handlers import ValidationHandler
+from torch import nn
+from torch.testing import assert_close
+
+from monai_mil_ext.data import BagCollate
+from monai_mil_ext.handlers import AttentionAnchorHandler, AttentionPriorHandler
+from monai_mil_ext.losses import NormalGuidanceLoss, NSFKLLoss
+from monai_mil_ext.networks import nets
+from monai_mil_ext.networks.blocks import TopInstanceMasking
+from tests.contracts import laws
+from tests.contracts.test_nets import CASES, MASK, C, F, X, every_net
+from tests.handlers.training import bag_batches, make_trainer
+from tests.helpers import fill
+
+FIVE = torch.linspace(-3, 3, 5 * 6 * F, dtype=torch.float64).sin().view(5, 6, F)
+FIVE_MASK = torch.arange(6) < torch.tensor([[4], [6], [1], [5], [2]])
+WITH_CLASS_TOKEN = ("QGMIL-cls", "SequenceTransMIL", "SmTP", "TransMIL")
+WITH_DROPOUT = {  # cases whose class has the argument, which can be given anew
+    name: make
+    for name, make in CASES.items()
+    if isinstance(make, partial) and "dropout" in inspect.signature(make.func).parameters
+}
+HANDLERS = {
+    "none": lambda: [],
+    "prior": lambda: [AttentionPriorHandler(NormalGuidanceLoss())],
+    "anchor": lambda: [AttentionAnchorHandler(NSFKLLoss(), beta=0.5)],
+    "both": lambda: [AttentionPriorHandler(NormalGuidanceLoss()), AttentionAnchorHandler(NSFKLLoss(), beta=0.5)],
+}
+
+
+def without_chance(make):
+    """The network with known weights and nothing drawn, so that training mode alone is no difference."""
+    net = fill(make()).double()
+    for module in net.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(module, TopInstanceMasking):
+            module.rate = 0.0
+        if isinstance(module, nets.ASMIL):
+            module.token_drop, module.n_drop = 0.0, None
+    return net
+
+
+@every_net
+def test_defect_01_asking_for_attention_changes_the_logits(make):
+    laws.asking_for_more_does_not_change_logits(make, X, MASK)
+
+
+@every_net
+def test_defect_02_batches_fail_or_the_mask_is_not_heard(make):
+    for x, mask in ((X, MASK), (FIVE, FIVE_MASK)):
+        laws.a_bag_does_not_see_its_neighbours(make, x, mask)
+    net = laws.tested(make)
+    masked, whole, less = net.forward_bag(FIVE, FIVE_MASK), net.forward_bag(FIVE), ~FIVE_MASK.all(1)
+    assert (masked.attention != whole.attention).flatten(1).any(1)[less].sum() >= 2  # a maximum may be among the rest
+    if list(net.parameters()):  # a network without weights says the same of every bag
+        assert (masked.logits != whole.logits).any(1)[less].sum() >= 2
+
+
+@every_net
+def test_defect_04_attention_dropout_is_active_in_evaluation(make):
+    can = isinstance(make, partial) and "dropout" in inspect.signature(make.func).parameters
+    laws.eval_is_deterministic(partial(make, dropout=0.5) if can else make, X, MASK)
+
+
+@every_net
+def test_defect_05_a_mask_is_inverted_when_attention_is_asked_for(make):
+    laws.padding_changes_nothing(make, X, MASK)
+    laws.asking_for_more_does_not_change_logits(make, X, MASK)
+    attention = laws.tested(make).forward_bag(X, MASK).attention
+    assert not attention[~MASK].any()
+    assert attention[MASK].any()
+
+
+@pytest.mark.parametrize("handlers", HANDLERS.values(), ids=HANDLERS)
+def test_defect_06_validation_runs_in_training_mode_with_gradients(handlers):
+    net, seen, validating = fill(nets.ABMIL(F, 2, hidden_size=4, dropout=0.5)), [], []
+
+    def note(module, args, scores):
+        modes = {part.training for part in net.modules()}
+        seen.append((bool(validating), modes, torch.is_grad_enabled(), scores.requires_grad))
+
+    net.score_tap.register_forward_hook(note)
+    batches, ask = bag_batches(count=2), PrepareBatchExtraInput({"mask": "mask"})
+    evaluator = SupervisedEvaluator("cpu", batches, nets.WithBagOutput(net), prepare_batch=ask)
+    evaluator.add_event_handler("STARTED", lambda: validating.append(True))
+    evaluator.add_event_handler("COMPLETED", validating.clear)
+    each_step = ValidationHandler(1, evaluator, epoch_level=False)
+    make_trainer(net, batches, *handlers(), each_step, max_epochs=2).run()
+    assert [row for row in seen if row[0]] == [(True, {False}, False, False)] * 8
+    assert [row for row in seen if not row[0]] == [(False, {True}, True, True)] * 4
+
+
+@every_net
+def test_defect_07_padding_leaks_into_a_bag(make):
+    laws.padding_changes_nothing(make, FIVE, FIVE_MASK)
+    laws.a_bag_does_not_see_its_neighbours(make, FIVE, FIVE_MASK)
+
+
+@every_net
+def test_defect_08_exported_attention_is_before_the_softmax(make):
+    attention = laws.tested(make).forward_bag(FIVE, FIVE_MASK).attention
+    assert not attention[~FIVE_MASK].any()
+    assert (attention >= 0).all()
+    assert (attention.sum(1) <= 1 + 1e-10).all()  # a class token keeps a part for itself
+    if laws.claimed(laws.attention_is_a_distribution, make):
+        laws.attention_is_a_distribution(make, FIVE, FIVE_MASK)
+
+
+@every_net
+def test_defect_09_training_pads_and_serving_does_not(make):
+    net, logits = without_chance(make), []
+    bags = [{"image": bag[real], "label": i % C} for i, (bag, real) in enumerate(zip(FIVE, FIVE_MASK, strict=True))]
+    net.register_forward_hook(lambda *args: logits.append(args[-1].detach()))
+    shared = {"network": net, "prepare_batch": PrepareBatchExtraInput({"mask": "mask"}), "device": "cpu"}
+    padded, alone = (DataLoader(bags, batch_size=size, collate_fn=BagCollate("image")) for size in (5, 1))
+    weights = list(net.parameters())
+    if weights:
+        loss = {"loss_function": nn.CrossEntropyLoss(), "optimizer": torch.optim.SGD(weights, lr=0.0)}
+        SupervisedTrainer(max_epochs=1, train_data_loader=padded, **shared, **loss).run()
+    else:
+        SupervisedEvaluator(val_data_loader=padded, **shared).run()
+    SupervisedEvaluator(val_data_loader=alone, **shared).run()
+    assert_close(logits[0], torch.cat(logits[1:]), **laws.TIGHT)
+
+
+@pytest.mark.parametrize("name", WITH_CLASS_TOKEN)
+def test_defect_10_padded_keys_are_seen_and_the_class_token_sees_no_instance(name):
+    net, x = laws.tested(CASES[name]), FIVE.where(FIVE_MASK[..., None], torch.nan).requires_grad_()
+    for bag, logits in enumerate(net(x, FIVE_MASK)):
+        (gradient,) = torch.autograd.grad(logits.square().sum(), x, retain_graph=True)
+        assert ((gradient[bag] != 0).any(1) == FIVE_MASK[bag]).all()
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+@pytest.mark.parametrize("make", WITH_DROPOUT.values(), ids=WITH_DROPOUT)
+def test_defect_11_a_dropout_rate_stays_what_it_was(make, rate):
+    net = make(dropout=rate)
+    assert {module.p for module in net.modules() if isinstance(module, nn.modules.dropout._DropoutNd)} == {rate}
+    without_others = without_chance(partial(make, dropout=rate))
+    for module in without_others.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = rate
+    training, serving = without_others.train()(X, MASK), without_others.eval()(X, MASK)
+    assert torch.equal(training, serving) is (rate == 0)
+
+
+def test_defect_11_is_tested_on_every_network_with_dropout():
+    public = {name: getattr(nets, name) for name in nets.__all__ if inspect.isclass(getattr(nets, name))}
+    named = {n for n, net in public.items() if issubclass(net, nn.Module) and "dropout" in vars_of(net)}
+    assert named == {case.split("-")[0] for case in WITH_DROPOUT}
+
+
+def vars_of(net):
+    return inspect.signature(net).parameters
+
+
+@every_net
+@pytest.mark.parametrize("n", range(1, 11))
+def test_defect_14_small_bags_crash(make, n):
+    net, x = make().double().train(), torch.randn(2, n, F, dtype=torch.float64, requires_grad=True)
+    for mask in (None, torch.arange(n) < torch.tensor([[n], [1]])):
+        out = net.forward_bag(x, mask)
+        (gradient,) = torch.autograd.grad(out.logits.square().sum(), x)
+        assert out.logits.shape == (2, C)
+        assert all(part.isfinite().all() for part in (out.logits, out.attention, gradient))
+
+
+@every_net
+def test_defect_15_features_mask_and_attention_have_no_place(make):
+    net, keys = nets.WithBagOutput(make().double()), set()
+    for mode in (True, False):
+        for mask in (None, MASK):
+            out = net.train(mode)(X, mask)
+            keys.add(tuple(out))
+            assert out["attention"].shape[:2] == MASK.shape
+    (names,) = keys
+    assert names[:2] == ("logits", "attention")
+    assert set(names) <= set(nets.BagOutput._fields)
+    assert ("scores" in names) is make().gives_scores
+
+
+@pytest.mark.slow
+@every_net
+def test_defect_16_only_one_network_exports(make):
+    """ONNX, of every network: test_nets_in_full.py."""
+    if laws.claimed(laws.it_exports_for_any_bag_size, make):
+        laws.it_exports_for_any_bag_size(make, X, MASK)
+    laws.it_scripts(make, X, MASK)
