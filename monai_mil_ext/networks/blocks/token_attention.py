@@ -65,8 +65,9 @@ class FoldedAttention(nn.Module):
         """What T queries read (B, T, E) from instances (B, N, E) with attention (B, N, H T), the head slower."""
         head_size = self.size // self.num_heads
         weight = self.value_weight.view(-1, self.num_heads, head_size, self.size).transpose(2, 3)
-        pooled = bag_pool(attention, h).to(weight.dtype).view(h.shape[0], self.num_heads, -1, self.size)
-        values = pooled.permute(2, 1, 0, 3) @ weight  # (T, H, B, d)
+        # (B, E, H T), not its transpose: the gradient of the attention then needs no copy in another order
+        pooled = bag_pool(h, attention).to(weight.dtype).unflatten(2, [self.num_heads, -1])
+        values = pooled.permute(3, 2, 0, 1) @ weight  # (T, H, B, d)
         values = values.transpose(1, 2).flatten(2) + self.value_bias.unsqueeze(1)
         return (values @ self.out_weight.transpose(1, 2) + self.out_bias.unsqueeze(1)).transpose(0, 1)
 
