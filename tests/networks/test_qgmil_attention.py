@@ -2,16 +2,20 @@
 
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
+from torch.nn import functional
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from monai_mil_ext.networks.blocks import gated_self_attention
 from monai_mil_ext.networks.nets import QGMIL, QGMILBlock
 from tests.networks.qgmil_cases import batch, reference, tiny
+from tests.networks.test_gated_self_attention import plain
 
 BLOCKS = [{}, {"num_heads": 4, "num_kv_heads": 2, "norm": "layer", "gate": "elementwise"}]
 every_block = pytest.mark.parametrize("block", BLOCKS, ids=["base", "grouped"])
@@ -119,6 +123,28 @@ def test_nothing_of_size_n_by_n_is_ever_stored(block, pooling, monkeypatch):
         net.received_attention(x, mask)
         net.attention_rollout(x, mask)
     assert 2000 * 8 < largest.numel < 2000 * 2000 / 10
+
+
+def multiplications(call, monkeypatch):
+    """Of matrices, with attention written out: the fused kernel of the CPU is not counted otherwise."""
+    with monkeypatch.context() as patch, FlopCounterMode(display=False) as counter, torch.no_grad():
+        patch.setattr(functional, "scaled_dot_product_attention", plain)
+        call()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+@every_pooling
+@every_block
+def test_what_is_received_and_the_rollout_cost_at_most_four_forwards(block, pooling, num_layers, monkeypatch):
+    net = QGMIL(16, 2, hidden_size=32, num_layers=num_layers, pooling=pooling, block=QGMILBlock(**block)).eval()
+    x, cost = torch.rand(1, 800, 16), {}
+    for name in ("forward", "forward_bag", "received_attention", "attention_rollout"):
+        cost[name] = multiplications(partial(getattr(net, name), x), monkeypatch)
+    linear = pooling == "cls" and num_layers == 1  # the forward alone is: one token asks
+    assert cost["forward_bag"] <= 1.1 * cost["forward"]
+    assert cost["attention_rollout"] <= 2 * cost["forward"]
+    assert (cost["received_attention"] <= 2 * cost["forward"]) is not linear
 
 
 TRAIN = """

@@ -199,7 +199,9 @@ class QGMIL(BagNet):
         .. math:: r_j = \frac{1}{H N} \sum_h \sum_i P_h[i, j]
 
         It sums to one over the real instances; with a class token, which takes a share and does not ask here, to less.
-        The gate does not enter.
+        The gate does not enter. Each r depends on all N x N scores, so the time grows with N\ :sup:`2` as that of a
+        forward does, and is less than that of two. The one exception is a network of a single block with
+        ``pooling="cls"``: there only the token asks, a forward is linear in N, and this is many of them.
 
         Args:
             x: (B, N, F).
