@@ -131,7 +131,7 @@ class OpenBag:
     ) -> dict[str, Any]:
         """Read ``keys``, of the arrays only ``rows``, in the order given; see :py:func:`read_bag`."""
         wanted = np.arange(len(self)) if rows is None else _checked(rows, len(self), self.name)
-        ascending = bool((np.diff(wanted) > 0).all())
+        ascending = rows is None or bool((np.diff(wanted) > 0).all())
         unique, order = (wanted, None) if ascending else np.unique(wanted, return_inverse=True)
         bag = {}
         for key in map(str, keys):
@@ -191,8 +191,6 @@ def open_bag(path: str | os.PathLike[str], slide: str | None = None) -> Iterator
         BagFileError: (a ``ValueError``) when the file is damaged, locked, or holds no bag; the file is named.
     """
     file = Path(path)
-    if not file.exists():
-        raise FileNotFoundError(f"`path` must be a bag file that exists, got {file.name!r}.")
     with ExitStack() as stack:
         with named_errors(file.name):
             layout = stack.enter_context(_layout_of(file, slide))
@@ -254,7 +252,8 @@ def read_bag(
     if rows is not None and (start is not None or stop is not None):
         raise ValueError(f"`rows` must be given without `start` and `stop`, got {start} and {stop} too.")
     with open_bag(path, slide) as bag:
-        return bag.read(keys, bag.rows(start, stop) if rows is None else rows, allow_missing_keys)
+        part = rows if start is None and stop is None else bag.rows(start, stop)
+        return bag.read(keys, part, allow_missing_keys)
 
 
 def read_attributes(path: str | os.PathLike[str]) -> dict[str, Any]:

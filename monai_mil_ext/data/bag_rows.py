@@ -8,6 +8,7 @@ import pickle
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -231,6 +232,7 @@ def _ceil(size: int, part: int) -> int:
     return -(-size // part)
 
 
+@lru_cache
 def _torch_dtype(dtype: Any) -> torch.dtype:
     if not is_numeric(dtype):
         raise BagFileError(f"`path` must hold numbers, got {dtype}")
