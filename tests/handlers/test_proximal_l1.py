@@ -42,7 +42,7 @@ def test_the_rate_is_that_of_the_parameters_own_group_and_of_now():
     trainer = make_trainer(net, BATCHES, ProximalL1Handler(1.0))
     trainer.optimizer = torch.optim.SGD([{"params": [net.a], "lr": 0.1}, {"params": [net.b], "lr": 0.5}])
     schedule = torch.optim.lr_scheduler.StepLR(trainer.optimizer, step_size=1, gamma=0.5)
-    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: schedule.step())
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda _: schedule.step())
     trainer.run()
     assert_close(net.a.detach(), torch.tensor([1 - 0.175, -1 + 0.175, 0, 0]))
     assert_close(net.b.detach(), torch.tensor([-2 + 0.875]))
