@@ -7,7 +7,10 @@ from torch import Tensor
 
 __all__ = ["RealRows", "find_real_rows", "spread_rows", "take_rows"]
 
-ROWS_A_BAG = 64  # of padding, below which one more call for each bag costs more than its padding
+# padding, in rows a bag, below which one more call for each bag costs more: measured for 64 to 512 features on a CPU;
+# where a call is a launch and rows are cheap it is an estimate
+ROWS_A_BAG = 8
+ROWS_A_LAUNCH = 256
 
 
 class RealRows(NamedTuple):
@@ -34,11 +37,12 @@ def find_real_rows(mask: Optional[Tensor]) -> Optional[RealRows]:
     """
     if mask is None or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return None
-    if mask.numel() <= ROWS_A_BAG * mask.shape[0]:  # told without looking at the mask
+    least = (ROWS_A_BAG if mask.device.type == "cpu" else ROWS_A_LAUNCH) * mask.shape[0]
+    if mask.numel() <= least:  # told without looking at the mask
         return None
     sizes = mask.sum(1)
     counts: List[int] = [size for size in sizes.tolist() if size > 0]
-    if not counts or mask.numel() - sum(counts) < ROWS_A_BAG * mask.shape[0]:
+    if not counts or mask.numel() - sum(counts) < least:
         return None
     return RealRows(mask.flatten().nonzero().squeeze(1), counts)
 
