@@ -16,6 +16,14 @@ def _seed():
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_code(tmp_path_factory):
+    """Nothing compiled is taken from an earlier run: one that was killed leaves half a file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("inductor")))
+        yield
+
+
 def pytest_collection_modifyitems(items):
     """GPU tests that are asked for on a machine without one are the only skips that CI allows."""
     if not torch.cuda.is_available():

@@ -195,7 +195,7 @@ def test_defect_15_features_mask_and_attention_have_no_place(make):
 @pytest.mark.slow
 @every_net
 def test_defect_16_only_one_network_exports(make):
-    """ONNX, of every network: test_nets_in_full.py."""
+    """ONNX, of every network: test_nets_in_onnxruntime.py."""
     if laws.claimed(laws.it_exports_for_any_bag_size, make):
         laws.it_exports_for_any_bag_size(make, X, MASK)
     laws.it_scripts(make, X, MASK)
