@@ -33,6 +33,13 @@ def bag_file(folder, kind):
     return {"x": str(folder / "b.h5"), "start": 1, "stop": 4}
 
 
+def slide_files(folder, kind):
+    paths = [folder / f"{i}.h5" for i in range(2)]
+    for i, path in enumerate(paths):
+        write_bag(path, {"features": torch.full((2 + i, 2), float(i))})
+    return {"x": [str(path) for path in paths]}
+
+
 def scan(folder, kind):
     return {"x": MetaTensor(torch.rand(1, 5, 4, 3, generator=torch.Generator().manual_seed(0)))}
 
@@ -50,6 +57,7 @@ CASES = {
     "EncodeInstances": Case({"encoder": nn.Flatten()}, images),
     "LoadBag": Case({}, bag_file, lambda t, item: t(item["x"], item["start"], item["stop"])["features"]),
     "LoadBagLabel": Case({"num_classes": 3}, lambda folder, kind: {"x": kind(torch.tensor(2))}),
+    "LoadPatientBag": Case({}, slide_files, lambda t, item: t(item["x"])["features"]),
     "LoadScan": Case({}, scan_file),
     "MaskToInstanceLabel": Case({}, images),
     "RandFeatureJitter": Case({}, lambda folder, kind: {"x": kind(torch.arange(12.0).view(4, 3))}),
