@@ -1,0 +1,203 @@
+"""The rows of docs/benchmarks.md about networks: what is compared, and the goal."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import torch
+
+from tests.benchmarks import batches
+from tests.benchmarks.epochs import disk_epoch, small_bags_epoch
+from tests.benchmarks.measure import Measured, peak_memory, time_ratio
+from tests.benchmarks.steps import NETWORKS, STEPS
+
+__all__ = ["ROWS", "Row", "run"]
+
+KIB, GIB = 2**10, 2**30
+
+
+class Row(NamedTuple):
+    """A line of the table.
+
+    Attributes:
+        what: what is divided by what, or measured.
+        measure: measures it.
+        goal: what has to be reached.
+        stretch: what would be better still.
+        at_most: the goal is an upper limit.
+    """
+
+    what: str
+    measure: Callable[[], Measured]
+    goal: float
+    stretch: float | None = None
+    at_most: bool = False
+
+
+def timed(steps: str, over: str, under: str, instances: int, repeats: int) -> Measured:
+    """Ratio of two calls of a step on one bag."""
+    calls = STEPS[steps]().on(instances)
+    return time_ratio({name: calls[name] for name in {over, under, "bound"} & set(calls)}, over, under, repeats)
+
+
+def memory_ratio(steps: str, over: str, under: str, instances: int) -> Measured:
+    """Ratio of what two calls need beyond what their processes had before."""
+    used = {}
+    for side in (over, under, "bound"):
+        before, peak = peak_memory(steps, side, instances)
+        used[side] = peak - before
+    detail = {f"{side}_gib": round(size / GIB, 3) for side, size in used.items()}
+    return Measured(used[over] / used[under], bound=used[over] / used["bound"], detail=detail)
+
+
+def growth(steps: str, side: str, instances: int = 20_000) -> Measured:
+    """Peak memory of twice as many instances over that of these, both less that of a single one."""
+    least, some, twice = (peak_memory(steps, side, n)[1] for n in (1, instances, 2 * instances))
+    detail = {"an_instance_kib": round((twice - some) / instances / KIB, 2)}
+    return Measured((twice - least) / (some - least), detail=detail)
+
+
+def limit(steps: str, instances: int) -> Measured:
+    """Seconds of one forward, its peak of resident memory beside it."""
+    made = STEPS[steps]()
+    bag = made.bag(instances)
+    start = time.perf_counter()
+    made.calls["forward"](bag)
+    spent = time.perf_counter() - start
+    del bag
+    _, peak = peak_memory(steps, "forward", instances)
+    return Measured(spent, detail={"resident_gib": round(peak / GIB, 2)})
+
+
+def batched(over: str, under: str, repeats: int = 3) -> Measured:
+    """Ratio of two ways to train on a batch of bags."""
+    return time_ratio({n: c for n, c in batches.padded_bags().items() if n in (over, under)}, over, under, repeats)
+
+
+def handled(repeats: int = 5) -> Measured:
+    """What two attention terms add to a training step."""
+    return time_ratio(batches.with_handlers(), "terms", "plain", repeats)
+
+
+TRAIN, LOOK = "QG-MIL base 1024->512, train step, N = {:,}: published / ours", "QG-MIL base, forward, N = 10,000"
+ROWS = {
+    **{
+        f"qgmil_train_{n}": Row(TRAIN.format(n), partial(timed, "qgmil_train", "published", "ours", n, k), *goals)
+        for n, k, *goals in ((10_000, 3, 2.1, 2.5), (2_000, 10, 1.5, 1.8), (500, 30, 1.0))
+    },
+    "qgmil_train_memory": Row(
+        "the same, peak memory over the process's own baseline, N = 10,000",
+        partial(memory_ratio, "qgmil_train", "published", "ours", 10_000),
+        7.0,
+        8.0,
+    ),
+    "qgmil_forward": Row(
+        f"{LOOK}: published / ours", partial(timed, "qgmil_forward", "published", "ours", 10_000, 3), 2.5, 3.0
+    ),
+    "qgmil_forward_memory": Row(
+        "the same, peak memory", partial(memory_ratio, "qgmil_forward", "published", "ours", 10_000), 9.5
+    ),
+    "asmil_train": Row(
+        "ASMIL 384->128, T = 16, train step with anchor, N = 10,000: published / ours",
+        partial(timed, "asmil_train", "published", "ours", 10_000, 10),
+        6.5,
+        8.0,
+    ),
+    "asmil_memory": Row(
+        "the same, extra memory, N = 50,000",
+        partial(memory_ratio, "asmil_train", "published", "ours", 50_000),
+        5.0,
+        6.0,
+    ),
+    "transmil": Row(
+        "TransMIL, as many weights, train step, N = 10,000: torchmil / ours",
+        partial(timed, "torchmil_transmil", "torchmil", "ours", 10_000, 5),
+        1.2,
+    ),
+    "abmil": Row(
+        "ABMIL, as many weights, train step, N = 10,000: torchmil / ours",
+        partial(timed, "torchmil_abmil", "torchmil", "ours", 10_000, 15),
+        0.95,
+    ),
+    "bags_padded": Row(
+        "QG-MIL, train step on 8 bags, 500-8,000 log-uniform: padded batch / ours",
+        partial(batched, "padded", "ours"),
+        2.0,
+    ),
+    "bags_single": Row("the same: ours / sum of single bags", partial(batched, "ours", "single"), 1.05, at_most=True),
+    "pool_export": Row(
+        f"{LOOK}: with its attention / without",
+        partial(timed, "qgmil_forward", "attention", "ours", 10_000, 5),
+        1.1,
+        at_most=True,
+    ),
+    "class_row_export": Row(
+        "QG-MIL, 2 blocks, class token, N = 10,000: with its row / without",
+        partial(timed, "qgmil_class_row", "attention", "ours", 10_000, 5),
+        1.1,
+        at_most=True,
+    ),
+    "received": Row(
+        f"{LOOK}: received attention / forward",
+        partial(timed, "qgmil_forward", "received", "ours", 10_000, 3),
+        4.0,
+        at_most=True,
+    ),
+    "rollout": Row(
+        f"{LOOK}: roll-out / forward",
+        partial(timed, "qgmil_forward", "rollout", "ours", 10_000, 3),
+        4.0,
+        at_most=True,
+    ),
+    "handlers": Row(
+        "ABMIL 1024->512, trainer, N = 10,000: with Normal Guidance and anchor / plain", handled, 1.25, at_most=True
+    ),
+    "musk1_epoch": Row(
+        "MUSK1's shape, epoch of ABMIL: trainer's data path / loop on one padded tensor",
+        small_bags_epoch,
+        2.0,
+        at_most=True,
+    ),
+    "disk_epoch": Row(
+        "ABMIL, epoch of 200 bags (1,000-20,000 x 1,024 fp16) from disk, 2 workers: waiting for data / total",
+        disk_epoch,
+        0.1,
+        at_most=True,
+    ),
+    **{
+        f"inference_{name.lower()}": Row(
+            f"{name} 1,024 features, forward, N = {n:,}, seconds (resident memory: at most 16 GiB)",
+            partial(limit, f"million_{name}", n),
+            goal,
+            at_most=True,
+        )
+        for name, n, goal in (("ABMIL", 1_000_000, 60.0), ("ASMIL", 1_000_000, 60.0), ("QGMIL", 100_000, 900.0))
+    },
+    **{
+        f"memory_{name.lower()}_{side}": Row(
+            f"{name} 384 features, {side}: memory of 40,000 instances / of 20,000",
+            partial(growth, f"linear_{name}", side),
+            2.2,
+            at_most=True,
+        )
+        for name in NETWORKS
+        for side in ("forward", "train")
+    },
+}
+
+
+def run(name: str) -> dict[str, object]:
+    """One row with its goal and what was measured."""
+    torch.manual_seed(0)
+    row = ROWS[name]
+    said = {"name": name, "what": row.what, "goal": row.goal, "stretch": row.stretch, "at_most": row.at_most}
+    return said | row.measure()._asdict()
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(run(sys.argv[1])) + "\n")

@@ -1,0 +1,200 @@
+"""What is timed: steps of training and forwards, ours beside others'. A call takes a bag (1, N, F)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from monai_mil_ext.handlers.score_anchor import ScoreAnchor
+from monai_mil_ext.losses import NSFKLLoss
+from monai_mil_ext.networks import nets
+from tests.benchmarks import published
+
+MOMENTUM = 0.999
+BETA = 0.01
+
+
+class Steps(NamedTuple):
+    """Calls by name, and how wide their instances are."""
+
+    calls: Mapping[str, Callable[[Tensor], Any]]
+    features: int
+
+    def bag(self, instances: int) -> Tensor:
+        """A random bag."""
+        return torch.randn(1, instances, self.features)
+
+    def on(self, instances: int) -> dict[str, Callable[[], Any]]:
+        """The calls with one bag of that size."""
+        bag = self.bag(instances)
+        return {name: partial(call, bag) for name, call in self.calls.items()}
+
+
+def training(weights: Iterable[Tensor], forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], None]:
+    """A step of AdamW on the loss of logits (B, 1)."""
+    optimizer = torch.optim.AdamW(list(weights), lr=1e-5)
+
+    def step(x: Tensor) -> None:
+        optimizer.zero_grad()
+        logits = forward(x).view(-1)
+        functional.binary_cross_entropy_with_logits(logits, torch.ones_like(logits)).backward()
+        optimizer.step()
+
+    return step
+
+
+def looking(forward: Callable[[Tensor], Any]) -> Callable[[Tensor], None]:
+    """A forward without gradients."""
+
+    def look(x: Tensor) -> None:
+        with torch.no_grad():
+            forward(x)
+
+    return look
+
+
+def without_attention(net: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The network with every attention among tokens replaced by the values themselves."""
+
+    def forward(x: Tensor) -> Tensor:
+        with mock.patch.object(functional, "scaled_dot_product_attention", lambda q, k, v, *args, **kwargs: v):
+            return net(x)
+
+    return forward
+
+
+def qgmil_train() -> Steps:
+    """The base preset as published, 1,024 features."""
+    net = nets.QGMIL.from_preset("qgmil_base", 1024, 1).train()
+    weights = published.published_weights(net)
+    return Steps(
+        {
+            "published": training(weights.values(), partial(published.qgmil, weights, dropout=0.25)),
+            "ours": training(net.parameters(), net),
+            "bound": training(net.parameters(), without_attention(net)),
+        },
+        1024,
+    )
+
+
+def qgmil_forward() -> Steps:
+    """The same in evaluation, and what else it can be asked for."""
+    net = nets.QGMIL.from_preset("qgmil_base", 1024, 1).eval()
+    weights = published.published_weights(net)
+    return Steps(
+        {
+            "published": looking(partial(published.qgmil, weights)),
+            "ours": looking(net),
+            "bound": looking(without_attention(net)),
+            "attention": looking(net.forward_bag),
+            "received": looking(net.received_attention),
+            "rollout": looking(net.attention_rollout),
+        },
+        1024,
+    )
+
+
+def qgmil_class_row() -> Steps:
+    """Two blocks and a class token, whose row is computed when asked for."""
+    net = nets.QGMIL(1024, 1, num_layers=2, pooling="cls").eval()
+    return Steps({"ours": looking(net), "attention": looking(net.forward_bag)}, 1024)
+
+
+def asmil_train() -> Steps:
+    """The published width for 384 features, 16 tokens, with an anchor that follows."""
+    net = nets.ASMIL(384, 1, num_tokens=16).train()
+    weights = published.published_weights(net)
+    still = {name: w.detach().clone() for name, w in weights.items()}
+    optimizers = [torch.optim.AdamW(list(w), lr=1e-5) for w in (weights.values(), net.parameters())]
+    anchor, anchor_loss = ScoreAnchor(net, "score_tap"), NSFKLLoss()
+
+    def bag_loss(logits: Tensor) -> Tensor:
+        return functional.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
+
+    def theirs(x: Tensor) -> None:
+        optimizers[0].zero_grad()
+        logits, scores = published.asmil(weights, x, dropout=0.1, drop=0.5)
+        with torch.no_grad():
+            _, steady = published.asmil(still, x)
+        (bag_loss(logits) + BETA * published.nsf_kl(scores, steady)).backward()
+        optimizers[0].step()
+        with torch.no_grad():
+            for name, w in weights.items():
+                still[name].lerp_(w, 1 - MOMENTUM)
+
+    def ours(x: Tensor) -> None:
+        optimizers[1].zero_grad()
+        out = net.forward_bag(x)
+        (bag_loss(out.logits) + BETA * anchor_loss(out.scores, anchor.scores(x))).backward()
+        optimizers[1].step()
+        anchor.follow(net, MOMENTUM)
+
+    read = training(net.parameters(), lambda x: net.classify(torch.relu(net.embed(x)).mean(1)))
+    return Steps({"published": theirs, "ours": ours, "bound": read}, 384)
+
+
+def torchmil_transmil() -> Steps:
+    """TransMIL of both. Theirs has no output matrix and no convolution of values: for as many weights it is wider."""
+    from torchmil.models import TransMIL
+
+    theirs, ours = TransMIL((1024,), att_dim=576, n_heads=8, dropout=0.1), nets.TransMIL(1024, 1)
+    same = TransMIL((1024,), att_dim=512, n_heads=8, dropout=0.1)
+    plain = copy.deepcopy(ours)
+    for layer in (plain.attend1, plain.attend2):
+        layer.forward = lambda h, counts, a=layer: a.drop(a.merge(functional.linear(h, a.project.weight)[..., -512:]))
+    nets_by_name = {"torchmil": theirs, "ours": ours, "bound": plain, "as_wide": same}
+    return Steps({name: training(net.train().parameters(), net) for name, net in nets_by_name.items()}, 1024)
+
+
+def torchmil_abmil() -> Steps:
+    """Gated ABMIL of both on the features themselves, weight for weight the same network."""
+    from torchmil.models import ABMIL
+
+    theirs, ours = ABMIL((1024,), att_dim=128, gated=True), nets.ABMIL(1024, 1)
+    read = training(ours.classify.parameters(), lambda x: ours.classify(x.mean(1)))
+    calls = {name: training(net.train().parameters(), net) for name, net in (("torchmil", theirs), ("ours", ours))}
+    return Steps({**calls, "bound": read}, 1024)
+
+
+def _linear(make: Callable[[], nn.Module], features: int = 384) -> Callable[[], Steps]:
+    def steps() -> Steps:
+        net = make()
+        train = training(net.parameters(), net)
+        # each call sets the mode it needs; both are one process, of which the benchmark runs one
+        calls = {"train": lambda x: (net.train(), train(x)), "forward": lambda x: (net.eval(), looking(net)(x))}
+        return Steps(calls, features)
+
+    return steps
+
+
+NETWORKS = {
+    "MeanMIL": partial(nets.MeanMIL, 384, 1),
+    "MaxMIL": partial(nets.MaxMIL, 384, 1),
+    "ABMIL": partial(nets.ABMIL, 384, 1, hidden_size=128),
+    "ACMIL": partial(nets.ACMIL, 384, 1, hidden_size=128),
+    "ASMIL": partial(nets.ASMIL, 384, 1),
+    "SmAP": partial(nets.SmAP, 384, 1),
+    "SmTP": partial(nets.SmTP, 384, 1),
+    "SequenceTransMIL": partial(nets.SequenceTransMIL, 384, 1),
+    "TransMIL": partial(nets.TransMIL, 384, 1),
+    "QGMIL": partial(nets.QGMIL, 384, 1),
+}
+STEPS: dict[str, Callable[[], Steps]] = {
+    "qgmil_train": qgmil_train,
+    "qgmil_forward": qgmil_forward,
+    "qgmil_class_row": qgmil_class_row,
+    "asmil_train": asmil_train,
+    "torchmil_transmil": torchmil_transmil,
+    "torchmil_abmil": torchmil_abmil,
+    "million_ABMIL": _linear(partial(nets.ABMIL, 1024, 1, hidden_size=512), 1024),
+    "million_ASMIL": _linear(partial(nets.ASMIL, 1024, 1), 1024),
+    "million_QGMIL": _linear(partial(nets.QGMIL, 1024, 1), 1024),
+    **{f"linear_{name}": _linear(make) for name, make in NETWORKS.items()},
+}
