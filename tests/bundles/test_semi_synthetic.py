@@ -136,3 +136,13 @@ def test_a_finished_run_is_not_run_again(monkeypatch, tmp_path, protocol):
     assert protocol.train(run, tmp_path) == record
     assert record["epochs"] == 1
     assert torch.load(tmp_path / "tiny" / "model.pt", weights_only=True)
+
+
+def test_a_row_says_how_many_settings_were_tried(monkeypatch, tmp_path, protocol):
+    record = {"epochs": 1, "val_bag_auroc": 0.5, "wall_seconds": 1, "cpu_seconds": 1}
+    monkeypatch.setattr(protocol, "train", lambda run, folder: record)
+    runs = protocol.cpu_runs()
+    rows = protocol.rows_of(runs, {run.name: {"bag_auroc": 0.5} for run in runs}, tmp_path)
+    tried = {row["name"]: row["settings_tried"] for row in rows}
+    assert len(tried) == 16
+    assert (tried["WindowMIL"], tried["WindowMIL + NG"], tried["max"], tried["SmAP"]) == (4, 4, 2, 1)

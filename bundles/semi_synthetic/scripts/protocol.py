@@ -27,7 +27,7 @@ from monai_mil_ext.data import ShiftedMeanBags
 from monai_mil_ext.metrics import center_scores, localization, run_posterior, shift_evidence
 from monai_mil_ext.utils import write_json
 
-from .methods import L1_TRIED, VARIANTS, Run, cpu_runs, window_runs
+from .methods import L1_TRIED, TRIED, VARIANTS, WINDOW_TRIED, Run, cpu_runs, window_runs
 
 __all__ = ["chosen_l1", "main", "read_test_set", "test", "train"]
 
@@ -165,13 +165,15 @@ def _commit() -> str:
     return done.stdout.strip()
 
 
-def rows_of(runs: Sequence[Run], found: dict[str, dict[str, float]], folder: Path, tried: int) -> list[dict[str, Any]]:
+def rows_of(
+    runs: Sequence[Run], found: dict[str, dict[str, float]], folder: Path, tried: int | None = None
+) -> list[dict[str, Any]]:
     """A row of each method, in order."""
     rows = []
     for name in dict.fromkeys(run.row for run in runs):
         own = [run for run in runs if run.row == name]
         made = row(name, [found[run.name] for run in own], [train(run, folder) for run in own])
-        rows.append({**made, "settings_tried": tried})
+        rows.append({**made, "settings_tried": tried or TRIED.get(name.split(" + ")[0], 1)})
     return rows
 
 
@@ -214,8 +216,8 @@ def _test_all(window: dict[str, list[Run]], chosen: float, folder: Path, again: 
             found |= test([run for run in (*small, *runs) if run.index == index], bags, folder)
             known.append(bounds(bags, VARIANTS[variant]))
         edges = {name: row(name, [k[name] for k in known]) for name in known[0]}
-        tables["cpu"] += rows_of(small, found, folder, 1) + (list(edges.values()) if small else [])
-        tables["window"] += rows_of(runs, found, folder, len(L1_TRIED))
+        tables["cpu"] += rows_of(small, found, folder) + (list(edges.values()) if small else [])
+        tables["window"] += rows_of(runs, found, folder, WINDOW_TRIED)
         tables["window"] += [{**edge, "name": f"{variant}: {name}"} for name, edge in edges.items()]
     _write("semi_synthetic", tables["cpu"], CPU_NOTE)
     _write("semi_synthetic_window", tables["window"], WINDOW_NOTE.format(l1=chosen, tried=L1_TRIED))
