@@ -91,7 +91,7 @@ ROWS = {
         for n, k, *goals in ((10_000, 3, 2.1, 2.5), (2_000, 10, 1.5, 1.8), (500, 30, 1.0))
     },
     "qgmil_train_memory": Row(
-        "the same, peak memory over the process's own baseline, N = 10,000",
+        "QG-MIL base 1024->512, train step, N = 10,000: peak memory over the process's own baseline, published / ours",
         partial(memory_ratio, "qgmil_train", "published", "ours", 10_000),
         7.0,
         8.0,
@@ -100,7 +100,9 @@ ROWS = {
         f"{LOOK}: published / ours", partial(timed, "qgmil_forward", "published", "ours", 10_000, 3), 2.5, 3.0
     ),
     "qgmil_forward_memory": Row(
-        "the same, peak memory", partial(memory_ratio, "qgmil_forward", "published", "ours", 10_000), 9.5
+        "QG-MIL base, forward, N = 10,000: peak memory, published / ours",
+        partial(memory_ratio, "qgmil_forward", "published", "ours", 10_000),
+        9.5,
     ),
     "asmil_train": Row(
         "ASMIL 384->128, T = 16, train step with anchor, N = 10,000: published / ours",
@@ -109,7 +111,7 @@ ROWS = {
         8.0,
     ),
     "asmil_memory": Row(
-        "the same, extra memory, N = 50,000",
+        "ASMIL 384->128, T = 16, train step with anchor, N = 50,000: peak memory, published / ours",
         partial(memory_ratio, "asmil_train", "published", "ours", 50_000),
         5.0,
         6.0,
@@ -129,7 +131,12 @@ ROWS = {
         partial(batched, "padded", "ours"),
         2.0,
     ),
-    "bags_single": Row("the same: ours / sum of single bags", partial(batched, "ours", "single"), 1.05, at_most=True),
+    "bags_single": Row(
+        "QG-MIL, train step on the same 8 bags: ours / sum of single bags",
+        partial(batched, "ours", "single"),
+        1.05,
+        at_most=True,
+    ),
     "pool_export": Row(
         f"{LOOK}: with its attention / without",
         partial(timed, "qgmil_forward", "attention", "ours", 10_000, 5),
