@@ -35,8 +35,8 @@ def gradients_agree(net, weights, ours, published):
         assert_close(here, there, rtol=1e-4, atol=1e-5 * scale, msg=lambda m, name=name: f"{name}: {m}")
 
 
-@every_mask
-@pytest.mark.parametrize("dropout", [0.0, 0.25])
+# ours draws nothing for padding that it leaves out, so with both a mask and dropout the draws are others
+@pytest.mark.parametrize(("mask", "dropout"), [(None, 0.0), (None, 0.25), (MASK, 0.0)], ids=["all", "drop", "mask"])
 def test_qgmil(mask, dropout):
     net, x = louder(QGMIL.from_preset("qgmil_base", 1024, 2, dropout=dropout)), torch.randn(2, 300, 1024)
     weights = published_weights(net)
