@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from torch import nn
 
 from monai_mil_ext.inferers import BagInferer
 from monai_mil_ext.networks.nets import ABMIL, ASMIL, QGMIL, EncodedBag, WithBagOutput
+from tests.benchmarks.measure import resident
 
 __all__ = ["ROWS", "LargeBag", "measure", "run"]
 
@@ -96,7 +96,7 @@ def run(name: str, instances: int) -> dict[str, Any]:
     seconds, cpu_seconds = time.perf_counter() - before[0], time.process_time() - before[1]
     assert out["attention"].shape[1] == instances
     assert out["logits"].isfinite().all()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
+    peak = resident("VmHWM") / GIB  # ru_maxrss would begin with that of the parent
     return {
         "row": name,
         "instances": instances,
