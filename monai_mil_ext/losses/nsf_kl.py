@@ -66,7 +66,8 @@ class NSFKLLoss(AttentionLoss):
         with torch.autocast(scores.device.type, enabled=False):
             z, real = self.real_attention(scores, mask, "scores")
             target = self.log_target(anchor_scores, mask)
-            kl = (target.exp() * (target - masked_log_softmax(z, mask))).sum(dim=1)  # both logarithms are 0 at padding
+            # both logarithms are 0 at padding; in place, for N x S numbers are what an anchor's memory consists of
+            kl = (target - masked_log_softmax(z, mask)).mul_(target.exp_()).sum(dim=1)
             if self.over_instances == "mean":
                 kl = kl / real.sum(dim=1).clamp(min=1)
             return self.reduce(kl, real)
