@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 
 from tests.benchmarks import batches
+from tests.benchmarks.bag_reading import reading
 from tests.benchmarks.epochs import disk_epoch, small_bags_epoch
 from tests.benchmarks.measure import Measured, peak_memory, time_ratio
 from tests.benchmarks.steps import NETWORKS, STEPS
@@ -176,6 +177,19 @@ ROWS = {
         0.1,
         at_most=True,
     ),
+    **{
+        f"read_{layout.lower()}": Row(
+            f"bag of 20,000 x 1,024 in half precision, warm cache: {what}",
+            partial(reading, layout),
+            goal,
+            at_most=True,
+        )
+        for layout, what, goal in (
+            ("ours", "our layout / its raw bytes", 1.3),
+            ("TRIDENT", "TRIDENT's layout / bare h5py[:]", 1.1),
+            ("CLAM", "CLAM's layout / bare h5py[:]", 1.1),
+        )
+    },
     **{
         f"inference_{name.lower()}": Row(
             f"{name} 1,024 features, forward, N = {n:,}, seconds (resident memory: at most 16 GiB)",
