@@ -39,6 +39,7 @@ from .load_bag import (
 from .load_scan import LoadScan, LoadScanD, LoadScand, LoadScanDict
 from .patient_bag import LoadPatientBag, LoadPatientBagD, LoadPatientBagd, LoadPatientBagDict
 from .slice_scores import SliceScoresToVolume, SliceScoresToVolumeD, SliceScoresToVolumed, SliceScoresToVolumeDict
+from .slice_selection import SliceSelection
 from .slices import SliceBag, SliceBagD, SliceBagd, SliceBagDict, Slices
 
 __all__ = [
@@ -91,6 +92,7 @@ __all__ = [
     "SliceScoresToVolumeD",
     "SliceScoresToVolumeDict",
     "SliceScoresToVolumed",
+    "SliceSelection",
     "Slices",
     "SplitBagOutputD",
     "SplitBagOutputDict",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.config.type_definitions import NdarrayOrTensor
@@ -24,28 +25,36 @@ __all__ = ["SliceScoresToVolume", "SliceScoresToVolumeD", "SliceScoresToVolumeDi
 class SliceScoresToVolume(Transform):
     """Fill every slice of a volume with its score: the way back from :py:class:`monai_mil_ext.transforms.SliceBag`.
 
-    The volume has the voxel array and, to the bit, the affine of the scan. Slices without a score are 0.
+    The volume has the voxel array and, to the bit, the affine of the scan. Slices of a volume are evenly spaced, so
+    what is nearest or half way by number is so in mm.
 
     Args:
         plane: of the slices, see :py:class:`monai_mil_ext.transforms.SliceBag`.
+        fill: what slices without a score get, those that a stride, a range or the foreground left out: a number,
+            ``"nearest"``, the score of the slice nearest to them (the lower of two), or ``"linear"``, what is between
+            the scores below and above; beyond the ends the score of the end.
 
     Raises:
-        ValueError: when scores and slice indices differ in number, or an index is repeated or no slice of the volume.
+        ValueError: when ``fill`` is none of these, when scores and slice indices differ in number, or when an index is
+            repeated or no slice of the volume.
 
     Example:
         >>> from monai_mil_ext.transforms import SliceBag
-        >>> scan = MetaTensor(torch.rand(1, 5, 4, 3))
-        >>> _, _, slice_index, affine, shape = SliceBag()(scan)
-        >>> volume = SliceScoresToVolume()(torch.tensor([0.1, 0.2, 0.7]), slice_index, affine, shape)
-        >>> tuple(volume.shape), round(float(volume[0, 3, 2, 2]), 2)
-        ((1, 5, 4, 3), 0.7)
+        >>> slices = SliceBag()(MetaTensor(torch.rand(1, 5, 4, 3)))
+        >>> where = slices.slice_index[[0, 2]], slices.affine, slices.spatial_shape
+        >>> volume = SliceScoresToVolume(fill="linear")(torch.tensor([0.25, 0.75]), *where)
+        >>> tuple(volume.shape), volume[0, 3, 2].tolist()
+        ((1, 5, 4, 3), [0.25, 0.5, 0.75])
     """
 
     backend = [TransformBackends.TORCH]
 
-    def __init__(self, plane: str = "axial") -> None:
+    def __init__(self, plane: str = "axial", fill: float | str = 0.0) -> None:
         check_choice("plane", plane, PLANES)
+        if isinstance(fill, str):
+            check_choice("fill", fill, ["nearest", "linear"])
         self.plane = plane
+        self.fill = fill
 
     def __call__(
         self,
@@ -63,11 +72,24 @@ class SliceScoresToVolume(Transform):
         order = SliceOrder.of(matrix, self.plane)
         num_slices = shape[order.axes[0]]
         _check_scores(values, index, num_slices)
-        column = torch.zeros(values.shape[1], num_slices)
-        column[:, index] = values.T
+        column = self._column(values, index, num_slices)
         sizes = [shape[axis] for axis in order.axes]
-        volume = order.undo(column[:, :, None, None].expand(-1, *sizes)).contiguous()
+        volume = order.undo(column.T[:, :, None, None].expand(-1, *sizes)).contiguous()
         return MetaTensor(volume, affine=matrix.clone(), meta={"space": SpaceKeys.RAS})
+
+    def _column(self, values: Tensor, index: Tensor, num_slices: int) -> Tensor:
+        """Scores (S, A) of all slices of the scan."""
+        number = 0.0 if isinstance(self.fill, str) else self.fill
+        column = torch.full((num_slices, values.shape[1]), float(number))
+        column[index] = values
+        if not isinstance(self.fill, str) or not len(index):
+            return column
+        index, by_place = index.sort()
+        values, places = values[by_place], torch.arange(num_slices)
+        if self.fill == "nearest":
+            return values[(places[:, None] - index).abs().argmin(dim=1)]
+        lines = [np.interp(places, index, line) for line in values.T.numpy()]
+        return torch.as_tensor(np.stack(lines, axis=1)).float()
 
 
 class SliceScoresToVolumed(MapTransform):
@@ -78,14 +100,21 @@ class SliceScoresToVolumed(MapTransform):
     Args:
         keys: scores (N,) or (N, A) of the slices.
         plane: see :py:class:`monai_mil_ext.transforms.SliceBag`.
+        fill: see :py:class:`SliceScoresToVolume`.
         allow_missing_keys: whether to pass over a key that is not there.
     """
 
     backend = SliceScoresToVolume.backend
 
-    def __init__(self, keys: KeysCollection, plane: str = "axial", allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        plane: str = "axial",
+        fill: float | str = 0.0,
+        allow_missing_keys: bool = False,
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.to_volume = SliceScoresToVolume(plane)
+        self.to_volume = SliceScoresToVolume(plane, fill)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Turn the scores of every key into a volume."""

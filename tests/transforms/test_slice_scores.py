@@ -20,7 +20,7 @@ def test_every_voxel_of_a_slice_holds_its_score(affine, order, plane, channels):
     volume = reordered(scan((5, 4, 3), affine), *order)
     slices = SliceBag(plane)(volume)
     scores = torch.rand(len(slices.bag), channels)
-    out = SliceScoresToVolume(plane)(scores, *slices[2:])
+    out = SliceScoresToVolume(plane)(scores, *slices[3:])
     assert out.shape == (channels, *volume.shape[1:])
     assert out.dtype == torch.float32
     assert torch.equal(out.affine, volume.affine)
@@ -37,10 +37,38 @@ def test_slices_without_a_score_are_zero_and_order_is_free():
     assert out[0, 0, 0].tolist() == [0.5, 0, 0.25]
 
 
+@pytest.mark.parametrize(
+    ("fill", "column"),
+    [
+        (0, [0, 0.5, 0, 0, 0, 0.1, 0, 0]),
+        (-1.5, [-1.5, 0.5, -1.5, -1.5, -1.5, 0.1, -1.5, -1.5]),
+        ("nearest", [0.5, 0.5, 0.5, 0.5, 0.1, 0.1, 0.1, 0.1]),
+        ("linear", [0.5, 0.5, 0.4, 0.3, 0.2, 0.1, 0.1, 0.1]),
+    ],
+)
+def test_slices_without_a_score_are_filled(fill, column):
+    slices = SliceBag()(scan((5, 4, 8), np.diag([1.0, 1, 2.5, 1])))
+    scores = torch.tensor([[0.1, 1.0], [0.5, 5.0]])
+    out = SliceScoresToVolume(fill=fill)(scores, [5, 1], slices.affine, slices.spatial_shape)
+    np.testing.assert_allclose(out[0, 2, 2], column, rtol=1e-6)
+    assert out[1, 0, 0, 1] == 5
+    turned = SliceScoresToVolume(fill=fill)(scores, [5, 1], slices.affine * torch.tensor([1, 1, -1, 1]), [5, 4, 8])
+    assert torch.equal(turned.as_tensor(), out.as_tensor().flip(-1))
+    item = {"x": scores, "slice_index": [5, 1], "affine": slices.affine, "spatial_shape": slices.spatial_shape}
+    assert torch.equal(SliceScoresToVolumed("x", fill=fill)(item)["x"], out)
+    empty = SliceScoresToVolume(fill=fill)(torch.zeros(0), torch.zeros(0), slices.affine, slices.spatial_shape)
+    assert empty.unique().tolist() == [0 if isinstance(fill, str) else fill]
+
+
+def test_another_filling_is_named():
+    with pytest.raises(ValueError, match=r"`fill` must be one of 'nearest', 'linear', got 'linar'; did you mean"):
+        SliceScoresToVolume(fill="linar")
+
+
 def test_a_file_keeps_the_geometry(tmp_path):
     affine = np.array([[0.0, -2.0, 0.1, 5.0], [0.8, 0.0, 0.0, -7.0], [0.1, 0.0, 3.0, 11.0], [0, 0, 0, 1]])
     slices = SliceBag("coronal")(scan((5, 4, 3), affine))
-    out = SliceScoresToVolume("coronal")(torch.rand(len(slices.bag)), *slices[2:])
+    out = SliceScoresToVolume("coronal")(torch.rand(len(slices.bag)), *slices[3:])
     SaveImage(
         tmp_path,
         "",

@@ -98,7 +98,7 @@ def test_the_dictionary_form_puts_the_geometry_beside_the_bags():
     out = SliceBagd(["image", "label", "other"], mode="nearest", allow_missing_keys=True)(
         {"image": image, "label": mask, "case_id": "a"}
     )
-    assert list(out) == ["image", "label", "case_id", "position", "slice_index", "affine", "spatial_shape"]
+    assert list(out) == ["image", "label", "case_id", "position", "validity", "slice_index", "affine", "spatial_shape"]
     assert torch.equal(out["image"], out["label"])
     assert torch.equal(out["affine"], image.affine)
     assert out["spatial_shape"].tolist() == [5, 4, 3]
