@@ -10,6 +10,7 @@ from .bag_output import (
     SplitBagOutputd,
     SplitBagOutputDict,
 )
+from .ct_windows import CTWindows, CTWindowsD, CTWindowsd, CTWindowsDict
 from .encode import EncodeInstances, EncodeInstancesD, EncodeInstancesd, EncodeInstancesDict
 from .feature_jitter import RandFeatureJitter, RandFeatureJitterD, RandFeatureJitterd, RandFeatureJitterDict
 from .instance_subset import (
@@ -44,6 +45,10 @@ from .slices import SliceBag, SliceBagD, SliceBagd, SliceBagDict, Slices
 
 __all__ = [
     "BagOrStatus",
+    "CTWindows",
+    "CTWindowsD",
+    "CTWindowsDict",
+    "CTWindowsd",
     "EncodeInstances",
     "EncodeInstancesD",
     "EncodeInstancesDict",

@@ -54,6 +54,7 @@ def scores(folder, kind):
 
 
 CASES = {
+    "CTWindows": Case({"windows": ["brain", (0, 100)]}, images),
     "EncodeInstances": Case({"encoder": nn.Flatten()}, images),
     "LoadBag": Case({}, bag_file, lambda t, item: t(item["x"], item["start"], item["stop"])["features"]),
     "LoadBagLabel": Case({"num_classes": 3}, lambda folder, kind: {"x": kind(torch.tensor(2))}),
