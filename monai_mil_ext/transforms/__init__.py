@@ -41,6 +41,7 @@ from .load_scan import LoadScan, LoadScanD, LoadScand, LoadScanDict
 from .patient_bag import LoadPatientBag, LoadPatientBagD, LoadPatientBagd, LoadPatientBagDict
 from .slice_scores import SliceScoresToVolume, SliceScoresToVolumeD, SliceScoresToVolumed, SliceScoresToVolumeDict
 from .slice_selection import SliceSelection
+from .slice_spacing import CheckSliceSpacing, CheckSliceSpacingD, CheckSliceSpacingd, CheckSliceSpacingDict
 from .slices import SliceBag, SliceBagD, SliceBagd, SliceBagDict, Slices
 
 __all__ = [
@@ -49,6 +50,10 @@ __all__ = [
     "CTWindowsD",
     "CTWindowsDict",
     "CTWindowsd",
+    "CheckSliceSpacing",
+    "CheckSliceSpacingD",
+    "CheckSliceSpacingDict",
+    "CheckSliceSpacingd",
     "EncodeInstances",
     "EncodeInstancesD",
     "EncodeInstancesDict",

@@ -55,6 +55,7 @@ def scores(folder, kind):
 
 CASES = {
     "CTWindows": Case({"windows": ["brain", (0, 100)]}, images),
+    "CheckSliceSpacing": Case({}, lambda folder, kind: {"x": kind(torch.tensor([0.0, 2.5, 5.0]))}),
     "EncodeInstances": Case({"encoder": nn.Flatten()}, images),
     "LoadBag": Case({}, bag_file, lambda t, item: t(item["x"], item["start"], item["stop"])["features"]),
     "LoadBagLabel": Case({"num_classes": 3}, lambda folder, kind: {"x": kind(torch.tensor(2))}),
