@@ -36,6 +36,7 @@ CASES = {  # name of the class, then what is special
     "ACMIL": partial(nets.ACMIL, F, C, hidden_size=4, attention_size=5, num_branches=3, num_top=3),
     "CORAL": lambda: nets.CORAL(nets.ABMIL(F, 1, attention_size=5), C + 1),
     "CenterPrior": partial(nets.CenterPrior, F, C),
+    "InstanceConvMIL": partial(nets.InstanceConvMIL, F, C, kernel_size=4),
     "InstanceMaxMIL": partial(nets.InstanceMaxMIL, F, C),
     "MaxMIL": partial(nets.MaxMIL, F, C),
     "MeanMIL": partial(nets.MeanMIL, F, C),

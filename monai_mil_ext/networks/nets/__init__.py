@@ -7,6 +7,7 @@ from .bag_net import BagNet, BagOutput, WithBagOutput
 from .center_prior import CenterPrior
 from .coral import CORAL
 from .encoded_bag import EncodedBag
+from .instance_conv import InstanceConvMIL
 from .pooling import InstanceMaxMIL, MaxMIL, MeanMIL
 from .qgmil import QGMIL
 from .qgmil_block import QGMILBlock
@@ -25,6 +26,7 @@ __all__ = [
     "BagOutput",
     "CenterPrior",
     "EncodedBag",
+    "InstanceConvMIL",
     "InstanceMaxMIL",
     "MaxMIL",
     "MeanMIL",

@@ -1,0 +1,77 @@
+"""A linear classifier of every instance, after a convolution over its neighbours."""
+
+from typing import Optional
+
+from torch import Tensor, nn
+
+from monai_mil_ext.networks.layers import masked_max, masked_softmax, pack, packed_places, unpack, zero_padding
+from monai_mil_ext.utils import check_positive
+
+from .bag_net import BagNet, BagOutput
+
+__all__ = ["InstanceConvMIL"]
+
+
+class InstanceConvMIL(BagNet):
+    r"""Classifies every instance by itself and its neighbours, and gives the bag the largest logit of each class.
+
+    .. math::
+        h_{nf} = b_f + \sum_{t=1}^{k} w_{ft} \, x_{n + t - 1 - \lfloor (k-1)/2 \rfloor, f}, \quad s_n = W h_n + c, \quad
+        \text{logits}_c = \max_n s_{nc}, \quad a = \operatorname{softmax}_n s_n
+
+    with zeros beyond the bag: a depthwise convolution of k instances and a linear layer, and nothing that is not linear
+    between them. Made to be trained with a label for every instance, on its scores (B, N, C): then it is the reference
+    that published localisation is measured against. It is a strong reference and no bound. The order of instances is
+    what it looks at (``permutation_invariant`` is False). A bag without instances has logits 0.
+
+    Args:
+        in_features: size F of an instance.
+        num_classes: number C of logits.
+        kernel_size: number k of neighbours that the convolution covers, about as many as a lesion is long; if even, one
+            more after an instance than before it.
+
+    Raises:
+        ValueError: when a size is not positive or the input of the wrong shape.
+
+    References:
+        The slice-supervised model of Harvey, Loevlie, Hughes, "Normal Guidance is what Attention Needs",
+        arXiv:2605.27306; kernels 12, 35 and 29 for CT of head, chest and abdomen.
+
+    Example:
+        >>> import torch
+        >>> out = InstanceConvMIL(in_features=8, num_classes=1, kernel_size=5).forward_bag(torch.rand(1, 4, 8))
+        >>> torch.equal(out.logits, out.scores.amax(1))
+        True
+    """
+
+    permutation_invariant = False
+
+    def __init__(self, in_features: int, num_classes: int, kernel_size: int = 12) -> None:
+        super().__init__()
+        check_positive(in_features=in_features, num_classes=num_classes, kernel_size=kernel_size)
+        self.in_features = in_features
+        self.before = (kernel_size - 1) // 2
+        self.after = kernel_size - 1 - self.before
+        self.mix = nn.Conv1d(in_features, in_features, kernel_size, groups=in_features)
+        self.classify = nn.Linear(in_features, num_classes)
+
+    def forward_bag(self, x: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
+        """See :py:class:`BagNet`."""
+        self.check_input(x, mask, self.in_features)
+        h = zero_padding(x, mask)
+        if mask is None:
+            scores = self.score_tap(self._score(h))
+        else:  # padding may stand between instances, which are neighbours all the same
+            places = packed_places(mask)
+            scores = self.score_tap(unpack(self._score(pack(h, places)), places))
+        # every class is a bag of one feature
+        single = scores.transpose(1, 2).flatten(0, 1).unsqueeze(-1)
+        classes = scores.shape[2]
+        logits, _ = masked_max(single, None if mask is None else mask.repeat_interleave(classes, 0))
+        return BagOutput(logits.view(scores.shape[0], classes), masked_softmax(scores, mask), scores, None)
+
+    def _score(self, h: Tensor) -> Tensor:
+        """Logits (B, N, C) of instances (B, N, F), any padding at their end."""
+        wide = nn.functional.pad(h.transpose(1, 2), [self.before, self.after + 1])  # one more: a bag may have no slot
+        scores: Tensor = self.classify(self.mix(wide).transpose(1, 2))
+        return scores[:, : h.shape[1]]
