@@ -17,6 +17,7 @@ from .lesion_froc import FROCMetric, LesionHits, froc_values, lesion_hits
 from .operating_point import sensitivity_specificity, threshold_at_sensitivity, threshold_at_specificity
 from .paired import paired_bootstrap
 from .report import bag_report, bootstrap_interval, instance_values
+from .seeds import compare_over_seeds, seed_summary
 from .shifted_runs import RunPosterior, run_posterior, shift_evidence
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "bootstrap_interval",
     "brier_score",
     "center_scores",
+    "compare_over_seeds",
     "concordance_index",
     "expected_calibration_error",
     "froc_values",
@@ -51,6 +53,7 @@ __all__ = [
     "pointing_game",
     "precision_at_recall",
     "run_posterior",
+    "seed_summary",
     "sensitivity_specificity",
     "shift_evidence",
     "threshold_at_sensitivity",
