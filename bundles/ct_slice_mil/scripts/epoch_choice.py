@@ -1,0 +1,120 @@
+"""Which epoch of a training is kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers import EarlyStopping
+from torch import nn
+
+from monai_mil_ext.utils import atomic_path, write_json
+
+__all__ = ["EpochChoice", "chosen_epoch"]
+
+
+def chosen_epoch(history: Sequence[Mapping[str, Any]], below_train: bool) -> Mapping[str, Any] | None:
+    """The epoch with the best ``validation`` value, the first of equal ones; None where no epoch counts.
+
+    Args:
+        history: of each epoch ``epoch``, ``train`` and ``validation``.
+        below_train: whether only epochs count whose ``train`` value exceeds that of validation: before that a network
+            has learned nothing of its own training set, and a high value is luck.
+
+    Example:
+        >>> history = [{"epoch": 1, "train": 0.5, "validation": 0.9}, {"epoch": 2, "train": 0.8, "validation": 0.7}]
+        >>> chosen_epoch(history, below_train=True)["epoch"], chosen_epoch(history, below_train=False)["epoch"]
+        (2, 1)
+    """
+    counted = [one for one in history if math.isfinite(one["validation"])]
+    if below_train:
+        counted = [one for one in counted if one["train"] > one["validation"]]
+    return max(counted, key=lambda one: float(one["validation"]), default=None)
+
+
+class EpochChoice:
+    """Keeps the weights of the chosen epoch as ``model.pt``, and what it was chosen among as ``epochs.json``.
+
+    It belongs behind the ``ValidationHandler``. While no epoch counts there is no ``model.pt``. It is state: give it to
+    :py:class:`monai_mil_ext.handlers.TrainingState`.
+
+    Args:
+        evaluator: of validation; its metrics are read after each epoch.
+        network: whose weights are kept.
+        ckpt_dir: folder of both files.
+        metric: name of the value that chooses, more is better; of training it is read under the same name.
+        below_train: see :py:func:`chosen_epoch`.
+        patience: epochs without a better value of ``stop_on`` after which Ignite's ``EarlyStopping`` ends the run;
+            None for never.
+        stop_on: name of the value of validation that stops.
+        stop_mode: ``"max"`` or ``"min"``: which way it is better.
+
+    Raises:
+        ValueError: in a run, when validation has no such value, or training has none though it is needed.
+    """
+
+    def __init__(
+        self,
+        evaluator: Engine,
+        network: nn.Module,
+        ckpt_dir: str,
+        metric: str = "bag_auroc",
+        below_train: bool = False,
+        patience: int | None = None,
+        stop_on: str = "bag_auroc",
+        stop_mode: str = "max",
+    ) -> None:
+        self.evaluator = evaluator
+        self.network = network
+        self.folder = Path(ckpt_dir)
+        self.metric = metric
+        self.below_train = below_train
+        self.history: list[dict[str, Any]] = []
+        stop = None if patience is None else self._stop(patience, stop_on, stop_mode)
+        self._early_stop = stop
+
+    def attach(self, engine: Engine) -> None:
+        """Judge each epoch of a trainer."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._judge)
+        if self._early_stop is not None:
+            self._early_stop.trainer = engine
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self._early_stop)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The epochs so far, and how long there was nothing better."""
+        stop = {} if self._early_stop is None else dict(self._early_stop.state_dict())
+        return {"history": [dict(one) for one in self.history], "early_stop": stop}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what :py:meth:`state_dict` gave."""
+        self.history = [dict(one) for one in state["history"]]
+        if self._early_stop is not None:
+            self._early_stop.load_state_dict(state["early_stop"])
+
+    def _stop(self, patience: int, name: str, mode: str) -> EarlyStopping:
+        # the trainer is known when this is attached; Ignite wants an engine now
+        return EarlyStopping(patience, lambda _: self._value(self.evaluator, name), Engine(lambda *_: None), mode=mode)
+
+    def _judge(self, engine: Engine) -> None:
+        train = self._value(engine, self.metric) if self.below_train else engine.state.metrics.get(self.metric)
+        validation = self._value(self.evaluator, self.metric)
+        self.history.append({"epoch": engine.state.epoch, "train": train, "validation": validation})
+        chosen = chosen_epoch(self.history, self.below_train)
+        if idist.get_rank():
+            return
+        if chosen is self.history[-1]:
+            with atomic_path(self.folder / "model.pt") as temporary:
+                torch.save(self.network.state_dict(), temporary)
+        record = {"metric": self.metric, "below_train": self.below_train, "chosen": chosen, "epochs": self.history}
+        write_json(self.folder / "epochs.json", record)
+
+    @staticmethod
+    def _value(engine: Engine, name: str) -> float:
+        if name not in engine.state.metrics:
+            raise ValueError(f"`metric` must be one of {sorted(engine.state.metrics)}, got {name!r}.")
+        return float(engine.state.metrics[name])

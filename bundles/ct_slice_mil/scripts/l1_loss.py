@@ -1,0 +1,42 @@
+"""An L1 penalty inside the loss, as the published protocol has it."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+__all__ = ["L1PenalizedLoss"]
+
+
+class L1PenalizedLoss(nn.Module):
+    r"""Adds the L1 norm of all trainable parameters, biases too, to a loss.
+
+    .. math:: L + \frac{\alpha}{2} \sum_p |\theta_p|
+
+    Its gradient is the sign, 0 at 0: it goes through momentum, and what clips gradients clips it too. Weights come near
+    zero and cross it; those that :py:class:`monai_mil_ext.handlers.ProximalL1Handler` shrinks stay there.
+
+    Args:
+        loss: of logits and labels.
+        network: whose parameters are penalised.
+        weight: :math:`\alpha`.
+
+    Raises:
+        ValueError: when the weight is negative or not finite.
+    """
+
+    def __init__(self, loss: nn.Module, network: nn.Module, weight: float) -> None:
+        super().__init__()
+        if not (math.isfinite(weight) and weight >= 0):
+            raise ValueError(f"`weight` must be finite and not negative, got {weight!r}.")
+        self.loss = loss
+        self.weight = float(weight)
+        self.penalized = [p for p in network.parameters() if p.requires_grad]  # a list: they are no parameters of ours
+
+    def forward(self, logits: Tensor, label: Tensor) -> Tensor:
+        """The loss of ``logits``, with the penalty."""
+        loss: Tensor = self.loss(logits, label)
+        if not self.weight:
+            return loss
+        return loss + self.weight / 2 * sum(p.abs().sum() for p in self.penalized)

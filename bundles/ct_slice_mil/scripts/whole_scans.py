@@ -1,0 +1,22 @@
+"""Whole scans as bags, each with one label."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["whole_scans"]
+
+KEPT = ("case_id", "patient", "image", "label")
+
+
+def whole_scans(scans: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Give what training may know of each scan: case, patient, feature file and its one label; no other entry.
+
+    Raises:
+        ValueError: when a scan has no label, or one that is not 0 or 1; the cases are named.
+    """
+    wrong = [str(scan["case_id"]) for scan in scans if scan.get("label") not in (0, 1)]
+    if wrong:
+        raise ValueError(f"`label` must be 0 or 1 for every scan of the cohort, got others or none for {wrong[:5]}.")
+    return [{key: scan[key] for key in KEPT} for scan in scans]
