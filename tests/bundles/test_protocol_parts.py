@@ -1,0 +1,184 @@
+"""Parts of the training protocols, one by one."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from ignite.engine import Engine
+
+from monai_mil_ext.data import write_bag
+from monai_mil_ext.losses import MultiLabelLoss
+
+EPOCHS = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=6)
+
+
+def history(values):
+    return [{"epoch": i + 1, "train": t, "validation": v} for i, (t, v) in enumerate(values)]
+
+
+@given(EPOCHS)
+def test_the_chosen_epoch_is_the_best_of_those_that_count(values):
+    from scripts.epoch_choice import chosen_epoch
+
+    free, bound = (chosen_epoch(history(values), below_train=rule) for rule in (False, True))
+    assert free["validation"] == max(v for _, v in values)
+    counted = [v for t, v in values if t > v]
+    assert (bound is None) == (not counted)
+    if bound:
+        assert bound["train"] > bound["validation"] == max(counted)
+
+
+def test_the_first_of_equal_epochs_is_chosen_and_nan_never():
+    from scripts.epoch_choice import chosen_epoch
+
+    assert chosen_epoch(history([(0.9, 0.7), (0.9, 0.7)]), below_train=True)["epoch"] == 1
+    assert chosen_epoch(history([(0.9, math.nan), (0.9, 0.6)]), below_train=False)["epoch"] == 2
+    assert chosen_epoch(history([(0.7, 0.7)]), below_train=True) is None
+
+
+def run_epochs(choice, validator, values):
+    """A trainer whose epochs have ``values`` (train, validation) of ``bag_auroc``; how many it did."""
+    from ignite.engine import Events
+
+    trainer = Engine(lambda *_: None)
+
+    @trainer.on(Events.EPOCH_COMPLETED)
+    def measure(engine):
+        engine.state.metrics["bag_auroc"], validator.state.metrics["bag_auroc"] = values[engine.state.epoch - 1]
+        choice.network.weight.data.fill_(engine.state.epoch)
+
+    choice.attach(trainer)
+    return trainer.run([0], max_epochs=len(values)).epoch
+
+
+def make_choice(folder, **options):
+    from scripts.epoch_choice import EpochChoice
+
+    validator = Engine(lambda *_: None)
+    return EpochChoice(validator, torch.nn.Linear(1, 1, bias=False), str(folder), **options), validator
+
+
+def test_the_weights_kept_are_those_of_the_chosen_epoch(tmp_path):
+    values = [(0.5, 0.9), (0.8, 0.6), (0.9, 0.7), (0.95, 0.65)]
+    run_epochs(*make_choice(tmp_path, below_train=True), values)
+    assert torch.load(tmp_path / "model.pt", weights_only=True)["weight"].item() == 3
+    record = json.loads((tmp_path / "epochs.json").read_text())
+    assert record["chosen"] == {"epoch": 3, "train": 0.9, "validation": 0.7}
+    assert [one["validation"] for one in record["epochs"]] == [v for _, v in values]
+    run_epochs(*make_choice(tmp_path / "free"), values)
+    assert torch.load(tmp_path / "free" / "model.pt", weights_only=True)["weight"].item() == 1
+
+
+def test_where_no_epoch_counts_nothing_is_kept(tmp_path):
+    run_epochs(*make_choice(tmp_path, below_train=True), [(0.5, 0.9), (0.5, 0.5)])
+    assert not (tmp_path / "model.pt").exists()
+    assert json.loads((tmp_path / "epochs.json").read_text())["chosen"] is None
+
+
+@pytest.mark.parametrize(("mode", "stopped"), [("max", 4), ("min", 5)])
+def test_an_early_stop_waits_as_long_as_it_was_told(tmp_path, mode, stopped):
+    values = [(0.9, v) for v in (0.5, 0.6, 0.4, 0.5, 0.5, 0.5, 0.5)]
+    assert run_epochs(*make_choice(tmp_path, patience=2, stop_mode=mode), values) == stopped
+
+
+def test_the_state_of_a_choice_goes_on_where_it_was(tmp_path):
+    values = [(0.9, v) for v in (0.5, 0.6, 0.4)]
+    first, validator = make_choice(tmp_path, patience=2)
+    run_epochs(first, validator, values)
+    second, _ = make_choice(tmp_path, patience=2)
+    second.load_state_dict(first.state_dict())
+    assert second.history == first.history
+    assert second._early_stop.counter == first._early_stop.counter == 1
+
+
+def test_a_value_that_is_not_measured_is_named(tmp_path):
+    choice, validator = make_choice(tmp_path, metric="instance_auroc")
+    with pytest.raises(ValueError, match=r"`metric` must be one of \['bag_auroc'\], got 'instance_auroc'"):
+        run_epochs(choice, validator, [(0.5, 0.5)])
+
+
+def test_the_penalty_is_half_the_norm_and_its_gradient_half_the_sign():
+    from scripts.l1_loss import L1PenalizedLoss
+
+    net = torch.nn.Linear(2, 1)
+    net.weight.data, net.bias.data = torch.tensor([[2.0, -3.0]]), torch.tensor([0.0])
+    logits, label = torch.zeros(4, 1), torch.tensor([0, 1, 1, 0])
+    loss = L1PenalizedLoss(MultiLabelLoss(), net, 0.1)(logits, label)
+    assert loss.item() == pytest.approx(math.log(2) + 0.1 / 2 * 5)
+    loss.backward()
+    torch.testing.assert_close(net.weight.grad, torch.tensor([[0.05, -0.05]]))
+    assert net.bias.grad.item() == 0
+    assert list(L1PenalizedLoss(MultiLabelLoss(), net, 0.1).parameters()) == []
+    with pytest.raises(ValueError, match="`weight` must be finite and not negative, got -1"):
+        L1PenalizedLoss(MultiLabelLoss(), net, -1)
+
+
+def test_whole_scans_keep_nothing_that_training_must_not_know():
+    from scripts.whole_scans import whole_scans
+
+    scan = {"case_id": "a", "patient": "p", "image": "a.h5", "label": 1, "reference": "mask.nii", "grade": 3}
+    assert whole_scans([scan]) == [{"case_id": "a", "patient": "p", "image": "a.h5", "label": 1}]
+    del scan["label"]
+    with pytest.raises(ValueError, match=r"`label` must be 0 or 1 for every scan of the cohort, got .* for \['a'\]"):
+        whole_scans([scan])
+
+
+def bag(folder, name, labels):
+    path = folder / f"{name}.h5"
+    write_bag(path, {"features": np.zeros((len(labels), 2), np.float32), "instance_label": np.array(labels)})
+    return {"case_id": name, "image": str(path), "label": int(any(labels))}
+
+
+def test_an_oracle_sees_the_lesion_and_the_place_of_another_where_there_is_none(tmp_path):
+    from scripts.slice_labels import oracle_slices
+
+    bags = [bag(tmp_path, "a", [0, 1, 1, 0]), bag(tmp_path, "b", [0] * 8), bag(tmp_path, "c", [0] * 4)]
+    found = [one["keep"].int().tolist() for one in oracle_slices(bags, seed=0)]
+    assert found == [[0, 1, 1, 0], [0, 0, 1, 1, 1, 1, 0, 0], [0, 1, 1, 0]]
+    with pytest.raises(
+        ValueError, match=r"`bags` must have positive slices where they are positive, got none in \['b'\]"
+    ):
+        oracle_slices([{**bags[1], "label": 1}, bags[0]], seed=0)
+    with pytest.raises(ValueError, match=r"`bags` must have positive slices .* got none in any bag"):
+        oracle_slices(bags[1:], seed=0)
+
+
+def test_the_borrowed_lesion_is_drawn_by_lot_and_the_same_for_a_seed(tmp_path):
+    from scripts.slice_labels import oracle_slices
+
+    bags = [bag(tmp_path, f"p{i}", np.eye(6, dtype=int)[i]) for i in range(6)]
+    bags += [bag(tmp_path, f"n{i}", [0] * 6) for i in range(30)]
+    one, same, other = (
+        torch.stack([b["keep"] for b in oracle_slices(bags, seed)[6:]]).int().argmax(1).tolist() for seed in (0, 0, 1)
+    )
+    assert one == same != other
+    assert set(one) == set(range(6))
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=30).filter(any), st.integers(1, 40))
+def test_a_borrowed_lesion_is_never_empty(lesion, size):
+    from scripts.slice_labels import _resampled
+
+    kept = _resampled(np.array(lesion), size)
+    assert len(kept) == size
+    assert kept.any()
+    if size == len(lesion):
+        assert kept.tolist() == lesion
+
+
+def test_labels_of_padding_are_unknown():
+    from scripts.slice_labels import PrepareSliceLabels
+
+    batch = {
+        "image": torch.zeros(1, 3, 2),
+        "instance_label": torch.tensor([[1, 0, 0]]),
+        "mask": torch.tensor([[True, True, False]]),
+    }
+    _, label, _, named = PrepareSliceLabels()(batch, torch.device("cpu"))
+    assert label[0, :2].tolist() == [1, 0]
+    assert label[0, 2].isnan()
+    assert named["mask"] is not None
