@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from types import MappingProxyType
 
+import itk
 import nibabel as nib
 import nrrd
 import numpy as np
@@ -54,7 +55,7 @@ def write_series(
         ds.Rows, ds.Columns, ds.PixelSpacing = shape[1], shape[0], [spacing[1], spacing[0]]
         ds.ImagePositionPatient = [round(float(v), 6) for v in position]
         ds.ImageOrientationPatient = [float(v) for v in orientation]
-        ds.SliceThickness = spacing[2]
+        ds.SliceThickness, ds.InstanceNumber = spacing[2], k + 1
         ds.BitsAllocated = ds.BitsStored = 16
         ds.HighBit, ds.PixelRepresentation, ds.SamplesPerPixel = 15, 1, 1
         ds.PhotometricInterpretation = "MONOCHROME2"
@@ -87,6 +88,18 @@ def write_nrrd(path: Path, array: np.ndarray, affine: np.ndarray) -> Path:
         "encoding": "raw",
     }
     nrrd.write(str(path), array, header)
+    return path
+
+
+def write_mha(path: Path, array: np.ndarray, affine: np.ndarray) -> Path:
+    """Write a MetaImage of an affine in RAS mm."""
+    image = itk.image_from_array(np.ascontiguousarray(array.transpose(2, 1, 0)))
+    lps = np.diag([-1.0, -1.0, 1.0]) @ affine[:3]
+    spacing = np.linalg.norm(lps[:, :3], axis=0)
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(lps[:, 3].tolist())
+    image.SetDirection(itk.matrix_from_array(lps[:, :3] / spacing))
+    itk.imwrite(image, str(path))
     return path
 
 

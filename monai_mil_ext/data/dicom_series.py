@@ -11,7 +11,7 @@ import numpy as np
 from monai.utils import optional_import
 from numpy.typing import NDArray
 
-__all__ = ["SeriesSlice", "find_series"]
+__all__ = ["SeriesSlice", "find_series", "series_affine"]
 
 dcmread, _ = optional_import("pydicom", name="dcmread")
 InvalidDicomError, _ = optional_import("pydicom.errors", name="InvalidDicomError")
@@ -20,6 +20,8 @@ TAGS = [
     "Modality",
     "SeriesInstanceUID",
     "SeriesNumber",
+    "SeriesDescription",
+    "FrameOfReferenceUID",
     "Rows",
     "Columns",
     "SamplesPerPixel",
@@ -43,19 +45,25 @@ class SeriesSlice(NamedTuple):
     position: NDArray[np.float64]  # (3,) mm, LPS
     orientation: NDArray[np.float64]  # (6,) directions of a row and a column
     thickness: float | None
+    description: str = ""
+    frame_of_reference: str = ""
 
 
-def find_series(folder: Path) -> list[SeriesSlice]:
-    """Find the one series of a folder, sorted ascending along the normal of its slices.
+def find_series(folder: Path, series: str | None = None) -> list[SeriesSlice]:
+    """Find one series of a folder, sorted ascending along the normal of its slices.
 
     A slice is a DICOM object with one frame, a size, a position and an orientation. Files that are not DICOM and
     objects that are no slices (RTSTRUCT, RTDOSE, SEG, SR, presentation states, multi-frame objects, ...) are passed
     over.
 
+    Args:
+        folder: its sub-folders are not searched.
+        series: UID, description or number of the series, where the folder has several.
+
     Raises:
-        ValueError: when there is no slice, more than one series, or slices that are not one regular stack: of different
-            sizes, spacings or orientations, twice at one position, with one missing, or shifted against
-            one another (gantry tilt).
+        ValueError: when there is no slice, more than one series to choose from, or slices that are not one regular
+            stack: of different sizes, spacings or orientations, twice at one position, with one missing, or shifted
+            against one another (gantry tilt). Messages tell modality, number and size of a series, nothing else.
     """
     found: list[SeriesSlice] = []
     others: Counter[str] = Counter()
@@ -72,8 +80,20 @@ def find_series(folder: Path) -> list[SeriesSlice]:
     if not found:
         rest = ", ".join(f"{n} of modality {m}" for m, n in sorted(others.items())) or "no DICOM object"
         raise ValueError(f"`image` must be a folder with one series of DICOM image slices, got {rest}.")
-    _check_one_series(found)
+    found = _chosen(found, series)
+    _check_one_kind(found)
     return _sorted_stack(found)
+
+
+def series_affine(stack: Sequence[SeriesSlice]) -> NDArray[np.float64]:
+    """Give the affine (4, 4), voxel index (column, row, slice) to RAS mm, of the sorted slices of a series."""
+    first, last = stack[0], stack[-1]
+    row, column = first.orientation[:3], first.orientation[3:]
+    along = np.cross(row, column) * (first.thickness or 1.0)
+    step = (last.position - first.position) / (len(stack) - 1) if len(stack) > 1 else along
+    affine = np.eye(4)
+    affine[:3] = np.stack([row * first.spacing[1], column * first.spacing[0], step, first.position], axis=1)
+    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
 
 
 def _slice(path: Path, header: Any) -> SeriesSlice | None:
@@ -91,14 +111,27 @@ def _slice(path: Path, header: Any) -> SeriesSlice | None:
         position=np.asarray(values["ImagePositionPatient"], dtype=float),
         orientation=np.asarray(values["ImageOrientationPatient"], dtype=float),
         thickness=header.get("SliceThickness", None),
+        description=str(header.get("SeriesDescription", None) or ""),
+        frame_of_reference=str(header.get("FrameOfReferenceUID", None) or ""),
     )
 
 
-def _check_one_series(slices: Sequence[SeriesSlice]) -> None:
-    series = Counter(s.series for s in slices)
-    if len({uid for uid, _, _ in series}) > 1:
-        rows = [f"{n} slices of modality {modality}, series number {no}" for (_, modality, no), n in series.items()]
-        raise ValueError(f"`image` must be a folder with one series, got {len(series)}: {'; '.join(sorted(rows))}.")
+def _chosen(slices: Sequence[SeriesSlice], series: str | None) -> list[SeriesSlice]:
+    """Keep the slices of the one series that is there, or that was asked for."""
+    wanted = [s for s in slices if series is None or str(series) in (s.series[0], s.series[2], s.description)]
+    uids = {s.series[0] for s in wanted}
+    if len(uids) == 1:
+        return wanted
+    there = Counter(s.series for s in (wanted if uids else slices))
+    rows = [f"{n} slices of modality {modality}, series number {no}" for (_, modality, no), n in there.items()]
+    text = f"{len(there)}: {'; '.join(sorted(rows))}."
+    if series is None:
+        raise ValueError(f"`image` must be a folder with one series, got {text} Choose one by `series`.")
+    found = "more than one of" if uids else "none of"
+    raise ValueError(f"`series` must be UID, description or number of one series, got {found} {text}")
+
+
+def _check_one_kind(slices: Sequence[SeriesSlice]) -> None:
     if any(s.size[2] != 1 for s in slices):
         raise ValueError("`image` must be one 3D scalar volume, got DICOM slices in colour.")
     first = slices[0]

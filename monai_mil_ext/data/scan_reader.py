@@ -33,6 +33,9 @@ class ScanReader(ITKReader):
     MONAI's :py:class:`monai.transforms.LoadImage` turns to other readers in silence when a reader of its constructor
     raises: pass this one when calling it, as :py:class:`monai_mil_ext.transforms.LoadScan` does.
 
+    Args:
+        series: UID, description or number of the series to take from a folder that has several.
+
     Raises:
         FileNotFoundError: when there is no such file or folder.
         ValueError: when it is not one readable 3D scalar scan.
@@ -44,8 +47,9 @@ class ScanReader(ITKReader):
         FileNotFoundError: `image` must be a scan that exists, got 'no_such_scan.nii.gz'.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, series: str | None = None) -> None:
         super().__init__()
+        self.series = series
 
     def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> Any:
         """Read the one path of ``data`` to an image of ITK or nibabel."""
@@ -57,7 +61,7 @@ class ScanReader(ITKReader):
             raise FileNotFoundError(f"`image` must be a scan that exists, got {path.name!r}.")
         if path.name.lower().endswith((".nii", ".nii.gz")):
             return _read_nifti(path)
-        image = _read_folder(path) if path.is_dir() else _imread(str(path), path.name)
+        image = _read_folder(path, self.series) if path.is_dir() else _imread(str(path), path.name)
         _check_volume(itk.size(image), image.GetNumberOfComponentsPerPixel(), path.name)
         return image
 
@@ -72,8 +76,8 @@ class ScanReader(ITKReader):
         return {"spacing": np.asarray(img.GetSpacing())}
 
 
-def _read_folder(folder: Path) -> Any:
-    slices = find_series(folder)
+def _read_folder(folder: Path, series: str | None) -> Any:
+    slices = find_series(folder, series)
     # each slice has a slope and an intercept of its own, so the first one must not decide the type of all
     image = _imread([str(s.path) for s in slices], folder.name, itk.F)
     if len(slices) == 1:

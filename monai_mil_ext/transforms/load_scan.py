@@ -25,6 +25,9 @@ class LoadScan(Transform):
     :py:class:`monai_mil_ext.data.ScanReader`, and in what it keeps: affine (RAS mm), spacing and shape, but no DICOM
     tag and no path.
 
+    Args:
+        series: UID, description or number of the series to take from a DICOM folder that has several.
+
     Raises:
         FileNotFoundError: when there is no such scan.
         ValueError: when it is not one 3D scalar scan of finite voxels.
@@ -32,10 +35,13 @@ class LoadScan(Transform):
 
     backend = [TransformBackends.TORCH]
 
-    def __call__(self, path: str | os.PathLike[str]) -> MetaTensor:
-        """Load the scan at ``path``."""
+    def __init__(self, series: str | None = None) -> None:
+        self.series = series
+
+    def __call__(self, path: str | os.PathLike[str], series: str | None = None) -> MetaTensor:
+        """Load the scan at ``path``; ``series`` goes before that of the constructor."""
         # given at run time, because LoadImage turns to other readers when one of its constructor raises
-        image: MetaTensor = _load_image()(path, reader=ScanReader())
+        image: MetaTensor = _load_image()(path, reader=ScanReader(series or self.series))
         wrong = int((~torch.isfinite(image)).sum())
         if wrong:
             raise ValueError(f"`image` must have finite voxels, got {wrong} that are NaN or infinite.")
@@ -53,20 +59,21 @@ class LoadScand(MapTransform):
 
     Args:
         keys: items that hold the path of a scan, or of a mask with a scan's geometry.
+        series: see :py:class:`LoadScan`; an item's own ``series`` goes before it.
         allow_missing_keys: whether to pass over a key that is not there.
     """
 
     backend = LoadScan.backend
 
-    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+    def __init__(self, keys: KeysCollection, series: str | None = None, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.load = LoadScan()
+        self.load = LoadScan(series)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Load the scan of every key."""
         d = dict(data)
         for key in self.key_iterator(d):
-            d[key] = self.load(d[key])
+            d[key] = self.load(d[key], d.get("series"))
         return d
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-from monai_mil_ext.data import find_series
+from monai_mil_ext.data import find_series, series_affine
+from monai_mil_ext.transforms import LoadScan
 from tests.scans import SECRETS, write_series, write_structure_set
 
 
@@ -66,3 +67,31 @@ def test_folders_without_an_image_are_refused(tmp_path):
     write_structure_set(tmp_path)
     with pytest.raises(ValueError, match="got 1 of modality RTSTRUCT"):
         find_series(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "series", ["1.2.826.0.1.5", "5", 5, "T2 axial"], ids=["UID", "number", "integer", "description"]
+)
+def test_one_of_several_series_can_be_chosen(tmp_path, series):
+    write_series(tmp_path / "s", series=2)
+    write_series(tmp_path / "s", (6, 5, 3), series=5, Modality="MR", SeriesDescription="T2 axial")
+    assert {one.series for one in find_series(tmp_path / "s", series)} == {("1.2.826.0.1.5", "MR", "5")}
+
+
+def test_a_choice_that_is_none_is_refused(tmp_path):
+    write_series(tmp_path / "s", series=2, SeriesDescription="Secretname")
+    write_series(tmp_path / "s", series=5, SeriesDescription="Secretname")
+    rows = "4 slices of modality CT, series number 2; 4 slices of modality CT, series number 5."
+    with pytest.raises(ValueError, match=re.escape(f"description or number of one series, got none of 2: {rows}")):
+        find_series(tmp_path / "s", "3")
+    with pytest.raises(ValueError, match=re.escape(f"got more than one of 2: {rows}")) as error:
+        find_series(tmp_path / "s", "Secretname")
+    assert "Secretname" not in str(error.value)
+
+
+@pytest.mark.parametrize("orientation", [(1, 0, 0, 0, -1, 0), (0.8, 0.6, 0, -0.6, 0.8, 0)])
+@pytest.mark.parametrize("depth", [1, 4])
+def test_the_affine_of_the_headers_is_that_of_the_voxels(tmp_path, orientation, depth):
+    write_series(tmp_path / "s", (6, 5, depth), orientation=orientation)
+    loaded = LoadScan()(tmp_path / "s").affine
+    np.testing.assert_allclose(series_affine(find_series(tmp_path / "s")), loaded, atol=1e-6)

@@ -5,25 +5,49 @@ import logging
 import numpy as np
 import pytest
 import torch
-from monai.data import MetaTensor
+from monai.data import ITKReader, MetaTensor, PydicomReader
 from monai.transforms import Compose, LoadImage, ScaleIntensityRanged
 
 from monai_mil_ext.data import ScanReader
-from monai_mil_ext.transforms import LoadScan, LoadScand, SliceBagd
-from tests.scans import SECRETS, voxels, write_nifti, write_nrrd, write_series
+from monai_mil_ext.transforms import LoadScan, LoadScand, SliceBag, SliceBagd
+from tests.scans import SECRETS, voxels, write_mha, write_nifti, write_nrrd, write_series
 
 
-@pytest.mark.parametrize("kind", ["dicom", "nifti", "nrrd"])
+@pytest.mark.parametrize("kind", ["dicom", "nifti", "nrrd", "mha"])
 def test_every_format_gives_the_same_scan(tmp_path, kind):
     expected = write_series(tmp_path / "dicom")
     affine = np.array([[-0.9, 0, 0, 10], [0, -0.7, 0, 20], [0, 0, 2.5, 30], [0, 0, 0, 1]])
     write_nifti(tmp_path / "nifti.nii.gz", expected.astype(np.float32), affine)
     write_nrrd(tmp_path / "nrrd.nrrd", expected.astype(np.float32), affine)
+    write_mha(tmp_path / "mha.mha", expected.astype(np.float32), affine)
     image = LoadScan()(next(p for p in tmp_path.iterdir() if p.name.startswith(kind)))
     assert isinstance(image, MetaTensor)
     assert image.dtype == torch.float32
     np.testing.assert_array_equal(image[0].numpy(), expected)
     np.testing.assert_allclose(image.affine, affine, atol=1e-6)
+    bag, position, *_ = SliceBag()(image)
+    np.testing.assert_array_equal(bag[:, 0], expected.transpose(2, 1, 0))
+    np.testing.assert_allclose(position, 30 + 2.5 * np.arange(4))
+
+
+@pytest.mark.parametrize("reader", [ITKReader, PydicomReader])
+@pytest.mark.parametrize("orientation", [(1, 0, 0, 0, 1, 0), (1, 0, 0, 0, -1, 0), (0.8, 0.6, 0, -0.6, 0.8, 0)])
+def test_both_readers_of_monai_give_the_same_slices(tmp_path, reader, orientation):
+    """A pipeline may keep MONAI's LoadImage: arrays may be flipped, bags and positions are not."""
+    write_series(tmp_path / "s", orientation=orientation)
+    ours = SliceBag()(LoadScan()(tmp_path / "s"))
+    theirs = SliceBag()(LoadImage(ensure_channel_first=True)(tmp_path / "s", reader=reader()))
+    np.testing.assert_array_equal(theirs.bag, ours.bag)
+    np.testing.assert_allclose(theirs.position, ours.position, atol=1e-4)
+
+
+def test_the_series_is_chosen_by_constructor_or_item(tmp_path):
+    write_series(tmp_path / "s", (6, 5, 4), series=1)
+    write_series(tmp_path / "s", (6, 5, 3), series=2)
+    assert LoadScan("2")(tmp_path / "s").shape == (1, 6, 5, 3)
+    load = LoadScand("image", series="2")
+    assert load({"image": tmp_path / "s"})["image"].shape == (1, 6, 5, 3)
+    assert load({"image": tmp_path / "s", "series": "1"})["image"].shape == (1, 6, 5, 4)
 
 
 def test_no_secret_leaves_the_scan(tmp_path, caplog, capfd):
