@@ -9,11 +9,15 @@ from .cohort_checks import CohortChecks
 from .cohort_columns import CohortColumns
 from .cohort_report import CohortReport
 from .collate import BagCollate
-from .dicom_series import SeriesSlice, find_series
+from .dicom_results import DicomResults
+from .dicom_series import SeriesSlice, find_series, series_affine
 from .feature_cache import FeatureCache
 from .fingerprints import fingerprint
+from .mask_file import find_marks, read_marks
 from .scan_reader import ScanReader
+from .scan_table import load_scans
 from .shifted_mean import ShiftedMeanBags
+from .slice_bands import SliceBands
 from .splits import CohortSplits, split_cohort
 from .volume_file import write_volume
 
@@ -26,20 +30,26 @@ __all__ = [
     "CohortColumns",
     "CohortReport",
     "CohortSplits",
+    "DicomResults",
     "FeatureCache",
     "OpenBag",
     "ScanReader",
     "SeriesSlice",
     "ShiftedMeanBags",
+    "SliceBands",
     "bag_sizes",
     "check_cohort",
+    "find_marks",
     "find_series",
     "fingerprint",
     "inspect_bag",
     "load_cohort",
+    "load_scans",
     "open_bag",
     "read_attributes",
     "read_bag",
+    "read_marks",
+    "series_affine",
     "split_cohort",
     "write_bag",
     "write_volume",
