@@ -37,6 +37,7 @@ from .load_bag import (
     RandLoadBagd,
     RandLoadBagDict,
 )
+from .load_mask import LoadMask, LoadMaskD, LoadMaskd, LoadMaskDict
 from .load_scan import LoadScan, LoadScanD, LoadScand, LoadScanDict
 from .patient_bag import LoadPatientBag, LoadPatientBagD, LoadPatientBagd, LoadPatientBagDict
 from .slice_scores import SliceScoresToVolume, SliceScoresToVolumeD, SliceScoresToVolumed, SliceScoresToVolumeDict
@@ -66,6 +67,10 @@ __all__ = [
     "LoadBagLabelDict",
     "LoadBagLabeld",
     "LoadBagd",
+    "LoadMask",
+    "LoadMaskD",
+    "LoadMaskDict",
+    "LoadMaskd",
     "LoadPatientBag",
     "LoadPatientBagD",
     "LoadPatientBagDict",
