@@ -23,6 +23,7 @@ MODULES = [m.name for m in pkgutil.walk_packages([str(ROOT)], "monai_mil_ext.")]
 FOLDERS = {
     "blocks",
     "data",
+    "encoders",
     "handlers",
     "inferers",
     "layers",

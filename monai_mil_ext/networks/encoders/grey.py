@@ -1,0 +1,125 @@
+"""Networks for colour images that take grey ones, with nothing lost and a third of the input."""
+
+from typing import List, Sequence, Tuple, Union
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["fold_first_conv", "fold_grey"]
+
+PlainConv = Union[nn.Conv2d, nn.Conv3d]
+
+
+def fold_grey(conv: PlainConv, mean: Sequence[float] = (0.0,), std: Sequence[float] = (1.0,)) -> nn.Module:
+    r"""Make the convolution of a grey image that equals ``conv`` of that image repeated and normalised by channel.
+
+    .. math:: \sum_c W_c * \frac{g - m_c}{s_c} = \Big(\sum_c \frac{W_c}{s_c}\Big) * g
+              - \Big(\sum_c \frac{W_c m_c}{s_c}\Big) * 1
+
+    The second term is a constant, and goes into the bias, unless there is padding: padding is zero after the
+    normalisation, so at the border the term is another one. There a channel of ones, padded with the image, carries it.
+
+    Args:
+        conv: a convolution of one group; it is left as it is.
+        mean: of every channel, or one for all.
+        std: of every channel, or one for all.
+
+    Raises:
+        ValueError: when ``conv`` is no plain convolution of one group, or the numbers don't fit its channels.
+
+    Example:
+        >>> conv, grey = nn.Conv2d(3, 8, 4), torch.rand(2, 1, 9, 9)
+        >>> torch.allclose(fold_grey(conv)(grey), conv(grey.expand(-1, 3, -1, -1)), atol=1e-6)
+        True
+    """
+    if type(conv) not in (nn.Conv2d, nn.Conv3d) or conv.groups != 1:
+        groups = getattr(conv, "groups", None)
+        raise ValueError(f"`conv` must be a Conv2d or Conv3d of one group, got {type(conv).__name__} of {groups}.")
+    centre, scale = (_per_channel(n, v, conv) for n, v in (("mean", mean), ("std", std)))
+    weight = conv.weight.detach().double()
+    grey = (weight / scale).sum(1, keepdim=True)
+    constant = -(weight * centre / scale).sum(1, keepdim=True)
+    if not constant.any():
+        return _with_weight(conv, grey, None)
+    if conv.padding == "valid" or not any(conv.padding):
+        return _with_weight(conv, grey, constant.flatten(1).sum(1))
+    return _WithOnes(_with_weight(conv, torch.cat([grey, constant], 1), None))
+
+
+def fold_first_conv(net: nn.Module, mean: Sequence[float] = (0.0,), std: Sequence[float] = (1.0,)) -> None:
+    """Put the grey form of the first convolution of ``net`` in its place, see :py:func:`fold_grey`.
+
+    First is first among the modules. A ``num_channels`` of modules around it, by which ``transformers`` checks
+    images, becomes 1.
+
+    Raises:
+        ValueError: when there is no convolution of more than one channel, or it can't be folded.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 4), nn.ReLU(), nn.Conv2d(8, 8, 1))
+        >>> fold_first_conv(net, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+        >>> net(torch.rand(2, 1, 9, 9)).shape
+        torch.Size([2, 8, 6, 6])
+    """
+    convs: List[Tuple[str, PlainConv]] = [
+        (n, m) for n, m in net.named_modules() if isinstance(m, (nn.Conv2d, nn.Conv3d))
+    ]
+    if not convs or not convs[0][0] or convs[0][1].in_channels < 2:
+        got = f"{convs[0][0] or 'itself'!r} of {convs[0][1].in_channels}" if convs else "none"
+        raise ValueError(f"`net` must hold a first convolution of several channels, got {got}.")
+    name, conv = convs[0]
+    parent = net.get_submodule(name.rpartition(".")[0])
+    setattr(parent, name.rpartition(".")[2], fold_grey(conv, mean, std))
+    path = name.split(".")
+    for module in (net.get_submodule(".".join(path[:depth])) for depth in range(len(path))):
+        if hasattr(module, "num_channels"):
+            module.num_channels = 1  # type: ignore[assignment]
+
+
+class _WithOnes(nn.Module):
+    """A convolution of the image and a channel of ones."""
+
+    def __init__(self, conv: PlainConv) -> None:
+        super().__init__()
+        self.conv = conv
+
+    @property
+    def weight(self) -> Tensor:
+        """Its dtype tells networks what to cast images to."""
+        return self.conv.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve grey images (N, 1, ...)."""
+        out: Tensor = self.conv(torch.cat([x, torch.ones_like(x)], 1))
+        return out
+
+
+def _per_channel(name: str, values: Sequence[float], conv: PlainConv) -> Tensor:
+    if len(values) not in (1, conv.in_channels):
+        raise ValueError(f"`{name}` must have 1 or {conv.in_channels} numbers, got {len(values)}.")
+    numbers = torch.as_tensor(values, dtype=torch.float64, device=conv.weight.device)
+    return numbers.expand(conv.in_channels).view(-1, *[1] * (conv.weight.ndim - 2))
+
+
+def _with_weight(conv: PlainConv, weight: Tensor, constant: Union[Tensor, None]) -> PlainConv:
+    """The same convolution with another weight, and ``constant`` added to its bias."""
+    bias = None if conv.bias is None else conv.bias.detach().double()
+    if constant is not None:
+        bias = constant if bias is None else bias + constant
+    made = type(conv)(
+        weight.shape[1],
+        conv.out_channels,
+        conv.kernel_size,  # type: ignore[arg-type]
+        conv.stride,  # type: ignore[arg-type]
+        conv.padding,  # type: ignore[arg-type]
+        conv.dilation,  # type: ignore[arg-type]
+        bias=bias is not None,
+        padding_mode=conv.padding_mode,
+        device=conv.weight.device,
+        dtype=conv.weight.dtype,
+    )
+    with torch.no_grad():
+        made.weight.copy_(weight)
+        if made.bias is not None and bias is not None:
+            made.bias.copy_(bias)
+    return made.requires_grad_(conv.weight.requires_grad).train(conv.training)

@@ -1,0 +1,119 @@
+"""Encoders that are networks of MONAI."""
+
+import os
+from typing import Any, Callable, Mapping, Optional, Sequence, Tuple, Union
+
+import torch
+from monai.networks import nets
+from torch import Tensor, nn
+
+from monai_mil_ext.utils import check_choice
+
+from .checkpoint import load_encoder_weights
+from .encoder_base import EncoderInput
+from .instance_encoder import InstanceEncoder
+from .layer_output import LayerOutput
+from .volume_maps import VolumeEncoder
+
+__all__ = ["monai_encoder", "volume_encoder"]
+
+# of each family: the layer that ends its encoder, and beginnings of the names of weights that are not used
+FAMILIES: Tuple[Tuple[type, str, Sequence[str]], ...] = (
+    (nets.DenseNet, "class_layers.relu", ("class_layers.",)),
+    (nets.ResNet, "layer4", ("fc.",)),
+    (nets.ViT, "norm", ("classification_head.",)),
+    (nets.SwinUNETR, "swinViT", ("encoder", "decoder", "out.")),
+)
+
+
+def monai_encoder(
+    network: Union[str, nn.Module],
+    checkpoint: Optional[Union[str, "os.PathLike[str]"]] = None,
+    expects: Optional[EncoderInput] = None,
+    output: Union[str, Callable[[Any], Tensor]] = "mean",
+    options: Optional[Mapping[str, Any]] = None,
+    layer: Optional[str] = None,
+    grey: bool = False,
+    frozen: bool = True,
+    amp_dtype: Optional[torch.dtype] = None,
+) -> InstanceEncoder:
+    """Make an encoder of a MONAI network (2D for slices), without its head.
+
+    Of DenseNet, ResNet, ViT and SwinUNETR the layer that ends the encoder is known; of others the output is taken as it
+    is, or ``layer``. What comes after it is not computed.
+
+    Args:
+        network: a module, or the name of one in :py:mod:`monai.networks.nets`.
+        checkpoint: file of its weights, read as tensors only; a head in it may have any size.
+        expects: see :py:class:`InstanceEncoder`.
+        output: see :py:class:`InstanceEncoder`.
+        options: arguments of a network that is named.
+        layer: dotted name of the module whose output is taken.
+        grey: see :py:class:`InstanceEncoder`.
+        frozen: see :py:class:`InstanceEncoder`.
+        amp_dtype: see :py:class:`InstanceEncoder`.
+
+    Raises:
+        ValueError: when a network is named without a checkpoint, or the checkpoint or the layer doesn't fit.
+
+    Example:
+        >>> net = nets.DenseNet121(spatial_dims=2, in_channels=1, out_channels=2)
+        >>> monai_encoder(net, output="mean_max")(torch.rand(3, 1, 64, 64)).shape
+        torch.Size([3, 2048])
+    """
+    net, layer = _with_weights(network, checkpoint, options, layer)
+    prefix = 1 if isinstance(net, nets.ViT) and hasattr(net, "cls_token") else 0
+    trunk = net if layer is None else LayerOutput(net, layer)
+    return InstanceEncoder(trunk, expects, output, prefix, grey, frozen=frozen, amp_dtype=amp_dtype)
+
+
+def volume_encoder(
+    network: Union[str, nn.Module],
+    checkpoint: Optional[Union[str, "os.PathLike[str]"]] = None,
+    expects: Optional[EncoderInput] = None,
+    options: Optional[Mapping[str, Any]] = None,
+    layer: Optional[str] = None,
+    frozen: bool = True,
+    amp_dtype: Optional[torch.dtype] = None,
+) -> VolumeEncoder:
+    """Make an encoder of whole volumes of a 3D MONAI network: every place of its last map is a token.
+
+    Args:
+        network: see :py:func:`monai_encoder`.
+        checkpoint: see :py:func:`monai_encoder`.
+        expects: see :py:class:`InstanceEncoder`.
+        options: see :py:func:`monai_encoder`.
+        layer: see :py:func:`monai_encoder`; it must give a map (B, F, x, y, z).
+        frozen: see :py:class:`InstanceEncoder`.
+        amp_dtype: see :py:class:`InstanceEncoder`.
+
+    Raises:
+        ValueError: see :py:func:`monai_encoder`.
+
+    Example:
+        >>> net = nets.resnet10(spatial_dims=3, n_input_channels=1, num_classes=2)
+        >>> volume_encoder(net)(torch.rand(1, 1, 64, 64, 32)).shape
+        torch.Size([1, 512, 4, 4, 2])
+    """
+    net, layer = _with_weights(network, checkpoint, options, layer)
+    trunk = net if layer is None else LayerOutput(net, layer)
+    return VolumeEncoder(trunk, expects, frozen=frozen, amp_dtype=amp_dtype)
+
+
+def _with_weights(
+    network: Union[str, nn.Module],
+    checkpoint: Optional[Union[str, "os.PathLike[str]"]],
+    options: Optional[Mapping[str, Any]],
+    layer: Optional[str],
+) -> Tuple[nn.Module, Optional[str]]:
+    if isinstance(network, str):
+        check_choice("network", network, [name for name in dir(nets) if callable(getattr(nets, name))])
+        if checkpoint is None:
+            raise ValueError(f"`checkpoint` must be given for a network by its name, got None for {network!r}.")
+    elif options:
+        raise ValueError(f"`options` must be None where the network is a module, got {dict(options)}.")
+    net: nn.Module = getattr(nets, network)(**options or {}) if isinstance(network, str) else network
+    known, unused = next(((end, names) for kind, end, names in FAMILIES if isinstance(net, kind)), (None, ()))
+    if checkpoint is not None:
+        load_encoder_weights(net, checkpoint, unused if layer is None else ())
+    return net, layer or known

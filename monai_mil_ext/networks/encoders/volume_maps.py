@@ -1,0 +1,51 @@
+"""A 3D network as an encoder of whole volumes."""
+
+from typing import Optional
+
+import torch
+from torch import Tensor, nn
+
+from .encoder_base import EncoderBase, EncoderInput
+
+__all__ = ["VolumeEncoder"]
+
+
+class VolumeEncoder(EncoderBase):
+    """Encodes volumes (B, C, X, Y, Z) to maps of features (B, F, x, y, z), every place of which is an instance.
+
+    :py:class:`monai_mil_ext.transforms.VolumeTokensd` makes the bag of them, with their places in mm.
+
+    Args:
+        net: a network that gives a map.
+        expects: see :py:class:`InstanceEncoder`.
+        grey: see :py:class:`InstanceEncoder`.
+        frozen: see :py:class:`InstanceEncoder`.
+        amp_dtype: see :py:class:`InstanceEncoder`.
+
+    Raises:
+        ValueError: when volumes are not as expected, or the network gives no map.
+
+    Example:
+        >>> VolumeEncoder(nn.Conv3d(1, 8, 4, stride=4))(torch.rand(1, 1, 16, 16, 8)).shape
+        torch.Size([1, 8, 4, 4, 2])
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        expects: Optional[EncoderInput] = None,
+        grey: bool = False,
+        frozen: bool = True,
+        amp_dtype: Optional[torch.dtype] = None,
+    ) -> None:
+        super().__init__(net, expects, grey, frozen, amp_dtype)
+        if self.spatial_dims != 3:
+            raise ValueError(f"`net` must be a network of volumes, got one of {self.spatial_dims} axes.")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encode volumes (B, C, X, Y, Z) to maps (B, F, x, y, z)."""
+        features = self.encode(x)
+        if not isinstance(features, Tensor) or features.ndim != 5:
+            got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+            raise ValueError(f"`net` must give a map (B, F, x, y, z), got {got}.")
+        return features.float() if self.amp_dtype is not None else features

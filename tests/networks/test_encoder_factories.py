@@ -1,0 +1,244 @@
+"""Encoders of MONAI, transformers and timm: weights, normalisation, tokens, grey images."""
+
+import json
+import re
+import shutil
+import sys
+import types
+
+import pytest
+import torch
+from monai.networks import nets
+from torch import nn
+from torch.testing import assert_close
+
+from monai_mil_ext.data import fingerprint
+from monai_mil_ext.networks.encoders import EncoderInput, monai_encoder, timm_encoder, transformers_encoder
+from monai_mil_ext.networks.encoders import volume_encoder as make_volume_encoder
+
+COLOUR = EncoderInput(3, None, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+PROCESSOR = {"do_normalize": True, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]}
+SIZED = {**PROCESSOR, "do_resize": True, "size": {"height": 28, "width": 28}, "rescale_factor": 1 / 255}
+
+
+def densenet(classes=2):
+    return nets.DenseNet(2, 3, classes, init_features=8, growth_rate=4, block_config=(1, 1))
+
+
+def save(net, folder, key=None, prefix=""):
+    state = {prefix + name: value for name, value in net.state_dict().items()}
+    torch.save({key: state, "epoch": 3} if key else state, folder / "weights.pt")
+    return folder / "weights.pt"
+
+
+def test_monais_networks_lose_their_heads():
+    x = torch.rand(2, 3, 64, 64)
+    dense, res = densenet().eval(), nets.resnet10(spatial_dims=2, n_input_channels=3, num_classes=2).eval()
+    plain = EncoderInput(3)
+    with torch.no_grad():
+        assert_close(monai_encoder(dense, expects=plain)(x), dense.class_layers[:3](dense.features(x)))
+        res.fc, head = nn.Identity(), res.fc
+        pooled = res(x)
+        res.fc = head
+    assert_close(monai_encoder(res, expects=plain)(x), pooled)
+
+
+def test_a_vit_gives_its_class_token():
+    vit = nets.ViT(
+        1, (16, 16), (8, 8), 12, 8, 1, 2, classification=True, num_classes=3, spatial_dims=2, post_activation="none"
+    ).eval()
+    encoder = monai_encoder(vit, expects=EncoderInput(1, (16, 16)), output="cls")
+    x = torch.rand(2, 1, 16, 16)
+    assert_close(vit.classification_head(encoder(x)), vit(x)[0])
+    assert monai_encoder(vit, expects=EncoderInput(1, (16, 16)), output="mean_max").out_features == 24
+    assert encoder.prefix_tokens == 1
+
+
+def test_a_swin_unetr_gives_its_deepest_map_and_runs_no_decoder():
+    swin = nets.SwinUNETR(1, 2, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1), feature_size=12, spatial_dims=2).eval()
+    x = torch.rand(1, 1, 64, 64)
+    deepest = swin.swinViT(x, swin.normalize)[-1]
+    swin.decoder1 = swin.encoder1 = None
+    assert_close(monai_encoder(swin)(x), deepest.mean((2, 3)))
+
+
+@pytest.mark.parametrize(("key", "prefix"), [(None, ""), ("state_dict", "module."), ("model", ""), ("network", "")])
+def test_a_checkpoint_with_another_head_is_read(tmp_path, key, prefix):
+    source = densenet(classes=5).eval()
+    file = save(source, tmp_path, key, prefix)
+    options = {"spatial_dims": 2, "in_channels": 3, "out_channels": 2, "init_features": 8, "growth_rate": 4}
+    encoder = monai_encoder("DenseNet", file, COLOUR, options={**options, "block_config": (1, 1)}, grey=True)
+    x = torch.rand(2, 1, 64, 64)
+    assert_close(encoder(x), monai_encoder(source, expects=COLOUR)(x.expand(-1, 3, -1, -1)), atol=1e-5, rtol=1e-5)
+
+
+def test_weights_that_do_not_fit_are_listed(tmp_path):
+    state = densenet().state_dict()
+    state["features.extra"] = state.pop("features.conv0.weight")
+    state["features.norm0.bias"] = torch.zeros(3)
+    torch.save(state, tmp_path / "w.pt")
+    found = (
+        "`path` must hold the weights of DenseNet, got 'w.pt': missing features.conv0.weight; "
+        "unexpected features.extra; other shapes features.norm0.bias of (3,) for (8,)."
+    )
+    with pytest.raises(ValueError, match=re.escape(found)):
+        monai_encoder(densenet(), tmp_path / "w.pt", COLOUR)
+    torch.save({"epoch": 3, "loss": 0.1}, tmp_path / "w.pt")
+    with pytest.raises(ValueError, match=r"must hold a dictionary of tensors, got a dictionary of \['epoch', 'loss'\]"):
+        monai_encoder(densenet(), tmp_path / "w.pt", COLOUR)
+
+
+class Harm:
+    def __reduce__(self):
+        return (print, ("harm",))
+
+
+def test_no_code_of_a_checkpoint_is_run(tmp_path, capsys):
+    torch.save({"a": Harm()}, tmp_path / "w.pt")
+    with pytest.raises(Exception, match="Weights only load failed"):
+        monai_encoder(densenet(), tmp_path / "w.pt", COLOUR)
+    assert "harm" not in capsys.readouterr().out
+
+
+def test_networks_that_are_not_there_or_have_no_weights_are_named():
+    with pytest.raises(ValueError, match=r"`network` must be one of .* got 'DenseNet12'; did you mean 'DenseNet121'"):
+        monai_encoder("DenseNet12")
+    with pytest.raises(ValueError, match="`checkpoint` must be given for a network by its name, got None for 'Dense"):
+        monai_encoder("DenseNet121")
+    with pytest.raises(ValueError, match=r"`options` must be None where the network is a module, got \{'a': 1\}"):
+        monai_encoder(densenet(), options={"a": 1})
+
+
+def test_a_volume_encoder_gives_the_map(tmp_path):
+    net = nets.resnet10(spatial_dims=3, n_input_channels=1, num_classes=2, widen_factor=0.1).eval()
+    file = save(net, tmp_path)
+    same = nets.resnet10(spatial_dims=3, n_input_channels=1, num_classes=4, widen_factor=0.1)
+    x = torch.rand(1, 1, 32, 32, 16)
+    given = make_volume_encoder(same, file)(x)
+    trunk = nn.Sequential(net.conv1, net.bn1, net.act, net.maxpool, net.layer1, net.layer2, net.layer3, net.layer4)
+    assert_close(given, trunk(x))
+
+
+def model(kind, folder, processor=SIZED):
+    """A small model with random weights, saved as the hub has them."""
+    transformers = pytest.importorskip("transformers")
+    options = {
+        "ViT": {**SMALL, "intermediate_size": 16},
+        "Dinov2": {**SMALL, "mlp_ratio": 1},
+        "Dinov2WithRegisters": {**SMALL, "mlp_ratio": 1, "num_register_tokens": 3},
+        "ResNet": {"embedding_size": 8, "hidden_sizes": [8, 8], "depths": [1, 1]},
+    }[kind]
+    net = getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")(**options)).eval()
+    net.save_pretrained(folder)
+    if processor:
+        (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    return net
+
+
+KINDS = [("ViT", "cls", 1), ("Dinov2", "cls", 1), ("Dinov2WithRegisters", "mean", 4), ("ResNet", "mean", 0)]
+
+
+@pytest.mark.parametrize(("kind", "output", "prefix"), KINDS)
+def test_a_saved_model_gives_its_last_hidden_state(tmp_path, kind, output, prefix):
+    net = model(kind, tmp_path)
+    encoder = transformers_encoder(tmp_path, output=output, local_files_only=True)
+    assert encoder.expects == EncoderInput(3, [28, 28], [0.5, 0.4, 0.3], [0.2, 0.3, 0.4])
+    assert encoder.prefix_tokens == prefix
+    x = torch.rand(2, 3, 28, 28)
+    mean, std = (torch.tensor(PROCESSOR[name]).view(3, 1, 1) for name in ("image_mean", "image_std"))
+    with torch.no_grad():
+        hidden = net(pixel_values=(x - mean) / std).last_hidden_state
+    hidden = hidden if kind != "ResNet" else hidden.flatten(2).mT
+    assert_close(encoder(x), hidden[:, 0] if output == "cls" else hidden[:, prefix:].mean(1), atol=1e-5, rtol=1e-5)
+    grey = transformers_encoder(tmp_path, output=output, local_files_only=True, grey=True)
+    # inside a deep network rounding differs by more than in the first convolution alone
+    assert_close(grey(x[:, :1]), encoder(x[:, :1].expand(-1, 3, -1, -1)), atol=1e-5, rtol=1e-5)
+
+
+def test_weights_and_not_the_place_they_came_from_make_the_fingerprint(tmp_path):
+    model("ViT", tmp_path / "a")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    one, same = (transformers_encoder(tmp_path / name, local_files_only=True) for name in "ab")
+    assert fingerprint(one) == fingerprint(same)
+    with torch.no_grad():
+        same.net.net.layernorm.bias[0] += 1e-6
+    assert fingerprint(one) != fingerprint(same)
+
+
+def test_a_pooler_without_weights_plays_no_part(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    net = model("ViT", tmp_path)
+    transformers.ViTModel(net.config, add_pooling_layer=False).save_pretrained(tmp_path)
+    one, same = (fingerprint(transformers_encoder(tmp_path, local_files_only=True)) for _ in range(2))
+    assert one == same
+
+
+@pytest.mark.parametrize(
+    ("processor", "expected"),
+    [
+        ({**PROCESSOR, "do_center_crop": True, "crop_size": 28, "size": {"shortest_edge": 30}}, [28, 28]),
+        ({**PROCESSOR, "size": {"shortest_edge": 28}}, None),
+        ({**PROCESSOR, "size": 28, "do_normalize": False}, [28, 28]),
+    ],
+)
+def test_sizes_of_image_processors(tmp_path, processor, expected):
+    model("Dinov2", tmp_path, processor)
+    expects = transformers_encoder(tmp_path, local_files_only=True, output="mean").expects
+    assert expects.size == expected
+    assert expects.mean == (PROCESSOR["image_mean"] if processor.get("do_normalize", True) else [0.0])
+
+
+def test_models_that_are_not_whole_are_named(tmp_path):
+    model("Dinov2", tmp_path, processor=None)
+    with pytest.raises(ValueError, match="`expects` must be given for a model without an image processor"):
+        transformers_encoder(tmp_path, local_files_only=True)
+    given = transformers_encoder(tmp_path, EncoderInput(3, (28, 28)), local_files_only=True)
+    assert given.out_features == 16
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(tmp_path / "model.safetensors")
+    state.pop("layernorm.bias")
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"`model` must come with all weights, got none for layernorm\.bias"):
+        transformers_encoder(tmp_path, EncoderInput(3, (28, 28)), local_files_only=True)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    with pytest.raises(OSError, match="safetensors"):
+        transformers_encoder(tmp_path, EncoderInput(3, (28, 28)), local_files_only=True)
+
+
+class StandIn(nn.Module):
+    """What timm_encoder uses of a timm model; a real one needs torchvision, which has no CPU build here."""
+
+    def __init__(self, last):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 4, stride=4)
+        self.num_features, self.num_prefix_tokens, self.last = 6, 0, last
+
+    def forward_features(self, x):
+        features = self.stem(x)
+        return features.movedim(1, -1) if self.last else features
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_timm_by_a_stand_in(tmp_path, monkeypatch, last):
+    told = {"input_size": (3, 8, 8), "mean": COLOUR.mean, "std": COLOUR.std}
+    calls = []
+    timm = types.ModuleType("timm")
+    timm.create_model = lambda name, **options: calls.append((name, options)) or StandIn(last)
+    timm.data = types.SimpleNamespace(resolve_model_data_config=lambda net: told)
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    source, x = StandIn(last), torch.rand(2, 1, 8, 8)
+    encoder = timm_encoder("some_model", save(source, tmp_path), grey=True)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (COLOUR.mean, COLOUR.std))
+    assert_close(encoder(x), source.stem((x - mean) / std).mean((2, 3)), atol=1e-6, rtol=1e-6)
+    assert calls == [("some_model", {"pretrained": False, "num_classes": 0})]
+    assert timm_encoder("some_model").expects == EncoderInput(3, [8, 8], COLOUR.mean, COLOUR.std)
+    assert calls[1] == ("some_model", {"pretrained": True, "num_classes": 0})
+
+
+def test_without_timm_the_extra_is_asked_for(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(Exception, match="timm"):
+        timm_encoder("some_model")

@@ -1,0 +1,91 @@
+"""Folding grey images into the first convolution: exactly the repeated channel, whatever the padding."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.testing import assert_close
+
+from monai_mil_ext.networks.encoders import fold_first_conv, fold_grey
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PADDING = [0, 2, "same", "valid", (1, 0)]
+
+
+def repeated(conv, grey, mean, std):
+    shape = (-1, *[1] * (grey.ndim - 2))
+    colour = grey.expand(-1, conv.in_channels, *grey.shape[2:])
+    return conv((colour - torch.tensor(mean).view(shape)) / torch.tensor(std).view(shape))
+
+
+@given(
+    padding=st.sampled_from(PADDING),
+    bias=st.booleans(),
+    mode=st.sampled_from(["zeros", "reflect"]),
+    numbers=st.sampled_from([(MEAN, STD), ((0.5,), (0.5,)), ((0.0,), (1.0,))]),
+    seed=st.integers(0, 99),
+)
+def test_it_equals_the_repeated_and_normalised_channel(padding, bias, mode, numbers, seed):
+    torch.manual_seed(seed)
+    conv = nn.Conv2d(3, 5, 4, padding=padding, bias=bias, padding_mode=mode)
+    grey = torch.rand(2, 1, 11, 9)
+    folded = fold_grey(conv, *numbers)
+    assert_close(folded(grey), repeated(conv, grey, *numbers), atol=1e-6, rtol=1e-6)
+
+
+def test_volumes_strides_and_dilation_are_kept():
+    conv = nn.Conv3d(3, 4, 3, stride=2, dilation=2, padding=1)
+    grey = torch.rand(1, 1, 9, 8, 7)
+    assert_close(fold_grey(conv, MEAN, STD)(grey), repeated(conv, grey, MEAN, STD), atol=1e-6, rtol=1e-6)
+
+
+def test_without_a_constant_it_is_one_kernel_the_sum_of_those_of_the_colours():
+    conv = nn.Conv2d(3, 5, 4, padding=1).double().requires_grad_(False).eval()
+    folded = fold_grey(conv)
+    assert isinstance(folded, nn.Conv2d)
+    assert torch.equal(folded.weight, conv.weight.sum(1, keepdim=True))
+    assert torch.equal(folded.bias, conv.bias)
+    assert not folded.weight.requires_grad
+    assert not folded.training
+
+
+def test_a_mean_goes_into_the_bias_where_nothing_is_padded():
+    folded = fold_grey(nn.Conv2d(3, 5, 4, bias=False), MEAN, STD)
+    assert folded.weight.shape == (5, 1, 4, 4)
+    assert folded.bias.shape == (5,)
+
+
+class Checked(nn.Module):
+    """Looks at channels as ``transformers`` does."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_channels = 3
+        self.part = nn.Sequential(nn.Conv2d(3, 4, 2, stride=2), nn.Conv2d(4, 4, 1))
+
+    def forward(self, x):
+        assert x.shape[1] == self.num_channels
+        return self.part(x)
+
+
+def test_the_first_convolution_is_replaced_and_the_others_stay():
+    net, grey = Checked(), torch.rand(2, 1, 8, 8)
+    expected, later = net(grey.expand(-1, 3, -1, -1)), net.part[1]
+    fold_first_conv(net)
+    assert_close(net(grey), expected, atol=1e-6, rtol=1e-6)
+    assert net.part[1] is later
+
+
+def test_what_cannot_be_folded_is_named():
+    with pytest.raises(ValueError, match="`conv` must be a Conv2d or Conv3d of one group, got Linear of None"):
+        fold_grey(nn.Linear(3, 3))
+    with pytest.raises(ValueError, match="`conv` must be a Conv2d or Conv3d of one group, got Conv2d of 3"):
+        fold_grey(nn.Conv2d(3, 3, 1, groups=3))
+    with pytest.raises(ValueError, match="`mean` must have 1 or 3 numbers, got 2"):
+        fold_grey(nn.Conv2d(3, 3, 1), (0.1, 0.2))
+    with pytest.raises(ValueError, match="`net` must hold a first convolution of several channels, got '0' of 1"):
+        fold_first_conv(nn.Sequential(nn.Conv2d(1, 3, 1)))
+    for net in (nn.Linear(3, 3), nn.Sequential()):
+        with pytest.raises(ValueError, match="`net` must hold a first convolution of several channels, got none"):
+            fold_first_conv(net)

@@ -1,0 +1,212 @@
+"""InstanceEncoder: (N, F) of any network, of images as they must be."""
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from monai_mil_ext.data import fingerprint
+from monai_mil_ext.networks.encoders import EncoderInput, InstanceEncoder, LayerOutput, VolumeEncoder
+from monai_mil_ext.networks.nets import ABMIL, EncodedBag
+from monai_mil_ext.transforms import EncodeInstances
+
+COLOUR = EncoderInput(3, None, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+class Gives(nn.Module):
+    """A network that gives what it is told to."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+
+    def forward(self, x):
+        return self.how(x)
+
+
+def tokens(x):
+    """One token a row of the first channel."""
+    return x[:, 0]
+
+
+@pytest.mark.parametrize(
+    ("output", "prefix", "expected"),
+    [
+        ("cls", 2, [0, 1]),
+        ("mean", 2, [6, 7]),
+        ("mean", 0, [4, 5]),
+        ("mean_max", 2, [6, 7, 8, 9]),
+        (lambda t: t[:, 1] + 1, 0, [3, 4]),
+    ],
+)
+def test_tokens_become_one_vector(output, prefix, expected):
+    x = torch.arange(10.0).view(1, 1, 5, 2)
+    encoder = InstanceEncoder(Gives(tokens), EncoderInput(1, (5, 2), value_range=None), output, prefix)
+    assert encoder(x).tolist() == [expected]
+    assert encoder.out_features == len(expected)
+
+
+def test_places_of_a_map_are_tokens():
+    x = torch.rand(4, 3, 6, 5)
+    encoder = InstanceEncoder(Gives(lambda x: x), EncoderInput(3), "mean_max")
+    assert_close(encoder(x), torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1))
+    assert encoder.out_features == 6
+    vector = InstanceEncoder(nn.Flatten(), EncoderInput(3, (6, 5)), "as_is")
+    assert torch.equal(vector(x), x.flatten(1))
+
+
+def test_images_are_normalised_by_the_encoder():
+    x = torch.rand(2, 3, 4, 4)
+    encoder = InstanceEncoder(Gives(lambda x: x), COLOUR)
+    mean, std = torch.tensor(COLOUR.mean), torch.tensor(COLOUR.std)
+    assert_close(encoder(x), (x.mean((2, 3)) - mean) / std)
+
+
+def conv_net():
+    layers = (nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5))
+    return nn.Sequential(*layers)
+
+
+def test_grey_images_give_what_repeated_ones_give():
+    net, x = conv_net(), torch.rand(5, 1, 8, 8)
+    expected = InstanceEncoder(net, COLOUR)(x.expand(-1, 3, -1, -1))
+    encoder = InstanceEncoder(net, COLOUR, grey=True)
+    assert_close(encoder(x), expected, atol=1e-6, rtol=1e-6)
+    assert encoder.expects == EncoderInput(1)
+
+
+def test_it_is_frozen_unless_told_otherwise():
+    encoder = InstanceEncoder(conv_net(), COLOUR).train()
+    assert not any(module.training for module in encoder.modules())
+    assert not encoder(torch.rand(2, 3, 8, 8)).requires_grad
+    net = conv_net()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    learns = InstanceEncoder(net, COLOUR, frozen=False)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert all(module.training for module in learns.modules())
+    learns(torch.rand(2, 3, 8, 8)).sum().backward()
+    assert net[0].weight.grad.abs().sum() > 0
+
+
+def test_a_saliency_can_be_had_from_a_frozen_encoder():
+    x = torch.rand(2, 3, 8, 8, requires_grad=True)
+    InstanceEncoder(conv_net(), COLOUR)(x).sum().backward()
+    assert x.grad.abs().sum() > 0
+
+
+def test_autocast_changes_the_numbers_a_little_and_the_type_not():
+    net, x = conv_net(), torch.rand(3, 3, 8, 8)
+    plain, half = InstanceEncoder(net, COLOUR)(x), InstanceEncoder(net, COLOUR, amp_dtype=torch.bfloat16)(x)
+    assert half.dtype == torch.float32
+    assert not torch.equal(half, plain)
+    assert_close(half, plain, atol=0.02, rtol=0.05)
+
+
+def test_all_that_changes_features_changes_the_fingerprint():
+    def make(**options):
+        torch.manual_seed(0)
+        return InstanceEncoder(conv_net(), **{"expects": COLOUR, **options})
+
+    other_weight = make()
+    with torch.no_grad():
+        other_weight.net[0].weight.view(-1)[7] += 1e-6
+    other_mean = EncoderInput(3, None, (0.5, 0.456, 0.406), COLOUR.std)
+    kinds = [
+        make(),
+        make(output="mean_max"),
+        make(amp_dtype=torch.bfloat16),
+        make(amp_dtype=torch.float16),
+        make(expects=other_mean),
+        make(grey=True),
+        other_weight,
+    ]
+    assert len({fingerprint(encoder) for encoder in kinds}) == len(kinds)
+    assert fingerprint(make()) == fingerprint(make(frozen=True))
+
+
+def test_it_is_the_encoder_of_bags():
+    encoder, x = InstanceEncoder(conv_net(), COLOUR), torch.rand(1, 5, 3, 8, 8)
+    net = EncodedBag(encoder, ABMIL(encoder.out_features, 2), chunk_size=2).eval()
+    assert_close(EncodeInstances(encoder, 2)(x[0]), encoder(x[0]))
+    assert_close(net(x), net.aggregator(encoder(x[0])[None]))
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.rand(2, 1, 8, 8), r"shape \(N, 3, h, w\) for Sequential, got \(2, 1, 8, 8\)"),
+        (torch.rand(3, 8, 8), r"shape \(N, 3, h, w\) for Sequential, got \(3, 8, 8\)"),
+        (torch.rand(2, 3, 8, 9), r"images of size \(8, 8\) for Sequential, got \(8, 9\)"),
+        (torch.rand(2, 3, 8, 8) * 255, r"values from 0 to 1 for Sequential, got 0\.\d+ to 25\d"),
+        (torch.full((2, 3, 8, 8), float("nan")), "values from 0 to 1 for Sequential, got nan to nan"),
+    ],
+)
+def test_other_images_are_refused(x, message):
+    encoder = InstanceEncoder(conv_net(), EncoderInput(3, (8, 8)))
+    with pytest.raises(ValueError, match=f"`x` must (have|be) {message}"):
+        encoder(x)
+
+
+def test_a_range_has_room_for_rounding_and_can_be_left_open():
+    x = torch.full((1, 3, 8, 8), 1.009)
+    InstanceEncoder(conv_net(), COLOUR)(x)
+    InstanceEncoder(conv_net(), EncoderInput(3, value_range=None))(x * 1000)
+    assert InstanceEncoder(conv_net(), COLOUR)(torch.rand(0, 3, 8, 8)).shape == (0, 4)
+
+
+def test_outputs_that_make_no_vector_are_named():
+    with pytest.raises(ValueError, match="`output` must be one of 'as_is', 'cls', 'mean', 'mean_max', got 'max'"):
+        InstanceEncoder(conv_net(), COLOUR, "max")
+    with pytest.raises(ValueError, match="`prefix_tokens` must be at least 1 for output 'cls', got 0"):
+        InstanceEncoder(Gives(tokens), output="cls")
+    with pytest.raises(ValueError, match=r"`output` must suit a network that gives \(1, 3, 64, 64\), got 'as_is'"):
+        InstanceEncoder(Gives(lambda x: x), EncoderInput(3), "as_is")
+    with pytest.raises(ValueError, match=r"`output` must suit a network that gives \(1, 64\), got 'mean'"):
+        InstanceEncoder(nn.Flatten(), EncoderInput(1, (8, 8)))
+    with pytest.raises(ValueError, match=r"must be a callable where the network gives no .*, got tuple"):
+        InstanceEncoder(Gives(lambda x: (x,)))
+    with pytest.raises(ValueError, match=r"`output` must give \(N, F\), got \(1, 1, 64, 64\)"):
+        InstanceEncoder(Gives(lambda x: (x,)), output=lambda given: given[0])
+    encoder = InstanceEncoder(nn.Flatten(), output="as_is")
+    with pytest.raises(ValueError, match=r"`net` must give features \(N, 4096\), got \(2, 16\) for instances"):
+        encoder(torch.rand(2, 1, 4, 4))
+
+
+def test_inputs_that_contradict_themselves_are_named():
+    with pytest.raises(ValueError, match=r"`mean` must have 1 or 3 numbers, got \[0.1, 0.2\]"):
+        EncoderInput(3, mean=(0.1, 0.2))
+    with pytest.raises(ValueError, match=r"`std` must be positive, got \[0.0\]"):
+        EncoderInput(3, std=(0.0,))
+    with pytest.raises(ValueError, match="`channels` must be a positive integer, got 0"):
+        EncoderInput(0)
+
+
+def test_a_layer_is_reached_and_nothing_after_it_runs():
+    def fail(x):
+        raise RuntimeError("ran")
+
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), Gives(lambda x: [x, x + 1]), Gives(fail))
+    x = torch.rand(2, 1, 6, 6)
+    assert torch.equal(LayerOutput(net, "1")(x), net[0](x) + 1)
+    assert not net[1]._forward_hooks
+    with pytest.raises(RuntimeError, match="ran"):
+        net(x)
+    with pytest.raises(ValueError, match=r"`layer` must be a module of Sequential \(0, 1, 2, ...\), got '3'"):
+        LayerOutput(net, "3")
+    unused = Gives(lambda x: x)
+    unused.spare = nn.ReLU()
+    with pytest.raises(ValueError, match="`layer` must be called by Gives, got 'spare'"):
+        LayerOutput(unused, "spare")(x)
+
+
+def test_volumes_have_an_encoder_of_their_own():
+    encoder = VolumeEncoder(nn.Conv3d(1, 8, 4, stride=4), EncoderInput(1, (16, 16, 8)), amp_dtype=torch.bfloat16)
+    features = encoder(torch.rand(1, 1, 16, 16, 8))
+    assert (features.shape, features.dtype) == ((1, 8, 4, 4, 2), torch.float32)
+    with pytest.raises(ValueError, match=r"`x` must have shape \(N, 1, x, y, z\) for Conv3d, got \(1, 2, 16, 16, 8\)"):
+        encoder(torch.rand(1, 2, 16, 16, 8))
+    with pytest.raises(ValueError, match="`net` must be a network of volumes, got one of 2 axes"):
+        VolumeEncoder(nn.Conv2d(1, 1, 1))
+    flat = VolumeEncoder(nn.Flatten(), EncoderInput(1, (4, 4, 4)))
+    with pytest.raises(ValueError, match=r"`net` must give a map \(B, F, x, y, z\), got \(1, 64\)"):
+        flat(torch.rand(1, 1, 4, 4, 4))
