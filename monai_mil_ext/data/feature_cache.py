@@ -20,7 +20,7 @@ from .fingerprints import fingerprint as fingerprint_of
 
 __all__ = ["FeatureCache"]
 
-PER_BAG = {str(BagKeys.AFFINE), str(BagKeys.SPATIAL_SHAPE)}
+PER_BAG = {str(BagKeys.AFFINE), str(BagKeys.SPATIAL_SHAPE), "grid_shape"}
 
 
 class FeatureCache:
@@ -35,8 +35,8 @@ class FeatureCache:
     Args:
         cache_dir: folder of all features.
         transform: deterministic; turns an item into one whose first key holds the features (N, F).
-        keys: what to keep: first the features, then arrays (N, ...) of the instances, and ``affine`` and
-            ``spatial_shape`` of the bag. A key that a scan doesn't have (no reference, say) is left out of its file.
+        keys: what to keep: first the features, then arrays (N, ...) of the instances, and ``affine``, ``spatial_shape``
+            and ``grid_shape`` of the bag. A key that a scan doesn't have (no reference, say) is left out of its file.
         fingerprint: of the configuration; None takes that of ``transform`` and ``keys``.
         progress: whether to show a bar.
 

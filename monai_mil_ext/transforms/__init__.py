@@ -44,6 +44,17 @@ from .slice_scores import SliceScoresToVolume, SliceScoresToVolumeD, SliceScores
 from .slice_selection import SliceSelection
 from .slice_spacing import CheckSliceSpacing, CheckSliceSpacingD, CheckSliceSpacingd, CheckSliceSpacingDict
 from .slices import SliceBag, SliceBagD, SliceBagd, SliceBagDict, Slices
+from .volume_tokens import (
+    TokenScoresToVolume,
+    TokenScoresToVolumeD,
+    TokenScoresToVolumed,
+    TokenScoresToVolumeDict,
+    TokensOfVolume,
+    VolumeTokens,
+    VolumeTokensD,
+    VolumeTokensd,
+    VolumeTokensDict,
+)
 
 __all__ = [
     "BagOrStatus",
@@ -112,4 +123,13 @@ __all__ = [
     "SplitBagOutputD",
     "SplitBagOutputDict",
     "SplitBagOutputd",
+    "TokenScoresToVolume",
+    "TokenScoresToVolumeD",
+    "TokenScoresToVolumeDict",
+    "TokenScoresToVolumed",
+    "TokensOfVolume",
+    "VolumeTokens",
+    "VolumeTokensD",
+    "VolumeTokensDict",
+    "VolumeTokensd",
 ]

@@ -53,6 +53,11 @@ def scores(folder, kind):
     return {key: kind(torch.as_tensor(value)) for key, value in item.items()}
 
 
+def token_scores(folder, kind):
+    item = {"x": torch.rand(4), "grid_shape": [2, 1, 2], "affine": torch.eye(4), "spatial_shape": [5, 4, 3]}
+    return {key: kind(torch.as_tensor(value)) for key, value in item.items()}
+
+
 CASES = {
     "CTWindows": Case({"windows": ["brain", (0, 100)]}, images),
     "CheckSliceSpacing": Case({}, lambda folder, kind: {"x": kind(torch.tensor([0.0, 2.5, 5.0]))}),
@@ -70,6 +75,8 @@ CASES = {
     "RandTokenDrop": Case({"num_drop": 1}, images),
     "SliceBag": Case({}, scan, lambda t, item: t(item["x"]).bag),
     "SliceScoresToVolume": Case({}, scores, lambda t, item: t(*item.values())),
+    "TokenScoresToVolume": Case({}, token_scores, lambda t, item: t(*item.values())),
+    "VolumeTokens": Case({"encoder": nn.Conv3d(1, 2, 2, stride=2)}, scan, lambda t, item: t(item["x"]).bag),
 }
 KINDS = {"torch": torch.as_tensor, "meta": MetaTensor}
 
