@@ -10,6 +10,7 @@ from .bag_output import (
     SplitBagOutputd,
     SplitBagOutputDict,
 )
+from .copy_trace import CopyTraceD, CopyTraced, CopyTraceDict
 from .ct_windows import CTWindows, CTWindowsD, CTWindowsd, CTWindowsDict
 from .encode import EncodeInstances, EncodeInstancesD, EncodeInstancesd, EncodeInstancesDict
 from .feature_jitter import RandFeatureJitter, RandFeatureJitterD, RandFeatureJitterd, RandFeatureJitterDict
@@ -66,6 +67,9 @@ __all__ = [
     "CheckSliceSpacingD",
     "CheckSliceSpacingDict",
     "CheckSliceSpacingd",
+    "CopyTraceD",
+    "CopyTraceDict",
+    "CopyTraced",
     "EncodeInstances",
     "EncodeInstancesD",
     "EncodeInstancesDict",

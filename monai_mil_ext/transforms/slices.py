@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform, Transform
-from monai.utils import ensure_tuple_rep
+from monai.transforms import InvertibleTransform, MapTransform, apply_pending
+from monai.utils import MetaKeys, MONAIEnvVars, TraceKeys, ensure_tuple_rep
 from monai.utils.enums import TransformBackends
 from torch import Tensor
 from torch.nn import functional as F
 
 from monai_mil_ext.utils import check_choice, check_positive
 
-from .slice_order import PLANES, SliceOrder, checked_affine
+from .slice_order import SliceOrder, checked_affine
+from .slice_scores import SliceScoresToVolume
 from .slice_selection import SliceSelection
 
 __all__ = ["SliceBag", "SliceBagD", "SliceBagDict", "SliceBagd", "Slices"]
@@ -33,7 +35,7 @@ class Slices(NamedTuple):
     spatial_shape: Tensor  # (3,) of the scan's own array
 
 
-class SliceBag(Transform):
+class SliceBag(InvertibleTransform):
     """Cut a scan (C, X, Y, Z) into its slices (N, C, h, w), whatever the order of its voxel array.
 
     The voxel axes closest to the plane become rows and columns as a radiologist sees them: *axial*, rows front to
@@ -48,6 +50,10 @@ class SliceBag(Transform):
     k - n, ..., k, ..., k + n. A slice is *valid* when it shows anything: its own voxels are finite and, in some
     channel, not all equal. Padding, and what resampling took from outside the scan, is not.
 
+    The bag keeps the scan's meta data and history, so :py:class:`monai.transforms.Invertd` puts scores (N,) or (N, A)
+    of its slices back into the scan, and on through MONAI's transforms before this one. What is pending in a lazy
+    scan is evaluated first.
+
     Args:
         plane: ``"axial"``, ``"coronal"`` or ``"sagittal"``.
         spatial_size: None keeps the slices as they are; else they are padded to a square with the scan's minimum and
@@ -55,10 +61,12 @@ class SliceBag(Transform):
             first (:py:class:`monai.transforms.Spacing`) where they are not.
         mode: ``"bilinear"``, with antialiasing, or ``"nearest"``, for masks.
         selection: which slices to take, and their neighbours; None takes all of them, without neighbours.
+        fill: what the inverse gives slices that were not taken, see
+            :py:class:`monai_mil_ext.transforms.SliceScoresToVolume`.
 
     Raises:
         ValueError: when the input is no :py:class:`monai.data.MetaTensor` (C, X, Y, Z) with an invertible affine in
-            RAS mm, or when no slice is selected.
+            RAS mm, or when no slice is selected; in the inverse, when scores don't fit the bag or have no history.
 
     Example:
         >>> scan = MetaTensor(torch.rand(1, 5, 4, 3), affine=torch.diag(torch.tensor([1.0, 1.0, 2.5, 1.0])))
@@ -78,25 +86,64 @@ class SliceBag(Transform):
         spatial_size: int | None = None,
         mode: str = "bilinear",
         selection: SliceSelection | None = None,
+        fill: float | str = 0.0,
     ) -> None:
-        check_choice("plane", plane, PLANES)
         check_choice("mode", mode, ["bilinear", "nearest"])
+        SliceScoresToVolume(plane, fill)  # which checks both
         if spatial_size is not None:
             check_positive(spatial_size=spatial_size)
         self.plane = plane
         self.spatial_size = spatial_size
         self.mode = mode
         self.selection = SliceSelection() if selection is None else selection
+        self.fill = fill
 
     def __call__(self, image: MetaTensor, slice_index: Tensor | None = None) -> Slices:
         """Cut ``image`` into its slices: the selected ones, or those at ``slice_index`` (N,)."""
+        image = _evaluated(image)
         affine = checked_affine(image)
         order = SliceOrder.of(affine, self.plane)
         stack = order.apply(image.as_tensor().float())
         position = order.positions(affine, image.shape[1:])
         index = self.selection.choose(stack, position) if slice_index is None else slice_index
         shape = torch.tensor(image.shape[1:], dtype=torch.int64)
-        return Slices(self._bag(stack, index), position[index], _validity(stack[:, index]), index, affine, shape)
+        bag = self._traced(self._bag(stack, index), image, index)
+        return Slices(bag, position[index], _validity(stack[:, index]), index, affine, shape)
+
+    def inverse(self, scores: MetaTensor) -> MetaTensor:
+        """Put scores (N,) or (N, A) into a volume (A, X, Y, Z) of the scan; zeros behind the last one are padding."""
+        past = list(getattr(scores, "applied_operations", []))
+        own = [k for k, step in enumerate(past) if step[TraceKeys.CLASS_NAME] == SliceBag.__name__]
+        if not own:
+            raise ValueError("`scores` must carry the history of a bag of slices, got none of SliceBag.")
+        step = past.pop(own[-1])
+        how, values = step[TraceKeys.EXTRA_INFO], scores.as_tensor()
+        index = torch.tensor([int(i) for i in how["slice_index"].split(",")])
+        if values[len(index) :].any():
+            raise ValueError(f"`scores` must be of {len(index)} slices, got {len(values)} that are no padding.")
+        affine = torch.tensor(how["affine"], dtype=torch.float64)
+        to_volume = SliceScoresToVolume(how["plane"], self.fill)
+        volume = to_volume(values[: len(index)], index, affine, step[TraceKeys.ORIG_SIZE])
+        meta = {key: value for key, value in scores.meta.items() if key != MetaKeys.AFFINE}
+        return MetaTensor(volume.as_tensor(), affine=volume.affine, meta=meta, applied_operations=past)
+
+    def get_transform_info(self) -> dict[Any, Any]:
+        """What MONAI writes into a history, without the identity of this object: a worker process has another one."""
+        # MONAI's flag of tracing is made by the first look at it, and would change the fingerprint of this transform
+        traced = self.tracing if "_tracing" in vars(self) else MONAIEnvVars.trace_transform() != "0"
+        values = (SliceBag.__name__, TraceKeys.NONE, traced, True)
+        return dict(zip(self.transform_info_keys(), values, strict=True))
+
+    def _traced(self, bag: Tensor, image: MetaTensor, index: Tensor) -> Tensor:
+        """The bag as a MetaTensor, with a history of strings and numbers only, which any collation takes."""
+        how = {
+            "plane": self.plane,
+            "slice_index": ",".join(map(str, index.tolist())),
+            "affine": image.affine.double().tolist(),
+        }
+        history = deepcopy(image.applied_operations)
+        traced = MetaTensor(bag, meta=deepcopy(image.meta), applied_operations=history)
+        return self.push_transform(traced, orig_size=tuple(image.shape[1:]), extra_info=how)
 
     def _bag(self, stack: Tensor, index: Tensor) -> Tensor:
         """Slices (N, C, h, w) of ``stack`` (C, S, h, w), each resized once however often it is a neighbour."""
@@ -117,7 +164,7 @@ class SliceBag(Transform):
         return F.interpolate(square, size=(size, size), mode="bilinear", antialias=True)
 
 
-class SliceBagd(MapTransform):
+class SliceBagd(MapTransform, InvertibleTransform):
     """Dictionary form of :py:class:`SliceBag`: the bag takes the place of the scan.
 
     Beside it stand, once for all keys, ``position``, ``validity``, ``slice_index``, ``affine`` and ``spatial_shape``,
@@ -129,6 +176,7 @@ class SliceBagd(MapTransform):
         spatial_size: see :py:class:`SliceBag`.
         mode: see :py:class:`SliceBag`; one for all keys, or one for each.
         selection: see :py:class:`SliceBag`.
+        fill: see :py:class:`SliceBag`.
         allow_missing_keys: whether to pass over a key that is not there.
 
     Raises:
@@ -144,18 +192,19 @@ class SliceBagd(MapTransform):
         spatial_size: int | None = None,
         mode: str | tuple[str, ...] = "bilinear",
         selection: SliceSelection | None = None,
+        fill: float | str = 0.0,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         modes = ensure_tuple_rep(mode, len(self.keys))
-        self.slicers = [SliceBag(plane, spatial_size, m, selection) for m in modes]
+        self.slicers = [SliceBag(plane, spatial_size, m, selection, fill) for m in modes]
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Cut the scan of every key into its slices."""
         d = dict(data)
         first: tuple[Hashable, Any, Slices] | None = None
         for key, slicer in self.key_iterator(d, self.slicers):
-            image = d[key]
+            image = _evaluated(d[key])
             if first is None:
                 slices = slicer(image)
                 first = (key, image, slices)
@@ -165,6 +214,21 @@ class SliceBagd(MapTransform):
                 slices = slicer(image, first[2].slice_index)
             d[key] = slices.bag
         return d
+
+    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Put the scores of every key into a volume of the scan; see :py:meth:`SliceBag.inverse`."""
+        d = dict(data)
+        for key, slicer in self.key_iterator(d, self.slicers):
+            d[key] = slicer.inverse(d[key])
+        return d
+
+
+def _evaluated(image: Any) -> Any:
+    """The scan as its pending operations would have it, in one resampling; the scan itself stays as it is."""
+    if not isinstance(image, MetaTensor) or not image.has_pending_operations:
+        return image
+    result, _ = apply_pending(MetaTensor(image))
+    return result
 
 
 def _validity(stack: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ def test_it_is_monais_orientation(plane, axcodes):
     expected = Orientation(axcodes, labels=(("L", "R"), ("P", "A"), ("I", "S")))(volume).as_tensor()
     bag = SliceBag(plane)(volume).bag
     assert torch.equal(bag, expected.transpose(0, 1))
-    assert type(bag) is torch.Tensor
+    assert type(bag) is MetaTensor
     assert bag.is_contiguous()
     assert bag.dtype == torch.float32
 
@@ -102,7 +102,7 @@ def test_the_dictionary_form_puts_the_geometry_beside_the_bags():
     assert torch.equal(out["image"], out["label"])
     assert torch.equal(out["affine"], image.affine)
     assert out["spatial_shape"].tolist() == [5, 4, 3]
-    assert {type(v) for k, v in out.items() if k != "case_id"} == {torch.Tensor}
+    assert {type(v) for k, v in out.items() if k not in ("case_id", "image", "label")} == {torch.Tensor}
     assert {type(k) for k in out} == {str}
 
 
