@@ -1,0 +1,76 @@
+"""Makes a cohort of an RSNA competition's files: ``python -m scripts.rsna head|chest|abdomen --source DIR``."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monai_mil_ext.data.cohort_report import CohortReport
+from monai_mil_ext.utils import atomic_path
+
+from .rsna_tables import READERS
+
+__all__ = ["prepare_rsna"]
+
+LICENCE = "RSNA competition data: the terms of the competition's own page hold; non-commercial and academic use."
+
+
+def prepare_rsna(kind: str, source: Path, dataset_dir: Path) -> CohortReport:
+    """Write ``cohort.json``, ``cohort.csv``, a table of slices for every scan, and ``report.json``.
+
+    ``slices/<case>.csv`` lists the files of a scan in their order with ``place`` and ``instance_label``;
+    ``cohort.json`` is what the bundle trains from; ``cohort.csv`` is for ``load_cohort``, with the folder of the
+    feature files as ``root``. Files are named relative to ``source``, which is written nowhere.
+
+    Args:
+        kind: ``"head"`` (2019), ``"chest"`` (2020) or ``"abdomen"`` (2023).
+        source: folder of the competition's files as they unpack.
+        dataset_dir: of what is written.
+
+    Raises:
+        FileNotFoundError: when a table is not there.
+        ValueError: when a table lacks a column, labels contradict one another, or no scan is left; ``report.json`` then
+            says everything.
+    """
+    report = READERS[kind](source)
+    report.write(dataset_dir / "report.json")
+    if report.faults or not report.items:
+        report.raise_faults()
+    scans, rows = [], []
+    for item in sorted(report.items, key=lambda one: one["case_id"]):
+        case, labels = item["case_id"], [one.label for one in item["slices"]]
+        _write_csv(
+            dataset_dir / "slices" / f"{case}.csv",
+            [dict(zip(("file", "place", "instance_label"), one, strict=True)) for one in item["slices"]],
+        )
+        own = {"patient": item["patient"], "label": item["label"]}
+        scans.append({"case_id": case, **own, "image": f"slices/{case}.csv"})
+        rows.append({"bag": case, **own, "num_slices": len(labels), "num_positive": sum(labels)})
+    _write_csv(dataset_dir / "cohort.csv", rows)
+    with atomic_path(dataset_dir / "cohort.json") as temporary:
+        temporary.write_text(json.dumps({"licence": LICENCE, "scans": scans}, indent=1))
+    return report
+
+
+def _write_csv(path: Path, rows: list[Mapping[str, Any]]) -> None:
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kind", choices=list(READERS))
+    parser.add_argument("--source", type=Path, required=True, help="folder of the competition's files")
+    parser.add_argument("--dataset_dir", type=Path, default=Path("data"))
+    args = parser.parse_args()
+    print(prepare_rsna(args.kind, args.source, args.dataset_dir))
+
+
+if __name__ == "__main__":
+    _main()

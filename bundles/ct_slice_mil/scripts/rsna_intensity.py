@@ -1,0 +1,69 @@
+"""Mean and sd of the training scans: ``python -m scripts.rsna_intensity --source DIR --seed 1001``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from monai_mil_ext.data import load_cohort, split_cohort
+from monai_mil_ext.utils import write_json
+
+from .slice_table import LoadSliceTabled
+
+__all__ = ["measure_intensity", "read_intensity"]
+
+
+def measure_intensity(
+    source: Path, dataset_dir: Path, seed: int, spatial_size: int = 224, hu_window: Sequence[float] | None = None
+) -> tuple[float, float]:
+    """Mean and sd of the voxels of each training scan as the encoder gets them, averaged over these scans.
+
+    The training scans are those of ``protocol.yaml`` with this seed: no other has a say. Written to
+    ``intensity_<seed>.json``.
+    """
+    scans = load_cohort(dataset_dir / "cohort.json")
+    training = split_cohort(scans, num_folds=6, val_fraction=0.2, seed=seed).select(scans, 0, "train")
+    load = LoadSliceTabled("image", str(source), spatial_size, hu_window)
+    found = []
+    for scan in tqdm(training, desc="training scans", disable=None):
+        bag = load({"image": scan["image"]})["image"].double()
+        found.append((float(bag.mean()), float(bag.std(correction=0))))
+    mean, std = (sum(values) / len(values) for values in zip(*found, strict=True))
+    record = {"mean": mean, "std": std, "num_scans": len(found), "hu_window": hu_window, "spatial_size": spatial_size}
+    write_json(dataset_dir / f"intensity_{seed}.json", record)
+    return mean, std
+
+
+def read_intensity(dataset_dir: str, seed: int, spatial_size: int, hu_window: Sequence[float] | None) -> list[float]:
+    """Mean and sd that :py:func:`measure_intensity` wrote.
+
+    Raises:
+        FileNotFoundError: when it was not run for this seed.
+        ValueError: when it was run with other slices.
+    """
+    path = Path(dataset_dir) / f"intensity_{seed}.json"
+    if not path.exists():
+        raise FileNotFoundError(f"`seed` must be one that scripts.rsna_intensity was run with, got {seed}.")
+    record = json.loads(path.read_text())
+    told = {"spatial_size": spatial_size, "hu_window": None if hu_window is None else list(hu_window)}
+    if {key: record[key] for key in told} != told:
+        raise ValueError(f"`intensity` must be measured on slices made with {told}, got {path.name} of others.")
+    return [record["mean"], record["std"]]
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--source", type=Path, required=True)
+    parser.add_argument("--dataset_dir", type=Path, default=Path("data"))
+    parser.add_argument("--seed", type=int, default=1001)
+    parser.add_argument("--hu_window", type=float, nargs=2, help="-100 300 for head; none for the others")
+    args = parser.parse_args()
+    print(*measure_intensity(args.source, args.dataset_dir, args.seed, hu_window=args.hu_window))
+
+
+if __name__ == "__main__":
+    _main()
