@@ -103,7 +103,8 @@ class SliceBag(InvertibleTransform):
         image = _evaluated(image)
         affine = checked_affine(image)
         order = SliceOrder.of(affine, self.plane)
-        stack = order.apply(image.as_tensor().float())
+        # in one piece: everything that follows goes through the slices, whose pixels lie far apart in a scan
+        stack = order.apply(image.as_tensor().float()).contiguous()
         position = order.positions(affine, image.shape[1:])
         index = self.selection.choose(stack, position) if slice_index is None else slice_index
         shape = torch.tensor(image.shape[1:], dtype=torch.int64)
@@ -158,7 +159,7 @@ class SliceBag(InvertibleTransform):
         side = max(height, width)
         top, left = (side - height) // 2, (side - width) // 2
         padding = (left, side - width - left, top, side - height - top)
-        square = F.pad(slices, padding, value=outside)
+        square = F.pad(slices, padding, value=outside) if any(padding) else slices
         if self.mode == "nearest":
             return F.interpolate(square, size=(size, size), mode="nearest-exact")
         return F.interpolate(square, size=(size, size), mode="bilinear", antialias=True)
