@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
@@ -27,6 +28,8 @@ class ScoreAnchor:
     Args:
         network: what to copy; it may be wrapped by ``DistributedDataParallel`` or ``torch.compile``.
         layer: dotted path of the submodule whose output are the scores.
+        dtype: to compute them in by autocast, ``torch.bfloat16`` say, whatever the caller computes in; ``None`` leaves
+            that to the caller.
 
     Raises:
         ValueError: when the network has no such submodule, or a state of another network is loaded.
@@ -38,8 +41,9 @@ class ScoreAnchor:
         True
     """
 
-    def __init__(self, network: nn.Module, layer: str) -> None:
+    def __init__(self, network: nn.Module, layer: str, dtype: torch.dtype | None = None) -> None:
         net, _ = unwrap_network(network)
+        self._dtype = dtype
         self._net = _copy_without_hooks(net).eval().requires_grad_(False)
         self._tensors = _tensors(self._net)
         self._averages = {name: t.float() if _is_short(t) else t for name, t in self._tensors.items()}
@@ -48,7 +52,7 @@ class ScoreAnchor:
 
     def scores(self, *args: Any, **kwargs: Any) -> Any:
         """What the layer puts out when the network is called with these arguments; ``None`` if it does not fire."""
-        with torch.no_grad():
+        with torch.no_grad(), self._precision():
             self._net(*args, **kwargs)
         scores, self._scores = self._scores, None
         return scores
@@ -89,6 +93,12 @@ class ScoreAnchor:
             for name, average in self._averages.items():
                 average.copy_(state[name])
                 self._tensors[name].copy_(average)
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        if self._dtype is None:
+            return contextlib.nullcontext()
+        device = next((t.device.type for t in self._tensors.values()), "cpu")
+        return torch.autocast(device, dtype=self._dtype)
 
     def _keep(self, _layer: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
         self._scores = output

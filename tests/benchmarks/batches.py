@@ -56,7 +56,8 @@ def padded_bags(largest: int = 8000, count: int = 8) -> dict[str, Callable[[], N
 def with_handlers(instances: int = 10_000, iterations: int = 5) -> dict[str, Callable[[], None]]:
     """A few iterations of MONAI's trainer on ABMIL, ``plain`` and with Normal Guidance and an anchor (``terms``).
 
-    ``least`` is the plain trainer with one more forward a step: an anchor in full precision takes no less.
+    ``short`` is the same with the anchor's scores in bfloat16, ``least`` the plain trainer with one more forward a
+    step: an anchor in full precision takes no less.
     """
     batch = {"image": torch.randn(1, instances, 1024), "label": torch.ones(1, dtype=torch.long)}
 
@@ -83,5 +84,9 @@ def with_handlers(instances: int = 10_000, iterations: int = 5) -> dict[str, Cal
 
         return epoch
 
-    terms = AttentionPriorHandler(NormalGuidanceLoss()), AttentionAnchorHandler(NSFKLLoss())
-    return {"plain": run(), "terms": run(*terms), "least": run(more=True)}
+    def terms(anchor_dtype: torch.dtype | None) -> Callable[[], None]:
+        return run(
+            AttentionPriorHandler(NormalGuidanceLoss()), AttentionAnchorHandler(NSFKLLoss(), anchor_dtype=anchor_dtype)
+        )
+
+    return {"plain": run(), "terms": terms(None), "short": terms(torch.bfloat16), "least": run(more=True)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from tests.benchmarks.steps import NETWORKS, STEPS
 __all__ = ["ROWS", "Row", "run"]
 
 KIB, GIB = 2**10, 2**30
+KEPT = {"MALLOC_MMAP_THRESHOLD_": str(4 * GIB), "MALLOC_TRIM_THRESHOLD_": str(16 * GIB), "MALLOC_TOP_PAD_": str(GIB)}
 
 
 class Row(NamedTuple):
@@ -31,6 +32,7 @@ class Row(NamedTuple):
         goal: what has to be reached.
         stretch: what would be better still.
         at_most: the goal is an upper limit.
+        environment: variables to set before the process starts.
     """
 
     what: str
@@ -38,6 +40,7 @@ class Row(NamedTuple):
     goal: float
     stretch: float | None = None
     at_most: bool = False
+    environment: Mapping[str, str] = {}
 
 
 def timed(steps: str, over: str, under: str, instances: int, repeats: int) -> Measured:
@@ -80,9 +83,10 @@ def batched(over: str, under: str, repeats: int = 3) -> Measured:
     return time_ratio({n: c for n, c in batches.padded_bags().items() if n in (over, under)}, over, under, repeats)
 
 
-def handled(repeats: int = 5) -> Measured:
+def handled(terms: str, repeats: int = 5) -> Measured:
     """What two attention terms add to a training step."""
-    return time_ratio(batches.with_handlers(), "terms", "plain", repeats)
+    calls = batches.with_handlers()
+    return time_ratio({name: calls[name] for name in (terms, "plain", "least")}, terms, "plain", repeats)
 
 
 TRAIN, LOOK = "QG-MIL base 1024->512, train step, N = {:,}: published / ours", "QG-MIL base, forward, N = 10,000"
@@ -132,12 +136,19 @@ ROWS = {
         partial(batched, "padded", "ours"),
         2.0,
     ),
-    "bags_single": Row(
-        "QG-MIL, train step on the same 8 bags: ours / sum of single bags",
-        partial(batched, "ours", "single"),
-        1.05,
-        at_most=True,
-    ),
+    **{
+        name: Row(
+            f"QG-MIL, train step on the same 8 bags{how}: ours / sum of single bags",
+            partial(batched, "ours", "single"),
+            1.05,
+            at_most=True,
+            environment=environment,
+        )
+        for name, how, environment in (
+            ("bags_single", "", {}),
+            ("bags_single_kept", ", freed memory kept", KEPT),
+        )
+    },
     "pool_export": Row(
         f"{LOOK}: with its attention / without",
         partial(timed, "qgmil_forward", "attention", "ours", 10_000, 5),
@@ -162,9 +173,15 @@ ROWS = {
         4.0,
         at_most=True,
     ),
-    "handlers": Row(
-        "ABMIL 1024->512, trainer, N = 10,000: with Normal Guidance and anchor / plain", handled, 1.25, at_most=True
-    ),
+    **{
+        name: Row(
+            f"ABMIL 1024->512, trainer, N = 10,000: with Normal Guidance and anchor{how} / plain",
+            partial(handled, terms),
+            1.25,
+            at_most=True,
+        )
+        for name, terms, how in (("handlers", "terms", ""), ("handlers_bf16", "short", " in bfloat16"))
+    },
     "musk1_epoch": Row(
         "MUSK1's shape, epoch of ABMIL: trainer's data path / loop on one padded tensor",
         small_bags_epoch,

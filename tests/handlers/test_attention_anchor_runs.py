@@ -1,5 +1,6 @@
 """AttentionAnchorHandler around a run: resuming, validation, other priors, logs, the alarm, two processes, errors."""
 
+import copy
 import math
 import warnings
 
@@ -275,6 +276,24 @@ def test_under_autocast_the_term_is_computed_in_single_precision():
     assert trainer.state.output["attention_anchor"].dtype == torch.float32
 
 
+def test_only_the_anchor_is_computed_in_the_type_that_it_is_given():
+    seen, net = [], asmil()
+    twin, batch = copy.deepcopy(net).eval(), bag_batches(1)
+
+    def loss(scores, anchor_scores, mask):
+        seen.append((scores.dtype, anchor_scores))
+        return NSFKLLoss()(scores, anchor_scores, mask)
+
+    handler = AttentionAnchorHandler(loss, anchor_dtype=torch.bfloat16)
+    make_trainer(net, batch, handler, decollate=False).run()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected = twin.forward_bag(batch[0]["image"], batch[0]["mask"]).scores
+    ((online, anchor_scores),) = seen
+    assert (online, anchor_scores.dtype) == (torch.float32, torch.bfloat16)
+    assert_close(anchor_scores, expected, rtol=0, atol=0)
+    assert {t.dtype for t in handler.state_dict()["anchor"].values()} == {torch.float32}
+
+
 def test_meta_tensors_do_not_get_into_the_loss():
     plain, meta = bag_batches(1), bag_batches(1)
     meta[0]["image"] = MetaTensor(meta[0]["image"])
@@ -326,6 +345,7 @@ def test_the_anchor_is_the_same_in_all_processes(tmp_path):
         ({"momentum": 1.5}, r"`momentum` must be in \[0, 1\], got 1.5"),
         ({"every": 0}, "`every` must be a positive integer, got 0"),
         ({"start_step": -1}, "`start_step` must be an integer and not negative, got -1"),
+        ({"anchor_dtype": torch.int8}, "`anchor_dtype` must be a floating type or None, got torch.int8"),
         ({"beta_warmup_steps": 0.5}, "`beta_warmup_steps` must be an integer and not negative, got 0.5"),
     ],
 )

@@ -5,7 +5,7 @@ from .maximum import masked_max
 from .norms import WideLayerNorm, WideRMSNorm, make_norm
 from .nsf import log_sigmoid_scores, normalized_sigmoid
 from .packing import pack, packed_places, unpack
-from .real_rows import RealRows, find_real_rows, spread_rows, take_rows
+from .real_rows import RealRows, find_real_rows, pool_rows, split_rows, spread_rows, take_rows
 from .smooth import ChainSmoother, ExactChainSmoother
 from .spectral import SpectralLinear, spectral_norm_of
 
@@ -26,7 +26,9 @@ __all__ = [
     "normalized_sigmoid",
     "pack",
     "packed_places",
+    "pool_rows",
     "spectral_norm_of",
+    "split_rows",
     "spread_rows",
     "take_rows",
     "unpack",

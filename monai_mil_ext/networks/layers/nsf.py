@@ -58,4 +58,4 @@ def log_sigmoid_scores(
     if center == "mean":
         counted = torch.ones_like(real[..., 0]) if mask is None else mask.to(real.dtype)
         real = real - real.sum(1, keepdim=True) / counted.sum(1).clamp(min=1).view(-1, 1, 1)
-    return torch.nn.functional.logsigmoid(real / temperature)
+    return torch.nn.functional.logsigmoid(real if temperature == 1 else real / temperature)

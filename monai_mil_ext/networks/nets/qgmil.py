@@ -10,11 +10,12 @@ from torch.nn import functional
 from monai_mil_ext.networks.blocks import AttentionHeads, GatedScores, head_scores, pass_on
 from monai_mil_ext.networks.layers import (
     RealRows,
-    bag_pool,
     find_real_rows,
     make_norm,
     masked_max,
     masked_softmax,
+    pool_rows,
+    split_rows,
     spread_rows,
     take_rows,
     zero_padding,
@@ -277,20 +278,27 @@ class QGMIL(BagNet):
 
     def _run(self, x: Tensor, mask: Optional[Tensor], asked: bool) -> BagOutput:
         """All of the output; what is beside the way to the logits only if ``asked``."""
-        rows: Optional[RealRows] = None
-        sizes: Optional[List[int]] = None
         if not torch.jit.is_scripting():  # a script would have to know how many real instances there will be
             self.check_input(x, mask, self.in_features)
-            if self.cls_token is None:
-                rows = find_real_rows(mask)
-        if rows is None:
-            h, seen = self._enter(x, mask)
-        else:
-            sizes = rows.sizes
-            h, seen = self.input_proj(take_rows(x, rows)), None
+            rows = find_real_rows(mask) if self.cls_token is None else None
+            if rows is not None:
+                return self._run_rows(x, mask, rows, asked)
+        h, seen = self._enter(x, mask)
+        h, heads = self._mix(h, seen)
+        return self._pool(h, heads, x, mask, asked)
+
+    def _run_rows(self, x: Tensor, mask: Optional[Tensor], rows: RealRows, asked: bool) -> BagOutput:
+        """The same of the real instances alone."""
+        parts = [self._mix(self.input_proj(take_rows(x, part)), None, part.sizes) for part in split_rows(rows)]
+        return self._pool(torch.cat([h for h, _ in parts], 1), parts[-1][1], x, mask, asked, rows)
+
+    def _mix(
+        self, h: Tensor, seen: Optional[Tensor], sizes: Optional[List[int]] = None
+    ) -> Tuple[Tensor, AttentionHeads]:
+        """Tokens after all blocks, and what they attended by in the last; ``sizes`` as of a block."""
         for i, block in enumerate(self.layers):
             h, heads = block(h, seen, self.pool_by == "cls" and i == len(self.layers) - 1, sizes)
-        return self._pool(self.final_norm(h), heads, x, mask, asked, rows)
+        return self.final_norm(h), heads
 
     def _pool(
         self,
@@ -314,11 +322,10 @@ class QGMIL(BagNet):
             h = self.pool_norm(h)
             scores = self.score_tap(spread_rows(self.attend(h), rows, x))
             attention = masked_softmax(scores, mask)
-            embedding = bag_pool(attention, spread_rows(h, rows, x))[:, 0]
+            embedding = pool_rows(attention, h, rows)[:, 0]
         else:
-            h = spread_rows(h, rows, x)
-            attention = masked_softmax(torch.zeros_like(h[:, :, :1]), mask)
-            embedding = bag_pool(attention, h)[:, 0]
+            attention = masked_softmax(h.new_zeros([x.shape[0], x.shape[1], 1]), mask)
+            embedding = pool_rows(attention, h, rows)[:, 0]
         return BagOutput(self.classifier(embedding.to(h.dtype)), attention, scores, embedding)
 
     def _class_row(self, heads: AttentionHeads, mask: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
