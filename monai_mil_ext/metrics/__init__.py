@@ -14,6 +14,7 @@ from .concordance import ConcordanceIndexMetric, concordance_index
 from .instance_localization import InstanceLocalizationMetric, center_scores, localization
 from .instance_search import localization_skill, pointing_game, precision_at_recall
 from .lesion_froc import FROCMetric, LesionHits, froc_values, lesion_hits
+from .localization_curves import LocalizationCurves, localization_curves
 from .operating_point import sensitivity_specificity, threshold_at_sensitivity, threshold_at_specificity
 from .paired import paired_bootstrap
 from .report import bag_report, bootstrap_interval, instance_values
@@ -28,6 +29,7 @@ __all__ = [
     "FROCMetric",
     "InstanceLocalizationMetric",
     "LesionHits",
+    "LocalizationCurves",
     "RunPosterior",
     "TemperatureScaling",
     "attention_changes",
@@ -48,6 +50,7 @@ __all__ = [
     "instance_values",
     "lesion_hits",
     "localization",
+    "localization_curves",
     "localization_skill",
     "paired_bootstrap",
     "pointing_game",
