@@ -208,6 +208,14 @@ def test_each_row_has_its_seeds_its_sd_and_says_whether_it_used_labels_of_slices
 
 
 @pytest.mark.slow
+def test_the_page_shows_the_slices_of_the_best_and_worst_scans(searched, scans):
+    text = (searched[0] / "published.html").read_text()
+    assert text.count("<img") == 2 + 3 * 4  # curves, spread, and of all but the oracle two best and two worst
+    assert "slice-supervised (slice labels): best and worst scans" in text
+    assert str(scans) not in text
+
+
+@pytest.mark.slow
 def test_the_references_are_above_what_they_are_references_for(searched):
     result = json.loads((searched[0] / "published.json").read_text())
     rows = {row["name"]: row["values"] for row in result["rows"]}

@@ -14,12 +14,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import yaml
 from monai.bundle import ConfigWorkflow
+from monai.transforms import Compose
 
 from monai_mil_ext.utils import write_json
 
 from .methods import GRIDS, METHODS, SEEDS, settings
+from .report import Scan, page, write_page
+from .report_figures import read_answers
 from .table import evaluation, read_rows, table_text
 
 __all__ = ["Plan", "choose", "main", "test", "train"]
@@ -134,6 +138,32 @@ def results(plan: Plan, methods: Sequence[str], seeds: Sequence[int]) -> dict[st
     }
 
 
+def scan_reader(plan: Plan, method: str, seed: int) -> Scan:
+    """What gives the slices of a case before the encoder, grey from 0 to 1, and its mask where there is one."""
+    workflow = plan.workflow(method, seed, plan.settings(method)[0])
+    workflow.initialize()
+    cohort = {str(scan["case_id"]): scan for scan in workflow.parser.get_parsed_content("cohort")}
+    load = Compose(workflow.parser.get_parsed_content("preprocessing").transforms[:-1])
+
+    def scan(case: str) -> tuple[np.ndarray, np.ndarray | None]:
+        loaded = load(dict(cohort[case]))
+        images = np.asarray(loaded.get("slices", loaded["image"])[:, 0], dtype=np.float32)
+        low, high = np.percentile(images, [0.5, 99.5])
+        mask = np.asarray(loaded["reference"][:, 0]) if "reference" in loaded else None
+        return np.clip((images - low) / max(high - low, 1e-6), 0, 1), mask
+
+    return scan
+
+
+def _write_report(
+    plan: Plan, methods: Sequence[str], seeds: Sequence[int], found: dict[str, Any], gallery: int
+) -> None:
+    answers = {method: {seed: read_answers(test(plan, method, seed)) for seed in seeds} for method in methods}
+    title = f"{plan.protocol.capitalize()} protocol, {len(seeds)} seeds"
+    scan = scan_reader(plan, methods[0], seeds[0])
+    write_page(plan.folder / f"{plan.protocol}.html", page(found, answers, title, gallery, scan))
+
+
 def main(words: Sequence[str] | None = None) -> None:
     """Run from the command line, in the bundle's folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -149,6 +179,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides of the config, for all runs"
     )
+    parser.add_argument("--gallery", type=int, default=2, help="best and worst scans a method on the page")
     args = parser.parse_args(words)
     grid, overrides = (
         {key: yaml.safe_load(value) for key, _, value in (word.partition("=") for word in given)}
@@ -163,6 +194,7 @@ def main(words: Sequence[str] | None = None) -> None:
     if args.stage != "train":
         found = results(plan, args.methods, args.seeds)
         write_json(args.folder / f"{args.protocol}.json", found)
+        _write_report(plan, args.methods, args.seeds, found, args.gallery)
         print(table_text(found))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from monai_mil_ext.metrics import compare_over_seeds, localization_skill, seed_summary
 from monai_mil_ext.utils import RESEARCH_USE
 
-__all__ = ["evaluation", "read_rows", "table_text"]
+__all__ = ["SHOWN", "cell", "evaluation", "read_rows", "table_text"]
 
 SHOWN = {
     "bag_auroc": "scan AUROC",
@@ -86,10 +86,10 @@ def table_text(result: Mapping[str, Any]) -> str:
     lines = ["| " + " | ".join(heads) + " |", "|---|---" + "|--:" * len(SHOWN) + "|"]
     for row in result["rows"]:
         name = row["name"] + (" (**uses slice labels**)" if row["uses_slice_labels"] else "")
-        cells = [_cell(row["values"].get(key), row["sd"].get(key)) for key in SHOWN]
+        cells = [cell(row["values"].get(key), row["sd"].get(key)) for key in SHOWN]
         lines.append("| " + " | ".join([name, "mean ± sd", *cells]) + " |")
         for seed, values in row["seeds"].items():
-            lines.append("| " + " | ".join(["", str(seed), *(_cell(values.get(key)) for key in SHOWN)]) + " |")
+            lines.append("| " + " | ".join(["", str(seed), *(cell(values.get(key)) for key in SHOWN)]) + " |")
     return "\n".join([*lines, "", *map(_difference, result["comparisons"]), "", _note(result)])
 
 
@@ -109,7 +109,8 @@ def _note(result: Mapping[str, Any]) -> str:
     return " ".join([sd, *done, *([f"settings tried a seed: {tried}."] if tried else []), f"{RESEARCH_USE}."])
 
 
-def _cell(value: float | None, sd: float | None = None) -> str:
+def cell(value: float | None, sd: float | None = None) -> str:
+    """A value with its sd, three digits each; a dash where there is none."""
     if value is None or not math.isfinite(value):
         return "-"
     return f"{value:.3f}" + (f" ± {sd:.3f}" if sd is not None and math.isfinite(sd) else "")
