@@ -7,62 +7,122 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
 
-from monai_mil_ext.utils import check_positive
+from monai_mil_ext.utils import RESEARCH_USE, check_positive
 
-__all__ = ["plot_slice_scores"]
+__all__ = ["HEAT", "plot_axis", "plot_slice_scores", "ranked", "slice_figure"]
 
-ATTENTION, REFERENCE, QUIET = "#D55E00", "#0072B2", "#666666"  # told apart by colour-blind readers, and in grey
+# told apart by colour-blind readers; in grey by their lines: solid, dashed, dotted; outlines have a white rim
+ATTENTION, REFERENCE, QUIET = "#D55E00", "#0072B2", "#666666"
+HEAT = "cividis"  # its lightness grows evenly, so it reads the same in grey
+RIM: list[Any] = [withStroke(linewidth=2.4, foreground="white", alpha=0.8)]
+OUTLINE: dict[str, Any] = {"levels": [0.5], "colors": [REFERENCE], "linewidths": 1.2}
 Array = np.ndarray[Any, Any]
 
 
 def plot_slice_scores(
     attention: Array,
     position: Array,
-    slices: Array,
+    slices: Array | None = None,
     reference: Array | None = None,
     top_k: int = 4,
     title: str = "",
 ) -> Figure:
-    """Draw the top slices as images, the stack from the side, and attention along the axis.
+    """Draw the top slices as images, the stack from the side, and attention along the axis, as heat and as a curve.
 
     Args:
         attention: (N,), weights of the slices, summing to one.
         position: (N,), mm along the slice normal, ascending.
-        slices: (N, h, w), the images in [0, 1].
-        reference: (N, h, w), a mask of what should be found; its outline and its slices are drawn.
+        slices: (N, h, w), the images in [0, 1]; without them there is heat and curve only.
+        reference: what should be found: masks (N, h, w), whose outlines and slices are drawn, or labels (N,).
         top_k: how many slices to show, highest attention first; at most N.
         title: one line above all.
 
     Raises:
         ValueError: when the arrays do not have one N, or ``top_k`` is not positive.
     """
-    check_positive(top_k=top_k)
-    sizes = {len(attention), len(position), len(slices)} | ({len(reference)} if reference is not None else set())
-    if len(sizes) > 1:
-        raise ValueError(f"`attention`, `position`, `slices` and `reference` must have one length, got {sizes}.")
-    top = np.argsort(-attention, kind="stable")[:top_k]
-    figure = Figure(figsize=(2.1 * max(len(top), 4), 6.4), layout="constrained")
-    grid = figure.add_gridspec(3, len(top), height_ratios=[2.1, 1.1, 1.7])
+    top = ranked(attention, position, slices, reference, top_k)
+    if slices is None:
+        return plot_axis(attention, position, None, reference, top, title)
+    figure = Figure(figsize=(2.1 * max(len(top), 4), 6.9), layout="constrained")
+    halves = figure.add_gridspec(2, 1, height_ratios=[2.1, 3.3])
+    strip, axis = figure.add_subfigure(halves[0]), figure.add_subfigure(halves[1])
+    masks = reference if reference is not None and reference.ndim == 3 else None
+    grid = strip.add_gridspec(1, len(top))
     for rank, i in enumerate(top):
-        found = None if reference is None else reference[i]
-        _draw_slice(figure.add_subplot(grid[0, rank]), slices[i], found, f"{rank + 1}.  {position[i]:.1f} mm")
-    curve = figure.add_subplot(grid[2, :])
-    side = figure.add_subplot(grid[1, :], sharex=curve)
-    _draw_side(side, slices, position, reference)
-    _draw_curve(curve, attention, position, top)
-    if reference is not None and reference.any():
-        _shade(curve, position, np.any(reference, axis=(1, 2)))
-    figure.legend(loc="outside lower left", ncols=5, frameon=False, fontsize=8)
-    figure.suptitle(title, fontsize=11)
-    figure.text(0.995, 0.005, "research use only", ha="right", va="bottom", fontsize=7, color=QUIET)
+        found = None if masks is None else masks[i]
+        _draw_slice(strip.add_subplot(grid[0, rank]), slices[i], found, f"{rank + 1}.  {position[i]:.1f} mm")
+    _draw_axis(axis, attention, position, slices, reference, top)
+    _sign(figure, title)
     return figure
 
 
-def _draw_slice(axes: Axes, image: Array, reference: Array | None, title: str) -> None:
+def ranked(
+    attention: Array, position: Array, slices: Array | None, reference: Array | None, top_k: int
+) -> NDArray[np.intp]:
+    """Check what is to be drawn, and give the slices of highest attention, the first of equals first."""
+    check_positive(top_k=top_k)
+    sizes = {len(array) for array in (attention, position, slices, reference) if array is not None}
+    if len(sizes) > 1:
+        raise ValueError(f"`attention`, `position`, `slices` and `reference` must have one length, got {sizes}.")
+    return np.argsort(-attention, kind="stable")[:top_k]
+
+
+def plot_axis(
+    attention: Array,
+    position: Array,
+    slices: Array | None,
+    reference: Array | None,
+    top: NDArray[np.intp],
+    title: str = "",
+) -> Figure:
+    """Draw what :py:func:`plot_slice_scores` draws below its images."""
+    figure = Figure(figsize=(8.4, 4.2 if slices is not None else 3.2), layout="constrained")
+    _draw_axis(figure, attention, position, slices, reference, top)
+    _sign(figure, title)
+    return figure
+
+
+def slice_figure(image: Array, reference: Array | None) -> Figure:
+    """Draw one slice (h, w) and, where ``reference`` is a mask, its outline."""
+    figure = Figure(figsize=(2.2, 2.2 * image.shape[0] / image.shape[1]))
+    axes = figure.add_axes((0, 0, 1, 1))
+    _draw_slice(axes, image, reference if reference is not None and reference.ndim == 2 else None)
+    return figure
+
+
+def _draw_axis(
+    figure: Any, attention: Array, position: Array, slices: Array | None, reference: Array | None, top: Array
+) -> None:
+    """Draw side view, heat and curve over the same mm."""
+    rows = [1.1, 0.22, 1.7] if slices is not None else [0.22, 1.7]
+    grid = figure.add_gridspec(len(rows), 1, height_ratios=rows)
+    curve = figure.add_subplot(grid[-1])
+    heat = figure.add_subplot(grid[-2], sharex=curve)
+    masks = reference if reference is not None and reference.ndim == 3 else None
+    if slices is not None:
+        _draw_side(figure.add_subplot(grid[0], sharex=curve), slices, position, masks)
+    heat.pcolormesh(_edges(position), [0, 1], attention[None], cmap=HEAT, vmin=0)
+    heat.set_ylabel("heat", fontsize=8, rotation=0, ha="right", va="center")
+    heat.set_yticks([])
+    heat.tick_params(labelbottom=False)
+    _draw_curve(curve, attention, position, top)
+    if reference is not None and reference.any():
+        _shade(curve, position, np.any(reference.reshape(len(reference), -1), axis=1))
+    figure.legend(loc="outside lower left", ncols=5, frameon=False, fontsize=8)
+
+
+def _sign(figure: Figure, title: str) -> None:
+    figure.suptitle(title, fontsize=11)
+    figure.text(0.995, 0.005, RESEARCH_USE, ha="right", va="bottom", fontsize=7, color=QUIET)
+
+
+def _draw_slice(axes: Axes, image: Array, reference: Array | None, title: str = "") -> None:
     axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="bilinear")
     if reference is not None and reference.any():
-        axes.contour(reference > 0, levels=[0.5], colors=[REFERENCE], linewidths=1.2)
+        axes.contour(reference > 0, **OUTLINE).set_path_effects(RIM)
     axes.set_title(title, fontsize=9)
     axes.set_axis_off()
 
@@ -76,7 +136,7 @@ def _draw_side(axes: Axes, slices: Array, position: Array, reference: Array | No
     axes.pcolormesh(edges, np.arange(slices.shape[2] + 1), slices[:, row].T, cmap="gray", vmin=0, vmax=1)
     if reference is not None and reference[:, row].any() and len(position) > 1:
         columns = np.arange(slices.shape[2]) + 0.5
-        axes.contour(position, columns, reference[:, row].T > 0, levels=[0.5], colors=[REFERENCE], linewidths=1.2)
+        axes.contour(position, columns, reference[:, row].T > 0, **OUTLINE).set_path_effects(RIM)
     axes.set_ylabel("front view", fontsize=8)
     axes.set_yticks([])
     axes.tick_params(labelbottom=False)
@@ -107,7 +167,7 @@ def _shade(axes: Axes, position: Array, positive: Array) -> None:
     edges = _edges(position)
     label: str | None = "reference"
     for i in np.flatnonzero(positive):
-        axes.axvspan(edges[i], edges[i + 1], color=REFERENCE, alpha=0.18, linewidth=0, label=label)
+        axes.axvspan(edges[i], edges[i + 1], facecolor=REFERENCE, alpha=0.18, linewidth=0, label=label)
         label = None
 
 

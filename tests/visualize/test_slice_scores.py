@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from monai_mil_ext.visualize import plot_slice_scores
+from monai_mil_ext.visualize.slice_scores import HEAT
 
 
 def scan(n=9):
@@ -20,7 +21,7 @@ def test_it_shows_the_top_slices_with_their_positions():
     assert titles == ["1.  20.0 mm", "2.  15.0 mm", "3.  10.0 mm"]
     assert (figure.axes[0].images[0].get_array() == slices[-1]).all()
     assert "research use only" in [text.get_text() for text in figure.texts]
-    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    labels = [text.get_text() for text in figure.subfigs[1].legends[0].get_texts()]
     assert labels == ["attention", "slices above", "uniform", "its normal (7 ± 11 mm)", "reference"]
 
 
@@ -35,3 +36,30 @@ def test_arrays_must_have_one_length():
     attention, position, slices, _ = scan()
     with pytest.raises(ValueError, match=r"must have one length, got \{8, 9\}|got \{9, 8\}"):
         plot_slice_scores(attention, position[1:], slices)
+
+
+def test_without_slices_labels_are_shaded_all_the_same():
+    attention, position, _, reference = scan()
+    figure = plot_slice_scores(attention, position, None, reference.any((1, 2)).astype(int))
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels[-1] == "reference"
+    heat = next(axes for axes in figure.axes if axes.get_ylabel() == "heat")
+    np.testing.assert_allclose(np.ravel(heat.collections[0].get_array()), attention)
+    shaded = [patch.get_x() for axes in figure.axes for patch in axes.patches]
+    np.testing.assert_allclose(shaded, position[4:] - 2.5)
+
+
+def test_heat_reads_the_same_in_grey():
+    import matplotlib as mpl
+
+    colours = mpl.colormaps[HEAT](np.linspace(0, 1, 64))[:, :3]
+    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    assert (np.diff(linear @ [0.2126, 0.7152, 0.0722]) > 0).all()
+
+
+def test_lines_differ_by_more_than_colour():
+    attention, position, slices, reference = scan()
+    figure = plot_slice_scores(attention, position, slices, reference)
+    curve = next(axes for axes in figure.axes if axes.get_ylabel() == "attention")
+    styles = [(line.get_linestyle(), line.get_marker()) for line in curve.lines]
+    assert len(set(styles)) == len(styles) == 4

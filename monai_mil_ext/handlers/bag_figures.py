@@ -1,0 +1,89 @@
+"""Pictures of a few bags on TensorBoard, to watch attention settle while a network is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+
+from monai_mil_ext.utils import RESEARCH_USE, BagKeys, check_positive
+from monai_mil_ext.visualize import plot_slice_scores
+
+__all__ = ["BagFigureHandler"]
+
+
+class BagFigureHandler:
+    """Draws attention of a few bags as ``plot_slice_scores`` does, each time a validation is through.
+
+    It reads decollated items, as MONAI's evaluators give them: ``attention``, ``position``, ``case_id`` and, where
+    they are, ``mask``, ``pred``, ``instance_label`` and the slices. The step on TensorBoard is the epoch.
+
+    Args:
+        summary_writer: of TensorBoard.
+        cases: case ids to draw; ``None`` takes the first ``max_bags`` that come, and keeps to them.
+        max_bags: how many at most, where ``cases`` is ``None``.
+        interval: draw at every so many epochs.
+        slices_key: item with the slices (N, 1, h, w) in [0, 1]; without it there is no image of a slice.
+        top_k: how many slices to show.
+
+    Raises:
+        ValueError: when ``max_bags``, ``interval`` or ``top_k`` is not positive.
+    """
+
+    def __init__(
+        self,
+        summary_writer: Any,
+        cases: Sequence[str] | None = None,
+        max_bags: int = 4,
+        interval: int = 1,
+        slices_key: str = "slices",
+        top_k: int = 4,
+    ) -> None:
+        check_positive(max_bags=max_bags, interval=interval, top_k=top_k)
+        self.summary_writer = summary_writer
+        self.cases = None if cases is None else [str(case) for case in cases]
+        self.max_bags = max_bags
+        self.interval = interval
+        self.slices_key = slices_key
+        self.top_k = top_k
+        self._chosen: list[str] = [] if self.cases is None else self.cases
+
+    def attach(self, engine: Engine) -> None:
+        """Draw at every iteration of ``engine``, an evaluator whose epoch is that of its trainer."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Draw those of the bags of this iteration that were chosen."""
+        epoch = engine.state.epoch
+        if epoch % self.interval:
+            return
+        for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
+            case = str(batch[BagKeys.CASE_ID])
+            if self.cases is None and case not in self._chosen and len(self._chosen) < self.max_bags:
+                self._chosen.append(case)
+            if case in self._chosen:
+                self.summary_writer.add_figure(f"attention/{case}", self._figure({**batch, **output}), epoch)
+
+    def _figure(self, item: Mapping[str, Any]) -> Any:
+        mask = item.get(BagKeys.MASK, slice(None))
+        values = {
+            key: torch.as_tensor(item[key]).detach()[mask].float().cpu().numpy()
+            for key in (BagKeys.ATTENTION, BagKeys.POSITION, BagKeys.INSTANCE_LABEL, self.slices_key)
+            if key in item
+        }
+        attention = values[BagKeys.ATTENTION]
+        attention = attention.mean(-1) if attention.ndim == 2 else attention
+        order = np.argsort(values[BagKeys.POSITION], kind="stable")
+        slices, labels = values.get(self.slices_key), values.get(BagKeys.INSTANCE_LABEL)
+        probability = f"probability {float(torch.as_tensor(item['pred'])[-1]):.2f}, " if "pred" in item else ""
+        return plot_slice_scores(
+            attention[order],
+            values[BagKeys.POSITION][order],
+            None if slices is None else slices[order, 0],
+            None if labels is None else labels[order],
+            self.top_k,
+            f"{item[BagKeys.CASE_ID]}: {probability}{RESEARCH_USE}",
+        )

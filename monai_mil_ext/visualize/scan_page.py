@@ -1,0 +1,84 @@
+"""A scan's answer as one HTML file that needs no other."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from monai_mil_ext.utils import RESEARCH_USE
+
+from .slice_scores import plot_axis, ranked, slice_figure
+
+__all__ = ["scan_page"]
+
+Array = np.ndarray[Any, Any]
+STYLE = """
+body { font-family: sans-serif; margin: 1.5rem auto; max-width: 60rem; color: #111; background: #fff; }
+figure { display: inline-block; margin: 0 .4rem .6rem 0; text-align: center; font-size: .85rem; }
+figure img { height: 11rem; } .axis { width: 100%; } td { padding: 0 1rem 0 0; }
+footer { color: #666; font-size: .85rem; }
+"""
+
+
+def scan_page(
+    attention: Array,
+    position: Array,
+    slices: Array,
+    reference: Array | None = None,
+    top_k: int = 4,
+    title: str = "",
+    facts: Mapping[str, str] | None = None,
+) -> str:
+    """Lay out the answer to a scan as HTML: slices of most and of least attention, side view, heat and curve.
+
+    Pictures are inside as PNG; nothing is fetched when it is opened, and no script runs.
+
+    Args:
+        attention: (N,), weights of the slices, summing to one.
+        position: (N,), mm along the slice normal, ascending.
+        slices: (N, h, w), the images in [0, 1].
+        reference: masks (N, h, w) or labels (N,) of what should be found.
+        top_k: how many slices of most and of least attention; a slice is shown once.
+        title: heading of the page.
+        facts: rows of a table below the heading.
+
+    Raises:
+        ValueError: when the arrays do not have one N, or ``top_k`` is not positive.
+    """
+    top = ranked(attention, position, slices, reference, top_k)
+    rest = np.argsort(attention, kind="stable")[: min(top_k, len(attention) - len(top))]
+    axis = _image(plot_axis(attention, position, slices, reference, top), "attention along the axis", "axis")
+    rows = "".join(f"<tr><td>{html.escape(k)}</td><td>{html.escape(v)}</td></tr>" for k, v in (facts or {}).items())
+
+    def strip(chosen: Iterable[int]) -> str:
+        return "".join(_slice(int(i), attention, position, slices, reference) for i in chosen)
+
+    least = f"<h2>Least attention</h2>{strip(rest)}" if len(rest) else ""
+    return (
+        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f"<style>{STYLE}</style></head><body><h1>{html.escape(title)}</h1><table>{rows}</table>"
+        f"<h2>Most attention</h2>{strip(top)}<h2>Along the axis</h2>{axis}{least}"
+        f"<footer>{RESEARCH_USE}</footer></body></html>\n"
+    )
+
+
+def _slice(i: int, attention: Array, position: Array, slices: Array, reference: Array | None) -> str:
+    found = None if reference is None else reference[i]
+    marked = found is not None and bool(found.any())
+    note = ", reference" if marked else ""
+    caption = f"slice {i}, {position[i]:.1f} mm<br>attention {attention[i]:.3f}{note}"
+    picture = _image(slice_figure(slices[i], found), f"slice {i}")
+    return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
+
+
+def _image(figure: Figure, text: str, kind: str = "slice") -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    code = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img class="{kind}" alt="{html.escape(text)}" src="data:image/png;base64,{code}">'

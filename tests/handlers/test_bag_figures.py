@@ -1,0 +1,83 @@
+"""BagFigureHandler: the same few bags on TensorBoard, each time a validation is through."""
+
+import pytest
+import torch
+from ignite.engine import Engine
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard import SummaryWriter
+
+from monai_mil_ext.handlers import BagFigureHandler
+
+
+def bag(case):
+    return {
+        "case_id": case,
+        "attention": torch.tensor([0.2, 0.5, 0.3, 0.0])[:, None],
+        "pred": torch.tensor([0.4, 0.6]),
+        "mask": torch.tensor([True, True, True, False]),
+        "position": torch.tensor([3.0, 6.0, 0.0, 0.0]),
+        "instance_label": torch.tensor([0, 1, 0, 0]),
+    }
+
+
+class Writer:
+    def __init__(self):
+        self.figures = []
+
+    def add_figure(self, tag, figure, step):
+        self.figures.append((tag, step, figure))
+
+
+def validate(handler, epochs, cases=("a", "b", "c")):
+    """Run as MONAI's ValidationHandler does: an evaluator of one epoch, at the epoch of its trainer."""
+
+    def step(engine, batch):
+        engine.state.batch = batch
+        return [{key: item[key] for key in ("attention", "pred")} for item in batch]
+
+    engine = Engine(step)
+    handler.attach(engine)
+    for epoch in epochs:
+        engine.state.epoch, engine.state.max_epochs, engine.state.iteration = epoch - 1, epoch, 0
+        engine.state.epoch_length = None
+        engine.run([[bag(case)] for case in cases], max_epochs=epoch)
+
+
+def test_it_keeps_to_the_first_bags_and_to_its_interval():
+    writer = Writer()
+    handler = BagFigureHandler(writer, max_bags=2, interval=2)
+    validate(handler, [2])
+    validate(handler, [3])
+    validate(handler, [4], cases=("c", "b", "a"))
+    assert [(tag, step) for tag, step, _ in writer.figures] == [
+        ("attention/a", 2),
+        ("attention/b", 2),
+        ("attention/b", 4),
+        ("attention/a", 4),
+    ]
+
+
+def test_padding_is_left_out_and_slices_ascend():
+    writer = Writer()
+    validate(BagFigureHandler(writer, cases=["b"]), [1])
+    ((tag, _, figure),) = writer.figures
+    assert tag == "attention/b"
+    curve = next(axes for axes in figure.axes if axes.get_ylabel() == "attention")
+    assert curve.lines[0].get_xdata().tolist() == [0, 3, 6]
+    assert curve.lines[0].get_ydata().tolist() == pytest.approx([0.3, 0.2, 0.5])
+    assert len(curve.patches) == 1  # the slice that is labelled
+    assert "probability 0.60, research use only" in figure.get_suptitle()
+
+
+def test_tensorboard_takes_the_figure(tmp_path):
+    with SummaryWriter(tmp_path) as writer:
+        validate(BagFigureHandler(writer, cases=["a"]), [5])
+    log = EventAccumulator(str(tmp_path))
+    log.Reload()
+    assert log.Tags()["images"] == ["attention/a"]
+    assert log.Images("attention/a")[0].step == 5
+
+
+def test_numbers_must_be_positive():
+    with pytest.raises(ValueError, match="`interval` must be a positive integer, got 0"):
+        BagFigureHandler(Writer(), interval=0)
