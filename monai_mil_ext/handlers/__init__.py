@@ -3,10 +3,12 @@
 from .attention_anchor import AttentionAnchorHandler
 from .attention_prior import AttentionPriorHandler
 from .attention_stability import AttentionStabilityHandler
+from .bag_figures import BagFigureHandler
 from .bag_metric import BagMetricHandler
 from .bag_predictions import BagPredictionsSaver
 from .bag_results import BagResultsSaver
 from .branch_loss import BranchLossHandler
+from .cohort_results import CohortResults
 from .proximal_l1 import ProximalL1Handler
 from .scan_results import ScanResultsSaver
 from .score_anchor import ScoreAnchor
@@ -19,10 +21,12 @@ __all__ = [
     "AttentionAnchorHandler",
     "AttentionPriorHandler",
     "AttentionStabilityHandler",
+    "BagFigureHandler",
     "BagMetricHandler",
     "BagPredictionsSaver",
     "BagResultsSaver",
     "BranchLossHandler",
+    "CohortResults",
     "ProximalL1Handler",
     "RecordedScores",
     "ScanResultsSaver",
