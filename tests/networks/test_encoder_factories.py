@@ -26,6 +26,10 @@ def densenet(classes=2):
     return nets.DenseNet(2, 3, classes, init_features=8, growth_rate=4, block_config=(1, 1))
 
 
+def swin():
+    return nets.SwinUNETR(1, 2, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1), feature_size=12, spatial_dims=2)
+
+
 def save(net, folder, key=None, prefix=""):
     state = {prefix + name: value for name, value in net.state_dict().items()}
     torch.save({key: state, "epoch": 3} if key else state, folder / "weights.pt")
@@ -56,11 +60,10 @@ def test_a_vit_gives_its_class_token():
 
 
 def test_a_swin_unetr_gives_its_deepest_map_and_runs_no_decoder():
-    swin = nets.SwinUNETR(1, 2, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1), feature_size=12, spatial_dims=2).eval()
-    x = torch.rand(1, 1, 64, 64)
-    deepest = swin.swinViT(x, swin.normalize)[-1]
-    swin.decoder1 = swin.encoder1 = None
-    assert_close(monai_encoder(swin)(x), deepest.mean((2, 3)))
+    net, x = swin().eval(), torch.rand(1, 1, 64, 64)
+    deepest = net.swinViT(x, net.normalize)[-1]
+    net.decoder1 = net.encoder1 = None
+    assert_close(monai_encoder(net)(x), deepest.mean((2, 3)))
 
 
 @pytest.mark.parametrize(("key", "prefix"), [(None, ""), ("state_dict", "module."), ("model", ""), ("network", "")])
@@ -71,6 +74,13 @@ def test_a_checkpoint_with_another_head_is_read(tmp_path, key, prefix):
     encoder = monai_encoder("DenseNet", file, COLOUR, options={**options, "block_config": (1, 1)}, grey=True)
     x = torch.rand(2, 1, 64, 64)
     assert_close(encoder(x), monai_encoder(source, expects=COLOUR)(x.expand(-1, 3, -1, -1)), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("make", "channels"), [(densenet, 3), (swin, 1)], ids=["DenseNet", "SwinUNETR"])
+def test_weights_that_are_not_used_play_no_part(tmp_path, make, channels):
+    file = save(make(), tmp_path)
+    first, again = (monai_encoder(make(), file, EncoderInput(channels)) for _ in range(2))
+    assert fingerprint(first) == fingerprint(again)
 
 
 def test_weights_that_do_not_fit_are_listed(tmp_path):

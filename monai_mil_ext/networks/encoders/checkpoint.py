@@ -19,7 +19,8 @@ def load_encoder_weights(net: nn.Module, path: Union[str, "os.PathLike[str]"], i
     Args:
         net: gets the weights.
         path: read with ``weights_only``: nothing of it is run.
-        ignore: beginnings of names that need not match, such as those of a head that is not used.
+        ignore: beginnings of names that need not match, such as those of a head that is not used. These parts of
+            ``net`` are taken out: their weights would be random, and another number in every fingerprint.
 
     Raises:
         ValueError: when weights are missing, not known to ``net`` or of another shape; all are listed.
@@ -49,6 +50,10 @@ def load_encoder_weights(net: nn.Module, path: Union[str, "os.PathLike[str]"], i
     if found:
         raise ValueError(f"`path` must hold the weights of {type(net).__name__}, got {Path(path).name!r}: {found}.")
     net.load_state_dict(kept, strict=False)
+    for name, module in list(net.named_modules()):
+        if f"{name}.".startswith(tuple(ignore)) and any(True for _ in module.parameters(recurse=False)):
+            parent, _, own = name.rpartition(".")
+            setattr(net.get_submodule(parent), own, nn.Identity())
 
 
 def _tensors(content: object) -> Dict[str, Tensor]:

@@ -44,7 +44,8 @@ def monai_encoder(
 
     Args:
         network: a module, or the name of one in :py:mod:`monai.networks.nets`.
-        checkpoint: file of its weights, read as tensors only; a head in it may have any size.
+        checkpoint: file of its weights, read as tensors only; a head in it may have any size, and that of the network
+            is taken out.
         expects: see :py:class:`InstanceEncoder`.
         output: see :py:class:`InstanceEncoder`.
         options: arguments of a network that is named.
