@@ -12,6 +12,7 @@ from .collate import BagCollate
 from .dicom_results import DicomResults
 from .dicom_series import SeriesSlice, find_series, series_affine
 from .feature_cache import FeatureCache
+from .feature_run import FeatureRun
 from .fingerprints import fingerprint
 from .mask_file import find_marks, read_marks
 from .scan_reader import ScanReader
@@ -32,6 +33,7 @@ __all__ = [
     "CohortSplits",
     "DicomResults",
     "FeatureCache",
+    "FeatureRun",
     "OpenBag",
     "ScanReader",
     "SeriesSlice",

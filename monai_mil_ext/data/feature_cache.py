@@ -39,6 +39,7 @@ class FeatureCache:
             and ``grid_shape`` of the bag. A key that a scan doesn't have (no reference, say) is left out of its file.
         fingerprint: of the configuration; None takes that of ``transform`` and ``keys``.
         progress: whether to show a bar.
+        attributes: what every file says besides, such as the name of the ``encoder``.
 
     Raises:
         ValueError: when ``transform`` is random, or items have no, no possible or a repeated case id.
@@ -52,6 +53,7 @@ class FeatureCache:
         keys: KeysCollection = "image",
         fingerprint: str | None = None,
         progress: bool = True,
+        attributes: Mapping[str, Any] | None = None,
     ) -> None:
         random = [type(t).__name__ for t in _steps(transform) if isinstance(t, RandomizableTrait)]
         if random:
@@ -61,9 +63,18 @@ class FeatureCache:
         self.fingerprint = fingerprint or fingerprint_of(transform, self.keys)
         self.folder = Path(cache_dir) / self.fingerprint[:12]
         self.progress = progress
+        self.attributes = dict(attributes or {})
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Make what is missing; return ``items`` with the path of the feature file in place of the scan."""
+        missing = self.missing(items)
+        for item in tqdm(missing, desc="features of scans", disable=not (self.progress and missing)):
+            if not self.is_done(item):
+                self.make(item)
+        return [{**item, self.keys[0]: str(self.file(item))} for item in items]
+
+    def missing(self, items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """Those of ``items`` that have no features yet; leftovers of writers that died go."""
         cases = [item.get(BagKeys.CASE_ID) for item in items]
         for case in cases:
             check_name(case_id=case)  # type: ignore[arg-type]
@@ -71,22 +82,21 @@ class FeatureCache:
         if repeated:
             raise ValueError(f"`case_id` must be different for every scan, got {repeated} more than once.")
         remove_stale_files(self.folder)
-        missing = [item for item in items if not self._is_done(self._file(item))]
-        for item in tqdm(missing, desc="features of scans", disable=not (self.progress and missing)):
-            if not self._is_done(self._file(item)):
-                self._make(item)
-        return [{**item, self.keys[0]: str(self._file(item))} for item in items]
+        return [item for item in items if not self.is_done(item)]
 
-    def _file(self, item: Mapping[str, Any]) -> Path:
+    def file(self, item: Mapping[str, Any]) -> Path:
+        """The feature file of ``item``, whether it is there or not."""
         return self.folder / f"{item[BagKeys.CASE_ID]}.h5"
 
-    def _is_done(self, file: Path) -> bool:
+    def is_done(self, item: Mapping[str, Any]) -> bool:
+        """Whether ``item`` has features of this configuration."""
         try:
-            return bool(read_attributes(file).get("fingerprint") == self.fingerprint)
+            return bool(read_attributes(self.file(item)).get("fingerprint") == self.fingerprint)
         except (FileNotFoundError, ValueError):
             return False
 
-    def _make(self, item: Mapping[str, Any]) -> None:
+    def make(self, item: Mapping[str, Any]) -> int:
+        """Make the features of ``item``; return how many instances they are of."""
         case = item[BagKeys.CASE_ID]
         try:
             result = self.transform(dict(item))
@@ -95,7 +105,8 @@ class FeatureCache:
             arrays = {"features": result[features], **{k: v for k, v in kept.items() if k not in PER_BAG}}
             attributes = {k: v for k, v in kept.items() if k in PER_BAG}
             own = {str(BagKeys.CASE_ID): case, "fingerprint": self.fingerprint}
-            write_bag(self._file(item), arrays, {**attributes, **own})
+            write_bag(self.file(item), arrays, {**attributes, **self.attributes, **own})
+            return len(result[features])
         except Exception as error:
             raise RuntimeError(f"case {case!r} gave no features: {root_cause(error)}") from error
 

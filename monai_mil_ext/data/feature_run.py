@@ -1,0 +1,184 @@
+"""The features of a whole cohort, by one process or by many, with an account of every scan."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import os
+import re
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+from tqdm import tqdm
+
+from monai_mil_ext.utils import RESEARCH_USE, BagKeys, atomic_path, check_choice, root_cause, write_json
+
+from .feature_cache import FeatureCache
+
+__all__ = ["FeatureRun"]
+
+FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+REPORT, TABLE = "features.json", "bags.csv"
+COLUMNS = (str(BagKeys.PATIENT), "label")
+
+
+class FeatureRun:
+    """Make the features that a cohort lacks, share the work between processes, and report what became of every scan.
+
+    Started by ``torchrun``, with a process group, the first process lists the missing scans and each process makes
+    every n-th of them: shares are disjoint and complete, also where some scans were done before. A run that was killed,
+    or lost a process, is started again and makes only what is missing. What the report says of a failing scan is its
+    case id and the cause, in which the scan's paths are replaced by their keys. Beside the features stands a table of
+    the bags, ``bags.csv``, for :py:func:`load_cohort`.
+
+    Args:
+        cache: makes and keeps the features.
+        output_dir: gets the report ``features.json``; shared by all processes.
+        on_error: ``"skip"`` goes on with the next scan, ``"raise"`` ends the run. A full disk or memory, which no scan
+            can be blamed for, always ends it.
+        progress: whether to show a bar of the first process's share.
+
+    Raises:
+        ValueError: when ``on_error`` is another word, or the cohort is refused by the cache.
+        RuntimeError: when a scan fails and ``on_error`` is ``"raise"``.
+
+    Example:
+        >>> folder = getfixture("tmp_path")
+        >>> cache = FeatureCache(folder, lambda item: {"image": torch.full((3, 2), item["image"])})
+        >>> run = FeatureRun(cache, folder, progress=False)
+        >>> report = run([{"case_id": "a", "image": 1.0}, {"case_id": "b", "image": "no number"}])
+        >>> report["made"], report["failed"], list(report["reasons"].values())
+        (1, 1, [['b']])
+    """
+
+    def __init__(
+        self, cache: FeatureCache, output_dir: str | os.PathLike[str], on_error: str = "skip", progress: bool = True
+    ) -> None:
+        check_choice("on_error", on_error, ["skip", "raise"])
+        self.cache = cache
+        self.output_dir = Path(output_dir)
+        self.on_error = on_error
+        self.progress = progress
+
+    def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Make what is missing of ``items``; return the report, the same in every process."""
+        together = distributed.is_available() and distributed.is_initialized()
+        rank, size = (distributed.get_rank(), distributed.get_world_size()) if together else (0, 1)
+        missing = self._missing(items, rank, size)
+        share = self._make([items[i] for i in missing[rank::size]], rank, size)
+        write_json(self._share_file(rank), share)
+        if size > 1:
+            distributed.barrier()
+        if rank == 0:
+            self._report(items, len(items) - len(missing), size)
+        if size > 1:
+            distributed.barrier()
+        report: dict[str, Any] = json.loads((self.output_dir / REPORT).read_text())
+        return report
+
+    def summary(self, report: Mapping[str, Any]) -> str:
+        """What became of the scans, in a few lines."""
+        counts = ", ".join(f"{report[name]} {name.replace('_', ' ')}" for name in ("done_before", "made", "failed"))
+        speed = f"{report['instances']} instances in {report['seconds']} s, {report['instances_per_second']} a second"
+        lines = [f"{report['scans']} scans: {counts}; {speed}. Features: {report['folder']} ({report['use']})"]
+        return "\n".join(lines + [f"  {', '.join(cases)}: {reason}" for reason, cases in report["reasons"].items()])
+
+    def raise_failures(self, report: Mapping[str, Any]) -> None:
+        """Raise ``RuntimeError`` in the first process, so that a program ends with an error, if a scan failed."""
+        first = not distributed.is_available() or not distributed.is_initialized() or distributed.get_rank() == 0
+        if report["failed"] and first:
+            cases = sorted(case for group in report["reasons"].values() for case in group)
+            raise RuntimeError(f"`cohort` must be scans that give features, got {len(cases)} that don't: {cases[:10]}.")
+
+    def _missing(self, items: Sequence[Mapping[str, Any]], rank: int, size: int) -> list[int]:
+        """Numbers of the missing scans as the first process finds them: the others begin with the same list."""
+        wanted = torch.zeros(len(items), dtype=torch.uint8)
+        if rank == 0:
+            missing = {item[BagKeys.CASE_ID] for item in self.cache.missing(items)}
+            wanted[:] = torch.tensor([item[BagKeys.CASE_ID] in missing for item in items])
+        if size > 1:
+            on_gpu = distributed.get_backend() == "nccl"
+            wanted = wanted.cuda() if on_gpu else wanted
+            distributed.broadcast(wanted, 0)
+        found: list[int] = wanted.nonzero().flatten().tolist()
+        return found
+
+    def _make(self, share: Sequence[Mapping[str, Any]], rank: int, size: int) -> dict[str, Any]:
+        made, instances, failed = 0, 0, {}
+        start = time.perf_counter()
+        of = f" (process 1 of {size})" if size > 1 else ""
+        with tqdm(total=len(share), desc=f"features{of}", unit="scan", disable=not self.progress or rank > 0) as bar:
+            for item in share:
+                try:
+                    instances += self.cache.make(item)
+                    made += 1
+                except Exception as error:
+                    cause = root_cause(error)
+                    if self.on_error == "raise" or _is_of_the_machine(cause):
+                        raise
+                    failed[item[BagKeys.CASE_ID]] = _reason(cause, item)
+                seconds = time.perf_counter() - start
+                bar.set_postfix({"instances/s": f"{instances / seconds:.0f}", "failed": len(failed)}, refresh=False)
+                bar.update()
+        return {"made": made, "instances": instances, "failed": failed, "seconds": time.perf_counter() - start}
+
+    def _report(self, items: Sequence[Mapping[str, Any]], done: int, size: int) -> None:
+        """Join the shares; what they were is in one file each, because a shared folder is all that nodes must have."""
+        shares = [json.loads(self._share_file(rank).read_text()) for rank in range(size)]
+        reasons: dict[str, list[str]] = {}
+        for share in shares:
+            for case, reason in share["failed"].items():
+                reasons.setdefault(reason, []).append(case)
+        instances, seconds = sum(s["instances"] for s in shares), max(s["seconds"] for s in shares)
+        report = {
+            "use": RESEARCH_USE,
+            "fingerprint": self.cache.fingerprint,
+            "folder": self.cache.folder.name,
+            **self.cache.attributes,
+            "scans": len(items),
+            "done_before": done,
+            "made": sum(s["made"] for s in shares),
+            "failed": sum(len(s["failed"]) for s in shares),
+            "reasons": {reason: sorted(cases) for reason, cases in sorted(reasons.items())},
+            "processes": size,
+            "seconds": round(seconds, 3),
+            "instances": instances,
+            "instances_per_second": round(instances / seconds, 1) if instances else 0.0,
+        }
+        write_json(self.output_dir / REPORT, report)
+        failed = {case for cases in reasons.values() for case in cases}
+        self._table([item for item in items if item[BagKeys.CASE_ID] not in failed])
+        for rank in range(size):
+            self._share_file(rank).unlink()
+
+    def _table(self, items: Sequence[Mapping[str, Any]]) -> None:
+        columns = [name for name in COLUMNS if items and all(name in item for item in items)]
+        with atomic_path(self.cache.folder / TABLE) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["bag", *columns])
+            writer.writerows([self.cache.file(item).name, *(item[name] for name in columns)] for item in items)
+
+    def _share_file(self, rank: int) -> Path:
+        return self.output_dir / f".features-{rank}.json"
+
+
+def _is_of_the_machine(cause: BaseException) -> bool:
+    full = isinstance(cause, OSError) and cause.errno in FULL
+    return full or isinstance(cause, (MemoryError, torch.OutOfMemoryError))
+
+
+def _reason(cause: BaseException, item: Mapping[str, Any]) -> str:
+    """What went wrong, without the places and names of files, which may name a patient."""
+    text = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
+    for key, value in item.items():
+        if isinstance(value, (str, os.PathLike)) and key not in (BagKeys.CASE_ID,) and os.sep in os.fspath(value):
+            path = Path(value)
+            text = re.sub(re.escape(str(path)) + r"[^\s'\"]*", f"<{key}>", text)
+            text = text.replace(path.name, f"<{key}>")
+    text = re.sub(r"(?<![\w<])(/[^\s/'\":,]+){2,}", "<path>", text)
+    return f"{type(cause).__name__}: {' '.join(text.split())}"
