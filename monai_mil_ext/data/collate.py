@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import default_collate
 
-from monai_mil_ext.utils import BagKeys
+from monai_mil_ext.utils import BagKeys, EmptyBagError
 
 __all__ = ["BagCollate"]
 
@@ -59,7 +59,7 @@ class BagCollate:
         if len(set(sizes.values())) > 1:
             raise ValueError(f"`keys` must have the same number of instances, got {sizes} in {name}.")
         if not sizes[self.keys[0]]:
-            raise ValueError(f"a bag must have an instance, got none in {name}.")
+            raise EmptyBagError(f"a bag must have an instance, got none in {name}.")
         return sizes[self.keys[0]]
 
     def _pad(self, key: str, values: list[Tensor]) -> Tensor:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from monai_mil_ext.utils import BagKeys
+from monai_mil_ext.utils import BagKeys, EmptyBagError
 
 __all__ = ["DONE", "STATUS", "BagOrStatus"]
 
@@ -68,7 +67,7 @@ def _blamed(error: BaseException | None) -> OSError | ValueError | None:
 
 
 def _status(error: OSError | ValueError) -> str:
-    if re.search(r"must (hold|have) an instance", str(error)):
+    if isinstance(error, EmptyBagError):
         return "empty"
     # the text of an error of the system has the whole path of the file
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -13,7 +13,7 @@ from monai.transforms import MapTransform, Transform
 from monai.utils.enums import TransformBackends
 from torch import Tensor, nn
 
-from monai_mil_ext.utils import check_positive
+from monai_mil_ext.utils import EmptyBagError, check_positive
 
 __all__ = ["EncodeInstances", "EncodeInstancesD", "EncodeInstancesDict", "EncodeInstancesd"]
 
@@ -45,7 +45,7 @@ class EncodeInstances(Transform):
     def __call__(self, bag: Tensor) -> Tensor:
         """Encode the instances of ``bag``."""
         if bag.ndim < 2 or not len(bag):
-            raise ValueError(f"`bag` must have shape (N, ...) with an instance, got {tuple(bag.shape)}.")
+            raise EmptyBagError(f"`bag` must have shape (N, ...) with an instance, got {tuple(bag.shape)}.")
         bag = bag.as_tensor() if isinstance(bag, MetaTensor) else bag
         device = self.device or next((p.device for p in self.encoder.parameters()), torch.device("cpu"))
         with _frozen(self.encoder.to(device)), torch.inference_mode():

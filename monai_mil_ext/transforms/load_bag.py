@@ -16,7 +16,7 @@ from monai.utils.enums import TransformBackends
 from torch import Tensor
 
 from monai_mil_ext.data import open_bag
-from monai_mil_ext.utils import check_positive
+from monai_mil_ext.utils import EmptyBagError, check_positive
 
 from .instance_subset import RandSampleInstances
 
@@ -65,7 +65,7 @@ class LoadBag(Transform):
         with open_bag(path, slide) as bag:
             rows = bag.rows(start, stop)
             if not len(rows):
-                raise ValueError(f"`image` must hold an instance, got none in rows {start} to {stop} of {bag.name!r}.")
+                raise EmptyBagError(f"`image` must hold an instance, got none in rows {start} to {stop} of {bag.name!r}.")
             loaded = bag.read(["features", *keys], self.choose(rows), allow_missing_keys)
             loaded["features"] = self._finite(loaded["features"], bag.name)
         return loaded
@@ -78,7 +78,7 @@ class LoadBag(Transform):
         extremes = torch.stack(torch.aminmax(features))  # NaN where there is one
         if not extremes.isfinite().all():
             wrong = int((~features.isfinite()).sum())
-            raise ValueError(f"`image` must hold finite features, got {wrong} NaN or infinite values in {name!r}.")
+            raise EmptyBagError(f"`image` must hold finite features, got {wrong} NaN or infinite values in {name!r}.")
         return features if self.dtype is None else features.to(self.dtype)
 
 

@@ -10,7 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["check_bags", "check_choice", "check_mask", "check_name", "check_positive"]
+__all__ = ["EmptyBagError", "check_bags", "check_choice", "check_mask", "check_name", "check_positive"]
+
+
+class EmptyBagError(ValueError):
+    """A bag that holds no instance, as slides without tissue do; what can go on without it tells it by this type."""
 
 
 def check_positive(**values: int) -> None:
