@@ -65,7 +65,9 @@ class LoadBag(Transform):
         with open_bag(path, slide) as bag:
             rows = bag.rows(start, stop)
             if not len(rows):
-                raise EmptyBagError(f"`image` must hold an instance, got none in rows {start} to {stop} of {bag.name!r}.")
+                raise EmptyBagError(
+                    f"`image` must hold an instance, got none in rows {start} to {stop} of {bag.name!r}."
+                )
             loaded = bag.read(["features", *keys], self.choose(rows), allow_missing_keys)
             loaded["features"] = self._finite(loaded["features"], bag.name)
         return loaded
