@@ -1,0 +1,47 @@
+"""load_scans: rows of a table as they are, and everything that is wrong with the table at once."""
+
+import json
+
+import pytest
+
+from monai_mil_ext.data import load_scans
+
+
+def write(tmp_path, *lines):
+    (tmp_path / "scans.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path / "scans.csv"
+
+
+def test_paths_become_absolute_and_need_not_exist(tmp_path):
+    table = write(tmp_path, "case_id,image,series,doctor", "a,one,,x", "b,two.nii.gz,5,y")
+    assert load_scans(table) == [
+        {"case_id": "a", "image": str(tmp_path / "one")},
+        {"case_id": "b", "image": str(tmp_path / "two.nii.gz"), "series": "5"},
+    ]
+    assert load_scans(table, tmp_path / "archive")[0]["image"] == str(tmp_path / "archive" / "one")
+    scans = {"scans": [{"case_id": "a", "image": "one", "patient": "p"}]}
+    (tmp_path / "scans.json").write_text(json.dumps(scans))
+    assert load_scans(tmp_path / "scans.json") == [{"case_id": "a", "patient": "p", "image": str(tmp_path / "one")}]
+
+
+def test_all_faults_are_listed(tmp_path):
+    table = write(tmp_path, "case_id,image", "a,one", "a,two", "../b,three", "c,../four", "d,")
+    with pytest.raises(ValueError, match="4 faults") as error:
+        load_scans(table)
+    for text in (
+        "`case_id` 'a' stands there 2 times",
+        "row 4: `case_id` must be letters, digits",
+        "row 5: `image` must lie in the folder of the scans",
+        "row 6: `image` must be given, got an empty cell",
+    ):
+        assert text in str(error.value)
+
+
+def test_what_is_no_table_of_scans_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"must have the columns 'case_id' and 'image', got \['case', 'image'\]"):
+        load_scans(write(tmp_path, "case,image", "a,b"))
+    (tmp_path / "scans.json").write_text("{}")
+    with pytest.raises(ValueError, match="or JSON of the form"):
+        load_scans(tmp_path / "scans.json")
+    with pytest.raises(FileNotFoundError, match=r"must be a table of scans that exists, got 'no\.json'"):
+        load_scans(tmp_path / "no.json")
