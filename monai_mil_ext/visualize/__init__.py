@@ -1,7 +1,7 @@
 """Figures."""
 
 from .cine import write_cine
-from .scan_page import scan_page
+from .page import scan_page
 from .slice_scores import plot_slice_scores
 
 __all__ = ["plot_slice_scores", "scan_page", "write_cine"]
