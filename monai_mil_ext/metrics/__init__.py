@@ -6,6 +6,7 @@ from .attention_stability import (
     attention_instability,
     attention_uniformity,
 )
+from .average_curves import LocalizationCurves, localization_curves
 from .bag_classification import BagClassificationMetric, bag_values
 from .bag_metric import BagIterationMetric, head_mean
 from .calibration import TemperatureScaling, brier_score, expected_calibration_error
@@ -14,7 +15,6 @@ from .concordance import ConcordanceIndexMetric, concordance_index
 from .instance_localization import InstanceLocalizationMetric, center_scores, localization
 from .instance_search import localization_skill, pointing_game, precision_at_recall
 from .lesion_froc import FROCMetric, LesionHits, froc_values, lesion_hits
-from .localization_curves import LocalizationCurves, localization_curves
 from .operating_point import sensitivity_specificity, threshold_at_sensitivity, threshold_at_specificity
 from .paired import paired_bootstrap
 from .report import bag_report, bootstrap_interval, instance_values
