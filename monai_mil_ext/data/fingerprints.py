@@ -21,6 +21,7 @@ __all__ = ["fingerprint"]
 
 # state and place of a computation, which are not part of what is computed
 IGNORED = (np.random.RandomState, np.random.Generator, torch.Generator, torch.device, logging.Logger)
+TRANSFORM_STATE = {"_tracing"}  # which MONAI's invertible transforms have from their first use on
 MODULE_STATE = set(vars(nn.Module())) - {"_parameters", "_buffers", "_modules"}
 
 
@@ -77,7 +78,7 @@ def _attributes(value: Any) -> dict[str, Any]:
         return {k: v for k, v in vars(value).items() if k not in MODULE_STATE}
     if not hasattr(value, "__dict__"):
         raise TypeError(f"`objects` must have attributes that tell them apart, got {_name(type(value))}.")
-    return dict(vars(value))
+    return {k: v for k, v in vars(value).items() if k not in TRANSFORM_STATE}
 
 
 def _array(value: np.ndarray[Any, Any]) -> bytes:

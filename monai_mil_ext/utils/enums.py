@@ -12,14 +12,15 @@ RESEARCH_USE = "research use only"  # every result says so
 class BagKeys(StrEnum):
     """Keys of one bag; they extend :py:class:`monai.utils.CommonKeys` (``image``, ``label``, ``pred``).
 
-    Per instance, first axis N: ``position`` (mm along the normal of the slices), ``slice_index`` (place in the stack,
-    0 = lowest position), ``instance_label``, ``attention``. Per bag: ``mask`` (N,), ``affine`` (4, 4) and
+    Per instance, first axis N: ``position`` (mm along the normal of the slices), ``validity`` (False for a slice that
+    shows nothing), ``slice_index`` (place in the stack, 0 = lowest position), ``instance_label``, ``attention``. Per bag: ``mask`` (N,), ``affine`` (4, 4) and
     ``spatial_shape`` (3,) of the scan's own voxel array, ``case_id`` and ``patient``.
     """
 
     MASK = "mask"
     ATTENTION = "attention"
     POSITION = "position"
+    VALIDITY = "validity"
     SLICE_INDEX = "slice_index"
     INSTANCE_LABEL = "instance_label"
     AFFINE = "affine"

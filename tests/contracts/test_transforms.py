@@ -22,10 +22,15 @@ class Case(NamedTuple):
     options: dict
     item: Any  # folder, kind of tensor -> item
     call: Any = lambda transform, item: transform(item["x"])
+    keys: tuple[str, ...] = ()  # arguments of the dictionary form alone that name other items
 
 
 def scan_file(folder, kind):
     return {"x": str(write_nifti(folder / "s.nii", voxels((5, 4, 3)), np.eye(4)))}
+
+
+def mask_file(folder, kind):
+    return {**scan_file(folder, kind), "image": str(folder)}
 
 
 def bag_file(folder, kind):
@@ -66,6 +71,7 @@ CASES = {
     "LoadBagLabel": Case({"num_classes": 3}, lambda folder, kind: {"x": kind(torch.tensor(2))}),
     "LoadPatientBag": Case({}, slide_files, lambda t, item: t(item["x"])["features"]),
     "LoadScan": Case({}, scan_file),
+    "LoadMask": Case({}, mask_file, lambda t, item: t(item["x"], item["image"]), ("image_key",)),
     "MaskToInstanceLabel": Case({}, images),
     "RandFeatureJitter": Case({}, lambda folder, kind: {"x": kind(torch.arange(12.0).view(4, 3))}),
     "RandLoadBag": Case(
@@ -111,9 +117,9 @@ def test_every_public_array_transform_is_here():
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_dictionary_form_is_the_array_form_with_keys(name):
-    array, dictionary = forms(name)
+    case, (array, dictionary) = CASES[name], forms(name)
     assert getattr(transforms, f"{name}D") is getattr(transforms, f"{name}Dict") is dictionary
-    expected = ["keys", *inspect.signature(array).parameters, "allow_missing_keys"]
+    expected = ["keys", *case.keys, *inspect.signature(array).parameters, "allow_missing_keys"]
     assert list(inspect.signature(dictionary).parameters) == expected
     assert array.backend
     assert array.backend == dictionary.backend

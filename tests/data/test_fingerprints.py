@@ -11,7 +11,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from monai.transforms import Compose, Lambda, RandFlip, ScaleIntensityRanged
+from monai.data import MetaTensor
+from monai.transforms import Compose, Lambda, Orientationd, RandFlip, ScaleIntensityRanged
 from monai.utils import CommonKeys
 from torch import nn
 
@@ -62,6 +63,10 @@ def test_state_and_place_are_no_configuration():
     assert fingerprint(place[0]) == fingerprint(place[1])
     flips = [RandFlip(0.5).set_random_state(seed) for seed in (1, 2)]
     assert fingerprint(flips[0]) == fingerprint(flips[1])
+    turn = Orientationd("image", "RAS")
+    before = fingerprint(turn)
+    turn({"image": MetaTensor(torch.zeros(1, 2, 2, 2))})
+    assert fingerprint(turn) == before
 
 
 @pytest.mark.parametrize(
