@@ -1,0 +1,3 @@
+"""Real bags for this bundle, and the protocols that its numbers come from."""
+
+__all__: list[str] = []
