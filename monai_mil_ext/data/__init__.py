@@ -20,7 +20,12 @@ from .scan_reader import ScanReader
 from .scan_table import load_scans
 from .shifted_mean import ShiftedMeanBags
 from .slice_bands import SliceBands
+from .slide_file import SlideFile, SlideFileError, Thumbnail
+from .slide_grid import TileGrid
+from .slide_tiles import SlideTiles
 from .splits import CohortSplits, split_cohort
+from .standardization import FeatureStatistics
+from .tissue import OtsuTissue, otsu_threshold, tissue_share
 from .volume_file import write_volume
 
 __all__ = [
@@ -35,11 +40,18 @@ __all__ = [
     "DicomResults",
     "FeatureCache",
     "FeatureRun",
+    "FeatureStatistics",
     "OpenBag",
+    "OtsuTissue",
     "ScanReader",
     "SeriesSlice",
     "ShiftedMeanBags",
     "SliceBands",
+    "SlideFile",
+    "SlideFileError",
+    "SlideTiles",
+    "Thumbnail",
+    "TileGrid",
     "bag_sizes",
     "check_cohort",
     "extract_member",
@@ -51,11 +63,13 @@ __all__ = [
     "load_cohort",
     "load_scans",
     "open_bag",
+    "otsu_threshold",
     "read_attributes",
     "read_bag",
     "read_marks",
     "series_affine",
     "split_cohort",
+    "tissue_share",
     "write_bag",
     "write_volume",
 ]
