@@ -1,0 +1,98 @@
+"""Where tiles lie."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monai_mil_ext.data import SlideFileError, TileGrid
+
+
+def slide(width, height, mpp=0.5, magnification=20.0):
+    return SimpleNamespace(size=(width, height), mpp=mpp, magnification=magnification, name="s.tif")
+
+
+def test_tiles_go_row_by_row():
+    corners = TileGrid(100).corners(slide(300, 250))
+    assert corners.tolist() == [[0, 0], [100, 0], [200, 0], [0, 100], [100, 100], [200, 100]]
+    assert corners.dtype == np.int64
+
+
+@pytest.mark.parametrize(("edge", "rows"), [("drop", [0, 100]), ("pad", [0, 100, 200]), ("shift", [0, 100, 150])])
+def test_the_edge_is_left_out_padded_or_covered(edge, rows):
+    assert TileGrid(100, edge=edge).corners(slide(100, 250))[:, 1].tolist() == rows
+
+
+def test_an_overlap_shortens_the_step_and_makes_no_tile_that_shows_nothing_new():
+    assert TileGrid(100, overlap=25, edge="pad").corners(slide(250, 100))[:, 0].tolist() == [0, 75, 150]
+
+
+def test_corners_are_rounded_one_by_one():
+    grid = TileGrid(224, mpp=0.5)
+    assert grid.scale(slide(9000, 300, mpp=0.499)) == pytest.approx(1.002004, abs=1e-6)
+    x = grid.corners(slide(9000, 300, mpp=0.499))[:, 0]
+    assert x.tolist() == [round(k * 224 * 0.5 / 0.499) for k in range(40)]
+    assert x[-1] == 8754  # steps of 224 or 225 would end at 8736 or 8775
+
+
+def test_magnification_and_microns_are_two_ways_to_say_it():
+    by_power, by_mpp = TileGrid(256, magnification=5), TileGrid(256, mpp=2.0)
+    one = slide(5000, 4000)
+    assert by_power.scale(one) == by_mpp.scale(one) == 4.0
+    assert np.array_equal(by_power.corners(one), by_mpp.corners(one))
+
+
+@given(
+    st.integers(1, 3000),
+    st.integers(16, 300),
+    st.floats(0.8, 9),
+    st.integers(0, 15),
+    st.sampled_from(["drop", "pad", "shift"]),
+)
+def test_tiles_cover_what_their_policy_says(side, tile, scale, overlap, edge):
+    grid = TileGrid(tile, mpp=scale, overlap=overlap, edge=edge)
+    length = tile * scale
+    try:
+        x = grid.corners(slide(side, side, mpp=1.0))[:, 0]
+    except SlideFileError:
+        assert edge != "pad"
+        assert length > side - 0.5
+        return
+    x = np.unique(x)
+    assert x[0] == 0
+    assert (np.diff(x) <= (tile - overlap) * scale + 1).all()  # no gap but that of rounding
+    if edge == "pad":
+        assert x[-1] < side <= x[-1] + length + 0.5
+    else:
+        assert x[-1] + length <= side + 0.5
+        assert edge == "drop" or x[-1] + length >= side - 0.5
+        assert x[-1] + length > side - (tile - overlap) * scale - 1
+
+
+def test_what_a_slide_lacks_is_named():
+    with pytest.raises(SlideFileError, match=r"`slide` must tell its mpp .*got none in 's.tif'"):
+        TileGrid(mpp=0.5).corners(slide(900, 900, mpp=None))
+    with pytest.raises(SlideFileError, match=r"`slide` must tell its magnification .*given as `slide_mpp`"):
+        TileGrid(magnification=20).corners(slide(900, 900, magnification=None))
+    with pytest.raises(SlideFileError, match=r"as fine as the tiles asked for, got 0.5 of its pixels to one"):
+        TileGrid(mpp=0.25).corners(slide(900, 900))
+    with pytest.raises(SlideFileError, match=r"as large as a tile, or `edge` 'pad', got \(200, 900\) for 256 pixels"):
+        TileGrid().corners(slide(200, 900))
+    assert TileGrid(edge="pad").corners(slide(200, 100)).tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tile_size": 0}, "`tile_size` must be a positive integer"),
+        ({"mpp": 0.5, "magnification": 20}, "`mpp` or `magnification` must be given, not both"),
+        ({"mpp": float("inf")}, "`mpp` must be positive, got inf"),
+        ({"overlap": 256}, "`overlap` must be an integer from 0 to `tile_size` - 1, got 256"),
+        ({"edge": "cut"}, "`edge` must be one of 'drop', 'pad', 'shift'"),
+    ],
+)
+def test_a_bad_option_is_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        TileGrid(**options)

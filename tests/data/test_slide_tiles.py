@@ -1,0 +1,161 @@
+"""The tiles of a slide as a bag that is read one by one."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader
+
+from monai_mil_ext.data import SlideFileError, SlideTiles
+from monai_mil_ext.inferers import BagInferer
+from monai_mil_ext.networks.nets import ABMIL, EncodedBag
+from tests.make_slide import damage_tile, stained, write_slide
+
+COORDS = np.array([[0, 0], [130, 40], [700, 500], [64, 128]])
+
+
+def waves(x, y):
+    return np.stack([128 + 90 * np.sin(x / 40 + k) * np.cos(y / 55) for k in range(3)], axis=-1)
+
+
+def smooth(size=(700, 900)):
+    """A picture without noise, whose resampling can be told from theory."""
+    y, x = np.mgrid[: size[0], : size[1]]
+    return waves(x, y).round().astype(np.uint8)
+
+
+IMAGE = smooth()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return write_slide(tmp_path / "slide.tif", IMAGE)
+
+
+def test_at_the_slides_own_resolution_tiles_are_its_pixels(path):
+    tiles = SlideTiles(path, COORDS, 64, dtype=torch.uint8)
+    assert len(tiles) == 4
+    for tile, (x, y) in zip(tiles, COORDS, strict=True):
+        assert np.array_equal(tile.permute(1, 2, 0).numpy(), IMAGE[y : y + 64, x : x + 64])
+
+
+def test_at_the_resolution_of_a_level_tiles_are_its_pixels(path):
+    tile = SlideTiles(path, COORDS, 32, 4.0, dtype=torch.uint8)[3]
+    blocks = IMAGE.reshape(350, 2, 450, 2, 3).mean(axis=(1, 3)).round()
+    blocks = blocks.reshape(175, 2, 225, 2, 3).mean(axis=(1, 3)).round()
+    assert np.array_equal(tile.permute(1, 2, 0).numpy(), blocks[32:64, 16:48])
+
+
+@pytest.mark.parametrize("scale", [0.9, 1.002004, 1.5, 2.2, 3.7, 5.3])
+def test_resampling_is_that_of_the_waves_at_the_middle_of_each_pixel(path, scale):
+    """The slide is made of waves, which an even filter only flattens, by the square of its width."""
+    tile = SlideTiles(path, COORDS, 50, scale)[1].permute(1, 2, 0).numpy() * 255
+    x = 130 + (np.arange(50) + 0.5) * scale - 0.5
+    y = (40 + (np.arange(50) + 0.5) * scale - 0.5)[:, None]
+    flat = (1 / 40**2 + 1 / 55**2) / 2 * (max(scale, 1) ** 2 / 6 + 1)  # variance of the triangle and of earlier levels
+    rounded = 2.5  # half of the slide, of two levels and of both axes of the resampling
+    assert np.abs(tile - waves(x, y)).max() < rounded + 90 * flat
+    error = np.abs(tile - waves(x, y)).mean()
+    for step in (-0.25, 0.25):  # pixels of level 0
+        assert error < np.abs(tile - waves(x + step, y)).mean()
+        assert error < np.abs(tile - waves(x, y + step)).mean()
+
+
+@pytest.mark.parametrize("scale", [1.5, 1.002004, 3.0])
+def test_tiles_side_by_side_have_no_seam(path, scale):
+    """Together they are the slide resampled whole, its own corners and edges included."""
+    corners = np.array([[0, 0], [60, 0], [0, 60], [60, 60]]) if scale != 1.002004 else np.array([[0, 0]])
+    size = round(60 / scale) if scale != 1.002004 else 300
+    tiles = SlideTiles(path, corners, size, 60 / size if size != 300 else scale, dtype=torch.uint8)
+    side = round(corners.max() / tiles.scale) + size
+    length = side * tiles.scale
+    whole = Image.fromarray(IMAGE).resize((side, side), Image.Resampling.BILINEAR, (0, 0, length, length))
+    for tile, corner in zip(tiles, corners, strict=True):
+        x, y = (corner / tiles.scale).round().astype(int)
+        part = np.asarray(whole).astype(int)[y : y + size, x : x + size]
+        limit = 1 if tiles.scale < 2 else 3  # a coarser level is a box filter before
+        assert np.abs(tile.permute(1, 2, 0).numpy() - part).max() <= limit
+
+
+def test_the_lower_and_right_edge_do_not_fade_to_white(path):
+    tile = SlideTiles(path, np.array([[840, 640]]), 40, 1.5, dtype=torch.uint8)[0]
+    whole = Image.fromarray(IMAGE).resize((40, 40), Image.Resampling.BILINEAR, (840, 640, 900, 700))
+    assert np.abs(tile.permute(1, 2, 0).numpy().astype(int) - np.asarray(whole)).max() <= 1
+
+
+def test_beyond_the_slide_a_tile_is_white(path):
+    tile = SlideTiles(path, np.array([[800, 600]]), 150, 2.0, dtype=torch.uint8)[0]
+    assert (tile[:, 52:] == 255).all()
+    assert (tile[:, :, 52:] == 255).all()
+    assert tile[:, :48, :48].float().mean() < 200
+
+
+def test_numbers_slices_and_places(path):
+    tiles = SlideTiles(path, COORDS, 64)
+    assert tiles[0].dtype == torch.float32
+    assert float(tiles[1].max()) <= 1
+    assert torch.equal(tiles[1:3], torch.stack([tiles[1], tiles[2]]))
+    assert torch.equal(tiles[-1], tiles[3])
+    assert tiles[2:2].shape == (0, 3, 64, 64)
+    part = tiles[np.array([3, 1])]
+    assert isinstance(part, SlideTiles)
+    assert torch.equal(part[0], tiles[3])
+    assert part == SlideTiles(path, COORDS[[3, 1]], 64)
+    assert part != tiles
+    assert tiles != SlideTiles(path, COORDS, 64, dtype=torch.uint8)
+    with pytest.raises(IndexError, match="out of bounds"):
+        tiles[4]
+
+
+def test_workers_open_the_slide_for_themselves(path):
+    tiles = SlideTiles(path, np.tile(COORDS, (6, 1)), 64, 1.5)
+    alone = tiles[:]  # the slide is open here when the workers are forked
+    loaded = torch.cat(list(DataLoader(tiles, batch_size=5, num_workers=2)))
+    assert torch.equal(loaded, alone)
+    assert torch.equal(pickle.loads(pickle.dumps(tiles))[:], alone)  # noqa: S301
+
+
+def test_the_inferer_reads_a_chunk_at_a_time(path, monkeypatch):
+    tiles = SlideTiles(path, np.tile(COORDS, (4, 1)), 16)
+    encoder = nn.Sequential(nn.Conv2d(3, 4, 5), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    net = EncodedBag(encoder, ABMIL(in_features=4, num_classes=2)).eval()
+    with torch.no_grad():
+        expected = net(tiles[:].unsqueeze(0))
+        sizes, read = [], SlideTiles.__getitem__
+        monkeypatch.setattr(
+            SlideTiles, "__getitem__", lambda self, k: (sizes.append(k), read(self, k))[1], raising=True
+        )
+        assert torch.allclose(BagInferer(chunk_size=3)(tiles, net), expected, atol=1e-6)
+    assert max(k.stop - k.start for k in sizes if isinstance(k, slice)) == 3
+
+
+def test_a_bad_tile_is_named_and_the_next_is_read(tmp_path):
+    path = damage_tile(write_slide(tmp_path / "s.tif", stained((700, 900), (0, 0, 900, 700))), 5)
+    tiles = SlideTiles(path, np.array([[300, 300], [0, 0], [950, 0]]), 32, 1.5)
+    with pytest.raises(SlideFileError, match=r"`slide` must be readable at level 0"):
+        tiles[0]
+    assert float(tiles[1].mean()) < 0.8
+    with pytest.raises(SlideFileError, match=r"`coords` must lie in the slide, got \(950, 0\) for \(900, 700\)"):
+        tiles[2]
+
+
+def test_its_words_tell_no_path(path):
+    assert repr(SlideTiles(path, COORDS, 64)) == "SlideTiles(4 tiles of 64 pixels)"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"coords": COORDS[0]}, r"`coords` must have shape \(N, 2\), got \(2,\)"),
+        ({"tile_size": 0}, "`tile_size` must be a positive integer"),
+        ({"scale": 0.0}, "`scale` must be positive, got 0.0"),
+        ({"dtype": torch.int64}, "`dtype` must be torch.uint8 or a floating type, got torch.int64"),
+        ({"reader": "pil"}, "`reader` must be one of"),
+    ],
+)
+def test_a_bad_option_is_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        SlideTiles("s.tif", **{"coords": COORDS, "tile_size": 8, **options})
