@@ -45,6 +45,7 @@ from .slice_scores import SliceScoresToVolume, SliceScoresToVolumeD, SliceScores
 from .slice_selection import SliceSelection
 from .slice_spacing import CheckSliceSpacing, CheckSliceSpacingD, CheckSliceSpacingd, CheckSliceSpacingDict
 from .slices import SliceBag, SliceBagD, SliceBagd, SliceBagDict, Slices
+from .tiles import TileBag, TileBagD, TileBagd, TileBagDict, TilesOfSlide
 from .volume_tokens import (
     TokenScoresToVolume,
     TokenScoresToVolumeD,
@@ -127,6 +128,11 @@ __all__ = [
     "SplitBagOutputD",
     "SplitBagOutputDict",
     "SplitBagOutputd",
+    "TileBag",
+    "TileBagD",
+    "TileBagDict",
+    "TileBagd",
+    "TilesOfSlide",
     "TokenScoresToVolume",
     "TokenScoresToVolumeD",
     "TokenScoresToVolumeDict",

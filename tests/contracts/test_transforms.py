@@ -12,7 +12,8 @@ from monai.transforms import Compose, MapTransform, Transform
 from torch import nn
 
 from monai_mil_ext import transforms
-from monai_mil_ext.data import write_bag
+from monai_mil_ext.data import TileGrid, write_bag
+from tests.make_slide import stained, write_slide
 from tests.scans import voxels, write_nifti
 
 
@@ -43,6 +44,10 @@ def slide_files(folder, kind):
     for i, path in enumerate(paths):
         write_bag(path, {"features": torch.full((2 + i, 2), float(i))})
     return {"x": [str(path) for path in paths]}
+
+
+def slide_file(folder, kind):
+    return {"x": str(write_slide(folder / "s.tif", stained((300, 400), (50, 60, 350, 280)), tile=64))}
 
 
 def scan(folder, kind):
@@ -81,6 +86,7 @@ CASES = {
     "RandTokenDrop": Case({"num_drop": 1}, images),
     "SliceBag": Case({}, scan, lambda t, item: t(item["x"]).bag),
     "SliceScoresToVolume": Case({}, scores, lambda t, item: t(*item.values())),
+    "TileBag": Case({"grid": TileGrid(64)}, slide_file, lambda t, item: t(item["x"]).bag),
     "TokenScoresToVolume": Case({}, token_scores, lambda t, item: t(*item.values())),
     "VolumeTokens": Case({"encoder": nn.Conv3d(1, 2, 2, stride=2)}, scan, lambda t, item: t(item["x"]).bag),
 }

@@ -1,0 +1,129 @@
+"""From a whole slide to the bag of its tiles."""
+
+import numpy as np
+import pytest
+import torch
+
+from monai_mil_ext.data import FeatureCache, SlideFileError, TileGrid, read_bag
+from monai_mil_ext.transforms import RandSampleInstancesd, TileBag, TileBagd
+from monai_mil_ext.utils import EmptyBagError
+from tests.make_slide import stained, write_slide
+
+BOX = (128, 64, 640, 448)  # left, top, right, bottom: 8 x 6 tiles of 64
+IMAGE = stained((600, 800), BOX)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return write_slide(tmp_path / "slide.tif", IMAGE)
+
+
+def expected(step=64, size=64):
+    left, top, right, bottom = BOX
+    return [[x, y] for y in range(top, bottom - size + 1, step) for x in range(left, right - size + 1, step)]
+
+
+def test_the_tiles_of_the_tissue_and_no_others(path):
+    tiles = TileBag(TileGrid(64), min_tissue=0.9)(path)
+    assert tiles.coords.tolist() == expected()
+    assert tiles.coords.dtype == torch.int64
+    assert float(tiles.tissue.min()) > 0.97
+    assert (tiles.tile_size, tiles.unit, tiles.mpp) == (64.0, "px", 0.5)
+    assert tiles.spatial_shape.tolist() == [800, 600]
+    x, y = tiles.coords[7].tolist()
+    assert np.array_equal((tiles.bag[7] * 255).round().byte().permute(1, 2, 0), IMAGE[y : y + 64, x : x + 64])
+
+
+def test_the_share_of_tissue_decides(path):
+    grid = TileGrid(100)
+    some, half, any_at_all = (TileBag(grid, min_tissue=share)(path) for share in (0.25, 0.5, 0.0))
+    assert len(half.coords) < len(some.coords) < len(any_at_all.coords)
+    left, top, right, bottom = BOX
+    for (x, y), share in zip(any_at_all.coords.tolist(), any_at_all.tissue.tolist(), strict=True):
+        width, height = (max(0, min(b, c + 100) - max(a, c)) for a, b, c in ((left, right, x), (top, bottom, y)))
+        assert share == pytest.approx(width * height / 1e4, abs=0.03)
+
+
+@pytest.mark.parametrize("reader", ["openslide", "tifffile"])
+def test_a_coarser_resolution_takes_larger_tiles(path, reader):
+    tiles = TileBag(TileGrid(32, mpp=1.0), min_tissue=0.9, reader=reader)(path)
+    assert tiles.coords.tolist() == expected()
+    assert (tiles.tile_size, tiles.mpp) == (64.0, 1.0)
+    assert tiles.bag[0].shape == (3, 32, 32)
+
+
+def test_what_the_file_does_not_tell_can_be_given_for_all_or_for_one(tmp_path):
+    path = write_slide(tmp_path / "s.tif", IMAGE, mpp=None)
+    grid = TileGrid(32, mpp=1.0)
+    with pytest.raises(SlideFileError, match="`slide` must tell its mpp"):
+        TileBag(grid)(path)
+    assert TileBag(grid, slide_mpp=0.5)(path).tile_size == 64.0
+    assert TileBagd("image", grid, slide_mpp=0.25)({"image": path, "slide_mpp": 0.5})["tile_size"] == 64.0
+    assert TileBag(TileGrid(64))(path).mpp is None
+
+
+def test_tissue_may_be_any_function_or_none(path):
+    right = TileBag(TileGrid(100), tissue=lambda picture: np.indices(picture.shape[:2])[1] >= 400)(path)
+    assert right.coords[:, 0].unique().tolist() == [400, 500, 600, 700]
+    assert len(TileBag(TileGrid(100), tissue=False)(path).coords) == 48
+    with pytest.raises(ValueError, match=r"`tissue` must give a mask of shape \(600, 800\), got \(3, 3\)"):
+        TileBag(tissue=lambda picture: np.ones((3, 3)))(path)
+
+
+def test_a_slide_without_tissue_is_an_empty_bag(tmp_path):
+    path = write_slide(tmp_path / "blank.tif", stained((600, 800)))
+    with pytest.raises(EmptyBagError, match=r"share of tissue of 0.25 or more, got at most 0 among 6 tiles of 'blank"):
+        TileBag()(path)
+    with pytest.raises(EmptyBagError, match="of 0 or more, got at most 0 among"):
+        TileBag(min_tissue=0.0)(path)
+
+
+def test_a_slide_smaller_than_a_tile(tmp_path):
+    path = write_slide(tmp_path / "small.tif", stained((100, 120), (0, 0, 120, 100)), levels=1)
+    with pytest.raises(SlideFileError, match="`slide` must be at least as large as a tile, or `edge` 'pad'"):
+        TileBag()(path)
+    tiles = TileBag(TileGrid(edge="pad"), min_tissue=0.1)(path)
+    assert tiles.coords.tolist() == [[0, 0]]
+    assert tiles.bag[0].shape == (3, 256, 256)
+    assert float(tiles.tissue) == pytest.approx(100 * 120 / 256**2, abs=0.005)
+
+
+def test_a_cap_is_drawn_before_any_pixel_is_read(path):
+    cap = RandSampleInstancesd(["image", "coords", "tissue"], num_instances=10)
+    item, again = (cap.set_random_state(3)(TileBagd("image", TileGrid(64))({"image": path})) for _ in range(2))
+    assert item["coords"].tolist() == item["image"].coords.tolist() == again["coords"].tolist()
+    assert len(item["image"]) == len(item["tissue"]) == 10
+    assert item["image"]._slide is None
+
+
+def test_it_is_deterministic_and_so_may_fill_a_cache(path, tmp_path):
+    def mean_colour(item):
+        tiles = to_tiles(item)
+        return {**tiles, "image": tiles["image"][:].mean(dim=(2, 3))}
+
+    to_tiles = TileBagd("image", TileGrid(64), min_tissue=0.9)
+    cache = FeatureCache(tmp_path / "features", mean_colour, ["image", "coords"], "f" * 64, progress=False)
+    (item,) = cache([{"image": str(path), "case_id": "s1"}])
+    bag = read_bag(item["image"], ["features", "coords"])
+    assert bag["coords"].tolist() == expected()
+    assert bag["features"].shape == (48, 3)
+
+
+def test_one_slide_an_item(path):
+    with pytest.raises(ValueError, match=r"`keys` must name one slide of an item, got \['a', 'b'\]"):
+        TileBagd(["a", "b"])({"a": path, "b": path})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"min_tissue": 25}, "`min_tissue` must be from 0 to 1, got 25"),
+        ({"tissue": True}, "`tissue` must be a function of a thumbnail, None or False, got True"),
+        ({"thumbnail_size": 0}, "`thumbnail_size` must be a positive integer"),
+        ({"reader": "pil"}, "`reader` must be one of"),
+        ({"dtype": torch.bool}, "`dtype` must be torch.uint8 or a floating type"),
+    ],
+)
+def test_a_bad_option_is_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        TileBag(**options)
