@@ -155,7 +155,9 @@ def test_what_a_killed_worker_owed_is_made_by_the_next_run(tmp_path, restarts):
     (tmp_path / "worker.py").write_text(WORKER)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command = [*launch, f"--max-restarts={restarts}", str(tmp_path / "worker.py"), str(tmp_path)]
-    options = {"cwd": ROOT, "env": {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}}
+    # or processes that are started again find, in the launcher's store, where those before them listened (PyTorch 2.13)
+    own_store = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    options = {"cwd": ROOT, "env": {**os.environ, **own_store, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}}
     done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
     assert (tmp_path / "log" / "killed").exists()
     if not restarts:
