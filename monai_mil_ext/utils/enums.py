@@ -13,8 +13,9 @@ class BagKeys(StrEnum):
     """Keys of one bag; they extend :py:class:`monai.utils.CommonKeys` (``image``, ``label``, ``pred``).
 
     Per instance, first axis N: ``position`` (mm along the normal of the slices), ``validity`` (False for a slice that
-    shows nothing), ``slice_index`` (place in the stack, 0 = lowest position), ``instance_label``, ``attention``. Per bag: ``mask`` (N,), ``affine`` (4, 4) and
-    ``spatial_shape`` (3,) of the scan's own voxel array, ``case_id`` and ``patient``.
+    shows nothing), ``slice_index`` (place in the stack, 0 = lowest position), ``instance_label``, ``attention``. Per
+    bag: ``mask`` (N,), ``affine`` (4, 4) and ``spatial_shape`` (3,) of the scan's own voxel array, ``case_id`` and
+    ``patient``.
     """
 
     MASK = "mask"
