@@ -45,6 +45,12 @@ from .slice_scores import SliceScoresToVolume, SliceScoresToVolumeD, SliceScores
 from .slice_selection import SliceSelection
 from .slice_spacing import CheckSliceSpacing, CheckSliceSpacingD, CheckSliceSpacingd, CheckSliceSpacingDict
 from .slices import SliceBag, SliceBagD, SliceBagd, SliceBagDict, Slices
+from .tile_heatmap import (
+    TileScoresToHeatmap,
+    TileScoresToHeatmapD,
+    TileScoresToHeatmapd,
+    TileScoresToHeatmapDict,
+)
 from .tiles import TileBag, TileBagD, TileBagd, TileBagDict, TilesOfSlide
 from .volume_tokens import (
     TokenScoresToVolume,
@@ -132,6 +138,10 @@ __all__ = [
     "TileBagD",
     "TileBagDict",
     "TileBagd",
+    "TileScoresToHeatmap",
+    "TileScoresToHeatmapD",
+    "TileScoresToHeatmapDict",
+    "TileScoresToHeatmapd",
     "TilesOfSlide",
     "TokenScoresToVolume",
     "TokenScoresToVolumeD",

@@ -46,6 +46,12 @@ def slide_files(folder, kind):
     return {"x": [str(path) for path in paths]}
 
 
+def tile_scores(folder, kind):
+    item = {"x": torch.rand(3), "coords": torch.arange(6).view(3, 2) * 32, "tile_size": 64.0}
+    item["spatial_shape"] = [400, 300]
+    return {key: kind(torch.as_tensor(value)) for key, value in item.items()}
+
+
 def slide_file(folder, kind):
     return {"x": str(write_slide(folder / "s.tif", stained((300, 400), (50, 60, 350, 280)), tile=64))}
 
@@ -87,6 +93,7 @@ CASES = {
     "SliceBag": Case({}, scan, lambda t, item: t(item["x"]).bag),
     "SliceScoresToVolume": Case({}, scores, lambda t, item: t(*item.values())),
     "TileBag": Case({"grid": TileGrid(64)}, slide_file, lambda t, item: t(item["x"]).bag),
+    "TileScoresToHeatmap": Case({"downsample": 32, "fill": 0.0}, tile_scores, lambda t, item: t(*item.values())),
     "TokenScoresToVolume": Case({}, token_scores, lambda t, item: t(*item.values())),
     "VolumeTokens": Case({"encoder": nn.Conv3d(1, 2, 2, stride=2)}, scan, lambda t, item: t(item["x"]).bag),
 }

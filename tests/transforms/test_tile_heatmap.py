@@ -1,0 +1,147 @@
+"""From scores of tiles back to a map of the slide."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monai_mil_ext.data import TileGrid
+from monai_mil_ext.transforms import TileBagd, TileScoresToHeatmap, TileScoresToHeatmapd
+from tests.make_slide import stained, write_slide
+
+SHAPE = (640, 480)  # width, height
+
+
+@st.composite
+def tiles(draw):
+    """Any tiles, which may overlap and reach beyond the slide: coords (N, 2), size, downsample, scores (N, 2)."""
+    n, size = draw(st.integers(1, 30)), draw(st.floats(20, 150))
+    generator = np.random.default_rng(draw(st.integers(0, 2**16)))
+    coords = generator.integers(0, (640, 480), size=(n, 2))
+    return coords, size, draw(st.floats(2, 20)), generator.random((n, 2))
+
+
+@given(tiles())
+def test_a_pixel_is_the_mean_of_the_tiles_that_its_middle_lies_in(drawn):
+    coords, size, downsample, scores = drawn
+    heat = TileScoresToHeatmap(downsample)(scores, coords, size, SHAPE)
+    assert heat.shape == (2, math.ceil(480 / downsample), math.ceil(640 / downsample))
+    for r, c in ((0, 0), (3, 5), (heat.shape[1] - 1, heat.shape[2] - 1), (heat.shape[1] // 2, heat.shape[2] // 2)):
+        middle = np.array([c + 0.5, r + 0.5]) * downsample
+        inside = ((coords <= middle) & (middle < coords + size)).all(axis=1)
+        expected = scores[inside].mean(axis=0) if inside.any() else [math.nan, math.nan]
+        assert heat[:, r, c].tolist() == pytest.approx(expected, nan_ok=True, rel=1e-6)
+
+
+@given(tiles(), st.floats(1e-6, 1e3))
+def test_equal_scores_give_an_even_map_wherever_there_is_a_tile(drawn, value):
+    coords, size, downsample, scores = drawn
+    heat = TileScoresToHeatmap(downsample)(np.full(len(coords), value), coords, size, SHAPE)
+    seen = heat[~heat.isnan()]
+    assert torch.allclose(seen, torch.tensor(value), rtol=1e-6)
+    covered = TileScoresToHeatmap(downsample)(scores, coords, size, SHAPE)[:1]
+    assert torch.equal(heat.isnan(), covered.isnan())
+
+
+@given(tiles(), st.randoms(use_true_random=False))
+def test_the_order_of_tiles_changes_no_bit(drawn, random):
+    coords, size, downsample, scores = drawn
+    order = list(range(len(coords)))
+    random.shuffle(order)
+    one, two = (
+        TileScoresToHeatmap(downsample)(scores[k], coords[k], size, SHAPE) for k in (slice(None), np.array(order))
+    )
+    assert torch.equal(one.nan_to_num(-1), two.nan_to_num(-1))
+
+
+@given(st.integers(0, 4), st.integers(0, 3), st.integers(0, 99))
+def test_moved_tiles_move_the_map(right, down, seed):
+    generator = np.random.default_rng(seed)
+    coords, scores = generator.integers(0, (300, 200), size=(12, 2)), generator.random(12)
+    to_map = TileScoresToHeatmap(16, fill=0.0)
+    step = np.array([16 * right, 16 * down])
+    heat, moved = to_map(scores, coords, 70, SHAPE), to_map(scores, coords + step, 70, SHAPE)
+    assert torch.equal(moved[:, down:, right:], heat[:, : 30 - down, : 40 - right])
+
+
+@pytest.mark.parametrize("scaling", ["none", "ratio", "percentile"])
+def test_tiles_that_do_not_overlap_keep_their_scores_exactly(scaling):
+    y, x = np.mgrid[0:480:64, 0:640:64]
+    coords = np.stack([x.ravel(), y.ravel()], axis=1)[::2]
+    scores = torch.rand(len(coords)) / 7
+    heat = TileScoresToHeatmap(16, scaling)(scores, coords, 64, SHAPE)
+    rank = np.array([(scores < s).sum() + ((scores == s).sum() - 1) / 2 + 0.5 for s in scores])
+    exact = {
+        "none": scores.numpy(),
+        "ratio": scores.double().numpy() * len(scores),
+        "percentile": rank * 100 / len(scores),
+    }
+    for (column, row), score in zip(coords // 16, exact[scaling], strict=True):
+        assert (heat[0, row : row + 4, column : column + 4] == np.float32(score)).all()
+    assert int((~heat.isnan()).sum()) == sum(16 if y < 448 else 8 for y in coords[:, 1])
+
+
+def test_percentiles_of_ties_and_ratios_of_attention():
+    coords, scores = np.array([[0, 0], [64, 0], [128, 0], [192, 0]]), np.array([0.1, 0.3, 0.3, 0.3])
+    heat = TileScoresToHeatmap(64, "percentile")(scores, coords, 64, (256, 64))
+    assert heat[0, 0].tolist() == [12.5, 62.5, 62.5, 62.5]
+    ratio = TileScoresToHeatmap(64, "ratio")(torch.full((4,), 0.25), coords, 64, (256, 64))
+    assert ratio[0, 0].tolist() == [1.0] * 4
+
+
+def test_the_map_says_where_and_how_it_is():
+    heat = TileScoresToHeatmap(32, "ratio")(torch.rand(1), torch.zeros(1, 2), 64, SHAPE, 0.25)
+    assert heat.dtype == torch.float32
+    assert heat.affine.diag().tolist() == [32, 32, 1, 1]
+    said = {key: heat.meta[key] for key in ("downsample", "scaling", "spatial_shape", "mpp")}
+    assert said == {"downsample": 32.0, "scaling": "ratio", "spatial_shape": SHAPE, "mpp": 8.0}
+
+
+def test_a_slides_bag_goes_back_where_it_came_from(tmp_path):
+    """Scores that are the red of a tile give the red of the slide; padding of a batch is dropped."""
+    image = stained((480, 640), (128, 64, 448, 320))
+    path = write_slide(tmp_path / "s.tif", image)
+    item = TileBagd("image", TileGrid(32, mpp=1.0), min_tissue=0.9)({"image": path})
+    red = item["image"][:][:, 0].mean(dim=(1, 2)) * 255
+    padded = {**item, "attention": torch.cat([red, torch.full((3,), 9e9)])}
+    padded["coords"] = torch.cat([item["coords"], torch.zeros(3, 2, dtype=torch.int64)])
+    padded["mask"] = torch.arange(len(padded["coords"])) < len(red)
+    heat = TileScoresToHeatmapd("attention", 64)(padded)["attention"]
+    assert heat.shape == (1, 8, 10)
+    inside = heat[0, 1:5, 2:7].numpy()
+    blocks = image[64:320, 128:448, 0].reshape(4, 64, 5, 64).mean(axis=(1, 3))
+    assert np.abs(inside - blocks).max() < 0.5
+    assert int(heat.isfinite().sum()) == 20
+
+
+def test_no_tile_is_an_empty_map():
+    heat = TileScoresToHeatmap(scaling="percentile", fill=0.0)(torch.zeros(0, 3), torch.zeros(0, 2), 64, SHAPE)
+    assert heat.shape == (3, 8, 10)
+    assert not heat.any()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"downsample": 0}, "`downsample` must be positive, got 0"),
+        ({"scaling": "rank"}, "`scaling` must be one of 'none', 'ratio', 'percentile', got 'rank'"),
+    ],
+)
+def test_a_bad_option_is_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        TileScoresToHeatmap(**options)
+
+
+def test_a_bad_input_is_named():
+    to_map, one = TileScoresToHeatmap(64), torch.zeros(1, 2)
+    with pytest.raises(ValueError, match=r"`scores` must have shape .* got \(2, 1\) for \(1, 2\)"):
+        to_map(torch.rand(2), one, 64, SHAPE)
+    with pytest.raises(ValueError, match="`downsample` must be at most the size of a tile, 32, got 64"):
+        to_map(torch.rand(1), one, 32, SHAPE)
+    with pytest.raises(ValueError, match="`downsample` must leave a map of at most 268435456 values, got 1 for"):
+        TileScoresToHeatmap(1)(torch.rand(1), one, 32, (100_000, 100_000))
+    with pytest.raises(ValueError, match="`unit` must be 'px', pixels of level 0, got 'um'"):
+        TileScoresToHeatmapd("x")({"x": torch.rand(1), "coords": one, "unit": "um"})
