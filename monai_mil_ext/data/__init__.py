@@ -22,6 +22,7 @@ from .shifted_mean import ShiftedMeanBags
 from .slice_bands import SliceBands
 from .slide_file import SlideFile, SlideFileError, Thumbnail
 from .slide_grid import TileGrid
+from .slide_results import write_heatmap_tiff, write_tile_geojson
 from .slide_tiles import SlideTiles
 from .splits import CohortSplits, split_cohort
 from .standardization import FeatureStatistics
@@ -71,5 +72,7 @@ __all__ = [
     "split_cohort",
     "tissue_share",
     "write_bag",
+    "write_heatmap_tiff",
+    "write_tile_geojson",
     "write_volume",
 ]

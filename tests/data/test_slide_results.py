@@ -1,0 +1,114 @@
+"""Answers to slides as files, read back by what viewers use."""
+
+import json
+
+import numpy as np
+import openslide
+import pytest
+import tifffile
+import torch
+from matplotlib import colormaps
+
+from monai_mil_ext.data import write_heatmap_tiff, write_tile_geojson
+from monai_mil_ext.transforms import TileScoresToHeatmap
+
+COORDS = np.array([[0, 0], [300, 0], [0, 300], [64, 600]])
+SCORES = np.array([0.1, 0.4, 0.2, 0.3])
+
+
+def colour(share):
+    return list(colormaps["cividis"](share, bytes=True)[:3])
+
+
+def heatmap(side=40_000, mpp=0.5):
+    to_map = TileScoresToHeatmap(16, "ratio")
+    return to_map(SCORES, COORDS * 64, 19_200, (side, side // 2), mpp)
+
+
+def test_tiles_are_squares_with_score_and_colour(tmp_path):
+    path = write_tile_geojson(tmp_path / "new", "case-1", torch.from_numpy(SCORES), COORDS, 256.5)
+    content = json.loads(path.read_text())
+    assert path.name == "case-1.geojson"
+    assert (content["type"], content["use"], content["case_id"]) == (
+        "FeatureCollection",
+        "research use only",
+        "case-1",
+    )
+    for tile, (x, y), score in zip(content["features"], COORDS.tolist(), SCORES, strict=True):
+        ring = tile["geometry"]["coordinates"][0]
+        assert ring == [[x, y], [x + 256.5, y], [x + 256.5, y + 256.5], [x, y + 256.5], [x, y]]
+        assert tile["properties"]["measurements"] == {"attention": score}
+        assert tile["properties"]["color"] == colour((score - 0.1) / 0.3)
+    assert (tile["type"], tile["geometry"]["type"]) == ("Feature", "Polygon")
+
+
+def test_no_tile_and_equal_scores_are_written_too(tmp_path):
+    empty = write_tile_geojson(tmp_path, "none", np.empty(0), np.empty((0, 2)), 64)
+    assert json.loads(empty.read_text())["features"] == []
+    equal = write_tile_geojson(tmp_path, "equal", np.full(4, 0.25), COORDS, 64, "score")
+    tiles = json.loads(equal.read_text())["features"]
+    assert {tuple(tile["properties"]["color"]) for tile in tiles} == {tuple(colour(0.5))}
+
+
+def test_a_map_opens_in_openslide_in_the_size_of_the_slide(tmp_path):
+    heat = heatmap()
+    path = write_heatmap_tiff(tmp_path, "case-1", heat)
+    slide = openslide.OpenSlide(path)
+    assert slide.level_dimensions == ((2500, 1250), (1250, 625), (625, 313), (313, 157))
+    assert float(slide.properties["openslide.mpp-x"]) == pytest.approx(8.0, rel=1e-3)
+    assert 2500 * 16 == 40_000
+    pixels = np.asarray(slide.read_region((0, 0), 0, (2500, 1250)))[..., :3]
+    values = heat[0].numpy()
+    empty = np.isnan(values)
+    assert (pixels[empty] == 255).all()
+    low, high = np.nanmin(values), np.nanmax(values)
+    expected = colormaps["cividis"]((values[~empty].astype(np.float64) - low) / (high - low), bytes=True)[:, :3]
+    assert np.array_equal(pixels[~empty], expected)
+    last = np.asarray(slide.read_region((0, 0), 3, (313, 157)))[..., :3]
+    assert np.abs(last[20, 20].astype(int) - pixels[164, 164]).max() <= 1
+
+
+def test_a_map_says_what_its_colours_mean(tmp_path):
+    path = write_heatmap_tiff(tmp_path, "case-1", heatmap())
+    with tifffile.TiffFile(path) as file:
+        said = json.loads(file.pages[0].description)
+    assert said == {
+        "use": "research use only",
+        "case_id": "case-1",
+        "scaling": "ratio",
+        "downsample": 16.0,
+        "spatial_shape": [40_000, 20_000],
+        "low": pytest.approx(0.4),
+        "high": pytest.approx(1.6),
+        "colours": "cividis",
+    }
+
+
+def test_a_map_without_size_of_pixels_or_without_tiles_is_written_too(tmp_path):
+    plain = openslide.OpenSlide(write_heatmap_tiff(tmp_path, "plain", heatmap(mpp=None)))
+    assert "openslide.mpp-x" not in plain.properties
+    none = TileScoresToHeatmap(16)(np.empty(0), np.empty((0, 2)), 64, (640, 480))
+    blank = openslide.OpenSlide(write_heatmap_tiff(tmp_path, "none", none))
+    assert np.asarray(blank.read_region((0, 0), 0, (40, 30))).min() == 255
+
+
+def test_a_failing_writer_leaves_nothing(tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise OSError("disk on fire")
+
+    monkeypatch.setattr(tifffile.TiffWriter, "write", fail)
+    with pytest.raises(OSError, match="disk on fire"):
+        write_heatmap_tiff(tmp_path, "case-1", heatmap(6400))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bad_input_is_named(tmp_path):
+    with pytest.raises(ValueError, match="`case_id` must be letters, digits"):
+        write_tile_geojson(tmp_path, "../c", SCORES, COORDS, 64)
+    with pytest.raises(ValueError, match="`case_id` must be letters, digits"):
+        write_heatmap_tiff(tmp_path, "a/b", heatmap(6400))
+    for scores in (SCORES[:2], np.array([np.nan, 1, 2, 3]), SCORES[:, None]):
+        with pytest.raises(ValueError, match=r"`scores` must be finite, one for each of `coords` \(N, 2\), got"):
+            write_tile_geojson(tmp_path, "c", scores, COORDS, 64)
+    with pytest.raises(ValueError, match=r"`heatmap` must be a MetaTensor \(A, h, w\) with channel 1, got shape"):
+        write_heatmap_tiff(tmp_path, "c", heatmap(6400), 1)
