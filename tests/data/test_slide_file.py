@@ -1,5 +1,7 @@
 """A slide that is open: regions, thumbnails and resolution."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -20,6 +22,7 @@ def test_a_region_is_the_pixels_of_the_slide(slide_path, reader):
     slide = SlideFile(slide_path, reader)
     assert slide.size == (900, 700)
     assert slide.mpp == 0.5
+    assert len(slide.downsamples) == (3 if reader == "openslide" else 1)  # what MONAI counts for tifffile are pages
     assert np.array_equal(slide.read(0, 130, 40, 300, 200), IMAGE[40:240, 130:430])
 
 
@@ -84,6 +87,22 @@ def test_an_unknown_resolution_is_none_and_can_be_given(tmp_path, reader):
     assert SlideFile(path, reader, mpp=0.25, magnification=40).mpp == 0.25
     printers = SlideFile(write_slide(tmp_path / "p.tif", IMAGE, mpp=25_400 / 72), reader)
     assert printers.mpp is None  # 72 dots an inch
+
+
+def test_a_resolution_without_a_unit_is_none(slide_path, monkeypatch):
+    def guess(*args):
+        warnings.warn("The resolution unit is missing, `micrometer` will be used as default.", stacklevel=1)
+        return 0.014, 0.014
+
+    monkeypatch.setattr("monai.data.WSIReader.get_mpp", guess)
+    assert SlideFile(slide_path).mpp is None
+
+
+def test_pixels_that_are_not_square_are_refused(slide_path, monkeypatch):
+    monkeypatch.setattr("monai.data.WSIReader.get_mpp", lambda *args: (0.5, 0.51))
+    with pytest.raises(SlideFileError, match=r"square pixels, or `mpp` be given, got \[0.5, 0.51\] in 'slide.tif'"):
+        SlideFile(slide_path)
+    assert SlideFile(slide_path, mpp=0.5).mpp == 0.5
 
 
 def test_a_name_in_any_script_is_read(tmp_path):

@@ -64,20 +64,16 @@ def test_resampling_is_that_of_the_waves_at_the_middle_of_each_pixel(path, scale
         assert error < np.abs(tile - waves(x, y + step)).mean()
 
 
-@pytest.mark.parametrize("scale", [1.5, 1.002004, 3.0])
-def test_tiles_side_by_side_have_no_seam(path, scale):
-    """Together they are the slide resampled whole, its own corners and edges included."""
-    corners = np.array([[0, 0], [60, 0], [0, 60], [60, 60]]) if scale != 1.002004 else np.array([[0, 0]])
-    size = round(60 / scale) if scale != 1.002004 else 300
-    tiles = SlideTiles(path, corners, size, 60 / size if size != 300 else scale, dtype=torch.uint8)
-    side = round(corners.max() / tiles.scale) + size
-    length = side * tiles.scale
-    whole = Image.fromarray(IMAGE).resize((side, side), Image.Resampling.BILINEAR, (0, 0, length, length))
-    for tile, corner in zip(tiles, corners, strict=True):
-        x, y = (corner / tiles.scale).round().astype(int)
-        part = np.asarray(whole).astype(int)[y : y + size, x : x + size]
-        limit = 1 if tiles.scale < 2 else 3  # a coarser level is a box filter before
-        assert np.abs(tile.permute(1, 2, 0).numpy() - part).max() <= limit
+@pytest.mark.parametrize("size", [20, 40, 48])
+def test_tiles_side_by_side_have_no_seam(tmp_path, size):
+    """Together they are the slide resampled whole, also where it is anything but smooth."""
+    noise = np.random.default_rng(0).integers(0, 256, size=(180, 240, 3), dtype=np.uint8)
+    path = write_slide(tmp_path / "noise.tif", noise, levels=1)
+    y, x = np.mgrid[0:180:60, 0:240:60]
+    tiles = SlideTiles(path, np.stack([x.ravel(), y.ravel()], axis=1), size, 60 / size, dtype=torch.uint8)
+    whole = np.asarray(Image.fromarray(noise).resize((4 * size, 3 * size), Image.Resampling.BILINEAR)).astype(int)
+    rows = tiles[:].permute(0, 2, 3, 1).view(3, 4, size, size, 3).transpose(1, 2).reshape(3 * size, 4 * size, 3)
+    assert np.abs(rows.numpy() - whole).max() <= 1
 
 
 def test_the_lower_and_right_edge_do_not_fade_to_white(path):
@@ -116,6 +112,17 @@ def test_workers_open_the_slide_for_themselves(path):
     loaded = torch.cat(list(DataLoader(tiles, batch_size=5, num_workers=2)))
     assert torch.equal(loaded, alone)
     assert torch.equal(pickle.loads(pickle.dumps(tiles))[:], alone)  # noqa: S301
+
+
+def test_a_fork_does_not_read_through_the_handle_of_its_parent(path, monkeypatch):
+    tiles = SlideTiles(path, COORDS, 64)
+    first = tiles[0]
+    handle = tiles._slide
+    assert torch.equal(tiles[0], first)
+    assert tiles._slide is handle
+    monkeypatch.setattr("monai_mil_ext.data.slide_tiles.os.getpid", lambda: -7)
+    assert torch.equal(tiles[0], first)
+    assert tiles._slide is not handle
 
 
 def test_the_inferer_reads_a_chunk_at_a_time(path, monkeypatch):

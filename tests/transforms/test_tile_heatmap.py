@@ -57,6 +57,12 @@ def test_the_order_of_tiles_changes_no_bit(drawn, random):
     assert torch.equal(one.nan_to_num(-1), two.nan_to_num(-1))
 
 
+def test_not_even_sums_that_rounding_makes_depend_on_order_do():
+    scores, coords = np.array([1e16, 1.0, -1e16, 3.0]), np.zeros((4, 2))
+    orders = ([0, 1, 2, 3], [0, 2, 1, 3], [3, 1, 0, 2])
+    assert len({float(TileScoresToHeatmap(64)(scores[k], coords, 64, (64, 64))) for k in orders}) == 1
+
+
 @given(st.integers(0, 4), st.integers(0, 3), st.integers(0, 99))
 def test_moved_tiles_move_the_map(right, down, seed):
     generator = np.random.default_rng(seed)
