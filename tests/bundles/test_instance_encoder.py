@@ -22,7 +22,8 @@ BUNDLE = ROOT / "bundles" / "instance_encoder"
 @pytest.fixture
 def cohort(digits, tmp_path):
     """A copy of the digits that a test may spoil."""
-    return Path(shutil.copytree(digits, tmp_path / "data"))
+    others = shutil.ignore_patterns("features")  # which other tests make beside the scans
+    return Path(shutil.copytree(digits, tmp_path / "data", ignore=others))
 
 
 @pytest.fixture
