@@ -62,6 +62,19 @@ def test_it_says_what_it_says_of_the_padded_batch(always, num_layers, block, mon
     assert_close(alone.scores[mask], padded.scores[mask], rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize(("at_once", "parts"), [(1, 3), (40, 2), (4096, 1)])
+@every_net
+def test_parts_of_whole_bags_say_what_all_say_at_once(always, make, at_once, parts, monkeypatch):
+    monkeypatch.setattr(real_rows, "ROWS_AT_ONCE", at_once)
+    mask = torch.arange(30) < torch.tensor([[11], [0], [29], [30]])
+    net, x = fill(make()).double().eval(), torch.randn(4, 30, F).double()
+    out = net.forward_bag(x, mask)
+    assert len(real_rows.split_rows(always[0])) == parts
+    monkeypatch.setattr(qgmil, "find_real_rows", lambda mask: None)
+    padded = net.forward_bag(x, mask)
+    assert_close((out.logits, out.attention), (padded.logits, padded.attention), rtol=1e-9, atol=1e-12)
+
+
 def test_single_precision_moves_in_its_last_digits():
     net = QGMIL(64, 2, dropout=0.0).eval()
     x, mask = torch.randn(3, 400, 64), torch.arange(400) < torch.tensor([[400], [90], [7]])
