@@ -153,11 +153,14 @@ def _draw_curve(axes: Axes, attention: Array, position: Array, top: Array) -> No
     total = attention.sum()
     mean = float((position * attention).sum() / total)
     sd = float(np.sqrt(((position - mean) ** 2 * attention).sum() / total))
+    highest = float(attention.max())
     if sd > 0:
         normal = np.exp(-((position - mean) ** 2) / (2 * sd**2))
+        normal /= normal.sum()
+        highest = max(highest, float(normal.max()))
         label = f"its normal ({mean:.0f} ± {sd:.0f} mm)"
-        axes.plot(position, normal / normal.sum(), color="black", linestyle="--", linewidth=1, label=label)
-    axes.set_ylim(0, float(attention.max()) * 1.18)
+        axes.plot(position, normal, color="black", linestyle="--", linewidth=1, label=label)
+    axes.set_ylim(0, highest * 1.18)
     axes.set_xlabel("position along the slice normal / mm")
     axes.set_ylabel("attention")
     axes.spines[["top", "right"]].set_visible(False)

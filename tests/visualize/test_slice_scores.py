@@ -63,3 +63,10 @@ def test_lines_differ_by_more_than_colour():
     curve = next(axes for axes in figure.axes if axes.get_ylabel() == "attention")
     styles = [(line.get_linestyle(), line.get_marker()) for line in curve.lines]
     assert len(set(styles)) == len(styles) == 4
+
+
+def test_the_normal_of_an_even_attention_is_seen_whole():
+    attention, position = np.full(8, 1 / 8), np.arange(8.0)
+    figure = plot_slice_scores(attention, position)
+    curve = next(axes for axes in figure.axes if axes.get_ylabel() == "attention")
+    assert all(np.max(line.get_ydata()) <= curve.get_ylim()[1] for line in curve.lines)
