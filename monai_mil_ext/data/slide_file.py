@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from monai.data import WSIReader
@@ -23,6 +23,7 @@ __all__ = ["SlideFile", "SlideFileError", "Thumbnail"]
 Pixels = NDArray[np.uint8]
 READERS = ("openslide", "tifffile", "cucim")
 WHITE = 255  # what lies outside of a slide, and under what is transparent in it
+OPAQUE = WHITE << 24  # the least number that red, green, blue and full opacity are, from the lowest byte
 COARSEST = 20.0  # um a pixel; what is said beyond it is a printer's resolution, not a scanner's
 UNEQUAL = 0.01  # how far the two sides of a pixel may differ
 WHOLE_LEVEL = 2**30  # bytes that a reader may decode which reads a level whole
@@ -45,7 +46,8 @@ class SlideFile:
 
     What is outside of the slide, and what is transparent, is white. OpenSlide scales 16 bits a channel to 8. tifffile
     decodes level 0 whole for every region, so it takes small slides only, of 8 bits; for Aperio's it finds resolution
-    and magnification in the description, where MONAI does not look. cuCIM is passed on to MONAI.
+    and magnification in the description, where MONAI does not look. cuCIM is passed on to MONAI. The file is closed by
+    ``close()``, at the end of a ``with`` block, and when nothing refers to the slide any more.
 
     Args:
         path: of the slide.
@@ -66,6 +68,8 @@ class SlideFile:
         magnification: of level 0, or None.
     """
 
+    _slide: Any = None  # also before it is open, and where the constructor ends before
+
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -82,21 +86,40 @@ class SlideFile:
         if not self.path.is_file():
             raise FileNotFoundError(f"`slide` must be a file that exists, got {self.name!r}.")
         self._reader, self._tifffile = WSIReader(reader), reader == "tifffile"
-        with self._named("be a slide that can be read"):
-            self._open()
-            height, width = self._reader.get_size(self._slide, 0)
-            self.size = (int(width), int(height))
-            # levels of MONAI's tifffile reader are pages: thumbnail, label and macro image of Aperio's among them
-            count = 1 if self._tifffile else self._reader.get_level_count(self._slide)
-            self.downsamples = tuple(float(self._reader.get_downsample_ratio(self._slide, k)) for k in range(count))
-        self._check_whole_level()
-        self.mpp = self._mpp() if mpp is None else float(mpp)
-        self.magnification = self._magnification() if magnification is None else float(magnification)
+        try:
+            with self._named("be a slide that can be read"):
+                self._open()
+                # levels of MONAI's tifffile reader are pages: thumbnail, label and macro image of Aperio's among them
+                count = 1 if self._tifffile else self._reader.get_level_count(self._slide)
+                sizes = [self._reader.get_size(self._slide, k) for k in range(count)]
+                self._sizes = tuple((int(width), int(height)) for height, width in sizes)
+                self.downsamples = tuple(float(self._reader.get_downsample_ratio(self._slide, k)) for k in range(count))
+            self.size = self._sizes[0]
+            self._check_whole_level()
+            self.mpp = self._mpp() if mpp is None else float(mpp)
+            self.magnification = self._magnification() if magnification is None else float(magnification)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file; nothing is read from then on."""
+        slide, self._slide = self._slide, None
+        if slide is not None:
+            slide.close()
+
+    def __enter__(self) -> SlideFile:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
 
     def level_size(self, level: int) -> tuple[int, int]:
         """(width, height) in pixels of ``level``."""
-        height, width = self._reader.get_size(self._slide, level)
-        return int(width), int(height)
+        return self._sizes[level]
 
     def read(self, level: int, left: int, top: int, width: int, height: int) -> Pixels:
         """Pixels (``height``, ``width``, 3) of a region, all in pixels of ``level``."""
@@ -126,26 +149,31 @@ class SlideFile:
         for top in range(0, height, step):
             for left in range(0, width, step):
                 block = self.read(level, left, top, min(step, width - left), min(step, height - top))
-                small = np.asarray(Image.fromarray(block).reduce(factor))
+                small = np.asarray(picture(block).reduce(factor))
                 rows, columns = top // factor, left // factor
                 image[rows : rows + small.shape[0], columns : columns + small.shape[1]] = small
         return Thumbnail(image, factor * self.downsamples[level])
 
     def _open(self) -> None:
+        self.close()
         self._slide = self._reader.read(self.path)
 
     def _read(self, level: int, left: int, top: int, width: int, height: int) -> Pixels:
+        if self._slide is None:
+            raise ValueError(f"`slide` must be open to be read, got {self.name!r} after it was closed.")
         scale = self.downsamples[level]
-        place = (round(top * scale), round(left * scale))
-        mode = "RGBA" if self._reader.backend == "openslide" else "RGB"
+        x, y = round(left * scale), round(top * scale)
         with self._named(f"be readable at level {level}, x {left}, y {top}"):
             try:
-                pixels, _ = self._reader.get_data(self._slide, place, (height, width), level, mode=mode)
+                if self._reader.backend == "openslide":
+                    # what MONAI calls; beside it, MONAI asks for sizes and makes meta data for each region anew
+                    return _on_white(np.asarray(self._slide.read_region((x, y), level, (width, height))))
+                pixels, _ = self._reader.get_data(self._slide, (y, x), (height, width), level, mode="RGB")
             except Exception:
                 self._open()  # after an error OpenSlide answers nothing any more
                 raise
         image: Pixels = np.moveaxis(np.asarray(pixels), 0, -1)
-        return image if mode == "RGB" else _on_white(image)
+        return image
 
     def _check_whole_level(self) -> None:
         """Refuse what a reader that decodes a level whole would get wrong, or not into memory."""
@@ -202,10 +230,18 @@ class SlideFile:
             raise SlideFileError(f"`slide` must {rule}, got {type(error).__name__} for {self.name!r}.") from error
 
 
-def _on_white(image: Pixels) -> Pixels:
-    alpha, colours = image[..., 3:], image[..., :3]
-    if alpha.min() == WHITE:
-        return colours
-    weight = alpha.astype(np.uint32)
+def picture(pixels: Pixels) -> Image.Image:
+    """The Pillow image of (h, w, 3). Channel by channel: NumPy is slow where few values lie side by side."""
+    whole = np.empty(pixels.shape, dtype=np.uint8)
+    for channel in range(3):
+        whole[..., channel] = pixels[..., channel]
+    return Image.fromarray(whole)
+
+
+def _on_white(pixels: Pixels) -> Pixels:
+    """The colours (h, w, 3) of (h, w, 4)."""
+    if pixels.view("<u4").min() >= OPAQUE:
+        return pixels[..., :3]
+    weight, colours = pixels[..., 3:].astype(np.uint32), pixels[..., :3]
     over: Pixels = ((colours * weight + WHITE * (WHITE - weight) + WHITE // 2) // WHITE).astype(np.uint8)
     return over

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from monai_mil_ext.utils import check_choice, check_positive
 
-from .slide_file import READERS, WHITE, Pixels, SlideFile, SlideFileError
+from .slide_file import READERS, WHITE, Pixels, SlideFile, SlideFileError, picture
 
 __all__ = ["SlideTiles"]
 
@@ -81,12 +81,10 @@ class SlideTiles(Dataset[Tensor]):
     def __getitem__(self, place: Any) -> Any:
         """The tile, the tiles or the smaller bag at ``place``; see the class."""
         if isinstance(place, slice):
-            tiles = [self._tile(*corner) for corner in self.coords[place].tolist()]
-            shape = (3, self.tile_size, self.tile_size)
-            return torch.stack(tiles) if tiles else torch.empty((0, *shape), dtype=self.dtype)
+            return self._tiles(self.coords[place])
         if np.ndim(place):
             return self._at(np.asarray(place))
-        return self._tile(*self.coords[int(place)].tolist())  # beyond the end NumPy raises IndexError
+        return self._tiles(self.coords[int(place)][None])[0]  # beyond the end NumPy raises IndexError
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
@@ -111,14 +109,23 @@ class SlideTiles(Dataset[Tensor]):
     def _at(self, places: NDArray[Any]) -> SlideTiles:
         return SlideTiles(self.path, self.coords[places], self.tile_size, self.scale, self.reader, self.dtype)
 
+    def close(self) -> None:
+        """Close the slide until a tile is asked for again."""
+        if self._slide is not None:
+            self._slide.close()
+            self._slide = None
+
     def _open(self) -> SlideFile:
         if self._slide is None or self._process != os.getpid():  # a fork would share the position in the file
             self._slide, self._process = SlideFile(self.path, self.reader), os.getpid()
         return self._slide
 
-    def _tile(self, x: int, y: int) -> Tensor:
-        pixels = torch.from_numpy(self._pixels(x, y).transpose(2, 0, 1).copy())
-        return pixels if self.dtype == torch.uint8 else pixels.to(self.dtype) / WHITE
+    def _tiles(self, corners: NDArray[np.int64]) -> Tensor:
+        pixels = np.empty((len(corners), 3, self.tile_size, self.tile_size), dtype=np.uint8)
+        for tile, (x, y) in zip(pixels, corners.tolist(), strict=True):
+            tile[:] = self._pixels(x, y).transpose(2, 0, 1)
+        tiles = torch.from_numpy(pixels)
+        return tiles if self.dtype == torch.uint8 else tiles.to(self.dtype) / WHITE
 
     def _pixels(self, x: int, y: int) -> Pixels:
         slide, size = self._open(), self.tile_size
@@ -133,7 +140,7 @@ class SlideTiles(Dataset[Tensor]):
         (x0, x1), (y0, y1) = (
             _span(start, size * ratio, ratio, limit) for start, limit in zip((left, top), limits, strict=True)
         )
-        region = Image.fromarray(slide.read(level, x0, y0, x1 - x0, y1 - y0))
+        region = picture(slide.read(level, x0, y0, x1 - x0, y1 - y0))
         right, bottom = min(left + size * ratio - x0, x1 - x0), min(top + size * ratio - y0, y1 - y0)
         box = (left - x0, top - y0, right, bottom)
         return np.asarray(region.resize((size, size), Image.Resampling.BILINEAR, box))

@@ -85,7 +85,10 @@ class TileBag(Transform):
 
     def __call__(self, path: str | os.PathLike[str], slide_mpp: float | None = None) -> TilesOfSlide:
         """Find the tiles of the slide at ``path``; ``slide_mpp`` is of this slide, and goes before that of all."""
-        slide = SlideFile(path, self.reader, self.slide_mpp if slide_mpp is None else slide_mpp)
+        with SlideFile(path, self.reader, self.slide_mpp if slide_mpp is None else slide_mpp) as slide:
+            return self._find(slide)
+
+    def _find(self, slide: SlideFile) -> TilesOfSlide:
         scale = self.grid.scale(slide)
         corners = self.grid.corners(slide)
         share = self._share(slide, corners, self.grid.tile_size * scale)
@@ -97,7 +100,7 @@ class TileBag(Transform):
             )
         corners = corners[enough]
         return TilesOfSlide(
-            bag=SlideTiles(path, corners, self.grid.tile_size, scale, self.reader, self.dtype),
+            bag=SlideTiles(slide.path, corners, self.grid.tile_size, scale, self.reader, self.dtype),
             coords=torch.from_numpy(corners),
             tissue=torch.from_numpy(share[enough]).float(),
             tile_size=self.grid.tile_size * scale,

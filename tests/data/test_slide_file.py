@@ -1,5 +1,6 @@
 """A slide that is open: regions, thumbnails and resolution."""
 
+import gc
 import warnings
 
 import numpy as np
@@ -77,6 +78,27 @@ def test_blocks_of_a_thumbnail_fit_together(tmp_path, monkeypatch):
 def test_tifffile_finds_aperios_resolution_where_monai_does_not_look(tmp_path):
     slide = SlideFile(write_slide(tmp_path / "s.tif", IMAGE, mpp=None, description=APERIO), "tifffile")
     assert (slide.mpp, slide.magnification) == (0.499, 20.0)
+
+
+@pytest.mark.parametrize("reader", ["openslide", "tifffile"])
+def test_a_slide_closes_its_file(tmp_path, slide_path, reader):
+    with SlideFile(slide_path, reader) as slide:
+        slide.read(0, 0, 0, 9, 9)
+    with pytest.raises(ValueError, match=r"`slide` must be open to be read, got 'slide.tif' after it was closed"):
+        slide.read(0, 0, 0, 9, 9)
+    assert slide.size == (900, 700)
+    slide.close()
+    strange = write_slide(tmp_path / "s.tif", IMAGE.astype(np.uint16))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", ResourceWarning)
+        SlideFile(slide_path, reader)
+        with pytest.raises(ValueError, match="`slide` must be open"):
+            slide.read(0, 0, 0, 9, 9)
+        for path in (strange, tmp_path / "gone.tif"):
+            with pytest.raises((SlideFileError, FileNotFoundError)):
+                SlideFile(path, "tifffile")
+        gc.collect()
+    assert [str(w.message) for w in told if w.category is ResourceWarning] == []
 
 
 @pytest.mark.parametrize("reader", ["openslide", "tifffile"])

@@ -1,6 +1,8 @@
 """The tiles of a slide as a bag that is read one by one."""
 
+import gc
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -112,6 +114,22 @@ def test_workers_open_the_slide_for_themselves(path):
     loaded = torch.cat(list(DataLoader(tiles, batch_size=5, num_workers=2)))
     assert torch.equal(loaded, alone)
     assert torch.equal(pickle.loads(pickle.dumps(tiles))[:], alone)  # noqa: S301
+
+
+def test_no_file_is_left_open(path, capfd):
+    """Neither here nor by workers, which tell of it on their error stream."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", ResourceWarning)
+        tiles = SlideTiles(path, COORDS, 64, 1.5, reader="tifffile")
+        first = tiles[0]
+        assert torch.equal(pickle.loads(pickle.dumps(tiles))[0], first)  # noqa: S301
+        assert torch.equal(next(iter(DataLoader(tiles, num_workers=1)))[0], first)
+        tiles.close()
+        assert torch.equal(tiles[0], first)
+        del tiles
+        gc.collect()
+    assert [str(w.message) for w in told if w.category is ResourceWarning] == []
+    assert "ResourceWarning" not in capfd.readouterr().err
 
 
 def test_a_fork_does_not_read_through_the_handle_of_its_parent(path, monkeypatch):
