@@ -88,6 +88,33 @@ class CohortSplits:
             raise ValueError(f"`path` must be a file that CohortSplits wrote, got {file.name!r}.") from None
         return cls(folds, patients, seed)
 
+    def write_fold(self, path: str | os.PathLike[str], fold: int) -> None:
+        """Write down, beside the weights that are trained with it, which fold it was and what is in its parts."""
+        write_json(path, {"fold": fold, **self.folds[fold]})
+
+    def check_fold(self, path: str | os.PathLike[str], fold: int) -> None:
+        """Refuse to evaluate weights on another fold, or another split, than :py:meth:`write_fold` wrote down.
+
+        Raises:
+            FileNotFoundError: when there is no such file.
+            ValueError: when it is none of a fold, or of another one: it says how many bags of the test were known.
+        """
+        file = Path(path)
+        if not file.is_file():
+            raise FileNotFoundError(f"`path` must be a file that training wrote, got no {file.name!r}.")
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            trained, parts = int(content["fold"]), {part: set(content[part]) for part in PARTS}
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"`path` must be a file that CohortSplits wrote, got {file.name!r}.") from None
+        asked = {part: set(self.folds[fold][part]) for part in PARTS}
+        if asked != parts:
+            known = len(asked["test"] & (parts["train"] | parts["val"]))
+            raise ValueError(
+                f"`fold` must be the one that the weights were trained for, {trained} with the same options by "
+                f"{file.name!r}, got {fold}: {known} of its {len(asked['test'])} bags to test trained or chose them."
+            )
+
     def check_content(self, items: Sequence[Mapping[str, Any]], key: str = "image") -> None:
         """Read the features of all bags and refuse splits with the same bag, under two names, in two parts.
 

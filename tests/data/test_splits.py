@@ -157,3 +157,31 @@ def test_one_bag_under_two_names_is_refused(tmp_path):
     with pytest.raises(ValueError, match="must not share bags, got 1:\n  fold 0: 'c' in train is 'd' in test"):
         leak.check_content(items)
     CohortSplits([{"train": ["a", "b"], "val": [], "test": ["c", "d"]}], patients).check_content(items)
+
+
+def test_a_fold_is_written_beside_weights_and_no_other_passes_for_it(tmp_path):
+    items, path = cohort([0, 1] * 10, bags_each=1), tmp_path / "split.json"
+    splits = split_cohort(items, 4, 0.25)
+    splits.write_fold(path, 2)
+    splits.check_fold(path, 2)
+    known = set(splits.folds[2]["train"]) | set(splits.folds[2]["val"])
+    again = split_cohort(items, 4, 0.25, seed=9)
+    for other, fold in ((splits, 1), (again, 2)):
+        test = other.folds[fold]["test"]
+        count = f"{len(known & set(test))} of its {len(test)} bags to test trained or chose them"
+        with pytest.raises(ValueError, match=rf"trained for, 2 with .* by 'split.json', got {fold}: {count}"):
+            other.check_fold(path, fold)
+    inner = split_cohort(items, 4, 0.5)  # the same test, other bags to choose by
+    assert inner.folds[2]["test"] == splits.folds[2]["test"]
+    with pytest.raises(ValueError, match="got 2: 0 of its 5 bags"):
+        inner.check_fold(path, 2)
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"fold": 0, "train": 3, "val": [], "test": []}'])
+def test_a_file_that_is_none_of_a_fold_is_named(tmp_path, content):
+    splits = split_cohort(cohort([0, 1] * 5), 2)
+    with pytest.raises(FileNotFoundError, match=r"`path` must be a file that training wrote, got no 'split\.json'"):
+        splits.check_fold(tmp_path / "split.json", 0)
+    (tmp_path / "split.json").write_text(content)
+    with pytest.raises(ValueError, match=r"`path` must be a file that CohortSplits wrote, got 'split\.json'"):
+        splits.check_fold(tmp_path / "split.json", 0)
