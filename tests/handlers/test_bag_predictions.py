@@ -4,7 +4,7 @@ import csv
 
 import pytest
 import torch
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 from monai.data import DataLoader, Dataset
 from monai.engines import PrepareBatchExtraInput, SupervisedEvaluator
 from monai.handlers import ROCAUC
@@ -100,3 +100,38 @@ def test_a_cohort_without_one_answer_has_its_table(tmp_path):
     with pytest.raises(RuntimeError, match="got none for 2 of 2"):
         engine.run()
     assert [row["status"].split(":")[0] for row in rows(tmp_path)] == ["empty", "unreadable"]
+
+
+def test_instances_have_their_attention(tmp_path):
+    items = cohort(tmp_path, [4, 0, 2])
+    engine = evaluator(items, [BagPredictionsSaver(tmp_path, instances=True)])
+    with pytest.raises(RuntimeError, match="got none for 1 of 3"):
+        engine.run()
+    lines = list(csv.DictReader((tmp_path / "instances.csv").open()))
+    assert [(line["case_id"], line["instance"]) for line in lines] == [
+        *(("c0", str(i)) for i in range(4)),
+        *(("c2", str(i)) for i in range(2)),
+    ]
+    assert {line["use"] for line in lines} == {"research use only"}
+    attention = fill(ABMIL(3, 2)).forward_bag(LoadBagd("image")(items[2])["image"].unsqueeze(0)).attention[0, :, 0]
+    assert [float(line["attention"]) for line in lines[4:]] == pytest.approx(attention.tolist(), abs=1e-6)
+    assert "lines" not in rows(tmp_path)[0]
+
+
+def test_every_row_of_attention_is_written_and_padding_is_not(tmp_path):
+    engine, saver = evaluator(cohort(tmp_path, [2]), []), BagPredictionsSaver(tmp_path, instances=True)
+    attention = torch.tensor([[0.25, 0.5], [0.75, 0.5], [0.0, 0.0]])
+    engine.state.batch = [{"case_id": "a", "mask": torch.tensor([True, True, False])}]
+    engine.state.output = [{"pred": torch.tensor([0.5, 0.5]), "attention": attention}]
+    saver._collect(engine)
+    saver._write(engine)
+    lines = list(csv.DictReader((tmp_path / "instances.csv").open()))
+    found = [[float(line[key]) for key in ("attention", "attention_0", "attention_1")] for line in lines]
+    assert found == [[0.375, 0.25, 0.5], [0.625, 0.75, 0.5]]
+
+
+def test_a_network_without_attention_is_named(tmp_path):
+    engine, saver = Engine(lambda *_: None), BagPredictionsSaver(tmp_path, instances=True)
+    engine.state.batch, engine.state.output = [{"case_id": "a"}], [{"pred": torch.zeros(2)}]
+    with pytest.raises(ValueError, match="`instances` must be False for a network without attention, got none of 'a'"):
+        saver._collect(engine)
