@@ -1,4 +1,4 @@
-"""Makes bag files and a cohort table of a classical set, once: ``python -m scripts.prepare musk1 --data_root data``."""
+"""Makes bag files and a cohort table of digits or a classical set, once: ``python -m scripts.prepare digits``."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ LICENCE = (
     "MUSK: UCI Machine Learning Repository (Dietterich et al. 1997). Elephant and UCSB breast cancer: from "
     "multipleinstancelearning.com, no licence stated. The package mil 1.0.5 that carries them is MIT."
 )
+DIGITS_LICENCE = "UCI optical handwritten digits, as scikit-learn carries them: CC BY 4.0."
 Bags = dict[str, tuple[int, NDArray[np.float32]]]
 
 
@@ -90,13 +91,15 @@ def write_cohort(bags: Bags, table: Path) -> None:
 
 
 def _main() -> None:
+    from .digit_bags import prepare_digits  # noqa: PLC0415 - it needs this module
+
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("sets", nargs="+", choices=list(CLASSICAL))
+    parser.add_argument("sets", nargs="+", choices=["digits", *CLASSICAL])
     parser.add_argument("--data_root", type=Path, default=Path("data"))
     args = parser.parse_args()
     for name in args.sets:
-        print(f"{name}: {prepare_classical(name, args.data_root)}")
-    print(LICENCE)
+        table = prepare_digits(args.data_root) if name == "digits" else prepare_classical(name, args.data_root)
+        print(f"{name}: {table}. {DIGITS_LICENCE if name == 'digits' else LICENCE}")
 
 
 if __name__ == "__main__":
