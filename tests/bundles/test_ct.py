@@ -59,9 +59,8 @@ def test_a_scan_takes_a_minute_and_four_gigabytes_at_most(ct, trained, tmp_path)
     """The largest scan, as a whole process from the command line."""
     options = {**paths(ct, trained), "output_dir": str(tmp_path), "input": str(ct / "lung2.nrrd"), "case_id": "lung2"}
     words = [word for key, value in options.items() for word in (f"--{key}", value)]
-    files = "['configs/train.yaml','configs/inference.yaml']"
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    run = [sys.executable, "-m", "monai.bundle", "run", "--config_file", files, *words]
+    run = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/inference.yaml", *words]
     subprocess.run(run, cwd=BUNDLE, check=True, capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

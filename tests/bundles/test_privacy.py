@@ -15,7 +15,7 @@ def test_no_output_names_the_patient_or_the_source(start, digits, tmp_path, capl
     torch.save(ABMIL(64 * 64, 2, hidden_size=128).state_dict(), tmp_path / "model.pt")
     paths = {"dataset_dir": str(digits), "ckpt_dir": str(tmp_path), "output_dir": str(out)}
     sizes = {"spatial_size": 64, "in_features": 64 * 64}
-    start("train", "digits", "inference", **paths, **sizes, input=str(folder), case_id="c1").run()
+    start("inference", "digits", **paths, **sizes, input=str(folder), case_id="c1").run()
     assert sorted(path.name for path in out.rglob("*")) == ["c1.json", "c1.png", "c1_scores.nii.gz"]
     printed = capfd.readouterr()
     said = [caplog.text, printed.out, printed.err, *(p.read_bytes().decode("latin-1") for p in out.rglob("*"))]
