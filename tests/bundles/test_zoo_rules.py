@@ -1,0 +1,229 @@
+"""The model zoo's rules, for every folder of bundles/: files, metadata, ids, properties, and what its own CI does."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, onnx_export, verify_metadata, verify_net_in_out
+
+from monai_mil_ext.data import FeatureStatistics
+
+from .bag_classifier import bags, scripts
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = ROOT / "tests" / "bundles" / "schema.json"
+BUNDLES = sorted(path.parents[1] for path in ROOT.glob("bundles/*/configs/metadata.json"))
+# What a bundle has not, and why; a bundle that is not named here has everything.
+EXEMPT = {
+    "instance_encoder": {
+        "train": "its encoder stays as it is",
+        "inference": "it writes features, for other bundles to answer from",
+        "weights": "its encoder comes from where its user has it",
+    },
+    "semi_synthetic": {"inference": "it draws its bags: there is no file to answer", "weights": "it compares methods"},
+    "mnist_bags": {"inference": "it draws its bags: there is no file to answer", "weights": "it compares methods"},
+}
+CONSTRAINTS = dict(
+    line.split("==") for line in (ROOT / "constraints.txt").read_text().split() if "==" in line and line[0] != "#"
+)
+IDS = json.loads((ROOT / "tests" / "bundles" / "zoo_ids.json").read_text())  # what the zoo asks for, by where
+LIMIT = 25 * 2**20  # bytes of a file of the zoo
+
+every_bundle = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+
+
+def having(part):
+    """All bundles that are not exempt from a rule."""
+    kept = [bundle for bundle in BUNDLES if part not in EXEMPT.get(bundle.name, {})]
+    return pytest.mark.parametrize("bundle", kept, ids=lambda path: path.name)
+
+
+def metadata(bundle):
+    return json.loads((bundle / "configs" / "metadata.json").read_text())
+
+
+def shipped(bundle):
+    """Files that are part of a bundle: no data, no output, no weights of one's own."""
+    own = [path for name in ("configs", "docs", "scripts") for path in (bundle / name).rglob("*") if path.is_file()]
+    return [path for path in own if "__pycache__" not in path.parts] + [bundle / "LICENSE"]
+
+
+def is_tracked(path):
+    """Whether .gitignore lets a file of weights be part of the repository."""
+    return f"!{path.relative_to(ROOT)}" in (ROOT / ".gitignore").read_text().split()
+
+
+def main_config(bundle):
+    """The config that tools read first."""
+    return f"configs/{'train' if 'inference' in EXEMPT.get(bundle.name, {}) else 'inference'}.yaml"
+
+
+def test_there_are_bundles_and_exemptions_are_needed():
+    assert {"bag_classifier", "ct_slice_mil", "instance_encoder", "semi_synthetic"} <= {b.name for b in BUNDLES}
+    for name, parts in EXEMPT.items():
+        for part in set(parts) - {"weights"}:
+            assert not (ROOT / "bundles" / name / "configs" / f"{part}.yaml").exists(), (name, part)
+
+
+@every_bundle
+def test_it_has_the_files_that_the_zoo_asks_for(bundle):
+    assert "Apache License" in (bundle / "LICENSE").read_text()
+    assert (bundle / "docs" / "README.md").read_text().startswith("# ")
+    assert "Research use only" in (bundle / "docs" / "README.md").read_text()
+    assert (bundle / "docs" / "data_license.txt").read_text().strip()
+    assert "[loggers]" in (bundle / "configs" / "logging.conf").read_text()
+    weights = bundle / "models" / "model.pt"
+    tracked = [weights] if is_tracked(weights) else []
+    assert [path.name for path in shipped(bundle) + tracked if path.stat().st_size > LIMIT] == []
+
+
+@every_bundle
+def test_its_metadata_is_whole(bundle):
+    verify_metadata(str(bundle / "configs" / "metadata.json"), str(SCHEMA))
+    text, found = (bundle / "configs" / "metadata.json").read_text(), metadata(bundle)
+    assert text == json.dumps(found, indent=4, ensure_ascii=False) + "\n"  # as the zoo formats it
+    assert [key for key in IDS["metadata"] if key not in found] == []
+    assert found["version"] in found["changelog"]
+    assert "esearch use only" in found["intended_use"]
+    tensors = [t for side in ("inputs", "outputs") for t in found["network_data_format"][side].values()]
+    assert [sorted(set(IDS["tensor"]) - set(tensor)) for tensor in tensors] == [[]] * len(tensors)
+    assert {"image"} <= set(found["network_data_format"]["inputs"])
+    assert {"pred"} <= set(found["network_data_format"]["outputs"])
+
+
+@every_bundle
+def test_its_versions_are_the_tested_ones(bundle):
+    found = metadata(bundle)
+    named = {f"{key}_version": value for key, value in found["required_packages_version"].items()}
+    named |= {f"{name}_version": found[f"{name}_version"] for name in ("monai", "numpy")}
+    named["torch_version"] = found["pytorch_version"]
+    own = named.pop("monai-mil-ext_version")
+    assert own == __import__("monai_mil_ext").__version__
+    assert {k: v for k, v in named.items() if CONSTRAINTS.get(k.removesuffix("_version")) != v} == {}
+
+
+@every_bundle
+def test_its_configs_parse_and_need_no_file_of_another_bundle(bundle):
+    for path in sorted((bundle / "configs").glob("*.yaml")):
+        content = ConfigParser.load_config_file(path)
+        assert all(isinstance(key, str) for key in content), path.name  # `on`, `off` and `yes` are not
+        assert path.read_text().startswith("# "), path.name
+        assert "../" not in yaml.safe_dump(content), path.name
+        assert "%" not in {str(value)[:1] for value in content.values()}, path.name
+
+
+@having("train")
+def test_its_training_has_the_usual_ids(bundle):
+    parser = ConfigParser(ConfigParser.load_config_file(bundle / "configs" / "train.yaml"))
+    assert [name for name in IDS["train"] if name not in parser] == []
+    assert parser["validate"]["evaluator"]["val_handlers"] == "@validate#handlers"
+    interval = next(h for h in parser["train"]["handlers"] if h["_target_"] == "ValidationHandler")["interval"]
+    assert interval == "@val_interval"
+
+
+@having("inference")
+def test_its_inference_stands_alone_and_means_what_training_means(bundle):
+    alone, trained = (
+        ConfigParser.load_config_file(bundle / "configs" / f"{name}.yaml") for name in ("inference", "train")
+    )
+    parser = ConfigParser(alone)
+    assert [name for name in IDS["inference"] if name not in parser] == []
+    shared = ("network_def", "prepare_batch", "encoder", "hu_window", "spatial_size")
+    assert {key for key in shared if key in alone and alone[key] != trained.get(key)} == set()
+    steps = alone["postprocessing"]["transforms"]
+    assert [step for step in trained["validate"]["postprocessing"]["transforms"] if step not in steps] == []
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, digits):
+    """Where a bundle finds data and what training leaves beside weights: overlays and overrides by its name."""
+    folder = tmp_path_factory.mktemp("zoo")
+    scripts("prepare").write_cohort(bags(), folder / "cohort.csv")
+    FeatureStatistics.none(8).write(folder / "statistics.json")
+    torch.save({}, folder / "model.pt")
+    outputs = {"ckpt_dir": str(folder), "output_dir": str(folder / "out")}
+    table = ([], {"dataset_dir": str(folder), **outputs})
+    return {"ct_slice_mil": (["digits"], {"dataset_dir": str(digits), **outputs})}, table
+
+
+@every_bundle
+@pytest.mark.parametrize(
+    ("configs", "kind"), [("train", "train"), ("train evaluate", "train"), ("inference", "infer")], ids=str
+)
+def test_it_has_the_properties_that_monai_asks_for(bundle, configs, kind, monkeypatch, world):
+    if configs.split()[0] in EXEMPT.get(bundle.name, {}):
+        return
+    monkeypatch.chdir(bundle)
+    overlays, overrides = world[0].get(bundle.name, world[1])
+    files = [f"configs/{name}.yaml" for name in (*configs.split(), *overlays)]
+    workflow = ConfigWorkflow(files, workflow_type=kind, logging_file=False, **overrides)
+    workflow.initialize()
+    assert workflow.check_properties() == []
+
+
+@having("train")
+def test_its_network_takes_and_gives_what_its_metadata_says(bundle, monkeypatch):
+    monkeypatch.chdir(bundle)
+    for name in {main_config(bundle), "configs/train.yaml"} if not needs_data(bundle) else {main_config(bundle)}:
+        verify_net_in_out("network_def", meta_file="configs/metadata.json", config_file=name, device="cpu")
+
+
+def needs_data(bundle):
+    """Whether training takes the width of its features from them."""
+    return str(ConfigParser.load_config_file(bundle / "configs" / "train.yaml").get("in_features", "")).startswith("$")
+
+
+@pytest.fixture
+def exported(monkeypatch, tmp_path):
+    """A bundle's network with its weights, or some, in a checkpoint of its own, and how to name that to an exporter."""
+
+    def make(bundle):
+        monkeypatch.chdir(bundle)
+        parser = ConfigParser(ConfigParser.load_config_file(main_config(bundle)))
+        net = parser.get_parsed_content("network_def").eval()
+        own = Path("models/model.pt").resolve()
+        if is_tracked(own):
+            net.load_state_dict(torch.load(own, map_location="cpu", weights_only=True))
+        torch.save(net.state_dict(), tmp_path / "model.pt")
+        width = metadata(bundle)["network_data_format"]["inputs"]["image"]["spatial_shape"]
+        files = {"meta_file": "configs/metadata.json", "config_file": main_config(bundle)}
+        return net, [torch.rand(1, n, *width) for n in (7, 23)], {**files, "ckpt_file": str(tmp_path / "model.pt")}
+
+    return make
+
+
+@having("train")
+def test_it_exports_to_torchscript(bundle, exported, tmp_path):
+    net, bags, files = exported(bundle)
+    ckpt_export("network_def", filepath=str(tmp_path / "model.ts"), **files)
+    loaded = torch.jit.load(tmp_path / "model.ts")
+    for bag in bags:
+        torch.testing.assert_close(loaded(bag), net(bag), rtol=1e-5, atol=1e-6)
+
+
+@having("train")
+def test_it_exports_to_onnx_with_bags_of_any_size(bundle, exported, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    net, bags, files = exported(bundle)
+    names = {"input_names": ["bag"], "output_names": ["logits"], "dynamic_axes": {"bag": {0: "batch", 1: "instances"}}}
+    shape = [2, 5, *bags[0].shape[2:]]
+    onnx_export("network_def", filepath=str(tmp_path / "m.onnx"), input_shape=shape, converter_kwargs=names, **files)
+    session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"))
+    for bag in bags:
+        got = torch.from_numpy(session.run(None, {"bag": bag.numpy()})[0])
+        torch.testing.assert_close(got, net(bag), rtol=1e-4, atol=1e-5)
+
+
+@every_bundle
+def test_its_weights_are_there_or_its_card_says_how_they_are_made(bundle):
+    if "weights" in EXEMPT.get(bundle.name, {}):
+        return
+    card = (bundle / "docs" / "README.md").read_text()
+    if is_tracked(bundle / "models" / "model.pt"):
+        weights = torch.load(bundle / "models" / "model.pt", map_location="cpu", weights_only=True)
+        assert all(torch.is_tensor(value) and value.isfinite().all() for value in weights.values())
+    else:
+        assert "not shipped" in card
+    assert f"scripts/train_demo_weights {bundle.name}" in card
