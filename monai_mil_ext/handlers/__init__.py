@@ -7,6 +7,7 @@ from .bag_figures import BagFigureHandler
 from .bag_metric import BagMetricHandler
 from .bag_predictions import BagPredictionsSaver
 from .bag_results import BagResultsSaver
+from .best_epoch import BestEpochSaver
 from .branch_loss import BranchLossHandler
 from .cohort_results import CohortResults
 from .proximal_l1 import ProximalL1Handler
@@ -14,6 +15,7 @@ from .scan_results import ScanResultsSaver
 from .score_anchor import ScoreAnchor
 from .score_hook import RecordedScores, ScoreHook, call_after_run
 from .score_term import ScoreTermHandler
+from .temperature import TemperatureHandler
 from .tokens_kept import TokensKeptHandler
 from .training_state import TrainingState, find_checkpoint
 
@@ -25,6 +27,7 @@ __all__ = [
     "BagMetricHandler",
     "BagPredictionsSaver",
     "BagResultsSaver",
+    "BestEpochSaver",
     "BranchLossHandler",
     "CohortResults",
     "ProximalL1Handler",
@@ -33,6 +36,7 @@ __all__ = [
     "ScoreAnchor",
     "ScoreHook",
     "ScoreTermHandler",
+    "TemperatureHandler",
     "TokensKeptHandler",
     "TrainingState",
     "call_after_run",

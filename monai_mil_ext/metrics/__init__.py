@@ -12,6 +12,7 @@ from .bag_metric import BagIterationMetric, head_mean
 from .calibration import TemperatureScaling, brier_score, expected_calibration_error
 from .concentration import AttentionMassMetric, attention_mass
 from .concordance import ConcordanceIndexMetric, concordance_index
+from .folds import fold_summary, summarize_folds
 from .instance_localization import InstanceLocalizationMetric, center_scores, localization
 from .instance_search import localization_skill, pointing_game, precision_at_recall
 from .lesion_froc import FROCMetric, LesionHits, froc_values, lesion_hits
@@ -45,6 +46,7 @@ __all__ = [
     "compare_over_seeds",
     "concordance_index",
     "expected_calibration_error",
+    "fold_summary",
     "froc_values",
     "head_mean",
     "instance_values",
@@ -59,6 +61,7 @@ __all__ = [
     "seed_summary",
     "sensitivity_specificity",
     "shift_evidence",
+    "summarize_folds",
     "threshold_at_sensitivity",
     "threshold_at_specificity",
 ]

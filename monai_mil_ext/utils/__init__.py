@@ -5,6 +5,7 @@ from .checks import EmptyBagError, check_bags, check_choice, check_mask, check_n
 from .enums import RESEARCH_USE, BagKeys
 from .files import atomic_path, remove_stale_files, write_json
 from .overrides import check_overrides
+from .settings_file import read_settings
 
 __all__ = [
     "RESEARCH_USE",
@@ -18,6 +19,7 @@ __all__ = [
     "check_overrides",
     "check_positive",
     "end_with_root_cause",
+    "read_settings",
     "remove_stale_files",
     "root_cause",
     "write_json",

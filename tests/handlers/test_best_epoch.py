@@ -1,0 +1,83 @@
+"""The weights of the best epoch, over a run that is killed and goes on."""
+
+import pytest
+import torch
+from monai.data import DataLoader
+from monai.engines import SupervisedEvaluator
+from torch import nn
+
+from monai_mil_ext.handlers import BagMetricHandler, BestEpochSaver
+from monai_mil_ext.metrics import BagClassificationMetric
+
+LABELS = (0, 1, 0, 1)
+
+
+class Answers(nn.Module):
+    """Gives each bag the probability that it was told."""
+
+    def __init__(self):
+        super().__init__()
+        self.second = nn.Parameter(torch.zeros(4))
+
+    def forward(self, x):
+        p = self.second.detach()[x.long()]
+        return torch.stack([1 - p, p], dim=1)
+
+
+def make(folder, labels=LABELS):
+    net = Answers()
+    data = [{"image": torch.tensor(i), "label": label} for i, label in enumerate(labels)]
+    metric = {"bag_auroc": BagMetricHandler(BagClassificationMetric("auroc"))}
+    saver = BestEpochSaver(str(folder), net)
+    evaluator = SupervisedEvaluator("cpu", DataLoader(data), net, key_val_metric=metric, val_handlers=[saver])
+
+    def validate(epoch, *second):
+        with torch.no_grad():
+            net.second.copy_(torch.tensor(second))
+        evaluator.run(epoch)
+
+    return saver, validate
+
+
+def kept(folder):
+    return torch.load(folder / "model.pt", weights_only=True)["second"].tolist()
+
+
+HALF, WHOLE, NONE = (0.1, 0.2, 0.3, 0.4), (0.1, 0.6, 0.2, 0.7), (0.9, 0.1, 0.8, 0.2)  # AUROC 0.75, 1, 0
+
+
+def test_the_best_epoch_is_kept_and_a_later_equal_one_is_not(tmp_path):
+    saver, validate = make(tmp_path)
+    for epoch, answers in enumerate((HALF, WHOLE, NONE, [a + 0.1 for a in WHOLE]), 1):
+        validate(epoch, *answers)
+    assert kept(tmp_path) == pytest.approx(WHOLE)
+    assert saver.state_dict() == {"metric": 1.0, "epoch": 2}
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+
+
+def test_a_run_that_goes_on_does_not_replace_the_best_by_its_first(tmp_path):
+    saver, validate = make(tmp_path)
+    validate(1, *WHOLE)
+    state = saver.state_dict()
+    saver, validate = make(tmp_path)
+    saver.load_state_dict(state)
+    validate(2, *HALF)
+    assert kept(tmp_path) == pytest.approx(WHOLE)
+    saver, validate = make(tmp_path)
+    saver.load_state_dict({"metric": 0.5, "epoch": 1})
+    validate(2, *HALF)
+    assert kept(tmp_path) == pytest.approx(HALF)
+    assert saver.state_dict() == {"metric": 0.75, "epoch": 2}
+
+
+def test_a_state_from_before_it_is_attached_is_given_back():
+    saver = BestEpochSaver("models", nn.Linear(1, 1))
+    saver.load_state_dict({"metric": 0.5, "epoch": 3})
+    assert saver.state_dict() == {"metric": 0.5, "epoch": 3}
+
+
+def test_nan_chooses_nothing(tmp_path):
+    _, validate = make(tmp_path, labels=(1, 1, 1, 1))
+    with pytest.raises(ValueError, match="`key_metric` must be a number to choose an epoch by, got NaN of bag_auroc"):
+        validate(1, *HALF)
+    assert list(tmp_path.iterdir()) == []

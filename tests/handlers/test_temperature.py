@@ -1,0 +1,49 @@
+"""The temperature that a validation chooses."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Engine, Events
+
+from monai_mil_ext.handlers import TemperatureHandler
+from monai_mil_ext.metrics import TemperatureScaling
+
+
+def evaluate(path, logits, labels, best=True, names=None):
+    items = list(zip(logits, labels, names or map(str, range(len(labels))), strict=True))
+
+    def step(engine, item):
+        engine.state.batch = [{"label": item[1], "case_id": item[2]}]
+        return [{"pred": item[0].softmax(0)}]
+
+    engine = Engine(step)
+    engine.add_event_handler(Events.STARTED, lambda e: setattr(e.state, "best_metric_epoch", 1 if best else 0))
+    TemperatureHandler(str(path)).attach(engine)
+    engine.run(items)
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+LOGITS = torch.tensor([[4.0, 0.0], [3.0, 0.0], [0.0, 5.0], [0.0, 2.0], [2.0, 0.0]])
+LABELS = [0, 1, 1, 1, 0]
+
+
+def test_it_is_that_of_the_logits_though_it_sees_probabilities(tmp_path):
+    found = evaluate(tmp_path / "t.json", LOGITS, LABELS)
+    expected = TemperatureScaling().fit(LOGITS, torch.tensor(LABELS)).temperature
+    assert found["temperature"] == pytest.approx(expected, rel=1e-5)
+    assert expected > 1  # one of five sure answers is wrong
+    p = LOGITS.double().softmax(1).numpy()
+    assert found["before"]["brier_score"] == pytest.approx(np.mean((p[:, 1] - LABELS) ** 2))
+    assert found["after"]["brier_score"] < found["before"]["brier_score"]
+
+
+def test_where_all_are_right_it_stays_one(tmp_path):
+    assert evaluate(tmp_path / "t.json", LOGITS, LOGITS.argmax(1).tolist())["temperature"] == 1.0
+
+
+def test_it_is_written_for_the_best_epoch_only_and_a_repeated_bag_counts_once(tmp_path):
+    assert evaluate(tmp_path / "t.json", LOGITS, LABELS, best=False) is None
+    found = evaluate(tmp_path / "t.json", LOGITS, LABELS, names=["a", "b", "c", "d", "a"])
+    assert found["num_bags"] == 4
