@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -12,19 +13,28 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 from monai.utils.enums import TransformBackends
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from monai_mil_ext.utils import EmptyBagError, check_positive
 
 __all__ = ["EncodeInstances", "EncodeInstancesD", "EncodeInstancesDict", "EncodeInstancesd"]
 
+BYTE = 255
+Bag = Tensor | Dataset[Tensor]
+
 
 class EncodeInstances(Transform):
     """Encode a bag (N, ...) to features (N, F), float32 on the CPU, in evaluation mode and without gradients.
+
+    The bag is a tensor, or gives a tensor for every slice of it, as :py:class:`monai_mil_ext.data.SlideTiles` does:
+    then the next chunks are read, by workers, while one is encoded, and the bag is never in memory. Bytes travel as
+    such and become numbers up to 1 where the encoder is.
 
     Args:
         encoder: maps (n, ...) to (n, F). It is used as it is; its training flags are put back.
         chunk_size: how many instances to encode at once; it bounds the memory and changes nothing else.
         device: where to encode; None leaves the encoder where it is.
+        num_workers: how many processes read the chunks of a bag that is no tensor; with 0 they are read in turn.
 
     Raises:
         ValueError: when the bag is empty or the encoder gives anything but (n, F).
@@ -36,28 +46,69 @@ class EncodeInstances(Transform):
 
     backend = [TransformBackends.TORCH]
 
-    def __init__(self, encoder: nn.Module, chunk_size: int = 32, device: str | torch.device | None = None) -> None:
+    def __init__(
+        self,
+        encoder: nn.Module,
+        chunk_size: int = 32,
+        device: str | torch.device | None = None,
+        num_workers: int = 0,
+    ) -> None:
         check_positive(chunk_size=chunk_size)
+        if isinstance(num_workers, bool) or not isinstance(num_workers, int) or num_workers < 0:
+            raise ValueError(f"`num_workers` must be an integer from 0, got {num_workers!r}.")
         self.encoder = encoder
         self.chunk_size = chunk_size
         self.device = None if device is None else torch.device(device)
+        self.num_workers = num_workers
 
-    def __call__(self, bag: Tensor) -> Tensor:
+    def __call__(self, bag: Bag) -> Tensor:
         """Encode the instances of ``bag``."""
-        if bag.ndim < 2 or not len(bag):
-            raise EmptyBagError(f"`bag` must have shape (N, ...) with an instance, got {tuple(bag.shape)}.")
-        bag = bag.as_tensor() if isinstance(bag, MetaTensor) else bag
+        return self.timed(bag)[0]
+
+    def timed(self, bag: Bag) -> tuple[Tensor, float]:
+        """The features, and the seconds of this call in which the encoder did not wait for instances."""
+        if not len(bag) or (isinstance(bag, Tensor) and bag.ndim < 2):  # type: ignore[arg-type]
+            got = tuple(bag.shape) if isinstance(bag, Tensor) else bag
+            raise EmptyBagError(f"`bag` must have shape (N, ...) with an instance, got {got}.")
         device = self.device or next((p.device for p in self.encoder.parameters()), torch.device("cpu"))
+        parts, spent = [], 0.0
         with _frozen(self.encoder.to(device)), torch.inference_mode():
-            parts = [self._encode(chunk.to(device)) for chunk in bag.split(self.chunk_size)]
-        return torch.cat(parts)  # outside, so that it may take part in autograd
+            for chunk in self._chunks(bag, device.type == "cuda"):
+                start = time.perf_counter()
+                parts.append(self._encode(chunk.to(device, non_blocking=True)))
+                spent += time.perf_counter() - start
+        return torch.cat(parts), spent  # outside, so that it may take part in autograd
+
+    def _chunks(self, bag: Bag, pin_memory: bool) -> Iterator[Tensor]:
+        if isinstance(bag, Tensor):
+            yield from (bag.as_tensor() if isinstance(bag, MetaTensor) else bag).split(self.chunk_size)
+            return
+        places = [slice(i, i + self.chunk_size) for i in range(0, len(bag), self.chunk_size)]  # type: ignore[arg-type]
+        options: dict[str, Any] = {"num_workers": self.num_workers, "pin_memory": pin_memory}
+        for chunk in DataLoader(_Chunks(bag), batch_size=None, sampler=places, **options):
+            if isinstance(chunk, Exception):
+                raise chunk
+            yield chunk
 
     def _encode(self, chunk: Tensor) -> Tensor:
-        features = self.encoder(chunk)
+        features = self.encoder(chunk.float() / BYTE if chunk.dtype == torch.uint8 else chunk)
         if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(chunk):
             got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
             raise ValueError(f"`encoder` must give features (n, F) of n = {len(chunk)} instances, got {got}.")
         return features.float().cpu()
+
+
+class _Chunks(Dataset[Any]):
+    """Hands errors on as they are: a worker's would come with its traceback in the text, paths and all."""
+
+    def __init__(self, bag: Dataset[Tensor]) -> None:
+        self.bag = bag
+
+    def __getitem__(self, place: slice) -> Tensor | Exception:
+        try:
+            return self.bag[place]
+        except (OSError, ValueError) as error:
+            return error
 
 
 @contextmanager
@@ -75,11 +126,14 @@ def _frozen(network: nn.Module) -> Iterator[None]:
 class EncodeInstancesd(MapTransform):
     """Dictionary form of :py:class:`EncodeInstances`.
 
+    Of a bag that was read while it was encoded, ``encode_seconds`` are those in which the encoder did not wait.
+
     Args:
         keys: bags (N, ...).
         encoder: see :py:class:`EncodeInstances`.
         chunk_size: see :py:class:`EncodeInstances`.
         device: see :py:class:`EncodeInstances`.
+        num_workers: see :py:class:`EncodeInstances`.
         allow_missing_keys: whether to pass over a key that is not there.
     """
 
@@ -91,16 +145,20 @@ class EncodeInstancesd(MapTransform):
         encoder: nn.Module,
         chunk_size: int = 32,
         device: str | torch.device | None = None,
+        num_workers: int = 0,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.encode = EncodeInstances(encoder, chunk_size, device)
+        self.encode = EncodeInstances(encoder, chunk_size, device, num_workers)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Encode the bag of every key."""
         d = dict(data)
         for key in self.key_iterator(d):
-            d[key] = self.encode(d[key])
+            bag = d[key]
+            d[key], seconds = self.encode.timed(bag)
+            if not isinstance(bag, Tensor):
+                d["encode_seconds"] = d.get("encode_seconds", 0.0) + seconds
         return d
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from monai.data import MetaTensor
 from torch import nn
 from torch.testing import assert_close
+from torch.utils.data import Dataset
 
 from monai_mil_ext.transforms import EncodeInstances, EncodeInstancesd
 
@@ -77,7 +78,42 @@ def test_the_dictionary_form_takes_what_the_array_form_takes():
     assert out["label"] == 1
 
 
+class Counted(Dataset):
+    """A bag that is read when it is asked for."""
+
+    def __init__(self, values, bad=None):
+        self.values, self.bad, self.places = values, bad, []
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitem__(self, place):
+        self.places.append(place)
+        if self.bad is not None and self.bad in range(len(self))[place]:
+            raise OSError(5, "no such tile")
+        return self.values[place]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_bag_that_is_read_as_it_is_encoded_gives_the_same(num_workers):
+    net, images = encoder(), torch.randint(0, 256, (11, 1, 5, 5), dtype=torch.uint8)
+    bag = Counted(images)
+    expected = EncodeInstances(net)(images.float() / 255)
+    out = EncodeInstancesd("image", net, 4, num_workers=num_workers)({"image": bag})
+    assert_close(out["image"], expected)
+    assert 0 < out["encode_seconds"] < 60
+    assert "encode_seconds" not in EncodeInstancesd("image", net)({"image": images})
+    if not num_workers:
+        assert [len(range(11)[place]) for place in bag.places] == [4, 4, 3]
+    with pytest.raises(OSError, match=r"^\[Errno 5\] no such tile$"):
+        EncodeInstances(net, 4, num_workers=num_workers)(Counted(images, bad=9))
+
+
 def test_bad_input_is_named():
+    with pytest.raises(ValueError, match=r"`bag` must have .* with an instance, got <.*Counted"):
+        EncodeInstances(encoder())(Counted(torch.ones(0, 1, 5, 5)))
+    with pytest.raises(ValueError, match="`num_workers` must be an integer from 0, got -1"):
+        EncodeInstances(encoder(), num_workers=-1)
     with pytest.raises(ValueError, match=r"`bag` must have shape \(N, \.\.\.\) with an instance, got \(0, 1, 5, 5\)"):
         EncodeInstances(encoder())(torch.ones(0, 1, 5, 5))
     with pytest.raises(ValueError, match="`chunk_size` must be a positive integer, got 0"):
