@@ -33,7 +33,10 @@ TOLD = ("encoder", "unit", "tile_size", "magnification", "mpp", "format", "level
 
 
 def write_bag(
-    path: str | os.PathLike[str], arrays: Mapping[str, Any], attributes: Mapping[str, Any] | None = None
+    path: str | os.PathLike[str],
+    arrays: Mapping[str, Any],
+    attributes: Mapping[str, Any] | None = None,
+    array_attributes: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Write a bag, as a whole or not at all.
 
@@ -46,6 +49,7 @@ def write_bag(
         path: the file; its folder is made where it is missing.
         arrays: ``features`` and the arrays of the instances.
         attributes: strings, numbers and small arrays.
+        array_attributes: the same of single arrays, where other tools look for them.
 
     Raises:
         ValueError: when ``features`` is not (N, F) or another array has not its N.
@@ -58,10 +62,11 @@ def write_bag(
     if len(set(sizes.values())) > 1:
         raise ValueError(f"`arrays` must have the same number of instances, got {sizes}.")
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        for name, values in rows.items():
-            file.create_dataset(name, data=values)
+        places = {name: file.create_dataset(name, data=values) for name, values in rows.items()}
         for name, value in (attributes or {}).items():
             _write_attribute(file, name, value)
+        for array, words in (array_attributes or {}).items():  # strings as others read them; we don't
+            places[array].attrs.update({k: np.asarray(v) if isinstance(v, Tensor) else v for k, v in words.items()})
 
 
 def _write_attribute(file: Any, name: str, value: Any) -> None:

@@ -165,7 +165,8 @@ def _told(
     place = Place(unit, _level0_edge(on_coords) if size is None else size)
     magnification = _number(on_coords.get("target_magnification", attributes.get("magnification")))
     locate = _estimate if place.tile_size is None and unit == "px" else None
-    return {"encoder": encoder, "magnification": magnification, "place": place, "locate": locate}
+    mpp = _number(attributes.get("mpp"))
+    return {"encoder": encoder, "magnification": magnification, "mpp": mpp, "place": place, "locate": locate}
 
 
 def _level0_edge(coords: Mapping[str, Any]) -> float | None:

@@ -61,6 +61,14 @@ def test_other_tools_find_the_layout(bag):
         assert set(file) == {"features", "position", "instance_label"}
 
 
+def test_attributes_of_single_arrays_are_where_other_tools_look(bag):
+    write_bag(bag, {"features": np.ones((2, 3)), "coords": np.ones((2, 2))}, None, {"coords": {"name": "a", "n": 2}})
+    with h5py.File(bag) as file:
+        assert dict(file["coords"].attrs) == {"name": "a", "n": 2}
+        assert not file["features"].attrs
+        assert not file.attrs
+
+
 def test_a_failed_write_leaves_what_was_there(bag):
     with pytest.raises(TypeError, match="no native HDF5 equivalent"):
         write_bag(bag, {"features": np.array([[object()]])})
