@@ -21,7 +21,9 @@ PATHS = ("image", "reference")
 KNOWN = (CASE, str(BagKeys.PATIENT), *PATHS, "series")
 
 
-def load_scans(path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> list[dict[str, Any]]:
+def load_scans(
+    path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None, keep: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """Load the rows of a table of scans, for an inference that goes on when one of them can't be read.
 
     The table is CSV, TSV or Excel with the columns ``case_id`` and ``image`` (a DICOM folder or a file) and, as you
@@ -32,6 +34,7 @@ def load_scans(path: str | os.PathLike[str], root: str | os.PathLike[str] | None
     Args:
         path: the table.
         root: folder of the scans, that of the table by default; no path may lead out of it.
+        keep: further columns to hand on, as text, where a row has something in them.
 
     Raises:
         FileNotFoundError: when there is no such table.
@@ -39,16 +42,17 @@ def load_scans(path: str | os.PathLike[str], root: str | os.PathLike[str] | None
     """
     file = Path(path)
     folder = Path(root).resolve() if root is not None else file.parent.resolve()
-    rows = _rows(file)
+    known = (*KNOWN, *keep)
+    rows = _rows(file, known)
     faults = [Finding(place, text) for place, row in rows for text in _faults(row, folder)]
     counts = Counter(row.get(CASE) for _, row in rows if row.get(CASE))
     faults += [Finding("", f"`case_id` {case!r} stands there {n} times") for case, n in counts.items() if n > 1]
-    items = [] if faults else [_item(row, folder) for _, row in rows]
+    items = [] if faults else [_item(row, folder, known) for _, row in rows]
     CohortReport(file.name, len(rows), items, faults).raise_faults()
     return items
 
 
-def _rows(file: Path) -> list[tuple[str, Mapping[str, Any]]]:
+def _rows(file: Path, known: Sequence[str]) -> list[tuple[str, Mapping[str, Any]]]:
     if file.suffix.lower() in TABLE_SUFFIXES:
         table = read_table(file)
         absent = [name for name in (CASE, "image") if name not in table.columns]
@@ -59,7 +63,7 @@ def _rows(file: Path) -> list[tuple[str, Mapping[str, Any]]]:
         raise FileNotFoundError(f"`path` must be a table of scans that exists, got {file.name!r}.")
     try:
         scans = json.loads(file.read_text(encoding="utf-8"))["scans"]
-        return [(f"scan {i}", {key: str(scan[key]) for key in KNOWN if key in scan}) for i, scan in enumerate(scans)]
+        return [(f"scan {i}", {key: str(scan[key]) for key in known if key in scan}) for i, scan in enumerate(scans)]
     except (ValueError, KeyError, TypeError):
         raise ValueError(
             f'`path` must be .csv, .tsv, .xlsx, or JSON of the form {{"scans": [{{...}}, ...]}}, got {file.name!r}.'
@@ -80,6 +84,6 @@ def _faults(row: Mapping[str, Any], folder: Path) -> Sequence[str]:
     return faults
 
 
-def _item(row: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    item = {key: str(row[key]) for key in KNOWN if row.get(key)}
+def _item(row: Mapping[str, Any], folder: Path, known: Sequence[str]) -> dict[str, Any]:
+    item = {key: str(row[key]) for key in known if row.get(key)}
     return {**item, **{key: str((folder / item[key]).resolve()) for key in PATHS if key in item}}

@@ -24,6 +24,16 @@ def test_paths_become_absolute_and_need_not_exist(tmp_path):
     assert load_scans(tmp_path / "scans.json") == [{"case_id": "a", "patient": "p", "image": str(tmp_path / "one")}]
 
 
+def test_further_columns_are_handed_on_where_they_are_asked_for(tmp_path):
+    table = write(tmp_path, "case_id,image,label,mpp", "a,one,2,", "b,two,,0.5")
+    assert [set(item) for item in load_scans(table)] == [{"case_id", "image"}] * 2
+    one, two = load_scans(table, keep=["label", "mpp", "age"])
+    assert (one["label"], set(one)) == ("2", {"case_id", "image", "label"})
+    assert (two["mpp"], set(two)) == ("0.5", {"case_id", "image", "mpp"})
+    (tmp_path / "scans.json").write_text(json.dumps({"scans": [{"case_id": "a", "image": "one", "mpp": 0.5}]}))
+    assert load_scans(tmp_path / "scans.json", keep=["mpp"])[0]["mpp"] == "0.5"
+
+
 def test_all_faults_are_listed(tmp_path):
     table = write(tmp_path, "case_id,image", "a,one", "a,two", "../b,three", "c,../four", "d,")
     with pytest.raises(ValueError, match="4 faults") as error:
