@@ -226,8 +226,8 @@ class SlideFile:
             yield
         except (ImportError, MemoryError):
             raise
-        except Exception as error:  # its own words may have the path in them
-            raise SlideFileError(f"`slide` must {rule}, got {type(error).__name__} for {self.name!r}.") from error
+        except Exception as error:  # its words may have the path in them: they are not told as the cause
+            raise SlideFileError(f"`slide` must {rule}, got {type(error).__name__} for {self.name!r}.") from None
 
 
 def picture(pixels: Pixels) -> Image.Image:
