@@ -42,6 +42,7 @@ class FeatureRun:
         on_error: ``"skip"`` goes on with the next scan, ``"raise"`` ends the run. A full disk or memory, which no scan
             can be blamed for, always ends it.
         progress: whether to show a bar of the first process's share.
+        words: what scans and their instances are called in the bar and the summary, such as slides and tiles.
 
     Raises:
         ValueError: when ``on_error`` is another word, or the cohort is refused by the cache.
@@ -57,13 +58,19 @@ class FeatureRun:
     """
 
     def __init__(
-        self, cache: FeatureCache, output_dir: str | os.PathLike[str], on_error: str = "skip", progress: bool = True
+        self,
+        cache: FeatureCache,
+        output_dir: str | os.PathLike[str],
+        on_error: str = "skip",
+        progress: bool = True,
+        words: tuple[str, str] = ("scans", "instances"),
     ) -> None:
         check_choice("on_error", on_error, ["skip", "raise"])
         self.cache = cache
         self.output_dir = Path(output_dir)
         self.on_error = on_error
         self.progress = progress
+        self.words = tuple(words)
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Make what is missing of ``items``; return the report, the same in every process."""
@@ -83,10 +90,16 @@ class FeatureRun:
 
     def summary(self, report: Mapping[str, Any]) -> str:
         """What became of the scans, in a few lines."""
+        scans, instances = self.words
         counts = ", ".join(f"{report[name]} {name.replace('_', ' ')}" for name in ("done_before", "made", "failed"))
-        speed = f"{report['instances']} instances in {report['seconds']} s, {report['instances_per_second']} a second"
-        lines = [f"{report['scans']} scans: {counts}; {speed}. Features: {report['folder']} ({report['use']})"]
-        return "\n".join(lines + [f"  {', '.join(cases)}: {reason}" for reason, cases in report["reasons"].items()])
+        speed = f"{report['instances']} {instances} in {report['seconds']} s, {report['instances_per_second']} a second"
+        waited = report["encoder_waited"]
+        speed += "" if waited is None else f" (the encoder waited {waited:.0%} of the time)"
+        lines = [f"{report['scans']} {scans}: {counts}; {speed}. Features: {report['folder']} ({report['use']})"]
+        lines += [f"  {', '.join(cases)}: {reason}" for reason, cases in report["reasons"].items()]
+        if report["empty"]:
+            lines.append(f"  without {instances}: {', '.join(report['empty'])}")
+        return "\n".join(lines)
 
     def raise_failures(self, report: Mapping[str, Any]) -> None:
         """Raise ``RuntimeError`` in the first process, so that a program ends with an error, if a scan failed."""
@@ -110,22 +123,33 @@ class FeatureRun:
 
     def _make(self, share: Sequence[Mapping[str, Any]], rank: int, size: int) -> dict[str, Any]:
         made, instances, failed = 0, 0, {}
+        encoding: float | None = None
         start = time.perf_counter()
         of = f" (process 1 of {size})" if size > 1 else ""
-        with tqdm(total=len(share), desc=f"features{of}", unit="scan", disable=not self.progress or rank > 0) as bar:
+        with tqdm(
+            total=len(share),
+            desc=f"features{of}",
+            unit=self.words[0].removesuffix("s"),
+            disable=not self.progress or rank > 0,
+        ) as bar:
             for item in share:
                 try:
-                    instances += self.cache.make(item)
-                    made += 1
+                    bag = self.cache.make(item)
+                    instances, made = instances + bag.instances, made + 1
+                    if bag.encode_seconds is not None:
+                        encoding = (encoding or 0.0) + bag.encode_seconds
                 except Exception as error:
                     cause = root_cause(error)
                     if self.on_error == "raise" or _is_of_the_machine(cause):
                         raise
                     failed[item[BagKeys.CASE_ID]] = _reason(cause, item)
                 seconds = time.perf_counter() - start
-                bar.set_postfix({"instances/s": f"{instances / seconds:.0f}", "failed": len(failed)}, refresh=False)
+                bar.set_postfix(
+                    {f"{self.words[1]}/s": f"{instances / seconds:.0f}", "failed": len(failed)}, refresh=False
+                )
                 bar.update()
-        return {"made": made, "instances": instances, "failed": failed, "seconds": time.perf_counter() - start}
+        counts = {"made": made, "instances": instances, "failed": failed, "encoding": encoding}
+        return {**counts, "seconds": time.perf_counter() - start}
 
     def _report(self, items: Sequence[Mapping[str, Any]], done: int, size: int) -> None:
         """Join the shares; what they were is in one file each, because a shared folder is all that nodes must have."""
@@ -149,9 +173,14 @@ class FeatureRun:
             "seconds": round(seconds, 3),
             "instances": instances,
             "instances_per_second": round(instances / seconds, 1) if instances else 0.0,
+            "encoder_waited": _waited(shares),
+            "empty": [],
         }
-        write_json(self.output_dir / REPORT, report)
         failed = {case for cases in reasons.values() for case in cases}
+        if self.cache.on_empty == "write":
+            kept = [item for item in items if item[BagKeys.CASE_ID] not in failed]
+            report["empty"] = sorted(item[BagKeys.CASE_ID] for item in kept if self.cache.is_empty(item))
+        write_json(self.output_dir / REPORT, report)
         self._table([item for item in items if item[BagKeys.CASE_ID] not in failed])
         for rank in range(size):
             self._share_file(rank).unlink()
@@ -165,6 +194,13 @@ class FeatureRun:
 
     def _share_file(self, rank: int) -> Path:
         return self.output_dir / f".features-{rank}.json"
+
+
+def _waited(shares: Sequence[Mapping[str, Any]]) -> float | None:
+    """The share of the time of all processes in which no encoder was at work, where that is known."""
+    known = [share for share in shares if share["encoding"] is not None]
+    total = sum(share["seconds"] for share in known)
+    return round(1 - sum(share["encoding"] for share in known) / total, 4) if known else None
 
 
 def _is_of_the_machine(cause: BaseException) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from .slide_file import SlideFile, SlideFileError
 __all__ = ["TileGrid"]
 
 EDGES = ("drop", "pad", "shift")
+NOMINAL = 10.0  # micrometres per pixel at a magnification of 1: what is called 20 has 0.5
 ENLARGED = 1.25  # tiles may have so many pixels to one of level 0, along a side
 
 
@@ -94,6 +96,27 @@ class TileGrid:
         y, x = np.meshgrid(rows, columns, indexing="ij")
         return np.stack([x.ravel(), y.ravel()], axis=1)
 
+    def describe(self, bag: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """What TRIDENT writes beside the arrays of a bag, from the keys that ``TileBagd`` gives to it.
+
+        Magnifications stand for resolutions, of which 0.5 micrometres a pixel is called 20; where neither is known
+        they are left out.
+        """
+        edge = float(bag["tile_size"])
+        width, height = (int(side) for side in bag["spatial_shape"])
+        words: dict[str, Any] = {
+            "patch_size": self.tile_size,
+            "patch_size_level0": round(edge),
+            "overlap": self.overlap,
+        }
+        words |= {"level0_width": width, "level0_height": height}
+        mpp = bag.get("mpp")
+        target = NOMINAL / mpp if self.magnification is None and mpp else self.magnification
+        if target is not None:
+            level0 = target * edge / self.tile_size
+            words |= {"target_magnification": _plain(target), "level0_magnification": _plain(level0)}
+        return {"features": {}, "coords": words}
+
     def _starts(self, side: int, scale: float) -> NDArray[np.int64]:
         """Where tiles begin along an axis of ``side`` pixels."""
         tile, step = self.tile_size * scale, (self.tile_size - self.overlap) * scale
@@ -114,3 +137,8 @@ class TileGrid:
                 f"got none in {slide.name!r}."
             )
         return float(value)
+
+
+def _plain(number: float) -> int | float:
+    """An integer where it is one, as TRIDENT's are."""
+    return round(number) if abs(number - round(number)) < 1e-6 else number

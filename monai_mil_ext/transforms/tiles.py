@@ -164,10 +164,19 @@ class TileBagd(MapTransform):
         if len(present) > 1:
             raise ValueError(f"`keys` must name one slide of an item, got {present}.")
         for key in present:
-            tiles = self.to_tiles(d[key], d.get(SLIDE_MPP))
+            told = d.get(SLIDE_MPP)
+            tiles = self.to_tiles(d[key], None if told is None else _number(told))
             d.update({name: value for name, value in tiles._asdict().items() if name != "bag"})
             d[key] = tiles.bag
         return d
+
+
+def _number(told: Any) -> float:
+    """A number, which a table gives as text."""
+    try:
+        return float(told)
+    except (TypeError, ValueError):
+        raise ValueError(f"`{SLIDE_MPP}` must be a number, got {told!r}.") from None
 
 
 TileBagD = TileBagDict = TileBagd

@@ -10,6 +10,7 @@ from torch import nn
 
 from monai_mil_ext.data import FeatureCache, read_attributes, read_bag, write_bag
 from monai_mil_ext.transforms import EncodeInstancesd, LoadBagd, LoadScand, MaskToInstanceLabeld, SliceBagd
+from monai_mil_ext.utils import EmptyBagError
 from tests.scans import SECRETS, write_nifti, write_series
 
 KEYS = ("image", "position", "slice_index", "affine", "spatial_shape", "label")
@@ -80,6 +81,25 @@ def test_a_failing_scan_is_named_and_the_others_stay(tmp_path):
     with pytest.raises(RuntimeError, match="case 'bad' gave no features: `image` must be a scan, got None"):
         cache([ITEMS[0], {"case_id": "bad", "image": None}])
     assert [p.name for p in cache.folder.iterdir()] == ["a.h5"]
+
+
+def test_a_scan_without_instances_is_an_error_or_an_empty_file(tmp_path):
+    def no_tissue(item):
+        raise EmptyBagError("`slide` must have tissue.")
+
+    item = {"case_id": "glass", "image": 0.0}
+    with pytest.raises(RuntimeError, match="case 'glass' gave no features: `slide` must have tissue"):
+        FeatureCache(tmp_path, no_tissue, fingerprint="a" * 64)([item])
+    cache = FeatureCache(tmp_path, Compose([no_tissue]), ("image", "coords"), "b" * 64, on_empty="write")
+    assert not cache.is_empty(item)
+    bag = read_bag(cache([item])[0]["image"], ["features", "coords", "status"])
+    assert (bag["features"].shape, bag["coords"].shape, bag["status"]) == ((0, 0), (0, 2), "empty")
+    assert cache.is_done(item)
+    assert cache.is_empty(item)
+    with pytest.raises(RuntimeError, match="case 'bad' gave no features: `image` must be a scan"):
+        FeatureCache(tmp_path, Counted(), on_empty="write")([{"case_id": "bad", "image": None}])
+    with pytest.raises(ValueError, match="`on_empty` must be one of 'error', 'write', got 'skip'"):
+        FeatureCache(tmp_path, Counted(), on_empty="skip")
 
 
 def test_items_and_transforms_that_cannot_be_kept_are_refused(tmp_path):

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -69,6 +70,31 @@ def test_tiles_cover_what_their_policy_says(side, tile, scale, overlap, edge):
         assert x[-1] + length <= side + 0.5
         assert edge == "drop" or x[-1] + length >= side - 0.5
         assert x[-1] + length > side - (tile - overlap) * scale - 1
+
+
+def test_it_tells_in_tridents_words_what_the_tiles_are():
+    """patch_size_level0 is patch_size * level0_magnification // target_magnification; 20 is 0.5 micrometres a pixel."""
+    shape = torch.tensor([900, 700])
+    told = TileGrid(224, mpp=0.5, overlap=32).describe({"tile_size": 448.0, "mpp": 0.5, "spatial_shape": shape})
+    assert told == {
+        "features": {},
+        "coords": {
+            "patch_size": 224,
+            "patch_size_level0": 448,
+            "level0_magnification": 40,
+            "target_magnification": 20,
+            "overlap": 32,
+            "level0_width": 900,
+            "level0_height": 700,
+        },
+    }
+    odd = TileGrid(224, mpp=0.5).describe({"tile_size": 224 * 0.5 / 0.2527, "mpp": 0.5, "spatial_shape": shape})
+    assert odd["coords"]["patch_size_level0"] == 443
+    assert odd["coords"]["level0_magnification"] == pytest.approx(10 / 0.2527)
+    power = TileGrid(224, magnification=10).describe({"tile_size": 448.0, "mpp": None, "spatial_shape": shape})
+    assert [power["coords"][f"{which}_magnification"] for which in ("level0", "target")] == [20, 10]
+    unknown = TileGrid(224).describe({"tile_size": 224.0, "spatial_shape": shape})
+    assert not {"level0_magnification", "target_magnification"} & set(unknown["coords"])
 
 
 def test_what_a_slide_lacks_is_named():
