@@ -11,6 +11,7 @@ from .cohort_report import CohortReport
 from .collate import BagCollate
 from .dicom_results import DicomResults
 from .dicom_series import SeriesSlice, find_series, series_affine
+from .drawn_bags import DrawnBags
 from .feature_cache import FeatureCache
 from .feature_run import FeatureRun
 from .fingerprints import fingerprint
@@ -39,6 +40,7 @@ __all__ = [
     "CohortReport",
     "CohortSplits",
     "DicomResults",
+    "DrawnBags",
     "FeatureCache",
     "FeatureRun",
     "FeatureStatistics",
