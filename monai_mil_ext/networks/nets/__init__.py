@@ -11,6 +11,7 @@ from .instance_conv import InstanceConvMIL
 from .pooling import InstanceMaxMIL, MaxMIL, MeanMIL
 from .qgmil import QGMIL
 from .qgmil_block import QGMILBlock
+from .received import WithReceivedAttention
 from .reference_weights import load_reference_state_dict
 from .smooth import SmAP, SmTP
 from .transmil import SequenceTransMIL, TransMIL
@@ -37,5 +38,6 @@ __all__ = [
     "TransMIL",
     "WindowMIL",
     "WithBagOutput",
+    "WithReceivedAttention",
     "load_reference_state_dict",
 ]

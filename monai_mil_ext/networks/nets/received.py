@@ -1,0 +1,49 @@
+"""What the instances of a bag receive from one another, in the place of attention."""
+
+from typing import Any, Dict, Optional
+
+from torch import Tensor, nn
+
+from .bag_net import BagNet
+from .encoded_bag import EncodedBag
+from .qgmil import QGMIL
+
+__all__ = ["WithReceivedAttention"]
+
+
+class WithReceivedAttention(nn.Module):
+    """As :py:class:`WithBagOutput`, but ``attention`` (B, N, 1) is the mass that instances receive from one another.
+
+    So everything that reads attention in an evaluation (metrics, savers, figures) reads
+    :py:meth:`QGMIL.received_attention`; logits stay those of the network.
+
+    Args:
+        net: a :py:class:`QGMIL`, or an :py:class:`EncodedBag` that aggregates by one; its weights stay its own.
+        layer: which block, as a list is indexed.
+
+    Raises:
+        ValueError: when the network is no QG-MIL.
+
+    Example:
+        >>> import torch
+        >>> net = WithReceivedAttention(QGMIL(in_features=8, num_classes=2, hidden_size=16)).eval()
+        >>> output = net(torch.rand(1, 5, 8))
+        >>> output["attention"].shape, round(output["attention"].sum().item(), 4)
+        (torch.Size([1, 5, 1]), 1.0)
+    """
+
+    def __init__(self, net: BagNet, layer: int = -1) -> None:
+        super().__init__()
+        if not isinstance(net.aggregator if isinstance(net, EncodedBag) else net, QGMIL):
+            raise ValueError(f"`net` must be QGMIL, or EncodedBag that aggregates by it, got {type(net).__name__}.")
+        self.net = net
+        self.layer = layer
+
+    def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Dict[str, Tensor]:
+        """Everything about bags, by name; ``mask`` (B, N) is True for a real instance."""
+        net: Any = self.net
+        if isinstance(net, EncodedBag):
+            x, net = net.encode(x, mask), net.aggregator
+        output = net.forward_bag(x, mask)._asdict()
+        output["attention"] = net.received_attention(x, mask, self.layer).unsqueeze(-1)
+        return {name: value for name, value in output.items() if value is not None}

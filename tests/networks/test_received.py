@@ -1,0 +1,41 @@
+"""What instances receive, in the place of attention."""
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from monai_mil_ext.networks.nets import ABMIL, QGMIL, EncodedBag, QGMILBlock, WithBagOutput, WithReceivedAttention
+
+MASK = torch.arange(5) < torch.tensor([[5], [3]])
+
+
+def qgmil():
+    return QGMIL(8, 2, hidden_size=16, num_layers=2, block=QGMILBlock(num_heads=2)).eval()
+
+
+def test_attention_is_what_instances_receive_and_all_else_stays():
+    net, x = qgmil(), torch.randn(2, 5, 8)
+    output, plain = WithReceivedAttention(net, layer=0)(x, MASK), WithBagOutput(net)(x, MASK)
+    assert_close(output["attention"][..., 0], net.received_attention(x, MASK, 0))
+    assert not torch.allclose(output["attention"], plain["attention"])
+    assert_close(output["attention"].sum(1), torch.ones(2, 1))
+    assert output["attention"][1, 3:].eq(0).all()
+    assert output.keys() == plain.keys()
+    for name in ("logits", "scores", "embedding"):
+        assert torch.equal(output[name], plain[name])
+
+
+def test_it_asks_behind_an_encoder():
+    encoder, aggregator = nn.Sequential(nn.Flatten(), nn.Linear(4, 8)), qgmil()
+    images = torch.randn(2, 5, 1, 2, 2)
+    net = EncodedBag(encoder, aggregator).eval()
+    output = WithReceivedAttention(net)(images, MASK)
+    assert_close(output["attention"][..., 0], aggregator.received_attention(net.encode(images, MASK), MASK))
+    assert_close(output["logits"], net(images, MASK))
+
+
+@pytest.mark.parametrize("net", [ABMIL(8, 2), EncodedBag(nn.Flatten(), ABMIL(8, 2))])
+def test_another_network_is_refused(net):
+    with pytest.raises(ValueError, match="`net` must be QGMIL, or EncodedBag that aggregates by it, got"):
+        WithReceivedAttention(net)
