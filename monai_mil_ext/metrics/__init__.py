@@ -16,6 +16,7 @@ from .folds import fold_summary, summarize_folds
 from .instance_localization import InstanceLocalizationMetric, center_scores, localization
 from .instance_search import localization_skill, pointing_game, precision_at_recall
 from .lesion_froc import FROCMetric, LesionHits, froc_values, lesion_hits
+from .mass_curves import MassCurve, mass_curve
 from .operating_point import sensitivity_specificity, threshold_at_sensitivity, threshold_at_specificity
 from .paired import paired_bootstrap
 from .report import bag_report, bootstrap_interval, instance_values
@@ -31,6 +32,7 @@ __all__ = [
     "InstanceLocalizationMetric",
     "LesionHits",
     "LocalizationCurves",
+    "MassCurve",
     "RunPosterior",
     "TemperatureScaling",
     "attention_changes",
@@ -54,6 +56,7 @@ __all__ = [
     "localization",
     "localization_curves",
     "localization_skill",
+    "mass_curve",
     "paired_bootstrap",
     "pointing_game",
     "precision_at_recall",
