@@ -1,8 +1,17 @@
 """Figures."""
 
+from .attention_curves import plot_attention_mass, plot_attention_stability
 from .cine import write_cine
 from .page import scan_page
 from .slice_scores import plot_slice_scores
 from .slide_overlay import plot_slide_overlay, write_slide_overlay
 
-__all__ = ["plot_slice_scores", "plot_slide_overlay", "scan_page", "write_cine", "write_slide_overlay"]
+__all__ = [
+    "plot_attention_mass",
+    "plot_attention_stability",
+    "plot_slice_scores",
+    "plot_slide_overlay",
+    "scan_page",
+    "write_cine",
+    "write_slide_overlay",
+]
