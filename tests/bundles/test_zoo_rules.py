@@ -11,6 +11,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, onnx_export,
 from monai_mil_ext.data import FeatureStatistics
 
 from .bag_classifier import bags, scripts
+from .mnist_bags import write_digits
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "tests" / "bundles" / "schema.json"
@@ -141,6 +142,7 @@ def world(tmp_path_factory, digits):
     """Where a bundle finds data and what training leaves beside weights: overlays and overrides by its name."""
     folder = tmp_path_factory.mktemp("zoo")
     scripts("prepare").write_cohort(bags(), folder / "cohort.csv")
+    write_digits(folder)
     FeatureStatistics.none(8).write(folder / "statistics.json")
     torch.save({}, folder / "model.pt")
     outputs = {"ckpt_dir": str(folder), "output_dir": str(folder / "out")}
