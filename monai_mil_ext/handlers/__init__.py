@@ -7,6 +7,7 @@ from .bag_figures import BagFigureHandler
 from .bag_metric import BagMetricHandler
 from .bag_predictions import BagPredictionsSaver
 from .bag_results import BagResultsSaver
+from .bag_share import BagShareHandler
 from .best_epoch import BestEpochSaver
 from .branch_loss import BranchLossHandler
 from .cohort_results import CohortResults
@@ -27,6 +28,7 @@ __all__ = [
     "BagMetricHandler",
     "BagPredictionsSaver",
     "BagResultsSaver",
+    "BagShareHandler",
     "BestEpochSaver",
     "BranchLossHandler",
     "CohortResults",
