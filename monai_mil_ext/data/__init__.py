@@ -21,8 +21,10 @@ from .scan_reader import ScanReader
 from .scan_table import load_scans
 from .shifted_mean import ShiftedMeanBags
 from .slice_bands import SliceBands
+from .slide_cohort import load_slide_cohort
 from .slide_file import SlideFile, SlideFileError, Thumbnail
 from .slide_grid import TileGrid
+from .slide_list import find_slides, is_feature_file
 from .slide_results import write_heatmap_tiff, write_tile_geojson
 from .slide_tiles import SlideTiles
 from .splits import CohortSplits, split_cohort
@@ -61,10 +63,13 @@ __all__ = [
     "fetch_packages",
     "find_marks",
     "find_series",
+    "find_slides",
     "fingerprint",
     "inspect_bag",
+    "is_feature_file",
     "load_cohort",
     "load_scans",
+    "load_slide_cohort",
     "open_bag",
     "otsu_threshold",
     "read_attributes",

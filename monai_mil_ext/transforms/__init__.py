@@ -45,6 +45,7 @@ from .slice_scores import SliceScoresToVolume, SliceScoresToVolumeD, SliceScores
 from .slice_selection import SliceSelection
 from .slice_spacing import CheckSliceSpacing, CheckSliceSpacingD, CheckSliceSpacingd, CheckSliceSpacingDict
 from .slices import SliceBag, SliceBagD, SliceBagd, SliceBagDict, Slices
+from .slide_features import SlideFeaturesD, SlideFeaturesd, SlideFeaturesDict
 from .tile_heatmap import (
     TileScoresToHeatmap,
     TileScoresToHeatmapD,
@@ -131,6 +132,9 @@ __all__ = [
     "SliceScoresToVolumed",
     "SliceSelection",
     "Slices",
+    "SlideFeaturesD",
+    "SlideFeaturesDict",
+    "SlideFeaturesd",
     "SplitBagOutputD",
     "SplitBagOutputDict",
     "SplitBagOutputd",

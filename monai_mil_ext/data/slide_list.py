@@ -1,0 +1,106 @@
+"""Which slides an inference is asked about: one file, those of a folder, or those of a table."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from monai_mil_ext.utils import BagKeys, check_name
+
+from .bag_folder import SUFFIXES as FEATURE_SUFFIXES
+from .scan_table import load_scans
+from .table_file import TABLE_SUFFIXES, read_table
+
+__all__ = ["find_slides", "is_feature_file"]
+
+SLIDE_SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".czi")
+CASE, SLIDE_MPP = str(BagKeys.CASE_ID), "slide_mpp"
+
+
+def find_slides(
+    path: str | os.PathLike[str], case_id: str | None = None, root: str | os.PathLike[str] | None = None
+) -> list[dict[str, Any]]:
+    """Give an item with ``case_id`` and ``image`` for every slide, or file of features of one, at ``path``.
+
+    - A file is one item, called ``case_id`` or ``"slide"``: its own name may tell of a patient.
+    - A folder gives its slides and feature files, in the order of their names, which without suffix are the case ids;
+      a name with other characters than letters, digits, ``.``, ``_`` and ``-`` becomes ``slide_`` and a hash of it.
+    - A table (CSV, TSV, Excel, JSON) is read by :py:func:`load_scans`; a column ``slide_mpp`` goes with its rows.
+
+    Args:
+        path: of the file, folder or table.
+        case_id: of a single file.
+        root: folder of the slides of a table, that of the table by default.
+
+    Raises:
+        FileNotFoundError: when there is nothing at ``path``, or no slide in the folder.
+        ValueError: when two files of a folder have one name, or the table has faults.
+
+    Example:
+        >>> folder = getfixture("tmp_path")
+        >>> for name in ("b.svs", "a.h5", "Müller.svs", "notes.txt"):
+        ...     (folder / name).touch()
+        >>> [item["case_id"] for item in find_slides(folder)]
+        ['slide_a78429899b', 'a', 'b']
+    """
+    place = Path(path)
+    if place.suffix.lower() in (*TABLE_SUFFIXES, ".json"):
+        return _of_table(place, root)
+    if place.is_dir() and not is_feature_file(place):
+        return _of_folder(place)
+    if not place.exists():
+        raise FileNotFoundError(f"`path` must be a slide, a folder or a table that exists, got {place.name!r}.")
+    case_id = "slide" if case_id is None else case_id
+    check_name(case_id=case_id)
+    return [{CASE: case_id, "image": str(place.resolve())}]
+
+
+def is_feature_file(path: str | os.PathLike[str]) -> bool:
+    """Whether the name is that of a file of features, not of a slide.
+
+    Example:
+        >>> is_feature_file("a/b.h5"), is_feature_file("a/b.svs")
+        (True, False)
+    """
+    return Path(path).suffix.lower() in (*FEATURE_SUFFIXES, ".zarr")
+
+
+def _of_folder(folder: Path) -> list[dict[str, Any]]:
+    known = (*SLIDE_SUFFIXES, *FEATURE_SUFFIXES, ".zarr")
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in known and not p.name.startswith("."))
+    if not files:
+        raise FileNotFoundError(f"`path` must be a folder with slides or files of features, got {folder.name!r}.")
+    items = {_case(file.stem): str(file.resolve()) for file in files}
+    if len(items) < len(files):
+        raise ValueError(f"`path` must have files of different names, got {len(files)} files of {len(items)} names.")
+    return [{CASE: case, "image": image} for case, image in items.items()]
+
+
+def _case(stem: str) -> str:
+    try:
+        check_name(case_id=stem)
+    except ValueError:
+        return f"slide_{hashlib.sha256(stem.encode('utf-8', 'surrogateescape')).hexdigest()[:10]}"
+    return stem
+
+
+def _of_table(table: Path, root: str | os.PathLike[str] | None) -> list[dict[str, Any]]:
+    items = load_scans(table, root)
+    if table.suffix.lower() in TABLE_SUFFIXES:
+        for item, row in zip(items, read_table(table).rows, strict=True):
+            if row.get(SLIDE_MPP):
+                item[SLIDE_MPP] = _positive(row[SLIDE_MPP], item[CASE])
+    return items
+
+
+def _positive(cell: str, case: str) -> float:
+    try:
+        number = float(cell)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ValueError(f"`{SLIDE_MPP}` must be a positive number, got {cell!r} of {case!r}.")
+    return number

@@ -1,0 +1,47 @@
+"""Which slides an inference is asked about."""
+
+import pytest
+
+from monai_mil_ext.data import find_slides
+
+
+def test_a_file_is_called_as_asked_and_never_by_its_own_name(tmp_path):
+    (tmp_path / "Jane_Doe.svs").touch()
+    assert find_slides(tmp_path / "Jane_Doe.svs") == [{"case_id": "slide", "image": str(tmp_path / "Jane_Doe.svs")}]
+    assert find_slides(tmp_path / "Jane_Doe.svs", "c7")[0]["case_id"] == "c7"
+    with pytest.raises(ValueError, match="`case_id` must be letters, digits"):
+        find_slides(tmp_path / "Jane_Doe.svs", "../c7")
+
+
+def test_a_folder_gives_slides_and_features_and_nothing_hidden(tmp_path):
+    for name in ("b.SVS", "a.h5", ".writing-x.h5", "c.txt", "d e.tif"):
+        (tmp_path / name).touch()
+    (tmp_path / "z.zarr").mkdir()
+    found = [item["case_id"] for item in find_slides(tmp_path)]
+    assert found[:2] + found[3:] == ["a", "b", "z"]
+    assert found[2].startswith("slide_")
+    assert find_slides(tmp_path / "z.zarr") == [{"case_id": "slide", "image": str(tmp_path / "z.zarr")}]
+
+
+def test_a_table_may_tell_the_resolution_of_each_slide(tmp_path):
+    for name in ("a.svs", "b.svs"):
+        (tmp_path / name).touch()
+    table = tmp_path / "t.csv"
+    table.write_text("case_id,image,slide_mpp\nc1,a.svs,0.25\nc2,b.svs,\n")
+    first, second = find_slides(table)
+    assert (first["case_id"], first["slide_mpp"]) == ("c1", 0.25)
+    assert "slide_mpp" not in second
+    table.write_text("case_id,image,slide_mpp\nc1,a.svs,fine\n")
+    with pytest.raises(ValueError, match="`slide_mpp` must be a positive number, got 'fine' of 'c1'"):
+        find_slides(table)
+
+
+def test_nothing_to_answer_and_two_of_one_name_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="`path` must be a slide, a folder or a table that exists, got 'x"):
+        find_slides(tmp_path / "x.svs")
+    with pytest.raises(FileNotFoundError, match="`path` must be a folder with slides or files of features"):
+        find_slides(tmp_path)
+    for name in ("a.svs", "a.h5"):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match="`path` must have files of different names, got 2 files of 1 names"):
+        find_slides(tmp_path)
