@@ -16,6 +16,8 @@ from .scan_results import ScanResultsSaver
 from .score_anchor import ScoreAnchor
 from .score_hook import RecordedScores, ScoreHook, call_after_run
 from .score_term import ScoreTermHandler
+from .slide_cohort import SlideCohortResults
+from .slide_results import SlideResultsSaver
 from .temperature import TemperatureHandler
 from .tokens_kept import TokensKeptHandler
 from .training_state import TrainingState, find_checkpoint
@@ -38,6 +40,8 @@ __all__ = [
     "ScoreAnchor",
     "ScoreHook",
     "ScoreTermHandler",
+    "SlideCohortResults",
+    "SlideResultsSaver",
     "TemperatureHandler",
     "TokensKeptHandler",
     "TrainingState",

@@ -5,13 +5,16 @@ from .cine import write_cine
 from .page import scan_page
 from .slice_scores import plot_slice_scores
 from .slide_overlay import plot_slide_overlay, write_slide_overlay
+from .tile_montage import plot_tile_montage, write_tile_montage
 
 __all__ = [
     "plot_attention_mass",
     "plot_attention_stability",
     "plot_slice_scores",
     "plot_slide_overlay",
+    "plot_tile_montage",
     "scan_page",
     "write_cine",
     "write_slide_overlay",
+    "write_tile_montage",
 ]
