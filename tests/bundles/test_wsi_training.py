@@ -1,0 +1,244 @@
+"""The bundles wsi_qgmil and wsi_asmil on small bags of features: training, evaluation, folds, resuming."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+from ignite.engine import Events
+from monai.bundle import verify_metadata
+
+from monai_mil_ext.data import load_cohort
+from monai_mil_ext.utils import root_cause
+
+from .wsi import BUNDLES, NAMES, SMALL, content, start, write_cohort
+
+pytestmark = pytest.mark.filterwarnings("ignore:Attention is uniform")
+ALLOWED = {  # what may differ between the two: the method, and how its paper trains it
+    "train": {
+        "network_def",
+        "anchor",
+        "momentum",
+        "epochs",
+        "batch_size",
+        "learning_rate",
+        "weight_decay",
+        "gradient_clip",
+        "train#terms",
+        "training_state#anchor",
+    },
+    "inference": {"network_def"},
+    "metadata": {"name", "description", "references"},
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_cohort(tmp_path_factory.mktemp("slides"))
+
+
+@pytest.fixture
+def run(data, tmp_path):
+    """Make and run a workflow on the small cohort."""
+
+    def make(name, *configs, **override):
+        paths = {"dataset_dir": str(data), "ckpt_dir": str(tmp_path / "m"), "output_dir": str(tmp_path / "e")}
+        workflow = start(name, *configs, **{**paths, **SMALL, **override})
+        workflow.run()
+        workflow.finalize()
+        return workflow
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "configs", [("train",), ("train", "evaluate"), ("train", "kfold"), ("inference",)], ids=lambda c: c[-1]
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_they_have_the_properties_that_monai_asks_for(name, configs, data, tmp_path):
+    torch.save({}, tmp_path / "model.pt")
+    kind = "infer" if configs == ("inference",) else "train"
+    paths = {"dataset_dir": str(data), "ckpt_dir": str(tmp_path), "output_dir": str(tmp_path / "e")}
+    assert start(name, *configs, kind=kind, **paths, input=str(data / "features")).check_properties() == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_metadata_is_valid(name):
+    meta = BUNDLES / name / "configs" / "metadata.json"
+    verify_metadata(str(meta), str(BUNDLES.parent / "tests/bundles/schema.json"))
+
+
+def flat(config, path=""):
+    """Leaves of a config by their place; what is allowed to differ stays whole."""
+    content = yaml.safe_load(config.read_text())
+    found = {}
+
+    def walk(value, place):
+        if isinstance(value, dict) and value and not any(place == a for a in ALLOWED.get(config.stem, ())):
+            for key, part in value.items():
+                walk(part, f"{place}#{key}" if place else str(key))
+        else:
+            found[place] = value
+
+    walk(content, path)
+    return found
+
+
+def test_the_two_differ_in_their_method_alone():
+    one, two = (BUNDLES / name for name in NAMES)
+    names = sorted(p.relative_to(one) for p in one.rglob("*") if p.is_file() and p.parts[-2] in ("configs", "scripts"))
+    assert names == sorted(
+        p.relative_to(two) for p in two.rglob("*") if p.is_file() and p.parts[-2] in ("configs", "scripts")
+    )
+    for name in names:
+        if name.suffix not in (".yaml", ".json"):
+            assert (one / name).read_bytes() == (two / name).read_bytes()
+            continue
+        a, b = flat(one / name), flat(two / name)
+        differ = {key for key in a.keys() | b.keys() if a.get(key, "absent") != b.get(key, "absent")}
+        assert differ <= ALLOWED.get(name.stem, set()), name
+    assert "network_def" in {
+        k for k, v in flat(one / "configs/train.yaml").items() if flat(two / "configs/train.yaml")[k] != v
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_learns_is_evaluated_and_shows_where(name, run, data, tmp_path):
+    trained = run(name, "train", epochs=12)
+    splits = content(trained, "splits")
+    state = content(trained, "validate#evaluator").state
+    assert state.best_metric > 0.9
+    assert {"bag_auroc", "bag_macro_f1", "bag_kappa"} <= set(state.metrics)
+    run(name, "train", "evaluate")
+    rows = {row["case_id"]: row for row in csv.DictReader((tmp_path / "e" / "bags.csv").open())}
+    assert set(rows) == set(splits.folds[0]["test"])
+    report = json.loads((tmp_path / "e" / "report.json").read_text())
+    assert report["values"]["bag_auroc"] > 0.9
+    temperature = json.loads((tmp_path / "m" / "calibration.json").read_text())["temperature"]
+    case, row = next(iter(rows.items()))
+    item = next(item for item in load_cohort(data / "cohort.csv") if item["case_id"] == case)
+    net = content(trained, "net")
+    net.load_state_dict(torch.load(tmp_path / "m" / "model.pt", weights_only=True))
+    bag = content(trained, "load")(item)["image"]
+    with torch.no_grad():
+        expected = (net.cpu().eval()(bag[None]) / temperature).softmax(1)[0, 1]
+    assert float(row["probability_1"]) == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_asmil_trains_with_its_anchor_and_qgmil_without(run, tmp_path):
+    found = {
+        name: content(run(name, "train", epochs=1, ckpt_dir=str(tmp_path / name)), "train#trainer").state.metrics
+        for name in NAMES
+    }
+    assert "attention_anchor" in found["wsi_asmil"]
+    assert "attention_anchor" not in found["wsi_qgmil"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_killed_run_goes_on_bit_for_bit(name, data, tmp_path):
+    """The weights that validation chose too: a run that goes on remembers the best epoch."""
+
+    def ended(folder, kill_at=None):
+        workflow = start(
+            name,
+            "train",
+            dataset_dir=str(data),
+            ckpt_dir=str(tmp_path / folder),
+            output_dir=str(tmp_path / folder),
+            **{**SMALL, "epochs": 4, "batch_size": 2},
+        )
+        if kill_at:
+
+            @content(workflow, "train#trainer").on(Events.ITERATION_COMPLETED(once=kill_at))
+            def kill():
+                raise KeyboardInterrupt
+
+        workflow.run()
+        checkpoint = torch.load(tmp_path / folder / "checkpoint_epoch=4.pt", weights_only=True)
+        return checkpoint, torch.load(tmp_path / folder / "model.pt", weights_only=True)
+
+    whole = ended("whole")
+    steps = whole[0]["trainer"]["iteration"] // 4
+    with pytest.raises((KeyboardInterrupt, RuntimeError)):
+        ended("killed", kill_at=2 * steps + 2)
+    resumed = ended("killed")
+    assert all(torch.equal(whole[1][key], resumed[1][key]) for key in whole[1])
+    assert all(torch.equal(whole[0]["network"][key], resumed[0]["network"][key]) for key in whole[1])
+    parts = [checkpoint["training_state"]["parts"] for checkpoint, _ in (whole, resumed)]
+    assert parts[0]["best"] == parts[1]["best"]
+    if name == "wsi_asmil":
+        anchors = [part["anchor"]["anchor"] for part in parts]
+        assert anchors[0]
+        assert all(torch.equal(anchors[0][key], anchors[1][key]) for key in anchors[0])
+
+
+def test_folds_of_patients_with_several_slides_make_a_table(run, tmp_path):
+    for fold in (0, 2):
+        paths = {"ckpt_dir": str(tmp_path / f"m{fold}"), "output_dir": str(tmp_path / "e" / f"fold_{fold}")}
+        workflow = run(
+            "wsi_qgmil", "train", "kfold", fold=fold, level="patient", folds_dir=str(tmp_path / "e"), epochs=6, **paths
+        )
+    rows = list(csv.DictReader((tmp_path / "e" / "fold_2" / "bags.csv").open()))
+    assert {row["case_id"] for row in rows} == set(content(workflow, "splits").folds[2]["test"])
+    assert {int(row["num_instances"]) > 12 for row in rows} == {True, False}  # of two slides, and of one
+    table = json.loads((tmp_path / "e" / "folds.json").read_text())
+    values = [table["folds"][fold]["bag_auroc"] for fold in ("0", "2")]
+    assert table["values"]["bag_auroc"] == pytest.approx(sum(values) / 2)
+    assert table["sd"]["bag_auroc"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
+
+
+def test_another_fold_is_refused(run):
+    run("wsi_qgmil", "train", epochs=1)
+    with pytest.raises(RuntimeError, match="Failed to evaluate") as error:
+        run("wsi_qgmil", "train", "evaluate", fold=1)
+    assert str(root_cause(error.value)).startswith("`fold` must be the one that the weights were trained for")
+
+
+def test_three_named_classes_of_which_one_is_rare(tmp_path):
+    data, names = write_cohort(tmp_path / "three", classes=3), ["benign", "low", "high"]
+    head, *lines = (data / "cohort.csv").read_text().splitlines()
+    named = [f"{line[:-1]}{names[int(line[-1])]}" for line in lines if not line.endswith(("p17,2", "p11,2"))]
+    (data / "cohort.csv").write_text("\n".join([head, *named]))
+    options = {"class_names": names, "class_weights": "$@balanced_weights", "kappa_weights": "quadratic"}
+    paths = {"dataset_dir": str(data), "ckpt_dir": str(tmp_path / "m"), "output_dir": str(tmp_path / "e")}
+    workflow = start("wsi_qgmil", "train", **paths, **{**SMALL, **options})
+    workflow.run()
+    labels = torch.tensor([item["label"] for item in content(workflow, "train_items")])
+    expected = len(labels) / (3 * labels.bincount())
+    assert len(set(expected.tolist())) > 1
+    torch.testing.assert_close(content(workflow, "train#loss").weight, expected.float())
+    assert json.loads((tmp_path / "m" / "settings.json").read_text())["class_names"] == names
+
+
+def test_a_validation_of_one_class_can_choose_nothing(tmp_path):
+    data = write_cohort(tmp_path / "one")
+    lines = (data / "cohort.csv").read_text().splitlines()
+    (data / "cohort.csv").write_text("\n".join([lines[0], *(line[:-1] + "0" for line in lines[1:])]))
+    paths = {"dataset_dir": str(data), "ckpt_dir": str(tmp_path / "m"), "output_dir": str(tmp_path / "e")}
+    with pytest.raises(RuntimeError, match="Failed to evaluate") as error:
+        start("wsi_qgmil", "train", **paths, **SMALL).run()
+    assert "must be a number to choose an epoch by, got NaN of bag_auroc" in str(root_cause(error.value))
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_network_and_one_of_them_writes(data, tmp_path):
+    configs = "['configs/train.yaml','configs/multi_gpu_train.yaml']"
+    options = {"dataset_dir": data, "ckpt_dir": tmp_path / "m", "output_dir": tmp_path / "e", **SMALL}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
+    command += ["monai.bundle", "run", "--config_file", configs]
+    command += [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    folder = BUNDLES / "wsi_asmil"
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    checkpoint = torch.load(tmp_path / "m" / "checkpoint_epoch=2.pt", weights_only=True)
+    assert json.loads((tmp_path / "m" / "calibration.json").read_text())["num_bags"] > 2
+    assert len(list((tmp_path / "e").glob("events*"))) == 1
+    alone = start("wsi_asmil", "train", "evaluate", **{k: str(v) for k, v in options.items() if "dir" in k}, **SMALL)
+    assert checkpoint["trainer"]["epoch_length"] == -(-len(content(alone, "train#sampler")) // 2)
+    alone.run()
+    assert json.loads((tmp_path / "e" / "report.json").read_text())["num_bags"] > 2
