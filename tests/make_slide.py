@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import struct
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tifffile
+from PIL import Image
 
-__all__ = ["damage_tile", "stained", "write_slide", "write_truncated"]
+__all__ = ["TILE", "damage_tile", "stained", "write_mosaic", "write_slide", "write_truncated"]
 
 Array = np.ndarray[Any, Any]
 PAPER, TISSUE = (243, 242, 244), (196, 120, 170)  # glass and H&E as a scanner sees them
+TILE = 256  # pixels of a mosaic's tiles
+SHORT, LONG, RATIONAL, LONG8 = 3, 4, 5, 16  # types of TIFF
 
 
 def stained(size: tuple[int, int], *boxes: tuple[int, int, int, int], colour: Any = TISSUE, seed: int = 0) -> Array:
@@ -45,6 +51,42 @@ def write_slide(
     return path
 
 
+def write_mosaic(
+    path: Path,
+    square: Array,
+    size: tuple[int, int],
+    mpp: float = 0.5,
+    factors: Sequence[int] = (1, 4, 16, 64),
+    quality: int = 80,
+) -> Path:
+    """Write a pyramid of ``size`` (width, height) that repeats ``square`` (side, side, 3), as large as you like.
+
+    Each JPEG tile that differs is in the file once, and the index of every level names it as often as it is seen: a
+    slide of 100,000 x 100,000 takes some megabytes. A reader decodes it as any other.
+
+    Args:
+        path: the file, BigTIFF.
+        square: its side is ``TILE`` times a power of two.
+        size: of level 0 in pixels.
+        mpp: micrometres per pixel of level 0.
+        factors: of the levels; powers of two.
+        quality: of JPEG.
+    """
+    with path.open("wb") as file:
+        file.write(b"II" + struct.pack("<HHHQ", 43, 8, 0, 0))
+        link = 8
+        for factor in factors:
+            level = _Level(*(-(-side // factor) for side in size), 1e4 / mpp / factor, factor > 1)
+            tiles = []
+            for tile in _tiles(square, factor):
+                stream = io.BytesIO()
+                Image.fromarray(tile).save(stream, "JPEG", quality=quality, subsampling="4:2:0")
+                tiles.append((file.tell(), len(stream.getvalue())))
+                file.write(stream.getvalue())
+            link = _write_directory(file, level, tiles, link)
+    return path
+
+
 def write_truncated(path: Path, image: Array, share: float = 0.5) -> Path:
     """Write a slide that ends early: the header is there, the tiles behind ``share`` of the file are not."""
     whole = write_slide(path, image).read_bytes()
@@ -66,3 +108,79 @@ def _halved(image: Array) -> Array:
     height, width = (side - side % 2 for side in image.shape[:2])
     blocks = image[:height, :width].reshape(height // 2, 2, width // 2, 2, -1)
     return blocks.mean(axis=(1, 3)).round().astype(image.dtype)
+
+
+class _Level(NamedTuple):
+    width: int
+    height: int
+    pixels_per_cm: float
+    reduced: bool
+
+
+def _tiles(square: Array, factor: int) -> Iterator[Array]:
+    """The tiles of one period of a level, row by row; where a period is smaller than a tile, the one tile of many."""
+    side = len(square) // factor
+    small = np.asarray(Image.fromarray(square).reduce(factor)) if factor > 1 else square
+    repeats = max(1, TILE // side)
+    small = np.tile(small, (repeats, repeats, 1))
+    for top in range(0, len(small), TILE):
+        for left in range(0, len(small), TILE):
+            yield np.ascontiguousarray(small[top : top + TILE, left : left + TILE])
+
+
+def _write_directory(file: Any, level: _Level, tiles: Sequence[tuple[int, int]], link: int) -> int:
+    """Write the directory of a level, let the bytes at ``link`` lead to it, and give the place of its own link."""
+    columns, rows, period = -(-level.width // TILE), -(-level.height // TILE), round(len(tiles) ** 0.5)
+    which = (np.arange(rows)[:, None] % period) * period + np.arange(columns) % period
+    offsets, counts = np.array(tiles, dtype="<u8")[which.ravel()].T
+    resolution = struct.pack("<II", round(level.pixels_per_cm * 1000), 1000)
+    entries = [
+        (254, LONG, [int(level.reduced)]),
+        (256, LONG, [level.width]),
+        (257, LONG, [level.height]),
+        (258, SHORT, [8, 8, 8]),
+        (259, SHORT, [7]),  # JPEG
+        (262, SHORT, [6]),  # YCbCr
+        (277, SHORT, [3]),
+        (282, RATIONAL, resolution),
+        (283, RATIONAL, resolution),
+        (284, SHORT, [1]),
+        (296, SHORT, [3]),  # per centimetre
+        (322, LONG, [TILE]),
+        (323, LONG, [TILE]),
+        (324, LONG8, _placed(file, offsets.tobytes())),
+        (325, LONG8, _placed(file, counts.tobytes())),
+        (530, SHORT, [2, 2]),
+    ]
+    place = file.tell() + file.tell() % 2
+    file.seek(link)
+    file.write(struct.pack("<Q", place))
+    file.seek(place)
+    file.write(struct.pack("<Q", len(entries)))
+    for tag, kind, value in entries:
+        file.write(_entry(tag, kind, value))
+    file.write(bytes(8))
+    return int(file.tell() - 8)
+
+
+class _Placed(NamedTuple):
+    offset: int
+    count: int
+    first: bytes
+
+
+def _placed(file: Any, values: bytes) -> _Placed:
+    """Numbers of eight bytes that an entry leads to; a single one stands in it."""
+    offset = int(file.tell())
+    file.write(values)
+    return _Placed(offset, len(values) // 8, values[:8])
+
+
+def _entry(tag: int, kind: int, value: Any) -> bytes:
+    if isinstance(value, _Placed):
+        inline = value.first if value.count == 1 else struct.pack("<Q", value.offset)
+        return struct.pack("<HHQ", tag, kind, value.count) + inline
+    if isinstance(value, bytes):
+        return struct.pack("<HHQ", tag, kind, 1) + value
+    packed = struct.pack(f"<{len(value)}{'H' if kind == SHORT else 'I'}", *value)
+    return struct.pack("<HHQ", tag, kind, len(value)) + packed.ljust(8, b"\0")

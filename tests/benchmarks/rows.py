@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from tests.benchmarks import batches
+from tests.benchmarks import batches, tile_reading
 from tests.benchmarks.bag_reading import reading
 from tests.benchmarks.epochs import disk_epoch, small_bags_epoch
 from tests.benchmarks.measure import Measured, peak_memory, time_ratio
@@ -207,6 +207,32 @@ ROWS = {
             ("CLAM", "CLAM's layout / bare h5py[:]", 1.1),
         )
     },
+    **{
+        f"tiles_{side}": Row(
+            f"all tiles of 256 of a slide of 23,000 x 17,500, a second: {workers} / bare OpenSlide loop",
+            partial(tile_reading.reading, side),
+            goal,
+        )
+        for side, workers, goal in (("one", "one worker", 0.9), ("two", "two workers", 1.7))
+    },
+    "tiles_found": Row(
+        "slide of 100,000 x 100,000, seconds from its thumbnail to the places of its tiles",
+        tile_reading.finding,
+        2.0,
+        at_most=True,
+    ),
+    "tiles_memory": Row(
+        "slide of 100,000 x 100,000, finding its tiles and reading 500 spread over it: resident GiB",
+        tile_reading.memory,
+        1.5,
+        at_most=True,
+    ),
+    "tiles_encoded": Row(
+        "1,024 tiles of 224, MobileNetV2 on the CPU, 1 worker: waiting for tiles / total",
+        tile_reading.encoding,
+        0.1,
+        at_most=True,
+    ),
     **{
         f"inference_{name.lower()}": Row(
             f"{name} 1,024 features, forward, N = {n:,}, seconds (resident memory: at most 16 GiB)",
