@@ -1,0 +1,25 @@
+"""The parts of MONAI Label that the app is made of; without ``monailabel`` they are classes that say so when used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from monai.utils import optional_import
+
+__all__ = ["BatchInferTask", "InferTask", "MONAILabelApp", "ScoringMethod", "Strategy", "TrainTask"]
+
+if TYPE_CHECKING:
+    from monailabel.interfaces.app import MONAILabelApp
+    from monailabel.interfaces.tasks.batch_infer import BatchInferTask
+    from monailabel.interfaces.tasks.infer_v2 import InferTask
+    from monailabel.interfaces.tasks.scoring import ScoringMethod
+    from monailabel.interfaces.tasks.strategy import Strategy
+    from monailabel.interfaces.tasks.train import TrainTask
+else:
+    TASKS = "monailabel.interfaces.tasks"
+    MONAILabelApp, _ = optional_import("monailabel.interfaces.app", name="MONAILabelApp", as_type="base")
+    BatchInferTask, _ = optional_import(f"{TASKS}.batch_infer", name="BatchInferTask", as_type="base")
+    InferTask, _ = optional_import(f"{TASKS}.infer_v2", name="InferTask", as_type="base")
+    ScoringMethod, _ = optional_import(f"{TASKS}.scoring", name="ScoringMethod", as_type="base")
+    Strategy, _ = optional_import(f"{TASKS}.strategy", name="Strategy", as_type="base")
+    TrainTask, _ = optional_import(f"{TASKS}.train", name="TrainTask", as_type="base")
