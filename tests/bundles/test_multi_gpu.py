@@ -1,0 +1,174 @@
+"""multi_gpu_train.yaml: two processes train as one with the bags of both, write once, and go on after a kill."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from ignite.engine import Events
+from monai.bundle import ConfigWorkflow
+from monai.engines.utils import IterationEvents
+from torch import distributed
+from torch.testing import assert_close
+
+from monai_mil_ext.data import BagBatchSampler
+
+from .bag_classifier import bags, scripts
+
+BUNDLES = Path(__file__).parents[2] / "bundles"
+NETS = "monai_mil_ext.networks.nets."
+ASMIL = {"_target_": f"{NETS}ASMIL", "in_features": 8, "num_classes": 2, "hidden_size": 16, "token_drop": 0.0}
+STEADY = {"network_def": {**ASMIL, "dropout": 0.0}, "anchor": 0.1, "epochs": 10, "learning_rate": 0.05}
+# Adam divides by the size of a gradient: it hides a wrong one's, and makes something of the rounding of one that is 0
+STEADY |= {"optimizer#_target_": "torch.optim.SGD", "num_folds": 5, "val_fraction": 0.5}
+CASES = {  # bundle, configs, overrides
+    "equal": ("bag_classifier", ["train"], {**STEADY, "batch_size": 4}),  # two steps an epoch: 4 and 4, 4 and 4
+    "unequal": ("bag_classifier", ["train"], {**STEADY, "batch_size": 5}),  # 5 and 5, 5 and 1
+    "slices": ("ct_slice_mil", ["train", "digits"], {"network_def#dropout": 0, "batch_size": 6, "epochs": 1}),
+}
+
+
+class BagsOfBoth:
+    """Gives one process the batches of two, put together step by step."""
+
+    def __init__(self, sampler):
+        kept = {"max_bags": sampler.max_bags, "cost": "packed" if sampler.packed else "padded", "seed": sampler.seed}
+        self.samplers = [
+            BagBatchSampler(sampler.sizes, sampler.max_instances, **kept, num_replicas=2, rank=rank) for rank in (0, 1)
+        ]
+
+    def __len__(self):
+        return len(self.samplers[0])
+
+    def __iter__(self):
+        return iter([one + other for one, other in zip(*self.samplers, strict=True)])
+
+
+def train(case, data, out, multi):
+    """Train in this process; losses, metrics of each validation, weights, anchor."""
+    bundle, configs, overrides = CASES[case]
+    os.chdir(BUNDLES / bundle)
+    sys.path.insert(0, str(BUNDLES / bundle))
+    configs = [configs[0], "multi_gpu_train", *configs[1:]] if multi else configs
+    paths = {"dataset_dir": data[bundle], "ckpt_dir": f"{out}/model", "output_dir": f"{out}/eval"}
+    workflow = ConfigWorkflow(
+        [f"configs/{name}.yaml" for name in configs],
+        workflow_type="train",
+        logging_file=False,
+        val_interval=1,
+        **paths,
+        **overrides,
+    )
+    workflow.initialize()
+    get = workflow.parser.get_parsed_content
+    trainer, evaluator = get("train#trainer"), get("validate#evaluator")
+    if not multi:
+        sampler = BagsOfBoth(trainer.data_loader.batch_sampler if case != "slices" else two_of(get))
+        loader = trainer.data_loader
+        trainer.data_loader = torch.utils.data.DataLoader(
+            loader.dataset, batch_sampler=sampler, collate_fn=loader.collate_fn
+        )
+        trainer.state.dataloader, trainer.state.epoch_length = trainer.data_loader, len(sampler)
+    losses, metrics = [], []
+    # BACKWARD_COMPLETED comes when all terms and the share of the process are in the loss
+    trainer.add_event_handler(
+        IterationEvents.BACKWARD_COMPLETED, lambda e: losses.append(e.state.output["loss"].item())
+    )
+    evaluator.add_event_handler(Events.COMPLETED, lambda e: metrics.append(dict(e.state.metrics)))
+    workflow.run()
+    anchor = get("train#terms")[1].state_dict() if bundle == "bag_classifier" else {}
+    found = {
+        "losses": torch.tensor(losses),
+        "metrics": metrics,
+        "anchor": anchor,
+        "net": get("network_def").state_dict(),
+    }
+    torch.save(found, f"{out}.pt")
+    workflow.finalize()
+
+
+def two_of(get):
+    """The sampler of ct_slice_mil's multi_gpu_train.yaml."""
+    data = get("train#dataset").data
+    return BagBatchSampler([b["stop"] - b["start"] for b in data], 10**9, get("batch_size"), cost="packed", seed=0)
+
+
+def work(rank, folder, case, data):
+    """One of two processes, with folders of its own."""
+    torch.set_num_threads(1)
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
+    start = distributed.init_process_group
+    meet = f"file://{folder}/meet"
+    distributed.init_process_group = lambda backend: start(backend, init_method=meet, rank=rank, world_size=2)
+    train(case, data, f"{folder}/{rank}", multi=True)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, digits):
+    """Forty bags and their table; four scans."""
+    folder = tmp_path_factory.mktemp("bags")
+    scripts("prepare").write_cohort(bags(), folder / "cohort.csv")
+    return {"bag_classifier": str(folder), "ct_slice_mil": str(digits)}
+
+
+@pytest.mark.parametrize("case", [pytest.param("equal", marks=pytest.mark.slow), "unequal", "slices"])
+def test_two_processes_train_as_one_with_the_bags_of_both(case, data, tmp_path, monkeypatch):
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["tests.bundles.test_multi_gpu"])
+    torch.multiprocessing.start_processes(work, (str(tmp_path), case, data), nprocs=2, start_method="forkserver")
+    monkeypatch.chdir(tmp_path)  # and so, after it, back to where it was
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    train(case, data, str(tmp_path / "one"), multi=False)
+    first, second, one = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("0", "1", "one"))
+    assert len(one["losses"]) >= 20
+    assert_close((first["losses"] + second["losses"]) / 2, one["losses"], rtol=0, atol=1e-5)
+    assert_close(first["net"], second["net"], rtol=0, atol=0)
+    assert_close(first["anchor"], second["anchor"], rtol=0, atol=0)
+    assert first["metrics"] == second["metrics"]  # of all bags, not of a process's own
+    assert_close(first["net"], one["net"], rtol=0, atol=1e-5 if one["anchor"] else 1e-4)
+    assert_close(first["anchor"], one["anchor"], rtol=0, atol=1e-5)
+    assert_close(first["metrics"], one["metrics"], rtol=0, atol=1e-6)
+    weights = torch.load(tmp_path / "0" / "model" / "model.pt", weights_only=True)
+    assert weights.keys() == one["net"].keys()  # without the wrapper's prefix: evaluation and inference load it
+    assert not (tmp_path / "1").exists()  # the second process writes nothing
+
+
+def launch(digits, out):
+    """Start ``torchrun`` with the words of the page, in a session of its own."""
+    words = ["--standalone", "--nproc_per_node", "2", "--max-restarts", "1", "-m", "monai.bundle", "run"]
+    words += ["--config_file", "['configs/train.yaml','configs/multi_gpu_train.yaml','configs/digits.yaml']"]
+    words += ["--dataset_dir", digits, "--ckpt_dir", str(out), "--output_dir", str(out)]
+    words += ["--epochs", "12", "--network_def#dropout", "0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", *words],
+        cwd=BUNDLES / "ct_slice_mil",
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_after_the_kill_of_a_process_torchrun_goes_on_and_ends_with_the_same_weights(data, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    said, _ = launch(data["ct_slice_mil"], whole).communicate(timeout=300)
+    assert (whole / "model.pt").exists(), said
+    run = launch(data["ct_slice_mil"], killed)
+    deadline = time.monotonic() + 300
+    while not (killed / "checkpoint_epoch=3.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    assert not (killed / "model.pt").exists()
+    said, _ = run.communicate(timeout=300)
+    assert run.returncode == 0, said
+    assert "Restored all variables from" in said
+    expected, got = (torch.load(out / "model.pt", weights_only=True) for out in (whole, killed))
+    assert_close(got, expected, rtol=0, atol=0)
+    assert len(list(killed.glob("events.*"))) == 2  # of TensorBoard: the first process's, before and after
