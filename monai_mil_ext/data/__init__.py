@@ -4,6 +4,7 @@ from .bag_file import OpenBag, inspect_bag, open_bag, read_attributes, read_bag,
 from .bag_layout import BagInfo
 from .bag_rows import BagFileError
 from .bag_sampler import BagBatchSampler, bag_sizes
+from .cell_images import CellImages
 from .cohort import check_cohort, load_cohort
 from .cohort_checks import CohortChecks
 from .cohort_columns import CohortColumns
@@ -37,6 +38,7 @@ __all__ = [
     "BagCollate",
     "BagFileError",
     "BagInfo",
+    "CellImages",
     "CohortChecks",
     "CohortColumns",
     "CohortReport",

@@ -38,6 +38,7 @@ from .load_bag import (
     RandLoadBagd,
     RandLoadBagDict,
 )
+from .load_cells import LoadCellBag, LoadCellBagD, LoadCellBagd, LoadCellBagDict
 from .load_mask import LoadMask, LoadMaskD, LoadMaskd, LoadMaskDict
 from .load_scan import LoadScan, LoadScanD, LoadScand, LoadScanDict
 from .patient_bag import LoadPatientBag, LoadPatientBagD, LoadPatientBagd, LoadPatientBagDict
@@ -90,6 +91,10 @@ __all__ = [
     "LoadBagLabelDict",
     "LoadBagLabeld",
     "LoadBagd",
+    "LoadCellBag",
+    "LoadCellBagD",
+    "LoadCellBagDict",
+    "LoadCellBagd",
     "LoadMask",
     "LoadMaskD",
     "LoadMaskDict",

@@ -1,6 +1,7 @@
 """Figures."""
 
 from .attention_curves import plot_attention_mass, plot_attention_stability
+from .cell_gallery import plot_cell_gallery, write_cell_gallery
 from .cine import write_cine
 from .page import scan_page
 from .slice_scores import plot_slice_scores
@@ -10,10 +11,12 @@ from .tile_montage import plot_tile_montage, write_tile_montage
 __all__ = [
     "plot_attention_mass",
     "plot_attention_stability",
+    "plot_cell_gallery",
     "plot_slice_scores",
     "plot_slide_overlay",
     "plot_tile_montage",
     "scan_page",
+    "write_cell_gallery",
     "write_cine",
     "write_slide_overlay",
     "write_tile_montage",

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from matplotlib.image import imsave
 from monai.data import MetaTensor
 from monai.transforms import Compose, MapTransform, Transform
 from torch import nn
@@ -46,6 +47,13 @@ def slide_files(folder, kind):
     return {"x": [str(path) for path in paths]}
 
 
+def cell_folder(folder, kind):
+    (folder / "cells").mkdir(exist_ok=True)
+    for name, grey in (("b.png", 0.8), ("a.png", 0.2)):
+        imsave(folder / "cells" / name, np.full((12, 10, 3), grey))
+    return {"x": str(folder / "cells")}
+
+
 def tile_scores(folder, kind):
     item = {"x": torch.rand(3), "coords": torch.arange(6).view(3, 2) * 32, "tile_size": 64.0}
     item["spatial_shape"] = [400, 300]
@@ -80,6 +88,7 @@ CASES = {
     "EncodeInstances": Case({"encoder": nn.Flatten()}, images),
     "LoadBag": Case({}, bag_file, lambda t, item: t(item["x"], item["start"], item["stop"])["features"]),
     "LoadBagLabel": Case({"num_classes": 3}, lambda folder, kind: {"x": kind(torch.tensor(2))}),
+    "LoadCellBag": Case({"size": 8}, cell_folder),
     "LoadPatientBag": Case({}, slide_files, lambda t, item: t(item["x"])["features"]),
     "LoadScan": Case({}, scan_file),
     "LoadMask": Case({}, mask_file, lambda t, item: t(item["x"], item["image"]), ("image_key",)),

@@ -1,0 +1,69 @@
+"""Cells in the order of their attention."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from monai_mil_ext.visualize import plot_cell_gallery, write_cell_gallery
+
+
+def bag(n=12, channels=3):
+    cells = np.linspace(0, 1, n)[:, None, None, None] * np.ones((1, channels, 6, 5))
+    attention = np.arange(n) % 7 + 1.0
+    return cells, attention / attention.sum()
+
+
+def shown(figure):
+    return [axes for axes in figure.axes if axes.images]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_most_comes_first_and_least_last_and_none_twice(channels):
+    cells, attention = bag(channels=channels)
+    axes = shown(plot_cell_gallery(cells, attention, [f"cell {i}" for i in range(12)], most=5, least=3))
+    order = np.argsort(-attention, kind="stable")
+    expected = [*order[:5], *order[-3:]]
+    assert [one.get_xlabel() for one in axes] == [f"cell {i}" for i in expected]
+    assert [one.get_title() for one in axes] == [f"{12 * attention[i]:.2g}" for i in expected]
+    for one, i in zip(axes, expected, strict=True):
+        assert np.asarray(one.images[0].get_array()).flat[0] == pytest.approx(cells[i].flat[0])
+    assert [one.get_ylabel() for one in axes if one.get_ylabel()] == ["most attention", "least attention"]
+
+
+@pytest.mark.parametrize(
+    ("n", "most", "least", "number"), [(3, 16, 8, 3), (12, 10, 8, 12), (12, 9, 0, 9), (1, 1, 1, 1)]
+)
+def test_small_bags_are_shown_whole(n, most, least, number):
+    assert len(shown(plot_cell_gallery(*bag(n), most=most, least=least))) == number
+
+
+def test_frames_have_the_heat_and_long_names_end_as_they_end():
+    cells, attention = bag(3)
+    axes = shown(plot_cell_gallery(cells, attention, ["a" * 20 + "_7.png", "b", "c"]))
+    assert axes[-1].get_xlabel() == "…" + ("a" * 20 + "_7.png")[-17:]
+    frames = [one.spines["top"].get_edgecolor()[:3] for one in axes]
+    assert frames[0] == pytest.approx((0.995737, 0.909344, 0.217772))  # the top of cividis
+    assert len(set(frames)) == 3
+
+
+def test_it_is_written_as_a_whole(tmp_path):
+    path = write_cell_gallery(tmp_path, "case_1", *bag())
+    assert path.name == "case_1_cells.png"
+    assert Image.open(path).text["Description"] == "research use only"
+    with pytest.raises(ValueError, match="`case_id` must be letters"):
+        write_cell_gallery(tmp_path, "../case", *bag())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"attention": np.ones(3)}, r"`cells`, `attention` and `names` must have one length, got \[3, 12\]"),
+        ({"names": ["a"]}, r"`cells`, `attention` and `names` must have one length, got \[1, 12\]"),
+        ({"cells": np.ones((12, 2, 4, 4))}, r"`cells` must be \(N, 1, h, w\) or \(N, 3, h, w\) with a cell"),
+        ({"most": 0}, "`most` must be a positive integer, got 0"),
+    ],
+)
+def test_what_can_not_be_drawn_is_named(change, message):
+    cells, attention = bag()
+    with pytest.raises(ValueError, match=message):
+        plot_cell_gallery(**{"cells": cells, "attention": attention, **change})
