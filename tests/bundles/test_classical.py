@@ -152,7 +152,9 @@ def test_values_are_means_over_folds_then_mean_and_sample_sd_over_repeats():
     named = [{**record(1, 1, RIGHT if i < n else WRONG), "model": "a"} for n in right for i in range(10)]
     found = table.row("a", named)
     assert found["repeats"]["bag_auroc"] == pytest.approx([1, 1, 0.8, 0.6, 1])
-    assert found["values"] == {"bag_auroc": pytest.approx(0.88), "bag_accuracy": pytest.approx(0.88)}
+    folds = np.repeat([1, 0], [44, 6])
+    values = {"bag_auroc": 0.88, "bag_accuracy": 0.88, "fold_sd": np.std(folds, ddof=1)}
+    assert found["values"] == pytest.approx(values)
     assert found["sd"]["bag_auroc"] == pytest.approx(np.std([1, 1, 0.8, 0.6, 1], ddof=1))
 
 
@@ -171,12 +173,15 @@ def test_the_claim_is_that_of_the_chosen_row_against_the_better_regression(folds
     }
     found = scripts("classical_table").result({"musk1": by_model}, ["a", "b"], ["r", "s"])
     claim = found["claims"]["musk1"]
-    assert (claim["reference"], claim["holds"]) == ("s", holds)
-    assert claim["at_least"] == pytest.approx(0.96 - 0.5 * np.std([1, 0.9, 1, 0.9, 1], ddof=1))
+    assert (claim["reference"], claim["holds"]["repeats"]) == ("s", holds)
+    assert claim["at_least"]["repeats"] == pytest.approx(0.96 - 0.5 * np.std([1, 0.9, 1, 0.9, 1], ddof=1))
+    assert claim["at_least"]["folds"] == pytest.approx(0.96 - 0.5 * np.std([1] * 48 + [0] * 2, ddof=1))
+    assert f"musk1 {np.mean(network) / 10:.3f} for" in found["note"]
+    assert ("sd over repeats, held" in found["note"]) == holds
     assert claim["chosen"] == pytest.approx(np.mean(network) / 10)
     assert [one["name"] for one in found["rows"]][:2] == ["musk1: chosen by validation", "musk1: a"]
     assert (found["rows"][0]["settings_tried"], found["cpu_seconds"]) == (4, 200)
-    assert found.keys() >= {"command", "commit", "seeds", "versions", "wall_seconds", "rows", "note"}
+    assert found.keys() >= {"command", "commit", "seeds", "versions", "heads", "rows", "note"}
 
 
 def test_there_is_no_table_before_every_fold_is_there(task):

@@ -133,22 +133,27 @@ def main(words: Sequence[str] | None = None) -> None:
     names = [*MODELS, *REGRESSIONS]
     parser.add_argument("--sets", nargs="+", choices=list(CLASSICAL), default=list(CLASSICAL))
     parser.add_argument("--models", nargs="+", choices=names, default=names)
-    parser.add_argument("--folds", nargs="+", type=int, default=range(NUM_FOLDS * REPEATS))
+    parser.add_argument("--repeats", type=int, default=REPEATS, help="of the folds, from the first on")
+    parser.add_argument("--folds", nargs="+", type=int, help="train these alone")
     parser.add_argument("--stage", choices=["train", "table"], help="both, one after the other, if not given")
     parser.add_argument("--jobs", type=int, default=2, help="processes, of one thread each")
     parser.add_argument("--data_root", type=Path, default=BUNDLE / "data")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "classical", help="of the records")
     args = parser.parse_args(words)
+    whole = range(NUM_FOLDS * args.repeats)
     for name in args.sets:
         prepare_classical(name, args.data_root)
     if args.stage != "table":
-        start, todo = time.perf_counter(), list(tasks(args.sets, args.models, args.folds, args.data_root, args.folder))
+        start, todo = (
+            time.perf_counter(),
+            list(tasks(args.sets, args.models, args.folds or whole, args.data_root, args.folder)),
+        )
         with ProcessPoolExecutor(args.jobs, initializer=_quiet) as pool:
             for number, (task, found) in enumerate(zip(todo, pool.map(run, todo), strict=True), 1):
                 took = f"{found['cpu_seconds']} s of a core, {time.perf_counter() - start:.0f} s in all"
                 print(f"{number}/{len(todo)} {task.name}, {task.model}, fold {task.fold}: {took}", flush=True)
     if args.stage != "train":
-        every = tasks(list(CLASSICAL), names, range(NUM_FOLDS * REPEATS), args.data_root, args.folder)
+        every = tasks(list(CLASSICAL), names, whole, args.data_root, args.folder)
         table = result(collect(every), list(MODELS), list(REGRESSIONS))
         write_json(ROOT / "docs" / "results" / "classical.json", table)
         print(json.dumps(table["claims"], indent=1))
