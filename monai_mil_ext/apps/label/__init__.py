@@ -5,6 +5,7 @@ from .batch import TolerantBatch
 from .scan_answer import ScanAnswer
 from .scan_training import ScanTraining
 from .served_bundle import ServedBundle
+from .slice_view import SliceViewd
 from .slide_answer import SlideAnswer
 from .uncertainty import MostUncertainFirst, UncertaintyScoring
 
@@ -14,6 +15,7 @@ __all__ = [
     "ScanAnswer",
     "ScanTraining",
     "ServedBundle",
+    "SliceViewd",
     "SlideAnswer",
     "TolerantBatch",
     "UncertaintyScoring",

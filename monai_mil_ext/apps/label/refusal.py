@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from monai.utils import optional_import
-
 from monai_mil_ext.utils import root_cause
 
-__all__ = ["refusal", "refusal_of"]
+from .server_parts import HTTPException
 
-HTTPException, _ = optional_import("fastapi", name="HTTPException")
+__all__ = ["refusal", "refusal_of"]
 
 
 def refusal(text: str, status: int = 400) -> Exception:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from monai.data import MetaTensor
 from monai.transforms import LoadImage
-from monai.utils import optional_import
 
 from monai_mil_ext.data import SliceBands
 from monai_mil_ext.transforms import SliceScoresToVolume
@@ -21,12 +20,11 @@ from monai_mil_ext.utils import RESEARCH_USE
 from .devices import device_override
 from .refusal import refusal, refusal_of
 from .served_bundle import ServedBundle
-from .server_parts import InferTask
-from .uncertainty import normalized_entropy
+from .server_parts import InferTask, Writer
+from .slice_view import scan_result
 
 __all__ = ["ScanAnswer"]
 
-Writer, _ = optional_import("monailabel.transform.writer", name="Writer")
 CASE = "scan"  # the file of a patient may be called after him
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".mha")
 
@@ -64,24 +62,12 @@ class ScanAnswer(InferTask):
         begin, image = time.perf_counter(), request["image"]
         extension = _extension(request, image)
         answer, scores = self._ask(image, device_override(request))
-        slices: list[dict[str, Any]] = answer["slices"]
-        band = self.bands(np.array([one["attention"] for one in slices]))
-        params = {
-            "use": RESEARCH_USE,
-            "model": self.bundle.name,
-            "prediction": [
-                {"idx": i, "label": name, "score": score}
-                for i, (name, score) in enumerate(zip(self.bundle.class_names, answer["probability"], strict=True))
-            ],
-            "uncertainty": normalized_entropy(answer["probability"]),
-            "plane": answer["plane"],
-            "top_slices": answer["top_slices"],
-            "slices": [{**one, "band": int(number)} for one, number in zip(slices, band, strict=True)],
-            "label_names": self.labels,
-        }
+        told = scan_result(answer["probability"], self.bundle.class_names, answer["slices"], self.bands)
         file = None
         if request.get("result_write_to_file", True):
-            file = _write(self._label_map(band, slices, answer["plane"], scores), extension)
+            file = _write(_label_map(told["slices"], answer["plane"], scores), extension)
+        named = {"model": self.bundle.name, "plane": answer["plane"], "top_slices": answer["top_slices"]}
+        params = {**told, **named, "label_names": self.labels}
         return file, {**params, "latencies": {"total": round(time.perf_counter() - begin, 2)}}
 
     def _ask(self, image: str, device: Mapping[str, str]) -> tuple[dict[str, Any], MetaTensor]:
@@ -94,11 +80,10 @@ class ScanAnswer(InferTask):
             answer = json.loads((Path(folder) / f"{CASE}.json").read_text("utf-8"))
             return answer, LoadImage(image_only=True)(Path(folder) / f"{CASE}_scores.nii.gz")
 
-    def _label_map(
-        self, band: np.ndarray[Any, Any], slices: Sequence[Mapping[str, Any]], plane: str, scores: MetaTensor
-    ) -> MetaTensor:
-        index = np.array([one["slice_index"] for one in slices])
-        return SliceScoresToVolume(plane)(band, index, scores.affine, scores.shape)
+
+def _label_map(slices: Sequence[Mapping[str, Any]], plane: str, scores: MetaTensor) -> MetaTensor:
+    index, band = (np.array([one[name] for one in slices]) for name in ("slice_index", "band"))
+    return SliceScoresToVolume(plane)(band, index, scores.affine, scores.shape)
 
 
 def _extension(request: Mapping[str, Any], image: str) -> str:

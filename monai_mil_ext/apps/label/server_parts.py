@@ -6,16 +6,28 @@ from typing import TYPE_CHECKING
 
 from monai.utils import optional_import
 
-__all__ = ["BatchInferTask", "InferTask", "MONAILabelApp", "ScoringMethod", "Strategy", "TrainTask"]
+__all__ = [
+    "BatchInferTask",
+    "HTTPException",
+    "InferTask",
+    "MONAILabelApp",
+    "ScoringMethod",
+    "Strategy",
+    "TrainTask",
+    "Writer",
+]
 
 if TYPE_CHECKING:
+    from fastapi import HTTPException
     from monailabel.interfaces.app import MONAILabelApp
     from monailabel.interfaces.tasks.batch_infer import BatchInferTask
     from monailabel.interfaces.tasks.infer_v2 import InferTask
     from monailabel.interfaces.tasks.scoring import ScoringMethod
     from monailabel.interfaces.tasks.strategy import Strategy
     from monailabel.interfaces.tasks.train import TrainTask
+    from monailabel.transform.writer import Writer
 else:
+    HTTPException, _ = optional_import("fastapi", name="HTTPException", as_type="base")
     TASKS = "monailabel.interfaces.tasks"
     MONAILabelApp, _ = optional_import("monailabel.interfaces.app", name="MONAILabelApp", as_type="base")
     BatchInferTask, _ = optional_import(f"{TASKS}.batch_infer", name="BatchInferTask", as_type="base")
@@ -23,3 +35,4 @@ else:
     ScoringMethod, _ = optional_import(f"{TASKS}.scoring", name="ScoringMethod", as_type="base")
     Strategy, _ = optional_import(f"{TASKS}.strategy", name="Strategy", as_type="base")
     TrainTask, _ = optional_import(f"{TASKS}.train", name="TrainTask", as_type="base")
+    Writer, _ = optional_import("monailabel.transform.writer", name="Writer", as_type="base")

@@ -1,0 +1,80 @@
+"""Makes a copy of a bundle that MONAI Label's own app ``monaibundle`` serves.
+
+``python -m monai_mil_ext.apps.label.stock_bundle BUNDLE TARGET``
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from monai_mil_ext.data import SliceBands
+
+from .served_bundle import SITE, ServedBundle
+
+__all__ = ["write_stock_bundle"]
+
+INFERER = "$lambda inputs, network: monai_mil_ext.networks.nets.WithBagOutput(network)(inputs)"
+VIEW = "monai_mil_ext.apps.label.SliceViewd"
+COPIED = ("LICENSE", "docs", "models", "scripts")
+
+
+def write_stock_bundle(bundle: ServedBundle, target: str | os.PathLike[str]) -> Path:
+    """Copy a bundle of scans, with an ``inference.json`` whose ``pred`` is a label map; it answers and does not train.
+
+    The app ``monaibundle`` calls preprocessing, network and postprocessing by itself, wants a label map as ``pred`` and
+    takes its labels from the metadata: what the app `mil` does around a bundle has to be in its config.
+
+    Args:
+        bundle: with ``inference``.
+        target: the folder to make, ``APP/model/NAME``; without "classification" in its name.
+
+    Raises:
+        FileExistsError: when ``target`` is there.
+    """
+    folder = Path(target)
+    (folder / "configs").mkdir(parents=True)
+    for name in COPIED:
+        source = bundle.root / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        elif source.is_file():
+            shutil.copy(source, folder / name)
+    bands = SliceBands()
+    view = {"_target_": VIEW, "keys": "pred", "class_names": bundle.class_names, "top_k": list(bands.top_k)}
+    config = _inference(bundle)
+    config["inferer"] = INFERER
+    config["postprocessing"]["transforms"].append(view)
+    ConfigParser.export_config_file(config, str(folder / "configs" / "inference.json"), indent=4)
+    metadata = json.loads(json.dumps(bundle.metadata))
+    image, pred = (next(iter(metadata["network_data_format"][side].values())) for side in ("inputs", "outputs"))
+    image["spatial_shape"] = ["*", "*", "*"]  # what a client sends is a volume
+    pred["channel_def"] = {"0": "background", **{str(i): name for i, name in enumerate(bands.names, 1)}}
+    (folder / "configs" / "metadata.json").write_text(json.dumps(metadata, indent=4) + "\n", "utf-8")
+    return folder
+
+
+def _inference(bundle: ServedBundle) -> dict[str, Any]:
+    names = ["inference", *([SITE] if bundle.has(SITE) else [])]
+    files = [str(bundle.root / "configs" / f"{name}.yaml") for name in names]
+    parser = ConfigParser()
+    parser.read_config(files)
+    return {key: value for key, value in parser.config.items() if key != "_meta_"}
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("target", type=Path)
+    args = parser.parse_args()
+    print(write_stock_bundle(ServedBundle(args.bundle), args.target))  # noqa: T201
+
+
+if __name__ == "__main__":
+    _main()
