@@ -1,0 +1,110 @@
+"""A real MONAI Label server with the app `mil`: a trained network for scans, and one for slides."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import requests
+import torch
+import yaml
+
+from monai_mil_ext.networks.nets import QGMIL
+from monai_mil_ext.utils import write_json
+from tests.bundles.wsi import BUNDLES, ENCODER, write_small_slide
+
+ROOT = Path(__file__).parents[2]
+PYTHON = ROOT / os.environ.get("VENV_LABEL", ".venv-label") / "bin" / "python"
+SITE = {**ENCODER, "network_def#hidden_size": 16}
+STARTED = 600  # seconds, on a busy machine; a server that dies is seen at once
+
+
+class Server(NamedTuple):
+    url: str
+    app: Path
+    studies: Path
+
+    def post(self, path, status=200, **options):
+        answer = requests.post(f"{self.url}{path}", timeout=300, **options)
+        assert answer.status_code == status, answer.text
+        return answer
+
+    def put(self, path, **options):
+        answer = requests.put(f"{self.url}{path}", timeout=60, **options)
+        assert answer.status_code == 200, answer.text
+
+
+def run(*command, **options):
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, **options)
+    if done.returncode:
+        raise RuntimeError(f"{command[0]} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def label_python():
+    """The interpreter of the environment of scripts/label_server. Without a registry a skip, in CI a failure."""
+    try:
+        run("scripts/label_server", "--setup")
+    except RuntimeError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error)[-500:])
+    return PYTHON
+
+
+@pytest.fixture(scope="session")
+def server(label_python, tmp_path_factory):
+    """Started once, as scripts/label_server starts it."""
+    folder = tmp_path_factory.mktemp("label")
+    app, studies = folder / "mil", folder / "studies"
+    run(label_python, "scripts/label_demo", "--app", app, "--studies", studies)
+    add_slides(app / "model" / "wsi_qgmil", studies)
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    command = ["scripts/label_server", "--app", app, "--studies", studies, "--port", str(port)]
+    with (folder / "log.txt").open("w") as log:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+        try:
+            wait(f"http://127.0.0.1:{port}", process, folder / "log.txt")
+            yield Server(f"http://127.0.0.1:{port}", app, studies)
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def wait(url, process, log):
+    end = time.monotonic() + STARTED
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            return requests.get(f"{url}/info/", timeout=60).raise_for_status()
+        except requests.ConnectionError:
+            time.sleep(0.5)
+    raise RuntimeError(f"the server did not start:\n{log.read_text()[-4000:]}")
+
+
+def add_slides(bundle, studies):
+    """An untrained network on tiny tiles, and two slides."""
+    shutil.copytree(BUNDLES / "wsi_qgmil" / "configs", bundle / "configs")
+    (bundle / "configs" / "site.yaml").write_text(yaml.safe_dump(SITE))
+    (bundle / "models").mkdir()
+    torch.manual_seed(0)
+    net = QGMIL(in_features=12, num_classes=2, hidden_size=16)
+    torch.save(net.state_dict(), bundle / "models" / "model.pt")
+    settings = {"in_features": 12, "num_classes": 2, "class_names": ["benign", "malignant"]}
+    write_json(bundle / "models" / "settings.json", settings)
+    write_small_slide(studies / "slide_1.tif")
+
+
+def parts(answer):
+    """The JSON and the file of a multipart answer."""
+    boundary = answer.headers["content-type"].split("boundary=")[1].encode()
+    pieces = [piece.split(b"\r\n\r\n", 1) for piece in answer.content.split(b"--" + boundary)[1:-1]]
+    bodies = {head.split(b'name="')[1].split(b'"')[0].decode(): body[:-2] for head, body in pieces}
+    return json.loads(bodies["params"]), bodies["image"]

@@ -1,0 +1,88 @@
+"""The app `mil` on a real MONAI Label server, asked over HTTP about slides: one pass, and what viewers read."""
+
+import json
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import tifffile
+
+from tests.bundles.wsi import start
+
+pytestmark = [pytest.mark.network, pytest.mark.slow]
+MODEL = "/infer/wsi_v2/wsi_qgmil"
+
+
+def ask(server, output, **params):
+    wsi = {"level": 0, "location": [0, 0], "size": [64, 64], "tile_size": [32, 32], "params": params}
+    return server.post(f"{MODEL}?image=slide_1&output={output}", data={"wsi": json.dumps(wsi)})
+
+
+@pytest.fixture(scope="module")
+def expected(server, tmp_path_factory):
+    """What the bundle itself says of the slide, in this process: verdict and tiles."""
+    root, out = server.app / "model" / "wsi_qgmil", tmp_path_factory.mktemp("expected")
+    places = {"bundle_root": str(root), "output_dir": str(out), "input": str(server.studies / "slide_1.tif")}
+    from .conftest import SITE
+
+    start("wsi_qgmil", "inference", "slides", kind="infer", **places, **SITE).run()
+    tiles = json.loads((out / "slide" / "slide.geojson").read_text())["features"]
+    return json.loads((out / "slide" / "verdict.json").read_text()), tiles
+
+
+def test_the_json_is_the_verdict_of_the_bundle_on_the_whole_slide(server, expected):
+    answer, (verdict, _) = ask(server, "json").json(), expected
+    assert [one["score"] for one in answer["prediction"]] == pytest.approx(verdict["probability"], abs=1e-5)
+    assert [one["label"] for one in answer["prediction"]] == ["benign", "malignant"]
+    assert (answer["num_tiles"], answer["slide_size"]) == (24, [320, 256])  # whatever region the viewer shows
+    assert [(one["x"], one["y"]) for one in answer["top_tiles"]] == [(t["x"], t["y"]) for t in verdict["top_tiles"]]
+    assert answer["use"] == "research use only"
+    assert "slide_1" not in json.dumps(answer)
+    assert str(server.studies) not in json.dumps(answer)
+
+
+def test_a_digital_slide_archive_gets_a_heat_map_and_outlines(server, expected):
+    drawn, (verdict, tiles) = ask(server, "dsa").json(), expected
+    heat, *outlines = drawn["elements"]
+    assert (heat["type"], len(heat["points"])) == ("heatmap", 24)
+    want = {
+        tuple(np.array(one["geometry"]["coordinates"][0][0]) + 16): one["properties"]["measurements"]["attention"]
+        for one in tiles
+    }
+    got = {(x, y): value for x, y, _, value in heat["points"]}
+    assert got == pytest.approx(want, abs=1e-6)
+    assert {element["type"] for element in outlines} == {"polyline"}
+    assert [element["points"][0][:2] for element in outlines] == [[t["x"], t["y"]] for t in verdict["top_tiles"]]
+    assert drawn["attributes"]["use"] == "research use only"
+
+
+def test_asap_and_qupath_get_polygons(server, expected):
+    root = ElementTree.fromstring(ask(server, "asap").content)  # noqa: S314  (our own server's)
+    polygons = root.findall("./Annotations/Annotation")
+    corners = [[(float(c.get("X")), float(c.get("Y"))) for c in one.iter("Coordinate")] for one in polygons]
+    edge = 32
+    squares = [
+        [(x, y), (x + edge, y), (x + edge, y + edge), (x, y + edge)]
+        for x, y in ((t["x"], t["y"]) for t in expected[0]["top_tiles"])
+    ]
+    assert corners == squares
+    assert {one.get("PartOfGroup") for one in polygons} == {g.get("Name") for g in root.iter("Group")}
+
+
+def test_every_tile_as_geojson_and_the_map_as_a_pyramid(server, expected, tmp_path):
+    tiles = ask(server, "dsa", result_format="geojson").json()["features"]
+    values = [[one["properties"]["measurements"]["attention"] for one in group] for group in (tiles, expected[1])]
+    assert values[0] == pytest.approx(values[1], abs=1e-6)
+    (tmp_path / "map.tif").write_bytes(ask(server, "asap", result_format="tiff").content)
+    assert tifffile.imread(tmp_path / "map.tif").shape == (32, 40, 3)  # a quarter of a tile a pixel
+
+
+def test_bad_slides_are_refused(server):
+    scan = (server.studies / "scan_45.nii").read_bytes()
+    for name in ("scan.nii", "slide.tif"):
+        answer = server.post(f"{MODEL}?output=json", 400, files={"file": (name, scan)})
+        assert "SlideFileError" in answer.json()["detail"] or "slide" in answer.json()["detail"]
+    server.post(f"{MODEL}?image=/etc/passwd&output=json", 403)
+    wsi = json.dumps({"params": {"result_format": "../../x"}})
+    server.post(f"{MODEL}?image=slide_1", 400, data={"wsi": wsi})
+    assert ask(server, "json").json()["num_tiles"] == 24
