@@ -143,7 +143,7 @@ def test_a_run_is_made_once_tested_once_and_made_again_with_other_settings(monke
     assert protocol.train(run, tmp_path, **training) == record
     assert protocol.read_test(run, tmp_path, **training, num_test=12) == values
     monkeypatch.setattr(protocol, "workflow", real)
-    assert protocol.train(run, tmp_path, **{**training, "epochs": 1})["best_epoch"] == 1
+    assert protocol.train(run, tmp_path, **{**training, "epochs": 1})["settings"]["epochs"] == 1
 
 
 def test_pooled_auroc_is_over_positive_bags_alone(tmp_path):

@@ -8,16 +8,19 @@ __all__ = ["ANCHORS", "NETWORKS", "SEEDS", "Run", "all_runs", "anchored"]
 
 NETS = "monai_mil_ext.networks.nets."
 SEEDS = (1, 2, 3)
-# overrides of train.yaml, fixed on validation bags of another seed (100)
+# Overrides of train.yaml, fixed on validation bags (of seeds 100 to 102, and of the protocol's own where it says so).
+# ASMIL and QG-MIL begin by looking everywhere alike, and leave that after 2 to more than 8 epochs: of eight, the last
+# was the best in four of five runs, and one of ASMIL had not left (.75).
+SLOW: dict[str, Any] = {
+    "epochs": 20,
+    "learning_rate": 0.0003,
+    "batch_size": 4,
+    "optimizer#_target_": "torch.optim.Adam",
+}
 NETWORKS: dict[str, dict[str, Any]] = {
     "ABMIL": {"aggregator": {"_target_": f"{NETS}ABMIL"}, "epochs": 6},
-    "QG-MIL": {"aggregator": {"_target_": f"{NETS}QGMIL", "hidden_size": 128}, "epochs": 8},
-    "ASMIL": {
-        "aggregator": {"_target_": f"{NETS}ASMIL", "hidden_size": 64},
-        "epochs": 7,
-        "learning_rate": 0.0003,
-        "batch_size": 4,  # with 16, loss and attention leave the start after more than five epochs
-    },
+    "QG-MIL": {"aggregator": {"_target_": f"{NETS}QGMIL", "hidden_size": 128}, **SLOW},
+    "ASMIL": {"aggregator": {"_target_": f"{NETS}ASMIL", "hidden_size": 64}, **SLOW},
 }
 # weights that are tried; ASMIL has the one that it has by default
 ANCHORS: dict[str, tuple[float, ...]] = {"ABMIL": (0.01, 0.03, 0.1), "ASMIL": (0.01,)}
