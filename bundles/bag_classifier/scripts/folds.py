@@ -13,7 +13,7 @@ from monai_mil_ext.data import FeatureStatistics, load_cohort, read_bag, split_c
 
 __all__ = ["NUM_FOLDS", "REPEATS", "Fold", "read_fold"]
 
-NUM_FOLDS, REPEATS, SEED = 10, 5, 0
+NUM_FOLDS, REPEATS, SEED = 10, 3, 0
 Bag = dict[str, Any]
 
 
