@@ -85,7 +85,7 @@ def rate(side: str, path: Path) -> float:
     return sum(numbers) / (time.perf_counter() - start)
 
 
-def reading(side: str, repeats: int = 5) -> Measured:
+def reading(side: str, repeats: int = 3) -> Measured:
     """Tiles a second of one side over those of the bare loop: medians of processes in turns."""
     with mosaic(LARGE) as path:
         rates: dict[str, list[float]] = {"bare": [], side: []}
