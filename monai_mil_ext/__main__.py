@@ -74,7 +74,7 @@ def _padding(device: torch.device) -> None:
         net = getattr(nets, name)(in_features=64, num_classes=2).eval().to(device)
         with torch.no_grad():
             together, alone = net(features, mask)[1:], net(features[1:, :5])
-        torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4, msg=(name + ": {}").format)
 
 
 def _training(device: torch.device) -> None:
