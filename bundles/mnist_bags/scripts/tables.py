@@ -14,7 +14,7 @@ import monai_mil_ext
 from monai_mil_ext.metrics import seed_summary
 from monai_mil_ext.utils import RESEARCH_USE, write_json
 
-from .methods import ANCHORS, NETWORKS, SEEDS, Run, anchored
+from .methods import ANCHORS, NETWORKS, SEEDS, TRIED, Run, anchored
 
 __all__ = ["RESULTS", "anchor_checks", "described", "row", "write_tables"]
 
@@ -69,7 +69,7 @@ def write_tables(records: Values, found: Values, received: Values, choice: Mappi
 
     def made(network: str, beta: float = 0.0, values: Values = found, name: str = "") -> dict[str, Any]:
         by_seed = ({seed: source[Run(network, seed, beta)] for seed in SEEDS} for source in (values, records))
-        return row(name or anchored(network, beta), *by_seed)
+        return {**row(name or anchored(network, beta), *by_seed), "settings_tried": TRIED[network]}
 
     rows = [made(network, beta) for network in NETWORKS for beta in (0.0, *_shown(network, choice))]
     rows.append(made("QG-MIL", values=received, name="QG-MIL, received mass"))
@@ -80,7 +80,11 @@ def write_tables(records: Values, found: Values, received: Values, choice: Mappi
         f"{choice['beta']:g} is chosen on validation bags" if choice["allowed"] else "validation bags allow no weight"
     )
     took = {key: sum(r[key] for r in records.values()) for key in ("wall_seconds", "cpu_seconds")}
-    common = {**described("scripts/reproduce mnist_bags"), **took, "columns": ["epochs", "cpu_seconds"]}
+    common = {
+        **described("scripts/reproduce mnist_bags"),
+        **took,
+        "columns": ["epochs", "settings_tried", "cpu_seconds"],
+    }
     table = {"heads": HEADS, "note": NOTE, "rows": rows}
     write_json(RESULTS / "mnist_bags.json", {**common, **table})
     curves = [one for own in curve.values() for one in own]
