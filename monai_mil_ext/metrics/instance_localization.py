@@ -48,7 +48,7 @@ def localization(scores: Tensor, labels: Tensor) -> dict[str, float]:
 
 
 def center_scores(num_instances: int) -> Tensor:
-    """Scores (N,) of the centre baseline, ``-|j - (N + 1) / 2|`` for j = 1, ..., N: it looks at nothing and fits nothing.
+    """Scores (N,) of the centre baseline, ``-|j - (N + 1) / 2|`` for j = 1, ..., N: nothing is seen or fitted.
 
     Free of ties but for mirror pairs, unlike a density in float32, which is zero far from the centre.
 
