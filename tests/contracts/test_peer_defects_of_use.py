@@ -50,7 +50,7 @@ def test_defect_03_an_example_in_python_does_not_run(page, pytestconfig):
 @pages
 def test_defect_03_an_example_in_yaml_does_not_match_its_class(page):
     for block in blocks(page, "yaml"):
-        for config in components(yaml.safe_load(block)):
+        for config in components(list(yaml.safe_load_all(block))):
             target = ConfigComponent(config).resolve_module_name()
             callee = pydoc.locate(target) if isinstance(target, str) else target
             arguments = {name: value for name, value in config.items() if not re.fullmatch("_.*_", name)}
