@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from .methods import ANCHORS, SEEDS, Run, all_runs
 from .prepare import prepare_digits
 from .tables import write_tables
 
-__all__ = ["ROOT", "chosen_beta", "main", "pooled_auroc", "read_test", "train"]
+__all__ = ["ROOT", "chosen_beta", "main", "pooled_aurocs", "read_test", "train"]
 
 BUNDLE = Path(__file__).resolve().parents[1]
 ROOT = BUNDLE.parents[1]
@@ -114,16 +115,23 @@ def read_test(run: Run, folder: Path, received: bool = False, **override: Any) -
         made = workflow(run, folder, *overlays, output_dir=str(output), **{"num_samples": 20, **override})
         made.run()
     values = json.loads((output / "report.json").read_text())["values"]
-    return {**{name: values[name] for name in VALUES}, "pooled_auroc": pooled_auroc(output / "instances.csv")}
+    return {**{name: values[name] for name in VALUES}, **pooled_aurocs(output / "instances.csv")}
 
 
-def pooled_auroc(file: Path) -> float:
-    """AUROC of the attention, as it is, of the instances of all positive bags together."""
+def pooled_aurocs(file: Path) -> dict[str, float]:
+    """AUROC of the attention of the instances of all positive bags together: as it is, and times its bag's size N.
+
+    As it is, an instance of a small bag has more than one of a large bag, whatever it shows.
+    """
     with file.open(newline="") as opened:
         rows = list(csv.DictReader(opened))
     positive = {row["case_id"] for row in rows if int(row["instance_label"])}
     own = [row for row in rows if row["case_id"] in positive]
-    return float(roc_auc_score([int(r["instance_label"]) for r in own], [float(r["attention"]) for r in own]))
+    sizes = Counter(row["case_id"] for row in own)
+    labels, attention = [int(row["instance_label"]) for row in own], [float(row["attention"]) for row in own]
+    ratio = [a * sizes[row["case_id"]] for a, row in zip(attention, own, strict=True)]
+    found = {"pooled_auroc": attention, "pooled_ratio_auroc": ratio}
+    return {name: float(roc_auc_score(labels, scores)) for name, scores in found.items()}
 
 
 def main(words: Sequence[str] | None = None) -> None:

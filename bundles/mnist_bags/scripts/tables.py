@@ -19,7 +19,13 @@ from .methods import ANCHORS, NETWORKS, SEEDS, TRIED, Run, anchored
 __all__ = ["RESULTS", "anchor_checks", "described", "row", "write_tables"]
 
 RESULTS = Path(__file__).resolve().parents[3] / "docs" / "results"
-HEADS = {"instance_auroc": "instance AUROC", "pooled_auroc": "instance AUROC, pooled", "positive_mass": "mass on nines"}
+HEADS = {
+    "instance_auroc": "instance AUROC",
+    "instance_ap": "instance AP",
+    "pooled_auroc": "pooled AUROC",
+    "pooled_ratio_auroc": "pooled, times N",
+    "positive_mass": "mass on nines",
+}
 ANCHOR_HEADS = {
     "instance_auroc": "instance AUROC",
     "val_bag_auroc": "validation bag AUROC",
@@ -30,8 +36,8 @@ TESTED = ("bag_auroc", "instance_auroc")
 NOTE = (
     f"Mean ± sd over {len(SEEDS)} seeds, which draw bags, weights and order (sample sd of bag values, population sd of "
     "others). 1,000 bags for training, 500 for validation, 1,000 for the test; the epoch with the best validation bag "
-    "AUROC. Instance AUROC: of one positive bag at a time, then the mean; pooled: of the instances of all positive "
-    "bags together."
+    "AUROC. Instance values: of one positive bag at a time, then the mean; pooled: of the instances of all positive "
+    "bags together, attention as it is and times the bag's size N."
 )
 ANCHOR_NOTE = (
     f"Mean ± sd over {len(SEEDS)} seeds. JSD (nats, mean over epochs) and entropy ratio (at the kept epoch) are "
