@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from monai_mil_ext.utils import RESEARCH_USE
@@ -94,8 +95,7 @@ def _check(name: str, lines: Mapping[str, Any]) -> None:
 
 
 def _figure(columns: int, title: str) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(4.2 * columns, 3.6), layout="constrained")
-    figure.get_layout_engine().set(rect=(0, 0.04, 1, 0.96))  # room for the line below
+    figure = Figure(figsize=(4.2 * columns, 3.6), layout=ConstrainedLayoutEngine(rect=(0, 0.04, 1, 0.96)))
     axes = list(figure.subplots(1, columns, squeeze=False)[0])
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
