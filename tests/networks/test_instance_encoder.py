@@ -137,7 +137,7 @@ def test_it_is_the_encoder_of_bags():
         (torch.rand(2, 1, 8, 8), r"shape \(N, 3, h, w\) for Sequential, got \(2, 1, 8, 8\)"),
         (torch.rand(3, 8, 8), r"shape \(N, 3, h, w\) for Sequential, got \(3, 8, 8\)"),
         (torch.rand(2, 3, 8, 9), r"images of size \(8, 8\) for Sequential, got \(8, 9\)"),
-        (torch.rand(2, 3, 8, 8) * 255, r"values from 0 to 1 for Sequential, got 0\.\d+ to 25\d"),
+        (torch.linspace(0, 255, 384).reshape(2, 3, 8, 8), "values from 0 to 1 for Sequential, got 0 to 255"),
         (torch.full((2, 3, 8, 8), float("nan")), "values from 0 to 1 for Sequential, got nan to nan"),
     ],
 )
