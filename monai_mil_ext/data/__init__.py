@@ -5,6 +5,7 @@ from .bag_layout import BagInfo
 from .bag_rows import BagFileError
 from .bag_sampler import BagBatchSampler, bag_sizes
 from .cell_images import CellImages
+from .chunk_loader import ChunkLoader
 from .cohort import check_cohort, load_cohort
 from .cohort_checks import CohortChecks
 from .cohort_columns import CohortColumns
@@ -39,6 +40,7 @@ __all__ = [
     "BagFileError",
     "BagInfo",
     "CellImages",
+    "ChunkLoader",
     "CohortChecks",
     "CohortColumns",
     "CohortReport",

@@ -28,8 +28,8 @@ class SlideTiles(Dataset[Tensor]):
     """The tiles at given places of a slide; the pixels of each are read when it is asked for, and not kept.
 
     A number gives a tile (3, t, t), a slice the tiles (n, 3, t, t), an array of places the bag of these tiles, unread.
-    So it goes into a ``DataLoader``, whose workers each open the slide for themselves, into
-    :py:class:`monai_mil_ext.inferers.BagInferer`, which reads a chunk at a time, and through
+    So it goes into a :py:class:`ChunkLoader` or a ``DataLoader``, whose workers each open the slide for themselves,
+    into :py:class:`monai_mil_ext.inferers.BagInferer`, which reads a chunk at a time, and through
     :py:class:`monai_mil_ext.transforms.RandSampleInstancesd`.
 
     A tile is resampled from the coarsest level that is no coarser than itself, from its corner and at its scale to the

@@ -13,9 +13,10 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 from monai.utils.enums import TransformBackends
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from monai_mil_ext.utils import EmptyBagError, check_positive
+from monai_mil_ext.data import ChunkLoader
+from monai_mil_ext.utils import EmptyBagError, check_count, check_positive
 
 __all__ = ["EncodeInstances", "EncodeInstancesD", "EncodeInstancesDict", "EncodeInstancesd"]
 
@@ -54,8 +55,7 @@ class EncodeInstances(Transform):
         num_workers: int = 0,
     ) -> None:
         check_positive(chunk_size=chunk_size)
-        if isinstance(num_workers, bool) or not isinstance(num_workers, int) or num_workers < 0:
-            raise ValueError(f"`num_workers` must be an integer from 0, got {num_workers!r}.")
+        check_count(num_workers=num_workers)
         self.encoder = encoder
         self.chunk_size = chunk_size
         self.device = None if device is None else torch.device(device)
@@ -71,24 +71,17 @@ class EncodeInstances(Transform):
             got = tuple(bag.shape) if isinstance(bag, Tensor) else bag
             raise EmptyBagError(f"`bag` must have shape (N, ...) with an instance, got {got}.")
         device = self.device or next((p.device for p in self.encoder.parameters()), torch.device("cpu"))
+        if isinstance(bag, Tensor):
+            chunks = ChunkLoader(bag.as_tensor() if isinstance(bag, MetaTensor) else bag, self.chunk_size)
+        else:
+            chunks = ChunkLoader(bag, self.chunk_size, self.num_workers, pin_memory=device.type == "cuda")
         parts, spent = [], 0.0
         with _frozen(self.encoder.to(device)), torch.inference_mode():
-            for chunk in self._chunks(bag, device.type == "cuda"):
+            for chunk in chunks:
                 start = time.perf_counter()
                 parts.append(self._encode(chunk.to(device, non_blocking=True)))
                 spent += time.perf_counter() - start
         return torch.cat(parts), spent  # outside, so that it may take part in autograd
-
-    def _chunks(self, bag: Bag, pin_memory: bool) -> Iterator[Tensor]:
-        if isinstance(bag, Tensor):
-            yield from (bag.as_tensor() if isinstance(bag, MetaTensor) else bag).split(self.chunk_size)
-            return
-        places = [slice(i, i + self.chunk_size) for i in range(0, len(bag), self.chunk_size)]  # type: ignore[arg-type]
-        options: dict[str, Any] = {"num_workers": self.num_workers, "pin_memory": pin_memory}
-        for chunk in DataLoader(_Chunks(bag), batch_size=None, sampler=places, **options):
-            if isinstance(chunk, Exception):
-                raise chunk
-            yield chunk
 
     def _encode(self, chunk: Tensor) -> Tensor:
         features = self.encoder(chunk.float() / BYTE if chunk.dtype == torch.uint8 else chunk)
@@ -96,19 +89,6 @@ class EncodeInstances(Transform):
             got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
             raise ValueError(f"`encoder` must give features (n, F) of n = {len(chunk)} instances, got {got}.")
         return features.float().cpu()
-
-
-class _Chunks(Dataset[Any]):
-    """Hands errors on as they are: a worker's would come with its traceback in the text, paths and all."""
-
-    def __init__(self, bag: Dataset[Tensor]) -> None:
-        self.bag = bag
-
-    def __getitem__(self, place: slice) -> Tensor | Exception:
-        try:
-            return self.bag[place]
-        except (OSError, ValueError) as error:
-            return error
 
 
 @contextmanager

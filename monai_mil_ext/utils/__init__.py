@@ -1,7 +1,7 @@
 """Ground floor: names of keys, checks of what callers pass in, and files that are never half written."""
 
 from .causes import end_with_root_cause, root_cause
-from .checks import EmptyBagError, check_bags, check_choice, check_mask, check_name, check_positive
+from .checks import EmptyBagError, check_bags, check_choice, check_count, check_mask, check_name, check_positive
 from .enums import RESEARCH_USE, BagKeys
 from .files import atomic_path, remove_stale_files, write_json
 from .overrides import check_overrides
@@ -14,6 +14,7 @@ __all__ = [
     "atomic_path",
     "check_bags",
     "check_choice",
+    "check_count",
     "check_mask",
     "check_name",
     "check_overrides",

@@ -31,6 +31,20 @@ def check_positive(**values: int) -> None:
             raise ValueError(f"`{name}` must be a positive integer, got {value!r}.")
 
 
+def check_count(**values: int) -> None:
+    """Raise ``ValueError`` unless every value, passed by name, is an integer from 0.
+
+    Example:
+        >>> check_count(num_workers=-1)
+        Traceback (most recent call last):
+        ...
+        ValueError: `num_workers` must be an integer from 0, got -1.
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise ValueError(f"`{name}` must be an integer from 0, got {value!r}.")
+
+
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
     """Raise ``ValueError`` unless ``value`` is one of ``choices``; near matches come first.
 

@@ -19,9 +19,8 @@ import numpy as np
 import openslide
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
-from monai_mil_ext.data import SlideFile, SlideTiles, TileGrid, extract_member, fetch_packages
+from monai_mil_ext.data import ChunkLoader, SlideFile, SlideTiles, TileGrid, extract_member, fetch_packages
 from monai_mil_ext.transforms import EncodeInstances, TileBag
 from tests.benchmarks.measure import ROOT, Measured, resident
 from tests.make_slide import write_mosaic
@@ -66,8 +65,7 @@ def bare(path: Path) -> Iterator[int]:
 def ours(path: Path, num_workers: int) -> Iterator[int]:
     """The same by workers, as an encoder gets it: tensors (n, 3, h, w)."""
     tiles = SlideTiles(path, corners(path), TILE, dtype=torch.uint8)
-    places = [slice(i, i + CHUNK) for i in range(0, len(tiles), CHUNK)]
-    yield from map(len, DataLoader(tiles, batch_size=None, sampler=places, num_workers=num_workers))
+    yield from map(len, ChunkLoader(tiles, CHUNK, num_workers))
 
 
 SIDES: dict[str, Callable[[Path], Iterator[int]]] = {
