@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import numpy as np
 import torch
 from ignite.engine import Events
@@ -25,9 +26,12 @@ class TrainingState:
 
     It holds the generators of PyTorch (CPU and every CUDA device), NumPy and Python, the ``R`` of every
     ``Randomizable`` below ``transforms``, and the state of the parts: tensors and plain types only, since checkpoints
-    are read with ``weights_only=True``. A run of one process that goes on from the end of an epoch then ends with the
-    weights of a run that was never stopped; the middle of an epoch can't be gone back to, nor can workers that
-    persist or a data loader with its own ``generator``.
+    are read with ``weights_only=True``. A run that goes on from the end of an epoch then ends with the weights of a run
+    that was never stopped; the middle of an epoch can't be gone back to, nor can workers that persist or a data loader
+    with its own ``generator``.
+
+    Of several processes the random states of all are in what any of them saves, and each takes up its own, if all have
+    attached it; where another number of processes goes on, the first takes up its own and the others keep their seeds.
 
     Attach it to the trainer, too: each epoch then starts from the random state that was saved, or loaded, at its
     boundary, whatever a validation has drawn since. What is saved has still to be final, so ``LrScheduleHandler``,
@@ -58,31 +62,44 @@ class TrainingState:
         self._parts = parts
         self._attached = False
         self._boundary: dict[str, Any] | None = None  # the random state that the next epoch starts from
+        self._processes: list[dict[str, Any]] = []  # the same of all processes, where there are several
 
     def attach(self, engine: Any) -> None:
         """Have each epoch of a trainer start from the random state saved or loaded at its boundary."""
         self._attached = True
         engine.add_event_handler(Events.EPOCH_STARTED, self._go_back)
         engine.add_event_handler(Events.ITERATION_STARTED, self._leave_boundary)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._gather)
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain types; between two epochs, of an attached state, the random part is the same each time."""
-        state = self._boundary or _generators() | {"transforms": [_from_numpy(r.R) for r in self._random]}
+        state = self._boundary or self._draws()
         if self._attached:
             self._boundary = state
         parts = {name: _plain(_holder(part).state_dict(), name) for name, part in self._parts.items()}
-        return {"random": state, "parts": parts}
+        return {"random": self._processes or [state], "parts": parts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what :py:meth:`state_dict` gave."""
         if set(state["parts"]) != set(self._parts):
             raise ValueError(f"`state` must have the parts {sorted(self._parts)}, got {sorted(state['parts'])}.")
-        if (count := len(state["random"]["transforms"])) != len(self._random):
+        states, rank = state["random"], idist.get_rank()
+        if (count := len(states[0]["transforms"])) != len(self._random):
             raise ValueError(f"`state` must have {len(self._random)} random transforms, got {count}.")
-        self._restore(state["random"])
-        self._boundary = dict(state["random"]) if self._attached else None
+        if len(states) == idist.get_world_size() or rank == 0:
+            self._restore(states[rank])
+            self._boundary = dict(states[rank]) if self._attached else None
         for name, part in self._parts.items():
             _holder(part).load_state_dict(state["parts"][name])
+
+    def _draws(self) -> dict[str, Any]:
+        return _generators() | {"transforms": [_from_numpy(r.R) for r in self._random]}
+
+    def _gather(self, engine: Any) -> None:
+        """At the end of an epoch: whichever process saves, here all of them meet."""
+        if idist.get_world_size() > 1 and engine.state.iteration % engine.state.epoch_length == 0:
+            self._boundary = self._draws()
+            self._processes = idist.all_gather(self._boundary)
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         torch.set_rng_state(state["torch"].cpu())
@@ -99,7 +116,7 @@ class TrainingState:
             self._restore(self._boundary)
 
     def _leave_boundary(self, _engine: Any) -> None:
-        self._boundary = None
+        self._boundary, self._processes = None, []
 
 
 def find_checkpoint(ckpt_dir: str | Path, prefix: str = "checkpoint") -> str | None:

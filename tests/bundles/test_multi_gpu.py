@@ -1,5 +1,6 @@
 """multi_gpu_train.yaml: two processes train as one with the bags of both, write once, and go on after a kill."""
 
+import datetime
 import multiprocessing
 import os
 import signal
@@ -19,6 +20,7 @@ from torch.testing import assert_close
 from monai_mil_ext.data import BagBatchSampler
 
 from .bag_classifier import bags, scripts
+from .wsi import write_cohort
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 NETS = "monai_mil_ext.networks.nets."
@@ -26,11 +28,17 @@ ASMIL = {"_target_": f"{NETS}ASMIL", "in_features": 8, "num_classes": 2, "hidden
 STEADY = {"network_def": {**ASMIL, "dropout": 0.0}, "anchor": 0.1, "epochs": 10, "learning_rate": 0.05}
 # Adam divides by the size of a gradient: it hides a wrong one's, and makes something of the rounding of one that is 0
 STEADY |= {"optimizer#_target_": "torch.optim.SGD", "num_folds": 5, "val_fraction": 0.5}
+SLIDES = {key: value for key, value in STEADY.items() if key != "network_def"} | {"num_folds": 3, "momentum": 0.9}
+SLIDES |= {f"network_def#{key}": value for key, value in {"hidden_size": 16, "token_drop": 0.0, "dropout": 0.0}.items()}
 CASES = {  # bundle, configs, overrides
     "equal": ("bag_classifier", ["train"], {**STEADY, "batch_size": 4}),  # two steps an epoch: 4 and 4, 4 and 4
     "unequal": ("bag_classifier", ["train"], {**STEADY, "batch_size": 5}),  # 5 and 5, 5 and 1
+    "slides": ("wsi_asmil", ["train"], {**SLIDES, "batch_size": 3}),
     "slices": ("ct_slice_mil", ["train", "digits"], {"network_def#dropout": 0, "batch_size": 6, "epochs": 1}),
 }
+
+
+WAIT = datetime.timedelta(minutes=3)  # for one another; a process that waits for ever would be no failure
 
 
 class BagsOfBoth:
@@ -81,7 +89,8 @@ def train(case, data, out, multi):
     )
     evaluator.add_event_handler(Events.COMPLETED, lambda e: metrics.append(dict(e.state.metrics)))
     workflow.run()
-    anchor = get("train#terms")[1].state_dict() if bundle == "bag_classifier" else {}
+    anchors = {"bag_classifier": 1, "wsi_asmil": "anchor"}
+    anchor = get("train#terms")[anchors[bundle]].state_dict() if bundle in anchors else {}
     found = {
         "losses": torch.tensor(losses),
         "metrics": metrics,
@@ -104,19 +113,22 @@ def work(rank, folder, case, data):
     os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
     start = distributed.init_process_group
     meet = f"file://{folder}/meet"
-    distributed.init_process_group = lambda backend: start(backend, init_method=meet, rank=rank, world_size=2)
+    distributed.init_process_group = lambda backend: start(
+        backend, init_method=meet, rank=rank, world_size=2, timeout=WAIT
+    )
     train(case, data, f"{folder}/{rank}", multi=True)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory, digits):
-    """Forty bags and their table; four scans."""
+    """Forty bags and their table; four scans; slides of 18 patients."""
     folder = tmp_path_factory.mktemp("bags")
     scripts("prepare").write_cohort(bags(), folder / "cohort.csv")
-    return {"bag_classifier": str(folder), "ct_slice_mil": str(digits)}
+    slides = write_cohort(tmp_path_factory.mktemp("slides"))
+    return {"bag_classifier": str(folder), "ct_slice_mil": str(digits), "wsi_asmil": str(slides)}
 
 
-@pytest.mark.parametrize("case", [pytest.param("equal", marks=pytest.mark.slow), "unequal", "slices"])
+@pytest.mark.parametrize("case", [pytest.param("equal", marks=pytest.mark.slow), "unequal", "slides", "slices"])
 def test_two_processes_train_as_one_with_the_bags_of_both(case, data, tmp_path, monkeypatch):
     multiprocessing.get_context("forkserver").set_forkserver_preload(["tests.bundles.test_multi_gpu"])
     torch.multiprocessing.start_processes(work, (str(tmp_path), case, data), nprocs=2, start_method="forkserver")
@@ -142,7 +154,7 @@ def launch(digits, out):
     words = ["--standalone", "--nproc_per_node", "2", "--max-restarts", "1", "-m", "monai.bundle", "run"]
     words += ["--config_file", "['configs/train.yaml','configs/multi_gpu_train.yaml','configs/digits.yaml']"]
     words += ["--dataset_dir", digits, "--ckpt_dir", str(out), "--output_dir", str(out)]
-    words += ["--epochs", "12", "--network_def#dropout", "0"]
+    words += ["--epochs", "12"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", *words],
@@ -155,7 +167,7 @@ def launch(digits, out):
 
 
 @pytest.mark.slow
-def test_after_the_kill_of_a_process_torchrun_goes_on_and_ends_with_the_same_weights(data, tmp_path):
+def test_after_the_kill_of_a_process_torchrun_goes_on_and_ends_with_the_same_weights_dropout_and_all(data, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     said, _ = launch(data["ct_slice_mil"], whole).communicate(timeout=300)
     assert (whole / "model.pt").exists(), said

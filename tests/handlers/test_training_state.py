@@ -68,7 +68,7 @@ def test_generators_and_transforms_go_on_where_they_were(tmp_path):
     random.gauss(0, 1)
     state = TrainingState(DataLoader(Dataset([], transforms), batch_size=1))
     saved = through_a_file(state, tmp_path)
-    assert len(saved["random"]["transforms"]) == 6
+    assert len(saved["random"][0]["transforms"]) == 6
     drawn, gauss = draw(), random.gauss(0, 1)
     assert draw() != drawn
     state.load_state_dict(saved)
@@ -78,16 +78,16 @@ def test_generators_and_transforms_go_on_where_they_were(tmp_path):
 
 def test_each_random_transform_is_taken_once():
     flip = RandFlip(0.5)
-    assert len(TrainingState([flip, {"again": flip}, Compose([flip])]).state_dict()["random"]["transforms"]) == 2
+    assert len(TrainingState([flip, {"again": flip}, Compose([flip])]).state_dict()["random"][0]["transforms"]) == 2
 
 
 def test_an_attached_state_starts_each_epoch_from_its_boundary():
     engine, state, drawn = Engine(lambda *_: torch.rand(()).item()), TrainingState(), []
     state.attach(engine)
     saved = []
-    engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: saved.append(state.state_dict()["random"]["torch"]))
+    engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: saved.append(state.state_dict()["random"][0]["torch"]))
     engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: torch.rand(3))
-    engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: saved.append(state.state_dict()["random"]["torch"]))
+    engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: saved.append(state.state_dict()["random"][0]["torch"]))
     engine.add_event_handler(Events.ITERATION_COMPLETED, lambda e: drawn.append(e.state.output))
     engine.run([0, 1], max_epochs=3)
     torch.manual_seed(0)
