@@ -20,7 +20,7 @@ from torch.testing import assert_close
 from monai_mil_ext.data import BagBatchSampler
 
 from .bag_classifier import bags, scripts
-from .wsi import write_cohort
+from .wsi import SMALL, write_cohort
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 NETS = "monai_mil_ext.networks.nets."
@@ -149,16 +149,23 @@ def test_two_processes_train_as_one_with_the_bags_of_both(case, data, tmp_path, 
     assert not (tmp_path / "1").exists()  # the second process writes nothing
 
 
-def launch(digits, out):
+KILLED = {  # configs, epochs, overrides
+    "ct_slice_mil": (["train", "multi_gpu_train", "digits"], 12, {}),
+    "wsi_asmil": (["train", "multi_gpu_train"], 30, SMALL),
+}
+
+
+def launch(bundle, data, out):
     """Start ``torchrun`` with the words of the page, in a session of its own."""
+    configs, epochs, overrides = KILLED[bundle]
     words = ["--standalone", "--nproc_per_node", "2", "--max-restarts", "1", "-m", "monai.bundle", "run"]
-    words += ["--config_file", "['configs/train.yaml','configs/multi_gpu_train.yaml','configs/digits.yaml']"]
-    words += ["--dataset_dir", digits, "--ckpt_dir", str(out), "--output_dir", str(out)]
-    words += ["--epochs", "12"]
+    words += ["--config_file", str([f"configs/{name}.yaml" for name in configs])]
+    options = {**overrides, "dataset_dir": data, "ckpt_dir": out, "output_dir": out, "epochs": epochs}
+    words += [word for key, value in options.items() for word in (f"--{key}", str(value))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", *words],
-        cwd=BUNDLES / "ct_slice_mil",
+        cwd=BUNDLES / bundle,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -167,20 +174,27 @@ def launch(digits, out):
 
 
 @pytest.mark.slow
-def test_after_the_kill_of_a_process_torchrun_goes_on_and_ends_with_the_same_weights_dropout_and_all(data, tmp_path):
+@pytest.mark.parametrize("bundle", KILLED)
+def test_after_the_kill_of_a_process_torchrun_goes_on_and_ends_with_the_same_weights(bundle, data, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    said, _ = launch(data["ct_slice_mil"], whole).communicate(timeout=300)
-    assert (whole / "model.pt").exists(), said
-    run = launch(data["ct_slice_mil"], killed)
+    last = f"checkpoint_epoch={KILLED[bundle][1]}.pt"
+    said, _ = launch(bundle, data[bundle], whole).communicate(timeout=300)
+    assert (whole / last).exists(), said
+    run = launch(bundle, data[bundle], killed)
     deadline = time.monotonic() + 300
     while not (killed / "checkpoint_epoch=3.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
     os.kill(int(children[-1]), signal.SIGKILL)
-    assert not (killed / "model.pt").exists()
+    assert not (killed / last).exists()
     said, _ = run.communicate(timeout=300)
     assert run.returncode == 0, said
     assert "Restored all variables from" in said
-    expected, got = (torch.load(out / "model.pt", weights_only=True) for out in (whole, killed))
-    assert_close(got, expected, rtol=0, atol=0)
+    expected, got = (torch.load(out / last, weights_only=True) for out in (whole, killed))
+    for state in (expected, got):
+        state["parts"] = state["training_state"]["parts"]
+        state["draws"] = [process["torch"] for process in state["training_state"]["random"]]
+    assert len(got["draws"]) == 2
+    for part in ("network", "optimizer", "parts", "draws"):  # dropout, anchor and all
+        assert_close(got[part], expected[part], rtol=0, atol=0, msg=lambda m, part=part: f"{part}: {m}")
     assert len(list(killed.glob("events.*"))) == 2  # of TensorBoard: the first process's, before and after
