@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from monai.utils import optional_import
 from numpy.typing import NDArray
 
-from monai_mil_ext.utils import RESEARCH_USE, atomic_path, check_positive
+from monai_mil_ext.utils import RESEARCH_USE, atomic_path, check_positive, import_extra
 
 from .dicom_series import find_series, series_affine
 from .slice_bands import SliceBands
@@ -91,7 +91,7 @@ class DicomResults:
         Raises:
             ValueError: when ``volume`` (1, X, Y, Z) is not in the voxels of the series, or is not one score a slice.
         """
-        hd, _ = optional_import("highdicom")  # takes long to import
+        hd = import_extra("dicom", "highdicom")  # takes long to import
         bands = bands or SliceBands()
         scores = self._scores(volume)
         band = bands(scores)
@@ -121,7 +121,7 @@ class DicomResults:
             ValueError: when ``volume`` is not as in ``write_segmentation``, ``probability`` is not in [0, 1] or
                 ``top_k`` is not positive.
         """
-        hd, _ = optional_import("highdicom")
+        hd = import_extra("dicom", "highdicom")
         check_positive(top_k=top_k)
         if not 0 <= probability <= 1:
             raise ValueError(f"`probability` must be in [0, 1], got {probability}.")

@@ -14,15 +14,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from monai.data import WSIReader
-from monai.utils import optional_import
 from numpy.typing import NDArray
 from PIL import Image
 
-from monai_mil_ext.utils import check_choice, check_positive
+from monai_mil_ext.utils import check_choice, check_positive, import_extra
 
 __all__ = ["SlideFile", "SlideFileError", "Thumbnail"]
 
-openslide, _ = optional_import("openslide")
+openslide = import_extra("wsi", "openslide")
 
 Pixels = NDArray[np.uint8]
 READERS = ("openslide", "tifffile", "cucim")
@@ -89,9 +88,10 @@ class SlideFile:
         self.name = self.path.name
         if not self.path.is_file():
             raise FileNotFoundError(f"`slide` must be a file that exists, got {self.name!r}.")
-        self._reader, self._tifffile = WSIReader(reader), reader == "tifffile"
+        self._tifffile = reader == "tifffile"
         try:
             with self._named("be a slide that can be read"):
+                self._reader = WSIReader(reader)
                 self._open()
                 # levels of MONAI's tifffile reader are pages: thumbnail, label and macro image of Aperio's among them
                 count = 1 if self._tifffile else self._reader.get_level_count(self._slide)
@@ -227,7 +227,9 @@ class SlideFile:
     def _named(self, rule: str) -> Iterator[None]:
         try:
             yield
-        except (ImportError, MemoryError):
+        except ImportError as error:
+            raise ImportError("Reading slides needs more: pip install monai-mil-ext[wsi].") from error
+        except MemoryError:
             raise
         except Exception as error:  # its words may have the path in them: they are not told as the cause
             raise SlideFileError(f"`slide` must {rule}, got {type(error).__name__} for {self.name!r}.") from None

@@ -12,16 +12,15 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps
 from monai.data import MetaTensor
-from monai.utils import optional_import
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from monai_mil_ext.utils import RESEARCH_USE, atomic_path, check_name
+from monai_mil_ext.utils import RESEARCH_USE, atomic_path, check_name, import_extra
 
 __all__ = ["write_heatmap_tiff", "write_tile_geojson"]
 
-tifffile, _ = optional_import("tifffile")
+tifffile = import_extra("wsi", "tifffile")
 COLOURS = "cividis"  # its lightness grows evenly, so colour-blind readers and prints in grey get the same
 SMALLEST = 512  # pixels of the longer side of the last level
 TILE = 256

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monai.utils import optional_import
 from numpy.typing import NDArray
 from torch import Tensor
+
+from monai_mil_ext.utils import import_extra
 
 from .array_bag import named_arrays
 from .bag_layout import BagLayout, Place
@@ -27,7 +28,7 @@ def open_zarr(path: Path, table: str | None = None) -> BagLayout:
         path: folder of the store.
         table: which table of features, where a slide has several.
     """
-    zarr, _ = optional_import("zarr")  # takes long to import
+    zarr = import_extra("zarr", "zarr")  # takes long to import
     try:
         store = zarr.open(str(path), mode="r")
     except FileNotFoundError as error:
@@ -92,7 +93,7 @@ def _edge(spec: Mapping[str, Any]) -> float | None:
 
 def _corners(file: Path, ids: NDArray[Any]) -> NDArray[np.float64]:
     """Top left corners (n, 2) of the tiles ``ids``, from their polygons in GeoParquet."""
-    read_table, _ = optional_import("pyarrow.parquet", name="read_table")
+    read_table = import_extra("zarr", "pyarrow.parquet", "read_table")
     tiles = read_table(os.fspath(file))
     own = np.asarray(tiles["tile_id"]) if "tile_id" in tiles.column_names else np.arange(len(tiles))
     order = np.argsort(own, kind="stable")

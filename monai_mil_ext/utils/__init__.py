@@ -3,6 +3,7 @@
 from .causes import end_with_root_cause, root_cause
 from .checks import EmptyBagError, check_bags, check_choice, check_count, check_mask, check_name, check_positive
 from .enums import RESEARCH_USE, BagKeys
+from .extras import import_extra
 from .files import atomic_path, remove_stale_files, write_json
 from .overrides import check_overrides
 from .settings_file import read_settings
@@ -20,6 +21,7 @@ __all__ = [
     "check_overrides",
     "check_positive",
     "end_with_root_cause",
+    "import_extra",
     "read_settings",
     "remove_stale_files",
     "root_cause",

@@ -4,8 +4,9 @@ import os
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Union
 
 import torch
-from monai.utils import optional_import
 from torch import Tensor, nn
+
+from monai_mil_ext.utils import import_extra
 
 from .encoder_base import EncoderInput
 from .instance_encoder import InstanceEncoder
@@ -44,7 +45,7 @@ def transformers_encoder(
         OSError: when the model, or its weights as safetensors, can't be had.
         ValueError: when weights are missing, or nothing says what images must be.
     """
-    transformers, _ = optional_import("transformers")  # takes long to import
+    transformers = import_extra("encoders", "transformers")  # takes long to import
     where = {"local_files_only": local_files_only, "revision": revision}
     expects = expects or _expected(str(model), where)
     net, report = transformers.AutoModel.from_pretrained(
@@ -77,7 +78,7 @@ class _LastHiddenState(nn.Module):
 
 
 def _expected(model: str, where: Mapping[str, Any]) -> EncoderInput:
-    base, _ = optional_import("transformers.image_processing_base", name="ImageProcessingMixin")
+    base = import_extra("encoders", "transformers.image_processing_base", "ImageProcessingMixin")
     try:
         told: Dict[str, Any] = base.get_image_processor_dict(model, **where)[0]
     except OSError as error:

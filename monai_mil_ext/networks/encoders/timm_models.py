@@ -4,8 +4,9 @@ import os
 from typing import Any, Callable, Optional, Union
 
 import torch
-from monai.utils import optional_import
 from torch import Tensor, nn
+
+from monai_mil_ext.utils import import_extra
 
 from .checkpoint import load_encoder_weights
 from .encoder_base import EncoderInput
@@ -41,7 +42,7 @@ def timm_encoder(
         OptionalImportError: without ``timm`` (``pip install monai-mil-ext[timm]``).
         ValueError: when the checkpoint doesn't fit.
     """
-    timm, _ = optional_import("timm")
+    timm = import_extra("timm", "timm")
     net = timm.create_model(model, pretrained=checkpoint is None, num_classes=0)
     if checkpoint is not None:
         load_encoder_weights(net, checkpoint, ("head.", "fc.", "classifier."))

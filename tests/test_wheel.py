@@ -1,0 +1,73 @@
+"""The wheel in an environment that has nothing else: what is in it, what it needs, and that it works."""
+
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PARTS = ("monai_mil_ext", "setup.cfg", "pyproject.toml", "README.md", "LICENSE", "NOTICE")
+UNTRIED = {"timm": "needs torchvision, which has no build for this machine", "all": "has timm in it"}
+
+
+def run(*command, cwd):
+    """Lines that a command printed."""
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False, cwd=cwd)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout.splitlines()
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    for name in PARTS:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, folder / name)
+    run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", "dist", ".", cwd=folder)
+    return next((folder / "dist").glob("*.whl"))
+
+
+@pytest.mark.slow
+def test_it_has_the_package_and_the_app_and_nothing_else(wheel):
+    with zipfile.ZipFile(wheel) as file:
+        names = file.namelist()
+    own = [name for name in names if name.startswith("monai_mil_ext/")]
+    assert sorted(name.removeprefix("monai_mil_ext/") for name in own if name.endswith(".py")) == sorted(
+        str(path.relative_to(ROOT / "monai_mil_ext"))
+        for path in (ROOT / "monai_mil_ext").rglob("*.py")
+        if path.parent.name != "mil"
+    )
+    assert "monai_mil_ext/py.typed" in own
+    app = "monai_mil_ext-0.1.0.data/data/monailabel/sample-apps/mil"
+    others = {name for name in names if name not in own and ".dist-info/" not in name}
+    assert others == {f"{app}/README.md", f"{app}/main.py"}
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_it_works_where_nothing_else_is_and_with_its_extras(wheel, tmp_path):
+    run(sys.executable, "-m", "venv", tmp_path / "bare", cwd=tmp_path)
+    python = tmp_path / "bare" / "bin" / "python"
+    install = (python, "-m", "pip", "install", "--disable-pip-version-check", "-q", "-c", ROOT / "constraints.txt")
+    torch = re.search(r"^torch==\S+", (ROOT / "constraints.txt").read_text(), re.MULTILINE).group()
+    run(*install, torch, cwd=tmp_path)
+    run(*install, wheel, cwd=tmp_path)
+    told = run(python, "-m", "monai_mil_ext", cwd=tmp_path)
+    assert told[-1] == "all well"
+    assert any(line.startswith("  [wsi] openslide-python not installed") for line in told)
+    code = "from monai_mil_ext.data import SlideFile; open('s.svs', 'w'); SlideFile('s.svs')"
+    missing = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert missing.stderr.splitlines()[-1] == "ImportError: Reading slides needs more: pip install monai-mil-ext[wsi]."
+
+    config = ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    extras = set(config["options.extras_require"]) - {"benchmark", "docs", "test"} - set(UNTRIED)
+    run(*install, f"{wheel}[{','.join(sorted(extras))}]", cwd=tmp_path)
+    told = run(python, "-m", "monai_mil_ext", cwd=tmp_path)
+    assert told[-1] == "all well"
+    assert [line for line in told if "not installed" in line] == ["  [timm] timm not installed"]
