@@ -2,6 +2,10 @@
 
 from .bag_or_status import BagOrStatus
 from .bag_output import (
+    BagProbabilities,
+    BagProbabilitiesD,
+    BagProbabilitiesd,
+    BagProbabilitiesDict,
     MaskToInstanceLabel,
     MaskToInstanceLabelD,
     MaskToInstanceLabeld,
@@ -68,6 +72,10 @@ from .volume_tokens import (
 
 __all__ = [
     "BagOrStatus",
+    "BagProbabilities",
+    "BagProbabilitiesD",
+    "BagProbabilitiesDict",
+    "BagProbabilitiesd",
     "CTWindows",
     "CTWindowsD",
     "CTWindowsDict",

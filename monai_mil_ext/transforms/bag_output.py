@@ -14,6 +14,10 @@ from monai.utils.enums import TransformBackends
 from torch import Tensor
 
 __all__ = [
+    "BagProbabilities",
+    "BagProbabilitiesD",
+    "BagProbabilitiesDict",
+    "BagProbabilitiesd",
     "MaskToInstanceLabel",
     "MaskToInstanceLabelD",
     "MaskToInstanceLabelDict",
@@ -22,6 +26,54 @@ __all__ = [
     "SplitBagOutputDict",
     "SplitBagOutputd",
 ]
+
+
+class BagProbabilities(Transform):
+    r"""Probabilities (C,) of C exclusive classes from the logits (C,) of a bag, or (2,) from the one logit of two.
+
+    .. math:: p = \operatorname{softmax}(z), \qquad p = (1 - \sigma(z), \sigma(z)) \text{ for one logit}
+
+    A softmax over a single logit is 1, whatever the network said: a network with one output, as
+    :py:class:`monai_mil_ext.losses.MultiLabelLoss` trains it, is answered like one with two.
+
+    Raises:
+        ValueError: when the logits have not the shape (C,).
+
+    Example:
+        >>> BagProbabilities()(torch.tensor([0.0])), BagProbabilities()(torch.tensor([0.0, 0.0]))
+        (tensor([0.5000, 0.5000]), tensor([0.5000, 0.5000]))
+    """
+
+    backend = [TransformBackends.TORCH]
+
+    def __call__(self, logits: NdarrayOrTensor) -> Tensor:
+        """Turn the logits of one bag into probabilities."""
+        z = logits.as_tensor() if isinstance(logits, MetaTensor) else torch.as_tensor(logits)
+        if z.ndim != 1 or not len(z):
+            raise ValueError(f"`logits` must have shape (C,), got {tuple(z.shape)}.")
+        return torch.softmax(z if len(z) > 1 else torch.cat([torch.zeros_like(z), z]), 0)
+
+
+class BagProbabilitiesd(MapTransform):
+    """Dictionary form of :py:class:`BagProbabilities`.
+
+    Args:
+        keys: logits (C,) of one bag.
+        allow_missing_keys: whether to pass over a key that is not there.
+    """
+
+    backend = BagProbabilities.backend
+
+    def __init__(self, keys: KeysCollection = "pred", allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.probabilities = BagProbabilities()
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Turn the logits of every key into probabilities."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self.probabilities(d[key])
+        return d
 
 
 class MaskToInstanceLabel(Transform):
@@ -100,5 +152,6 @@ class SplitBagOutputd(MapTransform):
         return d
 
 
+BagProbabilitiesD = BagProbabilitiesDict = BagProbabilitiesd
 MaskToInstanceLabelD = MaskToInstanceLabelDict = MaskToInstanceLabeld
 SplitBagOutputD = SplitBagOutputDict = SplitBagOutputd

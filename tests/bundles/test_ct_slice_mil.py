@@ -83,6 +83,24 @@ def test_it_answers_a_scan_in_the_scans_own_voxels(start, digits, trained, tmp_p
     assert not any(str(digits) in path.read_text(errors="ignore") for path in tmp_path.glob("c1*"))
 
 
+@pytest.mark.parametrize(
+    ("protocol", "override"), [("published", {"gated": False, "hidden_size": "$None"}), ("modern", {})]
+)
+def test_a_network_of_a_protocol_has_one_output_and_is_answered(start, digits, tmp_path, protocol, override):
+    where = paths(digits, tmp_path)
+    net = start("train", "digits", "protocol", protocol, **where).parser.get_parsed_content("network_def")
+    torch.save(net.state_dict(), tmp_path / "model.pt")
+    same = {f"network_def#{key}": value for key, value in {"num_classes": 1, **override}.items()}
+    workflow = start("inference", "digits", **where, **same, input=str(digits / "digits_1.nii.gz"), case_id="c1")
+    workflow.run()
+    with torch.no_grad():
+        scan = workflow.parser.get_parsed_content("dataset")[0]["image"]
+        positive = net.eval()(scan[None]).sigmoid().item()
+    answer = json.loads((tmp_path / "c1.json").read_text())
+    assert answer["probability"] == pytest.approx([1 - positive, positive], abs=1e-6)
+    assert answer["prediction"] == (positive > 0.5)
+
+
 def test_a_checkpoint_of_another_network_is_refused(start, digits, tmp_path):
     torch.save({"weight": torch.zeros(3)}, tmp_path / "model.pt")
     workflow = start("train", "digits", "evaluate", **paths(digits, tmp_path))

@@ -83,6 +83,7 @@ def token_scores(folder, kind):
 
 
 CASES = {
+    "BagProbabilities": Case({}, lambda folder, kind: {"x": kind(torch.tensor([0.5, -2.0, 1.0]))}),
     "CTWindows": Case({"windows": ["brain", (0, 100)]}, images),
     "CheckSliceSpacing": Case({}, lambda folder, kind: {"x": kind(torch.tensor([0.0, 2.5, 5.0]))}),
     "EncodeInstances": Case({"encoder": nn.Flatten()}, images),

@@ -1,10 +1,10 @@
-"""MaskToInstanceLabel and SplitBagOutput."""
+"""BagProbabilities, MaskToInstanceLabel and SplitBagOutput."""
 
 import numpy as np
 import pytest
 import torch
 
-from monai_mil_ext.transforms import MaskToInstanceLabel, MaskToInstanceLabeld, SplitBagOutputd
+from monai_mil_ext.transforms import BagProbabilities, MaskToInstanceLabel, MaskToInstanceLabeld, SplitBagOutputd
 
 
 def test_an_instance_with_a_voxel_is_positive():
@@ -33,3 +33,18 @@ def test_outputs_are_split_under_their_names():
 def test_what_is_no_output_is_named(output, got):
     with pytest.raises(ValueError, match=rf"`pred` must be a mapping with 'logits' .*, got {got}\."):
         SplitBagOutputd("pred")({"pred": output})
+
+
+@pytest.mark.parametrize("z", [-3.0, 0.0, 1.5, 90.0])
+def test_one_logit_means_what_two_do(z):
+    one, two = BagProbabilities()(torch.tensor([z])), BagProbabilities()(torch.tensor([0.0, z]))
+    assert torch.equal(one, two)
+    assert one[1].item() == pytest.approx(1 / (1 + np.exp(-z)))
+    assert one.sum().item() == pytest.approx(1)
+
+
+def test_several_logits_are_shares():
+    logits = torch.tensor([1.0, 2.0, 3.0])
+    torch.testing.assert_close(BagProbabilities()(logits), logits.exp() / logits.exp().sum())
+    with pytest.raises(ValueError, match=r"`logits` must have shape \(C,\), got \(1, 2\)"):
+        BagProbabilities()(torch.zeros(1, 2))
