@@ -224,6 +224,12 @@ def test_a_validation_of_one_class_can_choose_nothing(tmp_path):
     assert "must be a number to choose an epoch by, got NaN of bag_auroc" in str(root_cause(error.value))
 
 
+def test_of_equal_epochs_the_last_is_kept(run, tmp_path):
+    run("wsi_asmil", "train", learning_rate=0.0)
+    state = torch.load(tmp_path / "m" / "checkpoint_epoch=2.pt", weights_only=True)
+    assert state["training_state"]["parts"]["best"]["epoch"] == 2
+
+
 @pytest.mark.slow
 def test_two_processes_train_one_network_and_one_of_them_writes(data, tmp_path):
     configs = "['configs/train.yaml','configs/multi_gpu_train.yaml']"
