@@ -18,6 +18,7 @@ from monai_mil_ext.transforms.bag_or_status import DONE, STATUS
 from monai_mil_ext.utils import RESEARCH_USE, BagKeys, atomic_path, remove_stale_files, write_json
 
 from .scan_results import ScanResultsSaver
+from .slide_results import SlideResultsSaver
 
 __all__ = ["CohortResults"]
 
@@ -44,7 +45,9 @@ class CohortResults:
         RuntimeError: by ``finish``, when all is written, if a scan got no answer.
     """
 
-    def __init__(self, saver: ScanResultsSaver, scans: Sequence[Mapping[str, Any]]) -> None:
+    word = "scan"  # what an item is called
+
+    def __init__(self, saver: ScanResultsSaver | SlideResultsSaver, scans: Sequence[Mapping[str, Any]]) -> None:
         self.saver = saver
         self.scans = {str(scan[CASE]): scan for scan in scans}
         remove_stale_files(saver.output_dir)
@@ -86,13 +89,13 @@ class CohortResults:
         for key in ("image", "reference"):
             path = self.scans[case].get(key)
             for name in (path, Path(path).name) if path else ():
-                reason = reason.replace(repr(name), "the scan").replace(str(path), "the scan")
+                reason = reason.replace(repr(name), f"the {self.word}").replace(str(path), f"the {self.word}")
         self._failed[case] = reason
         engine.logger.warning(f"{case}: {reason}")
 
     def _answer(self, case: str) -> dict[str, Any] | None:
         try:
-            answer = json.loads((self.saver.output_dir / f"{case}.json").read_text(encoding="utf-8"))
+            answer = json.loads(self.saver.answer_file(case).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return None
         same = isinstance(answer, dict) and answer.get("settings") == self.saver.settings
@@ -113,7 +116,7 @@ class CohortResults:
         failed = [f"{row[CASE]!r} is {row['status']}" for row in rows if row["status"] != DONE]
         if failed:
             count = f"{len(failed)} of {len(rows)}"
-            raise RuntimeError("\n  ".join([f"every scan must get an answer, got none for {count}:", *failed]))
+            raise RuntimeError("\n  ".join([f"every {self.word} must get an answer, got none for {count}:", *failed]))
 
     def _row(self, case: str) -> dict[str, Any]:
         answer = self._answer(case)
@@ -139,9 +142,9 @@ class CohortResults:
         reasons = Counter(str(row["status"]).split(", got")[0] for row in rows if row["status"] != DONE)
         return {
             "use": RESEARCH_USE,
-            "scans": len(rows),
+            f"{self.word}s": len(rows),
             "done": sum(row["status"] == DONE for row in rows),
             "done_in_this_run": len(seconds),
             "failed": dict(reasons.most_common()),
-            "seconds_a_scan": {"median": median(seconds), "longest": max(seconds)} if seconds else None,
+            f"seconds_a_{self.word}": {"median": median(seconds), "longest": max(seconds)} if seconds else None,
         }

@@ -97,7 +97,11 @@ class ScanResultsSaver:
         path = self._path(item, "_scores.nii.gz")
         write_volume(path, volume, f"attention of slices; {RESEARCH_USE}")
         self._save_pictures(item, attention)
-        write_json(self._path(item, ".json"), self._answer(item, attention))
+        write_json(self.answer_file(item[BagKeys.CASE_ID]), self._answer(item, attention))
+
+    def answer_file(self, case_id: str) -> Path:
+        """Where the answer to a scan is; where it is, all its other files are."""
+        return self.output_dir / f"{case_id}.json"
 
     def _path(self, item: Mapping[str, Any], ending: str) -> Path:
         return self.output_dir / f"{item[BagKeys.CASE_ID]}{ending}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,17 +29,10 @@ class SlideCohortResults(CohortResults):
         RuntimeError: by ``finish``, when all is written, if a slide got no answer.
     """
 
-    def __init__(self, saver: SlideResultsSaver, slides: Sequence[Mapping[str, Any]]) -> None:
-        self._slides = saver  # first: what is pending is asked of it
-        super().__init__(saver, slides)  # type: ignore[arg-type]
+    word = "slide"
 
-    def _answer(self, case: str) -> dict[str, Any] | None:
-        try:
-            answer = json.loads(self._slides.answer_file(case).read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            return None
-        same = isinstance(answer, dict) and answer.get("settings") == self.saver.settings
-        return answer if same and answer.get(CASE) == case else None
+    def __init__(self, saver: SlideResultsSaver, slides: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__(saver, slides)
 
     def _row(self, case: str) -> dict[str, Any]:
         answer = self._answer(case)

@@ -18,6 +18,7 @@ from .slice_scores import HEAT, QUIET
 
 __all__ = ["plot_cell_gallery", "write_cell_gallery"]
 
+LEAST = 0.01  # of a uniform share; below it a number would look as if it had an order
 COLUMNS = 8
 Array = NDArray[Any]
 
@@ -101,7 +102,7 @@ def write_cell_gallery(
 def _draw(axes: Any, cell: Array, ratio: float, color: Any, name: str | None) -> None:
     image = np.moveaxis(np.clip(cell, 0, 1), 0, 2)
     axes.imshow(image[..., 0] if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=1)
-    axes.set_title(f"{ratio:.2g}", fontsize=8, pad=3)
+    axes.set_title(f"{ratio:.2g}" if ratio >= LEAST else f"< {LEAST}", fontsize=8, pad=3)
     axes.set(xticks=[], yticks=[])
     for side in axes.spines.values():
         side.set(color=color, linewidth=3)

@@ -1,24 +1,15 @@
-"""The bundle bag_classifier in tests: its scripts under a name of their own, and small bags."""
-
-import importlib.util
-import sys
-from pathlib import Path
+"""The bundle bag_classifier in tests: its scripts, and small bags."""
 
 import numpy as np
 
-BUNDLE = Path(__file__).parents[2] / "bundles" / "bag_classifier"
-NAME = "bag_classifier_scripts"  # another bundle has ``scripts`` too
+from .scripts_of import BUNDLES, scripts_of
+
+BUNDLE = BUNDLES / "bag_classifier"
 
 
 def scripts(module):
     """A module of the bundle's scripts."""
-    if NAME not in sys.modules:
-        folder = BUNDLE / "scripts"
-        spec = importlib.util.spec_from_file_location(
-            NAME, folder / "__init__.py", submodule_search_locations=[str(folder)]
-        )
-        sys.modules[NAME] = importlib.util.module_from_spec(spec)
-    return importlib.import_module(f"{NAME}.{module}")
+    return scripts_of("bag_classifier", module)
 
 
 def bags(num_bags=40, seed=0, features=8, shift=4.0):

@@ -1,13 +1,10 @@
-"""The bundle mnist_bags in tests: its scripts under a name of their own, and digits of two brightnesses."""
-
-import importlib.util
-import sys
-from pathlib import Path
+"""The bundle mnist_bags in tests: its scripts, and digits of two brightnesses."""
 
 import numpy as np
 
-BUNDLE = Path(__file__).parents[2] / "bundles" / "mnist_bags"
-NAME = "mnist_bags_scripts"  # another bundle has ``scripts`` too
+from .scripts_of import BUNDLES, scripts_of
+
+BUNDLE = BUNDLES / "mnist_bags"
 SMALL = {
     "num_train": 24,
     "num_val": 12,
@@ -27,13 +24,7 @@ SMALL = {
 
 def scripts(module):
     """A module of the bundle's scripts."""
-    if NAME not in sys.modules:
-        folder = BUNDLE / "scripts"
-        spec = importlib.util.spec_from_file_location(
-            NAME, folder / "__init__.py", submodule_search_locations=[str(folder)]
-        )
-        sys.modules[NAME] = importlib.util.module_from_spec(spec)
-    return importlib.import_module(f"{NAME}.{module}")
+    return scripts_of("mnist_bags", module)
 
 
 def write_digits(folder, size=60):

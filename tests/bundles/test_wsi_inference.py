@@ -139,7 +139,7 @@ def test_a_broken_slide_gets_a_row_and_the_others_their_answer(tmp_path):
     write_small_slide(folder / "Größe 1.tif")
     with pytest.raises(RuntimeError, match="Failed to evaluate") as error:
         infer(tmp_path, folder, "slides", **SLIDES)
-    assert "got none for 3 of 5" in str(root_cause(error.value))
+    assert "every slide must get an answer, got none for 3 of 5" in str(root_cause(error.value))
     status = {case: row["status"] for case, row in results(tmp_path).items()}
     assert status["good"] == "done"
     assert status["glass"] == "empty"
@@ -148,7 +148,7 @@ def test_a_broken_slide_gets_a_row_and_the_others_their_answer(tmp_path):
     odd = next(case for case in status if case.startswith("slide_"))
     assert status[odd] == "done"
     told = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert (told["done"], sum(told["failed"].values())) == (2, 3)
+    assert (told["slides"], told["done"], sum(told["failed"].values())) == (5, 2, 3)
 
 
 def test_a_second_run_answers_what_is_missing_and_all_with_other_settings(tmp_path):
