@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("monai_mil_ext", "setup.cfg", "pyproject.toml", "README.md", "LICENSE", "NOTICE")
+PINS = ("constraints.txt", "scripts/label_constraints.txt")
 UNTRIED = {"timm": "needs torchvision, which has no build for this machine", "all": "has timm in it"}
 
 
@@ -36,6 +37,7 @@ def wheel(tmp_path_factory):
 def test_it_has_the_package_and_the_app_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as file:
         names = file.namelist()
+        told = file.read("monai_mil_ext-0.1.0.dist-info/METADATA").decode()
     own = [name for name in names if name.startswith("monai_mil_ext/")]
     assert sorted(name.removeprefix("monai_mil_ext/") for name in own if name.endswith(".py")) == sorted(
         str(path.relative_to(ROOT / "monai_mil_ext"))
@@ -43,6 +45,7 @@ def test_it_has_the_package_and_the_app_and_nothing_else(wheel):
         if path.parent.name != "mil"
     )
     assert "monai_mil_ext/py.typed" in own
+    assert all(f'Requires-Dist: {name}; extra == "label"' in told for name in ("fastapi", "girder-client"))
     app = "monai_mil_ext-0.1.0.data/data/monailabel/sample-apps/mil"
     others = {name for name in names if name not in own and ".dist-info/" not in name}
     assert others == {f"{app}/README.md", f"{app}/main.py"}
@@ -53,7 +56,8 @@ def test_it_has_the_package_and_the_app_and_nothing_else(wheel):
 def test_it_works_where_nothing_else_is_and_with_its_extras(wheel, tmp_path):
     run(sys.executable, "-m", "venv", tmp_path / "bare", cwd=tmp_path)
     python = tmp_path / "bare" / "bin" / "python"
-    install = (python, "-m", "pip", "install", "--disable-pip-version-check", "-q", "-c", ROOT / "constraints.txt")
+    pins = [word for name in PINS for word in ("-c", ROOT / name)]
+    install = (python, "-m", "pip", "install", "--disable-pip-version-check", "-q", *pins)
     torch = re.search(r"^torch==\S+", (ROOT / "constraints.txt").read_text(), re.MULTILINE).group()
     run(*install, torch, cwd=tmp_path)
     run(*install, wheel, cwd=tmp_path)
