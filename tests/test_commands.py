@@ -25,7 +25,7 @@ def commands(page):
         for line in block.splitlines()
         if "monai.bundle run" in line
     ]
-    return [shlex.split(line, comments=True) for line in lines]
+    return [shlex.split(re.sub(r"\s#\s.*", "", line)) for line in lines]  # shlex would end at the # of a#b, too
 
 
 def configs_of(words):
