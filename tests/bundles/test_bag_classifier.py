@@ -70,6 +70,18 @@ def test_it_learns_is_evaluated_on_its_fold_and_answers_files(start, data, tmp_p
     assert same == pytest.approx([float(row["attention"]) for row in attention], abs=1e-5)  # both by name of the bag
 
 
+def test_a_fold_in_one_run_gives_what_training_and_evaluation_give_and_makes_a_table(start, tmp_path):
+    for fold in (0, 2):
+        here = {"fold": fold, "folds_dir": str(tmp_path / "e"), "ckpt_dir": str(tmp_path / f"m{fold}"), "epochs": 2}
+        start("train", "kfold", **here, output_dir=str(tmp_path / "e" / f"fold_{fold}")).run()
+    once = (tmp_path / "e" / "fold_2" / "bags.csv").read_text()
+    start("train", "evaluate", ckpt_dir=str(tmp_path / "m2")).run()
+    assert (tmp_path / "e" / "bags.csv").read_text() == once
+    table = json.loads((tmp_path / "e" / "folds.json").read_text())
+    values = [table["folds"][fold]["bag_auroc"] for fold in ("0", "2")]
+    assert table["values"]["bag_auroc"] == pytest.approx(sum(values) / 2)
+
+
 def test_evaluation_refuses_another_fold_than_that_of_training(start, tmp_path):
     FeatureStatistics.none(8).write(tmp_path / "m" / "statistics.json")
     content(start("train"), "splits").write_fold(tmp_path / "m" / "split.json", 2)  # as its `run` does

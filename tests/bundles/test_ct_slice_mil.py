@@ -83,6 +83,17 @@ def test_it_answers_a_scan_in_the_scans_own_voxels(start, digits, trained, tmp_p
     assert not any(str(digits) in path.read_text(errors="ignore") for path in tmp_path.glob("c1*"))
 
 
+def test_patients_are_left_out_one_after_the_other(start, digits, tmp_path):
+    for fold in (1, 3):
+        where = {"ckpt_dir": str(tmp_path / f"m{fold}"), "output_dir": str(tmp_path / "e" / f"fold_{fold}")}
+        where |= {"dataset_dir": str(digits), "folds_dir": str(tmp_path / "e")}
+        start("train", "digits", "kfold", **where, fold=fold, epochs=1).run()
+        with (tmp_path / "e" / f"fold_{fold}" / "bags.csv").open() as file:
+            assert {row["patient"] for row in csv.DictReader(file)} == {f"digits_{fold}"}
+    table = json.loads((tmp_path / "e" / "folds.json").read_text())
+    assert set(table["folds"]) == {"1", "3"}
+
+
 @pytest.mark.parametrize(
     ("protocol", "override"), [("published", {"gated": False, "hidden_size": "$None"}), ("modern", {})]
 )
