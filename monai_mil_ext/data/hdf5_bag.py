@@ -64,11 +64,12 @@ def _chosen(slide: str | None, slides: list[str]) -> str:
 def _layout(file: Any, group: Any, members: Mapping[str, Any], path: Path) -> BagLayout:
     datasets = {n: m for n, m in members.items() if isinstance(m, h5py.Dataset) and is_numeric(m.dtype)}
     arrays = {name: dataset for name, dataset in datasets.items() if dataset.ndim}
-    attributes = _Attributes(group.attrs, {n: dataset for n, dataset in datasets.items() if n not in arrays})
     features = feature_key({name: dataset.shape for name, dataset in arrays.items()})
+    on_features, on_coords = (_Attributes(arrays[n].attrs if n in arrays else (), {}) for n in (features, "coords"))
+    scalars = {name: dataset for name, dataset in datasets.items() if name not in arrays}
+    attributes = _Attributes(group.attrs, {**_slide_shape(on_coords), **scalars})
     if features is None and "coords" not in arrays:
         raise BagFileError(f"`path` must hold features, got {sorted({*members, *attributes})}")
-    on_features, on_coords = (_Attributes(arrays[n].attrs if n in arrays else (), {}) for n in (features, "coords"))
     found = "asmil" if group is not file else _format(members, attributes, on_features, on_coords)
     level = _level(arrays, attributes, features, found)
     columns = {
@@ -167,6 +168,12 @@ def _told(
     locate = _estimate if place.tile_size is None and unit == "px" else None
     mpp = _number(attributes.get("mpp"))
     return {"encoder": encoder, "magnification": magnification, "mpp": mpp, "place": place, "locate": locate}
+
+
+def _slide_shape(coords: Mapping[str, Any]) -> dict[str, Any]:
+    """Width and height of the slide, as TRIDENT tells them beside the coordinates."""
+    sides = [_number(coords.get(name)) for name in ("level0_width", "level0_height")]
+    return {"spatial_shape": np.array(sides, dtype=np.int64)} if all(sides) else {}
 
 
 def _level0_edge(coords: Mapping[str, Any]) -> float | None:

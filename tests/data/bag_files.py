@@ -34,7 +34,7 @@ def trident(path, features=FEATURES, coords=GRID * 512, encoder="uni_v1"):
         "name": path.stem,
         "savetodir": "/nowhere",
         "level0_width": 4096,
-        "level0_height": 4096,
+        "level0_height": 3072,
     }
     with h5py.File(path, "w") as file:
         data = file.create_dataset(
