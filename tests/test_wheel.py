@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("monai_mil_ext", "setup.cfg", "pyproject.toml", "README.md", "LICENSE", "NOTICE")
-PINS = ("constraints.txt", "scripts/label_constraints.txt")
+SERVER = ("monailabel", "pydicom-seg")  # what the extra `label` is for
 UNTRIED = {"timm": "needs torchvision, which has no build for this machine", "all": "has timm in it"}
 
 
@@ -21,6 +21,14 @@ def run(*command, cwd):
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False, cwd=cwd)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout.splitlines()
+
+
+def label_pins(folder):
+    """Those of scripts/label_server: its own before the others."""
+    files = [(ROOT / name).read_text() for name in ("constraints.txt", "scripts/label_constraints.txt")]
+    pinned = dict(line.split("==") for text in files for line in text.splitlines() if not line.startswith("#"))
+    (folder / "pins.txt").write_text("".join(f"{name}=={version}\n" for name, version in pinned.items()))
+    return folder / "pins.txt"
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +64,8 @@ def test_it_has_the_package_and_the_app_and_nothing_else(wheel):
 def test_it_works_where_nothing_else_is_and_with_its_extras(wheel, tmp_path):
     run(sys.executable, "-m", "venv", tmp_path / "bare", cwd=tmp_path)
     python = tmp_path / "bare" / "bin" / "python"
-    pins = [word for name in PINS for word in ("-c", ROOT / name)]
-    install = (python, "-m", "pip", "install", "--disable-pip-version-check", "-q", *pins)
+    pip = (python, "-m", "pip", "install", "--disable-pip-version-check", "-q")
+    install = (*pip, "-c", ROOT / "constraints.txt")
     torch = re.search(r"^torch==\S+", (ROOT / "constraints.txt").read_text(), re.MULTILINE).group()
     run(*install, torch, cwd=tmp_path)
     run(*install, wheel, cwd=tmp_path)
@@ -68,9 +76,16 @@ def test_it_works_where_nothing_else_is_and_with_its_extras(wheel, tmp_path):
     missing = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert missing.stderr.splitlines()[-1] == "ImportError: Reading slides needs more: pip install monai-mil-ext[wsi]."
 
+    pins = label_pins(tmp_path)
+    run(*pip, "-c", pins, f"{wheel}[label]", cwd=tmp_path)
+    run(*pip, "-c", pins, "--no-deps", *SERVER, cwd=tmp_path)
+    code = "import monailabel.app, pydicom; print(pydicom.__version__)"
+    assert run(python, "-c", code, cwd=tmp_path)[-1].startswith("2.")
+    assert "mil" in " ".join(run(python, "-m", "monailabel.main", "apps", cwd=tmp_path)).split()
+
     config = ConfigParser()
     config.read(ROOT / "setup.cfg")
-    extras = set(config["options.extras_require"]) - {"benchmark", "docs", "test"} - set(UNTRIED)
+    extras = set(config["options.extras_require"]) - {"benchmark", "docs", "label", "test"} - set(UNTRIED)
     run(*install, f"{wheel}[{','.join(sorted(extras))}]", cwd=tmp_path)
     told = run(python, "-m", "monai_mil_ext", cwd=tmp_path)
     assert told[-1] == "all well"

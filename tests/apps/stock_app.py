@@ -4,7 +4,7 @@ import json
 import os
 import sys
 
-CONF = {"models": "ct_slice_mil", "zoo_source": "local", "sam2": "false", "skip_trainers": "true"}
+CONF = {"models": "ct_slice_mil", "zoo_source": "local", "skip_trainers": "true"}
 
 
 def main(app_dir, studies, image):

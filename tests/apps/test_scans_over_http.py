@@ -1,6 +1,7 @@
 """The app `mil` on a real MONAI Label server, asked over HTTP about scans: what clients see, and what is refused."""
 
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -120,12 +121,13 @@ def test_an_upload_is_answered_as_the_same_scan_and_in_the_format_of_ohif(server
 
 
 def test_monailabels_own_app_serves_a_copy_of_the_bundle(server, label_python, tmp_path):
-    """In a process of its own, without HTTP."""
+    """In a process of its own, without HTTP; torchvision, which only this app needs, is a stand-in."""
     shutil.copytree(label_python.parents[1] / "monailabel" / "sample-apps" / "monaibundle", tmp_path / "app")
     source, target = (app / "model" / "ct_slice_mil" for app in (server.app, tmp_path / "app"))
     run(label_python, "-m", "monai_mil_ext.apps.label.stock_bundle", source, target)
     shutil.copy(server.studies / "scan_44.nii", tmp_path)
-    output = run(label_python, "tests/apps/stock_app.py", tmp_path / "app", tmp_path, "scan_44")
+    stand_in = {**os.environ, "PYTHONPATH": str(ROOT / "tests" / "monailabel_env")}
+    output = run(label_python, "tests/apps/stock_app.py", tmp_path / "app", tmp_path, "scan_44", env=stand_in)
     told = json.loads(output.splitlines()[-1])
     labels = {"slices ranked 1 to 4": 1, "slices ranked 5 to 12": 2}
     assert told["info"] == {"type": "segmentation", "labels": labels, "dimension": 3}

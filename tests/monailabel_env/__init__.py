@@ -1,1 +1,1 @@
-"""Stand-ins for packages that monailabel imports; nothing here is a test, and nothing may import it but its server."""
+"""A stand-in for torchvision, on the PYTHONPATH of the one test that runs an app of MONAI Label's own."""

@@ -1,3 +1,3 @@
-"""Keeps pytest, which imports every module for its examples, from taking the stand-ins for the real packages."""
+"""Keeps pytest, which imports every module for its examples, from taking the stand-in for the real package."""
 
 collect_ignore_glob = ["*"]

@@ -1,3 +1,3 @@
-"""Stands in for torchvision, of which there is no build for this torch: monailabel only draws with it."""
+"""Stands in for torchvision, of which there is no build for this torch: MONAI Label only draws with it."""
 
 __version__ = "0.0"
