@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+import sys
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,6 +66,7 @@ class ScanReader(ITKReader):
             return _read_nifti(path)
         image = _read_folder(path, self.series) if path.is_dir() else _imread(str(path), path.name)
         _check_volume(itk.size(image), image.GetNumberOfComponentsPerPixel(), path.name)
+        _look_again_for_modules()
         return image
 
     def get_data(self, img: Any) -> tuple[NDArray[Any], dict[str, Any]]:
@@ -96,6 +100,15 @@ def _imread(source: str | list[str], name: str, pixel_type: Any = None) -> Any:
     except (RuntimeError, KeyError, TypeError):  # pixel types that ITK's Python has no image for are the last two
         # without ITK's own message: it holds the path, which may hold a patient's name
         raise ValueError(f"`image` must be a readable, undamaged scan, ITK can't read {name!r}.") from None
+
+
+def _look_again_for_modules() -> None:
+    """Drop what Python noted of the relative folders of ``sys.path`` while ITK was elsewhere, to load its parts.
+
+    MONAI adds such a folder for the ``scripts`` of a bundle: without this they would not be found from now on.
+    """
+    if not all(os.path.isabs(folder) for folder in sys.path if folder):
+        importlib.invalidate_caches()
 
 
 def _read_nifti(path: Path) -> Any:

@@ -1,5 +1,8 @@
 """ScanReader: one scan, or a clear refusal."""
 
+import subprocess
+import sys
+
 import itk
 import nibabel as nib
 import numpy as np
@@ -150,3 +153,14 @@ def test_what_is_no_volume_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("no scan")
     with pytest.raises(ValueError, match=r"can't read 'notes.txt'"):
         ScanReader().read(tmp_path / "notes.txt")
+
+
+@pytest.mark.slow
+def test_modules_beside_a_bundle_are_found_after_itk_was_loaded(tmp_path):
+    """ITK changes folder while it loads; MONAI adds the bundle's folder, relative to the one it is started in."""
+    write_nrrd(tmp_path / "scan.nrrd", np.zeros((4, 4, 3), np.float32), np.eye(4))
+    (tmp_path / "beside.py").write_text("found = True")
+    steps = ["import sys", "from monai_mil_ext.data import ScanReader", "sys.path[0] = '.'"]
+    code = "; ".join([*steps, "ScanReader().read('scan.nrrd')", "import beside"])
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
