@@ -22,7 +22,7 @@ __all__ = ["fingerprint"]
 # state and place of a computation, which are not part of what is computed
 IGNORED = (np.random.RandomState, np.random.Generator, torch.Generator, torch.device, logging.Logger)
 TRANSFORM_STATE = {"_tracing"}  # which MONAI's invertible transforms have from their first use on
-MODULE_STATE = set(vars(nn.Module())) - {"_parameters", "_buffers", "_modules"}
+MODULE_STATE = set(vars(nn.Module())) - {"_parameters", "_buffers", "_modules"} | {"__overloads__"}  # left by scripting
 
 
 def fingerprint(*objects: Any) -> str:

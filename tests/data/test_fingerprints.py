@@ -69,6 +69,13 @@ def test_state_and_place_are_no_configuration():
     assert fingerprint(turn) == before
 
 
+def test_a_network_that_was_scripted_is_the_same():
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU())
+    before = fingerprint(net)
+    torch.jit.script(net)
+    assert fingerprint(net) == before
+
+
 @pytest.mark.parametrize(
     "change", [{"a_min": -999}, {"size": 9}, {"size": None}, {"weight": 0.5000001}, {"last": nn.GELU}, {"factor": 3}]
 )
