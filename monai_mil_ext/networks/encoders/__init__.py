@@ -6,6 +6,7 @@ from .grey import fold_first_conv, fold_grey
 from .hugging_face import transformers_encoder
 from .instance_encoder import InstanceEncoder
 from .layer_output import LayerOutput
+from .mobilenet_v2 import MobileNetV2Features
 from .monai_nets import monai_encoder, volume_encoder
 from .timm_models import timm_encoder
 from .volume_maps import VolumeEncoder
@@ -14,6 +15,7 @@ __all__ = [
     "EncoderInput",
     "InstanceEncoder",
     "LayerOutput",
+    "MobileNetV2Features",
     "VolumeEncoder",
     "fold_first_conv",
     "fold_grey",
