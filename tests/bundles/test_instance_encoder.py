@@ -105,7 +105,7 @@ def test_a_model_from_a_folder_encodes_grey_slices(start, cohort, tmp_path):
     processor = {"size": {"height": 28, "width": 28}, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]}
     (tmp_path / "dino" / "preprocessor_config.json").write_text(json.dumps(processor))
     override = {"encoder_name": str(tmp_path / "dino"), "local_files_only": True, "hu_window": [0, 16]}
-    told = report(start(cohort, spatial_size=28, **override))
+    told = report(start(cohort, "hugging_face", spatial_size=28, **override))
     bag = read_bag(next((cohort / "features" / told["folder"]).glob("*.h5")), ["features", "encoder"])
     assert bag["features"].shape == (40, 16)
     assert bag["encoder"] == told["encoder"] == "dino"

@@ -40,7 +40,7 @@ def start(monkeypatch, tmp_path):
         (tmp_path / "slides.csv").write_text("\n".join([columns, *rows]), encoding="utf-8")
         files = [f"configs/{name}.yaml" for name in ("encode", "slides")]
         paths = {"dataset_dir": str(tmp_path), "output_dir": str(tmp_path / "out")}
-        options = {"encoder": deepcopy(PIXELS), "encoder_name": "pixels", "num_workers": 0, "chunk_size": 8, **GRID}
+        options = {"encoder": deepcopy(PIXELS), "encoder_label": "pixels", "num_workers": 0, "chunk_size": 8, **GRID}
         workflow = ConfigWorkflow(files, workflow_type=None, logging_file=False, **{**paths, **options, **override})
         workflow.initialize()
         return workflow

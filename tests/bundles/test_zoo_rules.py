@@ -18,10 +18,7 @@ SCHEMA = ROOT / "tests" / "bundles" / "schema.json"
 BUNDLES = sorted(path.parents[1] for path in ROOT.glob("bundles/*/configs/metadata.json"))
 # What a bundle has not, and why; a bundle that is not named here has everything.
 EXEMPT = {
-    "instance_encoder": {
-        "train": "its encoder stays as it is",
-        "weights": "its encoder comes from where its user has it",
-    },
+    "instance_encoder": {"train": "its encoder stays as it is"},
     "semi_synthetic": {"inference": "it draws its bags: there is no file to answer", "weights": "it compares methods"},
     "mnist_bags": {"inference": "it draws its bags: there is no file to answer", "weights": "it compares methods"},
 }
@@ -233,4 +230,10 @@ def test_its_weights_are_there_or_its_card_says_how_they_are_made(bundle):
         assert all(torch.is_tensor(value) and value.isfinite().all() for value in weights.values())
     else:
         assert "not shipped" in card
+        large = [
+            entry["path"]
+            for file in bundle.glob("large_files.yml")
+            for entry in yaml.safe_load(file.read_text())["large_files"]
+        ]
+        assert large in ([], ["models/model.pt"])
     assert f"scripts/train_demo_weights {bundle.name}" in card

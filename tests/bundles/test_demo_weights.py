@@ -1,0 +1,52 @@
+"""scripts/train_demo_weights, and what the zoo's own check (its ci/verify_bundle.py) says of what it makes."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from monai.bundle import ckpt_export, download_large_files, verify_metadata, verify_net_in_out
+
+pytestmark = [pytest.mark.network, pytest.mark.slow]
+ROOT = Path(__file__).parents[2]
+LIMIT = 25 * 2**20
+SHORT = {"instance_encoder": [], "ct_slice_mil": ["epochs=1"], "wsi_qgmil": ["epochs=1"], "wsi_asmil": ["epochs=1"]}
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory, ct):
+    """The bundles as they are shipped, with the demo CTs that were fetched before."""
+    folder = tmp_path_factory.mktemp("repository")
+    made = shutil.ignore_patterns("models", "data", "data_digits", "eval", "__pycache__")
+    for name in ("bundles", "scripts"):
+        shutil.copytree(ROOT / name, folder / name, ignore=made)
+    (folder / "bundles" / "ct_slice_mil" / "data").symlink_to(ct)
+    return folder
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_the_zoos_check_passes_with_weights_made_by_one_command(name, copy, monkeypatch):
+    command = [sys.executable, "scripts/train_demo_weights", name, *SHORT[name]]
+    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    bundle = Path("bundles") / name  # the zoo's check runs outside of the bundle
+    monkeypatch.chdir(copy)
+    monkeypatch.syspath_prepend(str(bundle))
+    weights = torch.load(bundle / "models" / "model.pt", map_location="cpu", weights_only=True)
+    assert all(value.isfinite().all() for value in weights.values())
+    assert os.path.getsize(bundle / "models" / "model.pt") <= LIMIT
+    if (bundle / "large_files.yml").exists():
+        download_large_files(str(bundle))  # is there already, and has the hash
+    config = {"meta_file": str(bundle / "configs/metadata.json"), "bundle_root": str(bundle)}
+    verify_metadata(config["meta_file"], str(ROOT / "tests" / "bundles" / "schema.json"))
+    config |= {"net_id": "network_def", "config_file": str(bundle / "configs/inference.yaml")}
+    verify_net_in_out(**config)
+    exported = bundle / "models" / "verify_model.ts"
+    ckpt_export(filepath=str(exported), ckpt_file=str(bundle / "models/model.pt"), **config)
+    exported = torch.jit.load(exported).state_dict()
+    shared = weights.keys() & exported.keys()  # a classifier is left out, and constants are written along
+    assert len(shared) >= len(exported) - 2
+    assert all(torch.equal(exported[key], weights[key]) for key in shared)
