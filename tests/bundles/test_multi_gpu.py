@@ -38,6 +38,14 @@ CASES = {  # bundle, configs, overrides
 }
 
 
+BACKENDS = [  # the bundles choose by what they see
+    "gloo",
+    pytest.param(
+        "nccl",
+        marks=[pytest.mark.gpu, pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")],
+    ),
+]
+NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 WAIT = datetime.timedelta(minutes=3)  # for one another; a process that waits for ever would be no failure
 
 
@@ -57,7 +65,7 @@ class BagsOfBoth:
         return iter([one + other for one, other in zip(*self.samplers, strict=True)])
 
 
-def train(case, data, out, multi):
+def train(case, data, out, multi, **more):
     """Train in this process; losses, metrics of each validation, weights, anchor."""
     bundle, configs, overrides = CASES[case]
     os.chdir(BUNDLES / bundle)
@@ -71,6 +79,7 @@ def train(case, data, out, multi):
         val_interval=1,
         **paths,
         **overrides,
+        **more,
     )
     workflow.initialize()
     get = workflow.parser.get_parsed_content
@@ -107,14 +116,15 @@ def two_of(get):
     return BagBatchSampler([b["stop"] - b["start"] for b in data], 10**9, get("batch_size"), cost="packed", seed=0)
 
 
-def work(rank, folder, case, data):
+def work(rank, folder, case, data, backend):
     """One of two processes, with folders of its own."""
     torch.set_num_threads(1)
+    os.environ.update(NO_GPU if backend == "gloo" else {})
     os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
     start = distributed.init_process_group
     meet = f"file://{folder}/meet"
-    distributed.init_process_group = lambda backend: start(
-        backend, init_method=meet, rank=rank, world_size=2, timeout=WAIT
+    distributed.init_process_group = lambda chosen: (
+        chosen == backend and start(chosen, init_method=meet, rank=rank, world_size=2, timeout=WAIT)
     )
     train(case, data, f"{folder}/{rank}", multi=True)
 
@@ -128,14 +138,16 @@ def data(tmp_path_factory, digits):
     return {"bag_classifier": str(folder), "ct_slice_mil": str(digits), "wsi_asmil": str(slides)}
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("case", [pytest.param("equal", marks=pytest.mark.slow), "unequal", "slides", "slices"])
-def test_two_processes_train_as_one_with_the_bags_of_both(case, data, tmp_path, monkeypatch):
+def test_two_processes_train_as_one_with_the_bags_of_both(case, backend, data, tmp_path, monkeypatch):
     multiprocessing.get_context("forkserver").set_forkserver_preload(["tests.bundles.test_multi_gpu"])
-    torch.multiprocessing.start_processes(work, (str(tmp_path), case, data), nprocs=2, start_method="forkserver")
+    torch.multiprocessing.start_processes(work, (str(tmp_path), case, data, backend), 2, start_method="forkserver")
     monkeypatch.chdir(tmp_path)  # and so, after it, back to where it was
     monkeypatch.setattr(sys, "path", list(sys.path))
-    train(case, data, str(tmp_path / "one"), multi=False)
-    first, second, one = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("0", "1", "one"))
+    alone = {"device": "$torch.device('cpu')"} if backend == "gloo" else {}
+    train(case, data, str(tmp_path / "one"), multi=False, **alone)
+    first, second, one = (torch.load(tmp_path / f"{name}.pt", "cpu", weights_only=True) for name in ("0", "1", "one"))
     assert len(one["losses"]) >= 20
     assert_close((first["losses"] + second["losses"]) / 2, one["losses"], rtol=0, atol=1e-5)
     assert_close(first["net"], second["net"], rtol=0, atol=0)
@@ -162,7 +174,7 @@ def launch(bundle, data, out):
     words += ["--config_file", str([f"configs/{name}.yaml" for name in configs])]
     options = {**overrides, "dataset_dir": data, "ckpt_dir": out, "output_dir": out, "epochs": epochs}
     words += [word for key, value in options.items() for word in (f"--{key}", str(value))]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", **NO_GPU}
     return subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", *words],
         cwd=BUNDLES / bundle,
