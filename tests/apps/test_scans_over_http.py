@@ -13,6 +13,7 @@ import requests
 from monai.bundle import ConfigWorkflow
 
 from monai_mil_ext.data import SliceBands
+from tests.scans import write_series
 
 from .conftest import ROOT, parts, run
 
@@ -118,6 +119,20 @@ def test_an_upload_is_answered_as_the_same_scan_and_in_the_format_of_ohif(server
     values, header = nrrd.read(str(tmp_path / "a.nrrd"))
     assert (values.dtype, header["space"]) == (np.uint8, "left-posterior-superior")
     assert values[0, 0].tolist() == [one["band"] for one in known["slices"]]
+
+
+def test_a_dicom_series_is_answered_as_by_the_bundle(server, tmp_path, monkeypatch):
+    """The server has pydicom 2, and this process pydicom 3."""
+    folder = server.studies / "series"
+    write_series(folder, (8, 8, 20), heights=np.arange(20) * 3.0)
+    answer, expected = ask(server, folder), bundle_answer(server, folder, tmp_path, monkeypatch)
+    assert [one["score"] for one in answer["prediction"]] == pytest.approx(expected["probability"], abs=1e-5)
+    for name in ("attention", "position_mm"):
+        assert [one[name] for one in answer["slices"]] == pytest.approx(
+            [one[name] for one in expected["slices"]], abs=1e-6
+        )
+    assert np.diff([one["position_mm"] for one in answer["slices"]]) == pytest.approx(3.0)
+    shutil.rmtree(folder)
 
 
 def test_monailabels_own_app_serves_a_copy_of_the_bundle(server, label_python, tmp_path):
