@@ -118,11 +118,11 @@ def test_every_component_has_a_short_name_after_our_import():
 def test_our_import_is_cheap():
     """At most 0.5 s of a processor on top of ``import monai``, the best of three."""
     code = "import monai, time; t = time.process_time(); import monai_mil_ext; print(time.process_time() - t)"
-    seconds = [
+    seconds = (
         float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
         for _ in range(3)
-    ]
-    assert min(seconds) <= 0.5
+    )
+    assert any(one <= 0.5 for one in seconds)  # the first, on a quiet machine
 
 
 def test_monai_is_new_enough():
