@@ -6,6 +6,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
@@ -27,14 +28,22 @@ EXTRAS = {  # what a user installs, and the packages that it brings
     "wsi": ("openslide-python", "openslide-bin", "tifffile", "imagecodecs"),
     "zarr": ("zarr", "pyarrow"),
 }
+IMPORTED = {  # what tells that a package works, where its own name does not
+    "openslide-bin": "openslide_bin",
+    "openslide-python": "openslide",
+    "transformers": "transformers.modeling_utils",
+}
 
 
 def main() -> int:
-    """Print it all; the exit status is the number of tests that failed."""
+    """Print it all; the exit status is the number of tests that failed, and that each optional part imports is one."""
     print(f"monai_mil_ext {monai_mil_ext.__version__}, {RESEARCH_USE}; Python {platform.python_version()}")
     print(f"  {platform.platform()}; " + ", ".join(f"{name} {_version(name)}" for name in CORE))
+    there = {name: _version(name) for names in EXTRAS.values() for name in names}
+    faults = {name: _fault(name) for name, found in there.items() if found}
     for extra, names in EXTRAS.items():
-        print(f"  [{extra}] " + ", ".join(f"{name} {_version(name) or 'not installed'}" for name in names))
+        parts = (f"{name} {there[name] or 'not installed'}{faults.get(name, '')}" for name in names)
+        print(f"  [{extra}] " + ", ".join(parts))
     gpus = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
     for gpu in gpus:
         found = torch.cuda.get_device_properties(gpu)
@@ -43,7 +52,8 @@ def main() -> int:
         print("  no GPU that this build of PyTorch can use")
     runs = [(device, name) for device in (torch.device("cpu"), *gpus) for name in TESTS]
     failed = sum(not _holds(f"{name} on {device}", TESTS[name], device) for device, name in runs)
-    print(f"{failed} of {len(runs)} tests failed" if failed else "all well")
+    failed += sum(map(bool, faults.values()))
+    print(f"{failed} of {len(runs) + len(faults)} tests failed" if failed else "all well")
     return failed
 
 
@@ -52,6 +62,15 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def _fault(name: str) -> str:
+    """Why an installed package does not import; nothing where it does."""
+    try:
+        import_module(IMPORTED.get(name, name))
+    except Exception as error:
+        return f" does not import ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
+    return ""
 
 
 def _holds(title: str, test: Callable[[torch.device], None], device: torch.device) -> bool:

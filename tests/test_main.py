@@ -1,5 +1,7 @@
 """``python -m monai_mil_ext``: what it prints of an installation, and that its test can fail."""
 
+import numpy as np
+import pytest
 import torch
 
 from monai_mil_ext import __main__ as command
@@ -16,6 +18,7 @@ def test_it_tells_versions_optional_parts_and_that_all_is_well(capsys):
 
 
 def test_a_network_that_looks_at_padding_fails_it(capsys, monkeypatch):
+    monkeypatch.setattr(command, "EXTRAS", {})
     whole = nets.MeanMIL.forward
     monkeypatch.setattr(nets.MeanMIL, "forward", lambda self, x, mask=None: whole(self, x))
     assert command.main() == torch.cuda.device_count() + 1
@@ -28,3 +31,15 @@ def test_a_part_that_is_not_there_is_said(capsys, monkeypatch):
     monkeypatch.setattr(command, "EXTRAS", {"moon": ("no-such-package",)})
     command.main()
     assert "  [moon] no-such-package not installed" in capsys.readouterr().out
+
+
+def test_a_part_that_does_not_import_fails_it_and_says_why(capsys, monkeypatch, tmp_path):
+    (tmp_path / "broken_part.py").write_text("raise RuntimeError('no such operator\\nand more')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(command, "EXTRAS", {"moon": ("numpy", "pytest")})
+    monkeypatch.setattr(command, "IMPORTED", {"pytest": "broken_part"})
+    assert command.main() == 1
+    lines = capsys.readouterr().out.splitlines()
+    expected = f"  [moon] numpy {np.__version__}, pytest {pytest.__version__}"
+    assert f"{expected} does not import (RuntimeError: no such operator)" in lines
+    assert lines[-1] == f"1 of {3 * (1 + torch.cuda.device_count()) + 2} tests failed"
