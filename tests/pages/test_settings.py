@@ -1,0 +1,57 @@
+"""The settings that pages show: components are made as they stand there, and a job runs what Slurm does."""
+
+import json
+import re
+
+import pytest
+import yaml
+from monai.bundle import ConfigParser
+
+from monai_mil_ext.data import load_cohort
+
+from .shell import ROOT, blocks
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("bundles/*/docs/*.md"))]
+SHOWN = [(page, text) for page in PAGES for text in blocks(page, "yaml")]
+KNOWN = {"imports": ["$import monai_mil_ext", "$import torch"], "tensorboard": {"_target_": "builtins.object"}}
+
+
+def components(content):
+    """The outermost parts of a config that name a class."""
+    if isinstance(content, dict) and "_target_" in content:
+        return [content]
+    parts = content.values() if isinstance(content, dict) else content if isinstance(content, list) else []
+    return [one for part in parts for one in components(part)]
+
+
+@pytest.mark.parametrize(("page", "text"), SHOWN, ids=[page.stem for page, _ in SHOWN])
+def test_shown_components_are_made(page, text):
+    (*_, content) = yaml.safe_load_all(text)
+    if content.get("kind") == "Job":
+        return
+    found = components(content)
+    assert found
+    for one in found:
+        made = ConfigParser({**KNOWN, "one": one}).get_parsed_content("one")
+        assert type(made).__name__ == one["_target_"].rpartition(".")[2]
+
+
+def test_the_job_of_kubernetes_is_the_command_of_slurm():
+    (page,) = [page for page, text in SHOWN if "kind: Job" in text]
+    (text,) = blocks(page, "yaml")
+    (container,) = list(yaml.safe_load_all(text))[1]["spec"]["template"]["spec"]["containers"]
+    (script,) = [block for block in blocks(page, "bash") if "srun" in block]
+    job = " ".join([*container["command"], *container["args"]]).replace("=", " ")
+    told = {*re.findall(r"--[\w-]+|configs/\w+\.yaml|torchrun|monai\.bundle run", script.split("srun ")[1])}
+    assert told == {*re.findall(r"--[\w-]+|configs/\w+\.yaml|torchrun|monai\.bundle run", job)}
+    assert (ROOT / container["workingDir"].lstrip("/") / "configs/multi_gpu_train.yaml").exists()
+
+
+def test_the_shown_cohort_is_read(tmp_path):
+    (text,) = blocks(ROOT / "docs" / "quickstart.md", "json")
+    (scan,) = json.loads(text)["scans"]
+    (tmp_path / "cohort.json").write_text(text)
+    for key in ("image", "reference"):
+        (tmp_path / scan[key]).touch()
+    (item,) = load_cohort(tmp_path / "cohort.json")
+    assert item == {**scan, "image": str(tmp_path / scan["image"]), "reference": str(tmp_path / scan["reference"])}
