@@ -60,7 +60,7 @@ def _leave() -> None:
 
 
 def serve(address: str) -> None:
-    """Answer until killed; says ``ready`` when it does."""
+    """Answer until the standard input ends, with the process that has the other end; says ``ready`` when it does."""
     import highdicom  # noqa: F401 - commands of the pages would import it
     import itk
     import onnxscript  # noqa: F401
@@ -80,7 +80,7 @@ def serve(address: str) -> None:
         gc.freeze()  # or the first collection of each fork copies it all
         sys.stdout.write("ready\n")
         sys.stdout.flush()
-        while True:
+        while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
             connection, _ = listener.accept()
             if os.fork() == 0:
                 listener.close()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
 __all__ = ["ROOT", "Shell", "blocks", "copy_bundles"]
 
 ROOT = Path(__file__).parents[2]
+LIMIT = 300  # seconds of a block: processes that wait for one another for ever would be no failure
 MADE = {"data", "data_digits", "eval", "runs", "__pycache__"}
 SHIPPED = {"model.pt", "split.json", "statistics.json"}  # models of bag_classifier, the one that has any in git
 
@@ -74,6 +77,8 @@ class Shell:
         script.write_text(block)
         # what it leaves running must not hold the pipe open: its end is how the end of bash is seen
         self._write(f"source {script} </dev/null {self._saying}>&-\npwd >&{self._saying}\n")
+        if not select.select([self._said], [], [], LIMIT)[0]:
+            os.killpg(self._bash.pid, signal.SIGKILL)
         folder = self._said.readline().strip()
         printed = self.log.read_bytes()[before:].decode(errors="replace")
         assert folder, f"{block}\n--- ended with {self._bash.wait()} after\n{printed[-6000:]}"

@@ -45,10 +45,11 @@ def programs():
             (Path(folder) / name).chmod(0o755)
         words = [sys.executable, "-m", "tests.pages.fork_server", address]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        with subprocess.Popen(words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as server:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        with subprocess.Popen(words, cwd=ROOT, env=environment, **pipes) as server:
             assert server.stdout.readline() == "ready\n"
             yield folder
-            server.kill()
+            server.stdin.close()
 
 
 @pytest.fixture(scope="module")
