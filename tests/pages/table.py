@@ -200,7 +200,7 @@ PAGES = {
         left={
             "python -m monai.bundle download_large_files": (
                 "fetches 14 MB from outside",
-                "tests/bundles/test_zoo_rules.py",
+                "tests/bundles/test_demo_weights.py",
             )
         },
         instead={**FOUR, "HOST:29500": "localhost:$PORT", "torchrun --nnodes 2": "srun torchrun --nnodes 2"},
