@@ -5,6 +5,7 @@ from .checks import EmptyBagError, check_bags, check_choice, check_count, check_
 from .enums import RESEARCH_USE, BagKeys
 from .extras import import_extra
 from .files import atomic_path, remove_stale_files, write_json
+from .network_file import check_network, write_network
 from .overrides import check_overrides
 from .settings_file import read_settings
 
@@ -18,6 +19,7 @@ __all__ = [
     "check_count",
     "check_mask",
     "check_name",
+    "check_network",
     "check_overrides",
     "check_positive",
     "end_with_root_cause",
@@ -26,4 +28,5 @@ __all__ = [
     "remove_stale_files",
     "root_cause",
     "write_json",
+    "write_network",
 ]

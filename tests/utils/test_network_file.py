@@ -1,0 +1,48 @@
+"""write_network and check_network: a file of weights is for the network that was trained, and for no other."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from monai_mil_ext.networks.nets import ABMIL, ASMIL, QGMIL, TransMIL
+from monai_mil_ext.utils import check_network, write_network
+
+SIZES = {"in_features": 8, "num_classes": 2, "hidden_size": 16}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "network.json"
+
+
+@pytest.mark.parametrize("kind", [ABMIL, ASMIL, QGMIL, TransMIL])
+def test_the_same_network_passes_whatever_its_weights_mode_and_dropout(kind, path):
+    write_network(path, kind(**SIZES, dropout=0.5))
+    check_network(path, kind(**SIZES, dropout=0.0).eval())
+
+
+def test_what_the_shapes_of_weights_do_not_tell_is_refused(path):
+    trained, other = ASMIL(**SIZES, num_heads=2).eval(), ASMIL(**SIZES, num_heads=4).eval()
+    other.load_state_dict(trained.state_dict())  # without a word
+    bag = torch.randn(1, 9, 8)
+    assert not torch.allclose(trained(bag), other(bag))
+    write_network(path, trained)
+    with pytest.raises(ValueError, match=r"network that was trained, whose \S*num_heads is 2, got 4; .*--network_def#"):
+        check_network(path, other)
+
+
+def test_another_activation_is_refused_and_a_file_of_an_older_network_is_not(path):
+    write_network(path, nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
+    with pytest.raises(ValueError, match=r"whose 1\.class is ReLU, got GELU"):
+        check_network(path, nn.Sequential(nn.Linear(2, 2), nn.GELU()))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "1.of_another_version": 3}))
+    check_network(path, nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)))  # load_state_dict's matter
+
+
+def test_no_file_is_nothing_to_compare_and_a_broken_one_is_told(path):
+    check_network(path, nn.Linear(2, 2))
+    path.write_text("[")
+    with pytest.raises(ValueError, match=r"`path` must be a JSON file of settings, got 'network\.json'"):
+        check_network(path, nn.Linear(2, 2))
