@@ -198,6 +198,16 @@ def test_another_fold_is_refused(run):
     assert str(root_cause(error.value)).startswith("`fold` must be the one that the weights were trained for")
 
 
+def test_weights_that_would_fit_another_network_are_refused_there(run, data):
+    """Of other numbers of heads, whose weights have the same shapes."""
+    run("wsi_asmil", "train", epochs=1, **{"network_def#num_heads": 2})
+    goes_on = [(("train",), {}), (("train", "evaluate"), {}), (("inference",), {"input": str(data / "features")})]
+    for configs, options in goes_on:
+        with pytest.raises(RuntimeError, match="Failed to evaluate") as error:
+            run("wsi_asmil", *configs, **options)
+        assert "num_heads is 2, got 8; give the --network_def#" in str(root_cause(error.value))
+
+
 def test_three_named_classes_of_which_one_is_rare(tmp_path):
     data, names = write_cohort(tmp_path / "three", classes=3), ["benign", "low", "high"]
     head, *lines = (data / "cohort.csv").read_text().splitlines()

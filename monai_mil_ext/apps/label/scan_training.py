@@ -71,8 +71,9 @@ class ScanTraining(TrainTask):
             except Exception as error:
                 images = [scan["image"] for scan in scans]
                 raise refusal_of(error, *images, folder, self.bundle.root) from error
-            with atomic_path(self.bundle.weights) as temporary:
-                shutil.copyfile(Path(folder) / "model.pt", temporary)
+            for name in ("network.json", "model.pt"):
+                with atomic_path(self.bundle.weights.with_name(name)) as temporary:
+                    shutil.copyfile(Path(folder) / name, temporary)
         metrics = workflow.parser.get_parsed_content("validate#evaluator").state.metrics if held_out else {}
         told = {
             "use": RESEARCH_USE,
