@@ -25,7 +25,12 @@ def _compiled_code(tmp_path_factory):
 
 
 def pytest_collection_modifyitems(items):
-    """GPU tests that are asked for on a machine without one are the only skips that CI allows."""
+    """Files with slow tests first, so that no process is left alone with one.
+
+    GPU tests that are asked for on a machine without one are the only skips that CI allows.
+    """
+    slow = {item.path for item in items if "slow" in item.keywords}
+    items.sort(key=lambda item: item.path not in slow)
     if not torch.cuda.is_available():
         for item in items:
             if "gpu" in item.keywords:
