@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import statistics
@@ -18,9 +17,9 @@ from unittest import mock
 import numpy as np
 import openslide
 import torch
-from torch import nn
 
 from monai_mil_ext.data import ChunkLoader, SlideFile, SlideTiles, TileGrid, extract_member, fetch_packages
+from monai_mil_ext.networks.encoders import MobileNetV2Features
 from monai_mil_ext.transforms import EncodeInstances, TileBag
 from tests.benchmarks.measure import ROOT, Measured, resident
 from tests.make_slide import write_mosaic
@@ -129,21 +128,11 @@ def encoding(num_workers: int = 1, instances: int = 1024) -> Measured:
     """The share of the time in which MobileNetV2, with random weights on the CPU, waits for tiles of 224."""
     with mosaic(LARGE) as path:
         tiles = TileBag(TileGrid(224, mpp=0.5), dtype=torch.uint8)(path).bag[np.arange(instances)]
-        encode = EncodeInstances(mobilenet(), CHUNK, num_workers=num_workers)
+        encode = EncodeInstances(MobileNetV2Features(), CHUNK, num_workers=num_workers)
         start = time.perf_counter()
         _, busy = encode.timed(tiles)
         total = time.perf_counter() - start
     return Measured(1 - busy / total, detail={"tiles_a_second": round(instances / total)})
-
-
-def mobilenet() -> nn.Module:
-    """The network of the bundle ct_slice_mil, as it is before it is trained."""
-    file = ROOT / "bundles" / "ct_slice_mil" / "scripts" / "mobilenet_v2.py"
-    spec = importlib.util.spec_from_file_location("mobilenet_v2", file)
-    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
-    spec.loader.exec_module(module)  # type: ignore[union-attr]
-    with mock.patch.object(module, "_read", return_value={}), mock.patch.object(nn.Module, "load_state_dict"):
-        return module.MobileNetV2Features("")
 
 
 def child(what: str, side: str, path: Path) -> float:
