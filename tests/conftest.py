@@ -1,5 +1,6 @@
 """Settings that every test shares."""
 
+import logging
 import os
 
 import pytest
@@ -12,8 +13,10 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 
 @pytest.fixture(autouse=True)
-def _seed():
+def _fresh():
+    """The same draws for every test, and a log, which some pages switch off for the rest of the process."""
     torch.manual_seed(0)
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture(scope="session", autouse=True)
