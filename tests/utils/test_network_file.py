@@ -23,6 +23,11 @@ def test_the_same_network_passes_whatever_its_weights_mode_and_dropout(kind, pat
     check_network(path, kind(**SIZES, dropout=0.0).eval())
 
 
+def test_the_share_of_tokens_dropped_in_training_is_no_part_of_it(path):
+    write_network(path, ASMIL(**SIZES, token_drop=0.5))
+    check_network(path, ASMIL(**SIZES, token_drop=0.0))
+
+
 def test_what_the_shapes_of_weights_do_not_tell_is_refused(path):
     trained, other = ASMIL(**SIZES, num_heads=2).eval(), ASMIL(**SIZES, num_heads=4).eval()
     other.load_state_dict(trained.state_dict())  # without a word
