@@ -14,8 +14,8 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
 
-from monai_mil_ext.metrics import attention_changes, attention_instability, head_mean
-from monai_mil_ext.utils import RESEARCH_USE, BagKeys, atomic_path, write_json
+from monai_mil_ext.metrics import attention_changes, attention_instability
+from monai_mil_ext.utils import RESEARCH_USE, BagKeys, atomic_path, head_mean, write_json
 
 from .bag_metric import cut_padding
 

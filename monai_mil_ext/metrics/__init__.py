@@ -8,7 +8,7 @@ from .attention_stability import (
 )
 from .average_curves import LocalizationCurves, localization_curves
 from .bag_classification import BagClassificationMetric, bag_values
-from .bag_metric import BagIterationMetric, head_mean
+from .bag_metric import BagIterationMetric
 from .calibration import TemperatureScaling, brier_score, expected_calibration_error
 from .concentration import AttentionMassMetric, attention_mass
 from .concordance import ConcordanceIndexMetric, concordance_index
@@ -50,7 +50,6 @@ __all__ = [
     "expected_calibration_error",
     "fold_summary",
     "froc_values",
-    "head_mean",
     "instance_values",
     "lesion_hits",
     "localization",

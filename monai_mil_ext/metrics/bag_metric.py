@@ -12,7 +12,7 @@ import torch
 from monai.metrics import CumulativeIterationMetric, IterationMetric
 from torch import Tensor
 
-__all__ = ["BagIterationMetric", "head_mean", "is_share"]
+__all__ = ["BagIterationMetric", "is_share"]
 
 
 class BagIterationMetric(CumulativeIterationMetric):
@@ -79,16 +79,6 @@ class BagIterationMetric(CumulativeIterationMetric):
 def _number(case: str) -> int:
     """What stands for a name where only tensors are gathered."""
     return int.from_bytes(hashlib.blake2b(case.encode(), digest_size=8).digest(), "little", signed=True)
-
-
-def head_mean(attention: Tensor) -> Tensor:
-    """Score (N,) of each instance from attention (N,) or (N, A): the mean over heads.
-
-    Example:
-        >>> head_mean(torch.tensor([[0.0, 1.0], [0.5, 0.5]])).tolist()
-        [0.5, 0.5]
-    """
-    return attention.mean(dim=-1) if attention.ndim == 2 else attention
 
 
 def is_share(number: str) -> bool:

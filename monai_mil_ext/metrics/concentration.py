@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .bag_metric import BagIterationMetric, head_mean, is_share
+from monai_mil_ext.utils import head_mean
+
+from .bag_metric import BagIterationMetric, is_share
 
 __all__ = ["AttentionMassMetric", "attention_mass"]
 

@@ -8,9 +8,9 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
-from monai_mil_ext.utils import check_choice
+from monai_mil_ext.utils import check_choice, head_mean
 
-from .bag_metric import BagIterationMetric, head_mean, is_share
+from .bag_metric import BagIterationMetric, is_share
 from .instance_search import localization_skill, pointing_game, precision_at_recall
 
 __all__ = ["InstanceLocalizationMetric", "center_scores", "localization"]

@@ -13,7 +13,9 @@ from monai.transforms import ProbNMS
 from monai.utils import optional_import
 from torch import Tensor
 
-from .bag_metric import BagIterationMetric, head_mean
+from monai_mil_ext.utils import head_mean
+
+from .bag_metric import BagIterationMetric
 
 label_regions, _ = optional_import("scipy.ndimage", name="label")
 binary_structure, _ = optional_import("scipy.ndimage", name="generate_binary_structure")

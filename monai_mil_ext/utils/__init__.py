@@ -1,10 +1,21 @@
 """Ground floor: names of keys, checks of what callers pass in, and files that are never half written."""
 
+from .bag_items import drop_padding, head_mean
 from .causes import end_with_root_cause, root_cause
-from .checks import EmptyBagError, check_bags, check_choice, check_count, check_mask, check_name, check_positive
+from .checks import (
+    EmptyBagError,
+    check_bags,
+    check_choice,
+    check_count,
+    check_mask,
+    check_name,
+    check_positive,
+    check_positive_number,
+    check_rate,
+)
 from .enums import RESEARCH_USE, BagKeys
 from .extras import import_extra
-from .files import atomic_path, remove_stale_files, write_json
+from .files import atomic_path, remove_stale_files, write_csv, write_json
 from .network_file import check_network, write_network
 from .overrides import check_overrides
 from .settings_file import read_settings
@@ -22,11 +33,16 @@ __all__ = [
     "check_network",
     "check_overrides",
     "check_positive",
+    "check_positive_number",
+    "check_rate",
+    "drop_padding",
     "end_with_root_cause",
+    "head_mean",
     "import_extra",
     "read_settings",
     "remove_stale_files",
     "root_cause",
+    "write_csv",
     "write_json",
     "write_network",
 ]

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["EmptyBagError", "check_bags", "check_choice", "check_mask", "check_name", "check_positive"]
+__all__ = [
+    "EmptyBagError",
+    "check_bags",
+    "check_choice",
+    "check_count",
+    "check_mask",
+    "check_name",
+    "check_positive",
+    "check_positive_number",
+    "check_rate",
+]
 
 
 class EmptyBagError(ValueError):
@@ -43,6 +55,38 @@ def check_count(**values: int) -> None:
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise ValueError(f"`{name}` must be an integer from 0, got {value!r}.")
+
+
+def check_rate(**values: float) -> None:
+    """Raise ``ValueError`` unless every value, passed by name, is a number in [0, 1).
+
+    Example:
+        >>> check_rate(dropout=1.0)
+        Traceback (most recent call last):
+        ...
+        ValueError: `dropout` must be in [0, 1), got 1.0.
+    """
+    for name, value in values.items():
+        if not (_is_number(value) and 0 <= value < 1):
+            raise ValueError(f"`{name}` must be in [0, 1), got {value!r}.")
+
+
+def check_positive_number(**values: float) -> None:
+    """Raise ``ValueError`` unless every value, passed by name, is a positive and finite number.
+
+    Example:
+        >>> check_positive_number(temperature=float("inf"))
+        Traceback (most recent call last):
+        ...
+        ValueError: `temperature` must be positive and finite, got inf.
+    """
+    for name, value in values.items():
+        if not (_is_number(value) and 0 < value < math.inf):
+            raise ValueError(f"`{name}` must be positive and finite, got {value!r}.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:

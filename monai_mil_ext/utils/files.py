@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import json
 import math
@@ -9,12 +10,12 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["atomic_path", "remove_stale_files", "write_json"]
+__all__ = ["atomic_path", "remove_stale_files", "write_csv", "write_json"]
 
 PREFIX = ".writing-"
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
@@ -84,6 +85,33 @@ def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None
     """Write JSON as a whole or not at all; NaN and infinity, which JSON does not know, become null."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(_finite(content), indent=2) + "\n")
+
+
+def write_csv(
+    path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None
+) -> None:
+    """Write a CSV file with a header, atomically; a cell that a row lacks stays empty.
+
+    Args:
+        path: file to make or replace.
+        rows: one dictionary a line.
+        columns: header; by default the keys of the row that has most of them.
+
+    Raises:
+        ValueError: when a row has a key that is no column.
+
+    Example:
+        >>> path = getfixture("tmp_path") / "bags.csv"
+        >>> write_csv(path, [{"case_id": "a", "label": 1}, {"case_id": "b"}])
+        >>> path.read_text().split()
+        ['case_id,label', 'a,1', 'b,']
+    """
+    lines = list(rows)
+    names = max(map(list, lines), key=len, default=[]) if columns is None else columns
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=names)
+        writer.writeheader()
+        writer.writerows(lines)
 
 
 def _finite(content: Any) -> Any:

@@ -5,7 +5,16 @@ import sys
 import pytest
 import torch
 
-from monai_mil_ext.utils import check_bags, check_choice, check_mask, check_name, check_overrides, check_positive
+from monai_mil_ext.utils import (
+    check_bags,
+    check_choice,
+    check_mask,
+    check_name,
+    check_overrides,
+    check_positive,
+    check_positive_number,
+    check_rate,
+)
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.0, True, "2"])
@@ -77,3 +86,20 @@ def test_another_program_is_left_alone(monkeypatch):
     check_overrides(["pytest", "--epoch", "3"])
     check_overrides(["monai/bundle/__main__.py", "verify_metadata", "--filepth", "x"])
     assert sys.excepthook is None
+
+
+@pytest.mark.parametrize("value", [1, 1.0, -0.1, float("nan"), True, "0.5", None])
+def test_check_rate_names_what_is_no_rate(value):
+    with pytest.raises(ValueError, match=rf"`dropout` must be in \[0, 1\), got {value!r}"):
+        check_rate(dropout=value)
+
+
+@pytest.mark.parametrize("value", [0, -1.0, float("nan"), float("inf"), True, "2", None])
+def test_check_positive_number_names_what_is_none(value):
+    with pytest.raises(ValueError, match=f"`scale` must be positive and finite, got {value!r}"):
+        check_positive_number(scale=value)
+
+
+def test_numbers_pass():
+    check_rate(dropout=0, rate=0.999)
+    check_positive_number(scale=1, temperature=0.5)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from monai_mil_ext.data import write_bag
-from monai_mil_ext.utils import atomic_path, remove_stale_files, write_json
+from monai_mil_ext.utils import atomic_path, remove_stale_files, write_csv, write_json
 
 
 def test_an_error_leaves_the_old_file_and_no_other(tmp_path):
@@ -129,3 +129,9 @@ def test_the_file_and_its_folder_reach_the_disk_before_and_after_the_name(tmp_pa
     with atomic_path(tmp_path / "a.txt") as temporary:
         temporary.write_text("x")
     assert events == [stat.S_IFREG, "name", stat.S_IFDIR]
+
+
+def test_write_csv_refuses_a_key_that_is_no_column(tmp_path):
+    with pytest.raises(ValueError, match="fields not in fieldnames: 'b'"):
+        write_csv(tmp_path / "x.csv", [{"a": 1, "b": 2}], columns=["a"])
+    assert list(tmp_path.iterdir()) == []
