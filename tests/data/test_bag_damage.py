@@ -198,7 +198,7 @@ def test_rows_that_were_never_written_are_not_read_as_zeros(tmp_path, options):
         data = file.create_dataset("features", (N, 4), "f2", **options)
         if options:
             data[:4] = FEATURES[:4]
-    with pytest.raises(BagFileError, match=r"rows are all written, got one that was left unfinished in 'a\.h5'"):
+    with pytest.raises(BagFileError, match=r"completely written file, got one with missing rows in 'a\.h5'"):
         read_bag(tmp_path / "a.h5")
 
 

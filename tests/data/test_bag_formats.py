@@ -52,7 +52,7 @@ CASES = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:.* is read whole for some of its rows")
+@pytest.mark.filterwarnings("ignore:.* is read whole even for a few of its rows")
 @pytest.mark.parametrize("rows", [None, [3, 0, 3, 11], [4, 5, 6], []], ids=["all", "mixed", "run", "none"])
 @pytest.mark.parametrize("name", CASES)
 def test_every_layout_gives_its_values(name, rows, tmp_path):
@@ -162,7 +162,7 @@ def test_a_unit_that_nothing_tells_is_an_error_not_a_guess(tmp_path, attrs):
     path = make.stamp(tmp_path / "a.h5", coords=GRID * 300.0, **told)
     assert len(read_bag(path)["features"]) == N
     for key in ("coords", "unit"):
-        with pytest.raises(BagFileError, match=r"must tell the unit of its coords, got .* in 'a.h5'"):
+        with pytest.raises(BagFileError, match=r"must state the unit of its coords, got .* in 'a.h5'"):
             read_bag(path, [key])
 
 

@@ -113,7 +113,7 @@ def test_rows_in_pieces(tmp_path):
         rows = RawRows(file.fileno(), (12, 2), np.int16, [9, 29, 1], 5)
         for wanted in (np.arange(12), np.array([4, 5, 9, 10]), np.array([11]), np.arange(0)):
             assert rows.read(wanted).tolist() == values[wanted].tolist()
-        with pytest.raises(BagFileError, match="a whole file, got one that ends too early"):
+        with pytest.raises(BagFileError, match="a complete file, got a truncated one"):
             RawRows(file.fileno(), (12, 2), np.int16, [9, 29, 45], 5).read(np.arange(12))
         with pytest.raises(BagFileError, match=r"must hold the \(13, 2\) values of its header, got 49 bytes"):
             RawRows(file.fileno(), (13, 2), np.int16, [1])

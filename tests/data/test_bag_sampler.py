@@ -151,8 +151,8 @@ def test_without_shuffle_the_largest_come_first():
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"sizes": [1, 0]}, r"`sizes` must be positive integers, one a bag, got \[1, 0\]"),
-        ({"sizes": [1.5]}, r"`sizes` must be positive integers, one a bag, got \[1.5\]"),
+        ({"sizes": [1, 0]}, r"`sizes` must be positive integers, one per bag, got \[1, 0\]"),
+        ({"sizes": [1.5]}, r"`sizes` must be positive integers, one per bag, got \[1.5\]"),
         ({"max_instances": 0}, "`max_instances` must be a positive integer, got 0"),
         ({"max_bags": 0}, "`max_bags` must be a positive integer, got 0"),
         ({"cost": "square"}, "`cost` must be one of 'padded', 'packed', got 'square'"),

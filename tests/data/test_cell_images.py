@@ -138,7 +138,7 @@ def test_what_is_no_bag_is_named(tmp_path):
 def test_other_decoders_and_wider_greys_are_refused(make):
     wide = Image.fromarray(np.full((2, 2), 40_000, dtype=np.uint16))
     cells = CellImages(make({"wide.png": encoded(wide), "gif.png": encoded(grey(), "GIF")}))
-    with pytest.raises(ValueError, match=r"cell 'wide.png' of 'cells\S* must have eight bits a channel, got mode I;16"):
+    with pytest.raises(ValueError, match=r"cell 'wide.png' of 'cells\S* must have eight bits per channel, got mode I;16"):
         cells.read("wide.png")
     with pytest.raises(ValueError, match=r"cell 'gif.png' of 'cells\S* must be an image that can be read"):
         cells.read("gif.png")

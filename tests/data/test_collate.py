@@ -61,7 +61,7 @@ ONE = {"image": torch.ones(2, 1), "position": torch.ones(2)}
         ({**ONE, "label": 1}, r"same keys, got \['image', 'label', 'position'\] beside \['image', 'position'\]"),
         ({**ONE, "label": None}, r"must not be None, got None for \['label'\] in bag 1 of the batch"),
         ({**ONE, "position": None}, r"must not be None, got None for \['position'\]"),
-        ({**ONE, "mask": torch.ones(2)}, r"`mask` must be left to BagCollate, got one in bag 1 of the batch"),
+        ({**ONE, "mask": torch.ones(2)}, r"`mask` must not be a key of a bag, since BagCollate adds it, got one in bag 1 of the batch"),
     ],
 )
 def test_bags_that_make_no_batch_are_named(bag, match):
