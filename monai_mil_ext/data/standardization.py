@@ -27,7 +27,7 @@ class FeatureStatistics(NamedTuple):
         scale: (F,), its ``divisor``.
 
     Example:
-        >>> found = FeatureStatistics.over([{"image": np.array([[1.0, 5.0], [3.0, 5.0]])}])
+        >>> found = FeatureStatistics.from_items([{"image": np.array([[1.0, 5.0], [3.0, 5.0]])}])
         >>> found.mean.tolist(), found.scale.tolist()
         ([2.0, 5.0], [1.0, 1.0])
     """

@@ -94,7 +94,7 @@ def test_what_can_only_be_read_whole_says_so(tmp_path, name):
         "columns.npy": lambda p: make.npy(p, make.FEATURES.T.copy().T),
     }
     path = arrays[name](tmp_path / name)
-    with pytest.warns(UserWarning, match="is read whole for some of its rows"):
+    with pytest.warns(UserWarning, match="is read whole even for a few of its rows"):
         read_bag(path, rows=[1])
 
 

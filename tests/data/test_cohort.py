@@ -31,7 +31,7 @@ def test_everything_wrong_is_reported_at_once(tmp_path):
         {"case_id": "../x", "patient": "p", "image": "../out.nii"},
         {"case_id": "c", "patient": "p", "image": str(tmp_path / "out.nii"), "reference": ""},
     ]
-    with pytest.raises(ValueError, match=r"cohort.json must be a sound cohort, got 8 faults") as error:
+    with pytest.raises(ValueError, match=r"cohort.json must be a valid cohort, got 8 errors") as error:
         load_cohort(write(tmp_path / "in", scans))
     for line in (
         "scan 0: `image` must exist, got 'none.nii'",
@@ -41,7 +41,7 @@ def test_everything_wrong_is_reported_at_once(tmp_path):
         "scan 2: `image` must lie in the folder of the cohort, got '../out.nii'",
         "scan 3: `image` must lie in the folder of the cohort",
         "scan 3: `reference` must be a path, got ''",
-        "`case_id` 'a' stands there 2 times",
+        "`case_id` must be unique, got 'a' 2 times",
     ):
         assert line in str(error.value)
 

@@ -86,8 +86,8 @@ def test_a_failing_scan_is_counted_by_its_reason_and_the_others_are_made(tmp_pat
     assert "4 scans: 0 done before, 3 made, 1 failed; 9 instances in " in said
     assert said.endswith("(research use only)\n  bad: ValueError: `image` must be a scan.")
     with pytest.raises(RuntimeError, match=r"`cohort` must be scans that give features, got 1 that don't: \['bad'\]"):
-        run.raise_failures(report)
-    run.raise_failures(make_run(tmp_path)(scans(3, "bad")))
+        run.raise_if_failed(report)
+    run.raise_if_failed(make_run(tmp_path)(scans(3, "bad")))
 
 
 def test_an_error_ends_the_run_where_it_should(tmp_path):

@@ -122,5 +122,5 @@ def test_a_cycle_ends_and_what_cannot_be_told_apart_is_refused():
     other = [2]
     other.append(other)
     assert fingerprint(ring) != fingerprint(other)
-    with pytest.raises(TypeError, match=r"must have attributes that tell them apart, got builtins\.object"):
+    with pytest.raises(TypeError, match=r"must have attributes that distinguish them, got builtins\.object"):
         fingerprint({"a": object()})

@@ -59,9 +59,9 @@ def test_less_than_half_is_not_marked(scan, tmp_path):
 def test_names_that_are_not_there_are_listed(scan, tmp_path):
     regions = {name: [square(scan, 1, (5, 5), 2)] for name in ("GTV-1", "heart")}
     file = write_contours(tmp_path / "rt.dcm", regions)
-    with pytest.raises(ValueError, match=r"among those marked, 'GTV-1', 'heart', got 'GTV1'; did you mean 'GTV-1'\?"):
+    with pytest.raises(ValueError, match=r"among the annotated ones, 'GTV-1', 'heart', got 'GTV1'; did you mean 'GTV-1'\?"):
         read_marks(file, scan, ["GTV1"])
-    with pytest.raises(ValueError, match="must be given where not exactly one thing is marked, got 'GTV-1', 'heart'"):
+    with pytest.raises(ValueError, match="must be given unless exactly one region is annotated, got 'GTV-1', 'heart'"):
         read_marks(file, scan)
 
 
@@ -112,13 +112,13 @@ def test_a_folder_has_one_mark_at_most(scan, tmp_path):
     file = write_contours(scan / "rt.dcm", regions)
     assert find_marks(scan) == find_marks(file) == file
     write_contours(scan / "rt2.dcm", regions)
-    with pytest.raises(ValueError, match="a file where a folder has several RTSTRUCT or SEG, got RTSTRUCT, RTSTRUCT"):
+    with pytest.raises(ValueError, match="a file if the folder has several RTSTRUCT or SEG, got RTSTRUCT, RTSTRUCT"):
         find_marks(scan)
 
 
 def test_marks_need_the_series(scan, tmp_path):
     volume = write_nifti(tmp_path / "scan.nii.gz", np.zeros(SHAPE, np.float32), np.eye(4))
     file = write_contours(tmp_path / "rt.dcm", {"GTV-1": [square(scan, 1, (5, 5), 2)]})
-    with pytest.raises(ValueError, match=r"the DICOM folder that the marks belong to, got 'scan.nii.gz'"):
+    with pytest.raises(ValueError, match=r"the DICOM folder of the annotated series, got 'scan.nii.gz'"):
         read_marks(file, volume)
     assert find_marks(volume) is None

@@ -36,10 +36,10 @@ def test_further_columns_are_handed_on_where_they_are_asked_for(tmp_path):
 
 def test_all_faults_are_listed(tmp_path):
     table = write(tmp_path, "case_id,image", "a,one", "a,two", "../b,three", "c,../four", "d,")
-    with pytest.raises(ValueError, match="4 faults") as error:
+    with pytest.raises(ValueError, match="4 errors") as error:
         load_scans(table)
     for text in (
-        "`case_id` 'a' stands there 2 times",
+        "`case_id` must be unique, got 'a' 2 times",
         "row 4: `case_id` must be letters, digits",
         "row 5: `image` must lie in the folder of the scans",
         "row 6: `image` must be given, got an empty cell",

@@ -44,5 +44,5 @@ def test_faults_are_told_before_anything_is_encoded(tmp_path):
     with pytest.raises(ValueError, match="`patient` must be given, got an empty cell"):
         load_slide_cohort(table, pytest.fail, COLUMNS)
     table = make(tmp_path, "s3.svs,p,1", "s5.svs,p,0")
-    with pytest.raises(ValueError, match="`label` must be one for all bags"):
+    with pytest.raises(ValueError, match="`label` must be the same for all bags"):
         load_slide_cohort(table, encode, COLUMNS, level="patient")

@@ -16,7 +16,7 @@ def test_bags_one_by_one_are_as_all_instances_together(sizes, seed):
     draw = np.random.default_rng(seed)
     bags = [draw.normal(3, 5, (size, 4)) for size in sizes]
     together = StandardScaler().fit(np.concatenate(bags))
-    found = FeatureStatistics.over([{"image": bag} for bag in bags])
+    found = FeatureStatistics.from_items([{"image": bag} for bag in bags])
     np.testing.assert_allclose(found.mean, together.mean_, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found.scale, together.scale_, rtol=1e-4, atol=1e-5)
 
@@ -26,7 +26,7 @@ def test_a_bag_is_standardised_by_monai_from_files_of_a_patient(tmp_path):
     bags[..., 2] = 4  # never changes
     for i, bag in enumerate(bags):
         write_bag(tmp_path / f"{i}.h5", {"features": bag})
-    found = FeatureStatistics.over([{"image": [str(tmp_path / "0.h5"), tmp_path / "1.h5"]}])
+    found = FeatureStatistics.from_items([{"image": [str(tmp_path / "0.h5"), tmp_path / "1.h5"]}])
     transform = NormalizeIntensityd("image", subtrahend=found.mean, divisor=found.scale)
     rows = torch.cat([transform({"image": torch.from_numpy(bag)})["image"] for bag in bags])
     np.testing.assert_allclose(rows.mean(0), 0, atol=1e-5)
@@ -42,15 +42,15 @@ def test_they_come_back_from_their_file(tmp_path):
 
 
 def test_none_changes_nothing():
-    found = FeatureStatistics.none(3)
+    found = FeatureStatistics.identity(3)
     assert (found.mean.tolist(), found.scale.tolist()) == ([0, 0, 0], [1, 1, 1])
 
 
 def test_what_can_not_be_is_named(tmp_path):
     with pytest.raises(ValueError, match="`items` must be one at least, got none"):
-        FeatureStatistics.over([])
+        FeatureStatistics.from_items([])
     with pytest.raises(ValueError, match="`items` must hold finite features, got others in 'a'"):
-        FeatureStatistics.over([{"image": np.array([[np.nan]]), "case_id": "a"}])
+        FeatureStatistics.from_items([{"image": np.array([[np.nan]]), "case_id": "a"}])
     with pytest.raises(FileNotFoundError, match=r"`path` must be a file that training wrote, got no 'none.json'"):
         FeatureStatistics.read(tmp_path / "none.json")
     (tmp_path / "other.json").write_text('{"mean": [1]}')
