@@ -169,7 +169,7 @@ def test_slides_that_go_wrong_do_not_stop_the_others_and_are_told_at_the_end(sta
     assert [told[key] for key in ("scans", "made", "failed", "empty")] == [13, 5, 8, ["glass"]]
     reasons = {case: reason for reason, cases in told["reasons"].items() for case in cases}
     for case, words in {
-        "no_mpp": "must tell its mpp",
+        "no_mpp": "must state its mpp",
         "damaged": "must be readable at level 0",
         "tile": "must be readable at level 0",
         "cut": "must be a slide that can be read",

@@ -176,8 +176,8 @@ def test_a_reader_that_decodes_levels_whole_gets_no_large_one(slide_path, monkey
     ("options", "message"),
     [
         ({"reader": "openslid"}, "`reader` must be one of .*did you mean 'openslide'"),
-        ({"mpp": 0.0}, "`mpp` must be positive, got 0.0"),
-        ({"magnification": float("nan")}, "`magnification` must be positive, got nan"),
+        ({"mpp": 0.0}, "`mpp` must be positive and finite, got 0.0"),
+        ({"magnification": float("nan")}, "`magnification` must be positive and finite, got nan"),
     ],
 )
 def test_a_bad_option_is_named(slide_path, options, message):

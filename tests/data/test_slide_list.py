@@ -39,7 +39,7 @@ def test_a_table_may_tell_the_resolution_of_each_slide(tmp_path):
 def test_nothing_to_answer_and_two_of_one_name_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="`path` must be a slide, a folder or a table that exists, got 'x"):
         find_slides(tmp_path / "x.svs")
-    with pytest.raises(FileNotFoundError, match="`path` must be a folder with slides or files of features"):
+    with pytest.raises(FileNotFoundError, match="`path` must be a folder with slides or feature files"):
         find_slides(tmp_path)
     for name in ("a.svs", "a.h5"):
         (tmp_path / name).touch()

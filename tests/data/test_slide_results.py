@@ -80,7 +80,7 @@ def test_a_map_says_what_its_colours_mean(tmp_path):
         "spatial_shape": [40_000, 20_000],
         "low": pytest.approx(0.4),
         "high": pytest.approx(1.6),
-        "colours": "cividis",
+        "colors": "cividis",
     }
 
 

@@ -176,7 +176,7 @@ def test_its_words_tell_no_path(path):
     [
         ({"coords": COORDS[0]}, r"`coords` must have shape \(N, 2\), got \(2,\)"),
         ({"tile_size": 0}, "`tile_size` must be a positive integer"),
-        ({"scale": 0.0}, "`scale` must be positive, got 0.0"),
+        ({"scale": 0.0}, "`scale` must be positive and finite, got 0.0"),
         ({"dtype": torch.int64}, "`dtype` must be torch.uint8 or a floating type, got torch.int64"),
         ({"reader": "pil"}, "`reader` must be one of"),
     ],

@@ -70,7 +70,7 @@ def test_several_labels_events_and_nothing_to_stratify_by():
 
 
 def test_a_small_class_is_named():
-    match = "`items` must have enough patients of class 1 for 5 folds and validation, got 4: take fewer folds"
+    match = "`items` must have enough patients of class 1 for 5 folds and validation, got 4: use fewer folds"
     with pytest.raises(ValueError, match=match):
         split_cohort(cohort([0] * 20 + [1] * 4), 5)
     with pytest.raises(ValueError, match="enough patients of class 1 for 2 folds and validation, got 2"):
@@ -168,7 +168,7 @@ def test_a_fold_is_written_beside_weights_and_no_other_passes_for_it(tmp_path):
     again = split_cohort(items, 4, 0.25, seed=9)
     for other, fold in ((splits, 1), (again, 2)):
         test = other.folds[fold]["test"]
-        count = f"{len(known & set(test))} of its {len(test)} bags to test trained or chose them"
+        count = f"{len(known & set(test))} of its {len(test)} test bags trained or selected them"
         with pytest.raises(ValueError, match=rf"trained for, 2 with .* by 'split.json', got {fold}: {count}"):
             other.check_fold(path, fold)
     inner = split_cohort(items, 4, 0.5)  # the same test, other bags to choose by

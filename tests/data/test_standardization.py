@@ -47,7 +47,7 @@ def test_none_changes_nothing():
 
 
 def test_what_can_not_be_is_named(tmp_path):
-    with pytest.raises(ValueError, match="`items` must be one at least, got none"):
+    with pytest.raises(ValueError, match="`items` must not be empty, got none"):
         FeatureStatistics.from_items([])
     with pytest.raises(ValueError, match="`items` must hold finite features, got others in 'a'"):
         FeatureStatistics.from_items([{"image": np.array([[np.nan]]), "case_id": "a"}])

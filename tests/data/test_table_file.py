@@ -41,8 +41,8 @@ def test_short_rows_blanks_and_empty_rows(tmp_path):
     [
         (b"", "a table with column names and a row, got 0 rows in 't.csv'"),
         (b"a,b\n", "got 1 rows in 't.csv'"),
-        (b"a,a\n1,2\n", r"columns must have names of their own, got \['a'\] in 't.csv'"),
-        (b"a,,b\n1,2,3\n", r"columns must have names of their own, got \['a', '', 'b'\]"),
+        (b"a,a\n1,2\n", r"columns must have distinct names, got \['a'\] in 't.csv'"),
+        (b"a,,b\n1,2,3\n", r"columns must have distinct names, got \['a', '', 'b'\]"),
         (b"a,b\n1,2,3\n1,2\n4,5,6\n", r"at most the 2 cells of row 1, got more in \[2, 4\] of 't.csv'"),
         (b"a,b\n\xff\xfe,1\n", "a readable table in UTF-8 or Excel's .xlsx, got 't.csv'"),
         (b'a,b\n"1,2\n', "a readable table in UTF-8 or Excel's .xlsx, got 't.csv'"),
