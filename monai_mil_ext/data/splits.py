@@ -112,7 +112,7 @@ class CohortSplits:
             leaked = len(requested["test"] & (parts["train"] | parts["val"]))
             raise ValueError(
                 f"`fold` must be the one that the weights were trained for, {trained} with the same options by "
-                f"{file.name!r}, got {fold}: {leaked} of its {len(requested['test'])} test bags trained or selected them."
+                f"{file.name!r}, got {fold}: they have seen {leaked} of its {len(requested['test'])} test bags."
             )
 
     def check_content(self, items: Sequence[Mapping[str, Any]], key: str = "image") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-__all__ = ["OtsuTissue", "otsu_threshold", "tissue_share"]
+from monai_mil_ext.utils import import_extra
+
+__all__ = ["OtsuTissue", "tissue_share"]
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -70,30 +73,26 @@ class OtsuTissue:
         if self.pens:
             candidates = ~ndimage.binary_dilation(_pen(smooth, saturation), iterations=RIM)
         tissue = (saturation > self._threshold(saturation[candidates])) & candidates
-        return _pieces(_filled(tissue, self.max_hole), self.min_area)
+        return self._clean(tissue)
 
     def _threshold(self, saturation: Pixels) -> float:
         lowest = self.min_saturation * 255
-        otsu = otsu_threshold(saturation)
+        if not saturation.size or saturation.min() == saturation.max():  # Otsu's method needs two values
+            return lowest
+        threshold_otsu = import_extra("wsi", "skimage.filters", "threshold_otsu")  # imported here, since it is slow
+        otsu = float(threshold_otsu(saturation))
         paler = saturation[saturation <= otsu]
         no_glass = len(paler) > 0 and paler.mean() > 2 * lowest
         return lowest if no_glass else max(otsu, lowest)
 
-
-def otsu_threshold(values: Pixels) -> int:
-    """Return the gray value that separates ``values`` into two classes of maximal between-class variance.
-
-    Example:
-        >>> otsu_threshold(np.array([3, 3, 4, 90, 91], dtype=np.uint8))
-        4
-    """
-    histogram = np.bincount(values.ravel(), minlength=256).astype(np.float64)
-    below = histogram.cumsum()
-    total, first = below[-1], (histogram * np.arange(256)).cumsum()
-    above = total - below
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = below * above * (first / below - (first[-1] - first) / above) ** 2
-    return int(np.nan_to_num(between).argmax())
+    def _clean(self, mask: Mask) -> Mask:
+        """Fill small holes and remove small pieces."""
+        remove_small_objects = import_extra("wsi", "skimage.morphology", "remove_small_objects")
+        # remove_small_holes would also fill bays of the edge
+        holes = ndimage.binary_fill_holes(mask) & ~mask
+        filled = mask | (holes & ~remove_small_objects(holes, max_size=self.max_hole * mask.size))
+        cleaned: Mask = remove_small_objects(filled, max_size=math.ceil(self.min_area * mask.size) - 1)
+        return cleaned
 
 
 def tissue_share(mask: Mask, corners: NDArray[np.int64], edge: float, downsample: float) -> NDArray[np.float64]:
@@ -136,22 +135,3 @@ def _pen(smooth: Pixels, saturation: Pixels) -> Mask:
     red, green, blue = (smooth[..., k].astype(np.int16) for k in range(3))
     pen: Mask = (green - red > TINGE) | (smooth.max(axis=-1) < DARK)
     return pen | ((saturation > VIVID) & (red > 2 * blue) & (red > 150))
-
-
-def _filled(mask: Mask, share: float) -> Mask:
-    labels, _ = ndimage.label(~mask)
-    sizes = np.bincount(labels.ravel())
-    small = sizes <= share * mask.size
-    for side in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
-        small[side] = False  # open to the edge: no hole
-    small[0] = False
-    filled: Mask = mask | small[labels]
-    return filled
-
-
-def _pieces(mask: Mask, share: float) -> Mask:
-    labels, _ = ndimage.label(mask)
-    large = np.bincount(labels.ravel()) >= share * mask.size
-    large[0] = False
-    kept: Mask = large[labels]
-    return kept

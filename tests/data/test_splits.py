@@ -76,7 +76,7 @@ def test_a_small_class_is_named():
     with pytest.raises(ValueError, match="enough patients of class 1 for 2 folds and validation, got 2"):
         split_cohort(cohort([0] * 20 + [1] * 2), 2)
     assert len(split_cohort(cohort([0] * 20 + [1] * 3), 2, 0)) == 2
-    with pytest.raises(ValueError, match="enough patients for 3 folds, got 2: take fewer"):
+    with pytest.raises(ValueError, match="enough patients for 3 folds, got 2: use fewer"):
         split_cohort(cohort([0, 1]), 3, 0, stratify=None)
 
 
@@ -168,12 +168,12 @@ def test_a_fold_is_written_beside_weights_and_no_other_passes_for_it(tmp_path):
     again = split_cohort(items, 4, 0.25, seed=9)
     for other, fold in ((splits, 1), (again, 2)):
         test = other.folds[fold]["test"]
-        count = f"{len(known & set(test))} of its {len(test)} test bags trained or selected them"
+        count = f"they have seen {len(known & set(test))} of its {len(test)} test bags"
         with pytest.raises(ValueError, match=rf"trained for, 2 with .* by 'split.json', got {fold}: {count}"):
             other.check_fold(path, fold)
     inner = split_cohort(items, 4, 0.5)  # the same test, other bags to choose by
     assert inner.folds[2]["test"] == splits.folds[2]["test"]
-    with pytest.raises(ValueError, match="got 2: 0 of its 5 bags"):
+    with pytest.raises(ValueError, match="got 2: they have seen 0 of its 5 test bags"):
         inner.check_fold(path, 2)
 
 

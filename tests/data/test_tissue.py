@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monai_mil_ext.data import OtsuTissue, otsu_threshold, tissue_share
+from monai_mil_ext.data import OtsuTissue, tissue_share
 from tests.make_slide import stained
 
 BOX = (60, 40, 260, 180)  # left, top, right, bottom
@@ -82,15 +82,11 @@ def test_a_picture_without_glass_is_all_tissue(seed):
     assert OtsuTissue()(stained((240, 320), (0, 0, 320, 240), seed=seed)).all()
 
 
-def test_the_threshold_is_otsus():
-    """By search over all thresholds."""
-    values = np.random.default_rng(0).normal([40, 150], [12, 25], size=(5000, 2)).clip(0, 255).astype(np.uint8)
-
-    def within(t):
-        low, high = values[values <= t], values[values > t]
-        return low.size * low.var() + high.size * high.var() if low.size and high.size else np.inf
-
-    assert otsu_threshold(values) == min(range(256), key=within)
+def test_otsu_tissue_of_a_single_saturation():
+    """Otsu's threshold needs two values; ``min_saturation`` decides alone."""
+    pale = np.full((40, 60, 3), (230, 212, 221), dtype=np.uint8)
+    assert OtsuTissue()(pale).all()
+    assert not OtsuTissue(min_saturation=0.1)(pale).any()
 
 
 @given(st.floats(0, 300), st.floats(0, 200), st.floats(5, 90), st.floats(1, 7), st.integers(0, 99))
