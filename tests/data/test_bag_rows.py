@@ -50,7 +50,7 @@ def features():
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_sample_reads_its_rows_and_little_else(tmp_path, features, name):
+def test_read_bag_reads_few_bytes_beyond_the_rows(tmp_path, features, name):
     write, factor = CASES[name]
     write(tmp_path / name, features)
     read_bag(tmp_path / name, rows=[0])  # imports
@@ -67,7 +67,7 @@ def test_a_sample_reads_its_rows_and_little_else(tmp_path, features, name):
     assert factor * NEEDED < features.nbytes
 
 
-def test_a_row_a_chunk_costs_the_index_of_the_chunks_and_the_rows(tmp_path):
+def test_hdf5_rows_of_one_row_chunks_read_few_bytes(tmp_path):
     """TRIDENT: its index alone is some 50 bytes a row, so that rows have to be of a real width."""
     features = np.random.default_rng(1).standard_normal((2000, 1024)).astype(np.float16)
     make.trident(tmp_path / "a.h5", features, np.zeros((2000, 2)))
@@ -78,7 +78,7 @@ def test_a_row_a_chunk_costs_the_index_of_the_chunks_and_the_rows(tmp_path):
     assert used < 20 * 2048 + 2000 * 200 < features.nbytes / 8
 
 
-def test_training_on_a_sample_reads_only_the_sample(tmp_path, features):
+def test_load_bagd_of_a_sample_reads_only_the_sample(tmp_path, features):
     write_bag(tmp_path / "a.h5", {"features": features, "coords": np.zeros((ROWS, 2), np.int32)})
     load = RandLoadBagd(["image", "coords"], WANTED)
     load({"image": tmp_path / "a.h5"})
@@ -88,7 +88,7 @@ def test_training_on_a_sample_reads_only_the_sample(tmp_path, features):
 
 
 @pytest.mark.parametrize("name", ["packed.npz", "columns.npy"])
-def test_what_can_only_be_read_whole_says_so(tmp_path, name):
+def test_array_rows_warn_of_reading_everything(tmp_path, name):
     arrays = {
         "packed.npz": lambda p: make.npz(p, packed=True),
         "columns.npy": lambda p: make.npy(p, make.FEATURES.T.copy().T),
@@ -99,12 +99,12 @@ def test_what_can_only_be_read_whole_says_so(tmp_path, name):
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_whole_read_warns_of_nothing(tmp_path):
+def test_array_rows_do_not_warn_if_all_rows_are_read(tmp_path):
     read_bag(make.npz(tmp_path / "a.npz", packed=True))
     read_bag(make.npz(tmp_path / "b.npz"), rows=[1])
 
 
-def test_rows_in_pieces(tmp_path):
+def test_raw_rows_in_pieces(tmp_path):
     values = np.arange(24, dtype=np.int16).reshape(12, 2)
     order = [2, 0, 1]  # three pieces of five, five and two rows, shuffled in the file
     pieces = [values[:5], values[5:10], values[10:]]

@@ -19,7 +19,7 @@ def texts(findings):
     return [str(finding) for finding in findings]
 
 
-def test_rows_become_items_for_loadbagd(tmp_path):
+def test_load_cohort_items_serve_load_bagd(tmp_path):
     write_bags(tmp_path / "bags", {"s1": 4, "s.2": 2})
     table = write_table(tmp_path / "c.csv", [HEAD, ["bags/s1.h5", "p1", "0"], ["s.2.svs", "p1", "1"]])
     items = load_cohort(table)
@@ -34,7 +34,7 @@ def test_rows_become_items_for_loadbagd(tmp_path):
     assert LoadBagd("image")(items[1])["image"].tolist() == [[1000, 1001, 1002], [1003, 1004, 1005]]
 
 
-def test_every_fault_is_reported_at_once(tmp_path):
+def test_check_cohort_lists_all_errors(tmp_path):
     root = tmp_path / "root"
     write_bags(root, {"good": 3, "twice": 2, "again": 2, "a b": 1, "stranger": 1, "x/same": 2, "y/same": 2})
     write_bags(root, {"wide": 2}, width=5)
@@ -97,7 +97,7 @@ def test_every_fault_is_reported_at_once(tmp_path):
     assert str(tmp_path) not in (tmp_path / "report.json").read_text()
 
 
-def test_hidden_and_half_written_files_are_not_seen(tmp_path):
+def test_check_cohort_ignores_hidden_files(tmp_path):
     write_bags(tmp_path, {"a": 1, ".writing-xyz/a": 1})
     os.link(tmp_path / "a.h5", tmp_path / ".writing-abc.h5")
     report = check_cohort(write_table(tmp_path / "c.csv", [HEAD, ["a", "p", "0"]]))
@@ -105,7 +105,7 @@ def test_hidden_and_half_written_files_are_not_seen(tmp_path):
 
 
 @pytest.mark.parametrize("empty", [(0, 3), (0,)])
-def test_empty_bags_are_left_out_with_a_warning_or_refused(tmp_path, empty):
+def test_load_cohort_skips_or_refuses_empty_bags(tmp_path, empty):
     write_bags(tmp_path, {"a": 2})
     with h5py.File(tmp_path / "e.h5", "w") as file:
         file["features"] = np.zeros(empty, np.float32)
@@ -119,7 +119,7 @@ def test_empty_bags_are_left_out_with_a_warning_or_refused(tmp_path, empty):
         load_cohort(write_table(tmp_path / "c.csv", [HEAD, ["e", "q", "1"]]))
 
 
-def test_features_and_coordinates_are_read_where_asked(tmp_path):
+def test_cohort_checks_of_features_and_coordinates(tmp_path):
     write_bags(tmp_path, {"good": 3})
     write_bag(tmp_path / "nan.h5", {"features": np.array([[1, np.nan, np.inf]], np.float16)})
     coords = np.array([[0, 0], [0, 1], [0, 0], [0, 0]])
@@ -136,7 +136,7 @@ def test_features_and_coordinates_are_read_where_asked(tmp_path):
         assert [item["case_id"] for item in load_cohort(table, checks=skip)] == ["good"]
 
 
-def test_the_width_that_is_asked_for_holds(tmp_path):
+def test_cohort_checks_in_features(tmp_path):
     write_bags(tmp_path, {"a": 2, "b": 2})
     table = write_table(tmp_path / "c.csv", [HEAD, ["a", "p", "0"], ["b", "p", "0"]])
     report = check_cohort(table, checks=CohortChecks(in_features=4))
@@ -146,7 +146,7 @@ def test_the_width_that_is_asked_for_holds(tmp_path):
         CohortChecks(on_empty="drop")
 
 
-def test_a_patients_slides_are_one_bag(tmp_path):
+def test_load_cohort_merges_bags_of_a_patient(tmp_path):
     write_bags(tmp_path, {"s1": 2, "s2": 3, "s3": 1, "s4": 1})
     rows = [HEAD, ["s1", "p", "1"], ["s3", "q", "0"], ["s2", "p", "1"]]
     items = load_cohort(write_table(tmp_path / "c.csv", rows), level="patient")
@@ -164,14 +164,14 @@ def test_a_patients_slides_are_one_bag(tmp_path):
     assert [item["case_id"] for item in report.items] == ["p"]
 
 
-def test_a_patient_without_a_column_is_the_bag(tmp_path):
+def test_cohort_columns_without_patient(tmp_path):
     write_bags(tmp_path, {"s1": 2})
     columns = CohortColumns(bag="slide", patient=None, label=None)
     items = load_cohort(write_table(tmp_path / "c.csv", [["slide"], ["s1"]]), columns)
     assert (items[0]["patient"], "label" in items[0]) == ("s1", False)
 
 
-def test_columns_that_are_missing_are_named_with_a_near_match(tmp_path):
+def test_cohort_columns_missing_in_the_table(tmp_path):
     write_bags(tmp_path, {"s1": 2})
     table = write_table(tmp_path / "c.csv", [["Bag", "patient", "y"], ["s1", "p", "0"]])
     with pytest.raises(ValueError, match="row 1: column 'bag' must exist, got 'Bag', 'patient', 'y'") as error:
@@ -179,7 +179,7 @@ def test_columns_that_are_missing_are_named_with_a_near_match(tmp_path):
     assert "column 'label' must exist" in str(error.value)
 
 
-def test_labels_of_all_kinds(tmp_path):
+def test_cohort_columns_labels_of_all_kinds(tmp_path):
     write_bags(tmp_path, {"s1": 2, "s2": 2})
     np.save(tmp_path / "s1_labels.npy", np.array([0, 1]))
     rows = [
@@ -217,23 +217,21 @@ def test_labels_of_all_kinds(tmp_path):
         (CohortColumns(label=None, instance_label="other"), ["", "none.npy"], "`instance_label` must be the path or"),
     ],
 )
-def test_labels_that_are_none_are_faults(tmp_path, columns, cells, match):
+def test_cohort_columns_refuse_invalid_labels(tmp_path, columns, cells, match):
     write_bags(tmp_path, {"s1": 2})
     table = write_table(tmp_path / "c.csv", [["bag", "patient", "label", "other"], ["s1", "p", *cells]])
     with pytest.raises(ValueError, match=f"got 1 error:\n  row 2, 's1': {match}"):
         load_cohort(table, columns)
 
 
-def test_options_that_do_not_fit_are_refused(tmp_path):
+def test_cohort_columns_refuse_conflicting_options(tmp_path):
     with pytest.raises(ValueError, match="`time` and `event` must both be given, or neither, got 't', None"):
         CohortColumns(time="t")
     with pytest.raises(ValueError, match=r"`classes` must be None if labels are numeric, got \['a'\]"):
         CohortColumns(numeric=True, classes=["a"])
     with pytest.raises(ValueError, match="`level` must be one of 'bag', 'patient', got 'slide'"):
         load_cohort(tmp_path / "c.csv", level="slide")
-    with pytest.raises(
-        ValueError, match=r"must be .csv, .tsv or .xlsx if options of tables are given, got 'c.json'"
-    ):
+    with pytest.raises(ValueError, match=r"must be .csv, .tsv or .xlsx if options of tables are given, got 'c.json'"):
         load_cohort(tmp_path / "c.json", level="patient")
     with pytest.raises(FileNotFoundError, match="`root` must be a folder that exists, got 'none'"):
         load_cohort(write_table(tmp_path / "c.csv", [HEAD, ["a", "p", "0"]]), root=tmp_path / "none")

@@ -52,7 +52,7 @@ def made(folder):
     return sorted(tuple(path.name.split("-")[:2]) for path in (folder / "log").iterdir() if "-" in path.name)
 
 
-def test_a_second_run_makes_only_what_is_missing(tmp_path):
+def test_feature_run_computes_only_missing_features(tmp_path):
     first = make_run(tmp_path)(scans(2))
     second = make_run(tmp_path)(scans(5))
     assert [case for case, _ in made(tmp_path)] == [f"c{i}" for i in range(5)]
@@ -64,7 +64,7 @@ def test_a_second_run_makes_only_what_is_missing(tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["features.json"]
 
 
-def test_the_table_of_bags_is_a_cohort(tmp_path):
+def test_feature_run_table_is_a_cohort(tmp_path):
     run = make_run(tmp_path, error=ValueError("no scan"))
     report = run(scans(3, "bad"))
     items = load_cohort(run.cache.folder / "bags.csv", CohortColumns())
@@ -77,7 +77,7 @@ def test_the_table_of_bags_is_a_cohort(tmp_path):
     assert report["folder"] == run.cache.folder.name == "f" * 12
 
 
-def test_a_failing_scan_is_counted_by_its_reason_and_the_others_are_made(tmp_path):
+def test_feature_run_reports_failing_scans(tmp_path):
     run = make_run(tmp_path, error=ValueError("`image` must be a scan."))
     report = run(scans(3, "bad"))
     assert (report["made"], report["failed"]) == (3, 1)
@@ -90,7 +90,7 @@ def test_a_failing_scan_is_counted_by_its_reason_and_the_others_are_made(tmp_pat
     run.raise_if_failed(make_run(tmp_path)(scans(3, "bad")))
 
 
-def test_an_error_ends_the_run_where_it_should(tmp_path):
+def test_feature_run_on_error(tmp_path):
     with pytest.raises(RuntimeError, match="case 'bad' gave no features: no scan"):
         make_run(tmp_path, "raise", error=ValueError("no scan"))(scans(1, "bad"))
     for error in (OSError(28, "No space left on device"), MemoryError(), torch.OutOfMemoryError("CUDA")):
@@ -110,7 +110,7 @@ def test_an_error_ends_the_run_where_it_should(tmp_path):
         (ValueError("shape (1/2) and 3/4\n mm"), "ValueError: shape (1/2) and 3/4 mm"),
     ],
 )
-def test_no_place_and_no_name_of_a_file_is_told(tmp_path, error, reason):
+def test_feature_run_reports_no_paths(tmp_path, error, reason):
     items = [{**scans(0, "bad")[0], "image": "/data/Jane/s.nii.gz"}]
     assert list(make_run(tmp_path, error=error)(items)["reasons"]) == [reason]
 
@@ -127,7 +127,7 @@ def work(rank, folder):
 
 
 @pytest.mark.slow
-def test_two_processes_share_what_is_missing(tmp_path):
+def test_feature_run_in_two_processes(tmp_path):
     make_run(tmp_path)(scans(2))
     torch.multiprocessing.start_processes(work, (str(tmp_path),), nprocs=2, start_method="forkserver")
     own = {"c0": "0", "c1": "0", "c2": "0", "c3": "1", "c4": "0", "c5": "1"}  # every second one of those missing
@@ -151,7 +151,7 @@ print(run.summary(run(scans(8))))
 
 @pytest.mark.slow
 @pytest.mark.parametrize("restarts", [0, 1])
-def test_what_a_killed_worker_owed_is_made_by_the_next_run(tmp_path, restarts):
+def test_feature_run_after_a_killed_worker(tmp_path, restarts):
     (tmp_path / "worker.py").write_text(WORKER)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command = [*launch, f"--max-restarts={restarts}", str(tmp_path / "worker.py"), str(tmp_path)]

@@ -30,13 +30,13 @@ def archive(request, tmp_path):
     return path
 
 
-def test_a_member_is_read_and_written_where_asked(archive, tmp_path):
+def test_extract_member_reads_and_writes(archive, tmp_path):
     assert extract_member(archive, "some_package/data.bin") == CONTENT
     extract_member(archive, "some_package/data.bin", tmp_path / "new" / "out.bin")
     assert (tmp_path / "new" / "out.bin").read_bytes() == CONTENT
 
 
-def test_a_member_that_is_not_there_is_named(archive, tmp_path):
+def test_extract_member_names_a_missing_member(archive, tmp_path):
     with pytest.raises(ValueError, match=r"`member` must be a file of 'some_package-1.0.\S+', got 'other.bin'"):
         extract_member(archive, "other.bin", tmp_path / "out.bin")
     assert not (tmp_path / "out.bin").exists()
@@ -64,7 +64,7 @@ def wheel_of(folder):
     return path
 
 
-def test_a_pinned_package_is_fetched_and_any_other_refused(tmp_path, monkeypatch):
+def test_fetch_packages_verifies_the_hash(tmp_path, monkeypatch):
     from hashlib import sha256
 
     wheel = wheel_of(tmp_path / "registry")
@@ -80,6 +80,6 @@ def test_a_pinned_package_is_fetched_and_any_other_refused(tmp_path, monkeypatch
     assert not list((tmp_path / "other").iterdir())
 
 
-def test_a_file_of_pins_that_is_not_there_is_named(tmp_path):
+def test_fetch_packages_names_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"`requirements` must be a file that exists, got 'pins.txt'"):
         fetch_packages(tmp_path / "pins.txt", tmp_path)

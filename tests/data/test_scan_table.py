@@ -12,7 +12,7 @@ def write(tmp_path, *lines):
     return tmp_path / "scans.csv"
 
 
-def test_paths_become_absolute_and_need_not_exist(tmp_path):
+def test_load_scans_resolves_paths(tmp_path):
     table = write(tmp_path, "case_id,image,series,doctor", "a,one,,x", "b,two.nii.gz,5,y")
     assert load_scans(table) == [
         {"case_id": "a", "image": str(tmp_path / "one")},
@@ -24,7 +24,7 @@ def test_paths_become_absolute_and_need_not_exist(tmp_path):
     assert load_scans(tmp_path / "scans.json") == [{"case_id": "a", "patient": "p", "image": str(tmp_path / "one")}]
 
 
-def test_further_columns_are_handed_on_where_they_are_asked_for(tmp_path):
+def test_load_scans_keeps_requested_columns(tmp_path):
     table = write(tmp_path, "case_id,image,label,mpp", "a,one,2,", "b,two,,0.5")
     assert [set(item) for item in load_scans(table)] == [{"case_id", "image"}] * 2
     one, two = load_scans(table, keep=["label", "mpp", "age"])
@@ -34,7 +34,7 @@ def test_further_columns_are_handed_on_where_they_are_asked_for(tmp_path):
     assert load_scans(tmp_path / "scans.json", keep=["mpp"])[0]["mpp"] == "0.5"
 
 
-def test_all_faults_are_listed(tmp_path):
+def test_load_scans_lists_all_errors(tmp_path):
     table = write(tmp_path, "case_id,image", "a,one", "a,two", "../b,three", "c,../four", "d,")
     with pytest.raises(ValueError, match="4 errors") as error:
         load_scans(table)
@@ -47,7 +47,7 @@ def test_all_faults_are_listed(tmp_path):
         assert text in str(error.value)
 
 
-def test_what_is_no_table_of_scans_is_refused(tmp_path):
+def test_load_scans_refuses_other_files(tmp_path):
     with pytest.raises(ValueError, match=r"must have the columns 'case_id' and 'image', got \['case', 'image'\]"):
         load_scans(write(tmp_path, "case,image", "a,b"))
     (tmp_path / "scans.json").write_text("{}")

@@ -23,7 +23,7 @@ def make(folder, *rows):
 COLUMNS = CohortColumns(bag="slide")
 
 
-def test_items_are_as_if_the_table_had_named_the_features(tmp_path):
+def test_load_slide_cohort_items_equal_those_of_feature_files(tmp_path):
     table = make(tmp_path, "s3.svs,p,1", "s5.svs,p,1", "s2.svs,q,0")
     found = load_slide_cohort(table, encode, COLUMNS)
     assert [(item["case_id"], item["num_instances"], item["label"]) for item in found] == [
@@ -39,7 +39,7 @@ def test_items_are_as_if_the_table_had_named_the_features(tmp_path):
     ]
 
 
-def test_faults_are_told_before_anything_is_encoded(tmp_path):
+def test_load_slide_cohort_checks_the_table_before_encoding(tmp_path):
     table = make(tmp_path, "s3.svs,p,1", "s5.svs,,1")
     with pytest.raises(ValueError, match="`patient` must be given, got an empty cell"):
         load_slide_cohort(table, pytest.fail, COLUMNS)

@@ -25,7 +25,7 @@ def heatmap(side=40_000, mpp=0.5):
     return to_map(SCORES, COORDS * 64, 19_200, (side, side // 2), mpp)
 
 
-def test_tiles_are_squares_with_score_and_colour(tmp_path):
+def test_write_tile_geojson_squares_with_score_and_color(tmp_path):
     path = write_tile_geojson(tmp_path / "new", "case-1", torch.from_numpy(SCORES), COORDS, 256.5)
     content = json.loads(path.read_text())
     assert path.name == "case-1.geojson"
@@ -42,7 +42,7 @@ def test_tiles_are_squares_with_score_and_colour(tmp_path):
     assert (tile["type"], tile["geometry"]["type"]) == ("Feature", "Polygon")
 
 
-def test_no_tile_and_equal_scores_are_written_too(tmp_path):
+def test_write_tile_geojson_without_tiles_and_with_equal_scores(tmp_path):
     empty = write_tile_geojson(tmp_path, "none", np.empty(0), np.empty((0, 2)), 64)
     assert json.loads(empty.read_text())["features"] == []
     equal = write_tile_geojson(tmp_path, "equal", np.full(4, 0.25), COORDS, 64, "score")
@@ -50,7 +50,7 @@ def test_no_tile_and_equal_scores_are_written_too(tmp_path):
     assert {tuple(tile["properties"]["color"]) for tile in tiles} == {tuple(colour(0.5))}
 
 
-def test_a_map_opens_in_openslide_in_the_size_of_the_slide(tmp_path):
+def test_write_heatmap_tiff_opens_in_openslide(tmp_path):
     heat = heatmap()
     path = write_heatmap_tiff(tmp_path, "case-1", heat)
     slide = openslide.OpenSlide(path)
@@ -68,7 +68,7 @@ def test_a_map_opens_in_openslide_in_the_size_of_the_slide(tmp_path):
     assert np.abs(last[20, 20].astype(int) - pixels[164, 164]).max() <= 1
 
 
-def test_a_map_says_what_its_colours_mean(tmp_path):
+def test_write_heatmap_tiff_describes_its_colors(tmp_path):
     path = write_heatmap_tiff(tmp_path, "case-1", heatmap())
     with tifffile.TiffFile(path) as file:
         said = json.loads(file.pages[0].description)
@@ -84,7 +84,7 @@ def test_a_map_says_what_its_colours_mean(tmp_path):
     }
 
 
-def test_a_map_without_size_of_pixels_or_without_tiles_is_written_too(tmp_path):
+def test_write_heatmap_tiff_without_mpp_or_tiles(tmp_path):
     plain = openslide.OpenSlide(write_heatmap_tiff(tmp_path, "plain", heatmap(mpp=None)))
     assert "openslide.mpp-x" not in plain.properties
     none = TileScoresToHeatmap(16)(np.empty(0), np.empty((0, 2)), 64, (640, 480))
@@ -92,7 +92,7 @@ def test_a_map_without_size_of_pixels_or_without_tiles_is_written_too(tmp_path):
     assert np.asarray(blank.read_region((0, 0), 0, (40, 30))).min() == 255
 
 
-def test_a_failing_writer_leaves_nothing(tmp_path, monkeypatch):
+def test_write_heatmap_tiff_is_atomic(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError("disk on fire")
 
@@ -102,7 +102,7 @@ def test_a_failing_writer_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bad_input_is_named(tmp_path):
+def test_write_heatmap_tiff_refuses_invalid_input(tmp_path):
     with pytest.raises(ValueError, match="`case_id` must be letters, digits"):
         write_tile_geojson(tmp_path, "../c", SCORES, COORDS, 64)
     with pytest.raises(ValueError, match="`case_id` must be letters, digits"):

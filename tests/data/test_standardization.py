@@ -12,7 +12,7 @@ from monai_mil_ext.data import FeatureStatistics, write_bag
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(0, 99))
-def test_bags_one_by_one_are_as_all_instances_together(sizes, seed):
+def test_from_items_equals_statistics_of_all_instances(sizes, seed):
     draw = np.random.default_rng(seed)
     bags = [draw.normal(3, 5, (size, 4)) for size in sizes]
     together = StandardScaler().fit(np.concatenate(bags))
@@ -21,7 +21,7 @@ def test_bags_one_by_one_are_as_all_instances_together(sizes, seed):
     np.testing.assert_allclose(found.scale, together.scale_, rtol=1e-4, atol=1e-5)
 
 
-def test_a_bag_is_standardised_by_monai_from_files_of_a_patient(tmp_path):
+def test_from_items_with_files_of_a_patient(tmp_path):
     bags = np.random.default_rng(0).normal(7, 2, (2, 5, 3)).astype(np.float32)
     bags[..., 2] = 4  # never changes
     for i, bag in enumerate(bags):
@@ -33,7 +33,7 @@ def test_a_bag_is_standardised_by_monai_from_files_of_a_patient(tmp_path):
     np.testing.assert_allclose(rows.std(0, correction=0), [1, 1, 0], atol=1e-5)
 
 
-def test_they_come_back_from_their_file(tmp_path):
+def test_feature_statistics_write_and_read(tmp_path):
     found = FeatureStatistics(np.float32([1 / 3, -2e-7]), np.float32([1, 1e9]))
     found.write(tmp_path / "statistics.json")
     again = FeatureStatistics.read(tmp_path / "statistics.json")
@@ -41,12 +41,12 @@ def test_they_come_back_from_their_file(tmp_path):
     assert [part.dtype for part in again] == [np.float32, np.float32]
 
 
-def test_none_changes_nothing():
+def test_feature_statistics_identity():
     found = FeatureStatistics.identity(3)
     assert (found.mean.tolist(), found.scale.tolist()) == ([0, 0, 0], [1, 1, 1])
 
 
-def test_what_can_not_be_is_named(tmp_path):
+def test_feature_statistics_refuse_invalid_input(tmp_path):
     with pytest.raises(ValueError, match="`items` must not be empty, got none"):
         FeatureStatistics.from_items([])
     with pytest.raises(ValueError, match="`items` must hold finite features, got others in 'a'"):
