@@ -88,4 +88,4 @@ def _check_items(bag: Mapping[str, Any], first: Mapping[str, Any], name: str) ->
     if empty:
         raise ValueError(f"items of a bag must not be None, got None for {empty} in {name}.")
     if bag.keys() != first.keys():
-        raise ValueError(f"bags of a batch must have the same keys, got {sorted(bag)} beside {sorted(first)}.")
+        raise ValueError(f"bags of a batch must have the same keys, got {sorted(bag)} and {sorted(first)}.")

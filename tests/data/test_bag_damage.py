@@ -1,4 +1,4 @@
-"""Damaged, hostile and half-written bag files: one documented error that names the file, or a right answer."""
+"""Damaged, malicious and half-written bag files: a documented error that names the file, or correct data."""
 
 import multiprocessing
 import os
@@ -43,8 +43,8 @@ EDITS = st.lists(
 
 def damaged(raw, edits):
     out = bytearray(raw)
-    for kind, place, value in edits:
-        i = int(place * len(out))
+    for kind, position, value in edits:
+        i = int(position * len(out))
         if kind == "flip" and i < len(out):
             out[i] ^= 1 << value % 8
         elif kind == "set":
@@ -61,7 +61,7 @@ def damaged(raw, edits):
 
 
 def check(path, slide=None):
-    """Reading ``path`` gives the documented error, or rows that are those of the whole."""
+    """Check that reading ``path`` raises the documented error, or returns the rows of the whole bag."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -107,7 +107,7 @@ def _fuzz(path, raw, seeds, done):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*STRINGS, *FILES])
 def test_open_bag_survives_many_mutations(tmp_path, name):
-    """In a process of their own, since the HDF5 library can't be stopped once it goes round in a damaged heap."""
+    """Run in a separate process, since the HDF5 library can loop forever in a damaged heap."""
     path = tmp_path / name
     {**STRINGS, **FILES}[name](path)
     raw, context, seed, stuck = path.read_bytes(), multiprocessing.get_context("fork"), 0, []
@@ -163,7 +163,7 @@ def test_open_bag_ignores_arrays_of_objects(tmp_path):
 
 
 def _claims(folder):
-    """Files of some bytes whose headers claim a million million rows."""
+    """Write small files whose headers declare a trillion rows."""
     header = {"descr": "<f2", "fortran_order": False, "shape": (HUGE, 4)}
     for name in ("a.npy", "b.npy"):
         with (folder / name).open("wb") as file:

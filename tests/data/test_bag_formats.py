@@ -1,4 +1,4 @@
-"""Bags of every tool are read to the same: features, coordinates in a named unit, what the tile was."""
+"""Bag formats of other tools: features, coordinates with unit, and tile size."""
 
 import h5py
 import numpy as np
@@ -56,7 +56,7 @@ CASES = {
 @pytest.mark.parametrize("rows", [None, [3, 0, 3, 11], [4, 5, 6], []], ids=["all", "mixed", "run", "none"])
 @pytest.mark.parametrize("name", CASES)
 def test_read_bag_reads_every_layout(name, rows, tmp_path):
-    write, found, place, coords = CASES[name]
+    write, format_name, spec, coords = CASES[name]
     path = write(tmp_path / name)
     keys = ["features", "coords", "unit", "tile_size", "format"]
     got = read_bag(path, keys, rows=rows, allow_missing_keys=True)
@@ -64,8 +64,8 @@ def test_read_bag_reads_every_layout(name, rows, tmp_path):
     info = inspect_bag(path, estimate=True)
     assert got["features"].float().numpy().tolist() == FEATURES[at].tolist()
     assert got["features"].dtype == info.dtype
-    assert (info.num_instances, info.in_features, info.format, got["format"]) == (N, F, found, found)
-    assert (info.unit, info.tile_size) == place == (got.get("unit"), got.get("tile_size"))
+    assert (info.num_instances, info.in_features, info.format, got["format"]) == (N, F, format_name, format_name)
+    assert (info.unit, info.tile_size) == spec == (got.get("unit"), got.get("tile_size"))
     assert ("coords" in got) == (coords is not None) == ("coords" in info.keys)
     if coords is not None:
         assert got["coords"].tolist() == coords[at].tolist()
@@ -120,7 +120,7 @@ def test_inspect_bag_of_slide_vectors(tmp_path):
         ({"patch_size": 256, "patch_level": 1, "downsample": (4.0001, 4.0001)}, 1024.0),
         ({"patch_size": 256, "patch_level": 0}, 256.0),
         ({"patch_size": 256, "patch_level": 0, "custom_downsample": 2}, 512.0),
-        ({"patch_size": 256, "patch_level": 2}, 64.0),  # what the level is reduced by is not told
+        ({"patch_size": 256, "patch_level": 2}, 64.0),  # the downsample of the level is unknown
     ],
 )
 def test_inspect_bag_tile_size_of_clam(tmp_path, attrs, size):
@@ -158,8 +158,8 @@ def test_inspect_bag_of_early_stamp_is_in_micrometers(tmp_path, edge, attrs, uni
 
 @pytest.mark.parametrize("attrs", [{}, {"tile_size": 300}, {"unit": "px"}])
 def test_inspect_bag_refuses_to_guess_the_unit(tmp_path, attrs):
-    told = {"unit": None, "tile_size_um": None, "tile_size_px": None, **attrs}
-    path = make.stamp(tmp_path / "a.h5", coords=GRID * 300.0, **told)
+    values = {"unit": None, "tile_size_um": None, "tile_size_px": None, **attrs}
+    path = make.stamp(tmp_path / "a.h5", coords=GRID * 300.0, **values)
     assert len(read_bag(path)["features"]) == N
     for key in ("coords", "unit"):
         with pytest.raises(BagFileError, match=r"must state the unit of its coords, got .* in 'a.h5'"):

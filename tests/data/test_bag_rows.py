@@ -1,4 +1,4 @@
-"""A sample of a large bag costs the bytes of the sample: counted, not timed."""
+"""Reading rows of a large bag reads few bytes beyond those rows, which are counted."""
 
 import h5py
 import numpy as np
@@ -16,7 +16,7 @@ NEEDED = WANTED * WIDTH * 2  # 51 kB of 5.1 MB
 
 
 def bytes_read():
-    """What this process has asked the kernel to read, from the page cache or the disk."""
+    """Return the bytes that this process has read, from the page cache or the disk."""
     with open("/proc/self/io") as file:
         return int(file.readline().split()[1])
 
@@ -68,7 +68,7 @@ def test_read_bag_reads_few_bytes_beyond_the_rows(tmp_path, features, name):
 
 
 def test_hdf5_rows_of_one_row_chunks_read_few_bytes(tmp_path):
-    """TRIDENT: its index alone is some 50 bytes a row, so that rows have to be of a real width."""
+    """TRIDENT's chunk index has about 50 bytes per row, so that the rows need a realistic width."""
     features = np.random.default_rng(1).standard_normal((2000, 1024)).astype(np.float16)
     make.trident(tmp_path / "a.h5", features, np.zeros((2000, 2)))
     before = bytes_read()

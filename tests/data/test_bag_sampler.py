@@ -1,4 +1,4 @@
-"""BagBatchSampler: laws of every epoch, and its work inside MONAI's loader and trainer."""
+"""BagBatchSampler: properties of every epoch, and use in MONAI's loader and trainer."""
 
 import numpy as np
 import pytest
@@ -17,8 +17,8 @@ KINDS = st.sampled_from(["padded", "packed"])
 
 
 def cost_of(batch, sizes, kind):
-    own = [sizes[i] for i in batch]
-    return sum(own) if kind == "packed" else max(own) * len(own)
+    batch_sizes = [sizes[i] for i in batch]
+    return sum(batch_sizes) if kind == "packed" else max(batch_sizes) * len(batch_sizes)
 
 
 @given(sizes=SIZES, budget=st.integers(1, 200), kind=KINDS, shuffle=st.booleans(), seed=st.integers(0, 99))
@@ -59,7 +59,7 @@ def test_bag_batch_sampler_divides_an_epoch_among_processes(sizes, budget, kind,
             assert len(lengths) == 1
         else:
             assert set(seen) == set(range(len(sizes)))
-            # one batch less only where even single bags would not go round
+            # one batch less only if there are too few bags
             assert len(lengths) == 1 or (max(lengths) - min(lengths) == 1 and len(sizes) < max(lengths) * world)
 
 
@@ -83,7 +83,7 @@ def test_bag_batch_sampler_drops_other_bags_in_each_epoch():
     others = [BagBatchSampler([50] * 9, 50, drop_last=True, num_replicas=4, rank=rank) for rank in (1, 2, 3)]
     missing = set()
     for _ in range(40):
-        seen = {i for one in (sampler, *others) for batch in one for i in batch}
+        seen = {i for replica in (sampler, *others) for batch in replica for i in batch}
         assert len(seen) == 8
         missing |= set(range(9)) - seen
     assert missing == set(range(9))
@@ -91,15 +91,15 @@ def test_bag_batch_sampler_drops_other_bags_in_each_epoch():
 
 @given(sizes=SIZES, kind=KINDS, seed=st.integers(0, 99), epoch=st.integers(0, 9))
 def test_bag_batch_sampler_epoch_depends_on_seed_and_index_only(sizes, kind, seed, epoch):
-    one, other = (BagBatchSampler(sizes, 100, cost=kind, seed=seed) for _ in range(2))
+    sampler, other = (BagBatchSampler(sizes, 100, cost=kind, seed=seed) for _ in range(2))
     for _ in range(epoch):
-        list(one)
-    other.load_state_dict(one.state_dict())
-    third = list(one)
+        list(sampler)
+    other.load_state_dict(sampler.state_dict())
+    third = list(sampler)
     assert list(other) == third
-    one.set_epoch(epoch)
-    assert list(one) == third
-    assert one.state_dict() == {"epoch": epoch + 1}
+    sampler.set_epoch(epoch)
+    assert list(sampler) == third
+    assert sampler.state_dict() == {"epoch": epoch + 1}
 
 
 def test_bag_batch_sampler_counts_unfinished_iterations():
@@ -119,7 +119,7 @@ def test_bag_batch_sampler_epochs_and_seeds_differ(kind):
 
 @pytest.mark.parametrize("kind", ["padded", "packed"])
 def test_bag_batch_sampler_loses_no_bag(kind):
-    """Some orders of 600 bags need more batches than every epoch has, which the first draws said."""
+    """Some orders of 600 bags need more batches than the first draws, which set the number of every epoch."""
     sizes = np.random.default_rng(3).integers(1, 60, 600).tolist()
     sampler = BagBatchSampler(sizes, 100, cost=kind)
     for _ in range(60):
@@ -135,7 +135,7 @@ def test_bag_batch_sampler_mixes_bags_of_equal_size():
 
 
 def test_bag_batch_sampler_pads_little():
-    """400 bags from 500 to 8,000: 1.18 times the real instances, where as many batches of any bags cost 2.3."""
+    """For 400 bags of 500 to 8,000 instances, padding costs a factor of 1.18, against 2.3 for random batches."""
     sizes = np.exp(np.random.default_rng(0).uniform(np.log(500), np.log(8000), 400)).astype(int).tolist()
     sampler = BagBatchSampler(sizes, 32_000)
     padded = sum(cost_of(batch, sizes, "padded") for batch in sampler)
@@ -180,7 +180,7 @@ def test_bag_sizes_from_four_kinds_of_items(tmp_path):
 
 
 class Seen(Dataset):
-    """Counts how often each bag was taken."""
+    """Dataset that counts how often each bag is read."""
 
     def __getitem__(self, index):
         self.taken[index] = self.taken.get(index, 0) + 1
@@ -188,7 +188,7 @@ class Seen(Dataset):
 
 
 def test_bag_batch_sampler_in_a_trainer():
-    """MONAI's engines ask for the length once, so that epochs of changing length would lose or repeat bags."""
+    """MONAI's engines read the length once, so that epochs of changing length would lose or repeat bags."""
     sizes = np.random.default_rng(1).integers(1, 30, 23).tolist()
     data = Seen([{"image": torch.randn(n, 6), "label": torch.tensor(n % 2)} for n in sizes])
     data.taken = {}

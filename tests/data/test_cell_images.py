@@ -1,4 +1,4 @@
-"""Crops of cells in folders and archives: what is read, and what is refused."""
+"""CellImages: reading from folders and archives, and refusal of invalid ones."""
 
 import io
 import tracemalloc
@@ -20,7 +20,7 @@ def encoded(image, kind="PNG"):
     return buffer.getvalue()
 
 
-def grey(value=100, size=(5, 4)):
+def gray(value=100, size=(5, 4)):
     return Image.new("L", size, value)
 
 
@@ -33,7 +33,7 @@ def archive(path, entries):
 
 @pytest.fixture(params=["folder", "zip"])
 def make(request, tmp_path):
-    """The same files in a folder and in an archive."""
+    """Return a function that writes the files to a folder or an archive."""
 
     def write(entries):
         if request.param == "zip":
@@ -47,15 +47,15 @@ def make(request, tmp_path):
 
 
 def test_cell_images_are_sorted_by_name(make):
-    picture = Image.fromarray(np.arange(60, dtype=np.uint8).reshape(4, 5, 3))
+    image = Image.fromarray(np.arange(60, dtype=np.uint8).reshape(4, 5, 3))
     kinds = {"z/1.png": "PNG", "a.tif": "TIFF", "b.BMP": "BMP", "c.jpg": "JPEG"}
     others = {"notes.txt": b"x", ".hidden.png": b"x", "__MACOSX/a.png": b"x", "sub/.thumbs/b.png": b"x"}
-    cells = CellImages(make({name: encoded(picture, kind) for name, kind in kinds.items()} | others))
+    cells = CellImages(make({name: encoded(image, kind) for name, kind in kinds.items()} | others))
     assert cells.names == ("a.tif", "b.BMP", "c.jpg", "z/1.png")
     assert len(cells) == 4
     for name in ("a.tif", "b.BMP", "z/1.png"):
-        assert np.array_equal(cells.read(name), np.asarray(picture))
-    assert np.abs(cells.read("c.jpg").astype(int) - np.asarray(picture)).max() < 30
+        assert np.array_equal(cells.read(name), np.asarray(image))
+    assert np.abs(cells.read("c.jpg").astype(int) - np.asarray(image)).max() < 30
 
 
 def test_cell_images_channels_and_size(make):
@@ -83,7 +83,7 @@ def test_cell_images_raise_empty_bag_error(make):
 
 
 def test_cell_images_limits(make):
-    path = make({f"{i}.png": encoded(grey()) for i in range(3)})
+    path = make({f"{i}.png": encoded(gray()) for i in range(3)})
     with pytest.raises(ValueError, match="`image` must hold at most 2 cells, got 3 in 'cells"):
         CellImages(path, max_cells=2)
     with pytest.raises(ValueError, match=r"cell '1.png' of 'cells\S* must have at most 30 bytes, got more"):
@@ -105,15 +105,15 @@ def test_cell_images_decompress_no_more_than_max_bytes(tmp_path):
 
 @pytest.mark.parametrize("name", ["../a.png", "/etc/a.png", "x/../../a.png", "..\\a.png", "C:/a.png"])
 def test_cell_images_refuse_paths_out_of_the_archive(tmp_path, name):
-    path = archive(tmp_path / "cells.zip", {"fine.png": encoded(grey()), name: encoded(grey())})
+    path = archive(tmp_path / "cells.zip", {"fine.png": encoded(gray()), name: encoded(gray())})
     with pytest.raises(ValueError, match="`image` must hold paths below the archive, got"):
         CellImages(path)
 
 
 def test_cell_images_ignore_links_out_of_the_folder(tmp_path):
-    (tmp_path / "secret.png").write_bytes(encoded(grey()))
+    (tmp_path / "secret.png").write_bytes(encoded(gray()))
     (tmp_path / "cells").mkdir()
-    (tmp_path / "cells" / "own.png").write_bytes(encoded(grey()))
+    (tmp_path / "cells" / "own.png").write_bytes(encoded(gray()))
     (tmp_path / "cells" / "link.png").symlink_to(tmp_path / "secret.png")
     assert CellImages(tmp_path / "cells").names == ("own.png",)
 
@@ -122,7 +122,7 @@ def test_cell_images_ignore_links_out_of_the_folder(tmp_path):
 def test_cell_images_refuse_repeated_names(tmp_path):
     with zipfile.ZipFile(tmp_path / "c.zip", "w") as file:
         for value in (1, 2):
-            file.writestr("a.png", encoded(grey(value)))
+            file.writestr("a.png", encoded(gray(value)))
     with pytest.raises(ValueError, match=r"`image` must hold every name once, got 'a.png' 2 times"):
         CellImages(tmp_path / "c.zip")
 
@@ -137,7 +137,7 @@ def test_cell_images_refuse_other_paths(tmp_path):
 
 def test_cell_images_refuse_other_formats_and_wide_grays(make):
     wide = Image.fromarray(np.full((2, 2), 40_000, dtype=np.uint16))
-    cells = CellImages(make({"wide.png": encoded(wide), "gif.png": encoded(grey(), "GIF")}))
+    cells = CellImages(make({"wide.png": encoded(wide), "gif.png": encoded(gray(), "GIF")}))
     with pytest.raises(
         ValueError, match=r"cell 'wide.png' of 'cells\S* must have eight bits per channel, got mode I;16"
     ):
@@ -162,12 +162,12 @@ def test_cell_images_read_or_name_a_damaged_image(tmp_path_factory, kind, data):
             content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path_factory.mktemp("cells") / "a.png"
     path.write_bytes(bytes(content))
-    said = []
+    results = []
     try:
-        said.append(CellImages(path.parent).read("a.png").ndim)
+        results.append(CellImages(path.parent).read("a.png").ndim)
     except ValueError as error:
-        said.append(str(error))
-    assert said == [3] or (said[0].startswith("cell 'a.png' of 'cells") and "0x" not in said[0])
+        results.append(str(error))
+    assert results == [3] or (results[0].startswith("cell 'a.png' of 'cells") and "0x" not in results[0])
 
 
 def test_cell_images_name_the_cell_of_a_damaged_archive(tmp_path):

@@ -1,4 +1,4 @@
-"""ChunkLoader: all rows once and in order, however workers and readers take turns; buffers are used again."""
+"""ChunkLoader: order of the rows for any timing of the workers, and reuse of buffers."""
 
 import time
 
@@ -14,7 +14,7 @@ ROWS = torch.arange(23 * 6, dtype=torch.int32).reshape(23, 2, 3)
 
 
 class Bag(Dataset):
-    """The rows; the chunks that start at ``slow`` take a while, and ``broken`` fails."""
+    """Bag of rows whose chunks at ``slow`` take a while and at ``broken`` fail."""
 
     def __init__(self, slow=(), broken=None, wide=None):
         self.slow, self.broken, self.wide = slow, broken, wide
@@ -22,13 +22,13 @@ class Bag(Dataset):
     def __len__(self):
         return len(ROWS)
 
-    def __getitem__(self, place):
-        if place.start in self.slow:
+    def __getitem__(self, rows):
+        if rows.start in self.slow:
             time.sleep(0.1)
-        if self.broken is not None and place.start == self.broken:
+        if self.broken is not None and rows.start == self.broken:
             raise ValueError("`coords` must lie in the slide, got (7, 7).")
-        rows = ROWS[place]
-        return torch.cat([rows, rows], 1) if self.wide is not None and place.start == self.wide else rows
+        chunk = ROWS[rows]
+        return torch.cat([chunk, chunk], 1) if self.wide is not None and rows.start == self.wide else chunk
 
 
 @given(chunk_size=st.integers(1, 30))

@@ -1,4 +1,4 @@
-"""load_cohort."""
+"""load_cohort of scans in JSON."""
 
 import json
 

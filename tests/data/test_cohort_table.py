@@ -1,4 +1,4 @@
-"""Tables of bags: what comes back, and everything that can be wrong with them, said at once."""
+"""Cohort tables: items, checks and reports of all errors."""
 
 import json
 import os

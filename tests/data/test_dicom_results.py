@@ -1,4 +1,4 @@
-"""Answers as DICOM: the geometry, the slices and the study of the source, read back by highdicom and pydicom."""
+"""DicomResults: geometry, slices and study, read back by highdicom and pydicom."""
 
 import warnings
 
@@ -23,7 +23,7 @@ ORIENTATIONS = {
 
 
 def answered(folder, orientation="axial", plane="axial", **tags):
-    """A series on disk and the scores of its slices, by the package's own way there and back."""
+    """Write a series and return it with the scores of its slices, through loading, slicing and inversion."""
     write_series(folder, orientation=ORIENTATIONS[orientation], FrameOfReferenceUID=FRAME, **tags)
     slices = SliceBag(plane)(LoadScan()(folder))
     scores = SCORES if len(slices.bag) == 4 else torch.arange(1.0, len(slices.bag) + 1)

@@ -1,4 +1,4 @@
-"""find_series: one regular stack of slices, or a clear refusal."""
+"""find_series: one regular stack of slices, or a clear error."""
 
 import re
 
@@ -75,7 +75,7 @@ def test_find_series_refuses_folders_without_images(tmp_path):
 def test_find_series_chooses_one_of_several(tmp_path, series):
     write_series(tmp_path / "s", series=2)
     write_series(tmp_path / "s", (6, 5, 3), series=5, Modality="MR", SeriesDescription="T2 axial")
-    assert {one.series for one in find_series(tmp_path / "s", series)} == {("1.2.826.0.1.5", "MR", "5")}
+    assert {item.series for item in find_series(tmp_path / "s", series)} == {("1.2.826.0.1.5", "MR", "5")}
 
 
 def test_find_series_refuses_an_unknown_choice(tmp_path):

@@ -1,4 +1,4 @@
-"""Bags drawn from a pool of labelled instances."""
+"""DrawnBags: bags drawn from a pool of labeled instances."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""FeatureCache: every scan once, never two kinds in one place, nothing of the patient."""
+"""FeatureCache: every scan once, one folder per configuration, no patient data."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ KEYS = ("image", "position", "slice_index", "affine", "spatial_shape", "label")
 
 
 class Counted:
-    """A transform that knows how often it ran."""
+    """Transform that counts its calls."""
 
     def __init__(self, scale=1.0):
         self.scale = scale
@@ -54,10 +54,10 @@ def test_feature_cache_computes_only_missing_features(tmp_path, capfd):
 
 
 def test_feature_cache_folder_depends_on_the_configuration(tmp_path):
-    one = FeatureCache(tmp_path, Counted())(ITEMS)[0]
+    first = FeatureCache(tmp_path, Counted())(ITEMS)[0]
     two = FeatureCache(tmp_path, Counted(scale=2.0))(ITEMS)[0]
     three = FeatureCache(tmp_path, Counted(), keys=("image", "position"))(ITEMS)[0]
-    assert len({one["image"], two["image"], three["image"]}) == 3
+    assert len({first["image"], two["image"], three["image"]}) == 3
     assert float(read_bag(two["image"])["features"].mean()) == 2
 
 

@@ -1,4 +1,4 @@
-"""FeatureRun: every scan made once, by one process or two, and an account of each."""
+"""FeatureRun: every scan once, in one process or two, and a report of each."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Encode:
-    """Features of a number; it writes down which process made what, and fails where told."""
+    """Transform of a number to features, which logs process and case and fails on request."""
 
     def __init__(self, log, error=None, kill=None):
         self.log, self.error, self.kill = log, error, kill
@@ -48,7 +48,7 @@ def make_run(folder, on_error="skip", **options):
 
 
 def made(folder):
-    """Which process made which case."""
+    """Return the pairs of case and process from the log."""
     return sorted(tuple(path.name.split("-")[:2]) for path in (folder / "log").iterdir() if "-" in path.name)
 
 
@@ -82,9 +82,9 @@ def test_feature_run_reports_failing_scans(tmp_path):
     report = run(scans(3, "bad"))
     assert (report["made"], report["failed"]) == (3, 1)
     assert report["reasons"] == {"ValueError: `image` must be a scan.": ["bad"]}
-    said = run.summary(report)
-    assert "4 scans: 0 done before, 3 made, 1 failed; 9 instances in " in said
-    assert said.endswith("(research use only)\n  bad: ValueError: `image` must be a scan.")
+    summary = run.summary(report)
+    assert "4 scans: 0 done before, 3 made, 1 failed; 9 instances in " in summary
+    assert summary.endswith("(research use only)\n  bad: ValueError: `image` must be a scan.")
     with pytest.raises(RuntimeError, match=r"`cohort` must be scans that give features, got 1 that don't: \['bad'\]"):
         run.raise_if_failed(report)
     run.raise_if_failed(make_run(tmp_path)(scans(3, "bad")))
@@ -116,7 +116,7 @@ def test_feature_run_reports_no_paths(tmp_path, error, reason):
 
 
 def work(rank, folder):
-    """One of two processes."""
+    """Run one of two processes."""
     torch.set_num_threads(1)
     os.environ["RANK"] = str(rank)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
@@ -130,12 +130,12 @@ def work(rank, folder):
 def test_feature_run_in_two_processes(tmp_path):
     make_run(tmp_path)(scans(2))
     torch.multiprocessing.start_processes(work, (str(tmp_path),), nprocs=2, start_method="forkserver")
-    own = {"c0": "0", "c1": "0", "c2": "0", "c3": "1", "c4": "0", "c5": "1"}  # every second one of those missing
-    assert made(tmp_path) == sorted(own.items())
-    one, other = (json.loads((tmp_path / f"report_{rank}.json").read_text()) for rank in (0, 1))
-    assert one == other
-    assert [one[key] for key in ("done_before", "made", "failed", "processes", "instances")] == [2, 4, 1, 2, 12]
-    assert one["reasons"] == {"ValueError: no scan": ["bad"]}
+    ranks = {"c0": "0", "c1": "0", "c2": "0", "c3": "1", "c4": "0", "c5": "1"}  # every second one of those missing
+    assert made(tmp_path) == sorted(ranks.items())
+    report, other = (json.loads((tmp_path / f"report_{rank}.json").read_text()) for rank in (0, 1))
+    assert report == other
+    assert [report[key] for key in ("done_before", "made", "failed", "processes", "instances")] == [2, 4, 1, 2, 12]
+    assert report["reasons"] == {"ValueError: no scan": ["bad"]}
 
 
 WORKER = """

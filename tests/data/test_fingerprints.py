@@ -1,4 +1,4 @@
-"""fingerprint: equal for equal configurations in every process, different for different ones."""
+"""fingerprint: the same for equal configurations in every process, different for others."""
 
 import functools
 import os
@@ -54,13 +54,13 @@ def test_fingerprint_is_the_same_in_other_processes(seed):
 
 
 def test_fingerprint_ignores_state_and_device():
-    one, other = pipeline(), pipeline()
+    pipe, other = pipeline(), pipeline()
     other.set_random_state(7)
     other.transforms[3].encode.encoder.train(not other.transforms[3].encode.encoder.training)
     other.transforms[3].encode.encoder.register_forward_hook(print)
-    assert fingerprint(one) == fingerprint(other)
-    place = [EncodeInstancesd("image", nn.Flatten(), device=d) for d in ("cpu", "meta")]
-    assert fingerprint(place[0]) == fingerprint(place[1])
+    assert fingerprint(pipe) == fingerprint(other)
+    encoders = [EncodeInstancesd("image", nn.Flatten(), device=d) for d in ("cpu", "meta")]
+    assert fingerprint(encoders[0]) == fingerprint(encoders[1])
     flips = [RandFlip(0.5).set_random_state(seed) for seed in (1, 2)]
     assert fingerprint(flips[0]) == fingerprint(flips[1])
     turn = Orientationd("image", "RAS")

@@ -1,4 +1,4 @@
-"""Marks in a series: contours and segments become the voxels they were drawn on, or are refused by name."""
+"""DICOM annotations of a series: contours and segments become voxels, or an error names them."""
 
 import numpy as np
 import pytest

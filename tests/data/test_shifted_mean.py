@@ -1,4 +1,4 @@
-"""ShiftedMeanBags against the published sets."""
+"""ShiftedMeanBags against the published datasets."""
 
 import pytest
 import torch

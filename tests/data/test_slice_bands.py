@@ -1,4 +1,4 @@
-"""SliceBands: which slices a viewer of labels is shown."""
+"""SliceBands: bands of slices by rank or score."""
 
 import numpy as np
 import pytest

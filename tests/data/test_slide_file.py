@@ -1,4 +1,4 @@
-"""A slide that is open: regions, thumbnails and resolution."""
+"""SlideFile: regions, thumbnails and resolution."""
 
 import gc
 import warnings
@@ -52,7 +52,7 @@ def test_slide_file_is_white_where_transparent(tmp_path):
     region = slide.read(0, 0, 0, 900, 700).astype(int)
     assert (region[:, :300] == 255).all()
     assert np.array_equal(region[:, 600:], IMAGE[:, 600:])
-    # OpenSlide takes colours for multiplied by opacity, as TIFF's are where it does not say otherwise
+    # OpenSlide expects premultiplied colors, the default of TIFF
     assert region[:, 300:600].min() > 100
 
 
@@ -89,7 +89,7 @@ def test_slide_file_closes(tmp_path, slide_path, reader):
     assert slide.size == (900, 700)
     slide.close()
     strange = write_slide(tmp_path / "s.tif", IMAGE.astype(np.uint16))
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ResourceWarning)
         SlideFile(slide_path, reader)
         with pytest.raises(ValueError, match="`slide` must be open"):
@@ -98,7 +98,7 @@ def test_slide_file_closes(tmp_path, slide_path, reader):
             with pytest.raises((SlideFileError, FileNotFoundError)):
                 SlideFile(path, "tifffile")
         gc.collect()
-    assert [str(w.message) for w in told if w.category is ResourceWarning] == []
+    assert [str(w.message) for w in caught if w.category is ResourceWarning] == []
 
 
 @pytest.mark.parametrize("reader", ["openslide", "tifffile"])

@@ -1,4 +1,4 @@
-"""Where tiles lie."""
+"""TileGrid: coordinates of tiles."""
 
 from types import SimpleNamespace
 
@@ -40,9 +40,9 @@ def test_tile_grid_rounds_corners_individually():
 
 def test_tile_grid_by_magnification_equals_by_mpp():
     by_power, by_mpp = TileGrid(256, magnification=5), TileGrid(256, mpp=2.0)
-    one = slide(5000, 4000)
-    assert by_power.scale(one) == by_mpp.scale(one) == 4.0
-    assert np.array_equal(by_power.corners(one), by_mpp.corners(one))
+    image = slide(5000, 4000)
+    assert by_power.scale(image) == by_mpp.scale(image) == 4.0
+    assert np.array_equal(by_power.corners(image), by_mpp.corners(image))
 
 
 @given(
@@ -73,10 +73,10 @@ def test_tile_grid_covers_the_slide(side, tile, scale, overlap, edge):
 
 
 def test_tile_grid_describe_as_trident():
-    """patch_size_level0 is patch_size * level0_magnification // target_magnification; 20 is 0.5 micrometres a pixel."""
+    """patch_size_level0 is patch_size * level0_magnification // target_magnification; 20 is 0.5 um per pixel."""
     shape = torch.tensor([900, 700])
-    told = TileGrid(224, mpp=0.5, overlap=32).describe({"tile_size": 448.0, "mpp": 0.5, "spatial_shape": shape})
-    assert told == {
+    attributes = TileGrid(224, mpp=0.5, overlap=32).describe({"tile_size": 448.0, "mpp": 0.5, "spatial_shape": shape})
+    assert attributes == {
         "features": {},
         "coords": {
             "patch_size": 224,

@@ -1,4 +1,4 @@
-"""Which slides an inference is asked about."""
+"""find_slides: items of a file, a folder or a table."""
 
 import pytest
 
@@ -17,9 +17,9 @@ def test_find_slides_in_a_folder(tmp_path):
     for name in ("b.SVS", "a.h5", ".writing-x.h5", "c.txt", "d e.tif"):
         (tmp_path / name).touch()
     (tmp_path / "z.zarr").mkdir()
-    found = [item["case_id"] for item in find_slides(tmp_path)]
-    assert found[:2] + found[3:] == ["a", "b", "z"]
-    assert found[2].startswith("slide_")
+    cases = [item["case_id"] for item in find_slides(tmp_path)]
+    assert cases[:2] + cases[3:] == ["a", "b", "z"]
+    assert cases[2].startswith("slide_")
     assert find_slides(tmp_path / "z.zarr") == [{"case_id": "slide", "image": str(tmp_path / "z.zarr")}]
 
 

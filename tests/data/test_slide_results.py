@@ -1,4 +1,4 @@
-"""Answers to slides as files, read back by what viewers use."""
+"""Slide results as files, read back by the libraries of viewers."""
 
 import json
 
@@ -16,8 +16,8 @@ COORDS = np.array([[0, 0], [300, 0], [0, 300], [64, 600]])
 SCORES = np.array([0.1, 0.4, 0.2, 0.3])
 
 
-def colour(share):
-    return list(colormaps["cividis"](share, bytes=True)[:3])
+def color(fraction):
+    return list(colormaps["cividis"](fraction, bytes=True)[:3])
 
 
 def heatmap(side=40_000, mpp=0.5):
@@ -38,7 +38,7 @@ def test_write_tile_geojson_squares_with_score_and_color(tmp_path):
         ring = tile["geometry"]["coordinates"][0]
         assert ring == [[x, y], [x + 256.5, y], [x + 256.5, y + 256.5], [x, y + 256.5], [x, y]]
         assert tile["properties"]["measurements"] == {"attention": score}
-        assert tile["properties"]["color"] == colour((score - 0.1) / 0.3)
+        assert tile["properties"]["color"] == color((score - 0.1) / 0.3)
     assert (tile["type"], tile["geometry"]["type"]) == ("Feature", "Polygon")
 
 
@@ -47,7 +47,7 @@ def test_write_tile_geojson_without_tiles_and_with_equal_scores(tmp_path):
     assert json.loads(empty.read_text())["features"] == []
     equal = write_tile_geojson(tmp_path, "equal", np.full(4, 0.25), COORDS, 64, "score")
     tiles = json.loads(equal.read_text())["features"]
-    assert {tuple(tile["properties"]["color"]) for tile in tiles} == {tuple(colour(0.5))}
+    assert {tuple(tile["properties"]["color"]) for tile in tiles} == {tuple(color(0.5))}
 
 
 def test_write_heatmap_tiff_opens_in_openslide(tmp_path):
@@ -71,8 +71,8 @@ def test_write_heatmap_tiff_opens_in_openslide(tmp_path):
 def test_write_heatmap_tiff_describes_its_colors(tmp_path):
     path = write_heatmap_tiff(tmp_path, "case-1", heatmap())
     with tifffile.TiffFile(path) as file:
-        said = json.loads(file.pages[0].description)
-    assert said == {
+        description = json.loads(file.pages[0].description)
+    assert description == {
         "use": "research use only",
         "case_id": "case-1",
         "scaling": "ratio",

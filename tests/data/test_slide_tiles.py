@@ -1,4 +1,4 @@
-"""The tiles of a slide as a bag that is read one by one."""
+"""SlideTiles: a bag of tiles that are read on access."""
 
 import gc
 import pickle
@@ -24,7 +24,7 @@ def waves(x, y):
 
 
 def smooth(size=(700, 900)):
-    """A picture without noise, whose resampling can be told from theory."""
+    """Write a slide without noise, whose resampled pixels are known from theory."""
     y, x = np.mgrid[: size[0], : size[1]]
     return waves(x, y).round().astype(np.uint8)
 
@@ -53,7 +53,7 @@ def test_slide_tiles_equal_the_pixels_of_a_level(path):
 
 @pytest.mark.parametrize("scale", [0.9, 1.002004, 1.5, 2.2, 3.7, 5.3])
 def test_slide_tiles_resampling_is_accurate(path, scale):
-    """The slide is made of waves, which an even filter only flattens, by the square of its width."""
+    """The slide consists of waves, which a symmetric filter only attenuates, by the square of its width."""
     tile = SlideTiles(path, COORDS, 50, scale)[1].permute(1, 2, 0).numpy() * 255
     x = 130 + (np.arange(50) + 0.5) * scale - 0.5
     y = (40 + (np.arange(50) + 0.5) * scale - 0.5)[:, None]
@@ -68,7 +68,7 @@ def test_slide_tiles_resampling_is_accurate(path, scale):
 
 @pytest.mark.parametrize("size", [20, 40, 48])
 def test_slide_tiles_have_no_seam(tmp_path, size):
-    """Together they are the slide resampled whole, also where it is anything but smooth."""
+    """Adjacent tiles equal the resampled whole slide, even where it is not smooth."""
     noise = np.random.default_rng(0).integers(0, 256, size=(180, 240, 3), dtype=np.uint8)
     path = write_slide(tmp_path / "noise.tif", noise, levels=1)
     y, x = np.mgrid[0:180:60, 0:240:60]
@@ -117,8 +117,8 @@ def test_slide_tiles_in_workers(path):
 
 
 def test_slide_tiles_close_the_file(path, capfd):
-    """Neither here nor by workers, which tell of it on their error stream."""
-    with warnings.catch_warnings(record=True) as told:
+    """Neither in this process nor in workers, which would report it on standard error."""
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ResourceWarning)
         tiles = SlideTiles(path, COORDS, 64, 1.5, reader="tifffile")
         first = tiles[0]
@@ -128,7 +128,7 @@ def test_slide_tiles_close_the_file(path, capfd):
         assert torch.equal(tiles[0], first)
         del tiles
         gc.collect()
-    assert [str(w.message) for w in told if w.category is ResourceWarning] == []
+    assert [str(w.message) for w in caught if w.category is ResourceWarning] == []
     assert "ResourceWarning" not in capfd.readouterr().err
 
 

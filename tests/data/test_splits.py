@@ -1,4 +1,4 @@
-"""Splits by patient."""
+"""Splits of cohorts by patient."""
 
 import json
 from collections import Counter
@@ -15,7 +15,7 @@ PARTS = ("train", "val", "test")
 
 
 def cohort(labels, bags_each=2):
-    """Patients with the given labels, one or more bags each."""
+    """Return items of patients with the given labels, with one or several bags each."""
     return [
         {"case_id": f"p{p}_s{s}", "patient": f"p{p}", "label": label, "image": f"p{p}_s{s}.h5"}
         for p, label in enumerate(labels)
@@ -52,9 +52,9 @@ def test_split_cohort_stratifies():
 
 def test_split_cohort_seeds_and_repeats_differ():
     items = cohort([0, 1] * 20)
-    one, other = split_cohort(items, 4, repeats=2), split_cohort(items, 4, seed=7)
-    assert one.folds[:4] != one.folds[4:]
-    assert one.folds[:4] != other.folds
+    splits, other = split_cohort(items, 4, repeats=2), split_cohort(items, 4, seed=7)
+    assert splits.folds[:4] != splits.folds[4:]
+    assert splits.folds[:4] != other.folds
 
 
 def test_split_cohort_stratify_keys():
@@ -164,11 +164,11 @@ def test_cohort_splits_check_fold_refuses_other_folds(tmp_path):
     splits = split_cohort(items, 4, 0.25)
     splits.write_fold(path, 2)
     splits.check_fold(path, 2)
-    known = set(splits.folds[2]["train"]) | set(splits.folds[2]["val"])
+    seen = set(splits.folds[2]["train"]) | set(splits.folds[2]["val"])
     again = split_cohort(items, 4, 0.25, seed=9)
     for other, fold in ((splits, 1), (again, 2)):
         test = other.folds[fold]["test"]
-        count = f"they have seen {len(known & set(test))} of its {len(test)} test bags"
+        count = f"they have seen {len(seen & set(test))} of its {len(test)} test bags"
         with pytest.raises(ValueError, match=rf"trained for, 2 with .* by 'split.json', got {fold}: {count}"):
             other.check_fold(path, fold)
     inner = split_cohort(items, 4, 0.5)  # the same test, other bags to choose by

@@ -1,4 +1,4 @@
-"""Statistics of features: those of scikit-learn on all instances together, and the same again from the file."""
+"""FeatureStatistics: comparison with scikit-learn on all instances, and round trip through a file."""
 
 import numpy as np
 import pytest
@@ -16,9 +16,9 @@ def test_from_items_equals_statistics_of_all_instances(sizes, seed):
     draw = np.random.default_rng(seed)
     bags = [draw.normal(3, 5, (size, 4)) for size in sizes]
     together = StandardScaler().fit(np.concatenate(bags))
-    found = FeatureStatistics.from_items([{"image": bag} for bag in bags])
-    np.testing.assert_allclose(found.mean, together.mean_, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(found.scale, together.scale_, rtol=1e-4, atol=1e-5)
+    statistics = FeatureStatistics.from_items([{"image": bag} for bag in bags])
+    np.testing.assert_allclose(statistics.mean, together.mean_, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(statistics.scale, together.scale_, rtol=1e-4, atol=1e-5)
 
 
 def test_from_items_with_files_of_a_patient(tmp_path):
@@ -26,24 +26,24 @@ def test_from_items_with_files_of_a_patient(tmp_path):
     bags[..., 2] = 4  # never changes
     for i, bag in enumerate(bags):
         write_bag(tmp_path / f"{i}.h5", {"features": bag})
-    found = FeatureStatistics.from_items([{"image": [str(tmp_path / "0.h5"), tmp_path / "1.h5"]}])
-    transform = NormalizeIntensityd("image", subtrahend=found.mean, divisor=found.scale)
+    statistics = FeatureStatistics.from_items([{"image": [str(tmp_path / "0.h5"), tmp_path / "1.h5"]}])
+    transform = NormalizeIntensityd("image", subtrahend=statistics.mean, divisor=statistics.scale)
     rows = torch.cat([transform({"image": torch.from_numpy(bag)})["image"] for bag in bags])
     np.testing.assert_allclose(rows.mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(rows.std(0, correction=0), [1, 1, 0], atol=1e-5)
 
 
 def test_feature_statistics_write_and_read(tmp_path):
-    found = FeatureStatistics(np.float32([1 / 3, -2e-7]), np.float32([1, 1e9]))
-    found.write(tmp_path / "statistics.json")
+    statistics = FeatureStatistics(np.float32([1 / 3, -2e-7]), np.float32([1, 1e9]))
+    statistics.write(tmp_path / "statistics.json")
     again = FeatureStatistics.read(tmp_path / "statistics.json")
-    assert all(np.array_equal(one, other) for one, other in zip(found, again, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(statistics, again, strict=True))
     assert [part.dtype for part in again] == [np.float32, np.float32]
 
 
 def test_feature_statistics_identity():
-    found = FeatureStatistics.identity(3)
-    assert (found.mean.tolist(), found.scale.tolist()) == ([0, 0, 0], [1, 1, 1])
+    statistics = FeatureStatistics.identity(3)
+    assert (statistics.mean.tolist(), statistics.scale.tolist()) == ([0, 0, 0], [1, 1, 1])
 
 
 def test_feature_statistics_refuse_invalid_input(tmp_path):

@@ -1,4 +1,4 @@
-"""Tables of text."""
+"""read_table: CSV, TSV and Excel."""
 
 import openpyxl
 import pytest

@@ -1,4 +1,4 @@
-"""Which parts of a slide are tissue."""
+"""Tissue detection and the fraction of tissue in tiles."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ BOX = (60, 40, 260, 180)  # left, top, right, bottom
 
 
 def boxed(mask):
-    """Whether the mask is the box, but for two pixels at its rim."""
+    """Return whether the mask equals the box up to two pixels at its border."""
     left, top, right, bottom = BOX
     inner, outer = mask[top + 2 : bottom - 2, left + 2 : right - 2], mask.copy()
     outer[top - 2 : bottom + 2, left - 2 : right + 2] = False
@@ -21,9 +21,9 @@ def boxed(mask):
 
 @pytest.mark.parametrize("glass", [(243, 242, 244), (255, 255, 255), (222, 224, 226), (240, 236, 228)])
 def test_otsu_tissue_excludes_glass(glass):
-    picture = stained((240, 320), BOX)
-    picture[(picture > 225).all(axis=-1)] = glass
-    assert boxed(OtsuTissue()(picture))
+    thumbnail = stained((240, 320), BOX)
+    thumbnail[(thumbnail > 225).all(axis=-1)] = glass
+    assert boxed(OtsuTissue()(thumbnail))
 
 
 @pytest.mark.parametrize("colour", [(196, 120, 170), (228, 196, 216), (110, 70, 140), (150, 100, 60)])
@@ -33,48 +33,50 @@ def test_otsu_tissue_includes_all_stains(colour):
 
 @pytest.mark.parametrize("pen", [(20, 140, 60), (30, 60, 170), (15, 15, 18), (205, 25, 40)], ids=str)
 def test_otsu_tissue_excludes_pen_marks(pen):
-    picture = stained((240, 320), BOX, colour=(228, 196, 216))  # pale: a vivid pen would move Otsu's threshold over it
-    picture[195:225, 20:300] = pen
-    assert boxed(OtsuTissue()(picture))
+    thumbnail = stained(
+        (240, 320), BOX, colour=(228, 196, 216)
+    )  # pale: a vivid pen would move Otsu's threshold over it
+    thumbnail[195:225, 20:300] = pen
+    assert boxed(OtsuTissue()(thumbnail))
 
 
 @pytest.mark.parametrize("pen", [(20, 140, 60), (30, 60, 170)], ids=str)
 def test_otsu_tissue_excludes_pale_green_and_blue_pen_marks(pen):
-    """A half dry red one has the hue of blood and stays."""
-    picture = stained((240, 320), BOX, colour=(228, 196, 216))
-    picture[195:225, 20:300] = np.mean([pen, (243, 242, 244)], axis=0)
-    assert boxed(OtsuTissue()(picture))
+    """A pale red stroke has the hue of blood and is kept."""
+    thumbnail = stained((240, 320), BOX, colour=(228, 196, 216))
+    thumbnail[195:225, 20:300] = np.mean([pen, (243, 242, 244)], axis=0)
+    assert boxed(OtsuTissue()(thumbnail))
 
 
 def test_otsu_tissue_without_pens_includes_pen_marks():
-    picture = stained((240, 320), BOX, colour=(228, 196, 216))
-    picture[195:225, 20:300] = 20, 140, 60
-    assert OtsuTissue(pens=False)(picture)[200:220, 30:290].all()
+    thumbnail = stained((240, 320), BOX, colour=(228, 196, 216))
+    thumbnail[195:225, 20:300] = 20, 140, 60
+    assert OtsuTissue(pens=False)(thumbnail)[200:220, 30:290].all()
 
 
 @pytest.mark.parametrize("noise", [0, 1, 2])
 def test_otsu_tissue_of_a_blank_slide(noise):
-    picture = stained((240, 320), seed=noise)
-    colours = np.random.default_rng(noise).integers(-2, 3, size=picture.shape)
-    assert not OtsuTissue()((picture + colours).clip(0, 255).astype(np.uint8)).any()
+    thumbnail = stained((240, 320), seed=noise)
+    noise_values = np.random.default_rng(noise).integers(-2, 3, size=thumbnail.shape)
+    assert not OtsuTissue()((thumbnail + noise_values).clip(0, 255).astype(np.uint8)).any()
     assert not OtsuTissue()(np.zeros((240, 320, 3), dtype=np.uint8)).any()
 
 
 def test_otsu_tissue_max_hole_and_min_area():
-    picture = stained((240, 320), BOX, (290, 200, 293, 203))
-    picture[100:108, 100:108] = picture[60:140, 180:230] = 243
-    mask = OtsuTissue(max_hole=0.002, min_area=0.001)(picture)
+    thumbnail = stained((240, 320), BOX, (290, 200, 293, 203))
+    thumbnail[100:108, 100:108] = thumbnail[60:140, 180:230] = 243
+    mask = OtsuTissue(max_hole=0.002, min_area=0.001)(thumbnail)
     assert mask[95:112, 95:112].all()
     assert not mask[64:136, 184:226].any()
     assert not mask[190:, 280:].any()
-    assert OtsuTissue(min_area=0)(picture)[201, 291]
-    assert not OtsuTissue(max_hole=0)(picture)[103:105, 103:105].any()
+    assert OtsuTissue(min_area=0)(thumbnail)[201, 291]
+    assert not OtsuTissue(max_hole=0)(thumbnail)[103:105, 103:105].any()
 
 
 def test_otsu_tissue_does_not_fill_bays_of_the_edge():
-    picture = stained((240, 320), (0, 0, 320, 240))
-    picture[:20, 100:120] = 243
-    assert not OtsuTissue(max_hole=0.5)(picture)[:15, 105:115].any()
+    thumbnail = stained((240, 320), (0, 0, 320, 240))
+    thumbnail[:20, 100:120] = 243
+    assert not OtsuTissue(max_hole=0.5)(thumbnail)[:15, 105:115].any()
 
 
 @pytest.mark.parametrize("seed", [0, 1])
