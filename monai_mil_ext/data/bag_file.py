@@ -1,4 +1,4 @@
-"""Reader and writer of bag files: features of a bag's instances with their coordinates, labels and metadata."""
+"""Reader and writer of bag files: features of instances with coordinates, labels and metadata."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _write_attribute(file: Any, name: str, value: Any) -> None:
 
 
 class OpenBag:
-    """Open bag file, which gives information on the bag and any of its rows; see :py:func:`open_bag`.
+    """Handle of an open bag file, for metadata and any rows of the bag; see :py:func:`open_bag`.
 
     Args:
         layout: content of the file.

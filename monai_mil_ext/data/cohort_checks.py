@@ -21,7 +21,7 @@ FEATURES, COORDS = "features", "coords"
 
 
 class BagSummary(NamedTuple):
-    """Result of the check of a bag file: number and width of its instances, and an error message if there is one."""
+    """Number and width of the instances of a bag file, and an error message or an empty string."""
 
     num_instances: int = 0
     in_features: int = 0

@@ -1,4 +1,4 @@
-"""Writer of results as DICOM objects of the scan's study: a segmentation of slices and a measurement report."""
+"""Writer of scan results as DICOM segmentations and measurement reports."""
 
 from __future__ import annotations
 

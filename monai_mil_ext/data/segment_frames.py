@@ -18,6 +18,9 @@ def fill_segments(
 ) -> NDArray[np.bool_]:
     """Build the mask of some segments from their frames; fractions of at least one half count as inside.
 
+    Frames may be on any slices. ``Segmentation.get_volume`` of highdicom needs regularly spaced frames, so it fails if
+    slices without a segment are omitted and the optional SpacingBetweenSlices is missing.
+
     Args:
         segmentation: dataset of the SEG: binary, fractional or a label map.
         segments: labels of the segments by number.

@@ -45,7 +45,7 @@ class Thumbnail(NamedTuple):
 
 
 class SlideFile:
-    """Open whole-slide image, read through :py:class:`monai.data.WSIReader`.
+    """Whole-slide image file, read by region through :py:class:`monai.data.WSIReader`.
 
     Pixels outside of the slide and transparent pixels are white. OpenSlide converts 16 bits per channel to 8. tifffile
     decodes the whole level 0 for every region, so it accepts only small slides, of 8 bits; for Aperio slides,

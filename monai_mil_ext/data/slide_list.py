@@ -23,7 +23,7 @@ CASE, SLIDE_MPP = str(BagKeys.CASE_ID), "slide_mpp"
 def find_slides(
     path: str | os.PathLike[str], case_id: str | None = None, root: str | os.PathLike[str] | None = None
 ) -> list[dict[str, Any]]:
-    """Find the slides and feature files at ``path``, and return an item with ``case_id`` and ``image`` for each.
+    """Return an item with ``case_id`` and ``image`` for each slide or feature file at ``path``.
 
     - A file is one item with the given ``case_id``, by default ``"slide"``, since its name may identify a patient.
     - In a folder, slides and feature files are sorted by name, and the name without suffix is the case ID; a name with

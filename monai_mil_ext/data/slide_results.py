@@ -35,10 +35,10 @@ def write_tile_geojson(
     tile_size: float,
     name: str = "attention",
 ) -> Path:
-    """Write tiles as ``<case_id>.geojson`` for QuPath: squares in pixels of level 0 with their score and its color.
+    """Write tiles as ``<case_id>.geojson`` for QuPath: squares with score and color.
 
-    Colors range from the lowest to the highest score. The file is written atomically and contains the case ID but no
-    path.
+    Coordinates are pixels of level 0. Colors range from the lowest to the highest score. The file is written atomically
+    and contains the case ID but no path.
 
     Args:
         folder: folder of the file; it is created if missing.

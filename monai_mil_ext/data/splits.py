@@ -255,7 +255,7 @@ def _class_of(item: Mapping[str, Any], key: str) -> str:
 
 
 def _check_classes(classes: NDArray[Any] | None, groups: NDArray[Any], num_folds: int, inner: int) -> None:
-    """Check that every class has a patient for each test part, and besides one for training and one for validation."""
+    """Check that every class has a patient for each test part, and further ones for the other parts."""
     names = np.zeros(len(groups)) if classes is None else classes
     for name in np.unique(names):
         count = len(np.unique(groups[names == name]))

@@ -20,7 +20,7 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx")
 
 
 class Table(NamedTuple):
-    """Table: column names, rows, and the number of each row as in a spreadsheet, from 2."""
+    """Column names and rows of a table, and the number of each row as in a spreadsheet, from 2."""
 
     columns: list[str]
     rows: list[dict[str, str]]

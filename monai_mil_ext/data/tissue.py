@@ -96,7 +96,7 @@ class OtsuTissue:
 
 
 def tissue_share(mask: Mask, corners: NDArray[np.int64], edge: float, downsample: float) -> NDArray[np.float64]:
-    """Compute the fraction of tissue of each tile: the integral of the mask over the tile, divided by its area.
+    """Compute the fraction of each tile that is tissue, exactly, by integrating the mask over the tile.
 
     Args:
         mask: tissue mask of a thumbnail.

@@ -1,4 +1,4 @@
-"""Reader of bags that PyTorch saved: a tensor, a NumPy array or a dictionary of them. No code of a file is ever run."""
+"""Reader of bags that PyTorch saved (a tensor, an array or a dictionary of them), without running their code."""
 
 from __future__ import annotations
 

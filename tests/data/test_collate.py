@@ -58,7 +58,7 @@ ONE = {"image": torch.ones(2, 1), "position": torch.ones(2)}
         ({**ONE, "position": torch.ones(3)}, r"same number of instances, got \{'image': 2, 'position': 3\} in bag 1"),
         ({**ONE, "image": torch.ones(2, 4)}, r"`image` must have instances of one shape and dtype, got \(N, 1\) .*4"),
         ({**ONE, "image": torch.ones(2, 1).half()}, r"`image` must have .* got \(N, 1\) torch.float16 and"),
-        ({**ONE, "label": 1}, r"same keys, got \['image', 'label', 'position'\] beside \['image', 'position'\]"),
+        ({**ONE, "label": 1}, r"same keys, got \['image', 'label', 'position'\] and \['image', 'position'\]"),
         ({**ONE, "label": None}, r"must not be None, got None for \['label'\] in bag 1 of the batch"),
         ({**ONE, "position": None}, r"must not be None, got None for \['position'\]"),
         (
