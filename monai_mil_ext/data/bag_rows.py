@@ -53,19 +53,19 @@ def errors_for_file(name: str) -> Iterator[None]:
     except BagFileError as error:
         raise BagFileError(f"{error} in {name!r}.") from error.__cause__
     except Exception as error:
-        raise BagFileError(f"`path` must be {_rule(error)} bag file, got {name!r}.") from error
+        raise BagFileError(f"`path` must be {_rule(error)}, got {name!r}.") from error
 
 
 def _rule(error: Exception) -> str:
     if isinstance(error, BlockingIOError):
-        return "closed by its writer to be an unlocked"
+        return "a bag file that no writer has open"
     if isinstance(error, PermissionError):
-        return "a readable"
+        return "a readable bag file"
     if isinstance(error, MemoryError):
-        return "small enough for the memory to be a readable"
+        return "a bag file that fits into memory"
     if isinstance(error, pickle.UnpicklingError):
-        return "free of everything but tensors and arrays of numbers (nothing else is unpickled) to be a readable"
-    return "an undamaged"
+        return "a bag file of tensors and numeric arrays only (nothing else is unpickled)"
+    return "an undamaged bag file"
 
 
 class Rows(Protocol):

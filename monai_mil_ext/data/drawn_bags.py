@@ -87,7 +87,7 @@ class DrawnBags(Dataset[dict[str, Any]]):
 
 def _check(instances: Tensor, is_positive: Tensor, positive: int, size: tuple[float, float]) -> None:
     if is_positive.shape != instances.shape[:1] or not len(is_positive):
-        rule = f"be one of each of the {len(instances) if instances.ndim else 0} instances, at least one"
+        rule = f"have a class for each of the {len(instances) if instances.ndim else 0} instances, at least one"
         raise ValueError(f"`classes` must {rule}, got shape {tuple(is_positive.shape)}.")
     if not is_positive.any():
         raise ValueError(f"`positive` must be a class of the pool, got {positive!r}, which no instance has.")

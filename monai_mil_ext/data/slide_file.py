@@ -165,7 +165,7 @@ class SlideFile:
 
     def _read(self, level: int, left: int, top: int, width: int, height: int) -> Pixels:
         if self._slide is None:
-            raise ValueError(f"`slide` must be open to be read, got {self.name!r} after it was closed.")
+            raise ValueError(f"`slide` must be open, got {self.name!r} after it was closed.")
         scale = self.downsamples[level]
         x, y = round(left * scale), round(top * scale)
         with self._errors_for_slide(f"be readable at level {level}, x {left}, y {top}"):

@@ -198,7 +198,7 @@ def split_cohort(
     inner = round(1 / val_fraction) if val_fraction else 0
     if num_folds < 2 or repeats < 1 or not (val_fraction == 0 or 0 < val_fraction <= 0.5):
         got = f"{num_folds}, {repeats}, {val_fraction}"
-        raise ValueError(f"`num_folds` must be 2, `repeats` 1 at least, `val_fraction` from 0 to 0.5, got {got}.")
+        raise ValueError(f"`num_folds` must be from 2, `repeats` from 1, `val_fraction` from 0 to 0.5, got {got}.")
     patients = _patients(items)
     cases, groups = np.array(list(patients)), np.array(list(patients.values()))
     classes = None if stratify is None else np.array([_class_of(item, stratify) for item in items])

@@ -228,7 +228,7 @@ def test_open_bag_refuses_a_file_that_is_being_written(tmp_path):
     write = f"import h5py; file = h5py.File({str(path)!r}, 'w'); file['features'] = [[1.0]]; file.flush(); input(1)"
     with subprocess.Popen([sys.executable, "-c", write], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         process.stdout.read(1)
-        with pytest.raises(BagFileError, match=r"closed by its writer to be an unlocked bag file, got 'a\.h5'"):
+        with pytest.raises(BagFileError, match=r"a bag file that no writer has open, got 'a\.h5'"):
             read_bag(path)
         process.communicate(b"\n")
     assert len(read_bag(path)["features"]) == 1

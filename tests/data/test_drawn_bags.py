@@ -48,7 +48,7 @@ def test_drawn_bags_depend_on_the_seed():
         ({"num_bags": 0}, "`num_bags` must be a positive integer, got 0"),
         (
             {"classes": CLASSES[:3]},
-            r"`classes` must be one of each of the 40 instances, at least one, got shape \(3,\)",
+            r"`classes` must have a class for each of the 40 instances, at least one, got shape \(3,\)",
         ),
         ({"positive": 10}, "`positive` must be a class of the pool, got 10, which no instance has"),
         ({"size": (0, 1)}, r"`size` must be a positive mean and a deviation that is not negative, got \(0, 1\)"),

@@ -84,7 +84,7 @@ def test_slide_file_finds_the_resolution_of_aperio_with_tifffile(tmp_path):
 def test_slide_file_closes(tmp_path, slide_path, reader):
     with SlideFile(slide_path, reader) as slide:
         slide.read(0, 0, 0, 9, 9)
-    with pytest.raises(ValueError, match=r"`slide` must be open to be read, got 'slide.tif' after it was closed"):
+    with pytest.raises(ValueError, match=r"`slide` must be open, got 'slide.tif' after it was closed"):
         slide.read(0, 0, 0, 9, 9)
     assert slide.size == (900, 700)
     slide.close()

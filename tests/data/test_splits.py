@@ -83,7 +83,7 @@ def test_split_cohort_names_a_small_class():
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"num_folds": 1}, "`num_folds` must be 2, `repeats` 1 at least, .*, got 1, 1, 0.2"),
+        ({"num_folds": 1}, "`num_folds` must be from 2, `repeats` from 1, .*, got 1, 1, 0.2"),
         ({"val_fraction": 0.8}, "`val_fraction` from 0 to 0.5, got 5, 1, 0.8"),
         ({"repeats": 0}, "got 5, 0, 0.2"),
         ({"stratify": "grade"}, "`stratify` must be a key of every item, got 'grade' for 'p0_s0'"),
