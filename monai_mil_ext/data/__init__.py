@@ -1,4 +1,4 @@
-"""Scans and bags on disk, and bags in batches."""
+"""Bags, slides, scans and cohorts: readers, writers, datasets and batches."""
 
 from .bag_file import OpenBag, inspect_bag, open_bag, read_attributes, read_bag, write_bag
 from .bag_layout import BagInfo
@@ -31,7 +31,7 @@ from .slide_results import write_heatmap_tiff, write_tile_geojson
 from .slide_tiles import SlideTiles
 from .splits import CohortSplits, split_cohort
 from .standardization import FeatureStatistics
-from .tissue import OtsuTissue, otsu_threshold, tissue_share
+from .tissue import OtsuTissue, tissue_share
 from .volume_file import write_volume
 
 __all__ = [
@@ -75,7 +75,6 @@ __all__ = [
     "load_scans",
     "load_slide_cohort",
     "open_bag",
-    "otsu_threshold",
     "read_attributes",
     "read_bag",
     "read_marks",

@@ -1,4 +1,4 @@
-"""Bags in plain arrays: NumPy's .npy and .npz, and .safetensors."""
+"""Readers of bags stored as plain arrays: NumPy's .npy and .npz, and .safetensors."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .bag_layout import BagLayout, Place, feature_key, text
-from .bag_rows import ArrayRows, BagFileError, Index, RawRows, Rows, check_claim, is_numeric
+from .bag_layout import BagLayout, CoordinateSpec, feature_key, text
+from .bag_rows import ArrayRows, BagFileError, Index, RawRows, Rows, check_header_size, is_numeric
 
 __all__ = ["named_arrays", "open_npy", "open_npz", "open_safetensors", "stored_at"]
 
-MAX_HEADER = 100 << 20  # of .safetensors, as its own library has it
-HEAD = 1 << 14  # bytes that hold the header of a .npy, and all of one with a single value
+MAX_HEADER = 100 << 20  # bytes, the limit of the safetensors library itself
+HEAD = 1 << 14  # bytes; enough for the header of a .npy file and for a whole file with a single value
 LOCAL_HEADER = struct.Struct("<4s2xH18xHH")
 SAFETENSORS = {
     "F64": np.float64,
@@ -41,8 +41,8 @@ SAFETENSORS = {
 }
 
 
-def named_arrays(found: str, arrays: Mapping[str, Rows], attributes: Mapping[str, Any]) -> BagLayout:
-    """Lay out arrays that have names and nothing more, with what attributes tell."""
+def named_arrays(format_name: str, arrays: Mapping[str, Rows], attributes: Mapping[str, Any]) -> BagLayout:
+    """Build the layout of a bag that consists of named arrays and attributes only."""
     features = feature_key({name: rows.shape for name, rows in arrays.items()})
     if features is None and "coords" not in arrays:
         raise BagFileError(f"`path` must hold features, got {sorted({*arrays, *attributes})}")
@@ -50,12 +50,13 @@ def named_arrays(found: str, arrays: Mapping[str, Rows], attributes: Mapping[str
         if name in (features, "coords"):
             _drop_leading_axis(rows)
     columns = {"features" if name == features else name: rows for name, rows in arrays.items()}
-    place = Place(text(attributes.get("unit")), _number(attributes.get("tile_size")))
-    return BagLayout(found, columns, attributes, encoder=text(attributes.get("encoder")), place=place)
+    spec = CoordinateSpec(text(attributes.get("unit")), _number(attributes.get("tile_size")))
+    encoder = text(attributes.get("encoder"))
+    return BagLayout(format_name, columns, attributes, encoder=encoder, coordinate_spec=spec)
 
 
 def _drop_leading_axis(rows: Rows) -> None:
-    """(1, N, F) is (N, F), and (0,) an empty bag."""
+    """Drop the first axis of shape (1, N, F), and make (0,) an empty bag (0, 0)."""
     if rows.shape == (0,):
         rows.shape = (0, 0)
     elif len(rows.shape) == 3 and rows.shape[0] == 1:
@@ -71,61 +72,65 @@ def _number(value: Any) -> float | None:
 
 class _Header(NamedTuple):
     shape: tuple[int, ...]
-    by_columns: bool
+    fortran_order: bool
     dtype: Any
-    length: int  # bytes before the data
+    length: int  # in bytes; the data follow
 
 
 def _npy_header(start: bytes) -> _Header:
     stream = io.BytesIO(start)
     version = np.lib.format.read_magic(stream)
-    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
-    if read is None:
+    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(
+        version
+    )
+    if read_header is None:
         raise BagFileError(f"`path` must have a header of version 1.0 or 2.0, got {version}")
-    shape, by_columns, dtype = read(stream)
+    shape, fortran_order, dtype = read_header(stream)
     if min(shape, default=0) < 0:
         raise BagFileError(f"`path` must hold a shape without negative numbers, got {shape}")
-    return _Header(shape, bool(by_columns and len(shape) > 1), dtype, stream.tell())
+    return _Header(shape, bool(fortran_order and len(shape) > 1), dtype, stream.tell())
 
 
 def open_npy(file: BinaryIO) -> BagLayout:
-    """Open the one array of a .npy file: features."""
+    """Open a .npy file, whose only array holds the features."""
     header = _npy_header(os.pread(file.fileno(), HEAD, 0))
-    return named_arrays("npy", {"features": _stored(file, header, 0)}, {})
+    return named_arrays("npy", {"features": _npy_rows(file, header, 0)}, {})
 
 
-def _stored(file: BinaryIO, header: _Header, start: int, crc: int | None = None) -> Rows:
-    """Rows of an array in the .npy format that stands in ``file`` from ``start`` on."""
+def _npy_rows(file: BinaryIO, header: _Header, start: int, crc: int | None = None) -> Rows:
+    """Return the rows of an array in .npy format that starts at byte ``start`` of ``file``."""
     size = math.prod(header.shape)
-    if not header.by_columns:
+    if not header.fortran_order:
         return _CheckedRows(file, header, start, crc)
     flat = RawRows(file.fileno(), (size,), header.dtype, [start + header.length])
 
     def load() -> Tensor:
         return flat.read(np.arange(size)).reshape(header.shape[::-1]).permute(*reversed(range(len(header.shape))))
 
-    return ArrayRows(load, header.shape, header.dtype, "an array stored by columns is read whole for some of its rows")
+    return ArrayRows(
+        load, header.shape, header.dtype, "an array in Fortran order is read whole even for a few of its rows"
+    )
 
 
 class _CheckedRows(RawRows):
-    """Rows of a .npy array; where the archive around it has a checksum, a whole read is held against it."""
+    """Rows of a .npy array; reading all of them verifies the checksum of the archive, if there is one."""
 
     def __init__(self, file: BinaryIO, header: _Header, start: int, crc: int | None) -> None:
         super().__init__(file.fileno(), header.shape, header.dtype, [start + header.length])
-        self.head, self.crc = (start, header.length), crc
+        self.header_span, self.crc = (start, header.length), crc
 
     def read(self, rows: Index) -> Tensor:
-        """See :py:class:`Rows`."""
+        """Read ``rows``; see :py:class:`Rows`."""
         values = super().read(rows)
         if self.crc is not None and len(rows) == self.shape[0] and self.stored.isnative:
-            head = os.pread(self.file, self.head[1], self.head[0])
+            head = os.pread(self.file, self.header_span[1], self.header_span[0])
             if zlib.crc32(np.ascontiguousarray(values.numpy()).view(np.uint8).data, zlib.crc32(head)) != self.crc:
                 raise BagFileError("`path` must match its checksum, got other bytes")
         return values
 
 
 def open_npz(file: BinaryIO) -> BagLayout:
-    """Open the arrays of a .npz file; those of a compressed one are read whole."""
+    """Open the arrays of a .npz file; compressed arrays are read whole."""
     arrays: dict[str, Rows] = {}
     attributes: dict[str, Any] = {}
     with zipfile.ZipFile(file) as archive:
@@ -136,33 +141,40 @@ def open_npz(file: BinaryIO) -> BagLayout:
             if not header.shape and not header.dtype.hasobject and info.file_size <= HEAD:
                 attributes[name] = np.lib.format.read_array(io.BytesIO(archive.read(info)), allow_pickle=False).item()
             elif header.shape and is_numeric(header.dtype):
-                plain = info.compress_type == zipfile.ZIP_STORED
-                rows = _stored(file, header, stored_at(file, info), info.CRC) if plain else _packed(file, info, header)
-                arrays[name] = rows
+                stored = info.compress_type == zipfile.ZIP_STORED
+                arrays[name] = (
+                    _npy_rows(file, header, stored_at(file, info), info.CRC)
+                    if stored
+                    else _compressed_rows(file, info, header)
+                )
     return named_arrays("npz", arrays, attributes)
 
 
 def stored_at(file: BinaryIO, info: zipfile.ZipInfo) -> int:
-    """Where the bytes of an uncompressed member of a zip archive begin."""
+    """Return the offset of the data of an uncompressed member of a zip archive."""
     signature, flags, name, extra = LOCAL_HEADER.unpack(os.pread(file.fileno(), LOCAL_HEADER.size, info.header_offset))
     if signature != b"PK\x03\x04" or flags & 1:
-        raise BagFileError("`path` must be a sound archive, got one whose parts are not where it says")
+        raise BagFileError(
+            "`path` must be an undamaged archive, got members that are not at the offsets of its directory"
+        )
     return int(info.header_offset + LOCAL_HEADER.size + name + extra)
 
 
-def _packed(file: BinaryIO, info: zipfile.ZipInfo, header: _Header) -> Rows:
-    check_claim(math.prod(header.shape) * header.dtype.itemsize, info.compress_size)
-    check_claim(info.file_size, info.compress_size)
+def _compressed_rows(file: BinaryIO, info: zipfile.ZipInfo, header: _Header) -> Rows:
+    check_header_size(math.prod(header.shape) * header.dtype.itemsize, info.compress_size)
+    check_header_size(info.file_size, info.compress_size)
 
     def load() -> Any:
         with zipfile.ZipFile(file) as archive:
             return np.lib.format.read_array(io.BytesIO(archive.read(info)), allow_pickle=False)
 
-    return ArrayRows(load, header.shape, header.dtype, "a compressed .npz is read whole for some of its rows")
+    return ArrayRows(
+        load, header.shape, header.dtype, "a compressed .npz array is read whole even for a few of its rows"
+    )
 
 
 def open_safetensors(file: BinaryIO) -> BagLayout:
-    """Open the arrays of a .safetensors file; its metadata are the attributes."""
+    """Open the arrays of a .safetensors file; its metadata become the attributes."""
     size = os.fstat(file.fileno()).st_size
     (length,) = struct.unpack("<Q", os.pread(file.fileno(), 8, 0))
     if length > min(MAX_HEADER, size - 8):

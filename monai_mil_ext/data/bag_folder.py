@@ -1,4 +1,4 @@
-"""Finding the bag files of a folder by what a table calls them."""
+"""Lookup of bag files in a folder by the names that a table uses."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ SUFFIXES = (".h5", ".hdf5", ".pt", ".pth", ".npy", ".npz", ".safetensors", ".zar
 
 
 class BagFolder:
-    """The bag files below a folder, which no name leads out of.
+    """Bag files below a folder, found by path or name; no name may lead out of the folder.
 
     Args:
-        root: the folder; files and folders whose names start with a dot, such as half-written ones, are not seen.
+        root: the folder; hidden files and folders, such as half-written files, are ignored.
 
     Raises:
         FileNotFoundError: when there is no such folder.
@@ -35,7 +35,7 @@ class BagFolder:
 
     @cached_property
     def files(self) -> list[Path]:
-        """All bag files, sorted."""
+        """Sorted paths of all bag files."""
         return sorted(_bag_files(self.root))
 
     @cached_property
@@ -46,27 +46,27 @@ class BagFolder:
         return stems
 
     def find(self, name: str) -> Path:
-        """Give the file of a bag: a path relative to the folder, or a name as :py:meth:`names` gives it.
+        """Return the file of a bag, given its path relative to the folder, or its name with or without suffix.
 
         Raises:
-            ValueError: when there is none, there are several, or it lies outside the folder.
+            ValueError: when there is no such file, there are several, or it lies outside the folder.
         """
         direct = self.inside(name)
         if direct.is_file() or (direct.suffix == ".zarr" and direct.is_dir()):
             return direct
-        found = self._by_stem.get(name) or self._by_stem.get(Path(name).stem) or []
-        if not found:
+        matches = self._by_stem.get(name) or self._by_stem.get(Path(name).stem) or []
+        if not matches:
             raise ValueError("must be the path or the name of a bag file in the folder, got none")
-        if len(found) > 1:
-            there = ", ".join(repr(str(file.relative_to(self.root))) for file in found)
-            raise ValueError(f"must name one file, got {there}: give its path or one of their folders as `root`")
-        return self.inside(found[0])
+        if len(matches) > 1:
+            paths = ", ".join(repr(str(file.relative_to(self.root))) for file in matches)
+            raise ValueError(f"must name one file, got {paths}: give its path, or one of their folders as `root`")
+        return self.inside(matches[0])
 
     def inside(self, path: str | os.PathLike[str]) -> Path:
         """Resolve a path relative to the folder.
 
         Raises:
-            ValueError: when it leads out of the folder.
+            ValueError: when the path leads out of the folder.
         """
         resolved = (self.root / path).resolve()
         if not resolved.is_relative_to(self.root):

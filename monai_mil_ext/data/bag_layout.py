@@ -1,4 +1,4 @@
-"""What every format is read to: the arrays of the instances, and what the file says of them."""
+"""Layout of an open bag file, the same for every format: arrays of the instances and metadata of the bag."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from numpy.typing import NDArray
 
 from .bag_rows import BagFileError, Rows
 
-__all__ = ["FEATURE_KEYS", "BagInfo", "BagLayout", "Place", "feature_key", "smallest_step", "text"]
+__all__ = ["FEATURE_KEYS", "BagInfo", "BagLayout", "CoordinateSpec", "feature_key", "smallest_step", "text"]
 
 FEATURE_KEYS = ("features", "feats", "patch_embeddings", "feat")
 
 
 class BagInfo(NamedTuple):
-    """What is known of a bag without reading its features; None where the file doesn't tell."""
+    """Information on a bag that needs no features; ``None`` for what the file does not state."""
 
     num_instances: int
-    in_features: int | None  # None: coordinates without features
+    in_features: int | None  # None: the file has coordinates only
     dtype: torch.dtype | None  # of the features in the file
     format: str
-    level: str  # what an instance is: tile, slide or patient
+    level: str  # of an instance: tile, slide or patient
     encoder: str | None
-    unit: str | None  # of coords and tile_size: px (pixels of level 0) or um
+    unit: str | None  # of coords and tile_size: "px" (pixels of level 0) or "um"
     tile_size: float | None
     tile_size_estimated: bool
     magnification: float | None
-    mpp: float | None  # micrometres per pixel of what the encoder saw
-    keys: tuple[str, ...]  # what else can be read, one row an instance
+    mpp: float | None  # micrometers per pixel of the encoder's input
+    keys: tuple[str, ...]  # other arrays that can be read, with one row per instance
 
 
-class Place(NamedTuple):
-    """Unit and tile size; ``scale`` takes the coordinates of the file to that unit."""
+class CoordinateSpec(NamedTuple):
+    """Unit of coordinates and tile size; ``scale`` converts the coordinates of the file to that unit."""
 
     unit: str | None = None
     tile_size: float | None = None
@@ -45,14 +45,14 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class BagLayout:
-    """A bag file that is open.
+    """Content of an open bag file.
 
     Args:
-        format: its name.
-        columns: arrays under their own names, but ``features`` and ``coords``.
-        attributes: of the bag.
-        place: unit and tile size as far as the file tells them.
-        locate: what the coordinates (N, 2) tell where the file does not.
+        format: name of the format.
+        columns: arrays by name; those of features and coordinates are called ``features`` and ``coords``.
+        attributes: attributes of the bag.
+        coordinate_spec: unit and tile size as far as the file states them.
+        infer_coordinates: function that infers them from coordinates (N, 2) if the file does not state them.
     """
 
     format: str
@@ -62,8 +62,8 @@ class BagLayout:
     encoder: str | None = None
     magnification: float | None = None
     mpp: float | None = None
-    place: Place = field(default_factory=Place)
-    locate: Callable[[NDArray[Any]], Place] | None = None
+    coordinate_spec: CoordinateSpec = field(default_factory=CoordinateSpec)
+    infer_coordinates: Callable[[NDArray[Any]], CoordinateSpec] | None = None
 
     def __post_init__(self) -> None:
         features, coords = self.columns.get("features"), self.columns.get("coords")
@@ -82,16 +82,16 @@ class BagLayout:
 
 
 def feature_key(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    """Which of the arrays holds the features: the one of a known name, else the only one with two axes.
+    """Return the name of the array of features: a known name, or else the only array with two axes.
 
     Raises:
-        BagFileError: when two known names are there, or none and several arrays could be meant.
+        BagFileError: when there are two known names, or none and several candidates.
     """
-    known = [key for key in FEATURE_KEYS if key in shapes]
-    if len(known) > 1:
-        raise BagFileError(f"`path` must hold features under one of the names {FEATURE_KEYS}, got {known}")
-    if known:
-        return known[0]
+    names = [key for key in FEATURE_KEYS if key in shapes]
+    if len(names) > 1:
+        raise BagFileError(f"`path` must hold features under one of the names {FEATURE_KEYS}, got {names}")
+    if names:
+        return names[0]
     tables = [
         key for key, shape in shapes.items() if key != "coords" and (len(shape) == 2 or shape[:1] == (1,) == shape[:-2])
     ]
@@ -101,14 +101,14 @@ def feature_key(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
 
 
 def smallest_step(coords: NDArray[Any]) -> float | None:
-    """The smallest positive step between the columns or the rows of a grid of tiles."""
+    """Return the smallest positive distance between columns or rows of a grid of tiles."""
     steps = [np.diff(np.unique(coords[:, axis].astype(np.float64))) for axis in (0, 1)]
     smallest = [float(step.min()) for step in steps if step.size]
     return min(smallest) if smallest else None
 
 
 def text(value: Any) -> str | None:
-    """A string of an attribute; None for the many ways in which files write none."""
+    """Convert an attribute to a string; the various spellings of a missing value become ``None``."""
     value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
     plain = str(value).strip().strip('"')
     return None if value is None or plain.lower() in ("", "none", "null") else plain

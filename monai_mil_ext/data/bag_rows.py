@@ -1,4 +1,4 @@
-"""Rows of arrays on disk: where their bytes stand in the file, only the wanted ones are read."""
+"""Row access to arrays on disk, which reads only the requested rows wherever the format allows it."""
 
 from __future__ import annotations
 
@@ -24,82 +24,85 @@ __all__ = [
     "Index",
     "RawRows",
     "Rows",
-    "check_claim",
+    "check_header_size",
+    "errors_for_file",
     "is_numeric",
-    "named_errors",
 ]
 
-EXPANSION = 1100  # deflate makes data at most 1032 times smaller
-SMALL = 1 << 26  # what a header may claim beyond that: constant arrays compress better under other codecs
-UNFINISHED = "`path` must be a file whose rows are all written, got one that was left unfinished"
-BLOCK = 4096  # rows that are decompressed at a time for the few among them that are wanted
+MAX_EXPANSION = 1100  # deflate compresses data at most 1032-fold
+SLACK = 1 << 26  # bytes that a header may declare beyond that: other codecs compress constant arrays better
+UNFINISHED = "`path` must be a completely written file, got one with missing rows"
+BLOCK = 4096  # most rows that are decompressed at a time to read a few of them
 
 Index = NDArray[np.int64]
 
 
 class BagFileError(ValueError):
-    """A file that holds no bag: damaged, of an unknown layout, or against its own format."""
+    """Error of a file that holds no bag: damaged, of an unknown layout, or in conflict with its own format."""
 
 
 @contextmanager
-def named_errors(name: str) -> Iterator[None]:
-    """Whatever goes wrong in reading a file ends as one error that names it, without its folder."""
+def errors_for_file(name: str) -> Iterator[None]:
+    """Convert every error of reading a file to one that names the file, without its folder."""
     try:
         yield
-    except FileNotFoundError as error:  # between two looks at it
+    except FileNotFoundError as error:  # removed since it was checked
         raise FileNotFoundError(f"`path` must be a bag file that exists, got {name!r}.") from error
     except ImportError:
         raise
     except BagFileError as error:
         raise BagFileError(f"{error} in {name!r}.") from error.__cause__
     except Exception as error:
-        raise BagFileError(f"`path` must be {_rule(error)} bag file, got {name!r}.") from error
+        raise BagFileError(f"`path` must be {_rule(error)}, got {name!r}.") from error
 
 
 def _rule(error: Exception) -> str:
     if isinstance(error, BlockingIOError):
-        return "closed by its writer to be an unlocked"
+        return "a bag file that no writer has open"
     if isinstance(error, PermissionError):
-        return "a readable"
+        return "a readable bag file"
     if isinstance(error, MemoryError):
-        return "small enough for the memory to be a readable"
+        return "a bag file that fits into memory"
     if isinstance(error, pickle.UnpicklingError):
-        return "free of everything but tensors and arrays of numbers (nothing else is unpickled) to be a readable"
-    return "an undamaged"
+        return "a bag file of tensors and numeric arrays only (nothing else is unpickled)"
+    return "an undamaged bag file"
 
 
 class Rows(Protocol):
-    """An array on disk with an instance on its first axis."""
+    """Array on disk whose first axis is that of the instances."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
 
     def read(self, rows: Index) -> Tensor:
-        """Read ``rows`` (n,), ascending, to a tensor (n, ...)."""
+        """Read ``rows`` (n,), ascending indices, into a tensor (n, ...)."""
 
 
 def is_numeric(dtype: Any) -> bool:
-    """Whether NumPy's ``dtype`` is one that PyTorch has: no objects, strings, records or extended floats."""
+    """Return whether PyTorch has NumPy's ``dtype``: no objects, strings, records or extended floats."""
     return isinstance(dtype, np.dtype) and dtype.kind in "biuf" and dtype.itemsize <= 8
 
 
-def check_claim(claimed: int, stored: int) -> None:
-    """Raise :py:class:`BagFileError` where a header claims more bytes than what is stored could unpack to."""
-    if claimed > SMALL + EXPANSION * stored:
-        raise BagFileError(f"`path` must hold what its header claims, got {claimed} bytes from {stored}")
+def check_header_size(declared: int, stored: int) -> None:
+    """Raise :py:class:`BagFileError` if a header declares more bytes than the stored ones can decompress to."""
+    if declared > SLACK + MAX_EXPANSION * stored:
+        raise BagFileError(
+            f"`path` must hold the bytes that its header declares, got {declared} declared and {stored} stored"
+        )
 
 
 class RawRows:
-    """Rows that stand in a file as they are, in one piece or in several: read by position, nothing is mapped.
+    """Uncompressed rows in one or several contiguous pieces of a file, read by position.
 
-    A mapped file ends the process when another one cuts it short, and reads 128 KiB for every row that is wanted.
+    The file is not memory-mapped: a mapped file kills the process when another one truncates it, and reads 128 KiB for
+    every requested row.
 
     Args:
         file: descriptor of the open file.
         shape: (N, ...).
-        dtype: of the numbers in the file; NumPy has no bfloat16, so that is PyTorch's.
-        starts: where each piece begins.
-        piece: how many rows a piece has; only the last may have fewer.
+        dtype: dtype in the file; PyTorch's for bfloat16, which NumPy lacks.
+        starts: offset of each piece in bytes.
+        piece: number of rows of a piece; only the last one may have fewer.
     """
 
     def __init__(
@@ -115,7 +118,7 @@ class RawRows:
             raise BagFileError(f"`path` must hold the {self.shape} values of its header, got {size} bytes")
 
     def read(self, rows: Index) -> Tensor:
-        """See :py:class:`Rows`."""
+        """Read ``rows``; see :py:class:`Rows`."""
         out = np.empty((len(rows), *self.shape[1:]), self.stored)
         if out.size and len(self.starts) == 1 and rows[-1] - rows[0] + 1 == len(rows):
             self._fill(_bytes(out), int(self.starts[0]) + int(rows[0]) * (out.nbytes // len(rows)))
@@ -132,20 +135,20 @@ class RawRows:
 
     def _fill(self, target: memoryview, start: int) -> None:
         while target:
-            got = os.preadv(self.file, [target], start) if start >= 0 else 0
-            if not got:
-                raise BagFileError("`path` must be a whole file, got one that ends too early")
-            target, start = target[got:], start + got
+            count = os.preadv(self.file, [target], start) if start >= 0 else 0
+            if not count:
+                raise BagFileError("`path` must be a complete file, got a truncated one")
+            target, start = target[count:], start + count
 
 
 class ArrayRows:
-    """Rows of what is in memory, or has to be read whole.
+    """Rows of an array that is in memory or has to be read whole.
 
     Args:
-        load: gives the array (N, ...).
+        load: function that returns the array (N, ...).
         shape: (N, ...).
-        dtype: of the array.
-        warning: said before a part of it is read; empty says nothing.
+        dtype: dtype of the array.
+        warning: message of the warning when only some rows are read; empty for none.
     """
 
     def __init__(self, load: Callable[[], Any], shape: Sequence[int], dtype: Any, warning: str = "") -> None:
@@ -153,7 +156,7 @@ class ArrayRows:
         self.dtype = dtype if isinstance(dtype, torch.dtype) else _torch_dtype(dtype)
 
     def read(self, rows: Index) -> Tensor:
-        """See :py:class:`Rows`."""
+        """Read ``rows``; see :py:class:`Rows`."""
         if self.warning and len(rows) < self.shape[0]:
             warnings.warn(self.warning, stacklevel=2)
         values = self.load()
@@ -163,11 +166,11 @@ class ArrayRows:
 
 
 class BlockRows:
-    """Rows of an array that is stored in compressed chunks: of each chunk with a wanted row the whole is unpacked.
+    """Rows of an array in compressed chunks; each chunk with a requested row is decompressed whole.
 
     Args:
-        array: of h5py or zarr.
-        leading: whether the array is (1, N, ...).
+        array: array of h5py or zarr.
+        leading: whether the array has shape (1, N, ...).
     """
 
     def __init__(self, array: Any, leading: bool = False) -> None:
@@ -178,7 +181,7 @@ class BlockRows:
         self.chunk = int(chunks[leading]) if chunks else BLOCK
 
     def read(self, rows: Index) -> Tensor:
-        """See :py:class:`Rows`."""
+        """Read ``rows``; see :py:class:`Rows`."""
         if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
             return _tensor(self._span(int(rows[0]), int(rows[-1]) + 1))
         out = np.empty((len(rows), *self.shape[1:]), self.array.dtype)
@@ -195,30 +198,30 @@ class BlockRows:
 
 
 class HDF5Rows(BlockRows):
-    """Rows of a chunked HDF5 dataset: from their place in the file, unless its chunks are filtered or parts of rows."""
+    """Rows of a chunked HDF5 dataset, read by position unless its chunks are filtered or split rows."""
 
     def __init__(self, dataset: Any, leading: bool = False) -> None:
         super().__init__(dataset, leading)
-        whole = not leading and dataset.chunks is not None and dataset.chunks[1:] == dataset.shape[1:]
-        self.plain = whole and not dataset.id.get_create_plist().get_nfilters()
+        whole_rows = not leading and dataset.chunks is not None and dataset.chunks[1:] == dataset.shape[1:]
+        self.is_raw = whole_rows and not dataset.id.get_create_plist().get_nfilters()
 
     def read(self, rows: Index) -> Tensor:
-        """See :py:class:`Rows`."""
-        if self.plain:
-            return self._raw().read(rows)
+        """Read ``rows``; see :py:class:`Rows`."""
+        if self.is_raw:
+            return self._raw_rows().read(rows)
         if self.array.chunks and self.array.id.get_num_chunks() < math.prod(
-            map(_ceil, self.array.shape, self.array.chunks)
+            map(_ceil_divide, self.array.shape, self.array.chunks)
         ):
             raise BagFileError(UNFINISHED)
         return super().read(rows)
 
-    def _raw(self) -> RawRows:
-        starts = np.full(_ceil(self.shape[0], self.chunk), -1, np.int64)
+    def _raw_rows(self) -> RawRows:
+        starts = np.full(_ceil_divide(self.shape[0], self.chunk), -1, np.int64)
 
-        def note(chunk: Any) -> None:
+        def add_start(chunk: Any) -> None:
             starts[chunk.chunk_offset[0] // self.chunk] = chunk.byte_offset
 
-        self.array.id.chunk_iter(note)
+        self.array.id.chunk_iter(add_start)
         if (starts < 0).any():
             raise BagFileError(UNFINISHED)
         return RawRows(self.array.file.id.get_vfd_handle(), self.shape, self.array.dtype, starts, self.chunk)
@@ -228,7 +231,7 @@ def _bytes(values: NDArray[Any]) -> memoryview:
     return values.reshape(-1).view(np.uint8).data
 
 
-def _ceil(size: int, part: int) -> int:
+def _ceil_divide(size: int, part: int) -> int:
     return -(-size // part)
 
 

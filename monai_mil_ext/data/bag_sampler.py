@@ -1,4 +1,4 @@
-"""Batches of bags under a budget of instances."""
+"""Batch sampler of bags with a limit on the instances of a batch."""
 
 from __future__ import annotations
 
@@ -17,41 +17,42 @@ from .bag_file import inspect_bag
 
 __all__ = ["BagBatchSampler", "bag_sizes"]
 
-JITTER = 0.25  # on log N: bags that differ by less than e^0.5 in size may meet, so padding stays small
-DRAWS = 8  # first draws, whose largest number of batches is that of every epoch
+JITTER = 0.25  # on log N: only bags whose sizes differ by a factor below e^0.5 share a batch, so padding stays small
+DRAWS = 8  # trial orders; the largest number of batches among them is that of every epoch
 
 
 class BagBatchSampler(Sampler[list[int]]):
-    r"""Gives batches of bags, each under a budget of instances, for the ``batch_sampler`` of a ``DataLoader``.
+    r"""Batch sampler that limits the instances of a batch, for the ``batch_sampler`` of a ``DataLoader``.
 
-    A batch of :math:`B` bags of sizes :math:`N_b` costs :math:`B \max_b N_b` padded, or :math:`\sum_b N_b` packed. A
-    bag that alone is over the budget is a batch of its own. Every bag comes exactly once an epoch.
+    A batch of :math:`B` bags of sizes :math:`N_b` counts as :math:`B \max_b N_b` instances if padded, and as
+    :math:`\sum_b N_b` if packed. A bag that exceeds the limit is a batch of its own. Each epoch has every bag exactly
+    once.
 
-    Padded batches are of bags of similar size: bags are sorted by :math:`\log N + u`, :math:`u` uniform, cut into
-    batches, and the batches shuffled. Packed ones are of any bags. Without ``shuffle`` bags come by falling size, so
-    that what is too large for the memory shows at once.
+    Padded batches contain bags of similar size: bags are sorted by :math:`\log N + u` with uniform :math:`u` and split
+    into batches, whose order is shuffled. Packed batches contain any bags. Without ``shuffle`` bags are sorted by
+    decreasing size, so that a batch too large for the memory fails at once.
 
-    The order is a function of ``seed`` and epoch alone. Each iteration is the next epoch; :py:meth:`set_epoch` goes to
-    any, and ``TrainingState(..., sampler=sampler)`` saves where a run was. Every epoch has the same number of batches,
-    since MONAI's engines ask once only: where one has fewer, its largest batches are cut in two.
+    The order depends on ``seed`` and epoch only. Each iteration is the next epoch; :py:meth:`set_epoch` selects any
+    epoch, and ``TrainingState(..., sampler=sampler)`` saves the position of a run. All epochs have the same number of
+    batches, since MONAI's engines read it once only; in an epoch with fewer, the batches with most bags are halved.
 
-    Of several processes each gets batches of its own. They have the same number, because batches are cut in two until
-    they have; only where too few have two bags, the last ones get one less, unless ``drop_last``.
+    In distributed training each process gets its own batches. Batches are halved until all processes have the same
+    number; if too few batches have two bags, the last processes get one batch less, unless ``drop_last`` is set.
 
     Args:
-        sizes: how many instances each bag has; see :py:func:`bag_sizes`.
-        max_instances: the budget of a batch.
-        max_bags: at most so many bags a batch.
-        cost: ``"padded"`` or ``"packed"``.
+        sizes: number of instances of each bag; see :py:func:`bag_sizes`.
+        max_instances: largest number of instances of a batch.
+        max_bags: largest number of bags of a batch.
+        cost: how instances are counted, ``"padded"`` or ``"packed"``.
         shuffle: whether every epoch has another order.
-        seed: of the order, the same in all processes.
-        drop_last: leave batches out, others in each epoch, where cutting would be needed to give all processes the same
-            number.
-        num_replicas: number of processes; None takes that of ``torch.distributed``.
-        rank: which of them this is.
+        seed: seed of the order, the same in all processes.
+        drop_last: whether to drop batches, different ones in each epoch, instead of halving some, to give all processes
+            the same number.
+        num_replicas: number of processes; ``None`` takes that of ``torch.distributed``.
+        rank: index of this process; ``None`` takes that of ``torch.distributed``.
 
     Raises:
-        ValueError: when a size, the budget or a number is not positive, or there is no batch for every process.
+        ValueError: when a size, limit or number is not positive, or there is not a batch for every process.
 
     Example:
         >>> sampler = BagBatchSampler([3, 100, 4, 2, 900], max_instances=200, shuffle=False)
@@ -72,9 +73,9 @@ class BagBatchSampler(Sampler[list[int]]):
         rank: int | None = None,
     ) -> None:
         super().__init__()
-        joined = dist.is_available() and dist.is_initialized()
-        self.num_replicas = num_replicas or (dist.get_world_size() if joined else 1)
-        self.rank = rank if rank is not None else dist.get_rank() if joined else 0
+        distributed = dist.is_available() and dist.is_initialized()
+        self.num_replicas = num_replicas or (dist.get_world_size() if distributed else 1)
+        self.rank = rank if rank is not None else dist.get_rank() if distributed else 0
         check_positive(max_instances=max_instances, num_replicas=self.num_replicas)
         check_choice("cost", cost, ("padded", "packed"))
         self.sizes = np.asarray(sizes)
@@ -83,7 +84,7 @@ class BagBatchSampler(Sampler[list[int]]):
         self.epoch = 0
         self._check()
         most = max(len(self._cut(self._order(-1, draw))) for draw in range(DRAWS if shuffle else 1))
-        self._drawn = most
+        self._max_batches = most
         even = -(-most // self.num_replicas) * self.num_replicas
         if drop_last:
             even = most - most % self.num_replicas
@@ -94,29 +95,29 @@ class BagBatchSampler(Sampler[list[int]]):
             )
 
     def __len__(self) -> int:
-        """Number of batches of this process, the same in every epoch."""
+        """Return the number of batches of this process, the same in every epoch."""
         return len(range(self.rank, self._total, self.num_replicas))
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Give the batches of the next epoch."""
+        """Iterate over the batches of the next epoch."""
         epoch = self.epoch
         self.epoch += 1
         return iter(self._batches(epoch)[self.rank :: self.num_replicas])
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch, from 0, the next iteration is."""
+        """Set the epoch, from 0, of the next iteration."""
         self.epoch = epoch
 
     def state_dict(self) -> dict[str, Any]:
-        """Which epoch comes next."""
+        """Return the index of the next epoch."""
         return {"epoch": self.epoch}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with the epoch that :py:meth:`state_dict` named."""
+        """Continue with the epoch of a state that :py:meth:`state_dict` returned."""
         self.set_epoch(int(state["epoch"]))
 
     def _batches(self, epoch: int) -> list[list[int]]:
-        """All batches of an epoch, those of one step of all processes beside each other."""
+        """Return all batches of an epoch, with those of the same step of all processes next to each other."""
         generator = self._generator(epoch, DRAWS)
         batches = self._split(self._plan(epoch))
         surplus = len(batches) - self._total
@@ -125,17 +126,17 @@ class BagBatchSampler(Sampler[list[int]]):
             batches = [batch for i, batch in enumerate(batches) if i not in dropped]
         if not self.shuffle:
             return batches
-        # batches that are computed at the same time are neighbours in size, so that no process waits for another
+        # batches of the same step have similar sizes, so that no process waits long for another
         steps = [batches[i : i + self.num_replicas] for i in range(0, len(batches), self.num_replicas)]
         whole = steps if len(steps[-1]) == self.num_replicas else steps[:-1]
         order = [*generator.permutation(len(whole)), *range(len(whole), len(steps))]
         return [steps[i][int(j)] for i in order for j in generator.permutation(len(steps[i]))]
 
     def _plan(self, epoch: int) -> list[list[int]]:
-        """Batches of the first draw that doesn't need more of them than every epoch has."""
+        """Return the batches of the first draw that needs no more of them than every epoch has."""
         for draw in range(DRAWS):
             batches = self._cut(self._order(epoch, draw))
-            if len(batches) <= self._drawn:
+            if len(batches) <= self._max_batches:
                 return batches
         return self._cut(self._order(-1, 0))
 
@@ -151,7 +152,7 @@ class BagBatchSampler(Sampler[list[int]]):
         return np.random.default_rng([self.seed, epoch + 1, draw])
 
     def _cut(self, order: NDArray[np.int64]) -> list[list[int]]:
-        """Cut an order into runs under the budget."""
+        """Split an order of bags into batches within the limits."""
         batches: list[list[int]] = [[]]
         longest = total = 0
         for i, size in zip(order.tolist(), self.sizes[order].tolist(), strict=True):
@@ -165,30 +166,31 @@ class BagBatchSampler(Sampler[list[int]]):
         return batches
 
     def _split(self, batches: list[list[int]]) -> list[list[int]]:
-        """Halve the batches with most bags until there are as many as every epoch has."""
+        """Halve the batches with most bags until there are as many batches as in every epoch."""
         batches = list(batches)
         while len(batches) < self._total:
-            at = max(range(len(batches)), key=lambda i: len(batches[i]))
-            middle = len(batches[at]) // 2
-            batches[at : at + 1] = [batches[at][:middle], batches[at][middle:]]
+            index = max(range(len(batches)), key=lambda i: len(batches[i]))
+            middle = len(batches[index]) // 2
+            batches[index : index + 1] = [batches[index][:middle], batches[index][middle:]]
         return batches
 
     def _check(self) -> None:
         check_positive(max_bags=self.max_bags)
         if self.sizes.ndim != 1 or self.sizes.dtype.kind not in "iu" or (self.sizes < 1).any():
-            raise ValueError(f"`sizes` must be positive integers, one a bag, got {self.sizes.tolist()}.")
+            raise ValueError(f"`sizes` must be positive integers, one per bag, got {self.sizes.tolist()}.")
         if not 0 <= self.rank < self.num_replicas:
             raise ValueError(f"`rank` must be from 0 to {self.num_replicas - 1}, got {self.rank}.")
 
 
 def bag_sizes(items: Sequence[Mapping[str, Any]], key: str = "image", max_instances: int | None = None) -> list[int]:
-    """How many instances each item has when it is loaded.
+    """Return the number of instances of each item once it is loaded.
 
     Args:
-        items: with ``start`` and ``stop``, or ``num_instances`` (as :py:func:`load_cohort` gives it), or the path of a
-            bag file, or the bag itself, at ``key``.
-        key: where the bag is.
-        max_instances: the cap of :py:class:`monai_mil_ext.transforms.RandSampleInstancesd`, where bags are sampled.
+        items: items with ``start`` and ``stop``, or with ``num_instances`` (see :py:func:`load_cohort`), or with the
+            path of a bag file, or the bag itself, under ``key``.
+        key: key of the bag.
+        max_instances: upper limit, if bags are sampled by
+            :py:class:`monai_mil_ext.transforms.RandSampleInstancesd`.
 
     Example:
         >>> items = [{"image": "a.h5", "num_instances": 7000}, {"image": "b.h5", "start": 3, "stop": 8}]

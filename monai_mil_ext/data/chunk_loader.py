@@ -1,4 +1,4 @@
-"""The chunks of a bag one after the other, read by other processes while one of them is used."""
+"""Loader of consecutive chunks of a bag, prefetched by worker processes."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from monai_mil_ext.utils import check_count, check_positive
 
 __all__ = ["ChunkLoader"]
 
-PREFETCH = 2  # chunks that each worker may be ahead
+PREFETCH = 2  # chunks that each worker may read ahead
 
 
 class ChunkLoader:
-    """All chunks (n, ...) of a bag in order; workers read the next ones while one is used.
+    """Loader of the chunks (n, ...) of a bag, in order; workers read ahead.
 
-    A ``DataLoader`` gives every chunk shared memory of its own, whose pages take longer to come into being than their
-    bytes to be copied: a sixth of the time in which a tile is read. Here workers fill the same few buffers again and
-    again. So a chunk that workers read holds **until the next one is asked for**; clone what is to be kept.
+    A ``DataLoader`` allocates new shared memory for every chunk, which takes longer than copying the data: a sixth of
+    the time of reading a tile. Here workers reuse a few buffers. A chunk that a worker has read is therefore valid only
+    **until the next one is requested**; clone a chunk to keep it.
 
     Args:
-        bag: gives a tensor for every slice of it, as :py:class:`SlideTiles` does.
-        chunk_size: instances of a chunk; the last one may be smaller.
-        num_workers: processes that read; with 0 chunks are read in turn, by this one.
-        pin_memory: whether chunks are copied to pinned memory, from which a GPU takes them in passing.
+        bag: bag whose slices are tensors, such as :py:class:`SlideTiles`.
+        chunk_size: number of instances of a chunk; the last one may be smaller.
+        num_workers: number of worker processes; 0 reads in the main process.
+        pin_memory: whether to copy chunks to pinned memory, for asynchronous transfers to a GPU.
 
     Raises:
-        ValueError: when a number is none of these; whatever reading raises comes as it is, without paths of workers.
+        ValueError: when a number is out of range. Errors of reading are raised unchanged, without worker tracebacks.
 
     Example:
         >>> [chunk.tolist() for chunk in ChunkLoader(torch.arange(5), chunk_size=2)]
@@ -52,36 +52,36 @@ class ChunkLoader:
         return math.ceil(len(self.bag) / self.chunk_size)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Tensor]:
-        chunks = self._by_workers() if self.num_workers and len(self) else map(self.bag.__getitem__, self._places())
+        chunks = self._prefetched() if self.num_workers and len(self) else map(self.bag.__getitem__, self._slices())
         for chunk in chunks:
             yield chunk.pin_memory() if self.pin_memory else chunk
 
-    def _places(self) -> list[slice]:
+    def _slices(self) -> list[slice]:
         return [slice(k * self.chunk_size, (k + 1) * self.chunk_size) for k in range(len(self))]
 
-    def _by_workers(self) -> Iterator[Tensor]:
+    def _prefetched(self) -> Iterator[Tensor]:
         first = self.bag[:1]
-        # those that are ahead, the one that is used, and one to spare
+        # chunks read ahead, the chunk in use, and one to spare
         shape = (self.num_workers * PREFETCH + 2, self.chunk_size, *first.shape[1:])
         buffers = torch.empty(shape, dtype=first.dtype).share_memory_()
         loader = DataLoader(
-            _Filling(self.bag, buffers),
+            _BufferFiller(self.bag, buffers),
             batch_size=None,
-            sampler=list(enumerate(self._places())),
+            sampler=list(enumerate(self._slices())),
             num_workers=self.num_workers,
             prefetch_factor=PREFETCH,
         )
-        for number, told in enumerate(loader):
-            if isinstance(told, Exception):
-                raise told
-            yield told if isinstance(told, Tensor) else buffers[number % len(buffers), :told]
+        for number, result in enumerate(loader):
+            if isinstance(result, Exception):
+                raise result
+            yield result if isinstance(result, Tensor) else buffers[number % len(buffers), :result]
 
 
-class _Filling(Dataset[Any]):
-    """In a worker: fills a buffer and tells how many rows of it.
+class _BufferFiller(Dataset[Any]):
+    """Dataset of a worker that fills a shared buffer and returns the number of rows.
 
-    A chunk that does not fit travels by itself. Errors are handed on as they are: a worker's would come with its
-    traceback in the text, paths and all.
+    A chunk that does not fit the buffer is returned itself. Errors are returned too, since an error that a worker
+    raises has the worker's traceback, with paths, in its message.
     """
 
     def __init__(self, bag: Dataset[Tensor] | Tensor, buffers: Tensor) -> None:
@@ -89,10 +89,10 @@ class _Filling(Dataset[Any]):
         self.buffers = buffers
 
     def __getitem__(self, task: tuple[int, slice]) -> int | Tensor | Exception:
-        number, place = task
+        number, rows = task
         buffer = self.buffers[number % len(self.buffers)]
         try:
-            chunk = self.bag[place]
+            chunk = self.bag[rows]
         except (OSError, ValueError) as error:
             return error
         if chunk.shape[1:] != buffer.shape[1:] or chunk.dtype != buffer.dtype:

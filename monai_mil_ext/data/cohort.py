@@ -1,4 +1,4 @@
-"""The scans or bags that a study is about."""
+"""Loading and checking of cohorts: tables of bag files and JSON lists of scans."""
 
 from __future__ import annotations
 
@@ -26,14 +26,16 @@ def load_cohort(
     root: str | os.PathLike[str] | None = None,
     level: str = "bag",
 ) -> list[dict[str, Any]]:
-    """Load the items of :py:func:`check_cohort`, or say everything that is wrong with them at once.
+    """Load the items of a cohort; see :py:func:`check_cohort` for formats and arguments.
+
+    Skipped bags cause a warning.
 
     Raises:
         FileNotFoundError: when there is no such file or folder.
-        ValueError: when it is no such table, or has faults, all of which are listed. What was left out is a warning.
+        ValueError: when the file is not a table, or has errors, all of which are listed.
     """
     report = check_cohort(path, columns, checks, root, level)
-    report.raise_faults()
+    report.raise_if_errors()
     return report.items
 
 
@@ -46,25 +48,25 @@ def check_cohort(
 ) -> CohortReport:
     """Check a cohort: a table of bag files (CSV, TSV, Excel), or a JSON list of scans.
 
-    A row of a table names a bag, its patient and its label, see :py:class:`CohortColumns`. Its item has ``case_id``
-    (the file's name without suffix), ``patient``, ``image`` (the absolute path, for ``LoadBagd``), ``num_instances``,
-    and ``label``, ``time``, ``event`` and what else was asked for. At level ``"patient"`` all bags of a patient are one
-    item: ``case_id`` is the patient and ``image`` the list of paths, for ``LoadPatientBagd``.
+    A row of a table names a bag, its patient and its label; see :py:class:`CohortColumns`. Its item has ``case_id``
+    (the name of the file without suffix), ``patient``, ``image`` (the absolute path, for ``LoadBagd``),
+    ``num_instances`` and, as requested, ``label``, ``time``, ``event`` and further columns. At level ``"patient"`` all
+    bags of a patient are one item: ``case_id`` is the patient and ``image`` the list of paths, for ``LoadPatientBagd``.
 
     JSON is ``{"scans": [{"case_id": ..., "patient": ..., "image": ..., "reference": ...}, ...]}``, where ``image`` (a
-    DICOM folder or a file) and, where there is one, ``reference`` are relative to the JSON file; they come back
-    absolute, and other entries as they are.
+    DICOM folder or a file) and the optional ``reference`` are relative to the JSON file; the items have absolute paths.
+    Other entries are kept unchanged.
 
     Args:
         path: the table or JSON file.
-        columns: of the table.
-        checks: of the bag files; by default their sizes, and bags without instances are left out.
-        root: folder of the bag files, that of the table by default; no path may lead out of it.
+        columns: meaning of the columns of a table.
+        checks: checks of the bag files; by default their sizes are checked and bags without instances are skipped.
+        root: folder of the bag files, by default that of the table; no path may lead out of it.
         level: ``"bag"`` or ``"patient"``.
 
     Raises:
         FileNotFoundError: when there is no such file or folder.
-        ValueError: when it is no table at all. What is wrong inside is in the report.
+        ValueError: when the file is not a table. The report lists the errors in its content.
     """
     check_choice("level", level, ("bag", "patient"))
     file = Path(path)
@@ -72,5 +74,5 @@ def check_cohort(
         report = check_table(file, columns or CohortColumns(), checks or CohortChecks(), root or file.parent)
         return merge_patients(report) if level == "patient" else report
     if columns is not None or checks is not None or root is not None or level != "bag":
-        raise ValueError(f"`path` must be .csv, .tsv or .xlsx where options of tables are given, got {file.name!r}.")
+        raise ValueError(f"`path` must be .csv, .tsv or .xlsx if options of tables are given, got {file.name!r}.")
     return check_scans(file)

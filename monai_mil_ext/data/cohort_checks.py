@@ -1,4 +1,4 @@
-"""Looking into bag files before training starts."""
+"""Checks of the bag files of a cohort."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from monai_mil_ext.utils import check_choice
 
 from .bag_file import inspect_bag, read_bag
 
-__all__ = ["BagHead", "CohortChecks"]
+__all__ = ["BagSummary", "CohortChecks"]
 
 FEATURES, COORDS = "features", "coords"
 
 
-class BagHead(NamedTuple):
-    """What is known of a bag file: how many instances, of which width, and what is wrong with it."""
+class BagSummary(NamedTuple):
+    """Number and width of the instances of a bag file, and an error message or an empty string."""
 
     num_instances: int = 0
     in_features: int = 0
-    fault: str = ""
+    error: str = ""
 
 
 @dataclass(frozen=True)
 class CohortChecks:
-    """What is looked at in each bag file, and what happens to those that fail.
+    """Settings of the checks of bag files.
 
-    Sizes are looked at always, and read without the features.
+    Sizes are always checked, without reading the features.
 
     Args:
-        in_features: the width that every bag must have; ``None``: the width that most have.
-        on_empty: whether a bag without instances is left out (``"skip"``) or a fault (``"error"``).
+        in_features: width of the features of every bag; ``None`` takes the most frequent width.
+        on_empty: whether a bag without instances is skipped (``"skip"``) or an error (``"error"``).
         on_damaged: the same for a file that can't be read or fails a check.
-        features: whether to read all features and look for NaN and infinite values.
-        coords: whether to read the coordinates and look for instances at the same place.
+        features: whether to read all features and check them for NaN and infinite values.
+        coords: whether to read the coordinates and check them for duplicates.
 
     Raises:
         ValueError: when a policy is neither ``"skip"`` nor ``"error"``.
@@ -55,43 +55,49 @@ class CohortChecks:
         for name in ("on_empty", "on_damaged"):
             check_choice(name, getattr(self, name), ("skip", "error"))
 
-    def look(self, path: str | os.PathLike[str]) -> BagHead:
-        """Look into one bag file; nothing is raised for what is wrong with it."""
+    def inspect(self, path: str | os.PathLike[str]) -> BagSummary:
+        """Check one bag file; an error is returned in the summary and not raised."""
         try:
-            head = _head(path)
-            return head if head.fault or not head.num_instances else head._replace(fault=self._deep_fault(path))
+            summary = _summary(path)
+            if summary.error or not summary.num_instances:
+                return summary
+            return summary._replace(error=self._content_error(path))
         except (OSError, ValueError) as error:
-            return BagHead(fault=str(error))
+            return BagSummary(error=str(error))
 
-    def _deep_fault(self, path: str | os.PathLike[str]) -> str:
+    def _content_error(self, path: str | os.PathLike[str]) -> str:
         if self.features:
-            wrong = int((~read_bag(path)[FEATURES].isfinite()).sum())
-            if wrong:
-                return f"features must be finite, got {wrong} NaN or infinite values"
+            count = int((~read_bag(path)[FEATURES].isfinite()).sum())
+            if count:
+                return f"features must be finite, got {count} NaN or infinite values"
         if self.coords:
             coords = read_bag(path, [COORDS], allow_missing_keys=True).get(COORDS)
-            doubled = 0 if coords is None else len(coords) - len(torch.unique(coords, dim=0))
-            if doubled:
-                return f"instances must have coordinates of their own, got {doubled} at a place that is taken"
+            duplicates = 0 if coords is None else len(coords) - len(torch.unique(coords, dim=0))
+            if duplicates:
+                return f"instances must have distinct coordinates, got {duplicates} duplicates"
         return ""
 
-    def check_widths(self, heads: Mapping[Path, BagHead]) -> dict[Path, BagHead]:
-        """Add a fault to each bag whose features have not the width that is asked for, or that most have."""
-        widths = Counter(head.in_features for head in heads.values() if head.num_instances and not head.fault)
+    def check_widths(self, summaries: Mapping[Path, BagSummary]) -> dict[Path, BagSummary]:
+        """Add an error to each bag whose features have another width than required, or than most bags."""
+        widths = Counter(summary.in_features for summary in summaries.values() if _is_valid(summary))
         if not widths:
-            return dict(heads)
+            return dict(summaries)
         width, count = (self.in_features, 0) if self.in_features else widths.most_common(1)[0]
         rule = f"features must have {width} columns" + (f" as in {count} bags" if count else "")
         return {
-            path: head._replace(fault=f"{rule}, got {head.in_features}")
-            if head.num_instances and not head.fault and head.in_features != width
-            else head
-            for path, head in heads.items()
+            path: summary._replace(error=f"{rule}, got {summary.in_features}")
+            if _is_valid(summary) and summary.in_features != width
+            else summary
+            for path, summary in summaries.items()
         }
 
 
-def _head(path: str | os.PathLike[str]) -> BagHead:
+def _is_valid(summary: BagSummary) -> bool:
+    return bool(summary.num_instances) and not summary.error
+
+
+def _summary(path: str | os.PathLike[str]) -> BagSummary:
     info = inspect_bag(path)
     if info.in_features is None:
-        return BagHead(fault="a bag must have features, got coordinates only")
-    return BagHead(info.num_instances, info.in_features)
+        return BagSummary(error="a bag must have features, got coordinates only")
+    return BagSummary(info.num_instances, info.in_features)

@@ -1,4 +1,4 @@
-"""What the columns of a cohort table mean."""
+"""Meaning of the columns of a cohort table."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ UNKNOWN = {"", "na", "n/a", "nan", "none", "null"}
 
 @dataclass(frozen=True)
 class CohortColumns:
-    """Names of the columns of a cohort table, and what its labels are.
+    """Names of the columns of a cohort table and kind of its labels.
 
     Args:
-        bag: the bag's file, relative to the folder of the bags, or its name without suffix, or that of its slide.
-        patient: whose bag it is; ``None`` if every bag is a patient of its own.
-        label: a class, or several columns of 0 and 1 (multi-label; an empty cell is an unknown label, NaN), or
-            ``None`` for bags without labels.
-        classes: names of the classes in the order of their numbers; without them labels are class numbers.
-        numeric: whether ``label`` is a number to regress on.
-        time: time to event or censoring, for survival; comes with ``event``.
-        event: 1 where the event was seen, 0 where it was not.
-        instance_label: a file with a label for every instance; where labels lie in the bag's own file, read them
-            there by :py:class:`monai_mil_ext.transforms.LoadBagd`.
-        keep: further columns to hand on, as text.
+        bag: column of the bag file: its path relative to the folder of the bags, its name without suffix, or the name
+            of its slide.
+        patient: column of the patient; ``None`` if every bag is from another patient.
+        label: column of the class, or several columns of 0 and 1 (multi-label; an empty cell is an unknown label, NaN),
+            or ``None`` for bags without labels.
+        classes: names of the classes in the order of their indices; without them labels are class indices.
+        numeric: whether ``label`` is a number, for regression.
+        time: column of the time to event or censoring, for survival analysis; needs ``event``.
+        event: column of the event indicator: 1 for an observed event, 0 for censoring.
+        instance_label: column of a file with a label for every instance; labels in the bag file itself are read by
+            :py:class:`monai_mil_ext.transforms.LoadBagd`.
+        keep: further columns to keep, as text.
 
     Example:
         >>> CohortColumns(label="grade", classes=["low", "high"]).values({"grade": "high"})
@@ -51,42 +52,42 @@ class CohortColumns:
         if (self.time is None) != (self.event is None):
             raise ValueError(f"`time` and `event` must both be given, or neither, got {self.time!r}, {self.event!r}.")
         if self.numeric and self.classes is not None:
-            raise ValueError(f"`classes` must be None where labels are numeric, got {list(self.classes)}.")
+            raise ValueError(f"`classes` must be None if labels are numeric, got {list(self.classes)}.")
 
     @property
     def names(self) -> list[str]:
-        """Every column that is used."""
+        """Names of all columns that are used."""
         labels = [self.label] if isinstance(self.label, str) else self.label or []
-        one = [self.bag, self.patient, self.time, self.event, self.instance_label]
-        return list(dict.fromkeys([name for name in [*one, *labels, *self.keep] if name is not None]))
+        single = [self.bag, self.patient, self.time, self.event, self.instance_label]
+        return list(dict.fromkeys([name for name in [*single, *labels, *self.keep] if name is not None]))
 
     def missing(self, columns: Sequence[str]) -> list[str]:
-        """What is wrong with the columns of a table: one sentence for each that it lacks."""
-        faults = []
+        """Return an error message for each column that a table lacks."""
+        errors = []
         for name in self.names:
             if name not in columns:
                 near = difflib.get_close_matches(name, columns, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
-                faults.append(f"column {name!r} must be there, got {', '.join(map(repr, columns))}{hint}")
-        return faults
+                errors.append(f"column {name!r} must exist, got {', '.join(map(repr, columns))}{hint}")
+        return errors
 
     def values(self, row: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
-        """Labels and further columns of a row, and what is wrong with them."""
+        """Return the labels and further columns of a row, and error messages."""
         values: dict[str, Any] = {name: row[name] for name in self.keep}
-        faults = []
+        errors = []
         for key, name, read in self._readers():
             try:
                 values[key] = read([row[n] for n in name] if isinstance(name, list) else row[name])
             except ValueError as error:
-                faults.append(f"`{key}` must be {error}")
-        return values, faults
+                errors.append(f"`{key}` must be {error}")
+        return values, errors
 
     def _readers(self) -> list[tuple[str, Any, Any]]:
         readers: list[tuple[str, Any, Any]] = []
         if self.label is not None:
-            several = not isinstance(self.label, str)
-            read = _several if several else _number if self.numeric else self._class
-            readers.append(("label", list(self.label) if several else self.label, read))
+            multi_label = not isinstance(self.label, str)
+            read = _multi_label if multi_label else _number if self.numeric else self._class
+            readers.append(("label", list(self.label) if multi_label else self.label, read))
         if self.time is not None:
             readers += [("time", self.time, _time), ("event", self.event, _bit)]
         return readers
@@ -94,10 +95,10 @@ class CohortColumns:
     def _class(self, cell: str) -> int:
         if self.classes is not None:
             if cell not in self.classes:
-                raise ValueError(f"one of {', '.join(map(repr, self.classes))}, got {_shown(cell)}")
+                raise ValueError(f"one of {', '.join(map(repr, self.classes))}, got {_repr_cell(cell)}")
             return list(self.classes).index(cell)
         if not cell.isascii() or not cell.isdigit():
-            raise ValueError(f"a class number, or a name with `classes` given, got {_shown(cell)}")
+            raise ValueError(f"a class index, or a name if `classes` is given, got {_repr_cell(cell)}")
         return int(cell)
 
 
@@ -107,7 +108,7 @@ def _number(cell: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise ValueError(f"a finite number, got {_shown(cell)}")
+        raise ValueError(f"a finite number, got {_repr_cell(cell)}")
     return number
 
 
@@ -120,16 +121,16 @@ def _time(cell: str) -> float:
 
 def _bit(cell: str) -> int:
     if cell not in ("0", "1"):
-        raise ValueError(f"0 or 1, got {_shown(cell)}")
+        raise ValueError(f"0 or 1, got {_repr_cell(cell)}")
     return int(cell)
 
 
-def _several(cells: Sequence[str]) -> torch.Tensor:
+def _multi_label(cells: Sequence[str]) -> torch.Tensor:
     labels = [math.nan if cell.lower() in UNKNOWN else float(_bit(cell)) for cell in cells]
     if all(map(math.isnan, labels)):
-        raise ValueError("0 or 1 in one column at least, got none that is known")
+        raise ValueError("0 or 1 in at least one column, got no known label")
     return torch.tensor(labels)
 
 
-def _shown(cell: str) -> str:
+def _repr_cell(cell: str) -> str:
     return repr(cell) if cell else "an empty cell"

@@ -1,4 +1,4 @@
-"""What a check of a cohort found."""
+"""Report of a cohort check."""
 
 from __future__ import annotations
 
@@ -10,74 +10,74 @@ from typing import Any, NamedTuple
 
 from monai_mil_ext.utils import write_json
 
-__all__ = ["CohortReport", "Finding"]
+__all__ = ["CohortReport", "Issue"]
 
 
-class Finding(NamedTuple):
-    """One thing that a check found: its place in the table (empty: the whole table), and what is the matter."""
+class Issue(NamedTuple):
+    """Issue in a cohort table: its location (empty for the whole table) and a description."""
 
-    place: str
-    text: str
+    location: str
+    message: str
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.text}" if self.place else self.text
+        return f"{self.location}: {self.message}" if self.location else self.message
 
 
 @dataclass
 class CohortReport:
-    """Items of a cohort and everything that is wrong with it; ``str`` of it is for people, ``write`` for programs.
+    """Report of a cohort check: valid items and issues, as text by ``str`` and as JSON by ``write``.
 
     Args:
-        name: of the table's file.
-        num_rows: how many rows it has.
-        items: what is sound, one dictionary a bag or patient.
-        faults: what has to be repaired before anything is computed.
-        left_out: bags that were skipped because the caller said so.
-        notes: what may be as meant.
+        name: name of the table's file.
+        num_rows: number of its rows.
+        items: valid items, one dictionary per bag or patient.
+        errors: issues that must be fixed before the cohort can be used.
+        skipped: bags that were skipped, as :py:class:`CohortChecks` asks.
+        notes: issues that may be intended.
 
     Example:
-        >>> print(CohortReport("cohort.csv", 2, [{"patient": "p"}], [Finding("row 3", "`bag` must be given")]))
-        cohort.csv: 2 rows, 1 sound item of 1 patient
-        1 fault:
+        >>> print(CohortReport("cohort.csv", 2, [{"patient": "p"}], [Issue("row 3", "`bag` must be given")]))
+        cohort.csv: 2 rows, 1 valid item of 1 patient
+        1 error:
           row 3: `bag` must be given
     """
 
     name: str
     num_rows: int = 0
     items: list[dict[str, Any]] = field(default_factory=list)
-    faults: list[Finding] = field(default_factory=list)
-    left_out: list[Finding] = field(default_factory=list)
-    notes: list[Finding] = field(default_factory=list)
+    errors: list[Issue] = field(default_factory=list)
+    skipped: list[Issue] = field(default_factory=list)
+    notes: list[Issue] = field(default_factory=list)
 
     def __str__(self) -> str:
         patients = _count(len({item.get("patient") for item in self.items}), "patient")
-        head = f"{self.name}: {_count(self.num_rows, 'row')}, {_count(len(self.items), 'sound item')} of {patients}"
-        parts = {"fault": self.faults, "left out": self.left_out, "note": self.notes}
-        return "\n".join([head, *(_listed(title, findings) for title, findings in parts.items() if findings)])
+        head = f"{self.name}: {_count(self.num_rows, 'row')}, {_count(len(self.items), 'valid item')} of {patients}"
+        parts = {"error": self.errors, "skipped": self.skipped, "note": self.notes}
+        return "\n".join([head, *(_listed(title, issues) for title, issues in parts.items() if issues)])
 
-    def raise_faults(self) -> None:
-        """Raise all faults as one error, if there are any; else warn of what was left out.
+    def raise_if_errors(self) -> None:
+        """Raise one exception with all errors; if there are none, warn of skipped bags.
 
         Raises:
-            ValueError: when there are faults, or nothing is left.
+            ValueError: when there are errors, or no item is left.
         """
-        if self.faults:
-            raise ValueError(f"{self.name} must be a sound cohort, got {_listed('fault', self.faults)}")
+        if self.errors:
+            raise ValueError(f"{self.name} must be a valid cohort, got {_listed('error', self.errors)}")
         if not self.items:
-            raise ValueError(f"{self.name} must have a bag to go on with, got {_listed('left out', self.left_out)}")
-        if self.left_out:
-            warnings.warn(f"{self.name}: {_listed('left out', self.left_out)}", stacklevel=3)
+            raise ValueError(f"{self.name} must have at least one usable bag, got {_listed('skipped', self.skipped)}")
+        if self.skipped:
+            warnings.warn(f"{self.name}: {_listed('skipped', self.skipped)}", stacklevel=3)
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write counts and findings as JSON."""
-        parts = {"faults": self.faults, "left_out": self.left_out, "notes": self.notes}
-        lists = {name: [found._asdict() for found in findings] for name, findings in parts.items()}
+        """Write counts and issues as JSON."""
+        parts = {"errors": self.errors, "skipped": self.skipped, "notes": self.notes}
+        lists = {name: [issue._asdict() for issue in issues] for name, issues in parts.items()}
         write_json(path, {"name": self.name, "rows": self.num_rows, "items": len(self.items), **lists})
 
 
-def _listed(title: str, findings: Sequence[Finding]) -> str:
-    return "\n  ".join([f"{_count(len(findings), title)}:", *map(str, findings)])
+def _listed(title: str, issues: Sequence[Issue]) -> str:
+    return "\n  ".join([f"{_count(len(issues), title)}:", *map(str, issues)])
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 or what == "left out" else f"{number} {what}s"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 or noun == "skipped" else f"{number} {noun}s"

@@ -1,4 +1,4 @@
-"""Putting bags of different sizes into one batch."""
+"""Collation of bags of different sizes into a padded batch."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ __all__ = ["BagCollate"]
 
 
 class BagCollate:
-    """Pad ``keys`` to the longest bag and add the ``mask`` (B, N) that tells instances (True) from padding (False).
+    """Collate function that pads bags to the longest one and adds ``mask`` (B, N).
 
-    Padding stands at the end and is 0; dtypes stay. Every other item is collated as PyTorch does.
+    ``mask`` is True for instances and False for padding. Padding is zero and at the end; dtypes are kept. Other keys
+    are collated by PyTorch's ``default_collate``.
 
     Args:
-        keys: items that have an instance on their first axis.
+        keys: keys of items whose first axis is that of the instances.
 
     Raises:
-        ValueError: when a bag is empty, its items differ in length, bags differ in the width of their
-            instances or in their keys, an item is None, or an item is called ``mask`` already.
+        ValueError: when a bag is empty, its items differ in length, bags differ in keys or in shape or dtype of their
+            instances, an item is ``None``, or an item is called ``mask`` already.
 
     Example:
         >>> batch = BagCollate("image")([{"image": torch.ones(n, 2)} for n in (1, 3)])
@@ -41,13 +42,13 @@ class BagCollate:
 
     def __call__(self, bags: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Collate bags whose ``keys`` are (N_i, ...) to (B, max N_i, ...)."""
-        plain = [{str(k): _plain(v, k in self.keys) for k, v in bag.items()} for bag in bags]
-        for i, bag in enumerate(plain):
-            _check_items(bag, plain[0], _name(bag, i))
-        sizes = torch.tensor([self._size(bag, _name(bag, i)) for i, bag in enumerate(plain)])
-        batch: dict[str, Any] = default_collate([{k: v for k, v in bag.items() if k not in self.keys} for bag in plain])
+        items = [{str(k): _to_tensor(v, k in self.keys) for k, v in bag.items()} for bag in bags]
+        for i, bag in enumerate(items):
+            _check_items(bag, items[0], _name(bag, i))
+        sizes = torch.tensor([self._size(bag, _name(bag, i)) for i, bag in enumerate(items)])
+        batch: dict[str, Any] = default_collate([{k: v for k, v in bag.items() if k not in self.keys} for bag in items])
         for key in self.keys:
-            batch[key] = self._pad(key, [bag[key] for bag in plain])
+            batch[key] = self._pad(key, [bag[key] for bag in items])
         batch[str(BagKeys.MASK)] = torch.arange(int(sizes.max())) < sizes.unsqueeze(-1)
         return batch
 
@@ -70,7 +71,7 @@ class BagCollate:
         return pad_sequence(values, batch_first=True)
 
 
-def _plain(value: Any, per_instance: bool) -> Any:
+def _to_tensor(value: Any, per_instance: bool) -> Any:
     if isinstance(value, MetaTensor):
         return value.as_tensor()
     return torch.as_tensor(value) if per_instance and value is not None else value
@@ -82,9 +83,9 @@ def _name(bag: Mapping[str, Any], index: int) -> str:
 
 def _check_items(bag: Mapping[str, Any], first: Mapping[str, Any], name: str) -> None:
     if BagKeys.MASK in bag:
-        raise ValueError(f"`mask` must be left to BagCollate, got one in {name}.")
+        raise ValueError(f"`mask` must not be a key of a bag, since BagCollate adds it, got one in {name}.")
     empty = [key for key, value in bag.items() if value is None]
     if empty:
         raise ValueError(f"items of a bag must not be None, got None for {empty} in {name}.")
     if bag.keys() != first.keys():
-        raise ValueError(f"bags of a batch must have the same keys, got {sorted(bag)} beside {sorted(first)}.")
+        raise ValueError(f"bags of a batch must have the same keys, got {sorted(bag)} and {sorted(first)}.")

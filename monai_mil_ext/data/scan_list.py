@@ -1,4 +1,4 @@
-"""A cohort of scans in JSON."""
+"""Cohorts of scans in JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from monai_mil_ext.utils import BagKeys, check_name
 
-from .cohort_report import CohortReport, Finding
+from .cohort_report import CohortReport, Issue
 
 __all__ = ["check_scans"]
 
@@ -19,11 +19,11 @@ PATHS = ("image", "reference")
 
 
 def check_scans(path: Path) -> CohortReport:
-    """Check ``{"scans": [...]}``; see :py:func:`monai_mil_ext.data.check_cohort`.
+    """Check a file of the form ``{"scans": [...]}``; see :py:func:`monai_mil_ext.data.check_cohort`.
 
     Raises:
         FileNotFoundError: when there is no such JSON file.
-        ValueError: when it is no such list.
+        ValueError: when it has another form.
     """
     if not path.is_file():
         raise FileNotFoundError(f"`path` must be a cohort file that exists, got {path.name!r}.")
@@ -34,15 +34,15 @@ def check_scans(path: Path) -> CohortReport:
     if not isinstance(scans, list) or not scans or not all(isinstance(scan, dict) for scan in scans):
         raise ValueError(f'`path` must be JSON of the form {{"scans": [{{...}}, ...]}}, got {path.name!r}.')
     root = path.parent
-    faults = [Finding(f"scan {i}", text) for i, scan in enumerate(scans) for text in _problems(scan, root)]
+    errors = [Issue(f"scan {i}", text) for i, scan in enumerate(scans) for text in _problems(scan, root)]
     counts = Counter(str(scan.get("case_id")) for scan in scans if "case_id" in scan)
-    faults += [Finding("", f"`case_id` {case!r} stands there {n} times") for case, n in counts.items() if n > 1]
-    wrong = {fault.place for fault in faults}
-    items = [_resolved(scan, root) for i, scan in enumerate(scans) if f"scan {i}" not in wrong]
-    return CohortReport(path.name, len(scans), items, faults)
+    errors += [Issue("", f"`case_id` must be unique, got {case!r} {n} times") for case, n in counts.items() if n > 1]
+    invalid = {error.location for error in errors}
+    items = [_resolve_paths(scan, root) for i, scan in enumerate(scans) if f"scan {i}" not in invalid]
+    return CohortReport(path.name, len(scans), items, errors)
 
 
-def _resolved(scan: Mapping[str, Any], root: Path) -> dict[str, Any]:
+def _resolve_paths(scan: Mapping[str, Any], root: Path) -> dict[str, Any]:
     return {**scan, **{key: str(_resolve(scan[key], root)) for key in PATHS if key in scan}}
 
 

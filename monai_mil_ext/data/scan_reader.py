@@ -1,4 +1,4 @@
-"""Reading one scan, and refusing what is not exactly one."""
+"""Reader of one 3D scan, which refuses everything else."""
 
 from __future__ import annotations
 
@@ -25,19 +25,18 @@ nib, _ = optional_import("nibabel")
 
 
 class ScanReader(ITKReader):
-    """Reads one 3D scalar scan, a DICOM folder, a NIfTI file or any other that ITK knows, and nothing of its patient.
+    """Reader of one 3D scalar scan (DICOM folder, NIfTI or other ITK format) without patient data.
 
-    Of a folder (its sub-folders are not searched) it takes the one series of single-frame image slices, sorted along
-    the normal of the slices; :py:func:`monai_mil_ext.data.find_series` says what is passed over and what is refused.
-    Values are rescaled (slope, intercept) slice by slice. A series of one slice is a volume of depth 1 whose third
-    spacing is the slice thickness, or 1 mm where none is given. The metadata are those of the geometry; no DICOM tag
-    is among them.
+    In a folder, without its subfolders, it reads the only series of single-frame image slices, sorted along their
+    normal; see :py:func:`monai_mil_ext.data.find_series` for ignored and refused files. Values are rescaled (slope,
+    intercept) slice by slice. A series of one slice is a volume of depth 1 whose third spacing is the slice thickness,
+    or 1 mm if there is none. The metadata contain the geometry only, no DICOM tags.
 
-    MONAI's :py:class:`monai.transforms.LoadImage` turns to other readers in silence when a reader of its constructor
-    raises: pass this one when calling it, as :py:class:`monai_mil_ext.transforms.LoadScan` does.
+    MONAI's :py:class:`monai.transforms.LoadImage` silently tries other readers when a reader passed to its constructor
+    raises. Pass this reader in the call instead, as :py:class:`monai_mil_ext.transforms.LoadScan` does.
 
     Args:
-        series: UID, description or number of the series to take from a folder that has several.
+        series: UID, description or number of the series, if the folder has several.
 
     Raises:
         FileNotFoundError: when there is no such file or folder.
@@ -55,7 +54,7 @@ class ScanReader(ITKReader):
         self.series = series
 
     def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> Any:
-        """Read the one path of ``data`` to an image of ITK or nibabel."""
+        """Read the only path in ``data`` as an image of ITK or nibabel."""
         paths = [Path(str(path)) for path in ensure_tuple(data)]
         if len(paths) != 1:
             raise ValueError(f"`image` must be the path of one scan, got {len(paths)} paths.")
@@ -66,58 +65,59 @@ class ScanReader(ITKReader):
             return _read_nifti(path)
         image = _read_folder(path, self.series) if path.is_dir() else _imread(str(path), path.name)
         _check_volume(itk.size(image), image.GetNumberOfComponentsPerPixel(), path.name)
-        _look_again_for_modules()
+        _refresh_import_caches()
         return image
 
     def get_data(self, img: Any) -> tuple[NDArray[Any], dict[str, Any]]:
-        """Give the voxel array (X, Y, Z) and the geometry of what ``read`` gave."""
+        """Return the voxel array (X, Y, Z) and the geometry of an image that ``read`` returned."""
         if hasattr(img, "dataobj"):
             return _nifti_data(img)
         return super().get_data(img)
 
     def _get_meta_dict(self, img: Any) -> dict[str, Any]:
-        """Only the spacing: the tags of a scan stay in its file."""
+        """Return the spacing only, so that no tag of the scan is kept."""
         return {"spacing": np.asarray(img.GetSpacing())}
 
 
 def _read_folder(folder: Path, series: str | None) -> Any:
     slices = find_series(folder, series)
-    # each slice has a slope and an intercept of its own, so the first one must not decide the type of all
+    # slices differ in slope and intercept, so the pixel type of the first one must not determine that of all
     image = _imread([str(s.path) for s in slices], folder.name, itk.F)
     if len(slices) == 1:
-        _set_depth(image, slices[0])
+        _set_slice_spacing(image, slices[0])
     return image
 
 
-def _set_depth(image: Any, only: SeriesSlice) -> None:
+def _set_slice_spacing(image: Any, item: SeriesSlice) -> None:
     spacing = list(image.GetSpacing())
-    image.SetSpacing([*spacing[:2], only.thickness or 1.0])
+    image.SetSpacing([*spacing[:2], item.thickness or 1.0])
 
 
 def _imread(source: str | list[str], name: str, pixel_type: Any = None) -> Any:
     try:
         return itk.imread(source, pixel_type)
-    except (RuntimeError, KeyError, TypeError):  # pixel types that ITK's Python has no image for are the last two
-        # without ITK's own message: it holds the path, which may hold a patient's name
+    except (RuntimeError, KeyError, TypeError):  # the last two for pixel types that ITK's Python lacks
+        # ITK's own message contains the path, which may contain a patient's name
         raise ValueError(f"`image` must be a readable, undamaged scan, ITK can't read {name!r}.") from None
 
 
-def _look_again_for_modules() -> None:
-    """Drop what Python noted of the relative folders of ``sys.path`` while ITK was elsewhere, to load its parts.
+def _refresh_import_caches() -> None:
+    """Invalidate Python's caches of relative folders in ``sys.path``.
 
-    MONAI adds such a folder for the ``scripts`` of a bundle: without this they would not be found from now on.
+    ITK changes the working directory while it loads its modules, so the caches may be wrong. MONAI adds a relative
+    folder for the ``scripts`` of a bundle, which could not be imported afterwards.
     """
     if not all(os.path.isabs(folder) for folder in sys.path if folder):
         importlib.invalidate_caches()
 
 
 def _read_nifti(path: Path) -> Any:
-    """Read NIfTI by nibabel: ITK turns NaN to 0, a sheared affine to another and the rest of a cut file to anything."""
+    """Read NIfTI with nibabel, since ITK changes NaN to 0, alters sheared affines and accepts truncated files."""
     try:
         image = nib.squeeze_image(nib.load(path))
         kind = image.get_data_dtype().kind
         _check_volume(image.shape, 1 if kind in "biuf" else 2, path.name)
-        image.get_fdata(dtype=np.float32)  # kept by the image
+        image.get_fdata(dtype=np.float32)  # raises on damaged data; cached by the image
     except (OSError, EOFError, zlib.error, nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError):
         raise ValueError(f"`image` must be a readable, undamaged scan, nibabel can't read {path.name!r}.") from None
     return image

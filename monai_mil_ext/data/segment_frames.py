@@ -1,4 +1,4 @@
-"""Frames of a DICOM SEG as voxels."""
+"""Conversion of DICOM SEG frames to a voxel mask."""
 
 from __future__ import annotations
 
@@ -10,22 +10,25 @@ from numpy.typing import NDArray
 
 __all__ = ["fill_segments"]
 
-OFF = 0.25  # of a voxel: what the corner of a frame may lie off that of its slice
+OFF = 0.25  # largest distance of a frame's corner from that of its slice, in voxels
 
 
 def fill_segments(
     segmentation: Any, segments: Mapping[int, str], affine: NDArray[np.float64], shape: tuple[int, int, int]
 ) -> NDArray[np.bool_]:
-    """Put the frames of some segments on the slices that they were drawn on; a fraction counts from one half on.
+    """Build the mask of some segments from their frames; fractions of at least one half count as inside.
+
+    Frames may be on any slices. ``Segmentation.get_volume`` of highdicom needs regularly spaced frames, so it fails if
+    slices without a segment are omitted and the optional SpacingBetweenSlices is missing.
 
     Args:
-        segmentation: the SEG: binary, fractional or a label map.
-        segments: labels by segment number.
-        affine: (4, 4), voxel index (column, row, slice) to RAS mm, of the series.
-        shape: of its voxel array.
+        segmentation: dataset of the SEG: binary, fractional or a label map.
+        segments: labels of the segments by number.
+        affine: affine (4, 4) of the series, voxel index (column, row, slice) to RAS mm.
+        shape: shape of its voxel array.
 
     Raises:
-        ValueError: when a frame has other pixels than the slices of the series, or lies on none of them.
+        ValueError: when a frame has another pixel grid than the slices of the series, or lies on none of them.
     """
     mask = np.zeros(shape, dtype=bool)
     pixels = segmentation.pixel_array.reshape(-1, segmentation.Rows, segmentation.Columns)
@@ -41,15 +44,15 @@ def fill_segments(
 
 
 def _frames(segmentation: Any) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    """Segment number and affine (4, 3), pixel (column, row) to RAS mm, of every frame."""
+    """Iterate over segment number and affine (4, 3), pixel (column, row) to RAS mm, of every frame."""
     shared = segmentation.SharedFunctionalGroupsSequence[0]
-    for own in segmentation.PerFrameFunctionalGroupsSequence:
+    for per_frame in segmentation.PerFrameFunctionalGroupsSequence:
 
-        def group(name: str, own: Any = own) -> Any:
-            return (own if name in own else shared)[name].value[0]
+        def group(name: str, per_frame: Any = per_frame) -> Any:
+            return (per_frame if name in per_frame else shared)[name].value[0]
 
-        named = "SegmentIdentificationSequence" in own or "SegmentIdentificationSequence" in shared
-        number = int(group("SegmentIdentificationSequence").ReferencedSegmentNumber) if named else 0
+        has_number = "SegmentIdentificationSequence" in per_frame or "SegmentIdentificationSequence" in shared
+        number = int(group("SegmentIdentificationSequence").ReferencedSegmentNumber) if has_number else 0
         directions = np.asarray(group("PlaneOrientationSequence").ImageOrientationPatient, dtype=float)
         spacing = np.asarray(group("PixelMeasuresSequence").PixelSpacing, dtype=float)
         corner = np.asarray(group("PlanePositionSequence").ImagePositionPatient, dtype=float)
@@ -60,7 +63,7 @@ def _frames(segmentation: Any) -> Iterator[tuple[int, NDArray[np.float64]]]:
 def _slice(
     frame: NDArray[np.float64], size: tuple[int, ...], affine: NDArray[np.float64], shape: tuple[int, int, int]
 ) -> int:
-    """Number of the slice that a frame covers, corner on corner."""
+    """Return the index of the slice whose corners coincide with those of a frame."""
     rows, columns = size
     pixels = np.array([[0, columns - 1, 0], [0, 0, rows - 1], [1, 1, 1]], dtype=float)
     voxels = (np.linalg.inv(affine) @ frame @ pixels)[:3]

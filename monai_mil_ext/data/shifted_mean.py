@@ -1,4 +1,4 @@
-"""Bags of ordered instances whose ceiling is known: normal noise, and in half of the bags a run with a shifted mean."""
+"""Synthetic bags of ordered instances with a known optimal classifier: noise with a run of shifted mean."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["ShiftedMeanBags"]
 
 
 class ShiftedMeanBags(Dataset[dict[str, Any]]):
-    r"""The semi-synthetic set of the papers on slice localisation, to the last bit the published one.
+    r"""Semi-synthetic dataset of the papers on slice localization, bit for bit the published one.
 
     .. math::
         S \sim U\{s_\text{low}, \dots, s_\text{high}\}, \quad h_{jd} \sim N(\mu, \sigma^2), \quad
@@ -24,26 +24,26 @@ class ShiftedMeanBags(Dataset[dict[str, Any]]):
 
         y = 1: \quad h_{jd} \leftarrow h_{jd} + \delta \quad \text{for } u \le j < u + r, \; d < k
 
-    One generator of PyTorch on the CPU draws all lengths, all instances, each bag's u, all y, in this order, in
-    float32. An item has ``image`` (S, F), ``label``, ``instance_label`` (S,) int64, ``case_id`` and ``patient`` (each
-    bag is its own). The whole set is in memory, and ``image`` is a view of it. With ``feature_seed`` the columns come
-    in another order, the same for every set of that seed, so that the shifted ones can be anywhere.
+    One PyTorch generator on the CPU draws all lengths, all instances, u of each bag and all y, in this order, in
+    float32. An item has ``image`` (S, F), ``label``, ``instance_label`` (S,) int64, ``case_id`` and ``patient``
+    (another one for each bag). The whole dataset is in memory, and ``image`` is a view of it. ``feature_seed`` permutes
+    the features, in the same way for every dataset with that seed, so that the shifted ones can be anywhere.
 
     Args:
         num_bags: number of bags.
-        seed: of the generator.
-        run_length: number r of instances that are shifted, side by side.
+        seed: seed of the generator.
+        run_length: number r of consecutive instances that are shifted.
         shift: :math:`\delta`.
         num_shifted: number k of features that are shifted.
         in_features: size F of an instance.
         lengths: smallest and largest number of instances; the smallest is at least ``run_length``.
         noise: :math:`\mu` and :math:`\sigma`.
         prob: p.
-        feature_seed: of another order of the features; ``None`` leaves the shifted ones first.
+        feature_seed: seed of the permutation of the features; ``None`` keeps the shifted ones first.
 
     Raises:
-        ValueError: when a size is not positive, the lengths are no range or too short for the run, more features are
-            shifted than there are, :math:`\sigma` is not positive, or p is not in [0, 1].
+        ValueError: when a size is not positive, the lengths are not a range or too short for the run, more features are
+            shifted than exist, :math:`\sigma` is not positive, or p is not in [0, 1].
 
     References:
         Harvey, Loevlie, Hughes, "Normal Guidance is what Attention Needs", arXiv:2605.27306; Castro-Macias et al.,
@@ -80,14 +80,14 @@ class ShiftedMeanBags(Dataset[dict[str, Any]]):
             raise ValueError(f"`prob` must be in [0, 1], got {prob!r}.")
         self.seed = seed
         self.run_length = run_length
-        draw = torch.Generator().manual_seed(seed)
-        self.lengths = torch.randint(low, high + 1, (num_bags,), generator=draw)
-        self.instances = torch.randn(int(self.lengths.sum()), in_features, generator=draw)
+        generator = torch.Generator().manual_seed(seed)
+        self.lengths = torch.randint(low, high + 1, (num_bags,), generator=generator)
+        self.instances = torch.randn(int(self.lengths.sum()), in_features, generator=generator)
         if (mean, sd) != (0.0, 1.0):
             self.instances.mul_(sd).add_(mean)
         ends = (self.lengths - run_length + 1).tolist()
-        self.starts = torch.cat([torch.randint(0, end, (1,), generator=draw) for end in ends])
-        self.labels = torch.bernoulli(prob * torch.ones(num_bags), generator=draw).long()
+        self.starts = torch.cat([torch.randint(0, end, (1,), generator=generator) for end in ends])
+        self.labels = torch.bernoulli(prob * torch.ones(num_bags), generator=generator).long()
         self.offsets = self.lengths.cumsum(0) - self.lengths
         self._shift(shift, num_shifted)
         if feature_seed is not None:
@@ -95,7 +95,7 @@ class ShiftedMeanBags(Dataset[dict[str, Any]]):
             self.instances = self.instances[:, order]
 
     def _shift(self, shift: float, num_shifted: int) -> None:
-        """Shift the runs of the positive bags and label them."""
+        """Shift the runs of the positive bags and label their instances."""
         first = (self.offsets + self.starts)[self.labels > 0]
         rows = (first.unsqueeze(1) + torch.arange(self.run_length)).flatten()
         self.instances[rows, :num_shifted] += shift
@@ -103,20 +103,20 @@ class ShiftedMeanBags(Dataset[dict[str, Any]]):
         self.instance_labels[rows] = 1
 
     def __len__(self) -> int:
-        """Number of bags."""
+        """Return the number of bags."""
         return len(self.lengths)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One bag; a negative ``index`` counts from the end."""
+        """Return one bag; a negative ``index`` counts from the end."""
         number = range(len(self))[index]
         name = f"{self.seed}-{number}"
         return {
-            str(CommonKeys.IMAGE): self._own(self.instances, number),
+            str(CommonKeys.IMAGE): self._rows_of(self.instances, number),
             str(CommonKeys.LABEL): self.labels[number],
-            str(BagKeys.INSTANCE_LABEL): self._own(self.instance_labels, number),
+            str(BagKeys.INSTANCE_LABEL): self._rows_of(self.instance_labels, number),
             str(BagKeys.CASE_ID): name,
             str(BagKeys.PATIENT): name,
         }
 
-    def _own(self, values: Tensor, number: int) -> Tensor:
+    def _rows_of(self, values: Tensor, number: int) -> Tensor:
         return values[int(self.offsets[number]) :][: int(self.lengths[number])]

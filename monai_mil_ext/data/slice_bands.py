@@ -1,4 +1,4 @@
-"""Which slices stand out: bands of scores, for viewers that show labels only."""
+"""Bands of slice scores, for viewers that display only labels."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ __all__ = ["SliceBands"]
 
 @dataclass(frozen=True)
 class SliceBands:
-    """Sorts slices into bands, the strongest first: by rank, or by score where there are thresholds.
+    """Assignment of slices to bands, the strongest first, by rank or by score.
 
-    With ``top_k = (4, 12)`` band 1 holds the 4 highest scores and band 2 the next 8; of equal scores the first come
-    first. With ``thresholds = (0.5, 0.2)`` band 1 holds scores of at least 0.5 and band 2 those from 0.2 on. A slice
-    whose score is not above 0 is in no band.
+    With ``top_k = (4, 12)`` band 1 has the 4 highest scores and band 2 the next 8; of equal scores the earlier slice
+    ranks higher. With ``thresholds = (0.5, 0.2)`` band 1 has scores of at least 0.5 and band 2 those from 0.2 to 0.5.
+    A slice whose score is not positive is in no band.
 
     Args:
-        top_k: the last rank of every band, growing.
-        thresholds: the lowest score of every band, falling; they go before ``top_k``.
+        top_k: last rank of every band, in increasing order.
+        thresholds: lowest score of every band, in decreasing order; if given, ``top_k`` is ignored.
 
     Raises:
-        ValueError: when there is no band, or the borders don't grow (fall).
+        ValueError: when there is no band, or the limits are not in this order.
 
     Example:
         >>> SliceBands(top_k=(1, 3))(np.array([0.1, 0.5, 0.3, 0.0]))
@@ -39,13 +39,13 @@ class SliceBands:
     def __post_init__(self) -> None:
         if self.thresholds:
             if list(self.thresholds) != sorted(set(self.thresholds), reverse=True) or min(self.thresholds) <= 0:
-                raise ValueError(f"`thresholds` must be positive and fall, got {list(self.thresholds)}.")
+                raise ValueError(f"`thresholds` must be positive and decreasing, got {list(self.thresholds)}.")
         elif not self.top_k or list(self.top_k) != sorted(set(self.top_k)) or min(self.top_k) < 1:
-            raise ValueError(f"`top_k` must be positive and grow, got {list(self.top_k)}.")
+            raise ValueError(f"`top_k` must be positive and increasing, got {list(self.top_k)}.")
 
     @property
     def names(self) -> list[str]:
-        """What each band is called."""
+        """Names of the bands."""
         if self.thresholds:
             highest, *others = self.thresholds
             return [f"score of at least {highest:g}"] + [f"score from {low:g} on" for low in others]
@@ -53,7 +53,7 @@ class SliceBands:
         return [f"slices ranked {first} to {last}" for first, last in zip(firsts, self.top_k, strict=True)]
 
     def __call__(self, scores: NDArray[np.floating]) -> NDArray[np.uint8]:
-        """Number the band (N,) of each of ``scores`` (N,); 0 is none."""
+        """Return the number (N,) of the band of each of ``scores`` (N,); 0 is no band."""
         if self.thresholds:
             band = 1 + sum((scores < low).astype(int) for low in self.thresholds)
         else:

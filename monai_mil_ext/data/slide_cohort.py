@@ -1,4 +1,4 @@
-"""A table of slides that becomes a table of their features."""
+"""Cohorts of slides whose features are computed on loading."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from monai_mil_ext.utils import check_choice
 
 from .bag_file import inspect_bag
-from .cohort_checks import BagHead, CohortChecks
+from .cohort_checks import BagSummary, CohortChecks
 from .cohort_columns import CohortColumns
 from .cohort_report import CohortReport
 from .cohort_table import check_table
@@ -27,39 +27,39 @@ def load_slide_cohort(
     root: str | os.PathLike[str] | None = None,
     level: str = "bag",
 ) -> list[dict[str, Any]]:
-    """Load a table of slides as :py:func:`load_cohort` loads one of feature files, and have the features made.
+    """Load a table of slides, compute missing features and return items of feature files.
 
-    The column ``bag`` names a slide by its path in ``root``. The items come back as if the table had named the files
-    of features.
+    The column ``bag`` holds the path of a slide relative to ``root``. The items are those that :py:func:`load_cohort`
+    returns for a table of the feature files.
 
     Args:
         path: the table.
-        encode: makes the features that are missing and puts their files in the place of the slides, such as a
+        encode: function that computes missing features and replaces the slides of the items by feature files, such as a
             :py:class:`FeatureCache`.
-        columns: of the table.
-        root: folder of the slides, that of the table by default; no path may lead out of it.
-        level: ``"bag"``, or ``"patient"`` for one item of all slides of a patient.
+        columns: meaning of the columns of the table.
+        root: folder of the slides, by default that of the table; no path may lead out of it.
+        level: ``"bag"``, or ``"patient"`` for one item per patient with all slides.
 
     Raises:
         FileNotFoundError: when there is no such table.
-        ValueError: when it has faults, all of which are listed.
+        ValueError: when the table has errors, all of which are listed.
     """
     check_choice("level", level, ("bag", "patient"))
     file = Path(path)
     report = check_table(file, columns or CohortColumns(), _SlideChecks(), root or file.parent)
-    report.raise_faults()
+    report.raise_if_errors()
     items = [{**item, "num_instances": inspect_bag(item["image"]).num_instances} for item in encode(report.items)]
     if level == "bag":
         return items
     merged = merge_patients(CohortReport(file.name, len(items), items))
-    merged.raise_faults()
+    merged.raise_if_errors()
     return merged.items
 
 
 @dataclass(frozen=True)
 class _SlideChecks(CohortChecks):
-    """A slide is not looked into here: opening each takes long, and its encoding tells what is wrong with it."""
+    """Checks that open no slide: that takes long, and the encoding reports damaged slides anyway."""
 
-    def look(self, path: str | os.PathLike[str]) -> BagHead:
-        """One instance of any width."""
-        return BagHead(num_instances=1, in_features=1)
+    def inspect(self, path: str | os.PathLike[str]) -> BagSummary:
+        """Return the summary of a bag with one instance."""
+        return BagSummary(num_instances=1, in_features=1)

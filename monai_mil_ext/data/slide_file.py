@@ -1,4 +1,4 @@
-"""A whole slide that is open: its size, its resolution, and regions of it, never more than was asked for."""
+"""Reader of whole-slide images by region."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from monai.data import WSIReader
 from numpy.typing import NDArray
 from PIL import Image
 
-from monai_mil_ext.utils import check_choice, check_positive, import_extra
+from monai_mil_ext.utils import check_choice, check_positive, check_positive_number, import_extra
 
 __all__ = ["SlideFile", "SlideFileError", "Thumbnail"]
 
@@ -25,53 +25,53 @@ openslide = import_extra("wsi", "openslide")
 
 Pixels = NDArray[np.uint8]
 READERS = ("openslide", "tifffile", "cucim")
-WHITE = 255  # what lies outside of a slide, and under what is transparent in it
-OPAQUE = WHITE << 24  # the least number that blue, green, red and full opacity are, from the lowest byte
-COARSEST = 20.0  # um a pixel; what is said beyond it is a printer's resolution, not a scanner's
-UNEQUAL = 0.01  # how far the two sides of a pixel may differ
-WHOLE_LEVEL = 2**30  # bytes that a reader may decode which reads a level whole
-BLOCK = 2048  # pixels
+WHITE = 255  # background outside of a slide and below transparent pixels
+OPAQUE = WHITE << 24  # smallest little-endian value of a BGRA pixel that is fully opaque
+COARSEST = 20.0  # um per pixel; a coarser stated resolution is that of a printer, not of a scanner
+UNEQUAL = 0.01  # largest relative difference of the two sides of a pixel
+WHOLE_LEVEL = 2**30  # bytes; largest level for a reader that decodes whole levels
+BLOCK = 2048  # pixels along a side
 
 
 class SlideFileError(ValueError):
-    """A file that is no slide, or not one that can be read."""
+    """Error of a file that is not a readable slide."""
 
 
 class Thumbnail(NamedTuple):
-    """A small picture of a whole slide."""
+    """Downsampled image of a whole slide."""
 
     image: Pixels  # (h, w, 3)
-    downsample: float  # pixels of level 0 to one of the picture
+    downsample: float  # pixels of level 0 per pixel of the image
 
 
 class SlideFile:
-    """Read a slide through :py:class:`monai.data.WSIReader`.
+    """Whole-slide image file, read by region through :py:class:`monai.data.WSIReader`.
 
-    What is outside of the slide, and what is transparent, is white. OpenSlide scales 16 bits a channel to 8. tifffile
-    decodes level 0 whole for every region, so it takes small slides only, of 8 bits; for Aperio's it finds resolution
-    and magnification in the description, where MONAI does not look. cuCIM is passed on to MONAI. The file is closed by
-    ``close()``, at the end of a ``with`` block, and when nothing refers to the slide any more.
+    Pixels outside of the slide and transparent pixels are white. OpenSlide converts 16 bits per channel to 8. tifffile
+    decodes the whole level 0 for every region, so it accepts only small slides, of 8 bits; for Aperio slides,
+    resolution and magnification are read from the description, which MONAI ignores. cuCIM is left to MONAI. The file is
+    closed by ``close()``, at the end of a ``with`` block, and on garbage collection.
 
     Args:
-        path: of the slide.
+        path: path of the slide.
         reader: ``"openslide"``, ``"tifffile"`` or ``"cucim"``.
-        mpp: micrometres per pixel of level 0, where the file tells none or is wrong.
-        magnification: of level 0, such as 40, where the file tells none or is wrong.
+        mpp: micrometers per pixel of level 0, if missing or wrong in the file.
+        magnification: magnification of level 0, such as 40, if missing or wrong in the file.
 
     Raises:
         FileNotFoundError: when there is no such file.
-        SlideFileError: when the file can't be read as a slide, or a region of it is damaged; its name is told, and
-            not its folder.
+        SlideFileError: when the file is not a readable slide, or a region of it is damaged; the message contains the
+            name of the file, not its folder.
 
     Attributes:
-        name: of the file.
+        name: name of the file.
         size: (width, height) in pixels of level 0.
-        downsamples: of each level, from 1.0.
-        mpp: micrometres per pixel of level 0, or None.
-        magnification: of level 0, or None.
+        downsamples: downsample of each level, starting with 1.0.
+        mpp: micrometers per pixel of level 0, or ``None``.
+        magnification: magnification of level 0, or ``None``.
     """
 
-    _slide: Any = None  # also before it is open, and where the constructor ends before
+    _slide: Any = None  # so that close() works if the constructor fails early
 
     def __init__(
         self,
@@ -82,18 +82,18 @@ class SlideFile:
     ) -> None:
         check_choice("reader", reader, READERS)
         for name, value in (("mpp", mpp), ("magnification", magnification)):
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"`{name}` must be positive, got {value!r}.")
+            if value is not None:
+                check_positive_number(**{name: value})
         self.path = Path(path)
         self.name = self.path.name
         if not self.path.is_file():
             raise FileNotFoundError(f"`slide` must be a file that exists, got {self.name!r}.")
         self._tifffile = reader == "tifffile"
         try:
-            with self._named("be a slide that can be read"):
+            with self._errors_for_slide("be a slide that can be read"):
                 self._reader = WSIReader(reader)
                 self._open()
-                # levels of MONAI's tifffile reader are pages: thumbnail, label and macro image of Aperio's among them
+                # MONAI's tifffile reader counts pages, including Aperio's thumbnail, label and macro image
                 count = 1 if self._tifffile else self._reader.get_level_count(self._slide)
                 sizes = [self._reader.get_size(self._slide, k) for k in range(count)]
                 self._sizes = tuple((int(width), int(height)) for height, width in sizes)
@@ -107,7 +107,7 @@ class SlideFile:
             raise
 
     def close(self) -> None:
-        """Close the file; nothing is read from then on."""
+        """Close the file."""
         slide, self._slide = self._slide, None
         if slide is not None:
             slide.close()
@@ -122,11 +122,11 @@ class SlideFile:
         self.close()
 
     def level_size(self, level: int) -> tuple[int, int]:
-        """(width, height) in pixels of ``level``."""
+        """Return (width, height) in pixels of ``level``."""
         return self._sizes[level]
 
     def read(self, level: int, left: int, top: int, width: int, height: int) -> Pixels:
-        """Pixels (``height``, ``width``, 3) of a region, all in pixels of ``level``."""
+        """Read the pixels (``height``, ``width``, 3) of a region, given in pixels of ``level``."""
         limits = self.level_size(level)
         x0, y0 = max(left, 0), max(top, 0)
         x1, y1 = min(left + width, limits[0]), min(top + height, limits[1])
@@ -139,9 +139,10 @@ class SlideFile:
         return region
 
     def thumbnail(self, max_size: int = 2048) -> Thumbnail:
-        """The whole slide, its longer side at most ``max_size``: exact means of squares of the nearest finer level.
+        """Read a thumbnail whose longer side has at most ``max_size`` pixels.
 
-        It is read in blocks, so that a slide of one level, which has to be read whole for it, never is in memory.
+        Its pixels are exact means of squares of the nearest finer level. That level is read in blocks, so that even a
+        slide with one level is never in memory as a whole.
         """
         check_positive(max_size=max_size)
         sizes = [max(self.level_size(k)) for k in range(len(self.downsamples))]
@@ -153,7 +154,7 @@ class SlideFile:
         for top in range(0, height, step):
             for left in range(0, width, step):
                 block = self.read(level, left, top, min(step, width - left), min(step, height - top))
-                small = np.asarray(picture(block).reduce(factor))
+                small = np.asarray(to_pil(block).reduce(factor))
                 rows, columns = top // factor, left // factor
                 image[rows : rows + small.shape[0], columns : columns + small.shape[1]] = small
         return Thumbnail(image, factor * self.downsamples[level])
@@ -164,28 +165,28 @@ class SlideFile:
 
     def _read(self, level: int, left: int, top: int, width: int, height: int) -> Pixels:
         if self._slide is None:
-            raise ValueError(f"`slide` must be open to be read, got {self.name!r} after it was closed.")
+            raise ValueError(f"`slide` must be open, got {self.name!r} after it was closed.")
         scale = self.downsamples[level]
         x, y = round(left * scale), round(top * scale)
-        with self._named(f"be readable at level {level}, x {left}, y {top}"):
+        with self._errors_for_slide(f"be readable at level {level}, x {left}, y {top}"):
             try:
                 if self._reader.backend == "openslide":
                     return _on_white(_premultiplied(self._slide, x, y, level, width, height))
                 pixels, _ = self._reader.get_data(self._slide, (y, x), (height, width), level, mode="RGB")
             except Exception:
-                self._open()  # after an error OpenSlide answers nothing any more
+                self._open()  # after an error OpenSlide refuses every further read
                 raise
         image: Pixels = np.moveaxis(np.asarray(pixels), 0, -1)
         return image
 
     def _check_whole_level(self) -> None:
-        """Refuse what a reader that decodes a level whole would get wrong, or not into memory."""
+        """Refuse slides that tifffile, which decodes whole levels, would read wrongly or not into memory."""
         if not self._tifffile:
             return
         series = self._slide.series[0]
         if series.axes != "YXS" or series.dtype != np.uint8:
             raise SlideFileError(
-                f"`slide` must have red, green and blue of 8 bits for the reader 'tifffile', "
+                f"`slide` must have three channels (RGB) of 8 bits for the reader 'tifffile', "
                 f"got axes {series.axes} of {series.dtype} in {self.name!r}."
             )
         if series.nbytes > WHOLE_LEVEL:
@@ -195,12 +196,12 @@ class SlideFile:
             )
 
     def _mpp(self) -> float | None:
-        told = self._description(r"\bMPP\s*=\s*([0-9.]+)")
-        if told is not None:
-            return told if told <= COARSEST else None
+        aperio_mpp = self._description(r"\bMPP\s*=\s*([0-9.]+)")
+        if aperio_mpp is not None:
+            return aperio_mpp if aperio_mpp <= COARSEST else None
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("error")  # MONAI takes a resolution without unit for micrometres
+                warnings.simplefilter("error")  # MONAI warns and assumes micrometers if the resolution has no unit
                 sides = [float(v) for v in self._reader.get_mpp(self._slide, 0)]
         except (ValueError, KeyError, UserWarning):
             return None
@@ -217,47 +218,47 @@ class SlideFile:
             return self._description(r"\bAppMag\s*=\s*([0-9.]+)")
 
     def _description(self, pattern: str) -> float | None:
-        """A number of Aperio's description, for the reader that does not look there."""
+        """Return a number from Aperio's description, which MONAI's tifffile reader ignores."""
         if not self._tifffile:
             return None
-        found = re.search(pattern, str(self._slide.pages[0].description))
-        return float(found.group(1)) if found else None
+        match = re.search(pattern, str(self._slide.pages[0].description))
+        return float(match.group(1)) if match else None
 
     @contextmanager
-    def _named(self, rule: str) -> Iterator[None]:
+    def _errors_for_slide(self, rule: str) -> Iterator[None]:
         try:
             yield
         except ImportError as error:
             raise ImportError("Reading slides needs more: pip install monai-mil-ext[wsi].") from error
         except MemoryError:
             raise
-        except Exception as error:  # its words may have the path in them: they are not told as the cause
+        except Exception as error:  # not chained, since its message may contain the path
             raise SlideFileError(f"`slide` must {rule}, got {type(error).__name__} for {self.name!r}.") from None
 
 
-def picture(pixels: Pixels) -> Image.Image:
-    """The Pillow image of (h, w, 3). Channel by channel: NumPy is slow where few values lie side by side."""
-    whole = np.empty(pixels.shape, dtype=np.uint8)
-    for channel in range(3):
-        whole[..., channel] = pixels[..., channel]
-    return Image.fromarray(whole)
+def to_pil(pixels: Pixels) -> Image.Image:
+    """Convert pixels (h, w, 3) to a Pillow image."""
+    contiguous = np.empty(pixels.shape, dtype=np.uint8)
+    for channel in range(3):  # NumPy copies strided channels faster than strided pixels of three values
+        contiguous[..., channel] = pixels[..., channel]
+    return Image.fromarray(contiguous)
 
 
 def _premultiplied(slide: Any, x: int, y: int, level: int, width: int, height: int) -> Pixels:
-    """Blue, green, red, opacity (h, w, 4) as OpenSlide writes them, colours times opacity.
+    """Read premultiplied blue, green, red and alpha (h, w, 4), as OpenSlide returns them.
 
-    ``read_region`` of openslide-python fills such a buffer too, and then copies it three times on the way to an array:
-    a third of what a tile costs. MONAI asks for sizes and makes meta data for each region besides.
+    ``read_region`` of openslide-python fills such a buffer too but then copies it three times, a third of the time of
+    a tile. MONAI in addition queries sizes and creates metadata for each region.
     """
     buffer = np.empty((height, width), dtype="<u4")
-    where = buffer.ctypes.data_as(ctypes.POINTER(ctypes.c_uint32))
-    openslide.lowlevel._read_region(slide._osr, where, x, y, level, width, height)
+    pointer = buffer.ctypes.data_as(ctypes.POINTER(ctypes.c_uint32))
+    openslide.lowlevel._read_region(slide._osr, pointer, x, y, level, width, height)
     return buffer.view(np.uint8).reshape(height, width, 4)
 
 
 def _on_white(pixels: Pixels) -> Pixels:
-    """Red, green, blue (h, w, 3) of what OpenSlide writes."""
+    """Convert premultiplied BGRA to RGB (h, w, 3) on white."""
     if pixels.view("<u4").min() >= OPAQUE:
         return pixels[..., 2::-1]
-    over: Pixels = pixels[..., 2::-1] + (WHITE - pixels[..., 3:])
-    return over
+    blended: Pixels = pixels[..., 2::-1] + (WHITE - pixels[..., 3:])
+    return blended

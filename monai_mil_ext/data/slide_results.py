@@ -1,4 +1,4 @@
-"""Answers to slides as files that viewers open: tiles as polygons, and the map of their scores as a pyramid."""
+"""Writers of slide results for viewers: tiles as GeoJSON polygons, heat maps as pyramidal TIFF."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from monai_mil_ext.utils import RESEARCH_USE, atomic_path, check_name, import_ex
 __all__ = ["write_heatmap_tiff", "write_tile_geojson"]
 
 tifffile = import_extra("wsi", "tifffile")
-COLOURS = "cividis"  # its lightness grows evenly, so colour-blind readers and prints in grey get the same
-SMALLEST = 512  # pixels of the longer side of the last level
+COLORMAP = "cividis"  # of uniformly increasing lightness, so readable for color-blind people and in gray prints
+SMALLEST = 512  # pixels; longer side of the last level
 TILE = 256
 Pixels = NDArray[np.uint8]
 
@@ -35,21 +35,21 @@ def write_tile_geojson(
     tile_size: float,
     name: str = "attention",
 ) -> Path:
-    """Write tiles as ``<case_id>.geojson`` for QuPath: squares in pixels of level 0 with their score and its colour.
+    """Write tiles as ``<case_id>.geojson`` for QuPath: squares with score and color.
 
-    Colours run from the lowest to the highest score. It is written as a whole or not at all, and holds the case id and
-    no path.
+    Coordinates are pixels of level 0. Colors range from the lowest to the highest score. The file is written atomically
+    and contains the case ID but no path.
 
     Args:
-        folder: where to write; it is made where it is missing.
-        case_id: names the file.
+        folder: folder of the file; it is created if missing.
+        case_id: name of the file.
         scores: (N,), finite.
         coords: (N, 2), upper left corners (x, y).
         tile_size: height and width of a tile.
-        name: of the measurement in QuPath.
+        name: name of the measurement in QuPath.
 
     Raises:
-        ValueError: when ``case_id`` is no name of a file, or the arrays don't fit or are not finite.
+        ValueError: when ``case_id`` is not a valid file name, or the arrays differ in length or are not finite.
 
     Example:
         >>> folder = getfixture("tmp_path")
@@ -63,7 +63,7 @@ def write_tile_geojson(
         raise ValueError(
             f"`scores` must be finite, one for each of `coords` (N, 2), got {values.shape} for {corners.shape}."
         )
-    head = {"type": "FeatureCollection", "use": RESEARCH_USE, "case_id": case_id, "colours": COLOURS}
+    head = {"type": "FeatureCollection", "use": RESEARCH_USE, "case_id": case_id, "colors": COLORMAP}
     path = Path(folder) / f"{case_id}.geojson"
     with atomic_path(path) as temporary, temporary.open("w") as file:
         file.write(json.dumps(head)[:-1] + ', "features": [')
@@ -74,20 +74,20 @@ def write_tile_geojson(
 
 
 def write_heatmap_tiff(folder: str | os.PathLike[str], case_id: str, heatmap: MetaTensor, channel: int = 0) -> Path:
-    """Write a map as ``<case_id>.tif``, a pyramid in colours that OpenSlide and QuPath open beside its slide.
+    """Write a heat map as ``<case_id>.tif``, a pyramidal color TIFF that OpenSlide and QuPath can open.
 
-    Colours run from the lowest to the highest value, which stand in the description with the scaling, the downsample
-    and the size of the slide; white is no tile. Pixels have the size that the map tells, so viewers that go by
-    micrometres lay it over the slide. It is written as a whole or not at all, and holds no path.
+    Colors range from the lowest to the highest value, which the description of the TIFF contains together with
+    scaling, downsample and slide size; white means no tile. The pixel size is that of the map, so that viewers that use
+    micrometers can overlay it on the slide. The file is written atomically and contains no path.
 
     Args:
-        folder: where to write; it is made where it is missing.
-        case_id: names the file.
-        heatmap: (A, h, w), of :py:class:`monai_mil_ext.transforms.TileScoresToHeatmap`, NaN where there is no tile.
-        channel: which of the A to write.
+        folder: folder of the file; it is created if missing.
+        case_id: name of the file.
+        heatmap: map (A, h, w) from :py:class:`monai_mil_ext.transforms.TileScoresToHeatmap`, NaN outside of tiles.
+        channel: index of the channel to write.
 
     Raises:
-        ValueError: when ``case_id`` is no name of a file, or ``heatmap`` no such map.
+        ValueError: when ``case_id`` is not a valid file name, or ``heatmap`` is not such a map.
     """
     check_name(case_id=case_id)
     if not isinstance(heatmap, MetaTensor) or heatmap.ndim != 3 or not 0 <= channel < len(heatmap):
@@ -95,43 +95,45 @@ def write_heatmap_tiff(folder: str | os.PathLike[str], case_id: str, heatmap: Me
         raise ValueError(f"`heatmap` must be a MetaTensor (A, h, w) with channel {channel}, got shape {got}.")
     values = heatmap[channel].as_tensor().cpu().numpy().astype(np.float64)
     low, high = _range(values)
-    told = {key: heatmap.meta.get(key) for key in ("scaling", "downsample", "spatial_shape")}
-    about = json.dumps({"use": RESEARCH_USE, "case_id": case_id, **told, "low": low, "high": high, "colours": COLOURS})
+    meta = {key: heatmap.meta.get(key) for key in ("scaling", "downsample", "spatial_shape")}
+    description = json.dumps(
+        {"use": RESEARCH_USE, "case_id": case_id, **meta, "low": low, "high": high, "colors": COLORMAP}
+    )
     path = Path(folder) / f"{case_id}.tif"
     with atomic_path(path) as temporary:
-        _write_pyramid(temporary, _coloured(values, low, high), heatmap.meta.get("mpp"), about)
+        _write_pyramid(temporary, _colorize(values, low, high), heatmap.meta.get("mpp"), description)
     return path
 
 
 def _tiles(
     values: NDArray[np.float64], corners: NDArray[np.float64], edge: float, name: str
 ) -> Iterator[dict[str, Any]]:
-    colours = _coloured(values, *_range(values))
-    for (x, y), value, colour in zip(corners.tolist(), values.tolist(), colours.tolist(), strict=True):
+    colors = _colorize(values, *_range(values))
+    for (x, y), value, color in zip(corners.tolist(), values.tolist(), colors.tolist(), strict=True):
         ring = [[x, y], [x + edge, y], [x + edge, y + edge], [x, y + edge], [x, y]]
         yield {
             "type": "Feature",
             "geometry": {"type": "Polygon", "coordinates": [ring]},
-            "properties": {"objectType": "tile", "color": colour, "measurements": {name: value}},
+            "properties": {"objectType": "tile", "color": color, "measurements": {name: value}},
         }
 
 
 def _range(values: NDArray[np.float64]) -> tuple[float, float]:
-    real = values[np.isfinite(values)]
-    return (float(real.min()), float(real.max())) if real.size else (0.0, 0.0)
+    finite = values[np.isfinite(values)]
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
 
 
-def _coloured(values: NDArray[np.float64], low: float, high: float) -> Pixels:
-    """Bytes (..., 3); what is not finite is white, and values that are all equal are the middle."""
-    real = np.isfinite(values)
-    share = (np.where(real, values, low) - low) / (high - low) if high > low else np.full(values.shape, 0.5)
-    colours: Pixels = colormaps[COLOURS](share, bytes=True)[..., :3].copy()
-    colours[~real] = 255
-    return colours
+def _colorize(values: NDArray[np.float64], low: float, high: float) -> Pixels:
+    """Map values to RGB bytes (..., 3); non-finite values are white, and constant values get the middle color."""
+    finite = np.isfinite(values)
+    fraction = (np.where(finite, values, low) - low) / (high - low) if high > low else np.full(values.shape, 0.5)
+    colors: Pixels = colormaps[COLORMAP](fraction, bytes=True)[..., :3].copy()
+    colors[~finite] = 255
+    return colors
 
 
-def _write_pyramid(path: Path, image: Pixels, mpp: float | None, about: str) -> None:
-    """Levels are pages of their own: OpenSlide finds none in sub-directories of a page."""
+def _write_pyramid(path: Path, image: Pixels, mpp: float | None, description: str) -> None:
+    """Write a pyramid whose levels are pages, since OpenSlide ignores sub-IFDs."""
     levels = 1 + max(0, math.ceil(math.log2(max(image.shape) / SMALLEST)))
     options: dict[str, Any] = {"photometric": "rgb", "compression": "zlib", "tile": (TILE, TILE), "metadata": None}
     with tifffile.TiffWriter(path) as file:
@@ -139,6 +141,6 @@ def _write_pyramid(path: Path, image: Pixels, mpp: float | None, about: str) -> 
             if mpp is not None:
                 pixels_per_cm = 1e4 / (mpp * 2**level)
                 options.update(resolution=(pixels_per_cm, pixels_per_cm), resolutionunit="CENTIMETER")
-            reduced = {"subfiletype": 1} if level else {"description": about}
-            file.write(image, software="monai_mil_ext", **options, **reduced)
+            level_options = {"subfiletype": 1} if level else {"description": description}
+            file.write(image, software="monai_mil_ext", **options, **level_options)
             image = np.asarray(Image.fromarray(image).reduce(2))

@@ -1,4 +1,4 @@
-"""The tiles of a slide as a bag that is read one by one."""
+"""Lazily read tiles of a slide as a bag."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from monai_mil_ext.utils import check_choice, check_positive
+from monai_mil_ext.utils import check_choice, check_positive, check_positive_number
 
-from .slide_file import READERS, WHITE, Pixels, SlideFile, SlideFileError, picture
+from .slide_file import READERS, WHITE, Pixels, SlideFile, SlideFileError, to_pil
 
 __all__ = ["SlideTiles"]
 
-SAME = 1e-6  # pixels: tiles that lie so close to the pixels of a level are these pixels
-FINER = 1.01  # a level that is coarser than a tile by no more than this is as good
+SAME = 1e-6  # pixels; below this offset a tile is read without resampling
+FINER = 1.01  # largest ratio by which a level may be coarser than the tile
 
 
 class SlideTiles(Dataset[Tensor]):
-    """The tiles at given places of a slide; the pixels of each are read when it is asked for, and not kept.
+    """Dataset of tiles at given coordinates of a slide; each tile is read on access and not cached.
 
-    A number gives a tile (3, t, t), a slice the tiles (n, 3, t, t), an array of places the bag of these tiles, unread.
-    So it goes into a :py:class:`ChunkLoader` or a ``DataLoader``, whose workers each open the slide for themselves,
-    into :py:class:`monai_mil_ext.inferers.BagInferer`, which reads a chunk at a time, and through
+    An integer index returns a tile (3, t, t), a slice returns tiles (n, 3, t, t), an array of indices returns a bag of
+    these tiles, unread. It can be used with a :py:class:`ChunkLoader` or a ``DataLoader``, whose workers open the slide
+    themselves, with :py:class:`monai_mil_ext.inferers.BagInferer`, which reads a chunk at a time, and with
     :py:class:`monai_mil_ext.transforms.RandSampleInstancesd`.
 
-    A tile is resampled from the coarsest level that is no coarser than itself, from its corner and at its scale to the
-    fraction of a pixel, by a triangle as wide as a pixel of the tile on either side. The triangle sees what lies
-    around the tile too, so that tiles side by side have no seams. Tiles of a level's own pixels are these.
+    A tile is resampled with subpixel accuracy from the coarsest level that is not coarser than the tile, by a triangle
+    filter that extends one pixel of the tile to either side. The filter uses pixels around the tile too, so that
+    adjacent tiles have no seams. A tile that coincides with pixels of a level is read without resampling.
 
     Args:
-        path: of the slide.
+        path: path of the slide.
         coords: (N, 2), upper left corners (x, y) in pixels of level 0.
-        tile_size: t, height and width of a tile.
-        scale: pixels of level 0 to a pixel of a tile.
+        tile_size: height and width t of a tile.
+        scale: pixels of level 0 per pixel of a tile, along a side.
         reader: see :py:class:`SlideFile`.
-        dtype: ``torch.uint8`` for values up to 255, or a floating type for values up to 1.
+        dtype: ``torch.uint8`` for values up to 255, or a floating-point type for values up to 1.
 
     Raises:
-        ValueError: when the arguments are none of these.
+        ValueError: when an argument is invalid.
         SlideFileError: when a tile can't be read.
     """
 
@@ -60,8 +60,7 @@ class SlideTiles(Dataset[Tensor]):
     ) -> None:
         check_positive(tile_size=tile_size)
         check_choice("reader", reader, READERS)
-        if not 0 < scale < math.inf:
-            raise ValueError(f"`scale` must be positive, got {scale!r}.")
+        check_positive_number(scale=scale)
         if dtype != torch.uint8 and not dtype.is_floating_point:
             raise ValueError(f"`dtype` must be torch.uint8 or a floating type, got {dtype}.")
         self.path = os.fspath(path)
@@ -78,45 +77,45 @@ class SlideTiles(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self.coords)
 
-    def __getitem__(self, place: Any) -> Any:
-        """The tile, the tiles or the smaller bag at ``place``; see the class."""
-        if isinstance(place, slice):
-            return self._tiles(self.coords[place])
-        if np.ndim(place):
-            return self._at(np.asarray(place))
-        return self._tiles(self.coords[int(place)][None])[0]  # beyond the end NumPy raises IndexError
+    def __getitem__(self, index: Any) -> Any:
+        """Return the tile, the tiles or the bag at ``index``; see the class."""
+        if isinstance(index, slice):
+            return self._tiles(self.coords[index])
+        if np.ndim(index):
+            return self._subset(np.asarray(index))
+        return self._tiles(self.coords[int(index)][None])[0]  # NumPy raises IndexError beyond the end
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
 
     def __eq__(self, other: object) -> bool:
-        """Whether ``other`` would read the same pixels."""
+        """Return whether ``other`` reads the same pixels."""
         if not isinstance(other, SlideTiles):
             return NotImplemented
-        one, two = ((b.path, b.tile_size, b.scale, b.reader, b.dtype) for b in (self, other))
-        return one == two and np.array_equal(self.coords, other.coords)
+        settings, others = ((b.path, b.tile_size, b.scale, b.reader, b.dtype) for b in (self, other))
+        return settings == others and np.array_equal(self.coords, other.coords)
 
-    __hash__ = None  # type: ignore[assignment]  # it has an array that may be changed
+    __hash__ = None  # type: ignore[assignment]  # its coordinates are mutable
 
     def __repr__(self) -> str:
-        """Without the path, which may name a patient."""
+        """Return a representation without the path, which may identify a patient."""
         return f"SlideTiles({len(self)} tiles of {self.tile_size} pixels)"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Another process opens the slide for itself."""
+        """Return the state without the open slide, so that another process opens it itself."""
         return {**self.__dict__, "_slide": None, "_process": -1}
 
-    def _at(self, places: NDArray[Any]) -> SlideTiles:
-        return SlideTiles(self.path, self.coords[places], self.tile_size, self.scale, self.reader, self.dtype)
+    def _subset(self, index: NDArray[Any]) -> SlideTiles:
+        return SlideTiles(self.path, self.coords[index], self.tile_size, self.scale, self.reader, self.dtype)
 
     def close(self) -> None:
-        """Close the slide until a tile is asked for again."""
+        """Close the slide; it is opened again at the next access."""
         if self._slide is not None:
             self._slide.close()
             self._slide = None
 
     def _open(self) -> SlideFile:
-        if self._slide is None or self._process != os.getpid():  # a fork would share the position in the file
+        if self._slide is None or self._process != os.getpid():  # forked processes would share the file position
             self._slide, self._process = SlideFile(self.path, self.reader), os.getpid()
         return self._slide
 
@@ -129,7 +128,7 @@ class SlideTiles(Dataset[Tensor]):
 
     def _pixels(self, x: int, y: int) -> Pixels:
         slide, size = self._open(), self.tile_size
-        if not all(-size * self.scale < at < side for at, side in zip((x, y), slide.size, strict=True)):
+        if not all(-size * self.scale < start < side for start, side in zip((x, y), slide.size, strict=True)):
             raise SlideFileError(f"`coords` must lie in the slide, got ({x}, {y}) for {slide.size} in {slide.name!r}.")
         level = max(k for k, down in enumerate(slide.downsamples) if down <= max(self.scale * FINER, 1.0))
         down = slide.downsamples[level]
@@ -140,15 +139,15 @@ class SlideTiles(Dataset[Tensor]):
         (x0, x1), (y0, y1) = (
             _span(start, size * ratio, ratio, limit) for start, limit in zip((left, top), limits, strict=True)
         )
-        region = picture(slide.read(level, x0, y0, x1 - x0, y1 - y0))
+        region = to_pil(slide.read(level, x0, y0, x1 - x0, y1 - y0))
         right, bottom = min(left + size * ratio - x0, x1 - x0), min(top + size * ratio - y0, y1 - y0)
         box = (left - x0, top - y0, right, bottom)
         return np.asarray(region.resize((size, size), Image.Resampling.BILINEAR, box))
 
 
 def _span(start: float, length: float, ratio: float, limit: int) -> tuple[int, int]:
-    """Pixels to read along an axis: the tile and what the triangle sees around it, as far as there is slide."""
-    around = math.ceil(max(ratio, 1.0)) + 1
+    """Return the range of pixels to read along an axis: the tile and the filter's margin, within the slide."""
+    margin = math.ceil(max(ratio, 1.0)) + 1
     end = math.ceil(start + length - SAME)
     begin = math.floor(start)
-    return min(begin, max(0, begin - around)), max(end, min(end + around, limit))
+    return min(begin, max(0, begin - margin)), max(end, min(end + margin, limit))

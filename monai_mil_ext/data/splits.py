@@ -1,4 +1,4 @@
-"""Splits of a cohort into training, validation and test, by patient, frozen in a file."""
+"""Splits of a cohort by patient into training, validation and test parts, saved in a file."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ Part = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True)
 class CohortSplits:
-    """Which bags are for training, validation and test in each fold; no patient is in two of them.
+    """Folds of a cohort with training, validation and test parts; no patient is in two parts of a fold.
 
     Args:
-        folds: case ids of ``train``, ``val`` and ``test``, fold by fold; repeat ``r`` of ``K`` folds starts at ``r K``.
-        patients: whose each case is.
-        seed: the splits were made with.
+        folds: case IDs of ``train``, ``val`` and ``test`` per fold; repeat ``r`` of ``K`` folds starts at ``r K``.
+        patients: patient of each case.
+        seed: seed of the splits.
 
     Raises:
-        ValueError: when a patient is in two parts of a fold, or a case has no patient: all are named.
+        ValueError: when a patient is in two parts of a fold, or a case has no patient; all are listed.
     """
 
     folds: Sequence[Part]
@@ -44,19 +44,19 @@ class CohortSplits:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        faults = [fault for i, fold in enumerate(self.folds) for fault in self._faults(i, fold)]
-        if faults:
-            raise ValueError("\n  ".join([f"splits must keep each patient in one part, got {len(faults)}:", *faults]))
+        errors = [error for i, fold in enumerate(self.folds) for error in self._fold_errors(i, fold)]
+        if errors:
+            raise ValueError("\n  ".join([f"splits must keep each patient in one part, got {len(errors)}:", *errors]))
 
     def __len__(self) -> int:
-        """Number of folds, those of all repeats."""
+        """Return the number of folds of all repeats."""
         return len(self.folds)
 
     def select(self, items: Sequence[Mapping[str, Any]], fold: int, part: str) -> list[dict[str, Any]]:
-        """Give the items of one part of one fold, in the order of the items.
+        """Return the items of one part of one fold, in the order of the items.
 
         Raises:
-            ValueError: when there is no such fold or part, or the items are not the cases and patients of the splits.
+            ValueError: when there is no such fold or part, or cases and patients of the items differ from the splits.
         """
         check_choice("part", part, PARTS)
         if not 0 <= fold < len(self):
@@ -66,16 +66,16 @@ class CohortSplits:
         return [dict(item) for item in items if item[str(BagKeys.CASE_ID)] in wanted]
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the splits as JSON, as a whole or not at all."""
+        """Write the splits as JSON, atomically."""
         write_json(path, asdict(self))
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> CohortSplits:
-        """Read what :py:meth:`write` wrote, and check it again.
+        """Read splits that :py:meth:`write` saved, and check them again.
 
         Raises:
             FileNotFoundError: when there is no such file.
-            ValueError: when it holds no splits, or such as leak.
+            ValueError: when the file contains no splits, or splits with a patient in two parts.
         """
         file = Path(path)
         if not file.is_file():
@@ -89,15 +89,15 @@ class CohortSplits:
         return cls(folds, patients, seed)
 
     def write_fold(self, path: str | os.PathLike[str], fold: int) -> None:
-        """Write down, beside the weights that are trained with it, which fold it was and what is in its parts."""
+        """Write index and parts of a fold as JSON, to be kept with the weights that are trained on it."""
         write_json(path, {"fold": fold, **self.folds[fold]})
 
     def check_fold(self, path: str | os.PathLike[str], fold: int) -> None:
-        """Refuse to evaluate weights on another fold, or another split, than :py:meth:`write_fold` wrote down.
+        """Check that a fold is the one that :py:meth:`write_fold` saved when the weights were trained.
 
         Raises:
             FileNotFoundError: when there is no such file.
-            ValueError: when it is none of a fold, or of another one: it says how many bags of the test were known.
+            ValueError: when the file contains no fold or another one; the message counts the test bags that leak.
         """
         file = Path(path)
         if not file.is_file():
@@ -107,39 +107,39 @@ class CohortSplits:
             trained, parts = int(content["fold"]), {part: set(content[part]) for part in PARTS}
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"`path` must be a file that CohortSplits wrote, got {file.name!r}.") from None
-        asked = {part: set(self.folds[fold][part]) for part in PARTS}
-        if asked != parts:
-            known = len(asked["test"] & (parts["train"] | parts["val"]))
+        requested = {part: set(self.folds[fold][part]) for part in PARTS}
+        if requested != parts:
+            leaked = len(requested["test"] & (parts["train"] | parts["val"]))
             raise ValueError(
                 f"`fold` must be the one that the weights were trained for, {trained} with the same options by "
-                f"{file.name!r}, got {fold}: {known} of its {len(asked['test'])} bags to test trained or chose them."
+                f"{file.name!r}, got {fold}: they have seen {leaked} of its {len(requested['test'])} test bags."
             )
 
     def check_content(self, items: Sequence[Mapping[str, Any]], key: str = "image") -> None:
-        """Read the features of all bags and refuse splits with the same bag, under two names, in two parts.
+        """Check that no two bags with the same features, under different names, are in different parts.
 
         Raises:
-            ValueError: when there is such a bag; the cases are named.
+            ValueError: when there are such bags; the cases are listed.
         """
         first: dict[str, str] = {}
-        twins = []
+        duplicates = []
         for item in items:
             paths = item[key] if isinstance(item[key], (list, tuple)) else [item[key]]
             for path in paths:
                 case = str(item[str(BagKeys.CASE_ID)])
                 other = first.setdefault(fingerprint(read_bag(path)["features"]), case)
                 if other != case:
-                    twins.append((other, case))
-        faults = [
-            f"fold {i}: {one!r} in {place[one]} is {two!r} in {place[two]}"
-            for i, place in enumerate(map(_places, self.folds))
-            for one, two in twins
-            if place[one] != place[two]
+                    duplicates.append((other, case))
+        errors = [
+            f"fold {i}: {case!r} in {part_of[case]} is {copy!r} in {part_of[copy]}"
+            for i, part_of in enumerate(map(_part_of_cases, self.folds))
+            for case, copy in duplicates
+            if part_of[case] != part_of[copy]
         ]
-        if faults:
-            raise ValueError("\n  ".join([f"splits must not share bags, got {len(faults)}:", *faults]))
+        if errors:
+            raise ValueError("\n  ".join([f"splits must not share bags, got {len(errors)}:", *errors]))
 
-    def _faults(self, number: int, fold: Part) -> Iterator[str]:
+    def _fold_errors(self, number: int, fold: Part) -> Iterator[str]:
         parts: dict[str, dict[str, list[str]]] = {}
         for part, cases in fold.items():
             for case in cases:
@@ -152,14 +152,14 @@ class CohortSplits:
 
     def _check_items(self, items: Sequence[Mapping[str, Any]]) -> None:
         patients = _patients(items)
-        known = dict(self.patients)
-        faults = {
-            "not in the splits": sorted(set(patients) - set(known)),
-            "missing": sorted(set(known) - set(patients)),
-            "of another patient": sorted(c for c in set(known) & set(patients) if known[c] != patients[c]),
+        expected = dict(self.patients)
+        errors = {
+            "not in the splits": sorted(set(patients) - set(expected)),
+            "missing": sorted(set(expected) - set(patients)),
+            "of another patient": sorted(c for c in set(expected) & set(patients) if expected[c] != patients[c]),
         }
-        if any(faults.values()):
-            got = "; ".join(f"{what}: {', '.join(map(repr, cases))}" for what, cases in faults.items() if cases)
+        if any(errors.values()):
+            got = "; ".join(f"{kind}: {', '.join(map(repr, cases))}" for kind, cases in errors.items() if cases)
             raise ValueError(f"`items` must be the cases that were split, got cases {got}.")
 
 
@@ -171,22 +171,23 @@ def split_cohort(
     seed: int = 0,
     stratify: str | None = "label",
 ) -> CohortSplits:
-    """Split items by patient into ``num_folds`` folds, ``repeats`` times, the same for the same seed.
+    """Split items by patient into ``num_folds`` folds, ``repeats`` times.
 
-    Each fold is the test part once; of the rest, 1 in ``round(1 / val_fraction)`` parts is for validation. Parts have
-    about the same share of each class, as scikit-learn's ``StratifiedGroupKFold`` makes them.
+    Each fold is the test part once; of the rest, 1 of ``round(1 / val_fraction)`` parts is for validation. Parts are
+    stratified by class with scikit-learn's ``StratifiedGroupKFold``. The splits depend on items and seed only.
 
     Args:
-        items: with ``case_id`` and ``patient``.
-        num_folds: at least 2.
-        val_fraction: share of what is not tested that is held out of training, at most 0.5; 0 for none.
-        repeats: how often, each time with another seed.
-        seed: of the first repeat; the others have the numbers after it.
-        stratify: whose shares are kept: ``"label"`` (a class, or several labels, each combination a class), ``"event"``
-            for survival, or None, such as for numbers to regress on.
+        items: items with ``case_id`` and ``patient``.
+        num_folds: number of folds, at least 2.
+        val_fraction: fraction of the patients outside of the test part that is held out for validation, at most 0.5; 0
+            for no validation part.
+        repeats: number of repeats, each with another seed.
+        seed: seed of the first repeat; the others use the integers that follow.
+        stratify: key of the classes to stratify by: ``"label"`` (a class, or several labels, each combination of which
+            is a class), ``"event"`` for survival, or ``None``, such as for regression.
 
     Raises:
-        ValueError: when a class has fewer patients than parts, or is not in every part; the class is named.
+        ValueError: when a class has fewer patients than there are parts, or is missing in a part; the message names it.
 
     Example:
         >>> items = [{"case_id": f"s{i}", "patient": f"p{i // 2}", "label": i // 2 % 2} for i in range(24)]
@@ -197,7 +198,7 @@ def split_cohort(
     inner = round(1 / val_fraction) if val_fraction else 0
     if num_folds < 2 or repeats < 1 or not (val_fraction == 0 or 0 < val_fraction <= 0.5):
         got = f"{num_folds}, {repeats}, {val_fraction}"
-        raise ValueError(f"`num_folds` must be 2, `repeats` 1 at least, `val_fraction` from 0 to 0.5, got {got}.")
+        raise ValueError(f"`num_folds` must be from 2, `repeats` from 1, `val_fraction` from 0 to 0.5, got {got}.")
     patients = _patients(items)
     cases, groups = np.array(list(patients)), np.array(list(patients.values()))
     classes = None if stratify is None else np.array([_class_of(item, stratify) for item in items])
@@ -224,16 +225,16 @@ def _k_fold(
 def _hold_out(
     rows: NDArray[np.int64], inner: int, seed: int, classes: NDArray[Any] | None, groups: NDArray[Any]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Part rows in two: the first of the inner folds that has, and leaves, every class."""
+    """Split rows in two by the first inner fold with the most classes in both of its parts."""
     names = np.zeros(len(groups)) if classes is None else classes
     most = max(len(set(groups[rows][names[rows] == name])) for name in set(names[rows]))
     inner = min(inner, most)  # scikit-learn takes no more folds than the largest class has patients
-    with warnings.catch_warnings():  # scikit-learn warns of rare classes, for which some folds have none
+    with warnings.catch_warnings():  # scikit-learn warns of classes that are too rare for every fold
         warnings.simplefilter("ignore", UserWarning)
         folds = list(_k_fold(inner, seed, None if classes is None else classes[rows], groups[rows]))
     least = [min(len(set(names[rows[part]])) for part in fold) for fold in folds]
-    kept, held = folds[int(np.argmax(least))]
-    return rows[kept], rows[held]
+    train, val = folds[int(np.argmax(least))]
+    return rows[train], rows[val]
 
 
 def _patients(items: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -254,15 +255,15 @@ def _class_of(item: Mapping[str, Any], key: str) -> str:
 
 
 def _check_classes(classes: NDArray[Any] | None, groups: NDArray[Any], num_folds: int, inner: int) -> None:
-    """Every class needs a patient in each test part, and of the others one to train with and one to validate."""
+    """Check that every class has a patient for each test part, and further ones for the other parts."""
     names = np.zeros(len(groups)) if classes is None else classes
     for name in np.unique(names):
         count = len(np.unique(groups[names == name]))
         left = count - -(-count // num_folds)
         if count < num_folds or left < (2 if inner else 1):
-            of = "" if classes is None else f" of class {name}"
+            suffix = "" if classes is None else f" of class {name}"
             parts = f"{num_folds} folds" + (" and validation" if inner else "")
-            raise ValueError(f"`items` must have enough patients{of} for {parts}, got {count}: take fewer folds.")
+            raise ValueError(f"`items` must have enough patients{suffix} for {parts}, got {count}: use fewer folds.")
 
 
 def _check_parts(parts: Mapping[str, NDArray[np.int64]], classes: NDArray[Any] | None, fold: int) -> None:
@@ -271,9 +272,9 @@ def _check_parts(parts: Mapping[str, NDArray[np.int64]], classes: NDArray[Any] |
         if missing:
             raise ValueError(
                 f"every part must have every class, got none of class {', '.join(missing)} in {part} of fold {fold}: "
-                "take fewer folds or another seed."
+                "use fewer folds or another seed."
             )
 
 
-def _places(fold: Part) -> dict[str, str]:
+def _part_of_cases(fold: Part) -> dict[str, str]:
     return {case: part for part, cases in fold.items() for case in cases}

@@ -1,4 +1,4 @@
-"""Mean and deviation of features over training bags, kept beside the weights that need them."""
+"""Mean and standard deviation of features over training bags, saved with the weights that need them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ __all__ = ["FeatureStatistics"]
 
 
 class FeatureStatistics(NamedTuple):
-    """What is taken off each feature, and what it is divided by, as MONAI's ``NormalizeIntensityd`` takes them.
+    """Mean and scale of each feature, for MONAI's ``NormalizeIntensityd``.
 
     Attributes:
-        mean: (F,), its ``subtrahend``.
-        scale: (F,), its ``divisor``.
+        mean: (F,), the ``subtrahend``.
+        scale: (F,), the ``divisor``.
 
     Example:
-        >>> found = FeatureStatistics.over([{"image": np.array([[1.0, 5.0], [3.0, 5.0]])}])
-        >>> found.mean.tolist(), found.scale.tolist()
+        >>> statistics = FeatureStatistics.from_items([{"image": np.array([[1.0, 5.0], [3.0, 5.0]])}])
+        >>> statistics.mean.tolist(), statistics.scale.tolist()
         ([2.0, 5.0], [1.0, 1.0])
     """
 
@@ -36,20 +36,20 @@ class FeatureStatistics(NamedTuple):
     scale: NDArray[np.float32]
 
     @classmethod
-    def over(cls, items: Sequence[Mapping[str, Any]], key: str = "image") -> FeatureStatistics:
-        """Mean and population standard deviation over all instances, one bag in memory at a time.
+    def from_items(cls, items: Sequence[Mapping[str, Any]], key: str = "image") -> FeatureStatistics:
+        """Compute mean and population standard deviation over all instances, with one bag in memory at a time.
 
-        A feature that never changes is divided by 1.
+        The scale of a constant feature is 1.
 
         Args:
-            items: of the training part; a bag's file (or several, of a patient), or its features (N, F).
-            key: where they are.
+            items: items of the training part, with a bag file (or several, of a patient) or features (N, F).
+            key: key of the file or features.
 
         Raises:
-            ValueError: when there are no items, or features that are not finite.
+            ValueError: when there are no items, or features are not finite.
         """
         if not items:
-            raise ValueError("`items` must be one at least, got none.")
+            raise ValueError("`items` must not be empty, got none.")
         scaler = StandardScaler()
         for item in items:
             for bag in item[key] if isinstance(item[key], (list, tuple)) else [item[key]]:
@@ -60,17 +60,17 @@ class FeatureStatistics(NamedTuple):
         return cls(scaler.mean_.astype(np.float32), scaler.scale_.astype(np.float32))
 
     @classmethod
-    def none(cls, in_features: int) -> FeatureStatistics:
-        """Statistics that change nothing."""
+    def identity(cls, in_features: int) -> FeatureStatistics:
+        """Return statistics that leave features unchanged."""
         return cls(np.zeros(in_features, dtype=np.float32), np.ones(in_features, dtype=np.float32))
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> FeatureStatistics:
-        """Read what :py:meth:`write` wrote.
+        """Read statistics that :py:meth:`write` saved.
 
         Raises:
             FileNotFoundError: when there is no such file.
-            ValueError: when it holds no statistics.
+            ValueError: when the file contains no statistics.
         """
         file = Path(path)
         if not file.is_file():
@@ -82,5 +82,5 @@ class FeatureStatistics(NamedTuple):
             raise ValueError(f"`path` must be a file that FeatureStatistics wrote, got {file.name!r}.") from None
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write both as JSON, as a whole or not at all."""
+        """Write mean and scale as JSON, atomically."""
         write_json(path, {"mean": self.mean.tolist(), "scale": self.scale.tolist()})

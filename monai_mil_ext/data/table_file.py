@@ -1,4 +1,4 @@
-"""Tables of text: CSV, TSV and Excel."""
+"""Reader of tables: CSV, TSV and Excel."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx")
 
 
 class Table(NamedTuple):
-    """A table: its column names, its rows, and the number of each row as a spreadsheet shows it, from 2 on."""
+    """Column names and rows of a table, and the number of each row as in a spreadsheet, from 2."""
 
     columns: list[str]
     rows: list[dict[str, str]]
@@ -28,16 +28,16 @@ class Table(NamedTuple):
 
 
 def read_table(path: str | os.PathLike[str]) -> Table:
-    """Read a table whose first row names its columns; every cell is text without blanks around it.
+    """Read a table whose first row holds the column names; cells are text without surrounding whitespace.
 
-    ``.csv`` is separated by commas, or by semicolons where the first row has no comma; ``.tsv`` by tabs; of ``.xlsx``
-    it is the first sheet. Rows without any text are passed over. Text stays as it is, so that ``007`` stays ``007``;
-    a spreadsheet's own whole numbers have no decimal point.
+    ``.csv`` is separated by commas, or by semicolons if the first row has no comma; ``.tsv`` by tabs; of ``.xlsx`` the
+    first sheet is read. Empty rows are ignored. Text is not converted, so ``007`` stays ``007``; whole numbers of a
+    spreadsheet get no decimal point.
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ImportError: when an Excel file is to be read without openpyxl.
-        ValueError: when it is no such table, has no row, columns without or with the same name, or a row with more
+        ImportError: when openpyxl, which Excel files need, is not installed.
+        ValueError: when the file is not such a table, has no row, unnamed columns or repeated names, or a row with more
             cells than columns.
     """
     file = Path(path)
@@ -53,9 +53,9 @@ def read_table(path: str | os.PathLike[str]) -> Table:
         raise ValueError(
             f"`path` must be a table with column names and a row, got {len(filled)} rows in {file.name!r}."
         )
-    columns = _without_end(filled[0][1])
+    columns = _trim(filled[0][1])
     _check_columns(columns, file.name)
-    long = [number for number, row in filled if len(_without_end(row)) > len(columns)]
+    long = [number for number, row in filled if len(_trim(row)) > len(columns)]
     if long:
         raise ValueError(
             f"rows must have at most the {len(columns)} cells of row 1, got more in {long} of {file.name!r}."
@@ -74,8 +74,8 @@ def _read_text(file: Path) -> list[tuple[int, list[str]]]:
 
 
 def _read_excel(file: Path) -> list[tuple[int, list[str]]]:
-    openpyxl, found = optional_import("openpyxl")  # here, since its import takes longer than all of ours
-    if not found:
+    openpyxl, installed = optional_import("openpyxl")  # imported here, since it is slow to import
+    if not installed:
         raise ImportError("Reading Excel needs openpyxl: pip install openpyxl, or save the table as CSV.")
     book = openpyxl.load_workbook(file, read_only=True, data_only=True)
     try:
@@ -86,12 +86,12 @@ def _read_excel(file: Path) -> list[tuple[int, list[str]]]:
 
 
 def _text(cell: Any) -> str:
-    whole = isinstance(cell, float) and cell.is_integer()
-    return "" if cell is None else str(int(cell) if whole else cell).strip()
+    is_whole = isinstance(cell, float) and cell.is_integer()
+    return "" if cell is None else str(int(cell) if is_whole else cell).strip()
 
 
-def _without_end(row: list[str]) -> list[str]:
-    """A row without the empty cells at its end, which spreadsheets like to add."""
+def _trim(row: list[str]) -> list[str]:
+    """Remove the empty cells at the end of a row, which spreadsheets often add."""
     last = max((i for i, cell in enumerate(row) if cell), default=-1)
     return row[: last + 1]
 
@@ -99,4 +99,4 @@ def _without_end(row: list[str]) -> list[str]:
 def _check_columns(columns: list[str], name: str) -> None:
     repeated = [column for column, count in Counter(columns).items() if count > 1]
     if "" in columns or repeated:
-        raise ValueError(f"columns must have names of their own, got {repeated or columns} in {name!r}.")
+        raise ValueError(f"columns must have distinct names, got {repeated or columns} in {name!r}.")

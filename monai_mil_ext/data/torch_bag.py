@@ -1,4 +1,4 @@
-"""Bags that PyTorch saved: a tensor, a NumPy array or a dictionary of them. No code of the file is ever run."""
+"""Reader of bags that PyTorch saved (a tensor, an array or a dictionary of them), without running their code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .bag_rows import ArrayRows, BagFileError, RawRows, Rows, is_numeric
 __all__ = ["open_torch"]
 
 _RECONSTRUCT, _SCALAR = np.empty(0).__reduce__()[0], np.float32(0).__reduce__()[0]
-# what an array of numbers is pickled by, under the names of NumPy 1 and 2; none of it can run anything
+# globals that pickled arrays of numbers refer to, under the names of NumPy 1 and 2; none of them can run code
 NUMPY_GLOBALS: list[Any] = [
     codecs.encode,
     np.ndarray,
@@ -31,17 +31,17 @@ NUMPY_GLOBALS: list[Any] = [
 
 
 def open_torch(file: BinaryIO, zipped: bool) -> BagLayout:
-    """Open a bag saved by ``torch.save``: first only what stands where, then the rows that are asked for.
+    """Open a bag saved by ``torch.save``; rows are read on request.
 
     Args:
         file: open for reading.
-        zipped: whether it is of today's format; one of before PyTorch 1.6 is loaded whole.
+        zipped: whether the file has the zip format; files of PyTorch before 1.6 are loaded whole.
     """
     content = _load(file, "meta" if zipped else "cpu")
-    named = content if isinstance(content, Mapping) else {"features": content}
+    values = content if isinstance(content, Mapping) else {"features": content}
     arrays: dict[str, Rows] = {}
     attributes: dict[str, Any] = {}
-    for name, value in named.items():
+    for name, value in values.items():
         if isinstance(value, (Tensor, np.ndarray)) and value.ndim:
             rows = _tensor_rows(file, str(name), value) if isinstance(value, Tensor) else _array_rows(value)
             arrays.update({str(name): rows} if rows is not None else {})
@@ -71,16 +71,16 @@ def _tensor_rows(file: BinaryIO, name: str, value: Tensor) -> Rows:
     if value.device.type == "cpu":
         return ArrayRows(lambda: value, shape, value.dtype)
     storage = value.untyped_storage()
-    begin = getattr(storage, "_checkpoint_offset", None)
-    if begin is not None and value.is_contiguous() and value.dtype in _RAW:
-        place = int(begin + value.storage_offset() * value.element_size())
-        return RawRows(file.fileno(), shape, _RAW[value.dtype], [place])
+    offset = getattr(storage, "_checkpoint_offset", None)
+    if offset is not None and value.is_contiguous() and value.dtype in _RAW:
+        start = int(offset + value.storage_offset() * value.element_size())
+        return RawRows(file.fileno(), shape, _RAW[value.dtype], [start])
 
-    def mapped() -> Tensor:  # a view of a larger tensor, or a PyTorch that doesn't tell where a tensor stands
+    def load_mapped() -> Tensor:  # for views of larger tensors, and PyTorch versions that don't give the offset
         content = _load(file, "cpu", mmap=True)
         return (content[name] if isinstance(content, Mapping) else content).detach()
 
-    return ArrayRows(mapped, shape, value.dtype)
+    return ArrayRows(load_mapped, shape, value.dtype)
 
 
 _RAW: dict[torch.dtype, Any] = {

@@ -1,4 +1,4 @@
-"""Writing a volume of scores as NIfTI."""
+"""Writer of score volumes as NIfTI."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["write_volume"]
 
 
 def write_volume(path: str | os.PathLike[str], volume: MetaTensor, description: str = "") -> None:
-    """Write the one channel of ``volume`` (1, X, Y, Z) and its affine (RAS mm) as NIfTI, as a whole or not at all.
+    """Write a single-channel ``volume`` (1, X, Y, Z) and its affine (RAS mm) as NIfTI, atomically.
 
     Args:
         path: the file, ending in ``.nii`` or ``.nii.gz``.
-        volume: scores in a scan's own voxel array.
+        volume: scores in the voxels of a scan.
         description: up to 79 characters for the header.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Bags in zarr: the stores of LazySlide and wsidata, and plain groups and arrays."""
+"""Reader of bags in zarr: stores of LazySlide and wsidata, plain groups and arrays."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from torch import Tensor
 from monai_mil_ext.utils import import_extra
 
 from .array_bag import named_arrays
-from .bag_layout import BagLayout, Place
-from .bag_rows import UNFINISHED, ArrayRows, BagFileError, BlockRows, Index, Rows, check_claim, is_numeric
+from .bag_layout import BagLayout, CoordinateSpec
+from .bag_rows import UNFINISHED, ArrayRows, BagFileError, BlockRows, Index, Rows, check_header_size, is_numeric
 
 __all__ = ["open_zarr"]
 
 
 def open_zarr(path: Path, table: str | None = None) -> BagLayout:
-    """Open a store: an array of features, a group that holds one, or a slide of wsidata.
+    """Open a zarr store: an array of features, a group with such an array, or a slide of wsidata.
 
     Args:
         path: folder of the store.
-        table: which table of features, where a slide has several.
+        table: name of the table of features, for a slide with several.
     """
     zarr = import_extra("zarr", "zarr")  # takes long to import
     try:
@@ -42,10 +42,10 @@ def open_zarr(path: Path, table: str | None = None) -> BagLayout:
 
 
 class _ZarrRows(BlockRows):
-    """Rows of a zarr array, of which every chunk is there: zarr itself gives zeros for one that was never written."""
+    """Rows of a zarr array that refuse missing chunks, for which zarr itself returns zeros."""
 
     def read(self, rows: Index) -> Tensor:
-        """See :py:class:`Rows`."""
+        """Read ``rows``; see :py:class:`Rows`."""
         if self.array.nchunks_initialized < self.array.nchunks:
             raise BagFileError(UNFINISHED)
         return super().read(rows)
@@ -54,8 +54,8 @@ class _ZarrRows(BlockRows):
 def _rows(array: Any, root: Path) -> Rows:
     folder = root / array.path if array.path else root
     stored = sum(entry.stat().st_size for entry in folder.rglob("*") if entry.is_file())
-    check_claim(array.nbytes, stored)
-    check_claim(int(np.prod(array.chunks, dtype=object)) * array.dtype.itemsize, stored)
+    check_header_size(array.nbytes, stored)
+    check_header_size(int(np.prod(array.chunks, dtype=object)) * array.dtype.itemsize, stored)
     return _ZarrRows(array, leading=array.ndim == 3 and array.shape[0] == 1)
 
 
@@ -82,33 +82,33 @@ def _slide(store: Any, path: Path, table: str | None) -> BagLayout:
         encoder=name.removesuffix(f"_{tiles}"),
         magnification=slide.get("magnification"),
         mpp=spec.get("mpp"),
-        place=Place("px", _edge(spec)),
+        coordinate_spec=CoordinateSpec("px", _level0_tile_size(spec)),
     )
 
 
-def _edge(spec: Mapping[str, Any]) -> float | None:
-    """Edge of a tile in pixels of level 0."""
+def _level0_tile_size(spec: Mapping[str, Any]) -> float | None:
+    """Return the tile size in pixels of level 0."""
     return float(int(spec["width"] * spec["base_downsample"])) if {"width", "base_downsample"} <= set(spec) else None
 
 
 def _corners(file: Path, ids: NDArray[Any]) -> NDArray[np.float64]:
-    """Top left corners (n, 2) of the tiles ``ids``, from their polygons in GeoParquet."""
+    """Return the top left corners (n, 2) of the tiles ``ids`` from their polygons in GeoParquet."""
     read_table = import_extra("zarr", "pyarrow.parquet", "read_table")
     tiles = read_table(os.fspath(file))
-    own = np.asarray(tiles["tile_id"]) if "tile_id" in tiles.column_names else np.arange(len(tiles))
-    order = np.argsort(own, kind="stable")
-    at = np.minimum(np.searchsorted(own, ids, sorter=order), len(own) - 1)
-    if len(own) == 0 or (own[order[at]] != ids).any():
+    known_ids = np.asarray(tiles["tile_id"]) if "tile_id" in tiles.column_names else np.arange(len(tiles))
+    order = np.argsort(known_ids, kind="stable")
+    rows = np.minimum(np.searchsorted(known_ids, ids, sorter=order), len(known_ids) - 1)
+    if len(known_ids) == 0 or (known_ids[order[rows]] != ids).any():
         raise BagFileError("`path` must hold a tile for every row of features, got features without one")
     if {"x", "y"} <= set(tiles.column_names):
         corners = np.stack([np.asarray(tiles[axis], np.float64) for axis in "xy"], 1)
     else:
         corners = np.array([_corner(polygon.as_py()) for polygon in tiles["geometry"]])
-    return corners[order[at]]
+    return corners[order[rows]]
 
 
 def _corner(polygon: bytes) -> tuple[float, float]:
-    """Least x and y of a polygon in well-known binary: byte order, type 3, rings, points of the first, x y x y."""
+    """Return the smallest x and y of a polygon in well-known binary (byte order, type 3, ring count, points)."""
     order = "<" if polygon[0] else ">"
     kind, _, points = struct.unpack_from(f"{order}III", polygon, 1)
     if kind != 3:

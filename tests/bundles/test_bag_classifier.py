@@ -84,7 +84,7 @@ def test_a_fold_in_one_run_gives_what_training_and_evaluation_give_and_makes_a_t
 
 
 def test_evaluation_refuses_another_fold_than_that_of_training(start, tmp_path):
-    FeatureStatistics.none(8).write(tmp_path / "m" / "statistics.json")
+    FeatureStatistics.identity(8).write(tmp_path / "m" / "statistics.json")
     content(start("train"), "splits").write_fold(tmp_path / "m" / "split.json", 2)  # as its `run` does
     for other in ({"fold": 1}, {"split_seed": 5}, {"val_fraction": 0.5}):
         with pytest.raises(RuntimeError, match="Failed to evaluate") as error:
@@ -150,7 +150,7 @@ def test_features_are_standardised_by_the_training_part_alone(start, data, tmp_p
     rows = torch.cat([item["image"] for item in content(workflow, "train#dataset")])
     torch.testing.assert_close(rows.mean(0), torch.zeros(8), atol=1e-5, rtol=0)
     torch.testing.assert_close(rows.std(0, correction=0), torch.ones(8), atol=1e-5, rtol=0)
-    assert content(workflow, "statistics").mean.tolist() == FeatureStatistics.over(items).mean.tolist()
+    assert content(workflow, "statistics").mean.tolist() == FeatureStatistics.from_items(items).mean.tolist()
     raw = start("train", standardize=False)
     assert abs(float(torch.cat([item["image"] for item in content(raw, "train#dataset")]).mean(0)[0])) > 0.1
 

@@ -22,8 +22,8 @@ def table(path):
     return list(csv.DictReader(path.open()))
 
 
-def left_out(report):
-    return {finding.place: finding.text for finding in report.left_out}
+def skipped(report):
+    return {issue.location: issue.message for issue in report.skipped}
 
 
 def append(path, *rows):
@@ -34,7 +34,7 @@ def append(path, *rows):
 def test_head_ct_goes_by_the_height_of_its_slices(tmp_path):
     files.head(tmp_path / "rsna", {"a": ("p", [0, 1, 1, 0]), "b": ("p", [0, 0, 0])})
     report = prepare("head", tmp_path / "rsna", tmp_path / "data")
-    assert (report.num_rows, len(report.items), report.left_out) == (7 * 6, 2, [])
+    assert (report.num_rows, len(report.items), report.skipped) == (7 * 6, 2, [])
     assert table(tmp_path / "data" / "cohort.csv") == [
         {"bag": "ID_a", "patient": "ID_p", "label": "1", "num_slices": "4", "num_positive": "2"},
         {"bag": "ID_b", "patient": "ID_p", "label": "0", "num_slices": "3", "num_positive": "0"},
@@ -82,7 +82,7 @@ def test_what_does_not_fit_a_head_ct_is_reported(tmp_path):
     tags = {"SeriesInstanceUID": "ID_d", "ImagePositionPatient": [0, 0, 99.0]}
     files.write_dicom(root / "stage_2_train" / "ID_dk1.dcm", 1, PatientID="ID_other", **tags)
     report = prepare("head", root, tmp_path / "data")
-    assert left_out(report) == {
+    assert skipped(report) == {
         "ID_lost": "slice without a DICOM file",
         "ID_ck1": "slice whose DICOM file has no readable series, patient and position",
         "ID_b": "1 of its slices are not in the table",
@@ -90,7 +90,7 @@ def test_what_does_not_fit_a_head_ct_is_reported(tmp_path):
     }
     assert [str(note) for note in report.notes] == [f"row {len(rows) + 1}: ID_ak1 once more, with the same label"]
     assert [item["case_id"] for item in report.items] == ["ID_a", "ID_c"]
-    assert json.loads((tmp_path / "data" / "report.json").read_text())["left_out"][0]["place"] == "ID_lost"
+    assert json.loads((tmp_path / "data" / "report.json").read_text())["skipped"][0]["location"] == "ID_lost"
 
 
 def test_labels_that_contradict_one_another_are_a_fault(tmp_path):
@@ -100,7 +100,7 @@ def test_labels_that_contradict_one_another_are_a_fault(tmp_path):
         prepare("head", tmp_path / "rsna", tmp_path / "data")
     assert "row 15: the label of 'ID_ak2' must be 0 or 1, got '2'" in str(error.value)
     assert not (tmp_path / "data" / "cohort.json").exists()
-    assert len(json.loads((tmp_path / "data" / "report.json").read_text())["faults"]) == 2
+    assert len(json.loads((tmp_path / "data" / "report.json").read_text())["errors"]) == 2
 
 
 def test_what_does_not_fit_a_chest_ct_is_reported(tmp_path):
@@ -113,7 +113,7 @@ def test_what_does_not_fit_a_chest_ct_is_reported(tmp_path):
     files.write_dicom(root / "train/1.9aa/1.9bb/1.901.dcm", 1, InstanceNumber=1)
     (root / "train/1.5aa/1.5bb/1.501.dcm").unlink()
     report = prepare("chest", root, tmp_path / "data")
-    assert left_out(report) == {
+    assert skipped(report) == {
         "1.2bb": "1 of its slices have no file, 0 of its files are not in the table",
         "1.3bb": "0 of its slices have no file, 1 of its files are not in the table",
         "1.4bb": "a DICOM file without a readable number",
@@ -131,7 +131,7 @@ def test_what_does_not_fit_an_abdominal_ct_is_reported(tmp_path):
     files.write_table(root / "train.csv", ["patient_id"], [[p] for p in (1, 2, 4, 6)])
     files.write_dicom(root / "train_images/4/41/1.dcm", 1)
     report = prepare("abdomen", root, tmp_path / "data")
-    assert left_out(report) == {
+    assert skipped(report) == {
         "2_20": "1 labelled slices have no file",
         "3_30": "its patient is not in train.csv",
         "6_60": "no DICOM file in its folder",
@@ -162,7 +162,7 @@ def test_a_name_that_leads_out_of_its_folder_is_refused(tmp_path):
 def test_no_scan_left_is_an_error(tmp_path):
     files.abdomen(tmp_path, {(1, 10): {1: 1}})
     (tmp_path / "train_images/1/10/1.dcm").unlink()
-    with pytest.raises(ValueError, match="must have a bag to go on with"):
+    with pytest.raises(ValueError, match="must have at least one usable bag"):
         prepare("abdomen", tmp_path, tmp_path / "data")
 
 

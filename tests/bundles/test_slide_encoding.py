@@ -74,7 +74,7 @@ def test_a_file_is_the_bag_of_tiles_encoded(start, tmp_path, capsys, num_workers
     said = capsys.readouterr().out
     assert f"1 slides: 0 done before, 1 made, 0 failed; {len(tiles.coords)} tiles in " in said
     assert 0 <= told["encoder_waited"] <= 1
-    assert "(the encoder waited " in said
+    assert "(the encoder was idle for " in said
     cohort = load_cohort(file_of(told, tmp_path, "one").with_name("bags.csv"), CohortColumns())
     assert [(item["case_id"], item["patient"], item["label"]) for item in cohort] == [("one", "p1", 1)]
 
@@ -169,7 +169,7 @@ def test_slides_that_go_wrong_do_not_stop_the_others_and_are_told_at_the_end(sta
     assert [told[key] for key in ("scans", "made", "failed", "empty")] == [13, 5, 8, ["glass"]]
     reasons = {case: reason for reason, cases in told["reasons"].items() for case in cases}
     for case, words in {
-        "no_mpp": "must tell its mpp",
+        "no_mpp": "must state its mpp",
         "damaged": "must be readable at level 0",
         "tile": "must be readable at level 0",
         "cut": "must be a slide that can be read",

@@ -143,7 +143,7 @@ def test_a_broken_slide_gets_a_row_and_the_others_their_answer(tmp_path):
     status = {case: row["status"] for case, row in results(tmp_path).items()}
     assert status["good"] == "done"
     assert status["glass"] == "empty"
-    assert status["no_mpp"].startswith("unreadable: `slide` must tell its mpp")
+    assert status["no_mpp"].startswith("unreadable: `slide` must state its mpp")
     assert status["broken"].startswith("unreadable: `slide` must be a slide that can be read")
     odd = next(case for case in status if case.startswith("slide_"))
     assert status[odd] == "done"

@@ -143,7 +143,7 @@ def world(tmp_path_factory, digits):
     folder = tmp_path_factory.mktemp("zoo")
     scripts("prepare").write_cohort(bags(), folder / "cohort.csv")
     write_digits(folder)
-    FeatureStatistics.none(8).write(folder / "statistics.json")
+    FeatureStatistics.identity(8).write(folder / "statistics.json")
     torch.save({}, folder / "model.pt")
     outputs = {"ckpt_dir": str(folder), "output_dir": str(folder / "out")}
     table = ([], {"dataset_dir": str(folder), **outputs})

@@ -1,4 +1,4 @@
-"""Bag files as each tool writes them, with known numbers."""
+"""Bag files in the layout of each tool, with known numbers."""
 
 import json
 import zipfile
@@ -41,8 +41,8 @@ def trident(path, features=FEATURES, coords=GRID * 512, encoder="uni_v1"):
             "features", data=features, chunks=(1, *features.shape[1:]), maxshape=(None, *features.shape[1:])
         )
         data.attrs.update({"name": path.stem, "savetodir": "/nowhere", "encoder": json.dumps(encoder)})
-        places = file.create_dataset("coords", data=coords.astype(np.int64), chunks=(1, 2), maxshape=(None, 2))
-        places.attrs.update(on_coords)
+        coords_data = file.create_dataset("coords", data=coords.astype(np.int64), chunks=(1, 2), maxshape=(None, 2))
+        coords_data.attrs.update(on_coords)
     return path
 
 
@@ -54,7 +54,7 @@ def clam(path, features=FEATURES, coords=GRID * 512):
 
 
 def stamp(path, coords=GRID * 256.0, **attrs):
-    told = {
+    attributes = {
         "stamp_version": "2.1.0",
         "extractor": "ctranspath",
         "unit": "um",
@@ -63,8 +63,8 @@ def stamp(path, coords=GRID * 256.0, **attrs):
         "code_hash": "0",
         "feat_type": "tile",
     }
-    told = {name: value for name, value in {**told, **attrs}.items() if value is not None}
-    return hdf5(path, {"feats": FEATURES, "coords": coords.astype(np.float32)}, told)
+    attributes = {name: value for name, value in {**attributes, **attrs}.items() if value is not None}
+    return hdf5(path, {"feats": FEATURES, "coords": coords.astype(np.float32)}, attributes)
 
 
 def grouped(path):
@@ -117,7 +117,7 @@ def zarr_array(path, features, rows):
 
 
 def wsidata(path, version=3, with_xy=True):
-    """The parts of a slide of wsidata 0.12 that hold features, tiles and their specification."""
+    """Write the parts of a wsidata 0.12 slide that hold features, tiles and their specification."""
     import pyarrow
     import pyarrow.parquet
     import zarr
@@ -150,6 +150,6 @@ def zipped(path, members, packed=False):
 
 
 def torch_archive(path, pickled):
-    """An archive as ``torch.save`` makes it, around any pickle."""
+    """Write an archive in the form of ``torch.save`` around any pickle."""
     members = {"data.pkl": pickled, "version": b"3", "byteorder": b"little"}
     return zipped(path, {f"archive/{name}": content for name, content in members.items()})

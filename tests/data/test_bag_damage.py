@@ -1,4 +1,4 @@
-"""Damaged, hostile and half-written bag files: one documented error that names the file, or a right answer."""
+"""Damaged, malicious and half-written bag files: a documented error that names the file, or correct data."""
 
 import multiprocessing
 import os
@@ -43,8 +43,8 @@ EDITS = st.lists(
 
 def damaged(raw, edits):
     out = bytearray(raw)
-    for kind, place, value in edits:
-        i = int(place * len(out))
+    for kind, position, value in edits:
+        i = int(position * len(out))
         if kind == "flip" and i < len(out):
             out[i] ^= 1 << value % 8
         elif kind == "set":
@@ -61,7 +61,7 @@ def damaged(raw, edits):
 
 
 def check(path, slide=None):
-    """Reading ``path`` gives the documented error, or rows that are those of the whole."""
+    """Check that reading ``path`` raises the documented error, or returns the rows of the whole bag."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -82,7 +82,7 @@ def check(path, slide=None):
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.parametrize("name", FILES)
 @given(edits=EDITS)
-def test_a_mutated_file_is_refused_or_read_right(tmp_path, name, edits):
+def test_open_bag_refuses_or_reads_mutated_files(tmp_path, name, edits):
     path = tmp_path / name
     if not path.with_suffix(".good").exists():
         FILES[name](path)
@@ -106,8 +106,8 @@ def _fuzz(path, raw, seeds, done):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*STRINGS, *FILES])
-def test_many_mutations_end_in_no_crash(tmp_path, name):
-    """In a process of their own, since the HDF5 library can't be stopped once it goes round in a damaged heap."""
+def test_open_bag_survives_many_mutations(tmp_path, name):
+    """Run in a separate process, since the HDF5 library can loop forever in a damaged heap."""
     path = tmp_path / name
     {**STRINGS, **FILES}[name](path)
     raw, context, seed, stuck = path.read_bytes(), multiprocessing.get_context("fork"), 0, []
@@ -132,7 +132,7 @@ class Trap:
         return os.mkdir, (self.marker,)
 
 
-def test_no_code_of_a_file_is_run(tmp_path):
+def test_open_torch_runs_no_code_of_a_file(tmp_path):
     trap, path = Trap(tmp_path / "sprung"), tmp_path / "a.pt"
     hostile = {"features": DICTIONARY["features"], "more": trap}
     writers = [
@@ -155,7 +155,7 @@ def test_no_code_of_a_file_is_run(tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
-def test_an_array_of_objects_beside_the_features_is_left_alone(tmp_path):
+def test_open_bag_ignores_arrays_of_objects(tmp_path):
     np.savez(tmp_path / "a.npz", features=FEATURES, more=np.array([Trap(tmp_path / "sprung")], object))
     assert inspect_bag(tmp_path / "a.npz").keys == ()
     assert len(read_bag(tmp_path / "a.npz")["features"]) == N
@@ -163,7 +163,7 @@ def test_an_array_of_objects_beside_the_features_is_left_alone(tmp_path):
 
 
 def _claims(folder):
-    """Files of some bytes whose headers claim a million million rows."""
+    """Write small files whose headers declare a trillion rows."""
     header = {"descr": "<f2", "fortran_order": False, "shape": (HUGE, 4)}
     for name in ("a.npy", "b.npy"):
         with (folder / name).open("wb") as file:
@@ -182,7 +182,7 @@ def _claims(folder):
     store.write_text(store.read_text().replace(f"{N},", f"{HUGE},", 1))
 
 
-def test_a_claim_of_endless_rows_is_refused_not_allocated(tmp_path):
+def test_check_header_size_refuses_endless_rows(tmp_path):
     _claims(tmp_path)
     files = sorted(tmp_path.iterdir())
     assert len(files) == 9
@@ -193,16 +193,16 @@ def test_a_claim_of_endless_rows_is_refused_not_allocated(tmp_path):
 
 
 @pytest.mark.parametrize("options", [{"chunks": (4, 4)}, {"chunks": (4, 4), "compression": "gzip"}, {}])
-def test_rows_that_were_never_written_are_not_read_as_zeros(tmp_path, options):
+def test_read_bag_refuses_rows_that_were_never_written(tmp_path, options):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         data = file.create_dataset("features", (N, 4), "f2", **options)
         if options:
             data[:4] = FEATURES[:4]
-    with pytest.raises(BagFileError, match=r"rows are all written, got one that was left unfinished in 'a\.h5'"):
+    with pytest.raises(BagFileError, match=r"completely written file, got one with missing rows in 'a\.h5'"):
         read_bag(tmp_path / "a.h5")
 
 
-def test_data_of_other_files_are_not_read(tmp_path):
+def test_open_hdf5_refuses_data_of_other_files(tmp_path):
     make.clam(tmp_path / "other.h5")
     FEATURES.tofile(tmp_path / "raw.bin")
     layout = h5py.VirtualLayout((N, 4), "f4")
@@ -223,18 +223,18 @@ def test_data_of_other_files_are_not_read(tmp_path):
             read_bag(tmp_path / "a.h5", slide="slide_1")
 
 
-def test_a_file_that_is_being_written_is_named(tmp_path):
+def test_open_bag_refuses_a_file_that_is_being_written(tmp_path):
     path = tmp_path / "a.h5"
     write = f"import h5py; file = h5py.File({str(path)!r}, 'w'); file['features'] = [[1.0]]; file.flush(); input(1)"
     with subprocess.Popen([sys.executable, "-c", write], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         process.stdout.read(1)
-        with pytest.raises(BagFileError, match=r"closed by its writer to be an unlocked bag file, got 'a\.h5'"):
+        with pytest.raises(BagFileError, match=r"a bag file that no writer has open, got 'a\.h5'"):
             read_bag(path)
         process.communicate(b"\n")
     assert len(read_bag(path)["features"]) == 1
 
 
-def test_a_checksum_is_held_against_a_bag_that_is_read_whole(tmp_path):
+def test_read_bag_verifies_the_checksum_of_npz(tmp_path):
     path = make.npz(tmp_path / "a.npz", features=np.tile(FEATURES, (999, 1)))
     raw, at = path.read_bytes(), 50_000
     path.write_bytes(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :])
@@ -242,7 +242,7 @@ def test_a_checksum_is_held_against_a_bag_that_is_read_whole(tmp_path):
         read_bag(path)
 
 
-def test_what_is_no_bag_is_named(tmp_path):
+def test_open_bag_names_a_file_that_is_no_bag(tmp_path):
     (tmp_path / "a.txt").write_text("features")
     with pytest.raises(BagFileError, match=r"of a known format, got one that begins with b'features' in 'a\.txt'"):
         read_bag(tmp_path / "a.txt")
@@ -256,7 +256,7 @@ def test_what_is_no_bag_is_named(tmp_path):
 
 @pytest.mark.parametrize("part", ["zarr.json", "features/zarr.json", "features/c/1/0"])
 @pytest.mark.parametrize("content", [b"", b"\xff" * 40, None], ids=["empty", "noise", "absent"])
-def test_a_damaged_store_is_named(tmp_path, part, content):
+def test_open_zarr_names_a_damaged_store(tmp_path, part, content):
     path = make.zarr_group(tmp_path / "a.zarr")
     if content is None:
         (path / part).unlink()

@@ -1,4 +1,4 @@
-"""Bag files: what is written is read, whole or in part, and damage has a name."""
+"""Bag files: round trips, reading of rows, and errors that name the file."""
 
 import h5py
 import numpy as np
@@ -27,7 +27,7 @@ def bag(tmp_path):
 
 
 @given(rows=st.tuples(st.integers(0, 200), st.integers(0, 200)).map(sorted))
-def test_any_rows_are_those_of_the_whole(bag_of_200, rows):
+def test_read_bag_rows_equal_those_of_the_whole_bag(bag_of_200, rows):
     part = read_bag(bag_of_200, ["features", "position"], *rows)
     whole = read_bag(bag_of_200, ["features", "position"])
     assert torch.equal(part["features"], whole["features"][slice(*rows)])
@@ -42,7 +42,7 @@ def bag_of_200(tmp_path_factory):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_values_dtypes_and_attributes_come_back(tmp_path, dtype):
+def test_write_bag_keeps_values_dtypes_and_attributes(tmp_path, dtype):
     features = torch.randn(5, 2).to(dtype)
     affine = torch.randn(4, 4, dtype=torch.float64)
     write_bag(tmp_path / "b.h5", {"features": features, "i": torch.arange(5)}, {"affine": affine, "case_id": "a"})
@@ -54,14 +54,14 @@ def test_values_dtypes_and_attributes_come_back(tmp_path, dtype):
     assert read_attributes(tmp_path / "b.h5")["case_id"] == "a"
 
 
-def test_other_tools_find_the_layout(bag):
+def test_write_bag_layout_is_that_of_other_tools(bag):
     with h5py.File(bag) as file:
         assert file["features"].shape == (200, 3)
         assert file["features"].chunks is None  # one piece: all of it reads like raw bytes, any row alone
         assert set(file) == {"features", "position", "instance_label"}
 
 
-def test_attributes_of_single_arrays_are_where_other_tools_look(bag):
+def test_write_bag_array_attributes(bag):
     write_bag(bag, {"features": np.ones((2, 3)), "coords": np.ones((2, 2))}, None, {"coords": {"name": "a", "n": 2}})
     with h5py.File(bag) as file:
         assert dict(file["coords"].attrs) == {"name": "a", "n": 2}
@@ -69,14 +69,14 @@ def test_attributes_of_single_arrays_are_where_other_tools_look(bag):
         assert not file.attrs
 
 
-def test_a_failed_write_leaves_what_was_there(bag):
+def test_write_bag_is_atomic(bag):
     with pytest.raises(TypeError, match="no native HDF5 equivalent"):
         write_bag(bag, {"features": np.array([[object()]])})
     assert len(read_bag(bag)["features"]) == 200
     assert [p.name for p in bag.parent.iterdir()] == ["bag.h5"]
 
 
-def test_an_empty_bag_can_be_kept(tmp_path):
+def test_write_bag_without_instances(tmp_path):
     write_bag(tmp_path / "b.h5", {"features": torch.zeros(0, 3)})
     assert read_bag(tmp_path / "b.h5")["features"].shape == (0, 3)
 
@@ -90,12 +90,12 @@ def test_an_empty_bag_can_be_kept(tmp_path):
         ({"features": np.ones((2, 1)), "p": 1.0}, r"same number of instances, got \{'features': 2, 'p': None\}"),
     ],
 )
-def test_arrays_that_make_no_bag_are_named(tmp_path, arrays, match):
+def test_write_bag_refuses_invalid_arrays(tmp_path, arrays, match):
     with pytest.raises(ValueError, match=match):
         write_bag(tmp_path / "b.h5", arrays)
 
 
-def test_what_cannot_be_read_is_named(bag):
+def test_read_bag_names_invalid_requests(bag):
     with pytest.raises(ValueError, match=r"in the bag file 'bag.h5', got 'coords' where there are \['affine', 'case"):
         read_bag(bag, ["features", "coords"])
     assert set(read_bag(bag, ["features", "coords"], allow_missing_keys=True)) == {"features"}
@@ -114,7 +114,7 @@ def test_what_cannot_be_read_is_named(bag):
         (-1, r"^`path` must be an undamaged bag file, got 'bag.h5'\.$"),
     ],
 )
-def test_a_cut_file_is_named_without_its_folder(bag, left, match):
+def test_read_bag_names_a_truncated_file_without_its_folder(bag, left, match):
     bag.write_bytes(bag.read_bytes()[:left])
     for read in (read_bag, read_attributes, inspect_bag):
         with pytest.raises(BagFileError, match=match):
@@ -122,7 +122,7 @@ def test_a_cut_file_is_named_without_its_folder(bag, left, match):
 
 
 @given(rows=st.lists(st.integers(0, 199), max_size=20))
-def test_rows_come_in_the_order_asked_for(bag_of_200, rows):
+def test_read_bag_returns_rows_in_the_requested_order(bag_of_200, rows):
     part, whole = (read_bag(bag_of_200, ["features", "position"], rows=r) for r in (rows, None))
     assert torch.equal(part["features"], whole["features"][rows])
     assert torch.equal(part["position"], whole["position"][rows])
@@ -138,25 +138,25 @@ def test_rows_come_in_the_order_asked_for(bag_of_200, rows):
         ([[0]], r"`rows` must be a list of integers, got int64 of shape \(1, 1\)"),
     ],
 )
-def test_rows_that_are_none_are_named(bag, rows, match):
+def test_read_bag_refuses_invalid_rows(bag, rows, match):
     with pytest.raises(ValueError, match=match):
         read_bag(bag, rows=rows)
     with pytest.raises(ValueError, match="`rows` must be given without `start` and `stop`, got 0 and None too"):
         read_bag(bag, rows=[0], start=0)
 
 
-def test_what_goes_wrong_beside_the_file_keeps_its_name(bag):
+def test_open_bag_keeps_errors_of_its_body(bag):
     with pytest.raises(KeyError, match="mine"), open_bag(bag):
         raise KeyError("mine")
 
 
-def test_a_bag_tells_what_it_is_without_its_features(tmp_path):
-    told = {"encoder": "resnet50", "unit": "um", "tile_size": 128, "case_id": "a"}
-    write_bag(tmp_path / "b.h5", {"features": torch.zeros(5, 2).half(), "coords": np.zeros((5, 2))}, told)
+def test_inspect_bag_does_not_read_features(tmp_path):
+    attributes = {"encoder": "resnet50", "unit": "um", "tile_size": 128, "case_id": "a"}
+    write_bag(tmp_path / "b.h5", {"features": torch.zeros(5, 2).half(), "coords": np.zeros((5, 2))}, attributes)
     info = inspect_bag(tmp_path / "b.h5")
     assert info == BagInfo(5, 2, torch.float16, "hdf5", "tile", "resnet50", "um", 128.0, False, None, None, ("coords",))
     got = read_bag(tmp_path / "b.h5", ["unit", "tile_size", "case_id", "format"])
     assert got == {"unit": "um", "tile_size": torch.tensor(128.0), "case_id": "a", "format": "hdf5"}
     with open_bag(tmp_path / "b.h5") as bag:
         assert len(bag) == 5
-        assert bag.attributes == told
+        assert bag.attributes == attributes

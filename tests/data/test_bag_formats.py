@@ -1,4 +1,4 @@
-"""Bags of every tool are read to the same: features, coordinates in a named unit, what the tile was."""
+"""Bag formats of other tools: features, coordinates with unit, and tile size."""
 
 import h5py
 import numpy as np
@@ -52,11 +52,11 @@ CASES = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:.* is read whole for some of its rows")
+@pytest.mark.filterwarnings("ignore:.* is read whole even for a few of its rows")
 @pytest.mark.parametrize("rows", [None, [3, 0, 3, 11], [4, 5, 6], []], ids=["all", "mixed", "run", "none"])
 @pytest.mark.parametrize("name", CASES)
-def test_every_layout_gives_its_values(name, rows, tmp_path):
-    write, found, place, coords = CASES[name]
+def test_read_bag_reads_every_layout(name, rows, tmp_path):
+    write, format_name, spec, coords = CASES[name]
     path = write(tmp_path / name)
     keys = ["features", "coords", "unit", "tile_size", "format"]
     got = read_bag(path, keys, rows=rows, allow_missing_keys=True)
@@ -64,14 +64,14 @@ def test_every_layout_gives_its_values(name, rows, tmp_path):
     info = inspect_bag(path, estimate=True)
     assert got["features"].float().numpy().tolist() == FEATURES[at].tolist()
     assert got["features"].dtype == info.dtype
-    assert (info.num_instances, info.in_features, info.format, got["format"]) == (N, F, found, found)
-    assert (info.unit, info.tile_size) == place == (got.get("unit"), got.get("tile_size"))
+    assert (info.num_instances, info.in_features, info.format, got["format"]) == (N, F, format_name, format_name)
+    assert (info.unit, info.tile_size) == spec == (got.get("unit"), got.get("tile_size"))
     assert ("coords" in got) == (coords is not None) == ("coords" in info.keys)
     if coords is not None:
         assert got["coords"].tolist() == coords[at].tolist()
 
 
-def test_what_trident_says(tmp_path):
+def test_inspect_bag_of_trident(tmp_path):
     info = inspect_bag(make.trident(tmp_path / "a.h5"))
     assert (info.encoder, info.magnification, info.dtype, info.level) == ("uni_v1", 20.0, torch.float16, "tile")
     folder = tmp_path / "features_conch"
@@ -87,7 +87,7 @@ def test_what_trident_says(tmp_path):
 
 @pytest.mark.parametrize("shape", [(0, F), (0,)])
 @pytest.mark.parametrize("coords", [GRID[:0], None])
-def test_a_slide_without_tissue_is_an_empty_bag(tmp_path, shape, coords):
+def test_read_bag_of_a_slide_without_tissue_is_empty(tmp_path, shape, coords):
     datasets = {"features": np.zeros(shape, np.float32), **({} if coords is None else {"coords": coords})}
     for path in (
         make.hdf5(tmp_path / "a.h5", datasets),
@@ -99,7 +99,7 @@ def test_a_slide_without_tissue_is_an_empty_bag(tmp_path, shape, coords):
         assert len(read_bag(path)["features"]) == 0
 
 
-def test_vectors_of_slides_are_bags_of_one_and_say_so(tmp_path):
+def test_inspect_bag_of_slide_vectors(tmp_path):
     trident = make.hdf5(
         tmp_path / "t.h5", {"features": FEATURES[0], "coords": GRID}, on_features={"encoder": '"titan"'}
     )
@@ -120,10 +120,10 @@ def test_vectors_of_slides_are_bags_of_one_and_say_so(tmp_path):
         ({"patch_size": 256, "patch_level": 1, "downsample": (4.0001, 4.0001)}, 1024.0),
         ({"patch_size": 256, "patch_level": 0}, 256.0),
         ({"patch_size": 256, "patch_level": 0, "custom_downsample": 2}, 512.0),
-        ({"patch_size": 256, "patch_level": 2}, 64.0),  # what the level is reduced by is not told
+        ({"patch_size": 256, "patch_level": 2}, 64.0),  # the downsample of the level is unknown
     ],
 )
-def test_the_tile_of_clam_is_what_its_attributes_say_or_the_step_of_its_grid(tmp_path, attrs, size):
+def test_inspect_bag_tile_size_of_clam(tmp_path, attrs, size):
     path = make.hdf5(tmp_path / "a.h5", {"coords": GRID * 64, "features": FEATURES}, on_coords=attrs)
     info = inspect_bag(path, estimate=True)
     assert (info.format, info.tile_size, info.tile_size_estimated) == ("clam", size, size == 64)
@@ -131,7 +131,7 @@ def test_the_tile_of_clam_is_what_its_attributes_say_or_the_step_of_its_grid(tmp
     assert read_bag(path, ["tile_size"])["tile_size"] == size
 
 
-def test_a_file_of_coordinates_is_read_without_features(tmp_path):
+def test_read_bag_of_coordinates_only(tmp_path):
     path = make.hdf5(tmp_path / "a.h5", {"coords": GRID}, on_coords={"patch_size": 8, "patch_level": 0})
     assert inspect_bag(path)[:3] == (N, None, None)
     assert read_bag(path, ["coords", "tile_size"])["tile_size"] == 8
@@ -148,7 +148,7 @@ def test_a_file_of_coordinates_is_read_without_features(tmp_path):
     ],
     ids=["2.0", "historic by stride", "historic by size"],
 )
-def test_earlier_stamp_is_in_micrometres_too(tmp_path, edge, attrs, unit, size):
+def test_inspect_bag_of_early_stamp_is_in_micrometers(tmp_path, edge, attrs, unit, size):
     path = make.stamp(tmp_path / "a.h5", coords=GRID * float(edge), **attrs)
     got = read_bag(path, ["coords", "unit", "tile_size"], rows=[1, 5])
     scale = 1.0 if edge == 256 else 256 / 224
@@ -157,21 +157,21 @@ def test_earlier_stamp_is_in_micrometres_too(tmp_path, edge, attrs, unit, size):
 
 
 @pytest.mark.parametrize("attrs", [{}, {"tile_size": 300}, {"unit": "px"}])
-def test_a_unit_that_nothing_tells_is_an_error_not_a_guess(tmp_path, attrs):
-    told = {"unit": None, "tile_size_um": None, "tile_size_px": None, **attrs}
-    path = make.stamp(tmp_path / "a.h5", coords=GRID * 300.0, **told)
+def test_inspect_bag_refuses_to_guess_the_unit(tmp_path, attrs):
+    values = {"unit": None, "tile_size_um": None, "tile_size_px": None, **attrs}
+    path = make.stamp(tmp_path / "a.h5", coords=GRID * 300.0, **values)
     assert len(read_bag(path)["features"]) == N
     for key in ("coords", "unit"):
-        with pytest.raises(BagFileError, match=r"must tell the unit of its coords, got .* in 'a.h5'"):
+        with pytest.raises(BagFileError, match=r"must state the unit of its coords, got .* in 'a.h5'"):
             read_bag(path, [key])
 
 
-def test_multiplex_stamp_has_no_coords(tmp_path):
+def test_inspect_bag_of_multiplex_stamp_has_no_coords(tmp_path):
     path = make.hdf5(tmp_path / "a.h5", {"patch_embeddings": FEATURES}, {"stamp_version": "2.3"})
     assert read_bag(path, ["features", "coords"], allow_missing_keys=True).keys() == {"features"}
 
 
-def test_a_file_of_many_slides_needs_the_name_of_one(tmp_path):
+def test_read_bag_of_many_slides_needs_a_name(tmp_path):
     path = make.grouped(tmp_path / "a.h5")
     got = read_bag(path, ["features", "coords", "label"], slide="slide_2")
     assert got["features"].tolist() == (FEATURES + 1).tolist()
@@ -185,7 +185,7 @@ def test_a_file_of_many_slides_needs_the_name_of_one(tmp_path):
             read_bag(path, slide=slide)
 
 
-def test_a_store_of_many_tables_needs_the_name_of_one(tmp_path):
+def test_open_zarr_of_many_tables_needs_a_name(tmp_path):
     import zarr
 
     path = make.wsidata(tmp_path / "a.zarr")
@@ -208,7 +208,7 @@ def test_a_store_of_many_tables_needs_the_name_of_one(tmp_path):
     ],
 )
 @pytest.mark.parametrize("suffix", ["h5", "npz", "pt", "safetensors"])
-def test_arrays_that_are_no_bag_are_named(tmp_path, suffix, arrays, match):
+def test_named_arrays_refuses_what_is_no_bag(tmp_path, suffix, arrays, match):
     tensors = {name: torch.from_numpy(np.array(values)) for name, values in arrays.items()}
     path = tmp_path / f"a.{suffix}"
     {
@@ -221,7 +221,7 @@ def test_arrays_that_are_no_bag_are_named(tmp_path, suffix, arrays, match):
         read_bag(path)
 
 
-def test_a_leading_axis_of_one_is_dropped(tmp_path):
+def test_read_bag_drops_a_leading_axis_of_one(tmp_path):
     arrays = {"features": FEATURES[None], "coords": GRID[None]}
     for path in (
         make.hdf5(tmp_path / "a.h5", arrays),
@@ -245,7 +245,7 @@ def test_a_leading_axis_of_one_is_dropped(tmp_path):
     ],
     ids=["packed", "parts of rows", "checked"],
 )
-def test_chunks_of_all_kinds(tmp_path, options):
+def test_read_bag_reads_chunks_of_all_kinds(tmp_path, options):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("features", data=FEATURES, **options)
     for rows in (range(N), [0, 4, 5, 11], [2], [7, 2]):

@@ -1,4 +1,4 @@
-"""A sample of a large bag costs the bytes of the sample: counted, not timed."""
+"""Reading rows of a large bag reads few bytes beyond those rows, which are counted."""
 
 import h5py
 import numpy as np
@@ -16,7 +16,7 @@ NEEDED = WANTED * WIDTH * 2  # 51 kB of 5.1 MB
 
 
 def bytes_read():
-    """What this process has asked the kernel to read, from the page cache or the disk."""
+    """Return the bytes that this process has read, from the page cache or the disk."""
     with open("/proc/self/io") as file:
         return int(file.readline().split()[1])
 
@@ -50,7 +50,7 @@ def features():
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_sample_reads_its_rows_and_little_else(tmp_path, features, name):
+def test_read_bag_reads_few_bytes_beyond_the_rows(tmp_path, features, name):
     write, factor = CASES[name]
     write(tmp_path / name, features)
     read_bag(tmp_path / name, rows=[0])  # imports
@@ -67,8 +67,8 @@ def test_a_sample_reads_its_rows_and_little_else(tmp_path, features, name):
     assert factor * NEEDED < features.nbytes
 
 
-def test_a_row_a_chunk_costs_the_index_of_the_chunks_and_the_rows(tmp_path):
-    """TRIDENT: its index alone is some 50 bytes a row, so that rows have to be of a real width."""
+def test_hdf5_rows_of_one_row_chunks_read_few_bytes(tmp_path):
+    """TRIDENT's chunk index has about 50 bytes per row, so that the rows need a realistic width."""
     features = np.random.default_rng(1).standard_normal((2000, 1024)).astype(np.float16)
     make.trident(tmp_path / "a.h5", features, np.zeros((2000, 2)))
     before = bytes_read()
@@ -78,7 +78,7 @@ def test_a_row_a_chunk_costs_the_index_of_the_chunks_and_the_rows(tmp_path):
     assert used < 20 * 2048 + 2000 * 200 < features.nbytes / 8
 
 
-def test_training_on_a_sample_reads_only_the_sample(tmp_path, features):
+def test_load_bagd_of_a_sample_reads_only_the_sample(tmp_path, features):
     write_bag(tmp_path / "a.h5", {"features": features, "coords": np.zeros((ROWS, 2), np.int32)})
     load = RandLoadBagd(["image", "coords"], WANTED)
     load({"image": tmp_path / "a.h5"})
@@ -88,23 +88,23 @@ def test_training_on_a_sample_reads_only_the_sample(tmp_path, features):
 
 
 @pytest.mark.parametrize("name", ["packed.npz", "columns.npy"])
-def test_what_can_only_be_read_whole_says_so(tmp_path, name):
+def test_array_rows_warn_of_reading_everything(tmp_path, name):
     arrays = {
         "packed.npz": lambda p: make.npz(p, packed=True),
         "columns.npy": lambda p: make.npy(p, make.FEATURES.T.copy().T),
     }
     path = arrays[name](tmp_path / name)
-    with pytest.warns(UserWarning, match="is read whole for some of its rows"):
+    with pytest.warns(UserWarning, match="is read whole even for a few of its rows"):
         read_bag(path, rows=[1])
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_whole_read_warns_of_nothing(tmp_path):
+def test_array_rows_do_not_warn_if_all_rows_are_read(tmp_path):
     read_bag(make.npz(tmp_path / "a.npz", packed=True))
     read_bag(make.npz(tmp_path / "b.npz"), rows=[1])
 
 
-def test_rows_in_pieces(tmp_path):
+def test_raw_rows_in_pieces(tmp_path):
     values = np.arange(24, dtype=np.int16).reshape(12, 2)
     order = [2, 0, 1]  # three pieces of five, five and two rows, shuffled in the file
     pieces = [values[:5], values[5:10], values[10:]]
@@ -113,7 +113,7 @@ def test_rows_in_pieces(tmp_path):
         rows = RawRows(file.fileno(), (12, 2), np.int16, [9, 29, 1], 5)
         for wanted in (np.arange(12), np.array([4, 5, 9, 10]), np.array([11]), np.arange(0)):
             assert rows.read(wanted).tolist() == values[wanted].tolist()
-        with pytest.raises(BagFileError, match="a whole file, got one that ends too early"):
+        with pytest.raises(BagFileError, match="a complete file, got a truncated one"):
             RawRows(file.fileno(), (12, 2), np.int16, [9, 29, 45], 5).read(np.arange(12))
         with pytest.raises(BagFileError, match=r"must hold the \(13, 2\) values of its header, got 49 bytes"):
             RawRows(file.fileno(), (13, 2), np.int16, [1])

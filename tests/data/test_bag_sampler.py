@@ -1,4 +1,4 @@
-"""BagBatchSampler: laws of every epoch, and its work inside MONAI's loader and trainer."""
+"""BagBatchSampler: properties of every epoch, and use in MONAI's loader and trainer."""
 
 import numpy as np
 import pytest
@@ -17,12 +17,12 @@ KINDS = st.sampled_from(["padded", "packed"])
 
 
 def cost_of(batch, sizes, kind):
-    own = [sizes[i] for i in batch]
-    return sum(own) if kind == "packed" else max(own) * len(own)
+    batch_sizes = [sizes[i] for i in batch]
+    return sum(batch_sizes) if kind == "packed" else max(batch_sizes) * len(batch_sizes)
 
 
 @given(sizes=SIZES, budget=st.integers(1, 200), kind=KINDS, shuffle=st.booleans(), seed=st.integers(0, 99))
-def test_every_bag_comes_once_an_epoch_under_the_budget(sizes, budget, kind, shuffle, seed):
+def test_bag_batch_sampler_yields_every_bag_once_within_the_limit(sizes, budget, kind, shuffle, seed):
     sampler = BagBatchSampler(sizes, budget, cost=kind, shuffle=shuffle, seed=seed, max_bags=7)
     for _ in range(3):
         batches = list(sampler)
@@ -40,7 +40,7 @@ def test_every_bag_comes_once_an_epoch_under_the_budget(sizes, budget, kind, shu
     drop=st.booleans(),
     shuffle=st.booleans(),
 )
-def test_processes_share_an_epoch_without_overlap(sizes, budget, kind, world, drop, shuffle):
+def test_bag_batch_sampler_divides_an_epoch_among_processes(sizes, budget, kind, world, drop, shuffle):
     options = {"cost": kind, "shuffle": shuffle, "drop_last": drop, "num_replicas": world}
     try:
         samplers = [BagBatchSampler(sizes, budget, rank=rank, **options) for rank in range(world)]
@@ -59,11 +59,11 @@ def test_processes_share_an_epoch_without_overlap(sizes, budget, kind, world, dr
             assert len(lengths) == 1
         else:
             assert set(seen) == set(range(len(sizes)))
-            # one batch less only where even single bags would not go round
+            # one batch less only if there are too few bags
             assert len(lengths) == 1 or (max(lengths) - min(lengths) == 1 and len(sizes) < max(lengths) * world)
 
 
-def test_a_process_group_is_asked_who_one_is(monkeypatch):
+def test_bag_batch_sampler_uses_the_process_group(monkeypatch):
     for name, value in (("is_initialized", True), ("get_world_size", 3), ("get_rank", 1)):
         monkeypatch.setattr(torch.distributed, name, lambda value=value: value)
     sampler = BagBatchSampler(list(range(1, 10)), 20)
@@ -71,45 +71,45 @@ def test_a_process_group_is_asked_who_one_is(monkeypatch):
     assert (sampler.num_replicas, sampler.rank) == (3, 1)
 
 
-def test_processes_compute_bags_of_like_size_at_a_time():
+def test_bag_batch_sampler_steps_have_similar_sizes_in_all_processes():
     sizes = np.random.default_rng(0).integers(1, 100, 300).tolist()
     shares = [list(BagBatchSampler(sizes, 300, num_replicas=4, rank=rank)) for rank in range(4)]
     longest = [[max(sizes[i] for i in batch) for batch in step] for step in zip(*shares, strict=True)]
     assert np.median([max(step) / min(step) for step in longest]) < 1.5
 
 
-def test_dropped_bags_differ_from_epoch_to_epoch():
+def test_bag_batch_sampler_drops_other_bags_in_each_epoch():
     sampler = BagBatchSampler([50] * 9, 50, drop_last=True, num_replicas=4, rank=0)
     others = [BagBatchSampler([50] * 9, 50, drop_last=True, num_replicas=4, rank=rank) for rank in (1, 2, 3)]
     missing = set()
     for _ in range(40):
-        seen = {i for one in (sampler, *others) for batch in one for i in batch}
+        seen = {i for replica in (sampler, *others) for batch in replica for i in batch}
         assert len(seen) == 8
         missing |= set(range(9)) - seen
     assert missing == set(range(9))
 
 
 @given(sizes=SIZES, kind=KINDS, seed=st.integers(0, 99), epoch=st.integers(0, 9))
-def test_an_epoch_is_a_function_of_seed_and_number(sizes, kind, seed, epoch):
-    one, other = (BagBatchSampler(sizes, 100, cost=kind, seed=seed) for _ in range(2))
+def test_bag_batch_sampler_epoch_depends_on_seed_and_index_only(sizes, kind, seed, epoch):
+    sampler, other = (BagBatchSampler(sizes, 100, cost=kind, seed=seed) for _ in range(2))
     for _ in range(epoch):
-        list(one)
-    other.load_state_dict(one.state_dict())
-    third = list(one)
+        list(sampler)
+    other.load_state_dict(sampler.state_dict())
+    third = list(sampler)
     assert list(other) == third
-    one.set_epoch(epoch)
-    assert list(one) == third
-    assert one.state_dict() == {"epoch": epoch + 1}
+    sampler.set_epoch(epoch)
+    assert list(sampler) == third
+    assert sampler.state_dict() == {"epoch": epoch + 1}
 
 
-def test_an_iteration_that_was_not_finished_is_an_epoch_too():
+def test_bag_batch_sampler_counts_unfinished_iterations():
     sampler = BagBatchSampler(list(range(1, 30)), 60)
     next(iter(sampler))
     assert sampler.epoch == 1
 
 
 @pytest.mark.parametrize("kind", ["padded", "packed"])
-def test_epochs_and_seeds_differ(kind):
+def test_bag_batch_sampler_epochs_and_seeds_differ(kind):
     sizes = np.random.default_rng(0).integers(1, 50, 60).tolist()
     sampler, other = BagBatchSampler(sizes, 100, cost=kind), BagBatchSampler(sizes, 100, cost=kind, seed=1)
     first = list(sampler)
@@ -118,8 +118,8 @@ def test_epochs_and_seeds_differ(kind):
 
 
 @pytest.mark.parametrize("kind", ["padded", "packed"])
-def test_no_bag_is_lost_in_epochs_that_would_need_more_batches(kind):
-    """Some orders of 600 bags need more batches than every epoch has, which the first draws said."""
+def test_bag_batch_sampler_loses_no_bag(kind):
+    """Some orders of 600 bags need more batches than the first draws, which set the number of every epoch."""
     sizes = np.random.default_rng(3).integers(1, 60, 600).tolist()
     sampler = BagBatchSampler(sizes, 100, cost=kind)
     for _ in range(60):
@@ -128,14 +128,14 @@ def test_no_bag_is_lost_in_epochs_that_would_need_more_batches(kind):
         assert sorted(i for batch in batches for i in batch) == list(range(600))
 
 
-def test_bags_of_one_size_meet_any_other():
+def test_bag_batch_sampler_mixes_bags_of_equal_size():
     sampler = BagBatchSampler([10] * 12, 20)
     met = {frozenset(batch) for _ in range(400) for batch in sampler}
     assert len(met) == 12 * 11 // 2
 
 
-def test_padding_is_small_and_partners_change():
-    """400 bags from 500 to 8,000: 1.18 times the real instances, where as many batches of any bags cost 2.3."""
+def test_bag_batch_sampler_pads_little():
+    """For 400 bags of 500 to 8,000 instances, padding costs a factor of 1.18, against 2.3 for random batches."""
     sizes = np.exp(np.random.default_rng(0).uniform(np.log(500), np.log(8000), 400)).astype(int).tolist()
     sampler = BagBatchSampler(sizes, 32_000)
     padded = sum(cost_of(batch, sizes, "padded") for batch in sampler)
@@ -144,15 +144,15 @@ def test_padding_is_small_and_partners_change():
     assert len(partners) > 40
 
 
-def test_without_shuffle_the_largest_come_first():
+def test_bag_batch_sampler_without_shuffle_starts_with_the_largest():
     assert list(BagBatchSampler([3, 100, 4, 2, 900], 200, shuffle=False)) == [[4], [1, 2], [0, 3]]
 
 
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"sizes": [1, 0]}, r"`sizes` must be positive integers, one a bag, got \[1, 0\]"),
-        ({"sizes": [1.5]}, r"`sizes` must be positive integers, one a bag, got \[1.5\]"),
+        ({"sizes": [1, 0]}, r"`sizes` must be positive integers, one per bag, got \[1, 0\]"),
+        ({"sizes": [1.5]}, r"`sizes` must be positive integers, one per bag, got \[1.5\]"),
         ({"max_instances": 0}, "`max_instances` must be a positive integer, got 0"),
         ({"max_bags": 0}, "`max_bags` must be a positive integer, got 0"),
         ({"cost": "square"}, "`cost` must be one of 'padded', 'packed', got 'square'"),
@@ -161,12 +161,12 @@ def test_without_shuffle_the_largest_come_first():
         ({"num_replicas": 2, "rank": 0, "drop_last": True}, "`sizes` must give a batch for each of 2 processes, got 3"),
     ],
 )
-def test_what_makes_no_batches_is_named(options, match):
+def test_bag_batch_sampler_refuses_invalid_arguments(options, match):
     with pytest.raises(ValueError, match=match):
         BagBatchSampler(**{"sizes": [1, 2, 3], "max_instances": 9, **options})
 
 
-def test_sizes_are_known_in_four_ways(tmp_path):
+def test_bag_sizes_from_four_kinds_of_items(tmp_path):
     write_bag(tmp_path / "a.h5", {"features": np.zeros((7, 2))})
     file = str(tmp_path / "a.h5")
     items = [
@@ -180,15 +180,15 @@ def test_sizes_are_known_in_four_ways(tmp_path):
 
 
 class Seen(Dataset):
-    """Counts how often each bag was taken."""
+    """Dataset that counts how often each bag is read."""
 
     def __getitem__(self, index):
         self.taken[index] = self.taken.get(index, 0) + 1
         return self.data[index]
 
 
-def test_a_trainer_sees_every_bag_once_an_epoch():
-    """MONAI's engines ask for the length once, so that epochs of changing length would lose or repeat bags."""
+def test_bag_batch_sampler_in_a_trainer():
+    """MONAI's engines read the length once, so that epochs of changing length would lose or repeat bags."""
     sizes = np.random.default_rng(1).integers(1, 30, 23).tolist()
     data = Seen([{"image": torch.randn(n, 6), "label": torch.tensor(n % 2)} for n in sizes])
     data.taken = {}
@@ -202,7 +202,7 @@ def test_a_trainer_sees_every_bag_once_an_epoch():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_it_is_configured_in_yaml(workers):
+def test_bag_batch_sampler_in_yaml(workers):
     config = {
         "imports": ["$import monai_mil_ext", "$import torch"],
         "items": "$[{'image': torch.full((n, 2), float(n)), 'label': n} for n in (3, 100, 4, 2, 90)]",

@@ -1,4 +1,4 @@
-"""Crops of cells in folders and archives: what is read, and what is refused."""
+"""CellImages: reading from folders and archives, and refusal of invalid ones."""
 
 import io
 import tracemalloc
@@ -20,7 +20,7 @@ def encoded(image, kind="PNG"):
     return buffer.getvalue()
 
 
-def grey(value=100, size=(5, 4)):
+def gray(value=100, size=(5, 4)):
     return Image.new("L", size, value)
 
 
@@ -33,7 +33,7 @@ def archive(path, entries):
 
 @pytest.fixture(params=["folder", "zip"])
 def make(request, tmp_path):
-    """The same files in a folder and in an archive."""
+    """Return a function that writes the files to a folder or an archive."""
 
     def write(entries):
         if request.param == "zip":
@@ -46,19 +46,19 @@ def make(request, tmp_path):
     return write
 
 
-def test_cells_come_by_name_whatever_their_format(make):
-    picture = Image.fromarray(np.arange(60, dtype=np.uint8).reshape(4, 5, 3))
+def test_cell_images_are_sorted_by_name(make):
+    image = Image.fromarray(np.arange(60, dtype=np.uint8).reshape(4, 5, 3))
     kinds = {"z/1.png": "PNG", "a.tif": "TIFF", "b.BMP": "BMP", "c.jpg": "JPEG"}
     others = {"notes.txt": b"x", ".hidden.png": b"x", "__MACOSX/a.png": b"x", "sub/.thumbs/b.png": b"x"}
-    cells = CellImages(make({name: encoded(picture, kind) for name, kind in kinds.items()} | others))
+    cells = CellImages(make({name: encoded(image, kind) for name, kind in kinds.items()} | others))
     assert cells.names == ("a.tif", "b.BMP", "c.jpg", "z/1.png")
     assert len(cells) == 4
     for name in ("a.tif", "b.BMP", "z/1.png"):
-        assert np.array_equal(cells.read(name), np.asarray(picture))
-    assert np.abs(cells.read("c.jpg").astype(int) - np.asarray(picture)).max() < 30
+        assert np.array_equal(cells.read(name), np.asarray(image))
+    assert np.abs(cells.read("c.jpg").astype(int) - np.asarray(image)).max() < 30
 
 
-def test_channels_and_size(make):
+def test_cell_images_channels_and_size(make):
     half = Image.new("L", (20, 8), 0)
     half.paste(255, (10, 0, 20, 8))
     cells = CellImages(make({"half.png": encoded(half), "red.png": encoded(Image.new("RGB", (3, 2), (255, 0, 0)))}))
@@ -70,20 +70,20 @@ def test_channels_and_size(make):
     assert small.mean() == pytest.approx(127.5, abs=2)  # what shrinks is averaged, not picked
 
 
-def test_what_is_transparent_is_white(make):
+def test_cell_images_are_white_where_transparent(make):
     clear = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
     clear.putpixel((1, 0), (10, 20, 30, 255))
     cells = CellImages(make({"a.png": encoded(clear)}))
     assert cells.read("a.png").tolist() == [[[255, 255, 255], [10, 20, 30]]]
 
 
-def test_an_empty_bag_is_told_by_its_type(make):
+def test_cell_images_raise_empty_bag_error(make):
     with pytest.raises(EmptyBagError, match="`image` must hold an image of a cell, got none in 'cells"):
         CellImages(make({"notes.txt": b"nothing"}))
 
 
-def test_limits(make):
-    path = make({f"{i}.png": encoded(grey()) for i in range(3)})
+def test_cell_images_limits(make):
+    path = make({f"{i}.png": encoded(gray()) for i in range(3)})
     with pytest.raises(ValueError, match="`image` must hold at most 2 cells, got 3 in 'cells"):
         CellImages(path, max_cells=2)
     with pytest.raises(ValueError, match=r"cell '1.png' of 'cells\S* must have at most 30 bytes, got more"):
@@ -93,7 +93,7 @@ def test_limits(make):
     assert CellImages(path, max_pixels=20).read("1.png").shape == (4, 5, 3)
 
 
-def test_no_more_of_an_entry_is_unpacked_than_the_limit(tmp_path):
+def test_cell_images_decompress_no_more_than_max_bytes(tmp_path):
     path = archive(tmp_path / "bomb.zip", {"a.png": bytes(50_000_000)})
     assert path.stat().st_size < 100_000
     tracemalloc.start()
@@ -104,30 +104,30 @@ def test_no_more_of_an_entry_is_unpacked_than_the_limit(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../a.png", "/etc/a.png", "x/../../a.png", "..\\a.png", "C:/a.png"])
-def test_an_entry_that_leads_out_of_its_archive_is_refused(tmp_path, name):
-    path = archive(tmp_path / "cells.zip", {"fine.png": encoded(grey()), name: encoded(grey())})
+def test_cell_images_refuse_paths_out_of_the_archive(tmp_path, name):
+    path = archive(tmp_path / "cells.zip", {"fine.png": encoded(gray()), name: encoded(gray())})
     with pytest.raises(ValueError, match="`image` must hold paths below the archive, got"):
         CellImages(path)
 
 
-def test_a_link_out_of_the_folder_is_passed_over(tmp_path):
-    (tmp_path / "secret.png").write_bytes(encoded(grey()))
+def test_cell_images_ignore_links_out_of_the_folder(tmp_path):
+    (tmp_path / "secret.png").write_bytes(encoded(gray()))
     (tmp_path / "cells").mkdir()
-    (tmp_path / "cells" / "own.png").write_bytes(encoded(grey()))
+    (tmp_path / "cells" / "own.png").write_bytes(encoded(gray()))
     (tmp_path / "cells" / "link.png").symlink_to(tmp_path / "secret.png")
     assert CellImages(tmp_path / "cells").names == ("own.png",)
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_a_name_that_is_there_twice_is_refused(tmp_path):
+def test_cell_images_refuse_repeated_names(tmp_path):
     with zipfile.ZipFile(tmp_path / "c.zip", "w") as file:
         for value in (1, 2):
-            file.writestr("a.png", encoded(grey(value)))
+            file.writestr("a.png", encoded(gray(value)))
     with pytest.raises(ValueError, match=r"`image` must hold every name once, got 'a.png' 2 times"):
         CellImages(tmp_path / "c.zip")
 
 
-def test_what_is_no_bag_is_named(tmp_path):
+def test_cell_images_refuse_other_paths(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"`image` must be a folder or zip archive that exists, got 'no.zip'"):
         CellImages(tmp_path / "no.zip")
     (tmp_path / "a.zip").write_bytes(b"PK but no archive")
@@ -135,10 +135,12 @@ def test_what_is_no_bag_is_named(tmp_path):
         CellImages(tmp_path / "a.zip")
 
 
-def test_other_decoders_and_wider_greys_are_refused(make):
+def test_cell_images_refuse_other_formats_and_wide_grays(make):
     wide = Image.fromarray(np.full((2, 2), 40_000, dtype=np.uint16))
-    cells = CellImages(make({"wide.png": encoded(wide), "gif.png": encoded(grey(), "GIF")}))
-    with pytest.raises(ValueError, match=r"cell 'wide.png' of 'cells\S* must have eight bits a channel, got mode I;16"):
+    cells = CellImages(make({"wide.png": encoded(wide), "gif.png": encoded(gray(), "GIF")}))
+    with pytest.raises(
+        ValueError, match=r"cell 'wide.png' of 'cells\S* must have eight bits per channel, got mode I;16"
+    ):
         cells.read("wide.png")
     with pytest.raises(ValueError, match=r"cell 'gif.png' of 'cells\S* must be an image that can be read"):
         cells.read("gif.png")
@@ -152,7 +154,7 @@ NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 9, 3)).ast
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # of tags that make no sense
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "BMP"])
 @given(data=st.data())
-def test_a_damaged_crop_gives_an_image_or_is_named(tmp_path_factory, kind, data):
+def test_cell_images_read_or_name_a_damaged_image(tmp_path_factory, kind, data):
     content = bytearray(encoded(NOISE, kind))
     content = content[: data.draw(st.integers(0, len(content)))]
     for _ in range(data.draw(st.integers(0, 4))):
@@ -160,15 +162,15 @@ def test_a_damaged_crop_gives_an_image_or_is_named(tmp_path_factory, kind, data)
             content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path_factory.mktemp("cells") / "a.png"
     path.write_bytes(bytes(content))
-    said = []
+    results = []
     try:
-        said.append(CellImages(path.parent).read("a.png").ndim)
+        results.append(CellImages(path.parent).read("a.png").ndim)
     except ValueError as error:
-        said.append(str(error))
-    assert said == [3] or (said[0].startswith("cell 'a.png' of 'cells") and "0x" not in said[0])
+        results.append(str(error))
+    assert results == [3] or (results[0].startswith("cell 'a.png' of 'cells") and "0x" not in results[0])
 
 
-def test_a_damaged_archive_names_the_cell(tmp_path):
+def test_cell_images_name_the_cell_of_a_damaged_archive(tmp_path):
     path = archive(tmp_path / "c.zip", {"a.png": encoded(NOISE)})
     content = bytearray(path.read_bytes())
     content[60:90] = bytes(30)

@@ -1,4 +1,4 @@
-"""ChunkLoader: all rows once and in order, however workers and readers take turns; buffers are used again."""
+"""ChunkLoader: order of the rows for any timing of the workers, and reuse of buffers."""
 
 import time
 
@@ -14,7 +14,7 @@ ROWS = torch.arange(23 * 6, dtype=torch.int32).reshape(23, 2, 3)
 
 
 class Bag(Dataset):
-    """The rows; the chunks that start at ``slow`` take a while, and ``broken`` fails."""
+    """Bag of rows whose chunks at ``slow`` take a while and at ``broken`` fail."""
 
     def __init__(self, slow=(), broken=None, wide=None):
         self.slow, self.broken, self.wide = slow, broken, wide
@@ -22,17 +22,17 @@ class Bag(Dataset):
     def __len__(self):
         return len(ROWS)
 
-    def __getitem__(self, place):
-        if place.start in self.slow:
+    def __getitem__(self, rows):
+        if rows.start in self.slow:
             time.sleep(0.1)
-        if self.broken is not None and place.start == self.broken:
+        if self.broken is not None and rows.start == self.broken:
             raise ValueError("`coords` must lie in the slide, got (7, 7).")
-        rows = ROWS[place]
-        return torch.cat([rows, rows], 1) if self.wide is not None and place.start == self.wide else rows
+        chunk = ROWS[rows]
+        return torch.cat([chunk, chunk], 1) if self.wide is not None and rows.start == self.wide else chunk
 
 
 @given(chunk_size=st.integers(1, 30))
-def test_all_rows_come_once_and_in_order(chunk_size):
+def test_chunk_loader_yields_all_rows_in_order(chunk_size):
     loader = ChunkLoader(Bag(), chunk_size)
     chunks = list(loader)
     assert torch.equal(torch.cat(chunks), ROWS)
@@ -41,7 +41,7 @@ def test_all_rows_come_once_and_in_order(chunk_size):
 
 
 @pytest.mark.parametrize(("num_workers", "slow"), [(1, ()), (2, range(0, 23, 4)), (2, (0, 10, 22))])
-def test_workers_give_the_same_whoever_is_slow(num_workers, slow):
+def test_chunk_loader_keeps_the_order_with_slow_workers(num_workers, slow):
     kept = []
     for number, chunk in enumerate(ChunkLoader(Bag(slow), 2, num_workers)):
         if number in (1, 6):
@@ -50,19 +50,19 @@ def test_workers_give_the_same_whoever_is_slow(num_workers, slow):
     assert torch.equal(torch.cat(kept), ROWS)
 
 
-def test_buffers_are_used_again():
+def test_chunk_loader_reuses_buffers():
     places = [chunk.data_ptr() for chunk in ChunkLoader(Bag(), 2, num_workers=1)]
     assert len(places) == 12
     assert len(set(places)) == 4
 
 
-def test_a_chunk_that_fits_no_buffer_comes_all_the_same():
+def test_chunk_loader_yields_chunks_that_fit_no_buffer():
     shapes = [tuple(chunk.shape) for chunk in ChunkLoader(Bag(wide=4), 4, num_workers=1)]
     assert shapes == [(4, 2, 3), (4, 4, 3), *[(4, 2, 3)] * 3, (3, 2, 3)]
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_an_error_comes_as_it_is_after_the_chunks_before_it(num_workers):
+def test_chunk_loader_raises_errors_unchanged_and_in_order(num_workers):
     chunks = iter(ChunkLoader(Bag(broken=8), 4, num_workers))
     assert [len(next(chunks)) for _ in range(2)] == [4, 4]
     with pytest.raises(ValueError, match=r"^`coords` must lie in the slide, got \(7, 7\)\.$"):
@@ -70,11 +70,11 @@ def test_an_error_comes_as_it_is_after_the_chunks_before_it(num_workers):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_an_empty_bag_has_no_chunk(num_workers):
+def test_chunk_loader_of_an_empty_bag(num_workers):
     assert list(ChunkLoader(ROWS[:0], 4, num_workers)) == []
 
 
-def test_other_numbers_are_refused():
+def test_chunk_loader_refuses_invalid_numbers():
     with pytest.raises(ValueError, match="`chunk_size` must be a positive integer, got 0"):
         ChunkLoader(ROWS, 0)
     with pytest.raises(ValueError, match="`num_workers` must be an integer from 0, got -1"):

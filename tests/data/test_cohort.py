@@ -1,4 +1,4 @@
-"""load_cohort."""
+"""load_cohort of scans in JSON."""
 
 import json
 
@@ -12,7 +12,7 @@ def write(folder, scans):
     return folder / "cohort.json"
 
 
-def test_paths_come_back_absolute_and_the_rest_as_it_is(tmp_path):
+def test_load_cohort_resolves_paths_and_keeps_other_entries(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "m.nii").touch()
     scan = {"case_id": "a", "patient": "p", "image": "a", "reference": "m.nii", "label": 1}
@@ -22,7 +22,7 @@ def test_paths_come_back_absolute_and_the_rest_as_it_is(tmp_path):
     assert second["image"] == str(tmp_path / "m.nii")
 
 
-def test_everything_wrong_is_reported_at_once(tmp_path):
+def test_load_cohort_lists_all_errors(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "out.nii").touch()
     scans = [
@@ -31,7 +31,7 @@ def test_everything_wrong_is_reported_at_once(tmp_path):
         {"case_id": "../x", "patient": "p", "image": "../out.nii"},
         {"case_id": "c", "patient": "p", "image": str(tmp_path / "out.nii"), "reference": ""},
     ]
-    with pytest.raises(ValueError, match=r"cohort.json must be a sound cohort, got 8 faults") as error:
+    with pytest.raises(ValueError, match=r"cohort.json must be a valid cohort, got 8 errors") as error:
         load_cohort(write(tmp_path / "in", scans))
     for line in (
         "scan 0: `image` must exist, got 'none.nii'",
@@ -41,12 +41,12 @@ def test_everything_wrong_is_reported_at_once(tmp_path):
         "scan 2: `image` must lie in the folder of the cohort, got '../out.nii'",
         "scan 3: `image` must lie in the folder of the cohort",
         "scan 3: `reference` must be a path, got ''",
-        "`case_id` 'a' stands there 2 times",
+        "`case_id` must be unique, got 'a' 2 times",
     ):
         assert line in str(error.value)
 
 
-def test_a_link_out_of_the_folder_is_refused(tmp_path):
+def test_load_cohort_refuses_links_out_of_the_folder(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "out.nii").touch()
     (tmp_path / "in" / "link.nii").symlink_to(tmp_path / "out.nii")
@@ -55,7 +55,7 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"scans": {}}', '{"scans": []}', '{"scans": ["a"]}', "{}"])
-def test_what_is_no_cohort_is_named(tmp_path, text):
+def test_load_cohort_names_a_file_that_is_no_cohort(tmp_path, text):
     (tmp_path / "c.json").write_text(text)
     with pytest.raises(ValueError, match=r"`path` must be JSON of the form .*, got 'c.json'"):
         load_cohort(tmp_path / "c.json")

@@ -11,7 +11,7 @@ from monai_mil_ext.data import BagCollate
 
 
 @given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=4))
-def test_a_batch_cropped_by_its_mask_is_the_bags(sizes):
+def test_bag_collate_mask_selects_the_instances(sizes):
     bags = [{"image": torch.randn(n, 3), "position": torch.randn(n), "label": torch.tensor(n)} for n in sizes]
     batch = BagCollate(["image", "position"])(bags)
     assert batch["mask"].dtype == torch.bool
@@ -25,13 +25,13 @@ def test_a_batch_cropped_by_its_mask_is_the_bags(sizes):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64, torch.int64, torch.bool])
-def test_dtypes_stay(dtype):
+def test_bag_collate_keeps_dtypes(dtype):
     batch = BagCollate("image")([{"image": torch.ones(n, 2).to(dtype)} for n in (1, 3)])
     assert batch["image"].dtype == dtype
     assert batch["image"].sum() == 8
 
 
-def test_other_items_are_collated_as_pytorch_does():
+def test_bag_collate_collates_other_items_by_default_collate():
     bag = {"image": np.ones((2, 1)), "case_id": "a", "affine": MetaTensor(torch.eye(4)), "start": 3}
     batch = BagCollate("image")([bag, {**bag, "case_id": "b"}])
     assert batch["case_id"] == ["a", "b"]
@@ -41,7 +41,7 @@ def test_other_items_are_collated_as_pytorch_does():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_it_serves_monais_loader(workers):
+def test_bag_collate_in_a_monai_data_loader(workers):
     data = [{"image": MetaTensor(torch.full((n, 2), float(n))), "label": n % 2} for n in (1, 4, 2)]
     batches = list(DataLoader(Dataset(data), batch_size=2, num_workers=workers, collate_fn=BagCollate("image")))
     assert [tuple(b["image"].shape) for b in batches] == [(2, 4, 2), (1, 2, 2)]
@@ -58,18 +58,21 @@ ONE = {"image": torch.ones(2, 1), "position": torch.ones(2)}
         ({**ONE, "position": torch.ones(3)}, r"same number of instances, got \{'image': 2, 'position': 3\} in bag 1"),
         ({**ONE, "image": torch.ones(2, 4)}, r"`image` must have instances of one shape and dtype, got \(N, 1\) .*4"),
         ({**ONE, "image": torch.ones(2, 1).half()}, r"`image` must have .* got \(N, 1\) torch.float16 and"),
-        ({**ONE, "label": 1}, r"same keys, got \['image', 'label', 'position'\] beside \['image', 'position'\]"),
+        ({**ONE, "label": 1}, r"same keys, got \['image', 'label', 'position'\] and \['image', 'position'\]"),
         ({**ONE, "label": None}, r"must not be None, got None for \['label'\] in bag 1 of the batch"),
         ({**ONE, "position": None}, r"must not be None, got None for \['position'\]"),
-        ({**ONE, "mask": torch.ones(2)}, r"`mask` must be left to BagCollate, got one in bag 1 of the batch"),
+        (
+            {**ONE, "mask": torch.ones(2)},
+            r"`mask` must not be a key of a bag, since BagCollate adds it, got one in bag 1 of the batch",
+        ),
     ],
 )
-def test_bags_that_make_no_batch_are_named(bag, match):
+def test_bag_collate_refuses_invalid_bags(bag, match):
     with pytest.raises(ValueError, match=match):
         BagCollate(["image", "position"])([ONE, bag])
 
 
-def test_a_faulty_bag_is_named_by_its_case():
+def test_bag_collate_names_the_case():
     with pytest.raises(ValueError, match="must have an instance, got none in bag 'case_7'"):
         BagCollate("image")([{"image": torch.ones(0, 1), "case_id": "case_7"}])
     with pytest.raises(ValueError, match=r"must have \['image'\], got none of \['image'\] in bag 'case_7'"):

@@ -1,4 +1,4 @@
-"""Answers as DICOM: the geometry, the slices and the study of the source, read back by highdicom and pydicom."""
+"""DicomResults: geometry, slices and study, read back by highdicom and pydicom."""
 
 import warnings
 
@@ -23,7 +23,7 @@ ORIENTATIONS = {
 
 
 def answered(folder, orientation="axial", plane="axial", **tags):
-    """A series on disk and the scores of its slices, by the package's own way there and back."""
+    """Write a series and return it with the scores of its slices, through loading, slicing and inversion."""
     write_series(folder, orientation=ORIENTATIONS[orientation], FrameOfReferenceUID=FRAME, **tags)
     slices = SliceBag(plane)(LoadScan()(folder))
     scores = SCORES if len(slices.bag) == 4 else torch.arange(1.0, len(slices.bag) + 1)
@@ -31,7 +31,7 @@ def answered(folder, orientation="axial", plane="axial", **tags):
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
-def test_segments_are_the_asked_slices_where_the_source_has_them(tmp_path, orientation):
+def test_write_segmentation_marks_the_slices_of_the_bands(tmp_path, orientation):
     volume, _ = answered(tmp_path / "s", orientation)
     assert DicomResults(tmp_path / "s").write_segmentation(tmp_path / "seg.dcm", volume, SliceBands(top_k=(1, 2)))
     seg = hd.seg.segread(tmp_path / "seg.dcm")
@@ -54,7 +54,7 @@ def test_segments_are_the_asked_slices_where_the_source_has_them(tmp_path, orien
     assert shared.PixelMeasuresSequence[0].PixelSpacing == ascending[0].PixelSpacing
 
 
-def test_it_is_an_object_of_the_study_and_says_what_it_is_for(tmp_path):
+def test_write_segmentation_belongs_to_the_study(tmp_path):
     volume, _ = answered(tmp_path / "s")
     results = DicomResults(tmp_path / "s")
     results.write_segmentation(tmp_path / "seg.dcm", volume)
@@ -70,7 +70,7 @@ def test_it_is_an_object_of_the_study_and_says_what_it_is_for(tmp_path):
     assert dcmread(tmp_path / "sr.dcm").SOPClassUID.name == "Comprehensive SR Storage"
 
 
-def test_the_report_has_the_probability_and_the_top_slices(tmp_path):
+def test_write_report_probability_and_top_slices(tmp_path):
     volume, _ = answered(tmp_path / "s", "upside down")
     DicomResults(tmp_path / "s").write_report(tmp_path / "sr.dcm", volume, 0.75, top_k=3)
     report = hd.sr.srread(tmp_path / "sr.dcm")
@@ -90,7 +90,7 @@ def test_the_report_has_the_probability_and_the_top_slices(tmp_path):
     assert referenced == [ascending[k].SOPInstanceUID for k in (1, 3, 0)]
 
 
-def test_one_answer_is_one_object_and_another_is_another(tmp_path):
+def test_dicom_results_uids_depend_on_the_content(tmp_path):
     volume, _ = answered(tmp_path / "s")
     results = DicomResults(tmp_path / "s")
     for name, scale in (("a", 1), ("b", 1), ("c", 2)):
@@ -101,14 +101,14 @@ def test_one_answer_is_one_object_and_another_is_another(tmp_path):
     assert a.SeriesInstanceUID != c.SeriesInstanceUID
 
 
-def test_without_a_slice_above_the_threshold_there_is_no_file(tmp_path):
+def test_write_segmentation_without_slices_writes_no_file(tmp_path):
     volume, _ = answered(tmp_path / "s")
     results = DicomResults(tmp_path / "s")
     assert not results.write_segmentation(tmp_path / "seg.dcm", volume, SliceBands(thresholds=(0.9,)))
     assert not (tmp_path / "seg.dcm").exists()
 
 
-def test_an_unusual_name_is_not_printed(tmp_path, caplog, capfd):
+def test_dicom_results_do_not_print_patient_names(tmp_path, caplog, capfd):
     volume, _ = answered(tmp_path / "s", PatientName="Secretname")
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
@@ -119,19 +119,19 @@ def test_an_unusual_name_is_not_printed(tmp_path, caplog, capfd):
     assert [s for s in ("Secretname", SECRETS["PatientID"]) for text in said if s in text] == []
 
 
-def test_a_file_has_no_study_to_write_into(tmp_path):
+def test_dicom_results_need_a_dicom_folder(tmp_path):
     path = write_nifti(tmp_path / "scan.nii.gz", np.zeros((3, 3, 3), np.float32), np.eye(4))
     with pytest.raises(ValueError, match=r"`source` must be the DICOM folder of the scan .* got 'scan.nii.gz'; NIfTI"):
         DicomResults(path)
 
 
-def test_a_series_without_a_frame_of_reference_is_refused(tmp_path):
+def test_dicom_results_need_a_frame_of_reference(tmp_path):
     write_series(tmp_path / "s")
     with pytest.raises(ValueError, match=r"got none of \['FrameOfReferenceUID'\]"):
         DicomResults(tmp_path / "s")
 
 
-def test_a_volume_of_another_scan_or_plane_is_refused(tmp_path):
+def test_dicom_results_refuse_volumes_of_another_scan_or_plane(tmp_path):
     volume, _ = answered(tmp_path / "s")
     results = DicomResults(tmp_path / "s")
     moved = volume.affine.clone()

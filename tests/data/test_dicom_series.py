@@ -1,4 +1,4 @@
-"""find_series: one regular stack of slices, or a clear refusal."""
+"""find_series: one regular stack of slices, or a clear error."""
 
 import re
 
@@ -17,19 +17,19 @@ from tests.scans import SECRETS, write_series, write_structure_set
         ({"heights": np.array([0, 2.5, 7.5, 10])}, r"a step of 5 mm between the slices at 32.5 and 37.5 mm where 2.5"),
         ({"heights": np.array([0, 2.5, 10, 12.5])}, r"\(2 slices seem missing\)"),
         ({"heights": np.array([0, 2.5, 5.1, 7.5])}, r"evenly spaced slices, got a step of 2.6 mm"),
-        ({"heights": np.array([0, 2.5, 2.5, 5])}, r"one slice a position, got two at 32.5 mm \(1 slices too many"),
+        ({"heights": np.array([0, 2.5, 2.5, 5])}, r"one slice per position, got two at 32.5 mm \(1 slices too many"),
         ({"shift": 0.3}, r"stack shifted by 0.9 mm in the plane of its slices \(gantry tilt\?\)"),
-        ({"SamplesPerPixel": 3}, r"one 3D scalar volume, got DICOM slices in colour"),
-        ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, r"two orthogonal directions of length one"),
+        ({"SamplesPerPixel": 3}, r"one 3D scalar volume, got DICOM slices in color"),
+        ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, r"orthogonal row and column directions of length one"),
     ],
 )
-def test_irregular_stacks_are_refused(tmp_path, how, match):
+def test_find_series_refuses_irregular_stacks(tmp_path, how, match):
     write_series(tmp_path / "s", **how)
     with pytest.raises(ValueError, match=match):
         find_series(tmp_path / "s")
 
 
-def test_rounded_positions_are_no_fault(tmp_path):
+def test_find_series_accepts_rounded_positions(tmp_path):
     write_series(tmp_path / "s", heights=np.array([0, 2.505, 4.995, 7.5]), shift=0.01)
     assert [s.position[2] for s in find_series(tmp_path / "s")] == [30, 32.505, 34.995, 37.5]
 
@@ -42,7 +42,7 @@ def test_rounded_positions_are_no_fault(tmp_path):
         ("ImageOrientationPatient", [0.8, 0.6, 0, -0.6, 0.8, 0], "orientation"),
     ],
 )
-def test_mixed_slices_are_refused(tmp_path, tag, value, name):
+def test_find_series_refuses_mixed_slices(tmp_path, tag, value, name):
     write_series(tmp_path / "s")
     path = find_series(tmp_path / "s")[2].path
     ds = dcmread(path)
@@ -52,7 +52,7 @@ def test_mixed_slices_are_refused(tmp_path, tag, value, name):
         find_series(tmp_path / "s")
 
 
-def test_two_series_are_listed_without_patient_data(tmp_path):
+def test_find_series_lists_several_series_without_patient_data(tmp_path):
     write_series(tmp_path / "s", series=2)
     write_series(tmp_path / "s", (6, 5, 3), series=5, Modality="MR")
     message = "got 2: 3 slices of modality MR, series number 5; 4 slices of modality CT, series number 2."
@@ -61,7 +61,7 @@ def test_two_series_are_listed_without_patient_data(tmp_path):
     assert not [secret for secret in SECRETS.values() if secret in str(error.value)]
 
 
-def test_folders_without_an_image_are_refused(tmp_path):
+def test_find_series_refuses_folders_without_images(tmp_path):
     with pytest.raises(ValueError, match="one series of DICOM image slices, got no DICOM object"):
         find_series(tmp_path)
     write_structure_set(tmp_path)
@@ -72,13 +72,13 @@ def test_folders_without_an_image_are_refused(tmp_path):
 @pytest.mark.parametrize(
     "series", ["1.2.826.0.1.5", "5", 5, "T2 axial"], ids=["UID", "number", "integer", "description"]
 )
-def test_one_of_several_series_can_be_chosen(tmp_path, series):
+def test_find_series_chooses_one_of_several(tmp_path, series):
     write_series(tmp_path / "s", series=2)
     write_series(tmp_path / "s", (6, 5, 3), series=5, Modality="MR", SeriesDescription="T2 axial")
-    assert {one.series for one in find_series(tmp_path / "s", series)} == {("1.2.826.0.1.5", "MR", "5")}
+    assert {item.series for item in find_series(tmp_path / "s", series)} == {("1.2.826.0.1.5", "MR", "5")}
 
 
-def test_a_choice_that_is_none_is_refused(tmp_path):
+def test_find_series_refuses_an_unknown_choice(tmp_path):
     write_series(tmp_path / "s", series=2, SeriesDescription="Secretname")
     write_series(tmp_path / "s", series=5, SeriesDescription="Secretname")
     rows = "4 slices of modality CT, series number 2; 4 slices of modality CT, series number 5."
@@ -91,7 +91,7 @@ def test_a_choice_that_is_none_is_refused(tmp_path):
 
 @pytest.mark.parametrize("orientation", [(1, 0, 0, 0, -1, 0), (0.8, 0.6, 0, -0.6, 0.8, 0)])
 @pytest.mark.parametrize("depth", [1, 4])
-def test_the_affine_of_the_headers_is_that_of_the_voxels(tmp_path, orientation, depth):
+def test_series_affine_is_that_of_the_voxels(tmp_path, orientation, depth):
     write_series(tmp_path / "s", (6, 5, depth), orientation=orientation)
     loaded = LoadScan()(tmp_path / "s").affine
     np.testing.assert_allclose(series_affine(find_series(tmp_path / "s")), loaded, atol=1e-6)

@@ -1,4 +1,4 @@
-"""FeatureCache: every scan once, never two kinds in one place, nothing of the patient."""
+"""FeatureCache: every scan once, one folder per configuration, no patient data."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ KEYS = ("image", "position", "slice_index", "affine", "spatial_shape", "label")
 
 
 class Counted:
-    """A transform that knows how often it ran."""
+    """Transform that counts its calls."""
 
     def __init__(self, scale=1.0):
         self.scale = scale
@@ -39,7 +39,7 @@ def _no_calls():
 ITEMS = [{"case_id": "a", "image": 1.0, "label": 0}, {"case_id": "b", "image": 2.0, "label": 1}]
 
 
-def test_only_what_is_missing_is_made(tmp_path, capfd):
+def test_feature_cache_computes_only_missing_features(tmp_path, capfd):
     cache = FeatureCache(tmp_path, Counted())
     first = cache(ITEMS[:1])
     assert first == [{"case_id": "a", "image": str(tmp_path / cache.fingerprint[:12] / "a.h5"), "label": 0}]
@@ -53,16 +53,16 @@ def test_only_what_is_missing_is_made(tmp_path, capfd):
     assert ITEMS[0]["image"] == 1.0
 
 
-def test_another_configuration_is_another_folder(tmp_path):
-    one = FeatureCache(tmp_path, Counted())(ITEMS)[0]
+def test_feature_cache_folder_depends_on_the_configuration(tmp_path):
+    first = FeatureCache(tmp_path, Counted())(ITEMS)[0]
     two = FeatureCache(tmp_path, Counted(scale=2.0))(ITEMS)[0]
     three = FeatureCache(tmp_path, Counted(), keys=("image", "position"))(ITEMS)[0]
-    assert len({one["image"], two["image"], three["image"]}) == 3
+    assert len({first["image"], two["image"], three["image"]}) == 3
     assert float(read_bag(two["image"])["features"].mean()) == 2
 
 
 @pytest.mark.parametrize("how", ["cut", "foreign"])
-def test_a_damaged_or_foreign_file_is_made_again(tmp_path, how):
+def test_feature_cache_replaces_damaged_and_foreign_files(tmp_path, how):
     cache = FeatureCache(tmp_path, Counted())
     file = cache.folder / "a.h5"
     cache(ITEMS)
@@ -76,14 +76,14 @@ def test_a_damaged_or_foreign_file_is_made_again(tmp_path, how):
     assert len(read_bag(file)["features"]) == 3
 
 
-def test_a_failing_scan_is_named_and_the_others_stay(tmp_path):
+def test_feature_cache_names_a_failing_scan(tmp_path):
     cache = FeatureCache(tmp_path, Compose([Counted()]))
     with pytest.raises(RuntimeError, match="case 'bad' gave no features: `image` must be a scan, got None"):
         cache([ITEMS[0], {"case_id": "bad", "image": None}])
     assert [p.name for p in cache.folder.iterdir()] == ["a.h5"]
 
 
-def test_a_scan_without_instances_is_an_error_or_an_empty_file(tmp_path):
+def test_feature_cache_of_a_scan_without_instances(tmp_path):
     def no_tissue(item):
         raise EmptyBagError("`slide` must have tissue.")
 
@@ -102,7 +102,7 @@ def test_a_scan_without_instances_is_an_error_or_an_empty_file(tmp_path):
         FeatureCache(tmp_path, Counted(), on_empty="skip")
 
 
-def test_items_and_transforms_that_cannot_be_kept_are_refused(tmp_path):
+def test_feature_cache_refuses_invalid_items_and_transforms(tmp_path):
     with pytest.raises(ValueError, match=r"`case_id` must be different for every scan, got \['a'\] more than once"):
         FeatureCache(tmp_path, Counted())([ITEMS[0], ITEMS[0]])
     for item in ({"image": 1.0}, {"image": 1.0, "case_id": "../a"}):
@@ -112,7 +112,7 @@ def test_items_and_transforms_that_cannot_be_kept_are_refused(tmp_path):
         FeatureCache(tmp_path, Compose([Counted(), Compose([RandFlipd("image", 0.5)])]))
 
 
-def test_a_scan_becomes_features_and_geometry_and_nothing_else(tmp_path):
+def test_feature_cache_keeps_features_and_geometry_only(tmp_path):
     source = tmp_path / "Secretname" / "scan"
     expected = write_series(source, (6, 5, 4))
     mask = np.zeros((6, 5, 4), np.uint8)

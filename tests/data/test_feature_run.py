@@ -1,4 +1,4 @@
-"""FeatureRun: every scan made once, by one process or two, and an account of each."""
+"""FeatureRun: every scan once, in one process or two, and a report of each."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Encode:
-    """Features of a number; it writes down which process made what, and fails where told."""
+    """Transform of a number to features, which logs process and case and fails on request."""
 
     def __init__(self, log, error=None, kill=None):
         self.log, self.error, self.kill = log, error, kill
@@ -48,11 +48,11 @@ def make_run(folder, on_error="skip", **options):
 
 
 def made(folder):
-    """Which process made which case."""
+    """Return the pairs of case and process from the log."""
     return sorted(tuple(path.name.split("-")[:2]) for path in (folder / "log").iterdir() if "-" in path.name)
 
 
-def test_a_second_run_makes_only_what_is_missing(tmp_path):
+def test_feature_run_computes_only_missing_features(tmp_path):
     first = make_run(tmp_path)(scans(2))
     second = make_run(tmp_path)(scans(5))
     assert [case for case, _ in made(tmp_path)] == [f"c{i}" for i in range(5)]
@@ -64,7 +64,7 @@ def test_a_second_run_makes_only_what_is_missing(tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["features.json"]
 
 
-def test_the_table_of_bags_is_a_cohort(tmp_path):
+def test_feature_run_table_is_a_cohort(tmp_path):
     run = make_run(tmp_path, error=ValueError("no scan"))
     report = run(scans(3, "bad"))
     items = load_cohort(run.cache.folder / "bags.csv", CohortColumns())
@@ -77,20 +77,20 @@ def test_the_table_of_bags_is_a_cohort(tmp_path):
     assert report["folder"] == run.cache.folder.name == "f" * 12
 
 
-def test_a_failing_scan_is_counted_by_its_reason_and_the_others_are_made(tmp_path):
+def test_feature_run_reports_failing_scans(tmp_path):
     run = make_run(tmp_path, error=ValueError("`image` must be a scan."))
     report = run(scans(3, "bad"))
     assert (report["made"], report["failed"]) == (3, 1)
     assert report["reasons"] == {"ValueError: `image` must be a scan.": ["bad"]}
-    said = run.summary(report)
-    assert "4 scans: 0 done before, 3 made, 1 failed; 9 instances in " in said
-    assert said.endswith("(research use only)\n  bad: ValueError: `image` must be a scan.")
+    summary = run.summary(report)
+    assert "4 scans: 0 done before, 3 made, 1 failed; 9 instances in " in summary
+    assert summary.endswith("(research use only)\n  bad: ValueError: `image` must be a scan.")
     with pytest.raises(RuntimeError, match=r"`cohort` must be scans that give features, got 1 that don't: \['bad'\]"):
-        run.raise_failures(report)
-    run.raise_failures(make_run(tmp_path)(scans(3, "bad")))
+        run.raise_if_failed(report)
+    run.raise_if_failed(make_run(tmp_path)(scans(3, "bad")))
 
 
-def test_an_error_ends_the_run_where_it_should(tmp_path):
+def test_feature_run_on_error(tmp_path):
     with pytest.raises(RuntimeError, match="case 'bad' gave no features: no scan"):
         make_run(tmp_path, "raise", error=ValueError("no scan"))(scans(1, "bad"))
     for error in (OSError(28, "No space left on device"), MemoryError(), torch.OutOfMemoryError("CUDA")):
@@ -110,13 +110,13 @@ def test_an_error_ends_the_run_where_it_should(tmp_path):
         (ValueError("shape (1/2) and 3/4\n mm"), "ValueError: shape (1/2) and 3/4 mm"),
     ],
 )
-def test_no_place_and_no_name_of_a_file_is_told(tmp_path, error, reason):
+def test_feature_run_reports_no_paths(tmp_path, error, reason):
     items = [{**scans(0, "bad")[0], "image": "/data/Jane/s.nii.gz"}]
     assert list(make_run(tmp_path, error=error)(items)["reasons"]) == [reason]
 
 
 def work(rank, folder):
-    """One of two processes."""
+    """Run one of two processes."""
     torch.set_num_threads(1)
     os.environ["RANK"] = str(rank)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
@@ -127,15 +127,15 @@ def work(rank, folder):
 
 
 @pytest.mark.slow
-def test_two_processes_share_what_is_missing(tmp_path):
+def test_feature_run_in_two_processes(tmp_path):
     make_run(tmp_path)(scans(2))
     torch.multiprocessing.start_processes(work, (str(tmp_path),), nprocs=2, start_method="forkserver")
-    own = {"c0": "0", "c1": "0", "c2": "0", "c3": "1", "c4": "0", "c5": "1"}  # every second one of those missing
-    assert made(tmp_path) == sorted(own.items())
-    one, other = (json.loads((tmp_path / f"report_{rank}.json").read_text()) for rank in (0, 1))
-    assert one == other
-    assert [one[key] for key in ("done_before", "made", "failed", "processes", "instances")] == [2, 4, 1, 2, 12]
-    assert one["reasons"] == {"ValueError: no scan": ["bad"]}
+    ranks = {"c0": "0", "c1": "0", "c2": "0", "c3": "1", "c4": "0", "c5": "1"}  # every second one of those missing
+    assert made(tmp_path) == sorted(ranks.items())
+    report, other = (json.loads((tmp_path / f"report_{rank}.json").read_text()) for rank in (0, 1))
+    assert report == other
+    assert [report[key] for key in ("done_before", "made", "failed", "processes", "instances")] == [2, 4, 1, 2, 12]
+    assert report["reasons"] == {"ValueError: no scan": ["bad"]}
 
 
 WORKER = """
@@ -151,7 +151,7 @@ print(run.summary(run(scans(8))))
 
 @pytest.mark.slow
 @pytest.mark.parametrize("restarts", [0, 1])
-def test_what_a_killed_worker_owed_is_made_by_the_next_run(tmp_path, restarts):
+def test_feature_run_after_a_killed_worker(tmp_path, restarts):
     (tmp_path / "worker.py").write_text(WORKER)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command = [*launch, f"--max-restarts={restarts}", str(tmp_path / "worker.py"), str(tmp_path)]

@@ -1,4 +1,4 @@
-"""fingerprint: equal for equal configurations in every process, different for different ones."""
+"""fingerprint: the same for equal configurations in every process, different for others."""
 
 import functools
 import os
@@ -39,7 +39,7 @@ def pipeline(a_min=-1000, size=8, weight=0.5, last=nn.ReLU, factor=2):
 
 
 @pytest.mark.parametrize("seed", ["1", pytest.param("2", marks=pytest.mark.slow)])
-def test_it_is_the_same_in_other_processes(seed):
+def test_fingerprint_is_the_same_in_other_processes(seed):
     code = f"from {__name__} import *; print(fingerprint(pipeline(), OPTIONS))"
     result = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
@@ -53,14 +53,14 @@ def test_it_is_the_same_in_other_processes(seed):
     assert len(result.stdout.strip()) == 64
 
 
-def test_state_and_place_are_no_configuration():
-    one, other = pipeline(), pipeline()
+def test_fingerprint_ignores_state_and_device():
+    pipe, other = pipeline(), pipeline()
     other.set_random_state(7)
     other.transforms[3].encode.encoder.train(not other.transforms[3].encode.encoder.training)
     other.transforms[3].encode.encoder.register_forward_hook(print)
-    assert fingerprint(one) == fingerprint(other)
-    place = [EncodeInstancesd("image", nn.Flatten(), device=d) for d in ("cpu", "meta")]
-    assert fingerprint(place[0]) == fingerprint(place[1])
+    assert fingerprint(pipe) == fingerprint(other)
+    encoders = [EncodeInstancesd("image", nn.Flatten(), device=d) for d in ("cpu", "meta")]
+    assert fingerprint(encoders[0]) == fingerprint(encoders[1])
     flips = [RandFlip(0.5).set_random_state(seed) for seed in (1, 2)]
     assert fingerprint(flips[0]) == fingerprint(flips[1])
     turn = Orientationd("image", "RAS")
@@ -69,7 +69,7 @@ def test_state_and_place_are_no_configuration():
     assert fingerprint(turn) == before
 
 
-def test_a_network_that_was_scripted_is_the_same():
+def test_fingerprint_ignores_scripting():
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU())
     before = fingerprint(net)
     torch.jit.script(net)
@@ -79,7 +79,7 @@ def test_a_network_that_was_scripted_is_the_same():
 @pytest.mark.parametrize(
     "change", [{"a_min": -999}, {"size": 9}, {"size": None}, {"weight": 0.5000001}, {"last": nn.GELU}, {"factor": 3}]
 )
-def test_every_change_changes_it(change):
+def test_fingerprint_depends_on_every_change(change):
     assert fingerprint(pipeline(**change)) != fingerprint(pipeline())
 
 
@@ -102,25 +102,25 @@ DIFFERENT = [
 ]  # fmt: skip
 
 
-def test_no_two_of_these_are_the_same():
+def test_fingerprint_distinguishes_values():
     assert len({fingerprint(value) for value in DIFFERENT}) == len(DIFFERENT)
     assert fingerprint(1, 2) != fingerprint((1, 2))
     assert fingerprint(type("N", (int,), {})(12)) != fingerprint(type("N1", (int,), {})(2))
 
 
 @given(st.dictionaries(st.text(max_size=3), st.integers(), min_size=2, max_size=6))
-def test_the_order_of_a_mapping_is_no_configuration(options):
+def test_fingerprint_ignores_the_order_of_a_mapping(options):
     turned = dict(reversed(options.items()))
     assert fingerprint(options) == fingerprint(turned)
     assert fingerprint(set(options)) == fingerprint(set(turned))
     assert fingerprint(list(options)) != fingerprint(list(turned))
 
 
-def test_a_cycle_ends_and_what_cannot_be_told_apart_is_refused():
+def test_fingerprint_of_cycles_and_opaque_objects():
     ring = [1]
     ring.append(ring)
     other = [2]
     other.append(other)
     assert fingerprint(ring) != fingerprint(other)
-    with pytest.raises(TypeError, match=r"must have attributes that tell them apart, got builtins\.object"):
+    with pytest.raises(TypeError, match=r"must have attributes that distinguish them, got builtins\.object"):
         fingerprint({"a": object()})

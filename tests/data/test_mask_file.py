@@ -1,4 +1,4 @@
-"""Marks in a series: contours and segments become the voxels they were drawn on, or are refused by name."""
+"""DICOM annotations of a series: contours and segments become voxels, or an error names them."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def scan(tmp_path):
     return tmp_path / "s"
 
 
-def test_contours_become_voxels_and_holes_stay_holes(folder, tmp_path):
+def test_read_marks_fills_contours_with_holes(folder, tmp_path):
     rings = [square(folder, 2, (3, 5), 2.5), square(folder, 2, (3, 5), 0.5)]
     spot = [square(folder, 0, (8.4, 1.4), 0.05)]  # holds no centre of a voxel, and still labels its slice
     file = write_contours(tmp_path / "rt.dcm", {"GTV-1": rings, "node": spot, "heart": [square(folder, 1, (5, 5), 3)]})
@@ -38,7 +38,7 @@ def test_contours_become_voxels_and_holes_stay_holes(folder, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["BINARY", "FRACTIONAL", "LABELMAP"])
-def test_segments_become_the_voxels_of_their_slices(folder, tmp_path, kind):
+def test_read_marks_reads_segments(folder, tmp_path, kind):
     masks = {name: np.zeros(SHAPE, dtype=np.uint8) for name in ("lesion", "vessel")}
     masks["lesion"][2:5, 1:3, 1:3] = 1
     masks["vessel"][6, 7, 3] = 1
@@ -49,42 +49,44 @@ def test_segments_become_the_voxels_of_their_slices(folder, tmp_path, kind):
         np.testing.assert_array_equal(read_marks(file, folder, names)[0], expected)
 
 
-def test_less_than_half_is_not_marked(scan, tmp_path):
+def test_read_marks_thresholds_fractions_at_one_half(scan, tmp_path):
     half = np.zeros(SHAPE)
     half[1, 1, 1], half[2, 2, 2] = 0.4, 0.6
     mask = read_marks(write_segments(tmp_path / "seg.dcm", scan, {"a": half}, "FRACTIONAL"), scan)
     assert mask[0].nonzero().tolist() == [[2, 2, 2]]
 
 
-def test_names_that_are_not_there_are_listed(scan, tmp_path):
+def test_read_marks_lists_the_available_names(scan, tmp_path):
     regions = {name: [square(scan, 1, (5, 5), 2)] for name in ("GTV-1", "heart")}
     file = write_contours(tmp_path / "rt.dcm", regions)
-    with pytest.raises(ValueError, match=r"among those marked, 'GTV-1', 'heart', got 'GTV1'; did you mean 'GTV-1'\?"):
+    with pytest.raises(
+        ValueError, match=r"among the annotated ones, 'GTV-1', 'heart', got 'GTV1'; did you mean 'GTV-1'\?"
+    ):
         read_marks(file, scan, ["GTV1"])
-    with pytest.raises(ValueError, match="must be given where not exactly one thing is marked, got 'GTV-1', 'heart'"):
+    with pytest.raises(ValueError, match="must be given unless exactly one region is annotated, got 'GTV-1', 'heart'"):
         read_marks(file, scan)
 
 
 @pytest.mark.parametrize("k", [-1, 1.5, 4], ids=["below", "between", "above"])
-def test_a_contour_where_there_is_no_slice_is_named(scan, tmp_path, k):
+def test_read_marks_refuses_a_contour_without_a_slice(scan, tmp_path, k):
     file = write_contours(tmp_path / "rt.dcm", {"GTV-1": [square(scan, k, (5, 5), 2)]})
     with pytest.raises(ValueError, match=r"a contour of 'GTV-1' around .* mm \(LPS\), where there is no slice"):
         read_marks(file, scan)
 
 
-def test_a_contour_outside_the_pixels_is_named(scan, tmp_path):
+def test_read_marks_refuses_a_contour_outside_the_pixels(scan, tmp_path):
     file = write_contours(tmp_path / "rt.dcm", {"GTV-1": [square(scan, 1, (30, 5), 2)]})
     with pytest.raises(ValueError, match="got 'GTV-1' outside on slice 1"):
         read_marks(file, scan)
 
 
-def test_points_are_no_region(scan, tmp_path):
+def test_read_marks_refuses_points(scan, tmp_path):
     file = write_contours(tmp_path / "rt.dcm", {"mark": [square(scan, 1, (5, 5), 2)]}, kind="POINT")
     with pytest.raises(ValueError, match="closed planar contours, got 'mark' without one"):
         read_marks(file, scan)
 
 
-def test_marks_of_another_scan_are_refused(scan, tmp_path):
+def test_read_marks_refuses_annotations_of_another_scan(scan, tmp_path):
     regions = {"GTV-1": [square(scan, 1, (5, 5), 2)]}
     with pytest.raises(ValueError, match="must have the frame of reference of the series, got one drawn in another"):
         read_marks(write_contours(tmp_path / "a.dcm", regions, frame="1.2.3"), scan)
@@ -96,7 +98,7 @@ def test_marks_of_another_scan_are_refused(scan, tmp_path):
         read_marks(segments, scan)
 
 
-def test_segments_on_other_slices_or_pixels_are_refused(scan, tmp_path):
+def test_read_marks_refuses_segments_on_another_grid(scan, tmp_path):
     for name, shape, heights in (("low", SHAPE, np.arange(4) * 2.5 - 2.5), ("small", (8, 9, 4), None)):
         write_series(tmp_path / name, shape, heights=heights, FrameOfReferenceUID=FRAME)
         write_segments(tmp_path / f"{name}.dcm", tmp_path / name, {"a": np.ones(shape, dtype=np.uint8)})
@@ -106,19 +108,19 @@ def test_segments_on_other_slices_or_pixels_are_refused(scan, tmp_path):
         read_marks(tmp_path / "small.dcm", scan)
 
 
-def test_a_folder_has_one_mark_at_most(scan, tmp_path):
+def test_find_marks_in_a_folder(scan, tmp_path):
     assert find_marks(scan) is None
     regions = {"GTV-1": [square(scan, 1, (5, 5), 2)]}
     file = write_contours(scan / "rt.dcm", regions)
     assert find_marks(scan) == find_marks(file) == file
     write_contours(scan / "rt2.dcm", regions)
-    with pytest.raises(ValueError, match="a file where a folder has several RTSTRUCT or SEG, got RTSTRUCT, RTSTRUCT"):
+    with pytest.raises(ValueError, match="a file if the folder has several RTSTRUCT or SEG, got RTSTRUCT, RTSTRUCT"):
         find_marks(scan)
 
 
-def test_marks_need_the_series(scan, tmp_path):
+def test_read_marks_needs_a_folder(scan, tmp_path):
     volume = write_nifti(tmp_path / "scan.nii.gz", np.zeros(SHAPE, np.float32), np.eye(4))
     file = write_contours(tmp_path / "rt.dcm", {"GTV-1": [square(scan, 1, (5, 5), 2)]})
-    with pytest.raises(ValueError, match=r"the DICOM folder that the marks belong to, got 'scan.nii.gz'"):
+    with pytest.raises(ValueError, match=r"the DICOM folder of the annotated series, got 'scan.nii.gz'"):
         read_marks(file, volume)
     assert find_marks(volume) is None

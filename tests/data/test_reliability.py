@@ -1,4 +1,4 @@
-"""What goes wrong in the middle of a run: several writers, bags that vanish, workers that die."""
+"""Failures during a run: several writers, bags that vanish, workers that die."""
 
 import multiprocessing
 import os
@@ -21,7 +21,7 @@ ITEMS = [{"case_id": f"c{i}", "image": float(i)} for i in range(12)]
 
 
 class Slow:
-    """A transform that takes a while and writes a line for each call."""
+    """Slow transform that logs a line for each call."""
 
     def __init__(self, log):
         self.log = str(log)
@@ -44,7 +44,7 @@ def rewrite(path, value, until):
         write_bag(path, {"features": np.full((2000, 50), value, np.float32)})
 
 
-def test_two_processes_fill_one_cache(tmp_path):
+def test_feature_cache_is_filled_by_two_processes(tmp_path):
     log = tmp_path / "log"
     together = PROCESSES.Barrier(2)
     writers = [PROCESSES.Process(target=fill, args=(tmp_path / "cache", log, back, together)) for back in (False, True)]
@@ -60,11 +60,11 @@ def test_two_processes_fill_one_cache(tmp_path):
         assert torch.equal(features, torch.full((500, 20), item["image"]))
     calls = log.read_text().split()
     assert set(calls) == {item["case_id"] for item in ITEMS}
-    assert len(calls) < 2 * len(ITEMS), "what the other had made was made again"
+    assert len(calls) < 2 * len(ITEMS), "features of the other process were computed again"
 
 
-def test_a_reader_never_meets_half_a_file(tmp_path):
-    """Two processes write one file over and over; whoever reads gets all of one of them."""
+def test_read_bag_never_meets_half_a_file(tmp_path):
+    """Two processes overwrite one file repeatedly; a reader gets the complete file of one of them."""
     path = tmp_path / "a.h5"
     write_bag(path, {"features": np.zeros((2000, 50), np.float32)})
     until = time.time() + 1.5
@@ -96,7 +96,7 @@ def test_a_reader_never_meets_half_a_file(tmp_path):
     ],
     ids=["gone", "gone for a worker", "cut", "nan"],
 )
-def test_a_bag_that_spoils_in_the_middle_of_an_epoch_is_named(tmp_path, harm, rule, workers):
+def test_load_bagd_names_a_bag_damaged_during_an_epoch(tmp_path, harm, rule, workers):
     write_bags(tmp_path, {f"c{i}": 2 for i in range(6)})
     data = Dataset([{"image": str(tmp_path / f"c{i}.h5"), "case_id": f"c{i}"} for i in range(6)], LoadBagd("image"))
     loader = DataLoader(
@@ -111,7 +111,7 @@ def test_a_bag_that_spoils_in_the_middle_of_an_epoch_is_named(tmp_path, harm, ru
 
 
 class Dies:
-    """A worker's end by the system, as when memory is short."""
+    """Transform that kills its worker, as the system does when memory is short."""
 
     def __call__(self, item):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -125,8 +125,8 @@ def load_with_a_dying_worker(report):
         report.write_text(str(error))
 
 
-def test_a_worker_that_dies_ends_the_epoch_with_an_error(tmp_path):
-    """In a process of its own, since PyTorch raises from a signal handler, whatever the process is doing then."""
+def test_load_bagd_in_a_dying_worker_ends_the_epoch(tmp_path):
+    """Run in a separate process, since PyTorch raises from a signal handler at any point of the program."""
     process = PROCESSES.Process(target=load_with_a_dying_worker, args=(tmp_path / "report",))
     process.start()
     process.join(60)

@@ -1,4 +1,4 @@
-"""ScanReader: one scan, or a clear refusal."""
+"""ScanReader: one scan, or a clear error."""
 
 import subprocess
 import sys
@@ -30,7 +30,7 @@ def read(path):
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS.values(), ids=ORIENTATIONS)
-def test_a_series_has_the_values_and_the_affine_that_monai_finds(tmp_path, orientation):
+def test_scan_reader_agrees_with_monai_on_a_series(tmp_path, orientation):
     expected = write_series(tmp_path / "s", orientation=orientation)
     array, meta = read(tmp_path / "s")
     monai_array, monai_meta = ITKReader().get_data(ITKReader().read(str(tmp_path / "s")))
@@ -39,7 +39,7 @@ def test_a_series_has_the_values_and_the_affine_that_monai_finds(tmp_path, orien
     np.testing.assert_array_equal(meta["affine"], monai_meta["affine"])
 
 
-def test_the_affine_is_that_of_the_headers(tmp_path):
+def test_scan_reader_affine_is_that_of_the_headers(tmp_path):
     write_series(tmp_path / "s", orientation=ORIENTATIONS["oblique_in_z"])
     row, column = np.reshape(ORIENTATIONS["oblique_in_z"], (2, 3))
     lps = np.stack([0.9 * row, 0.7 * column, 2.5 * np.cross(row, column)], axis=1)
@@ -47,7 +47,7 @@ def test_the_affine_is_that_of_the_headers(tmp_path):
     np.testing.assert_allclose(read(tmp_path / "s")[1]["affine"], expected, atol=1e-5)
 
 
-def test_slices_keep_their_own_slope(tmp_path):
+def test_scan_reader_rescales_slice_by_slice(tmp_path):
     expected = write_series(tmp_path / "s")
     first, second = (s.path for s in find_series(tmp_path / "s")[:2])
     for path, slope in ((first, 1), (second, 0.25)):
@@ -61,7 +61,7 @@ def test_slices_keep_their_own_slope(tmp_path):
     np.testing.assert_array_equal(array[..., 2:], expected[..., 2:])
 
 
-def test_other_objects_and_files_are_passed_over(tmp_path):
+def test_scan_reader_ignores_other_objects_and_files(tmp_path):
     expected = write_series(tmp_path / "s", suffix="")
     write_structure_set(tmp_path / "s")
     write_series(tmp_path / "s", (6, 5, 2), series=7, Modality="RTDOSE")
@@ -72,7 +72,7 @@ def test_other_objects_and_files_are_passed_over(tmp_path):
 
 
 @pytest.mark.parametrize(("thickness", "depth"), [(2.5, 2.5), (None, 1.0)])
-def test_one_slice_is_a_volume_of_depth_one(tmp_path, thickness, depth):
+def test_scan_reader_of_one_slice(tmp_path, thickness, depth):
     expected = write_series(tmp_path / "s", (6, 5, 1), SliceThickness=thickness)
     array, meta = read(tmp_path / "s")
     np.testing.assert_array_equal(array, expected)
@@ -80,7 +80,7 @@ def test_one_slice_is_a_volume_of_depth_one(tmp_path, thickness, depth):
 
 
 @pytest.mark.parametrize("name", ["s.nii", "s.nii.gz", "s.nrrd"])
-def test_files_keep_array_and_affine(tmp_path, name):
+def test_scan_reader_keeps_array_and_affine_of_files(tmp_path, name):
     affine = np.array([[0.0, -2.0, 0.0, 5.0], [0.8, 0.0, 0.0, -7.0], [0.0, 0.0, 3.0, 11.0], [0, 0, 0, 1]])
     path = (write_nrrd if name.endswith("nrrd") else write_nifti)(tmp_path / name, voxels((6, 5, 4)), affine)
     array, meta = read(path)
@@ -88,7 +88,7 @@ def test_files_keep_array_and_affine(tmp_path, name):
     np.testing.assert_allclose(meta["affine"], affine, atol=1e-6)
 
 
-def test_metadata_are_geometry_alone(tmp_path):
+def test_scan_reader_metadata_are_geometry_only(tmp_path):
     write_series(tmp_path / "s")
     expected = {"affine", "original_affine", "original_channel_dim", "space", "spacing", "spatial_shape"}
     assert set(read(tmp_path / "s")[1]) == expected
@@ -98,7 +98,7 @@ def test_metadata_are_geometry_alone(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["s.nii", "s.nii.gz", "s.nrrd", "s"])
-def test_cut_files_are_refused(tmp_path, name):
+def test_scan_reader_refuses_truncated_files(tmp_path, name):
     if name == "s":
         write_series(tmp_path / "s")
         path = find_series(tmp_path / "s")[1].path
@@ -114,7 +114,7 @@ def test_cut_files_are_refused(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["s.nii", "s.nii.gz", "s.nrrd"])
-def test_a_sheared_affine_and_nan_are_left_as_they_are(tmp_path, name):
+def test_scan_reader_keeps_sheared_affines_and_nan(tmp_path, name):
     affine = np.array([[0.0, -2.0, 0.1, 5.0], [0.8, 0.0, 0.0, -7.0], [0.1, 0.0, 3.0, 11.0], [0, 0, 0, 1]])
     array = voxels((6, 5, 4)).astype(np.float32)
     array[1, 2, 3] = np.nan
@@ -124,7 +124,7 @@ def test_a_sheared_affine_and_nan_are_left_as_they_are(tmp_path, name):
     np.testing.assert_array_equal(got, array)
 
 
-def test_a_scaled_nifti_is_rescaled_and_a_trailing_axis_of_one_dropped(tmp_path):
+def test_scan_reader_rescales_nifti_and_drops_a_trailing_axis(tmp_path):
     image = nib.Nifti1Image(voxels((6, 5, 4))[..., None], np.eye(4))
     image.header.set_slope_inter(0.5, -3)
     nib.save(image, tmp_path / "s.nii")
@@ -135,7 +135,7 @@ def test_a_scaled_nifti_is_rescaled_and_a_trailing_axis_of_one_dropped(tmp_path)
     assert read(write_nifti(tmp_path / "one.nii", voxels((6, 5, 1)), np.eye(4)))[0].shape == (6, 5, 1)
 
 
-def test_what_is_no_volume_is_refused(tmp_path):
+def test_scan_reader_refuses_what_is_no_volume(tmp_path):
     for shape, got in (((6, 5), "6 x 5"), ((6, 5, 4, 2), "6 x 5 x 4 x 2")):
         path = write_nifti(tmp_path / "s.nii", np.zeros(shape, np.float32), np.eye(4))
         with pytest.raises(ValueError, match=f"one 3D scalar volume, got {got} voxels of 1 components in 's.nii'"):
@@ -156,8 +156,8 @@ def test_what_is_no_volume_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_modules_beside_a_bundle_are_found_after_itk_was_loaded(tmp_path):
-    """ITK changes folder while it loads; MONAI adds the bundle's folder, relative to the one it is started in."""
+def test_scan_reader_keeps_bundle_scripts_importable(tmp_path):
+    """ITK changes the working directory while it loads, and MONAI adds the bundle as a relative folder."""
     write_nrrd(tmp_path / "scan.nrrd", np.zeros((4, 4, 3), np.float32), np.eye(4))
     (tmp_path / "beside.py").write_text("found = True")
     steps = ["import sys", "from monai_mil_ext.data import ScanReader", "sys.path[0] = '.'"]

@@ -1,4 +1,4 @@
-"""load_scans: rows of a table as they are, and everything that is wrong with the table at once."""
+"""load_scans: items of a table, and a list of all its errors."""
 
 import json
 
@@ -12,7 +12,7 @@ def write(tmp_path, *lines):
     return tmp_path / "scans.csv"
 
 
-def test_paths_become_absolute_and_need_not_exist(tmp_path):
+def test_load_scans_resolves_paths(tmp_path):
     table = write(tmp_path, "case_id,image,series,doctor", "a,one,,x", "b,two.nii.gz,5,y")
     assert load_scans(table) == [
         {"case_id": "a", "image": str(tmp_path / "one")},
@@ -24,22 +24,22 @@ def test_paths_become_absolute_and_need_not_exist(tmp_path):
     assert load_scans(tmp_path / "scans.json") == [{"case_id": "a", "patient": "p", "image": str(tmp_path / "one")}]
 
 
-def test_further_columns_are_handed_on_where_they_are_asked_for(tmp_path):
+def test_load_scans_keeps_requested_columns(tmp_path):
     table = write(tmp_path, "case_id,image,label,mpp", "a,one,2,", "b,two,,0.5")
     assert [set(item) for item in load_scans(table)] == [{"case_id", "image"}] * 2
-    one, two = load_scans(table, keep=["label", "mpp", "age"])
-    assert (one["label"], set(one)) == ("2", {"case_id", "image", "label"})
-    assert (two["mpp"], set(two)) == ("0.5", {"case_id", "image", "mpp"})
+    first, second = load_scans(table, keep=["label", "mpp", "age"])
+    assert (first["label"], set(first)) == ("2", {"case_id", "image", "label"})
+    assert (second["mpp"], set(second)) == ("0.5", {"case_id", "image", "mpp"})
     (tmp_path / "scans.json").write_text(json.dumps({"scans": [{"case_id": "a", "image": "one", "mpp": 0.5}]}))
     assert load_scans(tmp_path / "scans.json", keep=["mpp"])[0]["mpp"] == "0.5"
 
 
-def test_all_faults_are_listed(tmp_path):
+def test_load_scans_lists_all_errors(tmp_path):
     table = write(tmp_path, "case_id,image", "a,one", "a,two", "../b,three", "c,../four", "d,")
-    with pytest.raises(ValueError, match="4 faults") as error:
+    with pytest.raises(ValueError, match="4 errors") as error:
         load_scans(table)
     for text in (
-        "`case_id` 'a' stands there 2 times",
+        "`case_id` must be unique, got 'a' 2 times",
         "row 4: `case_id` must be letters, digits",
         "row 5: `image` must lie in the folder of the scans",
         "row 6: `image` must be given, got an empty cell",
@@ -47,7 +47,7 @@ def test_all_faults_are_listed(tmp_path):
         assert text in str(error.value)
 
 
-def test_what_is_no_table_of_scans_is_refused(tmp_path):
+def test_load_scans_refuses_other_files(tmp_path):
     with pytest.raises(ValueError, match=r"must have the columns 'case_id' and 'image', got \['case', 'image'\]"):
         load_scans(write(tmp_path, "case,image", "a,b"))
     (tmp_path / "scans.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""ShiftedMeanBags against the published sets."""
+"""ShiftedMeanBags against the published datasets."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ SMALL = {"num_bags": 50, "seed": 3, "in_features": 4}
 
 
 @pytest.mark.parametrize("seed", GOLDEN)
-def test_it_is_the_published_test_set(seed):
+def test_shifted_mean_bags_equal_the_published_test_set(seed):
     total, lengths, starts, labels, positives, values = GOLDEN[seed]
     bags = ShiftedMeanBags(1000, seed)
     assert bags.instances.dtype == torch.float32
@@ -32,7 +32,7 @@ def test_it_is_the_published_test_set(seed):
     assert bags[0]["image"][0, :3].tolist() == pytest.approx(values, abs=5e-7)
 
 
-def test_a_positive_bag_has_one_shifted_run_and_no_other_has():
+def test_shifted_mean_bags_shift_one_run_of_positive_bags():
     plain, bags = (ShiftedMeanBags(**SMALL, shift=shift, num_shifted=2, run_length=5) for shift in (0.0, 0.5))
     for before, after, start in zip(plain, bags, bags.starts.tolist(), strict=True):
         run = torch.zeros(len(after["image"]))
@@ -45,12 +45,12 @@ def test_a_positive_bag_has_one_shifted_run_and_no_other_has():
         assert torch.equal(before["label"], after["label"])
 
 
-def test_noise_is_moved_and_scaled():
+def test_shifted_mean_bags_noise():
     plain, other = ShiftedMeanBags(**SMALL, shift=0.0), ShiftedMeanBags(**SMALL, shift=0.0, noise=(3.0, 2.0))
     assert_close(other.instances, 3 + 2 * plain.instances)
 
 
-def test_features_in_another_order():
+def test_shifted_mean_bags_feature_seed():
     plain, mixed, again = (ShiftedMeanBags(**SMALL, feature_seed=seed) for seed in (None, 0, 0))
     other = ShiftedMeanBags(50, seed=4, in_features=4, feature_seed=0)
     order = torch.randperm(4, generator=torch.Generator().manual_seed(0))
@@ -61,11 +61,11 @@ def test_features_in_another_order():
 
 
 @pytest.mark.parametrize("prob", [0.0, 1.0])
-def test_probability_of_a_run(prob):
+def test_shifted_mean_bags_prob(prob):
     assert ShiftedMeanBags(**SMALL, prob=prob).labels.float().mean() == prob
 
 
-def test_bags_by_index_and_in_a_batch():
+def test_shifted_mean_bags_by_index_and_in_a_batch():
     bags = ShiftedMeanBags(**SMALL)
     assert len(bags) == len(list(bags)) == 50
     assert bags[-1]["case_id"] == bags[49]["case_id"] == bags[49]["patient"] == "3-49"
@@ -88,6 +88,6 @@ def test_bags_by_index_and_in_a_batch():
         ({"run_length": 0}, "`run_length` must be a positive integer, got 0"),
     ],
 )
-def test_bad_options_are_named(options, message):
+def test_shifted_mean_bags_refuse_invalid_options(options, message):
     with pytest.raises(ValueError, match=message):
         ShiftedMeanBags(**SMALL, **options)

@@ -1,4 +1,4 @@
-"""SliceBands: which slices a viewer of labels is shown."""
+"""SliceBands: bands of slices by rank or score."""
 
 import numpy as np
 import pytest
@@ -10,22 +10,22 @@ from monai_mil_ext.data import SliceBands
 SCORES = np.array([0.05, 0.3, 0.3, 0.0, 0.25, 0.1])
 
 
-def test_by_rank_the_first_of_equals_comes_first():
+def test_slice_bands_by_rank_with_ties():
     assert SliceBands(top_k=(1, 4))(SCORES).tolist() == [0, 1, 2, 0, 2, 2]
     assert SliceBands(top_k=(1, 4)).names == ["slices ranked 1 to 1", "slices ranked 2 to 4"]
 
 
-def test_by_score_the_border_belongs_to_the_higher_band():
+def test_slice_bands_by_score_include_the_threshold():
     assert SliceBands(thresholds=(0.25, 0.1))(SCORES).tolist() == [0, 1, 1, 0, 1, 2]
     assert SliceBands(thresholds=(0.25, 0.1)).names == ["score of at least 0.25", "score from 0.1 on"]
 
 
-def test_a_score_of_nothing_is_in_no_band():
+def test_slice_bands_omit_scores_of_zero():
     assert SliceBands(top_k=(9,))(np.array([0.0, 0.2, 0.0])).tolist() == [0, 1, 0]
 
 
 @given(st.lists(st.floats(0.01, 1), min_size=1, max_size=20), st.sets(st.integers(1, 25), min_size=1, max_size=4))
-def test_every_band_has_the_ranks_it_says(scores, ranks):
+def test_slice_bands_names_agree_with_the_ranks(scores, ranks):
     top_k = sorted(ranks)
     band = SliceBands(top_k=top_k)(np.array(scores))
     sizes = np.diff([0, *np.minimum(top_k, len(scores))])
@@ -36,6 +36,6 @@ def test_every_band_has_the_ranks_it_says(scores, ranks):
 
 
 @pytest.mark.parametrize("bad", [{"top_k": ()}, {"top_k": (4, 4)}, {"top_k": (0,)}, {"thresholds": (0.1, 0.2)}])
-def test_borders_that_are_none_are_refused(bad):
-    with pytest.raises(ValueError, match=r"`(top_k|thresholds)` must be positive and (grow|fall), got"):
+def test_slice_bands_refuse_invalid_limits(bad):
+    with pytest.raises(ValueError, match=r"`(top_k|thresholds)` must be positive and (increasing|decreasing), got"):
         SliceBands(**bad)

@@ -1,4 +1,4 @@
-"""A table of slides that becomes a table of their features."""
+"""load_slide_cohort: items of slides whose features are computed on loading."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from monai_mil_ext.data import CohortColumns, load_slide_cohort, write_bag
 
 
 def encode(items):
-    """Features of as many tiles as the slide's name says, beside the slide."""
+    """Write features next to each slide, with the number of tiles in the slide's name."""
     for item in items:
         write_bag(f"{item['image']}.h5", {"features": np.zeros((int(item["case_id"][-1]), 4), np.float32)})
     return [{**item, "image": f"{item['image']}.h5"} for item in items]
@@ -23,15 +23,15 @@ def make(folder, *rows):
 COLUMNS = CohortColumns(bag="slide")
 
 
-def test_items_are_as_if_the_table_had_named_the_features(tmp_path):
+def test_load_slide_cohort_items_equal_those_of_feature_files(tmp_path):
     table = make(tmp_path, "s3.svs,p,1", "s5.svs,p,1", "s2.svs,q,0")
-    found = load_slide_cohort(table, encode, COLUMNS)
-    assert [(item["case_id"], item["num_instances"], item["label"]) for item in found] == [
+    items = load_slide_cohort(table, encode, COLUMNS)
+    assert [(item["case_id"], item["num_instances"], item["label"]) for item in items] == [
         ("s3", 3, 1),
         ("s5", 5, 1),
         ("s2", 2, 0),
     ]
-    assert found[0]["image"] == str(tmp_path / "s3.svs.h5")
+    assert items[0]["image"] == str(tmp_path / "s3.svs.h5")
     patients = load_slide_cohort(table, encode, COLUMNS, level="patient")
     assert [(item["case_id"], item["num_instances"], len(item["image"])) for item in patients] == [
         ("p", 8, 2),
@@ -39,10 +39,10 @@ def test_items_are_as_if_the_table_had_named_the_features(tmp_path):
     ]
 
 
-def test_faults_are_told_before_anything_is_encoded(tmp_path):
+def test_load_slide_cohort_checks_the_table_before_encoding(tmp_path):
     table = make(tmp_path, "s3.svs,p,1", "s5.svs,,1")
     with pytest.raises(ValueError, match="`patient` must be given, got an empty cell"):
         load_slide_cohort(table, pytest.fail, COLUMNS)
     table = make(tmp_path, "s3.svs,p,1", "s5.svs,p,0")
-    with pytest.raises(ValueError, match="`label` must be one for all bags"):
+    with pytest.raises(ValueError, match="`label` must be the same for all bags"):
         load_slide_cohort(table, encode, COLUMNS, level="patient")

@@ -1,4 +1,4 @@
-"""Where tiles lie."""
+"""TileGrid: coordinates of tiles."""
 
 from types import SimpleNamespace
 
@@ -15,22 +15,22 @@ def slide(width, height, mpp=0.5, magnification=20.0):
     return SimpleNamespace(size=(width, height), mpp=mpp, magnification=magnification, name="s.tif")
 
 
-def test_tiles_go_row_by_row():
+def test_tile_grid_corners_are_sorted_by_row():
     corners = TileGrid(100).corners(slide(300, 250))
     assert corners.tolist() == [[0, 0], [100, 0], [200, 0], [0, 100], [100, 100], [200, 100]]
     assert corners.dtype == np.int64
 
 
 @pytest.mark.parametrize(("edge", "rows"), [("drop", [0, 100]), ("pad", [0, 100, 200]), ("shift", [0, 100, 150])])
-def test_the_edge_is_left_out_padded_or_covered(edge, rows):
+def test_tile_grid_edge(edge, rows):
     assert TileGrid(100, edge=edge).corners(slide(100, 250))[:, 1].tolist() == rows
 
 
-def test_an_overlap_shortens_the_step_and_makes_no_tile_that_shows_nothing_new():
+def test_tile_grid_overlap_adds_no_redundant_tile():
     assert TileGrid(100, overlap=25, edge="pad").corners(slide(250, 100))[:, 0].tolist() == [0, 75, 150]
 
 
-def test_corners_are_rounded_one_by_one():
+def test_tile_grid_rounds_corners_individually():
     grid = TileGrid(224, mpp=0.5)
     assert grid.scale(slide(9000, 300, mpp=0.499)) == pytest.approx(1.002004, abs=1e-6)
     x = grid.corners(slide(9000, 300, mpp=0.499))[:, 0]
@@ -38,11 +38,11 @@ def test_corners_are_rounded_one_by_one():
     assert x[-1] == 8754  # steps of 224 or 225 would end at 8736 or 8775
 
 
-def test_magnification_and_microns_are_two_ways_to_say_it():
+def test_tile_grid_by_magnification_equals_by_mpp():
     by_power, by_mpp = TileGrid(256, magnification=5), TileGrid(256, mpp=2.0)
-    one = slide(5000, 4000)
-    assert by_power.scale(one) == by_mpp.scale(one) == 4.0
-    assert np.array_equal(by_power.corners(one), by_mpp.corners(one))
+    image = slide(5000, 4000)
+    assert by_power.scale(image) == by_mpp.scale(image) == 4.0
+    assert np.array_equal(by_power.corners(image), by_mpp.corners(image))
 
 
 @given(
@@ -52,7 +52,7 @@ def test_magnification_and_microns_are_two_ways_to_say_it():
     st.integers(0, 15),
     st.sampled_from(["drop", "pad", "shift"]),
 )
-def test_tiles_cover_what_their_policy_says(side, tile, scale, overlap, edge):
+def test_tile_grid_covers_the_slide(side, tile, scale, overlap, edge):
     grid = TileGrid(tile, mpp=scale, overlap=overlap, edge=edge)
     length = tile * scale
     try:
@@ -72,11 +72,11 @@ def test_tiles_cover_what_their_policy_says(side, tile, scale, overlap, edge):
         assert x[-1] + length > side - (tile - overlap) * scale - 1
 
 
-def test_it_tells_in_tridents_words_what_the_tiles_are():
-    """patch_size_level0 is patch_size * level0_magnification // target_magnification; 20 is 0.5 micrometres a pixel."""
+def test_tile_grid_describe_as_trident():
+    """patch_size_level0 is patch_size * level0_magnification // target_magnification; 20 is 0.5 um per pixel."""
     shape = torch.tensor([900, 700])
-    told = TileGrid(224, mpp=0.5, overlap=32).describe({"tile_size": 448.0, "mpp": 0.5, "spatial_shape": shape})
-    assert told == {
+    attributes = TileGrid(224, mpp=0.5, overlap=32).describe({"tile_size": 448.0, "mpp": 0.5, "spatial_shape": shape})
+    assert attributes == {
         "features": {},
         "coords": {
             "patch_size": 224,
@@ -97,12 +97,12 @@ def test_it_tells_in_tridents_words_what_the_tiles_are():
     assert not {"level0_magnification", "target_magnification"} & set(unknown["coords"])
 
 
-def test_what_a_slide_lacks_is_named():
-    with pytest.raises(SlideFileError, match=r"`slide` must tell its mpp .*got none in 's.tif'"):
+def test_tile_grid_names_what_a_slide_lacks():
+    with pytest.raises(SlideFileError, match=r"`slide` must state its mpp .*got none in 's.tif'"):
         TileGrid(mpp=0.5).corners(slide(900, 900, mpp=None))
-    with pytest.raises(SlideFileError, match=r"`slide` must tell its magnification .*given as `slide_mpp`"):
+    with pytest.raises(SlideFileError, match=r"`slide` must state its magnification .*give `slide_mpp`"):
         TileGrid(magnification=20).corners(slide(900, 900, magnification=None))
-    with pytest.raises(SlideFileError, match=r"as fine as the tiles asked for, got 0.5 of its pixels to one"):
+    with pytest.raises(SlideFileError, match=r"as fine as the requested tiles, got 0.5 of its pixels per pixel"):
         TileGrid(mpp=0.25).corners(slide(900, 900))
     with pytest.raises(SlideFileError, match=r"as large as a tile, or `edge` 'pad', got \(200, 900\) for 256 pixels"):
         TileGrid().corners(slide(200, 900))
@@ -114,11 +114,11 @@ def test_what_a_slide_lacks_is_named():
     [
         ({"tile_size": 0}, "`tile_size` must be a positive integer"),
         ({"mpp": 0.5, "magnification": 20}, "`mpp` or `magnification` must be given, not both"),
-        ({"mpp": float("inf")}, "`mpp` must be positive, got inf"),
-        ({"overlap": 256}, "`overlap` must be an integer from 0 to `tile_size` - 1, got 256"),
+        ({"mpp": float("inf")}, "`mpp` must be positive and finite, got inf"),
+        ({"overlap": 256}, "`overlap` must be less than `tile_size`, got 256"),
         ({"edge": "cut"}, "`edge` must be one of 'drop', 'pad', 'shift'"),
     ],
 )
-def test_a_bad_option_is_named(options, message):
+def test_tile_grid_refuses_invalid_options(options, message):
     with pytest.raises(ValueError, match=message):
         TileGrid(**options)

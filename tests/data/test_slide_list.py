@@ -1,11 +1,11 @@
-"""Which slides an inference is asked about."""
+"""find_slides: items of a file, a folder or a table."""
 
 import pytest
 
 from monai_mil_ext.data import find_slides
 
 
-def test_a_file_is_called_as_asked_and_never_by_its_own_name(tmp_path):
+def test_find_slides_hides_the_name_of_a_file(tmp_path):
     (tmp_path / "Jane_Doe.svs").touch()
     assert find_slides(tmp_path / "Jane_Doe.svs") == [{"case_id": "slide", "image": str(tmp_path / "Jane_Doe.svs")}]
     assert find_slides(tmp_path / "Jane_Doe.svs", "c7")[0]["case_id"] == "c7"
@@ -13,17 +13,17 @@ def test_a_file_is_called_as_asked_and_never_by_its_own_name(tmp_path):
         find_slides(tmp_path / "Jane_Doe.svs", "../c7")
 
 
-def test_a_folder_gives_slides_and_features_and_nothing_hidden(tmp_path):
+def test_find_slides_in_a_folder(tmp_path):
     for name in ("b.SVS", "a.h5", ".writing-x.h5", "c.txt", "d e.tif"):
         (tmp_path / name).touch()
     (tmp_path / "z.zarr").mkdir()
-    found = [item["case_id"] for item in find_slides(tmp_path)]
-    assert found[:2] + found[3:] == ["a", "b", "z"]
-    assert found[2].startswith("slide_")
+    cases = [item["case_id"] for item in find_slides(tmp_path)]
+    assert cases[:2] + cases[3:] == ["a", "b", "z"]
+    assert cases[2].startswith("slide_")
     assert find_slides(tmp_path / "z.zarr") == [{"case_id": "slide", "image": str(tmp_path / "z.zarr")}]
 
 
-def test_a_table_may_tell_the_resolution_of_each_slide(tmp_path):
+def test_find_slides_in_a_table_with_slide_mpp(tmp_path):
     for name in ("a.svs", "b.svs"):
         (tmp_path / name).touch()
     table = tmp_path / "t.csv"
@@ -36,10 +36,10 @@ def test_a_table_may_tell_the_resolution_of_each_slide(tmp_path):
         find_slides(table)
 
 
-def test_nothing_to_answer_and_two_of_one_name_are_named(tmp_path):
+def test_find_slides_refuses_empty_folders_and_repeated_names(tmp_path):
     with pytest.raises(FileNotFoundError, match="`path` must be a slide, a folder or a table that exists, got 'x"):
         find_slides(tmp_path / "x.svs")
-    with pytest.raises(FileNotFoundError, match="`path` must be a folder with slides or files of features"):
+    with pytest.raises(FileNotFoundError, match="`path` must be a folder with slides or feature files"):
         find_slides(tmp_path)
     for name in ("a.svs", "a.h5"):
         (tmp_path / name).touch()

@@ -1,4 +1,4 @@
-"""Answers to slides as files, read back by what viewers use."""
+"""Slide results as files, read back by the libraries of viewers."""
 
 import json
 
@@ -16,8 +16,8 @@ COORDS = np.array([[0, 0], [300, 0], [0, 300], [64, 600]])
 SCORES = np.array([0.1, 0.4, 0.2, 0.3])
 
 
-def colour(share):
-    return list(colormaps["cividis"](share, bytes=True)[:3])
+def color(fraction):
+    return list(colormaps["cividis"](fraction, bytes=True)[:3])
 
 
 def heatmap(side=40_000, mpp=0.5):
@@ -25,7 +25,7 @@ def heatmap(side=40_000, mpp=0.5):
     return to_map(SCORES, COORDS * 64, 19_200, (side, side // 2), mpp)
 
 
-def test_tiles_are_squares_with_score_and_colour(tmp_path):
+def test_write_tile_geojson_squares_with_score_and_color(tmp_path):
     path = write_tile_geojson(tmp_path / "new", "case-1", torch.from_numpy(SCORES), COORDS, 256.5)
     content = json.loads(path.read_text())
     assert path.name == "case-1.geojson"
@@ -38,19 +38,19 @@ def test_tiles_are_squares_with_score_and_colour(tmp_path):
         ring = tile["geometry"]["coordinates"][0]
         assert ring == [[x, y], [x + 256.5, y], [x + 256.5, y + 256.5], [x, y + 256.5], [x, y]]
         assert tile["properties"]["measurements"] == {"attention": score}
-        assert tile["properties"]["color"] == colour((score - 0.1) / 0.3)
+        assert tile["properties"]["color"] == color((score - 0.1) / 0.3)
     assert (tile["type"], tile["geometry"]["type"]) == ("Feature", "Polygon")
 
 
-def test_no_tile_and_equal_scores_are_written_too(tmp_path):
+def test_write_tile_geojson_without_tiles_and_with_equal_scores(tmp_path):
     empty = write_tile_geojson(tmp_path, "none", np.empty(0), np.empty((0, 2)), 64)
     assert json.loads(empty.read_text())["features"] == []
     equal = write_tile_geojson(tmp_path, "equal", np.full(4, 0.25), COORDS, 64, "score")
     tiles = json.loads(equal.read_text())["features"]
-    assert {tuple(tile["properties"]["color"]) for tile in tiles} == {tuple(colour(0.5))}
+    assert {tuple(tile["properties"]["color"]) for tile in tiles} == {tuple(color(0.5))}
 
 
-def test_a_map_opens_in_openslide_in_the_size_of_the_slide(tmp_path):
+def test_write_heatmap_tiff_opens_in_openslide(tmp_path):
     heat = heatmap()
     path = write_heatmap_tiff(tmp_path, "case-1", heat)
     slide = openslide.OpenSlide(path)
@@ -68,11 +68,11 @@ def test_a_map_opens_in_openslide_in_the_size_of_the_slide(tmp_path):
     assert np.abs(last[20, 20].astype(int) - pixels[164, 164]).max() <= 1
 
 
-def test_a_map_says_what_its_colours_mean(tmp_path):
+def test_write_heatmap_tiff_describes_its_colors(tmp_path):
     path = write_heatmap_tiff(tmp_path, "case-1", heatmap())
     with tifffile.TiffFile(path) as file:
-        said = json.loads(file.pages[0].description)
-    assert said == {
+        description = json.loads(file.pages[0].description)
+    assert description == {
         "use": "research use only",
         "case_id": "case-1",
         "scaling": "ratio",
@@ -80,11 +80,11 @@ def test_a_map_says_what_its_colours_mean(tmp_path):
         "spatial_shape": [40_000, 20_000],
         "low": pytest.approx(0.4),
         "high": pytest.approx(1.6),
-        "colours": "cividis",
+        "colors": "cividis",
     }
 
 
-def test_a_map_without_size_of_pixels_or_without_tiles_is_written_too(tmp_path):
+def test_write_heatmap_tiff_without_mpp_or_tiles(tmp_path):
     plain = openslide.OpenSlide(write_heatmap_tiff(tmp_path, "plain", heatmap(mpp=None)))
     assert "openslide.mpp-x" not in plain.properties
     none = TileScoresToHeatmap(16)(np.empty(0), np.empty((0, 2)), 64, (640, 480))
@@ -92,7 +92,7 @@ def test_a_map_without_size_of_pixels_or_without_tiles_is_written_too(tmp_path):
     assert np.asarray(blank.read_region((0, 0), 0, (40, 30))).min() == 255
 
 
-def test_a_failing_writer_leaves_nothing(tmp_path, monkeypatch):
+def test_write_heatmap_tiff_is_atomic(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError("disk on fire")
 
@@ -102,7 +102,7 @@ def test_a_failing_writer_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bad_input_is_named(tmp_path):
+def test_write_heatmap_tiff_refuses_invalid_input(tmp_path):
     with pytest.raises(ValueError, match="`case_id` must be letters, digits"):
         write_tile_geojson(tmp_path, "../c", SCORES, COORDS, 64)
     with pytest.raises(ValueError, match="`case_id` must be letters, digits"):

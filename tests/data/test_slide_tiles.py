@@ -1,4 +1,4 @@
-"""The tiles of a slide as a bag that is read one by one."""
+"""SlideTiles: a bag of tiles that are read on access."""
 
 import gc
 import pickle
@@ -24,7 +24,7 @@ def waves(x, y):
 
 
 def smooth(size=(700, 900)):
-    """A picture without noise, whose resampling can be told from theory."""
+    """Write a slide without noise, whose resampled pixels are known from theory."""
     y, x = np.mgrid[: size[0], : size[1]]
     return waves(x, y).round().astype(np.uint8)
 
@@ -37,14 +37,14 @@ def path(tmp_path):
     return write_slide(tmp_path / "slide.tif", IMAGE)
 
 
-def test_at_the_slides_own_resolution_tiles_are_its_pixels(path):
+def test_slide_tiles_equal_the_pixels_of_level_0(path):
     tiles = SlideTiles(path, COORDS, 64, dtype=torch.uint8)
     assert len(tiles) == 4
     for tile, (x, y) in zip(tiles, COORDS, strict=True):
         assert np.array_equal(tile.permute(1, 2, 0).numpy(), IMAGE[y : y + 64, x : x + 64])
 
 
-def test_at_the_resolution_of_a_level_tiles_are_its_pixels(path):
+def test_slide_tiles_equal_the_pixels_of_a_level(path):
     tile = SlideTiles(path, COORDS, 32, 4.0, dtype=torch.uint8)[3]
     blocks = IMAGE.reshape(350, 2, 450, 2, 3).mean(axis=(1, 3)).round()
     blocks = blocks.reshape(175, 2, 225, 2, 3).mean(axis=(1, 3)).round()
@@ -52,8 +52,8 @@ def test_at_the_resolution_of_a_level_tiles_are_its_pixels(path):
 
 
 @pytest.mark.parametrize("scale", [0.9, 1.002004, 1.5, 2.2, 3.7, 5.3])
-def test_resampling_is_that_of_the_waves_at_the_middle_of_each_pixel(path, scale):
-    """The slide is made of waves, which an even filter only flattens, by the square of its width."""
+def test_slide_tiles_resampling_is_accurate(path, scale):
+    """The slide consists of waves, which a symmetric filter only attenuates, by the square of its width."""
     tile = SlideTiles(path, COORDS, 50, scale)[1].permute(1, 2, 0).numpy() * 255
     x = 130 + (np.arange(50) + 0.5) * scale - 0.5
     y = (40 + (np.arange(50) + 0.5) * scale - 0.5)[:, None]
@@ -67,8 +67,8 @@ def test_resampling_is_that_of_the_waves_at_the_middle_of_each_pixel(path, scale
 
 
 @pytest.mark.parametrize("size", [20, 40, 48])
-def test_tiles_side_by_side_have_no_seam(tmp_path, size):
-    """Together they are the slide resampled whole, also where it is anything but smooth."""
+def test_slide_tiles_have_no_seam(tmp_path, size):
+    """Adjacent tiles equal the resampled whole slide, even where it is not smooth."""
     noise = np.random.default_rng(0).integers(0, 256, size=(180, 240, 3), dtype=np.uint8)
     path = write_slide(tmp_path / "noise.tif", noise, levels=1)
     y, x = np.mgrid[0:180:60, 0:240:60]
@@ -78,20 +78,20 @@ def test_tiles_side_by_side_have_no_seam(tmp_path, size):
     assert np.abs(rows.numpy() - whole).max() <= 1
 
 
-def test_the_lower_and_right_edge_do_not_fade_to_white(path):
+def test_slide_tiles_do_not_fade_at_the_edge(path):
     tile = SlideTiles(path, np.array([[840, 640]]), 40, 1.5, dtype=torch.uint8)[0]
     whole = Image.fromarray(IMAGE).resize((40, 40), Image.Resampling.BILINEAR, (840, 640, 900, 700))
     assert np.abs(tile.permute(1, 2, 0).numpy().astype(int) - np.asarray(whole)).max() <= 1
 
 
-def test_beyond_the_slide_a_tile_is_white(path):
+def test_slide_tiles_are_white_beyond_the_slide(path):
     tile = SlideTiles(path, np.array([[800, 600]]), 150, 2.0, dtype=torch.uint8)[0]
     assert (tile[:, 52:] == 255).all()
     assert (tile[:, :, 52:] == 255).all()
     assert tile[:, :48, :48].float().mean() < 200
 
 
-def test_numbers_slices_and_places(path):
+def test_slide_tiles_indexing(path):
     tiles = SlideTiles(path, COORDS, 64)
     assert tiles[0].dtype == torch.float32
     assert float(tiles[1].max()) <= 1
@@ -108,7 +108,7 @@ def test_numbers_slices_and_places(path):
         tiles[4]
 
 
-def test_workers_open_the_slide_for_themselves(path):
+def test_slide_tiles_in_workers(path):
     tiles = SlideTiles(path, np.tile(COORDS, (6, 1)), 64, 1.5)
     alone = tiles[:]  # the slide is open here when the workers are forked
     loaded = torch.cat(list(DataLoader(tiles, batch_size=5, num_workers=2)))
@@ -116,9 +116,9 @@ def test_workers_open_the_slide_for_themselves(path):
     assert torch.equal(pickle.loads(pickle.dumps(tiles))[:], alone)  # noqa: S301
 
 
-def test_no_file_is_left_open(path, capfd):
-    """Neither here nor by workers, which tell of it on their error stream."""
-    with warnings.catch_warnings(record=True) as told:
+def test_slide_tiles_close_the_file(path, capfd):
+    """Neither in this process nor in workers, which would report it on standard error."""
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ResourceWarning)
         tiles = SlideTiles(path, COORDS, 64, 1.5, reader="tifffile")
         first = tiles[0]
@@ -128,11 +128,11 @@ def test_no_file_is_left_open(path, capfd):
         assert torch.equal(tiles[0], first)
         del tiles
         gc.collect()
-    assert [str(w.message) for w in told if w.category is ResourceWarning] == []
+    assert [str(w.message) for w in caught if w.category is ResourceWarning] == []
     assert "ResourceWarning" not in capfd.readouterr().err
 
 
-def test_a_fork_does_not_read_through_the_handle_of_its_parent(path, monkeypatch):
+def test_slide_tiles_open_the_slide_again_after_a_fork(path, monkeypatch):
     tiles = SlideTiles(path, COORDS, 64)
     first = tiles[0]
     handle = tiles._slide
@@ -143,7 +143,7 @@ def test_a_fork_does_not_read_through_the_handle_of_its_parent(path, monkeypatch
     assert tiles._slide is not handle
 
 
-def test_the_inferer_reads_a_chunk_at_a_time(path, monkeypatch):
+def test_slide_tiles_are_read_by_chunk_in_bag_inferer(path, monkeypatch):
     tiles = SlideTiles(path, np.tile(COORDS, (4, 1)), 16)
     encoder = nn.Sequential(nn.Conv2d(3, 4, 5), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     net = EncodedBag(encoder, ABMIL(in_features=4, num_classes=2)).eval()
@@ -157,7 +157,7 @@ def test_the_inferer_reads_a_chunk_at_a_time(path, monkeypatch):
     assert max(k.stop - k.start for k in sizes if isinstance(k, slice)) == 3
 
 
-def test_a_bad_tile_is_named_and_the_next_is_read(tmp_path):
+def test_slide_tiles_name_a_damaged_tile(tmp_path):
     path = damage_tile(write_slide(tmp_path / "s.tif", stained((700, 900), (0, 0, 900, 700))), 5)
     tiles = SlideTiles(path, np.array([[300, 300], [0, 0], [950, 0]]), 32, 1.5)
     with pytest.raises(SlideFileError, match=r"`slide` must be readable at level 0"):
@@ -167,7 +167,7 @@ def test_a_bad_tile_is_named_and_the_next_is_read(tmp_path):
         tiles[2]
 
 
-def test_its_words_tell_no_path(path):
+def test_slide_tiles_repr_contains_no_path(path):
     assert repr(SlideTiles(path, COORDS, 64)) == "SlideTiles(4 tiles of 64 pixels)"
 
 
@@ -176,11 +176,11 @@ def test_its_words_tell_no_path(path):
     [
         ({"coords": COORDS[0]}, r"`coords` must have shape \(N, 2\), got \(2,\)"),
         ({"tile_size": 0}, "`tile_size` must be a positive integer"),
-        ({"scale": 0.0}, "`scale` must be positive, got 0.0"),
+        ({"scale": 0.0}, "`scale` must be positive and finite, got 0.0"),
         ({"dtype": torch.int64}, "`dtype` must be torch.uint8 or a floating type, got torch.int64"),
         ({"reader": "pil"}, "`reader` must be one of"),
     ],
 )
-def test_a_bad_option_is_named(options, message):
+def test_slide_tiles_refuse_invalid_options(options, message):
     with pytest.raises(ValueError, match=message):
         SlideTiles("s.tif", **{"coords": COORDS, "tile_size": 8, **options})

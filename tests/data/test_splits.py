@@ -1,4 +1,4 @@
-"""Splits by patient."""
+"""Splits of cohorts by patient."""
 
 import json
 from collections import Counter
@@ -15,7 +15,7 @@ PARTS = ("train", "val", "test")
 
 
 def cohort(labels, bags_each=2):
-    """Patients with the given labels, one or more bags each."""
+    """Return items of patients with the given labels, with one or several bags each."""
     return [
         {"case_id": f"p{p}_s{s}", "patient": f"p{p}", "label": label, "image": f"p{p}_s{s}.h5"}
         for p, label in enumerate(labels)
@@ -27,7 +27,7 @@ LABELS = st.lists(st.integers(0, 1), max_size=30).map(lambda rest: [0, 1] * 5 + 
 
 
 @given(labels=LABELS, folds=st.integers(2, 4), fraction=st.sampled_from([0, 0.25, 0.5]), seed=st.integers(0, 99))
-def test_patients_stay_together_and_all_are_tested_once_a_repeat(labels, folds, fraction, seed):
+def test_split_cohort_keeps_patients_together(labels, folds, fraction, seed):
     items = cohort(labels)
     splits = split_cohort(items, folds, fraction, repeats=2, seed=seed)
     cases = {item["case_id"] for item in items}
@@ -42,7 +42,7 @@ def test_patients_stay_together_and_all_are_tested_once_a_repeat(labels, folds, 
     assert split_cohort(items, folds, fraction, repeats=2, seed=seed) == splits
 
 
-def test_every_part_has_the_share_of_each_class():
+def test_split_cohort_stratifies():
     items = cohort([0] * 60 + [1] * 20, bags_each=1)
     label = {item["case_id"]: item["label"] for item in items}
     for fold in split_cohort(items, 5, 0.25).folds:
@@ -50,14 +50,14 @@ def test_every_part_has_the_share_of_each_class():
         assert counts == {"train": {0: 36, 1: 12}, "val": {0: 12, 1: 4}, "test": {0: 12, 1: 4}}
 
 
-def test_seeds_and_repeats_differ():
+def test_split_cohort_seeds_and_repeats_differ():
     items = cohort([0, 1] * 20)
-    one, other = split_cohort(items, 4, repeats=2), split_cohort(items, 4, seed=7)
-    assert one.folds[:4] != one.folds[4:]
-    assert one.folds[:4] != other.folds
+    splits, other = split_cohort(items, 4, repeats=2), split_cohort(items, 4, seed=7)
+    assert splits.folds[:4] != splits.folds[4:]
+    assert splits.folds[:4] != other.folds
 
 
-def test_several_labels_events_and_nothing_to_stratify_by():
+def test_split_cohort_stratify_keys():
     items = [
         {"case_id": f"s{i}", "patient": f"p{i}", "label": torch.tensor([i % 2, i // 2 % 2]), "event": i % 2}
         for i in range(24)
@@ -69,34 +69,34 @@ def test_several_labels_events_and_nothing_to_stratify_by():
     assert set(kinds.values()) == {2}
 
 
-def test_a_small_class_is_named():
-    match = "`items` must have enough patients of class 1 for 5 folds and validation, got 4: take fewer folds"
+def test_split_cohort_names_a_small_class():
+    match = "`items` must have enough patients of class 1 for 5 folds and validation, got 4: use fewer folds"
     with pytest.raises(ValueError, match=match):
         split_cohort(cohort([0] * 20 + [1] * 4), 5)
     with pytest.raises(ValueError, match="enough patients of class 1 for 2 folds and validation, got 2"):
         split_cohort(cohort([0] * 20 + [1] * 2), 2)
     assert len(split_cohort(cohort([0] * 20 + [1] * 3), 2, 0)) == 2
-    with pytest.raises(ValueError, match="enough patients for 3 folds, got 2: take fewer"):
+    with pytest.raises(ValueError, match="enough patients for 3 folds, got 2: use fewer"):
         split_cohort(cohort([0, 1]), 3, 0, stratify=None)
 
 
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"num_folds": 1}, "`num_folds` must be 2, `repeats` 1 at least, .*, got 1, 1, 0.2"),
+        ({"num_folds": 1}, "`num_folds` must be from 2, `repeats` from 1, .*, got 1, 1, 0.2"),
         ({"val_fraction": 0.8}, "`val_fraction` from 0 to 0.5, got 5, 1, 0.8"),
         ({"repeats": 0}, "got 5, 0, 0.2"),
         ({"stratify": "grade"}, "`stratify` must be a key of every item, got 'grade' for 'p0_s0'"),
     ],
 )
-def test_options_that_make_no_splits(options, match):
+def test_split_cohort_refuses_invalid_options(options, match):
     with pytest.raises(ValueError, match=match):
         split_cohort(cohort([0, 1] * 10), **options)
     with pytest.raises(ValueError, match="`case_id` must be different for every item, got 'p0_s0' more than once"):
         split_cohort(cohort([0, 1])[:1] * 2)
 
 
-def test_they_are_frozen_in_a_file_and_picked_from(tmp_path):
+def test_cohort_splits_write_read_and_select(tmp_path):
     items = cohort([0, 1] * 10)
     splits = split_cohort(items, 3, seed=5)
     splits.write(tmp_path / "splits.json")
@@ -111,7 +111,7 @@ def test_they_are_frozen_in_a_file_and_picked_from(tmp_path):
         assert picked[0]["image"].endswith(".h5")
 
 
-def test_leakage_is_refused_with_names(tmp_path):
+def test_cohort_splits_refuse_leakage(tmp_path):
     patients = {"a": "p", "b": "p", "c": "q"}
     with pytest.raises(ValueError, match=r"one part, got 1:\n  fold 0: patient 'p' in train \['a'\] and test \['b'\]"):
         CohortSplits([{"train": ["a"], "val": [], "test": ["b", "c"]}], patients)
@@ -125,7 +125,7 @@ def test_leakage_is_refused_with_names(tmp_path):
         CohortSplits.read(tmp_path / "s.json")
 
 
-def test_items_must_be_those_that_were_split():
+def test_cohort_splits_select_refuses_other_items():
     items = cohort([0, 1] * 10)
     splits = split_cohort(items, 3)
     others = [{**items[0], "patient": "p9"}, *items[2:], {**items[1], "case_id": "new"}]
@@ -139,7 +139,7 @@ def test_items_must_be_those_that_were_split():
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"folds": [{}], "patients": {}, "seed": 0}', '{"folds": 3}'])
-def test_what_holds_no_splits_is_named(tmp_path, text):
+def test_cohort_splits_read_refuses_other_files(tmp_path, text):
     (tmp_path / "s.json").write_text(text)
     with pytest.raises(ValueError, match=r"`path` must be a file that CohortSplits wrote, got 's.json'"):
         CohortSplits.read(tmp_path / "s.json")
@@ -147,7 +147,7 @@ def test_what_holds_no_splits_is_named(tmp_path, text):
         CohortSplits.read(tmp_path / "none.json")
 
 
-def test_one_bag_under_two_names_is_refused(tmp_path):
+def test_cohort_splits_check_content_refuses_duplicates(tmp_path):
     items = []
     for i, name in enumerate("abcd"):
         write_bag(tmp_path / f"{name}.h5", {"features": np.full((2, 3), min(i, 2))}, {"case_id": name})
@@ -159,26 +159,26 @@ def test_one_bag_under_two_names_is_refused(tmp_path):
     CohortSplits([{"train": ["a", "b"], "val": [], "test": ["c", "d"]}], patients).check_content(items)
 
 
-def test_a_fold_is_written_beside_weights_and_no_other_passes_for_it(tmp_path):
+def test_cohort_splits_check_fold_refuses_other_folds(tmp_path):
     items, path = cohort([0, 1] * 10, bags_each=1), tmp_path / "split.json"
     splits = split_cohort(items, 4, 0.25)
     splits.write_fold(path, 2)
     splits.check_fold(path, 2)
-    known = set(splits.folds[2]["train"]) | set(splits.folds[2]["val"])
+    seen = set(splits.folds[2]["train"]) | set(splits.folds[2]["val"])
     again = split_cohort(items, 4, 0.25, seed=9)
     for other, fold in ((splits, 1), (again, 2)):
         test = other.folds[fold]["test"]
-        count = f"{len(known & set(test))} of its {len(test)} bags to test trained or chose them"
+        count = f"they have seen {len(seen & set(test))} of its {len(test)} test bags"
         with pytest.raises(ValueError, match=rf"trained for, 2 with .* by 'split.json', got {fold}: {count}"):
             other.check_fold(path, fold)
     inner = split_cohort(items, 4, 0.5)  # the same test, other bags to choose by
     assert inner.folds[2]["test"] == splits.folds[2]["test"]
-    with pytest.raises(ValueError, match="got 2: 0 of its 5 bags"):
+    with pytest.raises(ValueError, match="got 2: they have seen 0 of its 5 test bags"):
         inner.check_fold(path, 2)
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"fold": 0, "train": 3, "val": [], "test": []}'])
-def test_a_file_that_is_none_of_a_fold_is_named(tmp_path, content):
+def test_cohort_splits_check_fold_refuses_other_files(tmp_path, content):
     splits = split_cohort(cohort([0, 1] * 5), 2)
     with pytest.raises(FileNotFoundError, match=r"`path` must be a file that training wrote, got no 'split\.json'"):
         splits.check_fold(tmp_path / "split.json", 0)

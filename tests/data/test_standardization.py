@@ -1,4 +1,4 @@
-"""Statistics of features: those of scikit-learn on all instances together, and the same again from the file."""
+"""FeatureStatistics: comparison with scikit-learn on all instances, and round trip through a file."""
 
 import numpy as np
 import pytest
@@ -12,45 +12,45 @@ from monai_mil_ext.data import FeatureStatistics, write_bag
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(0, 99))
-def test_bags_one_by_one_are_as_all_instances_together(sizes, seed):
+def test_from_items_equals_statistics_of_all_instances(sizes, seed):
     draw = np.random.default_rng(seed)
     bags = [draw.normal(3, 5, (size, 4)) for size in sizes]
     together = StandardScaler().fit(np.concatenate(bags))
-    found = FeatureStatistics.over([{"image": bag} for bag in bags])
-    np.testing.assert_allclose(found.mean, together.mean_, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(found.scale, together.scale_, rtol=1e-4, atol=1e-5)
+    statistics = FeatureStatistics.from_items([{"image": bag} for bag in bags])
+    np.testing.assert_allclose(statistics.mean, together.mean_, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(statistics.scale, together.scale_, rtol=1e-4, atol=1e-5)
 
 
-def test_a_bag_is_standardised_by_monai_from_files_of_a_patient(tmp_path):
+def test_from_items_with_files_of_a_patient(tmp_path):
     bags = np.random.default_rng(0).normal(7, 2, (2, 5, 3)).astype(np.float32)
     bags[..., 2] = 4  # never changes
     for i, bag in enumerate(bags):
         write_bag(tmp_path / f"{i}.h5", {"features": bag})
-    found = FeatureStatistics.over([{"image": [str(tmp_path / "0.h5"), tmp_path / "1.h5"]}])
-    transform = NormalizeIntensityd("image", subtrahend=found.mean, divisor=found.scale)
+    statistics = FeatureStatistics.from_items([{"image": [str(tmp_path / "0.h5"), tmp_path / "1.h5"]}])
+    transform = NormalizeIntensityd("image", subtrahend=statistics.mean, divisor=statistics.scale)
     rows = torch.cat([transform({"image": torch.from_numpy(bag)})["image"] for bag in bags])
     np.testing.assert_allclose(rows.mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(rows.std(0, correction=0), [1, 1, 0], atol=1e-5)
 
 
-def test_they_come_back_from_their_file(tmp_path):
-    found = FeatureStatistics(np.float32([1 / 3, -2e-7]), np.float32([1, 1e9]))
-    found.write(tmp_path / "statistics.json")
+def test_feature_statistics_write_and_read(tmp_path):
+    statistics = FeatureStatistics(np.float32([1 / 3, -2e-7]), np.float32([1, 1e9]))
+    statistics.write(tmp_path / "statistics.json")
     again = FeatureStatistics.read(tmp_path / "statistics.json")
-    assert all(np.array_equal(one, other) for one, other in zip(found, again, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(statistics, again, strict=True))
     assert [part.dtype for part in again] == [np.float32, np.float32]
 
 
-def test_none_changes_nothing():
-    found = FeatureStatistics.none(3)
-    assert (found.mean.tolist(), found.scale.tolist()) == ([0, 0, 0], [1, 1, 1])
+def test_feature_statistics_identity():
+    statistics = FeatureStatistics.identity(3)
+    assert (statistics.mean.tolist(), statistics.scale.tolist()) == ([0, 0, 0], [1, 1, 1])
 
 
-def test_what_can_not_be_is_named(tmp_path):
-    with pytest.raises(ValueError, match="`items` must be one at least, got none"):
-        FeatureStatistics.over([])
+def test_feature_statistics_refuse_invalid_input(tmp_path):
+    with pytest.raises(ValueError, match="`items` must not be empty, got none"):
+        FeatureStatistics.from_items([])
     with pytest.raises(ValueError, match="`items` must hold finite features, got others in 'a'"):
-        FeatureStatistics.over([{"image": np.array([[np.nan]]), "case_id": "a"}])
+        FeatureStatistics.from_items([{"image": np.array([[np.nan]]), "case_id": "a"}])
     with pytest.raises(FileNotFoundError, match=r"`path` must be a file that training wrote, got no 'none.json'"):
         FeatureStatistics.read(tmp_path / "none.json")
     (tmp_path / "other.json").write_text('{"mean": [1]}')

@@ -55,7 +55,7 @@ def test_a_coarser_resolution_takes_larger_tiles(path, reader):
 def test_what_the_file_does_not_tell_can_be_given_for_all_or_for_one(tmp_path):
     path = write_slide(tmp_path / "s.tif", IMAGE, mpp=None)
     grid = TileGrid(32, mpp=1.0)
-    with pytest.raises(SlideFileError, match="`slide` must tell its mpp"):
+    with pytest.raises(SlideFileError, match="`slide` must state its mpp"):
         TileBag(grid)(path)
     assert TileBag(grid, slide_mpp=0.5)(path).tile_size == 64.0
     assert TileBagd("image", grid, slide_mpp=0.25)({"image": path, "slide_mpp": 0.5})["tile_size"] == 64.0

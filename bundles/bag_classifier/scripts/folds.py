@@ -36,7 +36,7 @@ class Fold:
     def standardized(self, learned: Sequence[str], asked: str) -> tuple[list[Bag], list[Bag]]:
         """Bags of the parts ``learned``, and of the part ``asked``, by the mean and deviation of the first alone."""
         known = [bag for part in learned for bag in self._parts[part]]
-        found = FeatureStatistics.over(known)
+        found = FeatureStatistics.from_items(known)
         mean, scale = torch.from_numpy(found.mean), torch.from_numpy(found.scale)
         return tuple(  # type: ignore[return-value]
             [{**bag, "image": (bag["image"] - mean) / scale} for bag in bags] for bags in (known, self._parts[asked])

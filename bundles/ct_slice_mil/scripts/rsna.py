@@ -38,8 +38,8 @@ def prepare_rsna(kind: str, source: Path, dataset_dir: Path) -> CohortReport:
     """
     report = READERS[kind](source)
     report.write(dataset_dir / "report.json")
-    if report.faults or not report.items:
-        report.raise_faults()
+    if report.errors or not report.items:
+        report.raise_if_errors()
     scans, rows = [], []
     for item in sorted(report.items, key=lambda one: one["case_id"]):
         case, labels = item["case_id"], [one.label for one in item["slices"]]

@@ -13,7 +13,7 @@ from pydicom.config import disable_value_validation
 from pydicom.errors import InvalidDicomError
 from tqdm import tqdm
 
-from monai_mil_ext.data.cohort_report import CohortReport, Finding
+from monai_mil_ext.data.cohort_report import CohortReport, Issue
 from monai_mil_ext.utils import check_name
 
 __all__ = ["READERS", "read_abdomen", "read_chest", "read_head"]
@@ -37,7 +37,7 @@ def read_head(source: Path) -> CohortReport:
     report = CohortReport("stage_2_train.csv")
     labels = _head_labels(source / report.name, report)
     files = {path.stem: path for path in sorted((source / "stage_2_train").glob("*.dcm"))}
-    report.left_out += [Finding(name, "slice without a DICOM file") for name in sorted(labels.keys() - files.keys())]
+    report.skipped += [Issue(name, "slice without a DICOM file") for name in sorted(labels.keys() - files.keys())]
     scans: dict[str, list[_Slice]] = defaultdict(list)
     patients: dict[str, set[str]] = defaultdict(set)
     unlabelled: dict[str, int] = defaultdict(int)
@@ -48,7 +48,7 @@ def read_head(source: Path) -> CohortReport:
                 series, patient = str(header.SeriesInstanceUID), str(header.PatientID)
                 place = float(header.ImagePositionPatient[2])
         except (InvalidDicomError, EOFError, AttributeError, TypeError, ValueError):
-            report.left_out.append(Finding(name, "slice whose DICOM file has no readable series, patient and position"))
+            report.skipped.append(Issue(name, "slice whose DICOM file has no readable series, patient and position"))
             continue
         patients[series].add(patient)
         unlabelled[series] += name not in labels
@@ -111,7 +111,7 @@ def read_abdomen(source: Path) -> CohortReport:
         report.num_rows += 1
         patient, series = row["patient_id"], row["series_id"]
         if (patient, series) in found:
-            report.left_out.append(Finding(f"row {number}", f"series {series} of patient {patient} once more"))
+            report.skipped.append(Issue(f"row {number}", f"series {series} of patient {patient} once more"))
             continue
         found.add((patient, series))
         folder = source / "train_images" / _checked(patient) / _checked(series)
@@ -123,7 +123,7 @@ def read_abdomen(source: Path) -> CohortReport:
         reason = reason if patient in known else "its patient is not in train.csv"
         _add(report, f"{patient}_{series}", patient, slices, reason)
     lost = sorted(key for key, numbers in positive.items() if numbers and key not in found)
-    report.left_out += [Finding("_".join(key), "labels of slices of a series that is not in the table") for key in lost]
+    report.skipped += [Issue("_".join(key), "labels of slices of a series that is not in the table") for key in lost]
     _find_strangers(report, (source / "train_images").glob("*/*"), found)
     return report
 
@@ -148,15 +148,15 @@ def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, Mapping[str
 
 
 def _label(report: CohortReport, labels: dict[str, int], number: int, name: str, cell: str) -> None:
-    """Take up a label of a slice; what is no label, or says another thing than a row before, is a fault."""
+    """Take up a label of a slice; what is no label, or says another thing than a row before, is an error."""
     if cell not in ("0", "1"):
-        report.faults.append(Finding(f"row {number}", f"the label of {name!r} must be 0 or 1, got {cell!r}"))
+        report.errors.append(Issue(f"row {number}", f"the label of {name!r} must be 0 or 1, got {cell!r}"))
     elif name not in labels:
         labels[name] = int(cell)
     elif labels[name] == int(cell):
-        report.notes.append(Finding(f"row {number}", f"{name} once more, with the same label"))
+        report.notes.append(Issue(f"row {number}", f"{name} once more, with the same label"))
     else:
-        report.faults.append(Finding(f"row {number}", f"{name!r} must have one label, got both 0 and 1"))
+        report.errors.append(Issue(f"row {number}", f"{name!r} must have one label, got both 0 and 1"))
 
 
 def _folder(
@@ -186,12 +186,12 @@ def _add(report: CohortReport, case: str, patient: str, slices: list[_Slice], re
     for name in (case, patient):
         _checked(name)
     if reason:
-        report.left_out.append(Finding(case, reason))
+        report.skipped.append(Issue(case, reason))
         return
     ordered = sorted(slices, key=lambda one: (one.place, one.file))
     twice = len(ordered) - len({one.place for one in ordered})
     if twice:
-        report.notes.append(Finding(case, f"{twice} slices share their place with another, and go by the file's name"))
+        report.notes.append(Issue(case, f"{twice} slices share their place with another, and go by the file's name"))
     label = max(one.label for one in ordered)
     report.items.append({"case_id": case, "patient": patient, "label": label, "slices": ordered})
 
@@ -204,4 +204,4 @@ def _checked(name: str) -> str:
 
 def _find_strangers(report: CohortReport, folders: Iterator[Path], known: set[tuple[Any, ...]]) -> None:
     strange = sorted(path.name for path in folders if path.is_dir() and (path.parent.name, path.name) not in known)
-    report.left_out += [Finding(name, "a folder that is not in the table") for name in strange]
+    report.skipped += [Issue(name, "a folder that is not in the table") for name in strange]
