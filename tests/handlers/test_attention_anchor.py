@@ -85,7 +85,7 @@ class ByHand:
     @torch.no_grad()
     def follow(self, momentum=MOMENTUM):
         for a, p in zip(self.twin.parameters(), self.net.parameters(), strict=True):
-            a.copy_(a + (1 - momentum) * (p - a) if momentum else p)
+            a.copy_(torch.lerp(a, p, 1 - momentum) if momentum else p)
 
     def step(self, batches, beta=BETA, momentum=MOMENTUM):
         self.optimizer.zero_grad()
