@@ -28,12 +28,12 @@ def test_glass_is_no_tissue_whatever_its_white(glass):
 
 @pytest.mark.parametrize("colour", [(196, 120, 170), (228, 196, 216), (110, 70, 140), (150, 100, 60)])
 def test_strong_pale_blue_and_brown_stains_are_tissue(colour):
-    assert boxed(OtsuTissue()(stained((240, 320), BOX, colour=colour)))
+    assert boxed(OtsuTissue()(stained((240, 320), BOX, color=colour)))
 
 
 @pytest.mark.parametrize("pen", [(20, 140, 60), (30, 60, 170), (15, 15, 18), (205, 25, 40)], ids=str)
 def test_felt_tips_are_no_tissue_and_hide_none(pen):
-    picture = stained((240, 320), BOX, colour=(228, 196, 216))  # pale: a vivid pen would move Otsu's threshold over it
+    picture = stained((240, 320), BOX, color=(228, 196, 216))  # pale: a vivid pen would move Otsu's threshold over it
     picture[195:225, 20:300] = pen
     assert boxed(OtsuTissue()(picture))
 
@@ -41,13 +41,13 @@ def test_felt_tips_are_no_tissue_and_hide_none(pen):
 @pytest.mark.parametrize("pen", [(20, 140, 60), (30, 60, 170)], ids=str)
 def test_half_dry_green_and_blue_felt_tips_too(pen):
     """A half dry red one has the hue of blood and stays."""
-    picture = stained((240, 320), BOX, colour=(228, 196, 216))
+    picture = stained((240, 320), BOX, color=(228, 196, 216))
     picture[195:225, 20:300] = np.mean([pen, (243, 242, 244)], axis=0)
     assert boxed(OtsuTissue()(picture))
 
 
 def test_without_the_rule_a_pen_is_taken_for_tissue():
-    picture = stained((240, 320), BOX, colour=(228, 196, 216))
+    picture = stained((240, 320), BOX, color=(228, 196, 216))
     picture[195:225, 20:300] = 20, 140, 60
     assert OtsuTissue(pens=False)(picture)[200:220, 30:290].all()
 
