@@ -37,7 +37,7 @@ def tensors(net):
     return {**dict(net.named_parameters()), **dict(net.named_buffers())}
 
 
-def test_score_anchor_is_a_copy_without_gradients_dropout_or_hooks():
+def test_ema_teacher_is_a_copy_without_gradients_dropout_or_hooks():
     net = fill(ABMIL(4, 2, hidden_size=8, dropout=0.5)).train()
     x, seen = torch.randn(2, 5, 4), []
     hook = ScoreHook(net, "score_tap")
@@ -58,7 +58,7 @@ def test_score_anchor_is_a_copy_without_gradients_dropout_or_hooks():
     assert_close(net.eval().forward_bag(x).scores, scores + 9)
 
 
-def test_score_anchor_follow_is_lerp_bit_for_bit():
+def test_ema_teacher_follow_is_lerp_bit_for_bit():
     net = Normed()
     anchor = ScoreAnchor(net, "score")
     expected = {name: t.clone() for name, t in tensors(net).items()}
@@ -79,7 +79,7 @@ def test_score_anchor_follow_is_lerp_bit_for_bit():
     )
 
 
-def test_score_anchor_follow_moves_by_a_fraction_of_the_distance():
+def test_ema_teacher_follow_moves_by_a_fraction_of_the_distance():
     net = Normed()
     anchor = ScoreAnchor(net, "score")
     before, now = anchor._net.score.weight.clone(), moved(net).score.weight.detach()
@@ -95,7 +95,7 @@ def test_score_anchor_follow_moves_by_a_fraction_of_the_distance():
     assert all(torch.equal(anchor.state_dict()[name], t) for name, t in before.items())
 
 
-def test_score_anchor_averages_16_bit_weights_in_float32():
+def test_ema_teacher_averages_16_bit_weights_in_float32():
     net = nn.Sequential(nn.Linear(4, 1)).bfloat16()
     anchor = ScoreAnchor(net, "0")
     start = net[0].weight.detach().float().clone()
@@ -111,7 +111,7 @@ def test_score_anchor_averages_16_bit_weights_in_float32():
     assert anchor.scores(torch.ones(1, 4).bfloat16()).dtype == torch.bfloat16
 
 
-def test_score_anchor_continues_from_a_loaded_state():
+def test_ema_teacher_continues_from_a_loaded_state():
     net = Normed()
     anchor = ScoreAnchor(net, "score")
     anchor.follow(moved(net), momentum=0.3)
@@ -125,13 +125,13 @@ def test_score_anchor_continues_from_a_loaded_state():
     assert torch.equal(other.scores(x), anchor.scores(x))
 
 
-def test_score_anchor_refuses_the_state_of_another_network():
+def test_ema_teacher_refuses_the_state_of_another_network():
     anchor = ScoreAnchor(nn.Sequential(nn.Linear(2, 1)), "0")
     for other in ({"0.weight": torch.ones(1, 3), "0.bias": torch.ones(1)}, {"0.weight": torch.ones(1, 2)}):
         with pytest.raises(ValueError, match=r"`state` must be that of an anchor of the same network, got other 0\."):
             anchor.load_state_dict(other)
 
 
-def test_score_anchor_names_an_unknown_layer():
+def test_ema_teacher_names_an_unknown_layer():
     with pytest.raises(ValueError, match="`layer` must be the path of a submodule of Normed, got 'scor'"):
         ScoreAnchor(Normed(), "scor")
