@@ -36,12 +36,9 @@ class BagShareHandler:
         engine.add_event_handler(Events.STARTED, self._start)
 
     def _start(self, engine: Any) -> None:
-        if idist.get_world_size() > 1 and not engine.has_event_handler(
-            self._weight_loss, IterationEvents.LOSS_COMPLETED
-        ):
-            engine.add_event_handler(
-                IterationEvents.LOSS_COMPLETED, self._weight_loss
-            )  # attached at the start, after all terms
+        event = IterationEvents.LOSS_COMPLETED
+        if idist.get_world_size() > 1 and not engine.has_event_handler(self._weight_loss, event):
+            engine.add_event_handler(event, self._weight_loss)  # at the start, so after the handlers of all terms
 
     def _weight_loss(self, engine: Any) -> None:
         output = engine.state.output

@@ -84,9 +84,8 @@ class ScoreTermHandler(ABC):
     def _start(self, engine: Any) -> None:
         self._stop()
         self._network = engine.network
-        ScoreHook(
-            engine.network, self.layer, self.mask_argument
-        ).remove()  # raises an error for a wrong path even with weight 0
+        # raises an error for a wrong path even with weight 0
+        ScoreHook(engine.network, self.layer, self.mask_argument).remove()
         self._hook_if_needed()
 
     def _stop(self) -> None:

@@ -84,9 +84,8 @@ def lesion_hits(
         >>> hits.false.tolist(), hits.found.tolist()
         ([0.25, 0.125], [0.5, 0.0])
     """
-    s = (
-        head_mean(scores.detach()).float().cpu()
-    )  # MONAI returns scores of lesions in float32: false detections must tie
+    # float32, as MONAI returns scores of lesions: those of false detections must tie with them
+    s = head_mean(scores.detach()).float().cpu()
     if not s.isfinite().all() or (s < 0).any():
         raise ValueError(f"`scores` must be finite and >= 0, got {s}.")
     mask = lesions.detach().cpu().numpy()

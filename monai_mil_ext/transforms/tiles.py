@@ -82,9 +82,8 @@ class TileBag(Transform):
         self.slide_mpp = slide_mpp
         self.reader = reader
         self.dtype = dtype
-        SlideTiles(
-            "", np.empty((0, 2), dtype=np.int64), self.grid.tile_size, 1.0, reader, dtype
-        )  # checks reader and dtype
+        # checks reader and dtype
+        SlideTiles("", np.empty((0, 2), dtype=np.int64), self.grid.tile_size, 1.0, reader, dtype)
 
     def __call__(self, path: str | os.PathLike[str], slide_mpp: float | None = None) -> TilesOfSlide:
         """Find the tiles of the slide at ``path``; ``slide_mpp`` of this slide overrides that of the constructor."""

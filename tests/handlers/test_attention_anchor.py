@@ -226,7 +226,7 @@ def scaled(device, fused):
     assert [steps for steps, _, _ in seen] == [0, 1, 2, 3]
     assert torch.equal(seen[0][2], start)
     assert torch.equal(seen[0][1], start)
-    assert_close(seen[1][1], start + (1 - MOMENTUM) * (seen[1][2] - start), rtol=0, atol=0)
+    assert_close(seen[1][1], torch.lerp(start, seen[1][2], 1 - MOMENTUM), rtol=0, atol=0)
     assert not torch.equal(seen[1][1], start)
 
 

@@ -26,11 +26,11 @@ def network():
 
 def batches(change=lambda j: j, count=2, **options):
     """Return batches whose positions are a function of the slice number, with NaN at padding."""
-    made = bag_batches(count, **options)
-    for batch in made:
-        place = torch.arange(1.0, batch["mask"].shape[1] + 1).expand(batch["mask"].shape)
-        batch["position"] = change(place).masked_fill(~batch["mask"], torch.nan)
-    return made
+    data = bag_batches(count, **options)
+    for batch in data:
+        number = torch.arange(1.0, batch["mask"].shape[1] + 1).expand(batch["mask"].shape)
+        batch["position"] = change(number).masked_fill(~batch["mask"], torch.nan)
+    return data
 
 
 def prior(**options):

@@ -82,16 +82,16 @@ class Counted(Dataset):
     """Bag that is read on access."""
 
     def __init__(self, values, bad=None):
-        self.values, self.bad, self.places = values, bad, []
+        self.values, self.bad, self.indices = values, bad, []
 
     def __len__(self):
         return len(self.values)
 
-    def __getitem__(self, place):
-        self.places.append(place)
-        if self.bad is not None and self.bad in range(len(self))[place]:
+    def __getitem__(self, index):
+        self.indices.append(index)
+        if self.bad is not None and self.bad in range(len(self))[index]:
             raise OSError(5, "no such tile")
-        return self.values[place]
+        return self.values[index]
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -104,7 +104,7 @@ def test_encode_instances_of_a_data_set_equals_that_of_a_tensor(num_workers):
     assert 0 < out["encode_seconds"] < 60
     assert "encode_seconds" not in EncodeInstancesd("image", net)({"image": images})
     if not num_workers:
-        assert [len(range(11)[place]) for place in bag.places] == [4, 4, 3]
+        assert [len(range(11)[index]) for index in bag.indices] == [4, 4, 3]
     with pytest.raises(OSError, match=r"^\[Errno 5\] no such tile$"):
         EncodeInstances(net, 4, num_workers=num_workers)(Counted(images, bad=9))
 

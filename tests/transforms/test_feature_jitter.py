@@ -22,11 +22,11 @@ def test_feature_jitter_is_shared_by_instances_and_independent_for_features():
 def test_feature_jitter_has_the_given_standard_deviations():
     """40,000 draws each: three standard errors of a standard deviation are 1 %."""
     bag = np.array([[0.0] * 40_000, [1.0] * 40_000])
-    zero, one = RandFeatureJitter(scale=0.3, shift=0.2).set_random_state(1)(bag)
-    assert zero.std() == pytest.approx(0.2, rel=0.02)
-    assert (one - zero).std() == pytest.approx(0.3, rel=0.02)
-    assert [zero.mean(), (one - zero).mean()] == pytest.approx([0, 1], abs=0.01)
-    assert abs(np.corrcoef(zero, one - zero)[0, 1]) < 0.02
+    zeros, ones = RandFeatureJitter(scale=0.3, shift=0.2).set_random_state(1)(bag)
+    assert zeros.std() == pytest.approx(0.2, rel=0.02)
+    assert (ones - zeros).std() == pytest.approx(0.3, rel=0.02)
+    assert [zeros.mean(), (ones - zeros).mean()] == pytest.approx([0, 1], abs=0.01)
+    assert abs(np.corrcoef(zeros, ones - zeros)[0, 1]) < 0.02
 
 
 def test_feature_jitter_with_a_shift_per_feature():

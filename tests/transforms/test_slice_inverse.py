@@ -92,12 +92,12 @@ def test_slice_bagd_inverse_through_monai_transforms(affine, order, plane, strid
     out = Invertd("attention", before, orig_keys="image")(item)["attention"]
     assert out.shape == image.shape
     assert_close(out.affine, image.affine, atol=1e-9, rtol=0)
-    place = coordinates(image, item["affine"])
+    voxels = coordinates(image, item["affine"])
     shape = item["spatial_shape"].numpy()
-    clear = (abs(place % 1 - 0.5) > 0.02).all(-1)  # not half way between two voxels
+    clear = (abs(voxels % 1 - 0.5) > 0.02).all(-1)  # not half way between two voxels
     grid = SliceScoresToVolumed("attention", plane)(item)["attention"][0].numpy()
-    inside = clear & ((place >= 0) & (place <= shape - 1)).all(-1)
-    nearest = np.rint(place[inside]).astype(int)
+    inside = clear & ((voxels >= 0) & (voxels <= shape - 1)).all(-1)
+    nearest = np.rint(voxels[inside]).astype(int)
     np.testing.assert_array_equal(out[0].numpy()[inside], grid[tuple(nearest.T)])
     assert inside.sum() > 200
     if stride == 1 and start is None:
