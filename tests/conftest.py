@@ -1,4 +1,4 @@
-"""Settings that every test shares."""
+"""Settings shared by all tests."""
 
 import logging
 import os
@@ -14,23 +14,23 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 @pytest.fixture(autouse=True)
 def _fresh():
-    """The same draws for every test, and a log, which some pages switch off for the rest of the process."""
+    """Reset the random seed and logging, which some pages disable for the rest of the process."""
     torch.manual_seed(0)
     logging.disable(logging.NOTSET)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _compiled_code(tmp_path_factory):
-    """Nothing compiled is taken from an earlier run: one that was killed leaves half a file."""
+    """Compile into an empty cache: a run that was killed leaves incomplete files."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("inductor")))
         yield
 
 
 def pytest_collection_modifyitems(items):
-    """Files with slow tests first, so that no process is left alone with one.
+    """Run files with slow tests first, so that no process is left alone with one at the end.
 
-    GPU tests that are asked for on a machine without one are the only skips that CI allows.
+    GPU tests are skipped on machines without a GPU; these are the only skips that CI allows.
     """
     slow = {item.path for item in items if "slow" in item.keywords}
     items.sort(key=lambda item: item.path not in slow)

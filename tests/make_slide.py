@@ -1,4 +1,4 @@
-"""Whole slides from arrays: pyramidal TIFF as scanners and converters write it, and files that went wrong."""
+"""Whole slides from arrays: pyramidal TIFF files as of scanners and converters, and damaged files."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from PIL import Image
 __all__ = ["TILE", "damage_tile", "stained", "write_mosaic", "write_slide", "write_truncated"]
 
 Array = np.ndarray[Any, Any]
-PAPER, TISSUE = (243, 242, 244), (196, 120, 170)  # glass and H&E as a scanner sees them
-TILE = 256  # pixels of a mosaic's tiles
-SHORT, LONG, RATIONAL, LONG8 = 3, 4, 5, 16  # types of TIFF
+PAPER, TISSUE = (243, 242, 244), (196, 120, 170)  # RGB of glass and of an H&E stain
+TILE = 256  # size of the tiles of a mosaic in pixels
+SHORT, LONG, RATIONAL, LONG8 = 3, 4, 5, 16  # TIFF data types
 
 
-def stained(size: tuple[int, int], *boxes: tuple[int, int, int, int], colour: Any = TISSUE, seed: int = 0) -> Array:
-    """Glass (height, width, 3) with tissue in ``boxes`` (left, top, right, bottom), both a little noisy."""
+def stained(size: tuple[int, int], *boxes: tuple[int, int, int, int], color: Any = TISSUE, seed: int = 0) -> Array:
+    """Return noisy glass (height, width, 3) with tissue in ``boxes`` (left, top, right, bottom)."""
     noise = np.random.default_rng(seed).integers(-6, 7, size=(*size, 1))
     image = np.full((*size, 3), PAPER, dtype=np.int64)
     for left, top, right, bottom in boxes:
-        image[top:bottom, left:right] = colour
+        image[top:bottom, left:right] = color
     return (image + noise).clip(0, 255).astype(np.uint8)
 
 
 def write_slide(
     path: Path, image: Array, mpp: float | None = 0.5, levels: int = 3, tile: int | None = 256, description: str = ""
 ) -> Path:
-    """Write ``image`` (height, width, channels) without loss; level k + 1 has the mean of 2 x 2 pixels of level k.
+    """Write ``image`` (height, width, channels) losslessly; level k + 1 averages 2 x 2 pixels of level k.
 
-    Levels are pages of their own: OpenSlide finds no level in sub-directories of a page.
+    Each level is a page, since OpenSlide does not find levels in subdirectories of a page.
     """
     resolution: dict[str, Any] = {}
     if mpp is not None:
@@ -59,18 +59,18 @@ def write_mosaic(
     factors: Sequence[int] = (1, 4, 16, 64),
     quality: int = 80,
 ) -> Path:
-    """Write a pyramid of ``size`` (width, height) that repeats ``square`` (side, side, 3), as large as you like.
+    """Write a pyramid of any ``size`` (width, height) that repeats ``square`` (side, side, 3).
 
-    Each JPEG tile that differs is in the file once, and the index of every level names it as often as it is seen: a
-    slide of 100,000 x 100,000 takes some megabytes. A reader decodes it as any other.
+    Each distinct JPEG tile is stored once and referenced repeatedly, so a slide of 100,000 x 100,000 pixels takes a few
+    megabytes. Readers decode it like any other file.
 
     Args:
-        path: the file, BigTIFF.
-        square: its side is ``TILE`` times a power of two.
-        size: of level 0 in pixels.
-        mpp: micrometres per pixel of level 0.
-        factors: of the levels; powers of two.
-        quality: of JPEG.
+        path: file to write, a BigTIFF.
+        square: image whose side is ``TILE`` times a power of two.
+        size: size of level 0 in pixels.
+        mpp: micrometers per pixel of level 0.
+        factors: downsampling factors of the levels, powers of two.
+        quality: JPEG quality.
     """
     with path.open("wb") as file:
         file.write(b"II" + struct.pack("<HHHQ", 43, 8, 0, 0))
@@ -87,10 +87,10 @@ def write_mosaic(
     return path
 
 
-def write_truncated(path: Path, image: Array, share: float = 0.5) -> Path:
-    """Write a slide that ends early: the header is there, the tiles behind ``share`` of the file are not."""
-    whole = write_slide(path, image).read_bytes()
-    path.write_bytes(whole[: int(len(whole) * share)])
+def write_truncated(path: Path, image: Array, fraction: float = 0.5) -> Path:
+    """Write a truncated slide: it has its header, but ends after ``fraction`` of the file."""
+    content = write_slide(path, image).read_bytes()
+    path.write_bytes(content[: int(len(content) * fraction)])
     return path
 
 
@@ -118,7 +118,7 @@ class _Level(NamedTuple):
 
 
 def _tiles(square: Array, factor: int) -> Iterator[Array]:
-    """The tiles of one period of a level, row by row; where a period is smaller than a tile, the one tile of many."""
+    """Yield the tiles of one period of a level in row-major order; at least one tile."""
     side = len(square) // factor
     small = np.asarray(Image.fromarray(square).reduce(factor)) if factor > 1 else square
     repeats = max(1, TILE // side)
@@ -129,10 +129,10 @@ def _tiles(square: Array, factor: int) -> Iterator[Array]:
 
 
 def _write_directory(file: Any, level: _Level, tiles: Sequence[tuple[int, int]], link: int) -> int:
-    """Write the directory of a level, let the bytes at ``link`` lead to it, and give the place of its own link."""
+    """Write the directory of a level, point the bytes at ``link`` to it, and return the offset of its own link."""
     columns, rows, period = -(-level.width // TILE), -(-level.height // TILE), round(len(tiles) ** 0.5)
-    which = (np.arange(rows)[:, None] % period) * period + np.arange(columns) % period
-    offsets, counts = np.array(tiles, dtype="<u8")[which.ravel()].T
+    indices = (np.arange(rows)[:, None] % period) * period + np.arange(columns) % period
+    offsets, counts = np.array(tiles, dtype="<u8")[indices.ravel()].T
     resolution = struct.pack("<II", round(level.pixels_per_cm * 1000), 1000)
     entries = [
         (254, LONG, [int(level.reduced)]),
@@ -145,17 +145,17 @@ def _write_directory(file: Any, level: _Level, tiles: Sequence[tuple[int, int]],
         (282, RATIONAL, resolution),
         (283, RATIONAL, resolution),
         (284, SHORT, [1]),
-        (296, SHORT, [3]),  # per centimetre
+        (296, SHORT, [3]),  # per centimeter
         (322, LONG, [TILE]),
         (323, LONG, [TILE]),
-        (324, LONG8, _placed(file, offsets.tobytes())),
-        (325, LONG8, _placed(file, counts.tobytes())),
+        (324, LONG8, _store(file, offsets.tobytes())),
+        (325, LONG8, _store(file, counts.tobytes())),
         (530, SHORT, [2, 2]),
     ]
-    place = file.tell() + file.tell() % 2
+    start = file.tell() + file.tell() % 2
     file.seek(link)
-    file.write(struct.pack("<Q", place))
-    file.seek(place)
+    file.write(struct.pack("<Q", start))
+    file.seek(start)
     file.write(struct.pack("<Q", len(entries)))
     for tag, kind, value in entries:
         file.write(_entry(tag, kind, value))
@@ -163,21 +163,21 @@ def _write_directory(file: Any, level: _Level, tiles: Sequence[tuple[int, int]],
     return int(file.tell() - 8)
 
 
-class _Placed(NamedTuple):
+class _Stored(NamedTuple):
     offset: int
     count: int
     first: bytes
 
 
-def _placed(file: Any, values: bytes) -> _Placed:
-    """Numbers of eight bytes that an entry leads to; a single one stands in it."""
+def _store(file: Any, values: bytes) -> _Stored:
+    """Write 8-byte numbers that an entry points to; a single number is stored in the entry itself."""
     offset = int(file.tell())
     file.write(values)
-    return _Placed(offset, len(values) // 8, values[:8])
+    return _Stored(offset, len(values) // 8, values[:8])
 
 
 def _entry(tag: int, kind: int, value: Any) -> bytes:
-    if isinstance(value, _Placed):
+    if isinstance(value, _Stored):
         inline = value.first if value.count == 1 else struct.pack("<Q", value.offset)
         return struct.pack("<HHQ", tag, kind, value.count) + inline
     if isinstance(value, bytes):

@@ -1,4 +1,4 @@
-"""What was drawn into the synthetic series of ``tests.scans``: contours and segments."""
+"""DICOM annotations of the synthetic series of ``tests.scans``: contours (RTSTRUCT) and segments (SEG)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage
 
 from monai_mil_ext.data import find_series, series_affine
 
-FRAME = "1.2.826.0.1.77"  # of reference
+FRAME = "1.2.826.0.1.77"  # frame of reference UID
 
 
-def square(folder: Path, k: float, centre: tuple[float, float], half: float) -> np.ndarray:
-    """Corners (4, 3), LPS mm, of a square on slice ``k`` around a voxel, its sides in voxels."""
-    (x, y), signs = centre, [(-1, -1), (1, -1), (1, 1), (-1, 1)]
+def square(folder: Path, k: float, center: tuple[float, float], half: float) -> np.ndarray:
+    """Return the corners (4, 3) in LPS mm of a square on slice ``k`` around a voxel, with half its side in voxels."""
+    (x, y), signs = center, [(-1, -1), (1, -1), (1, 1), (-1, 1)]
     voxels = np.array([[x + a * half, y + b * half, k, 1] for a, b in signs])
     return (voxels @ series_affine(find_series(folder)).T)[:, :3] * [-1, -1, 1]
 
@@ -30,7 +30,7 @@ def write_contours(
     series: str = "1.2.826.0.1.1",
     kind: str = "CLOSED_PLANAR",
 ) -> Path:
-    """Write an RTSTRUCT of named regions, each of some contours (n, 3) in LPS mm."""
+    """Write an RTSTRUCT of named regions, each with contours (n, 3) in LPS mm."""
     plan = Dataset()
     plan.file_meta = FileMetaDataset()
     plan.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -43,25 +43,26 @@ def write_contours(
     plan.ReferencedFrameOfReferenceSequence = [reference]
     plan.StructureSetROISequence, plan.ROIContourSequence = [], []
     for number, (name, contours) in enumerate(regions.items(), 1):
-        roi, drawn = Dataset(), Dataset()
+        roi, roi_contours = Dataset(), Dataset()
         roi.ROINumber, roi.ROIName, roi.ReferencedFrameOfReferenceUID = number, name, frame
-        drawn.ReferencedROINumber, drawn.ContourSequence = number, [_contour(points, kind) for points in contours]
+        roi_contours.ReferencedROINumber = number
+        roi_contours.ContourSequence = [_contour(points, kind) for points in contours]
         plan.StructureSetROISequence.append(roi)
-        plan.ROIContourSequence.append(drawn)
+        plan.ROIContourSequence.append(roi_contours)
     plan.save_as(path, enforce_file_format=True)
     return path
 
 
 def write_segments(path: Path, folder: Path, masks: Mapping[str, np.ndarray], kind: str = "BINARY") -> Path:
     """Write a SEG of named masks (X, Y, Z) of a series."""
-    headers = [dcmread(one.path, stop_before_pixels=True) for one in find_series(folder)]
+    headers = [dcmread(file.path, stop_before_pixels=True) for file in find_series(folder)]
     for header in headers:
         for tag in ("PatientSex", "StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"):
             setattr(header, tag, "")
     pixels = np.stack([mask.transpose(2, 1, 0) for mask in masks.values()], axis=-1)
-    thing = hd.sr.CodedConcept("111099", "DCM", "Selected region")
+    code = hd.sr.CodedConcept("111099", "DCM", "Selected region")
     segments = [
-        hd.seg.SegmentDescription(i, name, thing, thing, hd.seg.SegmentAlgorithmTypeValues.MANUAL)
+        hd.seg.SegmentDescription(i, name, code, code, hd.seg.SegmentAlgorithmTypeValues.MANUAL)
         for i, name in enumerate(masks, 1)
     ]
     segmentation = hd.seg.Segmentation(

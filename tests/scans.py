@@ -1,4 +1,4 @@
-"""Small synthetic scans on disk, their DICOM headers full of what must never come out again."""
+"""Small synthetic scans on disk, with patient data in their DICOM headers that must never be passed on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SLOPE, INTERCEPT = 2.0, -1024.0
 
 
 def voxels(shape: tuple[int, int, int]) -> np.ndarray:
-    """Stored values, all different from their neighbours, of a voxel array (X, Y, Z)."""
+    """Return stored values of a voxel array (X, Y, Z), each different from its neighbors."""
     x, y, z = np.meshgrid(*map(np.arange, shape), indexing="ij")
     return (x + 20 * y + 300 * z).astype(np.int16)
 
@@ -40,9 +40,9 @@ def write_series(
     suffix: str = ".dcm",
     **tags,
 ) -> np.ndarray:
-    """Write a CT series whose file names do not tell the order of its slices; give its rescaled voxel array.
+    """Write a CT series whose file names are not in slice order, and return its rescaled voxel array.
 
-    ``heights`` are the slices' places along their normal, and ``shift`` moves each by that much along its rows (tilt).
+    ``heights`` are the positions of the slices along their normal; ``shift`` moves each slice along its rows (tilt).
     """
     folder.mkdir(parents=True, exist_ok=True)
     stored = voxels(shape)
@@ -80,7 +80,7 @@ def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> Path:
 
 
 def write_nrrd(path: Path, array: np.ndarray, affine: np.ndarray) -> Path:
-    """Write an NRRD file of an affine in RAS mm."""
+    """Write an NRRD file with an affine in RAS mm."""
     header = {
         "space": "right-anterior-superior",
         "space directions": affine[:3, :3].T,
@@ -92,7 +92,7 @@ def write_nrrd(path: Path, array: np.ndarray, affine: np.ndarray) -> Path:
 
 
 def write_mha(path: Path, array: np.ndarray, affine: np.ndarray) -> Path:
-    """Write a MetaImage of an affine in RAS mm."""
+    """Write a MetaImage with an affine in RAS mm."""
     image = itk.image_from_array(np.ascontiguousarray(array.transpose(2, 1, 0)))
     lps = np.diag([-1.0, -1.0, 1.0]) @ affine[:3]
     spacing = np.linalg.norm(lps[:, :3], axis=0)

@@ -11,6 +11,7 @@ from .bag_share import BagShareHandler
 from .best_epoch import BestEpochSaver
 from .branch_loss import BranchLossHandler
 from .cohort_results import CohortResults
+from .gradient_clip import GradientClipHandler
 from .proximal_l1 import ProximalL1Handler
 from .scan_results import ScanResultsSaver
 from .score_anchor import ScoreAnchor
@@ -34,6 +35,7 @@ __all__ = [
     "BestEpochSaver",
     "BranchLossHandler",
     "CohortResults",
+    "GradientClipHandler",
     "ProximalL1Handler",
     "RecordedScores",
     "ScanResultsSaver",

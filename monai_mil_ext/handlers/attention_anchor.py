@@ -1,4 +1,4 @@
-"""Steadying the attention of any network in any MONAI trainer by an average of its own past."""
+"""Handler that stabilizes attention with an exponential moving average of the network as teacher."""
 
 from __future__ import annotations
 
@@ -12,49 +12,50 @@ from torch import Tensor
 
 from monai_mil_ext.metrics import attention_divergence, attention_uniformity
 from monai_mil_ext.networks.layers import masked_softmax
-from monai_mil_ext.utils import check_positive
+from monai_mil_ext.utils import check_count, check_positive
 
 from .score_anchor import ScoreAnchor
 from .score_term import ScoreTermHandler
 
 __all__ = ["AttentionAnchorHandler"]
 
-PINNED = 0.995  # share of the largest entropy above which attention has chosen nothing
+PINNED = 0.995  # normalized entropy above which attention counts as uniform
 
 
 class AttentionAnchorHandler(ScoreTermHandler):
-    r"""Adds ``beta * loss(scores, anchor scores, mask)`` to the loss of a ``SupervisedTrainer``.
+    r"""Handler that adds ``beta * loss(scores, anchor scores, mask)`` to the loss of a ``SupervisedTrainer``.
 
     .. math:: L = L_\text{bag} + \beta \, L_\text{anchor}(z, z', m), \quad \theta' \leftarrow m\theta' + (1 - m)\theta
 
-    The anchor is a copy of the network, taken when the first run starts, that sees what the network sees, in evaluation
-    mode and without gradients. It moves after each step that the optimizer really takes: neither an accumulated
-    iteration nor a step that a gradient scaler skips counts. It is no part of the network, whose evaluation and
-    checkpoints stay as they are: give the handler to :py:class:`TrainingState` instead. A handler has one anchor, for
-    one network.
+    The anchor is a copy of the network, made when the first run starts, that processes the same batches in evaluation
+    mode and without gradients. It is updated after each step that the optimizer actually takes: accumulated iterations
+    and steps skipped by a gradient scaler do not count. The anchor is not part of the network, so evaluation and
+    checkpoints of the network do not change; pass the handler to :py:class:`TrainingState` to save it. A handler has
+    one anchor for one network.
 
-    ``engine.state.output`` gets the term without beta under ``name`` and, each under ``name`` with its ending, the
-    divergence of online from anchor attention (``_jsd``), the share of the largest entropy that online attention has
-    (``_uniformity``) and the mean score of the anchor (``_mean_score``); ``engine.state.metrics`` gets their means over
-    the epoch, and the distance of the weights (``_distance``). Too large a beta pins attention to uniform, where it is
-    perfectly stable and says nothing: a warning, once, when it has been there, after a fifth of the training, for
-    another tenth.
+    In each iteration, ``engine.state.output`` receives the term without beta under ``name``, and, with suffixes to
+    ``name``, the divergence between online and anchor attention (``_jsd``), the normalized entropy of online attention
+    (``_uniformity``) and the mean score of the anchor (``_mean_score``). ``engine.state.metrics`` receives their means
+    over the epoch and the distance of the weights (``_distance``). If beta is too large, attention may become uniform,
+    which is perfectly stable but meaningless. The handler warns once if attention is uniform for a tenth of the
+    training, after its first fifth.
 
     Args:
-        loss: takes scores (B, N, S), those of the anchor and the mask (B, N) or ``None``, gives a scalar.
-        layer: dotted path of the submodule whose output, scores (B, N, S) or (B, N) before any softmax, is read.
-        beta: :math:`\beta`; ``set_weight`` changes it. With 0 there is no hook and no term; the anchor still follows.
-        momentum: m; with 1 the anchor stays where it started.
-        start_step: number of steps after which the anchor starts, as a copy; there is no term before.
-        every: number of steps between two moves.
-        beta_warmup_steps: number of steps in which beta grows linearly to its full size.
-        name: of the term in the output and in the metrics.
-        mask_argument: which argument of the network's ``forward`` is the mask.
-        anchor_dtype: ``torch.bfloat16`` computes the anchor's scores by autocast, at about half the cost where the
-            processor has such products; its weights stay as they are. ``None`` computes them as the network's own.
+        loss: function of scores (B, N, S), anchor scores and mask (B, N) or ``None`` that returns a scalar.
+        layer: dotted path of the submodule whose output is read: scores (B, N, S) or (B, N) before the softmax.
+        beta: weight :math:`\beta`; ``set_weight`` changes it. With 0 there is no hook and no term, but the anchor is
+            still updated.
+        momentum: momentum m; with 1 the anchor never changes.
+        start_step: number of steps after which the anchor starts as a copy of the network; there is no term before.
+        every: number of steps between two updates.
+        beta_warmup_steps: number of steps in which beta increases linearly to its full value.
+        name: name of the term in the output and in the metrics.
+        mask_argument: argument of the network's ``forward`` that is the mask.
+        anchor_dtype: dtype for autocast of the anchor, for example ``torch.bfloat16``, which halves its cost on
+            hardware that supports it; its weights keep their dtype. ``None`` uses the precision of the network.
 
     Raises:
-        ValueError: when an option is not allowed, or as of :py:class:`ScoreTermHandler`.
+        ValueError: if an option is not allowed, or as in :py:class:`ScoreTermHandler`.
 
     References:
         Ye et al., "ASMIL: Attention-Stabilized Multiple Instance Learning", arXiv:2603.06658.
@@ -84,9 +85,7 @@ class AttentionAnchorHandler(ScoreTermHandler):
         if not 0 <= momentum <= 1:
             raise ValueError(f"`momentum` must be in [0, 1], got {momentum!r}.")
         check_positive(every=every)
-        for option, value in {"start_step": start_step, "beta_warmup_steps": beta_warmup_steps}.items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise ValueError(f"`{option}` must be an integer and not negative, got {value!r}.")
+        check_count(start_step=start_step, beta_warmup_steps=beta_warmup_steps)
         if anchor_dtype is not None and not anchor_dtype.is_floating_point:
             raise ValueError(f"`anchor_dtype` must be a floating type or None, got {anchor_dtype}.")
         self.loss = loss
@@ -95,24 +94,24 @@ class AttentionAnchorHandler(ScoreTermHandler):
         self.start_step = start_step
         self.every = every
         self.beta_warmup_steps = beta_warmup_steps
-        self.steps = 0  # that the optimizer took
+        self.steps = 0  # taken by the optimizer
         self._anchor: ScoreAnchor | None = None
-        self._loaded: Mapping[str, Tensor] | None = None  # for an anchor that is not made yet
+        self._loaded: Mapping[str, Tensor] | None = None  # state for an anchor that does not exist yet
         self._step_hook: Any = None
         self._pinned_epochs = 0
         self._warned = False
 
     def attach(self, engine: Any) -> None:
-        """Follow the runs of a ``SupervisedTrainer``."""
+        """Attach to a ``SupervisedTrainer``."""
         super().attach(engine)
         engine.add_event_handler(Events.ITERATION_STARTED, self._make_anchor)
 
     def weight_now(self) -> float:
-        """Beta, or the part of it that warming up has reached."""
+        """Return beta, or the fraction of it that the warm-up has reached."""
         return self.weight * min(1.0, (self.steps + 1) / max(1, self.beta_warmup_steps))
 
     def values(self, scores: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
-        """The loss of scores against those of the anchor, in float32, and what to log; nothing before it starts."""
+        """Compute the loss in float32 and the logged values; empty before the start step."""
         if self.steps < self.start_step or self._hook is None or self._anchor is None:
             return {}
         args, kwargs = self._hook.pop_call()
@@ -122,12 +121,12 @@ class AttentionAnchorHandler(ScoreTermHandler):
             return {self.name: term, **self._log(scores.detach(), anchor_scores, mask)}
 
     def state_dict(self) -> dict[str, Any]:
-        """Beta, the number of steps and the anchor's weights."""
+        """Return beta, the number of steps and the weights of the anchor."""
         anchor = self._loaded if self._anchor is None else self._anchor.state_dict()
         return super().state_dict() | {"steps": self.steps, "anchor": anchor}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what :py:meth:`state_dict` gave."""
+        """Load the state that :py:meth:`state_dict` returned."""
         super().load_state_dict(state)
         self.steps = state["steps"]
         self._loaded = state["anchor"]
@@ -135,7 +134,7 @@ class AttentionAnchorHandler(ScoreTermHandler):
 
     def _start(self, engine: Any) -> None:
         super()._start(engine)
-        self._step_hook = engine.optimizer.register_step_post_hook(self._follow)
+        self._step_hook = engine.optimizer.register_step_post_hook(self._update_anchor)
 
     def _stop(self) -> None:
         super()._stop()
@@ -144,7 +143,7 @@ class AttentionAnchorHandler(ScoreTermHandler):
             self._step_hook = None
 
     def _make_anchor(self, engine: Any) -> None:
-        """Before the first forward, and after whatever loads a checkpoint when the run starts."""
+        """Copy the network before the first forward pass, after handlers that load a checkpoint at the start."""
         if self._anchor is None:
             self._anchor = ScoreAnchor(engine.network, self.layer, self.anchor_dtype)
             self._load_anchor()
@@ -154,14 +153,14 @@ class AttentionAnchorHandler(ScoreTermHandler):
             self._anchor.load_state_dict(self._loaded)
             self._loaded = None
 
-    def _follow(self, optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
-        overflow = getattr(optimizer, "found_inf", None)  # a fused optimizer is called to skip a scaled step by itself
+    def _update_anchor(self, optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
+        overflow = getattr(optimizer, "found_inf", None)  # a fused optimizer is called even if the step is skipped
         if self._anchor is None or self._network is None or (overflow is not None and overflow.item()):
             return
         self.steps += 1
-        since = self.steps - self.start_step
-        if since >= 0 and since % self.every == 0:
-            self._anchor.follow(self._network, momentum=self.momentum if since else 0.0)
+        elapsed = self.steps - self.start_step
+        if elapsed >= 0 and elapsed % self.every == 0:
+            self._anchor.follow(self._network, momentum=self.momentum if elapsed else 0.0)
 
     def _log(self, scores: Tensor, anchor_scores: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
         attention, anchor = (masked_softmax(z, mask) for z in (scores, anchor_scores))
@@ -180,15 +179,15 @@ class AttentionAnchorHandler(ScoreTermHandler):
         if self.name not in metrics or self._anchor is None:
             return
         metrics[f"{self.name}_distance"] = self._anchor.distance(engine.network).item()
-        self._watch(metrics[f"{self.name}_uniformity"], state.epoch, state.max_epochs)
+        self._warn_if_uniform(metrics[f"{self.name}_uniformity"], state.epoch, state.max_epochs)
 
-    def _watch(self, uniformity: float, epoch: int, max_epochs: int) -> None:
+    def _warn_if_uniform(self, uniformity: float, epoch: int, max_epochs: int) -> None:
         pinned = uniformity > PINNED and epoch > 0.2 * max_epochs
         self._pinned_epochs = self._pinned_epochs + 1 if pinned else 0
         if self._pinned_epochs >= 0.1 * max_epochs and pinned and not self._warned:
             self._warned = True
             warnings.warn(
                 f"Attention is uniform (entropy {uniformity:.4f} of log N) after {epoch} of {max_epochs} epochs: "
-                f"`beta` {self.weight} may pin it there, where its stability says nothing.",
+                f"`beta` {self.weight} may be too large: uniform attention is stable but meaningless.",
                 stacklevel=2,
             )

@@ -1,4 +1,4 @@
-"""Adding a term on attention to the loss of any MONAI trainer."""
+"""Handler that adds a prior on attention to the loss of a MONAI trainer."""
 
 from __future__ import annotations
 
@@ -17,33 +17,35 @@ __all__ = ["AttentionPriorHandler"]
 
 
 class AttentionPriorHandler(ScoreTermHandler):
-    r"""Adds ``weight * loss(attention, mask)`` to the loss of a ``SupervisedTrainer``, before its backward pass.
+    r"""Handler that adds ``weight * loss(attention, mask)`` to the loss of a ``SupervisedTrainer``.
 
     .. math:: L = L_\text{bag} + \lambda \, L_\text{prior}(a, m)
 
-    Attention is read where the network computes it, so the network stays as it is; see :py:class:`ScoreHook`. The term
-    is computed in float32 with autocast off. Its value, without the weight, is put into ``engine.state.output[name]``
-    in each iteration and its mean over the epoch (over all processes) into ``engine.state.metrics[name]``, where
-    handlers that are attached later (``StatsHandler``, ``TensorBoardStatsHandler``) find it. With weight 0 there is no
-    hook and no term at all. A schedule of the weight is state: give the handler to :py:class:`TrainingState`.
+    A forward hook reads attention inside the network, which needs no change; see :py:class:`ScoreHook`. The term is
+    computed in float32 with autocast disabled and is added before the backward pass. Its value without the weight is
+    stored in ``engine.state.output[name]`` in each iteration, and its mean over the epoch (over all processes) in
+    ``engine.state.metrics[name]`` for handlers that are attached later (``StatsHandler``,
+    ``TensorBoardStatsHandler``). With weight 0 there is no hook and no term. If the weight follows a schedule, pass
+    the handler to :py:class:`TrainingState` to save it.
 
-    With ``positions_key="position"`` Normal Guidance is in mm: slices are where they are, and not one step apart, which
-    differs where slices were left out or sampled. :py:class:`monai_mil_ext.data.BagCollate` must pad the positions.
+    With ``positions_key="position"``, Normal Guidance uses positions in mm instead of slice numbers, which matters if
+    slices were left out or sampled. :py:class:`monai_mil_ext.data.BagCollate` must pad the positions.
 
     Args:
-        loss: takes attention (B, N, H) and the mask (B, N) or ``None``, gives a scalar; with ``positions_key`` it is
-            given ``positions`` (B, N) too, by this name.
-        layer: dotted path of the submodule whose output, (B, N, S) or (B, N), is read.
-        kind: ``"scores"``, to be put through a softmax over the instances, or ``"attention"``, which was already.
-        weight: :math:`\lambda`; :py:meth:`set_weight` changes it, as setter of a ``ParamSchedulerHandler``.
-        name: of the term in the output and in the metrics.
-        mask_argument: which argument of the network's ``forward`` is the mask.
-        positions_key: item of the batch with the positions (B, N) of the instances; None leaves them to the loss.
+        loss: function of attention (B, N, H) and mask (B, N) or ``None`` that returns a scalar; with
+            ``positions_key`` it also receives ``positions`` (B, N) as a keyword argument.
+        layer: dotted path of the submodule whose output is read: (B, N, S) or (B, N).
+        kind: ``"scores"`` for outputs before the softmax over instances, ``"attention"`` for outputs after it.
+        weight: weight :math:`\lambda`; :py:meth:`set_weight` changes it, for example as the setter of a
+            ``ParamSchedulerHandler``.
+        name: name of the term in the output and in the metrics.
+        mask_argument: argument of the network's ``forward`` that is the mask.
+        positions_key: item of the batch with the positions (B, N) of the instances; None passes no positions.
 
     Raises:
-        ValueError: when ``kind`` or the weight is not allowed; when a run starts and the network has no such ``layer``;
-            when the layer's output has another shape, the layer did not fire, or ``name`` is taken; when the batch has
-            no ``positions_key``.
+        ValueError: if ``kind`` or the weight is not allowed; when a run starts, if the network has no such ``layer``;
+            in a run, if the output of the layer has another shape, the layer is not called, ``name`` is taken, or the
+            batch has no ``positions_key``.
 
     Example:
         >>> from monai_mil_ext.losses import NormalGuidanceLoss
@@ -68,10 +70,10 @@ class AttentionPriorHandler(ScoreTermHandler):
         self.loss = loss
         self.kind = kind
         self.positions_key = positions_key
-        self._extra: dict[str, Tensor] = {}  # what else the loss is given in this iteration
+        self._extra: dict[str, Tensor] = {}  # further arguments of the loss in this iteration
 
     def values(self, scores: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
-        """The loss of attention, in float32."""
+        """Compute the loss of attention in float32."""
         attention = masked_softmax(scores, mask) if self.kind == "scores" else scores
         with torch.autocast(attention.device.type, enabled=False):
             return {self.name: self.loss(attention, mask, **self._extra)}

@@ -1,4 +1,4 @@
-"""Keeps the weights of the epoch that validation chooses, in a run that may be killed and go on."""
+"""Handler that saves the weights of the best epoch of a resumable run."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ __all__ = ["BestEpochSaver"]
 
 
 class BestEpochSaver:
-    """Saves the state of ``network`` after each validation whose key metric is the best so far.
+    """Handler that saves the weights of ``network`` after each validation with the best key metric so far.
 
-    MONAI's ``CheckpointSaver`` forgets the best value when a run is killed, and the run that goes on then replaces the
-    best weights by its first. This one has a state for :py:class:`TrainingState`, and gives it back to the evaluator
-    too. The file is replaced as a whole; of several processes the first writes.
+    MONAI's ``CheckpointSaver`` loses the best value when a run is killed, so that the resumed run overwrites the best
+    weights in its first epoch. This handler has a state for :py:class:`TrainingState`, which it also restores in the
+    evaluator. The file is written atomically, by the first process only.
 
     Args:
         save_dir: folder of the file.
-        network: whose weights to save; not its wrapper for several processes.
-        filename: of the file.
+        network: network whose weights are saved, without its wrapper for distributed training.
+        filename: name of the file.
 
     Raises:
-        ValueError: when the key metric is NaN, as an AUROC is where all bags are of one class.
+        ValueError: if the key metric is NaN, for example an AUROC if all bags are of one class.
 
     Example:
         >>> BestEpochSaver("models", nn.Linear(2, 2)).state_dict()
@@ -44,19 +44,19 @@ class BestEpochSaver:
         self._loaded: Mapping[str, Any] = {"metric": -1.0, "epoch": -1}
 
     def attach(self, engine: Engine) -> None:
-        """Save after the validations of ``engine``, a MONAI evaluator with a key metric."""
+        """Attach to a MONAI evaluator with a key metric."""
         self._engine = engine
         engine.add_event_handler(Events.COMPLETED, self._save)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value so far and its epoch; -1 where there is none."""
+        """Return the best value so far and its epoch, or -1."""
         if self._engine is None:
             return dict(self._loaded)
         state = self._engine.state
         return {"metric": float(state.best_metric), "epoch": int(state.best_metric_epoch)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what :py:meth:`state_dict` gave."""
+        """Load the state that :py:meth:`state_dict` returned."""
         self._loaded = {"metric": float(state["metric"]), "epoch": int(state["epoch"])}
         if self._engine is not None:
             self._engine.state.best_metric = self._loaded["metric"]
@@ -67,8 +67,8 @@ class BestEpochSaver:
         value = float(engine.state.metrics[name])
         if math.isnan(value):
             raise ValueError(
-                f"`key_metric` must be a number to choose an epoch by, got NaN of {name}: are bags of all classes "
-                "among those that are validated?"
+                f"`key_metric` must be a number to choose an epoch by, got NaN of {name}: does the validation "
+                "set have bags of all classes?"
             )
         if engine.state.best_metric_epoch == engine.state.epoch and idist.get_rank() == 0:
             with atomic_path(self.path) as temporary:

@@ -1,4 +1,4 @@
-"""Adding the loss of a network's branches to that of any MONAI trainer."""
+"""Handler that adds the loss of a network's branches to the loss of a MONAI trainer."""
 
 from __future__ import annotations
 
@@ -18,29 +18,30 @@ __all__ = ["BranchLossHandler"]
 
 
 class BranchLossHandler(ScoreTermHandler):
-    r"""Adds ``weight`` times the mean loss of K branches to that of a ``SupervisedTrainer``, before its backward pass.
+    r"""Handler that adds ``weight`` times the mean loss of K branches to the loss of a ``SupervisedTrainer``.
 
     .. math:: L = \ell(\text{logits}, \text{label}) + \lambda \, \frac1K \sum_k \ell(y_{\cdot k}, \text{label})
 
-    Branch logits (B, K, C) are read where the network makes them; see :py:class:`BranchLoss` and
-    :py:class:`ScoreHook`. With an :py:class:`AttentionPriorHandler` of :py:class:`BranchDiversityLoss` at ``mask_top``
-    this is the whole loss of :py:class:`ACMIL`, whose paper gives each of the three terms weight 1, and leaves this one
-    out where there is one branch. The value without the weight goes where that of :py:class:`AttentionPriorHandler`
-    does.
+    A forward hook reads the branch logits (B, K, C); see :py:class:`BranchLoss` and :py:class:`ScoreHook`. Together
+    with an :py:class:`AttentionPriorHandler` of :py:class:`BranchDiversityLoss` at ``mask_top``, this is the complete
+    loss of :py:class:`ACMIL`, whose paper gives each of the three terms weight 1 and omits this one for a single
+    branch. The value is logged as in :py:class:`AttentionPriorHandler`.
 
-    Under DDP leave ``find_unused_parameters`` off, as it looks for the branches behind the logits, where they are not;
-    with weight 0 turn it on.
+    With DDP, leave ``find_unused_parameters`` off: it follows the graph of the logits, which does not contain the
+    branches. With weight 0, turn it on.
 
     Args:
-        loss: of logits (B, C) against the label; ``None`` for the trainer's own.
-        layer: dotted path of the submodule whose output, (B, K, C), is read.
-        weight: :math:`\lambda`; :py:meth:`set_weight` changes it, as setter of a ``ParamSchedulerHandler``.
-        name: of the term in the output and in the metrics.
-        label_key: of the label in the trainer's output.
+        loss: loss of logits (B, C) and label; ``None`` uses that of the trainer.
+        layer: dotted path of the submodule whose output (B, K, C) is read.
+        weight: weight :math:`\lambda`; :py:meth:`set_weight` changes it, for example as the setter of a
+            ``ParamSchedulerHandler``.
+        name: name of the term in the output and in the metrics.
+        label_key: key of the label in the trainer's output.
 
     Raises:
-        ValueError: when the weight is not allowed; when a run starts and the network has no such ``layer``; when the
-            layer's output has another shape, the layer did not fire, ``name`` is taken or there is no such label.
+        ValueError: if the weight is not allowed; when a run starts, if the network has no such ``layer``; in a run, if
+            the output of the layer has another shape, the layer is not called, ``name`` is taken, or there is no such
+            label.
 
     Example:
         >>> BranchLossHandler(weight=0.5).state_dict()
@@ -58,10 +59,10 @@ class BranchLossHandler(ScoreTermHandler):
         super().__init__(layer, weight, name, mask_argument="mask")
         self.loss = loss
         self.label_key = label_key
-        self._term: Callable[[Tensor], Tensor] | None = None  # only while a term is added
+        self._term: Callable[[Tensor], Tensor] | None = None  # set only while the term is computed
 
     def values(self, scores: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
-        """The loss of branch logits (B, K, C), in float32."""
+        """Compute the loss of branch logits (B, K, C) in float32."""
         return {} if self._term is None else {self.name: self._term(scores)}
 
     def _add_term(self, engine: Any) -> None:
@@ -71,7 +72,7 @@ class BranchLossHandler(ScoreTermHandler):
         check_choice("label_key", str(self.label_key), map(str, output))
         label = output[self.label_key]
         if isinstance(label, Tensor):
-            label = label.as_subclass(Tensor)  # a MetaTensor in would come out as the loss
+            label = label.as_subclass(Tensor)  # a MetaTensor would make the loss a MetaTensor
         loss = BranchLoss(engine.loss_function if self.loss is None else self.loss)
         self._term = lambda logits: loss(logits, label)
         try:
@@ -80,7 +81,7 @@ class BranchLossHandler(ScoreTermHandler):
             self._term = None
 
     def _checked(self, recorded: RecordedScores) -> RecordedScores:
-        """Branch logits as a plain tensor; the mask is of instances, which they no longer have."""
+        """Return branch logits as a plain tensor, without mask, since they have no instance axis."""
         logits = recorded.output
         if not isinstance(logits, Tensor) or logits.ndim != 3:
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__

@@ -1,4 +1,4 @@
-"""An L1 penalty that sets weights to zero, in any MONAI trainer and with any optimizer."""
+"""Handler that applies a proximal L1 step, which sets weights exactly to zero."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ __all__ = ["ProximalL1Handler"]
 
 
 class ProximalL1Handler:
-    r"""Shrinks weights towards zero after each step of the optimizer: the proximal step of an L1 penalty.
+    r"""Handler that applies the proximal step of an L1 penalty after each step of the optimizer.
 
     .. math:: w \leftarrow \operatorname{sign}(w) \max(|w| - \eta \lambda, 0)
 
-    with the learning rate :math:`\eta` that the parameter has in that step. A weight that does not help is exactly
-    zero, which the gradient of an L1 term in the loss never makes it. After an adaptive optimizer the threshold is in
-    units of its normalised steps. Neither an accumulated iteration nor a step that a gradient scaler skips counts.
+    with the learning rate :math:`\eta` of the parameter in this step. Irrelevant weights become exactly zero, unlike
+    with an L1 term in the loss. After an adaptive optimizer, the threshold is in units of its normalized steps.
+    Accumulated iterations and steps skipped by a gradient scaler do not count.
 
     Args:
-        weight: :math:`\lambda`; with 0 nothing is done.
-        parameters: names of the network's parameters, as in ``named_parameters``; ``None`` takes all of them.
+        weight: weight :math:`\lambda` of the penalty; 0 disables it.
+        parameters: names of parameters as in ``named_parameters``; ``None`` takes all.
 
     Raises:
-        ValueError: when the weight is not allowed; when a run starts and the network has no such parameter or the
-            optimizer does not have it.
+        ValueError: if the weight is not allowed; when a run starts, if the network or the optimizer has no such
+            parameter.
 
     References:
         Parikh, Boyd, "Proximal Algorithms", Foundations and Trends in Optimization 1(3), 2014.
@@ -53,11 +53,11 @@ class ProximalL1Handler:
             raise ValueError(f"`weight` must be finite and not negative, got {weight!r}.")
         self.weight = float(weight)
         self.parameters = None if parameters is None else tuple(parameters)
-        self._shrunk: list[tuple[dict[str, Any], Tensor]] = []
+        self._penalized: list[tuple[dict[str, Any], Tensor]] = []
         self._step_hook: Any = None
 
     def attach(self, engine: Any) -> None:
-        """Follow the runs of a ``SupervisedTrainer``."""
+        """Attach to a ``SupervisedTrainer``."""
         engine.add_event_handler(Events.STARTED, self._start)
         call_after_run(engine, self._stop)
 
@@ -69,22 +69,22 @@ class ProximalL1Handler:
         for name in named if self.parameters is None else self.parameters:
             check_choice("parameters", name, named)
             if named[name] in owner:
-                self._shrunk.append((owner[named[name]], named[name]))
+                self._penalized.append((owner[named[name]], named[name]))
             elif self.parameters is not None:
                 raise ValueError(f"`parameters` must be among the optimizer's, got {name!r}.")
         if self.weight:
             self._step_hook = engine.optimizer.register_step_post_hook(self._shrink)
 
     def _stop(self) -> None:
-        self._shrunk = []
+        self._penalized = []
         if self._step_hook is not None:
             self._step_hook.remove()
             self._step_hook = None
 
     @torch.no_grad()
     def _shrink(self, optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
-        overflow = getattr(optimizer, "found_inf", None)  # a fused optimizer is called to skip a scaled step by itself
+        overflow = getattr(optimizer, "found_inf", None)  # a fused optimizer is called even if the step is skipped
         if overflow is not None and overflow.item():
             return
-        for group, p in self._shrunk:
+        for group, p in self._penalized:
             p.copy_(torch.nn.functional.softshrink(p, float(group["lr"]) * self.weight))

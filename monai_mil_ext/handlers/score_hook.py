@@ -1,4 +1,4 @@
-"""Reading what one named submodule puts out while a network trains."""
+"""Hook that records the output of a submodule during training."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["RecordedScores", "ScoreHook", "call_after_run", "find_layer", "unwra
 
 
 class RecordedScores(NamedTuple):
-    """What a layer put out, and the mask that its network was called with.
+    """Output of a layer and the mask of the same forward pass.
 
     Attributes:
-        output: whatever the layer returned; a tensor still in the graph.
-        mask: (B, N), True for a real instance; ``None`` if the network was given none or takes none.
+        output: output of the layer, attached to the autograd graph.
+        mask: mask (B, N), True for valid instances; ``None`` if the network was called without one.
     """
 
     output: Any
@@ -29,20 +29,22 @@ class RecordedScores(NamedTuple):
 
 
 class ScoreHook:
-    """Records what one submodule puts out during the current training forward of a network.
+    """Hook that records the output of a submodule in each training forward pass of a network.
 
-    Only while the network is in training mode and gradients are on, and only inside its own forward: neither a
-    validation that shares the network nor the recomputation of a checkpoint in the backward pass is recorded. A second
-    firing within one forward replaces the first, and a new forward forgets the last. The network may be wrapped by
-    ``DistributedDataParallel`` or ``torch.compile``; a compiled one is compiled anew, since it would not see new hooks.
+    It records only in training mode, with gradients enabled and within the network's own forward pass: neither
+    validation with the same network nor recomputation of a checkpoint in the backward pass is recorded. If the
+    submodule is called twice in a forward pass, the second output replaces the first; a new forward pass discards the
+    last record. The network may be wrapped by ``DistributedDataParallel`` or ``torch.compile``; a compiled network is
+    compiled again, since it would ignore new hooks.
 
     Args:
-        network: whose submodule to watch.
-        layer: dotted path of the submodule, such as ``"score_tap"``.
-        mask_argument: which argument of the network's ``forward`` is the mask; a network without ``"mask"`` has none.
+        network: network with the submodule.
+        layer: dotted path of the submodule, for example ``"score_tap"``.
+        mask_argument: argument of the network's ``forward`` that is the mask; networks without an argument ``"mask"``
+            have no mask.
 
     Raises:
-        ValueError: when the network has no such submodule or argument, or is a ``DataParallel``.
+        ValueError: if the network has no such submodule or argument, or is a ``DataParallel``.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(4, 1), nn.Tanh())
@@ -55,39 +57,39 @@ class ScoreHook:
 
     def __init__(self, network: nn.Module, layer: str, mask_argument: str = "mask") -> None:
         net, self._compiled = unwrap_network(network)
-        watched = find_layer(net, layer)
+        submodule = find_layer(net, layer)
         self._mask_argument = mask_argument
-        self._mask_place = _find_argument(net, mask_argument)
+        self._mask_index = _find_argument(net, mask_argument)
         self._inside = False
         self._mask: Tensor | None = None
         self._recorded: RecordedScores | None = None
         self._call: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
         self._handles = [
             net.register_forward_pre_hook(self._enter, with_kwargs=True),
-            watched.register_forward_hook(self._record),
+            submodule.register_forward_hook(self._record),
             net.register_forward_hook(self._leave, always_call=True),
         ]
-        self._forget_compiled()
+        self._reset_compiler()
 
     def pop(self) -> RecordedScores | None:
-        """What was recorded since the last forward began, once."""
+        """Return and clear the record of the last forward pass, or ``None``."""
         recorded, self._recorded = self._recorded, None
         return recorded
 
     def pop_call(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments, by place and by name, of the forward that was recorded last, once."""
+        """Return and clear the positional and keyword arguments of the last recorded forward pass."""
         call, self._call = self._call, ((), {})
         return call
 
     def remove(self) -> None:
-        """Take every hook off the network and forget what was recorded."""
+        """Remove all hooks from the network and clear the record."""
         for handle in self._handles:
             handle.remove()
         self._recorded = self._mask = None
         self._call = (), {}
-        self._forget_compiled()
+        self._reset_compiler()
 
-    def _forget_compiled(self) -> None:
+    def _reset_compiler(self) -> None:
         if self._compiled:
             torch.compiler.reset()
 
@@ -95,9 +97,9 @@ class ScoreHook:
         self._recorded = None
         self._inside = net.training
         self._call = (args, kwargs) if self._inside else ((), {})
-        place = self._mask_place
-        given = args[place] if place is not None and place < len(args) else None
-        self._mask = kwargs.get(self._mask_argument, given)
+        index = self._mask_index
+        positional = args[index] if index is not None and index < len(args) else None
+        self._mask = kwargs.get(self._mask_argument, positional)
 
     def _record(self, _layer: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
         if self._inside and torch.is_grad_enabled():
@@ -109,11 +111,11 @@ class ScoreHook:
 
 
 def call_after_run(engine: Any, clean_up: Callable[[], None]) -> None:
-    """Have ``clean_up`` called whenever ``engine.run`` ends, completed, terminated or by an exception.
+    """Call ``clean_up`` whenever ``engine.run`` ends: by completion, termination or an exception.
 
-    A handler of ``EXCEPTION_RAISED`` can't do this: attaching one makes Ignite swallow the exception unless it raises
-    it again, and one that raises keeps the handlers after it (``CheckpointSaver``'s, say) from being called. A run that
-    was only interrupted goes on later and is left alone.
+    A handler of ``EXCEPTION_RAISED`` is not an alternative: with one attached, Ignite suppresses the exception unless
+    the handler raises it again, and then later handlers (for example that of ``CheckpointSaver``) are not called. An
+    interrupted run is not cleaned up, since it is resumed later.
     """
     run = engine.run
 
@@ -132,21 +134,21 @@ def call_after_run(engine: Any, clean_up: Callable[[], None]) -> None:
 
 
 def unwrap_network(network: nn.Module) -> tuple[nn.Module, bool]:
-    """The network inside its wrappers, and whether one of them compiles it."""
+    """Return the network without its wrappers, and whether one of them compiles it."""
     compiled = False
     while True:
         if isinstance(network, DataParallel):
             raise ValueError("`network` must not be a DataParallel, whose replicas share no hook; use DDP.")
         if isinstance(network, DistributedDataParallel):
             network = network.module
-        elif hasattr(network, "_orig_mod"):  # what torch.compile makes has no public class
+        elif hasattr(network, "_orig_mod"):  # the class of compiled modules is not public
             network, compiled = network._orig_mod, True  # type: ignore[assignment]
         else:
             return network, compiled
 
 
 def find_layer(net: nn.Module, layer: str) -> nn.Module:
-    """Submodule at a dotted path, or a ``ValueError`` that names what is near."""
+    """Return the submodule at a dotted path, or raise a ``ValueError`` that lists similar paths."""
     layers = {path: module for path, module in net.named_modules() if path}
     if layer not in layers:
         near = difflib.get_close_matches(layer, layers, n=5)
@@ -158,12 +160,12 @@ def find_layer(net: nn.Module, layer: str) -> nn.Module:
 
 
 def _find_argument(net: nn.Module, name: str) -> int | None:
-    """Place of an argument of the network's ``forward``; ``None`` if it has to come by name or does not exist."""
+    """Return the index of an argument of ``forward``, or ``None`` if it is keyword-only or does not exist."""
     parameters = inspect.signature(net.forward).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     if name in parameters:
-        by_place = parameters[name].kind is not inspect.Parameter.KEYWORD_ONLY
-        return list(parameters).index(name) if by_place else None
+        positional = parameters[name].kind is not inspect.Parameter.KEYWORD_ONLY
+        return list(parameters).index(name) if positional else None
     if name != "mask" and not takes_any:
         names = ", ".join(map(repr, parameters))
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What handlers that add a term on scores to the loss of a trainer have in common."""
+"""Base class of handlers that add a term on scores to the loss of a trainer."""
 
 from __future__ import annotations
 
@@ -22,24 +22,25 @@ __all__ = ["ScoreTermHandler"]
 
 
 class ScoreTermHandler(ABC):
-    """Base of handlers that add ``weight * term`` to the loss of a ``SupervisedTrainer``, before its backward pass.
+    """Base class of handlers that add ``weight * term`` to the loss of a ``SupervisedTrainer``.
 
-    A subclass computes the term, and what else is worth a line in the log, from the scores of one training forward.
-    Each value is put into ``engine.state.output`` in each iteration and its mean over the epoch (over all processes)
-    into ``engine.state.metrics``. With weight 0 there is no hook and no term.
+    The term is added before the backward pass. A subclass computes it, and further values to log, from the scores of a
+    training forward pass. All values are stored in ``engine.state.output`` in each iteration, and their means over the
+    epoch (over all processes) in ``engine.state.metrics``. With weight 0 there is no hook and no term.
 
     Args:
-        layer: dotted path of the submodule whose output, (B, N, S) or (B, N), is read; see :py:class:`ScoreHook`.
-        weight: of the term; :py:meth:`set_weight` changes it.
-        name: of the term in the output and in the metrics.
-        mask_argument: which argument of the network's ``forward`` is the mask.
+        layer: dotted path of the submodule whose output is read: (B, N, S) or (B, N); see :py:class:`ScoreHook`.
+        weight: weight of the term; :py:meth:`set_weight` changes it.
+        name: name of the term in the output and in the metrics.
+        mask_argument: argument of the network's ``forward`` that is the mask.
 
     Raises:
-        ValueError: when the weight is not allowed; when a run starts and the network has no such ``layer``; when the
-            layer's output has another shape, the layer did not fire, the term is no scalar, or its name is taken.
+        ValueError: if the weight is not allowed; when a run starts, if the network has no such ``layer``; in a run, if
+            the output of the layer has another shape, the layer is not called, the term is not a scalar, or its name
+            is taken.
     """
 
-    _weight_name = "weight"  # as the constructor of a subclass calls it
+    _weight_name = "weight"  # argument name in the constructor of the subclass
 
     def __init__(self, layer: str, weight: float, name: str, mask_argument: str) -> None:
         self.layer = layer
@@ -47,48 +48,49 @@ class ScoreTermHandler(ABC):
         self.mask_argument = mask_argument
         self._network: nn.Module | None = None  # only during a run
         self._hook: ScoreHook | None = None
-        self._seen: dict[str, list[Tensor]] = {}  # in this epoch
+        self._logged: dict[str, list[Tensor]] = {}  # values of this epoch
         self.set_weight(weight)
 
     @abstractmethod
     def values(self, scores: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
-        """Scalars by name, of what the layer put out (B, N, S): the term, under ``self.name``, and others to log."""
+        """Compute scalars by name from the scores (B, N, S): the term under ``self.name``, and others to log."""
 
     def attach(self, engine: Any) -> None:
-        """Follow the runs of a ``SupervisedTrainer``."""
+        """Attach to a ``SupervisedTrainer``."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self._add_term)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._report)
         call_after_run(engine, self._stop)
 
     def set_weight(self, value: float) -> None:
-        """Change the weight, from the next iteration on."""
+        """Set the weight for all following iterations."""
         if not (math.isfinite(value) and value >= 0):
             raise ValueError(f"`{self._weight_name}` must be finite and not negative, got {value!r}.")
         self.weight = float(value)
         self._hook_if_needed()
 
     def weight_now(self) -> float:
-        """What the term is multiplied by in this iteration."""
+        """Return the weight of the term in this iteration."""
         return self.weight
 
     def state_dict(self) -> dict[str, Any]:
-        """The weight, which a schedule may have moved."""
+        """Return the weight, which a schedule may have changed."""
         return {"weight": self.weight}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take the weight up again."""
+        """Load the weight."""
         self.set_weight(state["weight"])
 
     def _start(self, engine: Any) -> None:
         self._stop()
         self._network = engine.network
-        ScoreHook(engine.network, self.layer, self.mask_argument).remove()  # a wrong path is named at any weight
+        # raises an error for a wrong path even with weight 0
+        ScoreHook(engine.network, self.layer, self.mask_argument).remove()
         self._hook_if_needed()
 
     def _stop(self) -> None:
         self._network = None
-        self._seen.clear()
+        self._logged.clear()
         self._hook_if_needed()
 
     def _hook_if_needed(self) -> None:
@@ -120,10 +122,10 @@ class ScoreTermHandler(ABC):
                 output[CommonKeys.LOSS] = output[CommonKeys.LOSS] + self.weight_now() * values[self.name]
         for name, value in values.items():
             output[name] = value.detach()
-            self._seen.setdefault(name, []).append(output[name])
+            self._logged.setdefault(name, []).append(output[name])
 
     def _checked(self, recorded: RecordedScores) -> RecordedScores:
-        """Scores (B, N, S) and a mask that fits, as plain tensors: a MetaTensor in would come out as the loss."""
+        """Return checked scores (B, N, S) and mask as plain tensors: a MetaTensor would make the loss a MetaTensor."""
         scores, mask = self._plain(recorded.output), recorded.mask
         if mask is not None:
             mask = mask.as_subclass(Tensor)
@@ -131,7 +133,7 @@ class ScoreTermHandler(ABC):
         return RecordedScores(scores, mask)
 
     def _plain(self, output: Any) -> Tensor:
-        """Scores (B, N, S) of what the layer put out."""
+        """Return the output of the layer as scores (B, N, S)."""
         if not isinstance(output, Tensor) or output.ndim not in (2, 3):
             got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ValueError(f"`layer` must put out a tensor (B, N) or (B, N, S), got {got} from {self.layer!r}.")
@@ -139,10 +141,10 @@ class ScoreTermHandler(ABC):
         return scores.unsqueeze(-1) if scores.ndim == 2 else scores
 
     def _report(self, engine: Any) -> None:
-        for name, seen in self._seen.items():
+        for name, values in self._logged.items():
             engine.state.metrics.pop(name, None)
-            if seen:
-                sums = torch.stack([torch.stack(seen).sum(), seen[0].new_tensor(len(seen))])
+            if values:
+                sums = torch.stack([torch.stack(values).sum(), values[0].new_tensor(len(values))])
                 total, count = idist.all_reduce(sums).tolist()
                 engine.state.metrics[name] = total / count
-                seen.clear()
+                values.clear()

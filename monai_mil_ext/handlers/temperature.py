@@ -1,4 +1,4 @@
-"""Chooses the temperature of a network's probabilities on what it is validated on."""
+"""Handler that fits temperature scaling on the validation data."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from monai_mil_ext.utils import BagKeys, write_json
 
 __all__ = ["TemperatureHandler"]
 
-LEAST = 1e-12  # probability whose logarithm is taken
+MIN_PROBABILITY = 1e-12  # smaller values are clamped before the logarithm
 
 
 class TemperatureHandler:
-    """Fits :py:class:`monai_mil_ext.metrics.TemperatureScaling` after each validation that is the best so far.
+    """Handler that fits :py:class:`monai_mil_ext.metrics.TemperatureScaling` after each best validation so far.
 
-    It reads decollated items: ``pred`` (C,) probabilities, whose logarithms are as good as logits, and ``label``. Where
-    every bag is classified as its label says, nothing tells how sure to be, and the temperature is 1. The file has
-    ``temperature``, ``num_bags``, and calibration error and Brier score of the validation before and after. In a
-    distributed run the bags of all ranks are gathered, those that a sampler repeated once, and the first rank writes.
+    It uses decollated items: probabilities ``pred`` (C,), whose logarithms serve as logits, and ``label``. If all bags
+    are classified correctly, the temperature can't be determined and is set to 1. The file contains ``temperature``,
+    ``num_bags``, and calibration error and Brier score of the validation data before and after scaling. In a
+    distributed run the bags of all processes are gathered, without duplicates of the sampler, and the first process
+    writes.
 
     Args:
-        path: of the file, replaced as a whole; it belongs beside the weights of the best epoch.
+        path: file to write atomically, next to the weights of the best epoch.
 
     Example:
         >>> TemperatureHandler("models/calibration.json").path.name
@@ -38,7 +39,7 @@ class TemperatureHandler:
         self._rows: list[tuple[str, int, list[float]]] = []
 
     def attach(self, engine: Engine) -> None:
-        """Follow the runs of an evaluator whose key metric chooses the epoch."""
+        """Attach to an evaluator whose key metric selects the epoch."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
         engine.add_event_handler(Events.COMPLETED, self._write)
@@ -58,22 +59,22 @@ class TemperatureHandler:
         rows = list({row[0] or i: row for i, row in enumerate(rows)}.values())
         best: Any = getattr(engine.state, "best_metric_epoch", engine.state.epoch)
         if rows and best == engine.state.epoch and idist.get_rank() == 0:
-            write_json(self.path, _fitted(rows))
+            write_json(self.path, _fit(rows))
 
 
-def _fitted(rows: list[tuple[str, int, list[float]]]) -> dict[str, Any]:
+def _fit(rows: list[tuple[str, int, list[float]]]) -> dict[str, Any]:
     label = [row[1] for row in rows]
     probability = torch.tensor([row[2] for row in rows], dtype=torch.float64)
-    logits = probability.clamp_min(LEAST).log()
+    logits = probability.clamp_min(MIN_PROBABILITY).log()
     scaling = TemperatureScaling()
     if (logits.argmax(1) != torch.tensor(label)).any():
         scaling.fit(logits, torch.tensor(label))
     values = {"before": probability, "after": scaling(logits).softmax(1)}
-    found = {
+    metrics = {
         name: {
             "calibration_error": expected_calibration_error(label, p.numpy()),
             "brier_score": brier_score(label, p.numpy()),
         }
         for name, p in values.items()
     }
-    return {"temperature": scaling.temperature, "num_bags": len(rows), **found}
+    return {"temperature": scaling.temperature, "num_bags": len(rows), **metrics}

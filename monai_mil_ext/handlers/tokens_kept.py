@@ -1,4 +1,4 @@
-"""How many learned tokens a training step kept."""
+"""Handler that logs the number of tokens kept per bag."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ __all__ = ["TokensKeptHandler"]
 
 
 class TokensKeptHandler:
-    """Puts the mean number of tokens kept a bag into the output of a ``SupervisedTrainer``, and into its metrics.
+    """Handler that logs the mean number of tokens kept per bag in output and metrics of a ``SupervisedTrainer``.
 
-    It listens to a submodule that is called with queries, tokens (B, T, E) and which of them are kept (B, T), or None
-    for all: the ``summarize`` of :py:class:`monai_mil_ext.networks.nets.ASMIL`. Validations of the same network are
-    not counted.
+    It hooks a submodule that is called with queries, tokens (B, T, E) and a mask (B, T) of kept tokens or None, like
+    ``summarize`` of :py:class:`monai_mil_ext.networks.nets.ASMIL`. Validation with the same network is not counted.
 
     Args:
-        layer: dotted path of that submodule.
-        name: in ``engine.state.output``, in each iteration, and in ``engine.state.metrics``, as the mean of the epoch.
+        layer: dotted path of the submodule.
+        name: name in ``engine.state.output`` (value of the iteration) and in ``engine.state.metrics`` (mean over the
+            epoch).
 
     Raises:
-        ValueError: when a run starts and the network has no such submodule.
+        ValueError: when a run starts, if the network has no such submodule.
     """
 
     def __init__(self, layer: str = "summarize", name: str = "tokens_kept") -> None:
         self.layer = layer
         self.name = name
         self._handle: Any = None
-        self._kept: Tensor | None = None  # in this iteration
-        self._seen: list[Tensor] = []  # in this epoch
+        self._kept: Tensor | None = None  # value of this iteration
+        self._logged: list[Tensor] = []  # values of this epoch
 
     def attach(self, engine: Any) -> None:
-        """Follow the runs of a ``SupervisedTrainer``."""
+        """Attach to a ``SupervisedTrainer``."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self._log)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._report)
@@ -56,23 +56,23 @@ class TokensKeptHandler:
             self._handle.remove()
             self._handle = None
         self._kept = None
-        self._seen = []
+        self._logged = []
 
     def _count(self, _layer: nn.Module, args: tuple[Any, ...]) -> None:
         _, tokens, kept = args
-        every = tokens.new_full((), tokens.shape[1], dtype=torch.float32)
-        self._kept = every if kept is None else kept.sum(dim=1).float().mean()
+        total = tokens.new_full((), tokens.shape[1], dtype=torch.float32)
+        self._kept = total if kept is None else kept.sum(dim=1).float().mean()
 
     def _log(self, engine: Any) -> None:
-        """Behind the training forward, so that whatever a validation has left is overwritten."""
+        """Log the value after the training forward pass, which has overwritten that of a validation."""
         if self._kept is not None:
             engine.state.output[self.name] = self._kept
-            self._seen.append(self._kept)
+            self._logged.append(self._kept)
 
     def _report(self, engine: Any) -> None:
         engine.state.metrics.pop(self.name, None)
-        if self._seen:
-            sums = torch.stack([torch.stack(self._seen).sum(), self._seen[0].new_tensor(len(self._seen))])
+        if self._logged:
+            sums = torch.stack([torch.stack(self._logged).sum(), self._logged[0].new_tensor(len(self._logged))])
             total, count = idist.all_reduce(sums).tolist()
             engine.state.metrics[self.name] = total / count
-            self._seen = []
+            self._logged = []

@@ -1,4 +1,4 @@
-"""What else a run has to remember so that, once killed, it ends with the same weights."""
+"""State needed for bit-exact resumption: random generators, random transforms and stateful handlers."""
 
 from __future__ import annotations
 
@@ -22,29 +22,31 @@ __all__ = ["TrainingState", "find_checkpoint"]
 
 
 class TrainingState:
-    """State of the random generators, of the random transforms and of named parts, for a ``CheckpointSaver``.
+    """State of random generators, random transforms and named parts of a training run, for a ``CheckpointSaver``.
 
-    It holds the generators of PyTorch (CPU and every CUDA device), NumPy and Python, the ``R`` of every
-    ``Randomizable`` below ``transforms``, and the state of the parts: tensors and plain types only, since checkpoints
-    are read with ``weights_only=True``. A run that goes on from the end of an epoch then ends with the weights of a run
-    that was never stopped; the middle of an epoch can't be gone back to, nor can workers that persist or a data loader
-    with its own ``generator``.
+    It contains the random states of PyTorch (CPU and all CUDA devices), NumPy and Python, the ``R`` of every
+    ``Randomizable`` in ``transforms``, and the states of the parts; only tensors and plain types, since checkpoints are
+    loaded with ``weights_only=True``. A run that is resumed at the end of an epoch then ends with the same weights as
+    an uninterrupted one. Not supported are resuming within an epoch, persistent workers, and data loaders with their
+    own ``generator``.
 
-    Of several processes the random states of all are in what any of them saves, and each takes up its own, if all have
-    attached it; where another number of processes goes on, the first takes up its own and the others keep their seeds.
+    In a distributed run, the random states of all processes are part of every saved state, and each process restores
+    its own, provided that all processes attached it. If the run is resumed with another number of processes, the first
+    restores its state and the others keep their seeds.
 
-    Attach it to the trainer, too: each epoch then starts from the random state that was saved, or loaded, at its
-    boundary, whatever a validation has drawn since. What is saved has still to be final, so ``LrScheduleHandler``,
-    ``ValidationHandler`` (with early stopping behind it) and schedules by epoch must come before ``CheckpointSaver``.
+    Attach it to the trainer as well: each epoch then starts from the random state that was saved or loaded at its
+    boundary, independent of random numbers drawn by validation. ``LrScheduleHandler``, ``ValidationHandler`` (followed
+    by early stopping) and schedules by epoch must be attached before ``CheckpointSaver``, so that the saved state is
+    final.
 
     Args:
-        transforms: a transform, dataset or data loader, or several in a list or dictionary.
+        transforms: transform, dataset or data loader, or several in a list or dictionary.
         **parts: objects with ``state_dict`` and ``load_state_dict``, such as :py:class:`AttentionPriorHandler`, or
             MONAI's ``EarlyStopHandler``.
 
     Raises:
-        TypeError: when a part has no state, or one that is neither tensor nor plain.
-        ValueError: when a state with other parts or another number of random transforms is loaded.
+        TypeError: if a part has no state, or its state has other types than tensors and plain types.
+        ValueError: if a loaded state has other parts or another number of random transforms.
 
     Example:
         >>> state = TrainingState()
@@ -61,26 +63,26 @@ class TrainingState:
         self._random = list(_randomizables(transforms, set()))
         self._parts = parts
         self._attached = False
-        self._boundary: dict[str, Any] | None = None  # the random state that the next epoch starts from
-        self._processes: list[dict[str, Any]] = []  # the same of all processes, where there are several
+        self._boundary: dict[str, Any] | None = None  # random state at the start of the next epoch
+        self._processes: list[dict[str, Any]] = []  # the same for all processes of a distributed run
 
     def attach(self, engine: Any) -> None:
-        """Have each epoch of a trainer start from the random state saved or loaded at its boundary."""
+        """Attach to a trainer, so that each epoch starts from the random state saved or loaded at its boundary."""
         self._attached = True
-        engine.add_event_handler(Events.EPOCH_STARTED, self._go_back)
+        engine.add_event_handler(Events.EPOCH_STARTED, self._restore_boundary)
         engine.add_event_handler(Events.ITERATION_STARTED, self._leave_boundary)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._gather)
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain types; between two epochs, of an attached state, the random part is the same each time."""
-        state = self._boundary or self._draws()
+        """Return the state; if attached, its random part does not change between two epochs."""
+        state = self._boundary or self._random_state()
         if self._attached:
             self._boundary = state
         parts = {name: _plain(_holder(part).state_dict(), name) for name, part in self._parts.items()}
         return {"random": self._processes or [state], "parts": parts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what :py:meth:`state_dict` gave."""
+        """Load the state that :py:meth:`state_dict` returned."""
         if set(state["parts"]) != set(self._parts):
             raise ValueError(f"`state` must have the parts {sorted(self._parts)}, got {sorted(state['parts'])}.")
         states, rank = state["random"], idist.get_rank()
@@ -92,18 +94,18 @@ class TrainingState:
         for name, part in self._parts.items():
             _holder(part).load_state_dict(state["parts"][name])
 
-    def _draws(self) -> dict[str, Any]:
+    def _random_state(self) -> dict[str, Any]:
         return _generators() | {"transforms": [_from_numpy(r.R) for r in self._random]}
 
     def _gather(self, engine: Any) -> None:
-        """At the end of an epoch: whichever process saves, here all of them meet."""
+        """Gather the states of all processes at the end of an epoch, since only one of them saves."""
         if idist.get_world_size() > 1 and engine.state.iteration % engine.state.epoch_length == 0:
-            self._boundary = self._draws()
+            self._boundary = self._random_state()
             self._processes = idist.all_gather(self._boundary)
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         torch.set_rng_state(state["torch"].cpu())
-        if len(state["cuda"]) == torch.cuda.device_count():  # one saved on another machine says nothing here
+        if len(state["cuda"]) == torch.cuda.device_count():  # else saved on a machine with other devices
             torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
         np.random.set_state(_to_numpy(state["numpy"]))  # noqa: NPY002
         version, words, gauss = state["python"]
@@ -111,7 +113,7 @@ class TrainingState:
         for randomizable, saved in zip(self._random, state["transforms"], strict=True):
             randomizable.R.set_state(_to_numpy(saved))
 
-    def _go_back(self, _engine: Any) -> None:
+    def _restore_boundary(self, _engine: Any) -> None:
         if self._boundary is not None:
             self._restore(self._boundary)
 
@@ -120,18 +122,18 @@ class TrainingState:
 
 
 def find_checkpoint(ckpt_dir: str | Path, prefix: str = "checkpoint") -> str | None:
-    """Newest checkpoint in a folder that ``CheckpointSaver(save_interval=1, n_saved=2)`` wrote and that can be read.
+    """Return the newest readable checkpoint of a ``CheckpointSaver(save_interval=1, n_saved=2)``.
 
-    MONAI writes in place, so a process that is killed while it writes leaves half a file: that is passed over with a
-    warning for the one before, which is why two have to be kept.
+    MONAI does not write atomically, so a process that is killed while writing leaves a damaged file. It is skipped with
+    a warning, and the previous checkpoint is used; therefore at least two must be kept.
 
     Args:
         ckpt_dir: ``save_dir`` of the saver; it need not exist.
-        prefix: what the files are called before ``_epoch=``: ``checkpoint`` if ``save_dict`` has several items and
-            ``file_prefix`` is empty.
+        prefix: file name before ``_epoch=``: ``checkpoint`` if ``save_dict`` has several items and ``file_prefix`` is
+            empty.
 
     Returns:
-        A path for ``CheckpointLoader``, or ``None`` if there is nothing to go on from.
+        Path for ``CheckpointLoader``, or ``None`` if there is no checkpoint.
     """
     pattern = re.compile(re.escape(prefix) + r"_epoch=(\d+)\.pt")
     matches = (pattern.fullmatch(path.name) for path in Path(ckpt_dir).glob("*.pt"))
@@ -139,16 +141,16 @@ def find_checkpoint(ckpt_dir: str | Path, prefix: str = "checkpoint") -> str | N
         path = Path(ckpt_dir) / name
         try:
             torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # half a file fails in many ways
+        except Exception as error:  # damaged files raise many kinds of errors
             reason = str(error).partition("\n")[0]
-            warnings.warn(f"Checkpoint of epoch {epoch} can't be read and is passed over: {reason}", stacklevel=2)
+            warnings.warn(f"Checkpoint of epoch {epoch} can't be read and is skipped: {reason}", stacklevel=2)
         else:
             return str(path)
     return None
 
 
 def _randomizables(obj: Any, seen: set[int]) -> Iterator[Randomizable]:
-    """Every ``Randomizable`` below an object, once each, in the order in which attributes were set."""
+    """Yield every ``Randomizable`` in an object once, in the order in which attributes were set."""
     children: Iterable[Any]
     if isinstance(obj, (Randomizable, Transform, Dataset, DataLoader)):
         children = vars(obj).values()
@@ -192,7 +194,7 @@ def _is_stateful(part: Any) -> bool:
 
 
 def _holder(part: Any) -> Any:
-    """The object that has the state: MONAI's early stopping keeps Ignite's inside, from when it knows its trainer."""
+    """Return the object with the state: MONAI's early stopping wraps Ignite's once it has a trainer."""
     if _is_stateful(part):
         return part
     if part._handler is None:
@@ -201,7 +203,7 @@ def _holder(part: Any) -> Any:
 
 
 def _plain(value: Any, name: str) -> Any:
-    """A state with NumPy's scalars and arrays made plain; anything else that is not could not be loaded again."""
+    """Convert NumPy scalars and arrays of a state; raise ``TypeError`` for types that could not be loaded."""
     if isinstance(value, Mapping):
         return {key: _plain(item, name) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Metrics on tensors."""
+"""Metrics of bags, instances and attention."""
 
 from .attention_stability import (
     attention_changes,

@@ -1,4 +1,4 @@
-"""How far attention moves, and how near it is to looking at everything alike."""
+"""Metrics of the change of attention between epochs and of its uniformity."""
 
 from __future__ import annotations
 
@@ -12,15 +12,22 @@ __all__ = ["attention_changes", "attention_divergence", "attention_instability",
 
 
 def attention_divergence(attention: Tensor, other: Tensor) -> Tensor:
-    r"""Jensen-Shannon divergence (B, H), in nats, of attention (B, N, H) from other attention on the same bags.
+    r"""Compute the Jensen-Shannon divergence between two attention tensors of the same bags.
 
     .. math:: \frac12 \sum_n \Big(p_n \log\frac{p_n}{m_n} + q_n \log\frac{q_n}{m_n}\Big), \quad m = \frac{p + q}{2}
 
-    with p and q raised to :math:`10^{-8}` where they are below it. From 0, when nothing moved, to :math:`\log 2`, when
-    no instance is looked at twice. A low one says little by itself: attention that stays uniform does not move either.
+    with p and q clamped to at least :math:`10^{-8}`. It ranges from 0 for equal attention to :math:`\log 2` for
+    attention on disjoint instances. A low divergence alone means little: uniform attention does not change either.
+
+    Args:
+        attention: attention weights (B, N, H).
+        other: other attention weights (B, N, H).
+
+    Returns:
+        Divergence (B, H) in nats.
 
     Raises:
-        ValueError: when the shapes differ.
+        ValueError: if the shapes differ.
 
     Example:
         >>> a = torch.tensor([[[1.0], [0.0]]])
@@ -35,32 +42,38 @@ def attention_divergence(attention: Tensor, other: Tensor) -> Tensor:
 
 
 def attention_uniformity(attention: Tensor, mask: Tensor | None = None) -> Tensor:
-    r"""Entropy of attention (B, N, H) as a share (B, H) of the largest there is: 1 when every instance gets the same.
+    r"""Compute the normalized entropy of attention, which is 1 for uniform attention.
 
     .. math:: -\frac{1}{\log N} \sum_n a_n \log a_n
 
-    NaN for a bag of fewer than two real instances, on which attention has nothing to choose.
+    Args:
+        attention: attention weights (B, N, H).
+        mask: mask (B, N), True for valid instances.
+
+    Returns:
+        Normalized entropy (B, H); NaN for bags with fewer than two valid instances.
 
     Example:
         >>> attention_uniformity(torch.tensor([[[0.25], [0.25], [0.25], [0.25]]])).item()
         1.0
     """
     a = attention.to(torch.promote_types(attention.dtype, torch.float32))
-    real = torch.ones_like(a[..., :1]) if mask is None else mask.unsqueeze(-1).to(a.dtype)
-    count = real.sum(dim=1)
-    return torch.special.entr(a * real).sum(dim=1) / torch.where(count > 1, count, torch.nan).log()
+    valid = torch.ones_like(a[..., :1]) if mask is None else mask.unsqueeze(-1).to(a.dtype)
+    count = valid.sum(dim=1)
+    return torch.special.entr(a * valid).sum(dim=1) / torch.where(count > 1, count, torch.nan).log()
 
 
 def attention_changes(
     attention: Mapping[str, Tensor], previous: Mapping[str, Tensor] | None = None
 ) -> dict[str, dict[str, float]]:
-    """``jsd`` and ``uniformity`` of every bag's attention (N,) by name, against its own attention of an epoch before.
+    """Compare the attention (N,) of every bag, by name, with its attention in the previous epoch.
 
-    ``jsd`` is :py:func:`attention_divergence`, NaN without a previous epoch; ``uniformity``
-    :py:func:`attention_uniformity`. Bags come in the order of their names.
+    Returns:
+        For each bag, sorted by name, ``jsd`` (:py:func:`attention_divergence`, NaN without a previous epoch) and
+        ``uniformity`` (:py:func:`attention_uniformity`).
 
     Raises:
-        ValueError: when the two are not of the same bags and sizes.
+        ValueError: if the bags or their sizes differ.
 
     Example:
         >>> epochs = [{"a": torch.tensor([0.5, 0.5])}, {"a": torch.tensor([1.0, 0.0])}]
@@ -76,17 +89,18 @@ def attention_changes(
             raise ValueError(f"`attention` of bag {name!r} must {rule}, got {tuple(a.shape)}.")
     changes = {}
     for name in sorted(attention):
-        now, last = (a.view(1, -1, 1) for a in (attention[name], before[name]))
-        jsd = math.nan if previous is None else float(attention_divergence(now, last))
-        changes[name] = {"jsd": jsd, "uniformity": float(attention_uniformity(now))}
+        current, last = (a.view(1, -1, 1) for a in (attention[name], before[name]))
+        jsd = math.nan if previous is None else float(attention_divergence(current, last))
+        changes[name] = {"jsd": jsd, "uniformity": float(attention_uniformity(current))}
     return changes
 
 
 def attention_instability(divergence: Tensor) -> dict[str, float]:
-    r"""Summary of divergences (T, B) between the epochs of a training, each bag averaged over time before all else.
+    r"""Summarize divergences (T, B) between the epochs of a training run, averaging each bag over time first.
 
-    ``jsd`` is the mean over bags, ``jsd_sd`` their sample standard deviation, ``jsd_share`` the mean over
-    :math:`\log 2`, the largest there is. What can't be had, of no epoch or the deviation of one bag, is NaN.
+    Returns:
+        ``jsd``: mean over bags; ``jsd_sd``: sample standard deviation over bags, NaN for one bag; ``jsd_share``: mean
+        divided by :math:`\log 2`, its maximum. All are NaN without epochs.
 
     Example:
         >>> values = attention_instability(torch.tensor([[0.1, 0.3], [0.3, 0.5]]))

@@ -1,4 +1,4 @@
-"""How well bags are classified."""
+"""Metrics of bag classification."""
 
 from __future__ import annotations
 
@@ -27,26 +27,30 @@ BAG_VALUES = ("bag_auroc", "bag_auprc", "bag_accuracy", "bag_balanced_accuracy",
 def bag_values(
     label: Sequence[int], probability: np.ndarray[Any, Any], kappa_weights: str | None = None
 ) -> dict[str, float]:
-    r"""Values of labels (B,) and class probabilities (B, C), or (B, 1) of the second of two classes.
+    r"""Compute classification metrics from labels (B,) and class probabilities (B, C).
 
     ``bag_auroc``, ``bag_auprc`` (average precision: step-wise sum of recall increment times precision),
-    ``bag_accuracy``, ``bag_balanced_accuracy`` (mean recall of the classes that are there), ``bag_macro_f1`` (mean over
-    the classes that are there or predicted) and ``bag_kappa``, Cohen's
+    ``bag_accuracy``, ``bag_balanced_accuracy`` (mean recall over the classes that occur), ``bag_macro_f1`` (mean over
+    the classes that occur or are predicted) and ``bag_kappa``, Cohen's
 
     .. math:: \kappa = 1 - \frac{\sum_{ij} w_{ij} O_{ij}}{\sum_{ij} w_{ij} E_{ij}}, \quad
         w_{ij} = [i \ne j], |i - j| \text{ or } (i - j)^2
 
-    With two classes AUROC and AUPRC are those of the second; with more they are the mean over the classes that are
-    there of one class against the rest. Where only one class is there, both are NaN; so is kappa where labels and
-    predictions are all of one class.
+    For two classes, AUROC and AUPRC are those of the second class; for more, they are means over the classes that
+    occur, each against the rest. Both are NaN if only one class occurs. Kappa is NaN if all labels and predictions are
+    of the same class.
 
     Args:
-        label: class of each bag, from 0.
-        probability: of each class; the highest is predicted.
-        kappa_weights: ``None``, ``"linear"`` or ``"quadratic"``, for classes that have an order.
+        label: class of each bag, counted from 0.
+        probability: class probabilities (B, C), or (B, 1) for the second of two classes; the class of the highest is
+            predicted.
+        kappa_weights: ``None``, ``"linear"`` or ``"quadratic"``; weights of kappa for ordinal classes.
+
+    Returns:
+        Metrics by name.
 
     Raises:
-        ValueError: when ``kappa_weights`` is another word.
+        ValueError: if ``kappa_weights`` is not one of these.
 
     Example:
         >>> values = bag_values([0, 1, 1], np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]]))
@@ -73,21 +77,21 @@ def bag_values(
 
 
 def _kappa(y: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any], num_classes: int, weights: str | None) -> float:
-    """Classes that are absent keep their place: between 0 and 2 lies 1 even where no bag is of it."""
+    """Compute kappa over all classes, since classes that do not occur still count in the distance |i - j|."""
     if len(np.union1d(y, predicted)) < 2:
         return float("nan")
     return float(cohen_kappa_score(y, predicted, labels=range(num_classes), weights=weights))
 
 
 class BagClassificationMetric(BagIterationMetric):
-    """One value of :py:func:`bag_values`, of all bags since the last reset.
+    """Metric of :py:func:`bag_values` over all bags since the last reset.
 
     Args:
-        metric: its name there without ``bag_``, such as ``"macro_f1"``, ``"auprc"``, ``"balanced_accuracy"``.
+        metric: its name without ``bag_``, for example ``"macro_f1"``, ``"auprc"`` or ``"balanced_accuracy"``.
         kappa_weights: see :py:func:`bag_values`.
 
     Raises:
-        ValueError: when there is no such value, or an input has another shape.
+        ValueError: if the metric is unknown, or an input has another shape.
 
     Example:
         >>> metric = BagClassificationMetric("balanced_accuracy")
@@ -107,7 +111,7 @@ class BagClassificationMetric(BagIterationMetric):
         self.kappa_weights = kappa_weights
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:
-        """Rows (B, 1 + C) of label and probabilities (B, C); the value is made of all of them in the end."""
+        """Return rows (B, 1 + C) of label and probabilities, from which :py:meth:`aggregate` computes the metric."""
         if y_pred.ndim != 2:
             raise ValueError(f"`y_pred` must be probabilities (B, C), got {tuple(y_pred.shape)}.")
         if y is None or y.shape not in ((len(y_pred),), (len(y_pred), 1)):
@@ -116,10 +120,10 @@ class BagClassificationMetric(BagIterationMetric):
         return torch.cat([y.reshape(-1, 1).double(), y_pred.double()], dim=1)
 
     def aggregate(self) -> Tensor:
-        """The value, float64."""
+        """Compute the metric as a float64 tensor ()."""
         rows = self.get_buffer()
         if rows is None:
-            raise ValueError("`y_pred` must be given before the value is asked for, got none.")
+            raise ValueError("`y_pred` must be given before the value is computed, got none.")
         table = rows.cpu().numpy()
         values = bag_values(table[:, 0].astype(int).tolist(), table[:, 1:], self.kappa_weights)
         return torch.tensor(values[f"bag_{self.metric}"], dtype=torch.float64)

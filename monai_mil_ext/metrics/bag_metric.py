@@ -1,4 +1,4 @@
-"""Rows of numbers a bag, gathered from all processes, every bag counted once."""
+"""Base class of metrics over bags, which are gathered from all processes and counted once."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ __all__ = ["BagIterationMetric", "is_share"]
 
 
 class BagIterationMetric(CumulativeIterationMetric):
-    """Base of metrics over bags, right in several processes too.
+    """Base class of metrics over bags that are exact in distributed runs.
 
-    A distributed sampler that gives every process as many bags as every other repeats some. Called with ``case_id``,
-    one name a bag, such copies are left out when the processes are gathered, whichever process they are from; without
-    it each bag is counted as it comes. :py:meth:`mean` does not depend on the order of bags either, so that the value
-    of two processes is that of one to the last bit.
+    A distributed sampler repeats some bags so that every process gets the same number. If the metric is called with
+    ``case_id``, one name per bag, such duplicates are removed when the processes are gathered; without it, every bag
+    counts. :py:meth:`mean` does not depend on the order of bags, so the result of two processes equals that of one
+    exactly.
 
-    A subclass writes MONAI's ``_compute_tensor`` with a row of numbers a bag, and ``aggregate``.
+    A subclass implements MONAI's ``_compute_tensor``, which returns a row of numbers per bag, and ``aggregate``.
 
     Raises:
-        ValueError: when a process is given one ``case_id`` twice, or not one a bag.
+        ValueError: if a process receives a ``case_id`` twice, or not exactly one per bag.
     """
 
-    per_instance = (True, True)  # whether y_pred and y have an instance on their first axis, so that padding is cut off
+    per_instance = (True, True)  # whether y_pred and y have an instance axis, from which padding is removed
 
     def reset(self) -> None:
-        """Forget all bags."""
+        """Remove all bags."""
         super().reset()
         self._seen: set[str] = set()
 
     def __call__(self, y_pred: Any, y: Any = None, case_id: Sequence[Any] | None = None, **kwargs: Any) -> Tensor:
-        """Add a batch: lists of tensors, one a bag, or a batch-first tensor of bags of one size."""
+        """Add a batch: lists with a tensor per bag, or batch-first tensors of bags of one size."""
         rows = self._rows(y_pred, y, **kwargs)
         ids = [[0, -1]] * sum(map(len, rows)) if case_id is None else self._ids(rows, [str(case) for case in case_id])
         self.extend(torch.cat(rows), torch.tensor(ids))
         return torch.cat(rows)
 
     def get_buffer(self) -> Tensor | None:
-        """Rows (R, K) of all bags since the last reset, those of the first process first; None before the first."""
+        """Return the rows (R, K) of all bags since the last reset, in the order of processes; None without bags."""
         buffers = super().get_buffer()
         if buffers is None:
             return None
@@ -54,35 +54,35 @@ class BagIterationMetric(CumulativeIterationMetric):
         return rows[torch.as_tensor(kept, device=rows.device)]
 
     def mean(self) -> Tensor:
-        """Mean (K,) of each column over the rows that have a value in it, NaN where none has; of any order the same."""
+        """Compute the mean (K,) of each column over its finite values, independent of their order; NaN without any."""
         rows = self.get_buffer()
         if rows is None:
-            raise ValueError("`y_pred` must be given before the value is asked for, got none.")
+            raise ValueError("`y_pred` must be given before the value is computed, got none.")
         columns = [column[column.isfinite()].tolist() for column in rows.unbind(dim=1)]
         means = [math.fsum(values) / len(values) if values else math.nan for values in columns]
         return torch.tensor(means, dtype=torch.float64)
 
     def _rows(self, y_pred: Any, y: Any, **kwargs: Any) -> list[Tensor]:
-        """Rows (R, K) of each bag; here one each."""
+        """Return the rows (R, K) of each bag; one row per bag by default."""
         return list(torch.as_tensor(IterationMetric.__call__(self, y_pred, y, **kwargs)).split(1))
 
     def _ids(self, rows: Sequence[Tensor], cases: Sequence[str]) -> list[list[int]]:
         if len(cases) != len(rows):
-            raise ValueError(f"`case_id` must be one of each of the {len(rows)} bags, got {len(cases)}.")
+            raise ValueError(f"`case_id` must be one name for each of {len(rows)} bags, got {len(cases)}.")
         for case in cases:
             if case in self._seen:
                 raise ValueError(f"`case_id` must be the name of one bag, got {case!r} twice.")
             self._seen.add(case)
-        return [[_number(case), k] for case, own in zip(cases, rows, strict=True) for k in range(len(own))]
+        return [[_number(case), k] for case, part in zip(cases, rows, strict=True) for k in range(len(part))]
 
 
 def _number(case: str) -> int:
-    """What stands for a name where only tensors are gathered."""
+    """Hash a name to an integer, since only tensors are gathered."""
     return int.from_bytes(hashlib.blake2b(case.encode(), digest_size=8).digest(), "little", signed=True)
 
 
 def is_share(number: str) -> bool:
-    """Whether a text is a number in (0, 1].
+    """Return whether a text is a number in (0, 1].
 
     Example:
         >>> [is_share(text) for text in ("0.1", "0", "1.5", "a")]

@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say, and one number that makes them do so better."""
+"""Calibration metrics and temperature scaling."""
 
 from __future__ import annotations
 
@@ -10,22 +10,30 @@ import torch
 from monai.metrics import calibration_binning
 from torch import Tensor
 
-from monai_mil_ext.utils import check_positive
+from monai_mil_ext.utils import check_positive, check_positive_number
 
 __all__ = ["TemperatureScaling", "brier_score", "expected_calibration_error"]
 
 
 def expected_calibration_error(label: Sequence[int], probability: np.ndarray[Any, Any], num_bins: int = 15) -> float:
-    r"""Expected calibration error of the predicted class, from labels (B,) and class probabilities (B, C).
+    r"""Compute the expected calibration error (ECE) of the predicted class.
 
     .. math:: \sum_{m=1}^{M} \frac{|B_m|}{B} \big|\mathrm{acc}(B_m) - \mathrm{conf}(B_m)\big|
 
-    where bin m holds the bags whose highest probability is in ((m - 1)/M, m/M], acc is the share of them whose class
-    of that probability (the first, where several have it) is the label, and conf the mean of it. MONAI's
-    ``CalibrationErrorMetric`` is another quantity: it bins every class on its own.
+    where bin m holds the bags whose highest probability is in ((m - 1)/M, m/M], acc is the fraction of them for which
+    the class of this probability (the first in case of ties) is the label, and conf is the mean of this probability.
+    MONAI's ``CalibrationErrorMetric`` differs: it bins every class separately.
+
+    Args:
+        label: labels (B,).
+        probability: class probabilities (B, C).
+        num_bins: number M of bins.
+
+    Returns:
+        The error, from 0 to 1.
 
     Raises:
-        ValueError: when labels and probabilities don't fit, or ``num_bins`` is not a positive integer.
+        ValueError: if labels and probabilities don't match, or ``num_bins`` is not a positive integer.
 
     References:
         Guo et al., "On Calibration of Modern Neural Networks", https://arxiv.org/abs/1706.04599
@@ -37,21 +45,28 @@ def expected_calibration_error(label: Sequence[int], probability: np.ndarray[Any
     check_positive(num_bins=num_bins)
     y, p = _classes(label, probability)
     confidence, correct = torch.from_numpy(p.max(axis=1)), torch.from_numpy(p.argmax(axis=1) == y)
-    # its default is (left, right] although its page has the ends the other way round
-    said, was, count = calibration_binning(confidence.view(1, 1, -1), correct.view(1, 1, -1), num_bins)
-    return float(((said - was).abs() * count).nansum() / len(y))
+    # bins are (left, right] by default, although MONAI's documentation states the opposite
+    predicted, observed, count = calibration_binning(confidence.view(1, 1, -1), correct.view(1, 1, -1), num_bins)
+    return float(((predicted - observed).abs() * count).nansum() / len(y))
 
 
 def brier_score(label: Sequence[int], probability: np.ndarray[Any, Any]) -> float:
-    r"""Mean squared error of class probabilities (B, C) from labels (B,).
+    r"""Compute the Brier score, the mean squared error of class probabilities.
 
     .. math:: \frac1B \sum_b \sum_c (p_{bc} - [y_b = c])^2
 
-    With two classes both give the same error, and one is counted: that of the second, as is usual. From 0 to 1 with
-    two classes, to 2 with more.
+    For two classes, both have the same error and only that of the second is counted, as is common. The score ranges
+    from 0 to 1 for two classes and to 2 for more.
+
+    Args:
+        label: labels (B,).
+        probability: class probabilities (B, C).
+
+    Returns:
+        The score.
 
     Raises:
-        ValueError: when labels and probabilities don't fit.
+        ValueError: if labels and probabilities don't match.
 
     References:
         Brier, "Verification of Forecasts Expressed in Terms of Probability", Monthly Weather Review, 1950
@@ -66,18 +81,19 @@ def brier_score(label: Sequence[int], probability: np.ndarray[Any, Any]) -> floa
 
 
 class TemperatureScaling:
-    r"""Divides logits by one temperature T, chosen on validation data; which class is highest stays the same.
+    r"""Temperature scaling, which divides logits by a temperature T that is fitted on validation data.
 
     .. math:: T = \arg\min_T -\frac1B \sum_b \log \mathrm{softmax}(z_b / T)_{y_b}, \quad 0.01 \le T \le 100
 
-    The likelihood is concave in 1/T, so its slope changes sign once and bisection finds where. It has no maximum where
-    every label has the highest logit (T falls to its lower bound); such data are too easy to choose T by.
+    The likelihood is concave in 1/T, so its derivative changes sign once, which bisection locates. There is no maximum
+    if every label has the highest logit (T reaches its lower bound): such data can't determine T. The predicted class
+    does not change.
 
     Args:
-        temperature: to start from, such as one chosen before.
+        temperature: initial temperature, for example one fitted before.
 
     Raises:
-        ValueError: when the temperature is not positive and finite.
+        ValueError: if the temperature is not positive and finite.
 
     References:
         Guo et al., "On Calibration of Modern Neural Networks", https://arxiv.org/abs/1706.04599
@@ -90,29 +106,27 @@ class TemperatureScaling:
     """
 
     def __init__(self, temperature: float = 1.0) -> None:
-        if not 0 < temperature < float("inf"):
-            raise ValueError(f"`temperature` must be positive and finite, got {temperature}.")
+        check_positive_number(temperature=temperature)
         self.temperature = float(temperature)
 
     def fit(self, logits: Tensor, label: Tensor) -> TemperatureScaling:
-        """Choose the temperature on validation logits (B, C) and labels (B,).
+        """Fit the temperature on validation logits (B, C) and labels (B,).
 
         Raises:
-            ValueError: when logits are not (B, C >= 2) finite ones or labels not B classes of them.
+            ValueError: if logits are not finite with shape (B, C >= 2), or labels are not B classes below C.
         """
         z = logits.detach().double().cpu()
         if z.ndim != 2 or not len(z) or z.shape[1] < 2 or not z.isfinite().all():
             raise ValueError(f"`logits` must be (B, C >= 2) and finite, got shape {tuple(z.shape)}.")
         y = torch.from_numpy(_labels(label.detach().cpu(), *z.shape))
-        own = z.gather(1, y.unsqueeze(1)).squeeze(1)
+        label_logit = z.gather(1, y.unsqueeze(1)).squeeze(1)
 
         def slope(log_t: float) -> float:
-            """Of the negative log-likelihood along 1/T: expected logit less that of the label."""
-            return float(((z / np.exp(log_t)).softmax(dim=1).mul(z).sum(dim=1) - own).mean())
+            """Return the derivative of the negative log-likelihood by 1/T: expected logit minus label logit."""
+            return float(((z / np.exp(log_t)).softmax(dim=1).mul(z).sum(dim=1) - label_logit).mean())
 
         low, high = np.log(0.01), np.log(100.0)
-        # logits that say nothing fit every temperature
-        flat = bool((z == z[:, :1]).all())
+        flat = bool((z == z[:, :1]).all())  # constant logits fit every temperature
         for _ in range(0 if flat else 60):
             middle = (low + high) / 2
             low, high = (middle, high) if slope(middle) > 0 else (low, middle)
@@ -120,13 +134,13 @@ class TemperatureScaling:
         return self
 
     def __call__(self, logits: Tensor) -> Tensor:
-        """Logits (..., C) over the temperature."""
+        """Divide logits (..., C) by the temperature."""
         return logits / self.temperature
 
 
 def _classes(label: Sequence[int], probability: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], ...]:
     p = np.asarray(probability, dtype=float)
-    # negated, so that NaN is caught
+    # negated, so that NaN is refused
     if p.ndim != 2 or not p.size or not ((p >= 0).all() and np.allclose(p.sum(axis=1), 1, atol=1e-3)):
         raise ValueError(f"`probability` must be (B, C), >= 0 and sum to 1 over C, got {p}.")
     return _labels(label, *p.shape), p

@@ -1,4 +1,4 @@
-"""On how many instances attention rests."""
+"""Metrics of attention concentration."""
 
 from __future__ import annotations
 
@@ -18,21 +18,27 @@ __all__ = ["AttentionMassMetric", "attention_mass"]
 def attention_mass(
     attention: Tensor, top: Sequence[int] = (1, 5, 10), quantiles: Sequence[float] = (0.5, 0.8, 0.9, 0.95)
 ) -> dict[str, float]:
-    r"""Concentration of one bag's attention (N,), divided by its sum; N is the number of real instances.
+    r"""Compute concentration metrics of the attention (N,) of a bag, normalized to sum to 1.
 
-    ``top_<k>``: sum of the k largest. ``coverage_<q>``: least number of instances that hold the share q, and
-    ``coverage_ratio_<q>`` that number over N. ``entropy`` :math:`Q = -\sum a \log a` in nats and ``entropy_ratio``
-    :math:`Q / \log N` (1 for a single instance). ``effective_entropy`` :math:`e^Q` and ``effective_number``
-    :math:`1 / \sum a^2`: how many instances would give the same if they shared attention equally. ``gini``: 0 when all
-    get the same, :math:`1 - 1/N` when one gets all. ``peak``: N times the largest, 1 when all get the same.
+    - ``top_<k>``: sum of the k largest weights.
+    - ``coverage_<q>``: smallest number of instances whose weights sum to at least q; ``coverage_ratio_<q>``: the same
+      divided by N.
+    - ``entropy``: :math:`Q = -\sum a \log a` in nats; ``entropy_ratio``: :math:`Q / \log N` (1 for one instance).
+    - ``effective_entropy``: :math:`e^Q`; ``effective_number``: :math:`1 / \sum a^2`. Both are the number of instances
+      with equal weights that have the same value.
+    - ``gini``: 0 for uniform attention, :math:`1 - 1/N` for attention on one instance.
+    - ``peak``: N times the largest weight, 1 for uniform attention.
 
     Args:
-        attention: weights of the real instances of one bag and head, not negative.
-        top: the k of ``top_<k>``; a bag that has fewer instances gives 1.
-        quantiles: the q of ``coverage_<q>``, in (0, 1].
+        attention: weights (N,) of the valid instances of a bag and a head, not negative.
+        top: values k of ``top_<k>``; the result is 1 for bags with fewer instances.
+        quantiles: values q of ``coverage_<q>`` in (0, 1].
+
+    Returns:
+        Metrics by name.
 
     Raises:
-        ValueError: when attention is not (N,) of at least one finite weight, or is negative, or sums to nothing.
+        ValueError: if attention is empty, has another shape, is negative or not finite, or sums to 0.
 
     Example:
         >>> mass = attention_mass(torch.tensor([0.6, 0.2, 0.1, 0.1]))
@@ -46,11 +52,11 @@ def attention_mass(
     n, cumulated = len(a), a.cumsum(0)
     values = {f"top_{k}": float(cumulated[min(k, n) - 1]) for k in top}
     for q in quantiles:
-        # a sum of weights rounded to float32 may stay below the share that it reaches on paper
+        # with tolerance, since a sum of weights in float32 may stay slightly below q
         count = int((cumulated < q - 1e-6).sum()) + 1
         values |= {f"coverage_{q}": float(count), f"coverage_ratio_{q}": count / n}
     entropy = float(torch.special.entr(a).sum())
-    rank = torch.arange(n, 0, -1, dtype=a.dtype)  # ascending order counts from the smallest
+    rank = torch.arange(n, 0, -1, dtype=a.dtype)  # rank N belongs to the largest weight
     return values | {
         "entropy": entropy,
         "entropy_ratio": entropy / float(torch.log(torch.tensor(float(n)))) if n > 1 else 1.0,
@@ -62,33 +68,32 @@ def attention_mass(
 
 
 class AttentionMassMetric(BagIterationMetric):
-    """Mean over bags of one value of :py:func:`attention_mass`.
+    """Mean over bags of a metric of :py:func:`attention_mass`.
 
     Args:
-        metric: its name there, such as ``"top_10"`` or ``"coverage_0.9"``.
+        metric: its name, for example ``"top_10"`` or ``"coverage_0.9"``.
 
     Raises:
-        ValueError: when there is no such value.
+        ValueError: if the metric is unknown.
     """
 
     def __init__(self, metric: str = "effective_number") -> None:
         super().__init__()
-        word, _, number = metric.rpartition("_")
+        kind, _, number = metric.rpartition("_")
         self.metric = metric
-        self._top = (int(number),) if word == "top" and number.isdigit() and int(number) > 0 else ()
-        self._quantiles = (float(number),) if word in ("coverage", "coverage_ratio") and is_share(number) else ()
-        known = attention_mass(torch.ones(2), self._top, self._quantiles)
-        if metric not in known:
+        self._top = (int(number),) if kind == "top" and number.isdigit() and int(number) > 0 else ()
+        self._quantiles = (float(number),) if kind in ("coverage", "coverage_ratio") and is_share(number) else ()
+        if metric not in attention_mass(torch.ones(2), self._top, self._quantiles):
             raise ValueError(
                 "`metric` must be top_<k>, coverage_<q>, coverage_ratio_<q> or one of "
                 f"{', '.join(attention_mass(torch.ones(2), (), ()))}, got {metric!r}."
             )
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:
-        """Value (B, 1) of attention (B, N), or of the mean over heads of attention (B, N, A), padding cut off."""
+        """Return the metric (B, 1) of attention (B, N) without padding, or of the head mean of (B, N, A)."""
         values = [attention_mass(head_mean(a), self._top, self._quantiles)[self.metric] for a in y_pred]
         return torch.tensor(values, dtype=torch.float64).unsqueeze(-1)
 
     def aggregate(self) -> Tensor:
-        """Mean over the bags since the last reset."""
+        """Compute the mean over all bags since the last reset."""
         return self.mean()[0]

@@ -1,4 +1,4 @@
-"""Whether those at higher risk have their event earlier."""
+"""Concordance index of survival predictions."""
 
 from __future__ import annotations
 
@@ -13,21 +13,24 @@ __all__ = ["ConcordanceIndexMetric", "concordance_index"]
 
 
 def concordance_index(risk: Tensor, time: Tensor, event: Tensor) -> float:
-    r"""Harrell's C: share of the comparable pairs in which the one whose event came first had the higher risk.
+    r"""Compute Harrell's concordance index (C-index).
 
     .. math:: C = \frac{1}{|P|} \sum_{(i, j) \in P} \big([r_i > r_j] + \tfrac12 [r_i = r_j]\big)
 
-    A pair is comparable when i had an event and j is known to have been free of it then: its time is later, or the same
-    and censored. Two events at the same time say nothing about which came first. NaN where no pair is comparable. The
-    pairs are counted, never stored.
+    where P holds the comparable pairs: i had an event, and j was event-free at that time, with a later time or censored
+    at the same time. Two events at the same time are not comparable. Memory is linear in B, since pairs are counted
+    but not stored.
 
     Args:
-        risk: any number (B,), higher for an earlier event.
-        time: of the event, or of censoring (B,).
-        event: 1 if there was an event, 0 if censored (B,).
+        risk: predicted risk (B,), higher for an earlier event.
+        time: time (B,) of the event or of censoring.
+        event: 1 for an event, 0 for censoring (B,).
+
+    Returns:
+        The index, from 0 to 1; NaN if no pair is comparable.
 
     Raises:
-        ValueError: when the shapes are not (B,), a risk or a time is NaN, or an event neither 0 nor 1.
+        ValueError: if the shapes are not (B,), a risk or a time is NaN, or an event is neither 0 nor 1.
 
     References:
         Harrell et al., "Evaluating the Yield of Medical Tests", JAMA 247(18), 1982.
@@ -39,7 +42,7 @@ def concordance_index(risk: Tensor, time: Tensor, event: Tensor) -> float:
     """
     r, t, e = _checked(risk, time, event)
     twice = pairs = 0
-    for rows in e.nonzero().squeeze(1).split(1024):  # events at a time, so that memory stays linear in B
+    for rows in e.nonzero().squeeze(1).split(1024):  # chunks of events, so that memory stays linear in B
         ti, ri = t[rows].unsqueeze(1), r[rows].unsqueeze(1)
         comparable = (t > ti) | ((t == ti) & ~e)
         pairs += int(comparable.sum())
@@ -53,19 +56,19 @@ def _checked(risk: Tensor, time: Tensor, event: Tensor) -> tuple[Tensor, Tensor,
             raise ValueError(f"`{name}` must have shape (B,) = ({risk.numel()},), got {tuple(value.shape)}.")
         if value.isnan().any():
             raise ValueError(f"`{name}` must not be NaN, got {int(value.isnan().sum())} NaN of {len(value)}.")
-    bad = (event != 0) & (event != 1)
-    if bad.any():
-        raise ValueError(f"`event` must be 0 or 1, got {event[bad][0].item()}.")
+    invalid = (event != 0) & (event != 1)
+    if invalid.any():
+        raise ValueError(f"`event` must be 0 or 1, got {event[invalid][0].item()}.")
     return risk.detach(), time, event.bool()
 
 
 class ConcordanceIndexMetric(BagIterationMetric):
-    """:py:func:`concordance_index` of all bags since the last reset.
+    """Concordance index of all bags since the last reset, see :py:func:`concordance_index`.
 
-    Pairs across batches and ranks count too, so this is not a mean over batches.
+    Pairs across batches and processes count, so this is not a mean over batches.
 
     Raises:
-        ValueError: when an input has the wrong shape, or there is none.
+        ValueError: if an input has the wrong shape, or there are no bags.
 
     Example:
         >>> metric = ConcordanceIndexMetric()
@@ -78,7 +81,7 @@ class ConcordanceIndexMetric(BagIterationMetric):
     per_instance = (False, False)
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:
-        """Rows (B, 3) of risk (B,) or (B, 1), and time and event (B, 2); the pairs are counted in the end."""
+        """Return rows (B, 3) of risk, time and event, from which :py:meth:`aggregate` counts the pairs."""
         if y_pred.shape not in ((len(y_pred),), (len(y_pred), 1)):
             raise ValueError(f"`y_pred` must be risks (B,) or (B, 1), got {tuple(y_pred.shape)}.")
         if y is None or y.shape != (len(y_pred), 2):
@@ -87,8 +90,8 @@ class ConcordanceIndexMetric(BagIterationMetric):
         return torch.cat([y_pred.reshape(-1, 1).double(), y.double()], dim=1)
 
     def aggregate(self) -> Tensor:
-        """The index, float64; NaN where no pair is comparable."""
+        """Compute the index as a float64 tensor (); NaN if no pair is comparable."""
         rows = self.get_buffer()
         if rows is None:
-            raise ValueError("`y_pred` must be given before the index is asked for, got none.")
+            raise ValueError("`y_pred` must be given before the index is computed, got none.")
         return torch.tensor(concordance_index(*rows.unbind(dim=1)), dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""The table over folds: what each fold's test gave, with mean and spread."""
+"""Summary of a cross-validation: metrics of each fold, mean and standard deviation."""
 
 from __future__ import annotations
 
@@ -23,22 +23,25 @@ __all__ = ["fold_summary", "summarize_folds"]
 def fold_summary(
     folds: Mapping[int, tuple[Sequence[int], np.ndarray[Any, Any]]], kappa_weights: str | None = None
 ) -> dict[str, Any]:
-    """Values of each fold, and their mean and sample sd, of labels (B,) and class probabilities (B, C) by fold.
+    """Compute the metrics of each fold, their mean and their sample standard deviation.
 
-    The values are those of :py:func:`bag_values`, :py:func:`expected_calibration_error` and :py:func:`brier_score`.
-    Each is taken within a fold: probabilities of different networks are never ranked against one another.
+    The metrics are those of :py:func:`bag_values`, :py:func:`expected_calibration_error` and :py:func:`brier_score`.
+    They are computed within each fold, so that probabilities of different networks are never ranked together.
 
     Args:
-        folds: what the test of each gave.
+        folds: labels (B,) and predicted class probabilities (B, C) of the test part of each fold.
         kappa_weights: see :py:func:`bag_values`.
 
+    Returns:
+        ``values`` (means), ``sd``, ``folds`` (metrics of each fold), ``num_folds``, ``num_bags`` and ``use``.
+
     Raises:
-        ValueError: when there is no fold, or the arrays don't fit.
+        ValueError: if there is no fold, or the arrays don't match.
 
     Example:
-        >>> answers = np.array([[0.9, 0.1], [0.2, 0.8]])
-        >>> found = fold_summary({0: ([0, 1], answers), 1: ([1, 0], answers)})
-        >>> found["values"]["bag_auroc"], round(found["sd"]["bag_auroc"], 3), found["num_bags"]
+        >>> probability = np.array([[0.9, 0.1], [0.2, 0.8]])
+        >>> summary = fold_summary({0: ([0, 1], probability), 1: ([1, 0], probability)})
+        >>> summary["values"]["bag_auroc"], round(summary["sd"]["bag_auroc"], 3), summary["num_bags"]
         (0.5, 0.707, 4)
     """
     by_fold: dict[Any, dict[str, float]] = {}
@@ -49,7 +52,7 @@ def fold_summary(
         }
         by_fold[fold] = {**bag_values(label, probability, kappa_weights), **calibration}
     summary = seed_summary(by_fold)
-    # sample sd of all: the folds are a sample of what the splits could have been
+    # sample standard deviation for all metrics: the folds are a sample of the possible splits
     spread = {
         name: float(np.std([values[name] for values in by_fold.values()], ddof=1)) if len(by_fold) > 1 else float("nan")
         for name in summary["values"]
@@ -65,25 +68,28 @@ def fold_summary(
 
 
 def summarize_folds(folder: str | os.PathLike[str], kappa_weights: str | None = None) -> dict[str, Any]:
-    """Write ``folds.json``, the :py:func:`fold_summary` of every ``fold_<k>/bags.csv`` in a folder, and give it.
+    """Summarize all ``fold_<k>/bags.csv`` of a folder by :py:func:`fold_summary` and write ``folds.json``.
+
+    Returns:
+        The summary.
 
     Raises:
-        ValueError: when there is no such file, or one lacks its columns.
+        ValueError: if there is no such file, or a file lacks columns.
     """
     root = Path(folder)
-    found = {}
+    folds = {}
     for file in root.glob("fold_*/bags.csv"):
         number = re.fullmatch(r"fold_(\d+)", file.parent.name)
         if number:
-            found[int(number[1])] = _answers(file)
-    if not found:
+            folds[int(number[1])] = _predictions(file)
+    if not folds:
         raise ValueError(f"`folder` must hold fold_<k>/bags.csv of an evaluation, got none in {root.name!r}.")
-    summary = fold_summary(dict(sorted(found.items())), kappa_weights)
+    summary = fold_summary(dict(sorted(folds.items())), kappa_weights)
     write_json(root / "folds.json", summary)
     return summary
 
 
-def _answers(file: Path) -> tuple[list[int], np.ndarray[Any, Any]]:
+def _predictions(file: Path) -> tuple[list[int], np.ndarray[Any, Any]]:
     with file.open(newline="", encoding="utf-8") as text:
         rows = list(csv.DictReader(text))
     names = [name for name in (rows[0] if rows else {}) if re.fullmatch(r"probability_\d+", name)]

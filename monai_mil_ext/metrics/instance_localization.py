@@ -1,4 +1,4 @@
-"""How well scores find the positive instances of a positive bag."""
+"""Metrics of instance localization in positive bags."""
 
 from __future__ import annotations
 
@@ -19,14 +19,21 @@ METRICS = ("auroc", "average_precision", "mass", "pointing_game", "precision_at_
 
 
 def localization(scores: Tensor, labels: Tensor) -> dict[str, float]:
-    """AUROC, average precision and positive mass of one bag's scores (N,) against its instance labels (N,).
+    """Compute AUROC, average precision and positive mass of the scores of a bag.
 
-    AUROC counts a tie as one half. Average precision is the step-wise sum of recall increment times precision, tied
-    scores as one step. Mass is the share of the scores' sum on positive instances (scores are weights, so >= 0; NaN
-    where they aren't or sum to nothing). A bag whose instances all have one label tells nothing: every value is NaN.
+    AUROC counts a tie as one half. Average precision is the step-wise sum of recall increment times precision, with
+    tied scores as one step. Mass is the fraction of the sum of scores that lies on positive instances; it is NaN if
+    scores are negative or sum to 0. All metrics are NaN if the instances of the bag have only one label.
+
+    Args:
+        scores: scores (N,) of the instances.
+        labels: instance labels (N,).
+
+    Returns:
+        ``auroc``, ``average_precision`` and ``mass``.
 
     Raises:
-        ValueError: when the two differ in length.
+        ValueError: if ``scores`` and ``labels`` differ in shape.
 
     Example:
         >>> localization(torch.tensor([0.1, 0.7, 0.2]), torch.tensor([0, 1, 0]))
@@ -48,9 +55,10 @@ def localization(scores: Tensor, labels: Tensor) -> dict[str, float]:
 
 
 def center_scores(num_instances: int) -> Tensor:
-    """Scores (N,) of the centre baseline, ``-|j - (N + 1) / 2|`` for j = 1, ..., N: nothing is seen or fitted.
+    """Return the scores (N,) of the center baseline, ``-|j - (N + 1) / 2|`` for j = 1, ..., N.
 
-    Free of ties but for mirror pairs, unlike a density in float32, which is zero far from the centre.
+    The baseline depends on the position of an instance only. Unlike a density in float32, which vanishes far from the
+    center, it has no ties except for mirrored pairs.
 
     Example:
         >>> center_scores(4).tolist()
@@ -60,18 +68,18 @@ def center_scores(num_instances: int) -> Tensor:
 
 
 class InstanceLocalizationMetric(BagIterationMetric):
-    """Mean of one value over positive bags: one bag at a time, then averaged (macro).
+    """Localization metric of instances, computed per bag and averaged over bags (macro average).
 
-    Bags whose instances all have one label are left out, as Harvey et al. do.
+    Bags whose instances have only one label are excluded, as in Harvey et al.
 
     Args:
         metric: ``"auroc"``, ``"average_precision"``, ``"mass"`` (:py:func:`localization`), ``"pointing_game"``
             (:py:func:`pointing_game`), ``"precision_at_<r>"`` with a recall r such as 0.1
             (:py:func:`precision_at_recall`), or ``"skill"``: :py:func:`localization_skill` of the mean AUROC against
-            that of the centre.
+            that of the center baseline.
 
     Raises:
-        ValueError: when ``metric`` is another word, or scores and labels differ in shape.
+        ValueError: if the metric is unknown, or scores and labels differ in shape.
 
     References:
         Harvey, Loevlie, Hughes, "Normal Guidance is what Attention Needs", https://arxiv.org/abs/2605.27306
@@ -85,14 +93,14 @@ class InstanceLocalizationMetric(BagIterationMetric):
 
     def __init__(self, metric: str = "auroc") -> None:
         super().__init__()
-        word, _, number = metric.rpartition("_")
-        if word != "precision_at" or not is_share(number):
+        kind, _, number = metric.rpartition("_")
+        if kind != "precision_at" or not is_share(number):
             check_choice("metric", metric, METRICS)
         self.metric = metric
-        self._recall = float(number) if word == "precision_at" else None
+        self._recall = float(number) if kind == "precision_at" else None
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:
-        """Row (B, 1) of each bag, for the skill (B, 2), from scores (B, N) or (B, N, A) and instance labels (B, N)."""
+        """Return rows (B, 1), or (B, 2) for the skill, from scores (B, N) or (B, N, A) and labels (B, N)."""
         if y is None:
             raise ValueError("`y` must be the instance labels (B, N), got None.")
         rows = [self._row(head_mean(scores), labels) for scores, labels in zip(y_pred, y, strict=True)]
@@ -108,7 +116,7 @@ class InstanceLocalizationMetric(BagIterationMetric):
         return [localization(scores, labels)[self.metric]]
 
     def aggregate(self) -> Tensor:
-        """Mean over the bags that have a value since the last reset, or the skill of the means; NaN if none has."""
+        """Compute the mean over the bags that have a value, or the skill of the means; NaN without any."""
         means = self.mean()
         if self.metric != "skill":
             return means[0]

@@ -1,4 +1,4 @@
-"""What a reader finds who looks first where scores are highest."""
+"""Ranking metrics of instances: pointing game, precision at recall, localization skill."""
 
 from __future__ import annotations
 
@@ -12,13 +12,20 @@ __all__ = ["localization_skill", "pointing_game", "precision_at_recall"]
 
 
 def pointing_game(scores: Tensor, labels: Tensor) -> float:
-    """1 if the instance of the highest of one bag's scores (N,) is positive by its labels (N,), 0 if it is negative.
+    """Return 1 if the instance with the highest score is positive, 0 if it is negative.
 
-    Several instances that share the highest score give the share of positives among them, which is what picking one
-    by lot gives on average. A bag whose instances all have one label tells nothing: NaN.
+    If several instances share the highest score, the result is the fraction of positives among them, the expectation
+    of a random choice.
+
+    Args:
+        scores: scores (N,) of the instances of a bag.
+        labels: instance labels (N,).
+
+    Returns:
+        The result; NaN if the instances have only one label.
 
     Raises:
-        ValueError: when the two differ in shape, or a score is not finite.
+        ValueError: if ``scores`` and ``labels`` differ in shape, or a score is not finite.
 
     References:
         Zhang et al., "Top-down Neural Attention by Excitation Backprop", https://arxiv.org/abs/1608.00507
@@ -33,15 +40,22 @@ def pointing_game(scores: Tensor, labels: Tensor) -> float:
 
 
 def precision_at_recall(scores: Tensor, labels: Tensor, recall: float) -> float:
-    r"""Best precision of one bag's scores (N,) at a threshold that finds at least the share ``recall`` of positives.
+    r"""Compute the best precision of a threshold on the scores whose recall is at least ``recall``.
 
     .. math:: \max_t \Big\{ \frac{TP(t)}{TP(t) + FP(t)} : \frac{TP(t)}{P} \ge r \Big\}
 
-    over thresholds t at the scores; an instance of score >= t is found, so tied scores are found in one step. A bag
-    whose instances all have one label (N,) tells nothing: NaN.
+    over thresholds t among the scores; instances with a score >= t are predicted as positive, tied scores together.
+
+    Args:
+        scores: scores (N,) of the instances of a bag.
+        labels: instance labels (N,).
+        recall: minimum recall r in (0, 1].
+
+    Returns:
+        The precision; NaN if the instances have only one label.
 
     Raises:
-        ValueError: when the two differ in shape, a score is not finite, or ``recall`` is not in (0, 1].
+        ValueError: if ``scores`` and ``labels`` differ in shape, a score is not finite, or ``recall`` is not in (0, 1].
 
     Example:
         >>> import torch
@@ -54,19 +68,26 @@ def precision_at_recall(scores: Tensor, labels: Tensor, recall: float) -> float:
     if y.all() or not y.any():
         return float("nan")
     precision, reached, _ = precision_recall_curve(y, s)
-    return float(precision[reached >= recall - 1e-9].max())  # 3/10 reaches a recall computed as 0.1 + 0.2
+    return float(precision[reached >= recall - 1e-9].max())  # with tolerance, so that 3/10 reaches 0.1 + 0.2
 
 
 def localization_skill(auroc: float, center_auroc: float) -> float:
-    r"""Share of what the centre baseline leaves to win that is won: 1 is perfect, 0 is no better than the centre.
+    r"""Compute the skill score of an AUROC relative to the center baseline.
 
     .. math:: \frac{\mathrm{AUC} - \mathrm{AUC}_c}{1 - \mathrm{AUC}_c}
 
-    NaN where the centre (:py:func:`center_scores`) is perfect already, or either value is NaN. Take it of means over
-    bags: of one bag it has no lower bound.
+    1 is perfect and 0 no better than the baseline (:py:func:`center_scores`). Apply it to means over bags: for a single
+    bag it has no lower bound.
+
+    Args:
+        auroc: AUROC of the scores.
+        center_auroc: AUROC of the center baseline.
+
+    Returns:
+        The skill; NaN if the baseline is perfect or a value is NaN.
 
     Raises:
-        ValueError: when a value is not in [0, 1].
+        ValueError: if a value is not in [0, 1].
 
     Example:
         >>> localization_skill(0.875, center_auroc=0.75)

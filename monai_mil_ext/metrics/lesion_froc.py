@@ -1,4 +1,4 @@
-"""How many lesions scored instances find, against how many false ones are shown for it."""
+"""FROC: sensitivity for lesions at given numbers of false detections per bag."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ binary_structure, _ = optional_import("scipy.ndimage", name="generate_binary_str
 __all__ = ["FROCMetric", "LesionHits", "froc_values", "lesion_hits"]
 
 RATES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # of CAMELYON16
-FALSE, FOUND, BAG = 0.0, 1.0, 2.0
+FALSE, FOUND, BAG = 0.0, 1.0, 2.0  # kinds of rows in the buffer of the metric
 
 
 class LesionHits(NamedTuple):
     """Detections of one bag.
 
     Attributes:
-        false: score (M,) of each instance outside every lesion.
-        found: for each lesion (L,), the highest score of the instances in it; 0 where none is.
+        false: scores (M,) of the instances outside of all lesions.
+        found: for each lesion (L,), the highest score of the instances in it; 0 if there is none.
     """
 
     false: Tensor
@@ -48,26 +48,30 @@ def lesion_hits(
     box_size: int | None = None,
     exclude: Sequence[int] = (),
 ) -> LesionHits:
-    """Sort one bag's scores (N,) into lesions found and false detections, by MONAI's ``compute_fp_tp_probs_nd``.
+    """Split the scores of a bag into detected lesions and false detections with MONAI's ``compute_fp_tp_probs_nd``.
 
-    An instance is a point, the centre of its tile, as a detection of CAMELYON16 is: it finds the lesion that it lies
-    in, once however many do. Every instance is a detection unless ``box_size`` is given; then MONAI's ``ProbNMS``
-    keeps the highest of each neighbourhood on the grid of tiles, so that one false region of many tiles counts as one,
-    and goes by the order of scores, for attention is no probability that a fixed threshold would fit.
+    As in CAMELYON16, an instance is a point, the center of its tile, and detects the lesion that contains it; several
+    instances in a lesion count once. Every instance is a detection, unless ``box_size`` is given: then MONAI's
+    ``ProbNMS`` keeps the highest score of each neighborhood on the grid of tiles, so that a false region of many tiles
+    counts once. It is applied to the ranks of the scores, since no fixed probability threshold suits attention.
 
     Args:
-        scores: not negative; 0 is no detection.
-        coords: lowest corner (N, D) of each tile, in the order of the axes of ``lesions``: (y, x) for an image, so
-            (x, y) of most tile files has to be flipped.
-        lesions: mask of D axes that starts at coordinate 0: Boolean, whose connected regions (corners touch) are the
-            lesions, or of integers, 0 for none and one number a lesion.
-        tile_size: of a tile, in the unit of ``coords``; 0 where these are centres already.
-        spacing: size of a pixel of ``lesions`` in the unit of ``coords``, such as 64 for level 6 of a pyramid.
-        box_size: of a neighbourhood, in tiles.
-        exclude: numbers of lesions that are neither to be found nor false, such as isolated tumour cells.
+        scores: scores (N,), not negative; 0 is no detection.
+        coords: lowest corners (N, D) of the tiles in the axis order of ``lesions``: (y, x) for an image, so the (x, y)
+            of most tile files must be flipped.
+        lesions: mask with D axes whose first voxel is at coordinate 0: Boolean, whose connected regions (including
+            diagonal neighbors) are the lesions, or integers with 0 for background and one number per lesion.
+        tile_size: size of a tile in the unit of ``coords``; 0 if these are centers.
+        spacing: size of a pixel of ``lesions`` in the unit of ``coords``, for example 64 for level 6 of a pyramid.
+        box_size: size of a neighborhood in tiles.
+        exclude: numbers of lesions that count neither as lesions nor as false detections, for example isolated tumor
+            cells.
+
+    Returns:
+        Scores of false detections and of lesions.
 
     Raises:
-        ValueError: when shapes don't fit, a score is negative or not finite, or a tile lies outside the mask.
+        ValueError: if shapes don't match, a score is negative or not finite, or a tile lies outside of the mask.
 
     References:
         Ehteshami Bejnordi et al., "Diagnostic Assessment of Deep Learning Algorithms for Detection of Lymph Node
@@ -80,7 +84,8 @@ def lesion_hits(
         >>> hits.false.tolist(), hits.found.tolist()
         ([0.25, 0.125], [0.5, 0.0])
     """
-    s = head_mean(scores.detach()).float().cpu()  # MONAI keeps found ones in float32: false ones must tie with them
+    # float32, as MONAI returns scores of lesions: those of false detections must tie with them
+    s = head_mean(scores.detach()).float().cpu()
     if not s.isfinite().all() or (s < 0).any():
         raise ValueError(f"`scores` must be finite and >= 0, got {s}.")
     mask = lesions.detach().cpu().numpy()
@@ -93,47 +98,54 @@ def lesion_hits(
     if box_size is not None:
         kept = _highest(s, corners, box_size)
         s, pixels = s[kept], pixels[kept]
-    return _sorted_by_lesion(s, pixels, mask, exclude)
+    return _split_by_lesion(s, pixels, mask, exclude)
 
 
-def _sorted_by_lesion(
+def _split_by_lesion(
     scores: Tensor, pixels: np.ndarray[Any, Any], mask: np.ndarray[Any, Any], exclude: Sequence[int]
 ) -> LesionHits:
     if mask.dtype == bool:
         mask, _ = label_regions(mask, structure=binary_structure(mask.ndim, mask.ndim))
     numbers = [i for i in np.unique(mask).tolist() if i > 0]
-    places = np.searchsorted([0, *numbers], mask)  # 1, 2, ..., so that no number without a pixel is a lesion to find
-    left_out = [k for k, i in enumerate(numbers, 1) if i in exclude]
-    false, found, _ = compute_fp_tp_probs_nd(scores.numpy(), pixels, places, left_out)
-    counted = [k for k, i in enumerate(numbers) if i not in exclude]
-    return LesionHits(torch.as_tensor(false), torch.as_tensor(found)[counted])
+    regions = np.searchsorted([0, *numbers], mask)  # renumbered to 1, 2, ..., since unused numbers would be lesions
+    excluded = [k for k, i in enumerate(numbers, 1) if i in exclude]
+    false, found, _ = compute_fp_tp_probs_nd(scores.numpy(), pixels, regions, excluded)
+    included = [k for k, i in enumerate(numbers) if i not in exclude]
+    return LesionHits(torch.as_tensor(false), torch.as_tensor(found)[included])
 
 
 def _highest(scores: Tensor, corners: np.ndarray[Any, Any], box_size: int) -> list[int]:
-    """Places of the instances that ``ProbNMS`` keeps on the grid that their corners lie on."""
+    """Return the indices of the instances that ``ProbNMS`` keeps on the grid of their corners."""
     axes = [np.unique(column, return_inverse=True) for column in corners.T]
     steps = [np.diff(values).min() if len(values) > 1 else 1.0 for values, _ in axes]
     cells = np.stack([np.rint((corners[:, d] - axes[d][0][0]) / steps[d]) for d in range(len(axes))], 1).astype(int)
     ranks = torch.empty(len(scores)).scatter_(
         0, scores.argsort(descending=True, stable=True), torch.arange(len(scores), 0, -1.0)
     )
-    grid = np.zeros(cells.max(axis=0) + 1, dtype=np.float32)  # 0 is no tile: ranks start at 1
+    grid = np.zeros(cells.max(axis=0) + 1, dtype=np.float32)  # 0 means no tile: ranks start at 1
     np.maximum.at(grid, tuple(cells.T), ranks.numpy())
     kept = ProbNMS(spatial_dims=grid.ndim, prob_threshold=0.0, box_size=box_size)(grid)
-    place_of = {int(rank): i for i, rank in enumerate(ranks.tolist())}
-    return sorted(place_of[int(rank)] for rank, *_ in kept)
+    index_of = {int(rank): i for i, rank in enumerate(ranks.tolist())}
+    return sorted(index_of[int(rank)] for rank, *_ in kept)
 
 
 def froc_values(
     false: Tensor, found: Tensor, num_bags: int, rates: Sequence[float] = RATES
 ) -> dict[str, float | list[float]]:
-    """FROC score and curve of the :py:class:`LesionHits` of all bags together, by MONAI's functions.
+    """Compute the FROC score and curve from the :py:class:`LesionHits` of all bags, with MONAI's functions.
 
-    ``score``: mean sensitivity at ``rates`` false detections a bag. ``false_per_bag`` and ``sensitivity``: the curve,
-    from all detections to none. The score is NaN where there is no lesion or no bag.
+    MONAI's curve omits the lowest threshold, so that the only detection of a perfect model would not count; a score of
+    0, which is no detection, is added for it.
 
-    MONAI's curve leaves the lowest threshold out, so that the only detection of a perfect reader would not count; it
-    is given a 0, which is no detection, to leave out.
+    Args:
+        false: scores (M,) of false detections.
+        found: scores (L,) of lesions.
+        num_bags: number of bags.
+        rates: numbers of false detections per bag at which the sensitivity is averaged.
+
+    Returns:
+        ``score``: mean sensitivity at ``rates``, NaN without lesions or bags; ``false_per_bag`` and ``sensitivity``:
+        the curve, from all detections to none.
 
     Example:
         >>> froc = froc_values(torch.tensor([0.6, 0.2]), torch.tensor([0.9, 0.4]), num_bags=2)
@@ -142,21 +154,21 @@ def froc_values(
     """
     if not len(found) or not num_bags:
         return {"score": float("nan"), "false_per_bag": [], "sensitivity": []}
-    shown = np.append(false.float().cpu().numpy(), np.float32(0))
-    per_bag, sensitivity = compute_froc_curve_data(shown, found.float().cpu().numpy(), len(found), num_bags)
+    false_scores = np.append(false.float().cpu().numpy(), np.float32(0))
+    per_bag, sensitivity = compute_froc_curve_data(false_scores, found.float().cpu().numpy(), len(found), num_bags)
     score = float(compute_froc_score(per_bag, sensitivity, tuple(rates)))
     return {"score": score, "false_per_bag": per_bag.tolist(), "sensitivity": sensitivity.tolist()}
 
 
 class FROCMetric(BagIterationMetric):
-    """:py:func:`froc_values` of all bags since the last reset, negative ones among them.
+    """FROC score of all bags since the last reset, including negative ones; see :py:func:`froc_values`.
 
     Args:
         tile_size: see :py:func:`lesion_hits`.
         spacing: see :py:func:`lesion_hits`.
         box_size: see :py:func:`lesion_hits`.
         exclude: see :py:func:`lesion_hits`.
-        rates: numbers of false detections a bag at which sensitivity is taken.
+        rates: see :py:func:`froc_values`.
 
     Example:
         >>> metric = FROCMetric(tile_size=0)
@@ -181,13 +193,13 @@ class FROCMetric(BagIterationMetric):
         self.rates = tuple(rates)
 
     def _rows(self, y_pred: Any, y: Any, **kwargs: Any) -> list[Tensor]:
-        """As many rows a bag as it has detections and lesions."""
+        """Return the rows of each bag, one per detection and lesion."""
         if y is None or len(y) != len(y_pred):
             raise ValueError(f"`y` must be {len(y_pred)} masks of lesions, got {None if y is None else len(y)}.")
         return [self._compute_tensor(*bag) for bag in zip(y_pred, y, strict=True)]
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:
-        """Rows (R, 2) of kind and score of one bag (N, A + D), attention beside coordinates, and its mask of D axes."""
+        """Return rows (R, 2) of kind and score for a bag (N, A + D) of scores and coordinates."""
         dims = torch.as_tensor(y).ndim
         if y_pred.ndim != 2 or y_pred.shape[1] <= dims:
             raise ValueError(f"`y_pred` must be (N, A + {dims}), scores and coordinates, got {tuple(y_pred.shape)}.")
@@ -196,13 +208,13 @@ class FROCMetric(BagIterationMetric):
         return torch.cat([torch.stack([torch.full_like(s, kind), s], dim=1) for kind, s in kinds]).double()
 
     def curve(self) -> dict[str, float | list[float]]:
-        """What :py:func:`froc_values` gives."""
+        """Compute score and curve, see :py:func:`froc_values`."""
         rows = self.get_buffer()
         if rows is None:
-            raise ValueError("`y_pred` must be given before the curve is asked for, got none.")
+            raise ValueError("`y_pred` must be given before the curve is computed, got none.")
         kind, score = rows.unbind(dim=1)
         return froc_values(score[kind == FALSE], score[kind == FOUND], int((kind == BAG).sum()), self.rates)
 
     def aggregate(self) -> Tensor:
-        """The FROC score, float64."""
+        """Compute the FROC score as a float64 tensor ()."""
         return torch.tensor(self.curve()["score"], dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""What share of the attention the first few instances of a bag hold."""
+"""Attention mass of the top k instances, averaged over bags."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ SUMMARY = ("effective_number", "entropy_ratio", "gini", "coverage_ratio_0.8")
 
 
 class MassCurve(NamedTuple):
-    """Means over bags.
+    """Attention mass averaged over bags.
 
     Attributes:
-        mass: (K,), the sum of the k largest weights, k = 1, ..., K.
-        uniform: (K,), what it would be if every instance got the same, min(k / N, 1).
+        mass: sums (K,) of the k largest weights for k = 1, ..., K.
+        uniform: the same (K,) for uniform attention, min(k / N, 1).
         summary: ``effective_number``, ``entropy_ratio``, ``gini`` and ``coverage_ratio_0.8`` of
             :py:func:`attention_mass`.
-        num_bags: how many bags.
+        num_bags: number of bags.
     """
 
     mass: Tensor
@@ -34,19 +34,22 @@ class MassCurve(NamedTuple):
     num_bags: int
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the curve as plain types for JSON."""
         return {**self._asdict(), "mass": self.mass.tolist(), "uniform": self.uniform.tolist()}
 
 
 def mass_curve(bags: Sequence[Tensor], longest: int = 10) -> MassCurve:
-    """How the attention mass of bags grows with the number of instances that are looked at, most attention first.
+    """Compute the mean attention mass of the k instances with the most attention, for k = 1, ..., K.
 
     Args:
-        bags: attention (N,) of the real instances of each bag.
-        longest: K.
+        bags: attention (N,) of the valid instances of each bag.
+        longest: largest number K of instances.
+
+    Returns:
+        The curve.
 
     Raises:
-        ValueError: when there is no bag, or as of :py:func:`attention_mass`.
+        ValueError: if there is no bag, or as in :py:func:`attention_mass`.
 
     Example:
         >>> curve = mass_curve([torch.tensor([0.7, 0.2, 0.1]), torch.tensor([0.5, 0.5])], longest=3)
@@ -57,8 +60,8 @@ def mass_curve(bags: Sequence[Tensor], longest: int = 10) -> MassCurve:
     if not bags:
         raise ValueError("`bags` must have the attention of at least one bag, got none.")
     top = torch.arange(1, longest + 1)
-    found = [attention_mass(attention, top.tolist(), (0.8,)) for attention in bags]
-    mass = torch.tensor([[one[f"top_{k}"] for k in top.tolist()] for one in found], dtype=torch.float64)
+    metrics = [attention_mass(attention, top.tolist(), (0.8,)) for attention in bags]
+    mass = torch.tensor([[values[f"top_{k}"] for k in top.tolist()] for values in metrics], dtype=torch.float64)
     uniform = torch.stack([(top.double() / len(attention)).clamp(max=1) for attention in bags])
-    summary = {name: float(torch.tensor([one[name] for one in found]).double().mean()) for name in SUMMARY}
+    summary = {name: float(torch.tensor([values[name] for values in metrics]).double().mean()) for name in SUMMARY}
     return MassCurve(mass.mean(0), uniform.mean(0), summary, len(bags))

@@ -1,4 +1,4 @@
-"""Whether two models differ on the same bags."""
+"""Paired bootstrap test of two models on the same bags."""
 
 from __future__ import annotations
 
@@ -22,25 +22,26 @@ def paired_bootstrap(
     num_samples: int = 1000,
     seed: int = 0,
 ) -> dict[str, dict[str, float]]:
-    """Difference a - b of each value of ``statistic``, with a 95 % percentile interval and a two-sided p.
+    """Compute the difference a - b of each statistic with a 95 % percentile interval and a two-sided p-value.
 
-    Every sample draws the same rows of both, so what makes a bag hard for both cancels. The p is twice the share of
-    samples whose difference is 0 or of the other sign than the one observed, at most 1 and at least one over the
-    number of samples, which can't tell anything smaller. Samples on which a difference is NaN are left out.
+    Every sample draws the same rows of both models, so that variation between bags that affects both cancels. The
+    p-value is twice the fraction of samples whose difference is 0 or has the opposite sign of the observed one; it is
+    at most 1 and at least 1 / ``num_samples``, the resolution of the bootstrap. Samples with a NaN difference are
+    excluded.
 
     Args:
-        rows_a: of one model, one a bag.
-        rows_b: of the other model, the same bags in the same order.
-        statistic: values by name of a list of rows.
-        groups: as long as the rows; whole groups (patients) are drawn instead of rows.
-        num_samples: how often to draw.
-        seed: of the draw.
+        rows_a: rows of one model, one per bag.
+        rows_b: rows of the other model, the same bags in the same order.
+        statistic: function that maps a list of rows to values by name.
+        groups: group (patient) of each row; whole groups are drawn instead of rows.
+        num_samples: number of bootstrap samples.
+        seed: random seed.
 
     Returns:
         ``difference``, ``low``, ``high`` and ``p`` of each value.
 
     Raises:
-        ValueError: when there is no row or no sample, or rows or groups differ in length.
+        ValueError: if there are no rows or no samples, or rows or groups differ in length.
 
     References:
         Efron, Tibshirani, "An Introduction to the Bootstrap", Chapman & Hall, 1993
@@ -56,11 +57,11 @@ def paired_bootstrap(
         if other is not None and len(other) != len(rows_a):
             raise ValueError(f"`{name}` must be as long as `rows_a` ({len(rows_a)}), got {len(other)}.")
 
-    def differences(picked: Sequence[int]) -> dict[str, float]:
-        a, b = (statistic([rows[i] for i in picked]) for rows in (rows_a, rows_b))
+    def differences(indices: Sequence[int]) -> dict[str, float]:
+        a, b = (statistic([rows[i] for i in indices]) for rows in (rows_a, rows_b))
         return {name: float(a[name] - b[name]) for name in a}
 
-    samples = [differences(picked) for picked in resampled_rows(len(rows_a), groups, num_samples, seed)]
+    samples = [differences(indices) for indices in resampled_rows(len(rows_a), groups, num_samples, seed)]
     observed = differences(range(len(rows_a)))
     return {name: _summary(value, [sample[name] for sample in samples]) for name, value in observed.items()}
 

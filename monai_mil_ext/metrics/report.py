@@ -1,4 +1,4 @@
-"""The table of an evaluation: values of bags and instances, by patient, with an interval."""
+"""Report of an evaluation: metrics of bags and instances with confidence intervals, also by patient."""
 
 from __future__ import annotations
 
@@ -30,24 +30,29 @@ INSTANCE_VALUES = (
 
 
 def instance_values(scores: Tensor, labels: Tensor | None) -> dict[str, float]:
-    """How one bag's scores (N,) find its positive instances, beside the baselines that look at nothing.
+    """Compute the localization metrics of a bag together with baselines that ignore the image.
 
-    ``instance_auroc``, ``instance_ap``, ``positive_mass`` of the scores (:py:func:`localization`), ``pointing_game``
-    and ``precision_at_recall_10`` (%), ``center_auroc`` and ``center_ap`` of :py:func:`center_scores`, and
-    ``positive_share``, the mass that uniform scores would have. All are NaN without labels (N,) or where these are all
-    alike.
+    Args:
+        scores: scores (N,) of the instances.
+        labels: instance labels (N,), or None.
+
+    Returns:
+        ``instance_auroc``, ``instance_ap`` and ``positive_mass`` of the scores (:py:func:`localization`),
+        ``pointing_game``, ``precision_at_recall_10`` (at a recall of 10 %), ``center_auroc`` and ``center_ap`` of
+        :py:func:`center_scores`, and ``positive_share``, the mass of uniform scores. All are NaN without labels or with
+        only one label.
     """
     if labels is None:
         return dict.fromkeys(INSTANCE_VALUES, float("nan"))
-    own, center = localization(scores, labels), localization(center_scores(len(labels)), labels)
-    share = localization(torch.ones(len(labels)), labels)["mass"]
+    model, center = localization(scores, labels), localization(center_scores(len(labels)), labels)
+    uniform = localization(torch.ones(len(labels)), labels)
     values = {
-        "instance_auroc": own["auroc"],
-        "instance_ap": own["average_precision"],
+        "instance_auroc": model["auroc"],
+        "instance_ap": model["average_precision"],
         "pointing_game": pointing_game(scores, labels),
         "precision_at_recall_10": precision_at_recall(scores, labels, 0.1),
-        "positive_mass": own["mass"],
-        "positive_share": share,
+        "positive_mass": model["mass"],
+        "positive_share": uniform["mass"],
         "center_auroc": center["auroc"],
         "center_ap": center["average_precision"],
     }
@@ -61,14 +66,18 @@ def bootstrap_interval(
     num_samples: int = 1000,
     seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
-    """95 % percentile interval of each value of ``statistic`` over rows drawn again with replacement.
+    """Compute the 95 % percentile bootstrap interval of each value of ``statistic``.
 
     Args:
-        rows: what the statistic is taken of.
-        statistic: values by name of a list of rows; samples on which a value is NaN are left out of its interval.
-        groups: as long as ``rows``; whole groups (patients) are drawn instead of rows.
-        num_samples: how often to draw.
-        seed: of the draw.
+        rows: rows from which samples are drawn with replacement.
+        statistic: function that maps a list of rows to values by name; samples with a NaN value are excluded from the
+            interval of that value.
+        groups: group (patient) of each row; whole groups are drawn instead of rows.
+        num_samples: number of bootstrap samples.
+        seed: random seed.
+
+    Returns:
+        Lower and upper limit of each value.
 
     Example:
         >>> bootstrap_interval([1.0, 1.0, 1.0], lambda rows: {"mean": np.mean(rows)})
@@ -82,26 +91,30 @@ def bootstrap_interval(
 def bag_report(
     rows: Sequence[Mapping[str, Any]], num_samples: int = 1000, kappa_weights: str | None = None
 ) -> dict[str, Any]:
-    """Every value of an evaluation, all bags together and by patient, with 95 % intervals.
+    """Compute all metrics of an evaluation over all bags and by patient, with 95 % confidence intervals.
 
-    The values are those of :py:func:`bag_values`, the mean over bags of those of :py:func:`instance_values`, and
-    ``instance_skill``, the :py:func:`localization_skill` of these means. What can't be had is NaN: values of instances
-    without instance labels, and values of bags where all bags have the very same probability, which then is no answer
-    to any of them (a network that only localises, such as ``CenterPrior``).
+    The metrics are those of :py:func:`bag_values`, the means over bags of :py:func:`instance_values`, and
+    ``instance_skill``, the :py:func:`localization_skill` of these means. Metrics of instances are NaN without instance
+    labels. Metrics of bags are NaN if all bags have exactly the same probability, as from a network that only
+    localizes, such as ``CenterPrior``.
 
     Args:
-        rows: one a bag, with ``patient``, ``label``, ``probability`` (C,) and what :py:func:`instance_values` gives.
-        num_samples: of the bootstrap. It draws patients where there are at least two of them, else bags, and
-            ``resampled`` says which.
+        rows: one row per bag with ``patient``, ``label``, ``probability`` (C,) and the values of
+            :py:func:`instance_values`.
+        num_samples: number of bootstrap samples; patients are drawn if there are at least two, otherwise bags.
         kappa_weights: see :py:func:`bag_values`.
 
+    Returns:
+        ``values``, ``interval_95``, ``resampled`` (``"patients"`` or ``"bags"``), ``num_bags``, ``num_patients``, and
+        ``patients`` with the values of each patient.
+
     Raises:
-        ValueError: when there is no row.
+        ValueError: if there are no rows.
     """
     if not rows:
         raise ValueError("`rows` must have at least one bag, got none.")
-    answers = len(rows) == 1 or len({tuple(row["probability"]) for row in rows}) > 1
-    values = partial(_values, answers=answers, kappa_weights=kappa_weights)
+    classifies = len(rows) == 1 or len({tuple(row["probability"]) for row in rows}) > 1
+    values = partial(_values, classifies=classifies, kappa_weights=kappa_weights)
     patients = [row["patient"] for row in rows]
     by_patient = {p: [row for row in rows if row["patient"] == p] for p in dict.fromkeys(patients)}
     groups = patients if len(by_patient) > 1 else None
@@ -111,16 +124,16 @@ def bag_report(
         "values": values(rows),
         "interval_95": bootstrap_interval(rows, values, groups, num_samples),
         "resampled": "bags" if groups is None else "patients",
-        "patients": {p: {"num_bags": len(own), **values(own)} for p, own in by_patient.items()},
+        "patients": {p: {"num_bags": len(part), **values(part)} for p, part in by_patient.items()},
     }
 
 
-def _values(rows: Sequence[Mapping[str, Any]], answers: bool, kappa_weights: str | None) -> dict[str, float]:
+def _values(rows: Sequence[Mapping[str, Any]], classifies: bool, kappa_weights: str | None) -> dict[str, float]:
     values = dict.fromkeys(BAG_VALUES, float("nan"))
-    if answers:
+    if classifies:
         probability = np.stack([np.asarray(row["probability"], dtype=float) for row in rows])
         values = bag_values([row["label"] for row in rows], probability, kappa_weights)
     for name in INSTANCE_VALUES:
-        each = np.asarray([row[name] for row in rows], dtype=float)
-        values[name] = float(np.nanmean(each)) if np.isfinite(each).any() else float("nan")
+        column = np.asarray([row[name] for row in rows], dtype=float)
+        values[name] = float(np.nanmean(column)) if np.isfinite(column).any() else float("nan")
     return values | {"instance_skill": localization_skill(values["instance_auroc"], values["center_auroc"])}

@@ -1,4 +1,4 @@
-"""Rows drawn again with replacement, one by one or by whole groups."""
+"""Bootstrap resampling of rows or groups, and percentile intervals."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["percentile_interval", "resampled_rows"]
 
 
 def resampled_rows(num_rows: int, groups: Sequence[Any] | None, num_samples: int, seed: int) -> Iterator[list[int]]:
-    """Positions of the rows of each bootstrap sample: as many groups as there are, drawn with replacement.
+    """Yield the row indices of each bootstrap sample, drawing rows or whole groups with replacement.
 
     Args:
-        num_rows: how many rows there are.
-        groups: of each row; whole groups are drawn, so samples may differ in length. None draws rows.
-        num_samples: how often to draw.
-        seed: of the draw.
+        num_rows: number of rows.
+        groups: group of each row; whole groups are drawn, so samples may differ in length. None draws rows.
+        num_samples: number of samples.
+        seed: random seed.
 
     Example:
         >>> [sorted(rows) for rows in resampled_rows(3, "aab", 3, 0)]
@@ -32,7 +32,7 @@ def resampled_rows(num_rows: int, groups: Sequence[Any] | None, num_samples: int
 
 
 def percentile_interval(values: Sequence[float]) -> tuple[float, float]:
-    """The middle 95 % of the finite values, NaN where there is none.
+    """Return the limits of the central 95 % of the finite values, NaN without any.
 
     Example:
         >>> percentile_interval([0.0, float("nan"), 100.0])

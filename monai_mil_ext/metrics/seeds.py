@@ -1,4 +1,4 @@
-"""Runs with several seeds: their mean, their spread and what tells two methods apart."""
+"""Summary and comparison of training runs with several seeds."""
 
 from __future__ import annotations
 
@@ -14,24 +14,26 @@ __all__ = ["compare_over_seeds", "seed_summary"]
 
 
 def seed_summary(seeds: Mapping[Hashable, Mapping[str, float]]) -> dict[str, Any]:
-    """Mean and sd of each value over seeds; the values of each seed stay beside them.
+    """Compute mean and standard deviation of each value over seeds.
 
-    As published tables have it, the sd of values of bags (:py:func:`bag_values`) is the ``"sample"`` sd, which divides
-    by the number of seeds less one, and that of all others, localisation, the ``"population"`` sd. A value that a
-    seed doesn't have (NaN) leaves mean and sd NaN: a mean over fewer seeds would look like one over all.
+    As in published tables, the standard deviation of bag metrics (:py:func:`bag_values`) is the ``"sample"`` one, which
+    divides by the number of seeds minus one, and that of all other (localization) metrics the ``"population"`` one. If
+    a value is NaN for one seed, its mean and standard deviation are NaN, so that no mean over fewer seeds passes for a
+    mean over all.
 
     Args:
-        seeds: values by name, of each seed.
+        seeds: values by name for each seed.
 
     Returns:
-        ``values``, ``sd``, ``sd_kind`` by name of the value, and ``seeds``. The sd of one seed is NaN.
+        ``values``, ``sd`` and ``sd_kind`` by name, and ``seeds``, the values of each seed. The standard deviation of a
+        single seed is NaN.
 
     Raises:
-        ValueError: when there is no seed, or seeds differ in their values.
+        ValueError: if there is no seed, or seeds have different names of values.
 
     Example:
-        >>> found = seed_summary({seed: {"bag_auroc": v, "instance_auroc": v} for seed, v in ((1, 0.7), (2, 0.9))})
-        >>> {name: (found["sd_kind"][name], round(sd, 3)) for name, sd in found["sd"].items()}
+        >>> summary = seed_summary({seed: {"bag_auroc": v, "instance_auroc": v} for seed, v in ((1, 0.7), (2, 0.9))})
+        >>> {name: (summary["sd_kind"][name], round(sd, 3)) for name, sd in summary["sd"].items()}
         {'bag_auroc': ('sample', 0.141), 'instance_auroc': ('population', 0.1)}
     """
     if not seeds:
@@ -56,24 +58,24 @@ def compare_over_seeds(
     names: Sequence[str] = ("instance_auroc", "instance_ap"),
     num_samples: int = 1000,
 ) -> dict[str, dict[str, float]]:
-    """Whether two methods localise differently: :py:func:`paired_bootstrap` over the positive bags of all seeds.
+    """Compare the localization of two methods by :py:func:`paired_bootstrap` over the positive bags of all seeds.
 
-    Bags without a value (negative ones, and those whose instances are all alike) are left out. The statistic is the
-    mean over seeds of the mean over bags. Patients are drawn, and one who is in the test part of several seeds is drawn
-    with all bags there.
+    Bags without a value (negative ones and those whose instances have only one label) are excluded. The statistic is
+    the mean over seeds of the mean over bags. Patients are drawn; a patient in the test part of several seeds is drawn
+    with all of their bags.
 
     Args:
-        rows_a: of one method: of each seed a row a bag, with ``case_id``, ``patient`` and ``names``.
-        rows_b: of the other, the same bags.
-        names: of the values to compare.
-        num_samples: of the bootstrap.
+        rows_a: rows of one method for each seed, one per bag, with ``case_id``, ``patient`` and ``names``.
+        rows_b: rows of the other method for the same bags.
+        names: names of the values to compare.
+        num_samples: number of bootstrap samples.
 
     Returns:
-        ``difference`` a - b, ``low``, ``high`` and ``p`` of each value, and ``num_bags`` and ``num_patients`` that it
-        rests on under ``"over"``.
+        ``difference`` a - b, ``low``, ``high`` and ``p`` of each value, and under ``"over"`` the ``num_bags`` and
+        ``num_patients`` of the comparison.
 
     Raises:
-        ValueError: when seeds or bags of the two differ, or no bag has a value.
+        ValueError: if seeds or bags of the two differ, or no bag has a value.
 
     Example:
         >>> row = {"case_id": "a", "patient": "p", "instance_auroc": 0.75}
@@ -87,22 +89,22 @@ def compare_over_seeds(
     if not a:
         raise ValueError("`rows_a` must have a bag with values, got none.")
     patients = [patient for (_, _, patient), _ in a]
-    own, other = ([(key[0], row) for key, row in rows] for rows in (a, b))
-    found = paired_bootstrap(own, other, _mean_over_seeds(names), patients, num_samples)
-    return {**found, "over": {"num_bags": len(a), "num_patients": len(set(patients))}}
+    by_seed_a, by_seed_b = ([(key[0], row) for key, row in rows] for rows in (a, b))
+    comparison = paired_bootstrap(by_seed_a, by_seed_b, _mean_over_seeds(names), patients, num_samples)
+    return {**comparison, "over": {"num_bags": len(a), "num_patients": len(set(patients))}}
 
 
 def _flat(
     rows: Mapping[Hashable, Sequence[Mapping[str, Any]]], names: Sequence[str]
 ) -> list[tuple[tuple[Hashable, str, str], Mapping[str, Any]]]:
-    """Bags that have all values, by seed, case and patient, in one order."""
+    """Return the bags that have all values, keyed and sorted by seed, case and patient."""
     keyed = [
         ((seed, str(row["case_id"]), str(row["patient"])), row)
-        for seed, own in rows.items()
-        for row in own
+        for seed, seed_rows in rows.items()
+        for row in seed_rows
         if all(np.isfinite(row[name]) for name in names)
     ]
-    return sorted(keyed, key=lambda one: tuple(map(str, one[0])))
+    return sorted(keyed, key=lambda item: tuple(map(str, item[0])))
 
 
 def _mean_over_seeds(
@@ -113,7 +115,7 @@ def _mean_over_seeds(
         for seed, row in rows:
             by_seed.setdefault(seed, []).append(row)
         return {
-            name: float(np.mean([np.mean([row[name] for row in own]) for own in by_seed.values()])) for name in names
+            name: float(np.mean([np.mean([row[name] for row in part]) for part in by_seed.values()])) for name in names
         }
 
     return statistic

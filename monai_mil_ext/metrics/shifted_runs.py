@@ -1,4 +1,4 @@
-"""What can be known at best of a run of shifted instances: Bayes' rule over all places where it may lie."""
+"""Bayes-optimal detection of a run of instances with a shifted mean."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["RunPosterior", "run_posterior", "shift_evidence"]
 
 
 class RunPosterior(NamedTuple):
-    """What the instances of a bag say of a run.
+    """Posterior of a run of shifted instances in a bag.
 
     Attributes:
-        log_odds: (), that the bag has one.
-        instances: (N,), probability of each instance to lie in it, given that there is one.
+        log_odds: log-odds () that the bag contains a run.
+        instances: probability (N,) of each instance to belong to the run, given that there is one.
     """
 
     log_odds: Tensor
@@ -26,11 +26,18 @@ class RunPosterior(NamedTuple):
 
 
 def shift_evidence(x: Tensor, shift: float, mean: float = 0.0, sd: float = 1.0) -> Tensor:
-    r"""Log-likelihood ratio (N,) of shifted against not, of instances (N, k) that are all the shifted features.
+    r"""Compute the log-likelihood ratio of a shifted mean for each instance in float64.
 
     .. math:: l_j = \sum_d \frac{\delta (x_{jd} - \mu)}{\sigma^2} - \frac{\delta^2}{2 \sigma^2}
 
-    It is computed in float64.
+    Args:
+        x: shifted features (N, k) of the instances.
+        shift: shift :math:`\delta` of the mean.
+        mean: mean :math:`\mu` without shift.
+        sd: standard deviation :math:`\sigma`.
+
+    Returns:
+        Log-likelihood ratios (N,).
 
     Example:
         >>> shift_evidence(torch.tensor([[0.25], [1.0]]), shift=0.5).tolist()
@@ -40,26 +47,29 @@ def shift_evidence(x: Tensor, shift: float, mean: float = 0.0, sd: float = 1.0) 
 
 
 def run_posterior(evidence: Tensor, run_length: int, prob: float = 0.5) -> RunPosterior:
-    r"""Bayes estimators of a bag with log-likelihood ratios ``evidence`` (N,), all places of the run equally likely.
+    r"""Compute the posterior of a run in a bag, with a uniform prior over its positions.
 
     .. math::
         W_u = \sum_{j=u}^{u+r-1} l_j, \quad
         \text{log-odds} = \log \sum_u \exp W_u - \log(N - r + 1) + \log \frac{p}{1 - p}, \quad
         P(y_j = 1 \mid y = 1) = \sum_{u \le j < u+r} \operatorname{softmax}(W)_u
 
-    All in log space: a product of densities underflows on long bags.
+    where l is the evidence. The computation is in log space, since a product of densities underflows on long bags.
 
     Args:
-        evidence: one number an instance, :py:func:`shift_evidence`.
+        evidence: log-likelihood ratios (N,) of the instances, see :py:func:`shift_evidence`.
         run_length: number r of instances of the run.
-        prob: p, that a bag has one.
+        prob: prior probability p that a bag contains a run.
+
+    Returns:
+        The posterior.
 
     Raises:
-        ValueError: when the run is longer than the bag or p is not in (0, 1).
+        ValueError: if the run is longer than the bag, or p is not in (0, 1).
 
     Example:
-        >>> found = run_posterior(torch.tensor([0.0, 0.0, 0.0]), run_length=2)
-        >>> found.log_odds.item(), found.instances.tolist()
+        >>> posterior = run_posterior(torch.tensor([0.0, 0.0, 0.0]), run_length=2)
+        >>> posterior.log_odds.item(), posterior.instances.tolist()
         (0.0, [0.5, 1.0, 0.5])
     """
     check_positive(run_length=run_length)
@@ -69,6 +79,6 @@ def run_posterior(evidence: Tensor, run_length: int, prob: float = 0.5) -> RunPo
         raise ValueError(f"`prob` must be in (0, 1), got {prob!r}.")
     windows = evidence.unfold(0, run_length, 1).sum(1)
     log_odds = windows.logsumexp(0) - math.log(len(windows)) + math.log(prob / (1 - prob))
-    place = windows.softmax(0)
-    reach = torch.nn.functional.pad(place, [run_length - 1, run_length - 1])
-    return RunPosterior(log_odds, reach.unfold(0, run_length, 1).sum(1))
+    position = windows.softmax(0)
+    padded = torch.nn.functional.pad(position, [run_length - 1, run_length - 1])
+    return RunPosterior(log_odds, padded.unfold(0, run_length, 1).sum(1))

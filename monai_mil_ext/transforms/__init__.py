@@ -1,4 +1,4 @@
-"""Transforms of bags, in array and dictionary form."""
+"""Transforms of bags in array and dictionary form."""
 
 from .bag_or_status import BagOrStatus
 from .bag_output import (

@@ -1,4 +1,4 @@
-"""Keeping what leads back to a scan when its bag becomes features and a batch."""
+"""Transform that keeps the transform history of a scan for inversion after encoding and batching."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ __all__ = ["CopyTraceD", "CopyTraceDict", "CopyTraced"]
 
 
 class CopyTraced(MapTransform):
-    """Copy the history of a :py:class:`monai.data.MetaTensor` beside it, to ``<key>_transforms``.
+    """Copy the transform history of a :py:class:`monai.data.MetaTensor` to the item ``<key>_transforms``.
 
-    There :py:class:`monai.transforms.Invertd` looks for it when the item itself is a plain tensor, as an encoder and
-    :py:class:`monai_mil_ext.data.BagCollate` make of it. It goes behind the last invertible transform. The bags of a
-    batch must have come by the same transforms.
+    :py:class:`monai.transforms.Invertd` reads the history from there once the item itself has become a plain tensor,
+    as it does in an encoder and in :py:class:`monai_mil_ext.data.BagCollate`. Place this transform after the last
+    invertible one. All bags of a batch must have been made by the same transforms.
 
     Args:
-        keys: items with a history.
-        allow_missing_keys: whether to pass over a key that is not there.
+        keys: items with a transform history.
+        allow_missing_keys: whether to skip missing keys.
 
     Raises:
-        ValueError: when an item is no MetaTensor.
+        ValueError: if an item is not a MetaTensor.
 
     Example:
         >>> import torch
@@ -42,7 +42,7 @@ class CopyTraced(MapTransform):
         super().__init__(keys, allow_missing_keys)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Copy the history of every key."""
+        """Copy the history of the item of each key."""
         d = dict(data)
         for key in self.key_iterator(d):
             if not isinstance(d[key], MetaTensor):

@@ -1,4 +1,4 @@
-"""Hounsfield units through the windows of a radiologist, each a channel."""
+"""Transforms that apply CT windows to images in Hounsfield units."""
 
 from __future__ import annotations
 
@@ -21,24 +21,25 @@ __all__ = ["CTWindows", "CTWindowsD", "CTWindowsDict", "CTWindowsd"]
 
 
 class CTWindows(Transform):
-    r"""Show an image in Hounsfield units through several windows, each in [0, 1] and a channel of its own.
+    r"""Apply several CT windows to an image in Hounsfield units, each of which becomes a channel in [0, 1].
 
     .. math:: y = \min(1, \max(0, (x - c) / w + 1/2))
 
-    for centre c and width w, the ``LINEAR_EXACT`` function of DICOM. With W windows, C channels become W C: all of the
-    first window, then all of the second, ... The order is the same whether the windows come before
-    :py:class:`monai_mil_ext.transforms.SliceBag` takes neighbours or after it.
+    for center c and width w, the ``LINEAR_EXACT`` function of DICOM. With W windows, C channels become W C: all
+    channels of the first window, then all of the second, and so on. The order is the same whether this transform
+    precedes or follows a :py:class:`monai_mil_ext.transforms.SliceBag` with neighboring slices.
 
-    ``PRESETS``, as (centre, width): *brain* (40, 80), *stroke* (40, 40), *subdural* (80, 200), *bone* (600, 2800), of
-    the skull, *mediastinum* (50, 350), *abdomen* (50, 400), *liver* (30, 150), values or ranges of Radiopaedia; *lung*
-    (-600, 1500), the same there, and *pe* (100, 700) are those of the RSNA pulmonary embolism set.
+    ``PRESETS`` as (center, width): *brain* (40, 80), *stroke* (40, 40), *subdural* (80, 200), *bone* (600, 2800)
+    of the skull, *mediastinum* (50, 350), *abdomen* (50, 400) and *liver* (30, 150) are values or lie in ranges of
+    Radiopaedia; *lung* (-600, 1500), also in Radiopaedia, and *pe* (100, 700) are those of the RSNA pulmonary embolism
+    data set.
 
     Args:
-        windows: names of presets, or pairs (centre, width) in HU, or both.
+        windows: names of presets, pairs (center, width) in HU, or a mix of both.
         channel_dim: axis of the channels: 0 for a scan (C, X, Y, Z), 1 for a bag (N, C, h, w).
 
     Raises:
-        ValueError: when there is no window, one is no preset and no pair, or a width is not positive.
+        ValueError: if ``windows`` is empty, or a window is neither a preset nor a pair with a positive width.
 
     References:
         Murphy, Baxter, "Windowing (CT)", Radiopaedia.org, reference article.
@@ -73,10 +74,10 @@ class CTWindows(Transform):
         self._scale = [ScaleIntensityRange(c - w / 2, c + w / 2, 0.0, 1.0, clip=True) for c, w in self.windows]
 
     def __call__(self, image: NdarrayOrTensor) -> Tensor:
-        """Show ``image`` (C, ...), or (N, C, ...), through every window, in float32."""
-        shown = [scale(image) for scale in self._scale]
-        channels = torch.cat([_plain(one) for one in shown], dim=self.channel_dim)
-        result: Tensor = convert_to_dst_type(channels, shown[0])[0]
+        """Apply every window to ``image`` (C, ...) or (N, C, ...) and return float32."""
+        windowed = [scale(image) for scale in self._scale]
+        channels = torch.cat([_plain(image) for image in windowed], dim=self.channel_dim)
+        result: Tensor = convert_to_dst_type(channels, windowed[0])[0]
         return result
 
 
@@ -87,7 +88,7 @@ class CTWindowsd(MapTransform):
         keys: images in Hounsfield units.
         windows: see :py:class:`CTWindows`.
         channel_dim: see :py:class:`CTWindows`.
-        allow_missing_keys: whether to pass over a key that is not there.
+        allow_missing_keys: whether to skip missing keys.
     """
 
     backend = CTWindows.backend
@@ -100,13 +101,13 @@ class CTWindowsd(MapTransform):
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.show = CTWindows(windows, channel_dim)
+        self.apply_windows = CTWindows(windows, channel_dim)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Show the image of every key through every window."""
+        """Apply the windows to the image of each key."""
         d = dict(data)
         for key in self.key_iterator(d):
-            d[key] = self.show(d[key])
+            d[key] = self.apply_windows(d[key])
         return d
 
 
@@ -115,7 +116,7 @@ def _window(window: str | Sequence[float]) -> tuple[float, float]:
         check_choice("windows", window, CTWindows.PRESETS)
         return CTWindows.PRESETS[window]
     if len(window) != 2 or not all(map(math.isfinite, window)) or window[1] <= 0:
-        raise ValueError(f"`windows` must be presets or (centre, width) in HU with a positive width, got {window!r}.")
+        raise ValueError(f"`windows` must be presets or (center, width) in HU with a positive width, got {window!r}.")
     return float(window[0]), float(window[1])
 
 

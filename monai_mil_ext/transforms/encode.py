@@ -1,4 +1,4 @@
-"""Turning the instances of a bag into vectors, by a frozen network."""
+"""Transforms that encode the instances of a bag with a frozen network."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ Bag = Tensor | Dataset[Tensor]
 
 
 class EncodeInstances(Transform):
-    """Encode a bag (N, ...) to features (N, F), float32 on the CPU, in evaluation mode and without gradients.
+    """Encode a bag (N, ...) to float32 features (N, F) on the CPU, in evaluation mode and without gradients.
 
-    The bag is a tensor, or gives a tensor for every slice of it, as :py:class:`monai_mil_ext.data.SlideTiles` does:
-    then the next chunks are read, by workers, while one is encoded, and the bag is never in memory. Bytes travel as
-    such and become numbers up to 1 where the encoder is.
+    The bag is a tensor or, like :py:class:`monai_mil_ext.data.SlideTiles`, a data set that returns a tensor for a
+    slice of indices. Such a bag is never held in memory as a whole: worker processes read the next chunks while one is
+    encoded. Images of dtype uint8 are transferred to the device as bytes and scaled to [0, 1] there.
 
     Args:
-        encoder: maps (n, ...) to (n, F). It is used as it is; its training flags are put back.
-        chunk_size: how many instances to encode at once; it bounds the memory and changes nothing else.
-        device: where to encode; None leaves the encoder where it is.
-        num_workers: how many processes read the chunks of a bag that is no tensor; with 0 they are read in turn.
+        encoder: network that maps (n, ...) to (n, F); its training flags are restored afterwards.
+        chunk_size: number of instances that are encoded at once; it limits memory and does not change the result.
+        device: device to encode on; None uses the encoder's.
+        num_workers: number of processes that read the chunks of a bag that is not a tensor; 0 reads in this process.
 
     Raises:
-        ValueError: when the bag is empty or the encoder gives anything but (n, F).
+        ValueError: if the bag is empty, or the encoder does not return (n, F).
 
     Example:
         >>> tuple(EncodeInstances(nn.Flatten())(torch.rand(5, 1, 4, 4)).shape)
@@ -66,7 +66,7 @@ class EncodeInstances(Transform):
         return self.timed(bag)[0]
 
     def timed(self, bag: Bag) -> tuple[Tensor, float]:
-        """The features, and the seconds of this call in which the encoder did not wait for instances."""
+        """Return the features and the time in seconds during which the encoder did not wait for instances."""
         if not len(bag) or (isinstance(bag, Tensor) and bag.ndim < 2):  # type: ignore[arg-type]
             got = tuple(bag.shape) if isinstance(bag, Tensor) else bag
             raise EmptyBagError(f"`bag` must have shape (N, ...) with an instance, got {got}.")
@@ -75,13 +75,13 @@ class EncodeInstances(Transform):
             chunks = ChunkLoader(bag.as_tensor() if isinstance(bag, MetaTensor) else bag, self.chunk_size)
         else:
             chunks = ChunkLoader(bag, self.chunk_size, self.num_workers, pin_memory=device.type == "cuda")
-        parts, spent = [], 0.0
+        features, seconds = [], 0.0
         with _frozen(self.encoder.to(device)), torch.inference_mode():
             for chunk in chunks:
                 start = time.perf_counter()
-                parts.append(self._encode(chunk.to(device, non_blocking=True)))
-                spent += time.perf_counter() - start
-        return torch.cat(parts), spent  # outside, so that it may take part in autograd
+                features.append(self._encode(chunk.to(device, non_blocking=True)))
+                seconds += time.perf_counter() - start
+        return torch.cat(features), seconds  # outside of inference mode, so that autograd can use the result
 
     def _encode(self, chunk: Tensor) -> Tensor:
         features = self.encoder(chunk.float() / BYTE if chunk.dtype == torch.uint8 else chunk)
@@ -93,7 +93,7 @@ class EncodeInstances(Transform):
 
 @contextmanager
 def _frozen(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode; afterwards every module has the flag it had, those frozen one by one too."""
+    """Switch to evaluation mode, and restore the training flag of each single module afterwards."""
     training = [module for module in network.modules() if module.training]
     network.eval()
     try:
@@ -106,7 +106,7 @@ def _frozen(network: nn.Module) -> Iterator[None]:
 class EncodeInstancesd(MapTransform):
     """Dictionary form of :py:class:`EncodeInstances`.
 
-    Of a bag that was read while it was encoded, ``encode_seconds`` are those in which the encoder did not wait.
+    For a bag that is read while it is encoded, ``encode_seconds`` is the time during which the encoder did not wait.
 
     Args:
         keys: bags (N, ...).
@@ -114,7 +114,7 @@ class EncodeInstancesd(MapTransform):
         chunk_size: see :py:class:`EncodeInstances`.
         device: see :py:class:`EncodeInstances`.
         num_workers: see :py:class:`EncodeInstances`.
-        allow_missing_keys: whether to pass over a key that is not there.
+        allow_missing_keys: whether to skip missing keys.
     """
 
     backend = EncodeInstances.backend
@@ -132,7 +132,7 @@ class EncodeInstancesd(MapTransform):
         self.encode = EncodeInstances(encoder, chunk_size, device, num_workers)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Encode the bag of every key."""
+        """Encode the bag of each key."""
         d = dict(data)
         for key in self.key_iterator(d):
             bag = d[key]

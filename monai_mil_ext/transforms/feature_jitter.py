@@ -1,4 +1,4 @@
-"""A transform that shifts what an encoder gave, as another scanner or stain would."""
+"""Random transforms of features that imitate a change of scanner or stain."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ __all__ = ["RandFeatureJitter", "RandFeatureJitterD", "RandFeatureJitterDict", "
 
 
 class RandFeatureJitter(RandomizableTransform):
-    r"""Scale and shift each feature of a bag at random, all its instances alike: for training.
+    r"""Randomly scale and shift each feature of a bag, equally for all instances.
 
     .. math:: x_{nf} \leftarrow (1 + s\, u_f)\, x_{nf} + t\, v_f, \quad u_f, v_f \sim N(0, 1)
 
-    A scanner, a stain or a reconstruction kernel moves all instances of a bag together. Noise of each instance on its
-    own, which MONAI's ``RandGaussianNoise`` adds to (N, F) as it is, does not stand for that: of the mean over N
-    instances it leaves 1 / N of its variance. Only F numbers are drawn, and the dtype stays.
+    For training. A scanner, a stain or a reconstruction kernel changes all instances of a bag in the same way.
+    Independent noise per instance, as MONAI's ``RandGaussianNoise`` adds to (N, F), does not model this: averaging
+    over N instances reduces its variance to 1 / N. Only F pairs of numbers are drawn, and the dtype is preserved.
 
     Args:
         scale: standard deviation s of the factors.
-        shift: standard deviation t of the offsets, in units of the features: standardise these before, or give the
-            features' own standard deviations (F,).
-        prob: how likely a bag is changed at all.
+        shift: standard deviation t of the offsets in units of the features: standardize the features first, or pass
+            one value per feature (F,).
+        prob: probability that a bag is changed.
 
     Raises:
-        ValueError: when a deviation is negative or not finite, or a bag is not floating (N, F).
+        ValueError: if a standard deviation is negative or not finite, or a bag is not a floating-point (N, F) array.
 
     Example:
         >>> jitter = RandFeatureJitter(scale=0.1, shift=0.0).set_random_state(0)
@@ -55,7 +55,7 @@ class RandFeatureJitter(RandomizableTransform):
         self._drawn: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None = None
 
     def randomize(self, data: int) -> None:
-        """Draw factors and offsets of ``data`` features."""
+        """Draw factors and offsets for ``data`` features."""
         super().randomize(None)
         if self.shift.ndim and self.shift.shape != (data,):
             raise ValueError(f"`shift` must be a number or have the {data} features, got {self.shift.shape}.")
@@ -63,7 +63,7 @@ class RandFeatureJitter(RandomizableTransform):
         self._drawn = 1 + self.scale * u, self.shift * v
 
     def __call__(self, bag: NdarrayOrTensor, randomize: bool = True) -> NdarrayOrTensor:
-        """Change a bag (N, F); ``randomize=False`` repeats the last draw; a MetaTensor comes back plain."""
+        """Jitter a bag (N, F); ``randomize=False`` repeats the last draw. Returns no MetaTensor."""
         if bag.ndim != 2 or not torch.as_tensor(bag[:0]).is_floating_point():
             raise ValueError(f"`bag` must be floating (N, F), got {tuple(bag.shape)} of {bag.dtype}.")
         if randomize:
@@ -76,23 +76,23 @@ class RandFeatureJitter(RandomizableTransform):
         if not self._do_transform:
             return bag
         if isinstance(bag, torch.Tensor):
-            factor, offset = (torch.as_tensor(drawn).to(bag) for drawn in self._drawn)
+            factor, offset = (torch.as_tensor(values).to(bag) for values in self._drawn)
             return bag * factor + offset
         return bag * self._drawn[0].astype(bag.dtype) + self._drawn[1].astype(bag.dtype)
 
 
 class RandFeatureJitterd(MapTransform, RandomizableTransform):
-    """Dictionary form of :py:class:`RandFeatureJitter`: one draw for all keys.
+    """Dictionary form of :py:class:`RandFeatureJitter`, with one draw for all keys.
 
     Args:
-        keys: bags (N, F) of the same features.
+        keys: bags (N, F) with the same features.
         scale: see :py:class:`RandFeatureJitter`.
         shift: see :py:class:`RandFeatureJitter`.
         prob: see :py:class:`RandFeatureJitter`.
-        allow_missing_keys: whether to pass over a key that is not there.
+        allow_missing_keys: whether to skip missing keys.
 
     Raises:
-        ValueError: when the bags have different numbers of features.
+        ValueError: if the bags have different numbers of features.
     """
 
     backend = RandFeatureJitter.backend
@@ -112,13 +112,13 @@ class RandFeatureJitterd(MapTransform, RandomizableTransform):
     def set_random_state(
         self, seed: int | None = None, state: np.random.RandomState | None = None
     ) -> RandFeatureJitterd:
-        """Set the random state of this and of the transform it holds."""
+        """Set the random state of this transform and of the array transform that it wraps."""
         super().set_random_state(seed, state)
         self.jitter.set_random_state(seed, state)
         return self
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Change the bags of every key alike."""
+        """Jitter the bag of each key with the same draw."""
         d = dict(data)
         for i, key in enumerate(self.key_iterator(d)):
             d[key] = self.jitter(d[key], randomize=i == 0)

@@ -1,4 +1,4 @@
-"""Transforms that keep some instances of a bag: a cap on its size, and token dropping."""
+"""Random transforms that keep a subset of the instances of a bag."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, RandomizableTransform
 from monai.utils.enums import TransformBackends
 
-from monai_mil_ext.utils import check_positive
+from monai_mil_ext.utils import check_positive, check_rate
 
 __all__ = [
     "RandSampleInstances",
@@ -27,7 +27,7 @@ __all__ = [
 
 
 class _RandSubset(RandomizableTransform):
-    """Keeps the instances that :py:meth:`draw` says, in their order; ``randomize=False`` repeats the last draw."""
+    """Base of transforms that keep the instances chosen by :py:meth:`draw`, in their order."""
 
     backend = [TransformBackends.TORCH, TransformBackends.NUMPY]
 
@@ -37,40 +37,40 @@ class _RandSubset(RandomizableTransform):
         self._size = 0
 
     def draw(self, size: int) -> np.ndarray[Any, Any]:
-        """Ascending places of the kept instances among ``size``, at least one of them."""
+        """Draw the indices of the kept instances among ``size``: ascending, at least one."""
         raise NotImplementedError
 
     def randomize(self, data: int) -> None:
-        """Draw which instances of a bag of ``data`` stay."""
+        """Draw which of ``data`` instances are kept."""
         super().randomize(None)
         if data < 1:
             raise ValueError(f"`bag` must have at least one instance, got {data}.")
         self._kept, self._size = (self.draw(data) if self._do_transform else None), data
 
     def __call__(self, bag: NdarrayOrTensor, randomize: bool = True) -> NdarrayOrTensor:
-        """Keep some instances of a bag (N, ...); a MetaTensor comes back plain."""
+        """Select instances of a bag (N, ...); ``randomize=False`` repeats the last draw. Returns no MetaTensor."""
         if randomize:
             self.randomize(len(bag))
         if len(bag) != self._size:
             raise ValueError(f"`bag` must have the {self._size} instances of the last draw, got {len(bag)}.")
         if isinstance(bag, MetaTensor):
-            bag = bag.as_tensor()  # its affine does not describe what is left
+            bag = bag.as_tensor()  # the affine does not describe a subset
         if self._kept is None:
             return bag
         return bag[torch.as_tensor(self._kept, device=bag.device) if isinstance(bag, torch.Tensor) else self._kept]
 
 
 class RandSampleInstances(_RandSubset):
-    """Keep at most ``num_instances`` instances, drawn without replacement and left in order.
+    """Randomly keep at most ``num_instances`` instances, without replacement and in their order.
 
     Args:
-        num_instances: how many to keep; a bag that has no more is returned whole.
-        stratified: draw one instance from each of ``num_instances`` equal runs of the ordered bag, so that a volume
-            stays covered from end to end; else each subset is as likely as any other.
-        prob: how likely a bag is sampled at all.
+        num_instances: number of instances to keep; smaller bags are returned unchanged.
+        stratified: whether to draw one instance from each of ``num_instances`` equal segments of the ordered bag, so
+            that a volume stays covered from end to end; otherwise all subsets are equally likely.
+        prob: probability that a bag is sampled.
 
     Raises:
-        ValueError: when ``num_instances`` is not positive, or a bag is empty.
+        ValueError: if ``num_instances`` is not positive, or a bag is empty.
 
     Example:
         >>> RandSampleInstances(3).set_random_state(0)(np.arange(10)).tolist()
@@ -86,7 +86,7 @@ class RandSampleInstances(_RandSubset):
         self.stratified = stratified
 
     def draw(self, size: int) -> np.ndarray[Any, Any]:
-        """See the class."""
+        """Draw the indices of the kept instances among ``size``."""
         if size <= self.num_instances:
             return np.arange(size)
         if not self.stratified:
@@ -96,15 +96,18 @@ class RandSampleInstances(_RandSubset):
 
 
 class RandTokenDrop(_RandSubset):
-    """Drop instances at random, at least one of them kept: for training only, so it has no place in an evaluation.
+    """Randomly drop instances, keeping at least one; for training only.
+
+    Exactly one of ``rate`` and ``num_drop`` must be given.
 
     Args:
-        rate: each instance is dropped with this probability, on its own.
-        num_drop: exactly so many are dropped, or all but one of a smaller bag. One of the two is given.
-        prob: how likely anything is dropped from a bag at all.
+        rate: probability with which each instance is dropped independently.
+        num_drop: exact number of dropped instances; of a smaller bag, all but one are dropped.
+        prob: probability that instances are dropped from a bag.
 
     Raises:
-        ValueError: when both or neither are given, ``rate`` is not in [0, 1), ``num_drop`` not positive, a bag empty.
+        ValueError: if both or neither are given, ``rate`` is not in [0, 1), ``num_drop`` is not positive, or a bag is
+            empty.
 
     Example:
         >>> RandTokenDrop(rate=0.5).set_random_state(0)(np.arange(10)).tolist()
@@ -117,15 +120,15 @@ class RandTokenDrop(_RandSubset):
         super().__init__(prob)
         if (rate is None) == (num_drop is None):
             raise ValueError(f"`rate` or `num_drop` must be given, and not both, got {rate!r} and {num_drop!r}.")
-        if rate is not None and not 0 <= rate < 1:
-            raise ValueError(f"`rate` must be in [0, 1), got {rate!r}.")
+        if rate is not None:
+            check_rate(rate=rate)
         if num_drop is not None:
             check_positive(num_drop=num_drop)
         self.rate = rate
         self.num_drop = num_drop
 
     def draw(self, size: int) -> np.ndarray[Any, Any]:
-        """See the class."""
+        """Draw the indices of the kept instances among ``size``."""
         if self.num_drop is not None:
             return np.sort(self.R.permutation(size)[: max(1, size - self.num_drop)])
         kept = np.flatnonzero(self.R.random_sample(size) >= self.rate)
@@ -133,7 +136,7 @@ class RandTokenDrop(_RandSubset):
 
 
 class _RandSubsetd(MapTransform, RandomizableTransform):
-    """Dictionary form: one draw for all keys."""
+    """Base of dictionary forms with one draw for all keys."""
 
     backend = _RandSubset.backend
 
@@ -143,13 +146,13 @@ class _RandSubsetd(MapTransform, RandomizableTransform):
         self.subset = subset
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> _RandSubsetd:
-        """Set the random state of this and of the transform it holds."""
+        """Set the random state of this transform and of the array transform that it wraps."""
         super().set_random_state(seed, state)
         self.subset.set_random_state(seed, state)
         return self
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Keep the same instances of every key."""
+        """Keep the same instances in the item of each key."""
         d = dict(data)
         sizes = {str(key): len(d[key]) for key in self.key_iterator(d)}
         if len(set(sizes.values())) > 1:
@@ -162,17 +165,17 @@ class _RandSubsetd(MapTransform, RandomizableTransform):
 
 
 class RandSampleInstancesd(_RandSubsetd):
-    """Dictionary form of :py:class:`RandSampleInstances`: one draw for all keys.
+    """Dictionary form of :py:class:`RandSampleInstances`, with one draw for all keys.
 
     Args:
-        keys: items that have an instance on their first axis, such as ``("image", "position")``.
+        keys: per-instance items (N, ...), such as ``("image", "position")``.
         num_instances: see :py:class:`RandSampleInstances`.
         stratified: see :py:class:`RandSampleInstances`.
         prob: see :py:class:`RandSampleInstances`.
-        allow_missing_keys: whether to pass over a key that is not there.
+        allow_missing_keys: whether to skip missing keys.
 
     Raises:
-        ValueError: when the items have different numbers of instances.
+        ValueError: if the items differ in their number of instances.
     """
 
     def __init__(
@@ -187,17 +190,17 @@ class RandSampleInstancesd(_RandSubsetd):
 
 
 class RandTokenDropd(_RandSubsetd):
-    """Dictionary form of :py:class:`RandTokenDrop`: one draw for all keys.
+    """Dictionary form of :py:class:`RandTokenDrop`, with one draw for all keys.
 
     Args:
-        keys: items that have an instance on their first axis, such as ``("image", "position")``.
+        keys: per-instance items (N, ...), such as ``("image", "position")``.
         rate: see :py:class:`RandTokenDrop`.
         num_drop: see :py:class:`RandTokenDrop`.
         prob: see :py:class:`RandTokenDrop`.
-        allow_missing_keys: whether to pass over a key that is not there.
+        allow_missing_keys: whether to skip missing keys.
 
     Raises:
-        ValueError: when the items have different numbers of instances.
+        ValueError: if the items differ in their number of instances.
     """
 
     def __init__(

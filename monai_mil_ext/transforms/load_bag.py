@@ -1,4 +1,4 @@
-"""Loading bags of features and their labels."""
+"""Transforms that load bags of features and their labels."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ __all__ = [
 
 
 class LoadBag(Transform):
-    """Load a bag of features, or rows ``[start, stop)`` of it, from a file of any format that ``open_bag`` knows.
+    """Load a bag of features, or its rows ``[start, stop)``, from a file of any format of ``open_bag``.
 
     Args:
-        dtype: what the features become; None keeps them as they are in the file, float16 say, until the device.
+        dtype: dtype of the features; None keeps that of the file, for example float16.
 
     Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: when the file can't be read, lacks a key, or the rows are none or hold features that are not finite.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if the file can't be read or lacks a key, if there are no rows, or if features are not finite.
     """
 
     backend = [TransformBackends.TORCH]
@@ -61,7 +61,7 @@ class LoadBag(Transform):
         allow_missing_keys: bool = False,
         slide: str | None = None,
     ) -> dict[str, Any]:
-        """Load ``features`` (n, F) and ``keys``: arrays (n, ...) of the instances, or what the bag says of itself."""
+        """Load ``features`` (n, F) and ``keys``: arrays (n, ...) of the instances, or metadata of the bag."""
         with open_bag(path, slide) as bag:
             rows = bag.rows(start, stop)
             if not len(rows):
@@ -73,11 +73,11 @@ class LoadBag(Transform):
         return loaded
 
     def choose(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Which of ``rows`` (n,) are loaded: all."""
+        """Return the row numbers to load: all of ``rows`` (n,)."""
         return rows
 
     def _finite(self, features: Tensor, name: str) -> Tensor:
-        extremes = torch.stack(torch.aminmax(features))  # NaN where there is one
+        extremes = torch.stack(torch.aminmax(features))  # NaN if there is a NaN
         if not extremes.isfinite().all():
             wrong = int((~features.isfinite()).sum())
             raise EmptyBagError(f"`image` must hold finite features, got {wrong} NaN or infinite values in {name!r}.")
@@ -85,12 +85,12 @@ class LoadBag(Transform):
 
 
 class RandLoadBag(LoadBag, RandomizableTransform):
-    """Load at most ``num_instances`` rows of a bag, drawn without replacement and in order; the others are not read.
+    """Load at most ``num_instances`` random rows of a bag, in their order and without reading the others.
 
-    The draw is that of :py:class:`RandSampleInstances`: with the same seed both give the same bag.
+    The rows are drawn as in :py:class:`RandSampleInstances`: with the same seed, both return the same bag.
 
     Args:
-        num_instances: how many to load; of a bag that has no more, all.
+        num_instances: number of rows to load; smaller bags are loaded completely.
         stratified: see :py:class:`RandSampleInstances`.
         dtype: see :py:class:`LoadBag`.
 
@@ -106,7 +106,7 @@ class RandLoadBag(LoadBag, RandomizableTransform):
         self._randomize = True
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandLoadBag:
-        """Set the random state of this and of the draw."""
+        """Set the random state of this transform and of the transform that draws the instances."""
         super().set_random_state(seed, state)
         self.subset.set_random_state(seed, state)
         return self
@@ -116,19 +116,19 @@ class RandLoadBag(LoadBag, RandomizableTransform):
         self.subset.randomize(data)
 
     def choose(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Which of ``rows`` (n,) are loaded: those of the draw."""
+        """Return the row numbers to load: those of ``rows`` (n,) that were drawn."""
         if self._randomize:
             self.randomize(len(rows))
         return np.asarray(self.subset(rows, randomize=False))
 
     def __call__(self, *args: Any, randomize: bool = True, **kwargs: Any) -> dict[str, Any]:
-        """Load as :py:class:`LoadBag` does; ``randomize=False`` repeats the last draw."""
+        """Load a bag as in :py:class:`LoadBag`; ``randomize=False`` repeats the last draw."""
         self._randomize = randomize
         return super().__call__(*args, **kwargs)
 
 
 class _LoadBagd(MapTransform):
-    """Dictionary form of either."""
+    """Base of the dictionary forms of :py:class:`LoadBag` and :py:class:`RandLoadBag`."""
 
     backend = LoadBag.backend
 
@@ -144,24 +144,22 @@ class _LoadBagd(MapTransform):
             if self.allow_missing_keys:
                 return d
             raise KeyError(f"`{image!s}` must be the path of a bag file, got no such key in {sorted(map(str, d))}.")
-        part = (d.get("start"), d.get("stop"))
-        bag = self.load(d[image], *part, others, self.allow_missing_keys, d.get("slide"))
+        bag = self.load(d[image], d.get("start"), d.get("stop"), others, self.allow_missing_keys, d.get("slide"))
         d[image] = bag.pop("features")
         d.update(bag)
         return d
 
 
 class LoadBagd(_LoadBagd):
-    """Dictionary form of :py:class:`LoadBag`: the features take the place of their file's path.
+    """Dictionary form of :py:class:`LoadBag`, which replaces the path of a file by its features.
 
-    An item may say which rows it wants, ``{"image": path, "start": 3, "stop": 11}``, and which ``slide`` of a file of
-    many.
+    An item can select rows, ``{"image": path, "start": 3, "stop": 11}``, and the ``slide`` of a file with several.
 
     Args:
-        keys: the first is the item that holds the path and gets the features; the others (``coords``, ``tile_size``,
-            ``unit``, arrays of the file) are read from the same file and put beside it under their own names.
+        keys: first the item with the path, which receives the features; then further contents of the file
+            (``coords``, ``tile_size``, ``unit``, arrays), which are stored under their own names.
         dtype: see :py:class:`LoadBag`.
-        allow_missing_keys: whether to pass over a key that the item or the file doesn't have.
+        allow_missing_keys: whether to skip keys that the item or the file lacks.
     """
 
     def __init__(
@@ -171,7 +169,7 @@ class LoadBagd(_LoadBagd):
 
 
 class RandLoadBagd(_LoadBagd, RandomizableTransform):
-    """Dictionary form of :py:class:`RandLoadBag`: one draw for all keys. For training; an evaluation loads bags whole.
+    """Dictionary form of :py:class:`RandLoadBag`, with one draw for all keys; for training.
 
     Args:
         keys: see :py:class:`LoadBagd`.
@@ -193,21 +191,21 @@ class RandLoadBagd(_LoadBagd, RandomizableTransform):
         RandomizableTransform.__init__(self)
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandLoadBagd:
-        """Set the random state of this and of the draw."""
+        """Set the random state of this transform and of the transform that draws the instances."""
         super().set_random_state(seed, state)
         self.load.set_random_state(seed, state)
         return self
 
 
 class LoadBagLabel(Transform):
-    """Read the label of a bag: a class number, or the path of a JSON file ``{"label": class number}``.
+    """Load the label of a bag from a class number or from a JSON file ``{"label": class number}``.
 
     Args:
-        num_classes: labels are 0 to ``num_classes - 1``.
+        num_classes: number of classes; labels are 0 to ``num_classes - 1``.
 
     Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: when there is no label or it is none of the classes.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if there is no label, or it is not one of the classes.
 
     Example:
         >>> LoadBagLabel(2)(1)
@@ -221,7 +219,7 @@ class LoadBagLabel(Transform):
         self.num_classes = num_classes
 
     def __call__(self, label: int | np.ndarray[Any, Any] | Tensor | str | os.PathLike[str]) -> Tensor:
-        """Read ``label`` to an int64 tensor ()."""
+        """Return the label as an int64 tensor ()."""
         value = _from_json(Path(label)) if isinstance(label, (str, os.PathLike)) else label
         number = np.asarray(value)
         if number.dtype.kind not in "iu" or number.size != 1 or not 0 <= int(number.item()) < self.num_classes:
@@ -242,9 +240,9 @@ class LoadBagLabeld(MapTransform):
     """Dictionary form of :py:class:`LoadBagLabel`.
 
     Args:
-        keys: labels, or paths of them.
+        keys: labels or paths of their files.
         num_classes: see :py:class:`LoadBagLabel`.
-        allow_missing_keys: whether to pass over a key that is not there.
+        allow_missing_keys: whether to skip missing keys.
     """
 
     backend = LoadBagLabel.backend
@@ -254,7 +252,7 @@ class LoadBagLabeld(MapTransform):
         self.load = LoadBagLabel(num_classes)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Read the label of every key."""
+        """Load the label of each key."""
         d = dict(data)
         for key in self.key_iterator(d):
             d[key] = self.load(d[key])

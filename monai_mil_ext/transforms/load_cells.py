@@ -1,4 +1,4 @@
-"""Loading crops of cells as a bag."""
+"""Transforms that load cell images as a bag."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ CELL_NAMES = "cell_names"
 
 
 class LoadCellBag(Transform):
-    """Load the cells of one patient, a folder or zip archive of crops, as a bag (N, channels, h, w) of [0, 1].
+    """Load the cell images of a patient from a folder or zip archive as a bag (N, channels, h, w) in [0, 1].
 
-    Cells come in the order of their names, which the bag keeps under ``meta["cell_names"]``; what is read and what is
-    refused is told by :py:class:`monai_mil_ext.data.CellImages`.
+    Cells are in the order of their names, which the bag stores in ``meta["cell_names"]``.
+    :py:class:`monai_mil_ext.data.CellImages` documents the supported files.
 
     Args:
-        size: height and width, or one number for both, that every crop is resized to; ``None`` leaves crops as they
-            are, and they must be of one size.
-        channels: 3 for colours, 1 for grey.
-        max_cells: most cells that a bag may have.
+        size: height and width, or one number for both, to which all images are resized; with ``None`` they are not
+            resized and must have the same size.
+        channels: 3 for color, 1 for gray.
+        max_cells: largest number of cells of a bag.
 
     Raises:
-        FileNotFoundError: when there is no such folder or file.
-        EmptyBagError: when it has no cell.
-        ValueError: when a size is not positive, ``channels`` is neither, crops of several sizes are not resized, or
-            as of ``CellImages``; a crop that can't be read is named.
+        FileNotFoundError: if the folder or file does not exist.
+        EmptyBagError: if it has no cell.
+        ValueError: if an argument is not allowed, if images of different sizes are not resized, if an image can't be
+            read, or as in ``CellImages``.
 
     Example:
         >>> from matplotlib.image import imsave
@@ -66,7 +66,7 @@ class LoadCellBag(Transform):
         self.max_cells = max_cells
 
     def __call__(self, path: str | os.PathLike[str]) -> MetaTensor:
-        """Load the bag."""
+        """Load the cells of the folder or archive at ``path``."""
         cells = CellImages(path, self.max_cells)
         first = cells.read(cells.names[0], self.channels, self.size)
         bag = np.empty((len(cells), *first.shape), dtype=np.uint8)
@@ -81,14 +81,14 @@ class LoadCellBag(Transform):
 
 
 class LoadCellBagd(MapTransform):
-    """Dictionary form of :py:class:`LoadCellBag`: the bag takes the place of the path.
+    """Dictionary form of :py:class:`LoadCellBag`, which replaces the path by the bag.
 
     Args:
         keys: paths of folders or zip archives.
         size: see :py:class:`LoadCellBag`.
         channels: see :py:class:`LoadCellBag`.
         max_cells: see :py:class:`LoadCellBag`.
-        allow_missing_keys: whether to pass over a key that is not there.
+        allow_missing_keys: whether to skip missing keys.
     """
 
     backend = LoadCellBag.backend
@@ -105,7 +105,7 @@ class LoadCellBagd(MapTransform):
         self.load = LoadCellBag(size, channels, max_cells)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Load the bag of every key."""
+        """Load the bag of each key."""
         d = dict(data)
         for key in self.key_iterator(d):
             d[key] = self.load(d[key])

@@ -1,4 +1,4 @@
-"""Loading what was marked in a scan, whatever it was written in."""
+"""Transforms that load the mask of a scan from DICOM objects or volumes."""
 
 from __future__ import annotations
 
@@ -21,17 +21,19 @@ __all__ = ["LoadMask", "LoadMaskD", "LoadMaskDict", "LoadMaskd"]
 class LoadMask(Transform):
     """Load the mask (1, X, Y, Z) of a scan from an RTSTRUCT, a DICOM SEG, or a volume in any format of scans.
 
-    A DICOM object must belong to the scan's series: its frame of reference, the series that it refers to and the
-    slices that it is drawn on are checked, and its mask has the voxels of the series. A folder may hold one RTSTRUCT
-    or SEG, beside the images for example. A volume comes as it is; that its geometry is the scan's is checked where
-    both are cut, in :py:class:`monai_mil_ext.transforms.SliceBagd`.
+    A DICOM object must belong to the series of the scan: its frame of reference, the referenced series and the slices
+    of its contours are checked, and its mask has the voxels of the series. A folder may contain one RTSTRUCT or SEG,
+    for example next to the images. A volume is loaded unchanged; :py:class:`monai_mil_ext.transforms.SliceBagd` checks
+    that it has the geometry of the scan.
 
     Args:
-        names: of the regions (segments) of a DICOM object, whose union is taken; ``None`` takes the only one.
+        names: names of the regions (segments) of a DICOM object, whose union is returned; ``None`` requires that there
+            is only one.
 
     Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: when a name is not there, or the object doesn't belong to the scan. A volume has no names.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if there is no region of that name, the object doesn't belong to the scan, or names are given for
+            a volume.
 
     Example:
         >>> LoadMask()("no_such_mask.nii.gz", "no_such_scan")
@@ -48,10 +50,10 @@ class LoadMask(Transform):
     def __call__(
         self, path: str | os.PathLike[str], scan: str | os.PathLike[str], series: str | None = None
     ) -> MetaTensor:
-        """Load the mask at ``path`` of the scan at ``scan``, and there of the series ``series``."""
-        marks = find_marks(path)
-        if marks is not None:
-            return read_marks(marks, scan, self.names, series)
+        """Load the mask at ``path`` of the series ``series`` of the scan at ``scan``."""
+        annotation = find_marks(path)
+        if annotation is not None:
+            return read_marks(annotation, scan, self.names, series)
         mask = LoadScan()(path)
         if self.names is not None:
             raise ValueError(f"`names` must be None for a mask that is a volume, got {list(self.names)}.")
@@ -59,16 +61,16 @@ class LoadMask(Transform):
 
 
 class LoadMaskd(MapTransform):
-    """Dictionary form of :py:class:`LoadMask`; it stands before the transform that loads the scan.
+    """Dictionary form of :py:class:`LoadMask`, to be placed before the transform that loads the scan.
 
-    With :py:class:`monai_mil_ext.transforms.SliceBagd` and :py:class:`monai_mil_ext.transforms.MaskToInstanceLabeld`
-    behind it, it gives the label of every slice.
+    Followed by :py:class:`monai_mil_ext.transforms.SliceBagd` and
+    :py:class:`monai_mil_ext.transforms.MaskToInstanceLabeld`, it yields the label of every slice.
 
     Args:
-        keys: items that hold the path of a mask.
-        image_key: item that still holds the path of the scan; an item ``series`` chooses one in its folder.
-        names: see :py:class:`LoadMask`; an item's own ``names`` goes before it.
-        allow_missing_keys: whether to pass over a key that is not there.
+        keys: items with the path of a mask.
+        image_key: item with the path of the scan; an item ``series`` selects a series of its folder.
+        names: see :py:class:`LoadMask`; an item ``names`` takes precedence.
+        allow_missing_keys: whether to skip missing keys.
     """
 
     backend = LoadMask.backend
@@ -85,7 +87,7 @@ class LoadMaskd(MapTransform):
         self.names = names
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Load the mask of every key."""
+        """Load the mask of each key."""
         d = dict(data)
         load = LoadMask(d.pop("names", None) or self.names)
         for key in self.key_iterator(d):

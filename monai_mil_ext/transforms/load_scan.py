@@ -1,4 +1,4 @@
-"""Loading a scan as MONAI does, strictly and without anything that names its patient."""
+"""Transforms that load a scan with strict checks and without patient data."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ __all__ = ["LoadScan", "LoadScanD", "LoadScanDict", "LoadScand"]
 
 
 class LoadScan(Transform):
-    """Load one scan, a DICOM folder or a file, to a float32 :py:class:`monai.data.MetaTensor` (1, X, Y, Z).
+    """Load a scan from a DICOM folder or a file as a float32 :py:class:`monai.data.MetaTensor` (1, X, Y, Z).
 
-    It differs from :py:class:`monai.transforms.LoadImage` in what it refuses, see
-    :py:class:`monai_mil_ext.data.ScanReader`, and in what it keeps: affine (RAS mm), spacing and shape, but no DICOM
-    tag and no path.
+    Unlike :py:class:`monai.transforms.LoadImage`, it refuses ambiguous or damaged scans, see
+    :py:class:`monai_mil_ext.data.ScanReader`, and its metadata are affine (RAS, mm), spacing and shape only, without
+    DICOM tags and paths.
 
     Args:
-        series: UID, description or number of the series to take from a DICOM folder that has several.
+        series: UID, description or number of the series to load from a DICOM folder with several.
 
     Raises:
-        FileNotFoundError: when there is no such scan.
-        ValueError: when it is not one 3D scalar scan of finite voxels.
+        FileNotFoundError: if the scan does not exist.
+        ValueError: if it is not a single 3D scalar scan with finite voxels.
     """
 
     backend = [TransformBackends.TORCH]
@@ -39,8 +39,8 @@ class LoadScan(Transform):
         self.series = series
 
     def __call__(self, path: str | os.PathLike[str], series: str | None = None) -> MetaTensor:
-        """Load the scan at ``path``; ``series`` goes before that of the constructor."""
-        # given at run time, because LoadImage turns to other readers when one of its constructor raises
+        """Load the scan at ``path``; ``series`` overrides that of the constructor."""
+        # passed in the call, because LoadImage tries other readers if one passed to its constructor raises
         image: MetaTensor = _load_image()(path, reader=ScanReader(series or self.series))
         wrong = int((~torch.isfinite(image)).sum())
         if wrong:
@@ -58,9 +58,9 @@ class LoadScand(MapTransform):
     """Dictionary form of :py:class:`LoadScan`.
 
     Args:
-        keys: items that hold the path of a scan, or of a mask with a scan's geometry.
-        series: see :py:class:`LoadScan`; an item's own ``series`` goes before it.
-        allow_missing_keys: whether to pass over a key that is not there.
+        keys: items with the path of a scan or of a mask with the geometry of a scan.
+        series: see :py:class:`LoadScan`; an item ``series`` takes precedence.
+        allow_missing_keys: whether to skip missing keys.
     """
 
     backend = LoadScan.backend
@@ -70,7 +70,7 @@ class LoadScand(MapTransform):
         self.load = LoadScan(series)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Load the scan of every key."""
+        """Load the scan of each key."""
         d = dict(data)
         for key in self.key_iterator(d):
             d[key] = self.load(d[key], d.get("series"))

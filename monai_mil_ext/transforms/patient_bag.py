@@ -1,4 +1,4 @@
-"""Loading all bags of a patient as one."""
+"""Transforms that load all bags of a patient as one bag."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ BAG_INDEX = "bag_index"
 
 
 class LoadPatientBag(Transform):
-    """Load several feature files as one bag: their instances one file after the other, and which file each is from.
+    """Load several feature files as one bag, the instances of all files concatenated.
 
-    Coordinates of different slides have different origins, so ``bag_index`` (n,), the place of an instance's file in
-    the list, has to go with them.
+    Coordinates of different slides have different origins, so ``bag_index`` (n,) stores the index of the file of each
+    instance.
 
     Args:
         dtype: see :py:class:`LoadBag`.
 
     Raises:
         FileNotFoundError: see :py:class:`LoadBag`.
-        ValueError: see :py:class:`LoadBag`; and when there is no file, or the files do not fit to each other.
+        ValueError: see :py:class:`LoadBag`; also if the list is empty or the files are inconsistent.
     """
 
     backend = [TransformBackends.TORCH]
@@ -52,13 +52,13 @@ class LoadPatientBag(Transform):
 
 
 class LoadPatientBagd(MapTransform):
-    """Dictionary form of :py:class:`LoadPatientBag`: the features take the place of the list of paths.
+    """Dictionary form of :py:class:`LoadPatientBag`, which replaces the list of paths by the features.
 
     Args:
-        keys: the first is the item that holds the paths and gets the features; the others are arrays of the instances
-            that are read from the same files and put beside it under their own names, as ``bag_index`` always is.
+        keys: first the item with the paths, which receives the features; then further per-instance arrays of the
+            files, which are stored under their own names. ``bag_index`` is always stored.
         dtype: see :py:class:`LoadBag`.
-        allow_missing_keys: whether to pass over a key that the item or all files don't have.
+        allow_missing_keys: whether to skip keys that the item or all files lack.
     """
 
     backend = LoadPatientBag.backend

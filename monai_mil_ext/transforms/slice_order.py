@@ -1,4 +1,4 @@
-"""The order of slices, rows and columns in a scan's voxel array."""
+"""Order of slices, rows and columns in the voxel array of a scan."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from torch import Tensor
 
 __all__ = ["PLANES", "SliceOrder", "checked_affine"]
 
-# directions of growing slice, row and column number: slices ascend in RAS, pictures are radiological
+# directions of increasing slice, row and column number: slices ascend in RAS, images are in radiological orientation
 PLANES = {"axial": "SPL", "coronal": "AIL", "sagittal": "RIP"}
 RAS = (("L", "R"), ("P", "A"), ("I", "S"))
 
 
 class SliceOrder(NamedTuple):
-    """How a voxel array (C, X, Y, Z) turns into slices (C, N, h, w): permute to ``axes``, then flip ``flips``."""
+    """Axis order and flips that turn a voxel array (C, X, Y, Z) into slices (C, N, h, w)."""
 
     axes: tuple[int, ...]
     flips: tuple[int, ...]
 
     @classmethod
     def of(cls, affine: Tensor, plane: str) -> SliceOrder:
-        """Ask MONAI's Orientation, on a volume whose eight voxels say where they came from."""
+        """Determine the order by applying MONAI's Orientation to a volume of eight numbered voxels."""
         probe = MetaTensor(torch.arange(8.0).view(1, 2, 2, 2), affine=affine)
         cube = Orientation(PLANES[plane], labels=RAS)(probe).as_tensor()[0]
         steps = [int(cube[index] - cube[0, 0, 0]) for index in ((1, 0, 0), (0, 1, 0), (0, 0, 1))]
@@ -38,18 +38,18 @@ class SliceOrder(NamedTuple):
         return volume.permute(0, *(a + 1 for a in self.axes)).flip([f + 1 for f in self.flips])
 
     def undo(self, slices: Tensor) -> Tensor:
-        """Reorder slices (C, N, h, w) to the volume (C, X, Y, Z) they come from."""
-        back = [self.axes.index(a) + 1 for a in range(3)]
-        return slices.flip([f + 1 for f in self.flips]).permute(0, *back)
+        """Reorder slices (C, N, h, w) to the volume (C, X, Y, Z)."""
+        inverse_axes = [self.axes.index(a) + 1 for a in range(3)]
+        return slices.flip([f + 1 for f in self.flips]).permute(0, *inverse_axes)
 
     def corners(self, affine: Tensor, shape: Tensor) -> Tensor:
-        """RAS mm (8, 3) of the corner voxels, in an order that the order of the voxel array can't change."""
-        places = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] * 3).T.reshape(3, 2, 2, 2)
-        voxels = self.apply(places).reshape(3, 8) * (shape - 1).unsqueeze(-1)
+        """Return the RAS coordinates (8, 3) in mm of the corner voxels, independent of the order of the voxel array."""
+        corners = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] * 3).T.reshape(3, 2, 2, 2)
+        voxels = self.apply(corners).reshape(3, 8) * (shape - 1).unsqueeze(-1)
         return (affine[:3, :3] @ voxels + affine[:3, 3:]).T
 
     def positions(self, affine: Tensor, shape: Sequence[int]) -> Tensor:
-        """Where the slices are along their normal: (N,) mm, ascending."""
+        """Return the positions (N,) of the slices along their normal in mm, ascending."""
         along, *across = (affine[:3, a] for a in self.axes)
         normal = torch.linalg.cross(*across)
         normal = normal / normal.norm() * torch.sign(normal @ along) * (-1 if 0 in self.flips else 1)
@@ -58,7 +58,7 @@ class SliceOrder(NamedTuple):
 
 
 def checked_affine(image: Any) -> Tensor:
-    """Copy the affine (4, 4) of a scan as float64; raise ``ValueError`` where it doesn't say where the scan lies."""
+    """Return a float64 copy of the affine (4, 4) of a scan; raise ``ValueError`` if it is not valid in RAS mm."""
     if not isinstance(image, MetaTensor):
         raise ValueError(
             f"`image` must be a MetaTensor, whose affine says where its slices are, got {type(image).__name__}."

@@ -1,4 +1,4 @@
-"""Which slices of a scan become the instances of its bag."""
+"""Selection of the slices of a scan that become instances."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from monai_mil_ext.utils import check_positive
+from monai_mil_ext.utils import check_count, check_positive, check_rate
 
 __all__ = ["SliceSelection"]
 
@@ -18,27 +18,27 @@ TOLERANCE = 1e-3  # mm
 
 @dataclass(frozen=True)
 class SliceSelection:
-    """Which slices of a scan become instances, and how many of their neighbours each brings along.
+    """Selection of slices by range, stride and foreground, with the number of neighbors that each instance includes.
 
-    First the range is cut out, then every ``stride``-th of its slices is taken, the lowest first, then those without
-    foreground are left out. The range is in mm from the ends of the stack. That means the same whatever the slice
-    thickness, which a number of slices doesn't; a fraction of the stack would be another part of the body wherever the
-    coverage is another one, and a position in the scanner's own mm depends on where the table stood.
+    The selection first applies the range, then takes every ``stride``-th slice from the lowest upwards, and then
+    removes slices without foreground. The range is in mm from the ends of the stack, which is independent of the slice
+    thickness (unlike a number of slices), of the coverage (unlike a fraction of the stack) and of the table position
+    (unlike scanner coordinates).
 
     Args:
-        start_mm: where the range begins: mm above the lowest slice, or, if negative, from the highest slice down; None
-            is the lowest slice. -160 begins 160 mm below the vertex of a head.
-        stop_mm: where it ends, by the same count; slices at either end belong to it. None is the highest slice.
-        stride: 1 takes every slice, 2 every other one, ...
-        neighbours: how many slices below and above each instance become channels of it. They are the scan's own, also
-            where the range or the stride has left them out; beyond the ends, the first and last slice are repeated.
-        foreground: leaves out slices without foreground: a threshold that it must exceed, or MONAI's ``select_fn``,
-            which maps voxels to True. None keeps every slice.
-        min_foreground: the share of a slice's pixels, 0 to 1, that foreground must exceed. If no slice has as much, the
-            one that has the most is kept.
+        start_mm: start of the range in mm above the lowest slice or, if negative, relative to the highest slice; None
+            starts at the lowest slice. For example, -160 starts 160 mm below the vertex of a head.
+        stop_mm: end of the range, counted in the same way and included; None ends at the highest slice.
+        stride: step between selected slices; 1 takes every slice.
+        num_neighbors: number of slices below and above each instance that become channels of it. They are taken from
+            the whole scan, regardless of range and stride; beyond its ends, the first or last slice is repeated.
+        foreground: intensity that foreground must exceed, or a function that maps voxels to True for foreground, like
+            MONAI's ``select_fn``. None keeps all slices.
+        min_foreground: fraction of the pixels of a slice, in [0, 1), that foreground must exceed. If no slice does, the
+            slice with the most foreground is kept.
 
     Raises:
-        ValueError: when an option is not allowed, or when the range holds no slice of a scan.
+        ValueError: if an option is not allowed, or the range contains no slice of a scan.
 
     Example:
         >>> position = torch.arange(20) * 5.0
@@ -49,33 +49,31 @@ class SliceSelection:
     start_mm: float | None = None
     stop_mm: float | None = None
     stride: int = 1
-    neighbours: int = 0
+    num_neighbors: int = 0
     foreground: float | Callable[[Tensor], Tensor] | None = None
     min_foreground: float = 0.0
 
     def __post_init__(self) -> None:
         check_positive(stride=self.stride)
-        if isinstance(self.neighbours, bool) or not isinstance(self.neighbours, int) or self.neighbours < 0:
-            raise ValueError(f"`neighbours` must be 0 or a positive integer, got {self.neighbours!r}.")
+        check_count(num_neighbors=self.num_neighbors)
+        check_rate(min_foreground=self.min_foreground)
         for name in ("start_mm", "stop_mm", "foreground"):
             value = getattr(self, name)
             if not (value is None or callable(value) or math.isfinite(value)):
                 raise ValueError(f"`{name}` must be finite, got {value!r}.")
-        if not 0 <= self.min_foreground < 1:
-            raise ValueError(f"`min_foreground` must be at least 0 and below 1, got {self.min_foreground!r}.")
 
     def choose(self, stack: Tensor, position: Tensor) -> Tensor:
-        """Indices (n,), ascending, of the chosen ones of the slices ``stack`` (C, N, h, w) at ``position`` (N,) mm."""
+        """Select slices of ``stack`` (C, N, h, w) at ``position`` (N,) mm; return ascending indices (n,)."""
         index = self._in_range(position)[:: self.stride]
         if self.foreground is None:
             return index
-        share = _foreground(self.foreground, stack[:, index]).any(dim=0).flatten(1).float().mean(dim=1).cpu()
-        enough = share > self.min_foreground
-        return index[enough] if enough.any() else index[share.argmax()].unsqueeze(0)
+        fraction = _foreground(self.foreground, stack[:, index]).any(dim=0).flatten(1).float().mean(dim=1).cpu()
+        enough = fraction > self.min_foreground
+        return index[enough] if enough.any() else index[fraction.argmax()].unsqueeze(0)
 
     def around(self, index: Tensor, num_slices: int) -> Tensor:
-        """Indices (n, 2 * neighbours + 1) of the slices at ``index`` (n,) and beside them, from below upwards."""
-        offsets = torch.arange(-self.neighbours, self.neighbours + 1)
+        """Return indices (n, 2 * num_neighbors + 1) of the slices at ``index`` (n,) and their neighbors."""
+        offsets = torch.arange(-self.num_neighbors, self.num_neighbors + 1)
         return (index.unsqueeze(1) + offsets).clamp(0, num_slices - 1)
 
     def _in_range(self, position: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Finding gaps in a stack of slices that is known by its positions only."""
+"""Transforms that check the spacing of slices by their positions."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from monai_mil_ext.utils import BagKeys
 
 __all__ = ["CheckSliceSpacing", "CheckSliceSpacingD", "CheckSliceSpacingDict", "CheckSliceSpacingd"]
 
-SHOWN = 5  # gaps that a message names
+MAX_GAPS = 5  # largest number of gaps that a message lists
 
 
 class CheckSliceSpacing(Transform):
-    """Refuse a bag whose slices are not evenly spaced, and name every gap.
+    """Check that the slices of a bag are evenly spaced, and raise an error that lists the gaps.
 
-    For bags that come with positions and without a scan, from feature files say; where there is a scan,
-    :py:class:`monai_mil_ext.transforms.LoadScan` has done it. Steps are compared with the usual one, their lower
-    median. A step of about twice the usual one is a missing slice; what a range, a stride or the foreground has left
-    out on purpose is none, where ``slice_index`` says so.
+    For bags with positions but without a scan, for example from feature files; for scans,
+    :py:class:`monai_mil_ext.transforms.LoadScan` does this check. Steps are compared with their lower median: about
+    twice the median indicates a missing slice. Slices that were left out on purpose, by a range, a stride or the
+    foreground, are not reported if ``slice_index`` is given.
 
     Args:
-        tolerance: what a step may be off: this share of the usual one, plus 0.01 mm.
+        tolerance: allowed deviation of a step as a fraction of the median step, to which 0.01 mm are added.
 
     Raises:
-        ValueError: when positions are not finite, not ascending or not evenly spaced.
+        ValueError: if positions are not finite, not ascending or not evenly spaced.
 
     Example:
         >>> CheckSliceSpacing()(torch.tensor([0.0, 5.0, 15.0, 20.0]))
@@ -50,43 +50,43 @@ class CheckSliceSpacing(Transform):
         self.tolerance = tolerance
 
     def __call__(self, position: NdarrayOrTensor, slice_index: NdarrayOrTensor | None = None) -> Tensor:
-        """Give ``position`` (N,) mm back; ``slice_index`` (N,) are the numbers of the slices in their scan."""
+        """Return ``position`` (N,) in mm after the check; ``slice_index`` (N,) holds the slice numbers in the scan."""
         plain = _plain(position)
-        place = plain.detach().double().cpu()
-        index = torch.arange(len(place)) if slice_index is None else _plain(slice_index).long().cpu()
-        if place.ndim != 1 or index.shape != place.shape:
-            got = f"{tuple(place.shape)} for {tuple(index.shape)}"
+        height = plain.detach().double().cpu()
+        index = torch.arange(len(height)) if slice_index is None else _plain(slice_index).long().cpu()
+        if height.ndim != 1 or index.shape != height.shape:
+            got = f"{tuple(height.shape)} for {tuple(index.shape)}"
             raise ValueError(f"`position` must have shape (N,), as `slice_index` has, got {got}.")
-        if not place.isfinite().all():
-            raise ValueError(f"`position` must be finite, got {place[~place.isfinite()][0].item()}.")
-        if len(place) > 1:
-            self._check(place, index)
+        if not height.isfinite().all():
+            raise ValueError(f"`position` must be finite, got {height[~height.isfinite()][0].item()}.")
+        if len(height) > 1:
+            self._check(height, index)
         return plain
 
-    def _check(self, place: Tensor, index: Tensor) -> None:
-        steps, counts = place.diff(), index.diff()
+    def _check(self, height: Tensor, index: Tensor) -> None:
+        steps, counts = height.diff(), index.diff()
         wrong = (steps <= 0) | (counts <= 0)
         if wrong.any():
             k = int(wrong.nonzero()[0])
-            raise ValueError(f"`position` must ascend with the slices, got {_between(place, index, k)}.")
-        each = steps / counts
-        usual = each.sort().values[(len(each) - 1) // 2].item()
-        odd = ((each - usual).abs() > self.tolerance * usual + 0.01).nonzero().flatten().tolist()
+            raise ValueError(f"`position` must ascend with the slices, got {_between(height, index, k)}.")
+        spacing = steps / counts
+        usual = spacing.sort().values[(len(spacing) - 1) // 2].item()
+        odd = ((spacing - usual).abs() > self.tolerance * usual + 0.01).nonzero().flatten().tolist()
         if odd:
-            gaps = [_gap(place, index, k, usual) for k in odd[:SHOWN]]
-            more = f" and {len(odd) - SHOWN} more gaps" if len(odd) > SHOWN else ""
+            gaps = [_gap(height, index, k, usual) for k in odd[:MAX_GAPS]]
+            more = f" and {len(odd) - MAX_GAPS} more gaps" if len(odd) > MAX_GAPS else ""
             raise ValueError(
                 f"`position` must be evenly spaced, got {', '.join(gaps)}{more} where {usual:g} mm is usual."
             )
 
 
 class CheckSliceSpacingd(MapTransform):
-    """Dictionary form of :py:class:`CheckSliceSpacing`; it reads ``slice_index`` where there is one.
+    """Dictionary form of :py:class:`CheckSliceSpacing`, which uses the item ``slice_index`` if it exists.
 
     Args:
         keys: positions (N,) of a bag.
         tolerance: see :py:class:`CheckSliceSpacing`.
-        allow_missing_keys: whether to pass over a key that is not there.
+        allow_missing_keys: whether to skip missing keys.
     """
 
     backend = CheckSliceSpacing.backend
@@ -98,24 +98,24 @@ class CheckSliceSpacingd(MapTransform):
         self.check = CheckSliceSpacing(tolerance)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Check the positions of every key."""
+        """Check the positions of each key."""
         d = dict(data)
         for key in self.key_iterator(d):
             d[key] = self.check(d[key], d.get(BagKeys.SLICE_INDEX))
         return d
 
 
-def _gap(place: Tensor, index: Tensor, k: int, usual: float) -> str:
-    step = (place[k + 1] - place[k]).item()
+def _gap(height: Tensor, index: Tensor, k: int, usual: float) -> str:
+    step = (height[k + 1] - height[k]).item()
     missing = round(step / usual) - int(index[k + 1] - index[k])
-    below, above = place[k].item(), place[k + 1].item()
+    below, above = height[k].item(), height[k + 1].item()
     kind = f"; {missing} missing" if missing > 0 else ""
     return f"{step:g} mm between slices {int(index[k])} and {int(index[k + 1])} ({below:g} and {above:g} mm{kind})"
 
 
-def _between(place: Tensor, index: Tensor, k: int) -> str:
-    one, other = (f"slice {int(index[i])} at {place[i].item():g} mm" for i in (k, k + 1))
-    return f"{one} before {other}"
+def _between(height: Tensor, index: Tensor, k: int) -> str:
+    first, second = (f"slice {int(index[i])} at {height[i].item():g} mm" for i in (k, k + 1))
+    return f"{first} before {second}"
 
 
 def _plain(values: NdarrayOrTensor) -> Tensor:

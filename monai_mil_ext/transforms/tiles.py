@@ -1,4 +1,4 @@
-"""From a whole slide to the bag of its tiles."""
+"""Transforms that cut a whole slide into a bag of tiles."""
 
 from __future__ import annotations
 
@@ -23,38 +23,39 @@ SLIDE_MPP = "slide_mpp"
 
 
 class TilesOfSlide(NamedTuple):
-    """The tiles of a slide, unread, and what leads back to its pixels."""
+    """Tiles of a slide, read on access, with the geometry that leads back to its pixels."""
 
-    bag: SlideTiles  # (N, 3, t, t), each read when it is asked for
+    bag: SlideTiles  # (N, 3, t, t), read on access
     coords: Tensor  # (N, 2) int64, upper left corners (x, y)
-    tissue: Tensor  # (N,) share of each tile that is tissue
+    tissue: Tensor  # (N,) fraction of each tile that is tissue
     tile_size: float  # of coords: height and width of a tile in pixels of level 0
     unit: str  # of coords and tile_size: px, pixels of level 0
-    mpp: float | None  # micrometres per pixel of the bag's tiles
+    mpp: float | None  # micrometers per pixel of the tiles of the bag
     spatial_shape: Tensor  # (2,) width and height of the slide in pixels of level 0
 
 
 class TileBag(Transform):
-    """Cut the tissue of a slide into tiles: coordinates now, pixels when they are asked for.
+    """Cut the tissue of a slide into tiles, whose pixels are read on access.
 
-    Of the slide only a thumbnail is read, and that in blocks. Tiles come row by row. A cap on their number is
-    :py:class:`monai_mil_ext.transforms.RandSampleInstancesd` on ``("image", "coords", "tissue")``, before any pixel.
+    Only a thumbnail of the slide is read, in blocks. Tiles are in row-major order. To limit their number before any
+    pixel is read, use :py:class:`monai_mil_ext.transforms.RandSampleInstancesd` with
+    ``("image", "coords", "tissue")``.
 
     Args:
-        grid: size, resolution, overlap and edges of the tiles.
-        tissue: maps a thumbnail (h, w, 3) of bytes to a mask (h, w), True for tissue; False takes all tiles, None is
-            :py:class:`monai_mil_ext.data.OtsuTissue`.
-        min_tissue: the share of a tile, 0 to 1, that must be tissue; with 0 any is enough.
-        thumbnail_size: longer side of the thumbnail, at most, in pixels.
-        slide_mpp: micrometres per pixel of level 0, instead of what the file says; see ``__call__``.
+        grid: size, resolution, overlap and border handling of the tiles.
+        tissue: function that maps a thumbnail (h, w, 3) of dtype uint8 to a mask (h, w), True for tissue; False takes
+            all tiles, None uses :py:class:`monai_mil_ext.data.OtsuTissue`.
+        min_tissue: fraction of a tile, 0 to 1, that must be tissue; 0 accepts any amount above zero.
+        thumbnail_size: largest size of the longer side of the thumbnail in pixels.
+        slide_mpp: micrometers per pixel of level 0 that override those of the file; see ``__call__``.
         reader: see :py:class:`monai_mil_ext.data.SlideFile`.
         dtype: see :py:class:`monai_mil_ext.data.SlideTiles`.
 
     Raises:
-        ValueError: when an option is not allowed, or ``tissue`` gives no mask of the thumbnail.
-        FileNotFoundError: when there is no such slide.
-        SlideFileError: when the slide can't be read, or doesn't tell what the grid needs.
-        EmptyBagError: when no tile has enough tissue.
+        ValueError: if an option is not allowed, or ``tissue`` does not return a mask of the thumbnail.
+        FileNotFoundError: if the slide does not exist.
+        SlideFileError: if the slide can't be read or lacks metadata that the grid needs.
+        EmptyBagError: if no tile has enough tissue.
     """
 
     backend = [TransformBackends.NUMPY]
@@ -81,35 +82,36 @@ class TileBag(Transform):
         self.slide_mpp = slide_mpp
         self.reader = reader
         self.dtype = dtype
-        SlideTiles("", np.empty((0, 2), dtype=np.int64), self.grid.tile_size, 1.0, reader, dtype)  # which checks both
+        # checks reader and dtype
+        SlideTiles("", np.empty((0, 2), dtype=np.int64), self.grid.tile_size, 1.0, reader, dtype)
 
     def __call__(self, path: str | os.PathLike[str], slide_mpp: float | None = None) -> TilesOfSlide:
-        """Find the tiles of the slide at ``path``; ``slide_mpp`` is of this slide, and goes before that of all."""
+        """Find the tiles of the slide at ``path``; ``slide_mpp`` of this slide overrides that of the constructor."""
         with SlideFile(path, self.reader, self.slide_mpp if slide_mpp is None else slide_mpp) as slide:
             return self._find(slide)
 
     def _find(self, slide: SlideFile) -> TilesOfSlide:
         scale = self.grid.scale(slide)
         corners = self.grid.corners(slide)
-        share = self._share(slide, corners, self.grid.tile_size * scale)
-        enough = (share >= self.min_tissue) & (share > 0)
+        tissue = self._tissue_fraction(slide, corners, self.grid.tile_size * scale)
+        enough = (tissue >= self.min_tissue) & (tissue > 0)
         if not enough.any():
             raise EmptyBagError(
                 f"`slide` must have a tile with a share of tissue of {self.min_tissue:g} or more, got at most "
-                f"{share.max():.3g} among {len(share)} tiles of {slide.name!r}."
+                f"{tissue.max():.3g} among {len(tissue)} tiles of {slide.name!r}."
             )
         corners = corners[enough]
         return TilesOfSlide(
             bag=SlideTiles(slide.path, corners, self.grid.tile_size, scale, self.reader, self.dtype),
             coords=torch.from_numpy(corners),
-            tissue=torch.from_numpy(share[enough]).float(),
+            tissue=torch.from_numpy(tissue[enough]).float(),
             tile_size=self.grid.tile_size * scale,
             unit="px",
             mpp=None if slide.mpp is None else slide.mpp * scale,
             spatial_shape=torch.tensor(slide.size),
         )
 
-    def _share(self, slide: SlideFile, corners: NDArray[np.int64], edge: float) -> NDArray[np.float64]:
+    def _tissue_fraction(self, slide: SlideFile, corners: NDArray[np.int64], edge: float) -> NDArray[np.float64]:
         if self.tissue is False:
             return np.ones(len(corners))
         image, downsample = slide.thumbnail(self.thumbnail_size)
@@ -120,13 +122,13 @@ class TileBag(Transform):
 
 
 class TileBagd(MapTransform):
-    """Dictionary form of :py:class:`TileBag`: the unread bag takes the place of the slide's path.
+    """Dictionary form of :py:class:`TileBag`, which replaces the path of a slide by its bag.
 
-    Beside it stand ``coords``, ``tissue``, ``tile_size``, ``unit``, ``mpp`` and ``spatial_shape``, see
-    :py:class:`TilesOfSlide`. Where the item has a ``slide_mpp``, that is the resolution of its slide.
+    It adds the items ``coords``, ``tissue``, ``tile_size``, ``unit``, ``mpp`` and ``spatial_shape``, see
+    :py:class:`TilesOfSlide`. An item ``slide_mpp`` overrides the resolution of its slide.
 
     Args:
-        keys: the slide; an item has one, as there is one set of coordinates.
+        keys: item with the path of a slide; only one, since there is one set of coordinates.
         grid: see :py:class:`TileBag`.
         tissue: see :py:class:`TileBag`.
         min_tissue: see :py:class:`TileBag`.
@@ -134,10 +136,10 @@ class TileBagd(MapTransform):
         slide_mpp: see :py:class:`TileBag`.
         reader: see :py:class:`TileBag`.
         dtype: see :py:class:`TileBag`.
-        allow_missing_keys: whether to pass over a key that is not there.
+        allow_missing_keys: whether to skip missing keys.
 
     Raises:
-        ValueError: when an item has several slides.
+        ValueError: if an item has several slides.
     """
 
     backend = TileBag.backend
@@ -158,25 +160,25 @@ class TileBagd(MapTransform):
         self.to_tiles = TileBag(grid, tissue, min_tissue, thumbnail_size, slide_mpp, reader, dtype)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Put the tiles of the slide in its place."""
+        """Replace the path of the slide by its tiles."""
         d = dict(data)
         present = list(self.key_iterator(d))
         if len(present) > 1:
             raise ValueError(f"`keys` must name one slide of an item, got {present}.")
         for key in present:
-            told = d.get(SLIDE_MPP)
-            tiles = self.to_tiles(d[key], None if told is None else _number(told))
+            slide_mpp = d.get(SLIDE_MPP)
+            tiles = self.to_tiles(d[key], None if slide_mpp is None else _number(slide_mpp))
             d.update({name: value for name, value in tiles._asdict().items() if name != "bag"})
             d[key] = tiles.bag
         return d
 
 
-def _number(told: Any) -> float:
-    """A number, which a table gives as text."""
+def _number(slide_mpp: Any) -> float:
+    """Convert the resolution to a number, since tables hold text."""
     try:
-        return float(told)
+        return float(slide_mpp)
     except (TypeError, ValueError):
-        raise ValueError(f"`{SLIDE_MPP}` must be a number, got {told!r}.") from None
+        raise ValueError(f"`{SLIDE_MPP}` must be a number, got {slide_mpp!r}.") from None
 
 
 TileBagD = TileBagDict = TileBagd

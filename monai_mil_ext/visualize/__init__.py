@@ -1,4 +1,4 @@
-"""Figures."""
+"""Figures of bags and their attention."""
 
 from .attention_curves import plot_attention_mass, plot_attention_stability
 from .cell_gallery import plot_cell_gallery, write_cell_gallery

@@ -1,4 +1,4 @@
-"""Pictures of attention as a whole: how concentrated it is, and how far it moves while a network learns."""
+"""Figures of attention concentration and of attention stability during training."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
-from monai_mil_ext.utils import RESEARCH_USE
+from ._style import SECONDARY, sign
 
 __all__ = ["plot_attention_mass", "plot_attention_stability"]
 
-# colours of Okabe and Ito, which colour-blind readers tell apart; in grey the lines differ by dashes and marks
+# colors of Okabe and Ito, distinguishable by color-blind readers; in grayscale the lines differ by dashes and markers
 STYLES: list[dict[str, Any]] = [
     {"color": color, "linestyle": line, "marker": marker, "markersize": 4.5, "linewidth": 1.6}
     for color, line, marker in [
@@ -27,20 +27,23 @@ STYLES: list[dict[str, Any]] = [
         ("#E69F00", (0, (6, 2)), "P"),
     ]
 ]
-UNIFORM: dict[str, Any] = {"color": "#666666", "linestyle": ":", "linewidth": 1.4}
+UNIFORM: dict[str, Any] = {"color": SECONDARY, "linestyle": ":", "linewidth": 1.4}
 Curve = Mapping[str, Sequence[float]]
 
 
 def plot_attention_mass(panels: Mapping[str, Mapping[str, Curve]], title: str = "") -> Figure:
-    """Draw what share of the attention the k first instances hold: a panel a class of bags, a line a network.
+    """Plot the attention mass of the top k instances, one panel per class of bags and one line per network.
 
     Args:
-        panels: of each class of bags, of each network, ``mass`` (K,) and ``uniform`` (K,) of a
+        panels: for each class of bags and each network, ``mass`` (K,) and ``uniform`` (K,) of a
             :py:class:`monai_mil_ext.metrics.MassCurve`.
-        title: one line above all.
+        title: title of the figure.
+
+    Returns:
+        The figure.
 
     Raises:
-        ValueError: when there is no panel, one is empty or has more than six lines.
+        ValueError: if there is no panel, or a panel is empty or has more than six lines.
     """
     _check("panels", panels)
     for name, curves in panels.items():
@@ -52,33 +55,38 @@ def plot_attention_mass(panels: Mapping[str, Mapping[str, Curve]], title: str = 
         uniform = next(iter(curves.values()))["uniform"]
         ax.plot(np.arange(1, len(uniform) + 1), uniform, label="uniform", **UNIFORM)
         ax.set_title(name, fontsize=10)
-        ax.set_xlabel("instances, most attention first")
+        ax.set_xlabel("instances by decreasing attention")
         ax.set_ylim(0, 1.03)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[0].set_ylabel("share of the attention")
+    axes[0].set_ylabel("attention mass")
     axes[-1].legend(frameon=False, fontsize=8, loc="lower right")
     return figure
 
 
 def plot_attention_stability(runs: Mapping[str, Sequence[Mapping[str, Any]]], title: str = "") -> Figure:
-    """Draw how far attention moves from epoch to epoch and how near it is to uniform: read both together.
+    """Plot how far attention moves between epochs next to its normalized entropy.
+
+    Read both together: attention that is uniform is stable and carries no information.
 
     Args:
-        runs: of each training the ``epochs`` of what ``AttentionStabilityHandler`` writes as JSON: ``epoch``, ``jsd``
-            (nats, or None) and ``uniformity``.
-        title: one line above all.
+        runs: for each training run, the ``epochs`` of the JSON file of ``AttentionStabilityHandler``: ``epoch``,
+            ``jsd`` (nats, or None) and ``uniformity``.
+        title: title of the figure.
+
+    Returns:
+        The figure.
 
     Raises:
-        ValueError: when there is no run, or more than six.
+        ValueError: if there is no run or more than six.
     """
     _check("runs", runs)
     figure, axes = _figure(2, title)
     for ax, key, name in zip(
-        axes, ("jsd", "uniformity"), ("JSD from the epoch before (nats)", "entropy / log N"), strict=True
+        axes, ("jsd", "uniformity"), ("JSD to the previous epoch (nats)", "entropy / log N"), strict=True
     ):
         for style, (label, epochs) in zip(STYLES, runs.items(), strict=False):
-            known = [(one["epoch"], one[key]) for one in epochs if one[key] is not None]
-            ax.plot(*np.array(known, dtype=float).reshape(-1, 2).T, label=label, **style)
+            points = [(epoch["epoch"], epoch[key]) for epoch in epochs if epoch[key] is not None]
+            ax.plot(*np.array(points, dtype=float).reshape(-1, 2).T, label=label, **style)
         ax.set_title(name, fontsize=10)
         ax.set_xlabel("epoch")
         ax.set_ylim(bottom=0)
@@ -100,6 +108,4 @@ def _figure(columns: int, title: str) -> tuple[Figure, list[Axes]]:
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(axis="y", color="#dddddd", linewidth=0.6)
-    figure.suptitle(title, fontsize=11)
-    figure.text(0.995, 0.002, RESEARCH_USE, ha="right", va="bottom", fontsize=7, color="#666666")
-    return figure, axes
+    return sign(figure, title), axes

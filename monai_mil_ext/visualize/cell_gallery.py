@@ -1,4 +1,4 @@
-"""The cells of a bag in the order of the attention that they got."""
+"""Gallery of the cells of a bag, ordered by attention."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from monai_mil_ext.utils import RESEARCH_USE, atomic_path, check_name, check_positive
+from monai_mil_ext.utils import check_name, check_positive
 
-from .slice_scores import HEAT, QUIET
+from ._style import HEAT, save_figure, sign
 
 __all__ = ["plot_cell_gallery", "write_cell_gallery"]
 
-LEAST = 0.01  # of a uniform share; below it a number would look as if it had an order
+SMALLEST_RATIO = 0.01  # smaller ratios to uniform attention are drawn as "< 0.01": their order means nothing
 COLUMNS = 8
 Array = NDArray[Any]
 
@@ -31,21 +31,24 @@ def plot_cell_gallery(
     least: int = 8,
     title: str = "",
 ) -> Figure:
-    """Draw the cells of most attention, in its order, and below them those of least, each with what it got.
+    """Plot the cells with the most attention and, below them, those with the least.
 
-    The number above a cell is its attention over that of a uniform bag, N a: 1 is what a cell gets when nothing is
-    chosen. The frame has the heat of it. A bag of no more than ``most`` cells is shown whole.
+    The number above a cell is the ratio of its attention to uniform attention, :math:`N a`: 1 means uniform attention.
+    The color of its frame shows the same ratio. A bag of at most ``most`` cells is shown completely.
 
     Args:
-        cells: (N, channels, h, w) in [0, 1], of one or three channels.
-        attention: (N,), weights of the cells, summing to one.
-        names: of the cells, written below them.
-        most: how many cells of most attention.
-        least: how many of least; a cell is shown once.
-        title: one line above all.
+        cells: images (N, C, h, w) in [0, 1] with one or three channels.
+        attention: attention weights (N,) that sum to 1.
+        names: names of the cells, drawn below them.
+        most: number of cells with the most attention.
+        least: number of cells with the least attention; no cell is shown twice.
+        title: title of the figure.
+
+    Returns:
+        The figure.
 
     Raises:
-        ValueError: when the arrays do not have one N or the cells no such shape, or ``most`` is not positive.
+        ValueError: if the arrays differ in length, ``cells`` has another shape, or ``most`` is not positive.
     """
     check_positive(most=most)
     sizes = {len(cells), len(attention), len(cells if names is None else names)}
@@ -56,27 +59,25 @@ def plot_cell_gallery(
     order = np.argsort(-np.asarray(attention), kind="stable")
     rest = order[most:][-least:] if least > 0 else order[:0]
     rows = [
-        (word, part[i : i + COLUMNS])
-        for word, part in (("most", order[:most]), ("least", rest))
-        for i in range(0, len(part), COLUMNS)
+        (group, indices[start : start + COLUMNS])
+        for group, indices in (("most", order[:most]), ("least", rest))
+        for start in range(0, len(indices), COLUMNS)
     ]
-    columns = min(COLUMNS, max(len(part) for _, part in rows))
+    columns = min(COLUMNS, max(len(indices) for _, indices in rows))
     figure = Figure(figsize=(max(4.5, 1.25 * columns), 0.7 + 1.62 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False)
     ratio = np.asarray(attention, dtype=float) * len(cells)
     heat = mpl.colormaps[HEAT](ratio / max(float(ratio.max()), np.finfo(float).tiny))
-    seen: set[str] = set()
-    for own, (word, part) in zip(axes, rows, strict=True):
-        for one in own[len(part) :]:
-            one.set_axis_off()
-        for one, i in zip(own, part, strict=False):
-            _draw(one, cells[i], ratio[i], heat[i], None if names is None else names[i])
-        if word not in seen:
-            own[0].set_ylabel(f"{word} attention", fontsize=8)
-        seen.add(word)
-    figure.suptitle(title, fontsize=11)
-    figure.text(0.995, 0.003, RESEARCH_USE, ha="right", va="bottom", fontsize=7, color=QUIET)
-    return figure
+    labeled: set[str] = set()
+    for row_axes, (group, indices) in zip(axes, rows, strict=True):
+        for ax in row_axes[len(indices) :]:
+            ax.set_axis_off()
+        for ax, i in zip(row_axes, indices, strict=False):
+            _draw(ax, cells[i], ratio[i], heat[i], None if names is None else names[i])
+        if group not in labeled:
+            row_axes[0].set_ylabel(f"{group} attention", fontsize=8)
+        labeled.add(group)
+    return sign(figure, title)
 
 
 def write_cell_gallery(
@@ -86,23 +87,23 @@ def write_cell_gallery(
     attention: Array,
     names: Sequence[str] | None = None,
 ) -> Path:
-    """Write :py:func:`plot_cell_gallery` as ``<case_id>_cells.png``, as a whole or not at all.
+    """Write the figure of :py:func:`plot_cell_gallery` atomically as ``<case_id>_cells.png``.
+
+    Returns:
+        Path of the file.
 
     Raises:
-        ValueError: when ``case_id`` is no name of a file, or as of :py:func:`plot_cell_gallery`.
+        ValueError: if ``case_id`` is not a valid file name, or as in :py:func:`plot_cell_gallery`.
     """
     check_name(case_id=case_id)
     figure = plot_cell_gallery(cells, attention, names, title=case_id)
-    path = Path(folder) / f"{case_id}_cells.png"
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=130, metadata={"Description": RESEARCH_USE})
-    return path
+    return save_figure(figure, Path(folder) / f"{case_id}_cells.png")
 
 
 def _draw(axes: Any, cell: Array, ratio: float, color: Any, name: str | None) -> None:
     image = np.moveaxis(np.clip(cell, 0, 1), 0, 2)
     axes.imshow(image[..., 0] if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=1)
-    axes.set_title(f"{ratio:.2g}" if ratio >= LEAST else f"< {LEAST}", fontsize=8, pad=3)
+    axes.set_title(f"{ratio:.2g}" if ratio >= SMALLEST_RATIO else f"< {SMALLEST_RATIO}", fontsize=8, pad=3)
     axes.set(xticks=[], yticks=[])
     for side in axes.spines.values():
         side.set(color=color, linewidth=3)

@@ -1,4 +1,4 @@
-"""A scan's slices as a moving picture, each beside its score."""
+"""Animation of the slices of a scan with their attention."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from monai.utils import optional_import
 
 from monai_mil_ext.utils import RESEARCH_USE, atomic_path, check_positive
 
-from .slice_scores import HEAT, ranked
+from ._style import HEAT
+from .slice_scores import rank_slices
 
 __all__ = ["write_cine"]
 
-Image, _ = optional_import("PIL.Image")  # matplotlib needs it, so it is there
+Image, _ = optional_import("PIL.Image")  # always installed, since matplotlib needs it
 ImageDraw, _ = optional_import("PIL.ImageDraw")
 
-BAR, LINE = 28, 16  # width of the bar of scores and height of a line of text, in pixels
+BAR_WIDTH, LINE_HEIGHT = 28, 16  # of the attention bar and of a line of text, in pixels
 Array = np.ndarray[Any, Any]
 
 
@@ -30,31 +31,31 @@ def write_cine(
     reference: Array | None = None,
     milliseconds: int = 120,
 ) -> None:
-    """Write slice after slice as an animated GIF, with attention along the axis as a bar at the right.
+    """Write the slices of a scan as an animated GIF, with attention along the axis as a bar on the right.
 
-    The bar shows the heat of all slices, the highest position on top, and two marks where the picture is. A word in
-    the caption tells a slice of the reference; its outline is drawn where there are masks.
+    The bar shows the attention of all slices, with the highest position on top and two markers at the current slice.
+    The caption marks slices of the reference; where masks are given, their outlines are drawn.
 
     Args:
-        path: the file; it is written as a whole or not at all.
-        attention: (N,), weights of the slices.
-        position: (N,), mm along the slice normal, ascending.
-        slices: (N, h, w), the images in [0, 1].
-        reference: masks (N, h, w) or labels (N,) of what should be found.
-        milliseconds: that a slice is shown.
+        path: file to write, atomically.
+        attention: attention weights (N,) of the slices.
+        position: positions (N,) along the slice normal in mm, ascending.
+        slices: images (N, h, w) in [0, 1].
+        reference: reference masks (N, h, w) or labels (N,).
+        milliseconds: time for which a slice is shown.
 
     Raises:
-        ValueError: when the arrays do not have one N, or ``milliseconds`` is not positive.
+        ValueError: if the arrays differ in length, or ``milliseconds`` is not positive.
     """
-    ranked(attention, position, slices, reference, 1)
+    rank_slices(attention, position, slices, reference, 1)
     check_positive(milliseconds=milliseconds)
     heat = _heat(attention, slices.shape[1])
     frames = []
     for i, image in enumerate(slices):
-        found = None if reference is None else reference[i]
+        slice_reference = None if reference is None else reference[i]
         text = f"{position[i]:.1f} mm   attention {attention[i]:.3f}"
-        mark = "   reference" if found is not None and found.any() else ""
-        frames.append(_frame(image, found, heat, (i + 0.5) / len(slices), text + mark))
+        mark = "   reference" if slice_reference is not None and slice_reference.any() else ""
+        frames.append(_frame(image, slice_reference, heat, (i + 0.5) / len(slices), text + mark))
     with atomic_path(path) as temporary:
         frames[0].save(
             temporary,
@@ -68,33 +69,33 @@ def write_cine(
 
 
 def _heat(attention: Array, height: int) -> Array:
-    """Colours (height, BAR, 3) of the bar, the last slice on top."""
+    """Return the colors (height, BAR_WIDTH, 3) of the bar, with the last slice on top."""
     rows = ((np.arange(height)[::-1] + 0.5) / height * len(attention)).astype(int)
     values = attention / max(float(attention.max()), np.finfo(float).tiny)
-    colours: Array = mpl.colormaps[HEAT](values[rows])[:, None, :3]
-    return np.broadcast_to((colours * 255).astype(np.uint8), (height, BAR, 3))
+    colors: Array = mpl.colormaps[HEAT](values[rows])[:, None, :3]
+    return np.broadcast_to((colors * 255).astype(np.uint8), (height, BAR_WIDTH, 3))
 
 
-def _frame(image: Array, found: Array | None, heat: Array, place: float, text: str) -> Any:
+def _frame(image: Array, reference: Array | None, heat: Array, fraction: float, text: str) -> Any:
     height, width = image.shape
-    grey = np.repeat((np.clip(image, 0, 1) * 255).astype(np.uint8)[..., None], 3, axis=2)
-    if found is not None and found.ndim == 2:
-        grey[_outline(found > 0)] = (0, 158, 255)
-    whole = np.zeros((height + 2 * LINE, width + 2 + BAR, 3), dtype=np.uint8)
-    whole[:height, :width] = grey
-    whole[:height, width + 2 :] = heat
-    frame = Image.fromarray(whole)
+    gray = np.repeat((np.clip(image, 0, 1) * 255).astype(np.uint8)[..., None], 3, axis=2)
+    if reference is not None and reference.ndim == 2:
+        gray[_outline(reference > 0)] = (0, 158, 255)
+    canvas = np.zeros((height + 2 * LINE_HEIGHT, width + 2 + BAR_WIDTH, 3), dtype=np.uint8)
+    canvas[:height, :width] = gray
+    canvas[:height, width + 2 :] = heat
+    frame = Image.fromarray(canvas)
     draw = ImageDraw.Draw(frame)
-    y = round((1 - place) * (height - 1))
-    for x, tip in ((width + 1, width + 9), (width + 1 + BAR, width - 7 + BAR)):
+    y = round((1 - fraction) * (height - 1))
+    for x, tip in ((width + 1, width + 9), (width + 1 + BAR_WIDTH, width - 7 + BAR_WIDTH)):
         draw.polygon([(x, y - 5), (x, y + 5), (tip, y)], fill="white", outline="black")
     draw.text((3, height + 2), text, fill="white")
-    draw.text((3, height + LINE), RESEARCH_USE, fill=(190, 190, 190))
+    draw.text((3, height + LINE_HEIGHT), RESEARCH_USE, fill=(190, 190, 190))
     return frame
 
 
 def _outline(mask: Array) -> Array:
-    """Pixels of a mask that touch one outside."""
+    """Return the pixels of a mask that have a neighbor outside of it."""
     padded = np.pad(mask, 1)
     inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     return mask & ~inner

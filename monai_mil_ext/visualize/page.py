@@ -1,4 +1,4 @@
-"""A scan's answer as one HTML file that needs no other."""
+"""Self-contained HTML page for the prediction of a scan."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from monai_mil_ext.utils import RESEARCH_USE
 
-from .slice_scores import plot_axis, ranked, slice_figure
+from .slice_scores import plot_axis, plot_slice, rank_slices
 
 __all__ = ["scan_page"]
 
@@ -35,29 +35,32 @@ def scan_page(
     title: str = "",
     facts: Mapping[str, str] | None = None,
 ) -> str:
-    """Lay out the answer to a scan as HTML: slices of most and of least attention, side view, heat and curve.
+    """Render the prediction for a scan as HTML: slices with most and least attention, side view, heat map and curve.
 
-    Pictures are inside as PNG; nothing is fetched when it is opened, and no script runs.
+    Images are embedded as PNG. Opening the page loads no other file and runs no script.
 
     Args:
-        attention: (N,), weights of the slices, summing to one.
-        position: (N,), mm along the slice normal, ascending.
-        slices: (N, h, w), the images in [0, 1].
-        reference: masks (N, h, w) or labels (N,) of what should be found.
-        top_k: how many slices of most and of least attention; a slice is shown once.
+        attention: attention weights (N,) of the slices, which sum to 1.
+        position: positions (N,) along the slice normal in mm, ascending.
+        slices: images (N, h, w) in [0, 1].
+        reference: reference masks (N, h, w) or labels (N,).
+        top_k: number of slices with the most and with the least attention; no slice is shown twice.
         title: heading of the page.
         facts: rows of a table below the heading.
 
+    Returns:
+        The page as HTML.
+
     Raises:
-        ValueError: when the arrays do not have one N, or ``top_k`` is not positive.
+        ValueError: if the arrays differ in length, or ``top_k`` is not positive.
     """
-    top = ranked(attention, position, slices, reference, top_k)
+    top = rank_slices(attention, position, slices, reference, top_k)
     rest = np.argsort(attention, kind="stable")[: min(top_k, len(attention) - len(top))]
     axis = _image(plot_axis(attention, position, slices, reference, top), "attention along the axis", "axis")
     rows = "".join(f"<tr><td>{html.escape(k)}</td><td>{html.escape(v)}</td></tr>" for k, v in (facts or {}).items())
 
-    def strip(chosen: Iterable[int]) -> str:
-        return "".join(_slice(int(i), attention, position, slices, reference) for i in chosen)
+    def strip(indices: Iterable[int]) -> str:
+        return "".join(_slice(int(i), attention, position, slices, reference) for i in indices)
 
     least = f"<h2>Least attention</h2>{strip(rest)}" if len(rest) else ""
     return (
@@ -69,16 +72,15 @@ def scan_page(
 
 
 def _slice(i: int, attention: Array, position: Array, slices: Array, reference: Array | None) -> str:
-    found = None if reference is None else reference[i]
-    marked = found is not None and bool(found.any())
-    note = ", reference" if marked else ""
+    slice_reference = None if reference is None else reference[i]
+    note = ", reference" if slice_reference is not None and slice_reference.any() else ""
     caption = f"slice {i}, {position[i]:.1f} mm<br>attention {attention[i]:.3f}{note}"
-    picture = _image(slice_figure(slices[i], found), f"slice {i}")
+    picture = _image(plot_slice(slices[i], slice_reference), f"slice {i}")
     return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
 
 
-def _image(figure: Figure, text: str, kind: str = "slice") -> str:
+def _image(figure: Figure, text: str, css_class: str = "slice") -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     code = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img class="{kind}" alt="{html.escape(text)}" src="data:image/png;base64,{code}">'
+    return f'<img class="{css_class}" alt="{html.escape(text)}" src="data:image/png;base64,{code}">'

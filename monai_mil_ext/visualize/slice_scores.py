@@ -1,4 +1,4 @@
-"""The picture of a scan's answer: which slices the network looked at."""
+"""Figures of the attention over the slices of a scan."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from monai_mil_ext.utils import RESEARCH_USE, check_positive
+from monai_mil_ext.utils import check_positive
 
-__all__ = ["HEAT", "plot_axis", "plot_slice_scores", "ranked", "slice_figure"]
+from ._style import ATTENTION, HEAT, REFERENCE, SECONDARY, sign
 
-# told apart by colour-blind readers; in grey by their lines: solid, dashed, dotted; outlines have a white rim
-ATTENTION, REFERENCE, QUIET = "#D55E00", "#0072B2", "#666666"
-HEAT = "cividis"  # its lightness grows evenly, so it reads the same in grey
+__all__ = ["plot_axis", "plot_slice", "plot_slice_scores", "rank_slices"]
+
 RIM: list[Any] = [withStroke(linewidth=2.4, foreground="white", alpha=0.8)]
 OUTLINE: dict[str, Any] = {"levels": [0.5], "colors": [REFERENCE], "linewidths": 1.2}
 Array = np.ndarray[Any, Any]
@@ -30,20 +29,23 @@ def plot_slice_scores(
     top_k: int = 4,
     title: str = "",
 ) -> Figure:
-    """Draw the top slices as images, the stack from the side, and attention along the axis, as heat and as a curve.
+    """Plot the top slices, the stack from the side, and attention along the axis as a heat map and a curve.
 
     Args:
-        attention: (N,), weights of the slices, summing to one.
-        position: (N,), mm along the slice normal, ascending.
-        slices: (N, h, w), the images in [0, 1]; without them there is heat and curve only.
-        reference: what should be found: masks (N, h, w), whose outlines and slices are drawn, or labels (N,).
-        top_k: how many slices to show, highest attention first; at most N.
-        title: one line above all.
+        attention: attention weights (N,) of the slices, which sum to 1.
+        position: positions (N,) along the slice normal in mm, ascending.
+        slices: images (N, h, w) in [0, 1]; without them only heat map and curve are drawn.
+        reference: reference masks (N, h, w), whose outlines and slices are drawn, or labels (N,).
+        top_k: number of slices to show, highest attention first; at most N.
+        title: title of the figure.
+
+    Returns:
+        The figure.
 
     Raises:
-        ValueError: when the arrays do not have one N, or ``top_k`` is not positive.
+        ValueError: if the arrays differ in length, or ``top_k`` is not positive.
     """
-    top = ranked(attention, position, slices, reference, top_k)
+    top = rank_slices(attention, position, slices, reference, top_k)
     if slices is None:
         return plot_axis(attention, position, None, reference, top, title)
     figure = Figure(figsize=(2.1 * max(len(top), 4), 6.9), layout="constrained")
@@ -52,17 +54,16 @@ def plot_slice_scores(
     masks = reference if reference is not None and reference.ndim == 3 else None
     grid = strip.add_gridspec(1, len(top))
     for rank, i in enumerate(top):
-        found = None if masks is None else masks[i]
-        _draw_slice(strip.add_subplot(grid[0, rank]), slices[i], found, f"{rank + 1}.  {position[i]:.1f} mm")
+        mask = None if masks is None else masks[i]
+        _draw_slice(strip.add_subplot(grid[0, rank]), slices[i], mask, f"{rank + 1}.  {position[i]:.1f} mm")
     _draw_axis(axis, attention, position, slices, reference, top)
-    _sign(figure, title)
-    return figure
+    return sign(figure, title)
 
 
-def ranked(
+def rank_slices(
     attention: Array, position: Array, slices: Array | None, reference: Array | None, top_k: int
 ) -> NDArray[np.intp]:
-    """Check what is to be drawn, and give the slices of highest attention, the first of equals first."""
+    """Check the arrays and return the indices of the ``top_k`` slices with the most attention, ties in slice order."""
     check_positive(top_k=top_k)
     sizes = {len(array) for array in (attention, position, slices, reference) if array is not None}
     if len(sizes) > 1:
@@ -78,15 +79,14 @@ def plot_axis(
     top: NDArray[np.intp],
     title: str = "",
 ) -> Figure:
-    """Draw what :py:func:`plot_slice_scores` draws below its images."""
+    """Plot side view, heat map and curve, the lower part of :py:func:`plot_slice_scores`."""
     figure = Figure(figsize=(8.4, 4.2 if slices is not None else 3.2), layout="constrained")
     _draw_axis(figure, attention, position, slices, reference, top)
-    _sign(figure, title)
-    return figure
+    return sign(figure, title)
 
 
-def slice_figure(image: Array, reference: Array | None) -> Figure:
-    """Draw one slice (h, w) and, where ``reference`` is a mask, its outline."""
+def plot_slice(image: Array, reference: Array | None) -> Figure:
+    """Plot a slice (h, w) and, if ``reference`` is a mask, its outline."""
     figure = Figure(figsize=(2.2, 2.2 * image.shape[0] / image.shape[1]))
     axes = figure.add_axes((0, 0, 1, 1))
     _draw_slice(axes, image, reference if reference is not None and reference.ndim == 2 else None)
@@ -96,7 +96,7 @@ def slice_figure(image: Array, reference: Array | None) -> Figure:
 def _draw_axis(
     figure: Any, attention: Array, position: Array, slices: Array | None, reference: Array | None, top: Array
 ) -> None:
-    """Draw side view, heat and curve over the same mm."""
+    """Draw side view, heat map and curve over a common axis in mm."""
     rows = [1.1, 0.22, 1.7] if slices is not None else [0.22, 1.7]
     grid = figure.add_gridspec(len(rows), 1, height_ratios=rows)
     curve = figure.add_subplot(grid[-1])
@@ -114,11 +114,6 @@ def _draw_axis(
     figure.legend(loc="outside lower left", ncols=5, frameon=False, fontsize=8)
 
 
-def _sign(figure: Figure, title: str) -> None:
-    figure.suptitle(title, fontsize=11)
-    figure.text(0.995, 0.005, RESEARCH_USE, ha="right", va="bottom", fontsize=7, color=QUIET)
-
-
 def _draw_slice(axes: Axes, image: Array, reference: Array | None, title: str = "") -> None:
     axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="bilinear")
     if reference is not None and reference.any():
@@ -128,7 +123,7 @@ def _draw_slice(axes: Axes, image: Array, reference: Array | None, title: str = 
 
 
 def _draw_side(axes: Axes, slices: Array, position: Array, reference: Array | None) -> None:
-    """Draw the middle row of every slice: the stack seen from the front, slice axis to the right."""
+    """Draw the middle row of every slice: the stack seen from the front, with the slice axis to the right."""
     row = slices.shape[1] // 2
     if reference is not None and reference.any():
         row = int(np.flatnonzero(np.any(reference, axis=(0, 2))).mean())
@@ -149,7 +144,7 @@ def _draw_curve(axes: Axes, attention: Array, position: Array, top: Array) -> No
         axes.annotate(
             str(rank + 1), (position[i], attention[i]), (0, 6), textcoords="offset points", ha="center", size=8
         )
-    axes.axhline(1 / len(attention), color=QUIET, linestyle=":", linewidth=1, label="uniform")
+    axes.axhline(1 / len(attention), color=SECONDARY, linestyle=":", linewidth=1, label="uniform")
     total = attention.sum()
     mean = float((position * attention).sum() / total)
     sd = float(np.sqrt(((position - mean) ** 2 * attention).sum() / total))
@@ -175,7 +170,7 @@ def _shade(axes: Axes, position: Array, positive: Array) -> None:
 
 
 def _edges(position: Array) -> Array:
-    """Borders (N + 1,) halfway between slices; a single slice is one mm thick."""
+    """Return the borders (N + 1,) halfway between slices; a single slice gets a thickness of 1 mm."""
     if len(position) == 1:
         return np.array([position[0] - 0.5, position[0] + 0.5])
     middle = (position[1:] + position[:-1]) / 2

@@ -1,4 +1,4 @@
-"""The picture of a slide's answer: where on the slide the network looked."""
+"""Figure of a slide with a heat map of its scores."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from monai.data import MetaTensor
 
 from monai_mil_ext.data import Thumbnail
-from monai_mil_ext.utils import RESEARCH_USE, atomic_path, check_name
+from monai_mil_ext.utils import check_name
 
-from .slice_scores import HEAT, QUIET
+from ._style import HEAT, save_figure, sign
 
 __all__ = ["plot_slide_overlay", "write_slide_overlay"]
 
@@ -21,16 +21,19 @@ UNITS = {"none": "score", "ratio": "score / uniform", "percentile": "percentile 
 
 
 def plot_slide_overlay(thumbnail: Thumbnail, heatmap: MetaTensor, channel: int = 0, title: str = "") -> Figure:
-    """Draw a slide as it is, and beside it with its map laid over it; where there is no tile it is left as it is.
+    """Plot a slide next to the same slide with its heat map overlaid; regions without tiles stay uncovered.
 
     Args:
-        thumbnail: of the slide, see :py:class:`monai_mil_ext.data.SlideFile`.
-        heatmap: (A, h, w), of :py:class:`monai_mil_ext.transforms.TileScoresToHeatmap`, NaN where there is no tile.
-        channel: which of the A to draw.
-        title: one line above both.
+        thumbnail: thumbnail of the slide, see :py:class:`monai_mil_ext.data.SlideFile`.
+        heatmap: heat map (A, h, w) of :py:class:`monai_mil_ext.transforms.TileScoresToHeatmap`, NaN outside of tiles.
+        channel: index of the channel to draw.
+        title: title of the figure.
+
+    Returns:
+        The figure.
 
     Raises:
-        ValueError: when ``heatmap`` is no such map.
+        ValueError: if ``heatmap`` is not such a heat map.
     """
     if heatmap.ndim != 3 or not 0 <= channel < len(heatmap) or "downsample" not in getattr(heatmap, "meta", {}):
         got = tuple(heatmap.shape)
@@ -39,30 +42,28 @@ def plot_slide_overlay(thumbnail: Thumbnail, heatmap: MetaTensor, channel: int =
     height, width = (side * thumbnail.downsample for side in image.shape[:2])
     figure = Figure(figsize=(11, 0.6 + 5 * min(2.0, height / width)), layout="constrained")
     axes = figure.subplots(1, 2)
-    for one in axes:
-        one.imshow(image, extent=(0, width, height, 0))
-        one.set_axis_off()
-    down = heatmap.meta["downsample"]
-    place: Any = (0, heat.shape[1] * down, heat.shape[0] * down, 0)  # pixels of level 0, as of the thumbnail
-    drawn = axes[1].imshow(heat, extent=place, cmap=HEAT, alpha=0.6, interpolation="nearest")
+    for ax in axes:
+        ax.imshow(image, extent=(0, width, height, 0))
+        ax.set_axis_off()
+    downsample = heatmap.meta["downsample"]
+    extent: Any = (0, heat.shape[1] * downsample, heat.shape[0] * downsample, 0)  # in pixels of level 0
+    overlay = axes[1].imshow(heat, extent=extent, cmap=HEAT, alpha=0.6, interpolation="nearest")
     axes[1].set(xlim=(0, width), ylim=(height, 0))
-    figure.colorbar(drawn, ax=axes, shrink=0.8, label=UNITS.get(heatmap.meta.get("scaling", "none"), "score"))
-    figure.suptitle(title, fontsize=11)
-    figure.text(0.995, 0.005, RESEARCH_USE, ha="right", va="bottom", fontsize=7, color=QUIET)
-    return figure
+    figure.colorbar(overlay, ax=axes, shrink=0.8, label=UNITS.get(heatmap.meta.get("scaling", "none"), "score"))
+    return sign(figure, title)
 
 
 def write_slide_overlay(
     folder: str | os.PathLike[str], case_id: str, thumbnail: Thumbnail, heatmap: MetaTensor, channel: int = 0
 ) -> Path:
-    """Write :py:func:`plot_slide_overlay` as ``<case_id>.png``, as a whole or not at all.
+    """Write the figure of :py:func:`plot_slide_overlay` atomically as ``<case_id>.png``.
+
+    Returns:
+        Path of the file.
 
     Raises:
-        ValueError: when ``case_id`` is no name of a file, or ``heatmap`` no map of a slide.
+        ValueError: if ``case_id`` is not a valid file name, or ``heatmap`` is not a heat map of a slide.
     """
     check_name(case_id=case_id)
     figure = plot_slide_overlay(thumbnail, heatmap, channel, case_id)
-    path = Path(folder) / f"{case_id}.png"
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=150, metadata={"Description": RESEARCH_USE})
-    return path
+    return save_figure(figure, Path(folder) / f"{case_id}.png", dpi=150)

@@ -1,4 +1,4 @@
-"""The tiles of a slide that weigh most, and those that weigh least."""
+"""Montage of the tiles of a slide with the highest and the lowest scores."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from monai_mil_ext.utils import RESEARCH_USE, atomic_path, check_name, check_positive
+from monai_mil_ext.utils import check_name, check_positive
 
-from .slice_scores import QUIET
+from ._style import save_figure, sign
 
 __all__ = ["plot_tile_montage", "write_tile_montage"]
 
@@ -22,17 +22,20 @@ Images = NDArray[np.uint8]
 def plot_tile_montage(
     top: Images, bottom: Images, top_scores: NDArray[np.float64], bottom_scores: NDArray[np.float64], title: str = ""
 ) -> Figure:
-    """Draw tiles (n, t, t, 3) in rows with their scores (n,) above each, the highest first and the lowest below.
+    """Plot tiles with their scores above them, those with the highest scores first.
 
     Args:
-        top: the tiles with the highest scores.
-        bottom: those with the lowest; there may be none.
-        top_scores: of the first.
-        bottom_scores: of the second.
-        title: one line above all.
+        top: tiles (n, t, t, 3) with the highest scores.
+        bottom: tiles (m, t, t, 3) with the lowest scores; may be empty.
+        top_scores: scores (n,) of ``top``.
+        bottom_scores: scores (m,) of ``bottom``.
+        title: title of the figure.
+
+    Returns:
+        The figure.
 
     Raises:
-        ValueError: when tiles and scores differ in number.
+        ValueError: if tiles and scores differ in number, or ``top`` is empty.
     """
     if (len(top), len(bottom)) != (len(top_scores), len(bottom_scores)):
         raise ValueError(
@@ -49,16 +52,14 @@ def plot_tile_montage(
     columns = min(COLUMNS, max(len(top), len(bottom)))
     figure = Figure(figsize=(max(4.0, 1.35 * columns), 0.7 + 1.7 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False)
-    for one in axes.flat:
-        one.set_axis_off()
+    for ax in axes.flat:
+        ax.set_axis_off()
     for row, (name, tiles, scores) in zip(axes, rows, strict=True):
         row[0].set_title(name, loc="left", fontsize=9, pad=16)
-        for one, tile, score in zip(row, tiles, scores, strict=False):
-            one.imshow(tile)
-            one.text(0.5, 1.03, f"{score:.3g}", transform=one.transAxes, ha="center", va="bottom", fontsize=7)
-    figure.suptitle(title, fontsize=11)
-    figure.text(0.995, 0.003, RESEARCH_USE, ha="right", va="bottom", fontsize=7, color=QUIET)
-    return figure
+        for ax, tile, score in zip(row, tiles, scores, strict=False):
+            ax.imshow(tile)
+            ax.text(0.5, 1.03, f"{score:.3g}", transform=ax.transAxes, ha="center", va="bottom", fontsize=7)
+    return sign(figure, title)
 
 
 def write_tile_montage(
@@ -69,14 +70,14 @@ def write_tile_montage(
     top_scores: NDArray[np.float64],
     bottom_scores: NDArray[np.float64],
 ) -> Path:
-    """Write :py:func:`plot_tile_montage` as ``<case_id>_tiles.png``, as a whole or not at all.
+    """Write the figure of :py:func:`plot_tile_montage` atomically as ``<case_id>_tiles.png``.
+
+    Returns:
+        Path of the file.
 
     Raises:
-        ValueError: when ``case_id`` is no name of a file, or tiles and scores differ in number.
+        ValueError: if ``case_id`` is not a valid file name, or as in :py:func:`plot_tile_montage`.
     """
     check_name(case_id=case_id)
     figure = plot_tile_montage(top, bottom, top_scores, bottom_scores, case_id)
-    path = Path(folder) / f"{case_id}_tiles.png"
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=130, metadata={"Description": RESEARCH_USE})
-    return path
+    return save_figure(figure, Path(folder) / f"{case_id}_tiles.png")

@@ -55,7 +55,7 @@ def write_features(path, features, **attributes):
 
 def write_small_slide(path, colour=(196, 120, 170), **options):
     """A slide of 320 x 256 pixels with 24 tiles of tissue."""
-    return write_slide(path, stained((256, 320), (32, 32, 224, 160), colour=colour), tile=64, levels=2, **options)
+    return write_slide(path, stained((256, 320), (32, 32, 224, 160), color=colour), tile=64, levels=2, **options)
 
 
 def start(name, *configs, kind="train", **override):

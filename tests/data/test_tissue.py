@@ -26,16 +26,14 @@ def test_otsu_tissue_excludes_glass(glass):
     assert boxed(OtsuTissue()(thumbnail))
 
 
-@pytest.mark.parametrize("colour", [(196, 120, 170), (228, 196, 216), (110, 70, 140), (150, 100, 60)])
-def test_otsu_tissue_includes_all_stains(colour):
-    assert boxed(OtsuTissue()(stained((240, 320), BOX, colour=colour)))
+@pytest.mark.parametrize("color", [(196, 120, 170), (228, 196, 216), (110, 70, 140), (150, 100, 60)])
+def test_otsu_tissue_includes_all_stains(color):
+    assert boxed(OtsuTissue()(stained((240, 320), BOX, color=color)))
 
 
 @pytest.mark.parametrize("pen", [(20, 140, 60), (30, 60, 170), (15, 15, 18), (205, 25, 40)], ids=str)
 def test_otsu_tissue_excludes_pen_marks(pen):
-    thumbnail = stained(
-        (240, 320), BOX, colour=(228, 196, 216)
-    )  # pale: a vivid pen would move Otsu's threshold over it
+    thumbnail = stained((240, 320), BOX, color=(228, 196, 216))  # pale: a vivid pen would move Otsu's threshold over it
     thumbnail[195:225, 20:300] = pen
     assert boxed(OtsuTissue()(thumbnail))
 
@@ -43,13 +41,13 @@ def test_otsu_tissue_excludes_pen_marks(pen):
 @pytest.mark.parametrize("pen", [(20, 140, 60), (30, 60, 170)], ids=str)
 def test_otsu_tissue_excludes_pale_green_and_blue_pen_marks(pen):
     """A pale red stroke has the hue of blood and is kept."""
-    thumbnail = stained((240, 320), BOX, colour=(228, 196, 216))
+    thumbnail = stained((240, 320), BOX, color=(228, 196, 216))
     thumbnail[195:225, 20:300] = np.mean([pen, (243, 242, 244)], axis=0)
     assert boxed(OtsuTissue()(thumbnail))
 
 
 def test_otsu_tissue_without_pens_includes_pen_marks():
-    thumbnail = stained((240, 320), BOX, colour=(228, 196, 216))
+    thumbnail = stained((240, 320), BOX, color=(228, 196, 216))
     thumbnail[195:225, 20:300] = 20, 140, 60
     assert OtsuTissue(pens=False)(thumbnail)[200:220, 30:290].all()
 

@@ -1,4 +1,4 @@
-"""A small MONAI evaluator for the tests of what handlers make of its items, in one process or several."""
+"""A small MONAI evaluator for tests of handlers, in one process or several."""
 
 import torch
 from monai.data import DataLoader, Dataset
@@ -15,7 +15,7 @@ KEYS = ("image", "instance_label", "coords")
 
 
 def bags(count=5, seed=0):
-    """Bags of different size with instance labels; every second one is positive."""
+    """Return bags of different sizes with instance labels; every second bag is positive."""
     generator = torch.Generator().manual_seed(seed)
     items = []
     for i in range(count):
@@ -37,7 +37,7 @@ def bags(count=5, seed=0):
 
 
 def make_evaluator(items, *handlers, net=None, batch_size=1, sampler=None, **options):
-    """An evaluator of ABMIL on ``items`` that leaves probabilities and attention, one item a bag."""
+    """Return an evaluator of ABMIL on ``items`` with probabilities and attention as output, one item per bag."""
     loader = DataLoader(Dataset(items), batch_size=batch_size, sampler=sampler, collate_fn=BagCollate(KEYS))
     return SupervisedEvaluator(
         device="cpu",

@@ -1,4 +1,4 @@
-"""A small training with everything random in it, for a process of its own."""
+"""A small training run with all kinds of randomness, to be run in its own process."""
 
 import os
 import random
@@ -30,18 +30,18 @@ EPOCHS, STEPS = 4, 4
 
 
 def jitter(x):
-    """Draws from the generators that are not MONAI's."""
+    """Draw from generators other than MONAI's."""
     return x * (1 + 0.1 * random.random()) + 0.1 * np.random.rand()  # noqa: NPY002, S311
 
 
 def items(count):
-    """Bags (5, F), the same in every process."""
+    """Return bags (5, F), the same in every process."""
     generator = torch.Generator().manual_seed(5)
     return [{"image": torch.randn(5, F, generator=generator), "label": i % CLASSES} for i in range(count)]
 
 
 def run(folder, num_workers=0, saver_last=True, die_at=None):
-    """Train to the end and save the weights, or be killed at a step; go on from a checkpoint if there is one."""
+    """Train to the end and save the weights, or be killed at a step; resume from a checkpoint if there is one."""
     torch.set_num_threads(1)
     set_determinism(7)
     augment = [RandGaussianNoised("image", prob=0.7), Lambdad("image", jitter), RandScaleIntensityd("image", 0.5)]
@@ -62,8 +62,8 @@ def run(folder, num_workers=0, saver_last=True, die_at=None):
     saver = CheckpointSaver(f"{folder}/checkpoints", parts, save_interval=1, n_saved=2)
     validation = ValidationHandler(1, evaluator)
     last = [validation, saver] if saver_last else [saver, validation]
-    found = find_checkpoint(f"{folder}/checkpoints")
-    loading = [CheckpointLoader(found, parts)] if found else []
+    checkpoint = find_checkpoint(f"{folder}/checkpoints")
+    loading = [CheckpointLoader(checkpoint, parts)] if checkpoint else []
     for handler in [LrScheduleHandler(schedule, print_lr=False), *last, *loading, state]:
         handler.attach(trainer)
     if die_at is not None:
@@ -73,7 +73,7 @@ def run(folder, num_workers=0, saver_last=True, die_at=None):
     Path(folder).mkdir(exist_ok=True)
     final = {
         "net": net.state_dict(),
-        "found": found or "",
+        "checkpoint": checkpoint or "",
         "early_stop": early._handler.counter,
         "weight": prior.weight,
     }

@@ -1,4 +1,4 @@
-"""MONAI's gradient accumulation over bags equals the large batch."""
+"""MONAI's gradient accumulation over bags equals a large batch."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def bags():
 
 
 def trained(groups, loss, steps):
-    """Parameters after one epoch of batches of the given bags."""
+    """Return the parameters after one epoch of batches of the given bags."""
     torch.manual_seed(0)
     network = ABMIL(F, 2, hidden_size=8).double()
     batches = [BagCollate("image")([bags()[i] for i in group]) for group in groups]
@@ -31,7 +31,7 @@ def trained(groups, loss, steps):
 
 
 def bag_sum(steps):
-    """The loss that docs/how-to/cohorts.md advises: every bag weighs 1 / 6."""
+    """Return the loss that docs/how-to/cohorts.md recommends: every bag has weight 1 / 6."""
     return lambda logits, label: steps * cross_entropy(logits, label, reduction="sum") / 6
 
 
@@ -47,19 +47,19 @@ WHOLE = [[0, 1, 2, 3, 4, 5]]
     ],
     ids=["mean, equal", "sum, equal", "sum, unequal"],
 )
-def test_accumulated_batches_are_one_large_batch(groups, loss):
+def test_accumulation_steps_equal_one_large_batch(groups, loss):
     whole = trained(WHOLE, cross_entropy, 1)
     assert (whole - trained(WHOLE, bag_sum(1), 1)).abs().max() < 1e-12
     assert (trained(groups, loss, 3) - whole).abs().max() < 1e-6
 
 
-def test_a_mean_over_unequal_batches_is_another_loss():
-    """Why the page advises the sum: a lone bag would weigh three times as much as one among three."""
+def test_accumulation_steps_with_a_mean_over_unequal_batches_differ():
+    """Hence the page recommends the sum: a single bag would weigh three times as much as one of three."""
     assert (trained([[2], [0, 4], [1, 3, 5]], cross_entropy, 3) - trained(WHOLE, cross_entropy, 1)).abs().max() > 1e-4
 
 
-def test_the_last_batches_of_an_epoch_weigh_as_much():
-    """Four batches by three: the last one is a step of its own, and MONAI divides it by three all the same."""
+def test_accumulation_steps_weight_the_last_batches_equally():
+    """Four batches by three: the last batch is a step of its own, which MONAI divides by three as well."""
     with_sum = trained([[0], [1], [2], [3]], bag_sum(3), 3)
     torch.manual_seed(0)
     network = ABMIL(F, 2, hidden_size=8).double()

@@ -29,7 +29,7 @@ def asmil():
 
 
 class SeesTheMask(nn.Module):
-    """A foreign network whose scores depend on what else is real, and that takes its mask by name only."""
+    """Foreign network with a keyword-only mask whose scores depend on all valid instances."""
 
     def __init__(self):
         super().__init__()
@@ -61,7 +61,7 @@ def anchor(**options):
 
 
 def call(net, layer, batch):
-    """Logits, and what a layer put out on the way."""
+    """Return the logits and the output of a layer."""
     seen = []
     handle = net.get_submodule(layer).register_forward_hook(lambda *args: seen.append(args[-1]))
     logits = net(batch["image"], **{key: batch[key] for key in ("mask",) if key in batch})
@@ -70,7 +70,7 @@ def call(net, layer, batch):
 
 
 class ByHand:
-    """The loop that the handler has to equal."""
+    """Training loop that the handler must reproduce."""
 
     def __init__(self, net, layer="score_tap"):
         self.net, self.layer, self.twin = net.train(), layer, copy.deepcopy(net).eval().requires_grad_(False)
@@ -85,7 +85,7 @@ class ByHand:
     @torch.no_grad()
     def follow(self, momentum=MOMENTUM):
         for a, p in zip(self.twin.parameters(), self.net.parameters(), strict=True):
-            a.copy_(a + (1 - momentum) * (p - a) if momentum else p)
+            a.copy_(torch.lerp(a, p, 1 - momentum) if momentum else p)
 
     def step(self, batches, beta=BETA, momentum=MOMENTUM):
         self.optimizer.zero_grad()
@@ -101,7 +101,7 @@ def run(trainer):
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_it_is_the_hand_written_loop(case):
+def test_attention_anchor_equals_the_hand_written_loop(case):
     make, batches, layer = case
     handler, net = anchor(layer=layer), make()
     run(make_trainer(net, batches, handler, lr=LR))
@@ -117,7 +117,7 @@ def test_it_is_the_hand_written_loop(case):
     assert any(not torch.equal(a, b) for a, b in zip(plain.parameters(), net.parameters(), strict=True))
 
 
-def test_the_gradient_reaches_the_network_through_its_scores_only():
+def test_attention_anchor_gradient_flows_through_online_scores_only():
     net, batch = abmil().eval(), bag_batches(1)[0]
     twin = copy.deepcopy(net)
     with torch.no_grad():
@@ -132,7 +132,7 @@ def test_the_gradient_reaches_the_network_through_its_scores_only():
     assert all(p.grad is None for p in twin.parameters())
 
 
-def test_accumulated_iterations_are_one_step():
+def test_attention_anchor_counts_accumulated_iterations_as_one_step():
     batches, handler, net = bag_batches(7), anchor(), abmil()
     trainer = make_trainer(net, batches, handler, lr=LR, accumulation_steps=3)
     run(trainer)
@@ -148,7 +148,7 @@ def test_accumulated_iterations_are_one_step():
     assert_close(net.state_dict(), by_hand.net.state_dict(), rtol=0, atol=0)
 
 
-def test_without_a_mask_and_with_the_mask_by_name():
+def test_attention_anchor_without_mask_and_with_keyword_mask():
     for batches in (without_mask(patch_like(bag_batches())), bag_batches()):
         net = asmil()
         run(make_trainer(net, batches, anchor(), lr=LR))
@@ -163,7 +163,7 @@ def patch_like(batches):
     return [batch | {"image": batch["image"].nan_to_num(0.5)} for batch in batches]
 
 
-def test_schedules_of_start_interval_and_beta():
+def test_attention_anchor_schedules_of_start_interval_and_beta():
     batches, net, factors = bag_batches(7), abmil(), []
     handler = anchor(start_step=2, every=2, beta_warmup_steps=5)
     trainer = make_trainer(net, batches, handler, lr=LR)
@@ -181,7 +181,7 @@ def test_schedules_of_start_interval_and_beta():
     assert_close(net.state_dict(), by_hand.net.state_dict(), rtol=1e-5, atol=1e-7)
 
 
-def test_beta_zero_adds_nothing():
+def test_attention_anchor_with_beta_zero_adds_nothing():
     def train(*handlers):
         net, hooks = asmil(), []
         trainer = make_trainer(net, bag_batches(), *handlers, max_epochs=3)
@@ -194,7 +194,7 @@ def test_beta_zero_adds_nothing():
     assert set(plain[3]) == {0}
 
 
-def test_the_released_profile_leaves_the_anchor_where_it_was():
+def test_attention_anchor_with_momentum_one_never_changes():
     net = asmil()
     handler = AttentionAnchorHandler(NSFKLLoss(temperature=0.5, over_instances="mean"), beta=1.0, momentum=1.0)
     run(make_trainer(net, bag_batches(), handler))
@@ -226,23 +226,23 @@ def scaled(device, fused):
     assert [steps for steps, _, _ in seen] == [0, 1, 2, 3]
     assert torch.equal(seen[0][2], start)
     assert torch.equal(seen[0][1], start)
-    assert_close(seen[1][1], start + (1 - MOMENTUM) * (seen[1][2] - start), rtol=0, atol=0)
+    assert_close(seen[1][1], torch.lerp(start, seen[1][2], 1 - MOMENTUM), rtol=0, atol=0)
     assert not torch.equal(seen[1][1], start)
 
 
 @pytest.mark.filterwarnings("ignore:.*CUDA is not available.*")
 @pytest.mark.parametrize("fused", [False, True])
-def test_a_step_that_the_scaler_skips_is_none(fused):
+def test_attention_anchor_ignores_steps_skipped_by_the_scaler(fused):
     scaled("cpu", fused)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("fused", [False, True])
-def test_a_step_that_the_scaler_skips_is_none_on_a_gpu(fused):
+def test_attention_anchor_ignores_steps_skipped_by_the_scaler_on_a_gpu(fused):
     scaled("cuda", fused)
 
 
-def test_compiled_by_the_trainer():
+def test_attention_anchor_of_a_compiled_network():
     torch.compiler.reset()
     options = {"compile": True, "compile_kwargs": {"backend": "eager"}}
     nets = [fill(ABMIL(F, CLASSES)) for _ in range(2)]

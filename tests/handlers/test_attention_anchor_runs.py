@@ -1,4 +1,4 @@
-"""AttentionAnchorHandler around a run: resuming, validation, other priors, logs, the alarm, two processes, errors."""
+"""AttentionAnchorHandler in runs: resuming, validation, priors, logs, warning, two processes, errors."""
 
 import copy
 import math
@@ -35,7 +35,7 @@ def asmil(**options):
 
 
 def resumable(folder, epochs, resume=False):
-    """Losses of every step and the final state of a run that saves a checkpoint after each epoch."""
+    """Return all losses and the final state of a run that saves a checkpoint after each epoch."""
     set_determinism(3)
     net, handler, losses = asmil(), anchor(beta_warmup_steps=6, start_step=1), []
     trainer = make_trainer(net, bag_batches(), handler, max_epochs=epochs)
@@ -51,7 +51,7 @@ def resumable(folder, epochs, resume=False):
     return losses, net.state_dict(), handler.state_dict()
 
 
-def test_a_resumed_run_repeats_the_uninterrupted_one_bit_for_bit(tmp_path):
+def test_attention_anchor_resumes_bit_for_bit(tmp_path):
     losses, weights, state = resumable(tmp_path, 4)
     again, again_weights, again_state = resumable(tmp_path, 4, resume=True)
     assert again == losses[8:]
@@ -60,7 +60,7 @@ def test_a_resumed_run_repeats_the_uninterrupted_one_bit_for_bit(tmp_path):
     assert state["steps"] == 16
 
 
-def test_state_goes_through_before_and_after_there_is_an_anchor():
+def test_attention_anchor_state_before_and_after_the_first_run():
     first = anchor()
     make_trainer(asmil(), bag_batches(), first).run()
     saved, second = first.state_dict(), anchor()
@@ -72,7 +72,7 @@ def test_state_goes_through_before_and_after_there_is_an_anchor():
     assert_close(third.state_dict(), saved, rtol=0, atol=0)
 
 
-def test_the_anchor_is_a_copy_of_weights_that_the_start_of_the_run_loads(tmp_path):
+def test_attention_anchor_copies_weights_loaded_at_the_start_of_a_run(tmp_path):
     pretrained = ASMIL(F, CLASSES, hidden_size=8, num_tokens=3, num_heads=2)
     torch.save({"net": pretrained.state_dict()}, tmp_path / "net.pt")
     net, handler = asmil(), anchor(momentum=1.0)
@@ -82,7 +82,7 @@ def test_the_anchor_is_a_copy_of_weights_that_the_start_of_the_run_loads(tmp_pat
     assert_close(handler.state_dict()["anchor"], dict(pretrained.named_parameters()), rtol=0, atol=0)
 
 
-def test_a_second_run_goes_on_with_the_same_anchor():
+def test_attention_anchor_is_kept_in_a_second_run():
     def train(*epochs):
         handler, net = anchor(), asmil(token_drop=0.0, dropout=0.0)
         trainer = make_trainer(net, bag_batches(), handler)
@@ -96,7 +96,7 @@ def test_a_second_run_goes_on_with_the_same_anchor():
     assert_close(train(1, 2), train(2), rtol=0, atol=0)
 
 
-def test_a_validation_that_shares_the_network_sees_the_online_weights():
+def test_attention_anchor_does_not_affect_validation():
     seen = []
 
     def train(validate):
@@ -131,7 +131,7 @@ handlers:
 """
 
 
-def test_guidance_and_anchor_are_four_lines_of_yaml(tmp_path):
+def test_attention_anchor_and_prior_in_a_config(tmp_path):
     path = tmp_path / "train.yaml"
     path.write_text(CONFIG)
     terms = {}
@@ -153,7 +153,7 @@ def test_guidance_and_anchor_are_four_lines_of_yaml(tmp_path):
     assert_close(terms[1, 0]["loss"], both["loss"])
 
 
-def test_what_is_logged():
+def test_attention_anchor_logs_its_values():
     net, handler, batches = asmil(), anchor(), bag_batches(2)
     trainer = make_trainer(net, batches, handler, decollate=False, lr=1.0)
     outputs = []
@@ -179,7 +179,7 @@ def test_what_is_logged():
     assert 0 < outputs[1]["attention_anchor_jsd"] < math.log(2)
 
 
-def test_the_divergence_is_that_of_mean_attention():
+def test_attention_anchor_divergence_is_that_of_mean_attention():
     handler, net, batch = anchor(momentum=1.0), asmil(), bag_batches(1)[0]
     trainer = make_trainer(net, [batch, batch], handler, decollate=False, lr=1.0)
     weights = []
@@ -196,7 +196,7 @@ def test_the_divergence_is_that_of_mean_attention():
 
 
 def toy(beta, bags, size, features, shift, share, epochs, stop, **options):
-    """The toy study of the method: some instances of every second bag are shifted; warnings and last metrics."""
+    """Train on bags of which every second has shifted instances; return warnings and last metrics."""
     draw = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
     label = torch.arange(bags) % 2
@@ -224,17 +224,17 @@ every_toy = pytest.mark.parametrize(
 
 
 @every_toy
-def test_the_alarm_says_once_that_attention_is_pinned(toy_options):
+def test_attention_anchor_warns_once_of_uniform_attention(toy_options):
     caught, metrics = toy(1.0, **toy_options)
     assert len(caught) == 1
     assert caught[0].startswith("Attention is uniform (entropy ")
-    assert f" of {toy_options['epochs']} epochs: `beta` 1.0 may pin it there" in caught[0]
+    assert f" of {toy_options['epochs']} epochs: `beta` 1.0 may be too large" in caught[0]
     assert metrics["attention_anchor_uniformity"] > 0.995
-    assert metrics["attention_anchor_jsd"] < 1e-3  # and yet it has found nothing
+    assert metrics["attention_anchor_jsd"] < 1e-3  # stable, but useless
 
 
 @every_toy
-def test_the_alarm_is_silent_when_attention_finds_something(toy_options):
+def test_attention_anchor_does_not_warn_of_useful_attention(toy_options):
     caught, metrics = toy(0.0025, **toy_options)
     assert caught == []
     assert metrics["attention_anchor_uniformity"] < 0.98
@@ -250,19 +250,19 @@ def test_the_alarm_is_silent_when_attention_finds_something(toy_options):
         ([float("nan")] * 30, None),
     ],
 )
-def test_it_has_to_persist(uniformity, warned_at):
+def test_attention_anchor_warns_of_persistent_uniformity_only(uniformity, warned_at):
     handler, at = anchor(), None
     for epoch, value in enumerate(uniformity, start=1):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            handler._watch(value, epoch, max_epochs=30)
+            handler._warn_if_uniform(value, epoch, max_epochs=30)
         if caught:
             assert at is None
             at = epoch
     assert at == warned_at
 
 
-def test_under_autocast_the_term_is_computed_in_single_precision():
+def test_attention_anchor_term_is_float32_under_autocast():
     seen = []
 
     def loss(scores, anchor_scores, mask):
@@ -276,7 +276,7 @@ def test_under_autocast_the_term_is_computed_in_single_precision():
     assert trainer.state.output["attention_anchor"].dtype == torch.float32
 
 
-def test_only_the_anchor_is_computed_in_the_type_that_it_is_given():
+def test_attention_anchor_dtype_affects_the_anchor_only():
     seen, net = [], asmil()
     twin, batch = copy.deepcopy(net).eval(), bag_batches(1)
 
@@ -294,7 +294,7 @@ def test_only_the_anchor_is_computed_in_the_type_that_it_is_given():
     assert {t.dtype for t in handler.state_dict()["anchor"].values()} == {torch.float32}
 
 
-def test_meta_tensors_do_not_get_into_the_loss():
+def test_attention_anchor_loss_is_a_plain_tensor():
     plain, meta = bag_batches(1), bag_batches(1)
     meta[0]["image"] = MetaTensor(meta[0]["image"])
     outputs = []
@@ -308,7 +308,7 @@ def test_meta_tensors_do_not_get_into_the_loss():
 
 
 class Normed(nn.Module):
-    """ABMIL behind a batch norm, whose running statistics differ from process to process."""
+    """ABMIL after a batch norm, whose running statistics differ between processes."""
 
     def __init__(self):
         super().__init__()
@@ -329,13 +329,13 @@ def train_one_process(rank, folder):
     distributed.destroy_process_group()
 
 
-def test_the_anchor_is_the_same_in_all_processes(tmp_path):
+def test_attention_anchor_is_equal_in_all_processes(tmp_path):
     torch.multiprocessing.start_processes(train_one_process, (str(tmp_path),), nprocs=2, start_method="forkserver")
-    one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
-    assert not torch.equal(one["online"], other["online"])
-    assert_close(one["anchor"], other["anchor"], rtol=0, atol=0)
-    assert one["anchor"]["steps"] == 3
-    assert not torch.equal(one["anchor"]["anchor"]["net.classify.weight"], fill(Normed()).net.classify.weight)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert not torch.equal(first["online"], second["online"])
+    assert_close(first["anchor"], second["anchor"], rtol=0, atol=0)
+    assert first["anchor"]["steps"] == 3
+    assert not torch.equal(first["anchor"]["anchor"]["net.classify.weight"], fill(Normed()).net.classify.weight)
 
 
 @pytest.mark.parametrize(
@@ -344,23 +344,23 @@ def test_the_anchor_is_the_same_in_all_processes(tmp_path):
         ({"beta": -1.0}, "`beta` must be finite and not negative, got -1.0"),
         ({"momentum": 1.5}, r"`momentum` must be in \[0, 1\], got 1.5"),
         ({"every": 0}, "`every` must be a positive integer, got 0"),
-        ({"start_step": -1}, "`start_step` must be an integer and not negative, got -1"),
+        ({"start_step": -1}, "`start_step` must be an integer from 0, got -1"),
         ({"anchor_dtype": torch.int8}, "`anchor_dtype` must be a floating type or None, got torch.int8"),
-        ({"beta_warmup_steps": 0.5}, "`beta_warmup_steps` must be an integer and not negative, got 0.5"),
+        ({"beta_warmup_steps": 0.5}, "`beta_warmup_steps` must be an integer from 0, got 0.5"),
     ],
 )
-def test_options_are_checked(options, message):
+def test_attention_anchor_names_invalid_options(options, message):
     with pytest.raises(ValueError, match=message):
         anchor(**options)
 
 
 @pytest.mark.parametrize("beta", [0.0, 1.0])
-def test_an_unknown_layer_is_named_when_the_run_starts(beta):
+def test_attention_anchor_names_an_unknown_layer_at_the_start(beta):
     with pytest.raises(ValueError, match="got 'score_tab'; did you mean 'score_tap'"):
         make_trainer(asmil(), bag_batches(), anchor(layer="score_tab", beta=beta)).run()
 
 
-def test_an_ending_must_be_free_too():
+def test_attention_anchor_suffixes_must_not_be_taken():
     second = AttentionPriorHandler(NormalGuidanceLoss(), name="attention_anchor_jsd")
     with pytest.raises(ValueError, match=r"`name` must not be taken .*, got 'attention_anchor_jsd'"):
         make_trainer(asmil(), bag_batches(), second, anchor()).run()

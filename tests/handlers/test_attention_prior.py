@@ -84,7 +84,7 @@ def without_mask(batches):
 
 
 @every_case
-def test_gradients_are_those_of_the_sum(case):
+def test_attention_prior_gradients_are_those_of_the_sum(case):
     make, batches, by_hand, options = case
     net, same = make(), make()
     given = batches if make is abmil else without_mask(batches)
@@ -100,7 +100,7 @@ def test_gradients_are_those_of_the_sum(case):
     assert any(not torch.equal(p.grad, q.grad) for p, q in zip(net.parameters(), plain.parameters(), strict=True))
 
 
-def test_accumulated_over_steps():
+def test_attention_prior_with_gradient_accumulation():
     batches = bag_batches(7)
     net, same = abmil(), abmil().train()
     trainer = make_trainer(net, batches, AttentionPriorHandler(GUIDANCE, weight=WEIGHT), accumulation_steps=3)
@@ -118,7 +118,7 @@ def test_accumulated_over_steps():
 
 
 class Checkpointed(nn.Module):
-    """Recomputes the attention in the backward pass."""
+    """Network that recomputes attention in the backward pass."""
 
     def __init__(self, net):
         super().__init__()
@@ -128,7 +128,7 @@ class Checkpointed(nn.Module):
         return checkpoint(self.net, x, mask, use_reentrant=False)
 
 
-def test_checkpointed_attention():
+def test_attention_prior_with_activation_checkpointing():
     net, same = abmil(), abmil().train()
     prior = AttentionPriorHandler(GUIDANCE, layer="net.score_tap", weight=WEIGHT)
     torch.manual_seed(1)
@@ -138,7 +138,7 @@ def test_checkpointed_attention():
     assert_close(gradients(net), gradients(same), rtol=0, atol=0)
 
 
-def test_under_autocast_the_term_is_computed_in_single_precision():
+def test_attention_prior_term_is_float32_under_autocast():
     seen = []
 
     def guidance(attention, mask):
@@ -162,7 +162,7 @@ def test_under_autocast_the_term_is_computed_in_single_precision():
 
 
 @pytest.mark.gpu
-def test_with_a_gradient_scaler():
+def test_attention_prior_with_a_gradient_scaler():
     batches = bag_batches(8)  # the scaler skips the first steps, until nothing overflows
     net, same = abmil().cuda(), abmil().cuda().train()
     prior = AttentionPriorHandler(GUIDANCE, weight=WEIGHT)
@@ -183,7 +183,7 @@ def test_with_a_gradient_scaler():
     assert not torch.equal(net.classify.weight.cpu(), abmil().classify.weight)
 
 
-def test_two_priors_add_up():
+def test_attention_prior_terms_add_up():
     def second(attention, _mask):
         return attention.square().sum()
 
@@ -202,7 +202,7 @@ def test_two_priors_add_up():
     assert_close([metrics["attention_prior"], metrics["second"]], [t.item() for t in terms])
 
 
-def test_weight_zero_is_no_handler_at_all():
+def test_attention_prior_with_weight_zero_changes_nothing():
     asked, hooks = [], []
     prior = AttentionPriorHandler(lambda *inputs: asked.append(inputs), weight=0)
     net, same = abmil(), abmil()
@@ -219,7 +219,7 @@ def test_weight_zero_is_no_handler_at_all():
     assert set(hooks) == {0}
 
 
-def test_compiled_by_the_trainer():
+def test_attention_prior_of_a_compiled_network():
     torch.compiler.reset()
     net = fill(ABMIL(F, CLASSES))
     same = copy.deepcopy(net)

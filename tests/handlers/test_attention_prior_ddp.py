@@ -1,4 +1,4 @@
-"""AttentionPriorHandler under DDP: two processes, each with bags of its own."""
+"""AttentionPriorHandler under DDP: two processes with different bags."""
 
 import torch
 from torch import distributed
@@ -16,7 +16,7 @@ BATCHES = [bag_batches(1, sizes=(7, 4), seed=1), bag_batches(1, sizes=(3, 9, 5),
 
 
 def train(rank, folder):
-    """One step of one process."""
+    """Train one step in a process."""
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     net = fill(ABMIL(F, CLASSES))
@@ -29,7 +29,7 @@ def train(rank, folder):
     distributed.destroy_process_group()
 
 
-def test_gradients_and_term_are_the_mean_over_processes(tmp_path):
+def test_attention_prior_gradients_and_term_are_means_over_processes(tmp_path):
     torch.multiprocessing.start_processes(train, (str(tmp_path),), nprocs=2, start_method="forkserver")
     net = fill(ABMIL(F, CLASSES)).train()
     losses, terms = [], []

@@ -1,4 +1,4 @@
-"""AttentionPriorHandler with positions in mm: what the loss is given, laws of the term, resuming, two processes."""
+"""AttentionPriorHandler with positions in mm: values by hand, invariances, resuming, two processes."""
 
 import copy
 
@@ -25,12 +25,12 @@ def network():
 
 
 def batches(change=lambda j: j, count=2, **options):
-    """Batches whose positions are a function of the place in the stack; NaN at padding."""
-    made = bag_batches(count, **options)
-    for batch in made:
-        place = torch.arange(1.0, batch["mask"].shape[1] + 1).expand(batch["mask"].shape)
-        batch["position"] = change(place).masked_fill(~batch["mask"], torch.nan)
-    return made
+    """Return batches whose positions are a function of the slice number, with NaN at padding."""
+    data = bag_batches(count, **options)
+    for batch in data:
+        number = torch.arange(1.0, batch["mask"].shape[1] + 1).expand(batch["mask"].shape)
+        batch["position"] = change(number).masked_fill(~batch["mask"], torch.nan)
+    return data
 
 
 def prior(**options):
@@ -38,15 +38,15 @@ def prior(**options):
 
 
 def train(data, handler, net=None):
-    """Weights after a run, and the term."""
+    """Return the weights after a run, and the term."""
     net = network() if net is None else net
     trainer = make_trainer(net, data, handler)
     trainer.run()
     return net.state_dict(), trainer.state.metrics["attention_prior"]
 
 
-def test_gradients_are_those_of_the_sum_by_hand():
-    """The equations of the method, written out for one bag after another, at its own positions."""
+def test_attention_prior_with_positions_by_hand():
+    """The equations of the method, bag by bag at its own positions."""
     (batch,) = batches(lambda j: j**1.7, count=1)
     net, same = network(), network().train()
     _, term = train([batch], prior(), net)
@@ -65,7 +65,7 @@ def test_gradients_are_those_of_the_sum_by_hand():
     assert_close(gradients(net), gradients(same))
 
 
-def test_mm_in_place_of_numbers_changes_nothing_where_slices_are_even():
+def test_attention_prior_with_even_positions_equals_slice_numbers():
     plain = train(batches(), AttentionPriorHandler(NormalGuidanceLoss(), weight=WEIGHT))
     for change in (lambda j: j, lambda j: 2.5 * j - 917.3, lambda j: 40 - 5.0 * j):
         assert_close(train(batches(change), prior()), plain, rtol=1e-4, atol=1e-5)
@@ -73,7 +73,7 @@ def test_mm_in_place_of_numbers_changes_nothing_where_slices_are_even():
     assert abs(uneven[1] - plain[1]) > 1e-3
 
 
-def test_positions_come_as_they_are_collated():
+def test_attention_prior_passes_collated_positions():
     bags = [{"image": torch.randn(n, F), "position": MetaTensor(torch.arange(n) * 2.5), "label": n % 2} for n in (3, 5)]
     seen = []
 
@@ -90,7 +90,7 @@ def test_positions_come_as_they_are_collated():
         assert positions[mask].tolist() == [0, 2.5, 5, 0, 2.5, 5, 7.5, 10]
 
 
-def test_a_batch_without_positions_is_named():
+def test_attention_prior_names_a_batch_without_positions():
     with pytest.raises(
         ValueError, match=r"`positions_key` must be an item of the batch \(image, mask, label\), got 'mm'"
     ):
@@ -100,12 +100,12 @@ def test_a_batch_without_positions_is_named():
         train([wrong], prior())
 
 
-def test_weight_zero_asks_for_no_positions():
+def test_attention_prior_with_weight_zero_needs_no_positions():
     handler = AttentionPriorHandler(NormalGuidanceLoss(), weight=0, positions_key="mm")
     make_trainer(network(), bag_batches(1), handler).run()
 
 
-def test_it_has_no_state_but_the_weight():
+def test_attention_prior_state_is_the_weight():
     handler = prior()
     net = network()
     make_trainer(net, batches(), handler).run()
@@ -121,7 +121,7 @@ PARTS = [{"sizes": (7, 4), "seed": 1}, {"sizes": (3, 9, 5), "seed": 2}]
 
 
 def train_one(rank, folder):
-    """One step of one process."""
+    """Train one step in a process."""
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     net = network()
@@ -132,7 +132,7 @@ def train_one(rank, folder):
     distributed.destroy_process_group()
 
 
-def test_each_process_takes_the_positions_of_its_own_bags(tmp_path):
+def test_attention_prior_uses_positions_of_each_process(tmp_path):
     torch.multiprocessing.start_processes(train_one, (str(tmp_path),), nprocs=2, start_method="forkserver")
     net = network().train()
     losses, terms = [], []

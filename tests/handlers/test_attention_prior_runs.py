@@ -1,4 +1,4 @@
-"""AttentionPriorHandler around a run: hooks, exceptions, validation, schedules, logs, configs, errors."""
+"""AttentionPriorHandler in runs: hooks, exceptions, validation, schedules, logs, configs, errors."""
 
 import warnings
 from unittest.mock import MagicMock
@@ -37,7 +37,7 @@ def prior(**options):
 
 
 class Failing:
-    """A handler that raises in the middle of a run."""
+    """Handler that raises in the middle of a run."""
 
     def __init__(self, event):
         self.event = event
@@ -50,7 +50,7 @@ class Failing:
             raise KeyError("on purpose")
 
 
-def test_hooks_are_on_during_the_run_only(net):
+def test_attention_prior_has_hooks_during_a_run_only(net):
     seen = []
     trainer = make_trainer(net, bag_batches(), prior())
     trainer.add_event_handler(Events.ITERATION_STARTED, lambda: seen.append(hook_count(net)))
@@ -61,7 +61,7 @@ def test_hooks_are_on_during_the_run_only(net):
     assert len(set(seen)) == 1
 
 
-def test_hooks_are_off_after_termination(net):
+def test_attention_prior_removes_hooks_after_termination(net):
     trainer = make_trainer(net, bag_batches(), prior())
     trainer.add_event_handler(Events.ITERATION_COMPLETED(once=2), trainer.terminate)
     trainer.run()
@@ -71,7 +71,7 @@ def test_hooks_are_off_after_termination(net):
 
 @pytest.mark.parametrize("order", ["alone", "prior first", "saver first"])
 @pytest.mark.parametrize("event", [Events.STARTED, Events.ITERATION_COMPLETED, Events.EPOCH_COMPLETED])
-def test_an_exception_goes_its_way_and_hooks_are_off(net, tmp_path, order, event):
+def test_attention_prior_removes_hooks_after_an_exception(net, tmp_path, order, event):
     saver = CheckpointSaver(str(tmp_path), {"net": net}, save_final=True)
     handlers = {"alone": [prior()], "prior first": [prior(), saver], "saver first": [saver, prior()]}[order]
     trainer = make_trainer(net, bag_batches(3), *handlers, Failing(event))
@@ -81,7 +81,7 @@ def test_an_exception_goes_its_way_and_hooks_are_off(net, tmp_path, order, event
     assert len(list(tmp_path.iterdir())) == (0 if order == "alone" else 1)
 
 
-def test_an_exception_that_a_handler_swallows_does_not_end_the_prior(net):
+def test_attention_prior_continues_after_a_handled_exception(net):
     trainer = make_trainer(net, bag_batches(4), prior(), Failing(Events.ITERATION_COMPLETED), max_epochs=3)
     trainer.add_event_handler(Events.EXCEPTION_RAISED, lambda _engine, _error: None)
     trainer.run()
@@ -90,7 +90,7 @@ def test_an_exception_that_a_handler_swallows_does_not_end_the_prior(net):
     assert hook_count(net) == 0
 
 
-def test_an_interrupted_run_goes_on(net, monkeypatch):
+def test_attention_prior_in_an_interrupted_run(net, monkeypatch):
     monkeypatch.setattr(SupervisedTrainer, "interrupt_resume_enabled", True)
     trainer = make_trainer(net, bag_batches(), prior())
     trainer.add_event_handler(Events.ITERATION_STARTED(once=2), trainer.interrupt)
@@ -103,7 +103,7 @@ def test_an_interrupted_run_goes_on(net, monkeypatch):
     assert hook_count(net) == 0
 
 
-def test_a_validation_that_shares_the_network_is_not_recorded(net):
+def test_attention_prior_ignores_validation_of_the_same_network(net):
     asked = []
 
     def guidance(attention, mask):
@@ -126,7 +126,7 @@ def test_a_validation_that_shares_the_network_is_not_recorded(net):
     assert_close(with_validation, train(), rtol=0, atol=0)
 
 
-def test_the_weight_follows_a_schedule(net):
+def test_attention_prior_weight_follows_a_schedule(net):
     handler = prior(weight=0.0)
     options = {"initial_value": 0.0, "step_constant": 2, "step_max_value": 4, "max_value": 1.0}
     schedule = ParamSchedulerHandler(handler.set_weight, "linear", options)
@@ -143,7 +143,7 @@ def test_the_weight_follows_a_schedule(net):
     assert restored.weight == 1.0
 
 
-def test_the_weight_may_fall_to_zero_during_a_run(net):
+def test_attention_prior_weight_can_become_zero(net):
     handler = prior()
     trainer = make_trainer(net, bag_batches(2), handler, max_epochs=2)
     trainer.add_event_handler(Events.EPOCH_COMPLETED(once=1), lambda: handler.set_weight(0))
@@ -154,14 +154,14 @@ def test_the_weight_may_fall_to_zero_during_a_run(net):
 
 
 @pytest.mark.parametrize("bad", [-1.0, float("nan"), float("inf")])
-def test_a_weight_must_be_finite_and_not_negative(bad):
+def test_attention_prior_weight_must_be_finite_and_not_negative(bad):
     with pytest.raises(ValueError, match="`weight` must be finite and not negative, got"):
         prior(weight=bad)
     with pytest.raises(ValueError, match="`weight` must be finite and not negative, got"):
         prior().set_weight(bad)
 
 
-def test_the_term_is_in_the_output_the_metrics_and_the_logs(net, capsys):
+def test_attention_prior_term_is_in_output_metrics_and_logs(net, capsys):
     writer = MagicMock()
     handlers = [
         prior(),
@@ -174,14 +174,14 @@ def test_the_term_is_in_the_output_the_metrics_and_the_logs(net, capsys):
         Events.ITERATION_COMPLETED, lambda e: terms.append([item["attention_prior"] for item in e.state.output])
     )
     trainer.run()
-    assert [len(set(items)) for items in terms] == [1] * 4  # one scalar, handed to each of the three bags
+    assert [len(set(items)) for items in terms] == [1] * 4  # one scalar for each of the three bags
     mean = sum(items[0] for items in terms) / 4
     assert_close(trainer.state.metrics["attention_prior"], mean)
     assert f"attention_prior: {mean:.4f}" in capsys.readouterr().out
     writer.add_scalar.assert_any_call("attention_prior", trainer.state.metrics["attention_prior"], 1)
 
 
-def test_meta_tensors_do_not_get_into_the_loss(net):
+def test_attention_prior_loss_is_a_plain_tensor(net):
     plain, meta = bag_batches(1), bag_batches(1)
     meta[0]["image"] = MetaTensor(meta[0]["image"])
     terms = [make_trainer(net, batches, prior(), lr=0, decollate=False) for batches in (plain, meta)]
@@ -203,7 +203,7 @@ handler:
 """
 
 
-def test_it_is_four_lines_of_yaml(tmp_path):
+def test_attention_prior_in_a_config(tmp_path):
     path = tmp_path / "train.yaml"
     path.write_text(CONFIG)
     parser = ConfigParser()
@@ -216,7 +216,7 @@ def test_it_is_four_lines_of_yaml(tmp_path):
 
 
 class Scores(nn.Module):
-    """Puts out anything at ``tap``, or nothing."""
+    """Network whose submodule ``tap`` has any output, or is not called."""
 
     def __init__(self, put_out):
         super().__init__()
@@ -241,7 +241,7 @@ class Scores(nn.Module):
         (lambda x: x.mT, r"`mask` must have shape \(B, N\) = \(3, 6\), got \(3, 7\)"),
     ],
 )
-def test_what_the_layer_puts_out_is_checked(put_out, message):
+def test_attention_prior_names_invalid_layer_outputs(put_out, message):
     network = Scores(put_out)
     with pytest.raises(ValueError, match=message):
         make_trainer(network, bag_batches(), prior(layer="tap")).run()
@@ -249,29 +249,29 @@ def test_what_the_layer_puts_out_is_checked(put_out, message):
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.0])
-def test_an_unknown_layer_is_named_when_the_run_starts(net, weight):
+def test_attention_prior_names_an_unknown_layer_at_the_start(net, weight):
     with pytest.raises(ValueError, match="got 'score_tab'; did you mean 'score_tap'"):
         make_trainer(net, bag_batches(), prior(layer="score_tab", weight=weight)).run()
     assert hook_count(net) == 0
 
 
 @pytest.mark.parametrize("name", ["loss", "attention_prior"])
-def test_a_name_must_be_free(net, name):
+def test_attention_prior_name_must_not_be_taken(net, name):
     with pytest.raises(ValueError, match=f"`name` must not be taken in the trainer's output .*, got '{name}'"):
         make_trainer(net, bag_batches(), prior(), prior(name=name)).run()
 
 
-def test_the_loss_must_be_a_scalar(net):
+def test_attention_prior_loss_must_be_a_scalar(net):
     with pytest.raises(ValueError, match=r"`loss` must give a scalar, got shape \(3,\)"):
         make_trainer(net, bag_batches(), AttentionPriorHandler(NormalGuidanceLoss(reduction="none"))).run()
 
 
-def test_the_kind_is_stated():
+def test_attention_prior_names_an_invalid_kind():
     with pytest.raises(ValueError, match="`kind` must be one of 'scores', 'attention', got 'logits'"):
         prior(kind="logits")
 
 
-def test_attention_is_not_put_through_another_softmax():
+def test_attention_prior_kind_attention_applies_no_softmax():
     batch = [{"image": torch.randn(2, 5, F), "label": torch.tensor([0, 1])}]
     network = SoftmaxInside()
     expected = NormalGuidanceLoss()(network.attend(batch[0]["image"]).unsqueeze(-1)).item()

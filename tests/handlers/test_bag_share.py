@@ -1,4 +1,4 @@
-"""BagShareHandler: what a process's loss is multiplied by. Two processes: tests/bundles/test_multi_gpu.py."""
+"""BagShareHandler: the weight of the loss of a process. Two processes: tests/bundles/test_multi_gpu.py."""
 
 import ignite.distributed as idist
 import pytest
@@ -16,7 +16,7 @@ def prior():
 
 
 def trained(*handlers, runs=1):
-    """Loss of the last step, and gradients, of three bags."""
+    """Return the loss of the last step and the gradients of three bags."""
     net = fill(ABMIL(F, CLASSES))
     trainer = make_trainer(net, bag_batches(1), *handlers, lr=0.0)
     for _ in range(runs):
@@ -27,16 +27,16 @@ def trained(*handlers, runs=1):
 
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("runs", [1, 2])
-def test_the_whole_loss_is_weighed_once_wherever_the_handler_stands(monkeypatch, first, runs):
+def test_ddp_loss_weight_applies_once_in_any_order_of_handlers(monkeypatch, first, runs):
     loss, plain = trained(prior())
     monkeypatch.setattr(idist, "get_world_size", lambda: 4)
     monkeypatch.setattr(idist, "all_reduce", lambda x: 20 if isinstance(x, int) else x)  # 17 bags elsewhere
     handlers = [BagShareHandler(), prior()] if first else [prior(), BagShareHandler()]
-    weighed, found = trained(*handlers, runs=runs)
-    assert float(weighed) == pytest.approx(float(loss) * 3 * 4 / 20)
+    weighted, weighted_gradients = trained(*handlers, runs=runs)
+    assert float(weighted) == pytest.approx(float(loss) * 3 * 4 / 20)
     for name, gradient in plain.items():
-        torch.testing.assert_close(found[name], gradient * 3 * 4 / 20)
+        torch.testing.assert_close(weighted_gradients[name], gradient * 3 * 4 / 20)
 
 
-def test_one_process_is_left_as_it_is():
+def test_ddp_loss_weight_does_nothing_in_one_process():
     assert trained(BagShareHandler())[0] == trained()[0]

@@ -1,4 +1,4 @@
-"""The weights of the best epoch, over a run that is killed and goes on."""
+"""BestEpochSaver: the weights of the best epoch, also of a resumed run."""
 
 import pytest
 import torch
@@ -12,8 +12,8 @@ from monai_mil_ext.metrics import BagClassificationMetric
 LABELS = (0, 1, 0, 1)
 
 
-class Answers(nn.Module):
-    """Gives each bag the probability that it was told."""
+class GivenProbabilities(nn.Module):
+    """Network that returns given probabilities of bags."""
 
     def __init__(self):
         super().__init__()
@@ -25,7 +25,7 @@ class Answers(nn.Module):
 
 
 def make(folder, labels=LABELS):
-    net = Answers()
+    net = GivenProbabilities()
     data = [{"image": torch.tensor(i), "label": label} for i, label in enumerate(labels)]
     metric = {"bag_auroc": BagMetricHandler(BagClassificationMetric("auroc"))}
     saver = BestEpochSaver(str(folder), net)
@@ -46,16 +46,16 @@ def kept(folder):
 HALF, WHOLE, NONE = (0.1, 0.2, 0.3, 0.4), (0.1, 0.6, 0.2, 0.7), (0.9, 0.1, 0.8, 0.2)  # AUROC 0.75, 1, 0
 
 
-def test_the_best_epoch_is_kept_and_a_later_equal_one_is_not(tmp_path):
+def test_best_epoch_saver_keeps_the_first_of_equal_epochs(tmp_path):
     saver, validate = make(tmp_path)
-    for epoch, answers in enumerate((HALF, WHOLE, NONE, [a + 0.1 for a in WHOLE]), 1):
-        validate(epoch, *answers)
+    for epoch, probabilities in enumerate((HALF, WHOLE, NONE, [p + 0.1 for p in WHOLE]), 1):
+        validate(epoch, *probabilities)
     assert kept(tmp_path) == pytest.approx(WHOLE)
     assert saver.state_dict() == {"metric": 1.0, "epoch": 2}
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
 
 
-def test_a_run_that_goes_on_does_not_replace_the_best_by_its_first(tmp_path):
+def test_best_epoch_saver_keeps_the_best_epoch_of_a_resumed_run(tmp_path):
     saver, validate = make(tmp_path)
     validate(1, *WHOLE)
     state = saver.state_dict()
@@ -70,13 +70,13 @@ def test_a_run_that_goes_on_does_not_replace_the_best_by_its_first(tmp_path):
     assert saver.state_dict() == {"metric": 0.75, "epoch": 2}
 
 
-def test_a_state_from_before_it_is_attached_is_given_back():
+def test_best_epoch_saver_returns_a_state_loaded_before_it_is_attached():
     saver = BestEpochSaver("models", nn.Linear(1, 1))
     saver.load_state_dict({"metric": 0.5, "epoch": 3})
     assert saver.state_dict() == {"metric": 0.5, "epoch": 3}
 
 
-def test_nan_chooses_nothing(tmp_path):
+def test_best_epoch_saver_refuses_nan(tmp_path):
     _, validate = make(tmp_path, labels=(1, 1, 1, 1))
     with pytest.raises(ValueError, match="`key_metric` must be a number to choose an epoch by, got NaN of bag_auroc"):
         validate(1, *HALF)

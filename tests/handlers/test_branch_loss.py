@@ -1,4 +1,4 @@
-"""BranchLossHandler: the whole loss of ACMIL in a trainer is the hand-written sum, in value and in gradient."""
+"""BranchLossHandler: the complete loss of ACMIL equals the hand-written sum in value and gradient."""
 
 import itertools
 
@@ -40,12 +40,12 @@ def double(batches):
 
 
 def acmil_handlers():
-    """As a bundle reads them."""
+    """Return the handlers as a bundle creates them."""
     return ConfigParser({"handlers": yaml.safe_load(HANDLERS)}).get_parsed_content("handlers")
 
 
 def terms_by_hand(net, batch):
-    """Loss of the bags, of the branches, and likeness of the branches, each from its equation."""
+    """Return the loss of bags, that of branches and the similarity of branches, each from its equation."""
     mask, label = batch["mask"], batch["label"]
     h = net.embed(batch["image"].masked_fill(~mask[..., None], 0))
     attention = masked_softmax(net.mask_top(net.attend(h), mask), mask)
@@ -56,7 +56,7 @@ def terms_by_hand(net, batch):
     return cross_entropy(net.classify(pooled.mean(0)), label), branch / K, diversity
 
 
-def test_gradients_and_values_are_those_of_the_sum():
+def test_branch_loss_gradients_and_values_are_those_of_the_sum():
     (batch,) = batches = double(bag_batches(1))
     net, same = acmil(), acmil().train()
     trainer = make_trainer(net, batches, *acmil_handlers())
@@ -73,7 +73,7 @@ def test_gradients_and_values_are_those_of_the_sum():
     assert hook_count(net) == 0
 
 
-def test_accumulated_over_steps():
+def test_branch_loss_with_gradient_accumulation():
     batches = double(bag_batches(7))
     net, same = acmil(), acmil().train()
     torch.manual_seed(1)
@@ -88,7 +88,7 @@ def test_accumulated_over_steps():
     assert_close(net.state_dict(), same.state_dict(), rtol=1e-12, atol=1e-12)
 
 
-def test_with_a_loss_and_a_weight_of_its_own():
+def test_branch_loss_with_given_loss_and_weight():
     smooth = nn.CrossEntropyLoss(label_smoothing=0.2)
     (batch,) = batches = double(bag_batches(1))
     net, same = acmil(mask_rate=0.0), acmil(mask_rate=0.0).train()
@@ -104,7 +104,7 @@ def autocast():
     return torch.autocast("cpu", torch.bfloat16)
 
 
-def test_under_autocast_the_term_is_computed_in_single_precision():
+def test_branch_loss_term_is_float32_under_autocast():
     seen = []
 
     def loss(logits, label):
@@ -130,7 +130,7 @@ def test_under_autocast_the_term_is_computed_in_single_precision():
     assert_close(gradients(net), gradients(same), rtol=0, atol=0)
 
 
-def test_validation_and_evaluation_are_left_alone():
+def test_branch_loss_does_not_affect_validation():
     def train(*extra):
         net = acmil(torch.float32)
         calls = []
@@ -153,7 +153,7 @@ def test_validation_and_evaluation_are_left_alone():
     assert_close(weights, train()[0], rtol=0, atol=0)
 
 
-def test_weight_zero_is_no_handler_at_all():
+def test_branch_loss_with_weight_zero_changes_nothing():
     net, same = acmil(torch.float32), acmil(torch.float32)
     for network, extra in ((net, [BranchLossHandler(weight=0, label_key="absent")]), (same, [])):
         torch.manual_seed(1)
@@ -161,7 +161,7 @@ def test_weight_zero_is_no_handler_at_all():
     assert_close(net.state_dict(), same.state_dict(), rtol=0, atol=0)
 
 
-def test_labels_may_be_meta_tensors():
+def test_branch_loss_with_meta_tensor_labels():
     outputs = []
     for wrap in (torch.as_tensor, MetaTensor):
         batch = bag_batches(1)[0]
@@ -174,8 +174,8 @@ def test_labels_may_be_meta_tensors():
     assert outputs[0] == outputs[1]
 
 
-def test_labels_of_any_form_reach_the_loss():
-    """A loss of several labels is one for branches, too; the handler looks into neither."""
+def test_branch_loss_passes_labels_of_any_form():
+    """Labels are passed to the loss unchanged, for example several labels per bag."""
     batch = bag_batches(1)[0]
     batch["label"] = {"grade": batch["label"]}
 
@@ -202,28 +202,28 @@ def test_labels_of_any_form_reach_the_loss():
         ({"weight": -1.0}, "`weight` must be finite and not negative, got -1.0"),
     ],
 )
-def test_what_is_wrong_is_named(options, message):
+def test_branch_loss_names_invalid_options(options, message):
     net = acmil(torch.float32)
     with pytest.raises(ValueError, match=message):
         make_trainer(net, bag_batches(1), BranchLossHandler(**options)).run()
     assert hook_count(net) == 0
 
 
-def test_a_network_without_branches_is_named():
+def test_branch_loss_names_a_network_without_branches():
     with pytest.raises(ValueError, match="`layer` must be the path of a submodule of ABMIL, got 'branch_tap'"):
         make_trainer(ABMIL(F, CLASSES), bag_batches(1), BranchLossHandler()).run()
 
 
-def test_a_tuple_is_no_branch():
+def test_branch_loss_refuses_a_tuple():
     net = acmil(torch.float32)
     net.branch_tap.register_forward_hook(lambda *args: (args[-1],))
     with pytest.raises(ValueError, match=r"`layer` must put out a tensor \(B, K, C\), got tuple from 'branch_tap'"):
         make_trainer(net, bag_batches(1), BranchLossHandler()).run()
 
 
-def test_the_term_of_diversity_is_of_attention_after_masking():
-    """With every branch the same, masking is all that tells them apart: 1 without it, less with it."""
-    found = []
+def test_branch_diversity_uses_attention_after_masking():
+    """Equal branches have similarity 1 without masking and less with it."""
+    similarity = []
     for rate in (0.0, 0.5):
         net = acmil(torch.float32, mask_rate=rate)
         for p in (net.attend.score.weight, net.attend.score.bias):
@@ -232,6 +232,6 @@ def test_the_term_of_diversity_is_of_attention_after_masking():
         prior = AttentionPriorHandler(BranchDiversityLoss(), layer="mask_top", name="branch_diversity")
         trainer = make_trainer(net, bag_batches(1), prior)
         trainer.run()
-        found.append(trainer.state.metrics["branch_diversity"])
-    assert_close(found[0], 1.0)
-    assert found[1] < 0.95
+        similarity.append(trainer.state.metrics["branch_diversity"])
+    assert_close(similarity[0], 1.0)
+    assert similarity[1] < 0.95

@@ -1,4 +1,4 @@
-"""The whole loss of ACMIL under DDP: two processes, each with bags and masking of its own."""
+"""The complete loss of ACMIL under DDP: two processes with different bags and masking."""
 
 import torch
 from torch import distributed
@@ -14,7 +14,7 @@ BATCHES = [double(bag_batches(2, sizes=(7, 4), seed=1)), double(bag_batches(2, s
 
 
 def train(rank, folder):
-    """Two steps of one process, the first of which moves nothing: DDP finds out in the second if a weight got none."""
+    """Train two steps in a process: in the second, DDP detects weights that got no gradient in the first."""
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     net, diversity = acmil(), AttentionPriorHandler(BranchDiversityLoss(), "mask_top", name="branch_diversity")
@@ -25,7 +25,7 @@ def train(rank, folder):
     distributed.destroy_process_group()
 
 
-def test_gradients_and_term_are_the_mean_over_processes(tmp_path):
+def test_branch_loss_gradients_and_term_are_means_over_processes(tmp_path):
     torch.multiprocessing.start_processes(train, (str(tmp_path),), nprocs=2, start_method="forkserver")
     net, last, branch = acmil().train(), [], []
     for rank, batches in enumerate(BATCHES):

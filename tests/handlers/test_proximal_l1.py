@@ -1,4 +1,4 @@
-"""The proximal step of an L1 penalty after steps of real optimizers."""
+"""ProximalL1Handler with real optimizers."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ BATCHES = [{"image": torch.full((1, 3), 2.0), "label": torch.tensor([1])}] * 3
 
 
 class Frozen(nn.Module):
-    """A network whose gradient is zero: whatever moves its weights is the handler."""
+    """Network without gradient, so that only the handler changes its weights."""
 
     def __init__(self):
         super().__init__()
@@ -30,14 +30,14 @@ class Frozen(nn.Module):
     [(["a"], [0.7, -0.7, 0, 0], -2), (["b"], [1, -1, 0.05, 0], -1.7), (None, [0.7, -0.7, 0, 0], -1.7)],
     ids=["one", "other", "all"],
 )
-def test_weights_shrink_by_rate_times_penalty_in_each_step(names, a, b):
+def test_proximal_l1_shrinks_weights_by_rate_times_penalty(names, a, b):
     net = Frozen()
     make_trainer(net, BATCHES, ProximalL1Handler(1.0, names), lr=0.1).run()
     assert_close(net.a.detach(), torch.tensor(a, dtype=torch.float))
     assert_close(net.b.detach(), torch.tensor([b], dtype=torch.float))
 
 
-def test_the_rate_is_that_of_the_parameters_own_group_and_of_now():
+def test_proximal_l1_uses_the_current_rate_of_the_parameter_group():
     net = Frozen()
     trainer = make_trainer(net, BATCHES, ProximalL1Handler(1.0))
     trainer.optimizer = torch.optim.SGD([{"params": [net.a], "lr": 0.1}, {"params": [net.b], "lr": 0.5}])
@@ -48,8 +48,8 @@ def test_the_rate_is_that_of_the_parameters_own_group_and_of_now():
     assert_close(net.b.detach(), torch.tensor([-2 + 0.875]))
 
 
-def test_lasso_of_orthogonal_features_is_soft_thresholded():
-    """Minimum of |w - t|^2 / 2 + |w|: t drawn one closer to zero, exactly zero where it is closer than one."""
+def test_proximal_l1_solves_the_lasso_of_orthogonal_features():
+    """The minimum of |w - t|^2 / 2 + |w| is t moved by 1 towards zero, and exactly zero if |t| < 1."""
     net, target = nn.Linear(4, 1, bias=False), torch.tensor([[3.0, -2.0, 0.9, -0.1]])
     batch = {"image": torch.eye(4), "label": target.T}
     trainer = make_trainer(net, [batch] * 200, ProximalL1Handler(1.0), lr=0.1)
@@ -60,7 +60,7 @@ def test_lasso_of_orthogonal_features_is_soft_thresholded():
 
 
 class Fused(torch.optim.SGD):
-    """As fused optimizers do it: a gradient scaler calls the step, which looks by itself whether to skip."""
+    """Optimizer like fused ones: a gradient scaler always calls the step, which skips itself on overflow."""
 
     found_inf = None
 
@@ -69,7 +69,7 @@ class Fused(torch.optim.SGD):
 
 
 @pytest.mark.parametrize(("overflow", "expected"), [(0.0, -1.7), (1.0, -2.0)])
-def test_a_skipped_step_does_not_count(overflow, expected):
+def test_proximal_l1_ignores_skipped_steps(overflow, expected):
     net = Frozen()
     trainer = make_trainer(net, BATCHES, ProximalL1Handler(1.0))
     trainer.optimizer = Fused(net.parameters(), lr=0.1)
@@ -79,7 +79,7 @@ def test_a_skipped_step_does_not_count(overflow, expected):
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.0])
-def test_nothing_stays_on_the_optimizer(weight):
+def test_proximal_l1_removes_its_hook(weight):
     net = Frozen()
     trainer = make_trainer(net, BATCHES, ProximalL1Handler(weight), lr=0.1)
     trainer.run()
@@ -89,7 +89,7 @@ def test_nothing_stays_on_the_optimizer(weight):
     assert net.b.item() == after
 
 
-def test_wrong_options_are_named():
+def test_proximal_l1_names_invalid_options():
     for weight in (-1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match=f"`weight` must be finite and not negative, got {weight}"):
             ProximalL1Handler(weight)

@@ -1,4 +1,4 @@
-"""ScoreAnchor: a copy of its own, a moving average bit for bit, and its state."""
+"""ScoreAnchor: an independent copy, a moving average bit for bit, and its state."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from tests.helpers import fill
 
 
 class Normed(nn.Module):
-    """Has every kind of tensor: parameters, floating buffers, one that counts and one that is not saved."""
+    """Network with parameters, floating-point buffers, an integer buffer and a buffer that is not saved."""
 
     def __init__(self):
         super().__init__()
@@ -25,7 +25,7 @@ class Normed(nn.Module):
 
 
 def moved(net):
-    """The network after something has changed all of it."""
+    """Change all tensors of the network and return it."""
     with torch.no_grad():
         for p in net.parameters():
             p.add_(torch.randn_like(p))
@@ -37,7 +37,7 @@ def tensors(net):
     return {**dict(net.named_parameters()), **dict(net.named_buffers())}
 
 
-def test_it_is_a_copy_without_gradients_dropout_or_hooks():
+def test_ema_teacher_is_a_copy_without_gradients_dropout_or_hooks():
     net = fill(ABMIL(4, 2, hidden_size=8, dropout=0.5)).train()
     x, seen = torch.randn(2, 5, 4), []
     hook = ScoreHook(net, "score_tap")
@@ -58,7 +58,7 @@ def test_it_is_a_copy_without_gradients_dropout_or_hooks():
     assert_close(net.eval().forward_bag(x).scores, scores + 9)
 
 
-def test_it_follows_as_a_moving_average_bit_for_bit():
+def test_ema_teacher_follow_is_lerp_bit_for_bit():
     net = Normed()
     anchor = ScoreAnchor(net, "score")
     expected = {name: t.clone() for name, t in tensors(net).items()}
@@ -68,7 +68,7 @@ def test_it_follows_as_a_moving_average_bit_for_bit():
         with torch.no_grad():
             for name, t in tensors(net).items():
                 if t.is_floating_point():
-                    expected[name] = expected[name] + (1 - 0.9) * (t - expected[name])
+                    expected[name] = torch.lerp(expected[name], t, 1 - 0.9)
                 else:
                     expected[name] = t.clone()
     for name, t in tensors(anchor._net).items():
@@ -79,7 +79,7 @@ def test_it_follows_as_a_moving_average_bit_for_bit():
     )
 
 
-def test_it_moves_by_its_share_of_the_distance():
+def test_ema_teacher_follow_moves_by_a_fraction_of_the_distance():
     net = Normed()
     anchor = ScoreAnchor(net, "score")
     before, now = anchor._net.score.weight.clone(), moved(net).score.weight.detach()
@@ -95,7 +95,7 @@ def test_it_moves_by_its_share_of_the_distance():
     assert all(torch.equal(anchor.state_dict()[name], t) for name, t in before.items())
 
 
-def test_averages_of_short_weights_do_not_lose_small_steps():
+def test_ema_teacher_averages_16_bit_weights_in_float32():
     net = nn.Sequential(nn.Linear(4, 1)).bfloat16()
     anchor = ScoreAnchor(net, "0")
     start = net[0].weight.detach().float().clone()
@@ -103,15 +103,15 @@ def test_averages_of_short_weights_do_not_lose_small_steps():
         net[0].weight.add_(1)
     for _ in range(100):
         anchor.follow(net, momentum=0.999)
-    share = 1 - 0.999**100
+    fraction = 1 - 0.999**100
     average = anchor.state_dict()["0.weight"]
     assert average.dtype == torch.float32
-    assert_close(average, start + share * (net[0].weight.float() - start), rtol=1e-4, atol=1e-5)
+    assert_close(average, start + fraction * (net[0].weight.float() - start), rtol=1e-4, atol=1e-5)
     assert torch.equal(anchor._net[0].weight, average.bfloat16())
     assert anchor.scores(torch.ones(1, 4).bfloat16()).dtype == torch.bfloat16
 
 
-def test_its_state_is_taken_up_again():
+def test_ema_teacher_continues_from_a_loaded_state():
     net = Normed()
     anchor = ScoreAnchor(net, "score")
     anchor.follow(moved(net), momentum=0.3)
@@ -120,18 +120,18 @@ def test_its_state_is_taken_up_again():
     x = torch.randn(1, 3, 4)
     assert torch.equal(other.scores(x), anchor.scores(x))
     moved(net)
-    for one in (anchor, other):
-        one.follow(net, momentum=0.3)
+    for copy in (anchor, other):
+        copy.follow(net, momentum=0.3)
     assert torch.equal(other.scores(x), anchor.scores(x))
 
 
-def test_a_state_of_another_network_is_refused():
+def test_ema_teacher_refuses_the_state_of_another_network():
     anchor = ScoreAnchor(nn.Sequential(nn.Linear(2, 1)), "0")
     for other in ({"0.weight": torch.ones(1, 3), "0.bias": torch.ones(1)}, {"0.weight": torch.ones(1, 2)}):
         with pytest.raises(ValueError, match=r"`state` must be that of an anchor of the same network, got other 0\."):
             anchor.load_state_dict(other)
 
 
-def test_an_unknown_layer_is_named():
+def test_ema_teacher_names_an_unknown_layer():
     with pytest.raises(ValueError, match="`layer` must be the path of a submodule of Normed, got 'scor'"):
         ScoreAnchor(Normed(), "scor")

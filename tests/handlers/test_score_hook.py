@@ -1,4 +1,4 @@
-"""ScoreHook: what it records, and when it must not."""
+"""ScoreHook: what is recorded and when."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from tests.handlers.training import SoftmaxInside, hook_count
 
 
 class Bags(nn.Module):
-    """Scores twice in one forward, the second time through a checkpoint if asked."""
+    """Network that scores twice in a forward pass, or once through a checkpoint."""
 
     def __init__(self, reentrant=None):
         super().__init__()
@@ -30,7 +30,7 @@ def x():
     return torch.rand(2, 5, 4)
 
 
-def test_records_the_output_in_the_graph_and_the_mask_once(x):
+def test_score_hook_records_output_and_mask_once(x):
     net, mask = ABMIL(4, 2), torch.rand(2, 5) > 0.5
     hook = ScoreHook(net, "score_tap")
     net(x, mask)
@@ -41,17 +41,17 @@ def test_records_the_output_in_the_graph_and_the_mask_once(x):
     assert hook.pop() is None
 
 
-@pytest.mark.parametrize("by_name", [False, True])
-def test_the_mask_is_found_by_name_or_place(x, by_name):
+@pytest.mark.parametrize("as_keyword", [False, True])
+def test_score_hook_finds_positional_and_keyword_masks(x, as_keyword):
     net, mask = ABMIL(4, 2), torch.ones(2, 5).bool()
     hook = ScoreHook(net, "score_tap")
-    net(x, mask=mask) if by_name else net(x, mask)
+    net(x, mask=mask) if as_keyword else net(x, mask)
     assert hook.pop().mask is mask
     net(x)
     assert hook.pop().mask is None
 
 
-def test_the_mask_may_be_keyword_only_or_not_exist(x):
+def test_score_hook_of_networks_with_keyword_only_or_no_mask(x):
     net, mask = Bags(), torch.ones(2, 5).bool()
     hook = ScoreHook(net, "score")
     net(x, mask=mask)
@@ -62,7 +62,7 @@ def test_the_mask_may_be_keyword_only_or_not_exist(x):
     assert hook.pop().mask is None
 
 
-def test_nothing_in_eval_or_without_gradients_or_outside_of_forward(x):
+def test_score_hook_records_only_training_forward_passes(x):
     net = ABMIL(4, 2)
     hook = ScoreHook(net, "score_tap")
     net.eval()(x)
@@ -75,7 +75,7 @@ def test_nothing_in_eval_or_without_gradients_or_outside_of_forward(x):
     assert hook.pop() is None
 
 
-def test_a_new_forward_forgets_the_last(x):
+def test_score_hook_clears_the_record_in_a_new_forward(x):
     net = ABMIL(4, 2)
     hook = ScoreHook(net, "score_tap")
     net(x)
@@ -83,7 +83,7 @@ def test_a_new_forward_forgets_the_last(x):
     assert hook.pop() is None
 
 
-def test_a_forward_that_raises_is_left(x):
+def test_score_hook_after_a_forward_that_raises(x):
     net = ABMIL(4, 2)
     hook = ScoreHook(net, "score_tap")
     with pytest.raises(ValueError, match="`x` must have shape"):
@@ -92,14 +92,14 @@ def test_a_forward_that_raises_is_left(x):
     assert hook.pop() is None
 
 
-def test_the_second_firing_replaces_the_first(x):
+def test_score_hook_keeps_the_last_call_of_a_forward(x):
     net = Bags()
     hook = ScoreHook(net, "score")
     out = net(x)
     assert hook.pop().output is out
 
 
-def test_recomputation_in_backward_is_not_recorded(x):
+def test_score_hook_ignores_recomputation_in_backward(x):
     net = Bags(reentrant=False)
     hook = ScoreHook(net, "score")
     out = net(x)
@@ -108,7 +108,7 @@ def test_recomputation_in_backward_is_not_recorded(x):
     assert hook.pop() is None
 
 
-def test_reentrant_checkpoints_hide_the_layer(x):
+def test_score_hook_records_nothing_in_reentrant_checkpoints(x):
     net = Bags(reentrant=True)
     hook = ScoreHook(net, "score")
     net(x.requires_grad_()).sum().backward()
@@ -116,7 +116,7 @@ def test_reentrant_checkpoints_hide_the_layer(x):
 
 
 @pytest.mark.parametrize("called_before", [False, True])
-def test_a_compiled_network(x, called_before):
+def test_score_hook_of_a_compiled_network(x, called_before):
     torch.compiler.reset()
     net = ABMIL(4, 2)
     compiled = torch.compile(net, backend="eager")
@@ -135,7 +135,7 @@ def test_a_compiled_network(x, called_before):
     assert hook.pop() is None
 
 
-def test_remove_takes_all_hooks_off(x):
+def test_score_hook_remove_removes_all_hooks(x):
     net = ABMIL(4, 2)
     hook = ScoreHook(net, "score_tap")
     assert hook_count(net)
@@ -151,31 +151,31 @@ def test_remove_takes_all_hooks_off(x):
     ("path", "hint"),
     [("score_tab", "did you mean 'score_tap'"), ("score_tap", "did you mean 'net.score_tap'")],
 )
-def test_an_unknown_path_names_near_matches(path, hint):
+def test_score_hook_lists_similar_paths_of_an_unknown_layer(path, hint):
     net = WithBagOutput(ABMIL(4, 2)) if path == "score_tap" else ABMIL(4, 2)
     with pytest.raises(ValueError, match=rf"`layer` must be the path of a submodule of \w+, got .*{hint}"):
         ScoreHook(net, path)
     assert hook_count(net) == 0
 
 
-def test_a_big_network_lists_no_more_than_near_matches():
+def test_score_hook_lists_few_paths_of_a_big_network():
     net = nn.Sequential(*(nn.Linear(1, 1) for _ in range(300)))
     with pytest.raises(ValueError, match=r"got 'attention'.$") as error:
         ScoreHook(net, "attention")
     assert len(str(error.value)) < 120
 
 
-def test_a_mask_that_was_named_must_exist():
+def test_score_hook_names_an_unknown_mask_argument():
     with pytest.raises(ValueError, match=r"argument of ABMIL.forward \('x', 'mask'\), got 'padding'"):
         ScoreHook(ABMIL(4, 2), "score_tap", mask_argument="padding")
 
 
-def test_data_parallel_is_refused():
+def test_score_hook_refuses_data_parallel():
     with pytest.raises(ValueError, match="`network` must not be a DataParallel"):
         ScoreHook(nn.DataParallel(ABMIL(4, 2)), "score_tap")
 
 
-def test_the_arguments_of_the_recorded_forward_once(x):
+def test_score_hook_pop_call_returns_arguments_once(x):
     net, mask = ABMIL(4, 2), torch.ones(2, 5).bool()
     hook = ScoreHook(net, "score_tap")
     net(x, mask=mask)

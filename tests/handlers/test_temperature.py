@@ -1,4 +1,4 @@
-"""The temperature that a validation chooses."""
+"""TemperatureHandler: the temperature fitted on validation data."""
 
 import json
 
@@ -29,21 +29,21 @@ LOGITS = torch.tensor([[4.0, 0.0], [3.0, 0.0], [0.0, 5.0], [0.0, 2.0], [2.0, 0.0
 LABELS = [0, 1, 1, 1, 0]
 
 
-def test_it_is_that_of_the_logits_though_it_sees_probabilities(tmp_path):
-    found = evaluate(tmp_path / "t.json", LOGITS, LABELS)
+def test_temperature_handler_fits_probabilities_like_logits(tmp_path):
+    result = evaluate(tmp_path / "t.json", LOGITS, LABELS)
     expected = TemperatureScaling().fit(LOGITS, torch.tensor(LABELS)).temperature
-    assert found["temperature"] == pytest.approx(expected, rel=1e-5)
-    assert expected > 1  # one of five sure answers is wrong
+    assert result["temperature"] == pytest.approx(expected, rel=1e-5)
+    assert expected > 1  # one of five confident predictions is wrong
     p = LOGITS.double().softmax(1).numpy()
-    assert found["before"]["brier_score"] == pytest.approx(np.mean((p[:, 1] - LABELS) ** 2))
-    assert found["after"]["brier_score"] < found["before"]["brier_score"]
+    assert result["before"]["brier_score"] == pytest.approx(np.mean((p[:, 1] - LABELS) ** 2))
+    assert result["after"]["brier_score"] < result["before"]["brier_score"]
 
 
-def test_where_all_are_right_it_stays_one(tmp_path):
+def test_temperature_handler_writes_one_if_all_bags_are_right(tmp_path):
     assert evaluate(tmp_path / "t.json", LOGITS, LOGITS.argmax(1).tolist())["temperature"] == 1.0
 
 
-def test_it_is_written_for_the_best_epoch_only_and_a_repeated_bag_counts_once(tmp_path):
+def test_temperature_handler_writes_best_epochs_and_counts_bags_once(tmp_path):
     assert evaluate(tmp_path / "t.json", LOGITS, LABELS, best=False) is None
-    found = evaluate(tmp_path / "t.json", LOGITS, LABELS, names=["a", "b", "c", "d", "a"])
-    assert found["num_bags"] == 4
+    result = evaluate(tmp_path / "t.json", LOGITS, LABELS, names=["a", "b", "c", "d", "a"])
+    assert result["num_bags"] == 4

@@ -1,4 +1,4 @@
-"""TokensKeptHandler: how many tokens of ASMIL a step kept."""
+"""TokensKeptHandler: the number of tokens that ASMIL keeps."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ def asmil(**options):
 
 
 def train(net, *, epochs=1, evaluate=False):
-    """The number of each step, and of the epoch."""
+    """Return the number of each step and of the epoch."""
     handler, seen = TokensKeptHandler(), []
     trainer = make_trainer(net, bag_batches(20), handler, max_epochs=epochs)
     if evaluate:
@@ -26,14 +26,14 @@ def train(net, *, epochs=1, evaluate=False):
     return seen, trainer.state.metrics["tokens_kept"]
 
 
-def test_an_exact_number_is_kept_in_every_step():
+def test_token_count_of_an_exact_number():
     seen, mean = train(asmil(n_drop=3))
     assert set(seen) == {5.0}
     assert mean == 5
 
 
 @pytest.mark.parametrize("block", ["cross", "prenorm"])
-def test_a_rate_keeps_its_share(block):
+def test_token_count_of_a_rate(block):
     net = asmil(block=block, token_drop=0.25)
     seen, mean = train(net, epochs=4, evaluate=True)
     assert mean == pytest.approx(sum(seen[-20:]) / 20)
@@ -42,10 +42,10 @@ def test_a_rate_keeps_its_share(block):
     assert hook_count(net) == 0
 
 
-def test_all_are_kept_where_none_is_dropped():
+def test_token_count_without_dropping():
     assert train(asmil(token_drop=0.0))[1] == 8
 
 
-def test_a_network_without_tokens_is_named():
+def test_token_count_names_a_network_without_tokens():
     with pytest.raises(ValueError, match="`layer` must be the path of a submodule of ABMIL, got 'summarize'"):
         make_trainer(ABMIL(F, CLASSES), bag_batches(1), TokensKeptHandler()).run()

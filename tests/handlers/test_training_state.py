@@ -1,4 +1,4 @@
-"""TrainingState and find_checkpoint: what is remembered, and a run that is killed and goes on."""
+"""TrainingState and find_checkpoint: contents of the state, and runs that are killed and resumed."""
 
 import random
 import signal
@@ -37,7 +37,7 @@ def final(folder):
 @pytest.mark.parametrize(
     ("num_workers", "saver_last", "truncate"), [(0, True, False), (2, True, False), (0, False, True)]
 )
-def test_killed_at_any_step_it_ends_with_the_same_weights(tmp_path, num_workers, saver_last, truncate):
+def test_training_state_resumes_a_killed_run_bit_for_bit(tmp_path, num_workers, saver_last, truncate):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert in_a_process(str(whole), num_workers, saver_last) == 0
     epochs = random.choice(range(2, EPOCHS))  # noqa: S311
@@ -48,15 +48,15 @@ def test_killed_at_any_step_it_ends_with_the_same_weights(tmp_path, num_workers,
         newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
     assert in_a_process(str(killed), num_workers, saver_last) == 0
     expected, got = final(whole), final(killed)
-    assert Path(got.pop("found")).name == f"checkpoint_epoch={epochs - truncate}.pt"
-    assert expected.pop("found") == ""
+    assert Path(got.pop("checkpoint")).name == f"checkpoint_epoch={epochs - truncate}.pt"
+    assert expected.pop("checkpoint") == ""
     if not saver_last:  # then the saved state is from before the validation: only the random part is safe
         assert expected.pop("early_stop") == got.pop("early_stop") + 1
     assert_close(got, expected, rtol=0, atol=0, msg=lambda m: f"killed at step {die_at}: {m}")
     assert expected["weight"] == 2.0
 
 
-def test_generators_and_transforms_go_on_where_they_were(tmp_path):
+def test_training_state_restores_generators_and_transforms(tmp_path):
     transforms = Compose([RandGaussianNoised("image", prob=0.5), OneOf([RandFlip(0.5), RandScaleIntensity(0.5)])])
 
     def draw():
@@ -76,12 +76,12 @@ def test_generators_and_transforms_go_on_where_they_were(tmp_path):
     assert random.gauss(0, 1) == gauss
 
 
-def test_each_random_transform_is_taken_once():
+def test_training_state_takes_each_random_transform_once():
     flip = RandFlip(0.5)
     assert len(TrainingState([flip, {"again": flip}, Compose([flip])]).state_dict()["random"][0]["transforms"]) == 2
 
 
-def test_an_attached_state_starts_each_epoch_from_its_boundary():
+def test_training_state_attached_starts_epochs_from_their_boundary():
     engine, state, drawn = Engine(lambda *_: torch.rand(()).item()), TrainingState(), []
     state.attach(engine)
     saved = []
@@ -96,7 +96,7 @@ def test_an_attached_state_starts_each_epoch_from_its_boundary():
     assert not torch.equal(saved[0], saved[2])
 
 
-def test_early_stopping_and_priors_are_parts(tmp_path):
+def test_training_state_with_early_stopping_and_priors(tmp_path):
     def make():
         early = EarlyStopHandler(patience=9, score_function=lambda _: np.float64(0.5), trainer=Engine(lambda *_: None))
         prior = AttentionPriorHandler(lambda attention, mask: attention.sum())
@@ -122,7 +122,7 @@ class Part:
         self.state = state
 
 
-def test_arrays_of_a_part_become_tensors(tmp_path):
+def test_training_state_converts_arrays_to_tensors(tmp_path):
     part = Part({"a": np.arange(3), "b": [np.int64(4), None, (True, "x")]})
     state = TrainingState(part=part)
     state.load_state_dict(through_a_file(state, tmp_path))
@@ -130,7 +130,7 @@ def test_arrays_of_a_part_become_tensors(tmp_path):
     assert part.state["b"] == [4, None, [True, "x"]]
 
 
-def test_what_could_not_be_loaded_again_is_refused():
+def test_training_state_refuses_types_that_cannot_be_loaded():
     with pytest.raises(TypeError, match="`part` must have state_dict and load_state_dict, got int"):
         TrainingState(part=3)
     with pytest.raises(TypeError, match="`part` must have a state of tensors and plain types, got PosixPath in it"):
@@ -139,14 +139,14 @@ def test_what_could_not_be_loaded_again_is_refused():
         TrainingState(early=EarlyStopHandler(3, lambda _: 0.0)).state_dict()
 
 
-def test_a_state_of_another_training_is_refused():
+def test_training_state_refuses_the_state_of_another_run():
     with pytest.raises(ValueError, match=r"`state` must have the parts \['a'\], got \[\]"):
         TrainingState(a=Part({})).load_state_dict(TrainingState().state_dict())
     with pytest.raises(ValueError, match="`state` must have 1 random transforms, got 0"):
         TrainingState(RandFlip()).load_state_dict(TrainingState().state_dict())
 
 
-def test_the_newest_checkpoint_that_loads_is_found(tmp_path):
+def test_find_checkpoint_returns_the_newest(tmp_path):
     assert find_checkpoint(tmp_path / "missing") is None
     assert find_checkpoint(tmp_path) is None
     for epoch in (2, 9, 10):
@@ -157,14 +157,14 @@ def test_the_newest_checkpoint_that_loads_is_found(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half of it", b"no checkpoint"])
-def test_a_checkpoint_that_does_not_load_is_passed_over(tmp_path, content):
+def test_find_checkpoint_skips_damaged_files(tmp_path, content):
     torch.save({}, tmp_path / "run_net_epoch=1.pt")
     (tmp_path / "run_net_epoch=2.pt").write_bytes(content)
-    with pytest.warns(UserWarning, match="Checkpoint of epoch 2 can't be read and is passed over"):
+    with pytest.warns(UserWarning, match="Checkpoint of epoch 2 can't be read and is skipped"):
         assert find_checkpoint(str(tmp_path), prefix="run_net") == str(tmp_path / "run_net_epoch=1.pt")
 
 
-def test_a_checkpoint_with_more_than_tensors_is_passed_over(tmp_path):
+def test_find_checkpoint_skips_files_with_other_types(tmp_path):
     torch.save({"path": Path()}, tmp_path / "checkpoint_epoch=1.pt")
     with pytest.warns(UserWarning, match="Checkpoint of epoch 1 can't be read"):
         assert find_checkpoint(tmp_path) is None

@@ -1,4 +1,4 @@
-"""A small MONAI trainer for the tests of handlers, and processes to run it in."""
+"""A small MONAI trainer for tests of handlers, and processes to run it in."""
 
 import multiprocessing
 
@@ -11,13 +11,13 @@ from tests.helpers import fill
 F = 6
 CLASSES = 2
 
-# processes forked from one that has imported everything and computed nothing: they start fast and without its threads
+# processes forked from a server that has all imports but has computed nothing, so they start fast and have no threads
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["tests.handlers.resumable_run"])
 
 
 def bag_batches(count=4, sizes=(7, 4, 5), seed=0):
-    """Padded batches with NaN at padding."""
+    """Return padded batches with NaN at padding."""
     generator = torch.Generator().manual_seed(seed)
     mask = torch.arange(max(sizes)) < torch.tensor(sizes).unsqueeze(-1)
     return [
@@ -31,7 +31,7 @@ def bag_batches(count=4, sizes=(7, 4, 5), seed=0):
 
 
 def patch_batches(count=4, batch_size=3, seed=0):
-    """Batches (B, N, F, 1, 1) without mask, as MONAI's MILModel takes them."""
+    """Return batches (B, N, F, 1, 1) without mask for MONAI's MILModel."""
     generator = torch.Generator().manual_seed(seed)
     return [
         {
@@ -43,7 +43,7 @@ def patch_batches(count=4, batch_size=3, seed=0):
 
 
 def make_trainer(network, batches, *handlers, max_epochs=1, lr=0.1, **options):
-    """A trainer that hands the mask on if its batches have one."""
+    """Return a trainer that passes the mask to the network if the batches have one."""
     if isinstance(batches, list) and "mask" in batches[0]:
         options.setdefault("prepare_batch", PrepareBatchExtraInput({"mask": "mask"}))
     return SupervisedTrainer(
@@ -59,18 +59,18 @@ def make_trainer(network, batches, *handlers, max_epochs=1, lr=0.1, **options):
 
 
 def hook_count(network):
-    """How many forward hooks of any kind a network holds."""
+    """Return the number of forward hooks of all kinds of a network."""
     names = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_always_called", "_forward_hooks_with_kwargs")
     return sum(len(getattr(module, name)) for module in network.modules() for name in names)
 
 
 def gradients(network):
-    """Gradient of every parameter, by name."""
+    """Return the gradient of every parameter by name."""
     return {name: p.grad for name, p in network.named_parameters()}
 
 
 class SoftmaxInside(nn.Module):
-    """A foreign network whose submodule ``attend`` gives softmaxed attention (B, N), and that takes no mask."""
+    """Foreign network without mask whose submodule ``attend`` returns attention (B, N) after the softmax."""
 
     def __init__(self):
         super().__init__()

@@ -17,38 +17,38 @@ def tensors(bags):
 
 
 @given(BAGS)
-def test_areas_are_the_mean_auroc_and_average_precision(bags):
+def test_localization_curves_areas_are_mean_auroc_and_average_precision(bags):
     scores, labels = tensors(bags)
-    found = localization_curves(scores, labels, num_points=4001)
+    curves = localization_curves(scores, labels, num_points=4001)
     each = [localization(s, y) for s, y in zip(scores, labels, strict=True)]
-    auroc, ap = (np.mean([one[name] for one in each]) for name in ("auroc", "average_precision"))
-    assert np.trapezoid(found.sensitivity, found.share) == pytest.approx(auroc, abs=2e-3)
-    assert found.precision[1:].mean() == pytest.approx(ap, abs=4e-3)
-    assert found.num_bags == len(bags)
+    auroc, ap = (np.mean([values[name] for values in each]) for name in ("auroc", "average_precision"))
+    assert np.trapezoid(curves.sensitivity, curves.share) == pytest.approx(auroc, abs=2e-3)
+    assert curves.precision[1:].mean() == pytest.approx(ap, abs=4e-3)
+    assert curves.num_bags == len(bags)
 
 
 @given(BAGS)
-def test_curves_are_shares_and_sensitivity_rises(bags):
-    found = localization_curves(*tensors(bags))
-    for curve in (found.sensitivity, found.precision):
+def test_localization_curves_are_fractions_and_sensitivity_increases(bags):
+    curves = localization_curves(*tensors(bags))
+    for curve in (curves.sensitivity, curves.precision):
         assert ((curve >= 0) & (curve <= 1)).all()
-    assert (np.diff(found.sensitivity) >= -1e-12).all()
-    assert found.sensitivity[-1] == 1
-    assert found.precision[-1] > 0
+    assert (np.diff(curves.sensitivity) >= -1e-12).all()
+    assert curves.sensitivity[-1] == 1
+    assert curves.precision[-1] > 0
 
 
-def test_a_bag_counts_once_however_long_and_whatever_its_scale():
+def test_localization_curves_count_each_bag_once():
     good, bad = torch.tensor([0.9, 0.1]), torch.tensor([1e-6, 2e-6] * 50)
     labels = [torch.tensor([1, 0]), torch.tensor([1, 0] * 50)]
-    found = localization_curves([good, bad], labels, num_points=3)
-    assert found.sensitivity.tolist() == [0.5, 0.5, 1.0]
-    assert found.precision.tolist() == [0.5, 0.75, 0.75]  # of the long one, what is highest is none
+    curves = localization_curves([good, bad], labels, num_points=3)
+    assert curves.sensitivity.tolist() == [0.5, 0.5, 1.0]
+    assert curves.precision.tolist() == [0.5, 0.75, 0.75]  # the highest score of the long bag is a negative
 
 
-def test_bags_of_one_kind_are_left_out():
-    one, other = torch.tensor([0.9, 0.1]), torch.tensor([1, 0])
-    assert localization_curves([one, one], [other, torch.tensor([0, 0])]).num_bags == 1
+def test_localization_curves_exclude_bags_with_one_label():
+    scores, labels = torch.tensor([0.9, 0.1]), torch.tensor([1, 0])
+    assert localization_curves([scores, scores], [labels, torch.tensor([0, 0])]).num_bags == 1
     with pytest.raises(ValueError, match="`labels` must be of both kinds in one bag at least, got none in 1 bags"):
-        localization_curves([one], [torch.tensor([1, 1])])
+        localization_curves([scores], [torch.tensor([1, 1])])
     with pytest.raises(ValueError, match=r"`labels` must be as many as `scores` \(1\), got 0"):
-        localization_curves([one], [])
+        localization_curves([scores], [])

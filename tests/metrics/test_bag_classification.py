@@ -1,4 +1,4 @@
-"""Values of bags: by hand, against scikit-learn, and of a metric over batches."""
+"""Metrics of bags: by hand, against scikit-learn, and over batches."""
 
 import math
 
@@ -16,12 +16,12 @@ COHORTS = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9), st.integers(0
 
 
 def table(cohort):
-    """Labels of three classes and probabilities that have ties."""
+    """Return labels of three classes and probabilities with ties."""
     scores = np.array([[a, b, 9 - max(a, b)] for _, a, b in cohort]) + 1.0
     return [label for label, *_ in cohort], scores / scores.sum(axis=1, keepdims=True)
 
 
-def test_two_classes_by_hand():
+def test_bag_values_of_two_classes_by_hand():
     """In order 1 0 1 0; predicted 0 1 1 1: recall 1/2 and 1, F1 2/3 and 4/5, 3 of 4 agree and 1/2 would by chance."""
     values = bag_values(LABEL, TWO)
     assert values == pytest.approx(
@@ -36,7 +36,7 @@ def test_two_classes_by_hand():
     )
 
 
-def test_balanced_accuracy_is_not_accuracy():
+def test_bag_values_balanced_accuracy():
     values = bag_values([0, 0, 0, 1], np.array([[0.9, 0.1]] * 4))
     assert values["bag_accuracy"] == 0.75
     assert values["bag_balanced_accuracy"] == 0.5
@@ -44,11 +44,11 @@ def test_balanced_accuracy_is_not_accuracy():
     assert values["bag_kappa"] == 0
 
 
-def test_one_probability_is_that_of_the_second_class():
+def test_bag_values_of_one_probability_per_bag():
     assert bag_values(LABEL, TWO[:, 1:]) == bag_values(LABEL, TWO)
 
 
-def test_three_classes_are_one_against_the_rest():
+def test_bag_values_of_three_classes_are_one_against_the_rest():
     values = bag_values([0, 1, 2], np.eye(3))
     assert set(values.values()) == {1.0}
     flat = np.full((3, 3), 1 / 3)
@@ -56,21 +56,21 @@ def test_three_classes_are_one_against_the_rest():
     assert bag_values([0, 1, 2], flat)["bag_auprc"] == pytest.approx(1 / 3)
 
 
-def test_one_class_has_no_auroc_no_auprc_and_no_kappa():
+def test_bag_values_of_one_class_are_nan():
     values = bag_values([1, 1], np.array([[0.4, 0.6], [0.1, 0.9]]))
     assert [name for name, value in values.items() if math.isnan(value)] == ["bag_auroc", "bag_auprc", "bag_kappa"]
     assert bag_values([1, 1], np.array([[0.6, 0.4], [0.1, 0.9]]))["bag_kappa"] == 0
 
 
-def test_an_absent_grade_keeps_its_place_in_kappa():
-    """Grades 0, 1 and 3 of four: 3 is three from 0 and two from 1, though no bag has grade 2 and none is called so."""
+def test_bag_values_kappa_counts_absent_grades():
+    """Grades 0, 1 and 3 of four: 3 is three from 0 and two from 1, although grade 2 does not occur."""
     kappa = bag_values([0, 0, 3, 3], np.eye(4)[[0, 1, 3, 0]], "quadratic")["bag_kappa"]
     observed, chance = 1 + 9, 2 / 4 * (1 + 9) + 2 / 4 * (2 * 9 + 4)
     assert kappa == pytest.approx(1 - observed / chance)
 
 
 @given(COHORTS, st.sampled_from([None, "linear", "quadratic"]))
-def test_it_is_what_scikit_learn_says(cohort, weights):
+def test_bag_values_equal_scikit_learn(cohort, weights):
     label, probability = table(cohort)
     y, predicted = np.array(label), probability.argmax(axis=1)
     values = bag_values(label, probability, weights)
@@ -93,7 +93,7 @@ def test_it_is_what_scikit_learn_says(cohort, weights):
 
 
 @given(COHORTS, st.integers(1, 4))
-def test_the_metric_is_that_of_all_bags_not_a_mean_over_batches(cohort, size):
+def test_bag_classification_metric_is_computed_over_all_bags(cohort, size):
     label, probability = table(cohort)
     for name in ("auroc", "auprc", "accuracy", "balanced_accuracy", "macro_f1", "kappa"):
         metric = BagClassificationMetric(name, kappa_weights="quadratic")
@@ -104,7 +104,7 @@ def test_the_metric_is_that_of_all_bags_not_a_mean_over_batches(cohort, size):
         assert metric.aggregate().item() == pytest.approx(value, nan_ok=True)
 
 
-def test_bad_input_is_named():
+def test_bag_classification_metric_names_invalid_arguments():
     with pytest.raises(ValueError, match=r"`metric` must be one of .*'kappa', got 'f1'"):
         BagClassificationMetric("f1")
     for make in (lambda: bag_values(LABEL, TWO, "cubic"), lambda: BagClassificationMetric("kappa", "cubic")):
@@ -114,5 +114,5 @@ def test_bad_input_is_named():
         BagClassificationMetric()(torch.rand(2), torch.ones(2))
     with pytest.raises(ValueError, match=r"`y` must be classes \(B,\) = \(2,\), got \(2, 3\)"):
         BagClassificationMetric()(torch.rand(2, 3), torch.ones(2, 3))
-    with pytest.raises(ValueError, match="`y_pred` must be given before the value is asked for, got none"):
+    with pytest.raises(ValueError, match="`y_pred` must be given before the value is computed, got none"):
         BagClassificationMetric().aggregate()

@@ -1,4 +1,4 @@
-"""Rows a bag: each bag once, in any order, in one process. Two processes: tests/handlers/test_bag_metric_ddp.py."""
+"""BagIterationMetric: each bag once, in any order, in one process. Two processes: test_bag_metric_ddp.py."""
 
 import math
 
@@ -11,7 +11,7 @@ from monai_mil_ext.metrics import AttentionMassMetric, BagIterationMetric, Insta
 
 
 class Value(BagIterationMetric):
-    """The mean of y_pred itself."""
+    """Metric that is the mean of y_pred itself."""
 
     def _compute_tensor(self, y_pred, y=None, **kwargs):
         return y_pred.double()
@@ -22,14 +22,14 @@ class Value(BagIterationMetric):
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30), st.randoms(use_true_random=False))
-def test_the_mean_is_the_same_to_the_last_bit_in_any_order(values, random):
-    one, other = Value(), Value()
-    one(torch.tensor(values, dtype=torch.float64)[:, None])
+def test_bag_iteration_metric_mean_is_bit_equal_in_any_order(values, random):
+    metric, other = Value(), Value()
+    metric(torch.tensor(values, dtype=torch.float64)[:, None])
     other(torch.tensor(random.sample(values, len(values)), dtype=torch.float64)[:, None])
-    assert one.aggregate() == other.aggregate()
+    assert metric.aggregate() == other.aggregate()
 
 
-def test_what_has_no_value_is_left_out_of_the_mean():
+def test_bag_iteration_metric_mean_excludes_nan():
     metric = Value()
     metric(torch.tensor([[1.0], [math.nan], [3.0]]))
     assert metric.aggregate() == 2
@@ -38,8 +38,8 @@ def test_what_has_no_value_is_left_out_of_the_mean():
     assert metric.aggregate().isnan()
 
 
-def test_a_copy_that_another_process_gathered_counts_once(monkeypatch):
-    """What two processes gather, of whom the second was given bag a again and its values moved in the last bits."""
+def test_bag_iteration_metric_counts_duplicates_of_other_processes_once(monkeypatch):
+    """The second process got bag a again, with values that differ in the last bits."""
     gathered = torch.tensor([[1.0], [2.0], [3.0], [1.0 + 1e-7]]).double()
     parts = [Value(), Value()]
     parts[0](gathered[:2], case_id=["a", "b"])
@@ -53,7 +53,7 @@ def test_a_copy_that_another_process_gathered_counts_once(monkeypatch):
     assert together.aggregate() == 2
 
 
-def test_without_names_every_bag_counts():
+def test_bag_iteration_metric_counts_every_bag_without_names():
     metric = Value()
     metric(torch.ones(2, 1))
     metric(torch.ones(1, 1) * 4)
@@ -61,7 +61,7 @@ def test_without_names_every_bag_counts():
     assert Value().get_buffer() is None
 
 
-def test_a_new_epoch_forgets_names():
+def test_bag_iteration_metric_reset_removes_names():
     metric = Value()
     for _ in range(2):
         metric(torch.ones(1, 1), case_id=["a"])
@@ -69,20 +69,20 @@ def test_a_new_epoch_forgets_names():
         metric.reset()
 
 
-def test_heads_are_averaged_before_attention_is_measured():
+def test_bag_iteration_metric_averages_heads_first():
     heads = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     metric = AttentionMassMetric("effective_number")
     metric([heads])
     assert metric.aggregate() == pytest.approx(2)
 
 
-def test_bad_names_are_named():
+def test_bag_iteration_metric_refuses_invalid_names():
     metric = InstanceLocalizationMetric()
     bag = torch.tensor([[0.1, 0.9]]), torch.tensor([[0, 1]])
-    with pytest.raises(ValueError, match="`case_id` must be one of each of the 1 bags, got 2"):
+    with pytest.raises(ValueError, match="`case_id` must be one name for each of 1 bags, got 2"):
         metric(*bag, case_id=["a", "b"])
     metric(*bag, case_id=["a"])
     with pytest.raises(ValueError, match="`case_id` must be the name of one bag, got 'a' twice"):
         metric(*bag, case_id=["a"])
-    with pytest.raises(ValueError, match="`y_pred` must be given before the value is asked for, got none"):
+    with pytest.raises(ValueError, match="`y_pred` must be given before the value is computed, got none"):
         Value().aggregate()

@@ -1,4 +1,4 @@
-"""On how many instances attention rests."""
+"""Attention concentration."""
 
 import math
 
@@ -12,7 +12,7 @@ from monai_mil_ext.metrics import AttentionMassMetric, attention_mass
 weights = st.lists(st.floats(0.001, 1), min_size=1, max_size=40).map(lambda w: torch.tensor(w, dtype=torch.float64))
 
 
-def test_by_hand():
+def test_attention_mass_by_hand():
     mass = attention_mass(torch.tensor([0.1, 0.5, 0.1, 0.3]), top=(1, 2, 9), quantiles=(0.5, 0.8, 0.9, 1.0))
     assert [mass[f"top_{k}"] for k in (1, 2, 9)] == pytest.approx([0.5, 0.8, 1.0])
     assert [mass[f"coverage_{q}"] for q in (0.5, 0.8, 0.9, 1.0)] == [1, 2, 3, 4]
@@ -28,7 +28,7 @@ def test_by_hand():
 
 
 @given(st.integers(1, 50))
-def test_uniform_attention_rests_on_all(n):
+def test_attention_mass_of_uniform_attention(n):
     mass = attention_mass(torch.full((n,), 1 / n))
     assert mass["effective_number"] == pytest.approx(n)
     assert mass["effective_entropy"] == pytest.approx(n, rel=1e-6)
@@ -37,14 +37,14 @@ def test_uniform_attention_rests_on_all(n):
 
 
 @given(st.integers(2, 50))
-def test_one_hot_rests_on_one(n):
+def test_attention_mass_of_one_hot_attention(n):
     mass = attention_mass(torch.eye(n)[n // 2])
     assert (mass["effective_number"], mass["coverage_0.95"], mass["top_1"], mass["entropy"]) == (1, 1, 1, 0)
     assert (mass["gini"], mass["peak"]) == pytest.approx((1 - 1 / n, n))
 
 
 @given(weights, st.floats(0.1, 10), st.integers(0, 99))
-def test_neither_scale_nor_order_matters_and_bounds_hold(w, scale, seed):
+def test_attention_mass_is_invariant_to_scale_and_order_and_bounded(w, scale, seed):
     order = torch.randperm(len(w), generator=torch.Generator().manual_seed(seed))
     mass = attention_mass(w)
     assert attention_mass(w[order] * scale) == pytest.approx(mass, rel=1e-6, abs=1e-9)
@@ -53,7 +53,7 @@ def test_neither_scale_nor_order_matters_and_bounds_hold(w, scale, seed):
     assert -1e-9 <= mass["gini"] < 1
 
 
-def test_the_metric_is_the_mean_over_bags():
+def test_attention_mass_metric_is_the_mean_over_bags():
     metric = AttentionMassMetric("effective_number")
     metric(y_pred=[torch.ones(4), torch.eye(3)[0]])
     assert metric.aggregate().item() == pytest.approx(2.5)
@@ -64,12 +64,12 @@ def test_the_metric_is_the_mean_over_bags():
 @pytest.mark.parametrize(
     "bad", [torch.zeros(3), torch.tensor([0.5, -0.1]), torch.ones(0), torch.ones(2, 2), torch.tensor([math.nan])]
 )
-def test_what_is_no_attention_is_refused(bad):
+def test_attention_mass_refuses_invalid_attention(bad):
     with pytest.raises(ValueError, match=r"`attention` must be \(N,\) finite weights >= 0 that sum to more than 0"):
         attention_mass(bad)
 
 
 @pytest.mark.parametrize("name", ["top_0", "top_x", "coverage_2", "coverage_x", "mean", "top"])
-def test_a_value_that_there_is_not_is_refused(name):
+def test_attention_mass_metric_names_unknown_metrics(name):
     with pytest.raises(ValueError, match="`metric` must be top_<k>, coverage_<q>"):
         AttentionMassMetric(name)

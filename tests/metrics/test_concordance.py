@@ -1,4 +1,4 @@
-"""Harrell's C: values by hand, every pair by brute force, its laws, and the metric over batches."""
+"""Concordance index: by hand, by brute force over all pairs, invariances, and the metric over batches."""
 
 import math
 
@@ -10,8 +10,8 @@ from torch.testing import assert_close
 
 from monai_mil_ext.metrics import ConcordanceIndexMetric, concordance_index
 
-one = st.tuples(st.integers(-3, 3), st.integers(0, 4), st.integers(0, 1))  # few values, so many ties
-cohorts = st.lists(one, min_size=0, max_size=12)
+patients = st.tuples(st.integers(-3, 3), st.integers(0, 4), st.integers(0, 1))  # few values, so many ties
+cohorts = st.lists(patients, min_size=0, max_size=12)
 
 
 def columns(cohort):
@@ -20,7 +20,7 @@ def columns(cohort):
 
 
 def every_pair(cohort):
-    """Pair by pair, from the definition."""
+    """Compute the index pair by pair, from the definition."""
     points, pairs = 0.0, 0
     for risk, time, event in cohort:
         for other_risk, other_time, other_event in cohort:
@@ -30,26 +30,26 @@ def every_pair(cohort):
     return points / pairs if pairs else math.nan
 
 
-def test_by_hand():
-    """Comparable: (a, b), (a, c), (a, d), (b, d); c was censored, so it is never first."""
+def test_concordance_index_by_hand():
+    """Comparable: (a, b), (a, c), (a, d), (b, d); c was censored, so it is never the earlier one."""
     time, event = torch.tensor([1.0, 3.0, 2.0, 4.0]), torch.tensor([1, 1, 0, 1])
     assert concordance_index(torch.tensor([5.0, 6.0, 5.0, 1.0]), time, event) == (0 + 0.5 + 1 + 1) / 4
 
 
-def test_same_time():
+def test_concordance_index_of_equal_times():
     risk, time = torch.tensor([2.0, 1.0]), torch.ones(2)
     assert math.isnan(concordance_index(risk, time, torch.tensor([1, 1])))
     assert math.isnan(concordance_index(risk, time, torch.tensor([0, 0])))
-    assert concordance_index(risk, time, torch.tensor([1, 0])) == 1.0  # the other one is known to live on
+    assert concordance_index(risk, time, torch.tensor([1, 0])) == 1.0  # the other is known to survive
     assert concordance_index(risk, time, torch.tensor([0, 1])) == 0.0
 
 
 @given(cohort=cohorts)
-def test_it_is_what_every_pair_says(cohort):
+def test_concordance_index_equals_brute_force(cohort):
     assert_close(concordance_index(*columns(cohort)), every_pair(cohort), rtol=0, atol=1e-12, equal_nan=True)
 
 
-def test_more_events_than_are_compared_at_a_time():
+def test_concordance_index_of_several_chunks():
     risk, time, event = torch.randint(0, 50, (2500,)), torch.randint(0, 200, (2500,)), torch.randint(0, 8, (2500,)) > 0
     first = (time.unsqueeze(1) < time) | ((time.unsqueeze(1) == time) & ~event)
     first &= event.unsqueeze(1)
@@ -59,7 +59,7 @@ def test_more_events_than_are_compared_at_a_time():
 
 
 @given(cohort=cohorts, seed=st.integers(0, 2**16))
-def test_order_and_monotone_maps_change_nothing(cohort, seed):
+def test_concordance_index_is_invariant_to_order_and_monotone_maps(cohort, seed):
     risk, time, event = columns(cohort)
     value = concordance_index(risk, time, event)
     order = torch.randperm(len(cohort), generator=torch.Generator().manual_seed(seed))
@@ -69,28 +69,28 @@ def test_order_and_monotone_maps_change_nothing(cohort, seed):
 
 
 @given(cohort=cohorts)
-def test_the_opposite_risk_has_the_rest(cohort):
-    """With ties as halves, this holds with ties too."""
+def test_concordance_index_of_the_negated_risk_is_the_complement(cohort):
+    """This includes ties, which count one half."""
     risk, time, event = columns(cohort)
     expected = 1 - concordance_index(risk, time, event)
     assert_close(concordance_index(-risk, time, event), expected, rtol=0, atol=1e-12, equal_nan=True)
 
 
 @given(cohort=cohorts)
-def test_perfect_risk_and_no_risk(cohort):
+def test_concordance_index_of_perfect_and_constant_risk(cohort):
     _, time, event = columns(cohort)
     perfect = concordance_index(-time - (1 - event) * 0.5, time, event)
     assert math.isnan(perfect) or perfect == 1.0
     assert math.isnan(perfect) or concordance_index(torch.zeros(len(cohort)), time, event) == 0.5
 
 
-def test_infinite_risks_compare():
+def test_concordance_index_of_infinite_risks():
     inf = float("inf")
     assert concordance_index(torch.tensor([inf, 0.0, -inf]), torch.arange(3.0), torch.ones(3)) == 1.0
 
 
 @given(cohort=cohorts.filter(len), size=st.integers(1, 5))
-def test_the_metric_counts_pairs_across_batches(cohort, size):
+def test_concordance_index_metric_counts_pairs_across_batches(cohort, size):
     risk, time, event = columns(cohort)
     metric, as_lists = ConcordanceIndexMetric(), ConcordanceIndexMetric()
     y = torch.stack([time, event.double()], dim=1)
@@ -100,7 +100,7 @@ def test_the_metric_counts_pairs_across_batches(cohort, size):
     for m in (metric, as_lists):
         assert_close(m.aggregate().item(), every_pair(cohort), rtol=0, atol=1e-12, equal_nan=True)
     metric.reset()
-    with pytest.raises(ValueError, match="`y_pred` must be given before the index is asked for, got none"):
+    with pytest.raises(ValueError, match="`y_pred` must be given before the index is computed, got none"):
         metric.aggregate()
 
 
@@ -115,12 +115,12 @@ def test_the_metric_counts_pairs_across_batches(cohort, size):
         ([1.0], [1.0], [2], "`event` must be 0 or 1, got 2"),
     ],
 )
-def test_input_is_checked(risk, time, event, message):
+def test_concordance_index_names_invalid_input(risk, time, event, message):
     with pytest.raises(ValueError, match=message):
         concordance_index(torch.tensor(risk), torch.tensor(time), torch.tensor(event))
 
 
-def test_what_the_metric_takes_is_checked():
+def test_concordance_index_metric_names_invalid_input():
     with pytest.raises(ValueError, match=r"`y_pred` must be risks \(B,\) or \(B, 1\), got \(2, 3\)"):
         ConcordanceIndexMetric()(torch.zeros(2, 3), torch.zeros(2, 2))
     with pytest.raises(ValueError, match=r"`y` must be time and event \(B, 2\) = \(2, 2\), got \(2,\)"):

@@ -1,4 +1,4 @@
-"""The table over folds, from what evaluations left."""
+"""Summary of folds from the files of evaluations."""
 
 import csv
 import json
@@ -20,24 +20,24 @@ def write(folder, number, labels, probability):
         writer.writerows([f"c{i}", label, *p] for i, (label, p) in enumerate(zip(labels, probability, strict=True)))
 
 
-def test_values_are_taken_within_a_fold_and_spread_over_folds(tmp_path):
+def test_summarize_folds_takes_values_within_folds(tmp_path):
     for number, answers in ((0, GOOD), (10, POOR), (2, GOOD)):
         write(tmp_path, number, [0, 1], answers)
-    found = summarize_folds(tmp_path)
-    assert json.loads((tmp_path / "folds.json").read_text())["values"] == found["values"]
-    assert list(found["folds"]) == [0, 2, 10]
-    assert (found["num_folds"], found["num_bags"], found["use"]) == (3, 6, "research use only")
-    assert found["values"]["bag_auroc"] == pytest.approx(2 / 3)
-    assert found["sd"]["bag_auroc"] == pytest.approx(np.std([1, 0, 1], ddof=1))
-    assert found["sd"]["brier_score"] == pytest.approx(np.std([0.065, 0.585, 0.065], ddof=1))
-    assert found["values"]["calibration_error"] == pytest.approx((0.25 + 0.75 + 0.25) / 3)
+    summary = summarize_folds(tmp_path)
+    assert json.loads((tmp_path / "folds.json").read_text())["values"] == summary["values"]
+    assert list(summary["folds"]) == [0, 2, 10]
+    assert (summary["num_folds"], summary["num_bags"], summary["use"]) == (3, 6, "research use only")
+    assert summary["values"]["bag_auroc"] == pytest.approx(2 / 3)
+    assert summary["sd"]["bag_auroc"] == pytest.approx(np.std([1, 0, 1], ddof=1))
+    assert summary["sd"]["brier_score"] == pytest.approx(np.std([0.065, 0.585, 0.065], ddof=1))
+    assert summary["values"]["calibration_error"] == pytest.approx((0.25 + 0.75 + 0.25) / 3)
 
 
-def test_one_fold_has_no_spread():
+def test_fold_summary_of_one_fold_has_no_deviation():
     assert np.isnan(fold_summary({0: ([0, 1], GOOD)})["sd"]["bag_auroc"])
 
 
-def test_what_is_no_evaluation_is_named(tmp_path):
+def test_summarize_folds_names_invalid_folders(tmp_path):
     with pytest.raises(ValueError, match=r"`folder` must hold fold_<k>/bags\.csv of an evaluation, got none"):
         summarize_folds(tmp_path)
     (tmp_path / "fold_0").mkdir()

@@ -1,4 +1,4 @@
-"""Lesions found against false detections: by hand, and as MONAI's LesionFROC pools its images."""
+"""FROC by hand, and against MONAI's LesionFROC over several images."""
 
 import math
 
@@ -16,14 +16,14 @@ PIXELS = torch.cartesian_prod(torch.arange(4), torch.arange(5))
 
 
 def grid(*scores):
-    """Scores of some pixels (y, x): score; all others 0.05."""
+    """Return scores of the given pixels (y, x), and 0.05 for all others."""
     values = torch.full((4, 5), 0.05)
     for (y, x), score in scores:
         values[y, x] = score
     return values.flatten()
 
 
-def test_a_lesion_counts_once_with_its_highest_score():
+def test_lesion_hits_counts_a_lesion_once_with_its_highest_score():
     scores = grid(((0, 0), 0.9), ((0, 1), 0.8), ((1, 4), 0.0), ((2, 2), 0.7))
     hits = lesion_hits(scores, PIXELS, LESIONS, tile_size=0)
     assert hits.found.tolist() == pytest.approx([0.9, 0.0, 0.05])
@@ -31,15 +31,15 @@ def test_a_lesion_counts_once_with_its_highest_score():
     assert hits.false.max() == pytest.approx(0.7)
 
 
-def test_what_is_excluded_is_neither_found_nor_false():
+def test_lesion_hits_ignores_excluded_lesions():
     hits = lesion_hits(grid(((1, 4), 0.9)), PIXELS, LESIONS, tile_size=0, exclude=[2])
     assert hits.found.tolist() == pytest.approx([0.05, 0.05])
     assert 0.9 not in hits.false
     assert len(hits.false) == 16
 
 
-def test_connected_regions_of_a_boolean_mask_are_lesions():
-    """Corners touch; numbers that no pixel has are no lesions to miss; floats are read as numbers."""
+def test_lesion_hits_takes_connected_regions_of_a_boolean_mask():
+    """Diagonal neighbors are connected; unused numbers are no lesions; floats are accepted."""
     diagonal = torch.eye(4, 5).bool()
     assert len(lesion_hits(grid(), PIXELS, diagonal, tile_size=0).found) == 1
     diagonal[0, 3] = True
@@ -48,8 +48,8 @@ def test_connected_regions_of_a_boolean_mask_are_lesions():
     assert len(lesion_hits(grid(), PIXELS, LESIONS * 0, tile_size=0).found) == 0
 
 
-def test_a_tile_stands_at_its_centre_in_the_pixels_of_the_mask():
-    """Tiles of 256 at level 0, a mask of level 6: corner (0, 192) has its centre at (2, 5)."""
+def test_lesion_hits_places_tiles_at_their_centers():
+    """Tiles of 256 at level 0, a mask of level 6: corner (0, 192) has its center at (2, 5)."""
     mask = torch.zeros(8, 8, dtype=torch.bool)
     mask[2, 5] = True
     corners = torch.tensor([[0, 192], [192, 0]])
@@ -59,12 +59,12 @@ def test_a_tile_stands_at_its_centre_in_the_pixels_of_the_mask():
     assert swapped.found.tolist() == [0.5]
 
 
-def test_slices_are_points_of_one_axis():
+def test_lesion_hits_in_one_dimension():
     hits = lesion_hits(torch.tensor([0.1, 0.6, 0.2, 0.1]), torch.arange(4)[:, None], torch.tensor([0, 1, 1, 0]).bool())
     assert (hits.found.tolist(), len(hits.false)) == (pytest.approx([0.6]), 2)
 
 
-def test_suppression_keeps_the_highest_of_each_neighbourhood():
+def test_lesion_hits_box_size_keeps_the_highest_of_each_neighborhood():
     """One false region of nine tiles is one false detection, however low attention is in absolute terms."""
     corners = 256 * torch.cartesian_prod(torch.arange(6), torch.arange(6))
     scores = torch.full((6, 6), 1e-6)
@@ -83,8 +83,8 @@ def test_suppression_keeps_the_highest_of_each_neighbourhood():
     assert sorted(again.false.tolist())[-1] == sorted(kept.false.tolist())[-1]
 
 
-def test_the_curve_by_hand():
-    """Two lesions at 0.9 and 0.4, false ones at 0.6 and 0.2, two bags: at 0.25 a bag one of two is found."""
+def test_froc_values_by_hand():
+    """Two lesions at 0.9 and 0.4, false ones at 0.6 and 0.2, two bags: at 0.25 per bag, one of two is detected."""
     froc = froc_values(torch.tensor([0.6, 0.2]), torch.tensor([0.9, 0.4]), num_bags=2)
     assert froc["false_per_bag"] == [1, 0.5, 0.5, 0, 0]
     assert froc["sensitivity"] == [1, 1, 0.5, 0.5, 0]
@@ -92,8 +92,8 @@ def test_the_curve_by_hand():
     assert froc_values(torch.tensor([0.6]), torch.tensor([0.9]), 1, rates=[0])["score"] == 1
 
 
-def test_a_perfect_reader_has_one_and_a_blind_one_nothing():
-    """MONAI's curve alone gives the first one 0: it leaves out the lowest threshold, here the only one."""
+def test_froc_values_of_a_perfect_and_of_a_blind_model():
+    """MONAI's curve alone scores the perfect model 0: it omits the lowest threshold, here the only one."""
     assert froc_values(torch.zeros(0), torch.tensor([0.9]), 1)["score"] == 1
     assert froc_values(torch.zeros(0), torch.tensor([0.0, 0.0]), 1)["score"] == 0
     assert froc_values(torch.tensor([0.5]), torch.tensor([0.0]), 1)["score"] == 0
@@ -101,7 +101,7 @@ def test_a_perfect_reader_has_one_and_a_blind_one_nothing():
 
 
 class Prepared(LesionFROC):
-    """MONAI's own evaluation, given what it would read from files."""
+    """MONAI's evaluation with arrays instead of files."""
 
     def __init__(self, data):
         self.data = data
@@ -118,7 +118,7 @@ class Prepared(LesionFROC):
 
 
 @given(st.lists(st.integers(0, 2**16), min_size=1, max_size=4))
-def test_it_is_what_monais_lesion_froc_says(seeds):
+def test_froc_values_equal_monai_lesion_froc(seeds):
     bags = []
     for seed in seeds:
         generator = torch.Generator().manual_seed(seed)
@@ -135,7 +135,7 @@ def test_it_is_what_monais_lesion_froc_says(seeds):
     assert metric.aggregate().item() == pytest.approx(Prepared(bags).evaluate())
 
 
-def test_the_metric_reads_heads_and_coordinates_and_counts_bags_once():
+def test_froc_metric_takes_heads_and_coordinates_and_counts_bags_once():
     bag = torch.cat([grid(((0, 0), 0.8))[:, None], grid(((0, 0), 1.0))[:, None], PIXELS], dim=1)
     metric, alone = FROCMetric(tile_size=0), FROCMetric(tile_size=0)
     alone([bag], [LESIONS])
@@ -146,7 +146,7 @@ def test_the_metric_reads_heads_and_coordinates_and_counts_bags_once():
     assert metric.aggregate() == pytest.approx(curve["score"])
 
 
-def test_bad_input_is_named():
+def test_froc_names_invalid_arguments():
     scores, mask = torch.rand(20), LESIONS
     with pytest.raises(ValueError, match="`scores` must be finite and >= 0, got"):
         lesion_hits(-scores, PIXELS, mask)
@@ -159,5 +159,5 @@ def test_bad_input_is_named():
         FROCMetric()([PIXELS.float()], [mask])
     with pytest.raises(ValueError, match="`y` must be 1 masks of lesions, got None"):
         FROCMetric()([PIXELS.float()])
-    with pytest.raises(ValueError, match="`y_pred` must be given before the curve is asked for, got none"):
+    with pytest.raises(ValueError, match="`y_pred` must be given before the curve is computed, got none"):
         FROCMetric().aggregate()

@@ -1,4 +1,4 @@
-"""How attention mass grows with the number of instances."""
+"""Attention mass of the top k instances."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ weights = st.lists(st.floats(0.01, 1), min_size=1, max_size=12).map(lambda w: to
 
 
 @given(st.lists(weights, min_size=1, max_size=4))
-def test_it_is_the_mean_over_bags_rises_to_one_and_is_never_below_uniform(bags):
+def test_mass_curve_is_a_mean_that_increases_to_one_above_uniform(bags):
     curve = mass_curve(bags, longest=12)
     by_hand = sum((bag / bag.sum()).sort(descending=True).values[:3].sum().item() for bag in bags) / len(bags)
     assert curve.mass[2].item() == pytest.approx(by_hand)
@@ -23,14 +23,14 @@ def test_it_is_the_mean_over_bags_rises_to_one_and_is_never_below_uniform(bags):
     assert curve.summary["gini"] == pytest.approx(gini)
 
 
-def test_equal_weights_are_uniform():
+def test_mass_curve_of_equal_weights_is_uniform():
     curve = mass_curve([torch.full((4,), 0.25), torch.full((2,), 0.5)], longest=4)
     assert curve.uniform.tolist() == pytest.approx([0.375, 0.75, 0.875, 1])
     assert curve.to_dict()["mass"] == pytest.approx([0.375, 0.75, 0.875, 1])
     assert curve.summary["effective_number"] == pytest.approx(3)
 
 
-def test_what_has_no_curve_is_named():
+def test_mass_curve_names_invalid_arguments():
     with pytest.raises(ValueError, match="`bags` must have the attention of at least one bag, got none"):
         mass_curve([])
     with pytest.raises(ValueError, match="`longest` must be a positive integer, got 0"):

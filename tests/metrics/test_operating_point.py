@@ -1,4 +1,4 @@
-"""Thresholds frozen on validation data."""
+"""Decision thresholds from validation data."""
 
 import math
 
@@ -17,7 +17,7 @@ DATA = st.lists(st.tuples(st.booleans(), st.integers(0, 6)), min_size=2, max_siz
 )
 
 
-def test_by_hand():
+def test_thresholds_by_hand():
     assert threshold_at_specificity(LABEL, SCORE, 0.75) == 0.5  # 0.3 is a negative and would be positive
     assert threshold_at_specificity(LABEL, SCORE, 0.9) == 0.7
     assert threshold_at_sensitivity(LABEL, SCORE, 0.75) == 0.5
@@ -25,70 +25,70 @@ def test_by_hand():
     assert sensitivity_specificity(LABEL, SCORE, 0.5) == {"sensitivity": 0.75, "specificity": 0.75}
 
 
-def test_a_tie_at_the_threshold_is_positive():
+def test_sensitivity_specificity_counts_ties_as_positive():
     assert sensitivity_specificity([0, 1], [0.5, 0.5], 0.5) == {"sensitivity": 1.0, "specificity": 0.0}
     assert threshold_at_specificity([0, 1], [0.5, 0.5], 0.9) == math.inf
     assert sensitivity_specificity([0, 1], [0.5, 0.5], math.inf) == {"sensitivity": 0.0, "specificity": 1.0}
 
 
-def test_frozen_on_validation_it_is_applied_as_it_is():
-    """The test scores lie 0.2 higher: choosing again on them would hide it."""
+def test_sensitivity_specificity_of_a_validation_threshold_on_test_data():
+    """The test scores are 0.2 higher, which a threshold chosen on them would hide."""
     frozen = threshold_at_specificity(LABEL, SCORE, 0.75)
     shifted = [s + 0.2 for s in SCORE]
     assert sensitivity_specificity(LABEL, shifted, frozen) == {"sensitivity": 0.75, "specificity": 0.5}
 
 
 @given(DATA, st.floats(0, 1))
-def test_scikit_learn_finds_no_better_one(data, least):
+def test_thresholds_are_the_best_of_scikit_learn(data, minimum):
     fpr, tpr, thresholds = roc_curve(*data, drop_intermediate=False)
-    at = threshold_at_specificity(*data, least)
-    assert sensitivity_specificity(*data, at)["specificity"] >= least - 1e-9
-    assert sensitivity_specificity(*data, at)["sensitivity"] == pytest.approx(tpr[1 - fpr >= least - 1e-9].max())
+    at = threshold_at_specificity(*data, minimum)
+    assert sensitivity_specificity(*data, at)["specificity"] >= minimum - 1e-9
+    assert sensitivity_specificity(*data, at)["sensitivity"] == pytest.approx(tpr[1 - fpr >= minimum - 1e-9].max())
     assert at in thresholds
-    at = threshold_at_sensitivity(*data, least)
-    assert sensitivity_specificity(*data, at)["sensitivity"] >= least - 1e-9
-    assert sensitivity_specificity(*data, at)["specificity"] == pytest.approx(1 - fpr[tpr >= least - 1e-9].min())
+    at = threshold_at_sensitivity(*data, minimum)
+    assert sensitivity_specificity(*data, at)["sensitivity"] >= minimum - 1e-9
+    assert sensitivity_specificity(*data, at)["specificity"] == pytest.approx(1 - fpr[tpr >= minimum - 1e-9].min())
     assert at in thresholds
 
 
 @given(DATA, st.floats(-1, 7))
-def test_both_are_recalls_of_scikit_learn(data, threshold):
+def test_sensitivity_specificity_are_recalls_of_scikit_learn(data, threshold):
     label, score = data
-    found = sensitivity_specificity(label, score, threshold)
-    assert found["sensitivity"] == pytest.approx(recall_score(label, score >= threshold))
-    assert found["specificity"] == pytest.approx(recall_score(label, score >= threshold, pos_label=0))
+    values = sensitivity_specificity(label, score, threshold)
+    assert values["sensitivity"] == pytest.approx(recall_score(label, score >= threshold))
+    assert values["specificity"] == pytest.approx(recall_score(label, score >= threshold, pos_label=0))
 
 
 @given(DATA, st.floats(0, 1))
-def test_negated_scores_of_the_other_class_change_places(data, least):
-    """At a score >= t against a score > t: the same sensitivity, read as specificity."""
+def test_thresholds_of_negated_scores_are_swapped(data, minimum):
+    """With score >= t and score > t exchanged, sensitivity becomes specificity."""
     label, score = data
-    a = sensitivity_specificity(label, score, threshold_at_sensitivity(label, score, least))
-    b = sensitivity_specificity(1 - label, -score, threshold_at_specificity(1 - label, -score, least))
+    a = sensitivity_specificity(label, score, threshold_at_sensitivity(label, score, minimum))
+    b = sensitivity_specificity(1 - label, -score, threshold_at_specificity(1 - label, -score, minimum))
     assert (a["sensitivity"], a["specificity"]) == (b["specificity"], b["sensitivity"])
 
 
-def test_nine_of_ten_reach_a_share_that_was_computed():
+def test_threshold_at_specificity_has_a_tolerance():
     label, score = [0] * 10 + [1], [*range(10), 9]
     assert threshold_at_specificity(label, score, 0.3 * 3) == 9
     assert threshold_at_sensitivity([1] * 10 + [0], [*range(10, 0, -1), 0], 0.1 + 0.2) == 8
 
 
-def test_a_class_that_is_not_there_has_no_value():
-    found = sensitivity_specificity([1, 1], [0.1, 0.9], 0.5)
-    assert found["sensitivity"] == 0.5
-    assert math.isnan(found["specificity"])
+def test_sensitivity_specificity_of_an_absent_class_is_nan():
+    values = sensitivity_specificity([1, 1], [0.1, 0.9], 0.5)
+    assert values["sensitivity"] == 0.5
+    assert math.isnan(values["specificity"])
     assert math.isnan(sensitivity_specificity([0, 0], [0.1, 0.9], 0.5)["sensitivity"])
 
 
-def test_bad_input_is_named():
-    with pytest.raises(ValueError, match="`label` must have both 0 and 1 to freeze a threshold, got 2 times 1"):
+def test_operating_point_names_invalid_arguments():
+    with pytest.raises(ValueError, match="`label` must have both 0 and 1 to choose a threshold, got 2 times 1"):
         threshold_at_specificity([1, 1], [0.1, 0.9], 0.9)
     with pytest.raises(ValueError, match=r"`label` must be \(B,\) of 0 and 1, got \[0 2\]"):
         threshold_at_sensitivity([0, 2], [0.1, 0.9], 0.9)
-    with pytest.raises(ValueError, match=r"`score` must be 2 finite numbers, one a label, got \[0.1 nan\]"):
+    with pytest.raises(ValueError, match=r"`score` must be 2 finite numbers, one per label, got \[0.1 nan\]"):
         sensitivity_specificity([0, 1], [0.1, math.nan], 0.5)
-    with pytest.raises(ValueError, match="`score` must be 2 finite numbers, one a label"):
+    with pytest.raises(ValueError, match="`score` must be 2 finite numbers, one per label"):
         sensitivity_specificity([0, 1], [0.1], 0.5)
     with pytest.raises(ValueError, match=r"`specificity` must be in \[0, 1\], got 90"):
         threshold_at_specificity(LABEL, SCORE, 90)

@@ -1,4 +1,4 @@
-"""The table of an evaluation."""
+"""Report of an evaluation."""
 
 import math
 
@@ -10,7 +10,7 @@ from monai_mil_ext.metrics import bag_report, bootstrap_interval, instance_value
 
 
 def rows(patients):
-    """Four bags a patient; the first patient is answered perfectly, the others the wrong way round."""
+    """Return four bags per patient; all bags of the first are classified correctly, those of the others wrongly."""
     made = []
     for k, patient in enumerate(patients):
         for label in (0, 1, 0, 1):
@@ -23,7 +23,7 @@ def rows(patients):
     return made
 
 
-def test_instances_stand_beside_the_baselines_that_look_at_nothing():
+def test_instance_values_include_baselines():
     values = instance_values(torch.tensor([0.1, 0.1, 0.2, 0.6]), torch.tensor([0, 0, 0, 1]))
     assert values["instance_auroc"] == 1.0
     assert values["positive_mass"] == pytest.approx(0.6)
@@ -33,34 +33,35 @@ def test_instances_stand_beside_the_baselines_that_look_at_nothing():
     assert all(math.isnan(v) for v in instance_values(torch.rand(4), None).values())
 
 
-def test_a_report_has_every_value_of_bags_and_instances():
+def test_bag_report_has_all_metrics_of_bags_and_instances():
     values = bag_report(rows("ab"), num_samples=5)["values"]
     assert values["bag_balanced_accuracy"] == values["bag_auroc"] == 0.5
     assert values["bag_kappa"] == 0
     assert values["pointing_game"] == 1.0
-    assert math.isnan(values["instance_skill"])  # these lesions lie in the middle: the centre leaves nothing to win
-    found = zip(rows("a"), ((0.7, 0.5), (0.9, 0.6)) * 2, strict=True)
-    spread = [row | {"instance_auroc": auroc, "center_auroc": center} for row, (auroc, center) in found]
+    assert math.isnan(values["instance_skill"])  # these lesions lie in the center, so the baseline is perfect
+    pairs = zip(rows("a"), ((0.7, 0.5), (0.9, 0.6)) * 2, strict=True)
+    spread = [row | {"instance_auroc": auroc, "center_auroc": center} for row, (auroc, center) in pairs]
     assert bag_report(spread, num_samples=5)["values"]["instance_skill"] == pytest.approx(0.25 / 0.45)
 
 
-def test_what_cannot_be_had_is_nan():
-    """A network that gives all bags one probability answers none of them; bags without labels say nothing inside."""
+def test_bag_report_is_nan_without_labels_or_predictions():
+    """All bags have one probability, so it is no prediction; instances have no labels."""
     blind = [row | {"probability": [0.5, 0.5]} | instance_values(torch.rand(4), None) for row in rows("ab")]
     report = bag_report(blind, num_samples=5)
     assert all(math.isnan(value) for value in report["values"].values())
     assert all(math.isnan(bound) for interval in report["interval_95"].values() for bound in interval)
     assert math.isnan(report["patients"]["a"]["bag_macro_f1"])
-    assert bag_report(blind[:1], num_samples=5)["values"]["bag_accuracy"] == 1.0  # of one bag nobody can tell
+    single = bag_report(blind[:1], num_samples=5)  # one bag always has one probability
+    assert single["values"]["bag_accuracy"] == 1.0
 
 
-def test_grades_are_weighed_where_asked():
+def test_bag_report_weights_grades():
     graded = [row | {"probability": p} for row, p in zip(rows("a"), np.eye(3)[[0, 1, 2, 1]].tolist(), strict=True)]
     plain, weighed = (bag_report(graded, 5, w)["values"]["bag_kappa"] for w in (None, "quadratic"))
     assert plain != weighed
 
 
-def test_patients_are_resampled_where_there_are_some():
+def test_bag_report_resamples_patients():
     report = bag_report(rows("ab"), num_samples=200)
     assert report["resampled"] == "patients"
     assert report["patients"]["a"]["bag_auroc"] == 1.0
@@ -69,25 +70,25 @@ def test_patients_are_resampled_where_there_are_some():
     assert report["values"]["instance_auroc"] == 1.0
 
 
-def test_bags_are_resampled_within_one_patient():
+def test_bag_report_resamples_bags_of_a_single_patient():
     report = bag_report(rows("a"), num_samples=50)
     assert report["resampled"] == "bags"
     assert report["interval_95"]["bag_accuracy"] == (1.0, 1.0)
 
 
-def test_the_interval_covers_a_known_mean():
+def test_bootstrap_interval_covers_a_known_mean():
     data = np.random.default_rng(0).normal(3.0, 1.0, 400)
     low, high = bootstrap_interval(data, lambda d: {"mean": float(np.mean(d))})["mean"]
     assert low < 3.0 < high
     assert high - low == pytest.approx(2 * 1.96 / 20, rel=0.08)
 
 
-def test_whole_groups_are_drawn():
+def test_bootstrap_interval_draws_whole_groups():
     seen = []
     bootstrap_interval([1, 2, 3, 4], lambda r: seen.append(sorted(r)) or {"n": len(r)}, groups="aabb", num_samples=20)
     assert {tuple(s) for s in seen} == {(1, 1, 2, 2), (1, 2, 3, 4), (3, 3, 4, 4)}
 
 
-def test_no_bag_is_an_error():
+def test_bag_report_refuses_no_bags():
     with pytest.raises(ValueError, match="`rows` must have at least one bag, got none"):
         bag_report([])

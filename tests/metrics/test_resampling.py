@@ -1,4 +1,4 @@
-"""Rows drawn again."""
+"""Bootstrap resampling."""
 
 import math
 from collections import Counter
@@ -13,7 +13,7 @@ from monai_mil_ext.metrics.resampling import percentile_interval, resampled_rows
 
 @given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=12), st.integers(0, 99))
 @settings(max_examples=50)
-def test_a_sample_is_as_many_whole_groups_as_there_are(groups, seed):
+def test_resampled_rows_draws_whole_groups(groups, seed):
     size = Counter(groups)
     for rows in resampled_rows(len(groups), groups, 5, seed):
         times = Counter(rows)
@@ -22,19 +22,19 @@ def test_a_sample_is_as_many_whole_groups_as_there_are(groups, seed):
         assert sum(each.pop() for each in drawn.values()) == len(size)
 
 
-def test_every_row_is_drawn_once_on_average_and_the_seed_decides():
+def test_resampled_rows_draws_every_row_once_on_average():
     samples = list(resampled_rows(5, None, 4000, 0))
     assert all(len(rows) == 5 for rows in samples)
     assert np.bincount(np.concatenate(samples)) / 4000 == pytest.approx(np.ones(5), abs=0.06)
     assert samples[:9] == list(resampled_rows(5, None, 9, 0)) != list(resampled_rows(5, None, 9, 1))
 
 
-def test_the_draw_stays_what_it_was():
-    """Published intervals rest on it: NumPy's generator, one call a sample."""
+def test_resampled_rows_are_reproducible():
+    """Published intervals depend on it: NumPy's generator, one call per sample."""
     rng = np.random.default_rng(7)
     assert list(resampled_rows(4, None, 3, 7)) == [rng.integers(0, 4, 4).tolist() for _ in range(3)]
 
 
-def test_the_middle_95_percent_of_what_is_finite():
+def test_percentile_interval_of_finite_values():
     assert percentile_interval([*range(101), math.nan, math.inf]) == pytest.approx((2.5, 97.5))
     assert all(math.isnan(v) for v in percentile_interval([math.nan]))

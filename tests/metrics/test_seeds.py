@@ -1,4 +1,4 @@
-"""Tables over seeds, and two methods on the same bags of several seeds."""
+"""Summary over seeds, and comparison of two methods on the same bags."""
 
 import math
 
@@ -20,19 +20,19 @@ def rows(values, patients=None, shift=0.0):
     ]
 
 
-def test_bags_have_the_sample_sd_and_localisation_the_population_sd():
+def test_seed_summary_uses_sample_sd_of_bags_and_population_sd_of_localization():
     """Published seeds of chest ABMIL, .675 / .472 / .526: their mean is .558, population sd .086, sample sd .105."""
-    found = seed_summary(
+    result = seed_summary(
         {s: {"bag_auroc": v, "instance_auroc": v} for s, v in ((1001, 0.675), (2001, 0.472), (3001, 0.526))}
     )
-    assert found["values"]["instance_auroc"] == pytest.approx(0.5577, abs=1e-4)
-    assert found["sd"]["instance_auroc"] == pytest.approx(0.0859, abs=1e-4)
-    assert found["sd"]["bag_auroc"] == pytest.approx(0.0859 * math.sqrt(3 / 2), abs=1e-4)
-    assert found["sd_kind"] == {"bag_auroc": "sample", "instance_auroc": "population"}
-    assert found["seeds"][2001]["bag_auroc"] == 0.472
+    assert result["values"]["instance_auroc"] == pytest.approx(0.5577, abs=1e-4)
+    assert result["sd"]["instance_auroc"] == pytest.approx(0.0859, abs=1e-4)
+    assert result["sd"]["bag_auroc"] == pytest.approx(0.0859 * math.sqrt(3 / 2), abs=1e-4)
+    assert result["sd_kind"] == {"bag_auroc": "sample", "instance_auroc": "population"}
+    assert result["seeds"][2001]["bag_auroc"] == 0.472
 
 
-def test_one_seed_has_no_sd_and_a_missing_value_no_mean():
+def test_seed_summary_of_one_seed_and_of_missing_values():
     assert math.isnan(seed_summary({1: {"bag_auroc": 0.5}})["sd"]["bag_auroc"])
     assert math.isnan(seed_summary({1: {"instance_auroc": 0.5}})["sd"]["instance_auroc"])
     some = seed_summary({1: {"bag_auroc": 0.5}, 2: {"bag_auroc": math.nan}})
@@ -46,40 +46,40 @@ def test_one_seed_has_no_sd_and_a_missing_value_no_mean():
         ({1: {"a": 0.0}, 2: {"b": 0.0}}, r"`seeds` must all have the values \['a'\], got \['b'\] of seed 2"),
     ],
 )
-def test_what_can_not_be_summed_up_is_named(seeds, message):
+def test_seed_summary_names_invalid_arguments(seeds, message):
     with pytest.raises(ValueError, match=message):
         seed_summary(seeds)
 
 
-def test_a_seed_counts_once_however_many_bags_it_has():
+def test_compare_over_seeds_counts_each_seed_once():
     a = {1: rows([1.0]), 2: rows([0.5, 0.5, 0.5])}
     b = {1: rows([0.5]), 2: rows([0.5, 0.5, 0.5])}
     assert compare_over_seeds(a, b, NAMES)["instance_auroc"]["difference"] == pytest.approx(0.25)
 
 
-def test_patients_are_drawn_with_all_their_bags():
-    """Two patients, one better by 1 and one worse by 1: half of the draws are one of them alone, whole."""
+def test_compare_over_seeds_draws_patients_with_all_bags():
+    """Two patients, one better by 1, one worse by 1: half of the draws hold only one of them."""
     values, patients = [1.0] * 20 + [0.0] * 20, ["p"] * 20 + ["q"] * 20
-    found = compare_over_seeds({1: rows(values, patients)}, {1: rows([0.5] * 40, patients)}, NAMES)
-    assert (found["instance_auroc"]["low"], found["instance_auroc"]["high"]) == (-0.5, 0.5)
-    assert found["over"] == {"num_bags": 40, "num_patients": 2}
+    result = compare_over_seeds({1: rows(values, patients)}, {1: rows([0.5] * 40, patients)}, NAMES)
+    assert (result["instance_auroc"]["low"], result["instance_auroc"]["high"]) == (-0.5, 0.5)
+    assert result["over"] == {"num_bags": 40, "num_patients": 2}
 
 
-def test_bags_without_a_value_are_left_out():
+def test_compare_over_seeds_excludes_bags_without_a_value():
     a, b = rows([0.9, math.nan]), rows([0.8, math.nan])
-    found = compare_over_seeds({1: a}, {1: b}, NAMES)
-    assert found["instance_auroc"]["difference"] == pytest.approx(0.1)
-    assert found["over"]["num_bags"] == 1
+    result = compare_over_seeds({1: a}, {1: b}, NAMES)
+    assert result["instance_auroc"]["difference"] == pytest.approx(0.1)
+    assert result["over"]["num_bags"] == 1
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=8), st.randoms())
-def test_the_order_of_bags_does_not_matter(values, random):
+def test_compare_over_seeds_does_not_depend_on_the_order_of_bags(values, random):
     a, b = rows(values), rows(np.roll(values, 1).tolist())
     mixed = random.sample(b, len(b))
     assert compare_over_seeds({1: a}, {1: b}, NAMES, 20) == compare_over_seeds({1: a}, {1: mixed}, NAMES, 20)
 
 
-def test_other_bags_are_refused():
+def test_compare_over_seeds_refuses_different_bags():
     with pytest.raises(ValueError, match="`rows_b` must be of the same bags as `rows_a`, got 1 and 2, or other names"):
         compare_over_seeds({1: rows([0.5, 0.6])}, {1: rows([0.5])}, NAMES)
     with pytest.raises(ValueError, match="`rows_b` must be of the same bags as `rows_a`, got 1 and 1, or other names"):

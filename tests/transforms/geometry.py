@@ -1,4 +1,4 @@
-"""Scans in every orientation, for the laws of slices."""
+"""Scans in every orientation for tests of slices."""
 
 import numpy as np
 import torch
@@ -7,12 +7,12 @@ from monai.data import MetaTensor
 
 
 def scan(shape: tuple[int, int, int], affine: np.ndarray) -> MetaTensor:
-    """A scan (1, *shape) whose voxels are all different."""
+    """Return a scan (1, *shape) whose voxels are all different."""
     return MetaTensor(torch.arange(float(np.prod(shape))).view(1, *shape), affine=torch.as_tensor(affine))
 
 
 def reordered(volume: MetaTensor, axes: tuple[int, ...], flips: tuple[bool, ...]) -> MetaTensor:
-    """The same scan with its voxel array permuted and flipped: every voxel stays where it was in mm."""
+    """Permute and flip the voxel array of a scan; every voxel keeps its position in mm."""
     shape = np.array(volume.shape[1:])[list(axes)]
     to_old = np.zeros((4, 4))
     to_old[3, 3] = 1
@@ -25,7 +25,7 @@ def reordered(volume: MetaTensor, axes: tuple[int, ...], flips: tuple[bool, ...]
 
 @st.composite
 def affines(draw):
-    """Affines of RAS-like scans, turned by up to 0.4 about each axis, with any spacing and origin."""
+    """Draw affines of scans rotated by up to 0.4 about each axis, with any spacing and origin."""
     matrix = np.eye(3)
     for axis in range(3):
         angle = draw(st.floats(-0.4, 0.4))

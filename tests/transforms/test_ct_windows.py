@@ -1,4 +1,4 @@
-"""CTWindows: values by hand, the order of channels, and what it leaves alone."""
+"""CTWindows: values computed by hand, the order of channels, invalid windows."""
 
 import numpy as np
 import pytest
@@ -16,8 +16,8 @@ from tests.transforms.geometry import scan
 @given(
     center=st.floats(-1000, 1000), width=st.floats(1, 3000), hu=st.lists(st.floats(-2000, 4000), min_size=1, max_size=9)
 )
-def test_a_window_is_the_linear_exact_function_of_dicom(center, width, hu):
-    """DICOM PS3.3 C.11.2.1.3.2: below c - w/2 the least, above c + w/2 the most, else ((x - c) / w + 0.5)."""
+def test_ct_windows_is_the_linear_exact_function_of_dicom(center, width, hu):
+    """DICOM PS3.3 C.11.2.1.3.2: 0 below c - w/2, 1 above c + w/2, otherwise ((x - c) / w + 0.5)."""
     x = np.array(hu)
     expected = np.select([x <= center - width / 2, x > center + width / 2], [0.0, 1.0], (x - center) / width + 0.5)
     out = CTWindows([(center, width)])(torch.tensor([hu]))
@@ -41,13 +41,13 @@ EDGES = {
 
 
 @pytest.mark.parametrize("name", CTWindows.PRESETS)
-def test_presets(name):
+def test_ct_windows_presets(name):
     black, white = EDGES[name]
     hu = torch.tensor([black - 9.0, black, (black + white) / 2, white, white + 9.0]).unsqueeze(0)
     assert_close(CTWindows([name])(hu).as_tensor(), torch.tensor([[0.0, 0.0, 0.5, 1.0, 1.0]]))
 
 
-def test_channels_are_all_of_one_window_then_all_of_the_next():
+def test_ct_windows_orders_channels_by_window():
     image = MetaTensor(
         torch.stack([torch.full((3, 3, 2), hu) for hu in (0.0, 40.0)]), affine=torch.diag(torch.arange(1.0, 5))
     )
@@ -61,10 +61,10 @@ def test_channels_are_all_of_one_window_then_all_of_the_next():
     assert bag[1, :, 0, 0].tolist() == [0, 0.5, 0.5, 0.75]
 
 
-def test_before_or_after_the_neighbours_is_the_same():
-    """Channel w(2n + 1) + j: window w, neighbour j."""
+def test_ct_windows_commutes_with_neighboring_slices():
+    """Channel w(2n + 1) + j: window w, neighbor j."""
     item = {"image": scan((5, 4, 6), np.eye(4)) * 10 - 600}
-    windows, selection = ["brain", "lung", "bone"], SliceSelection(neighbours=1)
+    windows, selection = ["brain", "lung", "bone"], SliceSelection(num_neighbors=1)
     before = Compose([CTWindowsd("image", windows), SliceBagd("image", selection=selection)])(item)["image"]
     after = Compose([SliceBagd("image", selection=selection), CTWindowsd("image", windows, channel_dim=1)])(item)[
         "image"
@@ -81,11 +81,11 @@ def test_before_or_after_the_neighbours_is_the_same():
         ("brain", "`windows` must be a list of windows, got 'brain'"),
         ([], r"`windows` must be a list of windows, got \[\]"),
         (["brian"], r"`windows` must be one of 'abdomen', .*, got 'brian'; did you mean 'brain'\?"),
-        ([(40, 0)], r"must be presets or \(centre, width\) in HU with a positive width, got \(40, 0\)"),
-        ([[40]], r"must be presets or \(centre, width\) in HU with a positive width, got \[40\]"),
+        ([(40, 0)], r"must be presets or \(center, width\) in HU with a positive width, got \(40, 0\)"),
+        ([[40]], r"must be presets or \(center, width\) in HU with a positive width, got \[40\]"),
         ([(float("nan"), 3)], r"with a positive width, got \(nan, 3\)"),
     ],
 )
-def test_other_windows_are_named(windows, match):
+def test_ct_windows_names_invalid_windows(windows, match):
     with pytest.raises(ValueError, match=match):
         CTWindows(windows)

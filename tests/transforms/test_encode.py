@@ -1,4 +1,4 @@
-"""EncodeInstances."""
+"""EncodeInstances of tensors and of data sets."""
 
 import pytest
 import torch
@@ -17,14 +17,14 @@ def encoder():
 
 
 @given(n=st.integers(1, 9), chunk_size=st.integers(1, 10))
-def test_the_chunk_size_changes_nothing(n, chunk_size):
+def test_encode_instances_does_not_depend_on_the_chunk_size(n, chunk_size):
     net, bag = encoder(), torch.randn(n, 1, 5, 5)
     features = EncodeInstances(net, chunk_size)(bag)
     assert_close(features, net.eval()(bag))
     assert features.dtype == torch.float32
 
 
-def test_the_encoder_stays_as_it_was():
+def test_encode_instances_restores_the_encoder():
     net = encoder().train()
     net[1].eval()  # frozen by hand
     before = {k: v.clone() for k, v in net.state_dict().items()}
@@ -36,7 +36,7 @@ def test_the_encoder_stays_as_it_was():
     assert net.training
 
 
-def test_features_can_be_learned_from():
+def test_encode_instances_returns_features_that_autograd_can_use():
     features = EncodeInstances(encoder())(MetaTensor(torch.randn(3, 1, 5, 5)))
     head = nn.Linear(4, 1)
     head(features).sum().backward()
@@ -62,16 +62,16 @@ class Other(nn.Module):
         (lambda x: (x.flatten(1),), "tuple"),
     ],
 )
-def test_other_outputs_are_named(how, got):
+def test_encode_instances_names_invalid_outputs(how, got):
     with pytest.raises(ValueError, match=rf"`encoder` must give features \(n, F\) of n = 2 instances, got {got}\."):
         EncodeInstances(Other(how))(torch.randn(2, 1, 5, 5))
 
 
-def test_half_precision_comes_back_as_float():
+def test_encode_instances_returns_half_precision_as_float32():
     assert EncodeInstances(Other(lambda x: x.flatten(1).half()))(torch.ones(2, 1, 5, 5)).dtype == torch.float32
 
 
-def test_the_dictionary_form_takes_what_the_array_form_takes():
+def test_encode_instancesd_has_the_arguments_of_the_array_form():
     bag = torch.randn(5, 1, 4, 4)
     out = EncodeInstancesd("image", nn.Flatten(), 2, "cpu")({"image": bag, "label": 1})
     assert torch.equal(out["image"], bag.flatten(1))
@@ -79,23 +79,23 @@ def test_the_dictionary_form_takes_what_the_array_form_takes():
 
 
 class Counted(Dataset):
-    """A bag that is read when it is asked for."""
+    """Bag that is read on access."""
 
     def __init__(self, values, bad=None):
-        self.values, self.bad, self.places = values, bad, []
+        self.values, self.bad, self.indices = values, bad, []
 
     def __len__(self):
         return len(self.values)
 
-    def __getitem__(self, place):
-        self.places.append(place)
-        if self.bad is not None and self.bad in range(len(self))[place]:
+    def __getitem__(self, index):
+        self.indices.append(index)
+        if self.bad is not None and self.bad in range(len(self))[index]:
             raise OSError(5, "no such tile")
-        return self.values[place]
+        return self.values[index]
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_bag_that_is_read_as_it_is_encoded_gives_the_same(num_workers):
+def test_encode_instances_of_a_data_set_equals_that_of_a_tensor(num_workers):
     net, images = encoder(), torch.randint(0, 256, (11, 1, 5, 5), dtype=torch.uint8)
     bag = Counted(images)
     expected = EncodeInstances(net)(images.float() / 255)
@@ -104,12 +104,12 @@ def test_a_bag_that_is_read_as_it_is_encoded_gives_the_same(num_workers):
     assert 0 < out["encode_seconds"] < 60
     assert "encode_seconds" not in EncodeInstancesd("image", net)({"image": images})
     if not num_workers:
-        assert [len(range(11)[place]) for place in bag.places] == [4, 4, 3]
+        assert [len(range(11)[index]) for index in bag.indices] == [4, 4, 3]
     with pytest.raises(OSError, match=r"^\[Errno 5\] no such tile$"):
         EncodeInstances(net, 4, num_workers=num_workers)(Counted(images, bad=9))
 
 
-def test_bad_input_is_named():
+def test_encode_instances_names_invalid_arguments():
     with pytest.raises(ValueError, match=r"`bag` must have .* with an instance, got <.*Counted"):
         EncodeInstances(encoder())(Counted(torch.ones(0, 1, 5, 5)))
     with pytest.raises(ValueError, match="`num_workers` must be an integer from 0, got -1"):

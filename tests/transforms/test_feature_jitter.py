@@ -1,4 +1,4 @@
-"""RandFeatureJitter in both forms, and what MONAI's own transforms do to (N, F)."""
+"""RandFeatureJitter in both forms, and the effect of MONAI's own transforms on (N, F)."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from monai.utils import set_determinism
 from monai_mil_ext.transforms import RandFeatureJitter, RandFeatureJitterd
 
 
-def test_instances_of_a_bag_move_together_and_features_on_their_own():
+def test_feature_jitter_is_shared_by_instances_and_independent_for_features():
     bag = torch.randn(50, 8, dtype=torch.float64)
     moved = RandFeatureJitter(scale=0.0, shift=2.0).set_random_state(0)(bag) - bag
     torch.testing.assert_close(moved, moved[:1].expand_as(moved))
@@ -19,23 +19,23 @@ def test_instances_of_a_bag_move_together_and_features_on_their_own():
     torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio))
 
 
-def test_the_deviations_are_the_ones_asked_for():
+def test_feature_jitter_has_the_given_standard_deviations():
     """40,000 draws each: three standard errors of a standard deviation are 1 %."""
     bag = np.array([[0.0] * 40_000, [1.0] * 40_000])
-    zero, one = RandFeatureJitter(scale=0.3, shift=0.2).set_random_state(1)(bag)
-    assert zero.std() == pytest.approx(0.2, rel=0.02)
-    assert (one - zero).std() == pytest.approx(0.3, rel=0.02)
-    assert [zero.mean(), (one - zero).mean()] == pytest.approx([0, 1], abs=0.01)
-    assert abs(np.corrcoef(zero, one - zero)[0, 1]) < 0.02
+    zeros, ones = RandFeatureJitter(scale=0.3, shift=0.2).set_random_state(1)(bag)
+    assert zeros.std() == pytest.approx(0.2, rel=0.02)
+    assert (ones - zeros).std() == pytest.approx(0.3, rel=0.02)
+    assert [zeros.mean(), (ones - zeros).mean()] == pytest.approx([0, 1], abs=0.01)
+    assert abs(np.corrcoef(zeros, ones - zeros)[0, 1]) < 0.02
 
 
-def test_each_feature_may_have_its_own_deviation():
+def test_feature_jitter_with_a_shift_per_feature():
     jitter = RandFeatureJitter(scale=0.0, shift=np.array([0.0, 1.0, 100.0])).set_random_state(0)
     shifts = np.stack([jitter(np.zeros((1, 3)))[0] for _ in range(200)])
     assert shifts.std(axis=0) == pytest.approx([0, 1, 100], rel=0.2)
 
 
-def test_the_mean_of_a_large_bag_feels_it_but_not_noise_of_single_instances():
+def test_feature_jitter_moves_the_mean_of_a_large_bag_unlike_gaussian_noise():
     bag = torch.zeros(10_000, 64)
     noise = RandGaussianNoise(prob=1.0, std=0.1, sample_std=False).set_random_state(0)(bag).mean(0).std()
     jitter = RandFeatureJitter(scale=0.0, shift=0.1).set_random_state(0)(bag).mean(0).std()
@@ -44,12 +44,12 @@ def test_the_mean_of_a_large_bag_feels_it_but_not_noise_of_single_instances():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
-def test_the_dtype_stays(dtype):
+def test_feature_jitter_preserves_the_dtype(dtype):
     for bag in (torch.ones(3, 2, dtype=dtype), torch.ones(3, 2, dtype=dtype).numpy()):
         assert RandFeatureJitter()(bag).dtype == bag.dtype
 
 
-def test_a_draw_can_be_repeated_shared_and_left_out():
+def test_feature_jitter_repeats_shares_and_skips_draws():
     jitter, bag = RandFeatureJitter().set_random_state(0), np.ones((2, 5))
     first = jitter(bag)
     assert (jitter(bag, randomize=False) == first).all()
@@ -62,21 +62,21 @@ def test_a_draw_can_be_repeated_shared_and_left_out():
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_determinism_reaches_the_workers(num_workers):
+def test_feature_jitter_is_deterministic_in_workers(num_workers):
     def run():
         set_determinism(0)
         data = Dataset([{"image": np.ones((2, 3))}] * 4, RandFeatureJitterd("image"))
-        found = [batch["image"].tolist() for _ in range(2) for batch in DataLoader(data, num_workers=num_workers)]
+        images = [batch["image"].tolist() for _ in range(2) for batch in DataLoader(data, num_workers=num_workers)]
         set_determinism(None)
-        return found
+        return images
 
     first = run()
     assert first == run()
     assert len({str(bag) for bag in first}) > 4
 
 
-def test_monai_standardises_features_by_stored_statistics():
-    """So we have no transform for it. Where a feature never varied, it is only centred."""
+def test_normalize_intensity_standardizes_features_by_stored_statistics():
+    """MONAI has this transform, so the package has none. A constant feature is only centered."""
     mean, std = np.array([1.0, 2.0, 3.0]), np.array([1.0, 10.0, 0.0])
     bag = torch.tensor([[2.0, 12.0, 3.0], [0.0, 2.0, 4.0]])
     out = NormalizeIntensity(subtrahend=mean, divisor=std)(bag)
@@ -84,7 +84,7 @@ def test_monai_standardises_features_by_stored_statistics():
     assert bag.tolist() == [[2, 12, 3], [0, 2, 4]]
 
 
-def test_bad_input_is_named():
+def test_feature_jitter_names_invalid_arguments():
     with pytest.raises(ValueError, match=r"`scale` must be finite and >= 0, got -0\.1"):
         RandFeatureJitter(scale=-0.1)
     for shift in (-1.0, np.inf, np.ones((2, 2))):

@@ -14,27 +14,27 @@ seeds, sizes = st.integers(0, 999), st.integers(1, 60)
 
 
 @given(size=sizes, k=st.integers(1, 80), stratified=st.booleans(), seed=seeds)
-def test_a_cap_keeps_so_many_in_order(size, k, stratified, seed):
+def test_rand_sample_instances_keeps_at_most_k_in_order(size, k, stratified, seed):
     out = RandSampleInstances(k, stratified).set_random_state(seed)(np.arange(size))
     assert len(out) == min(k, size)
     assert (np.diff(out) > 0).all()
 
 
 @given(runs=st.integers(1, 20), length=st.integers(2, 9), seed=seeds)
-def test_strata_cover_the_bag_from_end_to_end(runs, length, seed):
+def test_rand_sample_instances_stratified_covers_the_bag(runs, length, seed):
     out = RandSampleInstances(runs, stratified=True).set_random_state(seed)(np.arange(runs * length))
     assert (out // length).tolist() == list(range(runs))
 
 
 @given(size=sizes, rate=st.floats(0, 0.999), seed=seeds)
-def test_a_rate_keeps_at_least_one_in_order(size, rate, seed):
+def test_rand_token_drop_by_rate_keeps_at_least_one_in_order(size, rate, seed):
     out = RandTokenDrop(rate=rate).set_random_state(seed)(np.arange(size))
     assert 1 <= len(out) <= size
     assert (np.diff(out) > 0).all()
 
 
 @given(size=sizes, drop=st.integers(1, 80), seed=seeds)
-def test_a_number_drops_so_many_but_the_last(size, drop, seed):
+def test_rand_token_drop_by_number_keeps_at_least_one(size, drop, seed):
     assert len(RandTokenDrop(num_drop=drop).set_random_state(seed)(np.arange(size))) == max(1, size - drop)
 
 
@@ -43,7 +43,7 @@ def test_a_number_drops_so_many_but_the_last(size, drop, seed):
     [(RandTokenDrop(rate=0.3), 0.7), (RandSampleInstances(20), 0.2), (RandSampleInstances(20, stratified=True), 0.2)],
     ids=["rate", "uniform", "stratified"],
 )
-def test_each_instance_is_kept_as_often_as_any_other(transform, expected):
+def test_rand_subset_keeps_all_instances_equally_often(transform, expected):
     transform.set_random_state(0)
     kept = np.bincount(np.concatenate([transform(np.arange(100)) for _ in range(4000)]), minlength=100) / 4000
     np.testing.assert_allclose(kept, expected, atol=0.04)
@@ -51,7 +51,7 @@ def test_each_instance_is_kept_as_often_as_any_other(transform, expected):
 
 @pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor, MetaTensor], ids=["numpy", "torch", "meta"])
 @pytest.mark.parametrize("form", [RandSampleInstancesd, RandTokenDropd])
-def test_keys_share_one_draw(form, kind):
+def test_rand_subsetd_shares_one_draw_among_keys(form, kind):
     n = np.arange(50)
     data = {"image": kind(n[:, None]), "position": kind(n), "label": 1}
     transform = form(("image", "position", "absent"), **{_number(form): 7}, allow_missing_keys=True)
@@ -62,7 +62,7 @@ def test_keys_share_one_draw(form, kind):
     assert out["label"] == 1
 
 
-def test_a_draw_can_be_repeated_and_left_out():
+def test_rand_subset_repeats_and_skips_draws():
     drop = RandTokenDrop(rate=0.5).set_random_state(0)
     first = drop(np.arange(40))
     assert (drop(np.arange(40), randomize=False) == first).all()
@@ -70,20 +70,20 @@ def test_a_draw_can_be_repeated_and_left_out():
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_determinism_reaches_the_workers(num_workers):
+def test_rand_subset_is_deterministic_in_workers(num_workers):
     def run():
         set_determinism(0)
         data = Dataset([{"image": np.arange(30)}] * 4, RandSampleInstancesd("image", 5))
-        found = [batch["image"].tolist() for _ in range(2) for batch in DataLoader(data, num_workers=num_workers)]
+        images = [batch["image"].tolist() for _ in range(2) for batch in DataLoader(data, num_workers=num_workers)]
         set_determinism(None)
-        return found
+        return images
 
     first = run()
     assert first == run()
     assert len({str(bag) for bag in first}) > 2
 
 
-def test_bad_input_is_named():
+def test_rand_subset_names_invalid_arguments():
     with pytest.raises(ValueError, match=r"same number of instances, got \{'image': 3, 'position': 2\}"):
         RandSampleInstancesd(("image", "position"), 2)({"image": np.zeros((3, 1)), "position": np.zeros(2)})
     with pytest.raises(ValueError, match="`rate` or `num_drop` must be given, and not both, got None and None"):

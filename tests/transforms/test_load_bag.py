@@ -32,7 +32,7 @@ def bag(tmp_path):
 @pytest.mark.parametrize(
     ("start", "stop", "rows"), [(None, None, range(10)), (3, 5, (3, 4)), (None, 1, (0,)), (9, None, (9,))]
 )
-def test_rows_of_a_bag(bag, start, stop, rows):
+def test_load_bag_rows(bag, start, stop, rows):
     item = {"image": str(bag), "start": start, "stop": stop, "label": 1}
     out = LoadBagd(["image", "position", "affine", "spatial_shape"])(item)
     assert out["image"].tolist() == [[2 * i, 2 * i + 1] for i in rows]
@@ -43,13 +43,13 @@ def test_rows_of_a_bag(bag, start, stop, rows):
     assert item["image"] == str(bag)
 
 
-def test_only_what_is_asked_for_is_there(bag):
+def test_load_bagd_stores_only_the_given_keys(bag):
     assert set(LoadBagd("image")({"image": bag})) == {"image"}
     assert set(LoadBagd("image")({"image": bag, "features": 1})) == {"image", "features"}
     assert set(LoadBag()(bag, 0, 2, ["position"])) == {"features", "position"}
 
 
-def test_keys_may_be_passed_over_only_where_allowed(bag):
+def test_load_bagd_skips_missing_keys_only_if_allowed(bag):
     keys = ["image", "position", "instance_label"]
     assert set(LoadBagd(keys, allow_missing_keys=True)({"image": bag})) == {"image", "position"}
     assert LoadBagd(keys, allow_missing_keys=True)({"label": 1}) == {"label": 1}
@@ -59,7 +59,7 @@ def test_keys_may_be_passed_over_only_where_allowed(bag):
         LoadBagd(keys)({"label": 1})
 
 
-def test_bags_that_cannot_be_used_are_named(bag, tmp_path):
+def test_load_bag_names_invalid_files(bag, tmp_path):
     with pytest.raises(ValueError, match=r"`image` must hold an instance, got none in rows 4 to 4 of 'bag.h5'"):
         LoadBag()(bag, 4, 4)
     write_bag(tmp_path / "nan.h5", {"features": np.array([[1, np.nan], [np.inf, 1], [1, 1]])})
@@ -73,14 +73,14 @@ def test_bags_that_cannot_be_used_are_named(bag, tmp_path):
 
 
 @pytest.mark.parametrize("label", [1, np.int16(1), np.array(1), np.array([1]), torch.tensor(1), torch.tensor([1])])
-def test_labels_become_one_number(label):
+def test_load_bag_label_returns_a_class_number(label):
     out = LoadBagLabeld(["label", "other"], 2, allow_missing_keys=True)({"label": label})["label"]
     assert out.dtype == torch.int64
     assert out.shape == ()
     assert out == 1
 
 
-def test_a_label_may_be_a_file(tmp_path):
+def test_load_bag_label_reads_a_file(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps({"label": 1, "by": "reader 2"}))
     assert LoadBagLabel(2)(str(tmp_path / "a.json")) == 1
     (tmp_path / "a.json").write_text(json.dumps({"label": 5}))
@@ -95,12 +95,12 @@ def test_a_label_may_be_a_file(tmp_path):
 
 
 @pytest.mark.parametrize("label", [2, -1, 0.5, 1.0, True, None, np.array([0, 1]), np.array([]), torch.tensor(0.0)])
-def test_labels_outside_the_classes_are_named(label):
+def test_load_bag_label_names_labels_outside_of_the_classes(label):
     with pytest.raises(ValueError, match="`label` must be a class number from 0 to 1, got "):
         LoadBagLabel(2)(label)
 
 
-def test_a_missing_label_is_named():
+def test_load_bag_label_names_a_missing_label():
     with pytest.raises(KeyError, match="label"):
         LoadBagLabeld("label", 2)({"image": 1})
     with pytest.raises(ValueError, match="`num_classes` must be a positive integer, got 0"):
@@ -114,7 +114,7 @@ def draws(transform, item, seed=3, times=4):
 
 @pytest.mark.parametrize("stratified", [False, True])
 @pytest.mark.parametrize("part", [{}, {"start": 2, "stop": 9}])
-def test_a_sample_at_reading_is_that_of_a_bag_read_whole(bag, stratified, part):
+def test_rand_load_bag_equals_load_bag_and_rand_sample_instances(bag, stratified, part):
     item = {"image": str(bag), "label": 1, **part}
     keys = ["image", "position"]
     read = draws(RandLoadBagd(keys, 4, stratified), item)
@@ -125,7 +125,7 @@ def test_a_sample_at_reading_is_that_of_a_bag_read_whole(bag, stratified, part):
     assert len({str(bag["position"]) for bag in read}) > 1
 
 
-def test_a_small_bag_is_loaded_whole_and_a_draw_can_be_repeated(bag):
+def test_rand_load_bag_loads_small_bags_completely_and_repeats_draws(bag):
     assert len(RandLoadBagd("image", 11)({"image": bag})["image"]) == 10
     load = RandLoadBag(4).set_random_state(0)
     first = load(bag)["features"]
@@ -135,13 +135,13 @@ def test_a_small_bag_is_loaded_whole_and_a_draw_can_be_repeated(bag):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_determinism_reaches_the_workers(bag, num_workers):
+def test_rand_load_bag_is_deterministic_in_workers(bag, num_workers):
     def run():
         set_determinism(0)
         data = Dataset([{"image": str(bag)}] * 4, RandLoadBagd("image", 3))
-        found = [batch["image"].tolist() for _ in range(2) for batch in DataLoader(data, num_workers=num_workers)]
+        images = [batch["image"].tolist() for _ in range(2) for batch in DataLoader(data, num_workers=num_workers)]
         set_determinism(None)
-        return found
+        return images
 
     first = run()
     assert first == run()
@@ -149,7 +149,7 @@ def test_determinism_reaches_the_workers(bag, num_workers):
 
 
 @pytest.mark.parametrize("form", [LoadBagd, lambda keys, **options: RandLoadBagd(keys, 10, **options)])
-def test_features_stay_half_precision_until_somebody_wants_more(bag, form):
+def test_load_bag_keeps_half_precision_without_dtype(bag, form):
     assert form("image", dtype=None)({"image": bag})["image"].dtype == torch.float16
     assert form("image", dtype=torch.bfloat16)({"image": bag})["image"].dtype == torch.bfloat16
     assert form("image")({"image": bag})["image"].dtype == torch.float32
@@ -157,7 +157,7 @@ def test_features_stay_half_precision_until_somebody_wants_more(bag, form):
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-def test_what_is_not_finite_is_found_in_any_dtype(tmp_path, wrong, dtype):
+def test_load_bag_refuses_values_that_are_not_finite_in_any_dtype(tmp_path, wrong, dtype):
     features = np.full((3, 4), np.finfo(dtype).max, dtype)  # their sum is infinite, they are not
     write_bag(tmp_path / "a.h5", {"features": features})
     assert LoadBag(dtype=None)(tmp_path / "a.h5")["features"].isfinite().all()
@@ -167,7 +167,7 @@ def test_what_is_not_finite_is_found_in_any_dtype(tmp_path, wrong, dtype):
         LoadBag(dtype=None)(tmp_path / "a.h5")
 
 
-def test_other_tools_and_slides_of_one_file_load_alike(tmp_path):
+def test_load_bag_reads_files_of_other_tools_and_with_several_slides(tmp_path):
     item = {"image": make.trident(tmp_path / "a.h5"), "start": 1, "stop": 3}
     out = LoadBagd(["image", "coords", "tile_size", "unit", "encoder"])(item)
     assert out["coords"].tolist() == [[512, 0], [1024, 0]]
@@ -176,8 +176,8 @@ def test_other_tools_and_slides_of_one_file_load_alike(tmp_path):
     assert LoadBagd("image")(item)["image"].tolist() == (make.FEATURES + 1).tolist()
 
 
-def test_only_the_random_form_is_random():
-    """A cache keeps what deterministic transforms give; it must keep LoadBagd and never RandLoadBagd."""
+def test_load_bag_is_deterministic_and_rand_load_bag_is_random():
+    """A cache stores results of deterministic transforms: it must store LoadBagd and never RandLoadBagd."""
     assert not isinstance(LoadBagd("image"), RandomizableTrait)
     assert isinstance(RandLoadBagd("image", 2), RandomizableTrait)
     with pytest.raises(ValueError, match="`num_instances` must be a positive integer, got 0"):

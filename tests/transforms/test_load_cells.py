@@ -1,4 +1,4 @@
-"""Cells of one patient as a bag."""
+"""LoadCellBag: the cells of a patient as a bag."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def write(folder, sizes):
     return folder
 
 
-def test_crops_of_any_size_become_one_bag_in_the_order_of_their_names(tmp_path):
+def test_load_cell_bag_resizes_cells_and_sorts_them_by_name(tmp_path):
     bag = LoadCellBag(size=(6, 8))(write(tmp_path / "p", [(20, 30), (8, 6), (3, 3)]))
     assert isinstance(bag, MetaTensor)
     assert bag.shape == (3, 3, 6, 8)
@@ -26,14 +26,14 @@ def test_crops_of_any_size_become_one_bag_in_the_order_of_their_names(tmp_path):
     assert bag[:, :, 0, 0].numpy() == pytest.approx(np.array([[0, 1, 0], [0.2, 1, 0], [0.4, 1, 0]]))
 
 
-def test_as_they_are_they_must_be_of_one_size(tmp_path):
+def test_load_cell_bag_without_size_requires_equal_sizes(tmp_path):
     assert LoadCellBag(size=None, channels=1)(write(tmp_path / "p", [(5, 4), (5, 4)])).shape == (2, 1, 4, 5)
     rule = r"cell '1.png' of 'q' must have the size \(4, 5\) of '0.png' unless all are resized, got \(4, 6\)"
     with pytest.raises(ValueError, match=rule):
         LoadCellBag(size=None)(write(tmp_path / "q", [(5, 4), (6, 4)]))
 
 
-def test_bags_of_patients_go_into_one_batch(tmp_path):
+def test_load_cell_bagd_bags_are_collated(tmp_path):
     items = [{"image": str(write(tmp_path / f"p{n}", [(9, 9)] * n)), "label": n % 2} for n in (1, 3)]
     data = Dataset(items, LoadCellBagd("image", size=4, channels=1))
     batch = next(iter(DataLoader(data, batch_size=2, collate_fn=BagCollate("image"))))
@@ -50,6 +50,6 @@ def test_bags_of_patients_go_into_one_batch(tmp_path):
         ({"max_cells": 0}, "`max_cells` must be a positive integer, got 0"),
     ],
 )
-def test_options_are_checked(options, message):
+def test_load_cell_bag_names_invalid_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         LoadCellBag(**options)

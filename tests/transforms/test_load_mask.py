@@ -1,4 +1,4 @@
-"""LoadMask: slice labels are the same, whatever the mask was written in."""
+"""LoadMask: slice labels are the same for all formats of the mask."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def label(reference, scan, names=None, **item):
     return Compose(steps)({"image": str(scan), "reference": str(reference), **item})["reference"].tolist()
 
 
-def test_contours_segments_and_a_volume_give_the_same_labels(scan, tmp_path):
+def test_load_mask_of_contours_segments_and_volumes_gives_the_same_labels(scan, tmp_path):
     mask = np.zeros(SHAPE, dtype=np.uint8)
     mask[4:7, 3:6, 0] = mask[4:7, 3:6, 1] = 1
     contours = write_contours(tmp_path / "rt.dcm", {"GTV-1": [square(scan, k, (5, 4), 1.5) for k in (0, 1)]})
@@ -36,20 +36,20 @@ def test_contours_segments_and_a_volume_give_the_same_labels(scan, tmp_path):
         assert label(reference, scan) == [0, 0, 1, 1]
 
 
-def test_marks_beside_the_images_are_found(scan):
+def test_load_mask_finds_an_annotation_next_to_the_images(scan):
     write_contours(scan / "rt.dcm", {n: [square(scan, k, (5, 4), 1.5)] for k, n in enumerate(("a", "b"))})
     assert label(scan, scan, ["b"]) == [0, 0, 1, 0]
     assert label(scan, scan, names=["a", "b"]) == [0, 0, 1, 1]
     assert label(scan, scan, ["b"], names_of_nothing=1) == [0, 0, 1, 0]
 
 
-def test_a_volume_has_no_names(scan, tmp_path):
+def test_load_mask_refuses_names_for_a_volume(scan, tmp_path):
     volume = write_nifti(tmp_path / "mask.nii.gz", np.zeros(SHAPE, np.uint8), series_affine(find_series(scan)))
     with pytest.raises(ValueError, match=r"`names` must be None for a mask that is a volume, got \['GTV-1'\]"):
         LoadMask(["GTV-1"])(volume, scan)
 
 
-def test_the_series_of_the_item_goes_for_its_mask_too(scan, tmp_path):
+def test_load_maskd_uses_the_series_of_the_item(scan, tmp_path):
     write_series(scan, SHAPE, series=2, FrameOfReferenceUID=FRAME)
     contours = write_contours(tmp_path / "rt.dcm", {"a": [square_of(scan, 2)]}, series="1.2.826.0.1.2")
     assert label(contours, scan, series="2") == [0, 0, 1, 0]

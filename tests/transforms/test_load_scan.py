@@ -1,4 +1,4 @@
-"""LoadScan: any format, and neither the patient nor the path."""
+"""LoadScan: all formats, without patient data and paths."""
 
 import logging
 
@@ -14,7 +14,7 @@ from tests.scans import SECRETS, voxels, write_mha, write_nifti, write_nrrd, wri
 
 
 @pytest.mark.parametrize("kind", ["dicom", "nifti", "nrrd", "mha"])
-def test_every_format_gives_the_same_scan(tmp_path, kind):
+def test_load_scan_returns_the_same_scan_for_every_format(tmp_path, kind):
     expected = write_series(tmp_path / "dicom")
     affine = np.array([[-0.9, 0, 0, 10], [0, -0.7, 0, 20], [0, 0, 2.5, 30], [0, 0, 0, 1]])
     write_nifti(tmp_path / "nifti.nii.gz", expected.astype(np.float32), affine)
@@ -32,8 +32,8 @@ def test_every_format_gives_the_same_scan(tmp_path, kind):
 
 @pytest.mark.parametrize("reader", [ITKReader, PydicomReader])
 @pytest.mark.parametrize("orientation", [(1, 0, 0, 0, 1, 0), (1, 0, 0, 0, -1, 0), (0.8, 0.6, 0, -0.6, 0.8, 0)])
-def test_both_readers_of_monai_give_the_same_slices(tmp_path, reader, orientation):
-    """A pipeline may keep MONAI's LoadImage: arrays may be flipped, bags and positions are not."""
+def test_load_image_with_both_readers_gives_the_same_slices(tmp_path, reader, orientation):
+    """Pipelines may keep MONAI's LoadImage: its arrays may be flipped, but bags and positions are the same."""
     write_series(tmp_path / "s", orientation=orientation)
     ours = SliceBag()(LoadScan()(tmp_path / "s"))
     theirs = SliceBag()(LoadImage(ensure_channel_first=True)(tmp_path / "s", reader=reader()))
@@ -41,7 +41,7 @@ def test_both_readers_of_monai_give_the_same_slices(tmp_path, reader, orientatio
     np.testing.assert_allclose(theirs.position, ours.position, atol=1e-4)
 
 
-def test_the_series_is_chosen_by_constructor_or_item(tmp_path):
+def test_load_scan_selects_the_series_by_constructor_or_item(tmp_path):
     write_series(tmp_path / "s", (6, 5, 4), series=1)
     write_series(tmp_path / "s", (6, 5, 3), series=2)
     assert LoadScan("2")(tmp_path / "s").shape == (1, 6, 5, 3)
@@ -50,7 +50,7 @@ def test_the_series_is_chosen_by_constructor_or_item(tmp_path):
     assert load({"image": tmp_path / "s", "series": "1"})["image"].shape == (1, 6, 5, 4)
 
 
-def test_no_secret_leaves_the_scan(tmp_path, caplog, capfd):
+def test_load_scan_keeps_no_patient_data(tmp_path, caplog, capfd):
     source = tmp_path / "Secretname" / "scan"
     write_series(source)
     caplog.set_level(logging.DEBUG)
@@ -62,8 +62,8 @@ def test_no_secret_leaves_the_scan(tmp_path, caplog, capfd):
         assert secret not in text
 
 
-def test_two_series_are_not_read_by_another_reader(tmp_path):
-    """Given to LoadImage's constructor, the reader's refusal would be passed over and the series mixed."""
+def test_load_scan_refuses_two_series_without_trying_other_readers(tmp_path):
+    """If passed to LoadImage's constructor, the reader's error would be ignored and the series mixed."""
     for series in (1, 2):
         write_series(tmp_path / "s", series=series)
     assert LoadImage(reader=ScanReader())(tmp_path / "s").shape[-1] in (4, 8)
@@ -71,7 +71,7 @@ def test_two_series_are_not_read_by_another_reader(tmp_path):
         LoadScan()(tmp_path / "s")
 
 
-def test_voxels_that_are_no_numbers_are_counted(tmp_path):
+def test_load_scan_counts_voxels_that_are_not_finite(tmp_path):
     array = voxels((6, 5, 4)).astype(np.float32)
     array[0, 0, :3] = [np.nan, np.inf, -np.inf]
     path = write_nifti(tmp_path / "s.nii", array, np.eye(4))
@@ -79,7 +79,7 @@ def test_voxels_that_are_no_numbers_are_counted(tmp_path):
         LoadScan()(path)
 
 
-def test_a_missing_key_may_be_passed_over(tmp_path):
+def test_load_scand_skips_missing_keys(tmp_path):
     path = write_nifti(tmp_path / "s.nii", voxels((6, 5, 4)), np.eye(4))
     out = LoadScand(["image", "reference"], allow_missing_keys=True)({"image": path, "case_id": "a"})
     assert set(out) == {"image", "case_id"}

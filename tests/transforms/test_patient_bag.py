@@ -18,7 +18,7 @@ def files(tmp_path):
     return tmp_path
 
 
-def test_files_follow_each_other_and_each_instance_knows_its_own(files):
+def test_load_patient_bag_concatenates_files_with_their_index(files):
     bag = LoadPatientBag()([files / "b.h5", files / "a.h5"], keys=["label"])
     assert bag["features"].dtype == torch.float32
     assert bag["features"][:, 0].tolist() == [0, 1, 2, 0, 1]
@@ -27,7 +27,7 @@ def test_files_follow_each_other_and_each_instance_knows_its_own(files):
     assert LoadPatientBag(dtype=None)([files / "a.h5"])["features"].dtype == torch.float16
 
 
-def test_the_dictionary_form_puts_all_beside_the_features(files):
+def test_load_patient_bagd_stores_all_arrays(files):
     item = {"image": [str(files / "a.h5"), str(files / "b.h5")], "patient": "p"}
     bag = LoadPatientBagd(["image", "label"])(item)
     assert bag.keys() == {"image", "patient", "label", "bag_index"}
@@ -40,7 +40,7 @@ def test_the_dictionary_form_puts_all_beside_the_features(files):
         LoadPatientBagd("image")({"patient": "p"})
 
 
-def test_files_that_make_no_bag_are_refused(files):
+def test_load_patient_bag_refuses_inconsistent_files(files):
     load = LoadPatientBag()
     with pytest.raises(ValueError, match=r"`features` must have a row of one shape and dtype .* got .*(4.*5|5.*4)"):
         load([files / "a.h5", files / "wide.h5"])

@@ -1,4 +1,4 @@
-"""A real slide of Aperio, end to end: tissue, tiles at one resolution, scores, and what viewers open."""
+"""A real Aperio slide, end to end: tissue, tiles at a given resolution, scores and files for viewers."""
 
 import json
 import os
@@ -37,18 +37,18 @@ def path(tmp_path_factory):
     return folder / "cmu.svs"
 
 
-def test_both_readers_know_it_alike(path):
-    one, two = SlideFile(path), SlideFile(path, "tifffile")
-    for slide in (one, two):
+def test_slide_file_readers_agree(path):
+    first, second = SlideFile(path), SlideFile(path, "tifffile")
+    for slide in (first, second):
         assert (slide.size, slide.mpp, slide.magnification) == ((2220, 2967), 0.499, 20.0)
         assert slide.downsamples == (1.0,)  # the thumbnail, the label and the macro image are no levels
-    assert np.array_equal(one.read(0, 1001, 1501, 300, 200), two.read(0, 1001, 1501, 300, 200))
+    assert np.array_equal(first.read(0, 1001, 1501, 300, 200), second.read(0, 1001, 1501, 300, 200))
     grid = TileGrid(112, mpp=1.0)
     assert torch.equal(TileBag(grid)(path).bag[:4], TileBag(grid, reader="tifffile")(path).bag[:4])
 
 
-def test_a_third_of_it_is_tissue(path):
-    """36 per cent by another measure; the white holes and the green ink at its margin are none."""
+def test_otsu_tissue_fraction_of_a_real_slide(path):
+    """36 percent by another measure; white holes and the green ink at the margin are not tissue."""
     image, _ = SlideFile(path).thumbnail(1024)
     mask = OtsuTissue()(image)
     assert 0.25 < mask.mean() < 0.4
@@ -56,7 +56,7 @@ def test_a_third_of_it_is_tissue(path):
     assert image[mask].mean() < 180
 
 
-def test_from_the_slide_to_what_viewers_open(path, tmp_path):
+def test_tile_bag_to_heatmap_files_of_a_real_slide(path, tmp_path):
     slide = SlideFile(path)
     tiles = TileBag(TileGrid(112, mpp=1.0))(path)
     assert tiles.tile_size == pytest.approx(112 / 0.499)

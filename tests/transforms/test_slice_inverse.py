@@ -1,4 +1,4 @@
-"""SliceBagd through MONAI's Invertd: scores back in the voxels of the scan that was loaded, and lazy scans."""
+"""SliceBagd with MONAI's Invertd: scores in the voxels of the loaded scan, and lazy scans."""
 
 import pickle
 
@@ -34,7 +34,7 @@ RAS = (("L", "R"), ("P", "A"), ("I", "S"))
 
 
 def body(affine, shape=(13, 12, 11)):
-    """A scan whose voxels are air at the border and all different inside."""
+    """Return a scan with air at the border and voxels that are all different inside."""
     volume = torch.zeros(1, *shape)
     inside = (slice(2, -2),) * 3
     volume[0][inside] = torch.arange(1.0, 1 + volume[0][inside].numel()).view_as(volume[0][inside])
@@ -42,7 +42,7 @@ def body(affine, shape=(13, 12, 11)):
 
 
 def pipeline(lazy=False, **options):
-    """What MONAI's users put before a bag."""
+    """Return transforms that MONAI users place before SliceBagd."""
     before = [
         Orientationd("image", "RAS", labels=RAS),
         Spacingd("image", (1.1, 0.9, 1.7)),
@@ -52,14 +52,14 @@ def pipeline(lazy=False, **options):
 
 
 def coordinates(volume, affine):
-    """Where the voxels (X, Y, Z) of a volume lie in the voxel array of another affine: (X, Y, Z, 3)."""
+    """Return the coordinates (X, Y, Z, 3) of the voxels of a volume in the voxel array of another affine."""
     index = np.stack(np.meshgrid(*map(np.arange, volume.shape[1:]), indexing="ij"), -1)
     to_other = np.linalg.inv(np.asarray(affine)) @ np.asarray(volume.affine)
     return index @ to_other[:3, :3].T + to_other[:3, 3]
 
 
 @given(affine=affines(), order=st.sampled_from(ORDERS), plane=st.sampled_from(PLANES), selection=selections)
-def test_alone_it_is_the_way_back_of_slice_scores(affine, order, plane, selection):
+def test_slice_bag_inverse_equals_slice_scores_to_volume(affine, order, plane, selection):
     image = reordered(scan((5, 4, 3), affine), *order)
     for filling in (0.5, "nearest", "linear"):
         transform = Compose([SliceBagd("image", plane, selection=selection, fill=filling)])
@@ -80,10 +80,10 @@ def test_alone_it_is_the_way_back_of_slice_scores(affine, order, plane, selectio
     stride=st.integers(1, 3),
     start=st.sampled_from([None, 2.5]),
 )
-def test_through_monais_transforms_into_the_original_voxels(affine, order, plane, stride, start):
-    """Reference: the voxel of the bag's own grid that is nearest to each voxel of the original, by the affines."""
+def test_slice_bagd_inverse_through_monai_transforms(affine, order, plane, stride, start):
+    """Reference: for each voxel of the original, the nearest voxel of the bag's grid by the affines."""
     image = reordered(body(affine), *order)
-    selection = SliceSelection(start_mm=start, stride=stride, neighbours=1)
+    selection = SliceSelection(start_mm=start, stride=stride, num_neighbors=1)
     before = pipeline(plane=plane, selection=selection)
     item = before({"image": image})
     index = item["slice_index"]
@@ -92,12 +92,12 @@ def test_through_monais_transforms_into_the_original_voxels(affine, order, plane
     out = Invertd("attention", before, orig_keys="image")(item)["attention"]
     assert out.shape == image.shape
     assert_close(out.affine, image.affine, atol=1e-9, rtol=0)
-    place = coordinates(image, item["affine"])
+    voxels = coordinates(image, item["affine"])
     shape = item["spatial_shape"].numpy()
-    clear = (abs(place % 1 - 0.5) > 0.02).all(-1)  # not half way between two voxels
+    clear = (abs(voxels % 1 - 0.5) > 0.02).all(-1)  # not half way between two voxels
     grid = SliceScoresToVolumed("attention", plane)(item)["attention"][0].numpy()
-    inside = clear & ((place >= 0) & (place <= shape - 1)).all(-1)
-    nearest = np.rint(place[inside]).astype(int)
+    inside = clear & ((voxels >= 0) & (voxels <= shape - 1)).all(-1)
+    nearest = np.rint(voxels[inside]).astype(int)
     np.testing.assert_array_equal(out[0].numpy()[inside], grid[tuple(nearest.T)])
     assert inside.sum() > 200
     if stride == 1 and start is None:
@@ -105,7 +105,7 @@ def test_through_monais_transforms_into_the_original_voxels(affine, order, plane
         assert (out[image > 0] >= 1).all()  # all of the body lies in a slice with a score
 
 
-def test_the_rest_of_the_scan_is_zero():
+def test_slice_bagd_inverse_is_zero_outside_of_the_crop():
     image = body(np.diag([0.8, 1.2, 2.0, 1.0]), (24, 20, 18))
     image[:, :9], image[:, :, -6:] = 0, 0
     before = pipeline()
@@ -118,8 +118,8 @@ def test_the_rest_of_the_scan_is_zero():
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_through_encoder_batch_and_engine(num_workers):
-    """What bundles do: features of scans of different size in one batch, attention back in each scan's own voxels."""
+def test_slice_bagd_inverse_after_encoder_batch_and_engine(num_workers):
+    """As in the bundles: features of scans of different size in a batch, attention back in the voxels of each scan."""
     spacing = torch.diag(torch.tensor([1.0, 1, 2, 1], dtype=torch.float64))
     scans = [body(spacing, shape) / 1000 for shape in ((12, 12, 9), (14, 12, 16))]
     net = ABMIL(36, 2, hidden_size=4).eval()
@@ -161,7 +161,7 @@ def _collate(items):
     return BagCollate("image")([{key: item[key] for key in kept} for item in items])
 
 
-def test_a_lazy_scan_is_resampled_once(monkeypatch):
+def test_slice_bag_resamples_a_lazy_scan_once(monkeypatch):
     affine = np.array([[0.8, -0.1, 0, 5], [0.1, 1.2, 0.1, -7], [0, 0.1, -2.5, 30], [0, 0, 0, 1]])
     image, counted, resample = body(affine), [], functional.resample
     monkeypatch.setattr(functional, "resample", lambda *a, **k: counted.append(1) or resample(*a, **k))
@@ -185,7 +185,7 @@ def test_a_lazy_scan_is_resampled_once(monkeypatch):
     assert [step["class"] for step in alone.bag.applied_operations] == ["Orientation", "SpatialResample", "SliceBag"]
 
 
-def test_another_process_inverts_what_this_one_has_cut():
+def test_slice_bag_inverse_in_another_process():
     image = scan((5, 4, 3), np.diag([1.0, 1, 2, 1]))
     transform = SliceBagd("image", selection=SliceSelection(stride=2))
     before = fingerprint(transform)
@@ -198,7 +198,7 @@ def test_another_process_inverts_what_this_one_has_cut():
     assert fingerprint(transform) == before
 
 
-def test_padding_is_dropped_and_other_scores_are_named():
+def test_slice_bag_inverse_drops_padding_and_names_invalid_scores():
     bag = SliceBag(selection=SliceSelection(stride=2))(scan((5, 4, 3), np.eye(4))).bag
 
     def invert(scores):

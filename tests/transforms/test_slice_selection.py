@@ -1,4 +1,4 @@
-"""SliceSelection: range, stride, neighbours and foreground, and which slices show anything."""
+"""SliceSelection: range, stride, neighbors and foreground; validity of slices."""
 
 import numpy as np
 import pytest
@@ -17,26 +17,26 @@ selections = st.builds(
     SliceSelection,
     start_mm=st.sampled_from([None, 0.6, -5.0]),
     stride=st.integers(1, 4),
-    neighbours=st.integers(0, 2),
+    num_neighbors=st.integers(0, 2),
     foreground=st.sampled_from([None, 25.0, lambda x: x < 30]),
 )
 
 
 @given(affine=affines(), order=st.sampled_from(ORDERS), plane=st.sampled_from(PLANES), selection=selections)
-def test_the_order_of_the_voxel_array_changes_no_choice(affine, order, plane, selection):
-    one = scan((5, 4, 3), affine)
-    other = reordered(one, *order)
-    expected, got = (SliceBag(plane, selection=selection)(s) for s in (one, other))
+def test_slice_selection_does_not_depend_on_the_order_of_the_voxel_array(affine, order, plane, selection):
+    original = scan((5, 4, 3), affine)
+    other = reordered(original, *order)
+    expected, got = (SliceBag(plane, selection=selection)(s) for s in (original, other))
     for name in ("bag", "slice_index", "validity"):
         assert torch.equal(getattr(got, name), getattr(expected, name))
     assert_close(got.position, expected.position, atol=1e-3, rtol=0)
 
 
 @given(plane=st.sampled_from(PLANES), selection=selections, size=st.sampled_from([None, 7]))
-def test_a_part_of_a_scan_is_the_rows_of_the_whole(plane, selection, size):
+def test_slice_selection_returns_rows_of_the_whole_bag(plane, selection, size):
     volume = torch.cat([scan((5, 4, 6), np.eye(4)), -scan((5, 4, 6), np.eye(4))])
     whole, part = SliceBag(plane, size)(volume), SliceBag(plane, size, selection=selection)(volume)
-    k, last = selection.neighbours, len(whole.bag) - 1
+    k, last = selection.num_neighbors, len(whole.bag) - 1
     for name in ("position", "validity", "slice_index"):
         assert torch.equal(getattr(part, name), getattr(whole, name)[part.slice_index])
     for picture, index in zip(part.bag, part.slice_index.tolist(), strict=True):
@@ -60,8 +60,8 @@ def test_a_part_of_a_scan_is_the_rows_of_the_whole(plane, selection, size):
         ({"stride": 100}, [0]),
     ],
 )
-def test_a_range_is_in_mm_from_the_ends(options, expected):
-    """20 slices of 5 mm; both ends belong to the range, wherever the table stood."""
+def test_slice_selection_range_is_in_mm_from_the_ends(options, expected):
+    """20 slices of 5 mm; both ends belong to the range, independent of the position of the table."""
     for lowest in (-931.7, 0.1):
         affine = torch.diag(torch.tensor([1.0, 1, 5, 1], dtype=torch.float64))
         affine[2, 3] = lowest
@@ -70,13 +70,13 @@ def test_a_range_is_in_mm_from_the_ends(options, expected):
         assert_close(slices.position, lowest + 5.0 * slices.slice_index, atol=1e-3, rtol=0)
 
 
-def test_a_range_without_a_slice_is_named():
+def test_slice_selection_names_a_range_without_slices():
     match = r"must leave a slice of the scan, got 1 to 2 for 3 slices over 10 mm"
     with pytest.raises(ValueError, match=match):
         SliceBag(selection=SliceSelection(1, 2))(scan((3, 3, 3), np.diag([1.0, 1, 5, 1])))
 
 
-def test_foreground_leaves_out_the_rest_but_never_all():
+def test_slice_selection_foreground_keeps_at_least_one_slice():
     volume = torch.full((1, 10, 10, 6), -1000.0)
     volume[0, :, :, 1] = 40  # all of it
     volume[0, 0, :3, 3] = 40  # 3 %
@@ -95,7 +95,7 @@ def test_foreground_leaves_out_the_rest_but_never_all():
     assert chosen(foreground=3000) == [0]
 
 
-def test_the_first_key_chooses_for_all():
+def test_slice_bagd_selects_by_the_first_key():
     affine = np.diag([1.0, 1, 2, 1])
     image = scan((5, 4, 6), affine)
     mask = reordered(scan((5, 4, 6), affine) * 0, (2, 1, 0), (True, False, False))
@@ -108,7 +108,7 @@ def test_the_first_key_chooses_for_all():
     assert out["position"].tolist() == [6, 8, 10]
 
 
-def test_left_out_slices_stay_left_out_on_the_way_back():
+def test_slice_selection_leaves_zeros_in_the_inverse():
     image = scan((5, 4, 7), np.diag([1.0, 1, -2, 1]))
     item = SliceBagd("image", selection=SliceSelection(start_mm=2, stride=3))({"image": image})
     item["scores"] = torch.tensor([1.0, 2.0])
@@ -116,7 +116,7 @@ def test_left_out_slices_stay_left_out_on_the_way_back():
     assert SliceScoresToVolumed("scores")(item)["scores"][0, 0, 0].tolist() == [0, 0, 2, 0, 0, 1, 0]
 
 
-def test_a_slice_that_shows_nothing_is_not_valid():
+def test_slice_bag_validity_is_false_for_constant_slices():
     volume = torch.rand(2, 4, 4, 6)
     volume[..., 0] = 3.0  # padding
     volume[0, ..., 1] = 0.0  # something in the other channel
@@ -125,11 +125,11 @@ def test_a_slice_that_shows_nothing_is_not_valid():
     slices = SliceBag()(MetaTensor(volume))
     assert slices.validity.tolist() == [False, True, False, False, True, True]
     assert slices.validity.dtype == torch.bool
-    beside = SliceBag(selection=SliceSelection(neighbours=1, stride=5))(MetaTensor(volume)).validity
-    assert beside.tolist() == [False, True]  # neighbours have no part in it
+    beside = SliceBag(selection=SliceSelection(num_neighbors=1, stride=5))(MetaTensor(volume)).validity
+    assert beside.tolist() == [False, True]  # neighbors do not count
 
 
-def test_it_is_written_in_a_config():
+def test_slice_selection_in_a_config():
     bag = {
         "_target_": "monai_mil_ext.transforms.SliceBagd",
         "keys": "image",
@@ -148,14 +148,14 @@ def test_it_is_written_in_a_config():
     ("options", "match"),
     [
         ({"stride": 0}, "`stride` must be a positive integer, got 0"),
-        ({"neighbours": -1}, "`neighbours` must be 0 or a positive integer, got -1"),
-        ({"neighbours": 1.0}, "`neighbours` must be 0 or a positive integer, got 1.0"),
+        ({"num_neighbors": -1}, "`num_neighbors` must be an integer from 0, got -1"),
+        ({"num_neighbors": 1.0}, "`num_neighbors` must be an integer from 0, got 1.0"),
         ({"start_mm": float("nan")}, "`start_mm` must be finite, got nan"),
         ({"stop_mm": float("inf")}, "`stop_mm` must be finite, got inf"),
         ({"foreground": float("nan")}, "`foreground` must be finite, got nan"),
-        ({"min_foreground": 1.0}, "`min_foreground` must be at least 0 and below 1, got 1.0"),
+        ({"min_foreground": 1.0}, r"`min_foreground` must be in \[0, 1\), got 1.0"),
     ],
 )
-def test_options_are_checked(options, match):
+def test_slice_selection_names_invalid_arguments(options, match):
     with pytest.raises(ValueError, match=match):
         SliceSelection(**options)

@@ -1,4 +1,4 @@
-"""CheckSliceSpacing: every gap by name, and no false alarm."""
+"""CheckSliceSpacing: all gaps are named, without false alarms."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from tests.transforms.test_slices import PLANES
 
 
 @given(affine=affines(), plane=st.sampled_from(PLANES), stride=st.integers(1, 3))
-def test_every_bag_of_a_scan_is_evenly_spaced(affine, plane, stride):
+def test_check_slice_spacing_accepts_every_bag_of_a_scan(affine, plane, stride):
     selection = SliceSelection(stride=stride, foreground=lambda x: x % 7 == 0)
     item = SliceBagd("image", plane, selection=selection)({"image": scan((9, 9, 9), affine)})
     position = item["position"]
@@ -36,7 +36,7 @@ def test_every_bag_of_a_scan_is_evenly_spaced(affine, plane, stride):
         (np.cumsum([5] * 20 + [9, 5] * 8), None, "(156 and 165 mm; 1 missing) and 3 more gaps where 5 mm is usual"),
     ],
 )
-def test_every_gap_is_named(position, index, got):
+def test_check_slice_spacing_names_every_gap(position, index, got):
     item = {"position": torch.as_tensor(position).float()}
     if index is not None:
         item["slice_index"] = torch.tensor(index)
@@ -45,13 +45,13 @@ def test_every_gap_is_named(position, index, got):
     assert got in str(error.value)
 
 
-def test_left_out_on_purpose_is_no_gap():
+def test_check_slice_spacing_accepts_slices_left_out_on_purpose():
     position = torch.tensor([0.0, 5.0, 15.0, 30.0])
     assert CheckSliceSpacing()(position, torch.tensor([0, 1, 3, 6])) is position
     assert CheckSliceSpacing()(position.numpy(), np.array([0, 1, 3, 6])) is not None
 
 
-def test_tolerance():
+def test_check_slice_spacing_tolerance():
     position = np.array([0.0, 5.0, 10.05, 15.0])
     CheckSliceSpacing(tolerance=0.01)(position)
     with pytest.raises(ValueError, match=r"got 5\.05 mm between slices 1 and 2"):
@@ -71,6 +71,6 @@ def test_tolerance():
         ([0, 1], [0], r"got \(2,\) for \(1,\)"),
     ],
 )
-def test_what_is_no_stack_is_named(position, index, match):
+def test_check_slice_spacing_names_invalid_positions(position, index, match):
     with pytest.raises(ValueError, match=match):
         CheckSliceSpacing()(torch.tensor(position), None if index is None else torch.tensor(index))

@@ -1,4 +1,4 @@
-"""SliceBag: the same slices whatever the order of the voxel array, as a radiologist sees them."""
+"""SliceBag: slices in radiological orientation, independent of the order of the voxel array."""
 
 import itertools
 
@@ -20,10 +20,10 @@ ORDERS = list(itertools.product(itertools.permutations(range(3)), itertools.prod
 
 
 @given(affine=affines(), order=st.sampled_from(ORDERS), plane=st.sampled_from(PLANES), size=st.sampled_from([None, 4]))
-def test_the_order_of_the_voxel_array_changes_nothing(affine, order, plane, size):
-    one = scan((5, 4, 3), affine)
-    other = reordered(one, *order)
-    expected, got = (SliceBag(plane, size)(s) for s in (one, other))
+def test_slice_bag_does_not_depend_on_the_order_of_the_voxel_array(affine, order, plane, size):
+    original = scan((5, 4, 3), affine)
+    other = reordered(original, *order)
+    expected, got = (SliceBag(plane, size)(s) for s in (original, other))
     assert torch.equal(got.bag, expected.bag)
     assert_close(got.position, expected.position, atol=1e-3, rtol=0)
     assert torch.equal(got.affine, other.affine)
@@ -31,8 +31,8 @@ def test_the_order_of_the_voxel_array_changes_nothing(affine, order, plane, size
 
 
 @given(affine=affines(), plane=st.sampled_from(PLANES))
-def test_every_voxel_lies_at_the_position_of_its_slice(affine, plane):
-    """RAS points of all voxels, carried through as channels: each slice is a plane at its position, ascending."""
+def test_slice_bag_positions_are_those_of_all_voxels(affine, plane):
+    """With RAS coordinates as channels, each slice is a plane at its position, in ascending order."""
     index = np.stack(np.meshgrid(*map(np.arange, (5, 4, 3)), indexing="ij"))
     points = np.einsum("ij,jxyz->ixyz", affine[:3, :3], index) + affine[:3, 3].reshape(3, 1, 1, 1)
     slices = SliceBag(plane)(MetaTensor(torch.as_tensor(points), affine=torch.as_tensor(affine)))
@@ -49,7 +49,7 @@ def test_every_voxel_lies_at_the_position_of_its_slice(affine, plane):
 
 
 @pytest.mark.parametrize(("plane", "axcodes"), [("axial", "SPL"), ("coronal", "AIL"), ("sagittal", "RIP")])
-def test_it_is_monais_orientation(plane, axcodes):
+def test_slice_bag_equals_monai_orientation(plane, axcodes):
     volume = scan((5, 4, 3), np.diag([-1.0, 2.0, -3.0, 1.0]))
     expected = Orientation(axcodes, labels=(("L", "R"), ("P", "A"), ("I", "S")))(volume).as_tensor()
     bag = SliceBag(plane)(volume).bag
@@ -59,18 +59,18 @@ def test_it_is_monais_orientation(plane, axcodes):
     assert bag.dtype == torch.float32
 
 
-def test_the_positions_of_a_sheared_scan_are_along_its_normal():
+def test_slice_bag_positions_of_a_sheared_scan_are_along_its_normal():
     affine = np.array([[1.0, 0, 0.5, 7], [0, 1, 0, 0], [0, 0, 2, -4], [0, 0, 0, 1]])
     assert SliceBag()(scan((3, 3, 3), affine)).position.tolist() == [-4, -2, 0]
 
 
-def test_one_slice_is_a_bag_of_one():
+def test_slice_bag_of_a_single_slice():
     slices = SliceBag()(scan((5, 4, 1), np.diag([1.0, 1, 2.5, 1])))
     assert tuple(slices.bag.shape) == (1, 1, 4, 5)
     assert slices.position.tolist() == [0]
 
 
-def test_padding_is_the_minimum_and_centred_and_masks_stay_masks():
+def test_slice_bag_pads_with_the_minimum_and_keeps_masks():
     volume = torch.full((1, 2, 6, 1), 3.0)
     volume[0, 0, 0, 0] = -5.0
     bag = SliceBag(spatial_size=6)(MetaTensor(volume)).bag
@@ -85,14 +85,14 @@ def test_padding_is_the_minimum_and_centred_and_masks_stay_masks():
     assert torch.equal(third, whole[:, :, 1::3, 1::3])
 
 
-def test_shrinking_averages():
-    """Antialiased: a fine checkerboard becomes grey, not black or white."""
+def test_slice_bag_resizing_is_antialiased():
+    """A fine checkerboard becomes gray, not black or white."""
     board = ((torch.arange(24)[:, None] + torch.arange(24)) % 2).float()
     bag = SliceBag(spatial_size=8)(MetaTensor(board[None, :, :, None])).bag
     assert (bag[..., 1:-1, 1:-1] - 0.5).abs().max() < 0.1
 
 
-def test_the_dictionary_form_puts_the_geometry_beside_the_bags():
+def test_slice_bagd_stores_the_geometry():
     image = scan((5, 4, 3), np.diag([1.0, 1, 2, 1]))
     mask = reordered(scan((5, 4, 3), np.diag([1.0, 1, 2, 1])), (2, 0, 1), (True, False, True))
     out = SliceBagd(["image", "label", "other"], mode="nearest", allow_missing_keys=True)(
@@ -107,7 +107,7 @@ def test_the_dictionary_form_puts_the_geometry_beside_the_bags():
 
 
 @pytest.mark.parametrize("other", [scan((5, 4, 2), np.eye(4)), scan((5, 4, 3), np.diag([1.0, 1, 1.2, 1]))])
-def test_keys_of_different_geometry_are_refused(other):
+def test_slice_bagd_refuses_keys_of_different_geometry(other):
     image = scan((5, 4, 3), np.eye(4))
     with pytest.raises(ValueError, match=r"`keys` must share one geometry, got 'image' of shape \[5, 4, 3\] .*'label'"):
         SliceBagd(["image", "label"])({"image": image, "label": other})
@@ -128,12 +128,12 @@ def test_keys_of_different_geometry_are_refused(other):
         (MetaTensor(torch.zeros(1, 5, 4, 3), meta={"space": "LPS"}), "an affine in RAS mm, got one in LPS"),
     ],
 )
-def test_what_has_no_slices_is_named(image, match):
+def test_slice_bag_names_invalid_images(image, match):
     with pytest.raises(ValueError, match=match):
         SliceBag()(image)
 
 
-def test_options_are_checked():
+def test_slice_bag_names_invalid_arguments():
     with pytest.raises(ValueError, match=r"`plane` must be one of 'axial', .* did you mean 'axial'\?"):
         SliceBag("axia")
     with pytest.raises(ValueError, match="`mode` must be one of 'bilinear', 'nearest', got 'cubic'"):
@@ -142,8 +142,8 @@ def test_options_are_checked():
         SliceBagd("image", spatial_size=0)
 
 
-def test_nibabel_names_the_same_axes():
-    """Reference: what nibabel calls the axes of an affine turned by 30 degrees."""
+def test_slice_order_agrees_with_nibabel():
+    """Reference: axis codes of nibabel for an affine rotated by 30 degrees."""
     c, s = np.cos(np.pi / 6), np.sin(np.pi / 6)
     affine = np.array([[c, -s, 0, 0], [s, c, 0, 0], [0, 0, -2, 0], [0, 0, 0, 1]])
     volume = scan((5, 4, 3), affine)

@@ -1,4 +1,4 @@
-"""From a whole slide to the bag of its tiles."""
+"""TileBag: from a whole slide to a bag of tiles."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def expected(step=64, size=64):
     return [[x, y] for y in range(top, bottom - size + 1, step) for x in range(left, right - size + 1, step)]
 
 
-def test_the_tiles_of_the_tissue_and_no_others(path):
+def test_tile_bag_takes_exactly_the_tiles_with_tissue(path):
     tiles = TileBag(TileGrid(64), min_tissue=0.9)(path)
     assert tiles.coords.tolist() == expected()
     assert tiles.coords.dtype == torch.int64
@@ -34,7 +34,7 @@ def test_the_tiles_of_the_tissue_and_no_others(path):
     assert np.array_equal((tiles.bag[7] * 255).round().byte().permute(1, 2, 0), IMAGE[y : y + 64, x : x + 64])
 
 
-def test_the_share_of_tissue_decides(path):
+def test_tile_bag_min_tissue(path):
     grid = TileGrid(100)
     some, half, any_at_all = (TileBag(grid, min_tissue=share)(path) for share in (0.25, 0.5, 0.0))
     assert len(half.coords) < len(some.coords) < len(any_at_all.coords)
@@ -45,14 +45,14 @@ def test_the_share_of_tissue_decides(path):
 
 
 @pytest.mark.parametrize("reader", ["openslide", "tifffile"])
-def test_a_coarser_resolution_takes_larger_tiles(path, reader):
+def test_tile_bag_at_a_coarser_resolution_takes_larger_tiles(path, reader):
     tiles = TileBag(TileGrid(32, mpp=1.0), min_tissue=0.9, reader=reader)(path)
     assert tiles.coords.tolist() == expected()
     assert (tiles.tile_size, tiles.mpp) == (64.0, 1.0)
     assert tiles.bag[0].shape == (3, 32, 32)
 
 
-def test_what_the_file_does_not_tell_can_be_given_for_all_or_for_one(tmp_path):
+def test_tile_bag_slide_mpp_is_given_for_all_slides_or_for_one(tmp_path):
     path = write_slide(tmp_path / "s.tif", IMAGE, mpp=None)
     grid = TileGrid(32, mpp=1.0)
     with pytest.raises(SlideFileError, match="`slide` must state its mpp"):
@@ -62,7 +62,7 @@ def test_what_the_file_does_not_tell_can_be_given_for_all_or_for_one(tmp_path):
     assert TileBag(TileGrid(64))(path).mpp is None
 
 
-def test_tissue_may_be_any_function_or_none(path):
+def test_tile_bag_tissue_is_a_function_or_false(path):
     right = TileBag(TileGrid(100), tissue=lambda picture: np.indices(picture.shape[:2])[1] >= 400)(path)
     assert right.coords[:, 0].unique().tolist() == [400, 500, 600, 700]
     assert len(TileBag(TileGrid(100), tissue=False)(path).coords) == 48
@@ -70,7 +70,7 @@ def test_tissue_may_be_any_function_or_none(path):
         TileBag(tissue=lambda picture: np.ones((3, 3)))(path)
 
 
-def test_a_slide_without_tissue_is_an_empty_bag(tmp_path):
+def test_tile_bag_of_a_slide_without_tissue_is_empty(tmp_path):
     path = write_slide(tmp_path / "blank.tif", stained((600, 800)))
     with pytest.raises(EmptyBagError, match=r"share of tissue of 0.25 or more, got at most 0 among 6 tiles of 'blank"):
         TileBag()(path)
@@ -78,7 +78,7 @@ def test_a_slide_without_tissue_is_an_empty_bag(tmp_path):
         TileBag(min_tissue=0.0)(path)
 
 
-def test_a_slide_smaller_than_a_tile(tmp_path):
+def test_tile_bag_of_a_slide_smaller_than_a_tile(tmp_path):
     path = write_slide(tmp_path / "small.tif", stained((100, 120), (0, 0, 120, 100)), levels=1)
     with pytest.raises(SlideFileError, match="`slide` must be at least as large as a tile, or `edge` 'pad'"):
         TileBag()(path)
@@ -88,7 +88,7 @@ def test_a_slide_smaller_than_a_tile(tmp_path):
     assert float(tiles.tissue) == pytest.approx(100 * 120 / 256**2, abs=0.005)
 
 
-def test_a_cap_is_drawn_before_any_pixel_is_read(path):
+def test_tile_bagd_is_sampled_before_any_pixel_is_read(path):
     cap = RandSampleInstancesd(["image", "coords", "tissue"], num_instances=10)
     item, again = (cap.set_random_state(3)(TileBagd("image", TileGrid(64))({"image": path})) for _ in range(2))
     assert item["coords"].tolist() == item["image"].coords.tolist() == again["coords"].tolist()
@@ -96,20 +96,20 @@ def test_a_cap_is_drawn_before_any_pixel_is_read(path):
     assert item["image"]._slide is None
 
 
-def test_it_is_deterministic_and_so_may_fill_a_cache(path, tmp_path):
-    def mean_colour(item):
+def test_tile_bagd_is_deterministic_and_fills_a_cache(path, tmp_path):
+    def mean_color(item):
         tiles = to_tiles(item)
         return {**tiles, "image": tiles["image"][:].mean(dim=(2, 3))}
 
     to_tiles = TileBagd("image", TileGrid(64), min_tissue=0.9)
-    cache = FeatureCache(tmp_path / "features", mean_colour, ["image", "coords"], "f" * 64, progress=False)
+    cache = FeatureCache(tmp_path / "features", mean_color, ["image", "coords"], "f" * 64, progress=False)
     (item,) = cache([{"image": str(path), "case_id": "s1"}])
     bag = read_bag(item["image"], ["features", "coords"])
     assert bag["coords"].tolist() == expected()
     assert bag["features"].shape == (48, 3)
 
 
-def test_one_slide_an_item(path):
+def test_tile_bagd_takes_one_slide_per_item(path):
     with pytest.raises(ValueError, match=r"`keys` must name one slide of an item, got \['a', 'b'\]"):
         TileBagd(["a", "b"])({"a": path, "b": path})
 
@@ -124,6 +124,6 @@ def test_one_slide_an_item(path):
         ({"dtype": torch.bool}, "`dtype` must be torch.uint8 or a floating type"),
     ],
 )
-def test_a_bad_option_is_named(options, message):
+def test_tile_bag_names_invalid_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         TileBag(**options)

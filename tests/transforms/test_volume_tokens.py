@@ -1,4 +1,4 @@
-"""Tokens of a 3D encoder: where they are, and the way back."""
+"""VolumeTokens: positions of tokens, and the inverse TokenScoresToVolume."""
 
 import numpy as np
 import pytest
@@ -17,14 +17,14 @@ OBLIQUE = torch.tensor([[0.7, -0.2, 0.1, 10], [0.3, 0.8, 0.2, -20], [-0.1, 0.1, 
 
 
 def patches(size=4):
-    """Means of cubes."""
+    """Return an encoder that averages cubes."""
     net = nn.Conv3d(1, 1, size, stride=size, bias=False)
     nn.init.constant_(net.weight, 1 / size**3)
     return VolumeEncoder(net)
 
 
 @given(shape=st.tuples(*[st.integers(1, 3)] * 3), patch=st.integers(1, 4))
-def test_the_place_of_a_token_is_the_middle_of_its_box(shape, patch):
+def test_volume_tokens_positions_are_the_centers_of_boxes(shape, patch):
     shape = [n * patch for n in shape]
     # an image of a coordinate: the mean over a box is the coordinate of its middle
     axes = torch.meshgrid(*[torch.arange(n, dtype=torch.float64) for n in shape], indexing="ij")
@@ -35,7 +35,7 @@ def test_the_place_of_a_token_is_the_middle_of_its_box(shape, patch):
     assert_close((means - 0.5) * 1000, tokens[0].position, atol=1e-3, rtol=1e-4)
 
 
-def test_scores_come_back_to_the_voxels_of_their_tokens():
+def test_token_scores_to_volume_fills_the_boxes_of_tokens():
     scan = MetaTensor(torch.rand(1, 8, 12, 4), affine=OBLIQUE)
     tokens = VolumeTokens(patches())(scan)
     assert tokens.grid_shape.tolist() == [2, 3, 1]
@@ -47,7 +47,7 @@ def test_scores_come_back_to_the_voxels_of_their_tokens():
     assert_close(voxel[1, :3], torch.tensor([1.5, 5.5, 1.5]).double(), atol=1e-4, rtol=0)
 
 
-def test_uneven_boxes_and_two_heads_come_back_too():
+def test_token_scores_to_volume_of_uneven_boxes_and_two_heads():
     scores = torch.tensor([[1.0, 10.0], [2.0, 20.0]])
     volume = TokenScoresToVolume()(scores, [1, 1, 2], torch.eye(4), [2, 2, 5])
     assert volume[:, 0, 0].tolist() == [[1, 1, 2, 2, 2], [10, 10, 20, 20, 20]]
@@ -55,7 +55,7 @@ def test_uneven_boxes_and_two_heads_come_back_too():
     assert smooth[0, 0, 0].tolist() == [1, 1.25, 1.75, 2]
 
 
-def test_a_bag_of_tokens_goes_through_a_cache(tmp_path):
+def test_volume_tokensd_in_a_cache(tmp_path):
     scan = {"image": MetaTensor(torch.rand(1, 8, 8, 8), affine=OBLIQUE), "case_id": "a"}
     keys = ["image", "position", "grid_shape", "affine", "spatial_shape"]
     items = FeatureCache(tmp_path, VolumeTokensd("image", patches()), keys, progress=False)([scan])
@@ -68,7 +68,7 @@ def test_a_bag_of_tokens_goes_through_a_cache(tmp_path):
     np.testing.assert_allclose(volume[0, ::4, ::4, ::4].flatten(), bag["image"][:, 0])
 
 
-def test_an_encoder_is_run_in_evaluation_mode_and_stays_as_it_was():
+def test_volume_tokens_restores_the_encoder():
     net = nn.Sequential(nn.Conv3d(1, 2, 2, stride=2), nn.BatchNorm3d(2)).train()
     bag = VolumeTokens(net)(MetaTensor(torch.rand(1, 4, 4, 4)))[0]
     assert not bag.requires_grad
@@ -76,7 +76,7 @@ def test_an_encoder_is_run_in_evaluation_mode_and_stays_as_it_was():
     assert net[1].num_batches_tracked == 0
 
 
-def test_bad_input_is_named():
+def test_volume_tokens_names_invalid_arguments():
     with pytest.raises(ValueError, match="`image` must be a MetaTensor"):
         VolumeTokens(patches())(torch.rand(1, 4, 4, 4))
     with pytest.raises(ValueError, match=r"`encoder` must give a map \(1, F, x, y, z\), got \(1, 64\)"):

@@ -1,4 +1,4 @@
-"""Cells in the order of their attention."""
+"""Gallery of cells ordered by attention."""
 
 import numpy as np
 import pytest
@@ -13,40 +13,40 @@ def bag(n=12, channels=3):
     return cells, attention / attention.sum()
 
 
-def shown(figure):
+def image_axes(figure):
     return [axes for axes in figure.axes if axes.images]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_most_comes_first_and_least_last_and_none_twice(channels):
+def test_plot_cell_gallery_shows_most_first_least_last_and_none_twice(channels):
     cells, attention = bag(channels=channels)
-    axes = shown(plot_cell_gallery(cells, attention, [f"cell {i}" for i in range(12)], most=5, least=3))
+    axes = image_axes(plot_cell_gallery(cells, attention, [f"cell {i}" for i in range(12)], most=5, least=3))
     order = np.argsort(-attention, kind="stable")
     expected = [*order[:5], *order[-3:]]
-    assert [one.get_xlabel() for one in axes] == [f"cell {i}" for i in expected]
-    assert [one.get_title() for one in axes] == [f"{12 * attention[i]:.2g}" for i in expected]
-    for one, i in zip(axes, expected, strict=True):
-        assert np.asarray(one.images[0].get_array()).flat[0] == pytest.approx(cells[i].flat[0])
-    assert [one.get_ylabel() for one in axes if one.get_ylabel()] == ["most attention", "least attention"]
+    assert [ax.get_xlabel() for ax in axes] == [f"cell {i}" for i in expected]
+    assert [ax.get_title() for ax in axes] == [f"{12 * attention[i]:.2g}" for i in expected]
+    for ax, i in zip(axes, expected, strict=True):
+        assert np.asarray(ax.images[0].get_array()).flat[0] == pytest.approx(cells[i].flat[0])
+    assert [ax.get_ylabel() for ax in axes if ax.get_ylabel()] == ["most attention", "least attention"]
 
 
 @pytest.mark.parametrize(
     ("n", "most", "least", "number"), [(3, 16, 8, 3), (12, 10, 8, 12), (12, 9, 0, 9), (1, 1, 1, 1)]
 )
-def test_small_bags_are_shown_whole(n, most, least, number):
-    assert len(shown(plot_cell_gallery(*bag(n), most=most, least=least))) == number
+def test_plot_cell_gallery_shows_small_bags_completely(n, most, least, number):
+    assert len(image_axes(plot_cell_gallery(*bag(n), most=most, least=least))) == number
 
 
-def test_frames_have_the_heat_and_long_names_end_as_they_end():
+def test_plot_cell_gallery_colors_frames_and_keeps_the_end_of_long_names():
     cells, attention = bag(3)
-    axes = shown(plot_cell_gallery(cells, attention, ["a" * 20 + "_7.png", "b", "c"]))
+    axes = image_axes(plot_cell_gallery(cells, attention, ["a" * 20 + "_7.png", "b", "c"]))
     assert axes[-1].get_xlabel() == "…" + ("a" * 20 + "_7.png")[-17:]
-    frames = [one.spines["top"].get_edgecolor()[:3] for one in axes]
+    frames = [ax.spines["top"].get_edgecolor()[:3] for ax in axes]
     assert frames[0] == pytest.approx((0.995737, 0.909344, 0.217772))  # the top of cividis
     assert len(set(frames)) == 3
 
 
-def test_it_is_written_as_a_whole(tmp_path):
+def test_write_cell_gallery_writes_a_signed_png(tmp_path):
     path = write_cell_gallery(tmp_path, "case_1", *bag())
     assert path.name == "case_1_cells.png"
     assert Image.open(path).text["Description"] == "research use only"
@@ -63,7 +63,7 @@ def test_it_is_written_as_a_whole(tmp_path):
         ({"most": 0}, "`most` must be a positive integer, got 0"),
     ],
 )
-def test_what_can_not_be_drawn_is_named(change, message):
+def test_plot_cell_gallery_names_invalid_arguments(change, message):
     cells, attention = bag()
     with pytest.raises(ValueError, match=message):
         plot_cell_gallery(**{"cells": cells, "attention": attention, **change})

@@ -1,4 +1,4 @@
-"""The page of a scan, and its moving picture."""
+"""HTML page and animation of a scan."""
 
 import base64
 import io
@@ -16,33 +16,33 @@ from .test_slice_scores import scan
 
 
 class Page(HTMLParser):
-    """Tags, pictures and text of a page."""
+    """Tags, images and text of a page."""
 
     def __init__(self, page):
         super().__init__()
-        self.tags, self.pictures, self.text = [], [], ""
+        self.tags, self.images, self.text = [], [], ""
         self.feed(page)
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         if tag == "img":
-            self.pictures.append(dict(attrs))
+            self.images.append(dict(attrs))
 
     def handle_data(self, data):
         self.text += data
 
 
-def test_a_page_shows_most_and_least_and_needs_no_other_file():
+def test_scan_page_shows_most_and_least_attention_and_needs_no_other_file():
     attention, position, slices, reference = scan()
     page = scan_page(attention, position, slices, reference, 3, "c1 <b>", {"probability": "0.70"})
     parsed = Page(page)
-    assert [picture["alt"] for picture in parsed.pictures] == [
+    assert [image["alt"] for image in parsed.images] == [
         *("slice 8", "slice 7", "slice 6"),
         "attention along the axis",
         *("slice 0", "slice 1", "slice 2"),
     ]
-    for picture in parsed.pictures:
-        head, code = picture["src"].split(",")
+    for image in parsed.images:
+        head, code = image["src"].split(",")
         assert head == "data:image/png;base64"
         assert Image.open(io.BytesIO(base64.b64decode(code))).size[0] > 100
     assert "c1 <b>" in parsed.text  # as text, not as a tag
@@ -54,13 +54,13 @@ def test_a_page_shows_most_and_least_and_needs_no_other_file():
     assert parsed.text.strip().endswith("research use only")
 
 
-def test_a_slice_is_shown_once():
+def test_scan_page_shows_no_slice_twice():
     attention, position, slices, _ = scan(3)
-    assert len(Page(scan_page(attention, position, slices, top_k=2)).pictures) == 4
+    assert len(Page(scan_page(attention, position, slices, top_k=2)).images) == 4
     assert "Least" not in scan_page(attention, position, slices, top_k=4)
 
 
-def test_a_moving_picture_has_every_slice_and_the_heat_of_all(tmp_path):
+def test_write_cine_shows_every_slice_and_the_attention_of_all(tmp_path):
     attention, position, slices, reference = scan()
     slices = np.repeat(np.repeat(slices, 8, 1), 8, 2) * 0 + np.linspace(0.1, 0.9, 9)[:, None, None]
     masks = np.repeat(np.repeat(reference, 8, 1), 8, 2)
@@ -79,7 +79,7 @@ def test_a_moving_picture_has_every_slice_and_the_heat_of_all(tmp_path):
     assert (outline[:, 2] - outline[:, 0] > 60).any()
 
 
-def test_what_does_not_fit_is_refused(tmp_path):
+def test_write_cine_and_scan_page_refuse_invalid_arguments(tmp_path):
     attention, position, slices, _ = scan()
     with pytest.raises(ValueError, match="must have one length"):
         write_cine(tmp_path / "c.gif", attention, position[1:], slices)

@@ -1,10 +1,10 @@
-"""The picture of a scan's answer."""
+"""Figure of the attention over the slices of a scan."""
 
 import numpy as np
 import pytest
 
 from monai_mil_ext.visualize import plot_slice_scores
-from monai_mil_ext.visualize.slice_scores import HEAT
+from monai_mil_ext.visualize._style import HEAT
 
 
 def scan(n=9):
@@ -14,7 +14,7 @@ def scan(n=9):
     return attention / attention.sum(), np.arange(n) * 5.0 - 20, np.random.default_rng(0).random((n, 16, 16)), reference
 
 
-def test_it_shows_the_top_slices_with_their_positions():
+def test_plot_slice_scores_shows_the_top_slices_with_their_positions():
     attention, position, slices, reference = scan()
     figure = plot_slice_scores(attention, position, slices, reference, top_k=3, title="case: probability 0.71")
     titles = [axes.get_title() for axes in figure.axes[:3]]
@@ -26,19 +26,19 @@ def test_it_shows_the_top_slices_with_their_positions():
 
 
 @pytest.mark.parametrize("n", [1, 2])
-def test_few_slices(n, tmp_path):
+def test_plot_slice_scores_of_few_slices(n, tmp_path):
     attention, position, slices, _ = scan(n)
     plot_slice_scores(attention, position, slices).savefig(tmp_path / "few.png")
     assert (tmp_path / "few.png").stat().st_size > 1000
 
 
-def test_arrays_must_have_one_length():
+def test_plot_slice_scores_refuses_arrays_of_different_lengths():
     attention, position, slices, _ = scan()
     with pytest.raises(ValueError, match=r"must have one length, got \{8, 9\}|got \{9, 8\}"):
         plot_slice_scores(attention, position[1:], slices)
 
 
-def test_without_slices_labels_are_shaded_all_the_same():
+def test_plot_slice_scores_shades_labels_without_slices():
     attention, position, _, reference = scan()
     figure = plot_slice_scores(attention, position, None, reference.any((1, 2)).astype(int))
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
@@ -49,15 +49,15 @@ def test_without_slices_labels_are_shaded_all_the_same():
     np.testing.assert_allclose(shaded, position[4:] - 2.5)
 
 
-def test_heat_reads_the_same_in_grey():
+def test_heat_colormap_increases_in_lightness():
     import matplotlib as mpl
 
-    colours = mpl.colormaps[HEAT](np.linspace(0, 1, 64))[:, :3]
-    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    colors = mpl.colormaps[HEAT](np.linspace(0, 1, 64))[:, :3]
+    linear = np.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
     assert (np.diff(linear @ [0.2126, 0.7152, 0.0722]) > 0).all()
 
 
-def test_lines_differ_by_more_than_colour():
+def test_plot_slice_scores_lines_differ_by_more_than_color():
     attention, position, slices, reference = scan()
     figure = plot_slice_scores(attention, position, slices, reference)
     curve = next(axes for axes in figure.axes if axes.get_ylabel() == "attention")
@@ -65,7 +65,7 @@ def test_lines_differ_by_more_than_colour():
     assert len(set(styles)) == len(styles) == 4
 
 
-def test_the_normal_of_an_even_attention_is_seen_whole():
+def test_plot_slice_scores_shows_the_whole_normal_of_uniform_attention():
     attention, position = np.full(8, 1 / 8), np.arange(8.0)
     figure = plot_slice_scores(attention, position)
     curve = next(axes for axes in figure.axes if axes.get_ylabel() == "attention")

@@ -1,4 +1,4 @@
-"""The picture of a slide's answer."""
+"""Figure of a slide with its heat map."""
 
 import numpy as np
 import pytest
@@ -13,15 +13,15 @@ from tests.make_slide import stained, write_slide
 
 
 @pytest.fixture
-def answer(tmp_path):
-    """A slide of 800 x 600 and a map of two tiles on it."""
+def slide_and_map(tmp_path):
+    """Thumbnail of a slide of 800 x 600 pixels and a heat map of two tiles."""
     slide = SlideFile(write_slide(tmp_path / "s.tif", stained((600, 800), (100, 100, 700, 500))))
     coords = np.array([[128, 128], [512, 320]])
     return slide.thumbnail(400), TileScoresToHeatmap(32)(np.array([0.2, 0.8]), coords, 128, slide.size, slide.mpp)
 
 
-def test_the_map_lies_over_the_slide_where_its_tiles_are(answer):
-    thumbnail, heat = answer
+def test_plot_slide_overlay_draws_the_map_over_its_tiles(slide_and_map):
+    thumbnail, heat = slide_and_map
     figure = plot_slide_overlay(thumbnail, heat, title="case-1")
     plain, over = figure.axes[:2]
     assert plain.images[0].get_extent() == over.images[0].get_extent() == [0, 800, 600, 0]
@@ -40,16 +40,16 @@ def test_the_map_lies_over_the_slide_where_its_tiles_are(answer):
     assert "research use only" in [text.get_text() for text in figure.texts]
 
 
-def test_it_is_written_under_the_case_id_and_says_what_it_is_for(answer, tmp_path):
-    path = write_slide_overlay(tmp_path / "out", "case-1", *answer)
+def test_write_slide_overlay_writes_a_signed_png(slide_and_map, tmp_path):
+    path = write_slide_overlay(tmp_path / "out", "case-1", *slide_and_map)
     assert [file.name for file in path.parent.iterdir()] == ["case-1.png"]
     picture = Image.open(path)
     assert picture.text["Description"] == "research use only"
     assert min(picture.size) > 300
 
 
-def test_a_bad_input_is_named(answer, tmp_path):
-    thumbnail, heat = answer
+def test_slide_overlay_names_invalid_arguments(slide_and_map, tmp_path):
+    thumbnail, heat = slide_and_map
     with pytest.raises(ValueError, match="`case_id` must be letters, digits"):
         write_slide_overlay(tmp_path, "../x", thumbnail, heat)
     with pytest.raises(ValueError, match=r"`heatmap` must be a map \(A, h, w\) of a slide with channel 3, got shape"):

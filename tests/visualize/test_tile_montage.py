@@ -1,4 +1,4 @@
-"""The picture of the tiles that weigh most and least."""
+"""Montage of the tiles with the highest and lowest scores."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ def tiles(*values):
     return np.stack([np.full((8, 8, 3), value, dtype=np.uint8) for value in values])
 
 
-def test_every_tile_stands_with_its_score_in_order():
+def test_plot_tile_montage_draws_tiles_in_order_with_their_scores():
     top, bottom = tiles(*range(200, 210)), tiles(10, 11)
     figure = plot_tile_montage(top, bottom, np.linspace(0.9, 0.5, 10), np.array([0.01, 0.02]), "c1")
     drawn = [axes for axes in figure.axes if axes.images]
@@ -21,13 +21,13 @@ def test_every_tile_stands_with_its_score_in_order():
     assert titles == ["highest attention", "lowest attention"]
 
 
-def test_a_bag_of_one_tile_has_no_lowest(tmp_path):
+def test_write_tile_montage_of_a_single_tile(tmp_path):
     path = write_tile_montage(tmp_path, "c1", tiles(5), np.empty((0, 8, 8, 3), np.uint8), np.ones(1), np.empty(0))
     with Image.open(path) as image:
         assert image.info["Description"] == "research use only"
     assert path.name == "c1_tiles.png"
 
 
-def test_scores_must_fit():
+def test_plot_tile_montage_refuses_other_numbers_of_scores():
     with pytest.raises(ValueError, match="must be one for each tile, got 1 and 1 for 2 and 1"):
         plot_tile_montage(tiles(1, 2), tiles(3), np.ones(1), np.ones(1))
