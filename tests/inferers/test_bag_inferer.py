@@ -131,7 +131,7 @@ def test_a_chunk_that_is_too_large_is_halved():
         done.append(len(args[0]))
 
     net.encoder.register_forward_pre_hook(need_memory)
-    with pytest.warns(UserWarning, match="a chunk must fit into memory: goes on with"):
+    with pytest.warns(UserWarning, match="a chunk must fit into memory: continuing with"):
         assert_close(BagInferer(chunk_size=20)(x, net), expected)
     assert done == [5] * 8
 

@@ -70,7 +70,7 @@ def test_a_binary_label_may_come_without_an_axis():
 
 def test_what_is_wrong_is_named():
     z = torch.zeros(1, 2)
-    with pytest.raises(ValueError, match=r"`label` must be from 0 to 1, or NaN where unknown, got -1.0"):
+    with pytest.raises(ValueError, match=r"`label` must be from 0 to 1, or NaN if unknown, got -1.0"):
         MultiLabelLoss()(z, torch.tensor([[NAN, -1.0]]))
     with pytest.raises(ValueError, match=r"`label` must be from 0 to 1, .*, got 2.0"):
         MultiLabelLoss()(z, torch.tensor([[0, 2]]))

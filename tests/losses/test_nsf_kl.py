@@ -78,7 +78,7 @@ def test_reduction_leaves_empty_bags_out_of_the_mean():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": 0.0}, "`temperature` must be positive, got 0.0"),
+        ({"temperature": 0.0}, "`temperature` must be positive and finite, got 0.0"),
         ({"center": "max"}, "`center` must be one of 'none', 'mean', got 'max'"),
         ({"over_instances": "max"}, "`over_instances` must be one of 'sum', 'mean', got 'max'"),
         ({"reduction": "max"}, "`reduction` must be one of .*, got 'max'"),

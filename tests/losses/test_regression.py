@@ -66,8 +66,8 @@ def test_targets_of_any_type():
 
 
 def test_what_is_wrong_is_named():
-    with pytest.raises(ValueError, match="`label` must be finite, or NaN where unknown, got -inf"):
+    with pytest.raises(ValueError, match="`label` must be finite, or NaN if unknown, got -inf"):
         RegressionLoss()(torch.zeros(1, 2), torch.tensor([[NAN, -INF]]))
     for delta in (0, -1.0, NAN):
-        with pytest.raises(ValueError, match=f"`delta` must be positive, got {delta}"):
+        with pytest.raises(ValueError, match=f"`delta` must be positive and finite, got {delta}"):
             RegressionLoss(delta)

@@ -147,7 +147,7 @@ def test_time_and_event_may_come_as_one_label():
         ([0, 1], [1, 2], "`event` must be whole numbers from 0 to 1, got 2.0"),
         ([0, 1], [1, torch.nan], "`event` must be whole numbers from 0 to 1, got nan"),
         ([0, 1], [1], r"`event` must have shape \(B,\) = \(2,\), got \(1,\)"),
-        ([0, 1], None, r"`time` must have shape \(B, 2\) where `event` is None, got \(2,\)"),
+        ([0, 1], None, r"`time` must have shape \(B, 2\) if `event` is None, got \(2,\)"),
     ],
 )
 def test_labels_are_checked(time, event, message):
