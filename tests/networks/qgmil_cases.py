@@ -56,7 +56,7 @@ def reference(net, block, bag):
         "heads": block.num_heads,
         "kv_heads": block.num_kv_heads or block.num_heads,
         "head_size": block.head_size or E // block.num_heads,
-        "pooling": net.pool_by,
+        "pooling": net.pooling,
     } | {name: getattr(block, name) for name in (*FACTORS, "activation")}
     own = net.state_dict()
     p = {name: own[ours].double().numpy() for name, ours in net.reference_names().items()}

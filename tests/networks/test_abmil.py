@@ -104,7 +104,7 @@ def test_one_class_has_one_row():
 
 
 def test_rows_are_per_class_or_so_many():
-    with pytest.raises(ValueError, match="`num_heads` must be 1 where `per_class` gives each class a row, got 2"):
+    with pytest.raises(ValueError, match="`num_heads` must be 1 with `per_class`, got 2"):
         ABMIL(4, 3, num_heads=2, per_class=True)
 
 

@@ -114,9 +114,9 @@ def test_no_code_of_a_checkpoint_is_run(tmp_path, capsys):
 def test_networks_that_are_not_there_or_have_no_weights_are_named():
     with pytest.raises(ValueError, match=r"`network` must be one of .* got 'DenseNet12'; did you mean 'DenseNet121'"):
         monai_encoder("DenseNet12")
-    with pytest.raises(ValueError, match="`checkpoint` must be given for a network by its name, got None for 'Dense"):
+    with pytest.raises(ValueError, match="`checkpoint` must be given for a network by name, got None for 'Dense"):
         monai_encoder("DenseNet121")
-    with pytest.raises(ValueError, match=r"`options` must be None where the network is a module, got \{'a': 1\}"):
+    with pytest.raises(ValueError, match=r"`options` must be None if the network is a module, got \{'a': 1\}"):
         monai_encoder(densenet(), options={"a": 1})
 
 

@@ -159,9 +159,9 @@ def test_outputs_that_make_no_vector_are_named():
         InstanceEncoder(conv_net(), COLOUR, "max")
     with pytest.raises(ValueError, match="`prefix_tokens` must be at least 1 for output 'cls', got 0"):
         InstanceEncoder(Gives(tokens), output="cls")
-    with pytest.raises(ValueError, match=r"`output` must suit a network that gives \(1, 3, 64, 64\), got 'as_is'"):
+    with pytest.raises(ValueError, match=r"`output` must suit a network with output \(1, 3, 64, 64\), got 'as_is'"):
         InstanceEncoder(Gives(lambda x: x), EncoderInput(3), "as_is")
-    with pytest.raises(ValueError, match=r"`output` must suit a network that gives \(1, 64\), got 'mean'"):
+    with pytest.raises(ValueError, match=r"`output` must suit a network with output \(1, 64\), got 'mean'"):
         InstanceEncoder(nn.Flatten(), EncoderInput(1, (8, 8)))
     with pytest.raises(ValueError, match=r"must be a callable where the network gives no .*, got tuple"):
         InstanceEncoder(Gives(lambda x: (x,)))

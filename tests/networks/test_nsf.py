@@ -1,4 +1,4 @@
-"""The normalised sigmoid: its sum, its theorem, and how shifts and temperature change it."""
+"""Tests of log_sigmoid_scores by its softmax, the normalized sigmoid, and of masked_log_softmax."""
 
 import json
 from pathlib import Path
@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from monai_mil_ext.networks.layers import masked_log_softmax, masked_softmax, normalized_sigmoid
+from monai_mil_ext.networks.layers import masked_log_softmax, masked_softmax
 from tests.helpers import bags
+from tests.networks.normalized_sigmoid import normalized_sigmoid
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "asmil.json").read_text())
 
@@ -113,8 +114,8 @@ def test_the_logarithm_of_a_softmax_is_exact_where_that_is_zero(bag):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": 0.0}, "`temperature` must be positive, got 0.0"),
-        ({"temperature": float("nan")}, "`temperature` must be positive, got nan"),
+        ({"temperature": 0.0}, "`temperature` must be positive and finite, got 0.0"),
+        ({"temperature": float("nan")}, "`temperature` must be positive and finite, got nan"),
         ({"center": "median"}, "`center` must be one of 'none', 'mean', got 'median'"),
     ],
 )

@@ -24,7 +24,7 @@ by_name = {"ids": lambda law: law.__name__}
 def always(monkeypatch):
     """Leave padding out of the smallest batch, and count how often."""
     found, find = [], qgmil.find_real_rows
-    monkeypatch.setattr(real_rows, "ROWS_A_BAG", 0)
+    monkeypatch.setattr(real_rows, "MIN_PADDING_CPU", 0)
     monkeypatch.setattr(qgmil, "find_real_rows", lambda mask: found.append(find(mask)) or found[-1])
     return found
 
@@ -65,7 +65,7 @@ def test_it_says_what_it_says_of_the_padded_batch(always, num_layers, block, mon
 @pytest.mark.parametrize(("at_once", "parts"), [(1, 3), (40, 2), (4096, 1)])
 @every_net
 def test_parts_of_whole_bags_say_what_all_say_at_once(always, make, at_once, parts, monkeypatch):
-    monkeypatch.setattr(real_rows, "ROWS_AT_ONCE", at_once)
+    monkeypatch.setattr(real_rows, "MAX_ROWS_CPU", at_once)
     mask = torch.arange(30) < torch.tensor([[11], [0], [29], [30]])
     net, x = fill(make()).double().eval(), torch.randn(4, 30, F).double()
     out = net.forward_bag(x, mask)

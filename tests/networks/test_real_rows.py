@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from monai_mil_ext.networks.layers import find_real_rows, spread_rows, take_rows
-from monai_mil_ext.networks.layers.real_rows import ROWS_A_BAG
+from monai_mil_ext.networks.layers.real_rows import MIN_PADDING_CPU
 
 LONG = torch.arange(200) < torch.tensor([[200], [3], [0]])
 
@@ -31,9 +31,9 @@ def test_rows_come_bag_after_bag_and_go_back():
     [
         None,
         torch.ones(2, 300).bool(),
-        torch.arange(300) < torch.tensor([[300], [300 - 2 * ROWS_A_BAG + 1]]),
+        torch.arange(300) < torch.tensor([[300], [300 - 2 * MIN_PADDING_CPU + 1]]),
         torch.zeros(2, 300).bool(),
-        torch.zeros(9, ROWS_A_BAG).bool(),
+        torch.zeros(9, MIN_PADDING_CPU).bool(),
         torch.zeros(2, 0).bool(),
     ],
     ids=["none", "all-real", "little-padding", "empty", "small-bags", "no-slots"],
@@ -43,7 +43,7 @@ def test_none_where_it_does_not_pay(mask):
 
 
 def test_enough_padding_pays():
-    assert find_real_rows(torch.arange(300) < torch.tensor([[300], [300 - 2 * ROWS_A_BAG]])) is not None
+    assert find_real_rows(torch.arange(300) < torch.tensor([[300], [300 - 2 * MIN_PADDING_CPU]])) is not None
 
 
 def test_no_program_depends_on_the_values_of_a_mask(monkeypatch):

@@ -37,5 +37,5 @@ def test_it_asks_behind_an_encoder():
 
 @pytest.mark.parametrize("net", [ABMIL(8, 2), EncodedBag(nn.Flatten(), ABMIL(8, 2))])
 def test_another_network_is_refused(net):
-    with pytest.raises(ValueError, match="`net` must be QGMIL, or EncodedBag that aggregates by it, got"):
+    with pytest.raises(ValueError, match="`net` must be QGMIL, or EncodedBag with such an aggregator, got"):
         WithReceivedAttention(net)

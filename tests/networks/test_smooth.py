@@ -11,7 +11,6 @@ from torch.testing import assert_close
 
 from monai_mil_ext.networks.layers import (
     ChainSmoother,
-    ExactChainSmoother,
     SpectralLinear,
     pack,
     packed_places,
@@ -36,10 +35,9 @@ ROW = [0.08349609375, 0.16650390625, 0.58349609375, 0.16650390625, 0.08349609375
     ("smoother", "expected"),
     [
         (ChainSmoother(), ROW),
-        (ExactChainSmoother(), [1 / 12, 1 / 6, 7 / 12, 1 / 6, 1 / 12]),
         (ChainSmoother(symmetric=True), [0.0590406541, *ROW[1:4], 0.0590406541]),
     ],
-    ids=["approximate", "exact", "symmetric"],
+    ids=["rows", "symmetric"],
 )
 def test_published_values(smoother, expected):
     assert_close(smoother(IMPULSE).flatten(), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-10)
@@ -47,8 +45,7 @@ def test_published_values(smoother, expected):
 
 def test_a_constant_is_kept_by_rows_alone():
     ones = torch.ones(1, 5, 1, dtype=torch.float64)
-    for smoother in (ChainSmoother(), ExactChainSmoother()):
-        assert_close(smoother(ones), ones, rtol=0, atol=1e-12)
+    assert_close(ChainSmoother()(ones), ones, rtol=0, atol=1e-12)
     ends = ChainSmoother(symmetric=True)(ones)[0, [0, -1], 0].tolist()
     assert ends == pytest.approx([0.8780088303] * 2, abs=1e-10)
 
@@ -58,22 +55,19 @@ CASES = {
     "symmetric": (ChainSmoother(symmetric=True), {"symmetric": True}),
     "far": (ChainSmoother(num_steps=3, num_neighbors=2), {"steps": 3, "neighbors": 2}),
     "far-symmetric": (ChainSmoother(4, 3, symmetric=True), {"steps": 4, "neighbors": 3, "symmetric": True}),
-    "exact": (ExactChainSmoother(), None),
-    "exact-symmetric": (ExactChainSmoother(symmetric=True), {"symmetric": True}),
 }
 
 
 @pytest.mark.parametrize(("smoother", "options"), CASES.values(), ids=CASES)
 @given(batch=bags(3, max_instances=12, dtype=torch.float64), raw=st.floats(-4, 4), seed=st.integers(0, 99))
 def test_it_is_the_reference_wherever_padding_stands(smoother, options, batch, raw, seed):
-    exact = isinstance(smoother, ExactChainSmoother)
-    smooth, (x, mask) = reference.smooth_exactly if exact else reference.smooth, batch
+    x, mask = batch
     torch.nn.init.constant_(smoother.double().raw, raw)
     order = torch.rand(mask.shape, generator=torch.Generator().manual_seed(seed)).argsort(1)
     mask = mask.gather(1, order)
     out = smoother(x.where(mask[..., None], torch.nan), mask)
     for bag, real, got in zip(x, mask, out, strict=True):
-        expected = smooth(bag[real].numpy(), 1 / (1 + np.exp(-raw)), **(options or {}))
+        expected = reference.smooth(bag[real].numpy(), 1 / (1 + np.exp(-raw)), **options)
         assert_close(got[real], torch.tensor(expected), rtol=1e-9, atol=1e-9)
     assert not out[~mask].any()
 
@@ -81,13 +75,13 @@ def test_it_is_the_reference_wherever_padding_stands(smoother, options, batch, r
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("n", [2, 5, 33])
 def test_many_steps_are_the_exact_solution(symmetric, n):
-    u = torch.randn(2, n, 3, dtype=torch.float64)
-    many, exact = ChainSmoother(num_steps=200, symmetric=symmetric), ExactChainSmoother(symmetric)
-    assert_close(many(u), exact(u), rtol=0, atol=1e-6)
+    u = torch.randn(n, 3, dtype=torch.float64)
+    smooth = ChainSmoother(num_steps=200, symmetric=symmetric)(u.unsqueeze(0))[0]
+    assert_close(smooth, torch.tensor(reference.smooth_exactly(u.numpy(), 0.5, symmetric)), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("smoother", [ChainSmoother(), ExactChainSmoother()])
-def test_the_weight_learns_and_one_instance_is_left_alone(smoother):
+def test_the_weight_learns_and_one_instance_is_left_alone():
+    smoother = ChainSmoother()
     assert torch.sigmoid(smoother.raw) == 0.5
     (gradient,) = torch.autograd.grad(smoother(IMPULSE).square().sum(), [smoother.raw])
     assert gradient < 0
@@ -160,8 +154,8 @@ def test_without_smoothing_late_is_abmil():
 
 
 def test_another_smoother_is_passed_in():
-    net = SmAP(5, 2, smoother=ExactChainSmoother())
-    assert_close(net.smooth_instances(IMPULSE).flatten()[0].item(), 1 / 12)
+    net = SmAP(5, 2, smoother=ChainSmoother(num_steps=1))
+    assert net.smooth_instances(IMPULSE).flatten()[0].item() == 0
 
 
 @pytest.mark.parametrize(
