@@ -16,7 +16,7 @@ CELLS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("block", "pooling"), CELLS.values(), ids=CELLS)
-def test_gradients_of_every_cell(block, pooling):
+def test_qgmil_gradients_are_exact_in_every_factorial_cell(block, pooling):
     """Along random directions; tests/networks/test_qgmil.py takes every entry, for one pooling and no shared keys."""
     net = known(QGMIL(4, 2, hidden_size=6, block=QGMILBlock(num_heads=2, **block), pooling=pooling).double())
     names, values = zip(*net.named_parameters(), strict=True)

@@ -9,7 +9,7 @@ from torch import nn
 from monai_mil_ext.networks.layers import masked_softmax, zero_padding
 from monai_mil_ext.networks.nets import ABMIL
 from tests.contracts import full_laws, laws
-from tests.contracts.test_nets import MASK, C, F, X
+from tests.contracts.net_cases import MASK, C, F, X
 
 
 class IgnoresTheMask(ABMIL):
@@ -161,44 +161,49 @@ def changed(change):
 
 
 BROKEN = [
-    (laws.output_has_its_shapes, changed(lambda o: {"attention": o.attention[..., 0]})),
-    (laws.output_has_its_shapes, changed(lambda o: {"scores": None})),
-    (laws.input_is_left_alone, WritesIntoItsInput),
+    (laws.output_has_documented_shapes, changed(lambda o: {"attention": o.attention[..., 0]})),
+    (laws.output_has_documented_shapes, changed(lambda o: {"scores": None})),
+    (laws.input_is_not_modified, WritesIntoItsInput),
     (laws.padding_changes_nothing, IgnoresTheMask),
     (laws.padding_changes_nothing, LeavesTheNaN),
     (laws.padding_changes_nothing, partial(CleansTooLate, hidden_size=4)),
     (laws.padding_changes_nothing, changed(lambda o: {"attention": o.attention + 1e-9})),
-    (laws.a_bag_does_not_see_its_neighbours, LeaksANeighbour),
-    (laws.a_bag_does_not_see_its_neighbours, IgnoresTheMask),
+    (laws.bags_are_independent, LeaksANeighbour),
+    (laws.bags_are_independent, IgnoresTheMask),
     (laws.order_changes_nothing, SeesThePlace),
     (laws.attention_is_a_distribution, changed(lambda o: {"attention": o.scores.sigmoid()})),
-    (laws.the_tap_shows_the_scores, changed(lambda o: {"scores": o.attention})),
-    (laws.asking_for_more_does_not_change_logits, AnswersTwoWays),
+    (laws.score_tap_passes_scores, changed(lambda o: {"scores": o.attention})),
+    (laws.forward_agrees_with_forward_bag, AnswersTwoWays),
     (laws.eval_is_deterministic, DropsAlways),
-    (laws.an_empty_bag_is_finite, DividesByTheCount),
+    (laws.empty_bag_is_finite, DividesByTheCount),
     (laws.every_parameter_has_a_gradient, HasAnIdleWeight),
-    (laws.weights_survive_a_save, ForgetsAWeight),
-    (laws.a_copy_is_a_net_of_its_own, LooksBack),
-    (laws.it_exports_for_any_bag_size, KnowsBigBags),
-    (laws.it_scripts, changed(dict)),
-    (laws.it_compiles_whole, AsksForAValue),
+    (laws.state_dict_restores_network, ForgetsAWeight),
+    (laws.deepcopy_is_independent, LooksBack),
+    (laws.export_serves_any_bag_size, KnowsBigBags),
+    (laws.torchscript_agrees, changed(dict)),
+    (laws.compiles_without_graph_break, AsksForAValue),
     (laws.autocast_is_close, RoundsAttention),
     (laws.gradients_are_exact_in_float64, changed(lambda o: {"embedding": o.embedding.float()})),
     (laws.gradients_are_exact_in_float64, changed(lambda o: {"logits": o.logits + o.logits.detach()})),
     (laws.bad_input_is_named, TakesAnything),
-    (laws.exceptions_are_true, Modest),
+    (laws.exceptions_are_needed, Modest),
 ]
 BROKEN_IN_FULL = [
-    (full_laws.it_runs_in_onnxruntime, AnswersExportersOtherwise),
-    (full_laws.it_runs_as_machine_code, AnswersCompilersOtherwise),
+    (full_laws.onnxruntime_agrees, AnswersExportersOtherwise),
+    (full_laws.inductor_agrees, AnswersCompilersOtherwise),
 ]
 
 
 @pytest.mark.parametrize(("law", "net"), BROKEN, ids=lambda value: getattr(value, "__name__", "Changed"))
-def test_a_broken_net_is_caught(law, net):
+def test_law_catches_broken_net(law, net):
     make = partial(net, F, C, attention_size=5)
     # the tools that some laws run have exceptions of their own
-    tools = laws.it_exports_for_any_bag_size, laws.it_scripts, laws.it_compiles_whole, laws.bad_input_is_named
+    tools = (
+        laws.export_serves_any_bag_size,
+        laws.torchscript_agrees,
+        laws.compiles_without_graph_break,
+        laws.bad_input_is_named,
+    )
     failed = Exception if law in tools else (AssertionError, pytest.fail.Exception)
     with pytest.raises(failed):
         law(make, X, MASK)
@@ -206,21 +211,21 @@ def test_a_broken_net_is_caught(law, net):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("law", "net"), BROKEN_IN_FULL, ids=lambda value: value.__name__)
-def test_a_broken_net_is_caught_in_full(law, net):
+def test_slow_law_catches_broken_net(law, net):
     with pytest.raises(AssertionError, match="Tensor-likes are not close"):
         law(partial(net, F, C, attention_size=5), X, MASK)
 
 
-def test_every_law_has_a_net_that_breaks_it():
+def test_every_law_has_a_broken_net():
     assert {law for law, _ in BROKEN} == {*laws.CHEAP, *laws.DEAR}
     assert [law for law, _ in BROKEN_IN_FULL] == full_laws.FULL
 
 
-def test_a_missing_compiler_is_named(monkeypatch):
+def test_inductor_agrees_names_missing_compiler(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(AssertionError, match=r"no-such-compiler is not there \(Debian's package is g\+\+\)"):
-        full_laws.it_runs_as_machine_code(partial(ABMIL, F, C), X, MASK)
+        full_laws.inductor_agrees(partial(ABMIL, F, C), X, MASK)
 
 
-def test_a_true_exception_is_accepted():
-    laws.exceptions_are_true(partial(SaysItSeesThePlace, F, C), X, MASK)
+def test_exceptions_are_needed_accepts_true_exception():
+    laws.exceptions_are_needed(partial(SaysItSeesThePlace, F, C), X, MASK)

@@ -132,14 +132,14 @@ def forms(name: str) -> tuple[type, type]:
     return getattr(transforms, name), getattr(transforms, f"{name}d")
 
 
-def test_every_public_array_transform_is_here():
+def test_every_public_array_transform_has_a_case():
     public = (getattr(transforms, name) for name in transforms.__all__)
     arrays = {c.__name__ for c in public if issubclass(c, Transform) and not issubclass(c, MapTransform)}
     assert arrays == set(CASES)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_dictionary_form_is_the_array_form_with_keys(name):
+def test_transform_law_dictionary_form_has_the_arguments_of_the_array_form(name):
     case, (array, dictionary) = CASES[name], forms(name)
     assert getattr(transforms, f"{name}D") is getattr(transforms, f"{name}Dict") is dictionary
     expected = ["keys", *case.keys, *inspect.signature(array).parameters, "allow_missing_keys"]
@@ -150,7 +150,7 @@ def test_the_dictionary_form_is_the_array_form_with_keys(name):
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("name", CASES)
-def test_both_forms_agree_again_and_again_and_touch_no_input(name, kind, tmp_path):
+def test_transform_law_both_forms_agree_and_do_not_modify_input(name, kind, tmp_path):
     case, (array, dictionary) = CASES[name], forms(name)
     item = case.item(tmp_path, kind)
     before = copy.deepcopy(item)
@@ -168,7 +168,7 @@ def test_both_forms_agree_again_and_again_and_touch_no_input(name, kind, tmp_pat
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_tensor_and_a_metatensor_give_the_same(name, tmp_path):
+def test_transform_law_tensor_and_metatensor_agree(name, tmp_path):
     case, (_, dictionary) = CASES[name], forms(name)
     results = []
     for kind in KINDS.values():
@@ -178,7 +178,7 @@ def test_a_tensor_and_a_metatensor_give_the_same(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_missing_key_is_passed_over_only_where_allowed(name, tmp_path):
+def test_transform_law_missing_key_is_skipped_only_if_allowed(name, tmp_path):
     case, (_, dictionary) = CASES[name], forms(name)
     item = case.item(tmp_path, torch.as_tensor)
     out = seeded(dictionary(["x", "absent"], **case.options, allow_missing_keys=True))(item)

@@ -18,17 +18,17 @@ def path(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [ABMIL, ASMIL, QGMIL, TransMIL])
-def test_the_same_network_passes_whatever_its_weights_mode_and_dropout(kind, path):
+def test_check_network_ignores_weights_mode_and_dropout(kind, path):
     write_network(path, kind(**SIZES, dropout=0.5))
     check_network(path, kind(**SIZES, dropout=0.0).eval())
 
 
-def test_the_share_of_tokens_dropped_in_training_is_no_part_of_it(path):
+def test_check_network_ignores_token_drop(path):
     write_network(path, ASMIL(**SIZES, token_drop=0.5))
     check_network(path, ASMIL(**SIZES, token_drop=0.0))
 
 
-def test_what_the_shapes_of_weights_do_not_tell_is_refused(path):
+def test_check_network_rejects_options_with_equal_weight_shapes(path):
     trained, other = ASMIL(**SIZES, num_heads=2).eval(), ASMIL(**SIZES, num_heads=4).eval()
     other.load_state_dict(trained.state_dict())  # without a word
     bag = torch.randn(1, 9, 8)
@@ -38,7 +38,7 @@ def test_what_the_shapes_of_weights_do_not_tell_is_refused(path):
         check_network(path, other)
 
 
-def test_another_activation_is_refused_and_a_file_of_an_older_network_is_not(path):
+def test_check_network_rejects_other_activation_and_accepts_older_file(path):
     write_network(path, nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
     with pytest.raises(ValueError, match=r"whose 1\.class is ReLU, got GELU"):
         check_network(path, nn.Sequential(nn.Linear(2, 2), nn.GELU()))
@@ -46,7 +46,7 @@ def test_another_activation_is_refused_and_a_file_of_an_older_network_is_not(pat
     check_network(path, nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)))  # load_state_dict's matter
 
 
-def test_no_file_is_nothing_to_compare_and_a_broken_one_is_told(path):
+def test_check_network_accepts_missing_file_and_rejects_broken_file(path):
     check_network(path, nn.Linear(2, 2))
     path.write_text("[")
     with pytest.raises(ValueError, match=r"`path` must be a JSON file of settings, got 'network\.json'"):
