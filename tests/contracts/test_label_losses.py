@@ -1,4 +1,4 @@
-"""What every loss of logits against a bag's label promises. A new one joins by one line in ``CASES``."""
+"""Laws of all losses on logits and bag labels. A new loss adds one line to ``CASES``."""
 
 import inspect
 

@@ -1,4 +1,4 @@
-"""What every loss on attention promises. A new loss joins by one line in ``CASES``."""
+"""Laws of all losses on attention. A new loss adds one line to ``CASES``."""
 
 import inspect
 
@@ -123,7 +123,7 @@ def test_attention_loss_law_half_precision_is_finite_and_computed_in_float32(los
 
 @every_loss
 def test_attention_loss_law_gradients_are_exact(loss):
-    """Against finite differences of the value; with a detached target, of the value at the target held fixed."""
+    """Compare with finite differences of the value, with a detached target held fixed."""
     z = torch.randn(2, 5, 2, dtype=torch.float64, requires_grad=True)
     mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
     if type(loss) in TARGET_DETACHED:

@@ -1,4 +1,4 @@
-"""What a loss on scores and an anchor's scores promises. A new one joins by one line in ``CASES``."""
+"""Laws of losses on scores and the scores of an anchor. A new loss adds one line to ``CASES``."""
 
 import pytest
 import torch
@@ -102,7 +102,7 @@ def test_nsf_kl_law_half_precision_is_finite_and_computed_in_float32(loss, dtype
 
 @every_loss
 def test_nsf_kl_law_gradients_are_exact(loss):
-    """The target depends on the anchor alone, so the gradient is that of the value."""
+    """Compare with finite differences of the value, since the target depends on the anchor alone."""
     z, anchor = torch.randn(2, 2, 5, 2, dtype=torch.float64)
     mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
     assert torch.autograd.gradcheck(lambda z: loss(z, anchor, mask), z.requires_grad_())

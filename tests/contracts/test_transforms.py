@@ -1,4 +1,4 @@
-"""What every transform promises in both of its forms; a new one joins by one line of ``CASES``."""
+"""Laws of all transforms in both forms. A new transform adds one line to ``CASES``."""
 
 import copy
 import inspect
@@ -19,7 +19,7 @@ from tests.scans import voxels, write_nifti
 
 
 class Case(NamedTuple):
-    """How to make a transform, its item under ``x``, and how its array form is called on that."""
+    """Options of a transform, its item under ``x``, and the call of its array form on that item."""
 
     options: dict
     item: Any  # folder, kind of tensor -> item
@@ -111,7 +111,7 @@ KINDS = {"torch": torch.as_tensor, "meta": MetaTensor}
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equal in type, value and, of a MetaTensor, in affine and history."""
+    """Return whether two values are equal in type, value and, for MetaTensors, in affine and history."""
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
     if isinstance(one, MetaTensor):
@@ -124,7 +124,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def seeded(transform):
-    """A random transform before its first draw; any other as it is."""
+    """Seed a random transform; return any other transform unchanged."""
     return transform.set_random_state(0) if hasattr(transform, "set_random_state") else transform
 
 

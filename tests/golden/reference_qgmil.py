@@ -1,4 +1,4 @@
-"""QG-MIL in NumPy and float64, one bag and one head at a time, from the equations. None of the package runs here.
+"""QG-MIL in NumPy and float64, one bag and one head at a time, from the equations, without code of the package.
 
 Parameters go by their published names. ``python tests/golden/reference_qgmil.py`` measures this file against
 qgmil.json, which holds what the authors' code says in float32 (MIT licence, see "source" there).
@@ -30,7 +30,7 @@ def softmax(v):
 
 
 def normalise(p, name, kind, v):
-    """A row ``v`` normalised by the layer of that name."""
+    """Normalize a row ``v`` with the named layer."""
     if kind == "rms":
         return v / np.sqrt(np.mean(v**2) + 1e-6) * p[f"{name}.weight"]
     eps = 1e-5 if name in COARSE else 1e-6
@@ -39,7 +39,7 @@ def normalise(p, name, kind, v):
 
 
 def attend(p, name, tokens, config):
-    """What the heads give to every token, (T, H d), and P (H, T, T)."""
+    """Compute the output of the heads for all tokens (T, H d), and P (H, T, T)."""
     count, gate, norm = len(tokens), config["gate"], config["norm"]
     num_heads, num_kv_heads, d = config["heads"], config["kv_heads"], config["head_size"]
     group = num_heads // num_kv_heads
@@ -79,7 +79,7 @@ def feed(p, name, n, ffn, activation):
 
 
 def pool(p, h, pooling, norm, weights, scores):
-    """Embedding, attention (n, A) and scores (n, S) or None; ``scores`` of the class token come from the caller."""
+    """Compute embedding, attention (n, A) and scores (n, S) or None; those of the class token are passed in."""
     if pooling == "cls":
         return h[0], weights[:, 0, 1:].T, scores
     n, size = h.shape
@@ -101,7 +101,7 @@ def pool(p, h, pooling, norm, weights, scores):
 
 
 def qgmil(p, bag, config):
-    """Everything about one bag (n, F) without padding, dropout off. ``layers`` is P (H, T, T) of every layer."""
+    """Compute all outputs for one bag (n, F) without padding or dropout; ``layers`` has P (H, T, T) of each layer."""
     norm, pooling = config["norm"], config["pooling"]
     h = [normalise(p, "input_proj.1", norm, p["input_proj.0.weight"] @ x + p["input_proj.0.bias"]) for x in bag]
     h = [p["cls_token"].ravel(), *h] if pooling == "cls" else h
@@ -127,7 +127,7 @@ def qgmil(p, bag, config):
 
 
 def published_weights(case):
-    """Parameters of a case of qgmil.json by its recipe, rounded to float32."""
+    """Return the parameters of a case of qgmil.json by its recipe, rounded to float32."""
     p = {}
     for row in case["parameters"]:
         v = np.sin(0.1 + 0.7 * np.arange(np.prod(row["shape"])) + row["index"]).reshape(row["shape"])
@@ -137,21 +137,21 @@ def published_weights(case):
 
 
 def published_input():
-    """The two bags of qgmil.json and their mask."""
+    """Return the two bags of qgmil.json and their mask."""
     i = np.arange(2 * 17 * 1024)
     x = (np.sin(0.37 * i) + 0.5 * np.cos(0.11 * i)).reshape(2, 17, 1024).astype(np.float32)
     return x, np.arange(17) < np.array([[17], [11]])
 
 
 def settings(config):
-    """Our names of the settings of a case of qgmil.json."""
+    """Return the settings of a case of qgmil.json by our names."""
     ours = {"num_layers": "layers", "heads": "heads", "kv_heads": "kv_heads", "head_size": "head_dim"}
     same = ("norm", "qk_norm", "gate", "ffn", "activation", "pooling")
     return {name: config[theirs] for name, theirs in (ours | {name: name for name in same}).items()}
 
 
 def deviations(case):
-    """How far this file is from what the authors' code says: logits, pool attention, diagonal of P."""
+    """Return the deviations from the output of the authors' code: logits, pool attention, diagonal of P."""
     p, config = {key: value.astype(float) for key, value in published_weights(case).items()}, settings(case["config"])
     x, mask = published_input()
     full = [qgmil(p, bag.astype(float), config) for bag in x]

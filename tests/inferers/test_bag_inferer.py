@@ -1,4 +1,4 @@
-"""BagInferer gives what the network itself gives, and needs less at once."""
+"""Tests that BagInferer gives the output of the network with less memory."""
 
 import numpy as np
 import pytest
@@ -85,7 +85,7 @@ def test_bag_inferer_of_empty_bags(mask):
 
 
 class Rows:
-    """A bag that is read a piece at a time, as a file would be."""
+    """Bag that is read in chunks, like a file."""
 
     def __init__(self, values):
         self.values, self.reads = values, []

@@ -1,4 +1,4 @@
-"""The rows of tests/benchmarks/large_bags.py are what they say, at small sizes."""
+"""Tests of tests/benchmarks/large_bags.py at small sizes."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def test_large_bags_benchmark_runs_every_row(name):
 
 @pytest.mark.slow
 def test_bag_inferer_keeps_a_large_bag_out_of_memory():
-    """60,000 x 1,024 are 0.23 GiB in float32, which one row holds and the other does not; half is left for rounding."""
+    """Compare the memory of two rows by 60,000 x 1,024 float32 features (0.23 GiB), with half of it as tolerance."""
     whole, chunks = (measure(name, 60_000, threads=1) for name in ("abmil", "abmil_in_chunks"))
     assert whole["instances"] == chunks["instances"] == 60_000
     assert whole["peak_gib"] - chunks["peak_gib"] > 0.115

@@ -1,4 +1,4 @@
-"""AttentionEntropyLoss: closed forms; what every loss on attention promises is in tests/contracts."""
+"""Tests of AttentionEntropyLoss by closed forms; the laws of all losses on attention are in tests/contracts."""
 
 import math
 

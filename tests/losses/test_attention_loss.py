@@ -1,4 +1,4 @@
-"""AttentionLoss: the reduction, whatever a subclass puts into it."""
+"""Tests of the reduction of AttentionLoss."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What is the diversity term's own; what every loss promises is in tests/contracts."""
+"""Tests of BranchDiversityLoss beyond the laws of all losses on attention, which are in tests/contracts."""
 
 import numpy as np
 import torch

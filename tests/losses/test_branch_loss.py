@@ -1,4 +1,4 @@
-"""BranchLoss: the mean over branches of any loss."""
+"""Tests of BranchLoss, the mean of a loss over branches."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""MultiLabelLoss: values by hand, unknown labels, weights; the laws of all losses on labels are in tests/contracts."""
+"""Tests of MultiLabelLoss: known values, unknown labels, weights; common laws are in tests/contracts."""
 
 import math
 

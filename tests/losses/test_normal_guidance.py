@@ -1,4 +1,4 @@
-"""NormalGuidanceLoss: golden values, closed forms, and what the method is known to do."""
+"""Tests of NormalGuidanceLoss: golden values, closed forms, and known behavior of the method."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""NSFKLLoss: golden values and closed forms; what every loss on scores promises is in tests/contracts."""
+"""Tests of NSFKLLoss: golden values and closed forms; the laws of losses on scores are in tests/contracts."""
 
 import json
 import math

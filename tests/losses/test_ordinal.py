@@ -1,4 +1,4 @@
-"""OrdinalLoss and its probabilities: values by hand, order, extremes; the laws of all losses are in tests/contracts."""
+"""Tests of OrdinalLoss and its probabilities: known values, order, extremes; common laws are in tests/contracts."""
 
 import math
 
@@ -70,7 +70,7 @@ def test_ordinal_probabilities_keep_digits_of_small_values():
 
 @given(seed=st.integers(0, 2**16))
 def test_ordinal_loss_is_minimal_at_the_true_probabilities(seed):
-    """On falling logits the expected loss is least where the probabilities are those of the labels."""
+    """Check that the expected loss of decreasing logits is minimal at the probabilities of the labels."""
     torch.manual_seed(seed)
     true = torch.rand(1, 3, dtype=torch.float64).sort(descending=True).values.clamp(0.01, 0.99).logit()
     p, loss = ordinal_probabilities(true)[0], OrdinalLoss("none")

@@ -1,4 +1,4 @@
-"""RegressionLoss: values by hand, unknown targets, shapes; the laws of all losses on labels are in tests/contracts."""
+"""Tests of RegressionLoss: known values, unknown targets, shapes; common laws are in tests/contracts."""
 
 import pytest
 import torch
@@ -52,7 +52,7 @@ def test_regression_loss_without_known_targets_is_zero(reduction):
 
 
 def test_regression_loss_takes_a_single_target_without_an_axis():
-    """MSELoss broadcasts (B, 1) against (B,) to (B, B), for a loss that nobody meant."""
+    """Check shapes (B,) and (B, 1), which MSELoss would broadcast to (B, B)."""
     z, y = torch.randn(4, 1), torch.tensor([1.0, NAN, 0.0, 2.0])
     assert_close(RegressionLoss()(z, y), RegressionLoss()(z, y.unsqueeze(1)), rtol=0, atol=0)
     with pytest.warns(UserWarning, match="different to the input size"):

@@ -1,4 +1,4 @@
-"""DiscreteSurvivalLoss: values by hand, the equation in float64, likelihoods that sum to one, extremes."""
+"""Tests of DiscreteSurvivalLoss: known values, float64 equation, likelihoods that sum to one, extremes."""
 
 import itertools
 import math
@@ -43,7 +43,7 @@ def test_survival_loss_matches_published_equation(seed, alpha):
 
 @given(seed=st.integers(0, 2**16), scale=st.sampled_from([0.1, 1.0, 10.0]))
 def test_survival_loss_probabilities_of_all_events_sum_to_one(seed, scale):
-    """An event in one of the bins, or none in any."""
+    """Check that the probabilities of an event in each bin, and of none, sum to one."""
     torch.manual_seed(seed)
     z = (torch.randn(1, 4, dtype=torch.float64) * scale).expand(5, 4)
     nll = DiscreteSurvivalLoss(reduction="none")(z, torch.tensor([0, 1, 2, 3, 3]), torch.tensor([1, 1, 1, 1, 0]))
@@ -54,7 +54,7 @@ def test_survival_loss_probabilities_of_all_events_sum_to_one(seed, scale):
 
 
 def outcomes(hazards):
-    """Probability of an event in each bin and, last, of none: one toss after another."""
+    """Compute the probability of an event in each bin and, last, of none, bin by bin."""
     left, each = 1.0, []
     for h in hazards:
         each.append(left * h)
@@ -68,7 +68,7 @@ some_censoring = st.lists(st.floats(0.05, 1), min_size=4, max_size=4)
 
 @given(hazards=some_hazards)
 def test_survival_loss_with_alpha_0_is_the_likelihood(hazards):
-    """All that is compatible with an observation is enumerated: an event there, or one later or never."""
+    """Enumerate all outcomes compatible with an observation: an event in the bin, later, or never."""
     p, z = outcomes(hazards), torch.tensor([hazards], dtype=torch.float64).logit()
     for t, e in itertools.product(range(3), (0, 1)):
         seen = sum(p[s] for s in range(4) if (s == t if e else s > t))
@@ -78,7 +78,7 @@ def test_survival_loss_with_alpha_0_is_the_likelihood(hazards):
 
 @given(hazards=some_hazards, censoring=some_censoring, alpha=st.sampled_from([0.0, 0.4, 1.0]), seed=st.integers(0, 99))
 def test_survival_loss_expectation_is_minimal_at_documented_hazards(hazards, censoring, alpha, seed):
-    """For alpha = 0 at the true hazards, whatever the censoring; the loss is convex, so no gradient is a minimum."""
+    """Check the minimum, at the true hazards for alpha = 0; the loss is convex, so a zero gradient is a minimum."""
     p, c = outcomes(hazards), [share / sum(censoring) for share in censoring]  # censored in bin 0, 1, 2 or never
     seen = torch.zeros(3, 2, dtype=torch.float64)  # bin, event
     for (event, likely), (end, share) in itertools.product(enumerate(p), enumerate(c)):

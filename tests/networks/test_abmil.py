@@ -1,4 +1,4 @@
-"""What is ABMIL's own; what every network promises is in tests/contracts."""
+"""Tests of ABMIL beyond the laws of all networks, which are in tests/contracts."""
 
 import json
 from pathlib import Path
@@ -120,7 +120,7 @@ def test_abmil_dropout_affects_scores_and_pooling(hidden_size):
 
 
 def test_abmil_learns_the_relevant_instance():
-    """A bag is positive when one instance of twelve is: attention finds it from the bags' labels alone."""
+    """Check that attention learns from bag labels which one of twelve instances makes a bag positive."""
     x, positive = torch.randn(200, 12, 4), torch.arange(200) % 2 == 0
     x[positive, 0, 0] += 6
     net = ABMIL(4, 1, hidden_size=8, attention_size=8)

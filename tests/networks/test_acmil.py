@@ -1,4 +1,4 @@
-"""What is ACMIL's own; what every network promises is in tests/contracts."""
+"""Tests of ACMIL beyond the laws of all networks, which are in tests/contracts."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_acmil_has_the_published_number_of_parameters(net, count):
 
 
 def test_acmil_loss_terms_match_manual_computation():
-    """Four instances, two branches, one of four masked in each: the whole loss of a training step."""
+    """Compute the whole loss of a training step with four instances and two branches, one instance masked in each."""
     net = ACMIL(6, 2, hidden_size=4, attention_size=3, num_branches=2, num_top=4, mask_rate=0.25).double()
     fill(net).train()
     seen = {}

@@ -1,4 +1,4 @@
-"""What is ASMIL's own; what every network promises is in tests/contracts."""
+"""Tests of ASMIL beyond the laws of all networks, which are in tests/contracts."""
 
 import json
 from pathlib import Path
@@ -82,7 +82,7 @@ def test_asmil_is_initialized_as_published():
 
 
 def kept(net, batches=200, batch=8):
-    """Which tokens reach the second stage, bag by bag: the others have no gradient there."""
+    """Return the mask of kept tokens for each bag; dropped tokens have no gradient in the second stage."""
     counts, seen = [], []
     net.summarize.register_forward_pre_hook(lambda _, args: seen.append(args[2]))
     for _ in range(batches):
@@ -145,7 +145,7 @@ def test_asmil_in_eval_uses_all_tokens_and_draws_nothing(block):
 
 
 def test_asmil_learns_the_relevant_instance():
-    """A bag is positive when one instance of twelve is: attention finds it from the bags' labels alone."""
+    """Check that attention learns from bag labels which one of twelve instances makes a bag positive."""
     x, positive = torch.randn(200, 12, 4), torch.arange(200) % 2 == 0
     x[positive, 0, 0] += 6
     net = ASMIL(4, 1, hidden_size=8, num_heads=2, num_tokens=4)
@@ -182,7 +182,7 @@ def test_asmil_rejects_bad_options(options, message):
 
 
 def published(t=3, e=4, f=5, c=2, seed=1):
-    """A checkpoint with the authors' names and shapes."""
+    """Create a checkpoint with the names and shapes of the authors."""
     draw = torch.Generator().manual_seed(seed)
     shapes = {"q": (1, t, e), "cls": (1, 1, e), "dimreduction.fc1.weight": (e, f)}
     shapes |= {f"dimreduction.bn.{kind}": (e,) for kind in ("weight", "bias")}
@@ -196,7 +196,7 @@ def published(t=3, e=4, f=5, c=2, seed=1):
 
 
 def ordinary(weights, group, query, h, heads=2):
-    """PyTorch's own multi-head attention with the published weights of one group, and its layer norm."""
+    """Apply multi-head attention of PyTorch with the published weights of one group, and its layer norm."""
     attend = nn.MultiheadAttention(h.shape[-1], heads, batch_first=True).double()
     parts = [weights[f"{group}.{p}.weight"] for p in ("q_proj", "k_proj", "v_proj")]
     biases = [weights[f"{group}.{p}.bias"] for p in ("q_proj", "k_proj", "v_proj")]

@@ -1,4 +1,4 @@
-"""Plain and gated scores; their golden numbers are in test_abmil.py."""
+"""Tests of plain and gated attention scores; their golden values are in test_abmil.py."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The base class, and WithBagOutput under MONAI's engines and PyTorch's DDP."""
+"""Tests of BagNet, and of WithBagOutput with MONAI's engines and PyTorch's DDP."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What the centre baseline says; what every network promises is in tests/contracts."""
+"""Tests of CenterPrior beyond the laws of all networks, which are in tests/contracts."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What is CORAL's own: falling answers, and why its biases fall; what every network promises is in tests/contracts."""
+"""Tests of CORAL: decreasing probabilities and biases; the laws of all networks are in tests/contracts."""
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ def test_coral_with_decreasing_biases_has_decreasing_probabilities(batch, biases
 
 @given(batch=some_bags, biases=some_biases, seed=st.integers(0, 2**16))
 def test_coral_loss_is_not_increased_by_sorting_biases(batch, biases, seed):
-    """Since no more labels are above k + 1 than above k: the rearrangement inequality."""
+    """Check the rearrangement inequality: no more labels are above k + 1 than above k."""
     torch.manual_seed(seed)
     label, loss = torch.randint(0, C, (len(batch[0]),)), OrdinalLoss()
     assert loss(coral(sorted(biases, reverse=True))(*batch), label) <= loss(coral(biases)(*batch), label) + 1e-12
@@ -43,7 +43,7 @@ def test_coral_loss_is_not_increased_by_sorting_biases(batch, biases, seed):
 
 @given(seed=st.integers(0, 2**16), scale=st.sampled_from([0.1, 1.0, 5.0]))
 def test_coral_optimal_biases_decrease(seed, scale):
-    """Each solves sum_b sigma(g_b + beta_k) = number of labels above k, found here by bisection."""
+    """Solve sum_b sigma(g_b + beta_k) = number of labels above k for each bias by bisection."""
     torch.manual_seed(seed)
     x, label = torch.randn(12, 5, 4).double() * scale, torch.randint(0, C, (12,))
     label[:2] = torch.tensor([0, C - 1])  # so that every answer is given, and no bias is infinite

@@ -1,4 +1,4 @@
-"""EncodedBag: every law but that on the input's shape, which is its encoder's matter, and what is its own."""
+"""Tests of EncodedBag: all laws but that on the input shape, which depends on the encoder, and its own behavior."""
 
 from functools import partial
 

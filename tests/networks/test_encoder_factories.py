@@ -1,4 +1,4 @@
-"""Encoders of MONAI, transformers and timm: weights, normalisation, tokens, grey images."""
+"""Tests of encoders from MONAI, transformers and timm: weights, normalization, tokens, gray images."""
 
 import json
 import re
@@ -131,7 +131,7 @@ def test_volume_encoder_returns_a_map(tmp_path):
 
 
 def model(kind, folder, processor=SIZED):
-    """A small model with random weights, saved as the hub has them."""
+    """Save a small model with random weights in the format of the hub."""
     transformers = pytest.importorskip("transformers")
     options = {
         "ViT": {**SMALL, "intermediate_size": 16},
@@ -219,7 +219,7 @@ def test_transformers_encoder_rejects_incomplete_models(tmp_path):
 
 
 class StandIn(nn.Module):
-    """What timm_encoder uses of a timm model; a real one needs torchvision, which has no CPU build here."""
+    """Stand-in with what timm_encoder uses of a timm model, which needs torchvision."""
 
     def __init__(self, last):
         super().__init__()

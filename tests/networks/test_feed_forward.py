@@ -1,4 +1,4 @@
-"""The two feed-forward parts by their formulas."""
+"""Tests of the feed-forward networks by their formulas."""
 
 import pytest
 import torch

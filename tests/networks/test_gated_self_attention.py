@@ -1,4 +1,4 @@
-"""The gate, its rows in the query matrix, grouped heads, and the fused kernel against plain arithmetic."""
+"""Tests of GatedSelfAttention: gates, rows of the query matrix, grouped heads, fused kernel."""
 
 import pytest
 import torch

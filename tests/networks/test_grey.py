@@ -1,4 +1,4 @@
-"""Folding grey images into the first convolution: exactly the repeated channel, whatever the padding."""
+"""Tests that a folded convolution of a gray image equals that of its repeated channel, for any padding."""
 
 import pytest
 import torch
@@ -57,7 +57,7 @@ def test_fold_rgb_conv_adds_mean_to_bias_without_padding():
 
 
 class Checked(nn.Module):
-    """Looks at channels as ``transformers`` does."""
+    """Network that checks channels as ``transformers`` does."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""InstanceConvMIL against its equation; what every network promises is in tests/contracts."""
+"""Tests of InstanceConvMIL beyond the laws of all networks, which are in tests/contracts."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ X = torch.tensor(np.cos(np.arange(2 * 9 * 3) * 0.37).reshape(2, 9, 3))
 
 
 def scores_by_hand(net, bag):
-    """Scores (N, C) of one bag (N, F), instance by instance, from the equation."""
+    """Compute scores (N, C) of one bag (N, F), instance by instance, from the equation."""
     weight, bias = net.mix.weight.detach().numpy()[:, 0], net.mix.bias.detach().numpy()
     last, offset = net.classify.weight.detach().numpy(), net.classify.bias.detach().numpy()
     size, before = weight.shape[1], (weight.shape[1] - 1) // 2
@@ -50,7 +50,7 @@ def test_instance_conv_mil_matches_same_padding_of_pytorch(kernel_size):
 
 
 def test_instance_conv_mil_has_the_published_number_of_parameters():
-    """A kernel of 12 and a bias for each of 768 features, then a linear layer."""
+    """Count a kernel of 12 and a bias for each of 768 features, and a linear layer."""
     assert sum(p.numel() for p in InstanceConvMIL(768, 1, 12).parameters()) == 768 * 13 + 769
 
 
@@ -65,7 +65,7 @@ def test_instance_conv_mil_ignores_padding_between_instances(real):
 
 
 def test_instance_conv_mil_trained_on_instance_labels_detects_a_run():
-    """Instances are noise, a run of seven is shifted by one deviation: neighbours have to be added up."""
+    """Shift a run of seven noisy instances by one deviation, which is visible only in sums over neighbors."""
     generator = torch.Generator().manual_seed(0)
     x, label = torch.randn(64, 20, 2, generator=generator), torch.zeros(64, 20)
     for i, start in enumerate(torch.randint(0, 14, (64,), generator=generator)):

@@ -1,4 +1,4 @@
-"""InstanceEncoder: (N, F) of any network, of images as they must be."""
+"""Tests of InstanceEncoder: features (N, F) of any network, and checks of images."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ COLOUR = EncoderInput(3, None, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class Gives(nn.Module):
-    """A network that gives what it is told to."""
+    """Network with a given output."""
 
     def __init__(self, how):
         super().__init__()
@@ -25,7 +25,7 @@ class Gives(nn.Module):
 
 
 def tokens(x):
-    """One token a row of the first channel."""
+    """Network with one token per row of the first channel."""
     return x[:, 0]
 
 

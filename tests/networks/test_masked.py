@@ -1,4 +1,4 @@
-"""Masked softmax, padding and pooling."""
+"""Tests of masked softmax, zeroed padding and pooling."""
 
 import pytest
 import torch
@@ -64,7 +64,7 @@ def test_masked_softmax_of_large_scores_does_not_overflow():
 )
 @pytest.mark.parametrize("mask", [None, torch.ones(1, 3000, dtype=torch.bool)], ids=["all", "mask"])
 def test_masked_softmax_and_attention_pool_compute_in_float32(given, expected, mask):
-    """In bfloat16, 3000 equal weights are wrong by 2e-3 each; BLAS sums float32 to 3e-5."""
+    """Check sums of 3000 equal weights: in bfloat16 each has an error of 2e-3; BLAS sums float32 to 3e-5."""
     scores, h = torch.zeros(1, 3000, 1, dtype=given), torch.ones(1, 3000, 2, dtype=given)
     for enabled in (False, True):
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):

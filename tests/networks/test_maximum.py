@@ -1,4 +1,4 @@
-"""The masked maximum and who holds it."""
+"""Tests of the masked maximum and its fractions."""
 
 import torch
 from hypothesis import given

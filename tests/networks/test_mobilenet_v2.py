@@ -1,4 +1,4 @@
-"""MobileNetV2 against the implementation of transformers, which names and lays out its parts in its own way."""
+"""Tests of MobileNetV2Features against the implementation of transformers, with other names and layout."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.2
 
 @pytest.fixture
 def net():
-    """With statistics and weights that no two channels share."""
+    """Create a network with different statistics and weights for all channels."""
     made = MobileNetV2Features()
     for name, value in made.state_dict().items():
         if name.endswith("running_var"):

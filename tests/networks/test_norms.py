@@ -1,4 +1,4 @@
-"""Norms with wide statistics."""
+"""Tests of norms that compute in float32."""
 
 import pytest
 import torch

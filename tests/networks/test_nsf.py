@@ -50,7 +50,7 @@ def test_log_sigmoid_scores_center_by_the_mean_of_valid_instances():
     seed=st.integers(0, 2**16),
 )
 def test_log_sigmoid_scores_flatten_high_and_suppress_low_scores(tau, spread, sizes, seed):
-    """Theorem 1: two high ones differ by at most 1 + exp(-tau), and a low one gets at most exp(-tau) / h."""
+    """Check Theorem 1: two high weights differ by at most 1 + exp(-tau), a low weight is at most exp(-tau) / h."""
     draw = torch.Generator().manual_seed(seed)
     high, low, free = (torch.rand(n, generator=draw, dtype=torch.float64) * spread for n in sizes)
     scores = torch.cat([high + tau, -low - tau, free * 2 - spread])

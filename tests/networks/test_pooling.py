@@ -1,4 +1,4 @@
-"""What mean and maximum say; what every network promises is in tests/contracts."""
+"""Tests of mean and max pooling beyond the laws of all networks, which are in tests/contracts."""
 
 import pytest
 import torch

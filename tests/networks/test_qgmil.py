@@ -1,4 +1,4 @@
-"""What is QG-MIL's own: the published numbers, its equations, its presets. What every network promises is elsewhere."""
+"""Tests of QGMIL: published values, equations, presets; the laws of all networks are in tests/contracts."""
 
 import json
 from pathlib import Path

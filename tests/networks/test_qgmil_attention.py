@@ -1,4 +1,4 @@
-"""What QG-MIL says of its attention: the class token's row, what is received, the roll-out; and what they cost."""
+"""Tests of the attention of QGMIL: class token, received attention, rollout, and their costs."""
 
 import subprocess
 import sys
@@ -99,7 +99,7 @@ def test_qgmil_class_attention_sums_to_one_with_the_token():
 
 
 class Largest(TorchDispatchMode):
-    """Remembers the largest tensor that any operation gives, backward included."""
+    """Mode that records the largest result of any operation, including the backward pass."""
 
     numel = 0
 
@@ -125,7 +125,7 @@ def test_qgmil_stores_nothing_of_size_n_by_n(block, pooling, monkeypatch):
 
 
 def multiplications(call, monkeypatch):
-    """Of matrices, with attention written out: the fused kernel of the CPU is not counted otherwise."""
+    """Count multiplications of matrices with plain attention, since the fused kernel of the CPU is not counted."""
     with monkeypatch.context() as patch, FlopCounterMode(display=False) as counter, torch.no_grad():
         patch.setattr(functional, "scaled_dot_product_attention", plain_attention)
         call()

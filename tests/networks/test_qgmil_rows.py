@@ -1,4 +1,4 @@
-"""QG-MIL on the real instances alone keeps every law of a network, and says what it says of the padded batch."""
+"""Tests that QGMIL on packed batches keeps all laws and equals QGMIL on padded batches."""
 
 from functools import partial
 
@@ -22,7 +22,7 @@ by_name = {"ids": lambda law: law.__name__}
 
 @pytest.fixture
 def always(monkeypatch):
-    """Leave padding out of the smallest batch, and count how often."""
+    """Pack even the smallest batch, and record the layouts."""
     found, find = [], qgmil.find_real_rows
     monkeypatch.setattr(real_rows, "MIN_PADDING_CPU", 0)
     monkeypatch.setattr(qgmil, "find_real_rows", lambda mask: found.append(find(mask)) or found[-1])

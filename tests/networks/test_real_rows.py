@@ -1,4 +1,4 @@
-"""The real instances side by side: found, taken, put back, and only where it pays and may depend on the mask."""
+"""Tests of packed batches: layout, packing, unpacking, and when a batch is packed."""
 
 import pytest
 import torch

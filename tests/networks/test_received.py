@@ -1,4 +1,4 @@
-"""What instances receive, in the place of attention."""
+"""Tests of the wrapper that reports received attention."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Checkpoints of authors go in whole, or not at all and with all reasons."""
+"""Tests that published checkpoints load completely, or not at all with all mismatches named."""
 
 import pytest
 import torch

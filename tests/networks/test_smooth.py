@@ -1,4 +1,4 @@
-"""The smooth operator and the networks that use it; what every network promises is in tests/contracts."""
+"""Tests of ChainSmoother, SmAP and SmTP; the laws of all networks are in tests/contracts."""
 
 from functools import partial
 
@@ -26,7 +26,7 @@ IMPULSE = torch.tensor([0.0, 0, 1, 0, 0], dtype=torch.float64).view(1, 5, 1)
 SIZES = [6, 1, 2, 4]
 X = np.cos(np.arange(4 * 6 * 5) * 0.37).reshape(4, 6, 5)
 MASK = torch.arange(6) < torch.tensor(SIZES)[:, None]
-RAW = 0.8  # not 0: at alpha = 1/2 nobody sees which of the two weights is whose
+RAW = 0.8  # not 0, since alpha = 1/2 would hide swapped weights
 ALPHA = 1 / (1 + np.exp(-RAW))
 ROW = [0.08349609375, 0.16650390625, 0.58349609375, 0.16650390625, 0.08349609375]
 

@@ -1,4 +1,4 @@
-"""Folded attention equals attention that projects every instance, and costs less."""
+"""Tests that absorbed attention equals attention that projects every instance, and takes less memory."""
 
 import weakref
 
@@ -13,12 +13,12 @@ from tests.helpers import fill
 
 
 def project(weight, bias, rows):
-    """Each row through each set of weights: (T, ..., E)."""
+    """Map each row with each set of weights to (T, ..., E)."""
     return torch.stack([rows @ w.T + b for w, b in zip(weight, bias, strict=True)])
 
 
 def unfolded(attend, queries, h):
-    """Scores (B, N, H T) and what is read (B, T, E), with keys and values of every instance for every query."""
+    """Compute scores (B, N, H T) and outputs (B, T, E) with projected keys and values of all instances."""
     (b, n, e), t, heads = h.shape, len(queries), attend.num_heads
     sets = [attend.query_weight, attend.query_bias, attend.key_weight, attend.key_bias]
     sets += [attend.value_weight, attend.value_bias, attend.out_weight, attend.out_bias]
@@ -61,7 +61,7 @@ def test_absorbed_attention_equals_ordinary_attention(num_sets, dtype, output, g
 
 
 class Peak(TorchDispatchMode):
-    """The most bytes that results of operations held at a time."""
+    """Measure the peak memory in bytes of the results of operations."""
 
     def __init__(self):
         super().__init__()

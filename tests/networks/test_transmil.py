@@ -1,4 +1,4 @@
-"""What is TransMIL's own, in both forms; what every network promises is in tests/contracts."""
+"""Tests of TransMIL and SequenceTransMIL beyond the laws of all networks, which are in tests/contracts."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""WindowMIL against its reference; what every network promises is in tests/contracts."""
+"""Tests of WindowMIL beyond the laws of all networks, which are in tests/contracts."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ MASK = torch.arange(9) < torch.tensor(SIZES)[:, None]
 
 
 def told(net):
-    """The network's parameters as the reference takes them."""
+    """Return the parameters of the network in the form of the reference."""
     height = np.log1p(np.exp(net.raw_height.detach().numpy()))
     weight, offset = (p.detach().numpy() for p in (net.evidence.weight, net.evidence.bias))
     return weight, offset, height, net.log_half_width.detach().exp().numpy(), net.bias.detach().numpy()
@@ -48,7 +48,7 @@ def test_window_mil_ignores_padding_between_instances(real):
 
 
 def test_window_mil_with_true_parameters_is_bayes_rule():
-    """A hard box as wide as the run, and the evidence of the truth: the posterior over all places of the run."""
+    """Check that a hard box of the width of the run and the true evidence give the posterior over all positions."""
     net, run, shift = WindowMIL(1, 1, half_width=2.25, softness=1e-3).double(), 5, 0.5
     net.evidence.weight.data.fill_(shift)
     net.evidence.bias.data.fill_(-(shift**2) / 2)

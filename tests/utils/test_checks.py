@@ -1,4 +1,4 @@
-"""One form of message for every wrong input."""
+"""Tests of argument checks and of command-line overrides."""
 
 import sys
 

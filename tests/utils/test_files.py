@@ -1,4 +1,4 @@
-"""Files that are never half written."""
+"""Tests of atomic writing of files."""
 
 import errno
 import json
@@ -54,7 +54,7 @@ def test_write_json_replaces_nan_by_null(tmp_path):
 
 
 def write_too_much(folder):
-    """Bytes, text, and HDF5, which hides the reason in its text, in a process that may write 1 MB a file."""
+    """Write bytes, text and HDF5, which hides the error number in its text, in a process limited to 1 MB per file."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
     features = np.ones((600, 1000), np.float32)
     got = [

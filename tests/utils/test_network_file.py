@@ -1,4 +1,4 @@
-"""write_network and check_network: a file of weights is for the network that was trained, and for no other."""
+"""Tests of write_network and check_network."""
 
 import json
 

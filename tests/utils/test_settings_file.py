@@ -1,4 +1,4 @@
-"""Settings that a training wrote, and those that stand in for them."""
+"""Tests of reading settings and their defaults."""
 
 import pytest
 
