@@ -130,6 +130,6 @@ def check_bags(x: Tensor, in_features: int) -> None:
 def check_mask(mask: Tensor, x: Tensor) -> None:
     """Raise ``ValueError`` unless ``mask`` is Boolean and has the shape (B, N) of the first two axes of ``x``."""
     if mask.dtype != torch.bool:
-        raise ValueError(f"`mask` must be of dtype torch.bool (True for a real instance), got {mask.dtype}.")
+        raise ValueError(f"`mask` must be of dtype torch.bool (True for a valid instance), got {mask.dtype}.")
     if mask.shape != x.shape[:2]:
         raise ValueError(f"`mask` must have shape (B, N) = {tuple(x.shape[:2])}, got {tuple(mask.shape)}.")

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from monai_mil_ext import losses
 from monai_mil_ext.losses import DiscreteSurvivalLoss, LabelLoss, MultiLabelLoss, OrdinalLoss, RegressionLoss
 
-K = 4  # logits a bag
+K = 4  # logits per bag
 
 
 def some_labels(size):

@@ -24,8 +24,8 @@ CASES = {
     "diversity": BranchDiversityLoss(),
 }
 OTHERS = {losses.NSFKLLoss}  # on scores: test_score_losses.py
-TARGET_DETACHED = {NormalGuidanceLoss}  # its gradient is, by definition, not that of its value
-ON_ONE_INSTANCE = {BranchDiversityLoss: 1}  # where all branches agree; the others are 0
+TARGET_DETACHED = {NormalGuidanceLoss}  # the gradient is not that of the value
+ON_ONE_INSTANCE = {BranchDiversityLoss: 1}  # all branches agree; other losses are 0
 every_loss = pytest.mark.parametrize("loss", CASES.values(), ids=CASES)
 some_bags = bags(in_features=2, dtype=torch.float64)
 
@@ -53,9 +53,9 @@ def test_every_attention_loss_has_a_case():
 @every_loss
 @given(bag=some_bags, junk=st.sampled_from([7.0, float("nan"), float("inf"), float("-inf")]))
 def test_attention_loss_law_values_at_padding_change_nothing(loss, bag, junk):
-    for one, other in zip(value_and_gradient(loss, *bag), value_and_gradient(loss, *bag, junk), strict=True):
-        assert_close(one, other, rtol=0, atol=0)
-        assert torch.isfinite(other).all()
+    for clean, with_junk in zip(value_and_gradient(loss, *bag), value_and_gradient(loss, *bag, junk), strict=True):
+        assert_close(clean, with_junk, rtol=0, atol=0)
+        assert torch.isfinite(with_junk).all()
 
 
 @every_loss

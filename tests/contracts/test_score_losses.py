@@ -17,7 +17,7 @@ CASES = {
 }
 JUNK = [7.0, float("nan"), float("inf"), float("-inf")]
 every_loss = pytest.mark.parametrize("loss", CASES.values(), ids=CASES)
-some_bags = bags(in_features=4, dtype=torch.float64)  # two columns of scores and two of the anchor's
+some_bags = bags(in_features=4, dtype=torch.float64)  # two columns of scores and two of anchor scores
 
 
 def value_and_gradients(loss, bag, mask=None, junk=None):

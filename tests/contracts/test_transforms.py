@@ -110,17 +110,17 @@ CASES = {
 KINDS = {"torch": torch.as_tensor, "meta": MetaTensor}
 
 
-def same(one: Any, other: Any) -> bool:
+def same(a: Any, b: Any) -> bool:
     """Return whether two values are equal in type, value and, for MetaTensors, in affine and history."""
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
-    if isinstance(one, MetaTensor):
-        history = one.applied_operations == other.applied_operations and one.meta.keys() == other.meta.keys()
-        if not (isinstance(other, MetaTensor) and history and torch.equal(one.affine, other.affine)):
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, MetaTensor):
+        history = a.applied_operations == b.applied_operations and a.meta.keys() == b.meta.keys()
+        if not (isinstance(b, MetaTensor) and history and torch.equal(a.affine, b.affine)):
             return False
-    if isinstance(one, torch.Tensor):
-        return type(one) is type(other) and one.dtype == other.dtype and torch.equal(one, other)
-    return type(one) is type(other) and one == other
+    if isinstance(a, torch.Tensor):
+        return type(a) is type(b) and a.dtype == b.dtype and torch.equal(a, b)
+    return type(a) is type(b) and a == b
 
 
 def seeded(transform):
@@ -154,16 +154,16 @@ def test_transform_law_both_forms_agree_and_do_not_modify_input(name, kind, tmp_
     case, (array, dictionary) = CASES[name], forms(name)
     item = case.item(tmp_path, kind)
     before = copy.deepcopy(item)
-    one, two = array(**case.options), dictionary("x", **case.options)
-    expected = case.call(seeded(one), item)
-    out = seeded(two)(item)
+    array_form, dictionary_form = array(**case.options), dictionary("x", **case.options)
+    expected = case.call(seeded(array_form), item)
+    out = seeded(dictionary_form)(item)
     assert same(item, before)
     assert out is not item
     assert same(out["x"], expected)
-    assert same(out, seeded(two)(item))
-    assert same(case.call(seeded(copy.deepcopy(one)), item), expected)
-    composed = Compose([two])
-    seeded(two)  # behind the seeds that Compose deals out itself
+    assert same(out, seeded(dictionary_form)(item))
+    assert same(case.call(seeded(copy.deepcopy(array_form)), item), expected)
+    composed = Compose([dictionary_form])
+    seeded(dictionary_form)  # again, after Compose has set seeds
     assert same(composed(item)["x"], expected)
 
 

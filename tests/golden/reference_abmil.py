@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-F, C, L = 5, 2, 3  # sizes of an instance, of the logits and of the hidden layer that scores
+F, C, L = 5, 2, 3  # sizes of an instance, of the logits and of the hidden layer of the attention
 CASES = {
     "plain": {"gated": False, "sizes": [4]},
     "gated": {"gated": True, "sizes": [4]},

@@ -1,6 +1,6 @@
-"""Writes asmil.json: ASMIL in NumPy and float64, every instance projected for every token and head, as the page has it.
+"""Writes asmil.json: ASMIL in NumPy and float64, with every instance projected for every token and head.
 
-From the equations of arXiv:2603.06658 (model, normalised sigmoid, KL); none of the package runs here.
+From the equations of arXiv:2603.06658 (model, normalized sigmoid, KL); without code of the package.
 Run ``python tests/golden/reference_asmil.py``.
 """
 
@@ -49,10 +49,10 @@ def attend(query, rows, w, heads):
     keys, values = [w_k @ h + b_k for h in rows], [w_v @ h + b_v for h in rows]
     scores, weights_, parts = [], [], []
     for j in range(heads):
-        own = slice(j * d, (j + 1) * d)
-        scores.append([q[own] @ k[own] / np.sqrt(d) for k in keys])
+        columns = slice(j * d, (j + 1) * d)
+        scores.append([q[columns] @ k[columns] / np.sqrt(d) for k in keys])
         weights_.append(softmax(np.array(scores[-1])))
-        parts.append(sum(a * v[own] for a, v in zip(weights_[-1], values, strict=True)))
+        parts.append(sum(a * v[columns] for a, v in zip(weights_[-1], values, strict=True)))
     return w_o @ np.concatenate(parts) + b_o, scores, weights_
 
 

@@ -1,7 +1,7 @@
 """QG-MIL in NumPy and float64, one bag and one head at a time, from the equations, without code of the package.
 
 Parameters go by their published names. ``python tests/golden/reference_qgmil.py`` measures this file against
-qgmil.json, which holds what the authors' code says in float32 (MIT licence, see "source" there).
+qgmil.json, which holds the output of the authors' code in float32 (MIT license, see "source" there).
 """
 
 import json
@@ -29,13 +29,13 @@ def softmax(v):
     return e / e.sum()
 
 
-def normalise(p, name, kind, v):
+def normalize(p, name, kind, v):
     """Normalize a row ``v`` with the named layer."""
     if kind == "rms":
         return v / np.sqrt(np.mean(v**2) + 1e-6) * p[f"{name}.weight"]
     eps = 1e-5 if name in COARSE else 1e-6
-    centred = v - v.mean()
-    return centred / np.sqrt(np.mean(centred**2) + eps) * p[f"{name}.weight"] + p[f"{name}.bias"]
+    centered = v - v.mean()
+    return centered / np.sqrt(np.mean(centered**2) + eps) * p[f"{name}.weight"] + p[f"{name}.bias"]
 
 
 def attend(p, name, tokens, config):
@@ -44,19 +44,19 @@ def attend(p, name, tokens, config):
     num_heads, num_kv_heads, d = config["heads"], config["kv_heads"], config["head_size"]
     group = num_heads // num_kv_heads
     gates = {"none": 0, "headwise": group, "elementwise": group * d}[gate]
-    rows = group * d + gates  # of W_q that belong to one key head
+    rows = group * d + gates  # of W_q per key head
     wq, wk, wv = (p[f"{name}.{part}_proj.weight"] for part in "qkv")
     assert wq.shape[0] == num_kv_heads * rows
     out, weights = np.zeros((count, num_heads * d)), np.zeros((num_heads, count, count))
     for head in range(num_heads):
         r, t = divmod(head, group)
-        own = slice(r * rows + t * d, r * rows + (t + 1) * d)
-        q = [wq[own] @ u for u in tokens]
+        columns = slice(r * rows + t * d, r * rows + (t + 1) * d)
+        q = [wq[columns] @ u for u in tokens]
         k = [wk[r * d : (r + 1) * d] @ u for u in tokens]
         v = [wv[r * d : (r + 1) * d] @ u for u in tokens]
         if config["qk_norm"]:
-            q = [normalise(p, f"{name}.q_norm", norm, row) for row in q]
-            k = [normalise(p, f"{name}.k_norm", norm, row) for row in k]
+            q = [normalize(p, f"{name}.q_norm", norm, row) for row in q]
+            k = [normalize(p, f"{name}.k_norm", norm, row) for row in k]
         for i in range(count):
             weights[head, i] = softmax(np.array([q[i] @ k[j] for j in range(count)]) / math.sqrt(d))
             o = sum((weights[head, i, j] * v[j] for j in range(count)), np.zeros(d))
@@ -89,7 +89,7 @@ def pool(p, h, pooling, norm, weights, scores):
         first = h.argmax(0) if n else np.zeros(0, int)
         fractions = np.array([[np.sum(first == i) / size] for i in range(n)]).reshape(n, 1)
         return (h.max(0) if n else np.zeros(size)), fractions, None
-    z = np.array([normalise(p, "pooling.norm", norm, row) for row in h]).reshape(n, size)
+    z = np.array([normalize(p, "pooling.norm", norm, row) for row in h]).reshape(n, size)
     w, b = p["pooling.attention_weights.weight"], p["pooling.attention_weights.bias"]
     scores = np.zeros((n, 1))
     for i, row in enumerate(z):
@@ -103,23 +103,23 @@ def pool(p, h, pooling, norm, weights, scores):
 def qgmil(p, bag, config):
     """Compute all outputs for one bag (n, F) without padding or dropout; ``layers`` has P (H, T, T) of each layer."""
     norm, pooling = config["norm"], config["pooling"]
-    h = [normalise(p, "input_proj.1", norm, p["input_proj.0.weight"] @ x + p["input_proj.0.bias"]) for x in bag]
+    h = [normalize(p, "input_proj.1", norm, p["input_proj.0.weight"] @ x + p["input_proj.0.bias"]) for x in bag]
     h = [p["cls_token"].ravel(), *h] if pooling == "cls" else h
     h = np.array(h).reshape(-1, len(p["final_norm.weight"]))
     layers, class_scores = [], None
     for i in range(config["num_layers"]):
         name = f"layers.{i}"
-        u = np.array([normalise(p, f"{name}.input_layernorm", norm, row) for row in h]).reshape(h.shape)
+        u = np.array([normalize(p, f"{name}.input_layernorm", norm, row) for row in h]).reshape(h.shape)
         out, weights = attend(p, f"{name}.self_attn", u, config)
         h = h + out @ p[f"{name}.self_attn.o_proj.weight"].T
-        if pooling == "cls":  # a softmax forgets its constant, so the scores are known up to one number a head
+        if pooling == "cls":  # softmax determines the scores up to a constant per head
             class_scores = np.log(weights[:, 0, 1:] / weights[:, 0, :1]).T
-        n = [normalise(p, f"{name}.post_attention_layernorm", norm, row) for row in h]
+        n = [normalize(p, f"{name}.post_attention_layernorm", norm, row) for row in h]
         h = h + np.array([feed(p, f"{name}.mlp", row, config["ffn"], config["activation"]) for row in n]).reshape(
             h.shape
         )
         layers.append(weights)
-    h = np.array([normalise(p, "final_norm", norm, row) for row in h]).reshape(h.shape)
+    h = np.array([normalize(p, "final_norm", norm, row) for row in h]).reshape(h.shape)
     embedding, attention, scores = pool(p, h, pooling, norm, layers[-1], class_scores)
     hidden = np.maximum(p["classifier.0.weight"] @ embedding + p["classifier.0.bias"], 0)
     logits = p["classifier.3.weight"] @ hidden + p["classifier.3.bias"]

@@ -22,8 +22,8 @@ def softmax(z):
 
 
 def layer_norm(y, weight, bias):
-    centred = y - y.mean(-1, keepdims=True)
-    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * weight + bias
+    centered = y - y.mean(-1, keepdims=True)
+    return centered / np.sqrt((centered**2).mean(-1, keepdims=True) + 1e-5) * weight + bias
 
 
 def split(z, heads):
@@ -146,6 +146,6 @@ def square(bag, params, heads, landmarks):
     y = np.concatenate([y[:1], x])
     out, scores = nystrom(y, second, heads, landmarks)
     embedding = layer_norm((y + out)[0], *head[:2])
-    scores = scores[:, 1 : len(h) + 1]  # of each instance once, where it stands first
+    scores = scores[:, 1 : len(h) + 1]  # each instance once, at its first position
     attention = softmax(scores) if len(h) else scores
     return head[2] @ embedding + head[3], embedding, scores.T, attention.T

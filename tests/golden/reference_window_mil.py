@@ -18,12 +18,12 @@ def kernel(t, amplitude, half_width, softness, reach):
 def windows(bag, weight, offset, amplitude, half_width, softness, reach):
     """Compute the evidence (n,) of the windows around each instance, for one class."""
     n, s = len(bag), bag @ weight + offset
-    found = []
+    evidence = []
     for j in range(n):
         within = min(j, n - 1 - j) - half_width + 0.5
         total = sum(kernel(i - j, amplitude, half_width, softness, reach) * s[i] for i in range(n))
-        found.append(total - np.log1p(np.exp(-within / softness)))
-    return np.array(found)
+        evidence.append(total - np.log1p(np.exp(-within / softness)))
+    return np.array(evidence)
 
 
 def window_mil(bag, weight, offset, amplitude, half_width, bias, softness=0.7, reach=30):

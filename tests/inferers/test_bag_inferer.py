@@ -70,7 +70,7 @@ def test_bag_inferer_encodes_at_most_a_chunk_of_valid_instances():
     BagInferer(chunk_size=5)(images(), net, MASK)
     BagInferer(chunk_bytes=4 * 64 * 6)(images(), net)  # float32, 8 x 8
     BagInferer(chunk_size=3)(images(1, 7), net, torch.arange(7)[None] < 2)  # two chunks of padding
-    BagInferer(chunk_size=11)(images(), WithBagOutput(net))  # whose own flag says that it trains
+    BagInferer(chunk_size=11)(images(), WithBagOutput(net))  # a new wrapper is in training mode
     assert seen == [4, 4, 4, 4, 4, 1, 5, 5, 2, 1, 1, 6, 6, 6, 3, 2, 11, 10]
 
 
@@ -127,7 +127,7 @@ def test_bag_inferer_halves_a_chunk_that_is_too_large():
 
     def need_memory(module, args):
         if len(args[0]) > 6:
-            torch.empty(2**60, dtype=torch.uint8)  # the allocator's own error
+            torch.empty(2**60, dtype=torch.uint8)  # the real error of the allocator
         done.append(len(args[0]))
 
     net.encoder.register_forward_pre_hook(need_memory)
@@ -153,8 +153,8 @@ def test_bag_inferer_gradients_are_those_of_the_network():
     net, other = image_net(chunk_size=2, recompute=True).train(), image_net().train()
     BagInferer(chunk_size=3)(images(), net, MASK).square().sum().backward()
     SimpleInferer()(images(), other, MASK).square().sum().backward()
-    for one, two in zip(net.parameters(), other.parameters(), strict=True):
-        assert_close(one.grad, two.grad)
+    for p, q in zip(net.parameters(), other.parameters(), strict=True):
+        assert_close(p.grad, q.grad)
 
 
 def test_bag_inferer_in_training_mode_uses_chunks_of_the_network():
@@ -233,8 +233,8 @@ def test_bag_inferer_runs_in_a_monai_engine():
         evaluator.add_event_handler(Events.ITERATION_COMPLETED, lambda e, f=collect: results.extend(f(e.state.output)))
         evaluator.run()
     assert len(results) == 6
-    for one, two in zip(results[:3], results[3:], strict=True):
-        assert_close(one, two, rtol=1e-6, atol=1e-6)
+    for result, expected in zip(results[:3], results[3:], strict=True):
+        assert_close(result, expected, rtol=1e-6, atol=1e-6)
 
 
 @torch.no_grad()

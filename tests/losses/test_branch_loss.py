@@ -25,8 +25,8 @@ def test_branch_loss_is_the_mean_of_the_reference():
 )
 def test_branch_loss_takes_the_loss_of_any_task(loss, label):
     logits = torch.randn(2, 4, 3)
-    one = logits[:, :1].expand(2, 4, 3)
-    assert_close(BranchLoss(loss)(one, label), loss(logits[:, 0], label))
+    equal_branches = logits[:, :1].expand(2, 4, 3)
+    assert_close(BranchLoss(loss)(equal_branches, label), loss(logits[:, 0], label))
     order = torch.randperm(4)
     assert_close(BranchLoss(loss)(logits[:, order], label), BranchLoss(loss)(logits, label))
 

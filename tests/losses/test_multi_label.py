@@ -18,7 +18,7 @@ def test_multi_label_loss_matches_manual_computation():
     z, y = torch.tensor([[math.log(3), 0.0], [math.log(4), 7.0]]), torch.tensor([[1.0, 0.0], [0.0, NAN]])
     each = torch.tensor([[-math.log(3 / 4), math.log(2)], [math.log(5), 0.0]])
     assert_close(MultiLabelLoss(reduction="none")(z, y), each)
-    assert_close(MultiLabelLoss()(z, y), each.sum() / 3)  # not 4, and not the mean of the classes' means
+    assert_close(MultiLabelLoss()(z, y), each.sum() / 3)  # not 4, and not the mean of the means of classes
     weighted = torch.tensor([[2 * -math.log(3 / 4), math.log(2)], [math.log(5), 0.0]])
     assert_close(MultiLabelLoss([2, 9], "none")(z, y), weighted)
 

@@ -41,7 +41,7 @@ def test_nsf_kl_matches_the_averages_of_the_published_code():
     assert_close(released, gradient(NSFKLLoss(), z, anchor) / 9, rtol=0, atol=1e-12)
     target = normalized_sigmoid(anchor)
     assert_close(released, (z.softmax(1) - target) / (2 * 6 * 9), rtol=0, atol=1e-12)
-    cross_entropy = -(target * z.log_softmax(1)).mean()  # differs by the target's entropy, which has no gradient
+    cross_entropy = -(target * z.log_softmax(1)).mean()  # differs by the entropy of the target, which has no gradient
     entropy = -(target * target.log()).mean()
     assert_close(NSFKLLoss(over_instances="mean")(z, anchor), cross_entropy - entropy, rtol=0, atol=1e-12)
 

@@ -15,7 +15,7 @@ NAN, INF = torch.nan, float("inf")
 def test_regression_loss_matches_manual_computation():
     z, y = torch.tensor([[1.0, 0.0], [-1.0, 7.0]]), torch.tensor([[3.0, 0.5], [0.0, NAN]])
     assert_close(RegressionLoss(reduction="none")(z, y), torch.tensor([[4.0, 0.25], [1.0, 0.0]]))
-    assert_close(RegressionLoss()(z, y).item(), 5.25 / 3)  # not 4, and not the mean of the targets' means
+    assert_close(RegressionLoss()(z, y).item(), 5.25 / 3)  # not 4, and not the mean of the means of targets
     assert_close(RegressionLoss(1.5, "none")(z, y), torch.tensor([[1.5 * 1.25, 0.125], [0.5, 0.0]]))
 
 

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from monai_mil_ext.losses import DiscreteSurvivalLoss, survival_curve
 
-HAZARDS = torch.tensor([[1 / 4, 1 / 3, 1 / 2]], dtype=torch.float64)  # outlived: 3/4, 1/2, 1/4
+HAZARDS = torch.tensor([[1 / 4, 1 / 3, 1 / 2]], dtype=torch.float64)  # survival: 3/4, 1/2, 1/4
 
 
 def test_survival_loss_matches_manual_computation():
@@ -82,7 +82,7 @@ def test_survival_loss_expectation_is_minimal_at_documented_hazards(hazards, cen
     p, c = outcomes(hazards), [share / sum(censoring) for share in censoring]  # censored in bin 0, 1, 2 or never
     seen = torch.zeros(3, 2, dtype=torch.float64)  # bin, event
     for (event, likely), (end, share) in itertools.product(enumerate(p), enumerate(c)):
-        # who outlives the last bin is censored in it
+        # a bag that survives the last bin is censored in it
         seen[min(event, end, 2), int(event <= end and event < 3)] += likely * share
     assert_close(seen.sum().item(), 1.0)
 
@@ -94,7 +94,7 @@ def test_survival_loss_expectation_is_minimal_at_documented_hazards(hazards, cen
     else:
         assert (best > torch.tensor(hazards)).all()
 
-    # with alpha = 1 nothing outlives the last bin, whose best hazard is 1: its logit must stay finite
+    # with alpha = 1 nothing survives the last bin, whose optimal hazard is 1; its logit must stay finite
     z = best.clamp(max=1 - 1e-12).logit().requires_grad_()
     times, happened = torch.arange(3).repeat_interleave(2), torch.tensor([0, 1]).repeat(3)
 

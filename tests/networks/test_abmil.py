@@ -97,10 +97,10 @@ def test_abmil_per_class_logit_ignores_scores_of_other_classes(seed, gated, c):
 
 
 def test_abmil_per_class_with_one_class_has_one_head():
-    one, plain = ABMIL(4, 1, hidden_size=3, per_class=True), ABMIL(4, 1, hidden_size=3)
-    plain.load_state_dict(one.state_dict())
+    per_class, plain = ABMIL(4, 1, hidden_size=3, per_class=True), ABMIL(4, 1, hidden_size=3)
+    plain.load_state_dict(per_class.state_dict())
     x = torch.randn(2, 6, 4)
-    assert_close(one.forward_bag(x), plain.forward_bag(x))
+    assert_close(per_class.forward_bag(x), plain.forward_bag(x))
 
 
 def test_abmil_rejects_num_heads_with_per_class():

@@ -58,7 +58,7 @@ def test_acmil_loss_terms_match_manual_computation():
 
     params = reference.weights(reference.shapes(6, 2, 4, 3, 2))
     logits, branch_logits, _, _, attention = reference.acmil(X[0, :4], params, 2, hidden)
-    branch = np.mean([reference.cross_entropy(one, 1) for one in branch_logits])
+    branch = np.mean([reference.cross_entropy(logits, 1) for logits in branch_logits])
     expected = reference.cross_entropy(logits, 1) + branch + reference.diversity(attention)
     branches = seen["branch_tap"].flatten(0, 1)
     loss = cross_entropy(out.logits, label) + cross_entropy(branches, label.expand(2))

@@ -55,7 +55,7 @@ def test_asmil_has_the_published_number_of_used_parameters(f, e, t, c, published
     ours = f * e + (t + 1) * (4 * e**2 + 6 * e) + t * e + e + e * c + c
     net = ASMIL(f, c, num_tokens=t)
     assert count(net) == ours
-    assert ours + 2 * e + t * (e * c + c) == published  # an unused layer norm, and a head a token that is never trained
+    assert ours + 2 * e + t * (e * c + c) == published  # an unused layer norm, and an untrained head per token
 
 
 def test_asmil_prenorm_shares_weights_among_tokens():

@@ -70,9 +70,9 @@ def test_bag_output_wrapper_trains_under_ddp():
     distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
     try:
         parallel = DistributedDataParallel(WithBagOutput(net))
-        for _ in range(2):  # the second forward is where DDP finds a parameter without a gradient
+        for _ in range(2):  # DDP reports a parameter without gradient in the second forward pass
             loss(parallel(X, MASK), torch.tensor([0, 1])).backward()
-        del parallel  # its reducer holds the group, and to free the group from there can wait for the GIL forever
+        del parallel  # its reducer holds the group, and freeing the group from there can deadlock on the GIL
     finally:
         distributed.destroy_process_group()
     assert all(p.grad is not None for p in net.parameters())

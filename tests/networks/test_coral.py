@@ -46,7 +46,7 @@ def test_coral_optimal_biases_decrease(seed, scale):
     """Solve sum_b sigma(g_b + beta_k) = number of labels above k for each bias by bisection."""
     torch.manual_seed(seed)
     x, label = torch.randn(12, 5, 4).double() * scale, torch.randint(0, C, (12,))
-    label[:2] = torch.tensor([0, C - 1])  # so that every answer is given, and no bias is infinite
+    label[:2] = torch.tensor([0, C - 1])  # all classes occur, so that no bias is infinite
     net = coral([0.0] * (C - 1))
     g, above = net.net(x).detach(), (label.unsqueeze(1) > torch.arange(C - 1)).sum(0)
     low, high = torch.full((2, C - 1), 1e3, dtype=torch.float64) * torch.tensor([[-1], [1]])

@@ -49,8 +49,8 @@ def test_encoded_bag_chunks_and_recompute_change_no_output_or_gradient(options):
     plain, other = image_net().train(), image_net(**options).train()
     for net in (plain, other):
         net(images(), MASK).square().sum().backward()
-    for one, two in zip(plain.parameters(), other.parameters(), strict=True):
-        assert_close(one.grad, two.grad)
+    for p, q in zip(plain.parameters(), other.parameters(), strict=True):
+        assert_close(p.grad, q.grad)
 
 
 def test_encoded_bag_does_not_encode_padding():

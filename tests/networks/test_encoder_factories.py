@@ -88,11 +88,11 @@ def test_load_encoder_weights_lists_mismatches(tmp_path):
     state["features.extra"] = state.pop("features.conv0.weight")
     state["features.norm0.bias"] = torch.zeros(3)
     torch.save(state, tmp_path / "w.pt")
-    found = (
+    message = (
         "`path` must hold the weights of DenseNet, got 'w.pt': missing features.conv0.weight; "
         "unexpected features.extra; other shapes features.norm0.bias of (3,) for (8,)."
     )
-    with pytest.raises(ValueError, match=re.escape(found)):
+    with pytest.raises(ValueError, match=re.escape(message)):
         monai_encoder(densenet(), tmp_path / "w.pt", COLOUR)
     torch.save({"epoch": 3, "loss": 0.1}, tmp_path / "w.pt")
     with pytest.raises(ValueError, match=r"must hold a dictionary of tensors, got a dictionary of \['epoch', 'loss'\]"):
@@ -162,26 +162,26 @@ def test_transformers_encoder_returns_last_hidden_state(tmp_path, kind, output, 
     hidden = hidden if kind != "ResNet" else hidden.flatten(2).mT
     assert_close(encoder(x), hidden[:, 0] if output == "cls" else hidden[:, prefix:].mean(1), atol=1e-5, rtol=1e-5)
     grey = transformers_encoder(tmp_path, output=output, local_files_only=True, grey=True)
-    # inside a deep network rounding differs by more than in the first convolution alone
+    # rounding differences grow through a deep network
     assert_close(grey(x[:, :1]), encoder(x[:, :1].expand(-1, 3, -1, -1)), atol=1e-5, rtol=1e-5)
 
 
 def test_transformers_encoder_fingerprint_depends_on_weights_only(tmp_path):
     model("ViT", tmp_path / "a")
     shutil.copytree(tmp_path / "a", tmp_path / "b")
-    one, same = (transformers_encoder(tmp_path / name, local_files_only=True) for name in "ab")
-    assert fingerprint(one) == fingerprint(same)
+    encoder, other = (transformers_encoder(tmp_path / name, local_files_only=True) for name in "ab")
+    assert fingerprint(encoder) == fingerprint(other)
     with torch.no_grad():
-        same.net.net.layernorm.bias[0] += 1e-6
-    assert fingerprint(one) != fingerprint(same)
+        other.net.net.layernorm.bias[0] += 1e-6
+    assert fingerprint(encoder) != fingerprint(other)
 
 
 def test_transformers_encoder_ignores_pooler_without_weights(tmp_path):
     transformers = pytest.importorskip("transformers")
     net = model("ViT", tmp_path)
     transformers.ViTModel(net.config, add_pooling_layer=False).save_pretrained(tmp_path)
-    one, same = (fingerprint(transformers_encoder(tmp_path, local_files_only=True)) for _ in range(2))
-    assert one == same
+    first, second = (fingerprint(transformers_encoder(tmp_path, local_files_only=True)) for _ in range(2))
+    assert first == second
 
 
 @pytest.mark.parametrize(
@@ -233,11 +233,11 @@ class StandIn(nn.Module):
 
 @pytest.mark.parametrize("last", [False, True])
 def test_timm_encoder_with_a_stand_in(tmp_path, monkeypatch, last):
-    told = {"input_size": (3, 8, 8), "mean": COLOUR.mean, "std": COLOUR.std}
+    config = {"input_size": (3, 8, 8), "mean": COLOUR.mean, "std": COLOUR.std}
     calls = []
     timm = types.ModuleType("timm")
     timm.create_model = lambda name, **options: calls.append((name, options)) or StandIn(last)
-    timm.data = types.SimpleNamespace(resolve_model_data_config=lambda net: told)
+    timm.data = types.SimpleNamespace(resolve_model_data_config=lambda net: config)
     monkeypatch.setitem(sys.modules, "timm", timm)
     source, x = StandIn(last), torch.rand(2, 1, 8, 8)
     encoder = timm_encoder("some_model", save(source, tmp_path), grey=True)

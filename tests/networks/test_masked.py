@@ -40,7 +40,7 @@ def test_masked_softmax_of_an_empty_bag_is_zero_without_nan(junk):
     scores = torch.full((2, 3, 1), junk)
     scores[0, :2] = 0.0
     scores.requires_grad_()
-    with torch.autograd.set_detect_anomaly(True):  # finds the NaN that a later mask would hide
+    with torch.autograd.set_detect_anomaly(True):  # detects NaN that a later mask would hide
         attention = masked_softmax(scores, MASK)
         attention.square().sum().backward()
     assert attention.flatten().tolist() == [0.5, 0.5, 0, 0, 0, 0]

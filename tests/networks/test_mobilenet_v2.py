@@ -11,13 +11,13 @@ MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.2
 @pytest.fixture
 def net():
     """Create a network with different statistics and weights for all channels."""
-    made = MobileNetV2Features()
-    for name, value in made.state_dict().items():
+    encoder = MobileNetV2Features()
+    for name, value in encoder.state_dict().items():
         if name.endswith("running_var"):
             value.uniform_(0.5, 2)
         elif name.endswith(("running_mean", "bias")):
             value.normal_(0, 0.1)
-    return made
+    return encoder
 
 
 def test_mobilenet_v2_matches_transformers(net):
@@ -26,7 +26,7 @@ def test_mobilenet_v2_matches_transformers(net):
         transformers.MobileNetV2Config(tf_padding=False, layer_norm_eps=1e-5), add_pooling_layer=False
     ).eval()
     ours, theirs = net.state_dict(), other.state_dict()
-    # both list their layers from the image on
+    # both list their layers in order
     assert [v.shape for v in ours.values()] == [v.shape for v in theirs.values()]
     other.load_state_dict(dict(zip(theirs, ours.values(), strict=True)))
     image = torch.rand(2, 3, 64, 96)
@@ -45,7 +45,9 @@ def test_mobilenet_v2_has_published_weight_names(net):
     names = list(net.state_dict())
     assert names[:2] == ["features.0.0.weight", "features.0.1.weight"]
     assert {"features.1.conv.0.0.weight", "features.2.conv.3.running_var", "features.18.0.weight"} <= set(names)
-    assert sum(value.numel() for value in net.parameters()) == 3_504_872 - 1000 * 1281  # the paper's, less its classes
+    assert (
+        sum(value.numel() for value in net.parameters()) == 3_504_872 - 1000 * 1281
+    )  # as in the paper, without the classifier
 
 
 def test_mobilenet_v2_loads_published_file_and_rejects_others(net, tmp_path):
@@ -55,7 +57,7 @@ def test_mobilenet_v2_loads_published_file_and_rejects_others(net, tmp_path):
     assert torch.equal(again(image), net(image))
     fresh = MobileNetV2Features()
     fresh.load_state_dict(state)
-    assert "classifier.1.bias" in state  # what is loaded stays as it was
+    assert "classifier.1.bias" in state  # the loaded state dict is not modified
     assert torch.equal(fresh(image), net(image))
     with pytest.raises(RuntimeError, match=r"Unexpected key.*head\.weight"):
         fresh.load_state_dict({**state, "head.weight": torch.zeros(1)})

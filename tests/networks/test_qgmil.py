@@ -69,15 +69,15 @@ def test_qgmil_matches_equations(block, pooling, dtype, room):
     x, mask = batch(dtype)
     out = net.forward_bag(x, mask)
     for i, real in enumerate(mask):
-        said = reference(net, block, x[i, real])
+        expected = reference(net, block, x[i, real])
         for part in ("logits", "embedding"):
-            assert_close(getattr(out, part)[i], torch.tensor(said[part], dtype=dtype), **room)
-        assert_close(out.attention[i, real], torch.tensor(said["attention"], dtype=dtype), **room)
+            assert_close(getattr(out, part)[i], torch.tensor(expected[part], dtype=dtype), **room)
+        assert_close(out.attention[i, real], torch.tensor(expected["attention"], dtype=dtype), **room)
         if pooling == "attention":
-            assert_close(out.scores[i, real], torch.tensor(said["scores"], dtype=dtype), **room)
-        if pooling == "cls":  # known up to one number a head
+            assert_close(out.scores[i, real], torch.tensor(expected["scores"], dtype=dtype), **room)
+        if pooling == "cls":  # determined up to a constant per head
             scores = out.scores[i, real] - out.scores[i, :1]
-            assert_close(scores, torch.tensor(said["scores"] - said["scores"][:1], dtype=dtype), **room)
+            assert_close(scores, torch.tensor(expected["scores"] - expected["scores"][:1], dtype=dtype), **room)
         assert_close(net(x[i : i + 1, real])[0], out.logits[i], **room)
     assert not out.attention[~mask].any()
     assert (out.scores is None) is (pooling in ("mean", "max"))
@@ -119,10 +119,10 @@ def test_qgmil_presets_with_options_have_known_number_of_parameters():
 
 def test_qgmil_unused_pool_of_published_code_changes_nothing():
     net, odd = tiny(pooling="cls"), tiny(pooling="cls", block={"head_size": 4, "ffn_size": 32}, reference_compat=True)
-    own = net.state_dict()
-    odd.load_state_dict(odd.state_dict() | own)
+    weights = net.state_dict()
+    odd.load_state_dict(odd.state_dict() | weights)
     assert_close(odd(*batch()), net(*batch()), rtol=0, atol=0)
-    assert {name.split(".")[0] for name in odd.state_dict().keys() - own.keys()} == {"attend", "pool_norm"}
+    assert {name.split(".")[0] for name in odd.state_dict().keys() - weights.keys()} == {"attend", "pool_norm"}
 
 
 def test_qgmil_is_initialized_as_published():

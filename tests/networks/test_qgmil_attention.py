@@ -27,7 +27,7 @@ every_pooling = pytest.mark.parametrize("pooling", ["attention", "mean", "max", 
 def test_qgmil_received_attention_is_the_column_mean(block, pooling, chunk, monkeypatch):
     monkeypatch.setattr(gated_self_attention, "CHUNK", chunk)
     net, (x, mask) = tiny(block, pooling=pooling, num_layers=3), batch()
-    skip = int(pooling == "cls")  # the token takes, and does not ask
+    skip = int(pooling == "cls")  # the class token receives attention, but is no query
     for layer in (-1, 0, 1, 2, -3):
         received = net.received_attention(x, mask, layer=layer)
         assert not received[~mask].any()
@@ -47,11 +47,11 @@ def test_qgmil_attention_rollout_is_the_product_of_dense_matrices(block, pooling
     rollout = net.attention_rollout(x, mask)
     assert not rollout[~mask].any()
     for i, real in enumerate(mask):
-        said, a = reference(net, block, x[i, real]), torch.zeros(int(real.sum()) + 1, dtype=torch.float64)
+        expected, a = reference(net, block, x[i, real]), torch.zeros(int(real.sum()) + 1, dtype=torch.float64)
         a[0] = 1
         if pooling != "cls":
-            a = torch.tensor(said["attention"][:, 0])
-        for p in reversed(said["layers"]):
+            a = torch.tensor(expected["attention"][:, 0])
+        for p in reversed(expected["layers"]):
             a = a @ torch.tensor(p.mean(0))
         assert_close(rollout[i, real], a[int(pooling == "cls") :], rtol=1e-10, atol=1e-10)
     assert pooling == "cls" or torch.allclose(rollout.sum(1), torch.ones(3).double())
@@ -93,8 +93,8 @@ def test_qgmil_class_attention_is_computed_on_demand(monkeypatch):
 
 def test_qgmil_class_attention_sums_to_one_with_the_token():
     net, (x, mask) = tiny(pooling="cls"), batch()
-    out, own = net.forward_bag(x, mask), reference(net, {}, batch()[0][0])["layers"][-1][:, 0, 0]
-    assert_close(out.attention[0].sum(0), 1 - torch.tensor(own), rtol=1e-10, atol=1e-10)
+    out, token_weight = net.forward_bag(x, mask), reference(net, {}, batch()[0][0])["layers"][-1][:, 0, 0]
+    assert_close(out.attention[0].sum(0), 1 - torch.tensor(token_weight), rtol=1e-10, atol=1e-10)
     assert (out.attention.sum(1) < 1).all()
 
 
@@ -140,7 +140,7 @@ def test_qgmil_received_attention_and_rollout_take_at_most_four_forwards(block, 
     x, cost = torch.rand(1, 800, 16), {}
     for name in ("forward", "forward_bag", "received_attention", "attention_rollout"):
         cost[name] = multiplications(partial(getattr(net, name), x), monkeypatch)
-    linear = pooling == "cls" and num_layers == 1  # the forward alone is: one token asks
+    linear = pooling == "cls" and num_layers == 1  # only the forward pass, whose only query is the class token
     assert cost["forward_bag"] <= 1.1 * cost["forward"]
     assert cost["attention_rollout"] <= 2 * cost["forward"]
     assert (cost["received_attention"] <= 2 * cost["forward"]) is not linear

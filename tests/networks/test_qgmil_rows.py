@@ -23,10 +23,10 @@ by_name = {"ids": lambda law: law.__name__}
 @pytest.fixture
 def always(monkeypatch):
     """Pack even the smallest batch, and record the layouts."""
-    found, find = [], qgmil.find_real_rows
+    layouts, find = [], qgmil.find_real_rows
     monkeypatch.setattr(real_rows, "MIN_PADDING_CPU", 0)
-    monkeypatch.setattr(qgmil, "find_real_rows", lambda mask: found.append(find(mask)) or found[-1])
-    return found
+    monkeypatch.setattr(qgmil, "find_real_rows", lambda mask: layouts.append(find(mask)) or layouts[-1])
+    return layouts
 
 
 @pytest.mark.parametrize("law", laws.CHEAP, **by_name)
@@ -89,5 +89,5 @@ def test_qgmil_packs_if_there_is_much_padding(sizes, alone, monkeypatch):
     x, mask = torch.randn(2, 300, 6), torch.arange(300) < torch.tensor(sizes)[:, None]
     make()(x, mask)
     assert bool(taken) is alone
-    make(pooling="cls")(x, mask)  # its tokens are not instances alone
+    make(pooling="cls")(x, mask)  # never packed, because of its class token
     assert len(taken) == alone

@@ -94,11 +94,11 @@ def test_chain_smoother_learns_alpha_and_keeps_a_single_instance():
 @given(st.lists(st.lists(st.booleans(), min_size=6, max_size=6), min_size=1, max_size=4))
 def test_compact_moves_valid_instances_to_the_front_in_order(rows):
     mask = torch.tensor(rows)
-    x, places = torch.arange(mask.numel()).view(*mask.shape, 1), packed_places(mask)
-    packed = pack(x, places)
+    x, order = torch.arange(mask.numel()).view(*mask.shape, 1), packed_places(mask)
+    packed = pack(x, order)
     for bag, front, real in zip(x, packed, mask, strict=True):
         assert_close(front[: real.sum()], bag[real])
-    assert torch.equal(unpack(packed, places), x)
+    assert torch.equal(unpack(packed, order), x)
 
 
 @pytest.mark.parametrize("shape", [(5, 9), (9, 5), (1, 7), (128, 768)])

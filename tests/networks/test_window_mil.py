@@ -55,7 +55,7 @@ def test_window_mil_with_true_parameters_is_bayes_rule():
     net.raw_height.data.fill_(np.log(np.e - 1))  # height one
     x = torch.randn(1, 20, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     expected = run_posterior((x[0] * shift - shift**2 / 2).squeeze(1), run)
-    net.bias.data.fill_(np.log(20 / (20 - run + 1)))  # windows that can be, of the places there are
+    net.bias.data.fill_(np.log(20 / (20 - run + 1)))  # possible windows among all positions
     out = net.forward_bag(x)
     assert_close(out.logits[0, 0], expected.log_odds)
     assert_close(out.attention[0, :, 0], expected.instances / run)

@@ -30,7 +30,7 @@ def test_check_network_ignores_token_drop(path):
 
 def test_check_network_rejects_options_with_equal_weight_shapes(path):
     trained, other = ASMIL(**SIZES, num_heads=2).eval(), ASMIL(**SIZES, num_heads=4).eval()
-    other.load_state_dict(trained.state_dict())  # without a word
+    other.load_state_dict(trained.state_dict())  # loads silently
     bag = torch.randn(1, 9, 8)
     assert not torch.allclose(trained(bag), other(bag))
     write_network(path, trained)
@@ -43,7 +43,7 @@ def test_check_network_rejects_other_activation_and_accepts_older_file(path):
     with pytest.raises(ValueError, match=r"whose 1\.class is ReLU, got GELU"):
         check_network(path, nn.Sequential(nn.Linear(2, 2), nn.GELU()))
     path.write_text(json.dumps({**json.loads(path.read_text()), "1.of_another_version": 3}))
-    check_network(path, nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)))  # load_state_dict's matter
+    check_network(path, nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)))  # left to load_state_dict
 
 
 def test_check_network_accepts_missing_file_and_rejects_broken_file(path):

@@ -7,8 +7,8 @@ from monai_mil_ext.utils import read_settings, write_json
 
 def test_read_json_prefers_the_file_to_defaults(tmp_path):
     write_json(tmp_path / "s.json", {"in_features": 12, "class_names": ["a", "b"]})
-    found = read_settings(tmp_path / "s.json", in_features=1024, num_classes=2)
-    assert found == {"in_features": 12, "num_classes": 2, "class_names": ["a", "b"]}
+    settings = read_settings(tmp_path / "s.json", in_features=1024, num_classes=2)
+    assert settings == {"in_features": 12, "num_classes": 2, "class_names": ["a", "b"]}
 
 
 @pytest.mark.parametrize("text", ["{", "[1]"])

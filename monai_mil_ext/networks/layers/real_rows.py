@@ -21,12 +21,12 @@ class RealRows(NamedTuple):
     """Layout of a packed batch: the indices of the M valid instances of a padded batch.
 
     Attributes:
-        places: indices (M,) of the valid instances among all B N instances, bag after bag.
+        indices: indices (M,) of the valid instances among all B N instances, bag after bag.
         sizes: number of valid instances of each non-empty bag.
         bags: indices of the non-empty bags.
     """
 
-    places: Tensor
+    indices: Tensor
     sizes: List[int]
     bags: List[int]
 
@@ -63,22 +63,22 @@ def split_rows(layout: RealRows) -> List[RealRows]:
         >>> [part.sizes for part in split_rows(layout)]
         [[9000], [7, 5]]
     """
-    if layout.places.device.type != "cpu":
+    if layout.indices.device.type != "cpu":
         return [layout]
     parts: List[RealRows] = []
     first, start, stop = 0, 0, 0
     for bag, size in enumerate(layout.sizes):
         if stop > start and stop + size - start > MAX_ROWS_CPU:
-            parts.append(RealRows(layout.places[start:stop], layout.sizes[first:bag], layout.bags[first:bag]))
+            parts.append(RealRows(layout.indices[start:stop], layout.sizes[first:bag], layout.bags[first:bag]))
             first, start = bag, stop
         stop += size
-    parts.append(RealRows(layout.places[start:], layout.sizes[first:], layout.bags[first:]))
+    parts.append(RealRows(layout.indices[start:], layout.sizes[first:], layout.bags[first:]))
     return parts
 
 
 def take_rows(x: Tensor, layout: RealRows) -> Tensor:
     """Pack instances (B, N, F) to (1, M, F); values at padding affect neither the result nor gradients."""
-    return x.flatten(0, 1).index_select(0, layout.places).unsqueeze(0)
+    return x.flatten(0, 1).index_select(0, layout.indices).unsqueeze(0)
 
 
 def spread_rows(h: Tensor, layout: Optional[RealRows], like: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ def spread_rows(h: Tensor, layout: Optional[RealRows], like: Tensor) -> Tensor:
     """
     if layout is None:
         return h
-    rows = h.new_zeros([like.shape[0] * like.shape[1], h.shape[2]]).index_copy(0, layout.places, h[0])
+    rows = h.new_zeros([like.shape[0] * like.shape[1], h.shape[2]]).index_copy(0, layout.indices, h[0])
     return rows.view(like.shape[0], like.shape[1], h.shape[2])
 
 
