@@ -1,4 +1,4 @@
-"""``python -m monai_mil_ext``: versions, optional parts, GPUs, and a short test of this installation."""
+"""Command ``python -m monai_mil_ext``: versions, optional packages, GPUs and a short self-test."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from monai_mil_ext.utils import RESEARCH_USE
 __all__ = ["main"]
 
 CORE = ("monai", "torch", "numpy", "pytorch-ignite", "h5py", "itk", "nibabel", "pydicom", "scikit-learn")
-EXTRAS = {  # what a user installs, and the packages that it brings
+EXTRAS = {  # name of the extra: packages that it installs
     "dicom": ("highdicom",),
     "encoders": ("transformers", "einops"),
     "excel": ("openpyxl",),
@@ -28,7 +28,7 @@ EXTRAS = {  # what a user installs, and the packages that it brings
     "wsi": ("openslide-python", "openslide-bin", "tifffile", "imagecodecs"),
     "zarr": ("zarr", "pyarrow"),
 }
-IMPORTED = {  # what tells that a package works, where its own name does not
+MODULES = {  # module to import for a package whose name does not show that it works
     "openslide-bin": "openslide_bin",
     "openslide-python": "openslide",
     "transformers": "transformers.modeling_utils",
@@ -36,22 +36,22 @@ IMPORTED = {  # what tells that a package works, where its own name does not
 
 
 def main() -> int:
-    """Print it all; the exit status is the number of tests that failed, and that each optional part imports is one."""
+    """Print the report and return the number of failed tests; importing an optional package counts as a test."""
     print(f"monai_mil_ext {monai_mil_ext.__version__}, {RESEARCH_USE}; Python {platform.python_version()}")
     print(f"  {platform.platform()}; " + ", ".join(f"{name} {_version(name)}" for name in CORE))
-    there = {name: _version(name) for names in EXTRAS.values() for name in names}
-    faults = {name: _fault(name) for name, found in there.items() if found}
+    versions = {name: _version(name) for names in EXTRAS.values() for name in names}
+    faults = {name: _import_fault(name) for name, installed in versions.items() if installed}
     for extra, names in EXTRAS.items():
-        parts = (f"{name} {there[name] or 'not installed'}{faults.get(name, '')}" for name in names)
+        parts = (f"{name} {versions[name] or 'not installed'}{faults.get(name, '')}" for name in names)
         print(f"  [{extra}] " + ", ".join(parts))
     gpus = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
     for gpu in gpus:
-        found = torch.cuda.get_device_properties(gpu)
-        print(f"  {gpu}: {found.name}, {found.total_memory / 2**30:.0f} GiB")
+        properties = torch.cuda.get_device_properties(gpu)
+        print(f"  {gpu}: {properties.name}, {properties.total_memory / 2**30:.0f} GiB")
     if not gpus:
         print("  no GPU that this build of PyTorch can use")
     runs = [(device, name) for device in (torch.device("cpu"), *gpus) for name in TESTS]
-    failed = sum(not _holds(f"{name} on {device}", TESTS[name], device) for device, name in runs)
+    failed = sum(not _passes(f"{name} on {device}", TESTS[name], device) for device, name in runs)
     failed += sum(map(bool, faults.values()))
     print(f"{failed} of {len(runs) + len(faults)} tests failed" if failed else "all well")
     return failed
@@ -64,16 +64,16 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _fault(name: str) -> str:
-    """Why an installed package does not import; nothing where it does."""
+def _import_fault(name: str) -> str:
+    """Return why an installed package cannot be imported, or an empty string if it can."""
     try:
-        import_module(IMPORTED.get(name, name))
+        import_module(MODULES.get(name, name))
     except Exception as error:
         return f" does not import ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
     return ""
 
 
-def _holds(title: str, test: Callable[[torch.device], None], device: torch.device) -> bool:
+def _passes(title: str, test: Callable[[torch.device], None], device: torch.device) -> bool:
     start = time.perf_counter()
     try:
         test(device)
@@ -85,19 +85,19 @@ def _holds(title: str, test: Callable[[torch.device], None], device: torch.devic
 
 
 def _padding(device: torch.device) -> None:
-    """A bag in a padded batch has the logits that it has alone, in every network that takes features."""
+    """Check that padding does not change the logits of a bag, for every network on features."""
     torch.manual_seed(0)
     features, mask = torch.randn(2, 9, 64, device=device), torch.ones(2, 9, dtype=torch.bool, device=device)
     mask[1, 5:] = False
     for name in ("ABMIL", "ACMIL", "ASMIL", "MaxMIL", "MeanMIL", "QGMIL", "SmAP", "TransMIL"):
         net = getattr(nets, name)(in_features=64, num_classes=2).eval().to(device)
         with torch.no_grad():
-            together, alone = net(features, mask)[1:], net(features[1:, :5])
-        torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4, msg=(name + ": {}").format)
+            padded, alone = net(features, mask)[1:], net(features[1:, :5])
+        torch.testing.assert_close(padded, alone, atol=1e-4, rtol=1e-4, msg=(name + ": {}").format)
 
 
 def _training(device: torch.device) -> None:
-    """Twenty steps lower the loss."""
+    """Check that twenty training steps lower the loss."""
     torch.manual_seed(0)
     net = nets.ABMIL(in_features=8, num_classes=2).to(device)
     optimizer = torch.optim.AdamW(net.parameters(), lr=0.01)
@@ -113,11 +113,11 @@ def _training(device: torch.device) -> None:
 
 
 def _guidance(device: torch.device) -> None:
-    """Normal Guidance of one bell is 0, and of two the value that its docstring tells."""
+    """Check Normal Guidance on one bell (0) and on two bells (the value in its docstring)."""
     bell = torch.softmax(-((torch.arange(48.0, device=device) - 24) ** 2) / 50, dim=0).view(1, 48, 1)
     torch.testing.assert_close(NormalGuidanceLoss()(bell), torch.zeros((), device=device), atol=1e-3, rtol=0)
-    two = (bell.roll(-12, dims=1) + bell.roll(12, dims=1)) / 2
-    torch.testing.assert_close(NormalGuidanceLoss()(two), torch.tensor(0.317, device=device), atol=1e-3, rtol=0)
+    two_bells = (bell.roll(-12, dims=1) + bell.roll(12, dims=1)) / 2
+    torch.testing.assert_close(NormalGuidanceLoss()(two_bells), torch.tensor(0.317, device=device), atol=1e-3, rtol=0)
 
 
 TESTS = {"networks with padding": _padding, "training": _training, "Normal Guidance": _guidance}

@@ -1,4 +1,4 @@
-"""Running networks on bags, whatever their size."""
+"""Inference on bags of any size."""
 
 from .bag_inferer import BagInferer
 from .instance_rows import InstanceRows

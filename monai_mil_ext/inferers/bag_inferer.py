@@ -1,4 +1,4 @@
-"""Inference on bags that are too large to be encoded, or to be in memory, at once."""
+"""Chunked inference on bags that are too large to be encoded, or kept in memory, at once."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ tqdm, _ = optional_import("tqdm", name="tqdm")
 
 
 class BagInferer(Inferer):
-    """Encodes the instances of bags in chunks and aggregates them once; the result is that of the network itself.
+    """Inferer that encodes instances in chunks and aggregates them once, with the same result as the network.
 
-    A network that has ``encode`` and ``aggregate``, as :py:class:`EncodedBag`, gets a chunk of instances at a time,
-    real ones only, on the device and in the floating type of its ``encoder``. A chunk that does not fit into memory is
-    halved. Its features are all that is kept, and go to the device of its ``aggregator`` at the end. Every other
-    network (one on features, MONAI's ``MILModel``, any callable) gets the bag whole, on its device and in its type.
+    A network with the methods ``encode`` and ``aggregate``, such as :py:class:`EncodedBag`, encodes one chunk of valid
+    instances at a time, on the device and in the dtype of its ``encoder``. A chunk that does not fit into memory is
+    halved. Only the features are kept; they are moved to the device of the ``aggregator`` at the end. Any other network
+    (a network on features, MONAI's ``MILModel``, any callable) receives the whole bag, on its device and in its dtype.
 
-    The bag itself may lie elsewhere: on the CPU, in float16, or in a file of which a chunk at a time is read. Give
-    MONAI's evaluator ``device: cpu`` and a network on the GPU, and it stays on the CPU. In training mode, or with
-    gradients on, the network is called as it is: :py:class:`EncodedBag` has its own chunks for that. A wrapper (DDP,
-    ``torch.compile``) is passed by in chunks; compile the encoder instead.
+    The bag itself may be on the CPU, in float16, or in a file that is read one chunk at a time. With ``device: cpu`` in
+    MONAI's evaluator and a network on the GPU, it stays on the CPU. In training mode, or with gradients enabled, the
+    network is called directly: :py:class:`EncodedBag` has its own chunks for that case. Chunked inference bypasses
+    wrappers (DDP, ``torch.compile``); compile the encoder instead.
 
     Args:
-        chunk_size: how many instances to encode at once; ``None`` for as many as ``chunk_bytes`` hold.
-        chunk_bytes: size of a chunk as the encoder sees it; what the encoder needs beside is a multiple of that.
-        device: where to keep features until all are there; ``None`` for where they will be aggregated.
-        amp_dtype: type of autocast; ``None`` leaves it as it is around the inferer.
-        progress: whether to show a bar.
+        chunk_size: number of instances to encode at once; ``None`` means as many as fit into ``chunk_bytes``.
+        chunk_bytes: size of a chunk at the input of the encoder; the activations take a multiple of it.
+        device: device of the features while they are collected; ``None`` means that of the aggregator.
+        amp_dtype: dtype of autocast; ``None`` keeps the autocast state of the caller.
+        progress: whether to show a progress bar.
 
     Raises:
-        ValueError: when a size is not positive, the input is no batch of bags, the mask has the wrong shape, or a batch
-            is padded and the network takes no mask.
+        ValueError: when a size is not positive, the input is not a batch of bags, the mask has the wrong shape, or a
+            batch is padded and the network takes no mask.
 
     Example:
         >>> from monai_mil_ext.networks.nets import ABMIL, EncodedBag
@@ -77,27 +77,28 @@ class BagInferer(Inferer):
     def __call__(
         self, inputs: Any, network: Callable[..., Any], mask: Tensor | None = None, *args: Any, **kwargs: Any
     ) -> Any:
-        """What ``network(inputs, mask, *args, **kwargs)`` gives; see :py:class:`InstanceRows` for ``inputs``."""
+        """Return ``network(inputs, mask, *args, **kwargs)``; see :py:class:`InstanceRows` for ``inputs``."""
         rows = InstanceRows(inputs)
         if mask is not None:
             check_mask(mask, torch.empty(rows.bags, rows.instances, device="meta"))
-        net, wants_parts = _unwrapped(network)
-        as_it_is = torch.is_grad_enabled() or getattr(net, "training", False)  # a new wrapper's own flag is True
-        if as_it_is or not (hasattr(net, "encode") and hasattr(net, "aggregate")):
+        net, wants_dict = _unwrap(network)
+        # the flag of the inner network, since that of a new wrapper is always True
+        call_directly = torch.is_grad_enabled() or getattr(net, "training", False)
+        if call_directly or not (hasattr(net, "encode") and hasattr(net, "aggregate")):
             return self._call(rows, network, net, mask, *args, **kwargs)
         features = self._encode(rows, net, mask)
         features = features.to(_device_of(getattr(net, "aggregator", net), features))
         with self._autocast(features.device):
             output = net.aggregate(features, None if mask is None else mask.to(features.device), *args, **kwargs)
-        if wants_parts:
-            return {name: part for name, part in output._asdict().items() if part is not None}
+        if wants_dict:
+            return {name: value for name, value in output._asdict().items() if value is not None}
         return output.logits
 
     def _call(
         self, rows: InstanceRows, network: Callable[..., Any], net: Any, mask: Tensor | None, *args: Any, **kwargs: Any
     ) -> Any:
-        """The network's own forward on the whole batch."""
-        weight = _weight(net)
+        """Call the network on the whole batch."""
+        weight = _first_weight(net)
         x = rows.whole(weight, self._chunk_size(rows, weight))
         masks: tuple[Tensor, ...] = ()
         if mask is not None and _takes_mask(net):
@@ -110,33 +111,33 @@ class BagInferer(Inferer):
             return network(x, *masks, *args, **kwargs)
 
     def _encode(self, rows: InstanceRows, net: Any, mask: Tensor | None) -> Tensor:
-        """Features (B, N, F), zero at padding."""
-        weight = _weight(getattr(net, "encoder", net))
-        real = None if mask is None else mask.flatten().cpu()
+        """Return features (B, N, F), zero at padding."""
+        weight = _first_weight(getattr(net, "encoder", net))
+        mask = None if mask is None else mask.flatten().cpu()
         features: Tensor | None = None
         start, step = 0, self._chunk_size(rows, weight)
         with tqdm(total=len(rows), unit="instance", disable=not self.progress) as bar:
-            while features is None or start < len(rows):  # a batch without instances is encoded too: it has a width
+            while features is None or start < len(rows):  # an empty batch is encoded too, for the number of features
                 stop = min(start + step, len(rows))
-                kept = torch.arange(start, stop)
-                kept = kept if real is None else kept[real[start:stop]]
-                if features is None or len(kept):
+                index = torch.arange(start, stop)
+                index = index if mask is None else index[mask[start:stop]]
+                if features is None or len(index):
                     chunk = rows.read(start, stop)
-                    part = self._encode_chunk(net, chunk if real is None else chunk[kept - start], weight)
-                    if part is None:
+                    encoded = self._encode_chunk(net, chunk if mask is None else chunk[index - start], weight)
+                    if encoded is None:
                         step = (stop - start) // 2
-                        warnings.warn(f"a chunk must fit into memory: goes on with {step} instances", stacklevel=3)
+                        warnings.warn(f"a chunk must fit into memory: continuing with {step} instances", stacklevel=3)
                         continue
                     if features is None:
-                        device = self.device or _device_of(getattr(net, "aggregator", net), part)
-                        features = part.new_zeros((len(rows), part.shape[1]), device=device)
-                    features[kept] = part.to(features.device)
+                        device = self.device or _device_of(getattr(net, "aggregator", net), encoded)
+                        features = encoded.new_zeros((len(rows), encoded.shape[1]), device=device)
+                    features[index] = encoded.to(features.device)
                 bar.update(stop - start)
                 start = stop
         return features.view(rows.bags, rows.instances, features.shape[1])
 
     def _encode_chunk(self, net: Any, chunk: Tensor, weight: Tensor | None) -> Tensor | None:
-        """Features (n, F), or ``None`` where memory is short and there is something to halve."""
+        """Return features (n, F), or ``None`` if memory is short and the chunk can be halved."""
         try:
             x = cast(chunk, weight).unsqueeze(0)
             with self._autocast(x.device):
@@ -145,7 +146,7 @@ class BagInferer(Inferer):
         except RuntimeError as error:
             if len(chunk) < 2 or not _out_of_memory(error):
                 raise
-        # out here the traceback, which holds on to the tensors of the attempt, is gone
+        # outside the handler, since the traceback keeps the tensors of the failed attempt alive
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         return None
@@ -153,36 +154,36 @@ class BagInferer(Inferer):
     def _chunk_size(self, rows: InstanceRows, weight: Tensor | None) -> int:
         if self.chunk_size is not None:
             return self.chunk_size
-        one = cast(rows.read(0, min(1, len(rows))), weight)
-        return max(1, self.chunk_bytes // max(1, math.prod(one.shape[1:]) * one.element_size()))
+        sample = cast(rows.read(0, min(1, len(rows))), weight)
+        return max(1, self.chunk_bytes // max(1, math.prod(sample.shape[1:]) * sample.element_size()))
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         return nullcontext() if self.amp_dtype is None else torch.autocast(device.type, self.amp_dtype)
 
 
-def _unwrapped(network: Any) -> tuple[Any, bool]:
-    """The network inside its wrappers, and whether one of them asks for all of its output."""
-    wants_parts = False
+def _unwrap(network: Any) -> tuple[Any, bool]:
+    """Return the network inside its wrappers, and whether one of them returns all outputs as a dictionary."""
+    wants_dict = False
     while True:
         if isinstance(network, (DataParallel, DistributedDataParallel)):
             network = network.module
-        elif hasattr(network, "_orig_mod"):  # what torch.compile makes has no public class
+        elif hasattr(network, "_orig_mod"):  # the wrapper of torch.compile has no public class
             network = network._orig_mod
         elif isinstance(network, WithBagOutput):
-            network, wants_parts = network.net, True
+            network, wants_dict = network.net, True
         else:
-            return network, wants_parts
+            return network, wants_dict
 
 
-def _weight(network: Any) -> Tensor | None:
-    """A floating weight of the network, which tells where and in which type it works."""
+def _first_weight(network: Any) -> Tensor | None:
+    """Return a floating-point weight of the network, whose device and dtype are those of its input."""
     weights = network.parameters() if isinstance(network, nn.Module) else ()
     return next((p for p in weights if p.is_floating_point()), None)
 
 
-def _device_of(network: Any, otherwise: Tensor) -> torch.device:
-    weight = _weight(network)
-    return otherwise.device if weight is None else weight.device
+def _device_of(network: Any, default: Tensor) -> torch.device:
+    weight = _first_weight(network)
+    return default.device if weight is None else weight.device
 
 
 def _takes_mask(network: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The instances of bags as rows that are read a chunk at a time, from memory or from a file."""
+"""Instances of bags as rows that are read in chunks, from memory or from a file."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["InstanceRows", "cast"]
 
 
 class InstanceRows:
-    """Gives the instances of a batch of bags, one behind the other, in pieces of any size.
+    """Instances of a batch of bags as one sequence of rows, read in chunks of any size.
 
     Args:
-        inputs: a batch (B, N, ...), or one bag as its rows: anything that has a length and whose slices are tensors or
-            arrays (n, ...), as a memory-mapped array, an HDF5 dataset or a reader of one. Of these nothing is read
-            before it is asked for.
+        inputs: a batch (B, N, ...), or the rows of a single bag: any object with a length whose slices are tensors or
+            arrays (n, ...), such as a memory-mapped array, an HDF5 dataset or a reader of one. Such rows are read
+            lazily.
 
     Raises:
-        ValueError: when ``inputs`` is neither, or a slice has another length than asked for.
+        ValueError: when ``inputs`` is neither, or a slice does not have the requested length.
 
     Example:
         >>> rows = InstanceRows(np.arange(12.0).reshape(6, 2))
@@ -41,24 +41,24 @@ class InstanceRows:
         self.rows = inputs if self.batch is None else self.batch.flatten(0, 1)
 
     def __len__(self) -> int:
-        """How many instances all bags have, padding included."""
+        """Return the number of instances of all bags, including padding."""
         return self.bags * self.instances
 
     def read(self, start: int, stop: int) -> Tensor:
-        """Instances ``[start, stop)``, (n, ...)."""
-        piece = self.rows[start:stop]
-        # an array of a file may be read-only, which no tensor is
-        piece = piece if isinstance(piece, Tensor) else torch.from_numpy(np.array(piece))
-        if piece.ndim < 2 or len(piece) != stop - start:
-            raise ValueError(f"`inputs` must give rows ({stop - start}, ...) of a bag, got {tuple(piece.shape)}.")
-        return piece
+        """Return instances ``[start, stop)`` as a tensor (n, ...)."""
+        chunk = self.rows[start:stop]
+        # a copy, since an array of a file may be read-only and a tensor must be writable
+        chunk = chunk if isinstance(chunk, Tensor) else torch.from_numpy(np.array(chunk))
+        if chunk.ndim < 2 or len(chunk) != stop - start:
+            raise ValueError(f"`inputs` must give rows ({stop - start}, ...) of a bag, got {tuple(chunk.shape)}.")
+        return chunk
 
     def whole(self, like: Tensor | None, step: int) -> Tensor:
-        """The batch (B, N, ...), where ``like`` is and of its type; from a file ``step`` rows at a time."""
+        """Return the batch (B, N, ...) on the device and in the dtype of ``like``; a file is read by ``step`` rows."""
         if self.batch is not None:
             return cast(self.batch, like)
-        none = cast(self.read(0, 0), like)
-        bag = none.new_empty((1, self.instances, *none.shape[1:]))
+        empty = cast(self.read(0, 0), like)
+        bag = empty.new_empty((1, self.instances, *empty.shape[1:]))
         for start in range(0, self.instances, step):
             stop = min(start + step, self.instances)
             bag[0, start:stop] = self.read(start, stop)
@@ -66,7 +66,7 @@ class InstanceRows:
 
 
 def cast(x: Tensor, like: Tensor | None) -> Tensor:
-    """``x`` on the device of ``like`` and, if it is floating, of its type."""
+    """Move ``x`` to the device of ``like`` and, if it is floating point, convert it to its dtype."""
     if like is None:
         return x
     return x.to(like.device, like.dtype if x.is_floating_point() else x.dtype)

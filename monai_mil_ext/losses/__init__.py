@@ -1,4 +1,4 @@
-"""Losses on tensors."""
+"""Loss functions on attention, scores and logits."""
 
 from .attention_entropy import AttentionEntropyLoss
 from .attention_loss import AttentionLoss

@@ -1,4 +1,4 @@
-"""A penalty on attention that settles on few instances."""
+"""Loss against attention that concentrates on few instances."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ __all__ = ["AttentionEntropyLoss"]
 
 
 class AttentionEntropyLoss(AttentionLoss):
-    r"""Negative entropy of attention: 0 on one instance, :math:`-\log N` when all of N get the same.
+    r"""Negative entropy of attention: 0 for a single instance, :math:`-\log N` for uniform attention.
 
     .. math:: L = \sum_n a_n \log a_n
 
-    Heads are averaged, then bags. Everything is computed in float32 (float64 stays float64), under autocast too.
+    Heads are averaged, then bags. All computation is in float32 (float64 stays float64), also under autocast.
 
     Args:
-        top_k: the entropy of the k largest weights of a row only, which are divided by their sum first.
-        normalize: whether to divide by :math:`\log N`, N instances of the bag (or ``top_k``, if fewer), which makes the
-            loss that of a bag of any size: from -1 to 0. A bag of one instance gives 0.
-        reduction: ``"mean"`` over the bags that have an instance, ``"sum"`` or ``"none"``; an empty bag gives 0.
+        top_k: use only the k largest weights of each row, divided by their sum; ``None`` uses all.
+        normalize: whether to divide by :math:`\log N` for a bag of N instances (or by that of ``top_k``, if smaller),
+            so that the loss is between -1 and 0 for any bag size. A bag of one instance gives 0.
+        reduction: ``"mean"`` over non-empty bags, ``"sum"`` or ``"none"``; an empty bag gives 0.
 
     Raises:
-        ValueError: when ``top_k`` is not positive, ``reduction`` none of these, or an input has the wrong shape.
+        ValueError: when ``top_k`` is not positive, ``reduction`` is unknown, or an input has the wrong shape.
 
     References:
         Zhang et al., "AEM: Attention Entropy Maximization for Multiple Instance Learning based Whole Slide Image
@@ -45,17 +45,17 @@ class AttentionEntropyLoss(AttentionLoss):
         self.normalize = normalize
 
     def forward(self, attention: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Loss of attention (B, N, H); ``mask`` (B, N) is True for a real instance."""
+        """Compute the loss of attention (B, N, H); ``mask`` (B, N) is True for a valid instance."""
         with torch.autocast(attention.device.type, enabled=False):
-            a, real = self.real_attention(attention, mask)
+            a, mask = self.real_attention(attention, mask)
             tiny = torch.finfo(a.dtype).tiny
-            count = real.sum(dim=1)
+            count = mask.sum(dim=1)
             if self.top_k is not None:
                 a = a.topk(min(self.top_k, a.shape[1]), dim=1).values
                 a = a / a.sum(dim=1, keepdim=True).clamp(min=tiny)
                 count = count.clamp(max=self.top_k)
-            # what is 0 has no logarithm, yet its share of the entropy is 0, and so is that of its gradient
+            # the clamp makes the term of a zero weight, and its gradient, zero instead of NaN
             negative_entropy = (a * a.clamp(min=tiny).log()).sum(dim=1)
             if self.normalize:
                 negative_entropy = negative_entropy / count.clamp(min=2).to(a.dtype).log()
-            return self.reduce(negative_entropy, real)
+            return self.reduce(negative_entropy, mask)

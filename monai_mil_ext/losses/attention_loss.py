@@ -1,4 +1,4 @@
-"""What every loss on attention shares: padding, precision, and the reduction over bags."""
+"""Base class of losses on attention: padding, precision and the reduction over bags."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ __all__ = ["AttentionLoss"]
 
 
 class AttentionLoss(_Loss):
-    """Base of losses on attention (B, N, H): heads are averaged within a bag, bags are reduced.
+    """Base class of losses on attention (B, N, H), which averages the heads of a bag and reduces over bags.
 
-    A subclass computes one value a bag and head between :py:meth:`real_attention` and :py:meth:`reduce`.
+    A subclass computes one value per bag and head between :py:meth:`real_attention` and :py:meth:`reduce`.
 
     Args:
-        reduction: ``"mean"`` over the bags that have an instance, ``"sum"`` or ``"none"``; an empty bag gives 0.
+        reduction: ``"mean"`` over non-empty bags, ``"sum"`` or ``"none"``; an empty bag gives 0.
 
     Raises:
-        ValueError: when ``reduction`` is none of these.
+        ValueError: when ``reduction`` is unknown.
     """
 
     def __init__(self, reduction: str = "mean") -> None:
@@ -28,7 +28,7 @@ class AttentionLoss(_Loss):
         super().__init__(reduction=reduction)
 
     def real_attention(self, attention: Tensor, mask: Tensor | None, name: str = "attention") -> tuple[Tensor, Tensor]:
-        """Attention in float32 (float64 stays) with zeros at padding, and which instances are real: (B, N, 1)."""
+        """Return attention in float32 (float64 stays) with zeros at padding, and the mask as (B, N, 1)."""
         if attention.ndim != 3 or not attention.is_floating_point():
             got = f"{attention.dtype} {tuple(attention.shape)}"
             raise ValueError(f"`{name}` must be floating point of shape (B, N, H), got {got}.")
@@ -36,14 +36,14 @@ class AttentionLoss(_Loss):
         if mask is None:
             return a, torch.ones_like(a[..., :1], dtype=torch.bool)
         check_mask(mask, attention)
-        real = mask.unsqueeze(-1)
-        return a.masked_fill(~real, 0.0), real
+        mask = mask.unsqueeze(-1)
+        return a.masked_fill(~mask, 0.0), mask
 
-    def reduce(self, loss: Tensor, real: Tensor) -> Tensor:
-        """Scalar, or (B,) if not reduced, of a loss (B, H); ``real`` (B, N, 1) says which bags are empty."""
-        counted = real.any(dim=1).squeeze(-1)
-        per_bag = loss.mean(dim=-1).masked_fill(~counted, 0.0)
+    def reduce(self, loss: Tensor, mask: Tensor) -> Tensor:
+        """Reduce a loss (B, H) to a scalar, or to (B,) if not reduced; bags are empty by ``mask`` (B, N, 1)."""
+        not_empty = mask.any(dim=1).squeeze(-1)
+        per_bag = loss.mean(dim=-1).masked_fill(~not_empty, 0.0)
         if self.reduction == "none":
             return per_bag
         total = per_bag.sum()
-        return total if self.reduction == "sum" else total / counted.sum().clamp(min=1)
+        return total if self.reduction == "sum" else total / not_empty.sum().clamp(min=1)

@@ -1,4 +1,4 @@
-"""The same loss for each of several answers to one label."""
+"""Mean of a loss over the branches of a network."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["BranchLoss"]
 
 
 class BranchLoss(nn.Module):
-    r"""Mean over K branches of a loss, each branch with its own logits and all with the same label.
+    r"""Mean of a loss over K branches, each with its own logits and all with the same label.
 
     .. math:: L = \frac1K \sum_{k=1}^{K} \ell(y_{\cdot k}, \text{label})
 
-    It is computed in float32 (float64 stays float64), under autocast too.
+    All computation is in float32 (float64 stays float64), also under autocast.
 
     Args:
-        loss: :math:`\ell`, of the logits (B, C) of one branch against the label; what it does not reduce is averaged.
+        loss: loss :math:`\ell` of the logits (B, C) of one branch against the label; unreduced values are averaged.
 
     Raises:
         ValueError: when the logits have the wrong shape.
@@ -29,8 +29,8 @@ class BranchLoss(nn.Module):
         arXiv:2311.07125.
 
     Example:
-        >>> logits, label = torch.tensor([[[9.0, -9.0], [0.0, 0.0]]]), torch.tensor([0])  # one sure branch, one at odds
-        >>> round(BranchLoss(nn.CrossEntropyLoss())(logits, label).item(), 4)
+        >>> logits, label = torch.tensor([[[9.0, -9.0], [0.0, 0.0]]]), torch.tensor([0])
+        >>> round(BranchLoss(nn.CrossEntropyLoss())(logits, label).item(), 4)  # a confident and an undecided branch
         0.3466
     """
 
@@ -39,7 +39,7 @@ class BranchLoss(nn.Module):
         self.loss = loss
 
     def forward(self, logits: Tensor, label: Any) -> Tensor:
-        """Loss of logits (B, K, C) against whatever label ``loss`` takes."""
+        """Compute the loss of logits (B, K, C) against a label in the form that ``loss`` takes."""
         if logits.ndim != 3 or not logits.is_floating_point() or not logits.shape[1]:
             got = f"{logits.dtype} {tuple(logits.shape)}"
             raise ValueError(f"`logits` must be floating point of shape (B, K, C) with K >= 1, got {got}.")

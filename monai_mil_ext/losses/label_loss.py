@@ -1,4 +1,4 @@
-"""What every loss of logits against a bag's label shares: precision, checks, and the reduction."""
+"""Base class of losses on logits and bag labels: precision, checks and the reduction."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ __all__ = ["LabelLoss"]
 
 
 class LabelLoss(_Loss):
-    """Base of losses of logits (B, K) against labels.
+    """Base class of losses of logits (B, K) against labels.
 
-    A subclass computes its values from :py:meth:`real_logits` and hands them to :py:meth:`reduce`.
+    A subclass computes its values from :py:meth:`real_logits` and passes them to :py:meth:`reduce`.
 
     Args:
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:
-        ValueError: when ``reduction`` is none of these.
+        ValueError: when ``reduction`` is unknown.
     """
 
     def __init__(self, reduction: str = "mean") -> None:
@@ -28,24 +28,27 @@ class LabelLoss(_Loss):
         super().__init__(reduction=reduction)
 
     def real_logits(self, logits: Tensor) -> Tensor:
-        """Logits in float32 (float64 stays)."""
+        """Check logits (B, K) and convert them to float32 (float64 stays)."""
         if logits.ndim != 2 or not logits.is_floating_point() or not logits.shape[1]:
             got = f"{logits.dtype} {tuple(logits.shape)}"
             raise ValueError(f"`logits` must be floating point of shape (B, K) with K >= 1, got {got}.")
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def whole_numbers(self, name: str, label: Tensor, logits: Tensor, largest: int) -> Tensor:
-        """``label`` as integers (B, 1), checked to be from 0 to ``largest``, whatever their type."""
+        """Return ``label`` of any dtype as integers (B, 1), checked to be from 0 to ``largest``."""
         if label.shape != logits.shape[:1]:
             raise ValueError(f"`{name}` must have shape (B,) = ({len(logits)},), got {tuple(label.shape)}.")
-        number = label.float()
-        bad = ~((number >= 0) & (number <= largest) & (number == number.floor()))  # so NaN is bad, too
-        if bad.any():
-            raise ValueError(f"`{name}` must be whole numbers from 0 to {largest}, got {number[bad][0].item()}.")
-        return number.long().unsqueeze(1)
+        values = label.float()
+        invalid = ~((values >= 0) & (values <= largest) & (values == values.floor()))  # NaN is invalid too
+        if invalid.any():
+            raise ValueError(f"`{name}` must be whole numbers from 0 to {largest}, got {values[invalid][0].item()}.")
+        return values.long().unsqueeze(1)
 
     def known_labels(self, label: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Labels (B, C), or (B,) where C = 1, in the type of the logits with 0 for NaN, and which are not NaN."""
+        """Return labels (B, C) in the dtype of the logits, with 0 for NaN, and a mask (B, C) that is False for NaN.
+
+        Labels may have the shape (B,) if C = 1.
+        """
         if label.ndim == 1 and logits.shape[1] == 1:
             label = label.unsqueeze(1)
         if label.shape != logits.shape:
@@ -55,7 +58,7 @@ class LabelLoss(_Loss):
         return y.masked_fill(~known, 0.0), known
 
     def reduce(self, loss: Tensor, known: Tensor | None = None) -> Tensor:
-        """Scalar, or as it came if not reduced; the mean is over what is ``known``, and 0 where nothing is."""
+        """Reduce a loss over its ``known`` entries, or return it as it is for ``"none"``; no entry gives 0."""
         if known is not None:
             loss = loss.masked_fill(~known, 0.0)
         if self.reduction == "none":

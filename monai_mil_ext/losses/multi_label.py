@@ -1,4 +1,4 @@
-"""Several labels a bag, some of them unknown."""
+"""Loss for several labels per bag, some of which may be unknown."""
 
 from __future__ import annotations
 
@@ -14,23 +14,22 @@ __all__ = ["MultiLabelLoss"]
 
 
 class MultiLabelLoss(LabelLoss):
-    r"""Binary cross-entropy of each label that is known; NaN marks one that is not.
+    r"""Binary cross-entropy of the known labels; NaN marks an unknown label.
 
     .. math::
         L = -\frac{1}{|K|} \sum_{(b, c) \in K} \big( w_c\, y_{bc} \log \sigma(z_{bc})
         + (1 - y_{bc}) \log(1 - \sigma(z_{bc})) \big), \quad K = \{(b, c) : y_{bc} \text{ known}\}
 
-    An unknown label has neither loss nor gradient; where none is known the loss is 0. Labels may lie between 0 and 1.
-    With one class it is the loss of a binary task, whose label may be unknown. Everything is computed in float32
-    (float64 stays float64), under autocast too.
+    An unknown label contributes neither loss nor gradient; if no label is known, the loss is 0. Soft labels between 0
+    and 1 are allowed. With one class this is the loss of a binary task whose label may be unknown. All computation is
+    in float32 (float64 stays float64), also under autocast.
 
     Args:
-        pos_weight: :math:`w`, one weight a class for what is positive; 1 by default.
-        reduction: ``"mean"`` over the known labels, ``"sum"`` or ``"none"``, which is 0 at unknown ones.
+        pos_weight: weight :math:`w` of the positive term for each class; 1 by default.
+        reduction: ``"mean"`` over the known labels, ``"sum"`` or ``"none"``, which gives 0 for unknown labels.
 
     Raises:
-        ValueError: when a weight is not positive, ``reduction`` none of these, or an input has the wrong shape or
-            range.
+        ValueError: when a weight is not positive, ``reduction`` is unknown, or an input has the wrong shape or range.
 
     Example:
         >>> labels = torch.tensor([[1.0, torch.nan], [0.0, 1.0]])
@@ -45,17 +44,17 @@ class MultiLabelLoss(LabelLoss):
         self.pos_weight = None if pos_weight is None else [float(weight) for weight in pos_weight]
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Loss of logits (B, C) against labels (B, C), or (B,) where C = 1."""
+        """Compute the loss of logits (B, C) against labels (B, C), or (B,) if C = 1."""
         with torch.autocast(logits.device.type, enabled=False):
             z = self.real_logits(logits)
             y, known = self.known_labels(label, z)
-            bad = (y < 0) | (y > 1)
-            if bad.any():
-                raise ValueError(f"`label` must be from 0 to 1, or NaN where unknown, got {y[bad][0].item()}.")
-            each = binary_cross_entropy_with_logits(z, y, reduction="none", pos_weight=self._weight(z))
-            return self.reduce(each, known)
+            invalid = (y < 0) | (y > 1)
+            if invalid.any():
+                raise ValueError(f"`label` must be from 0 to 1, or NaN if unknown, got {y[invalid][0].item()}.")
+            loss = binary_cross_entropy_with_logits(z, y, reduction="none", pos_weight=self._class_weights(z))
+            return self.reduce(loss, known)
 
-    def _weight(self, z: Tensor) -> Tensor | None:
+    def _class_weights(self, z: Tensor) -> Tensor | None:
         if self.pos_weight is None:
             return None
         if len(self.pos_weight) != z.shape[1]:

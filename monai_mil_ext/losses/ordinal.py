@@ -1,4 +1,4 @@
-"""Classes that have an order, such as grades."""
+"""Loss and probabilities for ordered classes, such as grades."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ __all__ = ["OrdinalLoss", "ordinal_probabilities"]
 
 
 class OrdinalLoss(LabelLoss):
-    r"""Cross-entropy of C - 1 questions a bag, "is the class above k?", for C classes that have an order.
+    r"""Sum of the C - 1 binary cross-entropies of "is the class above k?", for C ordered classes.
 
     .. math::
         L = -\frac1B \sum_b \sum_{k=0}^{C-2} \big( [y_b > k] \log \sigma(z_{bk})
         + [y_b \le k] \log(1 - \sigma(z_{bk})) \big)
 
-    Any network of ``num_classes = C - 1`` outputs gives the logits, or :py:class:`CORAL` around one of a single output,
-    whose logits then fall alike for every bag; :py:func:`ordinal_probabilities` turns both into classes. Everything is
-    computed in float32 (float64 stays float64), under autocast too.
+    The logits come from any network with ``num_classes = C - 1``, or from :py:class:`CORAL` around a network with one
+    output, whose logits decrease by the same steps for every bag; :py:func:`ordinal_probabilities` converts both to
+    class probabilities. All computation is in float32 (float64 stays float64), also under autocast.
 
     Args:
-        reduction: ``"mean"`` over the bags, ``"sum"`` or ``"none"``, one value a bag.
+        reduction: ``"mean"`` over the bags, ``"sum"`` or ``"none"`` for one value per bag.
 
     Raises:
-        ValueError: when ``reduction`` is none of these or an input has the wrong shape or range.
+        ValueError: when ``reduction`` is unknown or an input has the wrong shape or range.
 
     References:
         Cao, Mirjalili, Raschka, "Rank consistent ordinal regression for neural networks with application to age
         estimation", arXiv:1901.07884.
 
     Example:
-        >>> loss, sure_of_one = OrdinalLoss(reduction="none"), torch.tensor([[5.0, -5.0]]).expand(3, 2)
-        >>> loss(sure_of_one, torch.tensor([0, 1, 2])).round(decimals=2).tolist()  # one step off costs one question
+        >>> loss, logits_of_class_1 = OrdinalLoss(reduction="none"), torch.tensor([[5.0, -5.0]]).expand(3, 2)
+        >>> loss(logits_of_class_1, torch.tensor([0, 1, 2])).round(decimals=2).tolist()
         [5.01..., 0.009..., 5.01...]
     """
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Loss of logits (B, C - 1) against classes (B,) from 0 to C - 1."""
+        """Compute the loss of logits (B, C - 1) against classes (B,) from 0 to C - 1."""
         with torch.autocast(logits.device.type, enabled=False):
             z = self.real_logits(logits)
             y = self.whole_numbers("label", label, z, z.shape[1])
@@ -48,12 +48,12 @@ class OrdinalLoss(LabelLoss):
 
 
 def ordinal_probabilities(logits: Tensor) -> Tensor:
-    r"""Probabilities (B, C) of the classes from the logits (B, C - 1) of :py:class:`OrdinalLoss`.
+    r"""Convert the logits (B, C - 1) of :py:class:`OrdinalLoss` to class probabilities (B, C).
 
     .. math:: p_k = q_{k-1} - q_k, \quad q_k = \sigma(\min_{j \le k} z_j), \quad q_{-1} = 1, \quad q_{C-1} = 0
 
-    The running minimum makes them probabilities, whatever the logits: nothing is more likely above k + 1 than above k.
-    Where the logits fall by themselves it changes nothing.
+    The running minimum keeps the probabilities non-negative for any logits: "above k + 1" is never more likely than
+    "above k". Decreasing logits are not changed by it.
 
     Raises:
         ValueError: when the logits have the wrong shape.
@@ -67,5 +67,5 @@ def ordinal_probabilities(logits: Tensor) -> Tensor:
         largest = torch.finfo(z.dtype).max
         z = z.clamp(-largest, largest)
         upper, lower = pad(z, (1, 0), value=largest), pad(z, (0, 1), value=-largest)
-        # sigma(a) - sigma(b) as a product, which keeps the digits that a difference of two near ones loses
+        # sigma(a) - sigma(b) as a product, since a difference of two close values loses digits
         return upper.sigmoid() * (-lower).sigmoid() * torch.expm1(lower - upper).abs()

@@ -1,4 +1,4 @@
-"""Measured targets of a bag, some of them unknown."""
+"""Loss for continuous targets of a bag, some of which may be unknown."""
 
 from __future__ import annotations
 
@@ -6,30 +6,33 @@ import torch
 from torch import Tensor
 from torch.nn.functional import huber_loss, mse_loss
 
+from monai_mil_ext.utils import check_positive_number
+
 from .label_loss import LabelLoss
 
 __all__ = ["RegressionLoss"]
 
 
 class RegressionLoss(LabelLoss):
-    r"""Squared error of each target that is known, or Huber's; NaN marks one that is not.
+    r"""Squared error or Huber loss of the known targets; NaN marks an unknown target.
 
     .. math::
         L = \frac{1}{|K|} \sum_{(b, c) \in K} \rho(z_{bc} - y_{bc}), \quad
         \rho(r) = r^2 \quad \text{or} \quad
         \rho_\delta(r) = \begin{cases} r^2 / 2 & |r| \le \delta \\ \delta (|r| - \delta / 2) & |r| > \delta \end{cases}
 
-    An unknown target has neither loss nor gradient; where none is known the loss is 0. A network of
-    ``num_classes = C`` outputs gives :math:`z`. One target may come as (B,) or (B, 1): ``MSELoss`` would broadcast the
-    first against (B, 1) to (B, B). Computed in float32 (float64 stays float64), under autocast too.
+    An unknown target contributes neither loss nor gradient; if no target is known, the loss is 0. The outputs z are
+    those of a network with ``num_classes = C``. A single target may have the shape (B,) or (B, 1), where ``MSELoss``
+    would broadcast (B,) against (B, 1) to (B, B). All computation is in float32 (float64 stays float64), also under
+    autocast.
 
     Args:
-        delta: :math:`\delta`, the error from which on Huber's loss grows linearly; ``None`` for the squared error.
-        reduction: ``"mean"`` over the known targets, ``"sum"`` or ``"none"``, which is 0 at unknown ones.
+        delta: absolute error :math:`\delta` above which the Huber loss is linear; ``None`` means the squared error.
+        reduction: ``"mean"`` over the known targets, ``"sum"`` or ``"none"``, which gives 0 for unknown targets.
 
     Raises:
-        ValueError: when ``delta`` is not positive, ``reduction`` none of these, or an input has the wrong shape or
-            range.
+        ValueError: when ``delta`` is not positive and finite, ``reduction`` is unknown, or an input has the wrong shape
+            or range.
 
     References:
         Huber, "Robust Estimation of a Location Parameter", The Annals of Mathematical Statistics 35(1), 1964.
@@ -44,18 +47,17 @@ class RegressionLoss(LabelLoss):
 
     def __init__(self, delta: float | None = None, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        if delta is not None and not delta > 0:
-            raise ValueError(f"`delta` must be positive, got {delta!r}.")
+        check_positive_number(delta=1.0 if delta is None else delta)
         self.delta = delta
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Loss of outputs (B, C) against targets (B, C), or (B,) where C = 1."""
+        """Compute the loss of outputs (B, C) against targets (B, C), or (B,) if C = 1."""
         with torch.autocast(logits.device.type, enabled=False):
             z = self.real_logits(logits)
             y, known = self.known_labels(label, z)
             if y.isinf().any():
-                raise ValueError(f"`label` must be finite, or NaN where unknown, got {y[y.isinf()][0].item()}.")
-            z = z.masked_fill(~known, 0.0)  # or an infinite output would have a gradient of NaN
+                raise ValueError(f"`label` must be finite, or NaN if unknown, got {y[y.isinf()][0].item()}.")
+            z = z.masked_fill(~known, 0.0)  # otherwise the gradient of an infinite output would be NaN
             if self.delta is None:
                 return self.reduce(mse_loss(z, y, reduction="none"), known)
             return self.reduce(huber_loss(z, y, reduction="none", delta=self.delta), known)

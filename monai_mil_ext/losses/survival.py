@@ -1,4 +1,4 @@
-"""Time to an event in bins, for bags of which some are censored."""
+"""Discrete-time survival loss and survival curves, for bags of which some are censored."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["DiscreteSurvivalLoss", "survival_curve"]
 
 
 class DiscreteSurvivalLoss(LabelLoss):
-    r"""Negative log-likelihood of the bin in which an event came, or up to which none had come.
+    r"""Negative log-likelihood of the time bin of an event, or of survival up to the bin of censoring.
 
     With hazards :math:`h_t = \sigma(z_t)`, survival :math:`S_t = \prod_{s \le t} (1 - h_s)`, :math:`S_{-1} = 1`, bin
     :math:`t` and event :math:`e` (0: censored):
@@ -21,23 +21,23 @@ class DiscreteSurvivalLoss(LabelLoss):
         L = (1 - \alpha)\,(L_e + L_c) + \alpha\, L_e, \quad
         L_e = -e\,(\log S_{t-1} + \log h_t), \quad L_c = -(1 - e) \log S_t
 
-    A bag that is censored in a bin is taken to outlive it. With :math:`\alpha = 0` this is the negative log-likelihood,
-    whose expectation is least at the true hazards, whatever the (independent) censoring. Any other alpha multiplies the
-    loss of every censored bag by :math:`1 - \alpha` and that of no other: the form in common use since MCAT, which is
-    no likelihood. With :math:`A_t` the share of events in bin t, :math:`D_t` of events after it and :math:`Q_t` of bags
-    censored in it or after, the expectation is then least at
+    A bag that is censored in a bin is assumed to survive that bin. With :math:`\alpha = 0` this is the negative
+    log-likelihood, whose expectation is minimal at the true hazards for any independent censoring. Any other alpha
+    multiplies the loss of censored bags, and of no others, by :math:`1 - \alpha`: the form in common use since MCAT,
+    which is not a likelihood. With the fraction :math:`A_t` of bags with an event in bin t, :math:`D_t` with an event
+    after it and :math:`Q_t` censored in it or later, the expectation is then minimal at
 
     .. math:: h_t^\ast = \frac{A_t}{A_t + D_t + (1 - \alpha)\, Q_t}
 
-    too high wherever bags are censored, and survival too low. No product of probabilities is formed: everything is
-    computed from their logarithms, in float32 (float64 stays float64), under autocast too.
+    which overestimates the hazards wherever bags are censored, and underestimates survival. Products of probabilities
+    are computed as sums of logarithms, in float32 (float64 stays float64), also under autocast.
 
     Args:
-        alpha: from 0, the likelihood, to 1, which leaves censored bags out.
-        reduction: ``"mean"`` over all bags, ``"sum"`` or ``"none"``, one value a bag.
+        alpha: from 0, the likelihood, to 1, which ignores censored bags.
+        reduction: ``"mean"`` over all bags, ``"sum"`` or ``"none"`` for one value per bag.
 
     Raises:
-        ValueError: when ``alpha`` is not from 0 to 1, ``reduction`` none of these, or an input has the wrong shape or
+        ValueError: when ``alpha`` is not from 0 to 1, ``reduction`` is unknown, or an input has the wrong shape or
             range.
 
     References:
@@ -60,26 +60,29 @@ class DiscreteSurvivalLoss(LabelLoss):
         self.alpha = alpha
 
     def forward(self, logits: Tensor, time: Tensor, event: Tensor | None = None) -> Tensor:
-        """Loss of logits (B, T) of hazards; ``time`` (B,) is a bin, or (B, 2) bin and event in one, as trainers do."""
+        """Compute the loss of hazard logits (B, T) for bins ``time`` (B,) and events ``event`` (B,).
+
+        Without ``event``, ``time`` (B, 2) holds bin and event, since a trainer passes a single label.
+        """
         if event is None:
             if time.ndim != 2 or time.shape[1] != 2:
-                raise ValueError(f"`time` must have shape (B, 2) where `event` is None, got {tuple(time.shape)}.")
+                raise ValueError(f"`time` must have shape (B, 2) if `event` is None, got {tuple(time.shape)}.")
             time, event = time.unbind(dim=1)
         with torch.autocast(logits.device.type, enabled=False):
             z = self.real_logits(logits)
             t = self.whole_numbers("time", time, z, z.shape[1] - 1)
             e = self.whole_numbers("event", event, z, 1).bool()
             bins = torch.arange(z.shape[1], device=z.device)
-            here = ((bins == t) & e).to(z.dtype)
-            each = binary_cross_entropy_with_logits(z, here, reduction="none")
-            nll = each.masked_fill(bins > t, 0.0).sum(dim=1, keepdim=True)
+            event_in_bin = ((bins == t) & e).to(z.dtype)
+            per_bin = binary_cross_entropy_with_logits(z, event_in_bin, reduction="none")
+            nll = per_bin.masked_fill(bins > t, 0.0).sum(dim=1, keepdim=True)
             return self.reduce(torch.where(e, nll, (1 - self.alpha) * nll).squeeze(1))
 
 
 def survival_curve(logits: Tensor) -> Tensor:
-    r"""Probability (B, T) of outliving each bin, :math:`S_t = \prod_{s \le t} (1 - \sigma(z_s))`.
+    r"""Return the probability (B, T) of surviving each bin, :math:`S_t = \prod_{s \le t} (1 - \sigma(z_s))`.
 
-    Its negative sum over the bins is the risk that :py:func:`concordance_index` is mostly taken of.
+    Its negative sum over the bins is the usual risk score of :py:func:`concordance_index`.
 
     Raises:
         ValueError: when the logits have the wrong shape.

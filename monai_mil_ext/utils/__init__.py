@@ -1,4 +1,4 @@
-"""Ground floor: names of keys, checks of what callers pass in, and files that are never half written."""
+"""Utilities of all other packages: keys of a bag, argument checks and atomic file writes."""
 
 from .bag_items import drop_padding, head_mean
 from .causes import end_with_root_cause, root_cause

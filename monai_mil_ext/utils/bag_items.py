@@ -14,7 +14,7 @@ __all__ = ["drop_padding", "head_mean"]
 
 
 def drop_padding(value: Any, item: Mapping[Any, Any]) -> Tensor:
-    """Return the rows of a per-instance value that are no padding, according to the mask of its item.
+    """Return the rows of a per-instance value that are not padding, according to the mask of its item.
 
     Args:
         value: tensor or array (N, ...) with an instance on its first axis.

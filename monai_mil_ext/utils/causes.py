@@ -1,4 +1,7 @@
-"""Saying last what went wrong first: MONAI wraps an error in others, and the reason drowns in the traceback."""
+"""Root cause of a nested exception, printed last, where users look for it.
+
+MONAI wraps an error in several others, so that the reason is lost in the traceback.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ __all__ = ["end_with_root_cause", "root_cause"]
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """Give the error that all others were raised from.
+    """Return the error from which all others were raised.
 
     Example:
         >>> try:
@@ -24,9 +27,10 @@ def root_cause(error: BaseException) -> BaseException:
 
 
 def end_with_root_cause() -> None:
-    """Have a process that ends by an error print its root cause below the traceback.
+    """Make the process print the root cause of an uncaught error below the traceback.
 
-    For programs of their own: a bundle calls it in ``initialize`` when it was started from the command line.
+    It sets ``sys.excepthook``, so use it in programs only: a bundle calls it in ``initialize`` if it was started from
+    the command line.
     """
     sys.excepthook = _print_with_root_cause
 

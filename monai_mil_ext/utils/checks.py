@@ -1,4 +1,4 @@
-"""Checks on what callers pass in, so that every message has one form: "`name` must <rule>, got <value>."."""
+"""Checks of arguments with messages of one form: "`name` must <rule>, got <value>."."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
 
 
 class EmptyBagError(ValueError):
-    """A bag that holds no instance, as slides without tissue do; what can go on without it tells it by this type."""
+    """Error for a bag without instances, such as a slide without tissue; callers catch it to skip the bag."""
 
 
 def check_positive(**values: int) -> None:
@@ -44,7 +44,7 @@ def check_positive(**values: int) -> None:
 
 
 def check_count(**values: int) -> None:
-    """Raise ``ValueError`` unless every value, passed by name, is an integer from 0.
+    """Raise ``ValueError`` unless every value, passed by name, is an integer of at least 0.
 
     Example:
         >>> check_count(num_workers=-1)
@@ -90,7 +90,7 @@ def _is_number(value: Any) -> bool:
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
-    """Raise ``ValueError`` unless ``value`` is one of ``choices``; near matches come first.
+    """Raise ``ValueError`` unless ``value`` is one of ``choices``; the message suggests close matches.
 
     Example:
         >>> check_choice("layer", "score_tab", ["embed", "score_tap"])
@@ -100,13 +100,13 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
     """
     choices = list(choices)
     if value not in choices:
-        near = difflib.get_close_matches(str(value), choices)
-        hint = f"; did you mean {', '.join(map(repr, near))}?" if near else "."
+        matches = difflib.get_close_matches(str(value), choices)
+        hint = f"; did you mean {', '.join(map(repr, matches))}?" if matches else "."
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}, got {value!r}{hint}")
 
 
 def check_name(**values: str) -> None:
-    """Raise ``ValueError`` unless every value can be a file's name inside a folder that it can't leave.
+    """Raise ``ValueError`` unless every value is a file name without a path, so that it cannot leave its folder.
 
     Example:
         >>> check_name(case_id="../secret")
@@ -128,8 +128,8 @@ def check_bags(x: Tensor, in_features: int) -> None:
 
 
 def check_mask(mask: Tensor, x: Tensor) -> None:
-    """Raise ``ValueError`` unless ``mask`` is Boolean and has the first two sizes of ``x``."""
+    """Raise ``ValueError`` unless ``mask`` is Boolean and has the shape (B, N) of the first two axes of ``x``."""
     if mask.dtype != torch.bool:
-        raise ValueError(f"`mask` must be of dtype torch.bool (True for a real instance), got {mask.dtype}.")
+        raise ValueError(f"`mask` must be of dtype torch.bool (True for a valid instance), got {mask.dtype}.")
     if mask.shape != x.shape[:2]:
         raise ValueError(f"`mask` must have shape (B, N) = {tuple(x.shape[:2])}, got {tuple(mask.shape)}.")

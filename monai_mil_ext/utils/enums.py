@@ -1,4 +1,4 @@
-"""Keys that name the parts of a bag in data dictionaries and in feature files, and what every result says."""
+"""Keys of a bag in data dictionaries and feature files, and the notice in all results."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from monai.utils import StrEnum
 
 __all__ = ["RESEARCH_USE", "BagKeys"]
 
-RESEARCH_USE = "research use only"  # every result says so
+RESEARCH_USE = "research use only"  # written into every result
 
 
 class BagKeys(StrEnum):
-    """Keys of one bag; they extend :py:class:`monai.utils.CommonKeys` (``image``, ``label``, ``pred``).
+    """Keys of a bag, in addition to those of :py:class:`monai.utils.CommonKeys` (``image``, ``label``, ``pred``).
 
-    Per instance, first axis N: ``position`` (mm along the normal of the slices), ``validity`` (False for a slice that
-    shows nothing), ``slice_index`` (place in the stack, 0 = lowest position), ``instance_label``, ``attention``. Per
-    bag: ``mask`` (N,), ``affine`` (4, 4) and ``spatial_shape`` (3,) of the scan's own voxel array, ``case_id`` and
-    ``patient``.
+    Per instance, with N on the first axis: ``position`` (mm along the normal of the slices), ``validity`` (False for a
+    slice without content), ``slice_index`` (index in the stack, 0 = lowest position), ``instance_label``,
+    ``attention``. Per bag: ``mask`` (N,), ``affine`` (4, 4) and ``spatial_shape`` (3,) of the voxel array of the scan,
+    ``case_id`` and ``patient``.
     """
 
     MASK = "mask"

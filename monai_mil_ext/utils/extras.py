@@ -1,4 +1,4 @@
-"""Packages that an extra of this one brings."""
+"""Import of the optional packages that an extra installs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ __all__ = ["import_extra"]
 
 
 def import_extra(extra: str, module: str, name: str = "") -> Any:
-    """A module, or ``name`` of it; where it is not installed, what raises an error that says how, once it is used.
+    """Import a module, or ``name`` from it, of an optional package.
+
+    If the package is not installed, the result is a placeholder that raises an error with the ``pip`` command at its
+    first use.
 
     Args:
-        extra: which brings it: ``pip install monai-mil-ext[extra]``.
-        module: dotted name.
-        name: of something in it.
+        extra: extra that installs the package: ``pip install monai-mil-ext[extra]``.
+        module: dotted name of the module.
+        name: attribute of the module; empty for the module itself.
 
     Example:
         >>> import_extra("moon", "no_such_package").something
@@ -23,5 +26,5 @@ def import_extra(extra: str, module: str, name: str = "") -> Any:
         ...
         monai.utils.module.OptionalImportError: `import no_such_package` needs: pip install monai-mil-ext[moon] (No ...
     """
-    found, _ = optional_import(module, name=name, descriptor=f"`{{}}` needs: pip install monai-mil-ext[{extra}]")
-    return found
+    imported, _ = optional_import(module, name=name, descriptor=f"`{{}}` needs: pip install monai-mil-ext[{extra}]")
+    return imported

@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever reads half of one."""
+"""Atomic writing of files, so that no reader ever sees a partial file."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` to write to; on success it becomes ``path``, on an error it is removed.
+    """Yield a temporary path in the folder of ``path``, renamed to ``path`` on success and removed on an error.
 
-    Several processes may write one path: each has a temporary file of its own, and the last one stays, whole. The file
-    and its folder are synchronised with the disk. A process that is killed leaves its temporary file, a hidden one,
-    which no reader takes for a result; :py:func:`remove_stale_files` removes it.
+    Several processes may write the same path: each has its own temporary file, and the last one to finish wins. The
+    file and its folder are synchronized to disk. A killed process leaves its hidden temporary file behind, which no
+    reader mistakes for a result; :py:func:`remove_stale_files` removes it.
 
     Args:
-        path: the file to make or replace; its folder is made where it is missing. The temporary name keeps the
-            suffixes, so that writers that go by them (``.nii.gz``) work.
+        path: file to create or replace; a missing folder is created. The temporary name keeps the suffixes, for
+            writers that depend on them (``.nii.gz``).
 
     Raises:
-        OSError: when the disk, a quota or a limit is full; the file is named.
+        OSError: when the disk is full or a quota or size limit is reached; the message names the file.
 
     Example:
         >>> folder = getfixture("tmp_path")
@@ -45,14 +45,14 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _named_if_full(target.name):
+    with _errors_if_full(target.name):
         handle, name = tempfile.mkstemp(prefix=PREFIX, suffix="".join(target.suffixes[-2:]), dir=target.parent)
         os.close(handle)
         temporary = Path(name)
         try:
             yield temporary
-            with temporary.open("rb") as written:
-                os.fsync(written.fileno())
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
             temporary.chmod(0o666 & ~_umask())
             temporary.replace(target)
         finally:
@@ -61,11 +61,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def remove_stale_files(folder: str | os.PathLike[str], seconds: float = 86_400) -> list[str]:
-    """Remove temporary files of writers that died: those that nobody has written to for so long.
+    """Remove temporary files of killed writers: those that have not changed for the given time.
 
     Args:
-        folder: it need not exist, and its sub-folders are left alone.
-        seconds: a day by default; a file that is being written changes far more often.
+        folder: folder to clean; it may be missing, and sub-folders are not searched.
+        seconds: age from which a file is stale; one day by default, since a file being written changes far more often.
 
     Returns:
         Names of the removed files.
@@ -76,13 +76,13 @@ def remove_stale_files(folder: str | os.PathLike[str], seconds: float = 86_400) 
             if file.is_file() and time.time() - file.stat().st_mtime > seconds:
                 file.unlink()
                 removed.append(file.name)
-        except FileNotFoundError:  # another process was faster
+        except FileNotFoundError:  # another process removed it first
             continue
     return removed
 
 
 def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
-    """Write JSON as a whole or not at all; NaN and infinity, which JSON does not know, become null."""
+    """Write a JSON file atomically; NaN and infinity, which JSON does not allow, become null."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(_finite(content), indent=2) + "\n")
 
@@ -90,15 +90,15 @@ def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None
 def write_csv(
     path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None
 ) -> None:
-    """Write a CSV file with a header, atomically; a cell that a row lacks stays empty.
+    """Write a CSV file with a header, atomically; missing cells stay empty.
 
     Args:
-        path: file to make or replace.
-        rows: one dictionary a line.
-        columns: header; by default the keys of the row that has most of them.
+        path: file to create or replace.
+        rows: one dictionary per line.
+        columns: header; by default the keys of the row with the most keys.
 
     Raises:
-        ValueError: when a row has a key that is no column.
+        ValueError: when a row has a key that is not a column.
 
     Example:
         >>> path = getfixture("tmp_path") / "bags.csv"
@@ -123,16 +123,16 @@ def _finite(content: Any) -> Any:
 
 
 @contextmanager
-def _named_if_full(name: str) -> Iterator[None]:
+def _errors_if_full(name: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, RuntimeError) as error:  # HDF5 raises both, and has the number in its text only
-        numbers = [getattr(error, "errno", None), *map(int, re.findall(r"errno = (\d+)", str(error)))]
-        full = next((number for number in numbers if number in FULL), None)
-        if full is None:
+    except (OSError, RuntimeError) as error:  # HDF5 raises both, with the error number only in its text
+        codes = [getattr(error, "errno", None), *map(int, re.findall(r"errno = (\d+)", str(error)))]
+        code = next((code for code in codes if code in FULL), None)
+        if code is None:
             raise
-        text = f"`path` must lie on a disk with room for it, got {os.strerror(full)} for {name!r}"
-        raise OSError(full, text) from None  # so that this, and not HDF5's text, is the root cause
+        message = f"`path` must lie on a disk with room for it, got {os.strerror(code)} for {name!r}"
+        raise OSError(code, message) from None  # so that this message is the root cause, not the text of HDF5
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which network a file of weights belongs to, where the shapes of the weights do not tell."""
+"""Record of the network that a file of weights belongs to, beyond the shapes of the weights."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ PLAIN = (bool, int, float, str, type(None))
 
 
 def write_network(path: str | os.PathLike[str], net: nn.Module) -> None:
-    """Write the classes and options of all modules of ``net``, such as numbers of heads, to a JSON file.
+    """Write the classes and options of all modules of ``net``, such as the number of heads, to a JSON file.
 
-    Dropout is left out, and what begins with an underscore: they are no part of what a trained network answers.
+    Dropout and private attributes are left out, since they do not change the predictions of a trained network.
     """
     write_json(Path(path), _options(net))
 
 
 def check_network(path: str | os.PathLike[str], net: nn.Module) -> None:
-    """Raise ``ValueError`` if ``net`` is another network than the one that ``write_network`` wrote to ``path``.
+    """Raise ``ValueError`` if ``net`` differs from the network that ``write_network`` recorded in ``path``.
 
-    Weights of attention with 8 heads have the shapes of those with 4: they would load into the wrong one without a
-    word, and give other answers. What only one of the two has is left to ``load_state_dict``, and where there is no
-    file, there is nothing to compare.
+    Weights of attention with 8 heads have the same shapes as those with 4, so they would load silently into the wrong
+    network and give wrong predictions. Options that only one of the two networks has are left to ``load_state_dict``.
+    Nothing is checked if the file does not exist.
 
     Args:
-        path: of the JSON file beside the weights.
-        net: what the weights are meant for.
+        path: JSON file next to the weights.
+        net: network that is to load the weights.
 
     Raises:
-        ValueError: naming up to three options that differ, or when the file is no JSON object.
+        ValueError: when options differ, of which up to three are named, or when the file is not a JSON object.
 
     Example:
         >>> file = getfixture("tmp_path") / "network.json"
@@ -46,27 +46,28 @@ def check_network(path: str | os.PathLike[str], net: nn.Module) -> None:
         ...
         ValueError: `network_def` must be the network that was trained, whose num_heads is 4, got 2; ...
     """
-    trained, given = read_settings(path), _options(net)
-    other = [name for name in given if name in trained and trained[name] != given[name]]
-    if other:
-        said = "; ".join(f"whose {name} is {trained[name]}, got {given[name]}" for name in other[:3])
+    trained, current = read_settings(path), _options(net)
+    names = [name for name in current if name in trained and trained[name] != current[name]]
+    if names:
+        differences = "; ".join(f"whose {name} is {trained[name]}, got {current[name]}" for name in names[:3])
         raise ValueError(
-            f"`network_def` must be the network that was trained, {said}; give the --network_def#... that training got."
+            f"`network_def` must be the network that was trained, {differences}; "
+            "pass the --network_def#... options of the training."
         )
 
 
 def _options(net: nn.Module) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for place, module in net.named_modules():
-        dot = f"{place}." if place else ""
+    options: dict[str, Any] = {}
+    for path, module in net.named_modules():
+        prefix = f"{path}." if path else ""
         if "Dropout" in type(module).__name__:
             continue
-        found[f"{dot}class"] = type(module).__name__
+        options[f"{prefix}class"] = type(module).__name__
         for name, value in vars(module).items():
             if name.startswith("_") or "drop" in name or name == "training":
                 continue
             if isinstance(value, PLAIN):
-                found[dot + name] = value
+                options[prefix + name] = value
             elif isinstance(value, (tuple, list)) and all(isinstance(part, PLAIN) for part in value):
-                found[dot + name] = list(value)
-    return found
+                options[prefix + name] = list(value)
+    return options

@@ -1,4 +1,4 @@
-"""Catches what MONAI lets pass: a misspelt key on the command line of ``monai.bundle run``."""
+"""Check of the command line of ``monai.bundle run`` for misspelled keys, which MONAI accepts."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ __all__ = ["check_overrides"]
 
 
 def check_overrides(argv: Sequence[str] | None = None) -> None:
-    """Raise ``ValueError`` if the command line overrides something that the configs don't have.
+    """Raise ``ValueError`` if the command line overrides a key that the configs do not have.
 
-    ``monai.bundle run`` adds an unknown key to the config and goes on, so that ``--epoch 5`` trains for the default
-    number of epochs. Called in a bundle's ``initialize``, this refuses such a key and names its near matches. A new
-    argument of a component (``--train#trainer#amp True``) passes: the component itself refuses what it doesn't know.
-    From then on an error of that process ends with its root cause. Does nothing where a workflow was not started from
-    that command line.
+    ``monai.bundle run`` adds an unknown key to the config and continues, so that ``--epoch 5`` trains for the default
+    number of epochs. Called in the ``initialize`` section of a bundle, this function rejects such a key and suggests
+    close matches. A new argument of a component (``--train#trainer#amp True``) is accepted, since the component itself
+    rejects unknown arguments. It also makes errors of this process end with their root cause. It does nothing unless
+    the process was started by ``monai.bundle run``.
 
     Args:
-        argv: the command line; ``None`` takes the process's own.
+        argv: command line; ``None`` means ``sys.argv``.
 
     Example:
         >>> check_overrides(["monai/bundle/__main__.py", "run", "--config_file", "configs/absent.yaml"])
@@ -45,10 +45,10 @@ def check_overrides(argv: Sequence[str] | None = None) -> None:
         return
     config = ConfigParser.load_config_files(given["config_file"])
     for key in given.keys() - set(inspect.signature(run).parameters):
-        _check(config, key)
+        _check_key(config, key)
 
 
-def _check(config: Any, key: str) -> None:
+def _check_key(config: Any, key: str) -> None:
     for part in key.replace("#", "::").split("::"):
         if not isinstance(config, dict) or "_target_" in config:
             return
@@ -57,11 +57,11 @@ def _check(config: Any, key: str) -> None:
 
 
 def _options(words: Sequence[str]) -> dict[str, Any]:
-    """``--key value`` and ``--key=value`` as Python Fire reads them."""
+    """Parse ``--key value`` and ``--key=value`` as Python Fire does."""
     options: dict[str, Any] = {}
     for i, word in enumerate(words):
         if word.startswith("--"):
             key, equals, value = word[2:].partition("=")
-            following = words[i + 1] if i + 1 < len(words) else "True"
-            options[key] = DefaultParseValue(value if equals else following)
+            next_word = words[i + 1] if i + 1 < len(words) else "True"
+            options[key] = DefaultParseValue(value if equals else next_word)
     return options

@@ -1,4 +1,4 @@
-"""What a training wrote down for those who use its weights."""
+"""Settings that training saves for evaluation and inference."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ __all__ = ["read_settings"]
 
 
 def read_settings(path: str | os.PathLike[str], **defaults: Any) -> dict[str, Any]:
-    """Read a JSON file of settings; those of ``defaults`` that it lacks, or all where there is no file, are these.
+    """Read settings from a JSON file, with defaults for those that it lacks.
 
-    So a config can be read before anything was trained, as the tools of the model zoo do.
+    A missing file gives the defaults, so that a config can be parsed before training, as the tools of the model zoo
+    do.
 
     Args:
-        path: of the file.
-        **defaults: every setting that may be asked for.
+        path: JSON file.
+        **defaults: every setting that a config reads, with its default.
 
     Raises:
-        ValueError: when the file is there and is no JSON object.
+        ValueError: when the file exists and is not a JSON object.
 
     Example:
         >>> read_settings("absent.json", num_classes=2)

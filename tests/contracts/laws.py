@@ -1,6 +1,6 @@
-"""What every network promises, one function a promise: ``law(make, x, mask)`` raises unless ``make()`` keeps it.
+"""Laws of all networks: ``law(make, x, mask)`` raises unless the network ``make()`` keeps the law.
 
-``x`` (B, N, F) is float64 and ``mask`` (B, N) starts every row with its real instances, at least one.
+``x`` (B, N, F) is float64, and each row of ``mask`` (B, N) starts with its valid instances, at least one.
 """
 
 import copy
@@ -13,7 +13,8 @@ from torch.testing import assert_close
 from tests.helpers import fill
 
 NUM_CLASSES = 3
-TIGHT = {"rtol": 1e-8, "atol": 1e-10}  # float64: room for another order of summation, none for a wrong term
+DTYPE = torch.float64
+TIGHT = {"rtol": 1e-8, "atol": 1e-10}  # float64: allows another order of summation, but no wrong term
 JUNK = (float("nan"), float("inf"), -float("inf"), 1e30)
 DYNAMIC = torch.export.Dim.DYNAMIC
 
@@ -23,7 +24,7 @@ def tested(make):
 
 
 def parts(out, rows=slice(None), real=None):
-    """Comparable parts of an output: some bags, and of what is per instance only the real ones."""
+    """Return the comparable parts of an output: some bags, and only the valid instances."""
     kept = {"logits": out.logits[rows], "embedding": out.embedding[rows] if out.embedding is not None else None}
     for name in ("attention", "scores"):
         part = getattr(out, name)
@@ -38,7 +39,7 @@ def same(a, b, **tolerance):
 
 
 def outputs_and_gradients(net, x, mask, real):
-    """Everything a training step can see of a batch; ``real`` says which entries of ``x`` count."""
+    """Return outputs and gradients of a training step on a batch, for the valid entries ``real`` of ``x``."""
     net.zero_grad(set_to_none=True)
     x = x.clone().requires_grad_()
     out = net.forward_bag(x, mask)
@@ -47,7 +48,7 @@ def outputs_and_gradients(net, x, mask, real):
     return parts(out, real=real) | gradients | {"x": x.grad[real]}, x.grad[~real]
 
 
-def output_has_its_shapes(make, x, mask):
+def output_has_documented_shapes(make, x, mask):
     out, (b, n) = tested(make).forward_bag(x, mask), mask.shape
     assert out.logits.shape == (b, NUM_CLASSES)
     assert out.attention is None or (out.attention.ndim == 3 and out.attention.shape[:2] == (b, n))
@@ -56,7 +57,7 @@ def output_has_its_shapes(make, x, mask):
     assert out.scores is None or (out.scores.ndim == 3 and out.scores.shape[:2] == (b, n))
 
 
-def input_is_left_alone(make, x, mask):
+def input_is_not_modified(make, x, mask):
     given, given_mask = x.clone(), mask.clone()
     tested(make)(given, given_mask)
     assert_close((given, given_mask), (x, mask), rtol=0, atol=0)
@@ -76,7 +77,7 @@ def padding_changes_nothing(make, x, mask):
         assert attention is None or not attention[~longer_mask].any()
 
 
-def a_bag_does_not_see_its_neighbours(make, x, mask):
+def bags_are_independent(make, x, mask):
     net = tested(make)
     x = x.clone().requires_grad_()
     together = net.forward_bag(x, mask)
@@ -103,22 +104,22 @@ def attention_is_a_distribution(make, x, mask):
     assert_close(attention.sum(1), torch.ones_like(attention[:, 0]), **TIGHT)
 
 
-def the_tap_shows_the_scores(make, x, mask):
+def score_tap_passes_scores(make, x, mask):
     net, seen = tested(make), []
     net.score_tap.register_forward_hook(lambda *args: seen.append(args[-1]))
     net(x, mask)
     out = net.forward_bag(x, mask)
-    assert len(seen) == 2, "the tap must be passed once in a forward"
+    assert len(seen) == 2, "the tap must be called once in a forward pass"
     assert_close(seen, [out.scores, out.scores], rtol=0, atol=0)
     weights = list(net.parameters())
-    if weights:  # a network without weights has no gradient to give
+    if weights:  # a network without weights has no gradient
         seen[0].square().sum().backward()
         assert any(p.grad is not None and p.grad.any() for p in weights)
 
 
-def asking_for_more_does_not_change_logits(make, x, mask):
+def forward_agrees_with_forward_bag(make, x, mask):
     for net in (make().double().train(), tested(make)):
-        for _ in range(2):  # the second time somebody listens at the tap
+        for _ in range(2):  # the second time with a hook on the tap
             torch.manual_seed(0)
             logits = net(x, mask)
             torch.manual_seed(0)
@@ -131,7 +132,7 @@ def eval_is_deterministic(make, x, mask):
     same(parts(net.forward_bag(x, mask)), parts(net.forward_bag(x, mask)), rtol=0, atol=0)
 
 
-def an_empty_bag_is_finite(make, x, mask):
+def empty_bag_is_finite(make, x, mask):
     half = mask & (torch.arange(len(mask)) > 0)[:, None]
     for given, real in ((x.where(half[..., None], torch.nan), half), (x[:, :0], mask[:, :0]), (x[:, :0], None)):
         net, bag = make().double().train(), given.clone().requires_grad_()
@@ -151,7 +152,7 @@ def every_parameter_has_a_gradient(make, x, mask):
     assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
 
 
-def weights_survive_a_save(make, x, mask):
+def state_dict_restores_network(make, x, mask):
     a, b, file = make().double().eval(), make().double().eval(), io.BytesIO()
     torch.save(a.state_dict(), file)
     file.seek(0)
@@ -159,7 +160,7 @@ def weights_survive_a_save(make, x, mask):
     same(parts(a.forward_bag(x, mask)), parts(b.forward_bag(x, mask)), rtol=0, atol=0)
 
 
-def a_copy_is_a_net_of_its_own(make, x, mask):
+def deepcopy_is_independent(make, x, mask):
     net = tested(make)
     before, twin = net(x, mask), copy.deepcopy(net)
     for p in net.parameters():
@@ -167,7 +168,7 @@ def a_copy_is_a_net_of_its_own(make, x, mask):
     assert_close(twin(x, mask), before, rtol=0, atol=0)
 
 
-def it_exports_for_any_bag_size(make, x, mask):
+def export_serves_any_bag_size(make, x, mask):
     net, shape = tested(make), {0: DYNAMIC, 1: DYNAMIC}
     masked = torch.export.export(net, (x, mask), dynamic_shapes={"x": shape, "mask": shape}).module()
     plain = torch.export.export(net, (x,), dynamic_shapes={"x": shape}).module()
@@ -176,7 +177,7 @@ def it_exports_for_any_bag_size(make, x, mask):
         assert_close((masked(bag, real), plain(bag)), (net(bag, real), net(bag)), **TIGHT)
 
 
-def it_scripts(make, x, mask):
+def torchscript_agrees(make, x, mask):
     net, file = tested(make), io.BytesIO()
     torch.jit.save(torch.jit.script(net), file)
     file.seek(0)
@@ -185,7 +186,7 @@ def it_scripts(make, x, mask):
     same(parts(scripted.forward_bag(x, mask)), parts(net.forward_bag(x, mask)))
 
 
-def it_compiles_whole(make, x, mask, backend="aot_eager", sizes=(5, 1)):
+def compiles_without_graph_break(make, x, mask, backend="aot_eager", sizes=(5, 1)):
     torch.compiler.reset()
     net = tested(make)
     compiled = torch.compile(net, backend=backend, fullgraph=True, dynamic=True)
@@ -205,7 +206,7 @@ def autocast_is_close(make, x, mask):
     assert_close(rough.logits.float(), exact.logits, rtol=0.05, atol=0.05)
     if exact.attention is not None:
         assert rough.attention.dtype == torch.float32
-        room = 1e-6 if claimed(attention_is_a_distribution, make) else 0.05  # no other sum is known exactly
+        room = 1e-6 if claimed(attention_is_a_distribution, make) else 0.05  # other sums are not exact
         assert_close(rough.attention.sum(1), exact.attention.sum(1), rtol=0, atol=room)
     half = copy.deepcopy(net).bfloat16()(x.bfloat16(), mask)
     assert half.dtype == torch.bfloat16
@@ -237,21 +238,21 @@ def bad_input_is_named(make, x, mask):
             net(*arguments)
 
 
-EXCEPTIONS = {  # a network may say by this class attribute, set to False, that it does not keep this law
+EXCEPTIONS = {  # class attribute by which a network declares, with False, that it does not keep the law
     order_changes_nothing: "permutation_invariant",
     attention_is_a_distribution: "attention_is_distribution",
-    it_exports_for_any_bag_size: "exports_dynamic_n",
-    the_tap_shows_the_scores: "gives_scores",
+    export_serves_any_bag_size: "exports_dynamic_n",
+    score_tap_passes_scores: "gives_scores",
     every_parameter_has_a_gradient: "logits_see_all_weights",
 }
 
 
 def claimed(law, make):
-    """Whether a network says that it keeps a law."""
+    """Return whether a network declares that it keeps a law."""
     return getattr(make(), EXCEPTIONS.get(law, ""), True)
 
 
-def exceptions_are_true(make, x, mask):
+def exceptions_are_needed(make, x, mask):
     for law in EXCEPTIONS:
         if not claimed(law, make):
             with pytest.raises(Exception):  # noqa: B017, PT011
@@ -259,26 +260,26 @@ def exceptions_are_true(make, x, mask):
 
 
 CHEAP = [
-    output_has_its_shapes,
-    input_is_left_alone,
+    output_has_documented_shapes,
+    input_is_not_modified,
     padding_changes_nothing,
-    a_bag_does_not_see_its_neighbours,
+    bags_are_independent,
     order_changes_nothing,
     attention_is_a_distribution,
-    the_tap_shows_the_scores,
-    asking_for_more_does_not_change_logits,
+    score_tap_passes_scores,
+    forward_agrees_with_forward_bag,
     eval_is_deterministic,
-    an_empty_bag_is_finite,
+    empty_bag_is_finite,
     every_parameter_has_a_gradient,
 ]
 DEAR = [
-    weights_survive_a_save,
-    a_copy_is_a_net_of_its_own,
-    it_exports_for_any_bag_size,
-    it_scripts,
-    it_compiles_whole,
+    state_dict_restores_network,
+    deepcopy_is_independent,
+    export_serves_any_bag_size,
+    torchscript_agrees,
+    compiles_without_graph_break,
     autocast_is_close,
     gradients_are_exact_in_float64,
     bad_input_is_named,
-    exceptions_are_true,
+    exceptions_are_needed,
 ]

@@ -1,4 +1,4 @@
-"""Every cell of QG-MIL's factorial, with every pooling and with shared keys, has exact gradients."""
+"""Tests of the gradients of every factorial cell of QGMIL, with every pooling and with shared keys."""
 
 import itertools
 
@@ -16,8 +16,8 @@ CELLS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("block", "pooling"), CELLS.values(), ids=CELLS)
-def test_gradients_of_every_cell(block, pooling):
-    """Along random directions; tests/networks/test_qgmil.py takes every entry, for one pooling and no shared keys."""
+def test_qgmil_gradients_are_exact_in_every_factorial_cell(block, pooling):
+    """Check random directions; tests/networks/test_qgmil.py checks all entries, for one pooling without shared keys."""
     net = known(QGMIL(4, 2, hidden_size=6, block=QGMILBlock(num_heads=2, **block), pooling=pooling).double())
     names, values = zip(*net.named_parameters(), strict=True)
     x, mask = torch.randn(2, 4, 4, dtype=torch.float64), torch.arange(4) < torch.tensor([[4], [3]])

@@ -1,4 +1,4 @@
-"""What every loss of logits against a bag's label promises. A new one joins by one line in ``CASES``."""
+"""Laws of all losses on logits and bag labels. A new loss adds one line to ``CASES``."""
 
 import inspect
 
@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from monai_mil_ext import losses
 from monai_mil_ext.losses import DiscreteSurvivalLoss, LabelLoss, MultiLabelLoss, OrdinalLoss, RegressionLoss
 
-K = 4  # logits a bag
+K = 4  # logits per bag
 
 
 def some_labels(size):
@@ -40,8 +40,6 @@ CASES = {
     "survival": (DiscreteSurvivalLoss, {}, some_times),
     "survival_alpha": (DiscreteSurvivalLoss, {"alpha": 0.4}, some_times),
 }
-OTHERS = {"BranchLoss", "LabelLoss", "ordinal_probabilities", "survival_curve"}
-PUBLIC = OTHERS | {case[0].__name__ for case in CASES.values()}
 every_loss = pytest.mark.parametrize(("loss", "options", "labels"), CASES.values(), ids=CASES)
 some_batch = given(size=st.integers(1, 6), seed=st.integers(0, 2**16), scale=st.sampled_from([0.01, 1.0, 50.0]))
 
@@ -58,7 +56,7 @@ def value_and_gradient(loss, z, label):
     return value.detach(), z.grad
 
 
-def test_every_loss_is_here():
+def test_every_label_loss_has_a_case():
     parts = {getattr(losses, name) for name in losses.__all__}
     ours = {part for part in parts if inspect.isclass(part) and issubclass(part, LabelLoss)} - {LabelLoss}
     assert ours == {loss for loss, _, _ in CASES.values()}
@@ -66,7 +64,7 @@ def test_every_loss_is_here():
 
 @every_loss
 @some_batch
-def test_the_order_of_bags_changes_nothing(loss, options, labels, size, seed, scale):
+def test_label_loss_law_order_of_bags_changes_nothing(loss, options, labels, size, seed, scale):
     z, label = batch(labels, size, seed, scale)
     order = torch.randperm(size)
     value, gradient = value_and_gradient(loss(**options), z, label)
@@ -76,7 +74,7 @@ def test_the_order_of_bags_changes_nothing(loss, options, labels, size, seed, sc
 
 @every_loss
 @some_batch
-def test_bags_do_not_see_each_other(loss, options, labels, size, seed, scale):
+def test_label_loss_law_bags_are_independent(loss, options, labels, size, seed, scale):
     each = loss(**options, reduction="none")
     z, label = batch(labels, size, seed, scale)
     value, gradient = value_and_gradient(each, z, label)
@@ -89,7 +87,7 @@ def test_bags_do_not_see_each_other(loss, options, labels, size, seed, scale):
 
 @every_loss
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_finite_and_computed_in_single(loss, options, labels, dtype):
+def test_label_loss_law_half_precision_is_finite_and_computed_in_float32(loss, options, labels, dtype):
     for scale in (0.0, 1.0, 1000.0):
         z, label = batch(labels, 64, 0, scale, dtype)
         value, gradient = value_and_gradient(loss(**options), z, label)
@@ -103,13 +101,13 @@ def test_half_precision_is_finite_and_computed_in_single(loss, options, labels, 
 
 @every_loss
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-def test_gradcheck(loss, options, labels, reduction):
+def test_label_loss_law_gradients_are_exact(loss, options, labels, reduction):
     z, label = batch(labels, 8, 0)
     assert torch.autograd.gradcheck(lambda z: loss(**options, reduction=reduction)(z, label), z.requires_grad_())
 
 
 @every_loss
-def test_no_bag_at_all_is_nothing(loss, options, labels):
+def test_label_loss_law_empty_batch_is_zero(loss, options, labels):
     z = torch.zeros(0, K, requires_grad=True)
     value = loss(**options)(z, labels(0))
     value.backward()
@@ -117,7 +115,7 @@ def test_no_bag_at_all_is_nothing(loss, options, labels):
 
 
 @every_loss
-def test_bad_input_is_named(loss, options, labels):
+def test_label_loss_law_bad_input_is_named(loss, options, labels):
     for z in (torch.zeros(3), torch.zeros(3, K).long(), torch.zeros(3, 0)):
         with pytest.raises(
             ValueError, match=r"`logits` must be floating point of shape \(B, K\) with K >= 1, got torch"

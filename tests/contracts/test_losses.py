@@ -1,4 +1,6 @@
-"""What every loss on attention promises. A new loss joins by one line in ``CASES``."""
+"""Laws of all losses on attention. A new loss adds one line to ``CASES``."""
+
+import inspect
 
 import pytest
 import torch
@@ -7,8 +9,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from monai_mil_ext import losses
-from monai_mil_ext.losses import AttentionEntropyLoss, AttentionLoss, BranchDiversityLoss, NormalGuidanceLoss, NSFKLLoss
-from tests.contracts import test_label_losses
+from monai_mil_ext.losses import AttentionEntropyLoss, AttentionLoss, BranchDiversityLoss, NormalGuidanceLoss
 from tests.helpers import bags
 
 CASES = {
@@ -22,10 +23,9 @@ CASES = {
     "entropy_normalized": AttentionEntropyLoss(normalize=True),
     "diversity": BranchDiversityLoss(),
 }
-OTHERS = {NSFKLLoss}  # takes scores: test_score_losses.py
-ON_LABELS = {getattr(losses, name) for name in test_label_losses.PUBLIC}  # and what comes with them
-TARGET_DETACHED = {NormalGuidanceLoss}  # its gradient is, by definition, not that of its value
-ON_ONE_INSTANCE = {BranchDiversityLoss: 1}  # where all branches agree; the others are 0
+OTHERS = {losses.NSFKLLoss}  # on scores: test_score_losses.py
+TARGET_DETACHED = {NormalGuidanceLoss}  # the gradient is not that of the value
+ON_ONE_INSTANCE = {BranchDiversityLoss: 1}  # all branches agree; other losses are 0
 every_loss = pytest.mark.parametrize("loss", CASES.values(), ids=CASES)
 some_bags = bags(in_features=2, dtype=torch.float64)
 
@@ -44,22 +44,23 @@ def value_and_gradient(loss, z, mask=None, junk=0.0):
     return value.detach(), z.grad
 
 
-def test_every_loss_is_here():
-    public = {getattr(losses, name) for name in losses.__all__} - {AttentionLoss} - OTHERS - ON_LABELS
-    assert public == {type(loss) for loss in CASES.values()}
+def test_every_attention_loss_has_a_case():
+    public = {getattr(losses, name) for name in losses.__all__}
+    ours = {part for part in public if inspect.isclass(part) and issubclass(part, AttentionLoss)}
+    assert ours - {AttentionLoss} - OTHERS == {type(loss) for loss in CASES.values()}
 
 
 @every_loss
 @given(bag=some_bags, junk=st.sampled_from([7.0, float("nan"), float("inf"), float("-inf")]))
-def test_what_stands_at_padding_changes_nothing(loss, bag, junk):
-    for one, other in zip(value_and_gradient(loss, *bag), value_and_gradient(loss, *bag, junk), strict=True):
-        assert_close(one, other, rtol=0, atol=0)
-        assert torch.isfinite(other).all()
+def test_attention_loss_law_values_at_padding_change_nothing(loss, bag, junk):
+    for clean, with_junk in zip(value_and_gradient(loss, *bag), value_and_gradient(loss, *bag, junk), strict=True):
+        assert_close(clean, with_junk, rtol=0, atol=0)
+        assert torch.isfinite(with_junk).all()
 
 
 @every_loss
 @given(bag=some_bags)
-def test_more_padding_changes_nothing(loss, bag):
+def test_attention_loss_law_more_padding_changes_nothing(loss, bag):
     z, mask = bag
     n = mask.shape[1]
     wide = torch.cat([z, torch.randn_like(z)], 1), torch.cat([mask, torch.zeros_like(mask)], 1)
@@ -72,7 +73,7 @@ def test_more_padding_changes_nothing(loss, bag):
 
 @every_loss
 @given(bag=some_bags)
-def test_the_batch_is_the_mean_of_bags_that_do_not_see_each_other(loss, bag):
+def test_attention_loss_law_batch_is_the_mean_of_independent_bags(loss, bag):
     z, mask = bag
     alone = [value_and_gradient(loss, zi[mi].unsqueeze(0)) for zi, mi in zip(z, mask, strict=True)]
     value, gradient = value_and_gradient(loss, z, mask)
@@ -86,7 +87,7 @@ def test_the_batch_is_the_mean_of_bags_that_do_not_see_each_other(loss, bag):
 
 @every_loss
 @given(bag=some_bags)
-def test_an_empty_bag_counts_for_nothing(loss, bag):
+def test_attention_loss_law_empty_bag_counts_for_nothing(loss, bag):
     z, mask = bag
     more = torch.cat([z, z[:1]]), torch.cat([mask, torch.zeros_like(mask[:1])])
     attention = torch.cat([attend(z, mask), torch.full_like(z[:1], torch.nan)]).requires_grad_()
@@ -100,7 +101,7 @@ def test_an_empty_bag_counts_for_nothing(loss, bag):
 
 
 @every_loss
-def test_one_instance(loss):
+def test_attention_loss_law_one_instance(loss):
     value, gradient = value_and_gradient(loss, torch.randn(3, 1, 2))
     assert value == ON_ONE_INSTANCE.get(type(loss), 0)
     assert not gradient.any()
@@ -109,7 +110,7 @@ def test_one_instance(loss):
 @every_loss
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("sharpness", [0.0, 1.0, 100.0])
-def test_half_precision_is_finite_and_computed_in_single(loss, dtype, sharpness):
+def test_attention_loss_law_half_precision_is_finite_and_computed_in_float32(loss, dtype, sharpness):
     attention = (torch.randn(2, 3000, 2) * sharpness).softmax(1).to(dtype).requires_grad_()
     value = loss(attention)
     value.backward()
@@ -121,8 +122,8 @@ def test_half_precision_is_finite_and_computed_in_single(loss, dtype, sharpness)
 
 
 @every_loss
-def test_gradcheck(loss):
-    """Against finite differences of the value; with a detached target, of the value at the target held fixed."""
+def test_attention_loss_law_gradients_are_exact(loss):
+    """Compare with finite differences of the value, with a detached target held fixed."""
     z = torch.randn(2, 5, 2, dtype=torch.float64, requires_grad=True)
     mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
     if type(loss) in TARGET_DETACHED:
@@ -143,6 +144,6 @@ def test_gradcheck(loss):
         ((torch.ones(2, 5, 1), torch.ones(2, 4).bool()), r"`mask` must have shape \(B, N\) = \(2, 5\), got \(2, 4\)"),
     ],
 )
-def test_bad_input_is_named(loss, inputs, message):
+def test_attention_loss_law_bad_input_is_named(loss, inputs, message):
     with pytest.raises(ValueError, match=message):
         loss(*inputs)

@@ -1,79 +1,68 @@
-"""Every network keeps every law of ``laws.py``. A new network joins by one line in ``CASES``."""
+"""Tests that every network keeps every law of ``laws.py``. A new network adds one line to ``net_cases.py``."""
 
 import inspect
-from functools import partial
 
-import pytest
-import torch
 from hypothesis import given
 
 from monai_mil_ext.networks import nets
-from tests.contracts.laws import CHEAP, DEAR, NUM_CLASSES, claimed
+from tests.contracts import laws
+from tests.contracts.net_cases import CASES, MASK, F, X, every_net
 from tests.helpers import bags
 
-F, C = 6, NUM_CLASSES
+
+def on_random_batches(law):
+    """Test a law that is cheap enough for many random batches."""
+
+    @every_net
+    @given(batch=bags(F, dtype=laws.DTYPE))
+    def test(make, batch):
+        if laws.claimed(law, make):
+            law(make, *batch)
+
+    return test
 
 
-def max_without_ties():
-    """The weights of tests start with 0; a feature that a norm multiplies by it is the same in all instances."""
-    net = nets.QGMIL(F, C, hidden_size=8, block=nets.QGMILBlock(num_heads=2, gate="none"), pooling="max")
-    net.final_norm = torch.nn.RMSNorm(8, elementwise_affine=False)
-    return net
+def on_one_batch(law):
+    """Test a law on one fixed batch."""
+
+    @every_net
+    def test(make):
+        if laws.claimed(law, make):
+            law(make, X, MASK)
+
+    return test
 
 
-GROUPED = nets.QGMILBlock(num_heads=2, num_kv_heads=1, norm="layer", gate="elementwise", ffn="mlp")
-CASES = {  # name of the class, then what is special
-    "ABMIL": partial(nets.ABMIL, F, C, attention_size=5),
-    "ABMIL-plain": partial(nets.ABMIL, F, C, attention_size=5, gated=False),
-    "ABMIL-projected": partial(nets.ABMIL, F, C, hidden_size=4, attention_size=5, num_heads=2, dropout=0.5),
-    "ABMIL-per-class": partial(nets.ABMIL, F, C, hidden_size=4, attention_size=5, per_class=True),
-    "ASMIL": partial(nets.ASMIL, F, C, hidden_size=4, num_tokens=3, num_heads=2),
-    "ASMIL-prenorm": partial(nets.ASMIL, F, C, hidden_size=4, num_tokens=2, num_heads=2, block="prenorm", n_drop=1),
-    "QGMIL": partial(nets.QGMIL, F, C, hidden_size=8, block=nets.QGMILBlock(num_heads=2)),
-    "QGMIL-cls": partial(nets.QGMIL, F, C, hidden_size=8, num_layers=2, block=GROUPED, pooling="cls"),
-    "QGMIL-mean": partial(nets.QGMIL, F, C, hidden_size=8, block=GROUPED, pooling="mean"),
-    "QGMIL-max": max_without_ties,
-    "ACMIL": partial(nets.ACMIL, F, C, hidden_size=4, attention_size=5, num_branches=3, num_top=3),
-    "CORAL": lambda: nets.CORAL(nets.ABMIL(F, 1, attention_size=5), C + 1),
-    "CenterPrior": partial(nets.CenterPrior, F, C),
-    "InstanceConvMIL": partial(nets.InstanceConvMIL, F, C, kernel_size=4),
-    "InstanceMaxMIL": partial(nets.InstanceMaxMIL, F, C),
-    "MaxMIL": partial(nets.MaxMIL, F, C),
-    "MeanMIL": partial(nets.MeanMIL, F, C),
-    "SequenceTransMIL": partial(nets.SequenceTransMIL, F, C, num_heads=2),
-    "SmAP": partial(nets.SmAP, F, C, attention_size=5),
-    "SmAP-mid": partial(nets.SmAP, F, C, attention_size=5, place="mid"),
-    "SmAP-late": partial(nets.SmAP, F, C, attention_size=5, place="late"),
-    "SmTP": partial(nets.SmTP, F, C, num_heads=2),
-    "TransMIL": partial(nets.TransMIL, F, C, hidden_size=8, num_heads=2),
-    "WindowMIL": partial(nets.WindowMIL, F, C, half_width=1.0, reach=3),
-}
-every_net = pytest.mark.parametrize("make", CASES.values(), ids=CASES.keys())
-X = torch.linspace(-2, 2, 2 * 5 * F, dtype=torch.float64).sin().view(2, 5, F)
-MASK = torch.tensor([[True, True, True, True, True], [True, True, True, False, False]])
+test_law_output_has_documented_shapes = on_random_batches(laws.output_has_documented_shapes)
+test_law_input_is_not_modified = on_random_batches(laws.input_is_not_modified)
+test_law_padding_changes_nothing = on_random_batches(laws.padding_changes_nothing)
+test_law_bags_are_independent = on_random_batches(laws.bags_are_independent)
+test_law_order_changes_nothing = on_random_batches(laws.order_changes_nothing)
+test_law_attention_is_a_distribution = on_random_batches(laws.attention_is_a_distribution)
+test_law_score_tap_passes_scores = on_random_batches(laws.score_tap_passes_scores)
+test_law_forward_agrees_with_forward_bag = on_random_batches(laws.forward_agrees_with_forward_bag)
+test_law_eval_is_deterministic = on_random_batches(laws.eval_is_deterministic)
+test_law_empty_bag_is_finite = on_random_batches(laws.empty_bag_is_finite)
+test_law_every_parameter_has_a_gradient = on_random_batches(laws.every_parameter_has_a_gradient)
+
+test_law_state_dict_restores_network = on_one_batch(laws.state_dict_restores_network)
+test_law_deepcopy_is_independent = on_one_batch(laws.deepcopy_is_independent)
+test_law_export_serves_any_bag_size = on_one_batch(laws.export_serves_any_bag_size)
+test_law_torchscript_agrees = on_one_batch(laws.torchscript_agrees)
+test_law_compiles_without_graph_break = on_one_batch(laws.compiles_without_graph_break)
+test_law_autocast_is_close = on_one_batch(laws.autocast_is_close)
+test_law_gradients_are_exact_in_float64 = on_one_batch(laws.gradients_are_exact_in_float64)
+test_law_bad_input_is_named = on_one_batch(laws.bad_input_is_named)
+test_law_exceptions_are_needed = on_one_batch(laws.exceptions_are_needed)
 
 
-def named(functions):
-    return pytest.mark.parametrize("law", functions, ids=lambda law: law.__name__)
+def test_every_law_of_laws_has_a_test():
+    tests = {name for name in globals() if name.startswith("test_law_")}
+    assert tests == {f"test_law_{law.__name__}" for law in laws.CHEAP + laws.DEAR}
 
 
-@named(CHEAP)
-@every_net
-@given(batch=bags(F, dtype=torch.float64))
-def test_law(law, make, batch):
-    if claimed(law, make):
-        law(make, *batch)
-
-
-@named(DEAR)
-@every_net
-def test_law_on_one_batch(law, make):
-    if claimed(law, make):
-        law(make, X, MASK)
-
-
-def test_every_public_net_has_a_case():
+def test_every_public_bag_net_has_a_case():
     public = {name: getattr(nets, name) for name in nets.__all__}
     networks = {name for name, net in public.items() if inspect.isclass(net) and issubclass(net, nets.BagNet)}
-    apart = {"EncodedBag"}  # takes images: tests/networks/test_encoded_bag.py puts it through the same laws
-    assert networks - {"BagNet"} - apart == {case.split("-")[0] for case in CASES}
+    others = {"EncodedBag"}  # takes images: tests/networks/test_encoded_bag.py runs the same laws on it
+    assert networks - {"BagNet"} - others == {case.split("-")[0] for case in CASES}

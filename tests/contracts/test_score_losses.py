@@ -1,4 +1,4 @@
-"""What a loss on scores and an anchor's scores promises. A new one joins by one line in ``CASES``."""
+"""Laws of losses on scores and the scores of an anchor. A new loss adds one line to ``CASES``."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ CASES = {
 }
 JUNK = [7.0, float("nan"), float("inf"), float("-inf")]
 every_loss = pytest.mark.parametrize("loss", CASES.values(), ids=CASES)
-some_bags = bags(in_features=4, dtype=torch.float64)  # two columns of scores and two of the anchor's
+some_bags = bags(in_features=4, dtype=torch.float64)  # two columns of scores and two of anchor scores
 
 
 def value_and_gradients(loss, bag, mask=None, junk=None):
@@ -32,7 +32,7 @@ def value_and_gradients(loss, bag, mask=None, junk=None):
 
 @every_loss
 @given(bag=some_bags, junk=st.sampled_from(JUNK))
-def test_what_stands_at_padding_changes_nothing(loss, bag, junk):
+def test_nsf_kl_law_values_at_padding_change_nothing(loss, bag, junk):
     clean, dirty = value_and_gradients(loss, *bag), value_and_gradients(loss, *bag, junk)
     assert_close(dirty, clean, rtol=0, atol=0)
     assert dirty[0].isfinite()
@@ -41,7 +41,7 @@ def test_what_stands_at_padding_changes_nothing(loss, bag, junk):
 
 @every_loss
 @given(bag=some_bags)
-def test_the_batch_is_the_mean_of_bags_that_do_not_see_each_other(loss, bag):
+def test_nsf_kl_law_batch_is_the_mean_of_independent_bags(loss, bag):
     x, mask = bag
     alone = [value_and_gradients(loss, xi[mi].unsqueeze(0)) for xi, mi in zip(x, mask, strict=True)]
     value, gradient = value_and_gradients(loss, x, mask, junk=float("nan"))
@@ -52,7 +52,7 @@ def test_the_batch_is_the_mean_of_bags_that_do_not_see_each_other(loss, bag):
 
 @every_loss
 @given(bag=some_bags)
-def test_order_changes_nothing(loss, bag):
+def test_nsf_kl_law_order_changes_nothing(loss, bag):
     x, mask = bag
     order = torch.randperm(x.shape[1])
     value, gradient = value_and_gradients(loss, x, mask)
@@ -62,13 +62,13 @@ def test_order_changes_nothing(loss, bag):
 
 @every_loss
 @given(bag=some_bags)
-def test_it_is_never_negative(loss, bag):
+def test_nsf_kl_law_is_never_negative(loss, bag):
     assert value_and_gradients(loss, *bag)[0] >= -1e-12
 
 
 @every_loss
 @given(bag=some_bags)
-def test_an_empty_bag_counts_for_nothing(loss, bag):
+def test_nsf_kl_law_empty_bag_counts_for_nothing(loss, bag):
     x, mask = bag
     more = torch.cat([x, torch.full_like(x[:1], torch.nan)]), torch.cat([mask, torch.zeros_like(mask[:1])])
     value, gradient = value_and_gradients(loss, *more)
@@ -81,7 +81,7 @@ def test_an_empty_bag_counts_for_nothing(loss, bag):
 
 
 @every_loss
-def test_one_instance(loss):
+def test_nsf_kl_law_one_instance(loss):
     value, gradient = value_and_gradients(loss, torch.randn(3, 1, 4))
     assert value == 0
     assert not gradient.any()
@@ -90,7 +90,7 @@ def test_one_instance(loss):
 @every_loss
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("scale", [0.0, 1.0, 300.0])
-def test_half_precision_is_finite_and_computed_in_single(loss, dtype, scale):
+def test_nsf_kl_law_half_precision_is_finite_and_computed_in_float32(loss, dtype, scale):
     bag = (torch.randn(2, 3000, 4) * scale).to(dtype)
     value, gradient = value_and_gradients(loss, bag)
     with torch.autocast("cpu", torch.bfloat16):
@@ -101,8 +101,8 @@ def test_half_precision_is_finite_and_computed_in_single(loss, dtype, scale):
 
 
 @every_loss
-def test_gradcheck(loss):
-    """The target depends on the anchor alone, so the gradient is that of the value."""
+def test_nsf_kl_law_gradients_are_exact(loss):
+    """Compare with finite differences of the value, since the target depends on the anchor alone."""
     z, anchor = torch.randn(2, 2, 5, 2, dtype=torch.float64)
     mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
     assert torch.autograd.gradcheck(lambda z: loss(z, anchor, mask), z.requires_grad_())
@@ -122,6 +122,6 @@ def test_gradcheck(loss):
         ([*[torch.ones(2, 5, 1)] * 2, torch.ones(2, 4).bool()], r"`mask` must have shape \(B, N\) = \(2, 5\), got"),
     ],
 )
-def test_bad_input_is_named(loss, inputs, message):
+def test_nsf_kl_law_bad_input_is_named(loss, inputs, message):
     with pytest.raises(ValueError, match=message):
         loss(*inputs)

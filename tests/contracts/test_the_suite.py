@@ -1,4 +1,4 @@
-"""The suite can fail: for every law, a network that breaks it and is caught."""
+"""Tests that the laws can fail: for every law, a broken network that it catches."""
 
 from functools import partial
 
@@ -9,23 +9,23 @@ from torch import nn
 from monai_mil_ext.networks.layers import masked_softmax, zero_padding
 from monai_mil_ext.networks.nets import ABMIL
 from tests.contracts import full_laws, laws
-from tests.contracts.test_nets import MASK, C, F, X
+from tests.contracts.net_cases import MASK, C, F, X
 
 
-class IgnoresTheMask(ABMIL):
+class IgnoresMask(ABMIL):
     def forward_bag(self, x, mask=None):
         return super().forward_bag(x, None)
 
 
-class LeavesTheNaN(ABMIL):
-    """Multiplies by the mask instead of filling."""
+class MultipliesByMask(ABMIL):
+    """Network that multiplies by the mask instead of filling."""
 
     def forward_bag(self, x, mask=None):
         return super().forward_bag(x if mask is None else x * mask[..., None], None)
 
 
-class CleansTooLate(ABMIL):
-    """Right in its values, wrong in its gradients: NaN meets the first weight before it is zeroed."""
+class ZeroesPaddingTooLate(ABMIL):
+    """Network with correct values and wrong gradients, since NaN meets the first weight before it is zeroed."""
 
     def forward_bag(self, x, mask=None):
         h = zero_padding(self.embed(x), mask)
@@ -39,45 +39,45 @@ class CleansTooLate(ABMIL):
         )
 
 
-class LeaksANeighbour(ABMIL):
+class LeaksOtherBags(ABMIL):
     def forward_bag(self, x, mask=None):
         return super().forward_bag(zero_padding(x, mask) + 1e-3 * zero_padding(x, mask).mean((0, 1)), mask)
 
 
-class SeesThePlace(ABMIL):
+class UsesPositions(ABMIL):
     def forward_bag(self, x, mask=None):
         return super().forward_bag(x + torch.arange(x.shape[1], dtype=x.dtype)[:, None], mask)
 
 
-class SaysItSeesThePlace(SeesThePlace):
+class DeclaresItUsesPositions(UsesPositions):
     permutation_invariant = False
 
 
-class Modest(ABMIL):
-    """Keeps a law that it says it breaks."""
+class DeclaresTooLittle(ABMIL):
+    """Network that keeps a law although it declares the contrary."""
 
     permutation_invariant = False
 
 
-class DropsAlways(ABMIL):
+class DropsInEvaluation(ABMIL):
     def forward_bag(self, x, mask=None):
         return super().forward_bag(nn.functional.dropout(x), mask)
 
 
-class WritesIntoItsInput(ABMIL):
+class ModifiesInput(ABMIL):
     def forward_bag(self, x, mask=None):
         return super().forward_bag(x.mul_(2), mask)
 
 
-class DividesByTheCount(ABMIL):
+class DividesByCount(ABMIL):
     def forward_bag(self, x, mask=None):
         out = super().forward_bag(x, mask)
         count = torch.full_like(out.logits, x.shape[1]) if mask is None else mask.sum(1, keepdim=True)
         return out._replace(logits=out.logits * count / count)
 
 
-class ForgetsAWeight(ABMIL):
-    """Keeps a number where ``state_dict`` does not look."""
+class DoesNotSaveAWeight(ABMIL):
+    """Network with a number that ``state_dict`` does not save."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -88,8 +88,8 @@ class ForgetsAWeight(ABMIL):
         return out._replace(logits=out.logits * self.scale)
 
 
-class LooksBack(ABMIL):
-    """Holds on to itself where ``deepcopy`` does not look."""
+class RefersToItself(ABMIL):
+    """Network with a reference to itself that ``deepcopy`` does not copy."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -100,19 +100,19 @@ class LooksBack(ABMIL):
         return out._replace(logits=out.logits * self.scale())
 
 
-class HasAnIdleWeight(ABMIL):
+class HasUnusedWeight(ABMIL):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.idle = nn.Linear(2, 2)
 
 
-class AnswersTwoWays(ABMIL):
+class ForwardDiffers(ABMIL):
     def forward(self, x, mask=None):
         return super().forward(x, mask) * (1 + 1e-15)
 
 
-class Postprocesses(ABMIL):
-    """Changes one part of what ABMIL says."""
+class ChangesOutput(ABMIL):
+    """Network that changes one part of the output of ABMIL."""
 
     def __init__(self, *args, change, **kwargs):
         super().__init__(*args, **kwargs)
@@ -124,103 +124,108 @@ class Postprocesses(ABMIL):
 
 
 class RoundsAttention(ABMIL):
-    """Takes the softmax in whatever type autocast left, as MONAI's MILModel does."""
+    """Network that computes the softmax in the dtype of autocast, as MONAI's MILModel does."""
 
     def forward_bag(self, x, mask=None):
         out = super().forward_bag(x, mask)
         return out._replace(attention=out.scores.masked_fill(~mask[..., None], -1e9).softmax(1))
 
 
-class KnowsBigBags(ABMIL):
+class BranchesOnBagSize(ABMIL):
     def forward_bag(self, x, mask=None):
         return super().forward_bag(x if x.shape[1] > 3 else x * 2, mask)
 
 
-class AsksForAValue(ABMIL):
+class BranchesOnValues(ABMIL):
     def forward_bag(self, x, mask=None):
         return super().forward_bag(x * 2 if x.sum().item() > 0 else x, mask)
 
 
-class AnswersExportersOtherwise(ABMIL):
+class DiffersInOnnxExport(ABMIL):
     def forward_bag(self, x, mask=None):
         return super().forward_bag(x * 1.001 if torch.onnx.is_in_onnx_export() else x, mask)
 
 
-class AnswersCompilersOtherwise(ABMIL):
+class DiffersWhenCompiled(ABMIL):
     def forward_bag(self, x, mask=None):
         return super().forward_bag(x * 1.001 if torch.compiler.is_compiling() else x, mask)
 
 
-class TakesAnything(ABMIL):
+class AcceptsAnyInput(ABMIL):
     def check_input(self, x, mask, in_features):
         pass
 
 
 def changed(change):
-    return partial(Postprocesses, change=change)
+    return partial(ChangesOutput, change=change)
 
 
 BROKEN = [
-    (laws.output_has_its_shapes, changed(lambda o: {"attention": o.attention[..., 0]})),
-    (laws.output_has_its_shapes, changed(lambda o: {"scores": None})),
-    (laws.input_is_left_alone, WritesIntoItsInput),
-    (laws.padding_changes_nothing, IgnoresTheMask),
-    (laws.padding_changes_nothing, LeavesTheNaN),
-    (laws.padding_changes_nothing, partial(CleansTooLate, hidden_size=4)),
+    (laws.output_has_documented_shapes, changed(lambda o: {"attention": o.attention[..., 0]})),
+    (laws.output_has_documented_shapes, changed(lambda o: {"scores": None})),
+    (laws.input_is_not_modified, ModifiesInput),
+    (laws.padding_changes_nothing, IgnoresMask),
+    (laws.padding_changes_nothing, MultipliesByMask),
+    (laws.padding_changes_nothing, partial(ZeroesPaddingTooLate, hidden_size=4)),
     (laws.padding_changes_nothing, changed(lambda o: {"attention": o.attention + 1e-9})),
-    (laws.a_bag_does_not_see_its_neighbours, LeaksANeighbour),
-    (laws.a_bag_does_not_see_its_neighbours, IgnoresTheMask),
-    (laws.order_changes_nothing, SeesThePlace),
+    (laws.bags_are_independent, LeaksOtherBags),
+    (laws.bags_are_independent, IgnoresMask),
+    (laws.order_changes_nothing, UsesPositions),
     (laws.attention_is_a_distribution, changed(lambda o: {"attention": o.scores.sigmoid()})),
-    (laws.the_tap_shows_the_scores, changed(lambda o: {"scores": o.attention})),
-    (laws.asking_for_more_does_not_change_logits, AnswersTwoWays),
-    (laws.eval_is_deterministic, DropsAlways),
-    (laws.an_empty_bag_is_finite, DividesByTheCount),
-    (laws.every_parameter_has_a_gradient, HasAnIdleWeight),
-    (laws.weights_survive_a_save, ForgetsAWeight),
-    (laws.a_copy_is_a_net_of_its_own, LooksBack),
-    (laws.it_exports_for_any_bag_size, KnowsBigBags),
-    (laws.it_scripts, changed(dict)),
-    (laws.it_compiles_whole, AsksForAValue),
+    (laws.score_tap_passes_scores, changed(lambda o: {"scores": o.attention})),
+    (laws.forward_agrees_with_forward_bag, ForwardDiffers),
+    (laws.eval_is_deterministic, DropsInEvaluation),
+    (laws.empty_bag_is_finite, DividesByCount),
+    (laws.every_parameter_has_a_gradient, HasUnusedWeight),
+    (laws.state_dict_restores_network, DoesNotSaveAWeight),
+    (laws.deepcopy_is_independent, RefersToItself),
+    (laws.export_serves_any_bag_size, BranchesOnBagSize),
+    (laws.torchscript_agrees, changed(dict)),
+    (laws.compiles_without_graph_break, BranchesOnValues),
     (laws.autocast_is_close, RoundsAttention),
     (laws.gradients_are_exact_in_float64, changed(lambda o: {"embedding": o.embedding.float()})),
     (laws.gradients_are_exact_in_float64, changed(lambda o: {"logits": o.logits + o.logits.detach()})),
-    (laws.bad_input_is_named, TakesAnything),
-    (laws.exceptions_are_true, Modest),
+    (laws.bad_input_is_named, AcceptsAnyInput),
+    (laws.exceptions_are_needed, DeclaresTooLittle),
 ]
-BROKEN_IN_FULL = [
-    (full_laws.it_runs_in_onnxruntime, AnswersExportersOtherwise),
-    (full_laws.it_runs_as_machine_code, AnswersCompilersOtherwise),
+BROKEN_SLOW = [
+    (full_laws.onnxruntime_agrees, DiffersInOnnxExport),
+    (full_laws.inductor_agrees, DiffersWhenCompiled),
 ]
 
 
 @pytest.mark.parametrize(("law", "net"), BROKEN, ids=lambda value: getattr(value, "__name__", "Changed"))
-def test_a_broken_net_is_caught(law, net):
+def test_law_catches_broken_net(law, net):
     make = partial(net, F, C, attention_size=5)
-    # the tools that some laws run have exceptions of their own
-    tools = laws.it_exports_for_any_bag_size, laws.it_scripts, laws.it_compiles_whole, laws.bad_input_is_named
-    failed = Exception if law in tools else (AssertionError, pytest.fail.Exception)
-    with pytest.raises(failed):
+    # exporters and compilers raise their own exceptions
+    tools = (
+        laws.export_serves_any_bag_size,
+        laws.torchscript_agrees,
+        laws.compiles_without_graph_break,
+        laws.bad_input_is_named,
+    )
+    error = Exception if law in tools else (AssertionError, pytest.fail.Exception)
+    with pytest.raises(error):
         law(make, X, MASK)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("law", "net"), BROKEN_IN_FULL, ids=lambda value: value.__name__)
-def test_a_broken_net_is_caught_in_full(law, net):
+@pytest.mark.parametrize(("law", "net"), BROKEN_SLOW, ids=lambda value: value.__name__)
+def test_slow_law_catches_broken_net(law, net):
     with pytest.raises(AssertionError, match="Tensor-likes are not close"):
         law(partial(net, F, C, attention_size=5), X, MASK)
 
 
-def test_every_law_has_a_net_that_breaks_it():
+def test_every_law_has_a_broken_net():
     assert {law for law, _ in BROKEN} == {*laws.CHEAP, *laws.DEAR}
-    assert [law for law, _ in BROKEN_IN_FULL] == full_laws.FULL
+    assert [law for law, _ in BROKEN_SLOW] == full_laws.FULL
 
 
-def test_a_missing_compiler_is_named(monkeypatch):
+def test_inductor_agrees_names_missing_compiler(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(AssertionError, match=r"no-such-compiler is not there \(Debian's package is g\+\+\)"):
-        full_laws.it_runs_as_machine_code(partial(ABMIL, F, C), X, MASK)
+        full_laws.inductor_agrees(partial(ABMIL, F, C), X, MASK)
 
 
-def test_a_true_exception_is_accepted():
-    laws.exceptions_are_true(partial(SaysItSeesThePlace, F, C), X, MASK)
+def test_exceptions_are_needed_accepts_true_exception():
+    laws.exceptions_are_needed(partial(DeclaresItUsesPositions, F, C), X, MASK)

@@ -1,4 +1,4 @@
-"""What every transform promises in both of its forms; a new one joins by one line of ``CASES``."""
+"""Laws of all transforms in both forms. A new transform adds one line to ``CASES``."""
 
 import copy
 import inspect
@@ -19,7 +19,7 @@ from tests.scans import voxels, write_nifti
 
 
 class Case(NamedTuple):
-    """How to make a transform, its item under ``x``, and how its array form is called on that."""
+    """Options of a transform, its item under ``x``, and the call of its array form on that item."""
 
     options: dict
     item: Any  # folder, kind of tensor -> item
@@ -110,21 +110,21 @@ CASES = {
 KINDS = {"torch": torch.as_tensor, "meta": MetaTensor}
 
 
-def same(one: Any, other: Any) -> bool:
-    """Equal in type, value and, of a MetaTensor, in affine and history."""
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
-    if isinstance(one, MetaTensor):
-        history = one.applied_operations == other.applied_operations and one.meta.keys() == other.meta.keys()
-        if not (isinstance(other, MetaTensor) and history and torch.equal(one.affine, other.affine)):
+def same(a: Any, b: Any) -> bool:
+    """Return whether two values are equal in type, value and, for MetaTensors, in affine and history."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, MetaTensor):
+        history = a.applied_operations == b.applied_operations and a.meta.keys() == b.meta.keys()
+        if not (isinstance(b, MetaTensor) and history and torch.equal(a.affine, b.affine)):
             return False
-    if isinstance(one, torch.Tensor):
-        return type(one) is type(other) and one.dtype == other.dtype and torch.equal(one, other)
-    return type(one) is type(other) and one == other
+    if isinstance(a, torch.Tensor):
+        return type(a) is type(b) and a.dtype == b.dtype and torch.equal(a, b)
+    return type(a) is type(b) and a == b
 
 
 def seeded(transform):
-    """A random transform before its first draw; any other as it is."""
+    """Seed a random transform; return any other transform unchanged."""
     return transform.set_random_state(0) if hasattr(transform, "set_random_state") else transform
 
 
@@ -132,14 +132,14 @@ def forms(name: str) -> tuple[type, type]:
     return getattr(transforms, name), getattr(transforms, f"{name}d")
 
 
-def test_every_public_array_transform_is_here():
+def test_every_public_array_transform_has_a_case():
     public = (getattr(transforms, name) for name in transforms.__all__)
     arrays = {c.__name__ for c in public if issubclass(c, Transform) and not issubclass(c, MapTransform)}
     assert arrays == set(CASES)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_dictionary_form_is_the_array_form_with_keys(name):
+def test_transform_law_dictionary_form_has_the_arguments_of_the_array_form(name):
     case, (array, dictionary) = CASES[name], forms(name)
     assert getattr(transforms, f"{name}D") is getattr(transforms, f"{name}Dict") is dictionary
     expected = ["keys", *case.keys, *inspect.signature(array).parameters, "allow_missing_keys"]
@@ -150,25 +150,25 @@ def test_the_dictionary_form_is_the_array_form_with_keys(name):
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("name", CASES)
-def test_both_forms_agree_again_and_again_and_touch_no_input(name, kind, tmp_path):
+def test_transform_law_both_forms_agree_and_do_not_modify_input(name, kind, tmp_path):
     case, (array, dictionary) = CASES[name], forms(name)
     item = case.item(tmp_path, kind)
     before = copy.deepcopy(item)
-    one, two = array(**case.options), dictionary("x", **case.options)
-    expected = case.call(seeded(one), item)
-    out = seeded(two)(item)
+    array_form, dictionary_form = array(**case.options), dictionary("x", **case.options)
+    expected = case.call(seeded(array_form), item)
+    out = seeded(dictionary_form)(item)
     assert same(item, before)
     assert out is not item
     assert same(out["x"], expected)
-    assert same(out, seeded(two)(item))
-    assert same(case.call(seeded(copy.deepcopy(one)), item), expected)
-    composed = Compose([two])
-    seeded(two)  # behind the seeds that Compose deals out itself
+    assert same(out, seeded(dictionary_form)(item))
+    assert same(case.call(seeded(copy.deepcopy(array_form)), item), expected)
+    composed = Compose([dictionary_form])
+    seeded(dictionary_form)  # again, after Compose has set seeds
     assert same(composed(item)["x"], expected)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_tensor_and_a_metatensor_give_the_same(name, tmp_path):
+def test_transform_law_tensor_and_metatensor_agree(name, tmp_path):
     case, (_, dictionary) = CASES[name], forms(name)
     results = []
     for kind in KINDS.values():
@@ -178,7 +178,7 @@ def test_a_tensor_and_a_metatensor_give_the_same(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_missing_key_is_passed_over_only_where_allowed(name, tmp_path):
+def test_transform_law_missing_key_is_skipped_only_if_allowed(name, tmp_path):
     case, (_, dictionary) = CASES[name], forms(name)
     item = case.item(tmp_path, torch.as_tensor)
     out = seeded(dictionary(["x", "absent"], **case.options, allow_missing_keys=True))(item)

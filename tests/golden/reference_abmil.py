@@ -1,4 +1,4 @@
-"""Writes abmil.json: ABMIL in NumPy and float64, from the equations of arXiv:1802.04712. None of the package runs here.
+"""ABMIL in NumPy and float64, from the equations of arXiv:1802.04712, without code of the package; writes abmil.json.
 
 Run ``python tests/golden/reference_abmil.py``.
 """
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-F, C, L = 5, 2, 3  # sizes of an instance, of the logits and of the hidden layer that scores
+F, C, L = 5, 2, 3  # sizes of an instance, of the logits and of the hidden layer of the attention
 CASES = {
     "plain": {"gated": False, "sizes": [4]},
     "gated": {"gated": True, "sizes": [4]},
@@ -21,7 +21,7 @@ CASES = {
 
 
 def weights(shapes):
-    """Parameter i, entry j in C order: sin(j (0.7 + 0.1 i)) / sqrt(last size)."""
+    """Return parameters; entry j in C order of parameter i is sin(j (0.7 + 0.1 i)) / sqrt(last size)."""
     return [
         np.sin(np.arange(np.prod(shape)) * (0.7 + 0.1 * i)).reshape(shape) / np.sqrt(shape[-1])
         for i, shape in enumerate(shapes)
@@ -29,7 +29,7 @@ def weights(shapes):
 
 
 def classify(bag, gated, hidden_size=None, num_heads=1, per_class=False):
-    """Logits, embedding, and a row of scores and of attention for each instance, of one bag (n, F) without padding.
+    """Compute logits, embedding, and scores and attention of each instance for one bag (n, F) without padding.
 
     Per class: logit c is w_c . z_c + b_c, where z_c is pooled by attention row c (the multi-branch form of CLAM).
     """
@@ -59,7 +59,7 @@ def classify(bag, gated, hidden_size=None, num_heads=1, per_class=False):
 
 
 def golden():
-    """Every case with its batch: what a bag has beyond its size is padding."""
+    """Return all cases with their batches; rows beyond the size of a bag are padding."""
     out = {}
     for name, case in CASES.items():
         config = {key: value for key, value in case.items() if key != "sizes"}

@@ -1,4 +1,4 @@
-"""ACMIL in NumPy and float64, one bag at a time, from the equations of arXiv:2311.07125. No code of the package."""
+"""ACMIL in NumPy and float64, one bag at a time, from arXiv:2311.07125, without code of the package."""
 
 import itertools
 import math
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def weights(shapes):
-    """Parameter i, entry j in C order: sin(j (0.7 + 0.1 i)) / sqrt(last size)."""
+    """Return parameters; entry j in C order of parameter i is sin(j (0.7 + 0.1 i)) / sqrt(last size)."""
     return [
         np.sin(np.arange(math.prod(shape)) * (0.7 + 0.1 * i)).reshape(shape) / math.sqrt(shape[-1])
         for i, shape in enumerate(shapes)
@@ -21,7 +21,7 @@ def shapes(features, classes, size, hidden, branches):
 
 
 def acmil(bag, params, branches, masked=()):
-    """Logits, branch logits (K, C), embedding, scores and attention (n, K); ``masked`` are pairs (instance, branch)."""
+    """Compute logits, branch logits (K, C), embedding, scores and attention (n, K); ``masked`` has pairs."""
     project, value, value_bias, gate, gate_bias, score, score_bias = params[:7]
     head, branch_heads = params[7:9], params[9:]
     h = np.maximum(bag @ project.T, 0)
@@ -42,6 +42,6 @@ def cross_entropy(logits, label):
 
 
 def diversity(attention):
-    """Mean cosine of the pairs of columns of (n, K)."""
+    """Compute the mean cosine similarity of the pairs of columns of (n, K)."""
     pairs = list(itertools.combinations(attention.T, 2))
     return sum(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)) for a, b in pairs) / len(pairs)

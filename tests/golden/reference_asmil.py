@@ -1,6 +1,6 @@
-"""Writes asmil.json: ASMIL in NumPy and float64, every instance projected for every token and head, as the page has it.
+"""Writes asmil.json: ASMIL in NumPy and float64, with every instance projected for every token and head.
 
-From the equations of arXiv:2603.06658 (model, normalised sigmoid, KL); none of the package runs here.
+From the equations of arXiv:2603.06658 (model, normalized sigmoid, KL); without code of the package.
 Run ``python tests/golden/reference_asmil.py``.
 """
 
@@ -21,7 +21,7 @@ CASES = {
 
 
 def weights(shapes):
-    """Parameter i, entry j in C order: sin(j (0.7 + 0.1 i)) / sqrt(last size)."""
+    """Return parameters; entry j in C order of parameter i is sin(j (0.7 + 0.1 i)) / sqrt(last size)."""
     return [
         np.sin(np.arange(np.prod(shape)) * (0.7 + 0.1 * i)).reshape(shape) / np.sqrt(shape[-1])
         for i, shape in enumerate(shapes)
@@ -42,22 +42,22 @@ def gelu(v):
 
 
 def attend(query, rows, w, heads):
-    """Output (E,), scores (H, n) and weights (H, n) of one query on n rows; ``w`` is W_q, b_q, ..., W_o, b_o."""
+    """Compute output (E,), scores (H, n) and weights (H, n) of a query on n rows; ``w`` is W_q, b_q, ..., W_o, b_o."""
     d = E // heads
     w_q, b_q, w_k, b_k, w_v, b_v, w_o, b_o = w
     q = w_q @ query + b_q
     keys, values = [w_k @ h + b_k for h in rows], [w_v @ h + b_v for h in rows]
     scores, weights_, parts = [], [], []
     for j in range(heads):
-        own = slice(j * d, (j + 1) * d)
-        scores.append([q[own] @ k[own] / np.sqrt(d) for k in keys])
+        columns = slice(j * d, (j + 1) * d)
+        scores.append([q[columns] @ k[columns] / np.sqrt(d) for k in keys])
         weights_.append(softmax(np.array(scores[-1])))
-        parts.append(sum(a * v[own] for a, v in zip(weights_[-1], values, strict=True)))
+        parts.append(sum(a * v[columns] for a, v in zip(weights_[-1], values, strict=True)))
     return w_o @ np.concatenate(parts) + b_o, scores, weights_
 
 
 def cross_block(queries, rows, params, heads):
-    """Each query has weights of its own; then a layer norm, and nothing is added back."""
+    """Apply attention with separate weights for each query and a layer norm, without residual."""
     norm_weight, norm_bias, *w = params
     out, scores, weights_ = [], [], []
     for i, query in enumerate(queries):
@@ -69,7 +69,7 @@ def cross_block(queries, rows, params, heads):
 
 
 def prenorm_block(queries, rows, params, heads):
-    """All queries share one encoder layer: f = q + MHA(LN1 q, LN1 h), f + W2 GELU(W1 LN2 f)."""
+    """Apply one transformer layer that all queries share: f = q + MHA(LN1 q, LN1 h), f + W2 GELU(W1 LN2 f)."""
     n1, n1_bias, *w, n2, n2_bias, w1, b1, w2, b2 = params
     rows = [layer_norm(h, n1, n1_bias) for h in rows]
     out, scores, weights_ = [], [], []
@@ -83,14 +83,14 @@ def prenorm_block(queries, rows, params, heads):
 
 
 def shapes_of(block, tokens):
-    """Shapes of the parameters of one block, in order."""
+    """Return the shapes of the parameters of one block, in order."""
     if block == "cross":
         return [(tokens, E)] * 2 + [(tokens, E, E), (tokens, E)] * 4
     return [(E,)] * 2 + [(1, E, E), (1, E)] * 4 + [(E,)] * 2 + [(4 * E, E), (4 * E,), (E, 4 * E), (E,)]
 
 
 def classify(bag, num_tokens, num_heads=H, block="cross"):
-    """Logits, embedding, scores (n, H T) with the head as the slower index, and attention (n, 1) of one bag (n, F)."""
+    """Compute logits, embedding, scores (n, H T), head-major, and attention (n, 1) of one bag (n, F)."""
     first, second = shapes_of(block, num_tokens), shapes_of(block, 1)
     params = weights([(num_tokens, E), (1, E), (E, F), *first, *second, (C, E), (C,)])
     tokens, cls, project, params = params[0], params[1], params[2], params[3:]
@@ -109,7 +109,7 @@ def normalized_sigmoid(z, temperature=1.0):
 
 
 def anchor_loss(scores, anchor_scores, temperature=1.0):
-    """Mean over columns of KL(NSF(z') || softmax(z)), and its gradient (alpha - alpha') / S, of one bag (n, S)."""
+    """Compute the column mean of KL(NSF(z') || softmax(z)) and its gradient (alpha - alpha') / S of a bag (n, S)."""
     value, gradient = 0.0, np.zeros_like(scores)
     for s in range(scores.shape[1]):
         target, alpha = normalized_sigmoid(anchor_scores[:, s], temperature), softmax(scores[:, s])
@@ -119,7 +119,7 @@ def anchor_loss(scores, anchor_scores, temperature=1.0):
 
 
 def golden():
-    """Every case with its batch (what a bag has beyond its size is padding), and values of the anchor loss."""
+    """Return all cases with their batches (rows beyond the size of a bag are padding) and values of the anchor loss."""
     out = {}
     for name, case in CASES.items():
         config = {key: value for key, value in case.items() if key != "sizes"}

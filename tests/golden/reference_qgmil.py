@@ -1,7 +1,7 @@
-"""QG-MIL in NumPy and float64, one bag and one head at a time, from the equations. None of the package runs here.
+"""QG-MIL in NumPy and float64, one bag and one head at a time, from the equations, without code of the package.
 
 Parameters go by their published names. ``python tests/golden/reference_qgmil.py`` measures this file against
-qgmil.json, which holds what the authors' code says in float32 (MIT licence, see "source" there).
+qgmil.json, which holds the output of the authors' code in float32 (MIT license, see "source" there).
 """
 
 import json
@@ -29,34 +29,34 @@ def softmax(v):
     return e / e.sum()
 
 
-def normalise(p, name, kind, v):
-    """A row ``v`` normalised by the layer of that name."""
+def normalize(p, name, kind, v):
+    """Normalize a row ``v`` with the named layer."""
     if kind == "rms":
         return v / np.sqrt(np.mean(v**2) + 1e-6) * p[f"{name}.weight"]
     eps = 1e-5 if name in COARSE else 1e-6
-    centred = v - v.mean()
-    return centred / np.sqrt(np.mean(centred**2) + eps) * p[f"{name}.weight"] + p[f"{name}.bias"]
+    centered = v - v.mean()
+    return centered / np.sqrt(np.mean(centered**2) + eps) * p[f"{name}.weight"] + p[f"{name}.bias"]
 
 
 def attend(p, name, tokens, config):
-    """What the heads give to every token, (T, H d), and P (H, T, T)."""
+    """Compute the output of the heads for all tokens (T, H d), and P (H, T, T)."""
     count, gate, norm = len(tokens), config["gate"], config["norm"]
     num_heads, num_kv_heads, d = config["heads"], config["kv_heads"], config["head_size"]
     group = num_heads // num_kv_heads
     gates = {"none": 0, "headwise": group, "elementwise": group * d}[gate]
-    rows = group * d + gates  # of W_q that belong to one key head
+    rows = group * d + gates  # of W_q per key head
     wq, wk, wv = (p[f"{name}.{part}_proj.weight"] for part in "qkv")
     assert wq.shape[0] == num_kv_heads * rows
     out, weights = np.zeros((count, num_heads * d)), np.zeros((num_heads, count, count))
     for head in range(num_heads):
         r, t = divmod(head, group)
-        own = slice(r * rows + t * d, r * rows + (t + 1) * d)
-        q = [wq[own] @ u for u in tokens]
+        columns = slice(r * rows + t * d, r * rows + (t + 1) * d)
+        q = [wq[columns] @ u for u in tokens]
         k = [wk[r * d : (r + 1) * d] @ u for u in tokens]
         v = [wv[r * d : (r + 1) * d] @ u for u in tokens]
         if config["qk_norm"]:
-            q = [normalise(p, f"{name}.q_norm", norm, row) for row in q]
-            k = [normalise(p, f"{name}.k_norm", norm, row) for row in k]
+            q = [normalize(p, f"{name}.q_norm", norm, row) for row in q]
+            k = [normalize(p, f"{name}.k_norm", norm, row) for row in k]
         for i in range(count):
             weights[head, i] = softmax(np.array([q[i] @ k[j] for j in range(count)]) / math.sqrt(d))
             o = sum((weights[head, i, j] * v[j] for j in range(count)), np.zeros(d))
@@ -79,7 +79,7 @@ def feed(p, name, n, ffn, activation):
 
 
 def pool(p, h, pooling, norm, weights, scores):
-    """Embedding, attention (n, A) and scores (n, S) or None; ``scores`` of the class token come from the caller."""
+    """Compute embedding, attention (n, A) and scores (n, S) or None; those of the class token are passed in."""
     if pooling == "cls":
         return h[0], weights[:, 0, 1:].T, scores
     n, size = h.shape
@@ -89,7 +89,7 @@ def pool(p, h, pooling, norm, weights, scores):
         first = h.argmax(0) if n else np.zeros(0, int)
         fractions = np.array([[np.sum(first == i) / size] for i in range(n)]).reshape(n, 1)
         return (h.max(0) if n else np.zeros(size)), fractions, None
-    z = np.array([normalise(p, "pooling.norm", norm, row) for row in h]).reshape(n, size)
+    z = np.array([normalize(p, "pooling.norm", norm, row) for row in h]).reshape(n, size)
     w, b = p["pooling.attention_weights.weight"], p["pooling.attention_weights.bias"]
     scores = np.zeros((n, 1))
     for i, row in enumerate(z):
@@ -101,25 +101,25 @@ def pool(p, h, pooling, norm, weights, scores):
 
 
 def qgmil(p, bag, config):
-    """Everything about one bag (n, F) without padding, dropout off. ``layers`` is P (H, T, T) of every layer."""
+    """Compute all outputs for one bag (n, F) without padding or dropout; ``layers`` has P (H, T, T) of each layer."""
     norm, pooling = config["norm"], config["pooling"]
-    h = [normalise(p, "input_proj.1", norm, p["input_proj.0.weight"] @ x + p["input_proj.0.bias"]) for x in bag]
+    h = [normalize(p, "input_proj.1", norm, p["input_proj.0.weight"] @ x + p["input_proj.0.bias"]) for x in bag]
     h = [p["cls_token"].ravel(), *h] if pooling == "cls" else h
     h = np.array(h).reshape(-1, len(p["final_norm.weight"]))
     layers, class_scores = [], None
     for i in range(config["num_layers"]):
         name = f"layers.{i}"
-        u = np.array([normalise(p, f"{name}.input_layernorm", norm, row) for row in h]).reshape(h.shape)
+        u = np.array([normalize(p, f"{name}.input_layernorm", norm, row) for row in h]).reshape(h.shape)
         out, weights = attend(p, f"{name}.self_attn", u, config)
         h = h + out @ p[f"{name}.self_attn.o_proj.weight"].T
-        if pooling == "cls":  # a softmax forgets its constant, so the scores are known up to one number a head
+        if pooling == "cls":  # softmax determines the scores up to a constant per head
             class_scores = np.log(weights[:, 0, 1:] / weights[:, 0, :1]).T
-        n = [normalise(p, f"{name}.post_attention_layernorm", norm, row) for row in h]
+        n = [normalize(p, f"{name}.post_attention_layernorm", norm, row) for row in h]
         h = h + np.array([feed(p, f"{name}.mlp", row, config["ffn"], config["activation"]) for row in n]).reshape(
             h.shape
         )
         layers.append(weights)
-    h = np.array([normalise(p, "final_norm", norm, row) for row in h]).reshape(h.shape)
+    h = np.array([normalize(p, "final_norm", norm, row) for row in h]).reshape(h.shape)
     embedding, attention, scores = pool(p, h, pooling, norm, layers[-1], class_scores)
     hidden = np.maximum(p["classifier.0.weight"] @ embedding + p["classifier.0.bias"], 0)
     logits = p["classifier.3.weight"] @ hidden + p["classifier.3.bias"]
@@ -127,7 +127,7 @@ def qgmil(p, bag, config):
 
 
 def published_weights(case):
-    """Parameters of a case of qgmil.json by its recipe, rounded to float32."""
+    """Return the parameters of a case of qgmil.json by its recipe, rounded to float32."""
     p = {}
     for row in case["parameters"]:
         v = np.sin(0.1 + 0.7 * np.arange(np.prod(row["shape"])) + row["index"]).reshape(row["shape"])
@@ -137,21 +137,21 @@ def published_weights(case):
 
 
 def published_input():
-    """The two bags of qgmil.json and their mask."""
+    """Return the two bags of qgmil.json and their mask."""
     i = np.arange(2 * 17 * 1024)
     x = (np.sin(0.37 * i) + 0.5 * np.cos(0.11 * i)).reshape(2, 17, 1024).astype(np.float32)
     return x, np.arange(17) < np.array([[17], [11]])
 
 
 def settings(config):
-    """Our names of the settings of a case of qgmil.json."""
+    """Return the settings of a case of qgmil.json by our names."""
     ours = {"num_layers": "layers", "heads": "heads", "kv_heads": "kv_heads", "head_size": "head_dim"}
     same = ("norm", "qk_norm", "gate", "ffn", "activation", "pooling")
     return {name: config[theirs] for name, theirs in (ours | {name: name for name in same}).items()}
 
 
 def deviations(case):
-    """How far this file is from what the authors' code says: logits, pool attention, diagonal of P."""
+    """Return the deviations from the output of the authors' code: logits, pool attention, diagonal of P."""
     p, config = {key: value.astype(float) for key, value in published_weights(case).items()}, settings(case["config"])
     x, mask = published_input()
     full = [qgmil(p, bag.astype(float), config) for bag in x]

@@ -1,4 +1,4 @@
-"""The smooth operator and SmAP in NumPy and float64, one bag at a time, from arXiv:2410.03276. No code of the package.
+"""Smoothing and SmAP in NumPy and float64, one bag at a time, from arXiv:2410.03276, without code of the package.
 
 SmTP is ``reference_transmil.sequence`` with ``smooth`` from here.
 """
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def weights(shapes):
-    """Parameter i, entry j in C order: sin(j (0.7 + 0.1 i)) / sqrt(last size)."""
+    """Return parameters; entry j in C order of parameter i is sin(j (0.7 + 0.1 i)) / sqrt(last size)."""
     return [
         np.sin(np.arange(math.prod(shape)) * (0.7 + 0.1 * i)).reshape(shape) / math.sqrt(shape[-1])
         for i, shape in enumerate(shapes)
@@ -17,7 +17,7 @@ def weights(shapes):
 
 
 def chain(n, neighbors=1, symmetric=False):
-    """Normalised adjacency of a chain; a node without neighbour is its own, so that it is left as it is."""
+    """Return the normalized adjacency of a chain; a node without neighbors is its own neighbor and does not change."""
     a = np.array([[float(0 < abs(i - j) <= neighbors) for j in range(n)] for i in range(n)]).reshape(n, n)
     degree = a.sum(1)
     if n == 1:
@@ -45,7 +45,7 @@ def smap_shapes(features, classes, size):
 
 
 def smap(bag, params, alpha, place):
-    """Logits, embedding, scores and attention (n, 1) of a bag (n, F)."""
+    """Compute logits, embedding, scores and attention (n, 1) of a bag (n, F)."""
     value, value_bias, score, score_bias, head, head_bias = params
     if place == "early":
         bag, value = smooth(bag, alpha), spectral(value)

@@ -1,4 +1,4 @@
-"""TransMIL in NumPy and float64, one bag at a time, from the equations of arXiv:2106.00908. No code of the package.
+"""TransMIL in NumPy and float64, one bag at a time, from arXiv:2106.00908, without code of the package.
 
 ``sequence`` is the exact form, ``square`` the published one: the Nystrom approximation on a square of instances.
 """
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def weights(shapes):
-    """Parameter i, entry j in C order: sin(j (0.7 + 0.1 i)) / sqrt(last size)."""
+    """Return parameters; entry j in C order of parameter i is sin(j (0.7 + 0.1 i)) / sqrt(last size)."""
     return [
         np.sin(np.arange(math.prod(shape)) * (0.7 + 0.1 * i)).reshape(shape) / math.sqrt(shape[-1])
         for i, shape in enumerate(shapes)
@@ -22,12 +22,12 @@ def softmax(z):
 
 
 def layer_norm(y, weight, bias):
-    centred = y - y.mean(-1, keepdims=True)
-    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * weight + bias
+    centered = y - y.mean(-1, keepdims=True)
+    return centered / np.sqrt((centered**2).mean(-1, keepdims=True) + 1e-5) * weight + bias
 
 
 def split(z, heads):
-    """(n, E) to (heads, n, E / heads)."""
+    """Reshape (n, E) to (heads, n, E / heads)."""
     return z.reshape(len(z), heads, -1).transpose(1, 0, 2)
 
 
@@ -40,7 +40,7 @@ def attention_shapes(size):
 
 
 def multi_head(y, params, heads):
-    """Output (n, E), and the class row of the scores and of the attention (heads, n)."""
+    """Compute output (n, E), and the class row of scores and attention (heads, n)."""
     norm_weight, norm_bias, weight, bias, out_weight, out_bias = params
     q, k, v = (split(part, heads) for part in np.split(layer_norm(y, norm_weight, norm_bias) @ weight.T + bias, 3, -1))
     scores = q @ k.transpose(0, 2, 1) / math.sqrt(q.shape[-1])
@@ -49,7 +49,7 @@ def multi_head(y, params, heads):
 
 
 def convolve(y, kernel, bias):
-    """Depthwise, over the instances (n, F), zeros beyond them; kernel (F, 1, width)."""
+    """Convolve instances (n, F) depthwise with zeros beyond them and a kernel (F, 1, width)."""
     width = kernel.shape[-1]
     out = np.tile(bias, (len(y), 1))
     for n in range(len(y)):
@@ -67,7 +67,7 @@ def sequence_shapes(features, classes):
 
 
 def sequence(bag, params, heads, smooth=(lambda u: u, lambda u: u)):
-    """Logits, embedding, scores and attention (n, heads) of a bag (n, F); ``smooth`` is what SmTP adds."""
+    """Compute logits, embedding, scores and attention (n, heads) of a bag (n, F); ``smooth`` is that of SmTP."""
     class_token, first, position, second, head = params[0], params[1:7], params[7:13], params[13:19], params[19:]
     y = np.concatenate([class_token[None], bag])
     y = y + smooth[0](multi_head(y, first, heads)[0])
@@ -89,7 +89,7 @@ def pseudo_inverse(a, iterations=6):
 
 
 def nystrom(y, params, heads, landmarks):
-    """Output (n, E), and the exact class row of the scores (heads, n)."""
+    """Compute output (n, E), and the exact class row of the scores (heads, n)."""
     norm_weight, norm_bias, kernel, weight, out_weight, out_bias = params
     y = layer_norm(y, norm_weight, norm_bias)
     count = math.ceil(len(y) / landmarks)
@@ -113,7 +113,7 @@ def nystrom(y, params, heads, landmarks):
 
 
 def convolve_square(y, side, kernel, bias):
-    """Depthwise, over a grid of instances (side * side, E) in rows, zeros beyond it; kernel (E, 1, width, width)."""
+    """Convolve a grid (side * side, E) depthwise with zeros beyond it and a kernel (E, 1, width, width)."""
     grid, width = y.reshape(side, side, y.shape[1]), kernel.shape[-1]
     out = np.tile(bias, (side, side, 1))
     for r in range(side):
@@ -134,7 +134,7 @@ def square_shapes(features, classes, size, heads):
 
 
 def square(bag, params, heads, landmarks):
-    """Logits, embedding, scores and attention (n, heads) of a bag (n, F)."""
+    """Compute logits, embedding, scores and attention (n, heads) of a bag (n, F)."""
     class_token, project, bias = params[:3]
     first, position, second, head = params[3:9], params[9:15], params[15:21], params[21:]
     h = np.maximum(bag @ project.T + bias, 0)
@@ -146,6 +146,6 @@ def square(bag, params, heads, landmarks):
     y = np.concatenate([y[:1], x])
     out, scores = nystrom(y, second, heads, landmarks)
     embedding = layer_norm((y + out)[0], *head[:2])
-    scores = scores[:, 1 : len(h) + 1]  # of each instance once, where it stands first
+    scores = scores[:, 1 : len(h) + 1]  # each instance once, at its first position
     attention = softmax(scores) if len(h) else scores
     return head[2] @ embedding + head[3], embedding, scores.T, attention.T

@@ -1,4 +1,4 @@
-"""WindowMIL in NumPy and float64, one bag at a time, window by window. No code of the package.
+"""WindowMIL in NumPy and float64, one bag at a time, window by window, without code of the package.
 
 For class c of a bag of n instances, numbered from 0:
 
@@ -16,18 +16,18 @@ def kernel(t, amplitude, half_width, softness, reach):
 
 
 def windows(bag, weight, offset, amplitude, half_width, softness, reach):
-    """Evidence (n,) of the windows around each instance, for one class."""
+    """Compute the evidence (n,) of the windows around each instance, for one class."""
     n, s = len(bag), bag @ weight + offset
-    found = []
+    evidence = []
     for j in range(n):
         within = min(j, n - 1 - j) - half_width + 0.5
         total = sum(kernel(i - j, amplitude, half_width, softness, reach) * s[i] for i in range(n))
-        found.append(total - np.log1p(np.exp(-within / softness)))
-    return np.array(found)
+        evidence.append(total - np.log1p(np.exp(-within / softness)))
+    return np.array(evidence)
 
 
 def window_mil(bag, weight, offset, amplitude, half_width, bias, softness=0.7, reach=30):
-    """Logits (C,), scores (n, C), attention (n, C) of a bag (n, F); ``weight`` is (C, F), the others (C,)."""
+    """Compute logits (C,), scores (n, C) and attention (n, C) of a bag (n, F); ``weight`` is (C, F), others (C,)."""
     n, logits, scores, attention = len(bag), [], [], []
     for c in range(len(weight)):
         w = windows(bag, weight[c], offset[c], amplitude[c], half_width[c], softness, reach)

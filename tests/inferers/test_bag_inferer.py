@@ -1,4 +1,4 @@
-"""BagInferer gives what the network itself gives, and needs less at once."""
+"""Tests that BagInferer gives the output of the network with less memory."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def sizes_seen(module):
 @every_aggregator
 @pytest.mark.parametrize("options", SIZES, ids=str)
 @pytest.mark.parametrize("mask", [None, MASK], ids=["all", "mask"])
-def test_all_of_the_output_is_the_networks_own(aggregator, options, mask):
+def test_bag_inferer_output_equals_that_of_the_network(aggregator, options, mask):
     net, x = image_net(aggregator), images()
     assert_close(BagInferer(**options)(x, net, mask), net(x, mask), rtol=1e-6, atol=1e-6)
     got, expected = BagInferer(**options)(x, WithBagOutput(net), mask), WithBagOutput(net)(x, mask)
@@ -56,27 +56,27 @@ def test_all_of_the_output_is_the_networks_own(aggregator, options, mask):
 
 
 @torch.no_grad()
-def test_an_encoder_that_sums_nothing_gives_the_same_bits():
+def test_bag_inferer_is_bit_exact_for_encoder_without_sums():
     net, x = EncodedBag(nn.Flatten(), fill(ABMIL(64, 2))).eval(), images()
     for name, part in BagInferer(chunk_size=3)(x, WithBagOutput(net), MASK).items():
         assert torch.equal(part, WithBagOutput(net)(x, MASK)[name]), name
 
 
 @torch.no_grad()
-def test_no_more_than_a_chunk_of_real_instances_is_encoded_at_once():
+def test_bag_inferer_encodes_at_most_a_chunk_of_valid_instances():
     net = image_net()
     seen = sizes_seen(net.encoder)
     BagInferer(chunk_size=4)(images(), net)
     BagInferer(chunk_size=5)(images(), net, MASK)
     BagInferer(chunk_bytes=4 * 64 * 6)(images(), net)  # float32, 8 x 8
     BagInferer(chunk_size=3)(images(1, 7), net, torch.arange(7)[None] < 2)  # two chunks of padding
-    BagInferer(chunk_size=11)(images(), WithBagOutput(net))  # whose own flag says that it trains
+    BagInferer(chunk_size=11)(images(), WithBagOutput(net))  # a new wrapper is in training mode
     assert seen == [4, 4, 4, 4, 4, 1, 5, 5, 2, 1, 1, 6, 6, 6, 3, 2, 11, 10]
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("mask", [None, torch.zeros(2, 5, dtype=torch.bool), torch.zeros(2, 0, dtype=torch.bool)])
-def test_bags_without_an_instance(mask):
+def test_bag_inferer_of_empty_bags(mask):
     net, x = image_net(), images(2, 0 if mask is None else mask.shape[1])
     got, expected = BagInferer(chunk_size=2)(x, WithBagOutput(net), mask), net.forward_bag(x, mask)
     assert_close(got["logits"], expected.logits)
@@ -85,7 +85,7 @@ def test_bags_without_an_instance(mask):
 
 
 class Rows:
-    """A bag that is read a piece at a time, as a file would be."""
+    """Bag that is read in chunks, like a file."""
 
     def __init__(self, values):
         self.values, self.reads = values, []
@@ -99,7 +99,7 @@ class Rows:
 
 
 @torch.no_grad()
-def test_a_bag_in_a_file_is_read_in_pieces(tmp_path):
+def test_bag_inferer_reads_a_file_in_chunks(tmp_path):
     np.save(tmp_path / "bag.npy", images()[0].numpy().astype(np.float16))
     file = np.load(tmp_path / "bag.npy", mmap_mode="r")
     net, rows = image_net(), Rows(file)
@@ -110,7 +110,7 @@ def test_a_bag_in_a_file_is_read_in_pieces(tmp_path):
 
 
 @torch.no_grad()
-def test_a_network_on_features_gets_the_bag_whole_in_its_own_type():
+def test_bag_inferer_passes_whole_bag_to_network_on_features():
     net, rows = fill(ABMIL(64, 2, hidden_size=4)), Rows(images()[0].flatten(1).half())
     expected = net.forward_bag(rows.values.float()[None])
     got = BagInferer(chunk_size=3)(rows, WithBagOutput(net))
@@ -121,24 +121,24 @@ def test_a_network_on_features_gets_the_bag_whole_in_its_own_type():
 
 
 @torch.no_grad()
-def test_a_chunk_that_is_too_large_is_halved():
+def test_bag_inferer_halves_a_chunk_that_is_too_large():
     net, x = image_net(), images(1, 40)
     expected, done = net(x), []
 
     def need_memory(module, args):
         if len(args[0]) > 6:
-            torch.empty(2**60, dtype=torch.uint8)  # the allocator's own error
+            torch.empty(2**60, dtype=torch.uint8)  # the real error of the allocator
         done.append(len(args[0]))
 
     net.encoder.register_forward_pre_hook(need_memory)
-    with pytest.warns(UserWarning, match="a chunk must fit into memory: goes on with"):
+    with pytest.warns(UserWarning, match="a chunk must fit into memory: continuing with"):
         assert_close(BagInferer(chunk_size=20)(x, net), expected)
     assert done == [5] * 8
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("fits", [0, -1])
-def test_an_error_that_no_halving_helps_is_raised(fits):
+def test_bag_inferer_raises_errors_other_than_out_of_memory(fits):
     net = image_net()
 
     def fail(module, args):
@@ -149,15 +149,15 @@ def test_an_error_that_no_halving_helps_is_raised(fits):
         BagInferer(chunk_size=1 if fits == 0 else 4)(images(), net)
 
 
-def test_gradients_are_those_of_the_network_in_training():
+def test_bag_inferer_gradients_are_those_of_the_network():
     net, other = image_net(chunk_size=2, recompute=True).train(), image_net().train()
     BagInferer(chunk_size=3)(images(), net, MASK).square().sum().backward()
     SimpleInferer()(images(), other, MASK).square().sum().backward()
-    for one, two in zip(net.parameters(), other.parameters(), strict=True):
-        assert_close(one.grad, two.grad)
+    for p, q in zip(net.parameters(), other.parameters(), strict=True):
+        assert_close(p.grad, q.grad)
 
 
-def test_in_training_mode_chunks_are_the_networks_own():
+def test_bag_inferer_in_training_mode_uses_chunks_of_the_network():
     net = EncodedBag(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64)), ABMIL(64, 2)).train()
     with torch.no_grad():
         BagInferer(chunk_size=2)(images(), net)
@@ -169,7 +169,7 @@ def test_in_training_mode_chunks_are_the_networks_own():
 
 
 @torch.no_grad()
-def test_autocast_is_that_of_the_whole_network():
+def test_bag_inferer_autocast_equals_that_of_the_network():
     net, x = image_net(), images()
     with torch.autocast("cpu", torch.bfloat16):
         expected = net.forward_bag(x, MASK)
@@ -182,7 +182,7 @@ def test_autocast_is_that_of_the_whole_network():
 
 
 @torch.no_grad()
-def test_wrapped_networks():
+def test_bag_inferer_of_wrapped_networks():
     net, x = image_net(), images()
     compiled = torch.compile(net, backend="eager")
     scripted = torch.jit.script(net)
@@ -194,7 +194,7 @@ def test_wrapped_networks():
 
 
 @torch.no_grad()
-def test_ddp():
+def test_bag_inferer_under_ddp():
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     try:
         net, x = image_net(), images()
@@ -207,7 +207,7 @@ def test_ddp():
 
 
 @torch.no_grad()
-def test_monais_network_gets_a_whole_bag_and_no_padding():
+def test_bag_inferer_of_mil_model_rejects_padding():
     net = MILModel(2, mil_mode="att", pretrained=False, backbone=nn.Flatten(2), backbone_num_features=64)
     net.net = nn.Flatten()
     net.eval()
@@ -217,7 +217,7 @@ def test_monais_network_gets_a_whole_bag_and_no_padding():
         BagInferer()(images(), net, MASK)
 
 
-def test_a_monai_engine_runs_it():
+def test_bag_inferer_runs_in_a_monai_engine():
     net, x = image_net(), images()
     bags = [{"image": MetaTensor(x[i, : 3 + i])} for i in range(3)]
     results = []
@@ -233,12 +233,12 @@ def test_a_monai_engine_runs_it():
         evaluator.add_event_handler(Events.ITERATION_COMPLETED, lambda e, f=collect: results.extend(f(e.state.output)))
         evaluator.run()
     assert len(results) == 6
-    for one, two in zip(results[:3], results[3:], strict=True):
-        assert_close(one, two, rtol=1e-6, atol=1e-6)
+    for result, expected in zip(results[:3], results[3:], strict=True):
+        assert_close(result, expected, rtol=1e-6, atol=1e-6)
 
 
 @torch.no_grad()
-def test_progress_counts_instances(capsys):
+def test_bag_inferer_progress_counts_instances(capsys):
     BagInferer(chunk_size=3, progress=True)(images(1, 7), image_net())
     assert "7/7" in capsys.readouterr().err
     BagInferer(chunk_size=3)(images(1, 7), image_net())
@@ -246,7 +246,7 @@ def test_progress_counts_instances(capsys):
 
 
 @torch.no_grad()
-def test_bad_input_is_named():
+def test_bag_inferer_rejects_bad_input():
     net = image_net()
     with pytest.raises(ValueError, match=r"`inputs` must have shape \(B, N, ...\), got \(7, 2\)"):
         BagInferer()(torch.rand(7, 2), net)
@@ -262,7 +262,7 @@ def test_bad_input_is_named():
 
 @torch.no_grad()
 @pytest.mark.gpu
-def test_encoder_on_the_gpu_and_all_else_on_the_cpu():
+def test_bag_inferer_with_encoder_on_gpu_and_bag_on_cpu():
     net, x = image_net(), images()
     expected = net(x, MASK)
     net.encoder.to("cuda")

@@ -1,4 +1,4 @@
-"""The rows of tests/benchmarks/large_bags.py are what they say, at small sizes."""
+"""Tests of tests/benchmarks/large_bags.py at small sizes."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from tests.benchmarks.large_bags import FEATURES, ROWS, abmil, abmil_in_chunks, 
 
 
 @torch.no_grad()
-def test_abmil_in_chunks_is_abmil():
+def test_bag_inferer_chunks_of_abmil_equal_abmil():
     whole, chunks, x = abmil().eval(), abmil_in_chunks().eval(), torch.randn(1, 20, FEATURES)
     chunks.encoder.load_state_dict(whole.embed.state_dict())
     chunks.aggregator.load_state_dict({k: v for k, v in whole.state_dict().items() if not k.startswith("embed.")})
@@ -16,15 +16,15 @@ def test_abmil_in_chunks_is_abmil():
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_every_row_runs(name):
+def test_large_bags_benchmark_runs_every_row(name):
     row = run(name, 100)
     assert (row["row"], row["instances"]) == (name, 100)
     assert row["seconds"] > 0
 
 
 @pytest.mark.slow
-def test_chunks_keep_a_bag_of_features_out_of_memory():
-    """60,000 x 1,024 are 0.23 GiB in float32, which one row holds and the other does not; half is left for rounding."""
+def test_bag_inferer_keeps_a_large_bag_out_of_memory():
+    """Compare the memory of two rows by 60,000 x 1,024 float32 features (0.23 GiB), with half of it as tolerance."""
     whole, chunks = (measure(name, 60_000, threads=1) for name in ("abmil", "abmil_in_chunks"))
     assert whole["instances"] == chunks["instances"] == 60_000
     assert whole["peak_gib"] - chunks["peak_gib"] > 0.115

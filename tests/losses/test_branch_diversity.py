@@ -1,4 +1,4 @@
-"""What is the diversity term's own; what every loss promises is in tests/contracts."""
+"""Tests of BranchDiversityLoss beyond the laws of all losses on attention, which are in tests/contracts."""
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from monai_mil_ext.losses import BranchDiversityLoss
 from tests.golden.reference_acmil import diversity
 
 
-def test_it_is_the_reference():
+def test_branch_diversity_matches_reference():
     attention = torch.rand(3, 9, 4, dtype=torch.float64)
     mask = torch.arange(9) < torch.tensor([[9], [2], [5]])
     expected = [diversity(bag[real].numpy()) for bag, real in zip(attention, mask, strict=True)]
@@ -16,7 +16,7 @@ def test_it_is_the_reference():
     assert_close(BranchDiversityLoss()(attention, mask).item(), np.mean(expected))
 
 
-def test_equal_branches_are_one_and_disjoint_ones_zero():
+def test_branch_diversity_of_equal_and_disjoint_branches():
     row = torch.rand(2, 9, 1).softmax(1)
     assert_close(BranchDiversityLoss()(row.expand(-1, -1, 5)).item(), 1.0)
     assert BranchDiversityLoss()(torch.eye(5).unsqueeze(0)) == 0

@@ -1,4 +1,4 @@
-"""BranchLoss: the mean over branches of any loss."""
+"""Tests of BranchLoss, the mean of a loss over branches."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from monai_mil_ext.losses import BranchLoss, MultiLabelLoss, OrdinalLoss
 from tests.golden.reference_acmil import cross_entropy
 
 
-def test_it_is_the_mean_of_the_reference():
+def test_branch_loss_is_the_mean_of_the_reference():
     logits, label = torch.randn(3, 4, 5, dtype=torch.float64), torch.tensor([4, 0, 2])
     each = [cross_entropy(row, y) for bag, y in zip(logits.numpy(), label.tolist(), strict=True) for row in bag]
     assert_close(BranchLoss(nn.CrossEntropyLoss())(logits, label).item(), sum(each) / 12, rtol=1e-12, atol=1e-12)
@@ -23,21 +23,21 @@ def test_it_is_the_mean_of_the_reference():
         (OrdinalLoss(), torch.tensor([3, 1])),
     ],
 )
-def test_it_takes_the_loss_of_any_task(loss, label):
+def test_branch_loss_takes_the_loss_of_any_task(loss, label):
     logits = torch.randn(2, 4, 3)
-    one = logits[:, :1].expand(2, 4, 3)
-    assert_close(BranchLoss(loss)(one, label), loss(logits[:, 0], label))
+    equal_branches = logits[:, :1].expand(2, 4, 3)
+    assert_close(BranchLoss(loss)(equal_branches, label), loss(logits[:, 0], label))
     order = torch.randperm(4)
     assert_close(BranchLoss(loss)(logits[:, order], label), BranchLoss(loss)(logits, label))
 
 
-def test_what_is_not_reduced_is_averaged():
+def test_branch_loss_averages_unreduced_losses():
     logits, label = torch.randn(2, 4, 3), torch.tensor([2, 0])
     whole, each = BranchLoss(nn.CrossEntropyLoss()), BranchLoss(nn.CrossEntropyLoss(reduction="none"))
     assert_close(each(logits, label), whole(logits, label))
 
 
-def test_half_precision_is_computed_in_single():
+def test_branch_loss_computes_half_precision_in_float32():
     logits, label = torch.randn(2, 4, 3, dtype=torch.bfloat16), torch.tensor([2, 0])
     with torch.autocast("cpu", torch.bfloat16):
         value = BranchLoss(nn.CrossEntropyLoss())(logits, label)
@@ -46,7 +46,7 @@ def test_half_precision_is_computed_in_single():
 
 
 @pytest.mark.parametrize("logits", [torch.zeros(2, 3), torch.zeros(2, 0, 3), torch.zeros(2, 1, 3).long()])
-def test_bad_logits_are_named(logits):
+def test_branch_loss_rejects_bad_logits(logits):
     with pytest.raises(
         ValueError, match=r"`logits` must be floating point of shape \(B, K, C\) with K >= 1, got torch"
     ):

@@ -1,4 +1,4 @@
-"""NormalGuidanceLoss: golden values, closed forms, and what the method is known to do."""
+"""Tests of NormalGuidanceLoss: golden values, closed forms, and known behavior of the method."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ SHAPES = {
 
 @pytest.mark.parametrize("divergence", GOLDEN["cases"])
 @pytest.mark.parametrize(("dtype", "atol"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
-def test_golden_value_and_gradient(divergence, dtype, atol):
+def test_normal_guidance_has_golden_values_and_gradients(divergence, dtype, atol):
     z = [torch.tensor(GOLDEN[name], dtype=dtype, requires_grad=True) for name in ("z1", "z2")]
     attention = torch.full((2, 8, 1), torch.nan, dtype=dtype)
     attention = torch.stack([torch.cat([zi.softmax(0), attention[0, len(zi) :, 0]]) for zi in z]).unsqueeze(-1)
@@ -47,7 +47,7 @@ def test_golden_value_and_gradient(divergence, dtype, atol):
 
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)
-def test_gradient_is_the_closed_form_with_the_target_held_fixed(divergence):
+def test_normal_guidance_gradient_has_closed_form(divergence):
     z = torch.randn(9, dtype=torch.float64, requires_grad=True)
     loss = NormalGuidanceLoss(divergence, eps=1e-12)
     loss(z.softmax(0).view(1, 9, 1)).backward()
@@ -73,12 +73,12 @@ def test_gradient_is_the_closed_form_with_the_target_held_fixed(divergence):
         ("two bells", "forward_kl", 4.889),
     ],
 )
-def test_known_values(shape, divergence, value):
+def test_normal_guidance_has_known_values(shape, divergence, value):
     assert_close(NormalGuidanceLoss(divergence)(SHAPES[shape]).item(), value, rtol=0.01, atol=0)
 
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)
-def test_a_bell_costs_nothing_and_nothing_costs_less(divergence):
+def test_normal_guidance_of_a_bell_is_minimal(divergence):
     loss = NormalGuidanceLoss(divergence)
     values = {name: loss(shape).item() for name, shape in SHAPES.items()}
     assert min(values.values()) >= -1e-9
@@ -86,13 +86,13 @@ def test_a_bell_costs_nothing_and_nothing_costs_less(divergence):
     assert max(values["sd 1"], values["sd 6"]) < 1e-5
 
 
-def test_two_heads_are_the_mean_of_each_alone():
+def test_normal_guidance_of_two_heads_is_the_mean():
     attention = torch.rand(3, 12, 2, dtype=torch.float64).softmax(1)
     loss = NormalGuidanceLoss()
     assert_close(loss(attention), (loss(attention[..., :1]) + loss(attention[..., 1:])) / 2)
 
 
-def test_positions_may_be_shifted_scaled_and_reversed():
+def test_normal_guidance_is_invariant_to_affine_positions():
     attention = torch.rand(2, 20, 1, dtype=torch.float64).softmax(1)
     j = torch.arange(1.0, 21.0, dtype=torch.float64).expand(2, -1)
     loss = NormalGuidanceLoss()
@@ -108,7 +108,7 @@ def test_positions_may_be_shifted_scaled_and_reversed():
     assert_close(loss(padded[0], mask, padded[1]), uneven)
 
 
-def test_rows_below_one_keep_their_sum_unless_renormalized():
+def test_normal_guidance_renormalize_divides_rows_below_one():
     whole = torch.rand(2, 10, 3, dtype=torch.float64).softmax(1)
     row = whole * torch.tensor([0.9, 0.8, 0.7], dtype=torch.float64)
     plain, renormalizing = NormalGuidanceLoss(), NormalGuidanceLoss(renormalize=True)
@@ -119,7 +119,7 @@ def test_rows_below_one_keep_their_sum_unless_renormalized():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_moments_of_half_precision_attention_over_a_long_bag(dtype):
+def test_normal_guidance_moments_of_half_precision_on_a_long_bag(dtype):
     attention = torch.randn(1, 2000, 1).mul(2).softmax(1).to(dtype)
     loss = NormalGuidanceLoss()
     for moment, exact in zip(loss.moments(attention), loss.moments(attention.double()), strict=True):
@@ -127,12 +127,12 @@ def test_moments_of_half_precision_attention_over_a_long_bag(dtype):
         assert_close(moment.double(), exact, rtol=0, atol=0.01)
 
 
-def test_a_least_sd_keeps_attention_off_a_single_slice():
+def test_normal_guidance_min_sd_penalizes_a_single_slice():
     assert NormalGuidanceLoss(min_sd=1.0)(SHAPES["one-hot"]).item() > 0.5
     assert NormalGuidanceLoss(min_sd=1.0).moments(SHAPES["one-hot"])[1].item() == 1.0
 
 
-def test_reduction_leaves_empty_bags_out_of_the_mean():
+def test_normal_guidance_mean_ignores_empty_bags():
     attention = torch.rand(3, 6, 2, dtype=torch.float64).softmax(1)
     mask = torch.tensor([[True] * 6, [False] * 6, [True] * 4 + [False] * 2])
     each = NormalGuidanceLoss(reduction="none")(attention, mask)
@@ -142,7 +142,7 @@ def test_reduction_leaves_empty_bags_out_of_the_mean():
     assert_close(NormalGuidanceLoss()(attention, mask), each.sum() / 2)
 
 
-def test_alone_it_ends_in_a_bell_at_the_centre():
+def test_normal_guidance_alone_converges_to_a_bell_at_the_center():
     z = torch.zeros(48, dtype=torch.float64, requires_grad=True)
     loss = NormalGuidanceLoss()
     optimizer = torch.optim.SGD([z], lr=2.0, momentum=0.9)
@@ -165,11 +165,11 @@ def test_alone_it_ends_in_a_bell_at_the_centre():
         ({"min_sd": float("nan")}, r"`min_sd` must be positive and finite, got nan"),
     ],
 )
-def test_options_are_checked(options, message):
+def test_normal_guidance_rejects_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         NormalGuidanceLoss(**options)
 
 
-def test_positions_must_fit():
+def test_normal_guidance_rejects_bad_positions():
     with pytest.raises(ValueError, match=r"`positions` must have shape \(B, N\) = \(2, 5\), got \(5,\)"):
         NormalGuidanceLoss()(torch.ones(2, 5, 1), positions=torch.ones(5))

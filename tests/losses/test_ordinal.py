@@ -1,4 +1,4 @@
-"""OrdinalLoss and its probabilities: values by hand, order, extremes; the laws of all losses are in tests/contracts."""
+"""Tests of OrdinalLoss and its probabilities: known values, order, extremes; common laws are in tests/contracts."""
 
 import math
 
@@ -14,7 +14,7 @@ from monai_mil_ext.losses import OrdinalLoss, ordinal_probabilities
 some_logits = st.lists(st.lists(st.floats(-200, 200), min_size=3, max_size=3), min_size=1, max_size=5)
 
 
-def test_by_hand():
+def test_ordinal_loss_matches_manual_computation():
     z = torch.tensor([[math.log(3), math.log(1 / 4)]]).expand(3, 2)  # above 0 with 3/4, above 1 with 1/5
     each = -torch.tensor([1 / 4 * 4 / 5, 3 / 4 * 4 / 5, 3 / 4 * 1 / 5]).log()
     assert_close(OrdinalLoss("none")(z, torch.tensor([0, 1, 2])), each)
@@ -22,20 +22,20 @@ def test_by_hand():
     assert_close(ordinal_probabilities(z[:1]), torch.tensor([[1 / 4, 3 / 4 - 1 / 5, 1 / 5]]))
 
 
-def test_two_classes_are_binary_cross_entropy():
+def test_ordinal_loss_of_two_classes_is_binary_cross_entropy():
     z, y = torch.randn(9, 1), torch.randint(0, 2, (9,))
     assert_close(OrdinalLoss()(z, y), binary_cross_entropy_with_logits(z[:, 0], y.float()))
     assert_close(ordinal_probabilities(z)[:, 1], z[:, 0].sigmoid())
 
 
-def test_each_class_further_off_costs_more():
+def test_ordinal_loss_increases_with_distance():
     sure_of_two = torch.tensor([[4.0, 4.0, -4.0, -4.0]]).expand(5, 4)
     cost = OrdinalLoss("none")(sure_of_two, torch.arange(5))
     assert_close(cost - cost[2], torch.tensor([8.0, 4, 0, 4, 8]), rtol=0, atol=1e-5)
 
 
 @given(z=some_logits, double=st.booleans())
-def test_they_are_probabilities_whatever_the_logits(z, double):
+def test_ordinal_probabilities_sum_to_one_for_any_logits(z, double):
     p = ordinal_probabilities(torch.tensor(z, dtype=torch.float64 if double else torch.float32))
     assert p.shape == (len(z), 4)
     assert (p >= 0).all()
@@ -43,19 +43,19 @@ def test_they_are_probabilities_whatever_the_logits(z, double):
 
 
 @given(z=some_logits)
-def test_falling_logits_are_taken_as_they_are(z):
+def test_ordinal_probabilities_use_decreasing_logits_unchanged(z):
     z = torch.tensor(z, dtype=torch.float64).sort(dim=1, descending=True).values
     above = 1 - ordinal_probabilities(z).cumsum(1)[:, :-1]
     assert_close(above, z.sigmoid(), rtol=1e-9, atol=1e-12)
 
 
-def test_a_question_that_is_out_of_order_adds_nothing():
+def test_ordinal_probabilities_ignore_increasing_logits():
     assert_close(ordinal_probabilities(torch.tensor([[0.5, 3.0, -1.0]]))[0, 1].item(), 0.0)
     p = ordinal_probabilities(torch.tensor([[0.5, 3.0, -1.0]]))
     assert_close(p, ordinal_probabilities(torch.tensor([[0.5, 0.5, -1.0]])))
 
 
-def test_the_smallest_probabilities_keep_their_digits():
+def test_ordinal_probabilities_keep_digits_of_small_values():
     p = ordinal_probabilities(torch.tensor([[30.0, 29.0, -60.0]]))
     assert_close(p[0, 0].item(), math.exp(-30), rtol=1e-5, atol=0)
     assert_close(p[0, 1].item(), math.exp(-29) - math.exp(-30), rtol=1e-5, atol=0)
@@ -69,8 +69,8 @@ def test_the_smallest_probabilities_keep_their_digits():
 
 
 @given(seed=st.integers(0, 2**16))
-def test_the_loss_is_least_at_the_truth(seed):
-    """On falling logits the expected loss is least where the probabilities are those of the labels."""
+def test_ordinal_loss_is_minimal_at_the_true_probabilities(seed):
+    """Check that the expected loss of decreasing logits is minimal at the probabilities of the labels."""
     torch.manual_seed(seed)
     true = torch.rand(1, 3, dtype=torch.float64).sort(descending=True).values.clamp(0.01, 0.99).logit()
     p, loss = ordinal_probabilities(true)[0], OrdinalLoss("none")
@@ -82,12 +82,12 @@ def test_the_loss_is_least_at_the_truth(seed):
 
 
 @pytest.mark.parametrize("label", [-1, 3, 0.5, torch.nan])
-def test_a_label_that_is_no_class_is_named(label):
+def test_ordinal_loss_rejects_labels_that_are_no_class(label):
     with pytest.raises(ValueError, match=f"`label` must be whole numbers from 0 to 2, got {float(label)}"):
         OrdinalLoss()(torch.zeros(2, 2), torch.tensor([1, label]))
 
 
-def test_probabilities_need_logits():
+def test_ordinal_probabilities_reject_bad_logits():
     with pytest.raises(
         ValueError, match=r"`logits` must be floating point of shape \(B, K\) .*, got torch.float32 \(3,\)"
     ):

@@ -1,4 +1,4 @@
-"""DiscreteSurvivalLoss: values by hand, the equation in float64, likelihoods that sum to one, extremes."""
+"""Tests of DiscreteSurvivalLoss: known values, float64 equation, likelihoods that sum to one, extremes."""
 
 import itertools
 import math
@@ -11,10 +11,10 @@ from torch.testing import assert_close
 
 from monai_mil_ext.losses import DiscreteSurvivalLoss, survival_curve
 
-HAZARDS = torch.tensor([[1 / 4, 1 / 3, 1 / 2]], dtype=torch.float64)  # outlived: 3/4, 1/2, 1/4
+HAZARDS = torch.tensor([[1 / 4, 1 / 3, 1 / 2]], dtype=torch.float64)  # survival: 3/4, 1/2, 1/4
 
 
-def test_by_hand():
+def test_survival_loss_matches_manual_computation():
     z, t = HAZARDS.logit().expand(3, 3), torch.arange(3)
     died, censored = torch.tensor([1 / 4, 1 / 4, 1 / 4]).double(), torch.tensor([3 / 4, 1 / 2, 1 / 4]).double()
     loss = DiscreteSurvivalLoss(reduction="none")
@@ -27,7 +27,7 @@ def test_by_hand():
 
 
 @given(seed=st.integers(0, 2**16), alpha=st.floats(0, 1))
-def test_it_is_the_published_equation(seed, alpha):
+def test_survival_loss_matches_published_equation(seed, alpha):
     torch.manual_seed(seed)
     z, t, e = torch.randn(6, 5, dtype=torch.float64), torch.randint(0, 5, (6,)), torch.randint(0, 2, (6,))
     value = DiscreteSurvivalLoss(alpha)(z, t, e)
@@ -42,8 +42,8 @@ def test_it_is_the_published_equation(seed, alpha):
 
 
 @given(seed=st.integers(0, 2**16), scale=st.sampled_from([0.1, 1.0, 10.0]))
-def test_what_can_happen_sums_to_one(seed, scale):
-    """An event in one of the bins, or none in any."""
+def test_survival_loss_probabilities_of_all_events_sum_to_one(seed, scale):
+    """Check that the probabilities of an event in each bin, and of none, sum to one."""
     torch.manual_seed(seed)
     z = (torch.randn(1, 4, dtype=torch.float64) * scale).expand(5, 4)
     nll = DiscreteSurvivalLoss(reduction="none")(z, torch.tensor([0, 1, 2, 3, 3]), torch.tensor([1, 1, 1, 1, 0]))
@@ -54,7 +54,7 @@ def test_what_can_happen_sums_to_one(seed, scale):
 
 
 def outcomes(hazards):
-    """Probability of an event in each bin and, last, of none: one toss after another."""
+    """Compute the probability of an event in each bin and, last, of none, bin by bin."""
     left, each = 1.0, []
     for h in hazards:
         each.append(left * h)
@@ -67,8 +67,8 @@ some_censoring = st.lists(st.floats(0.05, 1), min_size=4, max_size=4)
 
 
 @given(hazards=some_hazards)
-def test_without_alpha_it_is_the_likelihood_of_what_was_seen(hazards):
-    """All that is compatible with an observation is enumerated: an event there, or one later or never."""
+def test_survival_loss_with_alpha_0_is_the_likelihood(hazards):
+    """Enumerate all outcomes compatible with an observation: an event in the bin, later, or never."""
     p, z = outcomes(hazards), torch.tensor([hazards], dtype=torch.float64).logit()
     for t, e in itertools.product(range(3), (0, 1)):
         seen = sum(p[s] for s in range(4) if (s == t if e else s > t))
@@ -77,12 +77,12 @@ def test_without_alpha_it_is_the_likelihood_of_what_was_seen(hazards):
 
 
 @given(hazards=some_hazards, censoring=some_censoring, alpha=st.sampled_from([0.0, 0.4, 1.0]), seed=st.integers(0, 99))
-def test_the_expected_loss_is_least_where_the_docstring_says(hazards, censoring, alpha, seed):
-    """For alpha = 0 at the true hazards, whatever the censoring; the loss is convex, so no gradient is a minimum."""
+def test_survival_loss_expectation_is_minimal_at_documented_hazards(hazards, censoring, alpha, seed):
+    """Check the minimum, at the true hazards for alpha = 0; the loss is convex, so a zero gradient is a minimum."""
     p, c = outcomes(hazards), [share / sum(censoring) for share in censoring]  # censored in bin 0, 1, 2 or never
     seen = torch.zeros(3, 2, dtype=torch.float64)  # bin, event
     for (event, likely), (end, share) in itertools.product(enumerate(p), enumerate(c)):
-        # who outlives the last bin is censored in it
+        # a bag that survives the last bin is censored in it
         seen[min(event, end, 2), int(event <= end and event < 3)] += likely * share
     assert_close(seen.sum().item(), 1.0)
 
@@ -94,7 +94,7 @@ def test_the_expected_loss_is_least_where_the_docstring_says(hazards, censoring,
     else:
         assert (best > torch.tensor(hazards)).all()
 
-    # with alpha = 1 nothing outlives the last bin, whose best hazard is 1: its logit must stay finite
+    # with alpha = 1 nothing survives the last bin, whose optimal hazard is 1; its logit must stay finite
     z = best.clamp(max=1 - 1e-12).logit().requires_grad_()
     times, happened = torch.arange(3).repeat_interleave(2), torch.tensor([0, 1]).repeat(3)
 
@@ -107,7 +107,7 @@ def test_the_expected_loss_is_least_where_the_docstring_says(hazards, censoring,
     assert expected(z) < expected(z.detach() - torch.rand(3) - 0.01)
 
 
-def test_what_comes_later_is_not_looked_at():
+def test_survival_loss_ignores_later_bins():
     z = torch.randn(2, 5, requires_grad=True)
     t, e = torch.tensor([1, 3]), torch.tensor([1, 0])
     value = DiscreteSurvivalLoss()(z, t, e)
@@ -118,13 +118,13 @@ def test_what_comes_later_is_not_looked_at():
     assert DiscreteSurvivalLoss()(z.detach().masked_fill(later, 99.0), t, e) == value
 
 
-def test_alpha_of_one_leaves_censored_bags_out():
+def test_survival_loss_with_alpha_1_ignores_censored_bags():
     z = torch.randn(3, 4, requires_grad=True)
     DiscreteSurvivalLoss(alpha=1.0)(z, torch.tensor([3, 2, 1]), torch.tensor([0, 1, 0])).backward()
     assert z.grad.any(dim=1).tolist() == [False, True, False]
 
 
-def test_hazards_near_zero_and_one_stay_exact():
+def test_survival_loss_is_exact_for_hazards_near_zero_and_one():
     z = torch.tensor([[-200.0, 200.0, 0.0]])
     loss = DiscreteSurvivalLoss(reduction="none")
     assert loss(z, torch.tensor([1]), torch.tensor([0])).item() == 200.0
@@ -132,7 +132,7 @@ def test_hazards_near_zero_and_one_stay_exact():
     assert loss(z, torch.tensor([1]), torch.tensor([1])).item() == 0.0
 
 
-def test_time_and_event_may_come_as_one_label():
+def test_survival_loss_takes_time_and_event_as_one_label():
     z, t, e = torch.randn(4, 3), torch.tensor([0, 2, 1, 1]), torch.tensor([True, False, True, False])
     label = torch.stack([t.float(), e.float()], dim=1)
     assert_close(DiscreteSurvivalLoss()(z, label), DiscreteSurvivalLoss()(z, t, e), rtol=0, atol=0)
@@ -147,15 +147,15 @@ def test_time_and_event_may_come_as_one_label():
         ([0, 1], [1, 2], "`event` must be whole numbers from 0 to 1, got 2.0"),
         ([0, 1], [1, torch.nan], "`event` must be whole numbers from 0 to 1, got nan"),
         ([0, 1], [1], r"`event` must have shape \(B,\) = \(2,\), got \(1,\)"),
-        ([0, 1], None, r"`time` must have shape \(B, 2\) where `event` is None, got \(2,\)"),
+        ([0, 1], None, r"`time` must have shape \(B, 2\) if `event` is None, got \(2,\)"),
     ],
 )
-def test_labels_are_checked(time, event, message):
+def test_survival_loss_rejects_bad_labels(time, event, message):
     with pytest.raises(ValueError, match=message):
         DiscreteSurvivalLoss()(torch.zeros(2, 3), torch.tensor(time), None if event is None else torch.tensor(event))
 
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.1, torch.nan])
-def test_alpha_is_checked(alpha):
+def test_survival_loss_rejects_bad_alpha(alpha):
     with pytest.raises(ValueError, match=f"`alpha` must be from 0 to 1, got {alpha}"):
         DiscreteSurvivalLoss(alpha)

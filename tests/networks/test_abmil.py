@@ -1,4 +1,4 @@
-"""What is ABMIL's own; what every network promises is in tests/contracts."""
+"""Tests of ABMIL beyond the laws of all networks, which are in tests/contracts."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "abmil.json").read_t
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)], ids=str)
 @pytest.mark.parametrize("case", GOLDEN.values(), ids=GOLDEN.keys())
-def test_golden(case, dtype, tolerance):
+def test_abmil_has_golden_values(case, dtype, tolerance):
     x, sizes = torch.tensor(case["x"], dtype=dtype), torch.tensor(case["sizes"])
     mask = torch.arange(x.shape[1]) < sizes[:, None]
     out = fill(ABMIL(**case["config"]).to(dtype)).forward_bag(x, mask)
@@ -34,7 +34,7 @@ def test_golden(case, dtype, tolerance):
     assert not out.attention[~mask].any()
 
 
-def test_the_golden_numbers_are_those_of_the_reference():
+def test_golden_values_of_abmil_are_those_of_the_reference():
     now = golden()
     assert now.keys() == GOLDEN.keys()
     for name, case in GOLDEN.items():
@@ -54,11 +54,11 @@ def test_the_golden_numbers_are_those_of_the_reference():
     ],
     ids=["normal-guidance", "small", "large", "per-class"],
 )
-def test_it_has_as_many_parameters_as_published(config, count):
+def test_abmil_has_the_published_number_of_parameters(config, count):
     assert sum(p.numel() for p in ABMIL(**config).parameters()) == count
 
 
-def test_it_is_the_mean_when_scores_are_equal():
+def test_abmil_with_equal_scores_is_the_mean():
     net, x = ABMIL(4, 2, hidden_size=3).eval(), torch.randn(2, 6, 4)
     nn.init.zeros_(net.attend.score.weight)
     mask = torch.arange(6) < torch.tensor([[6], [2]])
@@ -66,7 +66,7 @@ def test_it_is_the_mean_when_scores_are_equal():
     assert_close(net.forward_bag(x, mask).embedding, torch.stack([h[0].mean(0), h[1, :2].mean(0)]))
 
 
-def test_an_open_gate_scores_plainly():
+def test_abmil_with_an_open_gate_scores_like_tanh_scores():
     net, x = ABMIL(4, 2, hidden_size=3), torch.randn(2, 6, 4)
     nn.init.zeros_(net.attend.gate.weight)
     nn.init.constant_(net.attend.gate.bias, 50.0)  # sigmoid(50) is 1 in float32
@@ -75,7 +75,7 @@ def test_an_open_gate_scores_plainly():
     assert_close(net.forward_bag(x).scores, plain(net.embed(x)))
 
 
-def test_the_classifier_sees_the_heads_side_by_side():
+def test_abmil_classifier_takes_concatenated_heads():
     net, x = ABMIL(4, 2, hidden_size=3, num_heads=2), torch.randn(2, 6, 4)
     out = net.forward_bag(x)
     heads = [(out.attention[..., k, None] * net.embed(x)).sum(1) for k in range(2)]
@@ -84,7 +84,7 @@ def test_the_classifier_sees_the_heads_side_by_side():
 
 
 @given(seed=st.integers(0, 2**16), gated=st.booleans(), c=st.integers(0, 2))
-def test_a_class_does_not_see_the_scores_of_another(seed, gated, c):
+def test_abmil_per_class_logit_ignores_scores_of_other_classes(seed, gated, c):
     torch.manual_seed(seed)
     net, x = ABMIL(4, 3, hidden_size=3, gated=gated, per_class=True).double(), torch.randn(2, 6, 4).double()
     out = net.forward_bag(x, torch.arange(6) < torch.tensor([[6], [2]]))
@@ -96,20 +96,20 @@ def test_a_class_does_not_see_the_scores_of_another(seed, gated, c):
     assert same.tolist() == [k != c for k in range(3)]
 
 
-def test_one_class_has_one_row():
-    one, plain = ABMIL(4, 1, hidden_size=3, per_class=True), ABMIL(4, 1, hidden_size=3)
-    plain.load_state_dict(one.state_dict())
+def test_abmil_per_class_with_one_class_has_one_head():
+    per_class, plain = ABMIL(4, 1, hidden_size=3, per_class=True), ABMIL(4, 1, hidden_size=3)
+    plain.load_state_dict(per_class.state_dict())
     x = torch.randn(2, 6, 4)
-    assert_close(one.forward_bag(x), plain.forward_bag(x))
+    assert_close(per_class.forward_bag(x), plain.forward_bag(x))
 
 
-def test_rows_are_per_class_or_so_many():
-    with pytest.raises(ValueError, match="`num_heads` must be 1 where `per_class` gives each class a row, got 2"):
+def test_abmil_rejects_num_heads_with_per_class():
+    with pytest.raises(ValueError, match="`num_heads` must be 1 with `per_class`, got 2"):
         ABMIL(4, 3, num_heads=2, per_class=True)
 
 
 @pytest.mark.parametrize("hidden_size", [None, 3])
-def test_what_is_dropped_is_neither_scored_nor_pooled(hidden_size):
+def test_abmil_dropout_affects_scores_and_pooling(hidden_size):
     net, x, seen = ABMIL(4, 2, hidden_size=hidden_size, dropout=0.25), torch.rand(1, 400, 4) + 1, []
     net.attend.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     for training in (True, False):
@@ -119,8 +119,8 @@ def test_what_is_dropped_is_neither_scored_nor_pooled(hidden_size):
         assert_close(dropped.item(), 0.25 if training else 0.0, rtol=0, atol=0.07 if training else 0)
 
 
-def test_it_learns_which_instance_counts():
-    """A bag is positive when one instance of twelve is: attention finds it from the bags' labels alone."""
+def test_abmil_learns_the_relevant_instance():
+    """Check that attention learns from bag labels which one of twelve instances makes a bag positive."""
     x, positive = torch.randn(200, 12, 4), torch.arange(200) % 2 == 0
     x[positive, 0, 0] += 6
     net = ABMIL(4, 1, hidden_size=8, attention_size=8)
@@ -135,12 +135,12 @@ def test_it_learns_which_instance_counts():
 
 
 @pytest.mark.parametrize("name", ["in_features", "num_classes", "hidden_size", "attention_size", "num_heads"])
-def test_sizes_must_be_positive(name):
+def test_abmil_rejects_sizes_that_are_not_positive(name):
     with pytest.raises(ValueError, match=f"`{name}` must be a positive integer, got 0"):
         ABMIL(**({"in_features": 4, "num_classes": 2} | {name: 0}))
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])
-def test_dropout_must_be_a_rate(rate):
+def test_abmil_rejects_dropout_that_is_no_rate(rate):
     with pytest.raises(ValueError, match=r"`dropout` must be in \[0, 1\), got"):
         ABMIL(4, 2, dropout=rate)

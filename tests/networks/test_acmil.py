@@ -1,4 +1,4 @@
-"""What is ACMIL's own; what every network promises is in tests/contracts."""
+"""Tests of ACMIL beyond the laws of all networks, which are in tests/contracts."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def make(**options):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-9)], ids=str)
-def test_it_is_the_reference(dtype, tolerance):
+def test_acmil_matches_reference(dtype, tolerance):
     net, branches = fill(make().to(dtype)), []
     net.branch_tap.register_forward_hook(lambda *args: branches.append(args[-1]))
     mask = torch.arange(7) < torch.tensor(SIZES)[:, None]
@@ -40,12 +40,12 @@ def test_it_is_the_reference(dtype, tolerance):
     [(ACMIL(384, 2, hidden_size=128), 84_369), (ACMIL(1024, 2), 662_417)],
     ids=["small", "large"],
 )
-def test_it_has_as_many_parameters_as_published(net, count):
+def test_acmil_has_the_published_number_of_parameters(net, count):
     assert sum(p.numel() for p in net.parameters()) == count
 
 
-def test_the_terms_of_the_loss_are_those_of_a_hand():
-    """Four instances, two branches, one of four masked in each: the whole loss of a training step."""
+def test_acmil_loss_terms_match_manual_computation():
+    """Compute the whole loss of a training step with four instances and two branches, one instance masked in each."""
     net = ACMIL(6, 2, hidden_size=4, attention_size=3, num_branches=2, num_top=4, mask_rate=0.25).double()
     fill(net).train()
     seen = {}
@@ -58,7 +58,7 @@ def test_the_terms_of_the_loss_are_those_of_a_hand():
 
     params = reference.weights(reference.shapes(6, 2, 4, 3, 2))
     logits, branch_logits, _, _, attention = reference.acmil(X[0, :4], params, 2, hidden)
-    branch = np.mean([reference.cross_entropy(one, 1) for one in branch_logits])
+    branch = np.mean([reference.cross_entropy(logits, 1) for logits in branch_logits])
     expected = reference.cross_entropy(logits, 1) + branch + reference.diversity(attention)
     branches = seen["branch_tap"].flatten(0, 1)
     loss = cross_entropy(out.logits, label) + cross_entropy(branches, label.expand(2))
@@ -73,7 +73,7 @@ def test_the_terms_of_the_loss_are_those_of_a_hand():
     num_top=st.integers(1, 12),
     rate=st.sampled_from([0.3, 0.6, 0.7, 1.0]),
 )
-def test_as_many_of_the_highest_are_masked_as_the_paper_says(batch, num_top, rate):
+def test_top_instance_masking_masks_as_many_as_published(batch, num_top, rate):
     scores, mask = batch
     scores = scores.masked_fill(~mask[..., None], 1e3)
     hidden = TopInstanceMasking(num_top, rate)(scores, mask).isinf()
@@ -85,7 +85,7 @@ def test_as_many_of_the_highest_are_masked_as_the_paper_says(batch, num_top, rat
         assert (bag >= lowest)[gone].all()
 
 
-def test_masking_is_random_of_each_branch_and_of_training_alone():
+def test_top_instance_masking_is_random_per_branch_and_in_training_only():
     block, scores = TopInstanceMasking(4, 0.5), torch.rand(1, 9, 3)
     mask = torch.ones(1, 9) > 0
     draws = torch.stack([block(scores, mask).isinf() for _ in range(60)])
@@ -96,7 +96,7 @@ def test_masking_is_random_of_each_branch_and_of_training_alone():
     assert torch.equal(block.eval()(scores, mask), scores)
 
 
-def test_training_attends_to_what_is_left():
+def test_acmil_training_attends_to_unmasked_instances():
     net = make(num_top=4, mask_rate=0.5).train()
     out = net.forward_bag(torch.rand(2, 7, 6))
     assert ((out.attention == 0).sum(1) == 2).all()
@@ -112,6 +112,6 @@ def test_training_attends_to_what_is_left():
         (lambda: ACMIL(6, 2, num_branches=0), "`num_branches` must be a positive integer, got 0"),
     ],
 )
-def test_bad_options_are_named(call, message):
+def test_acmil_rejects_bad_options(call, message):
     with pytest.raises(ValueError, match=message):
         call()

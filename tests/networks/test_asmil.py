@@ -1,4 +1,4 @@
-"""What is ASMIL's own; what every network promises is in tests/contracts."""
+"""Tests of ASMIL beyond the laws of all networks, which are in tests/contracts."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ CASES = GOLDEN["nets"]
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)], ids=str)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_golden(case, dtype, tolerance):
+def test_asmil_has_golden_values(case, dtype, tolerance):
     x, sizes = torch.tensor(case["x"], dtype=dtype), torch.tensor(case["sizes"])
     mask = torch.arange(x.shape[1]) < sizes[:, None]
     out = fill(ASMIL(**case["config"]).to(dtype)).forward_bag(x, mask)
@@ -31,7 +31,7 @@ def test_golden(case, dtype, tolerance):
     assert not out.attention[~mask].any()
 
 
-def test_the_golden_numbers_are_those_of_the_reference():
+def test_golden_values_of_asmil_are_those_of_the_reference():
     now = golden()
     assert now["nets"].keys() == CASES.keys()
     for name, case in CASES.items():
@@ -50,15 +50,15 @@ def count(net):
     ("f", "e", "t", "c", "published"),
     [(384, 128, 8, 3, 650_779), (384, 128, 16, None, 1_185_331), (1024, 512, 8, None, 10_008_603)],
 )
-def test_it_has_as_many_parameters_as_published_less_the_dead_ones(f, e, t, c, published):
+def test_asmil_has_the_published_number_of_used_parameters(f, e, t, c, published):
     c = c or 3
     ours = f * e + (t + 1) * (4 * e**2 + 6 * e) + t * e + e + e * c + c
     net = ASMIL(f, c, num_tokens=t)
     assert count(net) == ours
-    assert ours + 2 * e + t * (e * c + c) == published  # an unused layer norm, and a head a token that is never trained
+    assert ours + 2 * e + t * (e * c + c) == published  # an unused layer norm, and an untrained head per token
 
 
-def test_prenorm_shares_its_weights_among_the_tokens():
+def test_asmil_prenorm_shares_weights_among_tokens():
     f, e, c = 12, 8, 2
     for t in (1, 5):
         block = (4 * e**2 + 4 * e) + 4 * e + (8 * e**2 + 5 * e)
@@ -68,11 +68,11 @@ def test_prenorm_shares_its_weights_among_the_tokens():
 
 
 @pytest.mark.parametrize(("f", "e"), [(384, 128), (512, 256), (768, 384), (1024, 512), (1536, 768)])
-def test_the_width_is_the_published_one(f, e):
+def test_asmil_default_hidden_size_is_as_published(f, e):
     assert ASMIL(f, 2, num_tokens=1).embed.weight.shape == (e, f)
 
 
-def test_it_starts_as_published():
+def test_asmil_is_initialized_as_published():
     net = ASMIL(16, 2)
     assert not net.cls.any()
     assert 0 < net.tokens.std() < 1e-5
@@ -82,7 +82,7 @@ def test_it_starts_as_published():
 
 
 def kept(net, batches=200, batch=8):
-    """Which tokens reach the second stage, bag by bag: the others have no gradient there."""
+    """Return the mask of kept tokens for each bag; dropped tokens have no gradient in the second stage."""
     counts, seen = [], []
     net.summarize.register_forward_pre_hook(lambda _, args: seen.append(args[2]))
     for _ in range(batches):
@@ -95,7 +95,7 @@ def small(**options):
     return ASMIL(4, 2, hidden_size=4, num_heads=2, **options)
 
 
-def test_tokens_are_dropped_at_the_rate_and_one_is_always_kept():
+def test_asmil_drops_tokens_at_the_rate_and_keeps_at_least_one():
     counts = kept(small(num_tokens=8, token_drop=0.5))
     assert counts.min() >= 1
     assert_close(counts.double().mean().item(), 4 + 8 * 0.5**8 / 8, rtol=0.02, atol=0)
@@ -105,19 +105,19 @@ def test_tokens_are_dropped_at_the_rate_and_one_is_always_kept():
 
 
 @pytest.mark.parametrize("n_drop", [0, 1, 7])
-def test_an_exact_number_is_dropped(n_drop):
+def test_asmil_n_drop_drops_an_exact_number(n_drop):
     net = small(num_tokens=8, n_drop=n_drop)
     assert (kept(net, batches=5) == 8 - n_drop).all()
 
 
-def test_every_token_is_as_often_dropped():
+def test_asmil_drops_every_token_equally_often():
     net, seen = small(num_tokens=4, n_drop=3), []
     net.summarize.register_forward_pre_hook(lambda _, args: seen.append(args[2]))
     net(torch.randn(4000, 1, 4))
     assert_close(seen[0].double().mean(0), torch.full((4,), 0.25, dtype=torch.float64), rtol=0, atol=0.03)
 
 
-def test_a_dropped_token_has_zero_gradients_and_not_none():
+def test_asmil_dropped_token_has_zero_gradient():
     net = small(num_tokens=4, n_drop=3)
     seen = []
     net.summarize.register_forward_pre_hook(lambda _, args: seen.append(args[2]))
@@ -130,7 +130,7 @@ def test_a_dropped_token_has_zero_gradients_and_not_none():
 
 
 @pytest.mark.parametrize("block", ["cross", "prenorm"])
-def test_nothing_is_drawn_in_eval_and_all_tokens_are_used(block):
+def test_asmil_in_eval_uses_all_tokens_and_draws_nothing(block):
     net = fill(ASMIL(4, 2, hidden_size=4, num_heads=2, num_tokens=3, block=block, dropout=0.5))
     state = torch.get_rng_state()
     x = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(1))
@@ -144,8 +144,8 @@ def test_nothing_is_drawn_in_eval_and_all_tokens_are_used(block):
         before = after
 
 
-def test_it_learns_which_instance_counts():
-    """A bag is positive when one instance of twelve is: attention finds it from the bags' labels alone."""
+def test_asmil_learns_the_relevant_instance():
+    """Check that attention learns from bag labels which one of twelve instances makes a bag positive."""
     x, positive = torch.randn(200, 12, 4), torch.arange(200) % 2 == 0
     x[positive, 0, 0] += 6
     net = ASMIL(4, 1, hidden_size=8, num_heads=2, num_tokens=4)
@@ -160,7 +160,7 @@ def test_it_learns_which_instance_counts():
 
 
 @pytest.mark.parametrize("name", ["in_features", "num_classes", "hidden_size", "num_tokens", "num_heads"])
-def test_sizes_must_be_positive(name):
+def test_asmil_rejects_sizes_that_are_not_positive(name):
     with pytest.raises(ValueError, match=f"`{name}` must be a positive integer, got 0"):
         ASMIL(**({"in_features": 16, "num_classes": 2, "hidden_size": 8} | {name: 0}))
 
@@ -176,13 +176,13 @@ def test_sizes_must_be_positive(name):
         ({"block": "post"}, "`block` must be one of 'cross', 'prenorm', got 'post'"),
     ],
 )
-def test_options_are_checked(options, message):
+def test_asmil_rejects_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         ASMIL(**({"in_features": 16, "num_classes": 2} | options))
 
 
 def published(t=3, e=4, f=5, c=2, seed=1):
-    """A checkpoint with the authors' names and shapes."""
+    """Create a checkpoint with the names and shapes of the authors."""
     draw = torch.Generator().manual_seed(seed)
     shapes = {"q": (1, t, e), "cls": (1, 1, e), "dimreduction.fc1.weight": (e, f)}
     shapes |= {f"dimreduction.bn.{kind}": (e,) for kind in ("weight", "bias")}
@@ -196,7 +196,7 @@ def published(t=3, e=4, f=5, c=2, seed=1):
 
 
 def ordinary(weights, group, query, h, heads=2):
-    """PyTorch's own multi-head attention with the published weights of one group, and its layer norm."""
+    """Apply multi-head attention of PyTorch with the published weights of one group, and its layer norm."""
     attend = nn.MultiheadAttention(h.shape[-1], heads, batch_first=True).double()
     parts = [weights[f"{group}.{p}.weight"] for p in ("q_proj", "k_proj", "v_proj")]
     biases = [weights[f"{group}.{p}.bias"] for p in ("q_proj", "k_proj", "v_proj")]
@@ -214,7 +214,7 @@ def ordinary(weights, group, query, h, heads=2):
 
 
 @pytest.mark.parametrize("under_model", [False, True])
-def test_a_published_checkpoint_gives_what_ordinary_attention_gives(under_model):
+def test_asmil_with_published_checkpoint_matches_ordinary_attention(under_model):
     weights, x = published(), torch.randn(2, 6, 5, dtype=torch.float64)
     net = ASMIL(5, 2, hidden_size=4, num_tokens=3, num_heads=2).double().eval()
     load_reference_state_dict(net, {"model": weights, "epoch": 3} if under_model else weights)
@@ -227,11 +227,11 @@ def test_a_published_checkpoint_gives_what_ordinary_attention_gives(under_model)
     assert_close(out.attention, torch.stack([a for _, a in read]).mean((0, 2)).unsqueeze(-1))
 
 
-def test_the_published_model_has_as_many_numbers_as_reported():
+def test_asmil_published_model_has_the_reported_size():
     assert sum(t.numel() for t in published(8, 128, 384, 3).values()) == 650_779
 
 
-def test_a_checkpoint_of_other_tokens_is_refused_and_nothing_is_copied():
+def test_asmil_rejects_checkpoint_with_other_number_of_tokens():
     net = ASMIL(5, 2, hidden_size=4, num_tokens=3, num_heads=2)
     before = {name: t.clone() for name, t in net.state_dict().items()}
     with pytest.raises(ValueError, match=r"unexpected: sub_attention.3.*\n.*shape: q \(1, 4, 4\) for \(1, 3, 4\)"):

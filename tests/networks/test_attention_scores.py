@@ -1,4 +1,4 @@
-"""Plain and gated scores; their golden numbers are in test_abmil.py."""
+"""Tests of plain and gated attention scores; their golden values are in test_abmil.py."""
 
 import pytest
 import torch
@@ -9,13 +9,13 @@ from monai_mil_ext.networks.blocks import GatedScores, TanhScores
 
 @pytest.mark.parametrize("block", [TanhScores, GatedScores])
 @pytest.mark.parametrize("num_heads", [1, 3])
-def test_an_instance_is_scored_by_itself(block, num_heads):
+def test_attention_scores_depend_on_one_instance_only(block, num_heads):
     scores, h = block(4, attention_size=5, num_heads=num_heads), torch.randn(2, 6, 4)
     assert scores(h).shape == (2, 6, num_heads)
     assert_close(scores(h)[1, 2], scores(h[1, 2]))
 
 
-def test_values_by_hand():
+def test_attention_scores_match_manual_computation():
     for block, expected in ((TanhScores, 3 * 0.7615942 + 1), (GatedScores, 3 * 0.7615942 * 0.8807971 + 1)):
         scores = block(1, attention_size=1)
         for name, value in {"value.weight": 1, "gate.weight": 2, "score.weight": 3, "score.bias": 1}.items():
@@ -28,6 +28,6 @@ def test_values_by_hand():
 
 @pytest.mark.parametrize("block", [TanhScores, GatedScores])
 @pytest.mark.parametrize("name", ["in_features", "attention_size", "num_heads"])
-def test_sizes_must_be_positive(block, name):
+def test_attention_scores_reject_sizes_that_are_not_positive(block, name):
     with pytest.raises(ValueError, match=f"`{name}` must be a positive integer, got -1"):
         block(**({"in_features": 4} | {name: -1}))

@@ -1,4 +1,4 @@
-"""The base class, and WithBagOutput under MONAI's engines and PyTorch's DDP."""
+"""Tests of BagNet, and of WithBagOutput with MONAI's engines and PyTorch's DDP."""
 
 import pytest
 import torch
@@ -20,18 +20,18 @@ class LogitsOnly(BagNet):
         return BagOutput(x.mean(1), None, None, None)
 
 
-def test_a_net_must_say_what_it_does():
+def test_bag_net_requires_forward_bag():
     with pytest.raises(TypeError, match=r"abstract method '?forward_bag"):
         BagNet()
 
 
-def test_an_output_has_no_defaults():
+def test_bag_output_has_no_defaults():
     with pytest.raises(TypeError, match="missing 3 required positional arguments"):
         BagOutput(X)
     assert BagOutput._fields == ("logits", "attention", "scores", "embedding")
 
 
-def test_the_dictionary_has_the_parts_that_are_there():
+def test_bag_output_wrapper_returns_available_outputs():
     net = ABMIL(4, 2)
     parts = WithBagOutput(net)(X, MASK)
     assert parts.keys() == {"logits", "attention", "scores", "embedding"}
@@ -44,7 +44,7 @@ def loss(parts, label, mask=MASK):
     return nn.functional.cross_entropy(parts["logits"], label) - entropy
 
 
-def test_an_engine_trains_on_more_than_logits():
+def test_bag_output_wrapper_trains_in_an_engine_on_more_than_logits():
     net = WithBagOutput(ABMIL(4, 2))
     before = net.net.attend.score.weight.clone()
     batch = {"image": X, "mask": MASK, "label": torch.tensor([0, 1])}
@@ -65,20 +65,20 @@ def test_an_engine_trains_on_more_than_logits():
     assert not torch.equal(before, net.net.attend.score.weight)
 
 
-def test_it_trains_under_ddp_as_it_is():
+def test_bag_output_wrapper_trains_under_ddp():
     net = ABMIL(4, 2, hidden_size=3)
     distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
     try:
         parallel = DistributedDataParallel(WithBagOutput(net))
-        for _ in range(2):  # the second forward is where DDP finds a parameter without a gradient
+        for _ in range(2):  # DDP reports a parameter without gradient in the second forward pass
             loss(parallel(X, MASK), torch.tensor([0, 1])).backward()
-        del parallel  # its reducer holds the group, and to free the group from there can wait for the GIL forever
+        del parallel  # its reducer holds the group, and freeing the group from there can deadlock on the GIL
     finally:
         distributed.destroy_process_group()
     assert all(p.grad is not None for p in net.parameters())
 
 
-def test_monai_exports_it(tmp_path):
+def test_bag_net_is_exported_by_monai(tmp_path):
     net = ABMIL(4, 2).eval()
     meta, config, weights, program = (
         tmp_path / name for name in ("metadata.json", "train.json", "model.pt", "model.ts")

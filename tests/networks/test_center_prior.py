@@ -1,4 +1,4 @@
-"""What the centre baseline says; what every network promises is in tests/contracts."""
+"""Tests of CenterPrior beyond the laws of all networks, which are in tests/contracts."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from monai_mil_ext.networks.nets import CenterPrior
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 300])
-def test_the_scores_are_those_of_the_metric(n):
+def test_center_prior_scores_match_the_metric(n):
     out = CenterPrior(4, 3).forward_bag(torch.randn(2, n, 4))
     assert_close(out.scores[0, :, 0].double(), center_scores(n), rtol=0, atol=0)
     assert len(out.scores[0].unique()) == (n + 1) // 2
@@ -18,7 +18,7 @@ def test_the_scores_are_those_of_the_metric(n):
     assert_close(out.attention[1, :, 0], density)
 
 
-def test_the_middle_is_that_of_the_real_instances_wherever_they_stand():
+def test_center_prior_uses_the_middle_of_valid_instances():
     mask = torch.tensor([[False, True, True, False, True], [True, True, False, False, False]])
     out = CenterPrior(4, 1).forward_bag(torch.full((2, 5, 4), torch.nan), mask)
     assert out.scores[0, mask[0], 0].tolist() == [-1, 0, -1]
@@ -27,7 +27,7 @@ def test_the_middle_is_that_of_the_real_instances_wherever_they_stand():
     assert not out.logits.any()
 
 
-def test_it_has_no_parameters():
+def test_center_prior_has_no_parameters():
     assert list(CenterPrior(4, 1).parameters()) == []
     with pytest.raises(ValueError, match="`num_classes` must be a positive integer, got 0"):
         CenterPrior(4, 0)

@@ -1,4 +1,4 @@
-"""What is CORAL's own: falling answers, and why its biases fall; what every network promises is in tests/contracts."""
+"""Tests of CORAL: decreasing probabilities and biases; the laws of all networks are in tests/contracts."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def coral(biases):
 
 
 @given(batch=some_bags, biases=some_biases)
-def test_where_biases_fall_so_do_the_answers_of_every_bag(batch, biases):
+def test_coral_with_decreasing_biases_has_decreasing_probabilities(batch, biases):
     net = coral(sorted(biases, reverse=True))
     logits = net(*batch)
     assert_close(logits, net.net(*batch) + net.biases)
@@ -34,19 +34,19 @@ def test_where_biases_fall_so_do_the_answers_of_every_bag(batch, biases):
 
 
 @given(batch=some_bags, biases=some_biases, seed=st.integers(0, 2**16))
-def test_sorting_the_biases_never_costs(batch, biases, seed):
-    """Since no more labels are above k + 1 than above k: the rearrangement inequality."""
+def test_coral_loss_is_not_increased_by_sorting_biases(batch, biases, seed):
+    """Check the rearrangement inequality: no more labels are above k + 1 than above k."""
     torch.manual_seed(seed)
     label, loss = torch.randint(0, C, (len(batch[0]),)), OrdinalLoss()
     assert loss(coral(sorted(biases, reverse=True))(*batch), label) <= loss(coral(biases)(*batch), label) + 1e-12
 
 
 @given(seed=st.integers(0, 2**16), scale=st.sampled_from([0.1, 1.0, 5.0]))
-def test_the_best_biases_fall(seed, scale):
-    """Each solves sum_b sigma(g_b + beta_k) = number of labels above k, found here by bisection."""
+def test_coral_optimal_biases_decrease(seed, scale):
+    """Solve sum_b sigma(g_b + beta_k) = number of labels above k for each bias by bisection."""
     torch.manual_seed(seed)
     x, label = torch.randn(12, 5, 4).double() * scale, torch.randint(0, C, (12,))
-    label[:2] = torch.tensor([0, C - 1])  # so that every answer is given, and no bias is infinite
+    label[:2] = torch.tensor([0, C - 1])  # all classes occur, so that no bias is infinite
     net = coral([0.0] * (C - 1))
     g, above = net.net(x).detach(), (label.unsqueeze(1) > torch.arange(C - 1)).sum(0)
     low, high = torch.full((2, C - 1), 1e3, dtype=torch.float64) * torch.tensor([[-1], [1]])
@@ -60,13 +60,13 @@ def test_the_best_biases_fall(seed, scale):
     assert (middle.diff() <= 1e-9).all()
 
 
-def test_separate_weights_can_contradict_themselves():
+def test_ordinal_loss_without_coral_can_give_inconsistent_probabilities():
     net = nn.Linear(1, 2)
     net.load_state_dict({"weight": torch.tensor([[1.0], [2.0]]), "bias": torch.tensor([1.0, 0.0])})
     assert (net(torch.tensor([[0.0], [3.0]])).diff(dim=1) <= 0).flatten().tolist() == [True, False]
 
 
-def test_training_puts_rising_biases_in_order():
+def test_coral_training_orders_biases():
     x, label = torch.randn(40, 6, 4), torch.arange(40) % C
     net = fill(CORAL(ABMIL(4, 1), C)).train()
     net.biases.data = torch.arange(C - 1.0)
@@ -79,7 +79,7 @@ def test_training_puts_rising_biases_in_order():
 
 
 @pytest.mark.parametrize("inner", [ABMIL(4, 1), ACMIL(4, 1), SmAP(4, 1), TransMIL(4, 1, 8, 2), QGMIL(4, 1)])
-def test_the_promises_are_those_of_its_network(inner):
+def test_coral_has_class_attributes_of_its_network(inner):
     net = CORAL(inner, 3).eval()
     names = "permutation_invariant", "attention_is_distribution", "exports_dynamic_n", "gives_scores"
     for name in (*names, "logits_see_all_weights"):
@@ -90,7 +90,7 @@ def test_the_promises_are_those_of_its_network(inner):
 
 
 @pytest.mark.parametrize("num_classes", [2, 3, 7])
-def test_it_starts_at_the_best_for_equal_classes(num_classes):
+def test_coral_is_initialized_for_equally_frequent_classes(num_classes):
     net = CORAL(ABMIL(4, 1), num_classes)
     for p in net.net.classify.parameters():
         nn.init.zeros_(p)
@@ -101,7 +101,7 @@ def test_it_starts_at_the_best_for_equal_classes(num_classes):
     assert_close(net.net.classify.bias.grad, torch.zeros(1), rtol=0, atol=1e-6)
 
 
-def test_what_is_wrong_is_named():
+def test_coral_rejects_bad_arguments():
     with pytest.raises(ValueError, match="`num_classes` must be at least 2, got 1"):
         CORAL(ABMIL(4, 1), 1)
     with pytest.raises(ValueError, match="`num_classes` must be a positive integer, got 0"):

@@ -1,4 +1,4 @@
-"""EncodedBag: every law but that on the input's shape, which is its encoder's matter, and what is its own."""
+"""Tests of EncodedBag: all laws but that on the input shape, which depends on the encoder, and its own behavior."""
 
 from functools import partial
 
@@ -23,7 +23,7 @@ def make(**options):
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
 @pytest.mark.parametrize("options", [{}, {"chunk_size": 3}], ids=["whole", "chunks"])
-def test_law(law, options):
+def test_encoded_bag_keeps_law(law, options):
     if laws.claimed(law, partial(make, **options)):
         law(partial(make, **options), X, MASK)
 
@@ -37,7 +37,7 @@ def image_net(**options):
     return fill(EncodedBag(encoder, ABMIL(4, 2), **options))
 
 
-def test_it_is_the_aggregator_of_encoded_instances():
+def test_encoded_bag_is_the_aggregator_of_encoded_instances():
     net, x = image_net(), images()
     features = torch.stack([net.encoder(bag) for bag in x])
     assert_close(net(x), net.aggregator(features))
@@ -45,15 +45,15 @@ def test_it_is_the_aggregator_of_encoded_instances():
 
 
 @pytest.mark.parametrize("options", [{"chunk_size": 2}, {"recompute": True}, {"chunk_size": 2, "recompute": True}])
-def test_chunks_and_recomputing_change_neither_output_nor_gradients(options):
+def test_encoded_bag_chunks_and_recompute_change_no_output_or_gradient(options):
     plain, other = image_net().train(), image_net(**options).train()
     for net in (plain, other):
         net(images(), MASK).square().sum().backward()
-    for one, two in zip(plain.parameters(), other.parameters(), strict=True):
-        assert_close(one.grad, two.grad)
+    for p, q in zip(plain.parameters(), other.parameters(), strict=True):
+        assert_close(p.grad, q.grad)
 
 
-def test_padding_never_reaches_the_encoder():
+def test_encoded_bag_does_not_encode_padding():
     seen = []
     net = image_net()
     net.encoder.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
@@ -63,14 +63,14 @@ def test_padding_never_reaches_the_encoder():
     assert seen == [8, 10, 1]
 
 
-def test_batch_statistics_are_those_of_real_instances():
+def test_encoded_bag_batch_statistics_ignore_padding():
     net = EncodedBag(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64)), ABMIL(64, 2)).train()
     x = images()
     net(x.masked_fill(~MASK.view(2, 5, 1, 1, 1), float("nan")), MASK)
     assert_close(net.encoder[1].running_mean, 0.1 * x[MASK].flatten(1).mean(0))
 
 
-def test_bad_input_is_named():
+def test_encoded_bag_rejects_bad_input():
     with pytest.raises(ValueError, match=r"`x` must have shape \(B, N, C, H, W\), got \(2, 5\)"):
         image_net()(torch.rand(2, 5))
     with pytest.raises(ValueError, match=r"`mask` must have shape \(B, N\) = \(2, 5\), got \(2, 4\)"):

@@ -1,4 +1,4 @@
-"""Encoders of MONAI, transformers and timm: weights, normalisation, tokens, grey images."""
+"""Tests of encoders from MONAI, transformers and timm: weights, normalization, tokens, gray images."""
 
 import json
 import re
@@ -36,7 +36,7 @@ def save(net, folder, key=None, prefix=""):
     return folder / "weights.pt"
 
 
-def test_monais_networks_lose_their_heads():
+def test_monai_encoder_removes_heads():
     x = torch.rand(2, 3, 64, 64)
     dense, res = densenet().eval(), nets.resnet10(spatial_dims=2, n_input_channels=3, num_classes=2).eval()
     plain = EncoderInput(3)
@@ -48,7 +48,7 @@ def test_monais_networks_lose_their_heads():
     assert_close(monai_encoder(res, expects=plain)(x), pooled)
 
 
-def test_a_vit_gives_its_class_token():
+def test_monai_encoder_of_vit_returns_class_token():
     vit = nets.ViT(
         1, (16, 16), (8, 8), 12, 8, 1, 2, classification=True, num_classes=3, spatial_dims=2, post_activation="none"
     ).eval()
@@ -59,7 +59,7 @@ def test_a_vit_gives_its_class_token():
     assert encoder.prefix_tokens == 1
 
 
-def test_a_swin_unetr_gives_its_deepest_map_and_runs_no_decoder():
+def test_monai_encoder_of_swin_unetr_runs_no_decoder():
     net, x = swin().eval(), torch.rand(1, 1, 64, 64)
     deepest = net.swinViT(x, net.normalize)[-1]
     net.decoder1 = net.encoder1 = None
@@ -67,7 +67,7 @@ def test_a_swin_unetr_gives_its_deepest_map_and_runs_no_decoder():
 
 
 @pytest.mark.parametrize(("key", "prefix"), [(None, ""), ("state_dict", "module."), ("model", ""), ("network", "")])
-def test_a_checkpoint_with_another_head_is_read(tmp_path, key, prefix):
+def test_monai_encoder_reads_checkpoint_with_another_head(tmp_path, key, prefix):
     source = densenet(classes=5).eval()
     file = save(source, tmp_path, key, prefix)
     options = {"spatial_dims": 2, "in_channels": 3, "out_channels": 2, "init_features": 8, "growth_rate": 4}
@@ -77,22 +77,22 @@ def test_a_checkpoint_with_another_head_is_read(tmp_path, key, prefix):
 
 
 @pytest.mark.parametrize(("make", "channels"), [(densenet, 3), (swin, 1)], ids=["DenseNet", "SwinUNETR"])
-def test_weights_that_are_not_used_play_no_part(tmp_path, make, channels):
+def test_monai_encoder_ignores_unused_weights(tmp_path, make, channels):
     file = save(make(), tmp_path)
     first, again = (monai_encoder(make(), file, EncoderInput(channels)) for _ in range(2))
     assert fingerprint(first) == fingerprint(again)
 
 
-def test_weights_that_do_not_fit_are_listed(tmp_path):
+def test_load_encoder_weights_lists_mismatches(tmp_path):
     state = densenet().state_dict()
     state["features.extra"] = state.pop("features.conv0.weight")
     state["features.norm0.bias"] = torch.zeros(3)
     torch.save(state, tmp_path / "w.pt")
-    found = (
+    message = (
         "`path` must hold the weights of DenseNet, got 'w.pt': missing features.conv0.weight; "
         "unexpected features.extra; other shapes features.norm0.bias of (3,) for (8,)."
     )
-    with pytest.raises(ValueError, match=re.escape(found)):
+    with pytest.raises(ValueError, match=re.escape(message)):
         monai_encoder(densenet(), tmp_path / "w.pt", COLOUR)
     torch.save({"epoch": 3, "loss": 0.1}, tmp_path / "w.pt")
     with pytest.raises(ValueError, match=r"must hold a dictionary of tensors, got a dictionary of \['epoch', 'loss'\]"):
@@ -104,23 +104,23 @@ class Harm:
         return (print, ("harm",))
 
 
-def test_no_code_of_a_checkpoint_is_run(tmp_path, capsys):
+def test_load_encoder_weights_runs_no_code(tmp_path, capsys):
     torch.save({"a": Harm()}, tmp_path / "w.pt")
     with pytest.raises(Exception, match="Weights only load failed"):
         monai_encoder(densenet(), tmp_path / "w.pt", COLOUR)
     assert "harm" not in capsys.readouterr().out
 
 
-def test_networks_that_are_not_there_or_have_no_weights_are_named():
+def test_monai_encoder_rejects_unknown_networks_and_missing_weights():
     with pytest.raises(ValueError, match=r"`network` must be one of .* got 'DenseNet12'; did you mean 'DenseNet121'"):
         monai_encoder("DenseNet12")
-    with pytest.raises(ValueError, match="`checkpoint` must be given for a network by its name, got None for 'Dense"):
+    with pytest.raises(ValueError, match="`checkpoint` must be given for a network by name, got None for 'Dense"):
         monai_encoder("DenseNet121")
-    with pytest.raises(ValueError, match=r"`options` must be None where the network is a module, got \{'a': 1\}"):
+    with pytest.raises(ValueError, match=r"`options` must be None if the network is a module, got \{'a': 1\}"):
         monai_encoder(densenet(), options={"a": 1})
 
 
-def test_a_volume_encoder_gives_the_map(tmp_path):
+def test_volume_encoder_returns_a_map(tmp_path):
     net = nets.resnet10(spatial_dims=3, n_input_channels=1, num_classes=2, widen_factor=0.1).eval()
     file = save(net, tmp_path)
     same = nets.resnet10(spatial_dims=3, n_input_channels=1, num_classes=4, widen_factor=0.1)
@@ -131,7 +131,7 @@ def test_a_volume_encoder_gives_the_map(tmp_path):
 
 
 def model(kind, folder, processor=SIZED):
-    """A small model with random weights, saved as the hub has them."""
+    """Save a small model with random weights in the format of the hub."""
     transformers = pytest.importorskip("transformers")
     options = {
         "ViT": {**SMALL, "intermediate_size": 16},
@@ -150,7 +150,7 @@ KINDS = [("ViT", "cls", 1), ("Dinov2", "cls", 1), ("Dinov2WithRegisters", "mean"
 
 
 @pytest.mark.parametrize(("kind", "output", "prefix"), KINDS)
-def test_a_saved_model_gives_its_last_hidden_state(tmp_path, kind, output, prefix):
+def test_transformers_encoder_returns_last_hidden_state(tmp_path, kind, output, prefix):
     net = model(kind, tmp_path)
     encoder = transformers_encoder(tmp_path, output=output, local_files_only=True)
     assert encoder.expects == EncoderInput(3, [28, 28], [0.5, 0.4, 0.3], [0.2, 0.3, 0.4])
@@ -162,26 +162,26 @@ def test_a_saved_model_gives_its_last_hidden_state(tmp_path, kind, output, prefi
     hidden = hidden if kind != "ResNet" else hidden.flatten(2).mT
     assert_close(encoder(x), hidden[:, 0] if output == "cls" else hidden[:, prefix:].mean(1), atol=1e-5, rtol=1e-5)
     grey = transformers_encoder(tmp_path, output=output, local_files_only=True, grey=True)
-    # inside a deep network rounding differs by more than in the first convolution alone
+    # rounding differences grow through a deep network
     assert_close(grey(x[:, :1]), encoder(x[:, :1].expand(-1, 3, -1, -1)), atol=1e-5, rtol=1e-5)
 
 
-def test_weights_and_not_the_place_they_came_from_make_the_fingerprint(tmp_path):
+def test_transformers_encoder_fingerprint_depends_on_weights_only(tmp_path):
     model("ViT", tmp_path / "a")
     shutil.copytree(tmp_path / "a", tmp_path / "b")
-    one, same = (transformers_encoder(tmp_path / name, local_files_only=True) for name in "ab")
-    assert fingerprint(one) == fingerprint(same)
+    encoder, other = (transformers_encoder(tmp_path / name, local_files_only=True) for name in "ab")
+    assert fingerprint(encoder) == fingerprint(other)
     with torch.no_grad():
-        same.net.net.layernorm.bias[0] += 1e-6
-    assert fingerprint(one) != fingerprint(same)
+        other.net.net.layernorm.bias[0] += 1e-6
+    assert fingerprint(encoder) != fingerprint(other)
 
 
-def test_a_pooler_without_weights_plays_no_part(tmp_path):
+def test_transformers_encoder_ignores_pooler_without_weights(tmp_path):
     transformers = pytest.importorskip("transformers")
     net = model("ViT", tmp_path)
     transformers.ViTModel(net.config, add_pooling_layer=False).save_pretrained(tmp_path)
-    one, same = (fingerprint(transformers_encoder(tmp_path, local_files_only=True)) for _ in range(2))
-    assert one == same
+    first, second = (fingerprint(transformers_encoder(tmp_path, local_files_only=True)) for _ in range(2))
+    assert first == second
 
 
 @pytest.mark.parametrize(
@@ -192,14 +192,14 @@ def test_a_pooler_without_weights_plays_no_part(tmp_path):
         ({**PROCESSOR, "size": 28, "do_normalize": False}, [28, 28]),
     ],
 )
-def test_sizes_of_image_processors(tmp_path, processor, expected):
+def test_transformers_encoder_reads_sizes_of_image_processors(tmp_path, processor, expected):
     model("Dinov2", tmp_path, processor)
     expects = transformers_encoder(tmp_path, local_files_only=True, output="mean").expects
     assert expects.size == expected
     assert expects.mean == (PROCESSOR["image_mean"] if processor.get("do_normalize", True) else [0.0])
 
 
-def test_models_that_are_not_whole_are_named(tmp_path):
+def test_transformers_encoder_rejects_incomplete_models(tmp_path):
     model("Dinov2", tmp_path, processor=None)
     with pytest.raises(ValueError, match="`expects` must be given for a model without an image processor"):
         transformers_encoder(tmp_path, local_files_only=True)
@@ -219,7 +219,7 @@ def test_models_that_are_not_whole_are_named(tmp_path):
 
 
 class StandIn(nn.Module):
-    """What timm_encoder uses of a timm model; a real one needs torchvision, which has no CPU build here."""
+    """Stand-in with what timm_encoder uses of a timm model, which needs torchvision."""
 
     def __init__(self, last):
         super().__init__()
@@ -232,12 +232,12 @@ class StandIn(nn.Module):
 
 
 @pytest.mark.parametrize("last", [False, True])
-def test_timm_by_a_stand_in(tmp_path, monkeypatch, last):
-    told = {"input_size": (3, 8, 8), "mean": COLOUR.mean, "std": COLOUR.std}
+def test_timm_encoder_with_a_stand_in(tmp_path, monkeypatch, last):
+    config = {"input_size": (3, 8, 8), "mean": COLOUR.mean, "std": COLOUR.std}
     calls = []
     timm = types.ModuleType("timm")
     timm.create_model = lambda name, **options: calls.append((name, options)) or StandIn(last)
-    timm.data = types.SimpleNamespace(resolve_model_data_config=lambda net: told)
+    timm.data = types.SimpleNamespace(resolve_model_data_config=lambda net: config)
     monkeypatch.setitem(sys.modules, "timm", timm)
     source, x = StandIn(last), torch.rand(2, 1, 8, 8)
     encoder = timm_encoder("some_model", save(source, tmp_path), grey=True)
@@ -248,7 +248,7 @@ def test_timm_by_a_stand_in(tmp_path, monkeypatch, last):
     assert calls[1] == ("some_model", {"pretrained": True, "num_classes": 0})
 
 
-def test_without_timm_the_extra_is_asked_for(monkeypatch):
+def test_timm_encoder_without_timm_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(Exception, match="timm"):
         timm_encoder("some_model")

@@ -1,4 +1,4 @@
-"""The two feed-forward parts by their formulas."""
+"""Tests of the feed-forward networks by their formulas."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ FUNCTIONS = {"silu": functional.silu, "gelu": functional.gelu, "relu": functiona
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_formulas(name):
+def test_feed_forward_matches_formula(name):
     x, f = torch.randn(2, 5, 4), FUNCTIONS[name]
     gated, plain = GatedFeedForward(4, 7, name), PlainFeedForward(4, 7, name)
     hidden = f(x @ gated.gate_proj.weight.T) * (x @ gated.up_proj.weight.T)
@@ -22,7 +22,7 @@ def test_formulas(name):
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_wrong_arguments_are_named(part):
+def test_feed_forward_rejects_bad_arguments(part):
     for arguments, name in (((0, 4), "size"), ((4, 0), "hidden_size")):
         with pytest.raises(ValueError, match=f"`{name}` must be a positive integer, got 0"):
             part(*arguments)

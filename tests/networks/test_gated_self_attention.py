@@ -1,6 +1,4 @@
-"""The gate, its rows in the query matrix, grouped heads, and the fused kernel against plain arithmetic."""
-
-import math
+"""Tests of GatedSelfAttention: gates, rows of the query matrix, grouped heads, fused kernel."""
 
 import pytest
 import torch
@@ -11,7 +9,7 @@ from torch.testing import assert_close
 from monai_mil_ext.networks.blocks import GatedSelfAttention, PreNormBlock, head_scores, head_weights, pass_on
 from monai_mil_ext.networks.nets import QGMIL, QGMILBlock
 from monai_mil_ext.networks.nets.qgmil import PRESETS
-from tests.networks.qgmil_cases import batch, known
+from tests.networks.qgmil_cases import batch, known, plain_attention
 
 SIZE = 12
 GROUPS = {"heads": (4, 4), "grouped": (4, 2), "one-key": (4, 1)}
@@ -26,19 +24,10 @@ def attention(num_heads=4, num_kv_heads=4, gate="headwise", head_size=3):
     return GatedSelfAttention(SIZE, num_heads, num_kv_heads, head_size, gate).double()
 
 
-def plain(query, key, value, mask=None, enable_gqa=False):
-    """What scaled_dot_product_attention does, step by step and with every key repeated."""
-    key, value = (t.repeat_interleave(query.shape[1] // t.shape[1], 1) for t in (key, value))
-    scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
-    if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf"))
-    return scores.softmax(-1) @ value
-
-
 @pytest.mark.parametrize("masked", [False, True], ids=["all", "mask"])
 @pytest.mark.parametrize("form", [{}, {"num_kv_heads": 2}, {"pooling": "cls"}], ids=["heads", "grouped", "cls"])
 @pytest.mark.parametrize("name", PRESETS)
-def test_the_fused_kernel_is_plain_attention(name, form, masked, monkeypatch):
+def test_gated_self_attention_matches_plain_attention(name, form, masked, monkeypatch):
     block = PRESETS[name]["block"]
     block = QGMILBlock(**{**vars(block), "num_kv_heads": form.get("num_kv_heads"), "head_size": 8, "ffn_size": 64})
     layers, pooling = PRESETS[name].get("num_layers", 1), form.get("pooling", "attention")
@@ -46,7 +35,7 @@ def test_the_fused_kernel_is_plain_attention(name, form, masked, monkeypatch):
     x, mask = batch(torch.float32)
     x = x.nan_to_num().requires_grad_()
     logits, gradients = [], []
-    for kernel in (functional.scaled_dot_product_attention, plain):
+    for kernel in (functional.scaled_dot_product_attention, plain_attention):
         monkeypatch.setattr(functional, "scaled_dot_product_attention", kernel)
         logits.append(net(x, mask if masked else None))
         gradients.append(torch.autograd.grad(logits[-1].square().sum(), x)[0])
@@ -57,7 +46,7 @@ def test_the_fused_kernel_is_plain_attention(name, form, masked, monkeypatch):
 
 @every_group
 @pytest.mark.parametrize("gate", ["headwise", "elementwise"])
-def test_an_open_gate_is_no_gate_and_a_shut_one_leaves_the_feed_forward_part(gate, num_heads, num_kv_heads):
+def test_gated_self_attention_with_open_or_closed_gate(gate, num_heads, num_kv_heads):
     gated, ungated = (attention(num_heads, num_kv_heads, kind) for kind in (gate, "none"))
     groups = gated.q_proj.weight.unflatten(0, (num_kv_heads, -1))
     queries = groups[:, : num_heads // num_kv_heads * 3].flatten(0, 1)
@@ -73,7 +62,7 @@ def test_an_open_gate_is_no_gate_and_a_shut_one_leaves_the_feed_forward_part(gat
 
 
 @every_group
-def test_an_elementwise_gate_with_equal_rows_is_a_headwise_one(num_heads, num_kv_heads):
+def test_gated_self_attention_elementwise_gate_with_equal_rows_is_headwise(num_heads, num_kv_heads):
     headwise, elementwise = (attention(num_heads, num_kv_heads, kind) for kind in ("headwise", "elementwise"))
     groups, own = headwise.q_proj.weight.unflatten(0, (num_kv_heads, -1)), num_heads // num_kv_heads * 3
     rows = torch.cat([groups[:, :own], groups[:, own:].repeat_interleave(3, 1)], 1).flatten(0, 1)
@@ -82,14 +71,14 @@ def test_an_elementwise_gate_with_equal_rows_is_a_headwise_one(num_heads, num_kv
     assert_close(elementwise(x, mask), headwise(x, mask))
 
 
-def test_gate_rows_of_the_base_preset_are_where_they_were_published():
+def test_gated_self_attention_has_gate_rows_as_published():
     layer, x = GatedSelfAttention(512, 8), torch.randn(1, 2, 512)
     rows = layer.q_proj.weight[list(range(64, 520, 65))]
     assert layer.q_proj.weight.shape == (520, 512)
     assert_close(layer.project(x).gate[..., 0], x @ rows.T)
 
 
-def test_the_gate_is_that_of_the_token_that_asks():
+def test_gated_self_attention_gate_depends_on_the_query_token():
     layer, (x, _) = attention(), tokens()
     gates = layer.project(x).gate
     changed = x.clone()
@@ -99,7 +88,7 @@ def test_the_gate_is_that_of_the_token_that_asks():
 
 
 @every_group
-def test_the_first_token_alone_asks_the_same(num_heads, num_kv_heads):
+def test_gated_self_attention_first_only_matches_all_tokens(num_heads, num_kv_heads):
     layer, (x, mask) = attention(num_heads, num_kv_heads), tokens()
     alone, all_of_them = layer.mix(layer.project(x, first_only=True), mask), layer(x, mask)
     assert alone.shape == (2, 1, SIZE)
@@ -107,7 +96,7 @@ def test_the_first_token_alone_asks_the_same(num_heads, num_kv_heads):
 
 
 @every_group
-def test_weights_are_those_that_the_kernel_mixes_with(num_heads, num_kv_heads):
+def test_attention_weights_match_the_fused_kernel(num_heads, num_kv_heads):
     layer, (x, mask) = attention(num_heads, num_kv_heads, "none"), tokens()
     query, key, value, gate = layer.project(x)
     weights = head_weights(query, key, mask)
@@ -120,7 +109,7 @@ def test_weights_are_those_that_the_kernel_mixes_with(num_heads, num_kv_heads):
     assert_close(pass_on(share, query, key, mask), torch.einsum("bq,bhqt->bt", share, weights) / num_heads)
 
 
-def test_scores_are_wide_under_autocast():
+def test_attention_logits_are_float32_under_autocast():
     query, key = torch.randn(1, 2, 3, 16), torch.randn(1, 1, 50, 16)
     with torch.autocast("cpu", torch.bfloat16):
         scores, received = head_scores(query, key), pass_on(torch.ones(1, 3).bfloat16(), query, key)
@@ -129,7 +118,7 @@ def test_scores_are_wide_under_autocast():
     assert_close(received.sum().item(), 3.0, rtol=0, atol=1e-5)
 
 
-def test_queries_and_keys_are_normalised_head_by_head_before_they_meet():
+def test_gated_self_attention_normalizes_queries_and_keys_per_head():
     layer = GatedSelfAttention(8, 2, 1, 4, query_norm=nn.RMSNorm(4), key_norm=nn.LayerNorm(4))
     heads = layer.project(torch.randn(1, 5, 8))
     assert_close(heads.query.square().mean(-1), torch.ones(1, 2, 5), rtol=1e-3, atol=1e-3)
@@ -150,6 +139,6 @@ def test_queries_and_keys_are_normalised_head_by_head_before_they_meet():
     ],
     ids=str,
 )
-def test_a_wrong_argument_is_named(change, message):
+def test_gated_self_attention_rejects_bad_arguments(change, message):
     with pytest.raises(ValueError, match=message):
         GatedSelfAttention(**{"size": SIZE, "num_heads": 4} | change)

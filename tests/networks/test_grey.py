@@ -1,4 +1,4 @@
-"""Folding grey images into the first convolution: exactly the repeated channel, whatever the padding."""
+"""Tests that a folded convolution of a gray image equals that of its repeated channel, for any padding."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def repeated(conv, grey, mean, std):
     numbers=st.sampled_from([(MEAN, STD), ((0.5,), (0.5,)), ((0.0,), (1.0,))]),
     seed=st.integers(0, 99),
 )
-def test_it_equals_the_repeated_and_normalised_channel(padding, bias, mode, numbers, seed):
+def test_fold_rgb_conv_equals_repeated_normalized_channel(padding, bias, mode, numbers, seed):
     torch.manual_seed(seed)
     conv = nn.Conv2d(3, 5, 4, padding=padding, bias=bias, padding_mode=mode)
     grey = torch.rand(2, 1, 11, 9)
@@ -34,13 +34,13 @@ def test_it_equals_the_repeated_and_normalised_channel(padding, bias, mode, numb
     assert_close(folded(grey), repeated(conv, grey, *numbers), atol=1e-6, rtol=1e-6)
 
 
-def test_volumes_strides_and_dilation_are_kept():
+def test_fold_rgb_conv_keeps_volumes_strides_and_dilation():
     conv = nn.Conv3d(3, 4, 3, stride=2, dilation=2, padding=1)
     grey = torch.rand(1, 1, 9, 8, 7)
     assert_close(fold_grey(conv, MEAN, STD)(grey), repeated(conv, grey, MEAN, STD), atol=1e-6, rtol=1e-6)
 
 
-def test_without_a_constant_it_is_one_kernel_the_sum_of_those_of_the_colours():
+def test_fold_rgb_conv_without_constant_sums_the_color_kernels():
     conv = nn.Conv2d(3, 5, 4, padding=1).double().requires_grad_(False).eval()
     folded = fold_grey(conv)
     assert isinstance(folded, nn.Conv2d)
@@ -50,14 +50,14 @@ def test_without_a_constant_it_is_one_kernel_the_sum_of_those_of_the_colours():
     assert not folded.training
 
 
-def test_a_mean_goes_into_the_bias_where_nothing_is_padded():
+def test_fold_rgb_conv_adds_mean_to_bias_without_padding():
     folded = fold_grey(nn.Conv2d(3, 5, 4, bias=False), MEAN, STD)
     assert folded.weight.shape == (5, 1, 4, 4)
     assert folded.bias.shape == (5,)
 
 
 class Checked(nn.Module):
-    """Looks at channels as ``transformers`` does."""
+    """Network that checks channels as ``transformers`` does."""
 
     def __init__(self):
         super().__init__()
@@ -69,7 +69,7 @@ class Checked(nn.Module):
         return self.part(x)
 
 
-def test_the_first_convolution_is_replaced_and_the_others_stay():
+def test_adapt_input_conv_replaces_the_first_convolution_only():
     net, grey = Checked(), torch.rand(2, 1, 8, 8)
     expected, later = net(grey.expand(-1, 3, -1, -1)), net.part[1]
     fold_first_conv(net)
@@ -77,7 +77,7 @@ def test_the_first_convolution_is_replaced_and_the_others_stay():
     assert net.part[1] is later
 
 
-def test_what_cannot_be_folded_is_named():
+def test_fold_rgb_conv_rejects_what_it_cannot_fold():
     with pytest.raises(ValueError, match="`conv` must be a Conv2d or Conv3d of one group, got Linear of None"):
         fold_grey(nn.Linear(3, 3))
     with pytest.raises(ValueError, match="`conv` must be a Conv2d or Conv3d of one group, got Conv2d of 3"):

@@ -1,4 +1,4 @@
-"""InstanceConvMIL against its equation; what every network promises is in tests/contracts."""
+"""Tests of InstanceConvMIL beyond the laws of all networks, which are in tests/contracts."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ X = torch.tensor(np.cos(np.arange(2 * 9 * 3) * 0.37).reshape(2, 9, 3))
 
 
 def scores_by_hand(net, bag):
-    """Scores (N, C) of one bag (N, F), instance by instance, from the equation."""
+    """Compute scores (N, C) of one bag (N, F), instance by instance, from the equation."""
     weight, bias = net.mix.weight.detach().numpy()[:, 0], net.mix.bias.detach().numpy()
     last, offset = net.classify.weight.detach().numpy(), net.classify.bias.detach().numpy()
     size, before = weight.shape[1], (weight.shape[1] - 1) // 2
@@ -31,7 +31,7 @@ def scores_by_hand(net, bag):
 
 
 @pytest.mark.parametrize("kernel_size", [1, 4, 5, 12])
-def test_it_is_the_equation(kernel_size):
+def test_instance_conv_mil_matches_equation(kernel_size):
     net = fill(InstanceConvMIL(3, 2, kernel_size)).double()
     out = net.forward_bag(X)
     for i, bag in enumerate(X):
@@ -42,20 +42,20 @@ def test_it_is_the_equation(kernel_size):
 
 
 @pytest.mark.parametrize("kernel_size", [3, 4])
-def test_it_is_pytorchs_same_padding(kernel_size):
+def test_instance_conv_mil_matches_same_padding_of_pytorch(kernel_size):
     net = fill(InstanceConvMIL(3, 1, kernel_size)).double()
     same = torch.nn.Conv1d(3, 3, kernel_size, groups=3, padding="same").double()
     same.load_state_dict(net.mix.state_dict())
     assert_close(net.forward_bag(X).scores, net.classify(same(X.transpose(1, 2)).transpose(1, 2)))
 
 
-def test_it_has_the_parameters_of_the_published_model():
-    """A kernel of 12 and a bias for each of 768 features, then a linear layer."""
+def test_instance_conv_mil_has_the_published_number_of_parameters():
+    """Count a kernel of 12 and a bias for each of 768 features, and a linear layer."""
     assert sum(p.numel() for p in InstanceConvMIL(768, 1, 12).parameters()) == 768 * 13 + 769
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=9))
-def test_padding_may_stand_anywhere(real):
+def test_instance_conv_mil_ignores_padding_between_instances(real):
     net, mask = fill(InstanceConvMIL(3, 2, 4)).double(), torch.tensor([real])
     bag = X[:1, : len(real)]
     apart = net.forward_bag(bag.where(mask[..., None], torch.nan), mask)
@@ -64,8 +64,8 @@ def test_padding_may_stand_anywhere(real):
     assert_close(apart.scores[mask], together.scores[0])
 
 
-def test_trained_with_labels_of_instances_it_finds_a_run_that_no_instance_shows():
-    """Instances are noise, a run of seven is shifted by one deviation: neighbours have to be added up."""
+def test_instance_conv_mil_trained_on_instance_labels_detects_a_run():
+    """Shift a run of seven noisy instances by one deviation, which is visible only in sums over neighbors."""
     generator = torch.Generator().manual_seed(0)
     x, label = torch.randn(64, 20, 2, generator=generator), torch.zeros(64, 20)
     for i, start in enumerate(torch.randint(0, 14, (64,), generator=generator)):
@@ -89,6 +89,6 @@ def test_trained_with_labels_of_instances_it_finds_a_run_that_no_instance_shows(
 
 
 @pytest.mark.parametrize("name", ["in_features", "num_classes", "kernel_size"])
-def test_bad_sizes_are_named(name):
+def test_instance_conv_mil_rejects_bad_sizes(name):
     with pytest.raises(ValueError, match=f"`{name}` must be a positive integer, got 0"):
         InstanceConvMIL(**{"in_features": 3, "num_classes": 1, "kernel_size": 3, name: 0})

@@ -1,4 +1,4 @@
-"""InstanceEncoder: (N, F) of any network, of images as they must be."""
+"""Tests of InstanceEncoder: features (N, F) of any network, and checks of images."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ COLOUR = EncoderInput(3, None, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class Gives(nn.Module):
-    """A network that gives what it is told to."""
+    """Network with a given output."""
 
     def __init__(self, how):
         super().__init__()
@@ -25,7 +25,7 @@ class Gives(nn.Module):
 
 
 def tokens(x):
-    """One token a row of the first channel."""
+    """Network with one token per row of the first channel."""
     return x[:, 0]
 
 
@@ -39,14 +39,14 @@ def tokens(x):
         (lambda t: t[:, 1] + 1, 0, [3, 4]),
     ],
 )
-def test_tokens_become_one_vector(output, prefix, expected):
+def test_instance_encoder_reduces_tokens_to_one_vector(output, prefix, expected):
     x = torch.arange(10.0).view(1, 1, 5, 2)
     encoder = InstanceEncoder(Gives(tokens), EncoderInput(1, (5, 2), value_range=None), output, prefix)
     assert encoder(x).tolist() == [expected]
     assert encoder.out_features == len(expected)
 
 
-def test_places_of_a_map_are_tokens():
+def test_instance_encoder_treats_positions_of_a_map_as_tokens():
     x = torch.rand(4, 3, 6, 5)
     encoder = InstanceEncoder(Gives(lambda x: x), EncoderInput(3), "mean_max")
     assert_close(encoder(x), torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1))
@@ -55,7 +55,7 @@ def test_places_of_a_map_are_tokens():
     assert torch.equal(vector(x), x.flatten(1))
 
 
-def test_images_are_normalised_by_the_encoder():
+def test_instance_encoder_normalizes_images():
     x = torch.rand(2, 3, 4, 4)
     encoder = InstanceEncoder(Gives(lambda x: x), COLOUR)
     mean, std = torch.tensor(COLOUR.mean), torch.tensor(COLOUR.std)
@@ -67,7 +67,7 @@ def conv_net():
     return nn.Sequential(*layers)
 
 
-def test_grey_images_give_what_repeated_ones_give():
+def test_instance_encoder_of_gray_images_equals_repeated_channels():
     net, x = conv_net(), torch.rand(5, 1, 8, 8)
     expected = InstanceEncoder(net, COLOUR)(x.expand(-1, 3, -1, -1))
     encoder = InstanceEncoder(net, COLOUR, grey=True)
@@ -75,7 +75,7 @@ def test_grey_images_give_what_repeated_ones_give():
     assert encoder.expects == EncoderInput(1)
 
 
-def test_it_is_frozen_unless_told_otherwise():
+def test_instance_encoder_is_frozen_by_default():
     encoder = InstanceEncoder(conv_net(), COLOUR).train()
     assert not any(module.training for module in encoder.modules())
     assert not encoder(torch.rand(2, 3, 8, 8)).requires_grad
@@ -88,13 +88,13 @@ def test_it_is_frozen_unless_told_otherwise():
     assert net[0].weight.grad.abs().sum() > 0
 
 
-def test_a_saliency_can_be_had_from_a_frozen_encoder():
+def test_instance_encoder_has_input_gradients_when_frozen():
     x = torch.rand(2, 3, 8, 8, requires_grad=True)
     InstanceEncoder(conv_net(), COLOUR)(x).sum().backward()
     assert x.grad.abs().sum() > 0
 
 
-def test_autocast_changes_the_numbers_a_little_and_the_type_not():
+def test_instance_encoder_autocast_returns_float32():
     net, x = conv_net(), torch.rand(3, 3, 8, 8)
     plain, half = InstanceEncoder(net, COLOUR)(x), InstanceEncoder(net, COLOUR, amp_dtype=torch.bfloat16)(x)
     assert half.dtype == torch.float32
@@ -102,7 +102,7 @@ def test_autocast_changes_the_numbers_a_little_and_the_type_not():
     assert_close(half, plain, atol=0.02, rtol=0.05)
 
 
-def test_all_that_changes_features_changes_the_fingerprint():
+def test_instance_encoder_fingerprint_covers_all_options():
     def make(**options):
         torch.manual_seed(0)
         return InstanceEncoder(conv_net(), **{"expects": COLOUR, **options})
@@ -124,7 +124,7 @@ def test_all_that_changes_features_changes_the_fingerprint():
     assert fingerprint(make()) == fingerprint(make(frozen=True))
 
 
-def test_it_is_the_encoder_of_bags():
+def test_instance_encoder_encodes_bags():
     encoder, x = InstanceEncoder(conv_net(), COLOUR), torch.rand(1, 5, 3, 8, 8)
     net = EncodedBag(encoder, ABMIL(encoder.out_features, 2), chunk_size=2).eval()
     assert_close(EncodeInstances(encoder, 2)(x[0]), encoder(x[0]))
@@ -141,29 +141,29 @@ def test_it_is_the_encoder_of_bags():
         (torch.full((2, 3, 8, 8), float("nan")), "values from 0 to 1 for Sequential, got nan to nan"),
     ],
 )
-def test_other_images_are_refused(x, message):
+def test_instance_encoder_rejects_other_images(x, message):
     encoder = InstanceEncoder(conv_net(), EncoderInput(3, (8, 8)))
     with pytest.raises(ValueError, match=f"`x` must (have|be) {message}"):
         encoder(x)
 
 
-def test_a_range_has_room_for_rounding_and_can_be_left_open():
+def test_input_spec_value_range_has_tolerance_and_is_optional():
     x = torch.full((1, 3, 8, 8), 1.009)
     InstanceEncoder(conv_net(), COLOUR)(x)
     InstanceEncoder(conv_net(), EncoderInput(3, value_range=None))(x * 1000)
     assert InstanceEncoder(conv_net(), COLOUR)(torch.rand(0, 3, 8, 8)).shape == (0, 4)
 
 
-def test_outputs_that_make_no_vector_are_named():
+def test_instance_encoder_rejects_outputs_without_a_vector():
     with pytest.raises(ValueError, match="`output` must be one of 'as_is', 'cls', 'mean', 'mean_max', got 'max'"):
         InstanceEncoder(conv_net(), COLOUR, "max")
     with pytest.raises(ValueError, match="`prefix_tokens` must be at least 1 for output 'cls', got 0"):
         InstanceEncoder(Gives(tokens), output="cls")
-    with pytest.raises(ValueError, match=r"`output` must suit a network that gives \(1, 3, 64, 64\), got 'as_is'"):
+    with pytest.raises(ValueError, match=r"`output` must suit a network with output \(1, 3, 64, 64\), got 'as_is'"):
         InstanceEncoder(Gives(lambda x: x), EncoderInput(3), "as_is")
-    with pytest.raises(ValueError, match=r"`output` must suit a network that gives \(1, 64\), got 'mean'"):
+    with pytest.raises(ValueError, match=r"`output` must suit a network with output \(1, 64\), got 'mean'"):
         InstanceEncoder(nn.Flatten(), EncoderInput(1, (8, 8)))
-    with pytest.raises(ValueError, match=r"must be a callable where the network gives no .*, got tuple"):
+    with pytest.raises(ValueError, match=r"must be a callable for a network without output .*, got tuple"):
         InstanceEncoder(Gives(lambda x: (x,)))
     with pytest.raises(ValueError, match=r"`output` must give \(N, F\), got \(1, 1, 64, 64\)"):
         InstanceEncoder(Gives(lambda x: (x,)), output=lambda given: given[0])
@@ -172,7 +172,7 @@ def test_outputs_that_make_no_vector_are_named():
         encoder(torch.rand(2, 1, 4, 4))
 
 
-def test_inputs_that_contradict_themselves_are_named():
+def test_input_spec_rejects_contradictions():
     with pytest.raises(ValueError, match=r"`mean` must have 1 or 3 numbers, got \[0.1, 0.2\]"):
         EncoderInput(3, mean=(0.1, 0.2))
     with pytest.raises(ValueError, match=r"`std` must be positive, got \[0.0\]"):
@@ -181,7 +181,7 @@ def test_inputs_that_contradict_themselves_are_named():
         EncoderInput(0)
 
 
-def test_a_layer_is_reached_and_nothing_after_it_runs():
+def test_intermediate_output_runs_no_later_layers():
     def fail(x):
         raise RuntimeError("ran")
 
@@ -199,7 +199,7 @@ def test_a_layer_is_reached_and_nothing_after_it_runs():
         LayerOutput(unused, "spare")(x)
 
 
-def test_volumes_have_an_encoder_of_their_own():
+def test_volume_encoder_encodes_volumes():
     encoder = VolumeEncoder(nn.Conv3d(1, 8, 4, stride=4), EncoderInput(1, (16, 16, 8)), amp_dtype=torch.bfloat16)
     features = encoder(torch.rand(1, 1, 16, 16, 8))
     assert (features.shape, features.dtype) == ((1, 8, 4, 4, 2), torch.float32)

@@ -1,4 +1,4 @@
-"""Masked softmax, padding and pooling."""
+"""Tests of masked softmax, zeroed padding and pooling."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ MASK = torch.tensor([[True, True, False], [False, False, False]])
 
 
 @given(batch=bags(2), junk=JUNK)
-def test_softmax_is_that_of_the_real_instances(batch, junk):
+def test_masked_softmax_equals_softmax_of_valid_instances(batch, junk):
     scores, mask = batch
     dirty = scores.where(mask[..., None], junk).requires_grad_()
     attention = masked_softmax(dirty, mask)
@@ -30,24 +30,24 @@ def test_softmax_is_that_of_the_real_instances(batch, junk):
 
 
 @given(batch=bags(2, dtype=torch.float64))
-def test_softmax_without_a_mask_is_that_of_a_full_one(batch):
+def test_masked_softmax_without_mask_equals_full_mask(batch):
     scores, mask = batch
     assert_close(masked_softmax(scores, None), masked_softmax(scores, torch.ones_like(mask)), rtol=0, atol=1e-15)
 
 
 @pytest.mark.parametrize("junk", [0.0, float("nan"), float("inf")])
-def test_an_empty_bag_has_no_weight_and_no_nan_on_the_way(junk):
+def test_masked_softmax_of_an_empty_bag_is_zero_without_nan(junk):
     scores = torch.full((2, 3, 1), junk)
     scores[0, :2] = 0.0
     scores.requires_grad_()
-    with torch.autograd.set_detect_anomaly(True):  # finds the NaN that a later mask would hide
+    with torch.autograd.set_detect_anomaly(True):  # detects NaN that a later mask would hide
         attention = masked_softmax(scores, MASK)
         attention.square().sum().backward()
     assert attention.flatten().tolist() == [0.5, 0.5, 0, 0, 0, 0]
     assert scores.grad.flatten().tolist() == [0] * 6
 
 
-def test_softmax_of_large_scores_does_not_overflow():
+def test_masked_softmax_of_large_scores_does_not_overflow():
     scores = torch.tensor([[1e4], [1e4 - 1.0], [-1e4]]).unsqueeze(0)
     assert_close(masked_softmax(scores, None)[0, :, 0], torch.tensor([0.7310586, 0.2689414, 0.0]))
 
@@ -63,8 +63,8 @@ def test_softmax_of_large_scores_does_not_overflow():
     ids=str,
 )
 @pytest.mark.parametrize("mask", [None, torch.ones(1, 3000, dtype=torch.bool)], ids=["all", "mask"])
-def test_sums_are_wide_whatever_the_type(given, expected, mask):
-    """In bfloat16, 3000 equal weights are wrong by 2e-3 each; BLAS sums float32 to 3e-5."""
+def test_masked_softmax_and_attention_pool_compute_in_float32(given, expected, mask):
+    """Check sums of 3000 equal weights: in bfloat16 each has an error of 2e-3; BLAS sums float32 to 3e-5."""
     scores, h = torch.zeros(1, 3000, 1, dtype=given), torch.ones(1, 3000, 2, dtype=given)
     for enabled in (False, True):
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
@@ -76,7 +76,7 @@ def test_sums_are_wide_whatever_the_type(given, expected, mask):
 
 
 @given(batch=bags(3, dtype=torch.float64), num_heads=st.integers(1, 3))
-def test_pool_is_the_weighted_sum(batch, num_heads):
+def test_attention_pool_is_the_weighted_sum(batch, num_heads):
     h, mask = batch
     attention = masked_softmax(h[..., :num_heads], mask)
     expected = [[(attention[b, :, k, None] * h[b]).sum(0) for k in range(num_heads)] for b in range(len(h))]
@@ -84,7 +84,7 @@ def test_pool_is_the_weighted_sum(batch, num_heads):
 
 
 @given(batch=bags(2), junk=JUNK)
-def test_padding_is_zero_in_values_and_gradients(batch, junk):
+def test_zero_out_padding_clears_values_and_gradients(batch, junk):
     x, mask = batch
     dirty = x.where(mask[..., None], junk).requires_grad_()
     clean = zero_padding(dirty, mask)
@@ -93,6 +93,6 @@ def test_padding_is_zero_in_values_and_gradients(batch, junk):
     assert_close(dirty.grad, 2 * clean)
 
 
-def test_no_mask_costs_no_copy():
+def test_zero_out_padding_without_mask_makes_no_copy():
     x = torch.zeros(1, 2, 3)
     assert zero_padding(x, None) is x

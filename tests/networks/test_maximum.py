@@ -1,4 +1,4 @@
-"""The masked maximum and who holds it."""
+"""Tests of the masked maximum and its fractions."""
 
 import torch
 from hypothesis import given
@@ -12,7 +12,7 @@ JUNK = st.sampled_from([float("nan"), float("inf"), -float("inf"), 1e30])
 
 
 @given(batch=bags(4, dtype=torch.float64), junk=JUNK)
-def test_it_is_the_maximum_of_the_real_instances(batch, junk):
+def test_masked_max_is_the_maximum_of_valid_instances(batch, junk):
     h, mask = batch
     dirty = h.where(mask[..., None], junk).requires_grad_()
     values, share = masked_max(dirty, mask)
@@ -27,13 +27,13 @@ def test_it_is_the_maximum_of_the_real_instances(batch, junk):
     assert_close(masked_max(h, None), masked_max(h, torch.ones_like(mask)))
 
 
-def test_the_first_of_equals_counts():
+def test_masked_max_takes_the_first_of_equal_instances():
     values, share = masked_max(torch.tensor([[[0.0, 1.0], [2.0, 1.0], [2.0, 1.0]]]), None)
     assert values.tolist() == [[2.0, 1.0]]
     assert share.flatten().tolist() == [0.5, 0.5, 0.0]
 
 
-def test_an_empty_bag_has_no_maximum_and_no_holder():
+def test_masked_max_of_an_empty_bag_is_zero():
     h = torch.randn(2, 3, 4, requires_grad=True)
     for given_h, mask in ((h, torch.zeros(2, 3, dtype=torch.bool)), (h[:, :0], None)):
         values, share = masked_max(given_h, mask)
@@ -44,7 +44,7 @@ def test_an_empty_bag_has_no_maximum_and_no_holder():
     assert not h.grad.any()
 
 
-def test_shares_are_wide_whatever_the_type():
+def test_masked_max_fractions_are_float32():
     h = torch.randn(1, 5, 3000).bfloat16()
     values, share = masked_max(h, None)
     assert (values.dtype, share.dtype) == (torch.bfloat16, torch.float32)

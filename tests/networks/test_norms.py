@@ -1,4 +1,4 @@
-"""Norms with wide statistics."""
+"""Tests of norms that compute in float32."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def known(norm):
 
 
 @every_norm
-def test_in_float32_and_float64_they_are_torchs(kind):
+def test_norms_match_torch_in_float32_and_float64(kind):
     ours, theirs = NORMS[kind]
     for dtype in (torch.float32, torch.float64):
         x, a, b = torch.randn(3, 6, dtype=dtype), known(ours(6, 1e-3).to(dtype)), known(theirs(6, 1e-3).to(dtype))
@@ -28,7 +28,7 @@ def test_in_float32_and_float64_they_are_torchs(kind):
 
 @every_norm
 @pytest.mark.parametrize("half_weights", [False, True])
-def test_narrow_input_is_rounded_once_at_the_end(kind, half_weights):
+def test_norms_round_half_precision_once(kind, half_weights):
     norm, x = known(NORMS[kind][0](64)), torch.randn(100, 64).bfloat16() * 30
     norm = norm.bfloat16() if half_weights else norm
     exact = known(NORMS[kind][0](64)).double()
@@ -37,7 +37,7 @@ def test_narrow_input_is_rounded_once_at_the_end(kind, half_weights):
     assert (norm(x) == exact(x.double()).bfloat16()).float().mean() > 0.999
 
 
-def test_rounding_first_is_that_of_the_published_code():
+def test_rms_norm_fp32_round_first_matches_published_code():
     x, weight = torch.randn(200, 64).bfloat16(), torch.linspace(0.5, 2, 64)
     norm = known(WideRMSNorm(64, round_first=True))
     scaled = (x.double() * (x.double().square().mean(-1, keepdim=True) + 1e-6).rsqrt()).bfloat16()
@@ -48,7 +48,7 @@ def test_rounding_first_is_that_of_the_published_code():
     assert 0.1 < (half != known(WideRMSNorm(64)).bfloat16()(x)).float().mean() < 0.5
 
 
-def test_kinds():
+def test_make_norm_selects_by_kind():
     norm = make_norm("rms", 4, 1e-3, round_first=True)
     assert isinstance(norm, WideRMSNorm)
     assert (norm.epsilon, norm.round_first) == (1e-3, True)

@@ -1,4 +1,4 @@
-"""The normalised sigmoid: its sum, its theorem, and how shifts and temperature change it."""
+"""Tests of log_sigmoid_scores by its softmax, the normalized sigmoid, and of masked_log_softmax."""
 
 import json
 from pathlib import Path
@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from monai_mil_ext.networks.layers import masked_log_softmax, masked_softmax, normalized_sigmoid
+from monai_mil_ext.networks.layers import masked_log_softmax, masked_softmax
 from tests.helpers import bags
+from tests.networks.normalized_sigmoid import normalized_sigmoid
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "asmil.json").read_text())
 
@@ -19,7 +20,7 @@ GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "asmil.json").read_t
     bag=bags(2), offset=st.sampled_from([-200.0, -30.0, 0.0, 200.0]), junk=st.sampled_from([0.0, torch.nan, torch.inf])
 )
 @pytest.mark.parametrize("center", ["none", "mean"])
-def test_it_is_a_distribution_over_the_real_instances(center, bag, offset, junk):
+def test_log_sigmoid_scores_give_a_distribution_over_valid_instances(center, bag, offset, junk):
     scores, mask = bag
     a = normalized_sigmoid((scores + offset).masked_fill(~mask[..., None], junk), mask, center=center)
     assert_close(a.sum(1), torch.ones_like(a[:, 0]), rtol=0, atol=1e-6)
@@ -27,7 +28,7 @@ def test_it_is_a_distribution_over_the_real_instances(center, bag, offset, junk)
     assert not a[~mask].any()
 
 
-def test_it_is_what_its_formula_says():
+def test_log_sigmoid_scores_match_formula():
     scores = torch.randn(2, 6, 3, dtype=torch.float64)
     for temperature in (0.3, 1.0, 4.0):
         sigmoid = (scores / temperature).sigmoid()
@@ -36,7 +37,7 @@ def test_it_is_what_its_formula_says():
     assert_close(normalized_sigmoid(scores, temperature=0.3, center="mean"), centered)
 
 
-def test_the_mean_is_that_of_the_real_instances():
+def test_log_sigmoid_scores_center_by_the_mean_of_valid_instances():
     scores, mask = torch.randn(1, 6, 1), torch.arange(6)[None] < 4
     alone = normalized_sigmoid(scores[:, :4], center="mean")
     assert_close(normalized_sigmoid(scores, mask, center="mean")[:, :4], alone)
@@ -48,8 +49,8 @@ def test_the_mean_is_that_of_the_real_instances():
     sizes=st.tuples(st.integers(1, 6), st.integers(1, 6), st.integers(0, 6)),
     seed=st.integers(0, 2**16),
 )
-def test_it_flattens_what_is_high_and_suppresses_what_is_low(tau, spread, sizes, seed):
-    """Theorem 1: two high ones differ by at most 1 + exp(-tau), and a low one gets at most exp(-tau) / h."""
+def test_log_sigmoid_scores_flatten_high_and_suppress_low_scores(tau, spread, sizes, seed):
+    """Check Theorem 1: two high weights differ by at most 1 + exp(-tau), a low weight is at most exp(-tau) / h."""
     draw = torch.Generator().manual_seed(seed)
     high, low, free = (torch.rand(n, generator=draw, dtype=torch.float64) * spread for n in sizes)
     scores = torch.cat([high + tau, -low - tau, free * 2 - spread])
@@ -60,7 +61,7 @@ def test_it_flattens_what_is_high_and_suppresses_what_is_low(tau, spread, sizes,
     assert low.max() <= bound / sizes[0] * (1 + 1e-12)
 
 
-def test_the_theorems_bounds_are_reached():
+def test_log_sigmoid_scores_reach_the_bounds_of_the_theorem():
     tau = torch.tensor(2.0, dtype=torch.float64)
     a = normalized_sigmoid(torch.stack([tau, tau + 50]).view(1, -1, 1)).flatten()
     assert_close(a[1] / a[0], 1 + (-tau).exp())
@@ -69,7 +70,7 @@ def test_the_theorems_bounds_are_reached():
 
 
 @pytest.mark.parametrize("offset", [-10, 0, 10])
-def test_a_shift_changes_it_from_a_softmax_to_uniform(offset):
+def test_log_sigmoid_scores_shift_changes_softmax_to_uniform(offset):
     scores = torch.tensor([3.0, 2, 1, 0, -1, -2]).view(1, -1, 1)
     a = normalized_sigmoid(scores + offset).flatten()
     assert_close(a, torch.tensor(GOLDEN["offsets"][str(offset)]), rtol=0, atol=1e-6)
@@ -81,7 +82,7 @@ def test_a_shift_changes_it_from_a_softmax_to_uniform(offset):
     assert_close(centered, normalized_sigmoid(scores, center="mean"), rtol=1e-5, atol=1e-6)
 
 
-def test_half_precision_is_computed_in_single():
+def test_log_sigmoid_scores_compute_half_precision_in_float32():
     scores = torch.randn(1, 5000, 1).bfloat16()
     a = normalized_sigmoid(scores)
     assert a.dtype == torch.float32
@@ -89,7 +90,7 @@ def test_half_precision_is_computed_in_single():
 
 
 @given(bag=bags(2, dtype=torch.float64))
-def test_padding_has_no_part_in_its_gradient(bag):
+def test_log_sigmoid_scores_have_no_gradient_at_padding(bag):
     scores, mask = bag
     scores = scores.masked_fill(~mask[..., None], torch.nan).requires_grad_()
     normalized_sigmoid(scores, mask, center="mean").square().sum().backward()
@@ -98,7 +99,7 @@ def test_padding_has_no_part_in_its_gradient(bag):
 
 
 @given(bag=bags(2, dtype=torch.float64))
-def test_the_logarithm_of_a_softmax_is_exact_where_that_is_zero(bag):
+def test_masked_log_softmax_does_not_underflow(bag):
     scores, mask = bag
     log = masked_log_softmax(scores.masked_fill(~mask[..., None], torch.nan), mask)
     assert_close(log.exp() * mask[..., None], masked_softmax(scores, mask))
@@ -113,11 +114,11 @@ def test_the_logarithm_of_a_softmax_is_exact_where_that_is_zero(bag):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": 0.0}, "`temperature` must be positive, got 0.0"),
-        ({"temperature": float("nan")}, "`temperature` must be positive, got nan"),
+        ({"temperature": 0.0}, "`temperature` must be positive and finite, got 0.0"),
+        ({"temperature": float("nan")}, "`temperature` must be positive and finite, got nan"),
         ({"center": "median"}, "`center` must be one of 'none', 'mean', got 'median'"),
     ],
 )
-def test_options_are_checked(options, message):
+def test_log_sigmoid_scores_reject_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         normalized_sigmoid(torch.zeros(1, 2, 1), **options)

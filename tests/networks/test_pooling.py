@@ -1,4 +1,4 @@
-"""What mean and maximum say; what every network promises is in tests/contracts."""
+"""Tests of mean and max pooling beyond the laws of all networks, which are in tests/contracts."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from monai_mil_ext.networks.nets import InstanceMaxMIL, MaxMIL, MeanMIL
 X, MASK = torch.randn(2, 6, 4), torch.arange(6) < torch.tensor([[6], [2]])
 
 
-def test_mean():
+def test_mean_mil_has_known_values():
     net = MeanMIL(4, 2)
     out = net.forward_bag(X, MASK)
     assert_close(out.embedding, torch.stack([X[0].mean(0), X[1, :2].mean(0)]))
@@ -18,7 +18,7 @@ def test_mean():
     assert_close(out.logits[1], net.classify(X[1, :2]).mean(0))
 
 
-def test_max():
+def test_max_mil_has_known_values():
     net = MaxMIL(4, 2)
     out = net.forward_bag(X, MASK)
     assert_close(out.embedding, torch.stack([X[0].amax(0), X[1, :2].amax(0)]), rtol=0, atol=0)
@@ -27,11 +27,11 @@ def test_max():
     assert_close(out.attention.squeeze(-1), shares)
 
 
-def test_the_first_of_equal_instances_counts():
+def test_max_mil_takes_the_first_of_equal_instances():
     assert MaxMIL(3, 1).forward_bag(torch.ones(1, 4, 3)).attention.flatten().tolist() == [1, 0, 0, 0]
 
 
-def test_each_class_has_the_instance_that_decides_it():
+def test_instance_max_mil_attends_to_the_maximum_of_each_class():
     net = InstanceMaxMIL(4, 3)
     out = net.forward_bag(X, MASK)
     assert_close(out.scores[1, :2], net.classify(X[1, :2]))
@@ -43,6 +43,6 @@ def test_each_class_has_the_instance_that_decides_it():
 
 
 @pytest.mark.parametrize("net", [MeanMIL, MaxMIL, InstanceMaxMIL])
-def test_sizes_must_be_positive(net):
+def test_pooling_nets_reject_sizes_that_are_not_positive(net):
     with pytest.raises(ValueError, match="`num_classes` must be a positive integer, got 0"):
         net(4, 0)

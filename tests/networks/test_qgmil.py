@@ -1,4 +1,4 @@
-"""What is QG-MIL's own: the published numbers, its equations, its presets. What every network promises is elsewhere."""
+"""Tests of QGMIL: published values, equations, presets; the laws of all networks are in tests/contracts."""
 
 import json
 from pathlib import Path
@@ -36,7 +36,7 @@ def size(net):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_published_numbers(name):
+def test_qgmil_has_published_values(name):
     case = CASES[name]
     with torch.device("meta"):
         net = QGMIL.from_preset(name, in_features=1024, num_classes=3).eval()
@@ -57,33 +57,33 @@ def test_published_numbers(name):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_reference_gives_the_published_numbers(name):
+def test_published_values_of_qgmil_are_those_of_the_reference(name):
     assert max(deviations(CASES[name])) < 1e-6
 
 
 @dtypes
 @pytest.mark.parametrize("pooling", ["attention", "mean", "max", "cls"])
 @pytest.mark.parametrize("block", [*FACTORIAL, *OTHERS], ids=lambda block: "-".join(map(str, block.values())))
-def test_equations(block, pooling, dtype, room):
+def test_qgmil_matches_equations(block, pooling, dtype, room):
     net = tiny(block, dtype, pooling=pooling, num_layers=2 if block in OTHERS else 1)
     x, mask = batch(dtype)
     out = net.forward_bag(x, mask)
     for i, real in enumerate(mask):
-        said = reference(net, block, x[i, real])
+        expected = reference(net, block, x[i, real])
         for part in ("logits", "embedding"):
-            assert_close(getattr(out, part)[i], torch.tensor(said[part], dtype=dtype), **room)
-        assert_close(out.attention[i, real], torch.tensor(said["attention"], dtype=dtype), **room)
+            assert_close(getattr(out, part)[i], torch.tensor(expected[part], dtype=dtype), **room)
+        assert_close(out.attention[i, real], torch.tensor(expected["attention"], dtype=dtype), **room)
         if pooling == "attention":
-            assert_close(out.scores[i, real], torch.tensor(said["scores"], dtype=dtype), **room)
-        if pooling == "cls":  # known up to one number a head
+            assert_close(out.scores[i, real], torch.tensor(expected["scores"], dtype=dtype), **room)
+        if pooling == "cls":  # determined up to a constant per head
             scores = out.scores[i, real] - out.scores[i, :1]
-            assert_close(scores, torch.tensor(said["scores"] - said["scores"][:1], dtype=dtype), **room)
+            assert_close(scores, torch.tensor(expected["scores"] - expected["scores"][:1], dtype=dtype), **room)
         assert_close(net(x[i : i + 1, real])[0], out.logits[i], **room)
     assert not out.attention[~mask].any()
     assert (out.scores is None) is (pooling in ("mean", "max"))
 
 
-def test_a_bag_without_instances_is_what_the_head_says_of_nothing():
+def test_qgmil_of_an_empty_bag_classifies_zero():
     for pooling in ("attention", "mean", "max", "cls"):
         net, (x, mask) = tiny(pooling=pooling), batch()
         expected = (
@@ -94,7 +94,7 @@ def test_a_bag_without_instances_is_what_the_head_says_of_nothing():
 
 
 @pytest.mark.parametrize(("name", "counts"), COUNTS.items(), ids=COUNTS)
-def test_presets_have_as_many_parameters_as_published(name, counts):
+def test_qgmil_presets_have_the_published_number_of_parameters(name, counts):
     with torch.device("meta"):
         for features, count in zip((1024, 1536, 768), counts, strict=False):
             assert size(QGMIL.from_preset(name, features, num_classes=1)) == count
@@ -103,7 +103,7 @@ def test_presets_have_as_many_parameters_as_published(name, counts):
         )
 
 
-def test_parameters_of_presets_with_options():
+def test_qgmil_presets_with_options_have_known_number_of_parameters():
     with torch.device("meta"):
         assert size(QGMIL.from_preset("qgmil_base", 1024, 1, num_kv_heads=2)) == 4_727_170
         cls, odd = (QGMIL.from_preset("qgmil", 1024, 1, pooling="cls", reference_compat=c) for c in (False, True))
@@ -117,15 +117,15 @@ def test_parameters_of_presets_with_options():
     assert shapes["layers.0.mlp.up_proj.weight"] == (1024, 256)
 
 
-def test_the_unused_pool_of_the_published_code_changes_nothing():
+def test_qgmil_unused_pool_of_published_code_changes_nothing():
     net, odd = tiny(pooling="cls"), tiny(pooling="cls", block={"head_size": 4, "ffn_size": 32}, reference_compat=True)
-    own = net.state_dict()
-    odd.load_state_dict(odd.state_dict() | own)
+    weights = net.state_dict()
+    odd.load_state_dict(odd.state_dict() | weights)
     assert_close(odd(*batch()), net(*batch()), rtol=0, atol=0)
-    assert {name.split(".")[0] for name in odd.state_dict().keys() - own.keys()} == {"attend", "pool_norm"}
+    assert {name.split(".")[0] for name in odd.state_dict().keys() - weights.keys()} == {"attend", "pool_norm"}
 
 
-def test_weights_begin_as_published():
+def test_qgmil_is_initialized_as_published():
     net = QGMIL(64, 2, hidden_size=64, pooling="cls", block=QGMILBlock(norm="layer"))
     for name, p in net.named_parameters():
         if "norm" in name or name.startswith("input_proj.1"):
@@ -136,7 +136,7 @@ def test_weights_begin_as_published():
             assert p.std().item() == pytest.approx(0.02, rel=0.25), name
 
 
-def test_dropout_is_on_tokens_on_what_blocks_add_and_in_the_head():
+def test_qgmil_dropout_is_on_tokens_blocks_and_classifier():
     net, rates = QGMIL(F, C, hidden_size=8, num_layers=2, dropout=0.3), []
     for module in net.modules():
         if isinstance(module, nn.Dropout):
@@ -147,14 +147,14 @@ def test_dropout_is_on_tokens_on_what_blocks_add_and_in_the_head():
     assert_close(still.train()(x), still.eval()(x), rtol=0, atol=0)
 
 
-def test_the_bias_of_the_scores_has_no_gradient():
+def test_qgmil_bias_of_scores_has_no_gradient():
     net = tiny()
     net(*batch()).square().sum().backward()
     assert net.attend.score.bias.grad.abs().item() < 1e-12
     assert net.attend.score.weight.grad.abs().max() > 1e-6
 
 
-def test_autocast_is_close_at_full_size():
+def test_qgmil_autocast_is_close_at_full_size():
     torch.manual_seed(1)
     net, x = QGMIL.from_preset("qgmil", 1024, 2).eval(), torch.randn(1, 60, 1024)
     with torch.autocast("cpu", torch.bfloat16):
@@ -164,7 +164,7 @@ def test_autocast_is_close_at_full_size():
 
 @pytest.mark.parametrize("full", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["fast", "full"])
 @pytest.mark.parametrize("block", FACTORIAL, ids=lambda block: "-".join(map(str, block.values())))
-def test_gradients_of_every_cell(block, full):
+def test_qgmil_gradients_of_every_factorial_cell(block, full):
     net = known(QGMIL(8, 2, hidden_size=8, block=QGMILBlock(num_heads=2, **block)).double())
     names, values = zip(*net.named_parameters(), strict=True)
     x, mask = torch.randn(2, 5, 8, dtype=torch.float64), torch.arange(5) < torch.tensor([[5], [3]])
@@ -176,7 +176,7 @@ def test_gradients_of_every_cell(block, full):
     assert torch.autograd.gradcheck(call, inputs, fast_mode=not full)
 
 
-def test_it_can_be_written_in_yaml(tmp_path):
+def test_qgmil_can_be_written_in_yaml(tmp_path):
     (tmp_path / "net.yaml").write_text(
         "network: {_target_: monai_mil_ext.networks.nets.QGMIL, in_features: 5, num_classes: 3, hidden_size: 8, block:"
         " {_target_: monai_mil_ext.networks.nets.QGMILBlock, num_heads: 2, gate: none, ffn: mlp}}\n"
@@ -201,7 +201,7 @@ def test_it_can_be_written_in_yaml(tmp_path):
     ],
     ids=str,
 )
-def test_a_wrong_block_is_named(block, message):
+def test_qgmil_block_rejects_bad_options(block, message):
     with pytest.raises(ValueError, match=message):
         QGMILBlock(**block)
 
@@ -219,12 +219,12 @@ def test_a_wrong_block_is_named(block, message):
     ],
     ids=str,
 )
-def test_a_wrong_argument_is_named(change, message):
+def test_qgmil_rejects_bad_arguments(change, message):
     with pytest.raises(ValueError, match=message):
         QGMIL(**{"in_features": 5, "num_classes": 2} | change)
 
 
-def test_an_unknown_preset_is_named():
+def test_qgmil_rejects_unknown_preset():
     with pytest.raises(ValueError, match=r"`name` must be one of 'qgmil_base', .*, got 'qgmil_lite'; did you mean"):
         QGMIL.from_preset("qgmil_lite", 5, 2)
     with pytest.raises(ValueError, match="`num_kv_heads` must divide num_heads 8, got 3"):

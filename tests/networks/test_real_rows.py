@@ -1,16 +1,16 @@
-"""The real instances side by side: found, taken, put back, and only where it pays and may depend on the mask."""
+"""Tests of packed batches: layout, packing, unpacking, and when a batch is packed."""
 
 import pytest
 import torch
 from torch.testing import assert_close
 
 from monai_mil_ext.networks.layers import find_real_rows, spread_rows, take_rows
-from monai_mil_ext.networks.layers.real_rows import ROWS_A_BAG
+from monai_mil_ext.networks.layers.real_rows import MIN_PADDING_CPU
 
 LONG = torch.arange(200) < torch.tensor([[200], [3], [0]])
 
 
-def test_rows_come_bag_after_bag_and_go_back():
+def test_pack_and_unpack_are_inverse():
     scattered = LONG[:, torch.randperm(200)]
     x = torch.randn(3, 200, 4).where(scattered[..., None], torch.nan).requires_grad_()
     rows = find_real_rows(scattered)
@@ -31,22 +31,22 @@ def test_rows_come_bag_after_bag_and_go_back():
     [
         None,
         torch.ones(2, 300).bool(),
-        torch.arange(300) < torch.tensor([[300], [300 - 2 * ROWS_A_BAG + 1]]),
+        torch.arange(300) < torch.tensor([[300], [300 - 2 * MIN_PADDING_CPU + 1]]),
         torch.zeros(2, 300).bool(),
-        torch.zeros(9, ROWS_A_BAG).bool(),
+        torch.zeros(9, MIN_PADDING_CPU).bool(),
         torch.zeros(2, 0).bool(),
     ],
     ids=["none", "all-real", "little-padding", "empty", "small-bags", "no-slots"],
 )
-def test_none_where_it_does_not_pay(mask):
+def test_packed_layout_is_none_with_little_padding(mask):
     assert find_real_rows(mask) is None
 
 
-def test_enough_padding_pays():
-    assert find_real_rows(torch.arange(300) < torch.tensor([[300], [300 - 2 * ROWS_A_BAG]])) is not None
+def test_packed_layout_is_a_layout_with_much_padding():
+    assert find_real_rows(torch.arange(300) < torch.tensor([[300], [300 - 2 * MIN_PADDING_CPU]])) is not None
 
 
-def test_no_program_depends_on_the_values_of_a_mask(monkeypatch):
+def test_packed_layout_is_none_in_traced_and_compiled_programs(monkeypatch):
     def count(mask):
         return mask.sum() if find_real_rows(mask) is None else mask.sum() * 0
 

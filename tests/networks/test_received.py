@@ -1,4 +1,4 @@
-"""What instances receive, in the place of attention."""
+"""Tests of the wrapper that reports received attention."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ def qgmil():
     return QGMIL(8, 2, hidden_size=16, num_layers=2, block=QGMILBlock(num_heads=2)).eval()
 
 
-def test_attention_is_what_instances_receive_and_all_else_stays():
+def test_received_attention_wrapper_replaces_attention_only():
     net, x = qgmil(), torch.randn(2, 5, 8)
     output, plain = WithReceivedAttention(net, layer=0)(x, MASK), WithBagOutput(net)(x, MASK)
     assert_close(output["attention"][..., 0], net.received_attention(x, MASK, 0))
@@ -26,7 +26,7 @@ def test_attention_is_what_instances_receive_and_all_else_stays():
         assert torch.equal(output[name], plain[name])
 
 
-def test_it_asks_behind_an_encoder():
+def test_received_attention_wrapper_supports_encoded_bag():
     encoder, aggregator = nn.Sequential(nn.Flatten(), nn.Linear(4, 8)), qgmil()
     images = torch.randn(2, 5, 1, 2, 2)
     net = EncodedBag(encoder, aggregator).eval()
@@ -36,6 +36,6 @@ def test_it_asks_behind_an_encoder():
 
 
 @pytest.mark.parametrize("net", [ABMIL(8, 2), EncodedBag(nn.Flatten(), ABMIL(8, 2))])
-def test_another_network_is_refused(net):
-    with pytest.raises(ValueError, match="`net` must be QGMIL, or EncodedBag that aggregates by it, got"):
+def test_received_attention_wrapper_rejects_other_networks(net):
+    with pytest.raises(ValueError, match="`net` must be QGMIL, or EncodedBag with such an aggregator, got"):
         WithReceivedAttention(net)

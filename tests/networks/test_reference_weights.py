@@ -1,4 +1,4 @@
-"""Checkpoints of authors go in whole, or not at all and with all reasons."""
+"""Tests that published checkpoints load completely, or not at all with all mismatches named."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def published(net):
 
 @pytest.mark.parametrize("options", [{}, {"num_kv_heads": 2}, {"pooling": "cls"}], ids=["heads", "grouped", "cls"])
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_loads_by_its_published_names(name, options):
+def test_load_reference_state_dict_loads_every_preset(name, options):
     with torch.device("meta"):
         net = QGMIL.from_preset(name, 16, 1, **options)
     net = net.to_empty(device="cpu")
@@ -30,7 +30,7 @@ def test_every_preset_loads_by_its_published_names(name, options):
     assert ("cls_token" in weights) is (options.get("pooling") == "cls")
 
 
-def test_a_class_token_net_takes_no_notice_of_the_pool_that_came_along():
+def test_load_reference_state_dict_ignores_unused_pool():
     net, odd = (QGMIL.from_preset("qgmil_small", 16, 1, pooling="cls", reference_compat=c) for c in (False, True))
     weights = published(odd)
     assert sum(n.startswith("pooling.") for n in weights) == sum(POOL.values())
@@ -45,7 +45,7 @@ def test_a_class_token_net_takes_no_notice_of_the_pool_that_came_along():
         load_reference_state_dict(mean, weights)
 
 
-def test_everything_that_does_not_fit_is_named_and_nothing_is_copied():
+def test_load_reference_state_dict_names_all_mismatches_and_copies_nothing():
     net = QGMIL(6, 1, hidden_size=8)
     weights, before = published(net), {k: v.clone() for k, v in net.state_dict().items()}
     weights["classifier.3.weight"] = torch.rand(2, 4)
@@ -62,7 +62,7 @@ def test_everything_that_does_not_fit_is_named_and_nothing_is_copied():
     assert_close(net.state_dict(), before, rtol=0, atol=0)
 
 
-def test_weights_are_copied_into_the_type_of_the_net_and_stay_trainable():
+def test_load_reference_state_dict_keeps_dtype_and_gradients():
     net = QGMIL(6, 1, hidden_size=8)
     weights = {name: w.double() for name, w in published(net).items()}
     load_reference_state_dict(net, weights)
@@ -72,6 +72,6 @@ def test_weights_are_copied_into_the_type_of_the_net_and_stay_trainable():
     assert net.classifier[3].bias.item() != 7
 
 
-def test_a_net_without_published_weights_is_named():
+def test_load_reference_state_dict_rejects_net_without_published_weights():
     with pytest.raises(ValueError, match="`net` must be a network with published weights, got ABMIL"):
         load_reference_state_dict(ABMIL(4, 2), {})

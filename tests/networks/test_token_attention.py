@@ -1,4 +1,4 @@
-"""Folded attention equals attention that projects every instance, and costs less."""
+"""Tests that absorbed attention equals attention that projects every instance, and takes less memory."""
 
 import weakref
 
@@ -13,12 +13,12 @@ from tests.helpers import fill
 
 
 def project(weight, bias, rows):
-    """Each row through each set of weights: (T, ..., E)."""
+    """Map each row with each set of weights to (T, ..., E)."""
     return torch.stack([rows @ w.T + b for w, b in zip(weight, bias, strict=True)])
 
 
 def unfolded(attend, queries, h):
-    """Scores (B, N, H T) and what is read (B, T, E), with keys and values of every instance for every query."""
+    """Compute scores (B, N, H T) and outputs (B, T, E) with projected keys and values of all instances."""
     (b, n, e), t, heads = h.shape, len(queries), attend.num_heads
     sets = [attend.query_weight, attend.query_bias, attend.key_weight, attend.key_bias]
     sets += [attend.value_weight, attend.value_bias, attend.out_weight, attend.out_bias]
@@ -49,7 +49,7 @@ def results(form, attend, queries, h):
 @pytest.mark.parametrize(
     ("dtype", "output", "gradient"), [(torch.float32, 1e-5, 1e-4), (torch.float64, 1e-10, 1e-9)], ids=str
 )
-def test_folded_equals_unfolded(num_sets, dtype, output, gradient):
+def test_absorbed_attention_equals_ordinary_attention(num_sets, dtype, output, gradient):
     attend = fill(FoldedAttention(16, num_heads=4, num_sets=num_sets)).to(dtype)
     queries, h = torch.randn(5, 16, dtype=dtype), torch.randn(3, 40, 16, dtype=dtype)
     (values, gradients), (expected, expected_gradients) = (
@@ -61,7 +61,7 @@ def test_folded_equals_unfolded(num_sets, dtype, output, gradient):
 
 
 class Peak(TorchDispatchMode):
-    """The most bytes that results of operations held at a time."""
+    """Measure the peak memory in bytes of the results of operations."""
 
     def __init__(self):
         super().__init__()
@@ -95,7 +95,7 @@ def cost(form, attend, queries, h):
 
 
 @pytest.mark.parametrize("n", [2000, pytest.param(50_000, marks=pytest.mark.slow)])
-def test_folded_takes_a_third_of_the_memory_at_most(n):
+def test_absorbed_attention_takes_at_most_a_third_of_the_memory(n):
     attend, queries = FoldedAttention(128, num_heads=8, num_sets=16), torch.randn(16, 128)
     h = torch.randn(1, n, 128, requires_grad=True)
     memory = cost(folded, attend, queries, h)
@@ -103,7 +103,7 @@ def test_folded_takes_a_third_of_the_memory_at_most(n):
 
 
 @pytest.mark.parametrize("block", [TokenAttention(8, 2, num_queries=3, dropout=0.5), PreNormTokens(8, 2, dropout=0.5)])
-def test_a_block_is_its_parts_and_leaves_padding_out(block):
+def test_query_attention_combines_score_and_read_and_ignores_padding(block):
     fill(block)
     queries, h, mask = torch.randn(3, 8), torch.randn(2, 6, 8), torch.arange(6) < torch.tensor([[6], [2]])
     out, keys = block(queries, h, mask), block.keys(h)
@@ -112,7 +112,7 @@ def test_a_block_is_its_parts_and_leaves_padding_out(block):
     assert not torch.allclose(block.train()(queries, h, mask), out)
 
 
-def test_the_parameters_start_as_those_of_linear_layers():
+def test_query_attention_is_initialized_like_linear_layers():
     attend = FoldedAttention(64, 8, num_sets=4)
     for name, p in attend.named_parameters():
         assert p.abs().max() <= 1 / 8, name
@@ -128,11 +128,11 @@ def test_the_parameters_start_as_those_of_linear_layers():
         ((8, 2, 0), "`num_sets` must be a positive integer, got 0"),
     ],
 )
-def test_sizes_are_checked(sizes, message):
+def test_query_attention_rejects_bad_sizes(sizes, message):
     with pytest.raises(ValueError, match=message):
         FoldedAttention(*sizes)
 
 
-def test_queries_are_counted():
+def test_query_attention_rejects_bad_number_of_queries():
     with pytest.raises(ValueError, match="`num_queries` must be a positive integer, got 0"):
         TokenAttention(8, 2, num_queries=0)

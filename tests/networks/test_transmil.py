@@ -1,4 +1,4 @@
-"""What is TransMIL's own, in both forms; what every network promises is in tests/contracts."""
+"""Tests of TransMIL and SequenceTransMIL beyond the laws of all networks, which are in tests/contracts."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ both = pytest.mark.parametrize(("make", "expected"), FORMS.values(), ids=FORMS)
 
 @both
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-9)], ids=str)
-def test_it_is_the_reference(make, expected, dtype, tolerance):
+def test_transmil_matches_reference(make, expected, dtype, tolerance):
     mask = torch.arange(11) < torch.tensor(SIZES)[:, None]
     out = fill(make().to(dtype)).forward_bag(torch.tensor(X, dtype=dtype), mask)
     for i, n in enumerate(SIZES):
@@ -34,13 +34,13 @@ def test_it_is_the_reference(make, expected, dtype, tolerance):
 
 @both
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 9, 10])
-def test_any_number_of_instances_makes_a_square(make, expected, n):
+def test_transmil_arranges_any_number_of_instances_in_a_square(make, expected, n):
     x = torch.tensor(X.reshape(-1, F)[:n]).unsqueeze(0)
     assert_close(fill(make().double())(x)[0], torch.tensor(expected(x[0].numpy())[0]), rtol=1e-9, atol=1e-9)
 
 
 @both
-def test_padding_between_instances_is_stepped_over(make, expected):
+def test_transmil_ignores_padding_between_instances(make, expected):
     net, mask = fill(make().double()), torch.tensor([[0, 1, 1, 0, 1, 0, 1, 1, 1, 0, 1]]) > 0
     x = torch.tensor(X[:1])
     out, alone = net.forward_bag(x, mask), net.forward_bag(x[:, mask[0]])
@@ -54,11 +54,11 @@ def test_padding_between_instances_is_stepped_over(make, expected):
     [(SequenceTransMIL(768, 1), 4_743_169), (TransMIL(1024, 2), 2_672_146)],
     ids=["sequence", "square"],
 )
-def test_it_has_as_many_parameters_as_published(net, count):
+def test_transmil_has_the_published_number_of_parameters(net, count):
     assert sum(p.numel() for p in net.parameters()) == count
 
 
-def test_the_class_column_is_left_out_and_not_made_up_for():
+def test_sequence_transmil_leaves_out_attention_to_the_class_token():
     net, whole = SequenceTransMIL(16, 2).eval(), []
     net.norm2.register_forward_hook(lambda _, args, h: whole.append(net.attend2.first_scores(h).softmax(1)))
     out = net.forward_bag(torch.rand(2, 5, 16))
@@ -66,13 +66,13 @@ def test_the_class_column_is_left_out_and_not_made_up_for():
     assert (out.attention.sum(1) < 1).all()
 
 
-def test_attention_leaves_a_tap_as_it_is_given():
+def test_sequence_transmil_attention_passes_attention_tap():
     net, seen = SequenceTransMIL(16, 2).eval(), []
     net.attention_tap.register_forward_hook(lambda *args: seen.append(args[-1]))
     assert torch.equal(net.forward_bag(torch.rand(2, 5, 16)).attention, seen[0])
 
 
-def test_a_peer_agrees_on_the_attention_of_all_tokens():
+def test_class_token_attention_matches_torch():
     net, h = SequenceTransMIL(16, 2).attend1.double(), torch.rand(2, 7, 16, dtype=torch.float64)
     torch.nn.init.normal_(net.project.bias)
     torch.nn.init.normal_(net.merge.bias)
@@ -88,26 +88,26 @@ def test_a_peer_agrees_on_the_attention_of_all_tokens():
     assert_close(net.first_read(attention, h), expected[:, 0])
 
 
-def test_the_pseudo_inverse_inverts_what_is_well_conditioned():
+def test_pseudo_inverse_inverts_well_conditioned_matrices():
     eye = torch.eye(64, dtype=torch.float64)
     a = (4 * eye + 0.1 * torch.randn(3, 64, 64, dtype=torch.float64)).softmax(-1)
     assert_close(pseudo_inverse(a) @ a, eye.expand(3, -1, -1), rtol=0, atol=1e-6)
     assert_close(pseudo_inverse(a)[1:2], pseudo_inverse(a[1:2]), rtol=0, atol=0)
 
 
-def test_the_pseudo_inverse_has_six_steps():
+def test_pseudo_inverse_takes_six_steps():
     a = (8 * torch.rand(1, 256, 256, dtype=torch.float64) + 4 * torch.eye(256, dtype=torch.float64)).softmax(-1)
     assert (pseudo_inverse(a) @ a - torch.eye(256)).abs().max() > 0.1
     assert_close(pseudo_inverse(a)[0], torch.tensor(reference.pseudo_inverse(a[0].numpy())))
 
 
-def test_dropout_is_of_training_alone():
+def test_transmil_dropout_is_active_in_training_only():
     net, x = TransMIL(6, 2, hidden_size=8, num_heads=2, dropout=0.9), torch.rand(2, 5, 6)
     assert not torch.equal(net.train()(x), net(x))
     assert torch.equal(net.eval()(x), net(x))
 
 
-def test_positions_are_the_sum_of_their_convolutions():
+def test_position_conv_is_the_sum_of_its_convolutions():
     block, y = PositionConv(4, [(3, 3), (5, 1)]).double(), torch.rand(2, 4, 6, 3, dtype=torch.float64)
     apart = [
         torch.nn.functional.conv2d(y, k.weight, k.bias, padding=padding, groups=4)
@@ -127,6 +127,6 @@ def test_positions_are_the_sum_of_their_convolutions():
         (lambda: PositionConv(8, [(3, 2)]), r"`kernels` must be of odd height and width, got \[\(3, 2\)\]"),
     ],
 )
-def test_bad_options_are_named(call, message):
+def test_transmil_rejects_bad_options(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -1,4 +1,4 @@
-"""Padding leaves a bag's values, and heads are averaged."""
+"""Tests of dropping padding and averaging heads."""
 
 import numpy as np
 import torch

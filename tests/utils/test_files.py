@@ -1,4 +1,4 @@
-"""Files that are never half written."""
+"""Tests of atomic writing of files."""
 
 import errno
 import json
@@ -17,7 +17,7 @@ from monai_mil_ext.data import write_bag
 from monai_mil_ext.utils import atomic_path, remove_stale_files, write_csv, write_json
 
 
-def test_an_error_leaves_the_old_file_and_no_other(tmp_path):
+def test_atomic_path_keeps_the_old_file_on_an_error(tmp_path):
     (tmp_path / "a.json").write_text("old")
 
     def write():
@@ -31,7 +31,7 @@ def test_an_error_leaves_the_old_file_and_no_other(tmp_path):
     assert (tmp_path / "a.json").read_text() == "old"
 
 
-def test_who_reads_the_old_file_reads_it_to_its_end(tmp_path):
+def test_atomic_path_does_not_disturb_open_readers(tmp_path):
     (tmp_path / "a.txt").write_text("old")
     with (tmp_path / "a.txt").open() as reader:
         with atomic_path(tmp_path / "a.txt") as temporary:
@@ -40,7 +40,7 @@ def test_who_reads_the_old_file_reads_it_to_its_end(tmp_path):
     assert (tmp_path / "a.txt").read_text() == "new"
 
 
-def test_suffixes_are_kept_and_others_may_read(tmp_path):
+def test_atomic_path_keeps_suffixes_and_permissions(tmp_path):
     with atomic_path(tmp_path / "new" / "v.nii.gz") as temporary:
         assert temporary.name.endswith(".nii.gz")
     mask = os.umask(0)
@@ -48,13 +48,13 @@ def test_suffixes_are_kept_and_others_may_read(tmp_path):
     assert stat.S_IMODE((tmp_path / "new" / "v.nii.gz").stat().st_mode) == 0o666 & ~mask
 
 
-def test_json_has_no_nan(tmp_path):
+def test_write_json_replaces_nan_by_null(tmp_path):
     write_json(tmp_path / "r.json", {"a": math.nan, "b": [1.5, math.inf], "c": {"d": "x"}})
     assert json.loads((tmp_path / "r.json").read_text()) == {"a": None, "b": [1.5, None], "c": {"d": "x"}}
 
 
 def write_too_much(folder):
-    """Bytes, text, and HDF5, which hides the reason in its text, in a process that may write 1 MB a file."""
+    """Write bytes, text and HDF5, which hides the error number in its text, in a process limited to 1 MB per file."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
     features = np.ones((600, 1000), np.float32)
     got = [
@@ -84,7 +84,7 @@ def exit_code(target, *args):
     return process.exitcode
 
 
-def test_a_full_disk_is_named_and_nothing_half_written_stays(tmp_path):
+def test_atomic_path_names_a_full_disk_and_leaves_no_partial_file(tmp_path):
     assert exit_code(write_too_much, tmp_path) == 0
     text = "`path` must lie on a disk with room for it, got File too large for "
     got = json.loads((tmp_path / "c.json").read_text())["got"]
@@ -93,21 +93,21 @@ def test_a_full_disk_is_named_and_nothing_half_written_stays(tmp_path):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_other_ways_to_be_full_have_the_same_words(tmp_path, number):
+def test_atomic_path_reports_quotas_and_limits_like_a_full_disk(tmp_path, number):
     with pytest.raises(OSError, match=r"must lie on a disk with room for it, got .* for 'a.bin'") as caught:  # noqa: SIM117
         with atomic_path(tmp_path / "a.bin"):
             raise OSError(number, "no")
     assert caught.value.errno == number
 
 
-def test_other_errors_stay_what_they_are(tmp_path):
+def test_atomic_path_keeps_other_errors(tmp_path):
     with pytest.raises(PermissionError, match="no"), atomic_path(tmp_path / "a.bin"):
         raise PermissionError(errno.EACCES, "no")
     with pytest.raises(RuntimeError, match=r"^28 bags$"), atomic_path(tmp_path / "a.bin"):
         raise RuntimeError("28 bags")
 
 
-def test_a_killed_writer_leaves_no_result_and_its_file_is_removed_when_it_is_old(tmp_path):
+def test_remove_stale_files_removes_old_files_of_killed_writers(tmp_path):
     assert exit_code(die_writing, tmp_path) == -signal.SIGKILL
     (left,) = tmp_path.iterdir()
     assert left.name.startswith(".writing-")
@@ -121,7 +121,7 @@ def test_a_killed_writer_leaves_no_result_and_its_file_is_removed_when_it_is_old
     assert remove_stale_files(tmp_path / "none") == []
 
 
-def test_the_file_and_its_folder_reach_the_disk_before_and_after_the_name(tmp_path, monkeypatch):
+def test_atomic_path_synchronizes_file_and_folder(tmp_path, monkeypatch):
     events = []
     sync, replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda fd: (events.append(stat.S_IFMT(os.fstat(fd).st_mode)), sync(fd))[1])
@@ -131,7 +131,7 @@ def test_the_file_and_its_folder_reach_the_disk_before_and_after_the_name(tmp_pa
     assert events == [stat.S_IFREG, "name", stat.S_IFDIR]
 
 
-def test_write_csv_refuses_a_key_that_is_no_column(tmp_path):
+def test_write_csv_rejects_a_key_that_is_not_a_column(tmp_path):
     with pytest.raises(ValueError, match="fields not in fieldnames: 'b'"):
         write_csv(tmp_path / "x.csv", [{"a": 1, "b": 2}], columns=["a"])
     assert list(tmp_path.iterdir()) == []

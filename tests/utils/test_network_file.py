@@ -1,4 +1,4 @@
-"""write_network and check_network: a file of weights is for the network that was trained, and for no other."""
+"""Tests of write_network and check_network."""
 
 import json
 
@@ -18,19 +18,19 @@ def path(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [ABMIL, ASMIL, QGMIL, TransMIL])
-def test_the_same_network_passes_whatever_its_weights_mode_and_dropout(kind, path):
+def test_check_network_ignores_weights_mode_and_dropout(kind, path):
     write_network(path, kind(**SIZES, dropout=0.5))
     check_network(path, kind(**SIZES, dropout=0.0).eval())
 
 
-def test_the_share_of_tokens_dropped_in_training_is_no_part_of_it(path):
+def test_check_network_ignores_token_drop(path):
     write_network(path, ASMIL(**SIZES, token_drop=0.5))
     check_network(path, ASMIL(**SIZES, token_drop=0.0))
 
 
-def test_what_the_shapes_of_weights_do_not_tell_is_refused(path):
+def test_check_network_rejects_options_with_equal_weight_shapes(path):
     trained, other = ASMIL(**SIZES, num_heads=2).eval(), ASMIL(**SIZES, num_heads=4).eval()
-    other.load_state_dict(trained.state_dict())  # without a word
+    other.load_state_dict(trained.state_dict())  # loads silently
     bag = torch.randn(1, 9, 8)
     assert not torch.allclose(trained(bag), other(bag))
     write_network(path, trained)
@@ -38,15 +38,15 @@ def test_what_the_shapes_of_weights_do_not_tell_is_refused(path):
         check_network(path, other)
 
 
-def test_another_activation_is_refused_and_a_file_of_an_older_network_is_not(path):
+def test_check_network_rejects_other_activation_and_accepts_older_file(path):
     write_network(path, nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
     with pytest.raises(ValueError, match=r"whose 1\.class is ReLU, got GELU"):
         check_network(path, nn.Sequential(nn.Linear(2, 2), nn.GELU()))
     path.write_text(json.dumps({**json.loads(path.read_text()), "1.of_another_version": 3}))
-    check_network(path, nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)))  # load_state_dict's matter
+    check_network(path, nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)))  # left to load_state_dict
 
 
-def test_no_file_is_nothing_to_compare_and_a_broken_one_is_told(path):
+def test_check_network_accepts_missing_file_and_rejects_broken_file(path):
     check_network(path, nn.Linear(2, 2))
     path.write_text("[")
     with pytest.raises(ValueError, match=r"`path` must be a JSON file of settings, got 'network\.json'"):

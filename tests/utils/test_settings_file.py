@@ -1,18 +1,18 @@
-"""Settings that a training wrote, and those that stand in for them."""
+"""Tests of reading settings and their defaults."""
 
 import pytest
 
 from monai_mil_ext.utils import read_settings, write_json
 
 
-def test_what_the_file_says_goes_before_the_defaults(tmp_path):
+def test_read_json_prefers_the_file_to_defaults(tmp_path):
     write_json(tmp_path / "s.json", {"in_features": 12, "class_names": ["a", "b"]})
-    found = read_settings(tmp_path / "s.json", in_features=1024, num_classes=2)
-    assert found == {"in_features": 12, "num_classes": 2, "class_names": ["a", "b"]}
+    settings = read_settings(tmp_path / "s.json", in_features=1024, num_classes=2)
+    assert settings == {"in_features": 12, "num_classes": 2, "class_names": ["a", "b"]}
 
 
 @pytest.mark.parametrize("text", ["{", "[1]"])
-def test_another_file_is_refused(tmp_path, text):
+def test_read_json_rejects_a_file_that_is_not_json(tmp_path, text):
     (tmp_path / "s.json").write_text(text)
     with pytest.raises(ValueError, match="`path` must be a JSON file of settings, got 's"):
         read_settings(tmp_path / "s.json")

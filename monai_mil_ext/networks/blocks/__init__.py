@@ -1,4 +1,4 @@
-"""Parts that networks are put together from."""
+"""Building blocks of networks: attention, feed-forward and transformer blocks."""
 
 from .attention_scores import GatedScores, TanhScores
 from .class_token_attention import ClassTokenAttention, first_token_scores

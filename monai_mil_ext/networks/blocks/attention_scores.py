@@ -1,4 +1,4 @@
-"""Scores of the instances of a bag, plain and gated."""
+"""Scoring of instances by a small network, plain and gated."""
 
 import torch
 from torch import Tensor, nn
@@ -9,14 +9,14 @@ __all__ = ["GatedScores", "TanhScores"]
 
 
 class TanhScores(nn.Module):
-    r"""Scores each instance by a perceptron with one hidden layer.
+    r"""Attention scores of instances from a perceptron with one hidden layer.
 
     .. math:: s_n = w^\top \tanh(V h_n + b) + c
 
     Args:
         in_features: size E of an instance.
         attention_size: size of the hidden layer.
-        num_heads: number H of scores an instance, which share the hidden layer.
+        num_heads: number H of scores per instance, which share the hidden layer.
 
     Raises:
         ValueError: when a size is not positive.
@@ -36,20 +36,20 @@ class TanhScores(nn.Module):
         self.score = nn.Linear(attention_size, num_heads)
 
     def forward(self, h: Tensor) -> Tensor:
-        """Scores (B, N, H), before any softmax, of instances (B, N, E)."""
+        """Compute scores (B, N, H), before any softmax, of instances (B, N, E)."""
         scores: Tensor = self.score(torch.tanh(self.value(h)))
         return scores
 
 
 class GatedScores(nn.Module):
-    r"""Scores each instance by a perceptron whose hidden layer a second one gates.
+    r"""Attention scores of instances from a perceptron with one gated hidden layer.
 
     .. math:: s_n = w^\top \left(\tanh(V h_n + b) \odot \sigma(U h_n + d)\right) + c
 
     Args:
         in_features: size E of an instance.
         attention_size: size of the hidden layer and of its gate.
-        num_heads: number H of scores an instance, which share the hidden layer.
+        num_heads: number H of scores per instance, which share the hidden layer.
 
     Raises:
         ValueError: when a size is not positive.
@@ -70,6 +70,6 @@ class GatedScores(nn.Module):
         self.score = nn.Linear(attention_size, num_heads)
 
     def forward(self, h: Tensor) -> Tensor:
-        """Scores (B, N, H), before any softmax, of instances (B, N, E)."""
+        """Compute scores (B, N, H), before any softmax, of instances (B, N, E)."""
         scores: Tensor = self.score(torch.tanh(self.value(h)) * torch.sigmoid(self.gate(h)))
         return scores

@@ -1,4 +1,4 @@
-"""Multi-head attention among tokens, of which the first stands for the bag."""
+"""Multi-head attention among tokens, of which the first is the class token."""
 
 import math
 from typing import Optional
@@ -14,13 +14,13 @@ __all__ = ["ClassTokenAttention", "first_token_scores"]
 
 
 class ClassTokenAttention(nn.Module):
-    r"""Standard multi-head attention, with a short way for a layer of which only the first token is read.
+    r"""Standard multi-head attention, with a shortcut for the output of the first token alone.
 
     .. math:: A_h = \operatorname{softmax}\left(\frac{q_h k_h^\top}{\sqrt{d}}\right), \quad y = W_o [A_h v_h]_h + b_o
 
-    :py:meth:`forward` gives y of all tokens by fused attention. :py:meth:`first_scores` and :py:meth:`first_read` give
-    y of the first alone in O(T E H): they multiply its query into the weights of the keys, and pool tokens before they
-    project them to values, so that no key and no value of a token is ever computed.
+    :py:meth:`forward` computes y of all tokens by fused attention. :py:meth:`first_scores` and :py:meth:`first_read`
+    compute y of the first token alone in O(T E H): the query is multiplied into the key weights, and tokens are pooled
+    before they are projected to values, so that no key and no value is computed.
 
     Args:
         size: size E of a token.
@@ -44,40 +44,43 @@ class ClassTokenAttention(nn.Module):
         self.num_heads = num_heads
         self.project = nn.Linear(size, 3 * size)
         self.merge = nn.Linear(size, size)
-        # as nn.MultiheadAttention begins
+        # initialized like nn.MultiheadAttention
         nn.init.xavier_uniform_(self.project.weight)
         nn.init.zeros_(self.project.bias)
         nn.init.zeros_(self.merge.bias)
 
     def forward(self, h: Tensor, mask: Optional[Tensor] = None) -> Tensor:
-        """Tokens (B, T, E) in and out; ``mask`` (B, T) is True for a token that is attended to, at least one a bag."""
+        """Apply attention to tokens (B, T, E); ``mask`` (B, T) is True for a token to attend to, one or more a bag."""
         q, k, v = self.project(h).unflatten(-1, [3, self.num_heads, -1]).permute(2, 0, 3, 1, 4).unbind(0)
-        allowed = None if mask is None else mask[:, None, None, :]
-        found = functional.scaled_dot_product_attention(q, k, v, allowed)
-        out: Tensor = self.merge(found.transpose(1, 2).flatten(2))
+        mask = None if mask is None else mask[:, None, None, :]
+        attended = functional.scaled_dot_product_attention(q, k, v, mask)
+        out: Tensor = self.merge(attended.transpose(1, 2).flatten(2))
         return out
 
     def first_scores(self, h: Tensor) -> Tensor:
-        """Scores (B, T, H), before the softmax, that the first of tokens (B, T, E) gives to each."""
+        """Compute the scores (B, T, H), before the softmax, of tokens (B, T, E) with the first token as query."""
         return first_token_scores(h, self.project.weight, self.project.bias, self.num_heads)
 
     def first_read(self, attention: Tensor, h: Tensor) -> Tensor:
-        """Output (B, E) of the first of tokens (B, T, E) with attention (B, T, H), which sums to one."""
+        """Compute the output (B, E) of the first of tokens (B, T, E) for attention (B, T, H), which sums to one."""
         size = h.shape[2]
         weight = self.project.weight[2 * size :].view(self.num_heads, -1, size)
         pooled = bag_pool(attention, h).to(weight.dtype)
         value = torch.einsum("bhe,hde->bhd", pooled, weight).flatten(1) + self.project.bias[2 * size :]
-        read: Tensor = self.merge(value)
-        return read
+        output: Tensor = self.merge(value)
+        return output
 
 
 def first_token_scores(h: Tensor, weight: Tensor, bias: Optional[Tensor], num_heads: int) -> Tensor:
-    """Scores (B, T, H) of the first of tokens (B, T, E); ``weight`` (3 E, E) makes queries, keys and values of them."""
+    """Compute the scores (B, T, H), before the softmax, of tokens (B, T, E) with the first token as query.
+
+    ``weight`` (3 E, E) and ``bias`` (3 E,) project tokens to queries, keys and values.
+    """
     size = h.shape[2]
     query = functional.linear(h[:, 0], weight[:size], None if bias is None else bias[:size])
     query = query.unflatten(1, [num_heads, -1]) / math.sqrt(size // num_heads)
-    folded = torch.einsum("bhd,hde->bhe", query, weight[size : 2 * size].view(num_heads, -1, size))
-    scores = h @ folded.transpose(1, 2)
+    absorbed = torch.einsum("bhd,hde->bhe", query, weight[size : 2 * size].view(num_heads, -1, size))
+    scores = h @ absorbed.transpose(1, 2)
     if bias is None:
         return scores
     return scores + (query * bias[size : 2 * size].view(num_heads, -1)).sum(-1).unsqueeze(1)

@@ -1,4 +1,4 @@
-"""The two feed-forward parts of a transformer block: gated and plain."""
+"""Feed-forward networks of a transformer block, gated and plain."""
 
 from torch import Tensor, nn
 
@@ -10,17 +10,17 @@ ACTIVATIONS = {"silu": nn.SiLU, "gelu": nn.GELU, "relu": nn.ReLU}
 
 
 class GatedFeedForward(nn.Module):
-    r"""Maps each instance through a hidden layer that a second one gates; SwiGLU when the activation is SiLU.
+    r"""Feed-forward network with a gated hidden layer; SwiGLU if the activation is SiLU.
 
     .. math:: y = W_\text{down} (\phi(W_\text{gate} x) \odot W_\text{up} x)
 
     Args:
-        size: size E of an instance, in and out.
+        size: number E of input and output features.
         hidden_size: size of the hidden layer and of its gate.
         activation: ``"silu"``, ``"gelu"`` or ``"relu"``.
 
     Raises:
-        ValueError: when a size is not positive or there is no such activation.
+        ValueError: when a size is not positive or the activation is unknown.
 
     References:
         Shazeer, "GLU Variants Improve Transformer", arXiv:2002.05202.
@@ -41,23 +41,23 @@ class GatedFeedForward(nn.Module):
         self.activate = ACTIVATIONS[activation]()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Instances (B, N, E) in, the same out."""
+        """Map instances (B, N, E) to instances (B, N, E)."""
         y: Tensor = self.down_proj(self.activate(self.gate_proj(x)) * self.up_proj(x))
         return y
 
 
 class PlainFeedForward(nn.Module):
-    r"""Maps each instance through one hidden layer.
+    r"""Feed-forward network with one hidden layer.
 
     .. math:: y = W_2 \phi(W_1 x + b_1) + b_2
 
     Args:
-        size: size E of an instance, in and out.
+        size: number E of input and output features.
         hidden_size: size of the hidden layer.
         activation: ``"silu"``, ``"gelu"`` or ``"relu"``.
 
     Raises:
-        ValueError: when a size is not positive or there is no such activation.
+        ValueError: when a size is not positive or the activation is unknown.
 
     Example:
         >>> import torch
@@ -74,6 +74,6 @@ class PlainFeedForward(nn.Module):
         self.fc2 = nn.Linear(hidden_size, size)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Instances (B, N, E) in, the same out."""
+        """Map instances (B, N, E) to instances (B, N, E)."""
         y: Tensor = self.fc2(self.activate(self.fc1(x)))
         return y

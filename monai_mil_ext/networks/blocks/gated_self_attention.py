@@ -1,4 +1,4 @@
-"""Self-attention whose output is gated, head by head or feature by feature."""
+"""Self-attention with an output gate, per head or per feature."""
 
 from typing import List, NamedTuple, Optional
 
@@ -11,17 +11,17 @@ from monai_mil_ext.utils import check_choice, check_positive
 
 __all__ = ["AttentionHeads", "GatedSelfAttention", "head_scores", "head_weights", "pass_on"]
 
-CHUNK = 2**22  # entries of P that exist at once while its rows are added up
+CHUNK = 2**22  # entries of P in memory at once while its rows are accumulated
 
 
 class AttentionHeads(NamedTuple):
-    """What the heads make of T tokens, for the first Q of them as queries.
+    """Projections of T tokens by the heads of an attention layer, with the first Q tokens as queries.
 
     Attributes:
-        query: (B, H, Q, d), normalised where the layer normalises.
-        key: (B, KV, T, d); head r serves the queries of heads r H / KV to (r + 1) H / KV - 1.
-        value: (B, KV, T, d).
-        gate: (B, Q, H, 1) or (B, Q, H, d) before the sigmoid; ``None`` without a gate.
+        query: queries (B, H, Q, d), normalized if the layer has query norms.
+        key: keys (B, KV, T, d); head r serves the queries of heads r H / KV to (r + 1) H / KV - 1.
+        value: values (B, KV, T, d).
+        gate: gates (B, Q, H, 1) or (B, Q, H, d) before the sigmoid; ``None`` without a gate.
     """
 
     query: Tensor
@@ -31,27 +31,27 @@ class AttentionHeads(NamedTuple):
 
 
 class GatedSelfAttention(nn.Module):
-    r"""Lets tokens attend to one another, and each token decide how much of what it found it takes.
+    r"""Multi-head self-attention whose output is gated by the query token, proposed in arXiv:2505.06708.
 
     .. math::
         P_h = \operatorname{softmax}\left(\frac{q_h k_h^\top}{\sqrt{d}}\right), \quad
         y = W_o [P_1 v_1 \odot \sigma(g_1); \dots; P_H v_H \odot \sigma(g_H)]
 
-    The gate logits g are rows of the query matrix and come from the token that asks. Those rows stand in groups, one a
-    key head: first the queries of its H / KV heads, then their gates. P is never stored whole.
+    The gate logits g are computed from the query token by additional rows of the query matrix. The rows are grouped by
+    key head: first the queries of its H / KV heads, then their gates. P is never materialized.
 
     Args:
-        size: size E of a token, in and out.
+        size: number E of input and output features of a token.
         num_heads: number H of query heads.
-        num_kv_heads: number KV of heads for keys and values; ``None`` means H.
+        num_kv_heads: number KV of key and value heads; ``None`` means H.
         head_size: size d of a head; ``None`` means E / H.
-        gate: ``"none"``, ``"headwise"`` (one number a head) or ``"elementwise"`` (d numbers a head).
-        query_norm: applied to each head's queries over d; ``None`` leaves them.
-        key_norm: the same for keys.
+        gate: ``"none"``, ``"headwise"`` (one gate per head) or ``"elementwise"`` (d gates per head).
+        query_norm: normalization of the queries of each head over d; ``None`` means none.
+        key_norm: normalization of the keys of each head over d; ``None`` means none.
 
     Raises:
-        ValueError: when a size is not positive, KV does not divide H, H does not divide E and there is no
-            ``head_size``, or there is no such gate.
+        ValueError: when a size is not positive, KV does not divide H, H does not divide E without a ``head_size``, or
+            the gate is unknown.
 
     References:
         Qiu et al., "Gated Attention for Large Language Models", arXiv:2505.06708.
@@ -88,7 +88,8 @@ class GatedSelfAttention(nn.Module):
         check_choice("gate", gate, ("none", "headwise", "elementwise"))
         self.gate_size = {"none": 0, "headwise": 1, "elementwise": self.head_size}[gate]
         self.grouped = self.num_kv_heads < num_heads
-        self.rows = num_heads // self.num_kv_heads * (self.head_size + self.gate_size)  # of W_q, a key head
+        # rows of the query matrix per key head
+        self.rows = num_heads // self.num_kv_heads * (self.head_size + self.gate_size)
         inner, inner_kv = num_heads * self.head_size, self.num_kv_heads * self.head_size
         self.q_proj = nn.Linear(size, inner + num_heads * self.gate_size, bias=False)
         self.k_proj = nn.Linear(size, inner_kv, bias=False)
@@ -99,77 +100,80 @@ class GatedSelfAttention(nn.Module):
         self.open_gate = nn.Sigmoid()
 
     def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:
-        """Tokens (B, T, E) in, the same out; ``mask`` (B, T) is True for a token that others may attend to."""
+        """Apply attention to tokens (B, T, E); ``mask`` (B, T) is True for a token that others may attend to."""
         return self.mix(self.project(x), mask)
 
     def project(self, x: Tensor, first_only: bool = False) -> AttentionHeads:
-        """Queries, keys, values and gates of tokens (B, T, E); with ``first_only`` the first token alone asks."""
-        asking = x[:, :1] if first_only else x
-        bags, count = asking.shape[0], asking.shape[1]
-        groups = self.q_proj(asking).unflatten(-1, [self.num_kv_heads, self.rows])
-        queries = self.num_heads // self.num_kv_heads * self.head_size
-        query = groups[..., :queries].reshape(bags, count, self.num_heads, self.head_size)
+        """Project tokens (B, T, E) to queries, keys, values and gates; ``first_only`` makes one token the query."""
+        queries = x[:, :1] if first_only else x
+        bags, count = queries.shape[0], queries.shape[1]
+        groups = self.q_proj(queries).unflatten(-1, [self.num_kv_heads, self.rows])
+        query_rows = self.num_heads // self.num_kv_heads * self.head_size
+        query = groups[..., :query_rows].reshape(bags, count, self.num_heads, self.head_size)
         gate: Optional[Tensor] = None
         if self.gate_size > 0:
-            gate = groups[..., queries:].reshape(bags, count, self.num_heads, self.gate_size)
+            gate = groups[..., query_rows:].reshape(bags, count, self.num_heads, self.gate_size)
         key = self.k_proj(x).unflatten(-1, [self.num_kv_heads, self.head_size])
         value = self.v_proj(x).unflatten(-1, [self.num_kv_heads, self.head_size])
         query, key = self.q_norm(query), self.k_norm(key)
         return AttentionHeads(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), gate)
 
     def mix(self, heads: AttentionHeads, mask: Optional[Tensor] = None, sizes: Optional[List[int]] = None) -> Tensor:
-        """What the queries take from the values, (B, Q, E); ``mask`` (B, T) as in :py:meth:`forward`.
+        """Compute the gated output (B, Q, E) of the queries; ``mask`` (B, T) as in :py:meth:`forward`.
 
-        A bag with no True in its mask gives NaN: its softmax is over nothing. With ``sizes`` the tokens of one row are
-        those of several bags, that many of each, and attend within their own.
+        A bag whose mask is all False gives NaN, since its softmax is empty. With ``sizes``, one row holds the tokens of
+        several bags, with these numbers of tokens, and tokens attend within their own bag.
         """
         if sizes is None:
-            allowed = None if mask is None else mask[:, None, None, :]
-            found = self._fused(heads.query, heads.key, heads.value, allowed)
+            mask = None if mask is None else mask[:, None, None, :]
+            attended = self._attend(heads.query, heads.key, heads.value, mask)
         else:
             queries, keys, values = heads.query.split(sizes, 2), heads.key.split(sizes, 2), heads.value.split(sizes, 2)
-            found = torch.cat([self._fused(q, keys[i], values[i], None) for i, q in enumerate(queries)], 2)
-        taken = found.transpose(1, 2)
+            attended = torch.cat([self._attend(q, keys[i], values[i], None) for i, q in enumerate(queries)], 2)
+        attended = attended.transpose(1, 2)
         gate = heads.gate
         if gate is not None:
-            taken = taken * self.open_gate(gate)
-        out: Tensor = self.o_proj(taken.flatten(2))
+            attended = attended * self.open_gate(gate)
+        out: Tensor = self.o_proj(attended.flatten(2))
         return out
 
-    def _fused(self, query: Tensor, key: Tensor, value: Tensor, allowed: Optional[Tensor]) -> Tensor:
-        return functional.scaled_dot_product_attention(query, key, value, allowed, enable_gqa=self.grouped)
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Optional[Tensor]) -> Tensor:
+        return functional.scaled_dot_product_attention(query, key, value, mask, enable_gqa=self.grouped)
 
 
 def head_scores(query: Tensor, key: Tensor) -> Tensor:
-    r""":math:`q k^\top / \sqrt{d}` (B, H, Q, T) in float32 or float64; its size is Q T, so ask with few queries."""
+    r"""Compute the scores :math:`q k^\top / \sqrt{d}` (B, H, Q, T) in float32 or float64.
+
+    The result has Q T entries per head, so pass few queries.
+    """
     bags, heads, count, size = query.shape
     tokens = key.shape[2]
-    # heads that share a key stand behind one another as its queries, so that no key is repeated
+    # the queries of heads that share a key are concatenated, so that no key is repeated
     query = query.reshape(bags * key.shape[1], heads // key.shape[1] * count, size) * size**-0.5
-    # sums over d, weighted by the query: this product is wide under autocast too
+    # as a pooling over d weighted by the query, which computes in float32 also under autocast
     products = bag_pool(query.transpose(1, 2), key.flatten(0, 1).transpose(1, 2))
     return products.reshape(bags, heads, count, tokens)
 
 
 def head_weights(query: Tensor, key: Tensor, mask: Optional[Tensor] = None) -> Tensor:
-    """P (B, H, Q, T) itself, post-softmax, zero at tokens outside the mask (B, T). Its size is Q T as well."""
+    """Compute the attention weights P (B, H, Q, T), zero outside the mask (B, T); Q T entries per head."""
     scores = head_scores(query, key)
     if mask is not None:
         scores = scores.masked_fill(~mask[:, None, None, :], float("-inf"))
     return scores.softmax(-1)
 
 
-def pass_on(share: Tensor, query: Tensor, key: Tensor, mask: Optional[Tensor] = None) -> Tensor:
-    r"""What tokens receive (B, T) when query i has ``share`` (B, Q) to give, in memory linear in T.
+def pass_on(weights: Tensor, query: Tensor, key: Tensor, mask: Optional[Tensor] = None) -> Tensor:
+    r"""Propagate per-query weights (B, Q) through the attention matrix to (B, T), using O(T) memory.
 
     .. math:: r_j = \frac{1}{H} \sum_h \sum_i w_i P_h[i, j]
     """
     bags, heads, count, _ = query.shape
     step = max(1, CHUNK // max(1, bags * heads * key.shape[2]))
-    dtype = torch.promote_types(share.dtype, torch.float32)
-    total = torch.zeros(bags, key.shape[2], dtype=dtype, device=share.device)
+    dtype = torch.promote_types(weights.dtype, torch.float32)
+    total = torch.zeros(bags, key.shape[2], dtype=dtype, device=weights.device)
     for start in range(0, count, step):
-        part = head_weights(query[:, :, start : start + step], key, mask)
-        given = share[:, start : start + step].repeat_interleave(heads, 0).unsqueeze(-1)
-        total += bag_pool(given, part.flatten(0, 1)).view(bags, heads, -1).mean(1)
+        attention = head_weights(query[:, :, start : start + step], key, mask)
+        chunk = weights[:, start : start + step].repeat_interleave(heads, 0).unsqueeze(-1)
+        total += bag_pool(chunk, attention.flatten(0, 1)).view(bags, heads, -1).mean(1)
     return total

@@ -1,4 +1,4 @@
-"""Telling tokens where they stand, by a convolution over their grid."""
+"""Convolutional position encoding of tokens on a grid."""
 
 from typing import Sequence, Tuple
 
@@ -12,16 +12,16 @@ __all__ = ["PositionConv"]
 
 
 class PositionConv(nn.Module):
-    r"""Adds depthwise convolutions of several widths to a grid of tokens.
+    r"""Position encoding that adds depthwise convolutions of several kernel sizes to a grid of tokens (PPEG).
 
     .. math:: y' = y + \sum_k (w_k * y + b_k)
 
-    with zeros beyond the grid. It is computed as one convolution, with the sum of the kernels. A sequence is a grid of
+    with zeros beyond the grid. It is computed as one convolution with the sum of the kernels. A sequence is a grid with
     one row.
 
     Args:
         size: size E of a token.
-        kernels: height and width of each kernel, both odd.
+        kernels: odd height and odd width of each kernel.
 
     Raises:
         ValueError: when ``size`` is not positive or a kernel is not odd.
@@ -46,18 +46,18 @@ class PositionConv(nn.Module):
         self.kernels = nn.ModuleList([_Kernel(size, height, width) for height, width in kernels])
 
     def forward(self, y: Tensor) -> Tensor:
-        """Grids (B, E, rows, columns) in and out, neither side of them zero."""
+        """Add the convolutions to grids (B, E, rows, columns) of at least one row and column."""
         weight = torch.zeros([self.size, 1, self.height, self.width], dtype=y.dtype, device=y.device)
         bias = torch.zeros([self.size], dtype=y.dtype, device=y.device)
         for kernel in self.kernels:
-            wide, offset = kernel(self.height, self.width)
-            weight, bias = weight + wide, bias + offset
+            kernel_weight, kernel_bias = kernel(self.height, self.width)
+            weight, bias = weight + kernel_weight, bias + kernel_bias
         padding = [self.height // 2, self.width // 2]
         return y + functional.conv2d(y, weight, bias, padding=padding, groups=self.size)
 
 
 class _Kernel(nn.Module):
-    """Weight and bias of one depthwise convolution, drawn as those of ``nn.Conv2d`` are."""
+    """Weight and bias of one depthwise convolution, initialized as in ``nn.Conv2d``."""
 
     def __init__(self, size: int, height: int, width: int) -> None:
         super().__init__()
@@ -66,6 +66,6 @@ class _Kernel(nn.Module):
         self.bias = nn.Parameter(torch.empty(size).uniform_(-bound, bound))
 
     def forward(self, height: int, width: int) -> Tuple[Tensor, Tensor]:
-        """Weight with zeros around it up to ``height`` and ``width``, and bias."""
-        high, wide = (height - self.weight.shape[2]) // 2, (width - self.weight.shape[3]) // 2
-        return functional.pad(self.weight, [wide, wide, high, high]), self.bias
+        """Return the weight, zero-padded to ``height`` and ``width``, and the bias."""
+        rows, columns = (height - self.weight.shape[2]) // 2, (width - self.weight.shape[3]) // 2
+        return functional.pad(self.weight, [columns, columns, rows, rows]), self.bias

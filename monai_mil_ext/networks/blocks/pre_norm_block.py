@@ -1,4 +1,4 @@
-"""The transformer block that normalises what goes into its parts."""
+"""Pre-norm transformer block."""
 
 from typing import List, Optional, Tuple
 
@@ -10,18 +10,18 @@ __all__ = ["PreNormBlock"]
 
 
 class PreNormBlock(nn.Module):
-    r"""Adds to each token what it found in the others, then what a feed-forward part makes of it.
+    r"""Transformer block with normalization at the input of its attention and of its feed-forward network.
 
     .. math::
         h' = h + \operatorname{drop}(\operatorname{attend}(\operatorname{norm}_1(h))), \quad
         y = h' + \operatorname{drop}(\operatorname{feed}(\operatorname{norm}_2(h')))
 
     Args:
-        attention: lets tokens attend.
-        feed_forward: maps tokens (B, T, E) one by one.
-        first_norm: before the attention.
-        second_norm: before the feed-forward part.
-        dropout: rate on what is added.
+        attention: self-attention of the tokens.
+        feed_forward: network that maps tokens (B, T, E) one by one.
+        first_norm: normalization of the input of the attention.
+        second_norm: normalization of the input of the feed-forward network.
+        dropout: dropout rate of both outputs before they are added.
 
     Example:
         >>> import torch
@@ -50,9 +50,10 @@ class PreNormBlock(nn.Module):
     def forward(
         self, h: Tensor, mask: Optional[Tensor] = None, first_only: bool = False, sizes: Optional[List[int]] = None
     ) -> Tuple[Tensor, AttentionHeads]:
-        """Tokens (B, T, E), or with ``first_only`` the first alone, and the heads; ``mask`` (B, T) marks the real.
+        """Return the tokens (B, T, E), or with ``first_only`` the first token alone, and the projected heads.
 
-        With ``sizes`` the tokens (1, T, E) are those of several bags, that many of each.
+        ``mask`` (B, T) is True for a valid token. With ``sizes``, the tokens (1, T, E) are those of several bags, with
+        these numbers of tokens.
         """
         heads = self.project(h, first_only)
         if first_only:
@@ -62,6 +63,6 @@ class PreNormBlock(nn.Module):
         return h, heads
 
     def project(self, h: Tensor, first_only: bool = False) -> AttentionHeads:
-        """The heads that :py:meth:`forward` attends with."""
+        """Return the projected heads with which :py:meth:`forward` attends."""
         heads: AttentionHeads = self.self_attn.project(self.input_layernorm(h), first_only)
         return heads

@@ -1,4 +1,4 @@
-"""Attention of learned queries on a bag, at a cost that does not grow with the width of a projected instance."""
+"""Attention of learned queries to the instances of a bag, without projecting the instances."""
 
 import math
 from typing import Optional
@@ -13,24 +13,25 @@ __all__ = ["FoldedAttention", "PreNormTokens", "TokenAttention"]
 
 
 class FoldedAttention(nn.Module):
-    r"""Multi-head attention whose queries are parameters, computed without projecting a single instance.
+    r"""Multi-head attention whose queries do not depend on the instances, computed without projecting instances.
 
     .. math::
         q_{ij} = W_q^{ij} t_i + b_q^{ij}, \quad
         s_{nij} = \frac{(W_k^{ij\top} q_{ij})^\top h_n + q_{ij}^\top b_k^{ij}}{\sqrt{d}}, \quad
         o_i = W_o^i \big[W_v^{ij} \sum_n a_{nij} h_n + b_v^{ij}\big]_j + b_o^i
 
-    of query i and head j. This is ordinary attention with its products taken in another order: the query, which no
-    instance changes, is multiplied into the keys, and values are pooled before they are projected, because the weights
-    sum to one. Of N instances it takes 2 N H T E multiplications for 2 N T E\ :sup:`2`, and stores N (E + H T) numbers.
+    for query i and head j. This is ordinary attention with its products in another order: the query, which is the same
+    for all instances, is absorbed into the key weights, and instances are pooled before they are projected to values,
+    since the weights sum to one. For N instances it takes 2 N H T E multiplications instead of 2 N T E\ :sup:`2`, and
+    stores N (E + H T) numbers.
 
     Args:
-        size: E, of an instance and of a query.
-        num_heads: H, which divides E.
-        num_sets: 1, or as many sets of weights as there are queries.
+        size: size E of an instance and of a query.
+        num_heads: number H of heads, which divides E.
+        num_sets: number of sets of weights: 1, or the number of queries.
 
     Raises:
-        ValueError: when a size is not positive or the heads do not divide ``size``.
+        ValueError: when a size is not positive or the number of heads does not divide ``size``.
 
     Example:
         >>> attend, queries, h = FoldedAttention(8, num_heads=2), torch.randn(3, 8), torch.randn(1, 5, 8)
@@ -46,26 +47,26 @@ class FoldedAttention(nn.Module):
             raise ValueError(f"`size` must be a multiple of the {num_heads} heads, got {size}.")
         self.size = size
         self.num_heads = num_heads
-        self.query_weight, self.query_bias = _linear(num_sets, size)
-        self.key_weight, self.key_bias = _linear(num_sets, size)
-        self.value_weight, self.value_bias = _linear(num_sets, size)
-        self.out_weight, self.out_bias = _linear(num_sets, size)
+        self.query_weight, self.query_bias = _linear_parameters(num_sets, size)
+        self.key_weight, self.key_bias = _linear_parameters(num_sets, size)
+        self.value_weight, self.value_bias = _linear_parameters(num_sets, size)
+        self.out_weight, self.out_bias = _linear_parameters(num_sets, size)
 
     def score(self, queries: Tensor, h: Tensor) -> Tensor:
-        """Scores (B, N, H T), before any softmax and the head slower, of queries (T, E) on instances (B, N, E)."""
+        """Compute scores (B, N, H T), head-major and before any softmax, of queries (T, E) and instances (B, N, E)."""
         head_size = self.size // self.num_heads
         query = (self.query_weight @ queries.unsqueeze(-1)).squeeze(-1) + self.query_bias
         query = query.view(-1, self.num_heads, 1, head_size) / math.sqrt(head_size)  # (T, H, 1, d)
-        folded = query @ self.key_weight.view(-1, self.num_heads, head_size, self.size)
+        absorbed = query @ self.key_weight.view(-1, self.num_heads, head_size, self.size)
         offset = (query.squeeze(2) * self.key_bias.view(-1, self.num_heads, head_size)).sum(-1)
-        weight = folded.squeeze(2).transpose(0, 1).reshape(-1, self.size)
+        weight = absorbed.squeeze(2).transpose(0, 1).reshape(-1, self.size)
         return nn.functional.linear(h, weight, offset.t().reshape(-1))
 
     def read(self, attention: Tensor, h: Tensor) -> Tensor:
-        """What T queries read (B, T, E) from instances (B, N, E) with attention (B, N, H T), the head slower."""
+        """Compute the outputs (B, T, E) of T queries from instances (B, N, E) and attention (B, N, H T), head-major."""
         head_size = self.size // self.num_heads
         weight = self.value_weight.view(-1, self.num_heads, head_size, self.size).transpose(2, 3)
-        # (B, E, H T), not its transpose: the gradient of the attention then needs no copy in another order
+        # pooled to (B, E, H T) and not its transpose, so that the gradient of the attention needs no transposed copy
         pooled = bag_pool(h, attention).to(weight.dtype).unflatten(2, [self.num_heads, -1])
         values = pooled.permute(3, 2, 0, 1) @ weight  # (T, H, B, d)
         values = values.transpose(1, 2).flatten(2) + self.value_bias.unsqueeze(1)
@@ -73,18 +74,18 @@ class FoldedAttention(nn.Module):
 
 
 class TokenAttention(nn.Module):
-    r"""Learned queries read from a bag, each with weights of its own: :math:`f_i = \mathrm{LN}_i(\mathrm{drop}(o_i))`.
+    r"""Attention of learned queries with separate weights for each: :math:`f_i = \mathrm{LN}_i(\mathrm{drop}(o_i))`.
 
-    Nothing is added to what was read: no residual, no perceptron.
+    There is no residual connection and no feed-forward network.
 
     Args:
-        size: E, of an instance and of a query.
-        num_heads: H, which divides E.
-        num_queries: T.
-        dropout: rate on what was read.
+        size: size E of an instance and of a query.
+        num_heads: number H of heads, which divides E.
+        num_queries: number T of queries.
+        dropout: dropout rate of the outputs.
 
     Raises:
-        ValueError: when a size is not positive or the heads do not divide ``size``.
+        ValueError: when a size is not positive or the number of heads does not divide ``size``.
 
     References:
         Ye et al., "ASMIL: Attention-Stabilized Multiple Instance Learning", arXiv:2603.06658.
@@ -103,38 +104,38 @@ class TokenAttention(nn.Module):
         self.norm_bias = nn.Parameter(torch.zeros(num_queries, size))
 
     def keys(self, h: Tensor) -> Tensor:
-        """What is scored and read of instances (B, N, E): themselves."""
+        """Return the keys of instances (B, N, E), here the instances themselves."""
         return h
 
     def score(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """Scores (B, N, H T) of queries (T, E)."""
+        """Compute scores (B, N, H T) of queries (T, E)."""
         return self.attend.score(queries, keys)
 
     def read(self, queries: Tensor, attention: Tensor, keys: Tensor) -> Tensor:
-        """What the queries have read (B, T, E) with attention (B, N, H T)."""
-        read = self.drop(self.attend.read(attention, keys))
-        return nn.functional.layer_norm(read, read.shape[-1:], eps=1e-6) * self.norm_weight + self.norm_bias
+        """Compute the outputs (B, T, E) of the queries from attention (B, N, H T)."""
+        output = self.drop(self.attend.read(attention, keys))
+        return nn.functional.layer_norm(output, output.shape[-1:], eps=1e-6) * self.norm_weight + self.norm_bias
 
     def forward(self, queries: Tensor, h: Tensor, mask: Optional[Tensor] = None) -> Tensor:
-        """What queries (T, E) have read (B, T, E) from instances (B, N, E); ``mask`` (B, N) is True for a real one."""
+        """Compute outputs (B, T, E) of queries (T, E) from instances (B, N, E); ``mask`` (B, N) is True if valid."""
         keys = self.keys(h)
         return self.read(queries, masked_softmax(self.score(queries, keys), mask), keys)
 
 
 class PreNormTokens(nn.Module):
-    r"""Learned queries read from a bag through one pre-norm encoder layer, whose weights they share.
+    r"""Attention of learned queries in one pre-norm transformer layer, whose weights the queries share.
 
     .. math::
         f = t + \mathrm{MHA}(\mathrm{LN}_1 t, \mathrm{LN}_1 h), \quad
         f \leftarrow f + W_2 \operatorname{GELU}(W_1 \mathrm{LN}_2 f + b_1) + b_2
 
     Args:
-        size: E, of an instance and of a query.
-        num_heads: H, which divides E.
-        dropout: rate behind the attention and behind the perceptron.
+        size: size E of an instance and of a query.
+        num_heads: number H of heads, which divides E.
+        dropout: dropout rate after the attention and after the feed-forward network.
 
     Raises:
-        ValueError: when a size is not positive or the heads do not divide ``size``.
+        ValueError: when a size is not positive or the number of heads does not divide ``size``.
 
     References:
         Ye et al., "ASMIL: Attention-Stabilized Multiple Instance Learning", arXiv:2603.06658, figure 2.
@@ -153,28 +154,28 @@ class PreNormTokens(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def keys(self, h: Tensor) -> Tensor:
-        """What is scored and read of instances (B, N, E): normalised ones."""
+        """Return the keys of instances (B, N, E), here the normalized instances."""
         normed: Tensor = self.norm1(h)
         return normed
 
     def score(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """Scores (B, N, H T) of queries (T, E)."""
+        """Compute scores (B, N, H T) of queries (T, E)."""
         return self.attend.score(self.norm1(queries), keys)
 
     def read(self, queries: Tensor, attention: Tensor, keys: Tensor) -> Tensor:
-        """What the queries have read (B, T, E) with attention (B, N, H T)."""
+        """Compute the outputs (B, T, E) of the queries from attention (B, N, H T)."""
         f = queries + self.drop(self.attend.read(attention, keys))
-        read: Tensor = f + self.mlp(self.norm2(f))
-        return read
+        output: Tensor = f + self.mlp(self.norm2(f))
+        return output
 
     def forward(self, queries: Tensor, h: Tensor, mask: Optional[Tensor] = None) -> Tensor:
-        """What queries (T, E) have read (B, T, E) from instances (B, N, E); ``mask`` (B, N) is True for a real one."""
+        """Compute outputs (B, T, E) of queries (T, E) from instances (B, N, E); ``mask`` (B, N) is True if valid."""
         keys = self.keys(h)
         return self.read(queries, masked_softmax(self.score(queries, keys), mask), keys)
 
 
-def _linear(num_sets: int, size: int) -> "tuple[nn.Parameter, nn.Parameter]":
-    """Weights (num_sets, E, E) and biases (num_sets, E), drawn as those of ``nn.Linear`` are."""
+def _linear_parameters(num_sets: int, size: int) -> "tuple[nn.Parameter, nn.Parameter]":
+    """Create weights (num_sets, E, E) and biases (num_sets, E), initialized as in ``nn.Linear``."""
     bound = 1 / math.sqrt(size)
     weight, bias = torch.empty(num_sets, size, size), torch.empty(num_sets, size)
     return nn.Parameter(weight.uniform_(-bound, bound)), nn.Parameter(bias.uniform_(-bound, bound))

@@ -1,4 +1,4 @@
-"""Hiding instances that get most attention, at random, while a network trains."""
+"""Random masking of the instances with the highest scores, in training."""
 
 import torch
 from torch import Tensor, nn
@@ -9,17 +9,17 @@ __all__ = ["TopInstanceMasking"]
 
 
 class TopInstanceMasking(nn.Module):
-    r"""Puts the scores of some of the highest instances at minus infinity, in training.
+    r"""Masking of a random part of the highest scores with minus infinity, in training only (STKIM of ACMIL).
 
-    Of the :math:`k' = \min(k, n)` highest of n real instances, :math:`\lfloor k' p \rfloor` are chosen at random, for
-    each row of scores anew; at least one instance of a bag is left.
+    Of the :math:`k' = \min(k, n)` highest of n valid instances, :math:`\lfloor k' p \rfloor` are chosen at random,
+    independently for each row of scores; at least one instance of a bag is kept.
 
     Args:
-        num_top: k.
-        rate: p.
+        num_top: number k of the highest instances.
+        rate: fraction p of them that is masked.
 
     Raises:
-        ValueError: when ``num_top`` is not positive or ``rate`` not in [0, 1].
+        ValueError: when ``num_top`` is not positive or ``rate`` is not in [0, 1].
 
     References:
         Zhang et al., "Attention-Challenging Multiple Instance Learning for Whole Slide Image Classification",
@@ -41,18 +41,18 @@ class TopInstanceMasking(nn.Module):
         self.masked = [int(top * rate) for top in range(num_top + 1)]
 
     def forward(self, scores: Tensor, mask: Tensor) -> Tensor:
-        """Scores (B, N, K) of real instances ``mask`` (B, N), in and out."""
+        """Mask scores (B, N, K); ``mask`` (B, N) is True for a valid instance."""
         if not self.training or self.rate == 0:
             return scores
-        real = mask.sum(1)
-        top = real.clamp(max=self.num_top)
-        count = torch.minimum(torch.tensor(self.masked, device=real.device)[top], (real - 1).clamp(min=0))
+        size = mask.sum(1)
+        top = size.clamp(max=self.num_top)
+        num_masked = torch.minimum(torch.tensor(self.masked, device=size.device)[top], (size - 1).clamp(min=0))
         ranked = scores.detach().masked_fill(~mask.unsqueeze(-1), float("-inf"))
         highest = ranked.topk(min(self.num_top, scores.shape[1]), 1).indices
-        # slots beyond the top of a small bag are drawn last
+        # ranks beyond the size of a small bag are drawn last
         draw = torch.rand(highest.shape, device=scores.device)
-        slot = torch.arange(highest.shape[1], device=scores.device)
-        draw = torch.where((slot < top.unsqueeze(1)).unsqueeze(-1), draw, 2.0)
-        chosen = draw.argsort(1).argsort(1) < count[:, None, None]
-        hidden = torch.zeros_like(scores, dtype=torch.bool).scatter(1, highest, chosen)
-        return scores.masked_fill(hidden, float("-inf"))
+        rank = torch.arange(highest.shape[1], device=scores.device)
+        draw = torch.where((rank < top.unsqueeze(1)).unsqueeze(-1), draw, 2.0)
+        chosen = draw.argsort(1).argsort(1) < num_masked[:, None, None]
+        masked = torch.zeros_like(scores, dtype=torch.bool).scatter(1, highest, chosen)
+        return scores.masked_fill(masked, float("-inf"))

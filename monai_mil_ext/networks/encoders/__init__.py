@@ -1,4 +1,4 @@
-"""Encoders of instances, frozen by default, that say what images they expect."""
+"""Instance encoders, frozen by default, that check their input images."""
 
 from .checkpoint import load_encoder_weights
 from .encoder_base import EncoderInput

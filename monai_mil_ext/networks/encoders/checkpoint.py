@@ -1,4 +1,4 @@
-"""Weights from a file into a network, with everything that does not fit said at once."""
+"""Loading of encoder weights from a checkpoint, with one message for all mismatches."""
 
 import os
 from pathlib import Path
@@ -14,16 +14,16 @@ WRAPPER = "module."
 
 
 def load_encoder_weights(net: nn.Module, path: Union[str, "os.PathLike[str]"], ignore: Sequence[str] = ()) -> None:
-    """Load a checkpoint of tensors, plain or as ``state_dict``, ``model``, ``network`` or ``net`` of a dictionary.
+    """Load a state dict from a file, plain or under the key ``state_dict``, ``model``, ``network`` or ``net``.
 
     Args:
-        net: gets the weights.
-        path: read with ``weights_only``: nothing of it is run.
-        ignore: beginnings of names that need not match, such as those of a head that is not used. These parts of
-            ``net`` are taken out: their weights would be random, and another number in every fingerprint.
+        net: network that gets the weights.
+        path: checkpoint; it is read with ``weights_only``, so no code in it is run.
+        ignore: prefixes of names that need not match, such as those of an unused head. These parts of ``net`` are
+            replaced by identities, since their random weights would change every fingerprint of the network.
 
     Raises:
-        ValueError: when weights are missing, not known to ``net`` or of another shape; all are listed.
+        ValueError: when weights are missing, unexpected or of another shape; all are listed.
 
     Example:
         >>> file = getfixture("tmp_path") / "weights.pt"
@@ -36,24 +36,24 @@ def load_encoder_weights(net: nn.Module, path: Union[str, "os.PathLike[str]"], i
     content = torch.load(path, map_location="cpu", weights_only=True)
     inner = next((content[key] for key in NESTED if isinstance(content, dict) and key in content), content)
     state = {n.removeprefix(WRAPPER): v for n, v in _tensors(inner).items()}
-    wanted = net.state_dict()
-    kept = {n: v for n, v in state.items() if not n.startswith(tuple(ignore))}
-    missing = [n for n in wanted if n not in kept and not n.startswith(tuple(ignore))]
-    unexpected = [n for n in kept if n not in wanted]
+    expected = net.state_dict()
+    weights = {n: v for n, v in state.items() if not n.startswith(tuple(ignore))}
+    missing = [n for n in expected if n not in weights and not n.startswith(tuple(ignore))]
+    unexpected = [n for n in weights if n not in expected]
     shapes = [
-        f"{n} of {tuple(v.shape)} for {tuple(wanted[n].shape)}"
-        for n, v in kept.items()
-        if n in wanted and v.shape != wanted[n].shape
+        f"{n} of {tuple(v.shape)} for {tuple(expected[n].shape)}"
+        for n, v in weights.items()
+        if n in expected and v.shape != expected[n].shape
     ]
     faults = (("missing", missing), ("unexpected", unexpected), ("other shapes", shapes))
-    found = "; ".join(f"{kind} {', '.join(names)}" for kind, names in faults if names)
-    if found:
-        raise ValueError(f"`path` must hold the weights of {type(net).__name__}, got {Path(path).name!r}: {found}.")
-    net.load_state_dict(kept, strict=False)
-    for name, module in list(net.named_modules()):
-        if f"{name}.".startswith(tuple(ignore)) and any(True for _ in module.parameters(recurse=False)):
-            parent, _, own = name.rpartition(".")
-            setattr(net.get_submodule(parent), own, nn.Identity())
+    message = "; ".join(f"{kind} {', '.join(names)}" for kind, names in faults if names)
+    if message:
+        raise ValueError(f"`path` must hold the weights of {type(net).__name__}, got {Path(path).name!r}: {message}.")
+    net.load_state_dict(weights, strict=False)
+    for path_in_net, module in list(net.named_modules()):
+        if f"{path_in_net}.".startswith(tuple(ignore)) and any(True for _ in module.parameters(recurse=False)):
+            parent, _, name = path_in_net.rpartition(".")
+            setattr(net.get_submodule(parent), name, nn.Identity())
 
 
 def _tensors(content: object) -> Dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What every encoder of images states and checks: its input, its precision, and whether it learns."""
+"""Base class of image encoders: input checks, normalization, precision and freezing."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ __all__ = ["EncoderBase", "EncoderInput"]
 
 @dataclass(frozen=True)
 class EncoderInput:
-    """What an encoder expects of an image, before the normalisation that the encoder itself does.
+    """Specification of the input images of an encoder, before the normalization by the encoder itself.
 
     Args:
-        channels: of an image.
-        size: height and width, or the three sizes of a volume; ``None`` where any will do.
-        mean: subtracted by the encoder; one number, or one a channel.
-        std: divided by.
-        value_range: of the images as they come in; values more than a hundredth of it outside are refused.
-            ``None`` takes all.
+        channels: number of channels of an image.
+        size: height and width, or the three sizes of a volume; ``None`` means any size.
+        mean: mean that the encoder subtracts; one number, or one per channel.
+        std: standard deviation by which the encoder divides; one number, or one per channel.
+        value_range: smallest and largest value of the input images; values outside by more than a hundredth of the
+            range are rejected. ``None`` accepts all values.
 
     Raises:
-        ValueError: when a number is not positive, or there are other numbers than channels.
+        ValueError: when a number is not positive, or the number of values does not match the channels.
     """
 
     channels: int = 1
@@ -46,14 +46,14 @@ class EncoderInput:
 
 
 class EncoderBase(nn.Module):
-    """Runs ``net`` on images that are as stated, normalised, in the stated precision.
+    """Base class of encoders, which check and normalize images and run a network on them.
 
     Args:
         net: any network.
-        expects: what images must be; ``None`` for one channel from 0 to 1, of any size.
-        grey: whether to take grey images where ``net`` takes colour, see :py:func:`fold_first_conv`.
+        expects: specification of the images; ``None`` means one channel from 0 to 1, of any size.
+        grey: whether to take gray images if ``net`` takes color images, see :py:func:`fold_first_conv`.
         frozen: whether ``net`` stays in evaluation mode and has no gradients.
-        amp_dtype: type of autocast; ``None`` leaves it as it is around the encoder.
+        amp_dtype: dtype of autocast; ``None`` keeps the autocast state of the caller.
     """
 
     mean: Tensor
@@ -78,24 +78,24 @@ class EncoderBase(nn.Module):
         self.amp_dtype = amp_dtype
         self.spatial_dims = _spatial_dims(net) if expects.size is None else len(expects.size)
         for name, values in (("mean", expects.mean), ("std", expects.std)):
-            numbers = torch.tensor([float(v) for v in values])
-            self.register_buffer(name, numbers.view(-1, *[1] * self.spatial_dims), persistent=False)
+            buffer = torch.tensor([float(v) for v in values])
+            self.register_buffer(name, buffer.view(-1, *[1] * self.spatial_dims), persistent=False)
         if frozen:
             self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "EncoderBase":
-        """Set the mode; a frozen encoder stays in evaluation mode."""
+        """Set the training mode; a frozen encoder stays in evaluation mode."""
         return super().train(mode and not self.frozen)
 
     def encode(self, x: Tensor) -> Any:
-        """What ``net`` gives for images (N, C, ...), floating numbers in single precision where autocast is ours."""
+        """Check and normalize images (N, C, ...) and return the output of ``net``."""
         if not torch.compiler.is_compiling():
-            self._check(x)
+            self._check_images(x)
         with self._autocast(x.device):
             return self.net((x - self.mean) / self.std)
 
     def blank(self) -> Tensor:
-        """One image of zeros, or of what is nearest to zero in the range."""
+        """Return one image of zeros, or of the value in the range that is nearest to zero."""
         low, high = self.expects.value_range or (0.0, 0.0)
         size = self.expects.size or [64 if self.spatial_dims == 2 else 32] * self.spatial_dims
         value = min(max(0.0, low), high)
@@ -104,7 +104,7 @@ class EncoderBase(nn.Module):
     def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         return nullcontext() if self.amp_dtype is None else torch.autocast(device.type, self.amp_dtype)
 
-    def _check(self, x: Tensor) -> None:
+    def _check_images(self, x: Tensor) -> None:
         name, expects = self._net_name(), self.expects
         shape = tuple(x.shape)
         if x.ndim != 2 + self.spatial_dims or x.shape[1] != expects.channels:
@@ -114,11 +114,11 @@ class EncoderBase(nn.Module):
             raise ValueError(f"`x` must be images of size {tuple(expects.size)} for {name}, got {shape[2:]}.")
         if expects.value_range is not None and x.numel():
             low, high = expects.value_range
-            slack = (high - low) / 100
-            least, most = (float(v) for v in x.detach().aminmax())
-            if not (least >= low - slack and most <= high + slack):
+            tolerance = (high - low) / 100
+            smallest, largest = (float(v) for v in x.detach().aminmax())
+            if not (smallest >= low - tolerance and largest <= high + tolerance):
                 raise ValueError(
-                    f"`x` must have values from {low:g} to {high:g} for {name}, got {least:g} to {most:g}."
+                    f"`x` must have values from {low:g} to {high:g} for {name}, got {smallest:g} to {largest:g}."
                 )
 
     def _net_name(self) -> str:

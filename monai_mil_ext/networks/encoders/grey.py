@@ -1,4 +1,4 @@
-"""Networks for colour images that take grey ones, with nothing lost and a third of the input."""
+"""Exact conversion of networks for color images to gray images, with a third of the input."""
 
 from typing import List, Sequence, Tuple, Union
 
@@ -11,49 +11,49 @@ PlainConv = Union[nn.Conv2d, nn.Conv3d]
 
 
 def fold_grey(conv: PlainConv, mean: Sequence[float] = (0.0,), std: Sequence[float] = (1.0,)) -> nn.Module:
-    r"""Make the convolution of a grey image that equals ``conv`` of that image repeated and normalised by channel.
+    r"""Create the convolution of a gray image that equals ``conv`` of the image repeated and normalized per channel.
 
     .. math:: \sum_c W_c * \frac{g - m_c}{s_c} = \Big(\sum_c \frac{W_c}{s_c}\Big) * g
               - \Big(\sum_c \frac{W_c m_c}{s_c}\Big) * 1
 
-    The second term is a constant, and goes into the bias, unless there is padding: padding is zero after the
-    normalisation, so at the border the term is another one. There a channel of ones, padded with the image, carries it.
+    The second term is a constant that is added to the bias, unless there is padding: padding is zero after the
+    normalization, so the term differs at the border. It is then computed from a channel of ones, padded like the image.
 
     Args:
-        conv: a convolution of one group; it is left as it is.
-        mean: of every channel, or one for all.
-        std: of every channel, or one for all.
+        conv: convolution with one group; it is not changed.
+        mean: mean of each channel, or one for all.
+        std: standard deviation of each channel, or one for all.
 
     Raises:
-        ValueError: when ``conv`` is no plain convolution of one group, or the numbers don't fit its channels.
+        ValueError: when ``conv`` is not a plain convolution with one group, or the numbers do not match its channels.
 
     Example:
-        >>> conv, grey = nn.Conv2d(3, 8, 4), torch.rand(2, 1, 9, 9)
-        >>> torch.allclose(fold_grey(conv)(grey), conv(grey.expand(-1, 3, -1, -1)), atol=1e-6)
+        >>> conv, gray = nn.Conv2d(3, 8, 4), torch.rand(2, 1, 9, 9)
+        >>> torch.allclose(fold_grey(conv)(gray), conv(gray.expand(-1, 3, -1, -1)), atol=1e-6)
         True
     """
     if type(conv) not in (nn.Conv2d, nn.Conv3d) or conv.groups != 1:
         groups = getattr(conv, "groups", None)
         raise ValueError(f"`conv` must be a Conv2d or Conv3d of one group, got {type(conv).__name__} of {groups}.")
-    centre, scale = (_per_channel(n, v, conv) for n, v in (("mean", mean), ("std", std)))
+    center, scale = (_per_channel(n, v, conv) for n, v in (("mean", mean), ("std", std)))
     weight = conv.weight.detach().double()
-    grey = (weight / scale).sum(1, keepdim=True)
-    constant = -(weight * centre / scale).sum(1, keepdim=True)
+    folded = (weight / scale).sum(1, keepdim=True)
+    constant = -(weight * center / scale).sum(1, keepdim=True)
     if not constant.any():
-        return _with_weight(conv, grey, None)
+        return _with_weight(conv, folded, None)
     if conv.padding == "valid" or not any(conv.padding):
-        return _with_weight(conv, grey, constant.flatten(1).sum(1))
-    return _WithOnes(_with_weight(conv, torch.cat([grey, constant], 1), None))
+        return _with_weight(conv, folded, constant.flatten(1).sum(1))
+    return _WithOnes(_with_weight(conv, torch.cat([folded, constant], 1), None))
 
 
 def fold_first_conv(net: nn.Module, mean: Sequence[float] = (0.0,), std: Sequence[float] = (1.0,)) -> None:
-    """Put the grey form of the first convolution of ``net`` in its place, see :py:func:`fold_grey`.
+    """Replace the first convolution of ``net`` by its form for gray images, see :py:func:`fold_grey`.
 
-    First is first among the modules. A ``num_channels`` of modules around it, by which ``transformers`` checks
-    images, becomes 1.
+    The first convolution is the first one in the order of modules. The attribute ``num_channels`` of its parent
+    modules, with which ``transformers`` checks images, is set to 1.
 
     Raises:
-        ValueError: when there is no convolution of more than one channel, or it can't be folded.
+        ValueError: when there is no convolution of several channels, or it cannot be converted.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 4), nn.ReLU(), nn.Conv2d(8, 8, 1))
@@ -77,7 +77,7 @@ def fold_first_conv(net: nn.Module, mean: Sequence[float] = (0.0,), std: Sequenc
 
 
 class _WithOnes(nn.Module):
-    """A convolution of the image and a channel of ones."""
+    """Convolution of the image and a channel of ones."""
 
     def __init__(self, conv: PlainConv) -> None:
         super().__init__()
@@ -85,11 +85,11 @@ class _WithOnes(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """Its dtype tells networks what to cast images to."""
+        """Weight of the convolution, by whose dtype some networks cast images."""
         return self.conv.weight
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve grey images (N, 1, ...)."""
+        """Convolve gray images (N, 1, ...)."""
         out: Tensor = self.conv(torch.cat([x, torch.ones_like(x)], 1))
         return out
 
@@ -97,16 +97,16 @@ class _WithOnes(nn.Module):
 def _per_channel(name: str, values: Sequence[float], conv: PlainConv) -> Tensor:
     if len(values) not in (1, conv.in_channels):
         raise ValueError(f"`{name}` must have 1 or {conv.in_channels} numbers, got {len(values)}.")
-    numbers = torch.as_tensor(values, dtype=torch.float64, device=conv.weight.device)
-    return numbers.expand(conv.in_channels).view(-1, *[1] * (conv.weight.ndim - 2))
+    tensor = torch.as_tensor(values, dtype=torch.float64, device=conv.weight.device)
+    return tensor.expand(conv.in_channels).view(-1, *[1] * (conv.weight.ndim - 2))
 
 
 def _with_weight(conv: PlainConv, weight: Tensor, constant: Union[Tensor, None]) -> PlainConv:
-    """The same convolution with another weight, and ``constant`` added to its bias."""
+    """Copy the convolution with another weight, and ``constant`` added to its bias."""
     bias = None if conv.bias is None else conv.bias.detach().double()
     if constant is not None:
         bias = constant if bias is None else bias + constant
-    made = type(conv)(
+    new_conv = type(conv)(
         weight.shape[1],
         conv.out_channels,
         conv.kernel_size,  # type: ignore[arg-type]
@@ -119,7 +119,7 @@ def _with_weight(conv: PlainConv, weight: Tensor, constant: Union[Tensor, None])
         dtype=conv.weight.dtype,
     )
     with torch.no_grad():
-        made.weight.copy_(weight)
-        if made.bias is not None and bias is not None:
-            made.bias.copy_(bias)
-    return made.requires_grad_(conv.weight.requires_grad).train(conv.training)
+        new_conv.weight.copy_(weight)
+        if new_conv.bias is not None and bias is not None:
+            new_conv.bias.copy_(bias)
+    return new_conv.requires_grad_(conv.weight.requires_grad).train(conv.training)

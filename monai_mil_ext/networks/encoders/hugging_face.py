@@ -1,4 +1,4 @@
-"""Encoders from Hugging Face: vision models of ``transformers``, by name or from a folder."""
+"""Encoders from vision models of Hugging Face ``transformers``, by name or from a folder."""
 
 import os
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Union
@@ -24,48 +24,49 @@ def transformers_encoder(
     frozen: bool = True,
     amp_dtype: Optional[torch.dtype] = None,
 ) -> InstanceEncoder:
-    """Make an encoder of a vision model: ViT, DINOv2 (RAD-DINO), with or without registers, ResNet, ConvNeXt, ...
+    """Create an encoder from a vision model: ViT, DINOv2 (RAD-DINO), with or without registers, ResNet, ConvNeXt, ...
 
-    Weights come from safetensors files only, and code of a repository is never run. How images are normalised and how
-    large they are is read from the image processor beside the model. Its rescaling (mostly by 1/255) is left out:
-    images come in its outcome, from 0 to 1. Tokens of the last layer are taken, after its norm; a pooler is dropped.
+    Weights are read from safetensors files only, and code of a repository is never run. The normalization and the size
+    of images are read from the image processor of the model. Its rescaling (mostly by 1/255) is not applied: images
+    must already be rescaled, to values from 0 to 1. The encoder uses the normalized tokens of the last layer; a pooler
+    is dropped.
 
     Args:
         model: name on the hub, or a folder.
-        expects: instead of what the image processor says.
-        output: see :py:class:`InstanceEncoder`; a model without a class token takes ``"mean"``.
+        expects: specification of the images, instead of that of the image processor.
+        output: see :py:class:`InstanceEncoder`; use ``"mean"`` for a model without a class token.
         grey: see :py:class:`InstanceEncoder`.
-        local_files_only: whether to stay off the network.
-        revision: on the hub; a commit there pins the weights.
+        local_files_only: whether to use local files only, without network access.
+        revision: revision on the hub; a commit pins the weights.
         frozen: see :py:class:`InstanceEncoder`.
         amp_dtype: see :py:class:`InstanceEncoder`.
 
     Raises:
         OptionalImportError: without ``transformers`` (``pip install monai-mil-ext[encoders]``).
-        OSError: when the model, or its weights as safetensors, can't be had.
-        ValueError: when weights are missing, or nothing says what images must be.
+        OSError: when the model, or its weights as safetensors, cannot be loaded.
+        ValueError: when weights are missing, or there is neither ``expects`` nor an image processor.
     """
-    transformers = import_extra("encoders", "transformers")  # takes long to import
-    where = {"local_files_only": local_files_only, "revision": revision}
-    expects = expects or _expected(str(model), where)
+    transformers = import_extra("encoders", "transformers")  # here, since the import takes long
+    source = {"local_files_only": local_files_only, "revision": revision}
+    expects = expects or _processor_input(str(model), source)
     net, report = transformers.AutoModel.from_pretrained(
         str(model),
         use_safetensors=True,
         trust_remote_code=False,
         dtype=torch.float32,
         output_loading_info=True,
-        **where,
+        **source,
     )
     missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)
     if missing:
         raise ValueError(f"`model` must come with all weights, got none for {', '.join(missing)}.")
-    _drop_what_is_not_used(net)
-    prefix = _prefix_tokens(net)
+    _drop_unused(net)
+    prefix = _num_prefix_tokens(net)
     return InstanceEncoder(_LastHiddenState(net), expects, output, prefix, grey, frozen=frozen, amp_dtype=amp_dtype)
 
 
 class _LastHiddenState(nn.Module):
-    """Tokens (N, T, F) or a map (N, F, h, w)."""
+    """Network that returns the last hidden state: tokens (N, T, F) or a map (N, F, h, w)."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -77,32 +78,33 @@ class _LastHiddenState(nn.Module):
         return tokens
 
 
-def _expected(model: str, where: Mapping[str, Any]) -> EncoderInput:
+def _processor_input(model: str, source: Mapping[str, Any]) -> EncoderInput:
+    """Read the specification of the images from the image processor of the model."""
     base = import_extra("encoders", "transformers.image_processing_base", "ImageProcessingMixin")
     try:
-        told: Dict[str, Any] = base.get_image_processor_dict(model, **where)[0]
+        settings: Dict[str, Any] = base.get_image_processor_dict(model, **source)[0]
     except OSError as error:
         raise ValueError(f"`expects` must be given for a model without an image processor, got {model!r}.") from error
-    normalised = told.get("do_normalize", True)
-    mean = told["image_mean"] if normalised else [0.0]
-    std = told["image_std"] if normalised else [1.0]
-    high = 255 * told.get("rescale_factor", 1 / 255) if told.get("do_rescale", True) else 255.0
-    size = told.get("crop_size") if told.get("do_center_crop") else told.get("size")
-    return EncoderInput(3, _size(size), _sequence(mean), _sequence(std), (0.0, float(high)))
+    normalize = settings.get("do_normalize", True)
+    mean = settings["image_mean"] if normalize else [0.0]
+    std = settings["image_std"] if normalize else [1.0]
+    high = 255 * settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 255.0
+    size = settings.get("crop_size") if settings.get("do_center_crop") else settings.get("size")
+    return EncoderInput(3, _image_size(size), _to_list(mean), _to_list(std), (0.0, float(high)))
 
 
-def _size(told: Any) -> Optional[List[int]]:
-    if isinstance(told, dict):
-        return [told["height"], told["width"]] if "height" in told else None
-    return [told, told] if isinstance(told, int) else told
+def _image_size(size: Any) -> Optional[List[int]]:
+    if isinstance(size, dict):
+        return [size["height"], size["width"]] if "height" in size else None
+    return [size, size] if isinstance(size, int) else size
 
 
-def _sequence(told: Union[float, Sequence[float]]) -> List[float]:
-    return [float(v) for v in told] if isinstance(told, (list, tuple)) else [float(told)]  # type: ignore[arg-type]
+def _to_list(value: Union[float, Sequence[float]]) -> List[float]:
+    return [float(v) for v in value] if isinstance(value, (list, tuple)) else [float(value)]  # type: ignore[arg-type]
 
 
-def _drop_what_is_not_used(net: Any) -> None:
-    """A pooler may have random weights; where a model came from and how it was read is no part of what it computes."""
+def _drop_unused(net: Any) -> None:
+    """Drop the pooler, whose weights may be random, and attributes that would change the fingerprint of the network."""
     pooler = getattr(net, "pooler", None)
     if pooler is not None and any(True for _ in pooler.parameters()):
         net.pooler = None
@@ -114,8 +116,8 @@ def _drop_what_is_not_used(net: Any) -> None:
             module.config._name_or_path = ""
 
 
-def _prefix_tokens(net: nn.Module) -> int:
-    """The class token and the registers, which stand before the tokens of the image."""
+def _num_prefix_tokens(net: nn.Module) -> int:
+    """Count the class token and the registers, which precede the tokens of the image."""
     parameters = {name.rpartition(".")[2]: value for name, value in net.named_parameters()}
     registers = parameters.get("register_tokens")
     return int("cls_token" in parameters) + (0 if registers is None else registers.shape[1])

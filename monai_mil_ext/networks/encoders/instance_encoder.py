@@ -1,4 +1,4 @@
-"""An encoder of the instances of a bag, around any network."""
+"""Encoder of the instances of a bag with any network."""
 
 from typing import Any, Callable, Optional, Union
 
@@ -15,29 +15,31 @@ OUTPUTS = ("as_is", "cls", "mean", "mean_max")
 
 
 class InstanceEncoder(EncoderBase):
-    """Encodes instances (N, C, h, w), or volumes (N, C, x, y, z), to features (N, F), frozen unless told otherwise.
+    """Encoder of instances (N, C, h, w), or of volumes (N, C, x, y, z), to features (N, F), frozen by default.
 
-    The network may give features (N, F), tokens (N, T, F) or a map (N, F, ...), whose places count as tokens:
+    The output of the network is features (N, F), tokens (N, T, F) or a map (N, F, ...), whose positions are tokens.
+    ``output`` selects the features:
 
-    - ``"as_is"``: (N, F) as the network gives them;
+    - ``"as_is"``: the output (N, F) of the network;
     - ``"cls"``: the first token;
-    - ``"mean"``: the mean of the tokens that are no prefix (class and register tokens);
-    - ``"mean_max"``: their mean and their maximum, side by side;
-    - a callable: from whatever the network gives to (N, F).
+    - ``"mean"``: the mean of the tokens without the prefix (class and register tokens);
+    - ``"mean_max"``: the concatenated mean and maximum of these tokens;
+    - a callable: its result (N, F) for the output of the network.
 
     Args:
         net: any network; with ``grey`` its first convolution is replaced.
-        expects: channels, size, normalisation and range of the images; wrong images are refused. ``None``: one channel
-            from 0 to 1, of any size.
-        output: how its output becomes one vector.
-        prefix_tokens: how many tokens stand before those of the image.
-        grey: whether to take grey images where ``net`` takes colour ones: exactly as if the grey channel were repeated.
-        out_features: F; ``None`` finds it out with one blank image.
-        frozen: whether it stays in evaluation mode without gradients of its weights.
-        amp_dtype: type of autocast; features are float32 again.
+        expects: channels, size, normalization and range of the images; other images are rejected. ``None`` means one
+            channel from 0 to 1, of any size.
+        output: conversion of the output of the network to one vector per instance.
+        prefix_tokens: number of tokens before those of the image.
+        grey: whether to take gray images if ``net`` takes color images, exactly as if the gray channel were repeated.
+        out_features: number F of features; ``None`` determines it with one blank image.
+        frozen: whether the encoder stays in evaluation mode without gradients of its weights.
+        amp_dtype: dtype of autocast, after which features are converted to float32; ``None`` keeps the autocast state
+            of the caller.
 
     Raises:
-        ValueError: when images are not as expected, or the output can't be made (N, F) as asked.
+        ValueError: when images are not as expected, or the output of the network does not suit ``output``.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 4), nn.ReLU())
@@ -65,11 +67,11 @@ class InstanceEncoder(EncoderBase):
             raise ValueError(f"`prefix_tokens` must be at least 1 for output 'cls', got {prefix_tokens}.")
         self.output = output
         self.prefix_tokens = prefix_tokens
-        self.out_features = self._find_width() if out_features is None else out_features
+        self.out_features = self._count_features() if out_features is None else out_features
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode instances (N, C, ...) to (N, F)."""
-        features = self._vectors(self.encode(x))
+        features = self._to_features(self.encode(x))
         if features.ndim != 2 or features.shape[1] != self.out_features:
             raise ValueError(
                 f"`net` must give features (N, {self.out_features}), got {tuple(features.shape)} "
@@ -77,30 +79,30 @@ class InstanceEncoder(EncoderBase):
             )
         return features
 
-    def _find_width(self) -> int:
+    def _count_features(self) -> int:
         training = [module for module in self.modules() if module.training]
         self.eval()
         with torch.no_grad():
-            features = self._vectors(self.encode(self.blank()))
+            features = self._to_features(self.encode(self.blank()))
         for module in training:
             module.training = True
         if features.ndim != 2:
             raise ValueError(f"`output` must give (N, F), got {tuple(features.shape)}.")
         return features.shape[1]
 
-    def _vectors(self, given: Any) -> Tensor:
+    def _to_features(self, result: Any) -> Tensor:
         if callable(self.output):
-            features = self.output(given)
+            features = self.output(result)
             return features.float() if self.amp_dtype is not None else features
-        if not isinstance(given, Tensor) or given.ndim < 2:
-            got = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
-            raise ValueError(f"`output` must be a callable where the network gives no (N, F, ...), got {got}.")
-        given = given.float() if self.amp_dtype is not None else given
-        if (given.ndim == 2) != (self.output == "as_is") or (given.ndim > 3 and self.output == "cls"):
-            raise ValueError(f"`output` must suit a network that gives {tuple(given.shape)}, got {self.output!r}.")
-        if given.ndim == 2:
-            return given
-        tokens = given if given.ndim == 3 else given.flatten(2).transpose(1, 2)
+        if not isinstance(result, Tensor) or result.ndim < 2:
+            got = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+            raise ValueError(f"`output` must be a callable for a network without output (N, F, ...), got {got}.")
+        result = result.float() if self.amp_dtype is not None else result
+        if (result.ndim == 2) != (self.output == "as_is") or (result.ndim > 3 and self.output == "cls"):
+            raise ValueError(f"`output` must suit a network with output {tuple(result.shape)}, got {self.output!r}.")
+        if result.ndim == 2:
+            return result
+        tokens = result if result.ndim == 3 else result.flatten(2).transpose(1, 2)
         if self.output == "cls":
             return tokens[:, 0]
         tokens = tokens[:, self.prefix_tokens :]

@@ -1,4 +1,4 @@
-"""The output of a layer inside a network."""
+"""Output of an intermediate layer of a network."""
 
 from typing import Any
 
@@ -8,14 +8,14 @@ __all__ = ["LayerOutput"]
 
 
 class LayerOutput(nn.Module):
-    """Gives what ``layer`` of ``net`` gives, of a list the last; what comes after the layer is not computed.
+    """Network that returns the output of an intermediate layer, of a list the last; later layers are not computed.
 
     Args:
         net: any network.
-        layer: dotted name of a module that its forward calls once.
+        layer: dotted name of a module that the network calls once.
 
     Raises:
-        ValueError: when the network doesn't have or doesn't call the layer.
+        ValueError: when the network does not have or does not call the layer.
 
     Example:
         >>> import torch
@@ -33,8 +33,8 @@ class LayerOutput(nn.Module):
         self.layer = layer
 
     def forward(self, x: Any) -> Any:
-        """Run ``net`` as far as the layer."""
-        # hooked for this call alone: copies and replicas of this module each find their own layer
+        """Run ``net`` up to the layer."""
+        # hooked for this call only, so that copies and replicas of this module hook their own layer
         handle = self.net.get_submodule(self.layer).register_forward_hook(_stop)
         try:
             self.net(x)

@@ -1,4 +1,4 @@
-"""MobileNetV2 with ImageNet weights: a small encoder whose published file is its checkpoint."""
+"""MobileNetV2, a small encoder that loads the published ImageNet checkpoint."""
 
 import os
 from typing import Any, Dict, List, Optional, Union
@@ -17,18 +17,19 @@ PUBLISHED = "the published one is https://download.pytorch.org/models/mobilenet_
 
 
 class MobileNetV2Features(nn.Module):
-    """Mean and maximum over the last feature map of MobileNetV2: images (N, 1 or 3, h, w) in [0, 1] to (N, 2560).
+    """MobileNetV2 encoder of images (N, 1 or 3, h, w) in [0, 1] to features (N, 2560).
 
-    A grey image stands in all three colour channels. ImageNet's mean and standard deviation are taken care of here, so
-    that a caller gives plain windowed slices, or tiles. Names of weights are those of the published file
-    ``mobilenet_v2-b0353104.pth``, which ``load_state_dict`` takes as it is: its classifier is left out.
+    The features are the mean and the maximum of the last feature map. A gray image is repeated in all three color
+    channels. The network itself normalizes by the mean and standard deviation of ImageNet, so that plain windowed
+    slices, or tiles, can be passed. The names of weights are those of the published file
+    ``mobilenet_v2-b0353104.pth``, which ``load_state_dict`` accepts unchanged; its classifier is ignored.
 
     Args:
-        weights: that file, read as tensors only; ``None`` leaves the weights random.
+        weights: path of that file, of which only tensors are read; ``None`` keeps random weights.
 
     Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: when it holds other weights, or images have another number of channels.
+        FileNotFoundError: when the file does not exist.
+        ValueError: when the file has other weights, or images have another number of channels.
 
     References:
         Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", https://arxiv.org/abs/1801.04381
@@ -87,6 +88,6 @@ def _conv(width: int, out: int, kernel: int = 3, stride: int = 1, groups: int = 
 
 
 def _drop_classifier(_: nn.Module, state_dict: Dict[str, Any], prefix: str, *__: Any) -> None:
-    """Take the ImageNet classes of the published file out of what is loaded."""
+    """Remove the ImageNet classifier of the published file from the state dict."""
     for name in [name for name in state_dict if name.startswith(prefix + HEAD)]:
         del state_dict[name]

@@ -1,4 +1,4 @@
-"""Encoders that are networks of MONAI."""
+"""Encoders from networks of MONAI, for images and for volumes."""
 
 import os
 from typing import Any, Callable, Mapping, Optional, Sequence, Tuple, Union
@@ -17,7 +17,7 @@ from .volume_maps import VolumeEncoder
 
 __all__ = ["monai_encoder", "volume_encoder"]
 
-# of each family: the layer that ends its encoder, and beginnings of the names of weights that are not used
+# network, last layer of its encoder, and name prefixes of the weights that are not used
 FAMILIES: Tuple[Tuple[type, str, Sequence[str]], ...] = (
     (nets.DenseNet, "class_layers.relu", ("class_layers.",)),
     (nets.ResNet, "layer4", ("fc.",)),
@@ -37,25 +37,25 @@ def monai_encoder(
     frozen: bool = True,
     amp_dtype: Optional[torch.dtype] = None,
 ) -> InstanceEncoder:
-    """Make an encoder of a MONAI network (2D for slices), without its head.
+    """Create an encoder from a MONAI network (2D for slices), without its head.
 
-    Of DenseNet, ResNet, ViT and SwinUNETR the layer that ends the encoder is known; of others the output is taken as it
-    is, or ``layer``. What comes after it is not computed.
+    For DenseNet, ResNet, ViT and SwinUNETR the last layer of the encoder is known; for other networks the encoder uses
+    the output of the network, or of ``layer``. Later layers are not computed.
 
     Args:
-        network: a module, or the name of one in :py:mod:`monai.networks.nets`.
-        checkpoint: file of its weights, read as tensors only; a head in it may have any size, and that of the network
-            is taken out.
+        network: module, or name of a class or function in :py:mod:`monai.networks.nets`.
+        checkpoint: file of weights, of which only tensors are read; its head may have any size, and the head of the
+            network is removed.
         expects: see :py:class:`InstanceEncoder`.
         output: see :py:class:`InstanceEncoder`.
-        options: arguments of a network that is named.
-        layer: dotted name of the module whose output is taken.
+        options: arguments of a network given by name.
+        layer: dotted name of the module whose output is used.
         grey: see :py:class:`InstanceEncoder`.
         frozen: see :py:class:`InstanceEncoder`.
         amp_dtype: see :py:class:`InstanceEncoder`.
 
     Raises:
-        ValueError: when a network is named without a checkpoint, or the checkpoint or the layer doesn't fit.
+        ValueError: when a network is given by name without a checkpoint, or the checkpoint or the layer does not match.
 
     Example:
         >>> net = nets.DenseNet121(spatial_dims=2, in_channels=1, out_channels=2)
@@ -77,14 +77,14 @@ def volume_encoder(
     frozen: bool = True,
     amp_dtype: Optional[torch.dtype] = None,
 ) -> VolumeEncoder:
-    """Make an encoder of whole volumes of a 3D MONAI network: every place of its last map is a token.
+    """Create an encoder of whole volumes from a 3D MONAI network, with each position of its last map as a token.
 
     Args:
         network: see :py:func:`monai_encoder`.
         checkpoint: see :py:func:`monai_encoder`.
         expects: see :py:class:`InstanceEncoder`.
         options: see :py:func:`monai_encoder`.
-        layer: see :py:func:`monai_encoder`; it must give a map (B, F, x, y, z).
+        layer: see :py:func:`monai_encoder`; its output must be a map (B, F, x, y, z).
         frozen: see :py:class:`InstanceEncoder`.
         amp_dtype: see :py:class:`InstanceEncoder`.
 
@@ -110,11 +110,11 @@ def _with_weights(
     if isinstance(network, str):
         check_choice("network", network, [name for name in dir(nets) if callable(getattr(nets, name))])
         if checkpoint is None:
-            raise ValueError(f"`checkpoint` must be given for a network by its name, got None for {network!r}.")
+            raise ValueError(f"`checkpoint` must be given for a network by name, got None for {network!r}.")
     elif options:
-        raise ValueError(f"`options` must be None where the network is a module, got {dict(options)}.")
+        raise ValueError(f"`options` must be None if the network is a module, got {dict(options)}.")
     net: nn.Module = getattr(nets, network)(**options or {}) if isinstance(network, str) else network
-    known, unused = next(((end, names) for kind, end, names in FAMILIES if isinstance(net, kind)), (None, ()))
+    last, unused = next(((end, prefixes) for kind, end, prefixes in FAMILIES if isinstance(net, kind)), (None, ()))
     if checkpoint is not None:
         load_encoder_weights(net, checkpoint, unused if layer is None else ())
-    return net, layer or known
+    return net, layer or last

@@ -1,4 +1,4 @@
-"""Encoders from ``timm``."""
+"""Encoders from models of ``timm``."""
 
 import os
 from typing import Any, Callable, Optional, Union
@@ -24,15 +24,15 @@ def timm_encoder(
     frozen: bool = True,
     amp_dtype: Optional[torch.dtype] = None,
 ) -> InstanceEncoder:
-    """Make an encoder of a ``timm`` model, without its head.
+    """Create an encoder from a ``timm`` model, without its head.
 
-    Normalisation and size are those of the model's pretrained configuration. The package needs torchvision; here it is
-    tested against a stand-in that has the functions and attributes which this one uses.
+    Normalization and image size are those of the pretrained configuration of the model. As ``timm`` needs torchvision,
+    this function is tested with a stand-in for the functions and attributes of ``timm`` that it uses.
 
     Args:
         model: name of the model.
-        checkpoint: file of its weights, read as tensors only; ``None`` has timm fetch its own.
-        expects: instead of what the model's configuration says.
+        checkpoint: file of weights, of which only tensors are read; ``None`` lets timm download its own.
+        expects: specification of the images, instead of the pretrained configuration.
         output: see :py:class:`InstanceEncoder`.
         grey: see :py:class:`InstanceEncoder`.
         frozen: see :py:class:`InstanceEncoder`.
@@ -40,22 +40,22 @@ def timm_encoder(
 
     Raises:
         OptionalImportError: without ``timm`` (``pip install monai-mil-ext[timm]``).
-        ValueError: when the checkpoint doesn't fit.
+        ValueError: when the checkpoint does not match.
     """
     timm = import_extra("timm", "timm")
     net = timm.create_model(model, pretrained=checkpoint is None, num_classes=0)
     if checkpoint is not None:
         load_encoder_weights(net, checkpoint, ("head.", "fc.", "classifier."))
     if expects is None:
-        told = timm.data.resolve_model_data_config(net)
-        channels, *size = told["input_size"]
-        expects = EncoderInput(channels, size, told["mean"], told["std"])
+        config = timm.data.resolve_model_data_config(net)
+        channels, *size = config["input_size"]
+        expects = EncoderInput(channels, size, config["mean"], config["std"])
     prefix = int(getattr(net, "num_prefix_tokens", 0))
     return InstanceEncoder(_ForwardFeatures(net), expects, output, prefix, grey, frozen=frozen, amp_dtype=amp_dtype)
 
 
 class _ForwardFeatures(nn.Module):
-    """Tokens (N, T, F) or a map (N, F, h, w)."""
+    """Network that returns the features before the head: tokens (N, T, F) or a map (N, F, h, w)."""
 
     def __init__(self, net: Any) -> None:
         super().__init__()
@@ -64,6 +64,6 @@ class _ForwardFeatures(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Run the model on images (N, C, h, w)."""
         features: Tensor = self.net.forward_features(x)
-        # some (Swin) give maps with their features last
-        last = features.ndim == 4 and features.shape[1] != self.net.num_features == features.shape[-1]
-        return features.movedim(-1, 1) if last else features
+        # some models (Swin) return maps with the features on the last axis
+        channels_last = features.ndim == 4 and features.shape[1] != self.net.num_features == features.shape[-1]
+        return features.movedim(-1, 1) if channels_last else features

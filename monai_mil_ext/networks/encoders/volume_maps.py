@@ -1,4 +1,4 @@
-"""A 3D network as an encoder of whole volumes."""
+"""Encoder of whole volumes with a 3D network."""
 
 from typing import Optional
 
@@ -11,19 +11,19 @@ __all__ = ["VolumeEncoder"]
 
 
 class VolumeEncoder(EncoderBase):
-    """Encodes volumes (B, C, X, Y, Z) to maps of features (B, F, x, y, z), every place of which is an instance.
+    """Encoder of volumes (B, C, X, Y, Z) to feature maps (B, F, x, y, z), each position of which is an instance.
 
-    :py:class:`monai_mil_ext.transforms.VolumeTokensd` makes the bag of them, with their places in mm.
+    :py:class:`monai_mil_ext.transforms.VolumeTokensd` converts a map to a bag, with positions in mm.
 
     Args:
-        net: a network that gives a map.
+        net: network whose output is a map.
         expects: see :py:class:`InstanceEncoder`.
         grey: see :py:class:`InstanceEncoder`.
         frozen: see :py:class:`InstanceEncoder`.
         amp_dtype: see :py:class:`InstanceEncoder`.
 
     Raises:
-        ValueError: when volumes are not as expected, or the network gives no map.
+        ValueError: when volumes are not as expected, or the output of the network is not a map.
 
     Example:
         >>> VolumeEncoder(nn.Conv3d(1, 8, 4, stride=4))(torch.rand(1, 1, 16, 16, 8)).shape

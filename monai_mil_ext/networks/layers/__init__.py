@@ -1,17 +1,16 @@
-"""Tensor operations and single layers."""
+"""Masked tensor operations and single layers."""
 
 from .masked import bag_pool, masked_log_softmax, masked_softmax, zero_padding
 from .maximum import masked_max
 from .norms import WideLayerNorm, WideRMSNorm, make_norm
-from .nsf import log_sigmoid_scores, normalized_sigmoid
+from .nsf import log_sigmoid_scores
 from .packing import pack, packed_places, unpack
 from .real_rows import RealRows, find_real_rows, pool_rows, split_rows, spread_rows, take_rows
-from .smooth import ChainSmoother, ExactChainSmoother
+from .smooth import ChainSmoother
 from .spectral import SpectralLinear, spectral_norm_of
 
 __all__ = [
     "ChainSmoother",
-    "ExactChainSmoother",
     "RealRows",
     "SpectralLinear",
     "WideLayerNorm",
@@ -23,7 +22,6 @@ __all__ = [
     "masked_log_softmax",
     "masked_max",
     "masked_softmax",
-    "normalized_sigmoid",
     "pack",
     "packed_places",
     "pool_rows",

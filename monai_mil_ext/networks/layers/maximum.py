@@ -1,4 +1,4 @@
-"""The largest value of every feature over the instances of a bag."""
+"""Maximum of each feature over the instances of a bag, without padding."""
 
 from typing import Optional, Tuple
 
@@ -10,34 +10,34 @@ __all__ = ["masked_max"]
 
 
 def masked_max(h: Tensor, mask: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
-    r"""Maximum of each feature over the real instances, and what share of the features each instance gives.
+    r"""Return the maximum of each feature over the valid instances, and the fraction of maxima of each instance.
 
     .. math:: z_e = \max_n h_{ne}, \quad a_n = \frac{1}{E} \sum_e [n = \operatorname{argmax}_k h_{ke}]
 
-    The first of equal instances counts. What stands at padding reaches neither values nor gradients.
+    The first of equal instances counts. Values at padding affect neither the result nor gradients.
 
     Args:
-        h: (B, N, E).
-        mask: (B, N), True for a real instance; ``None`` if all are real.
+        h: instances (B, N, E).
+        mask: mask (B, N), True for a valid instance; ``None`` if all are valid.
 
     Returns:
-        (B, E) of the type of ``h``, and (B, N, 1) in float32 or float64, which sums to one over N. Both are zero for a
-        bag with no real instance.
+        Maxima (B, E) in the dtype of ``h``, and fractions (B, N, 1) in float32 or float64, which sum to one over N.
+        Both are zero for a bag without valid instances.
 
     Example:
         >>> import torch
-        >>> values, share = masked_max(torch.tensor([[[1.0, 5.0], [2.0, 3.0], [9.0, 9.0]]]),
-        ...                            torch.tensor([[True, True, False]]))
-        >>> values.tolist(), share.flatten().tolist()
+        >>> values, fraction = masked_max(torch.tensor([[[1.0, 5.0], [2.0, 3.0], [9.0, 9.0]]]),
+        ...                               torch.tensor([[True, True, False]]))
+        >>> values.tolist(), fraction.flatten().tolist()
         ([[2.0, 5.0]], [0.5, 0.5, 0.0])
     """
     bags, instances, size = h.shape
-    lowest = h if mask is None else h.masked_fill(~mask.unsqueeze(-1), float("-inf"))
-    # a last row below everything: it wins in an empty bag only, where a maximum over nothing would raise
-    values, winner = functional.pad(lowest, [0, 0, 0, 1], value=float("-inf")).max(1)
-    real = winner < instances if mask is None else mask.any(1, keepdim=True)
-    values = torch.where(real, values, torch.zeros_like(values))
-    share = torch.zeros([bags, instances + 1], dtype=torch.promote_types(h.dtype, torch.float32), device=h.device)
-    one = torch.where(real, torch.full_like(winner, 1, dtype=share.dtype), 0.0)
-    share = share.scatter_add(1, winner, one)[:, :instances] / size
-    return values, share.unsqueeze(-1)
+    masked = h if mask is None else h.masked_fill(~mask.unsqueeze(-1), float("-inf"))
+    # an additional last row of minus infinity: it wins in an empty bag only, where a maximum over nothing would raise
+    values, index = functional.pad(masked, [0, 0, 0, 1], value=float("-inf")).max(1)
+    not_empty = index < instances if mask is None else mask.any(1, keepdim=True)
+    values = torch.where(not_empty, values, torch.zeros_like(values))
+    counts = torch.zeros([bags, instances + 1], dtype=torch.promote_types(h.dtype, torch.float32), device=h.device)
+    ones = torch.where(not_empty, torch.full_like(index, 1, dtype=counts.dtype), 0.0)
+    counts = counts.scatter_add(1, index, ones)[:, :instances]
+    return values, (counts / size).unsqueeze(-1)

@@ -1,4 +1,4 @@
-"""Normalisation of features whose statistics are never narrower than float32."""
+"""Normalization layers that compute in float32 or float64, whatever the dtype of their input."""
 
 import torch
 from torch import Tensor, nn
@@ -10,17 +10,16 @@ __all__ = ["WideLayerNorm", "WideRMSNorm", "make_norm"]
 
 
 class WideRMSNorm(nn.RMSNorm):
-    r"""Divides a row by its root mean square.
+    r"""RMS normalization computed in float32 (float64 stays float64); the result has the dtype of ``x``.
 
     .. math:: y = \frac{x}{\sqrt{\operatorname{mean}(x^2) + \epsilon}} \odot w
 
-    Everything is computed in float32 (float64 stays float64), and the result has the type of ``x``.
-
     Args:
         size: number of features.
-        eps: what is added to the mean square.
-        round_first: go back to the type of ``x`` before the weight is applied, as the published code of QG-MIL does;
-            the weight's type then decides that of the result. It makes no difference unless ``x`` is narrow.
+        eps: value added to the mean square.
+        round_first: whether to convert back to the dtype of ``x`` before multiplying by the weight, as the published
+            code of QG-MIL does; the result then has the promoted dtype of ``x`` and weight. It makes no difference
+            unless ``x`` has half precision.
 
     Raises:
         ValueError: when the size is not positive.
@@ -41,7 +40,7 @@ class WideRMSNorm(nn.RMSNorm):
         self.round_first = round_first
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (..., size) in, the same out."""
+        """Normalize features (..., size)."""
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         if self.round_first:
             return functional.rms_norm(wide, [self.size], None, self.epsilon).to(x.dtype) * self.weight
@@ -49,13 +48,13 @@ class WideRMSNorm(nn.RMSNorm):
 
 
 class WideLayerNorm(nn.LayerNorm):
-    r"""Centres a row and divides it by its standard deviation, in float32 or float64, whatever the type of ``x``.
+    r"""Layer normalization computed in float32 (float64 stays float64); the result has the dtype of ``x``.
 
     .. math:: y = \frac{x - \operatorname{mean}(x)}{\sqrt{\operatorname{var}(x) + \epsilon}} \odot w + b
 
     Args:
         size: number of features.
-        eps: what is added to the variance.
+        eps: value added to the variance.
 
     Raises:
         ValueError: when the size is not positive.
@@ -71,17 +70,17 @@ class WideLayerNorm(nn.LayerNorm):
         self.size = size
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (..., size) in, the same out."""
+        """Normalize features (..., size)."""
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         weight, bias = self.weight.to(wide.dtype), self.bias.to(wide.dtype)
         return functional.layer_norm(wide, [self.size], weight, bias, self.eps).to(x.dtype)
 
 
 def make_norm(kind: str, size: int, eps: float = 1e-6, round_first: bool = False) -> nn.Module:
-    """The layer that ``kind`` names: ``"rms"`` or ``"layer"``; ``round_first`` concerns only the first.
+    """Create the normalization layer ``kind``: ``"rms"`` or ``"layer"``; ``round_first`` affects only ``"rms"``.
 
     Raises:
-        ValueError: when there is no such kind, or the size is not positive.
+        ValueError: when ``kind`` is unknown or the size is not positive.
     """
     check_choice("kind", kind, ("rms", "layer"))
     return WideRMSNorm(size, eps, round_first) if kind == "rms" else WideLayerNorm(size, eps)

@@ -1,4 +1,4 @@
-"""Bringing the real instances of a bag to its front, for what looks at neighbours."""
+"""Compaction of a bag: valid instances moved to its front, for layers that depend on neighbors."""
 
 from typing import Optional
 
@@ -9,31 +9,31 @@ __all__ = ["pack", "packed_places", "unpack"]
 
 
 def packed_places(mask: Tensor) -> Tensor:
-    """Where each slot of ``mask`` (B, N) goes, (B, N), when the real ones come first and all keep their order.
+    """Return the target index (B, N) of each instance when the valid ones come first, in their order.
 
     Example:
         >>> packed_places(torch.tensor([[False, True, False, True]])).tolist()
         [[2, 0, 3, 1]]
     """
-    real = mask.cumsum(1)
-    return torch.where(mask, real - 1, real[:, -1:] + (~mask).cumsum(1) - 1)
+    rank = mask.cumsum(1)
+    return torch.where(mask, rank - 1, rank[:, -1:] + (~mask).cumsum(1) - 1)
 
 
-def pack(x: Tensor, places: Optional[Tensor]) -> Tensor:
-    """Instances (B, N, F) moved to ``places`` (B, N); ``x`` itself when there are none."""
-    if places is None:
+def pack(x: Tensor, order: Optional[Tensor]) -> Tensor:
+    """Move instances (B, N, F) to the indices ``order`` (B, N); without an order, return ``x`` itself."""
+    if order is None:
         return x
-    return torch.zeros_like(x).scatter(1, places.unsqueeze(-1).expand_as(x), x)
+    return torch.zeros_like(x).scatter(1, order.unsqueeze(-1).expand_as(x), x)
 
 
-def unpack(x: Tensor, places: Optional[Tensor]) -> Tensor:
-    """What :py:func:`pack` moved, back where it was; of any number of features.
+def unpack(x: Tensor, order: Optional[Tensor]) -> Tensor:
+    """Undo :py:func:`pack`: move instances (B, N, E), with any number of features, back to their old indices.
 
     Example:
         >>> x, mask = torch.rand(2, 5, 3), torch.rand(2, 5) < 0.5
         >>> torch.equal(unpack(pack(x, packed_places(mask)), packed_places(mask)), x)
         True
     """
-    if places is None:
+    if order is None:
         return x
-    return x.gather(1, places.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+    return x.gather(1, order.unsqueeze(-1).expand(-1, -1, x.shape[-1]))

@@ -1,4 +1,4 @@
-"""The real instances of all bags side by side, for what treats instances one by one: padding then costs nothing."""
+"""Packed batches: valid instances of all bags concatenated, so that per-instance layers skip padding."""
 
 from typing import List, NamedTuple, Optional
 
@@ -9,33 +9,33 @@ from .masked import bag_pool
 
 __all__ = ["RealRows", "find_real_rows", "pool_rows", "split_rows", "spread_rows", "take_rows"]
 
-# padding, in rows a bag, below which one more call for each bag costs more: measured for 64 to 512 features on a CPU;
-# where a call is a launch and rows are cheap it is an estimate
-ROWS_A_BAG = 8
-ROWS_A_LAUNCH = 256
-# rows side by side beyond which a CPU gains nothing more, and loses what the system takes to hand out the memory
-ROWS_AT_ONCE = 4096
+# rows of padding per bag below which packing, with its one attention call per bag, is slower than computing padding:
+# measured on a CPU for 64 to 512 features, estimated for a GPU
+MIN_PADDING_CPU = 8
+MIN_PADDING_GPU = 256
+# rows of a part beyond which a CPU gains nothing more, and spends time on allocating memory
+MAX_ROWS_CPU = 4096
 
 
 class RealRows(NamedTuple):
-    """Where the M real instances of a padded batch stand.
+    """Layout of a packed batch: the indices of the M valid instances of a padded batch.
 
     Attributes:
-        places: (M,), their indices among the B N slots, bag after bag.
-        sizes: how many of them each bag has that has any.
-        bags: which bags those are.
+        indices: indices (M,) of the valid instances among all B N instances, bag after bag.
+        sizes: number of valid instances of each non-empty bag.
+        bags: indices of the non-empty bags.
     """
 
-    places: Tensor
+    indices: Tensor
     sizes: List[int]
     bags: List[int]
 
 
 def find_real_rows(mask: Optional[Tensor]) -> Optional[RealRows]:
-    """The real instances of ``mask`` (B, N), where leaving out the rest pays; else ``None``.
+    """Return the packed layout of ``mask`` (B, N) if packing is faster than computing padding, else ``None``.
 
-    It depends on values of the mask, so it never pays where a program is traced, exported or compiled for all of them.
-    On a GPU it waits for the mask.
+    The layout depends on the values of the mask, so it is ``None`` while a program is traced, exported or compiled. On
+    a GPU it synchronizes with the device.
 
     Example:
         >>> find_real_rows(torch.arange(1000) < torch.tensor([[1000], [2]])).sizes
@@ -43,77 +43,79 @@ def find_real_rows(mask: Optional[Tensor]) -> Optional[RealRows]:
     """
     if mask is None or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return None
-    least = (ROWS_A_BAG if mask.device.type == "cpu" else ROWS_A_LAUNCH) * mask.shape[0]
-    if mask.numel() <= least:  # told without looking at the mask
+    min_padding = (MIN_PADDING_CPU if mask.device.type == "cpu" else MIN_PADDING_GPU) * mask.shape[0]
+    if mask.numel() <= min_padding:  # decided without waiting for the values of the mask
         return None
     counts: List[int] = mask.sum(1).tolist()
     bags = [bag for bag, count in enumerate(counts) if count > 0]
-    if not bags or mask.numel() - sum(counts) < least:
+    if not bags or mask.numel() - sum(counts) < min_padding:
         return None
     return RealRows(mask.flatten().nonzero().squeeze(1), [counts[bag] for bag in bags], bags)
 
 
-def split_rows(rows: RealRows) -> List[RealRows]:
-    """The same in parts of whole bags; each is small enough, or a single bag, on a CPU, and everything on a GPU.
+def split_rows(layout: RealRows) -> List[RealRows]:
+    """Split a layout into parts of whole bags with a limited number of rows; on a GPU, keep it whole.
+
+    A part exceeds the limit only if it is a single bag.
 
     Example:
-        >>> rows = find_real_rows(torch.arange(9000) < torch.tensor([[9000], [7], [5]]))
-        >>> [part.sizes for part in split_rows(rows)]
+        >>> layout = find_real_rows(torch.arange(9000) < torch.tensor([[9000], [7], [5]]))
+        >>> [part.sizes for part in split_rows(layout)]
         [[9000], [7, 5]]
     """
-    if rows.places.device.type != "cpu":
-        return [rows]
+    if layout.indices.device.type != "cpu":
+        return [layout]
     parts: List[RealRows] = []
     first, start, stop = 0, 0, 0
-    for bag, size in enumerate(rows.sizes):
-        if stop > start and stop + size - start > ROWS_AT_ONCE:
-            parts.append(RealRows(rows.places[start:stop], rows.sizes[first:bag], rows.bags[first:bag]))
+    for bag, size in enumerate(layout.sizes):
+        if stop > start and stop + size - start > MAX_ROWS_CPU:
+            parts.append(RealRows(layout.indices[start:stop], layout.sizes[first:bag], layout.bags[first:bag]))
             first, start = bag, stop
         stop += size
-    parts.append(RealRows(rows.places[start:], rows.sizes[first:], rows.bags[first:]))
+    parts.append(RealRows(layout.indices[start:], layout.sizes[first:], layout.bags[first:]))
     return parts
 
 
-def take_rows(x: Tensor, rows: RealRows) -> Tensor:
-    """The real ones (1, M, F) of instances (B, N, F); what stands at padding reaches neither values nor gradients."""
-    return x.flatten(0, 1).index_select(0, rows.places).unsqueeze(0)
+def take_rows(x: Tensor, layout: RealRows) -> Tensor:
+    """Pack instances (B, N, F) to (1, M, F); values at padding affect neither the result nor gradients."""
+    return x.flatten(0, 1).index_select(0, layout.indices).unsqueeze(0)
 
 
-def spread_rows(h: Tensor, rows: Optional[RealRows], like: Tensor) -> Tensor:
-    """What was made of the real instances (1, M, E), back in its slots (B, N, E) as in ``like`` (B, N, F).
+def spread_rows(h: Tensor, layout: Optional[RealRows], like: Tensor) -> Tensor:
+    """Unpack instances (1, M, E) to the padded shape (B, N, E) of ``like`` (B, N, F), with zeros at padding.
 
-    There are zeros at padding. ``h`` itself when there are no ``rows``.
+    Without a layout, return ``h`` itself.
 
     Example:
         >>> x, mask = torch.rand(2, 99, 3), torch.rand(2, 99) < 0.1
-        >>> rows = find_real_rows(mask)
-        >>> torch.equal(spread_rows(take_rows(x, rows), rows, x), x * mask.unsqueeze(-1))
+        >>> layout = find_real_rows(mask)
+        >>> torch.equal(spread_rows(take_rows(x, layout), layout, x), x * mask.unsqueeze(-1))
         True
     """
-    if rows is None:
+    if layout is None:
         return h
-    slots = h.new_zeros([like.shape[0] * like.shape[1], h.shape[2]]).index_copy(0, rows.places, h[0])
-    return slots.view(like.shape[0], like.shape[1], h.shape[2])
+    rows = h.new_zeros([like.shape[0] * like.shape[1], h.shape[2]]).index_copy(0, layout.indices, h[0])
+    return rows.view(like.shape[0], like.shape[1], h.shape[2])
 
 
-def pool_rows(attention: Tensor, h: Tensor, rows: Optional[RealRows]) -> Tensor:
-    """Weighted sums (B, H, E), see :py:func:`bag_pool`, with attention (B, N, H), of ``h`` that are the ``rows`` alone.
+def pool_rows(attention: Tensor, h: Tensor, layout: Optional[RealRows]) -> Tensor:
+    """Pool packed instances ``h`` (1, M, E) with attention (B, N, H) to (B, H, E), see :py:func:`bag_pool`.
 
-    A bag that has none gets zeros. Without ``rows``, ``h`` is (B, N, E).
+    An empty bag gets zeros. Without a layout, ``h`` is (B, N, E).
 
     Example:
         >>> x, mask = torch.rand(3, 99, 4), torch.arange(99) < torch.tensor([[50], [0], [9]])
-        >>> attention, rows = torch.rand(3, 99, 2) * mask.unsqueeze(-1), find_real_rows(mask)
-        >>> torch.allclose(pool_rows(attention, take_rows(x, rows), rows), pool_rows(attention, x, None))
+        >>> attention, layout = torch.rand(3, 99, 2) * mask.unsqueeze(-1), find_real_rows(mask)
+        >>> torch.allclose(pool_rows(attention, take_rows(x, layout), layout), pool_rows(attention, x, None))
         True
     """
-    if rows is None:
+    if layout is None:
         return bag_pool(attention, h)
-    weights = take_rows(attention, rows).split(rows.sizes, 1)
+    weights = take_rows(attention, layout).split(layout.sizes, 1)
     parts: List[Tensor] = []
-    for i, part in enumerate(h.split(rows.sizes, 1)):
+    for i, part in enumerate(h.split(layout.sizes, 1)):
         parts.append(bag_pool(weights[i], part))
     pooled = torch.cat(parts)
-    bags = torch.tensor(rows.bags, device=pooled.device)
+    bags = torch.tensor(layout.bags, device=pooled.device)
     zeros = pooled.new_zeros([attention.shape[0], attention.shape[2], h.shape[2]])
     return zeros.index_copy(0, bags, pooled)

@@ -1,4 +1,4 @@
-"""A linear layer that stretches no vector."""
+"""Linear layer with spectral norm 1."""
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +10,10 @@ __all__ = ["SpectralLinear", "spectral_norm_of"]
 
 
 class SpectralLinear(nn.Linear):
-    r"""A linear layer whose weight is divided by its largest singular value: :math:`y = (W / \sigma(W)) x + b`.
+    r"""Linear layer whose weight is divided by its largest singular value: :math:`y = (W / \sigma(W)) x + b`.
 
-    PyTorch's parametrization keeps a running estimate of that value and so gives two answers to two equal calls in
-    training; here it is computed from the weight alone.
+    PyTorch's parametrization keeps a running estimate of that value, so that two equal calls in training give different
+    results; here it is computed from the weight alone.
 
     Example:
         >>> layer = SpectralLinear(1, 1, bias=False)
@@ -21,19 +21,20 @@ class SpectralLinear(nn.Linear):
         tensor([[1.]], grad_fn=<AbsBackward0>)
     """
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name is nn.Linear's)
-        """Values (..., out) of values (..., in)."""
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the parameter name of nn.Linear)
+        """Map values (..., in) to (..., out)."""
         norm = spectral_norm_of(self.weight).clamp(min=1e-12)
         return functional.linear(input, (self.weight / norm).to(self.weight.dtype), self.bias)
 
 
 def spectral_norm_of(weight: Tensor) -> Tensor:
-    r"""Largest singular value of a matrix, from products only, so that every exporter and device knows how.
+    r"""Compute the largest singular value of a matrix by products only, which every exporter and device supports.
 
     .. math:: \sigma^2 = \langle G, P \rangle, \quad P = \frac{G^{4096}}{\operatorname{tr} G^{4096}}, \quad G = W W^\top
 
-    P tends to the projection on the leading singular vector; it is held constant in the gradient, which then is
-    :math:`u v^\top`, that of :math:`\sigma`. Two singular values that nearly agree cost at most 5e-5 of the value.
+    P approximates the projection on the leading singular vector. It is held constant in the gradient, which then is
+    :math:`u v^\top`, the gradient of :math:`\sigma`. The relative error is at most 5e-5, reached when the two largest
+    singular values are nearly equal.
 
     Example:
         >>> round(spectral_norm_of(torch.tensor([[3.0, 0], [0, 2]])).item(), 4)
@@ -44,7 +45,7 @@ def spectral_norm_of(weight: Tensor) -> Tensor:
         w = w.t()
     power = _gram(w.detach())
     power = power / power.diagonal().sum().clamp(min=1e-30)
-    # a single row is done already; inductor would inline those products of numbers into one another, 4 to the 12th
+    # a single row needs no power; inductor would inline its scalar products into one another, 4 to the 12th
     for _ in range(12 if w.shape[0] > 1 else 0):
         power = _gram(power)
         power = power / power.diagonal().sum().clamp(min=1e-30)
@@ -52,5 +53,5 @@ def spectral_norm_of(weight: Tensor) -> Tensor:
 
 
 def _gram(w: Tensor) -> Tensor:
-    """W times its transpose, in the type of W under autocast too; a symmetric W is squared."""
+    """Return W times its transpose in the dtype of W, also under autocast; this squares a symmetric W."""
     return bag_pool(w.t().unsqueeze(0), w.t().unsqueeze(0))[0]

@@ -1,4 +1,4 @@
-"""Whole networks, one paper a file."""
+"""MIL networks, one paper per module."""
 
 from .abmil import ABMIL
 from .acmil import ACMIL

@@ -1,4 +1,4 @@
-"""Attention-based multiple-instance learning."""
+"""Attention-based multiple instance learning (ABMIL)."""
 
 from typing import Optional
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from monai_mil_ext.networks.blocks import GatedScores, TanhScores
 from monai_mil_ext.networks.layers import bag_pool, masked_softmax, zero_padding
-from monai_mil_ext.utils import check_positive
+from monai_mil_ext.utils import check_positive, check_rate
 
 from .bag_net import BagNet, BagOutput
 
@@ -14,33 +14,37 @@ __all__ = ["ABMIL"]
 
 
 class ABMIL(BagNet):
-    r"""Classifies a bag by the attention-weighted mean of its instances.
+    r"""ABMIL, proposed in `Attention-based Deep Multiple Instance Learning <https://arxiv.org/abs/1802.04712>`_.
+
+    Given a bag X of instances :math:`x_n`, ABMIL classifies the attention-weighted mean of its projected instances:
 
     .. math::
         h_n = \operatorname{ReLU}(W_p x_n), \quad a_{\cdot k} = \operatorname{softmax}_n s_k(h_n), \quad
         z_k = \sum_n a_{nk} h_n, \quad \text{logits} = W_c [z_1; \dots; z_H] + b_c
 
-    with :math:`s` of :py:class:`GatedScores` or :py:class:`TanhScores`. Without ``hidden_size``, :math:`h_n = x_n`.
+    with the scores :math:`s` of :py:class:`GatedScores` or :py:class:`TanhScores`. Without ``hidden_size``,
+    :math:`h_n = x_n`.
 
-    With ``per_class``, class c has an attention row and a linear row of its own, as the multi-branch form of CLAM,
+    With ``per_class``, each class c has its own attention and its own linear classifier, as in the multi-branch form of
+    CLAM,
 
     .. math:: \text{logits}_c = w_c^\top z_c + b_c
 
-    so that its attention is the heat map of its logit, and of no other: the form for labels that may hold together.
+    so that the attention of a class is the heat map of its logit alone. Use it for labels that may occur together.
 
     Args:
         in_features: size F of an instance.
         num_classes: number C of logits.
         hidden_size: size E of a projected instance; ``None`` scores and pools ``x`` itself.
-        attention_size: size of the hidden layer that scores.
-        gated: whether a second layer gates the hidden layer that scores.
-        num_heads: number H of attention rows; the classifier sees the H embeddings side by side.
-        dropout: rate on the instances that are scored and pooled.
-        per_class: whether there is one attention row for each class, H = C, instead; ``num_heads`` stays 1.
+        attention_size: size of the hidden layer of the attention.
+        gated: whether the hidden layer of the attention is gated.
+        num_heads: number H of attention heads; the classifier takes the H embeddings concatenated.
+        dropout: dropout rate of the projected instances.
+        per_class: whether there is one attention head per class, H = C; ``num_heads`` must then be 1.
 
     Raises:
-        ValueError: when a size is not positive, the rate not in [0, 1), both kinds of rows are asked for, or the input
-            is of the wrong shape.
+        ValueError: when a size is not positive, the rate is not in [0, 1), ``num_heads`` and ``per_class`` are both
+            set, or the input has the wrong shape.
 
     References:
         Ilse, Tomczak, Welling, "Attention-based Deep Multiple Instance Learning", arXiv:1802.04712.
@@ -74,10 +78,9 @@ class ABMIL(BagNet):
         super().__init__()
         size = in_features if hidden_size is None else hidden_size
         check_positive(in_features=in_features, num_classes=num_classes, hidden_size=size)
-        if not 0 <= dropout < 1:
-            raise ValueError(f"`dropout` must be in [0, 1), got {dropout!r}.")
+        check_rate(dropout=dropout)
         if per_class and num_heads != 1:
-            raise ValueError(f"`num_heads` must be 1 where `per_class` gives each class a row, got {num_heads!r}.")
+            raise ValueError(f"`num_heads` must be 1 with `per_class`, got {num_heads!r}.")
         self.in_features = in_features
         self.per_class = per_class
         project = [] if hidden_size is None else [nn.Linear(in_features, size, bias=False), nn.ReLU()]
@@ -87,15 +90,15 @@ class ABMIL(BagNet):
         self.classify = nn.Linear(num_heads * size, num_classes)
 
     def forward_bag(self, x: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
-        """See :py:class:`BagNet`."""
+        """Compute all outputs, see :py:class:`BagNet`."""
         self.check_input(x, mask, self.in_features)
         h = self.embed(zero_padding(x, mask))
         scores = self.score_tap(self.attend(h))
         attention = masked_softmax(scores, mask)
-        rows = bag_pool(attention, h)
-        embedding, seen = rows.flatten(1), rows.to(self.classify.weight.dtype)
+        pooled = bag_pool(attention, h)
+        embedding, pooled = pooled.flatten(1), pooled.to(self.classify.weight.dtype)
         if self.per_class:
-            logits = (seen * self.classify.weight).sum(2) + self.classify.bias
+            logits = (pooled * self.classify.weight).sum(2) + self.classify.bias
         else:
-            logits = self.classify(seen.flatten(1))
+            logits = self.classify(pooled.flatten(1))
         return BagOutput(logits, attention, scores, embedding)

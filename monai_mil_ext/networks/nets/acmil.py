@@ -1,4 +1,4 @@
-"""Several branches of attention that are kept from agreeing on few instances."""
+"""Attention-challenging multiple instance learning (ACMIL)."""
 
 from typing import Optional
 
@@ -15,25 +15,29 @@ __all__ = ["ACMIL"]
 
 
 class ACMIL(BagNet):
-    r"""Classifies a bag by the mean of K branches of gated attention, each with a classifier of its own for training.
+    r"""ACMIL, proposed in `Attention-Challenging Multiple Instance Learning <https://arxiv.org/abs/2311.07125>`_.
+
+    Given a bag X of instances :math:`x_n`, ACMIL pools it by K branches of gated attention and classifies the mean of
+    the branches; in training each branch also has its own classifier:
 
     .. math::
         h_n = \operatorname{ReLU}(W_p x_n), \quad a_{\cdot k} = \operatorname{softmax}_n s_k(h_n), \quad
         z_k = \sum_n a_{nk} h_n, \quad y_k = C_k z_k, \quad \text{logits} = C_0 \frac{1}{K} \sum_k z_k
 
-    with :math:`s` of :py:class:`GatedScores`, masked in training by :py:class:`TopInstanceMasking`. The loss adds the
-    mean cross-entropy of the branches and :py:class:`BranchDiversityLoss` on the attention: branch logits
-    (B, K, C) leave ``branch_tap``, and the scores after masking leave ``mask_top``, where handlers hook in. No logit
-    depends on the branch classifiers (``logits_see_all_weights`` is False), so their gradient is that loss's alone.
+    with the scores :math:`s` of :py:class:`GatedScores`, masked in training by :py:class:`TopInstanceMasking`. The
+    training loss adds the mean cross-entropy of the branches and :py:class:`BranchDiversityLoss` on the attention:
+    handlers hook into ``branch_tap``, whose output are the branch logits (B, K, C), and into ``mask_top``, whose output
+    are the masked scores. The logits do not depend on the branch classifiers (``logits_see_all_weights`` is False),
+    which get their gradients from the branch loss alone.
 
     Args:
         in_features: size F of an instance.
         num_classes: number C of logits.
         hidden_size: size E of a projected instance.
-        attention_size: size of the hidden layer that scores.
+        attention_size: size of the hidden layer of the attention.
         num_branches: number K of branches.
-        num_top: of how many of the highest instances a branch some are masked in training.
-        mask_rate: which share of these is masked; 0 masks none.
+        num_top: number of the highest instances of a branch, of which some are masked in training.
+        mask_rate: fraction of them that is masked; 0 masks none.
 
     Raises:
         ValueError: when a size is not positive, the rate is not in [0, 1], or the input has the wrong shape.
@@ -43,9 +47,9 @@ class ACMIL(BagNet):
         arXiv:2311.07125.
 
     Example:
-        >>> net, seen = ACMIL(in_features=8, num_classes=2, hidden_size=4), []
-        >>> _ = net.branch_tap.register_forward_hook(lambda module, args, output: seen.append(output.shape))
-        >>> net.forward_bag(torch.rand(1, 6, 8)).attention.shape, seen
+        >>> net, shapes = ACMIL(in_features=8, num_classes=2, hidden_size=4), []
+        >>> _ = net.branch_tap.register_forward_hook(lambda module, args, output: shapes.append(output.shape))
+        >>> net.forward_bag(torch.rand(1, 6, 8)).attention.shape, shapes
         (torch.Size([1, 6, 5]), [torch.Size([1, 5, 2])])
     """
 
@@ -73,12 +77,12 @@ class ACMIL(BagNet):
         self.branch_tap = nn.Identity()
 
     def forward_bag(self, x: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
-        """See :py:class:`BagNet`."""
+        """Compute all outputs, see :py:class:`BagNet`."""
         self.check_input(x, mask, self.in_features)
         h = self.embed(zero_padding(x, mask))
         scores = self.score_tap(self.attend(h))
-        real = torch.ones_like(x[..., 0], dtype=torch.bool) if mask is None else mask
-        attention = masked_softmax(self.mask_top(scores, real), mask)
+        full_mask = torch.ones_like(x[..., 0], dtype=torch.bool) if mask is None else mask
+        attention = masked_softmax(self.mask_top(scores, full_mask), mask)
         pooled = bag_pool(attention, h)
         branches = []
         for k, classify in enumerate(self.classify_branch):

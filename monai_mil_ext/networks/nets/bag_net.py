@@ -1,4 +1,4 @@
-"""What every network here is: bags in, logits out."""
+"""Base class of all MIL networks and their output."""
 
 from abc import ABC, abstractmethod
 from typing import Dict, NamedTuple, Optional
@@ -12,13 +12,13 @@ __all__ = ["BagNet", "BagOutput", "WithBagOutput"]
 
 
 class BagOutput(NamedTuple):
-    """All that a network has to say of a batch of bags.
+    """Output of a network for a batch of bags.
 
     Attributes:
-        logits: (B, C).
-        attention: (B, N, A), zero on padding, summing to one over the real instances.
-        scores: (B, N, S), what leaves the score tap: before any softmax, finite but meaningless on padding.
-        embedding: (B, E), what the classifier sees.
+        logits: logits (B, C).
+        attention: attention (B, N, A), zero at padding, summing to one over the valid instances.
+        scores: scores (B, N, S) at the score tap, before any softmax; finite but meaningless at padding.
+        embedding: input (B, E) of the classifier.
     """
 
     logits: Tensor
@@ -28,18 +28,19 @@ class BagOutput(NamedTuple):
 
 
 class BagNet(nn.Module, ABC):
-    """Base of the networks: a subclass writes :py:meth:`forward_bag`, and ``forward`` gives its logits.
+    """Base class of all MIL networks: a subclass implements :py:meth:`forward_bag`, and ``forward`` returns its logits.
 
-    A subclass passes its scores (B, N, S) through ``self.score_tap``, where loss handlers hook in, and calls
-    :py:meth:`check_input` first. It says by class attribute which of the common promises it does not keep, and why
-    in one sentence of its docstring.
+    A subclass first calls :py:meth:`check_input`, and passes its scores (B, N, S) through ``self.score_tap``, where
+    loss handlers hook in. If it lacks one of the properties below, it sets the class attribute to False and gives the
+    reason in its docstring.
 
     Attributes:
-        permutation_invariant: the order of instances changes nothing.
-        attention_is_distribution: attention sums to one over the real instances.
-        exports_dynamic_n: one exported program serves bags of every size.
-        gives_scores: ``BagOutput.scores`` is never ``None``.
-        logits_see_all_weights: no weight is there for a loss alone, so that DDP needs no ``find_unused_parameters``.
+        permutation_invariant: whether the output does not depend on the order of instances.
+        attention_is_distribution: whether attention sums to one over the valid instances.
+        exports_dynamic_n: whether one exported program serves bags of any size.
+        gives_scores: whether ``BagOutput.scores`` is never ``None``.
+        logits_see_all_weights: whether the logits depend on all weights, so that DDP does not need
+            ``find_unused_parameters``.
     """
 
     permutation_invariant = True
@@ -54,29 +55,29 @@ class BagNet(nn.Module, ABC):
 
     @abstractmethod
     def forward_bag(self, x: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
-        """Everything about bags (B, N, F); ``mask`` (B, N) is True for a real instance."""
+        """Compute all outputs for bags (B, N, F); ``mask`` (B, N) is True for a valid instance."""
 
     def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:
-        """Logits (B, C) of bags (B, N, F); ``mask`` (B, N) is True for a real instance."""
+        """Compute logits (B, C) for bags (B, N, F); ``mask`` (B, N) is True for a valid instance."""
         return self.forward_bag(x, mask).logits
 
     def check_input(self, x: Tensor, mask: Optional[Tensor], in_features: int) -> None:
         """Raise ``ValueError`` unless ``x`` is (B, N, ``in_features``) and ``mask`` Boolean (B, N) or ``None``."""
-        if not torch.jit.is_scripting():  # TorchScript cannot compile the messages
+        if not torch.jit.is_scripting():  # TorchScript cannot compile the error messages
             check_bags(x, in_features)
             if mask is not None:
                 check_mask(mask, x)
 
 
 class WithBagOutput(nn.Module):
-    """Makes ``forward`` give all of :py:class:`BagOutput` as a dictionary, for engines and DDP: they see nothing else.
+    """Wrapper whose ``forward`` returns :py:class:`BagOutput` as a dictionary, for engines and DDP, which call only it.
 
     Args:
-        net: the network to ask; its weights stay its own.
+        net: network to wrap; the weights are shared.
 
     Example:
         >>> from monai_mil_ext.networks.nets import ABMIL
-        >>> {name: tuple(part.shape) for name, part in WithBagOutput(ABMIL(8, 2))(torch.zeros(1, 5, 8)).items()}
+        >>> {name: tuple(value.shape) for name, value in WithBagOutput(ABMIL(8, 2))(torch.zeros(1, 5, 8)).items()}
         {'logits': (1, 2), 'attention': (1, 5, 1), 'scores': (1, 5, 1), 'embedding': (1, 8)}
     """
 
@@ -85,6 +86,6 @@ class WithBagOutput(nn.Module):
         self.net = net
 
     def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Dict[str, Tensor]:
-        """The parts of the output that the network has, by name."""
+        """Compute the outputs for bags (B, N, F) by name, without those that the network does not have."""
         output = self.net.forward_bag(x, mask)
-        return {name: part for name, part in output._asdict().items() if part is not None}
+        return {name: value for name, value in output._asdict().items() if value is not None}

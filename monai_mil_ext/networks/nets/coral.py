@@ -1,4 +1,4 @@
-"""A head for classes that have an order, around any network of one output."""
+"""Ordinal regression head (CORAL) for any network with one output."""
 
 from typing import Optional
 
@@ -13,23 +13,26 @@ __all__ = ["CORAL"]
 
 
 class CORAL(BagNet):
-    r"""Asks of one grade of a bag whether it is above each of C - 1 thresholds: ordinal regression with shared weights.
+    r"""CORAL, proposed in `Rank consistent ordinal regression for neural networks <https://arxiv.org/abs/1901.07884>`_.
+
+    Given a network with one output g(X) for a bag X, CORAL compares it with C - 1 thresholds, one for each question "is
+    the class above k?":
 
     .. math:: z_{bk} = g(x_b) + \beta_k, \quad k = 0, \dots, C - 2
 
-    The network gives g, one output; the biases are all that tells the questions apart. Where they fall, the answers
-    :math:`\sigma(z_{bk})` to "is the class above k?" fall with k for every bag, and the biases that minimise
-    :py:class:`OrdinalLoss` do fall (Theorem 1 of the paper). They start where they are best for C equally frequent
-    classes and g = 0: from there g is pushed neither up nor down before it has seen a label, which would have attention
-    avoid what counts. The network's own last bias moves all questions at once, as the :math:`\beta` could; it does no
-    harm. The promises that it keeps are those of its network.
+    The questions share all weights and differ only in their biases. If the biases decrease, so do the probabilities
+    :math:`\sigma(z_{bk})` for every bag, and the biases that minimize :py:class:`OrdinalLoss` do decrease (Theorem 1 of
+    the paper). They are initialized to the optimum for C equally frequent classes and g = 0, so that g is not pushed up
+    or down before it depends on the labels, which would make attention avoid the relevant instances. The last bias of
+    the network is redundant with :math:`\beta`, which does no harm. Class attributes such as
+    ``permutation_invariant`` are those of the network.
 
     Args:
-        net: a network of one output.
+        net: network with one output.
         num_classes: number C of classes; there are C - 1 logits.
 
     Raises:
-        ValueError: when ``num_classes`` is below 2 or, in a forward pass, the network has more than one output.
+        ValueError: when ``num_classes`` is less than 2 or, in a forward pass, the network has more than one output.
 
     References:
         Cao, Mirjalili, Raschka, "Rank consistent ordinal regression for neural networks with application to age
@@ -49,7 +52,7 @@ class CORAL(BagNet):
             raise ValueError(f"`num_classes` must be at least 2, got {num_classes}.")
         self.net = net
         self.biases = nn.Parameter((1 - torch.arange(1, num_classes) / num_classes).logit())
-        self.score_tap = net.score_tap  # one tap under two names
+        self.score_tap = net.score_tap  # the same tap under two names
         self.permutation_invariant = net.permutation_invariant
         self.attention_is_distribution = net.attention_is_distribution
         self.exports_dynamic_n = net.exports_dynamic_n
@@ -57,8 +60,8 @@ class CORAL(BagNet):
         self.logits_see_all_weights = net.logits_see_all_weights
 
     def forward_bag(self, x: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
-        """See :py:class:`BagNet`; the logits are (B, C - 1)."""
-        out = self.net.forward_bag(x, mask)
-        if out.logits.shape[1] != 1:
-            raise ValueError(f"`net` must have one output, got {out.logits.shape[1]}.")
-        return BagOutput(out.logits + self.biases, out.attention, out.scores, out.embedding)
+        """Compute all outputs, see :py:class:`BagNet`; the logits are (B, C - 1)."""
+        output = self.net.forward_bag(x, mask)
+        if output.logits.shape[1] != 1:
+            raise ValueError(f"`net` must have one output, got {output.logits.shape[1]}.")
+        return BagOutput(output.logits + self.biases, output.attention, output.scores, output.embedding)

@@ -1,4 +1,4 @@
-"""An image encoder and an aggregator as one network."""
+"""Instance encoder and MIL aggregator as one network."""
 
 from typing import List, Optional
 
@@ -15,23 +15,23 @@ __all__ = ["EncodedBag"]
 
 
 class EncodedBag(BagNet):
-    """Encodes the instances of bags (B, N, C, H, W) and aggregates the features: MONAI's ``MILModel`` with a mask.
+    """Network that encodes the instances of bags (B, N, C, H, W) and aggregates their features, with a mask.
 
-    Only real instances reach the encoder, so padding costs nothing and moves no batch statistics. A compiled, exported
-    or scripted network, whose shapes must not depend on what is in the mask, encodes padding as zeros and all instances
-    at once. In chunks, batch norm in training mode sees a chunk at a time. The promises that it keeps are those of its
-    aggregator.
+    It corresponds to MONAI's ``MILModel``. Only valid instances reach the encoder, so padding costs no time and does
+    not change batch statistics. If the network is compiled, exported or scripted, shapes must not depend on the values
+    of the mask, so padding is encoded as zeros, and all instances at once. With chunks, batch norm in training mode
+    normalizes each chunk separately. Class attributes such as ``permutation_invariant`` are those of the aggregator.
 
     Args:
-        encoder: instances (n, C, H, W), or of any other shape, to features (n, F).
-        aggregator: bags of features (B, N, F) to the output.
-        chunk_size: how many instances to encode at once; ``None`` for all.
-        recompute: whether to keep no activation of the encoder in training and compute them again for the gradients:
-            with ``chunk_size``, memory for one chunk instead of the whole batch, for about a third more time.
+        encoder: network from instances (n, C, H, W), or of any other shape, to features (n, F).
+        aggregator: network from bags of features (B, N, F) to the output.
+        chunk_size: number of instances to encode at once; ``None`` means all.
+        recompute: whether to recompute the activations of the encoder for the gradients instead of storing them; with
+            ``chunk_size``, memory is that of one chunk instead of the whole batch, and time a third more.
 
     Raises:
         ValueError: when ``chunk_size`` is not positive, the input has fewer than three axes, the mask is not (B, N) of
-            ``torch.bool``, or the encoder gives anything but (n, F).
+            ``torch.bool``, or the output of the encoder is not (n, F).
 
     Example:
         >>> from monai_mil_ext.networks.nets import ABMIL
@@ -48,7 +48,7 @@ class EncodedBag(BagNet):
         check_positive(chunk_size=1 if chunk_size is None else chunk_size)
         self.encoder = encoder
         self.aggregator = aggregator
-        self.score_tap = aggregator.score_tap  # one tap under two names
+        self.score_tap = aggregator.score_tap  # the same tap under two names
         self.chunk_size = 0 if chunk_size is None else chunk_size
         self.recompute = recompute
         self.permutation_invariant = aggregator.permutation_invariant
@@ -57,7 +57,7 @@ class EncodedBag(BagNet):
         self.gives_scores = aggregator.gives_scores
 
     def forward_bag(self, x: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
-        """Everything about bags (B, N, C, H, W); ``mask`` (B, N) is True for a real instance."""
+        """Compute all outputs for bags (B, N, C, H, W); ``mask`` (B, N) is True for a valid instance."""
         if not torch.jit.is_scripting():
             if x.ndim < 3:
                 raise ValueError(f"`x` must have shape (B, N, C, H, W), got {tuple(x.shape)}.")
@@ -66,23 +66,23 @@ class EncodedBag(BagNet):
         return self.aggregate(self.encode(x, mask), mask)
 
     def encode(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:
-        """Features (B, N, F) of the instances of bags (B, N, C, H, W), zero at padding."""
+        """Encode the instances of bags (B, N, C, H, W) to features (B, N, F), zero at padding."""
         bags, n = x.shape[0], x.shape[1]
         instances = x.flatten(0, 1)
         if torch.jit.is_scripting() or torch.compiler.is_compiling():
             features = self.encoder(zero_padding(x.flatten(2), mask).view(x.shape).flatten(0, 1))
             return features.view(bags, n, features.shape[1])
-        real = instances if mask is None else instances[mask.flatten()]
-        if len(real):
-            features = self._encode_instances(real)
-        else:  # one blank instance, thrown away, tells how wide features are
-            features = self._encode_instances(torch.cat([real, x.new_zeros((1, *x.shape[2:]))]))[:0]
+        valid = instances if mask is None else instances[mask.flatten()]
+        if len(valid):
+            features = self._encode_instances(valid)
+        else:  # encode one blank instance to get the number of features, and discard it
+            features = self._encode_instances(torch.cat([valid, x.new_zeros((1, *x.shape[2:]))]))[:0]
         if mask is not None:
             features = features.new_zeros(bags * n, features.shape[1]).index_put((mask.flatten(),), features)
         return features.view(bags, n, features.shape[1])
 
     def aggregate(self, features: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
-        """Everything about bags whose instances are encoded, features (B, N, F)."""
+        """Compute all outputs for bags of encoded instances, features (B, N, F)."""
         output: BagOutput = self.aggregator.forward_bag(features, mask)
         return output
 

@@ -1,4 +1,4 @@
-"""A linear classifier of every instance, after a convolution over its neighbours."""
+"""Linear instance classifier with a convolution over neighboring instances."""
 
 from typing import Optional
 
@@ -13,34 +13,34 @@ __all__ = ["InstanceConvMIL"]
 
 
 class InstanceConvMIL(BagNet):
-    r"""Classifies every instance by itself and its neighbours, and gives the bag the largest logit of each class.
+    r"""Convolution over neighbors and linear classifier of each instance; a bag gets the maximum logit of each class.
 
     .. math::
         h_{nf} = b_f + \sum_{t=1}^{k} w_{ft} \, x_{n + t - 1 - \lfloor (k-1)/2 \rfloor, f}, \quad s_n = W h_n + c, \quad
         \text{logits}_c = \max_n s_{nc}, \quad a = \operatorname{softmax}_n s_n
 
-    with zeros beyond the bag: a depthwise convolution of k instances and a linear layer, and nothing that is not linear
-    between them. Made to be trained with a label for every instance, on its scores (B, N, C): then it is the reference
-    that published localisation is measured against. It is a strong reference and no bound. The order of instances is
-    what it looks at (``permutation_invariant`` is False). A bag without instances has logits 0.
+    with zeros beyond the bag: a depthwise convolution over k instances and a linear layer, without a nonlinearity
+    between them. It is meant to be trained on its scores (B, N, C) with instance labels, as the reference for published
+    localization results: a strong reference, but not an upper bound. It depends on the order of instances
+    (``permutation_invariant`` is False). A bag without instances has logits 0.
 
     Args:
         in_features: size F of an instance.
         num_classes: number C of logits.
-        kernel_size: number k of neighbours that the convolution covers, about as many as a lesion is long; if even, one
-            more after an instance than before it.
+        kernel_size: number k of instances under the kernel, about the length of a lesion; an even kernel covers one
+            more instance after its center than before it.
 
     Raises:
-        ValueError: when a size is not positive or the input of the wrong shape.
+        ValueError: when a size is not positive or the input has the wrong shape.
 
     References:
-        The slice-supervised model of Harvey, Loevlie, Hughes, "Normal Guidance is what Attention Needs",
-        arXiv:2605.27306; kernels 12, 35 and 29 for CT of head, chest and abdomen.
+        Slice-supervised model of Harvey, Loevlie, Hughes, "Normal Guidance is what Attention Needs", arXiv:2605.27306;
+        kernels 12, 35 and 29 for CT of head, chest and abdomen.
 
     Example:
         >>> import torch
-        >>> out = InstanceConvMIL(in_features=8, num_classes=1, kernel_size=5).forward_bag(torch.rand(1, 4, 8))
-        >>> torch.equal(out.logits, out.scores.amax(1))
+        >>> output = InstanceConvMIL(in_features=8, num_classes=1, kernel_size=5).forward_bag(torch.rand(1, 4, 8))
+        >>> torch.equal(output.logits, output.scores.amax(1))
         True
     """
 
@@ -56,22 +56,22 @@ class InstanceConvMIL(BagNet):
         self.classify = nn.Linear(in_features, num_classes)
 
     def forward_bag(self, x: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
-        """See :py:class:`BagNet`."""
+        """Compute all outputs, see :py:class:`BagNet`."""
         self.check_input(x, mask, self.in_features)
         h = zero_padding(x, mask)
         if mask is None:
             scores = self.score_tap(self._score(h))
-        else:  # padding may stand between instances, which are neighbours all the same
-            places = packed_places(mask)
-            scores = self.score_tap(unpack(self._score(pack(h, places)), places))
-        # every class is a bag of one feature
-        single = scores.transpose(1, 2).flatten(0, 1).unsqueeze(-1)
+        else:  # instances are neighbors even if there is padding between them
+            order = packed_places(mask)
+            scores = self.score_tap(unpack(self._score(pack(h, order)), order))
+        # each class as a bag of its own with one feature
+        class_bags = scores.transpose(1, 2).flatten(0, 1).unsqueeze(-1)
         classes = scores.shape[2]
-        logits, _ = masked_max(single, None if mask is None else mask.repeat_interleave(classes, 0))
+        logits, _ = masked_max(class_bags, None if mask is None else mask.repeat_interleave(classes, 0))
         return BagOutput(logits.view(scores.shape[0], classes), masked_softmax(scores, mask), scores, None)
 
     def _score(self, h: Tensor) -> Tensor:
-        """Logits (B, N, C) of instances (B, N, F), any padding at their end."""
-        wide = nn.functional.pad(h.transpose(1, 2), [self.before, self.after + 1])  # one more: a bag may have no slot
-        scores: Tensor = self.classify(self.mix(wide).transpose(1, 2))
+        """Compute logits (B, N, C) of instances (B, N, F) with padding, if any, at the end."""
+        padded = nn.functional.pad(h.transpose(1, 2), [self.before, self.after + 1])  # + 1 for the case N = 0
+        scores: Tensor = self.classify(self.mix(padded).transpose(1, 2))
         return scores[:, : h.shape[1]]

@@ -1,4 +1,4 @@
-"""Mean and maximum of a bag: what every attention is measured against."""
+"""Mean and max pooling of a bag, the baselines of attention."""
 
 from typing import Optional
 
@@ -14,7 +14,7 @@ __all__ = ["InstanceMaxMIL", "MaxMIL", "MeanMIL"]
 
 
 class _LinearNet(BagNet):
-    """One linear layer, whatever is pooled."""
+    """Base class of networks with a single linear layer."""
 
     def __init__(self, in_features: int, num_classes: int) -> None:
         super().__init__()
@@ -24,18 +24,18 @@ class _LinearNet(BagNet):
 
 
 class MeanMIL(_LinearNet):
-    r"""Classifies the mean of a bag; every instance has the same attention, and there are no scores.
+    r"""Mean pooling with a linear classifier; attention is uniform, and there are no scores.
 
     .. math:: a_n = \frac{1}{N}, \quad \text{logits} = W \sum_n a_n x_n + b
 
-    To classify each instance and average the logits is the same.
+    Classifying each instance and averaging the logits gives the same result.
 
     Args:
         in_features: size F of an instance.
         num_classes: number C of logits.
 
     Raises:
-        ValueError: when a size is not positive or the input of the wrong shape.
+        ValueError: when a size is not positive or the input has the wrong shape.
 
     Example:
         >>> MeanMIL(in_features=8, num_classes=2).forward_bag(torch.rand(1, 4, 8)).attention.flatten().tolist()
@@ -45,7 +45,7 @@ class MeanMIL(_LinearNet):
     gives_scores = False
 
     def forward_bag(self, x: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
-        """See :py:class:`BagNet`."""
+        """Compute all outputs, see :py:class:`BagNet`."""
         self.check_input(x, mask, self.in_features)
         attention = masked_softmax(torch.zeros_like(x[..., :1]), mask)
         embedding = bag_pool(attention, zero_padding(x, mask)).squeeze(1)
@@ -53,7 +53,7 @@ class MeanMIL(_LinearNet):
 
 
 class MaxMIL(_LinearNet):
-    r"""Classifies the maximum of each feature over a bag; the attention is the share of features an instance gives.
+    r"""Max pooling with a linear classifier; attention is the fraction of features whose maximum an instance holds.
 
     .. math::
         z_f = \max_n x_{nf}, \quad \text{logits} = W z + b, \quad
@@ -66,7 +66,7 @@ class MaxMIL(_LinearNet):
         num_classes: number C of logits.
 
     Raises:
-        ValueError: when a size is not positive or the input of the wrong shape.
+        ValueError: when a size is not positive or the input has the wrong shape.
 
     Example:
         >>> bag = torch.tensor([[[1.0, 5.0], [2.0, 3.0]]])
@@ -77,41 +77,41 @@ class MaxMIL(_LinearNet):
     gives_scores = False
 
     def forward_bag(self, x: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
-        """See :py:class:`BagNet`."""
+        """Compute all outputs, see :py:class:`BagNet`."""
         self.check_input(x, mask, self.in_features)
         embedding, attention = masked_max(x, mask)
         return BagOutput(self.classify(embedding), attention, None, embedding)
 
 
 class InstanceMaxMIL(_LinearNet):
-    r"""Classifies every instance, and gives the bag the largest logit of each class.
+    r"""Linear classifier of each instance; a bag gets the maximum logit of each class.
 
     .. math:: s_n = W x_n + b, \quad \text{logits}_c = \max_n s_{nc}
 
-    The scores (B, N, C) are the instances' logits. The attention (B, N, C) is one on the instance that decided a class
-    (the first of equal ones) and has no gradient. A bag without instances has logits 0.
+    The scores (B, N, C) are the instance logits. The attention (B, N, C) is one for the instance with the maximum logit
+    of a class (the first of equal instances) and has no gradient. A bag without instances has logits 0.
 
     Args:
         in_features: size F of an instance.
         num_classes: number C of logits.
 
     Raises:
-        ValueError: when a size is not positive or the input of the wrong shape.
+        ValueError: when a size is not positive or the input has the wrong shape.
 
     Example:
-        >>> out = InstanceMaxMIL(in_features=8, num_classes=2).forward_bag(torch.rand(1, 4, 8))
-        >>> torch.equal(out.logits, (out.attention * out.scores).sum(1))
+        >>> output = InstanceMaxMIL(in_features=8, num_classes=2).forward_bag(torch.rand(1, 4, 8))
+        >>> torch.equal(output.logits, (output.attention * output.scores).sum(1))
         True
     """
 
     def forward_bag(self, x: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
-        """See :py:class:`BagNet`."""
+        """Compute all outputs, see :py:class:`BagNet`."""
         self.check_input(x, mask, self.in_features)
         scores = self.score_tap(self.classify(zero_padding(x, mask)))
-        # every class is a bag of one feature: the share that an instance gives of it is one or nothing
+        # each class as a bag of its own with one feature, so that the fraction of maxima is one or zero
         bags, instances, classes = scores.shape
-        single = scores.transpose(1, 2).flatten(0, 1).unsqueeze(-1)
-        real = None if mask is None else mask.repeat_interleave(classes, 0)
-        logits, attention = masked_max(single, real)
+        class_bags = scores.transpose(1, 2).flatten(0, 1).unsqueeze(-1)
+        class_mask = None if mask is None else mask.repeat_interleave(classes, 0)
+        logits, attention = masked_max(class_bags, class_mask)
         attention = attention.view(bags, classes, instances).transpose(1, 2)
         return BagOutput(logits.view(bags, classes), attention, scores, None)

@@ -1,4 +1,4 @@
-"""What a block of QG-MIL consists of."""
+"""Options of a QG-MIL block."""
 
 from dataclasses import dataclass
 from typing import Optional
@@ -19,21 +19,22 @@ __all__ = ["QGMILBlock"]
 
 @dataclass(frozen=True)
 class QGMILBlock:
-    """What a block of :py:class:`QGMIL` consists of; every choice is free of the others.
+    """Options of a transformer block of :py:class:`QGMIL`, which can be combined freely.
 
     Args:
         num_heads: number H of query heads.
-        num_kv_heads: number of heads for keys and values, a divisor of H; ``None`` means H.
+        num_kv_heads: number of key and value heads, a divisor of H; ``None`` means H.
         head_size: size of a head; ``None`` means E / H.
-        ffn_size: size of the feed-forward part's hidden layer; ``None`` means 4 E.
-        norm: ``"rms"`` or ``"layer"``, for the whole network.
-        qk_norm: whether each head's queries and keys are normalised, by the same kind of norm.
-        gate: of the attention's output: ``"none"``, ``"headwise"`` or ``"elementwise"``.
-        ffn: ``"swiglu"`` (three matrices, the hidden layer gated) or ``"mlp"`` (two, with biases).
-        activation: of the feed-forward part: ``"silu"``, ``"gelu"`` or ``"relu"``.
+        ffn_size: size of the hidden layer of the feed-forward network; ``None`` means 4 E.
+        norm: normalization of the whole network, ``"rms"`` or ``"layer"``.
+        qk_norm: whether the queries and keys of each head are normalized as well.
+        gate: gate of the attention output, ``"none"``, ``"headwise"`` or ``"elementwise"``.
+        ffn: feed-forward network, ``"swiglu"`` (gated, three matrices) or ``"mlp"`` (two matrices with biases).
+        activation: activation of the feed-forward network, ``"silu"``, ``"gelu"`` or ``"relu"``.
 
     Raises:
-        ValueError: when a size is not positive, a name unknown, or ``num_kv_heads`` does not divide ``num_heads``.
+        ValueError: when a size is not positive, an option is unknown, or ``num_kv_heads`` does not divide
+            ``num_heads``.
 
     Example:
         >>> QGMILBlock(norm="layer", gate="elementwise").num_heads
@@ -51,7 +52,7 @@ class QGMILBlock:
     activation: str = "silu"
 
     def __post_init__(self) -> None:
-        """Names what is wrong here, where it was written, and not in the part that stumbles over it."""
+        """Check the options here, where they are set, and not in the layers that use them."""
         sizes = {"num_kv_heads": self.num_kv_heads, "head_size": self.head_size, "ffn_size": self.ffn_size}
         check_positive(num_heads=self.num_heads, **{name: size for name, size in sizes.items() if size is not None})
         check_choice("norm", self.norm, ("rms", "layer"))
@@ -62,7 +63,7 @@ class QGMILBlock:
             raise ValueError(f"`num_kv_heads` must divide num_heads {self.num_heads}, got {self.num_kv_heads}.")
 
     def build(self, size: int, dropout: float = 0.0, round_first: bool = False) -> PreNormBlock:
-        """A block for tokens of that size; see :py:class:`WideRMSNorm` for ``round_first``."""
+        """Create a block for tokens of the given size; see :py:class:`WideRMSNorm` for ``round_first``."""
 
         def norm(features: int) -> nn.Module:
             return make_norm(self.norm, features, round_first=round_first)
@@ -75,5 +76,5 @@ class QGMILBlock:
             size, self.num_heads, self.num_kv_heads, head_size, self.gate, query_norm, key_norm
         )
         feed_forward = GatedFeedForward if self.ffn == "swiglu" else PlainFeedForward
-        fed = feed_forward(size, self.ffn_size or 4 * size, self.activation)
-        return PreNormBlock(attention, fed, norm(size), norm(size), dropout)
+        ffn = feed_forward(size, self.ffn_size or 4 * size, self.activation)
+        return PreNormBlock(attention, ffn, norm(size), norm(size), dropout)

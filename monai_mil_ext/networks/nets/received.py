@@ -1,4 +1,4 @@
-"""What the instances of a bag receive from one another, in the place of attention."""
+"""Wrapper that reports received attention as the attention of QG-MIL."""
 
 from typing import Any, Dict, Optional
 
@@ -12,17 +12,17 @@ __all__ = ["WithReceivedAttention"]
 
 
 class WithReceivedAttention(nn.Module):
-    """As :py:class:`WithBagOutput`, but ``attention`` (B, N, 1) is the mass that instances receive from one another.
+    """Wrapper like :py:class:`WithBagOutput` whose ``attention`` (B, N, 1) is that received from other instances.
 
-    So everything that reads attention in an evaluation (metrics, savers, figures) reads
-    :py:meth:`QGMIL.received_attention`; logits stay those of the network.
+    Everything that reads attention in an evaluation (metrics, savers, figures) then reads
+    :py:meth:`QGMIL.received_attention`; the logits are those of the network.
 
     Args:
-        net: a :py:class:`QGMIL`, or an :py:class:`EncodedBag` that aggregates by one; its weights stay its own.
-        layer: which block, as a list is indexed.
+        net: a :py:class:`QGMIL`, or an :py:class:`EncodedBag` with such an aggregator; the weights are shared.
+        layer: index of the block; negative indices count from the last.
 
     Raises:
-        ValueError: when the network is no QG-MIL.
+        ValueError: when the network is not a QG-MIL.
 
     Example:
         >>> import torch
@@ -35,12 +35,12 @@ class WithReceivedAttention(nn.Module):
     def __init__(self, net: BagNet, layer: int = -1) -> None:
         super().__init__()
         if not isinstance(net.aggregator if isinstance(net, EncodedBag) else net, QGMIL):
-            raise ValueError(f"`net` must be QGMIL, or EncodedBag that aggregates by it, got {type(net).__name__}.")
+            raise ValueError(f"`net` must be QGMIL, or EncodedBag with such an aggregator, got {type(net).__name__}.")
         self.net = net
         self.layer = layer
 
     def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Dict[str, Tensor]:
-        """Everything about bags, by name; ``mask`` (B, N) is True for a real instance."""
+        """Compute the outputs for bags by name; ``mask`` (B, N) is True for a valid instance."""
         net: Any = self.net
         if isinstance(net, EncodedBag):
             x, net = net.encode(x, mask), net.aggregator

@@ -1,4 +1,4 @@
-"""Loading weights that the authors of a method published."""
+"""Loading of weights published by the authors of a method."""
 
 from fnmatch import fnmatchcase
 from typing import List, Mapping, Optional, Tuple, Union
@@ -12,19 +12,20 @@ __all__ = ["load_reference_state_dict"]
 
 
 def load_reference_state_dict(net: BagNet, state_dict: Mapping[str, Tensor]) -> None:
-    """Copy the weights of a published checkpoint into one of our networks of the same configuration.
+    """Copy the weights of a published checkpoint into a network of this package with the same configuration.
 
-    The network says which published names are its own, by ``reference_names()``, and by the patterns in
-    ``reference_ignored`` which others it has no use for. A published tensor that is one row of ours has a name and an
-    index; with index ``None`` it has an axis of size 1 more. Nothing is copied unless everything fits.
+    The method ``reference_names()`` of the network maps published names to its own, and the patterns in
+    ``reference_ignored`` match published tensors that it does not use. A published tensor that is one row of a tensor
+    of ours maps to a name and an index; the index ``None`` means one additional axis of size 1. Weights are copied only
+    if all of them fit.
 
     Args:
-        net: a network with published weights, such as :py:class:`QGMIL`.
-        state_dict: tensors by their published names, or a checkpoint that holds them under ``model``.
+        net: network with published weights, such as :py:class:`QGMIL`.
+        state_dict: tensors by their published names, or a checkpoint with them under ``model``.
 
     Raises:
-        ValueError: when the network has no published weights; when names are missing or unexpected, or shapes differ.
-            The message lists all of them.
+        ValueError: when the network has no published weights, names are missing or unexpected, or shapes differ; the
+            message lists all names and shapes.
 
     Example:
         >>> from monai_mil_ext.networks.nets import QGMIL
@@ -34,36 +35,36 @@ def load_reference_state_dict(net: BagNet, state_dict: Mapping[str, Tensor]) -> 
         >>> torch.equal(net.eval()(torch.ones(1, 5, 8)), other.eval()(torch.ones(1, 5, 8)))
         True
     """
-    names_of = getattr(net, "reference_names", None)
-    if names_of is None:
+    reference_names = getattr(net, "reference_names", None)
+    if reference_names is None:
         raise ValueError(f"`net` must be a network with published weights, got {type(net).__name__}.")
     weights = net.state_dict()
-    own = {name: _place(weights, ours) for name, ours in names_of().items()}
+    targets = {name: _target(weights, ours) for name, ours in reference_names().items()}
     inner = state_dict.get("model")
     if isinstance(inner, Mapping):
         state_dict = inner
     ignored = getattr(net, "reference_ignored", ())
-    wrong = {
-        "missing": [name for name in own if name not in state_dict],
-        "unexpected": [n for n in state_dict if n not in own and not any(fnmatchcase(n, p) for p in ignored)],
+    faults = {
+        "missing": [name for name in targets if name not in state_dict],
+        "unexpected": [n for n in state_dict if n not in targets and not any(fnmatchcase(n, p) for p in ignored)],
         "of another shape": [
-            f"{name} {tuple(state_dict[name].shape)} for {tuple(ours.shape)}"
-            for name, ours in own.items()
-            if name in state_dict and state_dict[name].shape != ours.shape
+            f"{name} {tuple(state_dict[name].shape)} for {tuple(target.shape)}"
+            for name, target in targets.items()
+            if name in state_dict and state_dict[name].shape != target.shape
         ],
     }
-    if any(wrong.values()):
-        raise ValueError(_message(type(net).__name__, wrong))
+    if any(faults.values()):
+        raise ValueError(_message(type(net).__name__, faults))
     with torch.no_grad():
-        for name, ours in own.items():
-            ours.copy_(state_dict[name])
+        for name, target in targets.items():
+            target.copy_(state_dict[name])
 
 
-def _place(weights: Mapping[str, Tensor], ours: Union[str, Tuple[str, Optional[int]]]) -> Tensor:
-    """The memory of one published tensor."""
+def _target(weights: Mapping[str, Tensor], ours: Union[str, Tuple[str, Optional[int]]]) -> Tensor:
+    """Return the tensor, or the view of a tensor, that a published tensor is copied to."""
     return weights[ours] if isinstance(ours, str) else weights[ours[0]][ours[1]]
 
 
-def _message(net: str, wrong: Mapping[str, List[str]]) -> str:
-    lists = [f"{what}: {', '.join(names)}" for what, names in wrong.items() if names]
+def _message(net: str, faults: Mapping[str, List[str]]) -> str:
+    lists = [f"{kind}: {', '.join(names)}" for kind, names in faults.items() if names]
     return "\n".join([f"`state_dict` must have the weights of {net}, got", *lists])

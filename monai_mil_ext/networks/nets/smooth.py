@@ -1,4 +1,4 @@
-"""Attention and transformers that smooth over the ordered instances of a bag."""
+"""Attention and transformers with smoothing over the ordered instances of a bag (Sm)."""
 
 from typing import Optional
 
@@ -15,25 +15,27 @@ __all__ = ["SmAP", "SmTP"]
 
 
 class SmAP(BagNet):
-    r"""Attention-based pooling with one smoothing operator: ABMIL for instances that have neighbours.
+    r"""SmAP, proposed in `Sm: enhanced localization in Multiple Instance Learning <https://arxiv.org/abs/2410.03276>`_.
+
+    Given a bag X of ordered instances :math:`x_n`, SmAP is attention-based pooling with one smoothing operator:
 
     .. math::
         s_n = w^\top \tanh(V x_n + b) + c, \quad a = \operatorname{softmax}_n s_n, \quad
         \text{logits} = W_c \sum_n a_n x_n + b_c
 
     It smooths the instances before they are scored and pooled (``"early"``), the hidden layer (``"mid"``) or the scores
-    (``"late"``); linear layers that score what was smoothed are divided by their spectral norm. The chain sees the
-    order of the instances (``permutation_invariant`` is False).
+    (``"late"``); linear layers of the attention after the smoothing are divided by their spectral norm. Smoothing
+    depends on the order of instances (``permutation_invariant`` is False).
 
     Args:
         in_features: size F of an instance.
         num_classes: number C of logits.
-        attention_size: size of the hidden layer that scores.
-        place: ``"early"``, ``"mid"`` or ``"late"``.
-        smoother: takes values (B, N, E) and a mask; ``None`` means :py:class:`ChainSmoother`.
+        attention_size: size of the hidden layer of the attention.
+        place: position of the smoothing operator, ``"early"``, ``"mid"`` or ``"late"``.
+        smoother: module that takes values (B, N, E) and a mask; ``None`` means :py:class:`ChainSmoother`.
 
     Raises:
-        ValueError: when a size is not positive, there is no such place, or the input has the wrong shape.
+        ValueError: when a size is not positive, ``place`` is unknown, or the input has the wrong shape.
 
     References:
         Castro-Macias et al., "Sm: enhanced localization in Multiple Instance Learning for medical imaging
@@ -59,15 +61,15 @@ class SmAP(BagNet):
         check_choice("place", place, ("early", "mid", "late"))
         smooth = smoother or ChainSmoother()
         self.in_features = in_features
-        self.smooth_instances = smooth if place == "early" else _Unsmoothed()
-        self.smooth_hidden = smooth if place == "mid" else _Unsmoothed()
-        self.smooth_scores = smooth if place == "late" else _Unsmoothed()
+        self.smooth_instances = smooth if place == "early" else _NoSmoother()
+        self.smooth_hidden = smooth if place == "mid" else _NoSmoother()
+        self.smooth_scores = smooth if place == "late" else _NoSmoother()
         self.value = (SpectralLinear if place == "early" else nn.Linear)(in_features, attention_size)
         self.score = (nn.Linear if place == "late" else SpectralLinear)(attention_size, 1)
         self.classify = nn.Linear(in_features, num_classes)
 
     def forward_bag(self, x: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
-        """See :py:class:`BagNet`."""
+        """Compute all outputs, see :py:class:`BagNet`."""
         self.check_input(x, mask, self.in_features)
         h = self.smooth_instances(zero_padding(x, mask), mask)
         hidden = self.smooth_hidden(torch.tanh(self.value(h)), mask)
@@ -78,13 +80,16 @@ class SmAP(BagNet):
 
 
 class SmTP(SequenceTransMIL):
-    r"""TransMIL as a sequence, with the output of each layer of attention smoothed before it is added.
+    r"""SmTP, proposed in `Sm: enhanced localization in Multiple Instance Learning <https://arxiv.org/abs/2410.03276>`_.
+
+    Given a bag X of ordered instances, SmTP is :py:class:`SequenceTransMIL` with the output of each attention layer
+    smoothed before it is added:
 
     .. math:: y \leftarrow y + \mathrm{Sm}(\mathrm{MHA}(\mathrm{LN}(y)))
 
-    The class token is the first of the chain, a neighbour of the first instance. Otherwise it is
-    :py:class:`SequenceTransMIL`: attention is the class token's in the second layer and sums to less than one
-    (``attention_is_distribution`` is False), and order matters (``permutation_invariant`` is False).
+    The class token is the first token of the chain, a neighbor of the first instance. Attention is that of the class
+    token in the second layer and sums to less than one (``attention_is_distribution`` is False), and the order of
+    instances matters (``permutation_invariant`` is False).
 
     Args:
         in_features: size F of an instance.
@@ -108,17 +113,17 @@ class SmTP(SequenceTransMIL):
         self.smooth1 = ChainSmoother()
         self.smooth2 = ChainSmoother()
 
-    def mix(self, found: Tensor, mask: Optional[Tensor]) -> Tensor:
-        """See :py:class:`SequenceTransMIL`."""
-        smooth: Tensor = self.smooth1(found, mask)
+    def mix(self, attended: Tensor, mask: Optional[Tensor]) -> Tensor:
+        """Smooth the output of the first attention layer, see :py:class:`SequenceTransMIL`."""
+        smooth: Tensor = self.smooth1(attended, mask)
         return smooth
 
     def read(self, attention: Tensor, h: Tensor, mask: Optional[Tensor]) -> Tensor:
-        """See :py:class:`SequenceTransMIL`."""
+        """Compute the smoothed output of the class token, see :py:class:`SequenceTransMIL`."""
         smooth: Tensor = self.smooth2(self.attend2(h, mask), mask)
         return smooth[:, 0]
 
 
-class _Unsmoothed(nn.Module):
+class _NoSmoother(nn.Module):
     def forward(self, u: Tensor, mask: Optional[Tensor] = None) -> Tensor:
         return u

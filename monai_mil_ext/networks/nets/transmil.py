@@ -1,4 +1,4 @@
-"""Transformers over a bag, with the neighbourhood of instances as their position: TransMIL and its exact form."""
+"""TransMIL, a transformer over the instances of a bag, and its form with exact attention."""
 
 import math
 from typing import Optional
@@ -17,7 +17,10 @@ __all__ = ["SequenceTransMIL", "TransMIL"]
 
 
 class SequenceTransMIL(BagNet):
-    r"""TransMIL with exact attention over the instances as a sequence.
+    r"""TransMIL with exact attention over a sequence, as in `Normal Guidance <https://arxiv.org/abs/2605.27306>`_.
+
+    Given a bag X of ordered instances :math:`x_n`, two transformer layers with a convolutional position encoding
+    between them act on the instances and a class token, which is classified:
 
     .. math::
         y \leftarrow y + \mathrm{MHA}(\mathrm{LN}(y)), \quad
@@ -25,10 +28,10 @@ class SequenceTransMIL(BagNet):
         y \leftarrow y + \mathrm{MHA}(\mathrm{LN}(y)), \quad \text{logits} = W_c y_0 + b_c
 
     on the tokens :math:`y = [c; x_1, \dots, x_N]` with a class token c. Attention is that of the class token in the
-    second layer, of each head, with its own column left out and not made up for: it sums to less than one
-    (``attention_is_distribution`` is False), and leaves ``attention_tap`` for losses that want it so. The convolutions
-    see the order of the instances (``permutation_invariant`` is False). Of the second layer only the class token is
-    read, so it takes O(N F H); the first takes O(N² F) by fused attention and stores O(N F).
+    second layer, for each head, without the weight on the class token itself: it sums to less than one
+    (``attention_is_distribution`` is False). It passes through ``attention_tap`` for losses on such attention. The
+    convolutions depend on the order of instances (``permutation_invariant`` is False). The second layer computes the
+    class token alone, in O(N F H); the first takes O(N² F) by fused attention and stores O(N F).
 
     Args:
         in_features: size F of an instance.
@@ -65,38 +68,41 @@ class SequenceTransMIL(BagNet):
         self.attention_tap = nn.Identity()
 
     def forward_bag(self, x: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
-        """See :py:class:`BagNet`."""
+        """Compute all outputs, see :py:class:`BagNet`."""
         self.check_input(x, mask, self.in_features)
-        tokens_mask = None if mask is None else functional.pad(mask, [1, 0], value=True)
+        token_mask = None if mask is None else functional.pad(mask, [1, 0], value=True)
         token = self.class_token.to(x.dtype).expand(x.shape[0], 1, -1)
         y = torch.cat([token, zero_padding(x, mask)], 1)
-        y = y + self.mix(self.attend1(self.norm1(y), tokens_mask), tokens_mask)
-        y = torch.cat([y[:, :1], self._see_places(y[:, 1:], mask)], 1)
+        y = y + self.mix(self.attend1(self.norm1(y), token_mask), token_mask)
+        y = torch.cat([y[:, :1], self._encode_positions(y[:, 1:], mask)], 1)
         h = self.norm2(y)
         scores = self.attend2.first_scores(h)
-        attention = masked_softmax(scores, tokens_mask)
-        embedding = y[:, 0] + self.read(attention, h, tokens_mask)
+        attention = masked_softmax(scores, token_mask)
+        embedding = y[:, 0] + self.read(attention, h, token_mask)
         scores, attention = self.score_tap(scores[:, 1:]), self.attention_tap(attention[:, 1:])
         return BagOutput(self.classify(embedding.to(self.classify.weight.dtype)), attention, scores, embedding)
 
-    def mix(self, found: Tensor, mask: Optional[Tensor]) -> Tensor:
-        """What is made of the output of the first attention (B, 1 + N, F) before it is added."""
-        return found
+    def mix(self, attended: Tensor, mask: Optional[Tensor]) -> Tensor:
+        """Transform the output of the first attention layer (B, 1 + N, F) before it is added; here, return it."""
+        return attended
 
     def read(self, attention: Tensor, h: Tensor, mask: Optional[Tensor]) -> Tensor:
-        """What the second layer adds to the class token, (B, F)."""
+        """Compute the output of the second attention layer for the class token, (B, F)."""
         return self.attend2.first_read(attention, h)
 
-    def _see_places(self, y: Tensor, mask: Optional[Tensor]) -> Tensor:
-        """Instances (B, N, F) with the sum of convolutions over the real ones; a row of zeros stands for none."""
-        places = None if mask is None else packed_places(mask)
-        row = functional.pad(pack(zero_padding(y, mask), places), [0, 0, 0, 1])
-        placed = self.position(row.transpose(1, 2).unsqueeze(2)).squeeze(2).transpose(1, 2)
-        return unpack(placed[:, : y.shape[1]], places)
+    def _encode_positions(self, y: Tensor, mask: Optional[Tensor]) -> Tensor:
+        """Add the convolutions over the valid instances to instances (B, N, F)."""
+        order = None if mask is None else packed_places(mask)
+        row = functional.pad(pack(zero_padding(y, mask), order), [0, 0, 0, 1])  # one more row for the case N = 0
+        encoded = self.position(row.transpose(1, 2).unsqueeze(2)).squeeze(2).transpose(1, 2)
+        return unpack(encoded[:, : y.shape[1]], order)
 
 
 class TransMIL(BagNet):
-    r"""TransMIL as published: Nystrom attention over the instances as a square.
+    r"""TransMIL, proposed in `TransMIL: Transformer based Correlated MIL <https://arxiv.org/abs/2106.00908>`_.
+
+    Given a bag X of instances :math:`x_n`, TransMIL arranges the projected instances in a square, applies two Nystrom
+    attention layers with a convolutional position encoding between them, and classifies the class token:
 
     .. math::
         h_n = \operatorname{ReLU}(W x_n + b), \quad y = [c; h_1, \dots, h_N, h_1, \dots, h_{S^2 - N}], \quad
@@ -106,10 +112,10 @@ class TransMIL(BagNet):
         y_{1..S^2} \leftarrow y_{1..S^2} + \sum_{k \in \{7, 5, 3\}} \mathrm{conv}_{k \times k}(y_{1..S^2}), \quad
         y \leftarrow y + \mathrm{Nys}(\mathrm{LN}(y)), \quad \text{logits} = W_c \mathrm{LN}(y)_0 + b_c
 
-    with :py:class:`NystromAttention`. Squares and landmarks are those of each bag, whatever it is padded to. Scores
-    and attention are those of *exact* attention of the class token in the second layer, of each head, over the N
-    instances: the product of three factors that the logits are made of can be negative. The convolutions see the order
-    of the instances (``permutation_invariant`` is False).
+    with :py:class:`NystromAttention`. Squares and landmarks depend on the size of each bag, not on its padding. Scores
+    and attention are those of *exact* attention of the class token in the second layer, for each head, over the N
+    instances, since the product of three factors behind the logits can be negative. The convolutions depend on the
+    order of instances (``permutation_invariant`` is False).
 
     Args:
         in_features: size F of an instance.
@@ -117,11 +123,11 @@ class TransMIL(BagNet):
         hidden_size: size E of a token.
         num_heads: number of heads, which divides E.
         num_landmarks: number of landmarks; ``None`` means E / 2.
-        dropout: rate on the output of each layer of attention.
+        dropout: dropout rate of the output of each attention layer.
 
     Raises:
-        ValueError: when a size is not positive, the heads do not divide E, the rate is not in [0, 1), or the input has
-            the wrong shape.
+        ValueError: when a size is not positive, the number of heads does not divide E, the rate is not in [0, 1), or
+            the input has the wrong shape.
 
     References:
         Shao et al., "TransMIL: Transformer based Correlated Multiple Instance Learning for Whole Slide Image
@@ -147,8 +153,7 @@ class TransMIL(BagNet):
     ) -> None:
         super().__init__()
         check_positive(in_features=in_features, num_classes=num_classes, hidden_size=hidden_size)
-        if not 0 <= dropout < 1:
-            raise ValueError(f"`dropout` must be in [0, 1), got {dropout!r}.")
+
         landmarks = max(1, hidden_size // 2) if num_landmarks is None else num_landmarks
         self.in_features = in_features
         self.class_token = nn.Parameter(torch.randn(hidden_size))
@@ -162,46 +167,47 @@ class TransMIL(BagNet):
         self.classify = nn.Linear(hidden_size, num_classes)
 
     def forward_bag(self, x: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
-        """See :py:class:`BagNet`."""
+        """Compute all outputs, see :py:class:`BagNet`."""
         self.check_input(x, mask, self.in_features)
         instances = x.shape[1]
-        places = None if mask is None else packed_places(mask)
+        order = None if mask is None else packed_places(mask)
         count = torch.full([x.shape[0]], instances, device=x.device) if mask is None else mask.sum(1)
         side = count.clamp(min=1).float().sqrt().ceil().long()
-        widest = max(2, math.ceil(instances**0.5))  # 2, not 1: an exporter takes a size of one for a constant
-        tokens = torch.where(count > 0, side * side, 0) + 1
+        max_side = max(2, math.ceil(instances**0.5))  # 2, not 1: exporters treat a size of one as a constant
+        num_tokens = torch.where(count > 0, side * side, 0) + 1
 
-        h = pack(self.embed(zero_padding(x, mask)), places)
-        y = _square(torch.cat([self.class_token.to(h.dtype).expand(x.shape[0], 1, -1), h], 1), count, tokens, widest)
-        y = y + self.attend1(self.norm1(y), tokens)
-        y = self._see_places(y, side, tokens, widest)
+        h = pack(self.embed(zero_padding(x, mask)), order)
+        y = torch.cat([self.class_token.to(h.dtype).expand(x.shape[0], 1, -1), h], 1)
+        y = _fill_squares(y, count, num_tokens, max_side)
+        y = y + self.attend1(self.norm1(y), num_tokens)
+        y = self._encode_positions(y, side, num_tokens, max_side)
         normed = self.norm2(y)
-        scores = self.score_tap(unpack(self.attend2.first_scores(normed)[:, 1 : instances + 1], places))
-        embedding = self.norm((y + self.attend2(normed, tokens))[:, 0])
+        scores = self.score_tap(unpack(self.attend2.first_scores(normed)[:, 1 : instances + 1], order))
+        embedding = self.norm((y + self.attend2(normed, num_tokens))[:, 0])
         return BagOutput(self.classify(embedding), masked_softmax(scores, mask), scores, embedding)
 
-    def _see_places(self, y: Tensor, side: Tensor, tokens: Tensor, widest: int) -> Tensor:
-        """Tokens (B, 1 + S S, E) with the sum of convolutions over each bag's own square, on one grid for all."""
-        cells, place = torch.arange(widest * widest, device=y.device), side.unsqueeze(1)
-        step = torch.arange(widest, device=y.device).expand(widest, widest)  # no remainder by a size: ONNX has none
+    def _encode_positions(self, y: Tensor, side: Tensor, num_tokens: Tensor, max_side: int) -> Tensor:
+        """Add the convolutions over the square of each bag to tokens (B, 1 + S S, E), on a common grid for all bags."""
+        cells, side = torch.arange(max_side * max_side, device=y.device), side.unsqueeze(1)
+        step = torch.arange(max_side, device=y.device).expand(max_side, max_side)  # ONNX has no modulo by a size
         row, column = step.t().flatten(), step.flatten()
-        inside = (row < place) & (column < place) & (tokens > 1).unsqueeze(1)
-        grid = zero_padding(_rows(y, torch.where(inside, row * place + column + 1, 0)), inside)
-        # contiguous: inductor fails to order the strides of a view with such sides
-        grid = grid.transpose(1, 2).unflatten(2, [widest, widest]).contiguous()
-        placed = self.position(grid).flatten(2).transpose(1, 2)
-        own = cells < (tokens - 1).unsqueeze(1)
-        back = torch.where(own, cells // place * widest + cells % place, 0)
-        return torch.cat([y[:, :1], zero_padding(_rows(placed, back), own)], 1)
+        grid_mask = (row < side) & (column < side) & (num_tokens > 1).unsqueeze(1)
+        grid = zero_padding(_gather(y, torch.where(grid_mask, row * side + column + 1, 0)), grid_mask)
+        # contiguous, since inductor fails to order the strides of such a view
+        grid = grid.transpose(1, 2).unflatten(2, [max_side, max_side]).contiguous()
+        encoded = self.position(grid).flatten(2).transpose(1, 2)
+        mask = cells < (num_tokens - 1).unsqueeze(1)
+        index = torch.where(mask, cells // side * max_side + cells % side, 0)
+        return torch.cat([y[:, :1], zero_padding(_gather(encoded, index), mask)], 1)
 
 
-def _square(tokens: Tensor, count: Tensor, filled: Tensor, widest: int) -> Tensor:
-    """Class token and instances (B, 1 + N, E), the first instances once more until each bag's square is full."""
-    cells = torch.arange(widest * widest, device=tokens.device)
-    own = cells < (filled - 1).unsqueeze(1)
-    source = torch.where(own, cells % count.clamp(min=1).unsqueeze(1) + 1, 0)
-    return torch.cat([tokens[:, :1], zero_padding(_rows(tokens, source), own)], 1)
+def _fill_squares(tokens: Tensor, count: Tensor, num_tokens: Tensor, max_side: int) -> Tensor:
+    """Append the first instances to class token and instances (B, 1 + N, E) until the square of each bag is full."""
+    cells = torch.arange(max_side * max_side, device=tokens.device)
+    mask = cells < (num_tokens - 1).unsqueeze(1)
+    index = torch.where(mask, cells % count.clamp(min=1).unsqueeze(1) + 1, 0)
+    return torch.cat([tokens[:, :1], zero_padding(_gather(tokens, index), mask)], 1)
 
 
-def _rows(y: Tensor, index: Tensor) -> Tensor:
+def _gather(y: Tensor, index: Tensor) -> Tensor:
     return y.gather(1, index.unsqueeze(-1).expand(-1, -1, y.shape[2]))

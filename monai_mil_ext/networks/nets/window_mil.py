@@ -1,4 +1,4 @@
-"""Evidence of a run of neighbouring instances, added up over every place where the run may lie."""
+"""WindowMIL, which adds up the evidence of all windows of neighboring instances."""
 
 import math
 from typing import Optional
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from monai_mil_ext.networks.layers import masked_softmax, pack, packed_places, unpack, zero_padding
-from monai_mil_ext.utils import check_positive
+from monai_mil_ext.utils import check_positive, check_positive_number
 
 from .bag_net import BagNet, BagOutput
 
@@ -16,7 +16,10 @@ __all__ = ["WindowMIL"]
 
 
 class WindowMIL(BagNet):
-    r"""Asks of every window of a bag whether it holds what the label is about, and adds up the odds.
+    r"""WindowMIL, a network of this package for labels that are caused by one run of neighboring instances.
+
+    Given a bag X of ordered instances :math:`x_n`, WindowMIL sums the evidence of the instances in every window of the
+    bag and averages the odds of all windows:
 
     .. math::
         s_n = w^\top x_n + v, \quad k(t) = A \, \sigma\left(\frac{\omega - |t|}{\tau}\right), \quad
@@ -25,29 +28,30 @@ class WindowMIL(BagNet):
         \text{logit} = \log \frac{1}{N} \sum_j e^{W_j} + b, \quad
         a_n \propto \sum_j \operatorname{softmax}(W)_j \, k(n - j)
 
-    for each class on its own, so that one logit serves a binary label. The linear layer is the evidence of an
-    instance, the box adds up that of a window of some :math:`2\omega` instances around j, and the last term keeps
-    windows within the bag. Width and height of the box are learned. The height is free so that a penalty on :math:`w`
-    (:py:class:`~monai_mil_ext.handlers.ProximalL1Handler`) chooses features without weakening the evidence; the
-    softness :math:`\tau` of the edge is fixed, or the edge would sharpen until the width has no gradient.
+    for each class separately, so that a binary label needs one logit. The linear layer gives the evidence of an
+    instance, the box k sums it over a window of about :math:`2\omega` instances around j, and the last term keeps
+    windows within the bag. The width and the height A of the box are learned. With a free height, a penalty on
+    :math:`w` (:py:class:`~monai_mil_ext.handlers.ProximalL1Handler`) selects features without weakening the evidence.
+    The softness :math:`\tau` of the edge is fixed, since a learned edge would sharpen until the width has no gradient.
 
-    Where the label means one run of shifted normal instances this is Bayes' rule with learned parameters. Scores are
-    the evidence W of the windows; attention is the posterior of an instance to lie in the window, made to sum to one.
-    The order of instances is what it looks at (``permutation_invariant`` is False). The weights start at zero.
+    If the label means one run of normal instances with a shifted mean, this is Bayes' rule with learned parameters.
+    Scores are the evidence W of the windows; attention is the posterior probability of an instance to be in the window,
+    normalized to sum to one. It depends on the order of instances (``permutation_invariant`` is False). The weights are
+    initialized to zero.
 
     Args:
         in_features: size F of an instance.
         num_classes: number C of logits, each with its own evidence and window.
-        half_width: :math:`\omega` at the start.
-        softness: :math:`\tau`.
-        reach: distance from the middle of a window beyond which nothing counts.
+        half_width: initial value of :math:`\omega`.
+        softness: softness :math:`\tau` of the edge.
+        reach: distance from the center of a window beyond which instances are ignored.
 
     Raises:
-        ValueError: when a size is not positive, width or softness not positive, the width beyond the reach, or the
+        ValueError: when a size, the width or the softness is not positive, the width is greater than the reach, or the
             input has the wrong shape.
 
     References:
-        Of this package; the estimators that it learns are those of arXiv:2510.25759 for a run of shifted means.
+        Its estimators for a run of shifted means are those of arXiv:2510.25759.
 
     Example:
         >>> net = WindowMIL(in_features=2, num_classes=1, half_width=1.0)
@@ -66,8 +70,7 @@ class WindowMIL(BagNet):
         check_positive(in_features=in_features, num_classes=num_classes, reach=reach)
         if not 0 < half_width <= reach:
             raise ValueError(f"`half_width` must be in (0, {reach}], got {half_width!r}.")
-        if not (math.isfinite(softness) and softness > 0):
-            raise ValueError(f"`softness` must be positive and finite, got {softness!r}.")
+        check_positive_number(softness=softness)
         self.in_features = in_features
         self.softness = softness
         self.reach = reach
@@ -79,29 +82,30 @@ class WindowMIL(BagNet):
         self.bias = nn.Parameter(torch.zeros(num_classes))
 
     def forward_bag(self, x: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
-        """See :py:class:`BagNet`."""
+        """Compute all outputs, see :py:class:`BagNet`."""
         self.check_input(x, mask, self.in_features)
         h = zero_padding(self.evidence(zero_padding(x, mask)), mask)
-        real = torch.ones_like(x[..., 0], dtype=torch.bool) if mask is None else mask
-        # one more slot, of padding: an empty bag of no slot at all has no window to slide
-        h, real = functional.pad(h, [0, 0, 0, 1]), functional.pad(real, [0, 1])
-        places = packed_places(real)
+        if mask is None:
+            mask = torch.ones_like(x[..., 0], dtype=torch.bool)
+        # one more row of padding, since a convolution needs at least one instance
+        h, mask = functional.pad(h, [0, 0, 0, 1]), functional.pad(mask, [0, 1])
+        order = packed_places(mask)
         dtype = torch.promote_types(h.dtype, torch.float32)
         box = self._box().to(dtype)
         height = functional.softplus(self.raw_height).to(dtype)
-        windows = height * self._slide(pack(h, places).to(dtype), box)
-        windows = windows + self._within(real.sum(1), h.shape[1]).to(dtype)
-        windows = zero_padding(unpack(windows, places), real)
-        mass = self._slide(pack(masked_softmax(windows, real), places), box)
-        mass = zero_padding(unpack(mass, places), real)
-        attention = mass / mass.sum(1, keepdim=True).clamp(min=1e-6)  # at least 1/2, or an empty bag's 0
-        logits = _log_mean_exp(windows, real) + self.bias
+        windows = height * self._window_sums(pack(h, order).to(dtype), box)
+        windows = windows + self._log_inside(mask.sum(1), h.shape[1]).to(dtype)
+        windows = zero_padding(unpack(windows, order), mask)
+        mass = self._window_sums(pack(masked_softmax(windows, mask), order), box)
+        mass = zero_padding(unpack(mass, order), mask)
+        attention = mass / mass.sum(1, keepdim=True).clamp(min=1e-6)  # the sum is at least 1/2, or 0 in an empty bag
+        logits = _log_mean_exp(windows, mask) + self.bias
         scores = self.score_tap(windows[:, :-1])
         return BagOutput(logits.to(self.bias.dtype), attention[:, :-1], scores, None)
 
-    def _slide(self, values: Tensor, box: Tensor) -> Tensor:
-        """The sum (B, N, C) of ``values`` (B, N, C) in the box around each place, not in half precision."""
-        if torch.jit.is_scripting():  # TorchScript cannot compile the question below
+    def _window_sums(self, values: Tensor, box: Tensor) -> Tensor:
+        """Sum values (B, N, C) in the box around each instance to (B, N, C), in float32 or float64."""
+        if torch.jit.is_scripting():  # TorchScript cannot compile is_autocast_enabled
             return _convolve(values, box)
         if torch.is_autocast_enabled(values.device.type):
             with torch.autocast(values.device.type, enabled=False):
@@ -109,28 +113,28 @@ class WindowMIL(BagNet):
         return _convolve(values, box)
 
     def _box(self) -> Tensor:
-        """Each class's box (C, 2 reach + 1), of height one."""
+        """Compute the box (C, 2 reach + 1) of each class, of height one."""
         offset = torch.arange(-self.reach, self.reach + 1, device=self.bias.device).abs()
         return torch.sigmoid((self.log_half_width.exp().unsqueeze(1) - offset) / self.softness)
 
-    def _within(self, count: Tensor, slots: int) -> Tensor:
-        """Logarithm (B, N, C) of how far the window around each of ``slots`` places lies within ``count`` instances."""
-        place = torch.arange(slots, device=count.device).unsqueeze(0)
-        from_end = torch.minimum(place, count.unsqueeze(1) - 1 - place).unsqueeze(2)
+    def _log_inside(self, count: Tensor, length: int) -> Tensor:
+        """Compute the log-weights (B, N, C) of windows around N = ``length`` indices in bags of ``count`` instances."""
+        index = torch.arange(length, device=count.device).unsqueeze(0)
+        from_end = torch.minimum(index, count.unsqueeze(1) - 1 - index).unsqueeze(2)
         return functional.logsigmoid((from_end - self.log_half_width.exp() + 0.5) / self.softness)
 
 
 def _convolve(values: Tensor, kernel: Tensor) -> Tensor:
-    """Each class's values (B, N, C) with its symmetric kernel (C, K)."""
+    """Convolve the values (B, N, C) of each class with its symmetric kernel (C, K)."""
     reach = kernel.shape[1] // 2
     rows = values.transpose(1, 2)
     return functional.conv1d(rows, kernel.unsqueeze(1), padding=reach, groups=kernel.shape[0]).transpose(1, 2)
 
 
 def _log_mean_exp(values: Tensor, mask: Tensor) -> Tensor:
-    """Logarithm (B, C) of the mean of exp over the real ones of ``values`` (B, N, C); zero where there are none."""
-    count, some = mask.sum(1, keepdim=True), mask.any(1, keepdim=True)
-    kept = torch.where(mask | ~some, 0.0, float("-inf")).to(values.dtype)
-    total = torch.logsumexp(values + kept.unsqueeze(2), 1)
-    slots = torch.where(some, count, mask.shape[1]).to(values.dtype)  # an empty bag's are all zero
-    return total - slots.log()
+    """Compute the log-mean-exp (B, C) of the valid entries of ``values`` (B, N, C); zero for an empty bag."""
+    count, not_empty = mask.sum(1, keepdim=True), mask.any(1, keepdim=True)
+    offset = torch.where(mask | ~not_empty, 0.0, float("-inf")).to(values.dtype)
+    total = torch.logsumexp(values + offset.unsqueeze(2), 1)
+    count = torch.where(not_empty, count, mask.shape[1]).to(values.dtype)  # in an empty bag all values are zero
+    return total - count.log()

@@ -1,0 +1,50 @@
+"""One tiny network per class and special case, with a batch for the laws. A new network adds one line to ``CASES``."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from monai_mil_ext.networks import nets
+from tests.contracts.laws import NUM_CLASSES
+
+F, C = 6, NUM_CLASSES
+
+
+def max_without_ties():
+    """Return QG-MIL with max pooling and a norm without weights: the first weight of tests is 0 and would give ties."""
+    net = nets.QGMIL(F, C, hidden_size=8, block=nets.QGMILBlock(num_heads=2, gate="none"), pooling="max")
+    net.final_norm = torch.nn.RMSNorm(8, elementwise_affine=False)
+    return net
+
+
+GROUPED = nets.QGMILBlock(num_heads=2, num_kv_heads=1, norm="layer", gate="elementwise", ffn="mlp")
+CASES = {  # name of the class, and after a hyphen the special case
+    "ABMIL": partial(nets.ABMIL, F, C, attention_size=5),
+    "ABMIL-plain": partial(nets.ABMIL, F, C, attention_size=5, gated=False),
+    "ABMIL-projected": partial(nets.ABMIL, F, C, hidden_size=4, attention_size=5, num_heads=2, dropout=0.5),
+    "ABMIL-per-class": partial(nets.ABMIL, F, C, hidden_size=4, attention_size=5, per_class=True),
+    "ASMIL": partial(nets.ASMIL, F, C, hidden_size=4, num_tokens=3, num_heads=2),
+    "ASMIL-prenorm": partial(nets.ASMIL, F, C, hidden_size=4, num_tokens=2, num_heads=2, block="prenorm", n_drop=1),
+    "QGMIL": partial(nets.QGMIL, F, C, hidden_size=8, block=nets.QGMILBlock(num_heads=2)),
+    "QGMIL-cls": partial(nets.QGMIL, F, C, hidden_size=8, num_layers=2, block=GROUPED, pooling="cls"),
+    "QGMIL-mean": partial(nets.QGMIL, F, C, hidden_size=8, block=GROUPED, pooling="mean"),
+    "QGMIL-max": max_without_ties,
+    "ACMIL": partial(nets.ACMIL, F, C, hidden_size=4, attention_size=5, num_branches=3, num_top=3),
+    "CORAL": lambda: nets.CORAL(nets.ABMIL(F, 1, attention_size=5), C + 1),
+    "CenterPrior": partial(nets.CenterPrior, F, C),
+    "InstanceConvMIL": partial(nets.InstanceConvMIL, F, C, kernel_size=4),
+    "InstanceMaxMIL": partial(nets.InstanceMaxMIL, F, C),
+    "MaxMIL": partial(nets.MaxMIL, F, C),
+    "MeanMIL": partial(nets.MeanMIL, F, C),
+    "SequenceTransMIL": partial(nets.SequenceTransMIL, F, C, num_heads=2),
+    "SmAP": partial(nets.SmAP, F, C, attention_size=5),
+    "SmAP-mid": partial(nets.SmAP, F, C, attention_size=5, place="mid"),
+    "SmAP-late": partial(nets.SmAP, F, C, attention_size=5, place="late"),
+    "SmTP": partial(nets.SmTP, F, C, num_heads=2),
+    "TransMIL": partial(nets.TransMIL, F, C, hidden_size=8, num_heads=2),
+    "WindowMIL": partial(nets.WindowMIL, F, C, half_width=1.0, reach=3),
+}
+every_net = pytest.mark.parametrize("make", CASES.values(), ids=CASES.keys())
+X = torch.linspace(-2, 2, 2 * 5 * F, dtype=torch.float64).sin().view(2, 5, F)
+MASK = torch.tensor([[True, True, True, True, True], [True, True, True, False, False]])
