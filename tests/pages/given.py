@@ -112,8 +112,8 @@ def slides_and_features(repo: Path) -> None:
 
 
 def slides_to_answer(repo: Path) -> None:
-    """A network of ``wsi_qgmil``, two files of features and a slide."""
-    bundle = repo / "bundles/wsi_qgmil"
+    """A network of ``wsi_mil``, two files of features and a slide."""
+    bundle = repo / "bundles/wsi_mil"
     (bundle / "models").mkdir(exist_ok=True)
     torch.save(QGMIL(wsi.F, 2, hidden_size=16, num_layers=1).state_dict(), bundle / "models" / "model.pt")
     (bundle / "models" / "settings.json").write_text(
