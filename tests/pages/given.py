@@ -98,17 +98,16 @@ def handwritten(repo: Path) -> None:
 
 def slides_and_features(repo: Path) -> None:
     """A cohort of features in ``DIR``, one of slides in ``SLIDES``, and one of each to be answered."""
-    for name in wsi.NAMES:
-        bundle = repo / "bundles" / name
-        wsi.write_cohort(bundle / "DIR", patients=20)
-        for i in range(3):
-            wsi.write_features(bundle / "FEATURES" / f"f{i}.h5", torch.randn(8, wsi.F).numpy())
-        (bundle / "SLIDES").mkdir()
-        rows = [(f"s{i}.tif", f"p{i}", i % 2) for i in range(20)]
-        for file, _, label in rows:
-            wsi.write_small_slide(bundle / "SLIDES" / file, colour=(196, 120 - 40 * label, 170))
-        _table(bundle / "SLIDES" / "cohort.csv", ["bag", "patient", "label"], rows)
-        wsi.write_small_slide(bundle / "SLIDE")
+    bundle = repo / "bundles/wsi_mil"
+    wsi.write_cohort(bundle / "DIR", patients=20)
+    for i in range(3):
+        wsi.write_features(bundle / "FEATURES" / f"f{i}.h5", torch.randn(8, wsi.F).numpy())
+    (bundle / "SLIDES").mkdir()
+    rows = [(f"s{i}.tif", f"p{i}", i % 2) for i in range(20)]
+    for file, _, label in rows:
+        wsi.write_small_slide(bundle / "SLIDES" / file, colour=(196, 120 - 40 * label, 170))
+    _table(bundle / "SLIDES" / "cohort.csv", ["bag", "patient", "label"], rows)
+    wsi.write_small_slide(bundle / "SLIDE")
 
 
 def slides_to_answer(repo: Path) -> None:
