@@ -130,6 +130,10 @@ def test_arrays_of_a_part_become_tensors(tmp_path):
     assert part.state["b"] == [4, None, [True, "x"]]
 
 
+def test_training_state_ignores_a_disabled_part():
+    assert TrainingState(part=None).state_dict()["parts"] == {}
+
+
 def test_what_could_not_be_loaded_again_is_refused():
     with pytest.raises(TypeError, match="`part` must have state_dict and load_state_dict, got int"):
         TrainingState(part=3)
