@@ -42,7 +42,7 @@ class TrainingState:
     Args:
         transforms: transform, dataset or data loader, or several in a list or dictionary.
         **parts: objects with ``state_dict`` and ``load_state_dict``, such as :py:class:`AttentionPriorHandler`, or
-            MONAI's ``EarlyStopHandler``.
+            MONAI's ``EarlyStopHandler``. ``None``, as a disabled component of a bundle's config gives, is ignored.
 
     Raises:
         TypeError: if a part has no state, or its state has other types than tensors and plain types.
@@ -57,6 +57,7 @@ class TrainingState:
     """
 
     def __init__(self, transforms: Any = None, **parts: Any) -> None:
+        parts = {name: part for name, part in parts.items() if part is not None}
         for name, part in parts.items():
             if not (isinstance(part, EarlyStopHandler) or _is_stateful(part)):
                 raise TypeError(f"`{name}` must have state_dict and load_state_dict, got {type(part).__name__}.")

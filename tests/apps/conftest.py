@@ -64,7 +64,7 @@ def server(label_python, tmp_path_factory):
     folder = tmp_path_factory.mktemp("label")
     app, studies = folder / "mil", folder / "studies"
     run(label_python, "scripts/label_demo", "--app", app, "--studies", studies)
-    add_slides(app / "model" / "wsi_qgmil", studies)
+    add_slides(app / "model" / "wsi_mil", studies)
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
@@ -91,7 +91,7 @@ def wait(url, process, log):
 
 def add_slides(bundle, studies):
     """An untrained network on tiny tiles, and two slides."""
-    shutil.copytree(BUNDLES / "wsi_qgmil" / "configs", bundle / "configs")
+    shutil.copytree(BUNDLES / "wsi_mil" / "configs", bundle / "configs")
     (bundle / "configs" / "site.yaml").write_text(yaml.safe_dump(SITE))
     (bundle / "models").mkdir()
     torch.manual_seed(0)

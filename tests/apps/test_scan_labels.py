@@ -80,7 +80,7 @@ def test_a_gpu_that_is_not_there_is_not_asked_for(monkeypatch):
 
 
 def test_bundles_tell_what_they_read():
-    scans, slides = (ServedBundle(BUNDLES / name) for name in ("ct_slice_mil", "wsi_qgmil"))
+    scans, slides = (ServedBundle(BUNDLES / name) for name in ("ct_slice_mil", "wsi_mil"))
     assert (scans.reads_slides, slides.reads_slides) == (False, True)
     assert scans.class_names == ["no tumour", "tumour"]
     assert scans.has("train", "scan_labels")

@@ -53,7 +53,7 @@ def test_info_lists_the_app(server):
     assert info["name"] == "mil"
     assert {name: model["type"] for name, model in info["models"].items()} == {
         "ct_slice_mil": "segmentation",
-        "wsi_qgmil": "classification",
+        "wsi_mil": "classification",
     }
     assert info["models"]["ct_slice_mil"]["labels"] == {"slices ranked 1 to 4": 1, "slices ranked 5 to 12": 2}
     assert list(info["trainers"]) == ["ct_slice_mil"]

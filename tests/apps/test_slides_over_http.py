@@ -10,7 +10,7 @@ import tifffile
 from tests.bundles.wsi import start
 
 pytestmark = [pytest.mark.network, pytest.mark.slow]
-MODEL = "/infer/wsi_v2/wsi_qgmil"
+MODEL = "/infer/wsi_v2/wsi_mil"
 
 
 def ask(server, output, **params):
@@ -21,11 +21,11 @@ def ask(server, output, **params):
 @pytest.fixture(scope="module")
 def expected(server, tmp_path_factory):
     """What the bundle itself says of the slide, in this process: verdict and tiles."""
-    root, out = server.app / "model" / "wsi_qgmil", tmp_path_factory.mktemp("expected")
+    root, out = server.app / "model" / "wsi_mil", tmp_path_factory.mktemp("expected")
     places = {"bundle_root": str(root), "output_dir": str(out), "input": str(server.studies / "slide_1.tif")}
     from .conftest import SITE
 
-    start("wsi_qgmil", "inference", "slides", kind="infer", **places, **SITE).run()
+    start("inference", "slides", kind="infer", **places, **SITE).run()
     tiles = json.loads((out / "slide" / "slide.geojson").read_text())["features"]
     return json.loads((out / "slide" / "verdict.json").read_text()), tiles
 

@@ -73,10 +73,10 @@ def test_it_learns_is_evaluated_on_its_fold_and_answers_files(start, data, tmp_p
 def test_a_fold_in_one_run_gives_what_training_and_evaluation_give_and_makes_a_table(start, tmp_path):
     for fold in (0, 2):
         here = {"fold": fold, "folds_dir": str(tmp_path / "e"), "ckpt_dir": str(tmp_path / f"m{fold}"), "epochs": 2}
-        here |= {"test#evaluator#val_handlers#1#num_samples": 10}
+        here |= {"num_samples": 10}
         start("train", "kfold", **here, output_dir=str(tmp_path / "e" / f"fold_{fold}")).run()
     once = (tmp_path / "e" / "fold_2" / "bags.csv").read_text()
-    start("train", "evaluate", ckpt_dir=str(tmp_path / "m2"), **{"validate#handlers#1#num_samples": 10}).run()
+    start("train", "evaluate", ckpt_dir=str(tmp_path / "m2"), num_samples=10).run()
     assert (tmp_path / "e" / "bags.csv").read_text() == once
     table = json.loads((tmp_path / "e" / "folds.json").read_text())
     values = [table["folds"][fold]["bag_auroc"] for fold in ("0", "2")]
@@ -131,7 +131,7 @@ def test_the_shipped_weights_are_what_training_gives(monkeypatch, tmp_path):
         ({"_target_": f"{NETS}MeanMIL"}, {}, set()),
         ({"_target_": f"{NETS}ASMIL", "hidden_size": 16}, {"anchor": 0.01}, {"attention_anchor"}),
         ({"_target_": f"{NETS}ACMIL", "hidden_size": 16}, {"branches": 1.0}, {"branch_loss", "branch_diversity"}),
-        ({"_target_": f"{NETS}ABMIL", "hidden_size": 16}, {"guidance": 1.0}, {"attention_prior"}),
+        ({"_target_": f"{NETS}ABMIL", "hidden_size": 16}, {"guidance_weight": 1.0}, {"attention_prior"}),
     ],
     ids=["MeanMIL", "ASMIL", "ACMIL", "ABMIL + NG"],
 )

@@ -87,7 +87,7 @@ def test_patients_are_left_out_one_after_the_other(start, digits, tmp_path):
     for fold in (1, 3):
         where = {"ckpt_dir": str(tmp_path / f"m{fold}"), "output_dir": str(tmp_path / "e" / f"fold_{fold}")}
         where |= {"dataset_dir": str(digits), "folds_dir": str(tmp_path / "e")}
-        where |= {"test#evaluator#val_handlers#1#num_samples": 10}
+        where |= {"num_samples": 10}
         start("train", "digits", "kfold", **where, fold=fold, epochs=1).run()
         with (tmp_path / "e" / f"fold_{fold}" / "bags.csv").open() as file:
             assert {row["patient"] for row in csv.DictReader(file)} == {f"digits_{fold}"}

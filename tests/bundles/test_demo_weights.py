@@ -13,7 +13,12 @@ from monai.bundle import ckpt_export, download_large_files, verify_metadata, ver
 pytestmark = [pytest.mark.network, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
 LIMIT = 25 * 2**20
-SHORT = {"instance_encoder": [], "ct_slice_mil": ["epochs=1"], "wsi_qgmil": ["epochs=1"], "wsi_asmil": ["epochs=1"]}
+CASES = [  # bundle, overlays, overrides
+    ("instance_encoder", [], []),
+    ("ct_slice_mil", [], ["epochs=1"]),
+    ("wsi_mil", [], ["epochs=1"]),
+    ("wsi_mil", ["asmil"], ["epochs=1"]),
+]
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +32,12 @@ def copy(tmp_path_factory, ct):
     return folder
 
 
-@pytest.mark.parametrize("name", SHORT)
-def test_the_zoos_check_passes_with_weights_made_by_one_command(name, copy, monkeypatch):
+@pytest.mark.parametrize(("name", "overlays", "overrides"), CASES)
+def test_the_zoos_check_passes_with_weights_made_by_one_command(name, overlays, overrides, copy, monkeypatch):
     monkeypatch.chdir(copy)  # and so, after it, back to where it was
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(sys, "argv", ["train_demo_weights", name, *SHORT[name]])
+    options = [word for overlay in overlays for word in ("--overlay", overlay)]
+    monkeypatch.setattr(sys, "argv", ["train_demo_weights", name, *options, *overrides])
     runpy.run_path("scripts/train_demo_weights", run_name="__main__")
     os.chdir(copy)
     bundle = Path("bundles") / name  # the zoo's check runs outside of the bundle
@@ -42,7 +48,7 @@ def test_the_zoos_check_passes_with_weights_made_by_one_command(name, copy, monk
         download_large_files(str(bundle))  # is there already, and has the hash
     config = {"meta_file": str(bundle / "configs/metadata.json"), "bundle_root": str(bundle)}
     verify_metadata(config["meta_file"], str(ROOT / "tests" / "bundles" / "schema.json"))
-    config |= {"net_id": "network_def", "config_file": str(bundle / "configs/inference.yaml")}
+    config |= {"net_id": "network_def", "config_file": [f"{bundle}/configs/{n}.yaml" for n in ("inference", *overlays)]}
     verify_net_in_out(**config)
     exported = bundle / "models" / "verify_model.ts"
     ckpt_export(filepath=str(exported), ckpt_file=str(bundle / "models/model.pt"), **config)

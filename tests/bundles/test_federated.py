@@ -29,7 +29,7 @@ def site(tmp_path):
             local_epochs=LOCAL_EPOCHS,
             config_train_filename="configs/train.yaml",
             config_evaluate_filename=["configs/train.yaml", "configs/federated.yaml"],
-            train_kwargs={**settings, "train#terms#1#momentum": MOMENTUM},
+            train_kwargs={**settings, "train#named_handlers#anchor#momentum": MOMENTUM},
             eval_kwargs=dict(settings),
             best_model_filepath=str(folder / "models" / "model.pt"),
             save_dict_key="network",
@@ -45,7 +45,7 @@ def site(tmp_path):
 
 
 def anchor(client):
-    return client.train_workflow.parser.get_parsed_content("train#terms")[1]
+    return client.train_workflow.parser.get_parsed_content("train#named_handlers#anchor")
 
 
 def mean(exchanged):

@@ -33,7 +33,7 @@ SLIDES |= {f"network_def#{key}": value for key, value in {"hidden_size": 16, "to
 CASES = {  # bundle, configs, overrides
     "equal": ("bag_classifier", ["train"], {**STEADY, "batch_size": 4}),  # two steps an epoch: 4 and 4, 4 and 4
     "unequal": ("bag_classifier", ["train"], {**STEADY, "batch_size": 5}),  # 5 and 5, 5 and 1
-    "slides": ("wsi_asmil", ["train"], {**SLIDES, "batch_size": 3}),
+    "slides": ("wsi_mil", ["train", "asmil"], {**SLIDES, "batch_size": 3}),
     "slices": ("ct_slice_mil", ["train", "digits"], {"network_def#dropout": 0, "batch_size": 6, "epochs": 1}),
 }
 
@@ -98,8 +98,7 @@ def train(case, data, out, multi, **more):
     )
     evaluator.add_event_handler(Events.COMPLETED, lambda e: metrics.append(dict(e.state.metrics)))
     workflow.run()
-    anchors = {"bag_classifier": 1, "wsi_asmil": "anchor"}
-    anchor = get("train#terms")[anchors[bundle]].state_dict() if bundle in anchors else {}
+    anchor = get("train#named_handlers#anchor").state_dict() if "anchor" in get("train#named_handlers") else {}
     found = {
         "losses": torch.tensor(losses),
         "metrics": metrics,
@@ -135,7 +134,7 @@ def data(tmp_path_factory, digits):
     folder = tmp_path_factory.mktemp("bags")
     scripts("prepare").write_cohort(bags(), folder / "cohort.csv")
     slides = write_cohort(tmp_path_factory.mktemp("slides"))
-    return {"bag_classifier": str(folder), "ct_slice_mil": str(digits), "wsi_asmil": str(slides)}
+    return {"bag_classifier": str(folder), "ct_slice_mil": str(digits), "wsi_mil": str(slides)}
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -163,7 +162,7 @@ def test_two_processes_train_as_one_with_the_bags_of_both(case, backend, data, t
 
 KILLED = {  # configs, epochs, overrides
     "ct_slice_mil": (["train", "multi_gpu_train", "digits"], 12, {}),
-    "wsi_asmil": (["train", "multi_gpu_train"], 30, SMALL),
+    "wsi_mil": (["train", "asmil", "multi_gpu_train"], 30, SMALL),
 }
 
 

@@ -31,9 +31,14 @@ def python(tmp_path_factory):
     return folder / "bin" / "python"
 
 
-def tracked(python, bundle, config, out, **options):
+def tracked(python, bundle, configs, out, **options):
     """What MLflow wrote of a run: the names of its metrics, and the number of its runs."""
-    options = {"config_file": f"configs/{config}.yaml", "tracking": "mlflow", "output_dir": out, **options}
+    options = {
+        "config_file": [f"configs/{name}.yaml" for name in configs.split()],
+        "tracking": "mlflow",
+        "output_dir": out,
+        **options,
+    }
     words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [python, "-m", "monai.bundle", "run", *words]
@@ -59,7 +64,7 @@ def test_training_and_answers_of_tables_of_bags_are_tracked(python, tmp_path):
 def test_training_on_slides_is_tracked(python, tmp_path):
     data = write_cohort(tmp_path / "data")
     where = {"dataset_dir": data, "ckpt_dir": tmp_path / "m"}
-    names, runs = tracked(python, BUNDLES / "wsi_asmil", "train", tmp_path / "e", **where, **SMALL)
+    names, runs = tracked(python, BUNDLES / "wsi_mil", "train asmil", tmp_path / "e", **where, **SMALL)
     assert "bag_auroc" in names
     assert "attention_anchor" in names
     assert runs == 1

@@ -1,4 +1,4 @@
-"""The bundles of whole slides answer slides: files, folders and tables, good ones and broken ones."""
+"""The bundle of whole slides answers slides: files, folders and tables, good ones and broken ones."""
 
 import csv
 import json
@@ -15,25 +15,25 @@ from monai_mil_ext.networks.nets import ABMIL, ASMIL, QGMIL
 from monai_mil_ext.transforms import TileBag
 from monai_mil_ext.utils import root_cause, write_json
 
-from .wsi import ENCODER, NAMES, F, content, start, write_cohort, write_features, write_small_slide
+from .wsi import ENCODER, F, content, start, write_cohort, write_features, write_small_slide
 
-NETS = {"wsi_qgmil": QGMIL, "wsi_asmil": ASMIL}
+NETS = {"qgmil": QGMIL, "asmil": ASMIL}
 SLIDES = {**ENCODER, "network_def#hidden_size": 16}
 
 
-def weights(folder, name="wsi_qgmil", in_features=12, **settings):
+def weights(folder, network="qgmil", in_features=12, **settings):
     """A network as training leaves it, untrained."""
     torch.manual_seed(0)
-    net = NETS[name](in_features=in_features, num_classes=2, hidden_size=16)
+    net = NETS[network](in_features=in_features, num_classes=2, hidden_size=16)
     folder.mkdir(exist_ok=True)
     torch.save(net.state_dict(), folder / "model.pt")
     write_json(folder / "settings.json", {"in_features": in_features, "num_classes": 2, **settings})
     return net.eval()
 
 
-def infer(tmp_path, where, *overlays, name="wsi_qgmil", **override):
+def infer(tmp_path, where, *overlays, **override):
     paths = {"ckpt_dir": str(tmp_path / "m"), "output_dir": str(tmp_path / "out"), "input": str(where)}
-    workflow = start(name, "inference", *overlays, kind="infer", **{**paths, "network_def#hidden_size": 16, **override})
+    workflow = start("inference", *overlays, kind="infer", **{**paths, "network_def#hidden_size": 16, **override})
     workflow.run()
     workflow.finalize()
     return workflow
@@ -48,12 +48,12 @@ def results(tmp_path):
         return {row["case_id"]: row for row in csv.DictReader(file)}
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_verdict_and_map_of_a_slide_come_from_the_one_forward_pass(name, tmp_path, monkeypatch):
-    net = weights(tmp_path / "m", name, class_names=["benign", "malignant"])
+@pytest.mark.parametrize("network", NETS)
+def test_verdict_and_map_of_a_slide_come_from_the_one_forward_pass(network, tmp_path, monkeypatch):
+    net = weights(tmp_path / "m", network, class_names=["benign", "malignant"])
     write_json(tmp_path / "m" / "calibration.json", {"temperature": 2.0})
     path = write_small_slide(tmp_path / "a.tif")
-    calls, real = [], NETS[name].forward_bag
+    calls, real = [], NETS[network].forward_bag
 
     def counted(self, x, mask=None):
         """Other scores at each call, as a network with dropout on would give."""
@@ -62,8 +62,8 @@ def test_verdict_and_map_of_a_slide_come_from_the_one_forward_pass(name, tmp_pat
         order = torch.arange(x.shape[1]).roll(len(calls))
         return output._replace(attention=((order + 1.0) / (order + 1.0).sum())[None, :, None])
 
-    monkeypatch.setattr(NETS[name], "forward_bag", counted)
-    infer(tmp_path, path, "slides", name=name, **SLIDES)
+    monkeypatch.setattr(NETS[network], "forward_bag", counted)
+    infer(tmp_path, path, "slides", network=network, **SLIDES)
     assert len(calls) == 1
     told = verdict(tmp_path, "slide")
     tiles = TileBag(TileGrid(32, mpp=0.5))(path)
@@ -205,7 +205,7 @@ def test_slides_train_straight_from_a_table_of_slides(tmp_path):
     (data / "cohort.csv").write_text("\n".join(rows))
     paths = {"dataset_dir": str(data), "ckpt_dir": str(tmp_path / "m"), "output_dir": str(tmp_path / "e")}
     small = {"num_folds": 3, "epochs": 10, "batch_size": 4, "learning_rate": 0.003, "num_samples": 20}
-    workflow = start("wsi_qgmil", "train", "slides", **paths, **SLIDES, **small)
+    workflow = start("train", "slides", **paths, **SLIDES, **small)
     workflow.run()
     assert content(workflow, "validate#evaluator").state.best_metric == 1.0
     assert len(list((data / "features").rglob("*.h5"))) == 12

@@ -1,4 +1,4 @@
-"""A real slide of Aperio through wsi_qgmil: encoded, trained on a question whose answer is known, and answered."""
+"""A real slide of Aperio through wsi_mil: encoded, trained on a question whose answer is known, and answered."""
 
 import json
 import os
@@ -76,13 +76,13 @@ def test_a_network_that_learned_to_find_pale_tiles_shows_them_on_the_slide(slide
     write_bags(tmp_path / "data", features, positive, np.random.default_rng(0))
     paths = {"dataset_dir": str(tmp_path / "data"), "ckpt_dir": str(tmp_path / "m"), "output_dir": str(tmp_path / "e")}
     small = {"network_def#hidden_size": 64, "epochs": 12, "cache_rate": 1.0, "batch_size": 8, "learning_rate": 0.001}
-    trained = start("wsi_qgmil", "train", **paths, **small)
+    trained = start("train", **paths, **small)
     trained.run()
     assert content(trained, "validate#evaluator").state.best_metric > 0.9
     out = Path(os.environ.get("WSI_DEMO", tmp_path / "out"))
     override = {"encoder": {**ENCODER, "weights": str(mobilenet)}, "tile_size": TILE, "mpp": MPP}
     paths |= {"output_dir": str(out), "input": str(slide), "case_id": "cmu", "network_def#hidden_size": 64}
-    start("wsi_qgmil", "inference", "slides", kind="infer", **paths, **override).run()
+    start("inference", "slides", kind="infer", **paths, **override).run()
     told = json.loads((out / "cmu" / "verdict.json").read_text())
     assert (told["num_tiles"], told["slide_size"]) == (len(positive), [2220, 2967])
     geo = json.loads((out / "cmu" / "cmu.geojson").read_text())
@@ -104,7 +104,7 @@ def test_a_network_that_learned_to_find_pale_tiles_shows_them_on_the_slide(slide
     again = SlideFile(slide)
     pyramid = write_slide(tmp_path / "pyramid.tif", again.read(0, 0, 0, *again.size), mpp=again.mpp)
     paths |= {"input": str(pyramid), "case_id": "pyramid", "output_dir": str(tmp_path / "again")}
-    start("wsi_qgmil", "inference", "slides", kind="infer", **paths, **override).run()
+    start("inference", "slides", kind="infer", **paths, **override).run()
     other = json.loads((tmp_path / "again" / "pyramid" / "verdict.json").read_text())
     assert other["num_tiles"] == told["num_tiles"]
     # its tiles come from the level of half the size, and so are a little smoother

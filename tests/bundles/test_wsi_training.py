@@ -1,4 +1,4 @@
-"""The bundles wsi_qgmil and wsi_asmil on small bags of features: training, evaluation, folds, resuming."""
+"""The bundle wsi_mil, with either network, on small bags of features: training, evaluation, folds, resuming."""
 
 import csv
 import json
@@ -15,25 +15,9 @@ from monai.bundle import verify_metadata
 from monai_mil_ext.data import load_cohort
 from monai_mil_ext.utils import root_cause
 
-from .wsi import BUNDLES, NAMES, SMALL, content, start, write_cohort
+from .wsi import BUNDLES, OVERLAYS, SMALL, content, start, write_cohort
 
 pytestmark = pytest.mark.filterwarnings("ignore:Attention is uniform")
-ALLOWED = {  # what may differ between the two: the method, and how its paper trains it
-    "train": {
-        "network_def",
-        "anchor",
-        "momentum",
-        "epochs",
-        "batch_size",
-        "learning_rate",
-        "weight_decay",
-        "gradient_clip",
-        "train#terms",
-        "training_state#anchor",
-    },
-    "inference": {"network_def"},
-    "metadata": {"name", "description", "references"},
-}
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +29,9 @@ def data(tmp_path_factory):
 def run(data, tmp_path):
     """Make and run a workflow on the small cohort."""
 
-    def make(name, *configs, **override):
+    def make(*configs, **override):
         paths = {"dataset_dir": str(data), "ckpt_dir": str(tmp_path / "m"), "output_dir": str(tmp_path / "e")}
-        workflow = start(name, *configs, **{**paths, **SMALL, **override})
+        workflow = start(*configs, **{**paths, **SMALL, **override})
         workflow.run()
         workflow.finalize()
         return workflow
@@ -58,62 +42,37 @@ def run(data, tmp_path):
 @pytest.mark.parametrize(
     "configs", [("train",), ("train", "evaluate"), ("train", "kfold"), ("inference",)], ids=lambda c: c[-1]
 )
-@pytest.mark.parametrize("name", NAMES)
-def test_they_have_the_properties_that_monai_asks_for(name, configs, data, tmp_path):
+@pytest.mark.parametrize("network", OVERLAYS)
+def test_it_has_the_properties_that_monai_asks_for(network, configs, data, tmp_path):
     torch.save({}, tmp_path / "model.pt")
     kind = "infer" if configs == ("inference",) else "train"
     paths = {"dataset_dir": str(data), "ckpt_dir": str(tmp_path), "output_dir": str(tmp_path / "e")}
-    assert start(name, *configs, kind=kind, **paths, input=str(data / "features")).check_properties() == []
+    assert start(*configs, network=network, kind=kind, **paths, input=str(data / "features")).check_properties() == []
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_metadata_is_valid(name):
-    meta = BUNDLES / name / "configs" / "metadata.json"
+def test_metadata_is_valid():
+    meta = BUNDLES / "wsi_mil" / "configs" / "metadata.json"
     verify_metadata(str(meta), str(BUNDLES.parent / "tests/bundles/schema.json"))
 
 
-def flat(config, path=""):
-    """Leaves of a config by their place; what is allowed to differ stays whole."""
-    content = yaml.safe_load(config.read_text())
-    found = {}
-
-    def walk(value, place):
-        if isinstance(value, dict) and value and not any(place == a for a in ALLOWED.get(config.stem, ())):
-            for key, part in value.items():
-                walk(part, f"{place}#{key}" if place else str(key))
-        else:
-            found[place] = value
-
-    walk(content, path)
-    return found
-
-
-def test_the_two_differ_in_their_method_alone():
-    one, two = (BUNDLES / name for name in NAMES)
-    names = sorted(p.relative_to(one) for p in one.rglob("*") if p.is_file() and p.parts[-2] in ("configs", "scripts"))
-    assert names == sorted(
-        p.relative_to(two) for p in two.rglob("*") if p.is_file() and p.parts[-2] in ("configs", "scripts")
+def test_asmil_overlay_changes_the_network_and_flat_keys_alone():
+    train, inference, overlay = (
+        yaml.safe_load((BUNDLES / "wsi_mil" / "configs" / f"{name}.yaml").read_text())
+        for name in ("train", "inference", "asmil")
     )
-    for name in names:
-        if name.suffix not in (".yaml", ".json"):
-            assert (one / name).read_bytes() == (two / name).read_bytes()
-            continue
-        a, b = flat(one / name), flat(two / name)
-        differ = {key for key in a.keys() | b.keys() if a.get(key, "absent") != b.get(key, "absent")}
-        assert differ <= ALLOWED.get(name.stem, set()), name
-    assert "network_def" in {
-        k for k, v in flat(one / "configs/train.yaml").items() if flat(two / "configs/train.yaml")[k] != v
-    }
+    flat = {key for key, value in train.items() if isinstance(value, (int, float))}
+    assert overlay.keys() - {"network_def"} <= flat
+    assert train["network_def"] == inference["network_def"]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_it_learns_is_evaluated_and_shows_where(name, run, data, tmp_path):
-    trained = run(name, "train", epochs=12)
+@pytest.mark.parametrize("network", OVERLAYS)
+def test_it_learns_is_evaluated_and_shows_where(network, run, data, tmp_path):
+    trained = run("train", network=network, epochs=12)
     splits = content(trained, "splits")
     state = content(trained, "validate#evaluator").state
     assert state.best_metric > 0.9
     assert {"bag_auroc", "bag_macro_f1", "bag_kappa"} <= set(state.metrics)
-    run(name, "train", "evaluate")
+    run("train", "evaluate", network=network)
     rows = {row["case_id"]: row for row in csv.DictReader((tmp_path / "e" / "bags.csv").open())}
     assert set(rows) == set(splits.folds[0]["test"])
     report = json.loads((tmp_path / "e" / "report.json").read_text())
@@ -123,29 +82,36 @@ def test_it_learns_is_evaluated_and_shows_where(name, run, data, tmp_path):
     item = next(item for item in load_cohort(data / "cohort.csv") if item["case_id"] == case)
     net = content(trained, "net")
     net.load_state_dict(torch.load(tmp_path / "m" / "model.pt", weights_only=True))
-    bag = content(trained, "load")(item)["image"]
+    bag = content(trained, "load_bag")(item)["image"]
     with torch.no_grad():
         expected = (net.cpu().eval()(bag[None]) / temperature).softmax(1)[0, 1]
     assert float(row["probability_1"]) == pytest.approx(float(expected), abs=1e-5)
 
 
-def test_asmil_trains_with_its_anchor_and_qgmil_without(run, tmp_path):
-    found = {
-        name: content(run(name, "train", epochs=1, ckpt_dir=str(tmp_path / name)), "train#trainer").state.metrics
-        for name in NAMES
-    }
-    assert "attention_anchor" in found["wsi_asmil"]
-    assert "attention_anchor" not in found["wsi_qgmil"]
+def test_asmil_trains_with_an_anchor_and_qgmil_builds_none(run, tmp_path):
+    workflows = {name: run("train", network=name, epochs=1, ckpt_dir=str(tmp_path / name)) for name in OVERLAYS}
+    metrics = {name: content(workflow, "train#trainer").state.metrics for name, workflow in workflows.items()}
+    assert "attention_anchor" in metrics["asmil"]
+    assert "attention_anchor" not in metrics["qgmil"]
+    assert content(workflows["qgmil"], "train#named_handlers#anchor") is None
+    assert "anchor" not in content(workflows["qgmil"], "train#named_handlers")
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_killed_run_goes_on_bit_for_bit(name, data, tmp_path):
+def test_qgmil_trains_with_an_anchor_where_it_is_given_a_weight(run, tmp_path):
+    trainer = content(run("train", anchor=0.01, epochs=1), "train#trainer")
+    assert "attention_anchor" in trainer.state.metrics
+    state = torch.load(tmp_path / "m" / "checkpoint_epoch=1.pt", weights_only=True)
+    assert state["training_state"]["parts"]["anchor"]["anchor"]
+
+
+@pytest.mark.parametrize("network", OVERLAYS)
+def test_a_killed_run_goes_on_bit_for_bit(network, data, tmp_path):
     """The weights that validation chose too: a run that goes on remembers the best epoch."""
 
     def ended(folder, kill_at=None):
         workflow = start(
-            name,
             "train",
+            network=network,
             dataset_dir=str(data),
             ckpt_dir=str(tmp_path / folder),
             output_dir=str(tmp_path / folder),
@@ -170,7 +136,7 @@ def test_a_killed_run_goes_on_bit_for_bit(name, data, tmp_path):
     assert all(torch.equal(whole[0]["network"][key], resumed[0]["network"][key]) for key in whole[1])
     parts = [checkpoint["training_state"]["parts"] for checkpoint, _ in (whole, resumed)]
     assert parts[0]["best"] == parts[1]["best"]
-    if name == "wsi_asmil":
+    if network == "asmil":
         anchors = [part["anchor"]["anchor"] for part in parts]
         assert anchors[0]
         assert all(torch.equal(anchors[0][key], anchors[1][key]) for key in anchors[0])
@@ -179,9 +145,7 @@ def test_a_killed_run_goes_on_bit_for_bit(name, data, tmp_path):
 def test_folds_of_patients_with_several_slides_make_a_table(run, tmp_path):
     for fold in (0, 2):
         paths = {"ckpt_dir": str(tmp_path / f"m{fold}"), "output_dir": str(tmp_path / "e" / f"fold_{fold}")}
-        workflow = run(
-            "wsi_qgmil", "train", "kfold", fold=fold, level="patient", folds_dir=str(tmp_path / "e"), epochs=6, **paths
-        )
+        workflow = run("train", "kfold", fold=fold, level="patient", folds_dir=str(tmp_path / "e"), epochs=6, **paths)
     rows = list(csv.DictReader((tmp_path / "e" / "fold_2" / "bags.csv").open()))
     assert {row["case_id"] for row in rows} == set(content(workflow, "splits").folds[2]["test"])
     assert {int(row["num_instances"]) > 12 for row in rows} == {True, False}  # of two slides, and of one
@@ -192,19 +156,19 @@ def test_folds_of_patients_with_several_slides_make_a_table(run, tmp_path):
 
 
 def test_another_fold_is_refused(run):
-    run("wsi_qgmil", "train", epochs=1)
+    run("train", epochs=1)
     with pytest.raises(RuntimeError, match="Failed to evaluate") as error:
-        run("wsi_qgmil", "train", "evaluate", fold=1)
+        run("train", "evaluate", fold=1)
     assert str(root_cause(error.value)).startswith("`fold` must be the one that the weights were trained for")
 
 
 def test_weights_that_would_fit_another_network_are_refused_there(run, data):
     """Of other numbers of heads, whose weights have the same shapes."""
-    run("wsi_asmil", "train", epochs=1, **{"network_def#num_heads": 2})
+    run("train", network="asmil", epochs=1, **{"network_def#num_heads": 2})
     goes_on = [(("train",), {}), (("train", "evaluate"), {}), (("inference",), {"input": str(data / "features")})]
     for configs, options in goes_on:
         with pytest.raises(RuntimeError, match="Failed to evaluate") as error:
-            run("wsi_asmil", *configs, **options)
+            run(*configs, network="asmil", **options)
         assert "num_heads is 2, got 8; give the --network_def#" in str(root_cause(error.value))
 
 
@@ -215,7 +179,7 @@ def test_three_named_classes_of_which_one_is_rare(tmp_path):
     (data / "cohort.csv").write_text("\n".join([head, *named]))
     options = {"class_names": names, "class_weights": "$@balanced_weights", "kappa_weights": "quadratic"}
     paths = {"dataset_dir": str(data), "ckpt_dir": str(tmp_path / "m"), "output_dir": str(tmp_path / "e")}
-    workflow = start("wsi_qgmil", "train", **paths, **{**SMALL, **options})
+    workflow = start("train", **paths, **{**SMALL, **options})
     workflow.run()
     labels = torch.tensor([item["label"] for item in content(workflow, "train_items")])
     expected = len(labels) / (3 * labels.bincount())
@@ -230,31 +194,32 @@ def test_a_validation_of_one_class_can_choose_nothing(tmp_path):
     (data / "cohort.csv").write_text("\n".join([lines[0], *(line[:-1] + "0" for line in lines[1:])]))
     paths = {"dataset_dir": str(data), "ckpt_dir": str(tmp_path / "m"), "output_dir": str(tmp_path / "e")}
     with pytest.raises(RuntimeError, match="Failed to evaluate") as error:
-        start("wsi_qgmil", "train", **paths, **SMALL).run()
+        start("train", **paths, **SMALL).run()
     assert "must be a number to choose an epoch by, got NaN of bag_auroc" in str(root_cause(error.value))
 
 
 def test_of_equal_epochs_the_last_is_kept(run, tmp_path):
-    run("wsi_asmil", "train", learning_rate=0.0)
+    run("train", network="asmil", learning_rate=0.0)
     state = torch.load(tmp_path / "m" / "checkpoint_epoch=2.pt", weights_only=True)
     assert state["training_state"]["parts"]["best"]["epoch"] == 2
 
 
 @pytest.mark.slow
 def test_two_processes_train_one_network_and_one_of_them_writes(data, tmp_path):
-    configs = "['configs/train.yaml','configs/multi_gpu_train.yaml']"
+    configs = "['configs/train.yaml','configs/asmil.yaml','configs/multi_gpu_train.yaml']"
     options = {"dataset_dir": data, "ckpt_dir": tmp_path / "m", "output_dir": tmp_path / "e", **SMALL}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
     command += ["monai.bundle", "run", "--config_file", configs]
     command += [word for key, value in options.items() for word in (f"--{key}", str(value))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    folder = BUNDLES / "wsi_asmil"
+    folder = BUNDLES / "wsi_mil"
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     checkpoint = torch.load(tmp_path / "m" / "checkpoint_epoch=2.pt", weights_only=True)
     assert json.loads((tmp_path / "m" / "calibration.json").read_text())["num_bags"] > 2
     assert len(list((tmp_path / "e").glob("events*"))) == 1
-    alone = start("wsi_asmil", "train", "evaluate", **{k: str(v) for k, v in options.items() if "dir" in k}, **SMALL)
+    folders = {k: str(v) for k, v in options.items() if "dir" in k}
+    alone = start("train", "evaluate", network="asmil", **folders, **SMALL)
     assert checkpoint["trainer"]["epoch_length"] == -(-len(content(alone, "train#sampler")) // 2)
     alone.run()
     assert json.loads((tmp_path / "e" / "report.json").read_text())["num_bags"] > 2

@@ -1,4 +1,4 @@
-"""The bundles of whole slides in tests: small bags of features, small slides, and workflows on them."""
+"""The bundle of whole slides in tests: small bags of features, small slides, and workflows on them."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from monai_mil_ext.data import write_bag
 from tests.make_slide import stained, write_slide
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
-NAMES = ("wsi_qgmil", "wsi_asmil")
+OVERLAYS = {"qgmil": (), "asmil": ("asmil",)}  # by network
 F = 16
 SMALL = {
     "network_def#hidden_size": 16,
@@ -58,10 +58,12 @@ def write_small_slide(path, colour=(196, 120, 170), **options):
     return write_slide(path, stained((256, 320), (32, 32, 224, 160), color=colour), tile=64, levels=2, **options)
 
 
-def start(name, *configs, kind="train", **override):
-    """A workflow of the bundle's configs, initialised, in its folder."""
-    files = [str(BUNDLES / name / "configs" / f"{config}.yaml") for config in configs]
-    meta = str(BUNDLES / name / "configs" / "metadata.json")
+def start(*configs, network="qgmil", kind="train", **override):
+    """Make a workflow of wsi_mil, initialized; the overlay of ``network`` comes after the first of ``configs``."""
+    first, *others = configs
+    folder = BUNDLES / "wsi_mil" / "configs"
+    files = [str(folder / f"{config}.yaml") for config in (first, *OVERLAYS[network], *others)]
+    meta = str(folder / "metadata.json")
     workflow = ConfigWorkflow(files, meta_file=meta, workflow_type=kind, logging_file=False, **override)
     workflow.initialize()
     return workflow

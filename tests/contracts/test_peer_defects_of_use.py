@@ -57,7 +57,7 @@ def test_defect_03_yaml_example_does_not_match_its_class(page):
 def test_defect_03_readme_example_does_not_train():
     (example,) = blocks(ROOT / "README.md", "yaml")
     config = yaml.safe_load(example)
-    parser = ConfigParser({"imports": config["imports"], "handler": config["train#handlers#0"]})
+    parser = ConfigParser({"imports": config["imports"], "handler": config["+train#handlers"][0]})
     parser.get_parsed_content("imports")
     network = MILModel(CLASSES, mil_mode="att", backbone=nn.Flatten(), backbone_num_features=F, pretrained=False)
     trainer = make_trainer(network, patch_batches(), parser.get_parsed_content("handler"))

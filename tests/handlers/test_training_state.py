@@ -130,6 +130,10 @@ def test_training_state_converts_arrays_to_tensors(tmp_path):
     assert part.state["b"] == [4, None, [True, "x"]]
 
 
+def test_training_state_ignores_a_disabled_part():
+    assert TrainingState(part=None).state_dict()["parts"] == {}
+
+
 def test_training_state_refuses_types_that_cannot_be_loaded():
     with pytest.raises(TypeError, match="`part` must have state_dict and load_state_dict, got int"):
         TrainingState(part=3)

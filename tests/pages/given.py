@@ -98,22 +98,21 @@ def handwritten(repo: Path) -> None:
 
 def slides_and_features(repo: Path) -> None:
     """A cohort of features in ``DIR``, one of slides in ``SLIDES``, and one of each to be answered."""
-    for name in wsi.NAMES:
-        bundle = repo / "bundles" / name
-        wsi.write_cohort(bundle / "DIR", patients=20)
-        for i in range(3):
-            wsi.write_features(bundle / "FEATURES" / f"f{i}.h5", torch.randn(8, wsi.F).numpy())
-        (bundle / "SLIDES").mkdir()
-        rows = [(f"s{i}.tif", f"p{i}", i % 2) for i in range(20)]
-        for file, _, label in rows:
-            wsi.write_small_slide(bundle / "SLIDES" / file, colour=(196, 120 - 40 * label, 170))
-        _table(bundle / "SLIDES" / "cohort.csv", ["bag", "patient", "label"], rows)
-        wsi.write_small_slide(bundle / "SLIDE")
+    bundle = repo / "bundles/wsi_mil"
+    wsi.write_cohort(bundle / "DIR", patients=20)
+    for i in range(3):
+        wsi.write_features(bundle / "FEATURES" / f"f{i}.h5", torch.randn(8, wsi.F).numpy())
+    (bundle / "SLIDES").mkdir()
+    rows = [(f"s{i}.tif", f"p{i}", i % 2) for i in range(20)]
+    for file, _, label in rows:
+        wsi.write_small_slide(bundle / "SLIDES" / file, colour=(196, 120 - 40 * label, 170))
+    _table(bundle / "SLIDES" / "cohort.csv", ["bag", "patient", "label"], rows)
+    wsi.write_small_slide(bundle / "SLIDE")
 
 
 def slides_to_answer(repo: Path) -> None:
-    """A network of ``wsi_qgmil``, two files of features and a slide."""
-    bundle = repo / "bundles/wsi_qgmil"
+    """A network of ``wsi_mil``, two files of features and a slide."""
+    bundle = repo / "bundles/wsi_mil"
     (bundle / "models").mkdir(exist_ok=True)
     torch.save(QGMIL(wsi.F, 2, hidden_size=16, num_layers=1).state_dict(), bundle / "models" / "model.pt")
     (bundle / "models" / "settings.json").write_text(

@@ -43,8 +43,8 @@ FLAT += "'expects':{'_target_':'monai_mil_ext.networks.encoders.EncoderInput','s
 FLAT = ["--encoder", FLAT, "--spatial_size", "8"]
 EPOCH = ["--epochs", "1"]
 # drawn again for the intervals of an evaluation
-FEW = {"evaluate.yaml": ["--validate#handlers#1#num_samples", "20"]}
-FEW_OF_FOLDS = {"kfold.yaml": ["--test#evaluator#val_handlers#1#num_samples", "20"]}
+FEW = {"evaluate.yaml": ["--num_samples", "20"]}
+FEW_OF_FOLDS = {"kfold.yaml": ["--num_samples", "20"]}
 HUGGING_FACE = ["--encoder_name", "$ENCODER", "--local_files_only", "True"]
 SMALL_NET = ["--network_def#hidden_size", "16"]
 SLIDE_TRAINING = {
@@ -145,7 +145,7 @@ PAGES = {
         },
     ),
     "docs/how-to/slide-verdicts.md": Page(
-        start="bundles/wsi_qgmil",
+        start="bundles/wsi_mil",
         given=given.slides_to_answer,
         more={text: SLIDE_TRAINING[text] for text in ("inference.yaml", "slides.yaml")},
         makes={"slide.svs": ["out/f1/verdict.json", "eval/c1/c1.png", "eval/c1/c1_tiles.png", "eval/c1/c1.tif"]},
@@ -227,6 +227,5 @@ PAGES = {
         more={"train.yaml": [*EPOCH, "--num_train", "50"], "evaluate.yaml": ["--num_test", "50"]},
         makes={"evaluate.yaml": ["models/model.pt"]},
     ),
-    "bundles/wsi_asmil/docs/README.md": SLIDES._replace(start="bundles/wsi_asmil"),
-    "bundles/wsi_qgmil/docs/README.md": SLIDES._replace(start="bundles/wsi_qgmil"),
+    "bundles/wsi_mil/docs/README.md": SLIDES._replace(start="bundles/wsi_mil"),
 }

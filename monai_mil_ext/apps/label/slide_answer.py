@@ -36,7 +36,7 @@ class SlideAnswer(InferTask):
     request, which knows ``"geojson"`` (every tile, for QuPath) and ``"tiff"`` (the map as a pyramid) too.
 
     Args:
-        bundle: of slides, as ``wsi_qgmil``.
+        bundle: of slides, as ``wsi_mil``.
     """
 
     def __init__(self, bundle: ServedBundle) -> None:
