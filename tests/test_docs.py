@@ -45,9 +45,9 @@ def test_a_changed_number_is_found(tmp_path):
     path.write_text(json.dumps(result))
     done = results(tmp_path, "--check")
     assert done.returncode == 1
-    assert "README.md: the table differs from docs/results" in done.stdout
+    assert "docs/ct.md: the table differs from docs/results" in done.stdout
     results(tmp_path)
-    assert "0.123" in (tmp_path / "README.md").read_text()
+    assert "0.123" in (tmp_path / "docs" / "ct.md").read_text()
     assert results(tmp_path, "--check").returncode == 0
 
 

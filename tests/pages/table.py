@@ -144,7 +144,7 @@ PAGES = {
             "scans.csv": ["answers/results.csv", "answers/report.json", "answers/b.json"],
         },
     ),
-    "docs/how-to/slide-verdicts.md": Page(
+    "docs/how-to/slide-predictions.md": Page(
         start="bundles/wsi_qgmil",
         given=given.slides_to_answer,
         more={text: SLIDE_TRAINING[text] for text in ("inference.yaml", "slides.yaml")},
