@@ -141,7 +141,7 @@ PAGES = {
         makes={
             "pat_4": [f"eval/pat_4{end}" for end in (".json", "_scores.nii.gz", ".png", ".html", ".gif")]
             + ["eval/pat_4_seg.dcm", "eval/pat_4_sr.dcm"],
-            "scans.csv": ["answers/results.csv", "answers/report.json", "answers/b.json"],
+            "scans.csv": ["results/results.csv", "results/report.json", "results/b.json"],
         },
     ),
     "docs/how-to/slide-predictions.md": Page(
