@@ -11,17 +11,25 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
-    ROOT / "README.md",
-    ROOT / "CONTRIBUTING.md",
+    *sorted(ROOT.glob("*.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
-    *ROOT.glob("bundles/*/docs/*.md"),
+    *sorted(ROOT.glob("bundles/*/docs/*.md")),
 ]
+WIDTH = 88  # columns of code in a page: wider blocks are cut off on the site
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
     links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
     assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_code_of_a_page_is_narrow_and_can_be_pasted(page):
+    blocks = re.findall(r"^ *```(?:bash|json|python|yaml)\n(.*?)^ *```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.splitlines()]
+    assert [line for line in lines if len(line) > WIDTH and "Error: " not in line] == []  # a message is not broken
+    assert [line for line in lines if "getfixture" in line or "monkeypatch" in line] == []
 
 
 def results(root, *words):
