@@ -45,7 +45,8 @@ class CellImages:
             there twice, or there are too many images.
 
     Example:
-        >>> folder = getfixture("tmp_path")
+        >>> folder = Path("cells")
+        >>> folder.mkdir()
         >>> for name, grey in (("b.png", 200), ("a.png", 10)):
         ...     Image.new("L", (4, 3), grey).save(folder / name)
         >>> cells = CellImages(folder)
