@@ -3,4 +3,4 @@
 from . import data, handlers, inferers, losses, metrics, networks, transforms, utils, visualize
 
 __all__ = ["data", "handlers", "inferers", "losses", "metrics", "networks", "transforms", "utils", "visualize"]
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"

@@ -11,17 +11,25 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
-    ROOT / "README.md",
-    ROOT / "CONTRIBUTING.md",
+    *sorted(ROOT.glob("*.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
-    *ROOT.glob("bundles/*/docs/*.md"),
+    *sorted(ROOT.glob("bundles/*/docs/*.md")),
 ]
+WIDTH = 88  # columns of code in a page: wider blocks are cut off on the site
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
     links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
     assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_code_of_a_page_is_narrow_and_can_be_pasted(page):
+    blocks = re.findall(r"^ *```(?:bash|json|python|yaml)\n(.*?)^ *```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.splitlines()]
+    assert [line for line in lines if len(line) > WIDTH and "Error: " not in line] == []  # a message is not broken
+    assert [line for line in lines if "getfixture" in line or "monkeypatch" in line] == []
 
 
 def results(root, *words):
@@ -45,9 +53,9 @@ def test_a_changed_number_is_found(tmp_path):
     path.write_text(json.dumps(result))
     done = results(tmp_path, "--check")
     assert done.returncode == 1
-    assert "README.md: the table differs from docs/results" in done.stdout
+    assert "docs/ct.md: the table differs from docs/results" in done.stdout
     results(tmp_path)
-    assert "0.123" in (tmp_path / "README.md").read_text()
+    assert "0.123" in (tmp_path / "docs" / "ct.md").read_text()
     assert results(tmp_path, "--check").returncode == 0
 
 

@@ -11,7 +11,7 @@ from monai_mil_ext.networks import nets
 def test_it_tells_versions_optional_parts_and_that_all_is_well(capsys):
     assert command.main() == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("monai_mil_ext 0.1.0, research use only")
+    assert lines[0].startswith("monai_mil_ext 0.2.0.dev0, research use only")
     assert f"torch {torch.__version__}".split("+")[0] in lines[1]
     assert any(line.startswith("  [wsi] openslide-python ") for line in lines)
     assert lines[-1] == "all well"

@@ -17,6 +17,8 @@ def test_it_builds_without_a_warning_and_has_every_page_and_public_name(tmp_path
     build = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-c", "docs", "-b", "html", ".", str(tmp_path)]
     done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+    (link,) = re.findall(r'href="([^"]+)"', (tmp_path / "index.html").read_text())
+    assert (tmp_path / link).exists()
     for page in [*Path(ROOT, "docs").rglob("*.md"), *Path(ROOT, "bundles").glob("*/docs/README.md")]:
         assert (tmp_path / page.relative_to(ROOT)).with_suffix(".html").exists(), page
     text = re.sub(r"<[^>]+>", "", (tmp_path / "docs/reference/api.html").read_text())

@@ -218,9 +218,8 @@ def inspect_bag(path: str | os.PathLike[str], slide: str | None = None, estimate
         BagFileError: see :py:func:`open_bag`.
 
     Example:
-        >>> file = getfixture("tmp_path") / "slide.npy"
-        >>> np.save(file, np.zeros((5, 3), np.float16))
-        >>> info = inspect_bag(file)
+        >>> np.save("slide.npy", np.zeros((5, 3), np.float16))
+        >>> info = inspect_bag("slide.npy")
         >>> info.num_instances, info.in_features, info.dtype, info.format
         (5, 3, torch.float16, 'npy')
     """

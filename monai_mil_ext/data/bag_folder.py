@@ -22,7 +22,8 @@ class BagFolder:
         FileNotFoundError: when there is no such folder.
 
     Example:
-        >>> folder = getfixture("tmp_path")
+        >>> folder = Path("bags")
+        >>> folder.mkdir()
         >>> (folder / "slide_1.h5").touch()
         >>> BagFolder(folder).find("slide_1.svs").name
         'slide_1.h5'

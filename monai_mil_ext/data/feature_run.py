@@ -48,9 +48,8 @@ class FeatureRun:
         RuntimeError: when a scan fails and ``on_error`` is ``"raise"``.
 
     Example:
-        >>> folder = getfixture("tmp_path")
-        >>> cache = FeatureCache(folder, lambda item: {"image": torch.full((3, 2), item["image"])})
-        >>> run = FeatureRun(cache, folder, progress=False)
+        >>> cache = FeatureCache("features", lambda item: {"image": torch.full((3, 2), item["image"])})
+        >>> run = FeatureRun(cache, "eval", progress=False)
         >>> report = run([{"case_id": "a", "image": 1.0}, {"case_id": "b", "image": "no number"}])
         >>> report["made"], report["failed"], list(report["reasons"].values())
         (1, 1, [['b']])

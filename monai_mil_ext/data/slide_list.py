@@ -40,7 +40,8 @@ def find_slides(
         ValueError: when two files of a folder have the same name without suffix, or the table has errors.
 
     Example:
-        >>> folder = getfixture("tmp_path")
+        >>> folder = Path("slides")
+        >>> folder.mkdir()
         >>> for name in ("b.svs", "a.h5", "Müller.svs", "notes.txt"):
         ...     (folder / name).touch()
         >>> [item["case_id"] for item in find_slides(folder)]

@@ -52,8 +52,7 @@ def write_tile_geojson(
         ValueError: when ``case_id`` is not a valid file name, or the arrays differ in length or are not finite.
 
     Example:
-        >>> folder = getfixture("tmp_path")
-        >>> path = write_tile_geojson(folder, "c1", np.array([0.2, 0.8]), np.array([[0, 0], [64, 0]]), 64)
+        >>> path = write_tile_geojson("results", "c1", np.array([0.2, 0.8]), np.array([[0, 0], [64, 0]]), 64)
         >>> [tile["properties"]["measurements"] for tile in json.loads(path.read_text())["features"]]
         [{'attention': 0.2}, {'attention': 0.8}]
     """

@@ -42,10 +42,10 @@ class LoadCellBag(Transform):
 
     Example:
         >>> from matplotlib.image import imsave
-        >>> folder = getfixture("tmp_path")
+        >>> os.mkdir("cells")
         >>> for name, side in (("lymphocyte_1.png", 30), ("blast_7.png", 50)):
-        ...     imsave(folder / name, np.full((side, side, 3), 0.5))
-        >>> bag = LoadCellBag(size=40)(folder)
+        ...     imsave(f"cells/{name}", np.full((side, side, 3), 0.5))
+        >>> bag = LoadCellBag(size=40)("cells")
         >>> bag.shape, bag.meta["cell_names"]
         (torch.Size([2, 3, 40, 40]), ['blast_7.png', 'lymphocyte_1.png'])
     """

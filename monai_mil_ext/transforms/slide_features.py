@@ -42,10 +42,9 @@ class SlideFeaturesd(MapTransform):
     Example:
         >>> import torch
         >>> from monai_mil_ext.data import write_bag
-        >>> path = getfixture("tmp_path") / "a.h5"
         >>> arrays = {"features": torch.ones(3, 4), "coords": torch.tensor([[0, 0], [64, 0], [0, 64]])}
-        >>> write_bag(path, arrays, {"unit": "px", "tile_size": 64.0})
-        >>> bag = SlideFeaturesd("image")({"image": path})
+        >>> write_bag("a.h5", arrays, {"unit": "px", "tile_size": 64.0})
+        >>> bag = SlideFeaturesd("image")({"image": "a.h5"})
         >>> tuple(bag["image"].shape), bag["tile_size"], bag["unit"]
         ((3, 4), 64.0, 'px')
     """

@@ -39,9 +39,8 @@ def check_network(path: str | os.PathLike[str], net: nn.Module) -> None:
         ValueError: when options differ, of which up to three are named, or when the file is not a JSON object.
 
     Example:
-        >>> file = getfixture("tmp_path") / "network.json"
-        >>> write_network(file, nn.MultiheadAttention(8, num_heads=4))
-        >>> check_network(file, nn.MultiheadAttention(8, num_heads=2))
+        >>> write_network("network.json", nn.MultiheadAttention(8, num_heads=4))
+        >>> check_network("network.json", nn.MultiheadAttention(8, num_heads=2))
         Traceback (most recent call last):
         ...
         ValueError: `network_def` must be the network that was trained, whose num_heads is 4, got 2; ...

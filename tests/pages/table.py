@@ -141,10 +141,10 @@ PAGES = {
         makes={
             "pat_4": [f"eval/pat_4{end}" for end in (".json", "_scores.nii.gz", ".png", ".html", ".gif")]
             + ["eval/pat_4_seg.dcm", "eval/pat_4_sr.dcm"],
-            "scans.csv": ["answers/results.csv", "answers/report.json", "answers/b.json"],
+            "scans.csv": ["results/results.csv", "results/report.json", "results/b.json"],
         },
     ),
-    "docs/how-to/slide-verdicts.md": Page(
+    "docs/how-to/slide-predictions.md": Page(
         start="bundles/wsi_mil",
         given=given.slides_to_answer,
         more={text: SLIDE_TRAINING[text] for text in ("inference.yaml", "slides.yaml")},
@@ -163,13 +163,13 @@ PAGES = {
         makes={
             "scripts.prepare": ["$STUDY/data/cohort.json"],
             "evaluate.yaml": ["$STUDY/guidance_0/report.json", "$STUDY/guidance_1/instances.csv"],
-            "inference.yaml": ["$STUDY/answer/guidance_1.png"],
+            "inference.yaml": ["$STUDY/results/guidance_1.png"],
         },
     ),
     "docs/tutorials/slides.md": Page(
         python=3,
         more={"train.yaml": ["--epochs", "2", "--val_interval", "1"], "evaluate.yaml": ["--num_samples", "20"]},
-        makes={"train.yaml": ["$STUDY/eval/report.json"], "new.tif": ["$STUDY/answer/new/new_tiles.png"]},
+        makes={"train.yaml": ["$STUDY/eval/report.json"], "new.tif": ["$STUDY/results/new/new_tiles.png"]},
     ),
     "bundles/bag_classifier/docs/README.md": Page(
         start="bundles/bag_classifier",

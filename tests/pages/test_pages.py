@@ -63,10 +63,10 @@ def free_port():
         return one.getsockname()[1]
 
 
-def run_python(page: Path, number: int, study: Path) -> None:
-    """The first python blocks of a page; what they print is the doctests' matter."""
-    names = {"getfixture": {"tmp_path": study}.__getitem__}
-    with contextlib.redirect_stdout(io.StringIO()):
+def run_python(page: Path, number: int, folder: Path) -> None:
+    """Run the first Python blocks of a page in a folder; the doctests check their output."""
+    names: dict[str, object] = {}
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.chdir(folder):
         for block in blocks(page, "python")[:number]:
             for example in doctest.DocTestParser().get_examples(block):
                 exec(compile(example.source, page.name, "single"), names)  # noqa: S102
@@ -88,7 +88,7 @@ def run_page(page: Path, how: Page, programs: str, encoder: Path, folder: Path) 
     study.mkdir()
     if how.given:
         how.given(repo)
-    run_python(page, how.python, study)
+    run_python(page, how.python, repo)
     own = {"REPO": str(repo), "STUDY": str(study), "ENCODER": str(encoder), "PORT": str(free_port())}
     more = json.dumps({text: [_filled(word, own) for word in words] for text, words in how.more.items()})
     paths = {

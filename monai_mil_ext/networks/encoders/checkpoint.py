@@ -26,9 +26,8 @@ def load_encoder_weights(net: nn.Module, path: Union[str, "os.PathLike[str]"], i
         ValueError: when weights are missing, unexpected or of another shape; all are listed.
 
     Example:
-        >>> file = getfixture("tmp_path") / "weights.pt"
-        >>> torch.save({"state_dict": {"module.weight": torch.ones(1, 2)}}, file)
-        >>> load_encoder_weights(nn.Linear(2, 1), file)
+        >>> torch.save({"state_dict": {"module.weight": torch.ones(1, 2)}}, "weights.pt")
+        >>> load_encoder_weights(nn.Linear(2, 1), "weights.pt")
         Traceback (most recent call last):
         ...
         ValueError: `path` must hold the weights of Linear, got 'weights.pt': missing bias.
