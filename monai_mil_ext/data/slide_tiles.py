@@ -25,11 +25,11 @@ FINER = 1.01  # a level that is coarser than a tile by no more than this is as g
 
 
 class SlideTiles(Dataset[Tensor]):
-    """The tiles at given places of a slide; the pixels of each are read when it is asked for, and not kept.
+    """Tiles of a slide whose pixels are read on access and not kept.
 
-    A number gives a tile (3, t, t), a slice the tiles (n, 3, t, t), an array of places the bag of these tiles, unread.
-    So it goes into a :py:class:`ChunkLoader` or a ``DataLoader``, whose workers each open the slide for themselves,
-    into :py:class:`monai_mil_ext.inferers.BagInferer`, which reads a chunk at a time, and through
+    An integer index gives a tile (3, t, t), a slice the tiles (n, 3, t, t), an array of indices the bag of these tiles,
+    unread. So it works with a :py:class:`ChunkLoader` or a ``DataLoader``, whose workers each open the slide for
+    themselves, with :py:class:`monai_mil_ext.inferers.BagInferer`, which reads a chunk at a time, and with
     :py:class:`monai_mil_ext.transforms.RandSampleInstancesd`.
 
     A tile is resampled from the coarsest level that is no coarser than itself, from its corner and at its scale to the
@@ -37,21 +37,21 @@ class SlideTiles(Dataset[Tensor]):
     around the tile too, so that tiles side by side have no seams. Tiles of a level's own pixels are these.
 
     Args:
-        path: of the slide.
+        path: of the slide, or the open slide, which this process then reads instead of opening it again.
         coords: (N, 2), upper left corners (x, y) in pixels of level 0.
         tile_size: t, height and width of a tile.
-        scale: pixels of level 0 to a pixel of a tile.
-        reader: see :py:class:`SlideFile`.
+        scale: pixels of level 0 per pixel of a tile.
+        reader: see :py:class:`SlideFile`; that of an open slide is kept.
         dtype: ``torch.uint8`` for values up to 255, or a floating type for values up to 1.
 
     Raises:
-        ValueError: when the arguments are none of these.
+        ValueError: when an argument is not allowed.
         SlideFileError: when a tile can't be read.
     """
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | SlideFile,
         coords: NDArray[np.int64] | Tensor,
         tile_size: int,
         scale: float = 1.0,
@@ -64,59 +64,61 @@ class SlideTiles(Dataset[Tensor]):
             raise ValueError(f"`scale` must be positive, got {scale!r}.")
         if dtype != torch.uint8 and not dtype.is_floating_point:
             raise ValueError(f"`dtype` must be torch.uint8 or a floating type, got {dtype}.")
-        self.path = os.fspath(path)
+        self.path = os.fspath(path.path if isinstance(path, SlideFile) else path)
         self.coords = np.asarray(coords, dtype=np.int64)
         if self.coords.ndim != 2 or self.coords.shape[1] != 2:
             raise ValueError(f"`coords` must have shape (N, 2), got {self.coords.shape}.")
         self.tile_size = tile_size
         self.scale = float(scale)
-        self.reader = reader
+        self.reader = path.reader if isinstance(path, SlideFile) else reader
         self.dtype = dtype
-        self._slide: SlideFile | None = None
-        self._process = -1
+        self._slide: SlideFile | None = path if isinstance(path, SlideFile) else None
+        self._process = os.getpid()
 
     def __len__(self) -> int:
         return len(self.coords)
 
-    def __getitem__(self, place: Any) -> Any:
-        """The tile, the tiles or the smaller bag at ``place``; see the class."""
-        if isinstance(place, slice):
-            return self._tiles(self.coords[place])
-        if np.ndim(place):
-            return self._at(np.asarray(place))
-        return self._tiles(self.coords[int(place)][None])[0]  # beyond the end NumPy raises IndexError
+    def __getitem__(self, index: Any) -> Any:
+        """Return a tile, a tensor of tiles or a smaller bag; see the class."""
+        if isinstance(index, slice):
+            return self._tiles(self.coords[index])
+        if np.ndim(index):
+            return self._subset(np.asarray(index))
+        return self._tiles(self.coords[int(index)][None])[0]  # beyond the end NumPy raises IndexError
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
 
     def __eq__(self, other: object) -> bool:
-        """Whether ``other`` would read the same pixels."""
+        """Return whether ``other`` would read the same pixels."""
         if not isinstance(other, SlideTiles):
             return NotImplemented
-        one, two = ((b.path, b.tile_size, b.scale, b.reader, b.dtype) for b in (self, other))
-        return one == two and np.array_equal(self.coords, other.coords)
+        own, others = ((b.path, b.tile_size, b.scale, b.reader, b.dtype) for b in (self, other))
+        return own == others and np.array_equal(self.coords, other.coords)
 
     __hash__ = None  # type: ignore[assignment]  # it has an array that may be changed
 
     def __repr__(self) -> str:
-        """Without the path, which may name a patient."""
+        """Return a description without the path, which may name a patient."""
         return f"SlideTiles({len(self)} tiles of {self.tile_size} pixels)"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Another process opens the slide for itself."""
+        """Return the state for another process, which opens the slide for itself."""
         return {**self.__dict__, "_slide": None, "_process": -1}
 
-    def _at(self, places: NDArray[Any]) -> SlideTiles:
-        return SlideTiles(self.path, self.coords[places], self.tile_size, self.scale, self.reader, self.dtype)
+    def _subset(self, indices: NDArray[Any]) -> SlideTiles:
+        return SlideTiles(self.path, self.coords[indices], self.tile_size, self.scale, self.reader, self.dtype)
 
     def close(self) -> None:
-        """Close the slide until a tile is asked for again."""
+        """Close the slide until a tile is read again."""
         if self._slide is not None:
             self._slide.close()
             self._slide = None
 
     def _open(self) -> SlideFile:
-        if self._slide is None or self._process != os.getpid():  # a fork would share the position in the file
+        if (
+            self._slide is None or self._slide.closed or self._process != os.getpid()
+        ):  # a fork would share the position in the file
             self._slide, self._process = SlideFile(self.path, self.reader), os.getpid()
         return self._slide
 
@@ -147,7 +149,7 @@ class SlideTiles(Dataset[Tensor]):
 
 
 def _span(start: float, length: float, ratio: float, limit: int) -> tuple[int, int]:
-    """Pixels to read along an axis: the tile and what the triangle sees around it, as far as there is slide."""
+    """Return the pixels to read along an axis: the tile and the margin of the filter, as far as the slide goes."""
     around = math.ceil(max(ratio, 1.0)) + 1
     end = math.ceil(start + length - SAME)
     begin = math.floor(start)

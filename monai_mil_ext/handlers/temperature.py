@@ -1,4 +1,4 @@
-"""Chooses the temperature of a network's probabilities on what it is validated on."""
+"""Handler that fits the temperature of a network's probabilities on its validation set."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ from ignite.engine import Engine, Events
 from monai_mil_ext.metrics import TemperatureScaling, brier_score, expected_calibration_error
 from monai_mil_ext.utils import BagKeys, write_json
 
+from .gather import gather_rows
+
 __all__ = ["TemperatureHandler"]
 
-LEAST = 1e-12  # probability whose logarithm is taken
+MIN_PROBABILITY = 1e-12  # keeps logarithms finite
 
 
 class TemperatureHandler:
-    """Fits :py:class:`monai_mil_ext.metrics.TemperatureScaling` after each validation that is the best so far.
+    """Handler that fits :py:class:`monai_mil_ext.metrics.TemperatureScaling` after each validation that is the best.
 
-    It reads decollated items: ``pred`` (C,) probabilities, whose logarithms are as good as logits, and ``label``. Where
-    every bag is classified as its label says, nothing tells how sure to be, and the temperature is 1. The file has
-    ``temperature``, ``num_bags``, and calibration error and Brier score of the validation before and after. In a
-    distributed run the bags of all ranks are gathered, those that a sampler repeated once, and the first rank writes.
+    It reads decollated items: ``pred`` (C,) probabilities, whose logarithms are logits up to a constant, and ``label``.
+    If every bag is classified correctly, there is no optimal temperature, and 1 is written. The file has
+    ``temperature``, ``num_bags``, and calibration error and Brier score of the validation before and after scaling. In
+    a distributed run the bags of all ranks are gathered, without those that a sampler repeated, and the first rank
+    writes.
 
     Args:
-        path: of the file, replaced as a whole; it belongs beside the weights of the best epoch.
+        path: of the file, which is replaced atomically; it belongs in the folder of the weights of the best epoch.
 
     Example:
         >>> TemperatureHandler("models/calibration.json").path.name
@@ -38,7 +41,7 @@ class TemperatureHandler:
         self._rows: list[tuple[str, int, list[float]]] = []
 
     def attach(self, engine: Engine) -> None:
-        """Follow the runs of an evaluator whose key metric chooses the epoch."""
+        """Attach to an evaluator whose key metric selects the epoch."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
         engine.add_event_handler(Events.COMPLETED, self._write)
@@ -53,27 +56,25 @@ class TemperatureHandler:
             self._rows.append((str(item.get(BagKeys.CASE_ID, "")), int(item["label"]), probability))
 
     def _write(self, engine: Engine) -> None:
-        gathered = idist.all_gather(self._rows) if idist.get_world_size() > 1 else [self._rows]
-        rows = [row for part in gathered for row in part]
-        rows = list({row[0] or i: row for i, row in enumerate(rows)}.values())
+        rows = gather_rows(self._rows, lambda row: row[0])
         best: Any = getattr(engine.state, "best_metric_epoch", engine.state.epoch)
         if rows and best == engine.state.epoch and idist.get_rank() == 0:
-            write_json(self.path, _fitted(rows))
+            write_json(self.path, _fit(rows))
 
 
-def _fitted(rows: list[tuple[str, int, list[float]]]) -> dict[str, Any]:
+def _fit(rows: list[tuple[str, int, list[float]]]) -> dict[str, Any]:
     label = [row[1] for row in rows]
     probability = torch.tensor([row[2] for row in rows], dtype=torch.float64)
-    logits = probability.clamp_min(LEAST).log()
+    logits = probability.clamp_min(MIN_PROBABILITY).log()
     scaling = TemperatureScaling()
     if (logits.argmax(1) != torch.tensor(label)).any():
         scaling.fit(logits, torch.tensor(label))
     values = {"before": probability, "after": scaling(logits).softmax(1)}
-    found = {
+    errors = {
         name: {
             "calibration_error": expected_calibration_error(label, p.numpy()),
             "brier_score": brier_score(label, p.numpy()),
         }
         for name, p in values.items()
     }
-    return {"temperature": scaling.temperature, "num_bags": len(rows), **found}
+    return {"temperature": scaling.temperature, "num_bags": len(rows), **errors}

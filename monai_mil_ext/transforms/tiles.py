@@ -1,4 +1,4 @@
-"""From a whole slide to the bag of its tiles."""
+"""Transforms from a whole slide to the bag of its tiles."""
 
 from __future__ import annotations
 
@@ -15,45 +15,44 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from monai_mil_ext.data import OtsuTissue, SlideFile, SlideTiles, TileGrid, tissue_share
-from monai_mil_ext.utils import EmptyBagError, check_positive
+from monai_mil_ext.utils import BagKeys, EmptyBagError, check_positive
 
 __all__ = ["TileBag", "TileBagD", "TileBagDict", "TileBagd", "TilesOfSlide"]
 
-SLIDE_MPP = "slide_mpp"
-
 
 class TilesOfSlide(NamedTuple):
-    """The tiles of a slide, unread, and what leads back to its pixels."""
+    """Tiles of a slide, unread, with their geometry."""
 
-    bag: SlideTiles  # (N, 3, t, t), each read when it is asked for
+    bag: SlideTiles  # (N, 3, t, t), read on access
     coords: Tensor  # (N, 2) int64, upper left corners (x, y)
-    tissue: Tensor  # (N,) share of each tile that is tissue
+    tissue: Tensor  # (N,) fraction of each tile that is tissue
     tile_size: float  # of coords: height and width of a tile in pixels of level 0
     unit: str  # of coords and tile_size: px, pixels of level 0
-    mpp: float | None  # micrometres per pixel of the bag's tiles
+    mpp: float | None  # micrometers per pixel of the bag's tiles
     spatial_shape: Tensor  # (2,) width and height of the slide in pixels of level 0
 
 
 class TileBag(Transform):
-    """Cut the tissue of a slide into tiles: coordinates now, pixels when they are asked for.
+    """Cut the tissue of a slide into tiles whose pixels are read on access.
 
-    Of the slide only a thumbnail is read, and that in blocks. Tiles come row by row. A cap on their number is
-    :py:class:`monai_mil_ext.transforms.RandSampleInstancesd` on ``("image", "coords", "tissue")``, before any pixel.
+    Only a thumbnail of the slide is read, in blocks. Tiles are in row-major order. To limit their number, apply
+    :py:class:`monai_mil_ext.transforms.RandSampleInstancesd` to ``("image", "coords", "tissue")`` before any pixel is
+    read.
 
     Args:
         grid: size, resolution, overlap and edges of the tiles.
         tissue: maps a thumbnail (h, w, 3) of bytes to a mask (h, w), True for tissue; False takes all tiles, None is
             :py:class:`monai_mil_ext.data.OtsuTissue`.
-        min_tissue: the share of a tile, 0 to 1, that must be tissue; with 0 any is enough.
-        thumbnail_size: longer side of the thumbnail, at most, in pixels.
-        slide_mpp: micrometres per pixel of level 0, instead of what the file says; see ``__call__``.
+        min_tissue: the fraction of a tile, 0 to 1, that must be tissue; with 0 any tissue is enough.
+        thumbnail_size: maximum length of the longer side of the thumbnail, in pixels.
+        slide_mpp: micrometers per pixel of level 0, overriding the file; see ``__call__``.
         reader: see :py:class:`monai_mil_ext.data.SlideFile`.
         dtype: see :py:class:`monai_mil_ext.data.SlideTiles`.
 
     Raises:
         ValueError: when an option is not allowed, or ``tissue`` gives no mask of the thumbnail.
         FileNotFoundError: when there is no such slide.
-        SlideFileError: when the slide can't be read, or doesn't tell what the grid needs.
+        SlideFileError: when the slide can't be read, or lacks metadata that the grid needs.
         EmptyBagError: when no tile has enough tissue.
     """
 
@@ -83,33 +82,40 @@ class TileBag(Transform):
         self.dtype = dtype
         SlideTiles("", np.empty((0, 2), dtype=np.int64), self.grid.tile_size, 1.0, reader, dtype)  # which checks both
 
-    def __call__(self, path: str | os.PathLike[str], slide_mpp: float | None = None) -> TilesOfSlide:
-        """Find the tiles of the slide at ``path``; ``slide_mpp`` is of this slide, and goes before that of all."""
-        with SlideFile(path, self.reader, self.slide_mpp if slide_mpp is None else slide_mpp) as slide:
-            return self._find(slide)
+    def __call__(self, slide: str | os.PathLike[str] | SlideFile, slide_mpp: float | None = None) -> TilesOfSlide:
+        """Find the tiles of a slide.
 
-    def _find(self, slide: SlideFile) -> TilesOfSlide:
+        Args:
+            slide: its path, or the open slide, which stays open and is the one that the bag reads.
+            slide_mpp: resolution of this slide, overriding that of the transform; not for an open slide, which has one.
+        """
+        if isinstance(slide, SlideFile):
+            return self._find(slide, slide)
+        with SlideFile(slide, self.reader, self.slide_mpp if slide_mpp is None else slide_mpp) as opened:
+            return self._find(opened, opened.path)
+
+    def _find(self, slide: SlideFile, source: os.PathLike[str] | SlideFile) -> TilesOfSlide:
         scale = self.grid.scale(slide)
         corners = self.grid.corners(slide)
-        share = self._share(slide, corners, self.grid.tile_size * scale)
-        enough = (share >= self.min_tissue) & (share > 0)
+        fraction = self._tissue_fraction(slide, corners, self.grid.tile_size * scale)
+        enough = (fraction >= self.min_tissue) & (fraction > 0)
         if not enough.any():
             raise EmptyBagError(
                 f"`slide` must have a tile with a share of tissue of {self.min_tissue:g} or more, got at most "
-                f"{share.max():.3g} among {len(share)} tiles of {slide.name!r}."
+                f"{fraction.max():.3g} among {len(fraction)} tiles of {slide.name!r}."
             )
         corners = corners[enough]
         return TilesOfSlide(
-            bag=SlideTiles(slide.path, corners, self.grid.tile_size, scale, self.reader, self.dtype),
+            bag=SlideTiles(source, corners, self.grid.tile_size, scale, self.reader, self.dtype),
             coords=torch.from_numpy(corners),
-            tissue=torch.from_numpy(share[enough]).float(),
+            tissue=torch.from_numpy(fraction[enough]).float(),
             tile_size=self.grid.tile_size * scale,
             unit="px",
             mpp=None if slide.mpp is None else slide.mpp * scale,
             spatial_shape=torch.tensor(slide.size),
         )
 
-    def _share(self, slide: SlideFile, corners: NDArray[np.int64], edge: float) -> NDArray[np.float64]:
+    def _tissue_fraction(self, slide: SlideFile, corners: NDArray[np.int64], edge: float) -> NDArray[np.float64]:
         if self.tissue is False:
             return np.ones(len(corners))
         image, downsample = slide.thumbnail(self.thumbnail_size)
@@ -120,13 +126,13 @@ class TileBag(Transform):
 
 
 class TileBagd(MapTransform):
-    """Dictionary form of :py:class:`TileBag`: the unread bag takes the place of the slide's path.
+    """Dictionary form of :py:class:`TileBag`: the unread bag replaces the path of the slide, or the open slide.
 
-    Beside it stand ``coords``, ``tissue``, ``tile_size``, ``unit``, ``mpp`` and ``spatial_shape``, see
-    :py:class:`TilesOfSlide`. Where the item has a ``slide_mpp``, that is the resolution of its slide.
+    It adds ``coords``, ``tissue``, ``tile_size``, ``unit``, ``mpp`` and ``spatial_shape``, see
+    :py:class:`TilesOfSlide`. A ``slide_mpp`` of the item is the resolution of its slide.
 
     Args:
-        keys: the slide; an item has one, as there is one set of coordinates.
+        keys: the slide; an item has one, as it has one set of coordinates.
         grid: see :py:class:`TileBag`.
         tissue: see :py:class:`TileBag`.
         min_tissue: see :py:class:`TileBag`.
@@ -134,7 +140,7 @@ class TileBagd(MapTransform):
         slide_mpp: see :py:class:`TileBag`.
         reader: see :py:class:`TileBag`.
         dtype: see :py:class:`TileBag`.
-        allow_missing_keys: whether to pass over a key that is not there.
+        allow_missing_keys: whether to skip missing keys.
 
     Raises:
         ValueError: when an item has several slides.
@@ -158,25 +164,25 @@ class TileBagd(MapTransform):
         self.to_tiles = TileBag(grid, tissue, min_tissue, thumbnail_size, slide_mpp, reader, dtype)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Put the tiles of the slide in its place."""
+        """Replace the slide with its tiles."""
         d = dict(data)
         present = list(self.key_iterator(d))
         if len(present) > 1:
             raise ValueError(f"`keys` must name one slide of an item, got {present}.")
         for key in present:
-            told = d.get(SLIDE_MPP)
-            tiles = self.to_tiles(d[key], None if told is None else _number(told))
+            tiles = self.to_tiles(d[key], slide_resolution(d))
             d.update({name: value for name, value in tiles._asdict().items() if name != "bag"})
             d[key] = tiles.bag
         return d
 
 
-def _number(told: Any) -> float:
-    """A number, which a table gives as text."""
+def slide_resolution(item: Mapping[Any, Any]) -> float | None:
+    """Return the ``slide_mpp`` of an item as a number, which a table gives as text; None where there is none."""
+    value = item.get(BagKeys.SLIDE_MPP)
     try:
-        return float(told)
+        return None if value is None else float(value)
     except (TypeError, ValueError):
-        raise ValueError(f"`{SLIDE_MPP}` must be a number, got {told!r}.") from None
+        raise ValueError(f"`{BagKeys.SLIDE_MPP}` must be a number, got {value!r}.") from None
 
 
 TileBagD = TileBagDict = TileBagd

@@ -1,4 +1,4 @@
-"""From a scan to the tokens of a 3D encoder, and from scores of tokens back to the scan's own voxels."""
+"""Transforms from a scan to tokens of a 3D encoder, and from scores of tokens to a volume of the scan."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from monai.utils.enums import TransformBackends
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from monai_mil_ext.utils import BagKeys, check_choice
+from monai_mil_ext.utils import BagKeys, check_choice, drop_padding
 
 from .slice_order import checked_affine
 
@@ -32,24 +32,22 @@ __all__ = [
     "VolumeTokensd",
 ]
 
-GRID_SHAPE = "grid_shape"
-
 
 class TokensOfVolume(NamedTuple):
-    """The tokens of a scan, and what leads back to its voxel array."""
+    """Tokens of a scan with their geometry."""
 
     bag: Tensor  # (N, F)
-    position: Tensor  # (N, 3) RAS mm, the middle of each token's box
+    position: Tensor  # (N, 3) RAS mm, the center of each token's box
     grid_shape: Tensor  # (3,) tokens along the axes of the voxel array, N in all
     affine: Tensor  # (4, 4) float64, voxel index of the scan's own array to RAS mm
     spatial_shape: Tensor  # (3,) of the scan's own array
 
 
 class VolumeTokens(Transform):
-    r"""Encode a scan (C, X, Y, Z) by a 3D network and cut its map of features (F, x, y, z) into tokens (N, F).
+    r"""Encode a scan (C, X, Y, Z) by a 3D network and split its feature map (F, x, y, z) into tokens (N, F).
 
     Tokens divide the voxel array evenly: along an axis of S voxels and n tokens, token i covers the voxels from
-    :math:`iS/n` up to :math:`(i+1)S/n`, and its middle is voxel :math:`(i + 1/2) S/n - 1/2`.
+    :math:`iS/n` up to :math:`(i+1)S/n`, and its center is voxel :math:`(i + 1/2) S/n - 1/2`.
 
     Args:
         encoder: such as :py:class:`monai_mil_ext.networks.encoders.VolumeEncoder`; used as it is, without gradients.
@@ -57,7 +55,7 @@ class VolumeTokens(Transform):
 
     Raises:
         ValueError: when the input is no :py:class:`monai.data.MetaTensor` (C, X, Y, Z) with an invertible affine in
-            RAS mm, or the encoder gives no map of it.
+            RAS mm, or the encoder returns no such map.
 
     Example:
         >>> scan = MetaTensor(torch.rand(1, 8, 8, 4), affine=torch.diag(torch.tensor([1.0, 1.0, 2.5, 1.0])))
@@ -85,22 +83,22 @@ class VolumeTokens(Transform):
         bag = features[0].flatten(1).T.float().cpu().contiguous()
         shape, grid = image.shape[1:], features.shape[2:]
         axes = [(torch.arange(n, dtype=torch.float64) + 0.5) * (s / n) - 0.5 for s, n in zip(shape, grid, strict=True)]
-        middles = torch.cartesian_prod(*axes).reshape(-1, 3)
-        position = middles @ affine[:3, :3].T + affine[:3, 3]
+        centers = torch.cartesian_prod(*axes).reshape(-1, 3)
+        position = centers @ affine[:3, :3].T + affine[:3, 3]
         return TokensOfVolume(bag, position.float(), torch.tensor(grid), affine, torch.tensor(shape))
 
 
 class TokenScoresToVolume(Transform):
-    """Fill the box of every token with its score: the way back from :py:class:`VolumeTokens`.
+    """Fill the box of every token with its score: the inverse of :py:class:`VolumeTokens`.
 
-    The volume has the voxel array and, to the bit, the affine of the scan.
+    The volume has the voxel array and exactly the affine of the scan.
 
     Args:
-        mode: ``"nearest"`` gives every voxel the score of the token whose box its middle is in; ``"linear"``
-            interpolates between the middles.
+        mode: ``"nearest"`` gives every voxel the score of the token whose box contains its center; ``"linear"``
+            interpolates between the centers.
 
     Raises:
-        ValueError: when there are other scores than tokens.
+        ValueError: when scores and tokens differ in number.
 
     Example:
         >>> volume = TokenScoresToVolume()(torch.tensor([0.2, 0.8]), [1, 1, 2], torch.eye(4), [3, 3, 4])
@@ -136,15 +134,15 @@ class TokenScoresToVolume(Transform):
 
 
 class VolumeTokensd(MapTransform):
-    """Dictionary form of :py:class:`VolumeTokens`: the bag takes the place of the scan.
+    """Dictionary form of :py:class:`VolumeTokens`: the bag replaces the scan.
 
-    Beside it stand ``position`` (N, 3), ``grid_shape``, ``affine`` and ``spatial_shape``, of the first key.
+    It adds ``position`` (N, 3), ``grid_shape``, ``affine`` and ``spatial_shape`` of the first key.
 
     Args:
         keys: scans.
         encoder: see :py:class:`VolumeTokens`.
         device: see :py:class:`VolumeTokens`.
-        allow_missing_keys: whether to pass over a key that is not there.
+        allow_missing_keys: whether to skip missing keys.
     """
 
     backend = VolumeTokens.backend
@@ -175,12 +173,12 @@ class VolumeTokensd(MapTransform):
 class TokenScoresToVolumed(MapTransform):
     """Dictionary form of :py:class:`TokenScoresToVolume`.
 
-    It reads ``grid_shape``, ``affine`` and ``spatial_shape``, and where there is a ``mask``, it drops the padding.
+    It reads ``grid_shape``, ``affine`` and ``spatial_shape``, and drops the padding of an item with a ``mask``.
 
     Args:
         keys: scores (N,) or (N, A) of the tokens.
         mode: see :py:class:`TokenScoresToVolume`.
-        allow_missing_keys: whether to pass over a key that is not there.
+        allow_missing_keys: whether to skip missing keys.
     """
 
     backend = TokenScoresToVolume.backend
@@ -193,9 +191,8 @@ class TokenScoresToVolumed(MapTransform):
         """Turn the scores of every key into a volume."""
         d = dict(data)
         for key in self.key_iterator(d):
-            scores = _plain(d[key])
-            scores = scores[_plain(d[BagKeys.MASK])] if BagKeys.MASK in d else scores
-            d[key] = self.to_volume(scores, d[GRID_SHAPE], d[BagKeys.AFFINE], d[BagKeys.SPATIAL_SHAPE])
+            scores = drop_padding(d[key], d)
+            d[key] = self.to_volume(scores, d[BagKeys.GRID_SHAPE], d[BagKeys.AFFINE], d[BagKeys.SPATIAL_SHAPE])
         return d
 
 

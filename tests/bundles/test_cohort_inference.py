@@ -60,7 +60,7 @@ def finish(workflow):
 
 def test_a_scan_that_fails_gets_a_row_and_the_others_their_answers(start, cohort, tmp_path, caplog, capfd):
     said = finish(start(*CONFIGS, **cohort))
-    assert "every scan must get an answer, got none for 3 of 7:" in said
+    assert "every scan must get a prediction, got none for 3 of 7:" in said
     rows = results(cohort)
     assert list(rows) == ["good", "cut", "gone", "two", "chosen", "dicom", "last"]
     assert [case for case, row in rows.items() if row["status"] == "done"] == ["good", "chosen", "dicom", "last"]

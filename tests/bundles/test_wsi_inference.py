@@ -139,7 +139,7 @@ def test_a_broken_slide_gets_a_row_and_the_others_their_answer(tmp_path):
     write_small_slide(folder / "Größe 1.tif")
     with pytest.raises(RuntimeError, match="Failed to evaluate") as error:
         infer(tmp_path, folder, "slides", **SLIDES)
-    assert "every slide must get an answer, got none for 3 of 5" in str(root_cause(error.value))
+    assert "every slide must get a prediction, got none for 3 of 5" in str(root_cause(error.value))
     status = {case: row["status"] for case, row in results(tmp_path).items()}
     assert status["good"] == "done"
     assert status["glass"] == "empty"

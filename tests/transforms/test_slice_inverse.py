@@ -65,7 +65,7 @@ def test_alone_it_is_the_way_back_of_slice_scores(affine, order, plane, selectio
         transform = Compose([SliceBagd("image", plane, selection=selection, fill=filling)])
         item = transform({"image": image})
         item["scores"] = MetaTensor(torch.rand(len(item["image"]), 2))
-        expected = SliceScoresToVolumed("scores", plane, filling)(item)["scores"]
+        expected = SliceScoresToVolumed("scores", plane=plane, fill=filling)(item)["scores"]
         got = Invertd("scores", transform, orig_keys="image")(item)["scores"]
         assert torch.equal(got.as_tensor(), expected.as_tensor())
         assert torch.equal(got.affine, image.affine)
@@ -95,7 +95,7 @@ def test_through_monais_transforms_into_the_original_voxels(affine, order, plane
     place = coordinates(image, item["affine"])
     shape = item["spatial_shape"].numpy()
     clear = (abs(place % 1 - 0.5) > 0.02).all(-1)  # not half way between two voxels
-    grid = SliceScoresToVolumed("attention", plane)(item)["attention"][0].numpy()
+    grid = SliceScoresToVolumed("attention", plane=plane)(item)["attention"][0].numpy()
     inside = clear & ((place >= 0) & (place <= shape - 1)).all(-1)
     nearest = np.rint(place[inside]).astype(int)
     np.testing.assert_array_equal(out[0].numpy()[inside], grid[tuple(nearest.T)])

@@ -115,7 +115,7 @@ def test_a_slides_bag_goes_back_where_it_came_from(tmp_path):
     padded = {**item, "attention": torch.cat([red, torch.full((3,), 9e9)])}
     padded["coords"] = torch.cat([item["coords"], torch.zeros(3, 2, dtype=torch.int64)])
     padded["mask"] = torch.arange(len(padded["coords"])) < len(red)
-    heat = TileScoresToHeatmapd("attention", 64)(padded)["attention"]
+    heat = TileScoresToHeatmapd("attention", downsample=64)(padded)["attention"]
     assert heat.shape == (1, 8, 10)
     inside = heat[0, 1:5, 2:7].numpy()
     blocks = image[64:320, 128:448, 0].reshape(4, 64, 5, 64).mean(axis=(1, 3))
