@@ -65,22 +65,23 @@ def test_training_logs_both_terms(trained):
     assert log.Tensors("use/text_summary")[0].tensor_proto.string_val == [b"research use only"]
 
 
-def test_it_answers_a_scan_in_the_scans_own_voxels(start, digits, trained, tmp_path):
+def test_inference_writes_the_scores_in_the_scans_own_voxels(start, digits, trained, tmp_path):
     out = {**paths(digits, trained), "output_dir": str(tmp_path)}
     scan, reference = digits / "digits_0.nii.gz", digits / "digits_0_reference.nii.gz"
     start("inference", "digits", **out, input=str(scan), reference=str(reference), case_id="c1").run()
-    answer = json.loads((tmp_path / "c1.json").read_text())
-    attention = np.array([s["attention"] for s in answer["slices"]])
+    folder = tmp_path / "c1"
+    result = json.loads((folder / "prediction.json").read_text())
+    attention = np.array([s["attention"] for s in result["slices"]])
     assert attention.sum() == pytest.approx(1, abs=1e-5)
-    assert [s["position_mm"] for s in answer["slices"]] == [5.0 * i for i in range(40)]
-    assert answer["top_slices"] == np.argsort(-attention, kind="stable")[:4].tolist()
-    written, source = nib.load(tmp_path / "c1_scores.nii.gz"), nib.load(scan)
+    assert [s["position_mm"] for s in result["slices"]] == [5.0 * i for i in range(40)]
+    assert result["top_slices"] == np.argsort(-attention, kind="stable")[:4].tolist()
+    written, source = nib.load(folder / "c1_scores.nii.gz"), nib.load(scan)
     assert (written.affine == source.affine).all()
     assert written.shape == source.shape
     np.testing.assert_allclose(written.get_fdata()[3, 3], attention, atol=1e-6)
     assert b"research use only" in written.header["descrip"].item()
-    assert (tmp_path / "c1.png").stat().st_size > 10_000
-    assert not any(str(digits) in path.read_text(errors="ignore") for path in tmp_path.glob("c1*"))
+    assert (folder / "c1.png").stat().st_size > 10_000
+    assert not any(str(digits) in path.read_text(errors="ignore") for path in folder.iterdir())
 
 
 def test_patients_are_left_out_one_after_the_other(start, digits, tmp_path):

@@ -1,12 +1,12 @@
-"""Features of slides, made or read, and where their tiles are."""
+"""SlideFeaturesd: features of slides, made or read, and the positions of their tiles."""
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from monai_mil_ext.data import TileGrid, write_bag
-from monai_mil_ext.transforms import EncodeInstancesd, SlideFeaturesd, TileBagd
+from monai_mil_ext.data import SlideCache, TileGrid, write_bag
+from monai_mil_ext.transforms import EncodeInstancesd, RankInstancesd, ReadTilesd, SlideFeaturesd, TileBagd
 from tests.make_slide import stained, write_slide
 
 ENCODE = EncodeInstancesd("image", nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))
@@ -26,6 +26,22 @@ def test_a_slide_is_cut_and_encoded_and_its_place_told(slide):
     assert (bag["tile_size"], bag["unit"], bag["source"]) == (64.0, "px", str(slide))
     assert bag["slide_mpp"] == pytest.approx(0.5, rel=1e-3)
     assert bag["spatial_shape"].tolist() == [320, 256]
+    assert (tuple(bag["thumbnail"].shape), bag["thumbnail_downsample"]) == ((256, 320, 3), 1.0)
+
+
+def test_slide_features_are_the_same_with_a_slide_that_stays_open(slide):
+    slides = SlideCache()
+    bag = SlideFeaturesd("image", TILES, ENCODE, slides=slides)({"image": slide})
+    expected = SlideFeaturesd("image", TILES, ENCODE)({"image": slide})
+    assert torch.equal(bag["image"], expected["image"])
+    opened = slides.open_pixels(str(slide))
+    assert not opened.closed
+    bag = RankInstancesd(top_k=2)({**bag, "scores": torch.arange(len(bag["image"])).float()})
+    shown, again = (ReadTilesd(slides=cache)(bag) for cache in (slides, None))
+    assert opened.closed
+    assert tuple(shown["top_tiles"].shape) == (2, 224, 224, 3)
+    for name in ("top_tiles", "bottom_tiles"):
+        assert torch.equal(shown[name], again[name])
 
 
 def test_what_an_item_says_of_its_resolution_goes_first(slide):
