@@ -88,8 +88,6 @@ class SlideFeaturesd(MapTransform):
         return d
 
     def _read_slide(self, d: dict[Hashable, Any], key: Hashable) -> dict[Hashable, Any]:
-        if self.encode is None:
-            raise ValueError("`encode` must be given to make features of a slide, got None.")
         slides = SlideCache() if self.slides is None else self.slides
         try:
             d = self._encode(d, key, slides)
@@ -101,6 +99,8 @@ class SlideFeaturesd(MapTransform):
         return d
 
     def _encode(self, d: dict[Hashable, Any], key: Hashable, slides: SlideCache) -> dict[Hashable, Any]:
+        if self.encode is None:
+            raise ValueError("`encode` must be given to make features of a slide, got None.")
         source = str(d[key])
         options = self.tiles.to_tiles
         mpp = slide_resolution(d)

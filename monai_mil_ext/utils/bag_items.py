@@ -27,7 +27,7 @@ def drop_padding(value: Any, item: Mapping[Any, Any]) -> Tensor:
         >>> drop_padding(torch.tensor([0.5, 0.5, 0.0]), {"mask": torch.tensor([True, True, False])}).tolist()
         [0.5, 0.5]
     """
-    rows = torch.as_tensor(value).as_subclass(Tensor)  # type: ignore[arg-type]
+    rows = torch.as_tensor(value).as_subclass(Tensor)
     return rows[torch.as_tensor(item[BagKeys.MASK]).to(rows.device)] if BagKeys.MASK in item else rows
 
 

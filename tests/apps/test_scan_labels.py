@@ -8,10 +8,10 @@ import pytest
 import torch
 from monai.utils import OptionalImportError
 
-from monai_mil_ext.apps.label import ServedBundle, UncertaintyScoring
-from monai_mil_ext.apps.label.devices import device_override
+from monai_mil_ext.apps.label import BundleRunner, UncertaintyScoring
+from monai_mil_ext.apps.label.active_learning import normalized_entropy
+from monai_mil_ext.apps.label.bundle_runner import device_override
 from monai_mil_ext.apps.label.scan_labels import is_labeled, label_of
-from monai_mil_ext.apps.label.uncertainty import normalized_entropy
 from tests.bundles.wsi import BUNDLES
 
 NAMES = ["no tumour", "Tumour"]
@@ -80,7 +80,7 @@ def test_a_gpu_that_is_not_there_is_not_asked_for(monkeypatch):
 
 
 def test_bundles_tell_what_they_read():
-    scans, slides = (ServedBundle(BUNDLES / name) for name in ("ct_slice_mil", "wsi_qgmil"))
+    scans, slides = (BundleRunner(BUNDLES / name) for name in ("ct_slice_mil", "wsi_qgmil"))
     assert (scans.reads_slides, slides.reads_slides) == (False, True)
     assert scans.class_names == ["no tumour", "tumour"]
     assert scans.has("train", "scan_labels")

@@ -25,8 +25,8 @@ def ask(server, image="scan_41", **params):
     return server.post(f"{MODEL}?image={image}&output=json", data={"params": json.dumps(params)}).json()
 
 
-def bundle_answer(server, image, folder, monkeypatch):
-    """What the bundle itself says of a scan, in this process."""
+def bundle_result(server, image, folder, monkeypatch):
+    """The result of the bundle itself for a scan, in this process."""
     root = server.app / "model" / "ct_slice_mil"
     monkeypatch.syspath_prepend(str(root))
     files = [str(root / "configs" / f"{name}.yaml") for name in ("inference", "digits")]
@@ -34,7 +34,7 @@ def bundle_answer(server, image, folder, monkeypatch):
     workflow = ConfigWorkflow(files, workflow_type="infer", logging_file=False, **places, pictures=[])
     workflow.initialize()
     workflow.run()
-    return json.loads((folder / "case.json").read_text())
+    return json.loads((folder / "case" / "prediction.json").read_text())
 
 
 def label_map(content, path):
@@ -68,9 +68,9 @@ def test_monailabel_apps_lists_the_app_and_hands_it_out(server, label_python):
     assert (server.app / "README.md").exists()
 
 
-def test_the_json_is_what_the_bundle_itself_answers(server, tmp_path, monkeypatch):
+def test_the_json_is_the_result_of_the_bundle_itself(server, tmp_path, monkeypatch):
     answer = ask(server)
-    expected = bundle_answer(server, server.studies / "scan_41.nii", tmp_path, monkeypatch)
+    expected = bundle_result(server, server.studies / "scan_41.nii", tmp_path, monkeypatch)
     assert [one["score"] for one in answer["prediction"]] == pytest.approx(expected["probability"], abs=1e-5)
     assert [one["label"] for one in answer["prediction"]] == ["no tumour", "tumour"]
     attention = [one["attention"] for one in expected["slices"]]
@@ -125,7 +125,7 @@ def test_a_dicom_series_is_answered_as_by_the_bundle(server, tmp_path, monkeypat
     """The server has pydicom 2, and this process pydicom 3."""
     folder = server.studies / "series"
     write_series(folder, (8, 8, 20), heights=np.arange(20) * 3.0)
-    answer, expected = ask(server, folder), bundle_answer(server, folder, tmp_path, monkeypatch)
+    answer, expected = ask(server, folder), bundle_result(server, folder, tmp_path, monkeypatch)
     assert [one["score"] for one in answer["prediction"]] == pytest.approx(expected["probability"], abs=1e-5)
     for name in ("attention", "position_mm"):
         assert [one[name] for one in answer["slices"]] == pytest.approx(
