@@ -25,11 +25,11 @@ FINER = 1.01  # a level that is coarser than a tile by no more than this is as g
 
 
 class SlideTiles(Dataset[Tensor]):
-    """Tiles of a slide whose pixels are read on access and not kept.
+    """The tiles at given places of a slide; the pixels of each are read when it is asked for, and not kept.
 
-    An integer index gives a tile (3, t, t), a slice the tiles (n, 3, t, t), an array of indices the bag of these tiles,
-    unread. So it works with a :py:class:`ChunkLoader` or a ``DataLoader``, whose workers each open the slide for
-    themselves, with :py:class:`monai_mil_ext.inferers.BagInferer`, which reads a chunk at a time, and with
+    A number gives a tile (3, t, t), a slice the tiles (n, 3, t, t), an array of places the bag of these tiles, unread.
+    So it goes into a :py:class:`ChunkLoader` or a ``DataLoader``, whose workers each open the slide for themselves,
+    into :py:class:`monai_mil_ext.inferers.BagInferer`, which reads a chunk at a time, and through
     :py:class:`monai_mil_ext.transforms.RandSampleInstancesd`.
 
     A tile is resampled from the coarsest level that is no coarser than itself, from its corner and at its scale to the
@@ -40,12 +40,12 @@ class SlideTiles(Dataset[Tensor]):
         path: of the slide, or the open slide, which this process then reads instead of opening it again.
         coords: (N, 2), upper left corners (x, y) in pixels of level 0.
         tile_size: t, height and width of a tile.
-        scale: pixels of level 0 per pixel of a tile.
-        reader: see :py:class:`SlideFile`; that of an open slide is kept.
+        scale: pixels of level 0 to a pixel of a tile.
+        reader: see :py:class:`SlideFile`.
         dtype: ``torch.uint8`` for values up to 255, or a floating type for values up to 1.
 
     Raises:
-        ValueError: when an argument is not allowed.
+        ValueError: when the arguments are none of these.
         SlideFileError: when a tile can't be read.
     """
 
@@ -78,47 +78,46 @@ class SlideTiles(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self.coords)
 
-    def __getitem__(self, index: Any) -> Any:
-        """Return a tile, a tensor of tiles or a smaller bag; see the class."""
-        if isinstance(index, slice):
-            return self._tiles(self.coords[index])
-        if np.ndim(index):
-            return self._subset(np.asarray(index))
-        return self._tiles(self.coords[int(index)][None])[0]  # beyond the end NumPy raises IndexError
+    def __getitem__(self, place: Any) -> Any:
+        """The tile, the tiles or the smaller bag at ``place``; see the class."""
+        if isinstance(place, slice):
+            return self._tiles(self.coords[place])
+        if np.ndim(place):
+            return self._at(np.asarray(place))
+        return self._tiles(self.coords[int(place)][None])[0]  # beyond the end NumPy raises IndexError
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
 
     def __eq__(self, other: object) -> bool:
-        """Return whether ``other`` would read the same pixels."""
+        """Whether ``other`` would read the same pixels."""
         if not isinstance(other, SlideTiles):
             return NotImplemented
-        own, others = ((b.path, b.tile_size, b.scale, b.reader, b.dtype) for b in (self, other))
-        return own == others and np.array_equal(self.coords, other.coords)
+        one, two = ((b.path, b.tile_size, b.scale, b.reader, b.dtype) for b in (self, other))
+        return one == two and np.array_equal(self.coords, other.coords)
 
     __hash__ = None  # type: ignore[assignment]  # it has an array that may be changed
 
     def __repr__(self) -> str:
-        """Return a description without the path, which may name a patient."""
+        """Without the path, which may name a patient."""
         return f"SlideTiles({len(self)} tiles of {self.tile_size} pixels)"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state for another process, which opens the slide for itself."""
+        """Another process opens the slide for itself."""
         return {**self.__dict__, "_slide": None, "_process": -1}
 
-    def _subset(self, indices: NDArray[Any]) -> SlideTiles:
-        return SlideTiles(self.path, self.coords[indices], self.tile_size, self.scale, self.reader, self.dtype)
+    def _at(self, places: NDArray[Any]) -> SlideTiles:
+        return SlideTiles(self.path, self.coords[places], self.tile_size, self.scale, self.reader, self.dtype)
 
     def close(self) -> None:
-        """Close the slide until a tile is read again."""
+        """Close the slide until a tile is asked for again."""
         if self._slide is not None:
             self._slide.close()
             self._slide = None
 
     def _open(self) -> SlideFile:
-        if (
-            self._slide is None or self._slide.closed or self._process != os.getpid()
-        ):  # a fork would share the position in the file
+        # a fork would share the position in the file
+        if self._slide is None or self._slide.closed or self._process != os.getpid():
             self._slide, self._process = SlideFile(self.path, self.reader), os.getpid()
         return self._slide
 
@@ -149,7 +148,7 @@ class SlideTiles(Dataset[Tensor]):
 
 
 def _span(start: float, length: float, ratio: float, limit: int) -> tuple[int, int]:
-    """Return the pixels to read along an axis: the tile and the margin of the filter, as far as the slide goes."""
+    """Pixels to read along an axis: the tile and what the triangle sees around it, as far as there is slide."""
     around = math.ceil(max(ratio, 1.0)) + 1
     end = math.ceil(start + length - SAME)
     begin = math.floor(start)

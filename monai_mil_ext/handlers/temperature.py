@@ -1,4 +1,4 @@
-"""Handler that fits the temperature of a network's probabilities on its validation set."""
+"""Chooses the temperature of a network's probabilities on what it is validated on."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ from .gather import gather_rows
 
 __all__ = ["TemperatureHandler"]
 
-MIN_PROBABILITY = 1e-12  # keeps logarithms finite
+LEAST = 1e-12  # probability whose logarithm is taken
 
 
 class TemperatureHandler:
-    """Handler that fits :py:class:`monai_mil_ext.metrics.TemperatureScaling` after each validation that is the best.
+    """Fits :py:class:`monai_mil_ext.metrics.TemperatureScaling` after each validation that is the best so far.
 
-    It reads decollated items: ``pred`` (C,) probabilities, whose logarithms are logits up to a constant, and ``label``.
-    If every bag is classified correctly, there is no optimal temperature, and 1 is written. The file has
-    ``temperature``, ``num_bags``, and calibration error and Brier score of the validation before and after scaling. In
-    a distributed run the bags of all ranks are gathered, without those that a sampler repeated, and the first rank
-    writes.
+    It reads decollated items: ``pred`` (C,) probabilities, whose logarithms are as good as logits, and ``label``. Where
+    every bag is classified as its label says, nothing tells how sure to be, and the temperature is 1. The file has
+    ``temperature``, ``num_bags``, and calibration error and Brier score of the validation before and after. In a
+    distributed run the bags of all ranks are gathered, those that a sampler repeated once, and the first rank writes.
 
     Args:
-        path: of the file, which is replaced atomically; it belongs in the folder of the weights of the best epoch.
+        path: of the file, replaced as a whole; it belongs beside the weights of the best epoch.
 
     Example:
         >>> TemperatureHandler("models/calibration.json").path.name
@@ -41,7 +40,7 @@ class TemperatureHandler:
         self._rows: list[tuple[str, int, list[float]]] = []
 
     def attach(self, engine: Engine) -> None:
-        """Attach to an evaluator whose key metric selects the epoch."""
+        """Follow the runs of an evaluator whose key metric chooses the epoch."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
         engine.add_event_handler(Events.COMPLETED, self._write)
@@ -59,22 +58,22 @@ class TemperatureHandler:
         rows = gather_rows(self._rows, lambda row: row[0])
         best: Any = getattr(engine.state, "best_metric_epoch", engine.state.epoch)
         if rows and best == engine.state.epoch and idist.get_rank() == 0:
-            write_json(self.path, _fit(rows))
+            write_json(self.path, _fitted(rows))
 
 
-def _fit(rows: list[tuple[str, int, list[float]]]) -> dict[str, Any]:
+def _fitted(rows: list[tuple[str, int, list[float]]]) -> dict[str, Any]:
     label = [row[1] for row in rows]
     probability = torch.tensor([row[2] for row in rows], dtype=torch.float64)
-    logits = probability.clamp_min(MIN_PROBABILITY).log()
+    logits = probability.clamp_min(LEAST).log()
     scaling = TemperatureScaling()
     if (logits.argmax(1) != torch.tensor(label)).any():
         scaling.fit(logits, torch.tensor(label))
     values = {"before": probability, "after": scaling(logits).softmax(1)}
-    errors = {
+    found = {
         name: {
             "calibration_error": expected_calibration_error(label, p.numpy()),
             "brier_score": brier_score(label, p.numpy()),
         }
         for name, p in values.items()
     }
-    return {"temperature": scaling.temperature, "num_bags": len(rows), **errors}
+    return {"temperature": scaling.temperature, "num_bags": len(rows), **found}

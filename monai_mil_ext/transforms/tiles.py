@@ -1,4 +1,4 @@
-"""Transforms from a whole slide to the bag of its tiles."""
+"""From a whole slide to the bag of its tiles."""
 
 from __future__ import annotations
 
@@ -21,38 +21,37 @@ __all__ = ["TileBag", "TileBagD", "TileBagDict", "TileBagd", "TilesOfSlide"]
 
 
 class TilesOfSlide(NamedTuple):
-    """Tiles of a slide, unread, with their geometry."""
+    """The tiles of a slide, unread, and what leads back to its pixels."""
 
-    bag: SlideTiles  # (N, 3, t, t), read on access
+    bag: SlideTiles  # (N, 3, t, t), each read when it is asked for
     coords: Tensor  # (N, 2) int64, upper left corners (x, y)
-    tissue: Tensor  # (N,) fraction of each tile that is tissue
+    tissue: Tensor  # (N,) share of each tile that is tissue
     tile_size: float  # of coords: height and width of a tile in pixels of level 0
     unit: str  # of coords and tile_size: px, pixels of level 0
-    mpp: float | None  # micrometers per pixel of the bag's tiles
+    mpp: float | None  # micrometres per pixel of the bag's tiles
     spatial_shape: Tensor  # (2,) width and height of the slide in pixels of level 0
 
 
 class TileBag(Transform):
-    """Cut the tissue of a slide into tiles whose pixels are read on access.
+    """Cut the tissue of a slide into tiles: coordinates now, pixels when they are asked for.
 
-    Only a thumbnail of the slide is read, in blocks. Tiles are in row-major order. To limit their number, apply
-    :py:class:`monai_mil_ext.transforms.RandSampleInstancesd` to ``("image", "coords", "tissue")`` before any pixel is
-    read.
+    Of the slide only a thumbnail is read, and that in blocks. Tiles come row by row. A cap on their number is
+    :py:class:`monai_mil_ext.transforms.RandSampleInstancesd` on ``("image", "coords", "tissue")``, before any pixel.
 
     Args:
         grid: size, resolution, overlap and edges of the tiles.
         tissue: maps a thumbnail (h, w, 3) of bytes to a mask (h, w), True for tissue; False takes all tiles, None is
             :py:class:`monai_mil_ext.data.OtsuTissue`.
-        min_tissue: the fraction of a tile, 0 to 1, that must be tissue; with 0 any tissue is enough.
-        thumbnail_size: maximum length of the longer side of the thumbnail, in pixels.
-        slide_mpp: micrometers per pixel of level 0, overriding the file; see ``__call__``.
+        min_tissue: the share of a tile, 0 to 1, that must be tissue; with 0 any is enough.
+        thumbnail_size: longer side of the thumbnail, at most, in pixels.
+        slide_mpp: micrometres per pixel of level 0, instead of what the file says; see ``__call__``.
         reader: see :py:class:`monai_mil_ext.data.SlideFile`.
         dtype: see :py:class:`monai_mil_ext.data.SlideTiles`.
 
     Raises:
         ValueError: when an option is not allowed, or ``tissue`` gives no mask of the thumbnail.
         FileNotFoundError: when there is no such slide.
-        SlideFileError: when the slide can't be read, or lacks metadata that the grid needs.
+        SlideFileError: when the slide can't be read, or doesn't tell what the grid needs.
         EmptyBagError: when no tile has enough tissue.
     """
 
@@ -86,7 +85,7 @@ class TileBag(Transform):
         """Find the tiles of a slide.
 
         Args:
-            slide: its path, or the open slide, which stays open and is the one that the bag reads.
+            slide: its path, or the open slide, which stays open and which the bag then reads.
             slide_mpp: resolution of this slide, overriding that of the transform; not for an open slide, which has one.
         """
         if isinstance(slide, SlideFile):
@@ -97,25 +96,25 @@ class TileBag(Transform):
     def _find(self, slide: SlideFile, source: os.PathLike[str] | SlideFile) -> TilesOfSlide:
         scale = self.grid.scale(slide)
         corners = self.grid.corners(slide)
-        fraction = self._tissue_fraction(slide, corners, self.grid.tile_size * scale)
-        enough = (fraction >= self.min_tissue) & (fraction > 0)
+        share = self._share(slide, corners, self.grid.tile_size * scale)
+        enough = (share >= self.min_tissue) & (share > 0)
         if not enough.any():
             raise EmptyBagError(
                 f"`slide` must have a tile with a share of tissue of {self.min_tissue:g} or more, got at most "
-                f"{fraction.max():.3g} among {len(fraction)} tiles of {slide.name!r}."
+                f"{share.max():.3g} among {len(share)} tiles of {slide.name!r}."
             )
         corners = corners[enough]
         return TilesOfSlide(
             bag=SlideTiles(source, corners, self.grid.tile_size, scale, self.reader, self.dtype),
             coords=torch.from_numpy(corners),
-            tissue=torch.from_numpy(fraction[enough]).float(),
+            tissue=torch.from_numpy(share[enough]).float(),
             tile_size=self.grid.tile_size * scale,
             unit="px",
             mpp=None if slide.mpp is None else slide.mpp * scale,
             spatial_shape=torch.tensor(slide.size),
         )
 
-    def _tissue_fraction(self, slide: SlideFile, corners: NDArray[np.int64], edge: float) -> NDArray[np.float64]:
+    def _share(self, slide: SlideFile, corners: NDArray[np.int64], edge: float) -> NDArray[np.float64]:
         if self.tissue is False:
             return np.ones(len(corners))
         image, downsample = slide.thumbnail(self.thumbnail_size)
@@ -126,13 +125,13 @@ class TileBag(Transform):
 
 
 class TileBagd(MapTransform):
-    """Dictionary form of :py:class:`TileBag`: the unread bag replaces the path of the slide, or the open slide.
+    """Dictionary form of :py:class:`TileBag`: the unread bag takes the place of the slide's path.
 
-    It adds ``coords``, ``tissue``, ``tile_size``, ``unit``, ``mpp`` and ``spatial_shape``, see
-    :py:class:`TilesOfSlide`. A ``slide_mpp`` of the item is the resolution of its slide.
+    Beside it stand ``coords``, ``tissue``, ``tile_size``, ``unit``, ``mpp`` and ``spatial_shape``, see
+    :py:class:`TilesOfSlide`. Where the item has a ``slide_mpp``, that is the resolution of its slide.
 
     Args:
-        keys: the slide; an item has one, as it has one set of coordinates.
+        keys: the slide; an item has one, as there is one set of coordinates.
         grid: see :py:class:`TileBag`.
         tissue: see :py:class:`TileBag`.
         min_tissue: see :py:class:`TileBag`.
@@ -140,7 +139,7 @@ class TileBagd(MapTransform):
         slide_mpp: see :py:class:`TileBag`.
         reader: see :py:class:`TileBag`.
         dtype: see :py:class:`TileBag`.
-        allow_missing_keys: whether to skip missing keys.
+        allow_missing_keys: whether to pass over a key that is not there.
 
     Raises:
         ValueError: when an item has several slides.
@@ -164,7 +163,7 @@ class TileBagd(MapTransform):
         self.to_tiles = TileBag(grid, tissue, min_tissue, thumbnail_size, slide_mpp, reader, dtype)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Replace the slide with its tiles."""
+        """Put the tiles of the slide in its place."""
         d = dict(data)
         present = list(self.key_iterator(d))
         if len(present) > 1:

@@ -1,4 +1,4 @@
-"""Transforms from a scan to tokens of a 3D encoder, and from scores of tokens to a volume of the scan."""
+"""From a scan to the tokens of a 3D encoder, and from scores of tokens back to the scan's own voxels."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ __all__ = [
 
 
 class TokensOfVolume(NamedTuple):
-    """Tokens of a scan with their geometry."""
+    """The tokens of a scan, and what leads back to its voxel array."""
 
     bag: Tensor  # (N, F)
-    position: Tensor  # (N, 3) RAS mm, the center of each token's box
+    position: Tensor  # (N, 3) RAS mm, the middle of each token's box
     grid_shape: Tensor  # (3,) tokens along the axes of the voxel array, N in all
     affine: Tensor  # (4, 4) float64, voxel index of the scan's own array to RAS mm
     spatial_shape: Tensor  # (3,) of the scan's own array
 
 
 class VolumeTokens(Transform):
-    r"""Encode a scan (C, X, Y, Z) by a 3D network and split its feature map (F, x, y, z) into tokens (N, F).
+    r"""Encode a scan (C, X, Y, Z) by a 3D network and cut its map of features (F, x, y, z) into tokens (N, F).
 
     Tokens divide the voxel array evenly: along an axis of S voxels and n tokens, token i covers the voxels from
-    :math:`iS/n` up to :math:`(i+1)S/n`, and its center is voxel :math:`(i + 1/2) S/n - 1/2`.
+    :math:`iS/n` up to :math:`(i+1)S/n`, and its middle is voxel :math:`(i + 1/2) S/n - 1/2`.
 
     Args:
         encoder: such as :py:class:`monai_mil_ext.networks.encoders.VolumeEncoder`; used as it is, without gradients.
@@ -55,7 +55,7 @@ class VolumeTokens(Transform):
 
     Raises:
         ValueError: when the input is no :py:class:`monai.data.MetaTensor` (C, X, Y, Z) with an invertible affine in
-            RAS mm, or the encoder returns no such map.
+            RAS mm, or the encoder gives no map of it.
 
     Example:
         >>> scan = MetaTensor(torch.rand(1, 8, 8, 4), affine=torch.diag(torch.tensor([1.0, 1.0, 2.5, 1.0])))
@@ -83,22 +83,22 @@ class VolumeTokens(Transform):
         bag = features[0].flatten(1).T.float().cpu().contiguous()
         shape, grid = image.shape[1:], features.shape[2:]
         axes = [(torch.arange(n, dtype=torch.float64) + 0.5) * (s / n) - 0.5 for s, n in zip(shape, grid, strict=True)]
-        centers = torch.cartesian_prod(*axes).reshape(-1, 3)
-        position = centers @ affine[:3, :3].T + affine[:3, 3]
+        middles = torch.cartesian_prod(*axes).reshape(-1, 3)
+        position = middles @ affine[:3, :3].T + affine[:3, 3]
         return TokensOfVolume(bag, position.float(), torch.tensor(grid), affine, torch.tensor(shape))
 
 
 class TokenScoresToVolume(Transform):
-    """Fill the box of every token with its score: the inverse of :py:class:`VolumeTokens`.
+    """Fill the box of every token with its score: the way back from :py:class:`VolumeTokens`.
 
-    The volume has the voxel array and exactly the affine of the scan.
+    The volume has the voxel array and, to the bit, the affine of the scan.
 
     Args:
-        mode: ``"nearest"`` gives every voxel the score of the token whose box contains its center; ``"linear"``
-            interpolates between the centers.
+        mode: ``"nearest"`` gives every voxel the score of the token whose box its middle is in; ``"linear"``
+            interpolates between the middles.
 
     Raises:
-        ValueError: when scores and tokens differ in number.
+        ValueError: when there are other scores than tokens.
 
     Example:
         >>> volume = TokenScoresToVolume()(torch.tensor([0.2, 0.8]), [1, 1, 2], torch.eye(4), [3, 3, 4])
@@ -134,15 +134,15 @@ class TokenScoresToVolume(Transform):
 
 
 class VolumeTokensd(MapTransform):
-    """Dictionary form of :py:class:`VolumeTokens`: the bag replaces the scan.
+    """Dictionary form of :py:class:`VolumeTokens`: the bag takes the place of the scan.
 
-    It adds ``position`` (N, 3), ``grid_shape``, ``affine`` and ``spatial_shape`` of the first key.
+    Beside it stand ``position`` (N, 3), ``grid_shape``, ``affine`` and ``spatial_shape``, of the first key.
 
     Args:
         keys: scans.
         encoder: see :py:class:`VolumeTokens`.
         device: see :py:class:`VolumeTokens`.
-        allow_missing_keys: whether to skip missing keys.
+        allow_missing_keys: whether to pass over a key that is not there.
     """
 
     backend = VolumeTokens.backend
@@ -173,12 +173,12 @@ class VolumeTokensd(MapTransform):
 class TokenScoresToVolumed(MapTransform):
     """Dictionary form of :py:class:`TokenScoresToVolume`.
 
-    It reads ``grid_shape``, ``affine`` and ``spatial_shape``, and drops the padding of an item with a ``mask``.
+    It reads ``grid_shape``, ``affine`` and ``spatial_shape``, and where there is a ``mask``, it drops the padding.
 
     Args:
         keys: scores (N,) or (N, A) of the tokens.
         mode: see :py:class:`TokenScoresToVolume`.
-        allow_missing_keys: whether to skip missing keys.
+        allow_missing_keys: whether to pass over a key that is not there.
     """
 
     backend = TokenScoresToVolume.backend
