@@ -109,7 +109,7 @@ def test_a_killed_run_goes_on_with_what_is_missing(start, cohort, tmp_path):
     assert (rows["chosen"]["seconds"], rows["good"]["seconds"] != "") == ("", True)
 
 
-def test_other_weights_ask_for_everything_again(start, cohort, tmp_path):
+def test_other_weights_infer_everything_again(start, cohort, tmp_path):
     finish(start(*CONFIGS, **cohort))
     assert len(start(*CONFIGS, **cohort).parser.get_parsed_content("results").pending) == 3
     weights = torch.load(tmp_path / "model.pt", weights_only=True)
@@ -126,7 +126,7 @@ def test_a_run_with_nothing_left_writes_the_table_again(start, cohort, tmp_path)
         (tmp_path / "out/results.csv").unlink()
 
 
-def test_results_as_dicom_and_pages_are_written_where_they_can_be(start, cohort, tmp_path):
+def test_results_as_dicom_and_html_are_written_if_possible(start, cohort, tmp_path):
     from pydicom import dcmread
 
     said = finish(start(*CONFIGS, **cohort, dicom=["seg", "sr"], pictures=["html", "gif"]))

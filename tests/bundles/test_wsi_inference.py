@@ -236,7 +236,7 @@ def test_slides_train_straight_from_a_table_of_slides(tmp_path):
 
 
 @pytest.mark.parametrize("head", [0, "predicted"])
-def test_attention_of_a_class_is_shown_where_there_is_one(tmp_path, head):
+def test_attention_of_a_class_is_shown_if_the_network_has_one(tmp_path, head):
     features = torch.randn(6, F, generator=torch.Generator().manual_seed(1))
     torch.manual_seed(0)
     nets = (ABMIL(F, 2, hidden_size=16, per_class=True).eval() for _ in range(50))
@@ -255,7 +255,7 @@ def test_attention_of_a_class_is_shown_where_there_is_one(tmp_path, head):
     assert told["top_tiles"][0]["attention"] == pytest.approx(float(attention[:, number].max()), rel=1e-5)
 
 
-def test_a_head_that_is_not_there_is_told_in_its_row(tmp_path):
+def test_a_missing_head_is_the_status_of_every_slide(tmp_path):
     weights(tmp_path / "m", in_features=F)
     data = write_cohort(tmp_path / "data", patients=2)
     with pytest.raises(RuntimeError, match="Failed to evaluate"):

@@ -44,7 +44,7 @@ def bag(case, label, real=4):
     }
 
 
-def test_bags_instances_and_the_report(tmp_path):
+def test_bag_results_saver_writes_bags_instances_and_report(tmp_path):
     engine = run(BagResultsSaver(tmp_path, num_samples=20), [bag("a1", 0), bag("a2", 1), bag("b1", 0), bag("b2", 1)])
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["values"]["bag_auroc"] == report["values"]["instance_auroc"] == 1.0
@@ -62,7 +62,7 @@ def test_bags_instances_and_the_report(tmp_path):
     assert {row["use"] for row in rows + instances} == {"research use only"}
 
 
-def test_the_log_shows_what_cannot_be_had_as_a_dash(tmp_path):
+def test_bag_results_saver_logs_an_undefined_metric_as_a_dash(tmp_path):
     nothing = [item | {"pred": torch.tensor([0.5, 0.5])} for item in (bag("a1", 0), bag("b1", 1))]
     engine = run(BagResultsSaver(tmp_path, num_samples=5), nothing)
     lines = dict(line.split()[:2] for line in _text(engine.state.bag_report).splitlines()[1:-1])
@@ -72,7 +72,7 @@ def test_the_log_shows_what_cannot_be_had_as_a_dash(tmp_path):
     assert rows[1]["pointing_game"] == "1.0"
 
 
-def test_a_value_that_is_not_there_is_null_and_not_nan(tmp_path):
+def test_bag_results_saver_writes_an_undefined_metric_as_null(tmp_path):
     run(BagResultsSaver(tmp_path, num_samples=5), [bag("a1", 0)])
     assert "NaN" not in (tmp_path / "report.json").read_text()
     assert json.loads((tmp_path / "report.json").read_text())["values"]["bag_auroc"] is None
@@ -122,12 +122,12 @@ def test_scan_results_saver_removes_files_of_an_earlier_run(tmp_path):
 
 
 @pytest.mark.parametrize("saver", [ScanResultsSaver, SlideResultsSaver])
-def test_a_picture_that_does_not_exist_is_named(saver, tmp_path):
+def test_results_savers_name_an_unknown_picture(saver, tmp_path):
     with pytest.raises(ValueError, match="`pictures` must be one of"):
         saver(tmp_path, pictures=["movie"])
 
 
-def test_a_case_id_cannot_leave_the_folder(tmp_path):
+def test_scan_results_saver_refuses_a_case_id_that_leaves_the_folder(tmp_path):
     with pytest.raises(ValueError, match="`case_id` must be letters, digits"):
         run(ScanResultsSaver(tmp_path / "out"), [scan(case_id="../c1")])
     assert not (tmp_path / "out").exists()
