@@ -20,12 +20,12 @@ PICTURES, DICOM = ("png", "html", "gif"), ("seg", "sr")
 class ScanResultsSaver(ResultsSaver):
     """Saver that writes a folder ``<output_dir>/<case_id>`` for every scan.
 
-    ========================= ============================================================================
-    ``prediction.json``       probabilities, and the position and score of every slice; written last
+    =========================== ============================================================================
+    ``prediction.json``         probabilities, and the position and score of every slice; written last
     ``<case_id>_scores.nii.gz`` the scores in the scan's own voxels
-    ``<case_id>.png``         the scores and the slices with the highest ones; also ``.html`` and ``.gif``
-    ``<case_id>_seg.dcm``     results as DICOM, off by default; also ``_sr.dcm``
-    ========================= ============================================================================
+    ``<case_id>.png``           the scores and the slices with the highest ones; also ``.html`` and ``.gif``
+    ``<case_id>_seg.dcm``       results as DICOM, off by default; also ``_sr.dcm``
+    =========================== ============================================================================
 
     It reads decollated items of one scan each: ``pred`` (C,) probabilities, ``scores`` (N,) of
     :py:class:`monai_mil_ext.transforms.InstanceScoresd`, ``top`` of
