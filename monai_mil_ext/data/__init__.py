@@ -23,6 +23,7 @@ from .scan_reader import ScanReader
 from .scan_table import load_scans
 from .shifted_mean import ShiftedMeanBags
 from .slice_bands import SliceBands
+from .slide_cache import SlideCache
 from .slide_cohort import load_slide_cohort
 from .slide_file import SlideFile, SlideFileError, Thumbnail
 from .slide_grid import TileGrid
@@ -56,6 +57,7 @@ __all__ = [
     "SeriesSlice",
     "ShiftedMeanBags",
     "SliceBands",
+    "SlideCache",
     "SlideFile",
     "SlideFileError",
     "SlideTiles",

@@ -64,7 +64,8 @@ class SlideFile:
             name of the file, not its folder.
 
     Attributes:
-        name: name of the file.
+        name: of the file.
+        reader: that it was opened with.
         size: (width, height) in pixels of level 0.
         downsamples: downsample of each level, starting with 1.0.
         mpp: micrometers per pixel of level 0, or ``None``.
@@ -88,6 +89,7 @@ class SlideFile:
         self.name = self.path.name
         if not self.path.is_file():
             raise FileNotFoundError(f"`slide` must be a file that exists, got {self.name!r}.")
+        self.reader = reader
         self._tifffile = reader == "tifffile"
         try:
             with self._errors_for_slide("be a slide that can be read"):
@@ -106,8 +108,13 @@ class SlideFile:
             self.close()
             raise
 
+    @property
+    def closed(self) -> bool:
+        """Whether the file was closed."""
+        return self._slide is None
+
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; regions can no longer be read."""
         slide, self._slide = self._slide, None
         if slide is not None:
             slide.close()

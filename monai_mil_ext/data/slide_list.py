@@ -17,7 +17,7 @@ from .table_file import TABLE_SUFFIXES, read_table
 __all__ = ["find_slides", "is_feature_file"]
 
 SLIDE_SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".czi")
-CASE, SLIDE_MPP = str(BagKeys.CASE_ID), "slide_mpp"
+CASE, SLIDE_MPP = str(BagKeys.CASE_ID), str(BagKeys.SLIDE_MPP)
 
 
 def find_slides(

@@ -37,7 +37,7 @@ class SlideTiles(Dataset[Tensor]):
     adjacent tiles have no seams. A tile that coincides with pixels of a level is read without resampling.
 
     Args:
-        path: path of the slide.
+        path: of the slide, or the open slide, which this process then reads instead of opening it again.
         coords: (N, 2), upper left corners (x, y) in pixels of level 0.
         tile_size: height and width t of a tile.
         scale: pixels of level 0 per pixel of a tile, along a side.
@@ -51,7 +51,7 @@ class SlideTiles(Dataset[Tensor]):
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | SlideFile,
         coords: NDArray[np.int64] | Tensor,
         tile_size: int,
         scale: float = 1.0,
@@ -63,16 +63,16 @@ class SlideTiles(Dataset[Tensor]):
         check_positive_number(scale=scale)
         if dtype != torch.uint8 and not dtype.is_floating_point:
             raise ValueError(f"`dtype` must be torch.uint8 or a floating type, got {dtype}.")
-        self.path = os.fspath(path)
+        self.path = os.fspath(path.path if isinstance(path, SlideFile) else path)
         self.coords = np.asarray(coords, dtype=np.int64)
         if self.coords.ndim != 2 or self.coords.shape[1] != 2:
             raise ValueError(f"`coords` must have shape (N, 2), got {self.coords.shape}.")
         self.tile_size = tile_size
         self.scale = float(scale)
-        self.reader = reader
+        self.reader = path.reader if isinstance(path, SlideFile) else reader
         self.dtype = dtype
-        self._slide: SlideFile | None = None
-        self._process = -1
+        self._slide: SlideFile | None = path if isinstance(path, SlideFile) else None
+        self._process = os.getpid()
 
     def __len__(self) -> int:
         return len(self.coords)
@@ -115,7 +115,8 @@ class SlideTiles(Dataset[Tensor]):
             self._slide = None
 
     def _open(self) -> SlideFile:
-        if self._slide is None or self._process != os.getpid():  # forked processes would share the file position
+        # a fork would share the position in the file
+        if self._slide is None or self._slide.closed or self._process != os.getpid():
             self._slide, self._process = SlideFile(self.path, self.reader), os.getpid()
         return self._slide
 

@@ -8,16 +8,16 @@ from .bag_metric import BagMetricHandler
 from .bag_predictions import BagPredictionsSaver
 from .bag_results import BagResultsSaver
 from .bag_share import BagShareHandler
+from .batch_inference import BatchInference, ScanBatchInference, SlideBatchInference
 from .best_epoch import BestEpochSaver
 from .branch_loss import BranchLossHandler
-from .cohort_results import CohortResults
 from .gradient_clip import GradientClipHandler
 from .proximal_l1 import ProximalL1Handler
+from .results_saver import ResultsSaver
 from .scan_results import ScanResultsSaver
 from .score_anchor import ScoreAnchor
 from .score_hook import RecordedScores, ScoreHook, call_after_run
 from .score_term import ScoreTermHandler
-from .slide_cohort import SlideCohortResults
 from .slide_results import SlideResultsSaver
 from .temperature import TemperatureHandler
 from .tokens_kept import TokensKeptHandler
@@ -32,17 +32,19 @@ __all__ = [
     "BagPredictionsSaver",
     "BagResultsSaver",
     "BagShareHandler",
+    "BatchInference",
     "BestEpochSaver",
     "BranchLossHandler",
-    "CohortResults",
     "GradientClipHandler",
     "ProximalL1Handler",
     "RecordedScores",
+    "ResultsSaver",
+    "ScanBatchInference",
     "ScanResultsSaver",
     "ScoreAnchor",
     "ScoreHook",
     "ScoreTermHandler",
-    "SlideCohortResults",
+    "SlideBatchInference",
     "SlideResultsSaver",
     "TemperatureHandler",
     "TokensKeptHandler",

@@ -1,11 +1,10 @@
-"""How far the attention on the bags of a validation moves from epoch to epoch."""
+"""Handler that measures how much attention on the validation set changes from epoch to epoch."""
 
 from __future__ import annotations
 
-import csv
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,9 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 
 from monai_mil_ext.metrics import attention_changes, attention_instability
-from monai_mil_ext.utils import RESEARCH_USE, BagKeys, atomic_path, head_mean, write_json
+from monai_mil_ext.utils import RESEARCH_USE, BagKeys, drop_padding, head_mean, write_csv, write_json
 
-from .bag_metric import cut_padding
+from .gather import gather_rows
 
 __all__ = ["AttentionStabilityHandler"]
 
@@ -25,18 +24,18 @@ COLUMNS = ("epoch", "case_id", "jsd", "uniformity", "use")
 
 
 class AttentionStabilityHandler:
-    """Compares each bag's attention with that of the last epoch, over all validations of a training.
+    """Handler that compares the attention on each bag with that of the last epoch, in all validations of a training.
 
     Attach it to the evaluator that a trainer's ``ValidationHandler`` runs. It reads the decollated items of the
-    evaluator: ``case_id`` and attention (N,) or (N, A), whose mean over A counts. The bags must be the same in every
-    epoch; they are compared by case id, whatever order and process they come in.
+    evaluator: ``case_id`` and attention (N,) or (N, A), which is averaged over A. The bags must be the same in every
+    epoch; they are matched by case id, regardless of their order and process.
 
     ``engine.state.metrics`` gets ``<name>_jsd``, from the second epoch on, and ``<name>_uniformity``, means over bags
-    of :py:func:`attention_divergence` and :py:func:`attention_uniformity`: read the two together, since attention that
-    stays uniform does not move. ``<name>_stability.csv`` has a row an epoch and bag, ``<name>_stability.json`` the
-    means over epochs and bags; the first process replaces both, as a whole, after each epoch.
+    of :py:func:`attention_divergence` and :py:func:`attention_uniformity`: read both together, since attention that
+    stays uniform does not change. ``<name>_stability.csv`` has a row for each epoch and bag, ``<name>_stability.json``
+    the means over epochs and bags; the first process replaces both atomically after each epoch.
 
-    To resume exactly, save it: it has a state, so ``TrainingState(..., stability=handler)`` takes it.
+    To resume exactly, include it in the checkpoint: ``TrainingState(..., stability=handler)`` saves its state.
 
     Args:
         output_dir: folder of the two files; None writes none.
@@ -44,7 +43,7 @@ class AttentionStabilityHandler:
         key: of the attention in an item.
 
     Raises:
-        ValueError: when a bag is missing, new, twice there or of another size than in the last epoch, or an item has no
+        ValueError: when a bag is missing, new, repeated or of another size than in the last epoch, or an item has no
             case id.
     """
 
@@ -58,18 +57,18 @@ class AttentionStabilityHandler:
         self._series: dict[str, list[list[float]]] = {}  # jsd and uniformity of each bag in each of the epochs
 
     def attach(self, engine: Engine) -> None:
-        """Follow the validations of an evaluator; what prints or draws its metrics comes behind."""
+        """Attach to an evaluator, before handlers that print or draw its metrics."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._compare)
 
     def state_dict(self) -> dict[str, Any]:
-        """The attention of the last epoch, and what came out so far."""
+        """Return the attention of the last epoch and the values of all epochs so far."""
         series = {case: torch.tensor(rows, dtype=torch.float64) for case, rows in self._series.items()}
         return {"attention": dict(self._last), "epochs": list(self._epochs), "series": series}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what :py:meth:`state_dict` gave."""
+        """Restore a state of :py:meth:`state_dict`."""
         self._last = {case: attention.cpu() for case, attention in state["attention"].items()}
         self._epochs = list(state["epochs"])
         self._series = {case: rows.tolist() for case, rows in state["series"].items()}
@@ -85,11 +84,10 @@ class AttentionStabilityHandler:
             case = str(item[BagKeys.CASE_ID])
             if case in self._now:
                 raise ValueError(f"`case_id` must be the name of one bag, got {case!r} twice.")
-            attention = torch.as_tensor(item[self.key]).as_subclass(Tensor).detach()
-            self._now[case] = head_mean(cut_padding(attention, item)).float().cpu()
+            self._now[case] = head_mean(drop_padding(item[self.key], item).detach()).float().cpu()
 
     def _compare(self, engine: Engine) -> None:
-        now, self._now = _gathered(self._now), {}
+        now, self._now = _gather(self._now), {}
         epoch = engine.state.epoch
         if self._epochs and epoch <= self._epochs[-1]:
             warnings.warn(
@@ -110,18 +108,18 @@ class AttentionStabilityHandler:
             self._write(self.output_dir)
 
     def _table(self) -> Tensor:
-        """Values (T, B, 2) of all epochs and bags."""
+        """Return the values (T, B, 2) of all epochs and bags."""
         return torch.tensor(list(self._series.values()), dtype=torch.float64).transpose(0, 1)
+
+    def _rows(self, table: Tensor) -> Iterator[dict[str, Any]]:
+        for epoch, values in zip(self._epochs, table.tolist(), strict=True):
+            for case, cells in zip(self._series, values, strict=True):
+                jsd, uniformity = ("" if math.isnan(value) else value for value in cells)
+                yield dict(zip(COLUMNS, (epoch, case, jsd, uniformity, RESEARCH_USE), strict=True))
 
     def _write(self, folder: Path) -> None:
         table = self._table()
-        with atomic_path(folder / f"{self.name}_stability.csv") as temporary, temporary.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(COLUMNS)
-            for epoch, rows in zip(self._epochs, table.tolist(), strict=True):
-                for case, values in zip(self._series, rows, strict=True):
-                    cells = ["" if math.isnan(value) else value for value in values]
-                    writer.writerow([epoch, case, *cells, RESEARCH_USE])
+        write_csv(folder / f"{self.name}_stability.csv", self._rows(table), COLUMNS)
         means = table.nanmean(dim=1).tolist()
         epochs = [
             {"epoch": epoch, "jsd": jsd, "uniformity": uniformity}
@@ -132,10 +130,6 @@ class AttentionStabilityHandler:
         write_json(folder / f"{self.name}_stability.json", content)
 
 
-def _gathered(attention: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The bags of all processes, by name; one that a sampler repeated counts as the first process has it."""
-    parts = idist.all_gather(attention) if idist.get_world_size() > 1 else [attention]
-    together: dict[str, Tensor] = {}
-    for part in parts:
-        together = {**part, **together}
-    return dict(sorted(together.items()))
+def _gather(attention: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the bags of all processes, sorted by case id."""
+    return dict(sorted(gather_rows(list(attention.items()), lambda row: row[0])))

@@ -1,4 +1,4 @@
-"""Pictures of a few bags on TensorBoard, to watch attention settle while a network is trained."""
+"""Handler that draws the attention of a few bags on TensorBoard during training."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 
-from monai_mil_ext.utils import RESEARCH_USE, BagKeys, check_positive
+from monai_mil_ext.utils import RESEARCH_USE, BagKeys, check_positive, drop_padding, head_mean
 from monai_mil_ext.visualize import plot_slice_scores
 
 __all__ = ["BagFigureHandler"]
 
 
 class BagFigureHandler:
-    """Draws attention of a few bags as ``plot_slice_scores`` does, each time a validation is through.
+    """Handler that draws the attention of a few bags by ``plot_slice_scores`` during each validation.
 
-    It reads decollated items, as MONAI's evaluators give them: ``attention``, ``position``, ``case_id`` and, where
-    they are, ``mask``, ``pred``, ``instance_label`` and the slices. The step on TensorBoard is the epoch.
+    It reads decollated items of MONAI's evaluators: ``attention``, ``position``, ``case_id`` and, if present, ``mask``,
+    ``pred``, ``instance_label`` and the slices. The step on TensorBoard is the epoch.
 
     Args:
         summary_writer: of TensorBoard.
-        cases: case ids to draw; ``None`` takes the first ``max_bags`` that come, and keeps to them.
-        max_bags: how many at most, where ``cases`` is ``None``.
-        interval: draw at every so many epochs.
-        slices_key: item with the slices (N, 1, h, w) in [0, 1]; without it there is no image of a slice.
-        top_k: how many slices to show.
+        cases: case ids to draw; ``None`` draws the first ``max_bags`` bags, and the same ones in later epochs.
+        max_bags: maximum number of bags, if ``cases`` is ``None``.
+        interval: number of epochs between two drawings.
+        slices_key: item with the slices (N, 1, h, w) in [0, 1]; without it no slice is shown.
+        top_k: number of slices to show.
 
     Raises:
         ValueError: when ``max_bags``, ``interval`` or ``top_k`` is not positive.
@@ -56,7 +56,7 @@ class BagFigureHandler:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Draw those of the bags of this iteration that were chosen."""
+        """Draw the chosen bags of this iteration."""
         epoch = engine.state.epoch
         if epoch % self.interval:
             return
@@ -68,19 +68,15 @@ class BagFigureHandler:
                 self.summary_writer.add_figure(f"attention/{case}", self._figure({**batch, **output}), epoch)
 
     def _figure(self, item: Mapping[str, Any]) -> Any:
-        mask = item.get(BagKeys.MASK, slice(None))
-        values = {
-            key: torch.as_tensor(item[key]).detach()[mask].float().cpu().numpy()
-            for key in (BagKeys.ATTENTION, BagKeys.POSITION, BagKeys.INSTANCE_LABEL, self.slices_key)
-            if key in item
-        }
-        attention = values[BagKeys.ATTENTION]
-        attention = attention.mean(-1) if attention.ndim == 2 else attention
+        keys = (BagKeys.ATTENTION, BagKeys.POSITION, BagKeys.INSTANCE_LABEL, self.slices_key)
+        tensors = {key: drop_padding(item[key], item).detach().float().cpu() for key in keys if key in item}
+        tensors[BagKeys.ATTENTION] = head_mean(tensors[BagKeys.ATTENTION])
+        values = {key: tensor.numpy() for key, tensor in tensors.items()}
         order = np.argsort(values[BagKeys.POSITION], kind="stable")
         slices, labels = values.get(self.slices_key), values.get(BagKeys.INSTANCE_LABEL)
         probability = f"probability {float(torch.as_tensor(item['pred'])[-1]):.2f}, " if "pred" in item else ""
         return plot_slice_scores(
-            attention[order],
+            values[BagKeys.ATTENTION][order],
             values[BagKeys.POSITION][order],
             None if slices is None else slices[order, 0],
             None if labels is None else labels[order],

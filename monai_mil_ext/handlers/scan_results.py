@@ -1,4 +1,4 @@
-"""Saves the answer to a scan: its probability, a score for every slice, the score volume, pictures and DICOM."""
+"""Saver of the results of scans: probability, a score for every slice, the score volume, pictures and DICOM."""
 
 from __future__ import annotations
 
@@ -6,49 +6,56 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from ignite.engine import Engine, Events
-from monai.data import MetaTensor
-
 from monai_mil_ext.data import DicomResults, SliceBands, write_volume
-from monai_mil_ext.transforms import SliceScoresToVolume
-from monai_mil_ext.utils import RESEARCH_USE, BagKeys, atomic_path, check_choice, check_name, write_json
+from monai_mil_ext.utils import RESEARCH_USE, BagKeys, atomic_path, check_choice, drop_padding
 from monai_mil_ext.visualize import plot_slice_scores, scan_page, write_cine
+
+from .results_saver import ResultsSaver
 
 __all__ = ["ScanResultsSaver"]
 
-PER_SLICE = (BagKeys.ATTENTION, BagKeys.POSITION, BagKeys.SLICE_INDEX)
 PICTURES, DICOM = ("png", "html", "gif"), ("seg", "sr")
 
 
-class ScanResultsSaver:
-    """Writes ``<case_id>.json``, ``<case_id>_scores.nii.gz`` and pictures of every scan that an engine infers.
+class ScanResultsSaver(ResultsSaver):
+    """Saver that writes a folder ``<output_dir>/<case_id>`` for every scan.
 
-    It reads decollated items of one scan each: ``pred`` (C,) probabilities, ``attention`` (N,) or (N, A) whose mean
-    over A is the score of a slice, ``position``, ``slice_index``, ``affine`` and ``spatial_shape`` as
-    :py:class:`monai_mil_ext.transforms.SliceBagd` leaves them, the slices themselves, and a reference mask where
-    there is one. Nothing else of the scan is written: no name, no date, no path.
+    =========================== ============================================================================
+    ``prediction.json``         probabilities, and the position and score of every slice; written last
+    ``<case_id>_scores.nii.gz`` the scores in the scan's own voxels
+    ``<case_id>.png``           the scores and the slices with the highest ones; also ``.html`` and ``.gif``
+    ``<case_id>_seg.dcm``       results as DICOM, off by default; also ``_sr.dcm``
+    =========================== ============================================================================
 
-    Results as DICOM, ``<case_id>_seg.dcm`` and ``<case_id>_sr.dcm``, are another matter: they belong to the study of
-    the scan and **carry its patient**, see :py:class:`monai_mil_ext.data.DicomResults`. They are off by default, and
-    need the folder of the series as item ``source`` (and ``series``, where it has several).
+    It reads decollated items of one scan each: ``pred`` (C,) probabilities, ``scores`` (N,) of
+    :py:class:`monai_mil_ext.transforms.InstanceScoresd`, ``top`` of
+    :py:class:`monai_mil_ext.transforms.RankInstancesd`, ``score_volume`` (1, X, Y, Z) of
+    :py:class:`monai_mil_ext.transforms.SliceScoresToVolumed`, ``position`` and ``slice_index`` of
+    :py:class:`monai_mil_ext.transforms.SliceBagd`, the slices themselves, and a reference mask where there is one.
+    No name, date or path is written.
 
-    The JSON file comes last: where it is, all others are.
+    Results as DICOM belong to the study of the scan and **carry its patient**, see
+    :py:class:`monai_mil_ext.data.DicomResults`. They need the folder of the series as item ``source`` (and ``series``,
+    if it has several).
 
     Args:
-        output_dir: folder of the files; each is replaced as a whole.
+        output_dir: parent of the folders.
         plane: of the slices, see :py:class:`monai_mil_ext.transforms.SliceBagd`.
         slices_key: item with the slices (N, 1, h, w) in [0, 1].
-        reference_key: item with the mask (N, 1, h, w) of what should be found.
-        top_k: how many slices are shown and named; the DICOM segments are these, and twice as many after them.
-        pictures: any of ``"png"``, ``"html"`` (one file that needs no other) and ``"gif"`` (slice after slice).
-        dicom: any of ``"seg"`` (segmentation) and ``"sr"`` (measurement report).
-        settings: fingerprint of network and preprocessing, for the JSON file.
+        reference_key: item with the reference mask (N, 1, h, w).
+        pictures: any of ``"png"``, ``"html"`` (one self-contained file) and ``"gif"`` (an animation of all slices).
+            They show as many slices as ``top`` has.
+        dicom: any of ``"seg"`` (segmentation: the slices of ``top``, and twice as many that rank after them) and
+            ``"sr"`` (measurement report).
+        settings: fingerprint of network and preprocessing, for ``prediction.json``.
 
     Raises:
-        ValueError: when a case id can't be a file's name, or a scan has no series for results as DICOM.
+        ValueError: when an option is not allowed, a case id can't be a file name, or a scan has no series for results
+            as DICOM.
     """
+
+    endings = ("_scores.nii.gz", ".png", ".html", ".gif", "_seg.dcm", "_sr.dcm")
+    choices = PICTURES
 
     def __init__(
         self,
@@ -56,100 +63,56 @@ class ScanResultsSaver:
         plane: str = "axial",
         slices_key: str = "slices",
         reference_key: str = "reference",
-        top_k: int = 4,
         pictures: Sequence[str] = ("png",),
         dicom: Sequence[str] = (),
         settings: str | None = None,
     ) -> None:
-        for name, values, choices in (("pictures", pictures, PICTURES), ("dicom", dicom, DICOM)):
-            for value in values:
-                check_choice(name, value, choices)
-        self.output_dir = Path(output_dir)
+        super().__init__(output_dir, pictures, settings)
+        for value in dicom:
+            check_choice("dicom", value, DICOM)
         self.plane = plane
         self.slices_key = slices_key
         self.reference_key = reference_key
-        self.top_k = top_k
-        self.pictures = tuple(pictures)
         self.dicom = tuple(dicom)
-        self.settings = settings
-        self._to_volume = SliceScoresToVolume(plane)
 
-    def attach(self, engine: Engine) -> None:
-        """Write after every iteration of ``engine``."""
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
-
-    def __call__(self, engine: Engine) -> None:
-        """Write the files of the scans of this iteration."""
-        for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
-            self.save({**batch, **output})
-            engine.logger.info(f"{batch[BagKeys.CASE_ID]}: written to {self.output_dir.name}; {RESEARCH_USE}")
-
-    def save(self, data: Mapping[str, Any]) -> None:
-        """Write the files of one scan."""
-        check_name(case_id=data[BagKeys.CASE_ID])
-        item = self._without_padding(data)
-        attention = item[BagKeys.ATTENTION].float()
-        attention = attention.mean(-1) if attention.ndim == 2 else attention
-        geometry = (item[BagKeys.SLICE_INDEX], item[BagKeys.AFFINE], item[BagKeys.SPATIAL_SHAPE])
-        volume = self._to_volume(attention, *geometry)
+    def _write(self, folder: Path, item: Mapping[str, Any]) -> dict[str, Any]:
+        keys = (BagKeys.SCORES, BagKeys.POSITION, BagKeys.SLICE_INDEX, self.slices_key, self.reference_key)
+        item = {**item, **{str(key): drop_padding(item[key], item) for key in keys if key in item}}
         if self.dicom:
-            self._save_dicom(item, volume)
-        path = self._path(item, "_scores.nii.gz")
-        write_volume(path, volume, f"attention of slices; {RESEARCH_USE}")
-        self._save_pictures(item, attention)
-        write_json(self.answer_file(item[BagKeys.CASE_ID]), self._answer(item, attention))
-
-    def answer_file(self, case_id: str) -> Path:
-        """Where the answer to a scan is; where it is, all its other files are."""
-        return self.output_dir / f"{case_id}.json"
-
-    def _path(self, item: Mapping[str, Any], ending: str) -> Path:
-        return self.output_dir / f"{item[BagKeys.CASE_ID]}{ending}"
-
-    def _save_dicom(self, item: Mapping[str, Any], volume: MetaTensor) -> None:
-        if "source" not in item:
-            raise ValueError(f"an item must have the `source` of its scan for results as DICOM, got {sorted(item)}.")
-        results = DicomResults(item["source"], item.get("series"))
-        if "seg" in self.dicom:
-            bands = SliceBands(top_k=(self.top_k, 3 * self.top_k))
-            results.write_segmentation(self._path(item, "_seg.dcm"), volume, bands)
-        if "sr" in self.dicom:
-            results.write_report(self._path(item, "_sr.dcm"), volume, float(item["pred"][-1]), self.top_k)
-
-    def _save_pictures(self, item: Mapping[str, Any], attention: torch.Tensor) -> None:
-        reference = item.get(self.reference_key)
-        masks = None if reference is None else reference[:, 0].numpy() > 0
-        scan = (attention.numpy(), item[BagKeys.POSITION].numpy(), item[self.slices_key][:, 0].numpy(), masks)
-        title = f"{item[BagKeys.CASE_ID]}: probability {float(item['pred'][-1]):.2f}"
-        if "png" in self.pictures:
-            with atomic_path(self._path(item, ".png")) as temporary:
-                plot_slice_scores(*scan, self.top_k, title).savefig(temporary, dpi=160)
-        if "html" in self.pictures:
-            with atomic_path(self._path(item, ".html")) as temporary:
-                temporary.write_text(scan_page(*scan, self.top_k, title), encoding="utf-8")
-        if "gif" in self.pictures:
-            write_cine(self._path(item, ".gif"), *scan)
-
-    def _without_padding(self, item: Mapping[str, Any]) -> dict[str, Any]:
-        per_instance = {*PER_SLICE, self.slices_key, self.reference_key}
-        mask = item.get(BagKeys.MASK, slice(None))
+            self._write_dicom(folder, item)
+        path = folder / f"{item[BagKeys.CASE_ID]}_scores.nii.gz"
+        write_volume(path, item[BagKeys.SCORE_VOLUME], f"attention of slices; {RESEARCH_USE}")
+        self._write_pictures(folder, item)
+        index = item[BagKeys.SLICE_INDEX]
+        columns = zip(index.tolist(), item[BagKeys.POSITION].tolist(), item[BagKeys.SCORES].tolist(), strict=True)
         return {
-            k: (v.detach()[mask] if k in per_instance else v.detach()).cpu() if isinstance(v, torch.Tensor) else v
-            for k, v in item.items()
-        }
-
-    def _answer(self, item: Mapping[str, Any], attention: torch.Tensor) -> dict[str, Any]:
-        columns = zip(
-            item[BagKeys.SLICE_INDEX].tolist(), item[BagKeys.POSITION].tolist(), attention.tolist(), strict=True
-        )
-        slices = [{"slice_index": i, "position_mm": round(p, 3), "attention": a} for i, p, a in columns]
-        return {
-            "case_id": item[BagKeys.CASE_ID],
-            "use": RESEARCH_USE,
-            **({} if self.settings is None else {"settings": self.settings}),
-            "probability": item["pred"].tolist(),
-            "prediction": int(item["pred"].argmax()),
             "plane": self.plane,
-            "top_slices": [int(i) for i in np.argsort(-attention.numpy(), kind="stable")[: self.top_k]],
-            "slices": slices,
+            "top_slices": index[item[BagKeys.TOP]].tolist(),
+            "slices": [{"slice_index": i, "position_mm": round(p, 3), "attention": a} for i, p, a in columns],
         }
+
+    def _write_dicom(self, folder: Path, item: Mapping[str, Any]) -> None:
+        if BagKeys.SOURCE not in item:
+            raise ValueError(f"an item must have the `source` of its scan for results as DICOM, got {sorted(item)}.")
+        case, volume, top_k = item[BagKeys.CASE_ID], item[BagKeys.SCORE_VOLUME], len(item[BagKeys.TOP])
+        results = DicomResults(item[BagKeys.SOURCE], item.get(BagKeys.SERIES))
+        if "seg" in self.dicom:
+            bands = SliceBands(top_k=(top_k, 3 * top_k))
+            results.write_segmentation(folder / f"{case}_seg.dcm", volume, bands)
+        if "sr" in self.dicom:
+            results.write_report(folder / f"{case}_sr.dcm", volume, float(item["pred"][-1]), top_k)
+
+    def _write_pictures(self, folder: Path, item: Mapping[str, Any]) -> None:
+        case, top_k, reference = item[BagKeys.CASE_ID], len(item[BagKeys.TOP]), item.get(self.reference_key)
+        masks = None if reference is None else reference[:, 0].numpy() > 0
+        scores, position = item[BagKeys.SCORES].numpy(), item[BagKeys.POSITION].numpy()
+        scan = (scores, position, item[self.slices_key][:, 0].numpy(), masks)
+        title = f"{case}: probability {float(item['pred'][-1]):.2f}"
+        if "png" in self.pictures:
+            with atomic_path(folder / f"{case}.png") as temporary:
+                plot_slice_scores(*scan, top_k, title).savefig(temporary, dpi=160)
+        if "html" in self.pictures:
+            with atomic_path(folder / f"{case}.html") as temporary:
+                temporary.write_text(scan_page(*scan, top_k, title), encoding="utf-8")
+        if "gif" in self.pictures:
+            write_cine(folder / f"{case}.gif", *scan)

@@ -12,6 +12,8 @@ from ignite.engine import Engine, Events
 from monai_mil_ext.metrics import TemperatureScaling, brier_score, expected_calibration_error
 from monai_mil_ext.utils import BagKeys, write_json
 
+from .gather import gather_rows
+
 __all__ = ["TemperatureHandler"]
 
 MIN_PROBABILITY = 1e-12  # smaller values are clamped before the logarithm
@@ -54,9 +56,7 @@ class TemperatureHandler:
             self._rows.append((str(item.get(BagKeys.CASE_ID, "")), int(item["label"]), probability))
 
     def _write(self, engine: Engine) -> None:
-        gathered = idist.all_gather(self._rows) if idist.get_world_size() > 1 else [self._rows]
-        rows = [row for part in gathered for row in part]
-        rows = list({row[0] or i: row for i, row in enumerate(rows)}.values())
+        rows = gather_rows(self._rows, lambda row: row[0])
         best: Any = getattr(engine.state, "best_metric_epoch", engine.state.epoch)
         if rows and best == engine.state.epoch and idist.get_rank() == 0:
             write_json(self.path, _fit(rows))

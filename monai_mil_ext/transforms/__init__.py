@@ -1,6 +1,6 @@
 """Transforms of bags in array and dictionary form."""
 
-from .bag_or_status import BagOrStatus
+from .bag_or_status import BagOrStatus, PostprocessOrStatus
 from .bag_output import (
     BagProbabilities,
     BagProbabilitiesD,
@@ -18,6 +18,14 @@ from .copy_trace import CopyTraceD, CopyTraced, CopyTraceDict
 from .ct_windows import CTWindows, CTWindowsD, CTWindowsd, CTWindowsDict
 from .encode import EncodeInstances, EncodeInstancesD, EncodeInstancesd, EncodeInstancesDict
 from .feature_jitter import RandFeatureJitter, RandFeatureJitterD, RandFeatureJitterd, RandFeatureJitterDict
+from .instance_scores import (
+    InstanceScoresD,
+    InstanceScoresd,
+    InstanceScoresDict,
+    RankInstancesD,
+    RankInstancesd,
+    RankInstancesDict,
+)
 from .instance_subset import (
     RandSampleInstances,
     RandSampleInstancesD,
@@ -46,6 +54,7 @@ from .load_cells import LoadCellBag, LoadCellBagD, LoadCellBagd, LoadCellBagDict
 from .load_mask import LoadMask, LoadMaskD, LoadMaskd, LoadMaskDict
 from .load_scan import LoadScan, LoadScanD, LoadScand, LoadScanDict
 from .patient_bag import LoadPatientBag, LoadPatientBagD, LoadPatientBagd, LoadPatientBagDict
+from .read_tiles import ReadTilesD, ReadTilesd, ReadTilesDict
 from .slice_scores import SliceScoresToVolume, SliceScoresToVolumeD, SliceScoresToVolumed, SliceScoresToVolumeDict
 from .slice_selection import SliceSelection
 from .slice_spacing import CheckSliceSpacing, CheckSliceSpacingD, CheckSliceSpacingd, CheckSliceSpacingDict
@@ -91,6 +100,9 @@ __all__ = [
     "EncodeInstancesD",
     "EncodeInstancesDict",
     "EncodeInstancesd",
+    "InstanceScoresD",
+    "InstanceScoresDict",
+    "InstanceScoresd",
     "LoadBag",
     "LoadBagD",
     "LoadBagDict",
@@ -119,6 +131,7 @@ __all__ = [
     "MaskToInstanceLabelD",
     "MaskToInstanceLabelDict",
     "MaskToInstanceLabeld",
+    "PostprocessOrStatus",
     "RandFeatureJitter",
     "RandFeatureJitterD",
     "RandFeatureJitterDict",
@@ -135,6 +148,12 @@ __all__ = [
     "RandTokenDropD",
     "RandTokenDropDict",
     "RandTokenDropd",
+    "RankInstancesD",
+    "RankInstancesDict",
+    "RankInstancesd",
+    "ReadTilesD",
+    "ReadTilesDict",
+    "ReadTilesd",
     "SliceBag",
     "SliceBagD",
     "SliceBagDict",

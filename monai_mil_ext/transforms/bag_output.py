@@ -1,4 +1,4 @@
-"""What a bag network gave and what it should have found, in the form that metrics and savers read."""
+"""Transforms of network outputs and reference masks to the form that metrics and savers expect."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ __all__ = [
 
 
 class BagProbabilities(Transform):
-    r"""Probabilities (C,) of C exclusive classes from the logits (C,) of a bag, or (2,) from the one logit of two.
+    r"""Compute probabilities (C,) of C exclusive classes from the logits (C,) of a bag, or (2,) from a single logit.
 
     .. math:: p = \operatorname{softmax}(z), \qquad p = (1 - \sigma(z), \sigma(z)) \text{ for one logit}
 
-    A softmax over a single logit is 1, whatever the network said: a network with one output, as
-    :py:class:`monai_mil_ext.losses.MultiLabelLoss` trains it, is answered like one with two.
+    A softmax over a single logit is always 1, so a network with one output, as
+    :py:class:`monai_mil_ext.losses.MultiLabelLoss` trains it, is treated like one with two.
 
     Raises:
-        ValueError: when the logits have not the shape (C,).
+        ValueError: when the logits do not have the shape (C,).
 
     Example:
         >>> BagProbabilities()(torch.tensor([0.0])), BagProbabilities()(torch.tensor([0.0, 0.0]))
@@ -59,7 +59,7 @@ class BagProbabilitiesd(MapTransform):
 
     Args:
         keys: logits (C,) of one bag.
-        allow_missing_keys: whether to pass over a key that is not there.
+        allow_missing_keys: whether to skip missing keys.
     """
 
     backend = BagProbabilities.backend
@@ -99,7 +99,7 @@ class MaskToInstanceLabeld(MapTransform):
 
     Args:
         keys: masks (N, ...) of a bag.
-        allow_missing_keys: whether to pass over a key that is not there.
+        allow_missing_keys: whether to skip missing keys.
     """
 
     backend = MaskToInstanceLabel.backend
@@ -117,14 +117,14 @@ class MaskToInstanceLabeld(MapTransform):
 
 
 class SplitBagOutputd(MapTransform):
-    """Split ``pred``, as an engine leaves it, into the logits under its own key and the rest under theirs.
+    """Unpack the output of a bag network: the logits stay under its key, other values get their own keys.
 
-    ``{"pred": {"logits": a, "attention": b}}`` becomes ``{"pred": a, "attention": b}``: the first of the
-    postprocessing, so that MONAI's transforms find the logits where they look for them.
+    ``{"pred": {"logits": a, "attention": b}}`` becomes ``{"pred": a, "attention": b}``. Use it first in the
+    postprocessing, since MONAI's transforms expect logits under ``pred``.
 
     Args:
         keys: outputs of a bag network, mappings with ``logits``.
-        allow_missing_keys: whether to pass over a key that is not there.
+        allow_missing_keys: whether to skip missing keys.
 
     Raises:
         ValueError: when an output is no mapping with ``logits``.

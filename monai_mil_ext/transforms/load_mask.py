@@ -12,6 +12,7 @@ from monai.transforms import MapTransform, Transform
 from monai.utils.enums import TransformBackends
 
 from monai_mil_ext.data import find_marks, read_marks
+from monai_mil_ext.utils import BagKeys
 
 from .load_scan import LoadScan
 
@@ -91,7 +92,7 @@ class LoadMaskd(MapTransform):
         d = dict(data)
         load = LoadMask(d.pop("names", None) or self.names)
         for key in self.key_iterator(d):
-            d[key] = load(d[key], d[self.image_key], d.get("series"))
+            d[key] = load(d[key], d[self.image_key], d.get(BagKeys.SERIES))
         return d
 
 

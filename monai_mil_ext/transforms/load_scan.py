@@ -14,6 +14,7 @@ from monai.transforms import LoadImage, MapTransform, Transform
 from monai.utils.enums import TransformBackends
 
 from monai_mil_ext.data import ScanReader
+from monai_mil_ext.utils import BagKeys
 
 __all__ = ["LoadScan", "LoadScanD", "LoadScanDict", "LoadScand"]
 
@@ -73,7 +74,7 @@ class LoadScand(MapTransform):
         """Load the scan of each key."""
         d = dict(data)
         for key in self.key_iterator(d):
-            d[key] = self.load(d[key], d.get("series"))
+            d[key] = self.load(d[key], d.get(BagKeys.SERIES))
         return d
 
 

@@ -1,4 +1,4 @@
-"""From scores of slices back to a volume in the scan's own geometry."""
+"""Transforms from scores of slices to a volume in the geometry of the scan."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from monai.config import KeysCollection
 from monai.config.type_definitions import NdarrayOrTensor
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
-from monai.utils import SpaceKeys
+from monai.utils import SpaceKeys, ensure_tuple_rep
 from monai.utils.enums import TransformBackends
 from torch import Tensor
 
-from monai_mil_ext.utils import BagKeys, check_choice
+from monai_mil_ext.utils import BagKeys, check_choice, drop_padding
 
 from .slice_order import PLANES, SliceOrder
 
@@ -23,26 +23,26 @@ __all__ = ["SliceScoresToVolume", "SliceScoresToVolumeD", "SliceScoresToVolumeDi
 
 
 class SliceScoresToVolume(Transform):
-    """Fill every slice of a volume with its score: the way back from :py:class:`monai_mil_ext.transforms.SliceBag`.
+    """Fill every slice of a volume with its score: the inverse of :py:class:`monai_mil_ext.transforms.SliceBag`.
 
-    The volume has the voxel array and, to the bit, the affine of the scan. Slices of a volume are evenly spaced, so
-    what is nearest or half way by number is so in mm.
+    The volume has the voxel array and exactly the affine of the scan. Slices of a volume are evenly spaced, so
+    distances in slice numbers are proportional to those in mm.
 
     Args:
         plane: of the slices, see :py:class:`monai_mil_ext.transforms.SliceBag`.
-        fill: what slices without a score get, those that a stride, a range or the foreground left out: a number,
-            ``"nearest"``, the score of the slice nearest to them (the lower of two), or ``"linear"``, what is between
-            the scores below and above; beyond the ends the score of the end.
+        fill: value of slices without a score (skipped by a stride, a range or a foreground mask): a number,
+            ``"nearest"``, the score of the nearest slice (the lower of two), or ``"linear"``, interpolation between
+            the scores below and above; beyond the ends the score of the last slice.
 
     Raises:
-        ValueError: when ``fill`` is none of these, when scores and slice indices differ in number, or when an index is
+        ValueError: when ``fill`` is not allowed, when scores and slice indices differ in number, or when an index is
             repeated or no slice of the volume.
 
     Example:
         >>> from monai_mil_ext.transforms import SliceBag
         >>> slices = SliceBag()(MetaTensor(torch.rand(1, 5, 4, 3)))
-        >>> where = slices.slice_index[[0, 2]], slices.affine, slices.spatial_shape
-        >>> volume = SliceScoresToVolume(fill="linear")(torch.tensor([0.25, 0.75]), *where)
+        >>> geometry = slices.slice_index[[0, 2]], slices.affine, slices.spatial_shape
+        >>> volume = SliceScoresToVolume(fill="linear")(torch.tensor([0.25, 0.75]), *geometry)
         >>> tuple(volume.shape), volume[0, 3, 2].tolist()
         ((1, 5, 4, 3), [0.25, 0.5, 0.75])
     """
@@ -78,30 +78,31 @@ class SliceScoresToVolume(Transform):
         return MetaTensor(volume, affine=matrix.clone(), meta={"space": SpaceKeys.RAS})
 
     def _column(self, values: Tensor, index: Tensor, num_slices: int) -> Tensor:
-        """Scores (S, A) of all slices of the scan."""
+        """Return the scores (S, A) of all slices of the scan."""
         number = 0.0 if isinstance(self.fill, str) else self.fill
         column = torch.full((num_slices, values.shape[1]), float(number))
         column[index] = values
         if not isinstance(self.fill, str) or not len(index):
             return column
-        index, by_place = index.sort()
-        values, places = values[by_place], torch.arange(num_slices)
+        index, order = index.sort()
+        values, slices = values[order], torch.arange(num_slices)
         if self.fill == "nearest":
-            return values[(places[:, None] - index).abs().argmin(dim=1)]
-        lines = [np.interp(places, index, line) for line in values.T.numpy()]
+            return values[(slices[:, None] - index).abs().argmin(dim=1)]
+        lines = [np.interp(slices, index, line) for line in values.T.numpy()]
         return torch.as_tensor(np.stack(lines, axis=1)).float()
 
 
 class SliceScoresToVolumed(MapTransform):
     """Dictionary form of :py:class:`SliceScoresToVolume`.
 
-    It reads ``slice_index``, ``affine`` and ``spatial_shape``, and where there is a ``mask``, it drops the padding.
+    It reads ``slice_index``, ``affine`` and ``spatial_shape``, and drops the padding of an item with a ``mask``.
 
     Args:
         keys: scores (N,) or (N, A) of the slices.
+        names: keys of the volumes; by default they replace the scores.
         plane: see :py:class:`monai_mil_ext.transforms.SliceBag`.
         fill: see :py:class:`SliceScoresToVolume`.
-        allow_missing_keys: whether to pass over a key that is not there.
+        allow_missing_keys: whether to skip missing keys.
     """
 
     backend = SliceScoresToVolume.backend
@@ -109,20 +110,21 @@ class SliceScoresToVolumed(MapTransform):
     def __init__(
         self,
         keys: KeysCollection,
+        names: KeysCollection | None = None,
         plane: str = "axial",
         fill: float | str = 0.0,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
+        self.names = self.keys if names is None else ensure_tuple_rep(names, len(self.keys))
         self.to_volume = SliceScoresToVolume(plane, fill)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Turn the scores of every key into a volume."""
         d = dict(data)
-        index = _plain(d[BagKeys.SLICE_INDEX])
-        mask = _plain(d[BagKeys.MASK]) if BagKeys.MASK in d else torch.ones(len(index), dtype=torch.bool)
-        for key in self.key_iterator(d):
-            d[key] = self.to_volume(_plain(d[key])[mask], index[mask], d[BagKeys.AFFINE], d[BagKeys.SPATIAL_SHAPE])
+        index = drop_padding(d[BagKeys.SLICE_INDEX], d)
+        for key, name in self.key_iterator(d, self.names):
+            d[name] = self.to_volume(drop_padding(d[key], d), index, d[BagKeys.AFFINE], d[BagKeys.SPATIAL_SHAPE])
         return d
 
 

@@ -1,4 +1,4 @@
-"""From scores of tiles back to a map of the slide."""
+"""Transforms from scores of tiles to a heat map of the slide."""
 
 from __future__ import annotations
 
@@ -12,36 +12,37 @@ from monai.config import KeysCollection
 from monai.config.type_definitions import NdarrayOrTensor
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
+from monai.utils import ensure_tuple_rep
 from monai.utils.enums import TransformBackends
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 from torch import Tensor
 
-from monai_mil_ext.utils import BagKeys, check_choice
+from monai_mil_ext.utils import BagKeys, check_choice, drop_padding
 
 __all__ = ["TileScoresToHeatmap", "TileScoresToHeatmapD", "TileScoresToHeatmapDict", "TileScoresToHeatmapd"]
 
-COORDS, TILE_SIZE, UNIT, SLIDE_MPP = "coords", "tile_size", "unit", "slide_mpp"
 LARGEST = 2**28  # pixels
+PIXELS_PER_TILE = 4  # of the map along a tile, where no downsample is given
 Scores = NDArray[np.float64]
 
 
 class TileScoresToHeatmap(Transform):
-    r"""Put scores of tiles where the tiles lie: the way back from :py:class:`monai_mil_ext.transforms.TileBag`.
+    r"""Place scores of tiles on the slide: the inverse of :py:class:`monai_mil_ext.transforms.TileBag`.
 
-    A pixel of the map has the mean score of all tiles that its middle lies in. At a downsample of d, pixel (r, c) has
-    its middle at :math:`((c + 1/2) d, (r + 1/2) d)` in pixels of level 0, counted from the corner of the slide.
+    A pixel of the map is the mean score of all tiles that contain its center. At a downsample of d, pixel (r, c) has
+    its center at :math:`((c + 1/2) d, (r + 1/2) d)` in pixels of level 0, counted from the corner of the slide.
 
-    The map has an affine, which takes (r, c) to (y, x) of level 0 with the middle of its first pixel at (0, 0), and in
-    its meta data ``downsample``, ``scaling``, ``spatial_shape`` (width and height of the slide), and ``mpp``,
-    micrometres per pixel of the map, or None.
+    The map has an affine, which takes (r, c) to (y, x) of level 0 with the center of its first pixel at (0, 0), and in
+    its metadata ``downsample``, ``scaling``, ``spatial_shape`` (width and height of the slide), and ``mpp``,
+    micrometers per pixel of the map, or None.
 
     Args:
-        downsample: pixels of level 0 to one of the map, along a side; at most the size of a tile, none of which is then
-            lost.
-        scaling: ``"none"``; ``"ratio"`` to uniform, the score times the number of tiles, so that 1 is as much as
-            everywhere; ``"percentile"``, how many per cent of the tiles score lower, of those equal to it half.
-        fill: where there is no tile.
+        downsample: pixels of level 0 per pixel of the map, along a side; at most the size of a tile, so that no tile is
+            lost; None for a quarter of a tile.
+        scaling: ``"none"``; ``"ratio"``, the score times the number of tiles, so that 1 is uniform attention;
+            ``"percentile"``, the percentage of tiles with a lower score, counting half of those with an equal one.
+        fill: value of pixels without a tile.
 
     Raises:
         ValueError: when an option is not allowed, ``coords`` and ``scores`` differ in number, or the map would be
@@ -56,11 +57,11 @@ class TileScoresToHeatmap(Transform):
 
     backend = [TransformBackends.TORCH, TransformBackends.NUMPY]
 
-    def __init__(self, downsample: float = 64.0, scaling: str = "none", fill: float = math.nan) -> None:
-        if not 0 < downsample < math.inf:
+    def __init__(self, downsample: float | None = 64.0, scaling: str = "none", fill: float = math.nan) -> None:
+        if downsample is not None and not 0 < downsample < math.inf:
             raise ValueError(f"`downsample` must be positive, got {downsample!r}.")
         check_choice("scaling", scaling, ["none", "ratio", "percentile"])
-        self.downsample = float(downsample)
+        self.downsample = None if downsample is None else float(downsample)
         self.scaling = scaling
         self.fill = float(fill)
 
@@ -79,32 +80,20 @@ class TileScoresToHeatmap(Transform):
         values, corners = _array(scores), _array(coords)
         values = values[:, None] if values.ndim == 1 else values
         edge = float(tile_size)
+        down = edge / PIXELS_PER_TILE if self.downsample is None else self.downsample
         width, height = (int(side) for side in spatial_shape)
-        self._check(values, corners, edge, width * height)
-        shape = (math.ceil(height / self.downsample), math.ceil(width / self.downsample))
-        heat = torch.from_numpy(self._mean(self._scaled(values), corners, edge, shape)).permute(2, 0, 1).contiguous()
-        # MONAI's images have three axes of space in their affine, whatever they are
-        affine = torch.diag(torch.tensor([self.downsample, self.downsample, 1.0, 1.0], dtype=torch.float64))
+        _check_map(values, corners, edge, down, width * height)
+        shape = (math.ceil(height / down), math.ceil(width / down))
+        heat = torch.from_numpy(self._mean(self._scaled(values), corners, edge, down, shape))
+        # MONAI's images have three spatial axes in their affine, whatever their dimension
+        affine = torch.diag(torch.tensor([down, down, 1.0, 1.0], dtype=torch.float64))
         meta = {
-            "downsample": self.downsample,
+            "downsample": down,
             "scaling": self.scaling,
             "spatial_shape": (width, height),
-            "mpp": None if slide_mpp is None else slide_mpp * self.downsample,
+            "mpp": None if slide_mpp is None else slide_mpp * down,
         }
-        return MetaTensor(heat, affine=affine, meta=meta)
-
-    def _check(self, values: Scores, corners: Scores, edge: float, pixels: int) -> None:
-        if values.ndim != 2 or corners.shape != (len(values), 2):
-            raise ValueError(
-                f"`scores` must have shape (N,) or (N, A) for `coords` (N, 2), got {values.shape} for {corners.shape}."
-            )
-        if not self.downsample <= edge < math.inf:
-            raise ValueError(f"`downsample` must be at most the size of a tile, {edge:g}, got {self.downsample:g}.")
-        if pixels * values.shape[1] > LARGEST * self.downsample**2:
-            raise ValueError(
-                f"`downsample` must leave a map of at most {LARGEST} values, got {self.downsample:g} for a slide of "
-                f"{pixels} pixels and {values.shape[1]} scores a tile."
-            )
+        return MetaTensor(heat.permute(2, 0, 1).contiguous(), affine=affine, meta=meta)
 
     def _scaled(self, values: Scores) -> Scores:
         if self.scaling == "ratio":
@@ -114,17 +103,19 @@ class TileScoresToHeatmap(Transform):
             return percent
         return values
 
-    def _mean(self, values: Scores, corners: Scores, edge: float, shape: tuple[int, int]) -> NDArray[np.float32]:
-        """Mean (h, w, A) of the tiles over each pixel."""
+    def _mean(
+        self, values: Scores, corners: Scores, edge: float, down: float, shape: tuple[int, int]
+    ) -> NDArray[np.float32]:
+        """Compute the mean (h, w, A) of the tiles over each pixel."""
         total = np.zeros((*shape, values.shape[1]))
         count = np.zeros((*shape, 1), dtype=np.int32)
-        first = np.ceil(corners / self.downsample - 0.5).clip(0).astype(np.int64)
-        last = np.ceil((corners + edge) / self.downsample - 0.5).clip(0).astype(np.int64)
-        # in an order of their own, so that the order of the bag does not even change how sums are rounded
+        first = np.ceil(corners / down - 0.5).clip(0).astype(np.int64)
+        last = np.ceil((corners + edge) / down - 0.5).clip(0).astype(np.int64)
+        # a fixed order, so that the order of the bag does not change the rounding of sums
         for i in np.lexsort((*values.T, corners[:, 0], corners[:, 1])):
-            place = np.s_[first[i, 1] : last[i, 1], first[i, 0] : last[i, 0]]
-            total[place] += values[i]
-            count[place] += 1
+            region = np.s_[first[i, 1] : last[i, 1], first[i, 0] : last[i, 0]]
+            total[region] += values[i]
+            count[region] += 1
         with np.errstate(invalid="ignore"):
             mean: NDArray[np.float32] = np.where(count > 0, total / count, self.fill).astype(np.float32)
         return mean
@@ -133,15 +124,18 @@ class TileScoresToHeatmap(Transform):
 class TileScoresToHeatmapd(MapTransform):
     """Dictionary form of :py:class:`TileScoresToHeatmap`.
 
-    It reads ``coords``, ``tile_size``, ``unit`` and ``spatial_shape``, and where there is a ``slide_mpp``, that; where
-    there is a ``mask``, it drops the padding.
+    It reads ``coords``, ``tile_size``, ``unit``, and where they are, ``slide_mpp`` and ``spatial_shape``, without which
+    the map ends with the last tiles; it drops the padding of an item with a ``mask``.
 
     Args:
         keys: scores (N,) or (N, A) of the tiles.
+        names: keys of the maps; by default they replace the scores.
+        skip_unplaced: whether to skip items without coordinates that are known to be in pixels of level 0; these get
+            the reason as ``heatmap_missing``.
         downsample: see :py:class:`TileScoresToHeatmap`.
         scaling: see :py:class:`TileScoresToHeatmap`.
         fill: see :py:class:`TileScoresToHeatmap`.
-        allow_missing_keys: whether to pass over a key that is not there.
+        allow_missing_keys: whether to skip missing keys.
 
     Raises:
         ValueError: when the coordinates are not in pixels of level 0.
@@ -152,25 +146,55 @@ class TileScoresToHeatmapd(MapTransform):
     def __init__(
         self,
         keys: KeysCollection,
-        downsample: float = 64.0,
+        names: KeysCollection | None = None,
+        skip_unplaced: bool = False,
+        downsample: float | None = 64.0,
         scaling: str = "none",
         fill: float = math.nan,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
+        self.names = self.keys if names is None else ensure_tuple_rep(names, len(self.keys))
+        self.skip_unplaced = skip_unplaced
         self.to_heatmap = TileScoresToHeatmap(downsample, scaling, fill)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Turn the scores of every key into a map."""
         d = dict(data)
-        if d.get(UNIT, "px") != "px":
-            raise ValueError(f"`unit` must be 'px', pixels of level 0, got {d[UNIT]!r}.")
-        coords = _array(d[COORDS])
-        mask = _array(d[BagKeys.MASK]).astype(bool) if BagKeys.MASK in d else np.ones(len(coords), dtype=bool)
-        where = coords[mask], float(d[TILE_SIZE]), d[BagKeys.SPATIAL_SHAPE], d.get(SLIDE_MPP)
-        for key in self.key_iterator(d):
-            d[key] = self.to_heatmap(_array(d[key])[mask], *where)
+        reason = _missing_geometry(d) if self.skip_unplaced else ""
+        if reason:
+            return {**d, str(BagKeys.HEATMAP_MISSING): reason}
+        if d.get(BagKeys.UNIT, "px") != "px":
+            raise ValueError(f"`unit` must be 'px', pixels of level 0, got {d[BagKeys.UNIT]!r}.")
+        coords, edge = _array(drop_padding(d[BagKeys.COORDS], d)), float(d[BagKeys.TILE_SIZE])
+        shape = d.get(BagKeys.SPATIAL_SHAPE)
+        shape = np.ceil(coords + edge).max(axis=0) if shape is None else shape
+        mpp = None if d.get(BagKeys.SLIDE_MPP) is None else float(d[BagKeys.SLIDE_MPP])
+        for key, name in self.key_iterator(d, self.names):
+            d[name] = self.to_heatmap(drop_padding(d[key], d), coords, edge, shape, mpp)
         return d
+
+
+def _missing_geometry(item: Mapping[Hashable, Any]) -> str:
+    """Return the reason why tiles can't be placed on the slide; empty where they can."""
+    if BagKeys.COORDS not in item or BagKeys.TILE_SIZE not in item:
+        return "the features come without coordinates, or without the size of a tile"
+    unit = item.get(BagKeys.UNIT)
+    return "" if unit == "px" else f"the unit of the coordinates is {unit!r}, and `slide_mpp` is not known"
+
+
+def _check_map(values: Scores, corners: Scores, edge: float, down: float, pixels: int) -> None:
+    if values.ndim != 2 or corners.shape != (len(values), 2):
+        raise ValueError(
+            f"`scores` must have shape (N,) or (N, A) for `coords` (N, 2), got {values.shape} for {corners.shape}."
+        )
+    if not down <= edge < math.inf:
+        raise ValueError(f"`downsample` must be at most the size of a tile, {edge:g}, got {down:g}.")
+    if pixels * values.shape[1] > LARGEST * down**2:
+        raise ValueError(
+            f"`downsample` must leave a map of at most {LARGEST} values, got {down:g} for a slide of "
+            f"{pixels} pixels and {values.shape[1]} scores a tile."
+        )
 
 
 def _array(values: NdarrayOrTensor) -> Scores:

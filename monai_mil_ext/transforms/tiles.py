@@ -15,11 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from monai_mil_ext.data import OtsuTissue, SlideFile, SlideTiles, TileGrid, tissue_share
-from monai_mil_ext.utils import EmptyBagError, check_positive
+from monai_mil_ext.utils import BagKeys, EmptyBagError, check_positive
 
 __all__ = ["TileBag", "TileBagD", "TileBagDict", "TileBagd", "TilesOfSlide"]
-
-SLIDE_MPP = "slide_mpp"
 
 
 class TilesOfSlide(NamedTuple):
@@ -85,12 +83,19 @@ class TileBag(Transform):
         # checks reader and dtype
         SlideTiles("", np.empty((0, 2), dtype=np.int64), self.grid.tile_size, 1.0, reader, dtype)
 
-    def __call__(self, path: str | os.PathLike[str], slide_mpp: float | None = None) -> TilesOfSlide:
-        """Find the tiles of the slide at ``path``; ``slide_mpp`` of this slide overrides that of the constructor."""
-        with SlideFile(path, self.reader, self.slide_mpp if slide_mpp is None else slide_mpp) as slide:
-            return self._find(slide)
+    def __call__(self, slide: str | os.PathLike[str] | SlideFile, slide_mpp: float | None = None) -> TilesOfSlide:
+        """Find the tiles of a slide.
 
-    def _find(self, slide: SlideFile) -> TilesOfSlide:
+        Args:
+            slide: its path, or the open slide, which stays open and which the bag then reads.
+            slide_mpp: resolution of this slide, overriding that of the transform; not for an open slide, which has one.
+        """
+        if isinstance(slide, SlideFile):
+            return self._find(slide, slide)
+        with SlideFile(slide, self.reader, self.slide_mpp if slide_mpp is None else slide_mpp) as opened:
+            return self._find(opened, opened.path)
+
+    def _find(self, slide: SlideFile, source: os.PathLike[str] | SlideFile) -> TilesOfSlide:
         scale = self.grid.scale(slide)
         corners = self.grid.corners(slide)
         tissue = self._tissue_fraction(slide, corners, self.grid.tile_size * scale)
@@ -102,7 +107,7 @@ class TileBag(Transform):
             )
         corners = corners[enough]
         return TilesOfSlide(
-            bag=SlideTiles(slide.path, corners, self.grid.tile_size, scale, self.reader, self.dtype),
+            bag=SlideTiles(source, corners, self.grid.tile_size, scale, self.reader, self.dtype),
             coords=torch.from_numpy(corners),
             tissue=torch.from_numpy(tissue[enough]).float(),
             tile_size=self.grid.tile_size * scale,
@@ -166,19 +171,19 @@ class TileBagd(MapTransform):
         if len(present) > 1:
             raise ValueError(f"`keys` must name one slide of an item, got {present}.")
         for key in present:
-            slide_mpp = d.get(SLIDE_MPP)
-            tiles = self.to_tiles(d[key], None if slide_mpp is None else _number(slide_mpp))
+            tiles = self.to_tiles(d[key], slide_resolution(d))
             d.update({name: value for name, value in tiles._asdict().items() if name != "bag"})
             d[key] = tiles.bag
         return d
 
 
-def _number(slide_mpp: Any) -> float:
-    """Convert the resolution to a number, since tables hold text."""
+def slide_resolution(item: Mapping[Any, Any]) -> float | None:
+    """Return the ``slide_mpp`` of an item as a number, which a table gives as text; None where there is none."""
+    value = item.get(BagKeys.SLIDE_MPP)
     try:
-        return float(slide_mpp)
+        return None if value is None else float(value)
     except (TypeError, ValueError):
-        raise ValueError(f"`{SLIDE_MPP}` must be a number, got {slide_mpp!r}.") from None
+        raise ValueError(f"`{BagKeys.SLIDE_MPP}` must be a number, got {value!r}.") from None
 
 
 TileBagD = TileBagDict = TileBagd

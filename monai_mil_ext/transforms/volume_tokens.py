@@ -32,8 +32,6 @@ __all__ = [
     "VolumeTokensd",
 ]
 
-GRID_SHAPE = "grid_shape"
-
 
 class TokensOfVolume(NamedTuple):
     """Tokens of a scan, with the geometry that leads back to its voxel array."""
@@ -192,7 +190,8 @@ class TokenScoresToVolumed(MapTransform):
         """Turn the scores of each key into a volume."""
         d = dict(data)
         for key in self.key_iterator(d):
-            d[key] = self.to_volume(drop_padding(d[key], d), d[GRID_SHAPE], d[BagKeys.AFFINE], d[BagKeys.SPATIAL_SHAPE])
+            scores = drop_padding(d[key], d)
+            d[key] = self.to_volume(scores, d[BagKeys.GRID_SHAPE], d[BagKeys.AFFINE], d[BagKeys.SPATIAL_SHAPE])
         return d
 
 

@@ -13,7 +13,7 @@ from .checks import (
     check_positive_number,
     check_rate,
 )
-from .enums import RESEARCH_USE, BagKeys
+from .enums import RESEARCH_USE, BagKeys, BagStatus
 from .extras import import_extra
 from .files import atomic_path, remove_stale_files, write_csv, write_json
 from .network_file import check_network, write_network
@@ -23,6 +23,7 @@ from .settings_file import read_settings
 __all__ = [
     "RESEARCH_USE",
     "BagKeys",
+    "BagStatus",
     "EmptyBagError",
     "atomic_path",
     "check_bags",

@@ -1,10 +1,10 @@
-"""Keys of a bag in data dictionaries and feature files, and the notice in all results."""
+"""Keys of bags in data dictionaries and feature files, and constants that results share."""
 
 from __future__ import annotations
 
 from monai.utils import StrEnum
 
-__all__ = ["RESEARCH_USE", "BagKeys"]
+__all__ = ["RESEARCH_USE", "BagKeys", "BagStatus"]
 
 RESEARCH_USE = "research use only"  # written into every result
 
@@ -12,10 +12,19 @@ RESEARCH_USE = "research use only"  # written into every result
 class BagKeys(StrEnum):
     """Keys of a bag, in addition to those of :py:class:`monai.utils.CommonKeys` (``image``, ``label``, ``pred``).
 
-    Per instance, with N on the first axis: ``position`` (mm along the normal of the slices), ``validity`` (False for a
-    slice without content), ``slice_index`` (index in the stack, 0 = lowest position), ``instance_label``,
-    ``attention``. Per bag: ``mask`` (N,), ``affine`` (4, 4) and ``spatial_shape`` (3,) of the voxel array of the scan,
-    ``case_id`` and ``patient``.
+    Per instance, first axis N: ``position`` (mm along the normal of the slices), ``validity`` (False for a slice that
+    shows nothing), ``slice_index`` (place in the stack, 0 = lowest position), ``instance_label``, ``attention``,
+    ``scores`` (N,) (the weights that results show), and ``coords`` (N, 2) (upper left corners of tiles).
+
+    Per bag: ``mask`` (N,), ``affine`` (4, 4) and ``spatial_shape`` (3,) of the scan's own voxel array (or width and
+    height of a slide), ``grid_shape`` (3,) of the tokens of a volume, ``tile_size`` in the ``unit`` of the
+    coordinates, ``slide_mpp`` (micrometers per pixel of level 0), ``source`` (path of the scan or slide), ``series``
+    (which one of a DICOM folder), ``case_id``, ``patient`` and ``status``.
+
+    Results: ``score_source`` (which attention the scores are), ``score_volume`` (1, X, Y, Z) of a scan, ``heatmap``
+    (1, h, w) of a slide, or ``heatmap_missing`` (the reason why there is none), ``thumbnail`` (h, w, 3) of a slide with
+    its ``thumbnail_downsample``, ``top`` and ``bottom`` (k,) (indices of the instances with the highest and the
+    lowest scores), ``top_tiles`` and ``bottom_tiles`` (k, t, t, 3) (their pixels).
     """
 
     MASK = "mask"
@@ -24,7 +33,33 @@ class BagKeys(StrEnum):
     VALIDITY = "validity"
     SLICE_INDEX = "slice_index"
     INSTANCE_LABEL = "instance_label"
+    COORDS = "coords"
+    TILE_SIZE = "tile_size"
+    UNIT = "unit"
+    SLIDE_MPP = "slide_mpp"
     AFFINE = "affine"
     SPATIAL_SHAPE = "spatial_shape"
+    GRID_SHAPE = "grid_shape"
+    SOURCE = "source"
+    SERIES = "series"
     CASE_ID = "case_id"
     PATIENT = "patient"
+    STATUS = "status"
+    SCORES = "scores"
+    SCORE_SOURCE = "score_source"
+    SCORE_VOLUME = "score_volume"
+    HEATMAP = "heatmap"
+    HEATMAP_MISSING = "heatmap_missing"
+    THUMBNAIL = "thumbnail"
+    THUMBNAIL_DOWNSAMPLE = "thumbnail_downsample"
+    TOP = "top"
+    BOTTOM = "bottom"
+    TOP_TILES = "top_tiles"
+    BOTTOM_TILES = "bottom_tiles"
+
+
+class BagStatus(StrEnum):
+    """Values of ``status``; that of a bag that failed for another reason is a sentence that names the reason."""
+
+    DONE = "done"
+    EMPTY = "empty"

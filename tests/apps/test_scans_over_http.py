@@ -25,8 +25,8 @@ def ask(server, image="scan_41", **params):
     return server.post(f"{MODEL}?image={image}&output=json", data={"params": json.dumps(params)}).json()
 
 
-def bundle_answer(server, image, folder, monkeypatch):
-    """What the bundle itself says of a scan, in this process."""
+def bundle_result(server, image, folder, monkeypatch):
+    """The result of the bundle itself for a scan, in this process."""
     root = server.app / "model" / "ct_slice_mil"
     monkeypatch.syspath_prepend(str(root))
     files = [str(root / "configs" / f"{name}.yaml") for name in ("inference", "digits")]
@@ -34,7 +34,7 @@ def bundle_answer(server, image, folder, monkeypatch):
     workflow = ConfigWorkflow(files, workflow_type="infer", logging_file=False, **places, pictures=[])
     workflow.initialize()
     workflow.run()
-    return json.loads((folder / "case.json").read_text())
+    return json.loads((folder / "case" / "prediction.json").read_text())
 
 
 def label_map(content, path):
@@ -62,15 +62,15 @@ def test_info_lists_the_app(server):
     assert all("research use only" in model["description"] for model in info["models"].values())
 
 
-def test_monailabel_apps_lists_the_app_and_hands_it_out(server, label_python):
+def test_monailabel_lists_and_downloads_the_app(server, label_python):
     assert "mil" in run(label_python, "-m", "monailabel.main", "apps").split()
     assert (server.app / "main.py").read_text() == (ROOT / "monai_mil_ext/apps/label/mil/main.py").read_text()
     assert (server.app / "README.md").exists()
 
 
-def test_the_json_is_what_the_bundle_itself_answers(server, tmp_path, monkeypatch):
+def test_the_json_is_the_result_of_the_bundle_itself(server, tmp_path, monkeypatch):
     answer = ask(server)
-    expected = bundle_answer(server, server.studies / "scan_41.nii", tmp_path, monkeypatch)
+    expected = bundle_result(server, server.studies / "scan_41.nii", tmp_path, monkeypatch)
     assert [one["score"] for one in answer["prediction"]] == pytest.approx(expected["probability"], abs=1e-5)
     assert [one["label"] for one in answer["prediction"]] == ["no tumour", "tumour"]
     attention = [one["attention"] for one in expected["slices"]]
@@ -101,7 +101,7 @@ def test_the_label_map_lies_on_the_scan_and_agrees_with_the_scores(server, tmp_p
     np.testing.assert_array_equal(label_map(only, tmp_path / "b.nii").dataobj, labels.dataobj)
 
 
-def test_an_upload_is_answered_as_the_same_scan_and_in_the_format_of_ohif(server, tmp_path):
+def test_an_upload_has_the_result_of_the_same_scan_in_the_format_of_ohif(server, tmp_path):
     import nrrd
 
     scan = nib.load(server.studies / "scan_43.nii")
@@ -121,11 +121,11 @@ def test_an_upload_is_answered_as_the_same_scan_and_in_the_format_of_ohif(server
     assert values[0, 0].tolist() == [one["band"] for one in known["slices"]]
 
 
-def test_a_dicom_series_is_answered_as_by_the_bundle(server, tmp_path, monkeypatch):
+def test_a_dicom_series_has_the_result_of_the_bundle(server, tmp_path, monkeypatch):
     """The server has pydicom 2, and this process pydicom 3."""
     folder = server.studies / "series"
     write_series(folder, (8, 8, 20), heights=np.arange(20) * 3.0)
-    answer, expected = ask(server, folder), bundle_answer(server, folder, tmp_path, monkeypatch)
+    answer, expected = ask(server, folder), bundle_result(server, folder, tmp_path, monkeypatch)
     assert [one["score"] for one in answer["prediction"]] == pytest.approx(expected["probability"], abs=1e-5)
     for name in ("attention", "position_mm"):
         assert [one[name] for one in answer["slices"]] == pytest.approx(
@@ -156,7 +156,7 @@ def test_monailabels_own_app_serves_a_copy_of_the_bundle(server, label_python, t
     Path(told["file"]).unlink()
 
 
-def test_monailabels_own_client_is_answered(server, label_python):
+def test_monailabels_own_client_gets_a_result(server, label_python):
     code = (
         "import json, sys; from monailabel.client import MONAILabelClient; client = MONAILabelClient(sys.argv[1]);"
         "file, params = client.infer('ct_slice_mil', 'scan_41', {});"
@@ -169,7 +169,7 @@ def test_monailabels_own_client_is_answered(server, label_python):
     assert image
 
 
-def test_uncertain_images_come_first_and_labelled_ones_not(server):
+def test_uncertainty_strategy_selects_uncertain_images_without_label(server):
     scored = server.post("/scoring/uncertainty?run_sync=true", json={"model": "ct_slice_mil"}).json()
     assert "scan" not in " ".join(scored["failed"])
     assert "slide_1" in scored["failed"]
@@ -185,7 +185,7 @@ def test_uncertain_images_come_first_and_labelled_ones_not(server):
     server.put(f"/datastore/image/info?image={first}", data={"info": json.dumps({"bag_label": None})})
 
 
-def test_it_learns_from_stored_labels(server):
+def test_scan_train_task_learns_from_stored_labels(server):
     """Even scans have no lesion, odd ones have."""
     for i in range(40, 52):
         if i % 4 < 2:  # as info of the image, and as a JSON file
@@ -208,7 +208,7 @@ def test_it_learns_from_stored_labels(server):
     assert (stats["scans"], stats["epochs"]) == (12, 100)
 
 
-def test_training_in_a_process_of_its_own_ends_well(server):
+def test_scan_train_task_in_a_process_of_its_own(server):
     server.post("/train/ct_slice_mil", json={"max_epochs": 2, "pretrained": False})
     end = time.monotonic() + 240
     while (status := requests.get(f"{server.url}/train/", timeout=60).json())["status"] not in ("DONE", "ERROR"):
@@ -217,7 +217,7 @@ def test_training_in_a_process_of_its_own_ends_well(server):
     assert status["status"] == "DONE", status
 
 
-def test_a_batch_needs_no_gpu_and_outlives_an_image_that_fails(server):
+def test_batch_infer_needs_no_gpu_and_survives_an_image_that_fails(server):
     answers = server.post("/batch/infer/ct_slice_mil?run_sync=true&images=unlabeled", json={}).json()
     assert "scan_41" not in answers  # it has a label
     assert "error" in answers["slide_1"]
@@ -228,7 +228,7 @@ def test_a_batch_needs_no_gpu_and_outlives_an_image_that_fails(server):
     assert {path.name for path in stored.iterdir()} == {f"{image}.nii" for image in good}
 
 
-def test_bad_requests_are_answered_and_the_server_lives(server, tmp_path):
+def test_bad_requests_get_an_http_error_and_the_server_survives(server, tmp_path):
     outside = tmp_path / "other.nii"
     outside.write_bytes((server.studies / "scan_44.nii").read_bytes())
     for image, status, reason in (

@@ -20,29 +20,29 @@ def ask(server, output, **params):
 
 @pytest.fixture(scope="module")
 def expected(server, tmp_path_factory):
-    """What the bundle itself says of the slide, in this process: verdict and tiles."""
+    """The results of the bundle itself for the slide, in this process: prediction and tiles."""
     root, out = server.app / "model" / "wsi_mil", tmp_path_factory.mktemp("expected")
     places = {"bundle_root": str(root), "output_dir": str(out), "input": str(server.studies / "slide_1.tif")}
     from .conftest import SITE
 
     start("inference", "slides", kind="infer", **places, **SITE).run()
     tiles = json.loads((out / "slide" / "slide.geojson").read_text())["features"]
-    return json.loads((out / "slide" / "verdict.json").read_text()), tiles
+    return json.loads((out / "slide" / "prediction.json").read_text()), tiles
 
 
-def test_the_json_is_the_verdict_of_the_bundle_on_the_whole_slide(server, expected):
-    answer, (verdict, _) = ask(server, "json").json(), expected
-    assert [one["score"] for one in answer["prediction"]] == pytest.approx(verdict["probability"], abs=1e-5)
+def test_the_json_is_the_prediction_of_the_bundle_for_the_whole_slide(server, expected):
+    answer, (record, _) = ask(server, "json").json(), expected
+    assert [one["score"] for one in answer["prediction"]] == pytest.approx(record["probability"], abs=1e-5)
     assert [one["label"] for one in answer["prediction"]] == ["benign", "malignant"]
     assert (answer["num_tiles"], answer["slide_size"]) == (24, [320, 256])  # whatever region the viewer shows
-    assert [(one["x"], one["y"]) for one in answer["top_tiles"]] == [(t["x"], t["y"]) for t in verdict["top_tiles"]]
+    assert [(one["x"], one["y"]) for one in answer["top_tiles"]] == [(t["x"], t["y"]) for t in record["top_tiles"]]
     assert answer["use"] == "research use only"
     assert "slide_1" not in json.dumps(answer)
     assert str(server.studies) not in json.dumps(answer)
 
 
 def test_a_digital_slide_archive_gets_a_heat_map_and_outlines(server, expected):
-    drawn, (verdict, tiles) = ask(server, "dsa").json(), expected
+    drawn, (record, tiles) = ask(server, "dsa").json(), expected
     heat, *outlines = drawn["elements"]
     assert (heat["type"], len(heat["points"])) == ("heatmap", 24)
     want = {
@@ -52,7 +52,7 @@ def test_a_digital_slide_archive_gets_a_heat_map_and_outlines(server, expected):
     got = {(x, y): value for x, y, _, value in heat["points"]}
     assert got == pytest.approx(want, abs=1e-6)
     assert {element["type"] for element in outlines} == {"polyline"}
-    assert [element["points"][0][:2] for element in outlines] == [[t["x"], t["y"]] for t in verdict["top_tiles"]]
+    assert [element["points"][0][:2] for element in outlines] == [[t["x"], t["y"]] for t in record["top_tiles"]]
     assert drawn["attributes"]["use"] == "research use only"
 
 

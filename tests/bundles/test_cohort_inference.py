@@ -58,18 +58,18 @@ def finish(workflow):
     return causes(error.value)
 
 
-def test_a_scan_that_fails_gets_a_row_and_the_others_their_answers(start, cohort, tmp_path, caplog, capfd):
+def test_a_scan_that_fails_gets_a_row_and_the_others_their_results(start, cohort, tmp_path, caplog, capfd):
     said = finish(start(*CONFIGS, **cohort))
-    assert "every scan must get an answer, got none for 3 of 7:" in said
+    assert "every scan must get a prediction, got none for 3 of 7:" in said
     rows = results(cohort)
     assert list(rows) == ["good", "cut", "gone", "two", "chosen", "dicom", "last"]
     assert [case for case, row in rows.items() if row["status"] == "done"] == ["good", "chosen", "dicom", "last"]
     assert "undamaged scan, nibabel can't read the scan" in rows["cut"]["status"]
     assert "must be a scan that exists, got the scan" in rows["gone"]["status"]
     assert "one series, got 2: 5 slices of modality CT, series number 1; 5 slices" in rows["two"]["status"]
-    answer = json.loads((tmp_path / "out/good.json").read_text())
-    assert float(rows["good"]["probability_1"]) == answer["probability"][1]
-    assert float(rows["good"]["top_slice_mm"]) == 5.0 * answer["top_slices"][0]
+    result = json.loads((tmp_path / "out/good/prediction.json").read_text())
+    assert float(rows["good"]["probability_1"]) == result["probability"][1]
+    assert float(rows["good"]["top_slice_mm"]) == 5.0 * result["top_slices"][0]
     assert float(rows["good"]["seconds"]) > 0
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert (report["scans"], report["done"], sum(report["failed"].values())) == (7, 4, 3)
@@ -79,7 +79,7 @@ def test_a_scan_that_fails_gets_a_row_and_the_others_their_answers(start, cohort
         caplog.text,
         printed.out,
         printed.err,
-        *(p.read_bytes().decode("latin-1") for p in (tmp_path / "out").iterdir()),
+        *(p.read_bytes().decode("latin-1") for p in (tmp_path / "out").rglob("*") if p.is_file()),
     ]
     assert [s for s in (*SECRETS.values(), "Secretname", str(tmp_path)) for text in texts if s in text] == []
 
@@ -95,20 +95,21 @@ def test_a_killed_run_goes_on_with_what_is_missing(start, cohort, tmp_path):
     with pytest.raises((KeyboardInterrupt, RuntimeError)):
         workflow.run()
     out = tmp_path / "out"
-    assert sorted(path.name for path in out.glob("*.json")) == ["chosen.json", "good.json"]
-    (out / "good.json").write_text((out / "good.json").read_text()[:40])  # as no writer of ours leaves it
-    before = (out / "chosen.json").stat().st_mtime_ns
+    assert sorted(path.parent.name for path in out.glob("*/prediction.json")) == ["chosen", "good"]
+    cut = out / "good" / "prediction.json"
+    cut.write_text(cut.read_text()[:40])  # as none of our writers leaves it
+    before = (out / "chosen" / "prediction.json").stat().st_mtime_ns
     workflow = start(*CONFIGS, **cohort)
     pending = [item["case_id"] for item in workflow.parser.get_parsed_content("results").pending]
     assert pending == ["good", "cut", "gone", "two", "dicom", "last"]
     finish(workflow)
-    assert (out / "chosen.json").stat().st_mtime_ns == before
+    assert (out / "chosen" / "prediction.json").stat().st_mtime_ns == before
     rows = results(cohort)
     assert [case for case, row in rows.items() if row["status"] == "done"] == ["good", "chosen", "dicom", "last"]
     assert (rows["chosen"]["seconds"], rows["good"]["seconds"] != "") == ("", True)
 
 
-def test_other_weights_ask_for_everything_again(start, cohort, tmp_path):
+def test_other_weights_infer_everything_again(start, cohort, tmp_path):
     finish(start(*CONFIGS, **cohort))
     assert len(start(*CONFIGS, **cohort).parser.get_parsed_content("results").pending) == 3
     weights = torch.load(tmp_path / "model.pt", weights_only=True)
@@ -125,7 +126,7 @@ def test_a_run_with_nothing_left_writes_the_table_again(start, cohort, tmp_path)
         (tmp_path / "out/results.csv").unlink()
 
 
-def test_results_as_dicom_and_pages_are_written_where_they_can_be(start, cohort, tmp_path):
+def test_results_as_dicom_and_html_are_written_if_possible(start, cohort, tmp_path):
     from pydicom import dcmread
 
     said = finish(start(*CONFIGS, **cohort, dicom=["seg", "sr"], pictures=["html", "gif"]))
@@ -133,10 +134,11 @@ def test_results_as_dicom_and_pages_are_written_where_they_can_be(start, cohort,
     rows = results(cohort)
     assert "not written: `source` must be the DICOM folder of the scan" in rows["good"]["status"]
     assert "Secretname" not in rows["good"]["status"]
-    written = sorted(path.name for path in (tmp_path / "out").glob("dicom*"))
-    assert written == ["dicom.gif", "dicom.html", "dicom.json", "dicom_scores.nii.gz", "dicom_seg.dcm", "dicom_sr.dcm"]
+    written = sorted(path.name for path in (tmp_path / "out/dicom").iterdir())
+    endings = (".gif", ".html", "_scores.nii.gz", "_seg.dcm", "_sr.dcm")
+    assert written == [*(f"dicom{ending}" for ending in endings), "prediction.json"]
     source = {dcmread(p).SOPInstanceUID for p in (tmp_path / "Secretname_archive/Secretname_two").glob("*_2_*")}
-    seg = dcmread(tmp_path / "out/chosen_seg.dcm")
+    seg = dcmread(tmp_path / "out/chosen/chosen_seg.dcm")
     used = {
         f.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
         for f in seg.PerFrameFunctionalGroupsSequence

@@ -66,7 +66,7 @@ def test_a_scan_takes_a_minute_and_four_gigabytes_at_most(ct, trained, tmp_path)
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     assert spent <= 60  # of processors, at least as long as on a machine that does nothing else
     assert after.ru_maxrss <= 4 * 1024**2  # of the largest child, in KiB
-    answer = json.loads((tmp_path / "lung2.json").read_text())
-    assert len(answer["slices"]) == 61
-    assert sum(s["attention"] for s in answer["slices"]) == pytest.approx(1, abs=1e-5)
-    assert nib.load(tmp_path / "lung2_scores.nii.gz").shape == (512, 512, 61)
+    result = json.loads((tmp_path / "lung2" / "prediction.json").read_text())
+    assert len(result["slices"]) == 61
+    assert sum(s["attention"] for s in result["slices"]) == pytest.approx(1, abs=1e-5)
+    assert nib.load(tmp_path / "lung2" / "lung2_scores.nii.gz").shape == (512, 512, 61)

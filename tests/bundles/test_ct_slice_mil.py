@@ -65,22 +65,23 @@ def test_training_logs_both_terms(trained):
     assert log.Tensors("use/text_summary")[0].tensor_proto.string_val == [b"research use only"]
 
 
-def test_it_answers_a_scan_in_the_scans_own_voxels(start, digits, trained, tmp_path):
+def test_inference_writes_the_scores_in_the_scans_own_voxels(start, digits, trained, tmp_path):
     out = {**paths(digits, trained), "output_dir": str(tmp_path)}
     scan, reference = digits / "digits_0.nii.gz", digits / "digits_0_reference.nii.gz"
     start("inference", "digits", **out, input=str(scan), reference=str(reference), case_id="c1").run()
-    answer = json.loads((tmp_path / "c1.json").read_text())
-    attention = np.array([s["attention"] for s in answer["slices"]])
+    folder = tmp_path / "c1"
+    result = json.loads((folder / "prediction.json").read_text())
+    attention = np.array([s["attention"] for s in result["slices"]])
     assert attention.sum() == pytest.approx(1, abs=1e-5)
-    assert [s["position_mm"] for s in answer["slices"]] == [5.0 * i for i in range(40)]
-    assert answer["top_slices"] == np.argsort(-attention, kind="stable")[:4].tolist()
-    written, source = nib.load(tmp_path / "c1_scores.nii.gz"), nib.load(scan)
+    assert [s["position_mm"] for s in result["slices"]] == [5.0 * i for i in range(40)]
+    assert result["top_slices"] == np.argsort(-attention, kind="stable")[:4].tolist()
+    written, source = nib.load(folder / "c1_scores.nii.gz"), nib.load(scan)
     assert (written.affine == source.affine).all()
     assert written.shape == source.shape
     np.testing.assert_allclose(written.get_fdata()[3, 3], attention, atol=1e-6)
     assert b"research use only" in written.header["descrip"].item()
-    assert (tmp_path / "c1.png").stat().st_size > 10_000
-    assert not any(str(digits) in path.read_text(errors="ignore") for path in tmp_path.glob("c1*"))
+    assert (folder / "c1.png").stat().st_size > 10_000
+    assert not any(str(digits) in path.read_text(errors="ignore") for path in folder.iterdir())
 
 
 def test_patients_are_left_out_one_after_the_other(start, digits, tmp_path):
@@ -98,7 +99,7 @@ def test_patients_are_left_out_one_after_the_other(start, digits, tmp_path):
 @pytest.mark.parametrize(
     ("protocol", "override"), [("published", {"gated": False, "hidden_size": "$None"}), ("modern", {})]
 )
-def test_a_network_of_a_protocol_has_one_output_and_is_answered(start, digits, tmp_path, protocol, override):
+def test_inference_of_a_protocol_network_with_one_output(start, digits, tmp_path, protocol, override):
     where = paths(digits, tmp_path)
     net = start("train", "digits", "protocol", protocol, **where).parser.get_parsed_content("network_def")
     torch.save(net.state_dict(), tmp_path / "model.pt")
@@ -108,9 +109,9 @@ def test_a_network_of_a_protocol_has_one_output_and_is_answered(start, digits, t
     with torch.no_grad():
         scan = workflow.parser.get_parsed_content("dataset")[0]["image"]
         positive = net.eval()(scan[None]).sigmoid().item()
-    answer = json.loads((tmp_path / "c1.json").read_text())
-    assert answer["probability"] == pytest.approx([1 - positive, positive], abs=1e-6)
-    assert answer["prediction"] == (positive > 0.5)
+    result = json.loads((tmp_path / "c1" / "prediction.json").read_text())
+    assert result["probability"] == pytest.approx([1 - positive, positive], abs=1e-6)
+    assert result["prediction"] == (positive > 0.5)
 
 
 def test_a_checkpoint_of_another_network_is_refused(start, digits, tmp_path):
@@ -172,7 +173,7 @@ def test_a_scan_of_one_slice_is_a_bag_of_one(start, digits, trained, tmp_path):
     nib.save(volume.slicer[:, :, :1], tmp_path / "one.nii.gz")
     out = {**paths(digits, trained), "output_dir": str(tmp_path)}
     start("inference", "digits", **out, input=str(tmp_path / "one.nii.gz"), case_id="one").run()
-    assert json.loads((tmp_path / "one.json").read_text())["slices"][0]["attention"] == 1.0
+    assert json.loads((tmp_path / "one" / "prediction.json").read_text())["slices"][0]["attention"] == 1.0
 
 
 def test_a_misspelt_key_on_the_command_line_is_refused(digits):

@@ -1,13 +1,15 @@
-"""The bundle of whole slides answers slides: files, folders and tables, good ones and broken ones."""
+"""Inference of the bundle of whole slides: files, folders and tables, good ones and broken ones."""
 
 import csv
 import json
 import logging
+import os
 
 import numpy as np
 import pytest
 import tifffile
 import torch
+from monai.data import WSIReader
 from PIL import Image
 
 from monai_mil_ext.data import SlideFile, TileGrid
@@ -39,8 +41,8 @@ def infer(tmp_path, where, *overlays, **override):
     return workflow
 
 
-def verdict(tmp_path, case):
-    return json.loads((tmp_path / "out" / case / "verdict.json").read_text())
+def prediction(tmp_path, case):
+    return json.loads((tmp_path / "out" / case / "prediction.json").read_text())
 
 
 def results(tmp_path):
@@ -49,7 +51,7 @@ def results(tmp_path):
 
 
 @pytest.mark.parametrize("network", NETS)
-def test_verdict_and_map_of_a_slide_come_from_the_one_forward_pass(network, tmp_path, monkeypatch):
+def test_prediction_and_map_of_a_slide_come_from_the_one_forward_pass(network, tmp_path, monkeypatch):
     net = weights(tmp_path / "m", network, class_names=["benign", "malignant"])
     write_json(tmp_path / "m" / "calibration.json", {"temperature": 2.0})
     path = write_small_slide(tmp_path / "a.tif")
@@ -65,7 +67,7 @@ def test_verdict_and_map_of_a_slide_come_from_the_one_forward_pass(network, tmp_
     monkeypatch.setattr(NETS[network], "forward_bag", counted)
     infer(tmp_path, path, "slides", network=network, **SLIDES)
     assert len(calls) == 1
-    told = verdict(tmp_path, "slide")
+    told = prediction(tmp_path, "slide")
     tiles = TileBag(TileGrid(32, mpp=0.5))(path)
     pixels = tiles.bag[:]
     features = torch.nn.functional.adaptive_avg_pool2d(pixels, 2).flatten(1)
@@ -97,13 +99,31 @@ def test_verdict_and_map_of_a_slide_come_from_the_one_forward_pass(network, tmp_
             assert min(image.size) > 300
 
 
-def test_features_alone_give_verdict_and_map_but_no_pictures(tmp_path):
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_slide_is_opened_once_in_the_process_that_loads(num_workers, tmp_path, monkeypatch):
+    """With a worker, the main process opens the slide once more, for the tiles that are shown."""
+    weights(tmp_path / "m")
+    path, log, open_file = write_small_slide(tmp_path / "a.tif"), tmp_path / "opened.txt", WSIReader.read
+
+    def counted(self, data, **options):
+        with log.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        return open_file(self, data, **options)
+
+    monkeypatch.setattr(WSIReader, "read", counted)
+    infer(tmp_path, path, "slides", num_workers=num_workers, **SLIDES)
+    processes = log.read_text().split()
+    assert len(processes) == len(set(processes)) == 1 + num_workers
+    assert (tmp_path / "out/slide/slide_tiles.png").is_file()
+
+
+def test_features_alone_give_prediction_and_map_but_no_pictures(tmp_path):
     net, draw = weights(tmp_path / "m", in_features=F), np.random.default_rng(0)
     features = draw.normal(size=(7, F)).astype(np.float32)
     write_features(tmp_path / "in" / "a.h5", features)
-    infer(tmp_path, tmp_path / "in" / "a.h5", case_id="c1", scaling="ratio", num_tiles=2)
-    assert sorted(p.name for p in (tmp_path / "out" / "c1").iterdir()) == ["c1.geojson", "c1.tif", "verdict.json"]
-    told = verdict(tmp_path, "c1")
+    infer(tmp_path, tmp_path / "in" / "a.h5", case_id="c1", scaling="ratio", top_k=2)
+    assert sorted(p.name for p in (tmp_path / "out" / "c1").iterdir()) == ["c1.geojson", "c1.tif", "prediction.json"]
+    told = prediction(tmp_path, "c1")
     with torch.no_grad():
         output = net.forward_bag(torch.from_numpy(features)[None])
     torch.testing.assert_close(torch.tensor(told["probability"]), output.logits.softmax(1)[0])
@@ -113,22 +133,22 @@ def test_features_alone_give_verdict_and_map_but_no_pictures(tmp_path):
     assert len(told["top_tiles"]) == len(told["bottom_tiles"]) == 2
 
 
-def test_features_without_a_place_give_a_verdict_that_says_so(tmp_path):
+def test_features_without_coordinates_give_a_prediction_with_the_reason(tmp_path):
     weights(tmp_path / "m", in_features=F)
     features = np.zeros((3, F), dtype=np.float32)
     (tmp_path / "in").mkdir()
     np.save(tmp_path / "in" / "plain.npy", features)
     write_features(tmp_path / "in" / "micrometres.h5", features, unit="um", tile_size=112.0)
     infer(tmp_path, tmp_path / "in")
-    assert verdict(tmp_path, "plain")["map"]["missing"].startswith("the features come without coordinates")
-    assert "`slide_mpp` is not known" in verdict(tmp_path, "micrometres")["map"]["missing"]
+    assert prediction(tmp_path, "plain")["map"]["missing"].startswith("the features come without coordinates")
+    assert "`slide_mpp` is not known" in prediction(tmp_path, "micrometres")["map"]["missing"]
     infer(tmp_path, tmp_path / "in", slide_mpp=0.5)
-    told = verdict(tmp_path, "micrometres")
+    told = prediction(tmp_path, "micrometres")
     assert (told["tile_size"], told["top_tiles"][0]["x"]) == (224.0, told["top_tiles"][0]["x"])
     assert {tile["x"] for tile in told["top_tiles"]} == {0.0, 128.0, 256.0}
 
 
-def test_a_broken_slide_gets_a_row_and_the_others_their_answer(tmp_path):
+def test_a_broken_slide_gets_a_row_and_the_others_their_results(tmp_path):
     weights(tmp_path / "m")
     folder = tmp_path / "in"
     folder.mkdir()
@@ -139,7 +159,7 @@ def test_a_broken_slide_gets_a_row_and_the_others_their_answer(tmp_path):
     write_small_slide(folder / "Größe 1.tif")
     with pytest.raises(RuntimeError, match="Failed to evaluate") as error:
         infer(tmp_path, folder, "slides", **SLIDES)
-    assert "every slide must get an answer, got none for 3 of 5" in str(root_cause(error.value))
+    assert "every slide must get a prediction, got none for 3 of 5" in str(root_cause(error.value))
     status = {case: row["status"] for case, row in results(tmp_path).items()}
     assert status["good"] == "done"
     assert status["glass"] == "empty"
@@ -151,16 +171,16 @@ def test_a_broken_slide_gets_a_row_and_the_others_their_answer(tmp_path):
     assert (told["slides"], told["done"], sum(told["failed"].values())) == (5, 2, 3)
 
 
-def test_a_second_run_answers_what_is_missing_and_all_with_other_settings(tmp_path):
+def test_a_second_run_infers_what_is_missing_and_all_with_other_settings(tmp_path):
     weights(tmp_path / "m", in_features=F)
     folder = write_cohort(tmp_path / "data", patients=2) / "features"
 
     def times():
-        return {path.parent.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/verdict.json")}
+        return {path.parent.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/prediction.json")}
 
     infer(tmp_path, folder)
     first = times()
-    (tmp_path / "out" / "s1_0" / "verdict.json").unlink()
+    (tmp_path / "out" / "s1_0" / "prediction.json").unlink()
     infer(tmp_path, folder)
     second = times()
     assert {case for case in first if first[case] != second[case]} == {"s1_0"}
@@ -211,12 +231,12 @@ def test_slides_train_straight_from_a_table_of_slides(tmp_path):
     assert len(list((data / "features").rglob("*.h5"))) == 12
     (data / "some.csv").write_text("case_id,image\na,s0.tif\nb,s1.tif\n")
     infer(tmp_path, data / "some.csv", "slides", **SLIDES)
-    benign, malignant = (verdict(tmp_path, case)["probability"][1] for case in "ab")
+    benign, malignant = (prediction(tmp_path, case)["probability"][1] for case in "ab")
     assert malignant > benign
 
 
 @pytest.mark.parametrize("head", [0, "predicted"])
-def test_attention_of_a_class_is_shown_where_there_is_one(tmp_path, head):
+def test_attention_of_a_class_is_shown_if_the_network_has_one(tmp_path, head):
     features = torch.randn(6, F, generator=torch.Generator().manual_seed(1))
     torch.manual_seed(0)
     nets = (ABMIL(F, 2, hidden_size=16, per_class=True).eval() for _ in range(50))
@@ -227,7 +247,7 @@ def test_attention_of_a_class_is_shown_where_there_is_one(tmp_path, head):
     write_features(tmp_path / "a.h5", features.numpy())
     network = {"_target_": "monai_mil_ext.networks.nets.ABMIL", "in_features": F, "num_classes": 2, "per_class": True}
     infer(tmp_path, tmp_path / "a.h5", head=head, network_def={**network, "hidden_size": 16})
-    told = verdict(tmp_path, "slide")
+    told = prediction(tmp_path, "slide")
     with torch.no_grad():
         attention = net.forward_bag(features[None]).attention[0]
     number = told["prediction"] if head == "predicted" else head
@@ -235,7 +255,7 @@ def test_attention_of_a_class_is_shown_where_there_is_one(tmp_path, head):
     assert told["top_tiles"][0]["attention"] == pytest.approx(float(attention[:, number].max()), rel=1e-5)
 
 
-def test_a_head_that_is_not_there_is_told_in_its_row(tmp_path):
+def test_a_missing_head_is_the_status_of_every_slide(tmp_path):
     weights(tmp_path / "m", in_features=F)
     data = write_cohort(tmp_path / "data", patients=2)
     with pytest.raises(RuntimeError, match="Failed to evaluate"):

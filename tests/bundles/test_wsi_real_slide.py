@@ -83,7 +83,7 @@ def test_a_network_that_learned_to_find_pale_tiles_shows_them_on_the_slide(slide
     override = {"encoder": {**ENCODER, "weights": str(mobilenet)}, "tile_size": TILE, "mpp": MPP}
     paths |= {"output_dir": str(out), "input": str(slide), "case_id": "cmu", "network_def#hidden_size": 64}
     start("inference", "slides", kind="infer", **paths, **override).run()
-    told = json.loads((out / "cmu" / "verdict.json").read_text())
+    told = json.loads((out / "cmu" / "prediction.json").read_text())
     assert (told["num_tiles"], told["slide_size"]) == (len(positive), [2220, 2967])
     geo = json.loads((out / "cmu" / "cmu.geojson").read_text())
     weight = [tile["properties"]["measurements"]["attention"] for tile in geo["features"]]
@@ -95,7 +95,7 @@ def test_a_network_that_learned_to_find_pale_tiles_shows_them_on_the_slide(slide
     assert heat.mpp == pytest.approx(0.499 * down, rel=1e-3)
     assert heat.size == (-(-2220 // down), -(-2967 // down))
     assert {path.name for path in (out / "cmu").iterdir()} == {
-        "verdict.json",
+        "prediction.json",
         "cmu.geojson",
         "cmu.tif",
         "cmu.png",
@@ -105,7 +105,7 @@ def test_a_network_that_learned_to_find_pale_tiles_shows_them_on_the_slide(slide
     pyramid = write_slide(tmp_path / "pyramid.tif", again.read(0, 0, 0, *again.size), mpp=again.mpp)
     paths |= {"input": str(pyramid), "case_id": "pyramid", "output_dir": str(tmp_path / "again")}
     start("inference", "slides", kind="infer", **paths, **override).run()
-    other = json.loads((tmp_path / "again" / "pyramid" / "verdict.json").read_text())
+    other = json.loads((tmp_path / "again" / "pyramid" / "prediction.json").read_text())
     assert other["num_tiles"] == told["num_tiles"]
     # its tiles come from the level of half the size, and so are a little smoother
     assert other["probability"] == pytest.approx(told["probability"], abs=0.05)

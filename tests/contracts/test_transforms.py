@@ -101,9 +101,11 @@ CASES = {
     "RandSampleInstances": Case({"num_instances": 2}, images),
     "RandTokenDrop": Case({"num_drop": 1}, images),
     "SliceBag": Case({}, scan, lambda t, item: t(item["x"]).bag),
-    "SliceScoresToVolume": Case({}, scores, lambda t, item: t(*item.values())),
+    "SliceScoresToVolume": Case({}, scores, lambda t, item: t(*item.values()), ("names",)),
     "TileBag": Case({"grid": TileGrid(64)}, slide_file, lambda t, item: t(item["x"]).bag),
-    "TileScoresToHeatmap": Case({"downsample": 32, "fill": 0.0}, tile_scores, lambda t, item: t(*item.values())),
+    "TileScoresToHeatmap": Case(
+        {"downsample": 32, "fill": 0.0}, tile_scores, lambda t, item: t(*item.values()), ("names", "skip_unplaced")
+    ),
     "TokenScoresToVolume": Case({}, token_scores, lambda t, item: t(*item.values())),
     "VolumeTokens": Case({"encoder": nn.Conv3d(1, 2, 2, stride=2)}, scan, lambda t, item: t(item["x"]).bag),
 }

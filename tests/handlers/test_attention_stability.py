@@ -43,7 +43,7 @@ def jsd(one, other):
     return attention_divergence(*(torch.tensor(a).view(1, -1, 1) for a in (one, other))).item()
 
 
-def test_a_series_by_hand(tmp_path):
+def test_attention_stability_handler_equals_a_series_by_hand(tmp_path):
     handler = AttentionStabilityHandler(tmp_path)
     seen = [run(handler, epoch, attention) for epoch, attention in zip((1, 3, 10), EPOCHS, strict=True)]
     moved = [
@@ -69,7 +69,7 @@ def test_a_series_by_hand(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["attention_stability.csv", "attention_stability.json"]
 
 
-def test_going_on_after_a_stop_gives_the_same_files(tmp_path):
+def test_attention_stability_handler_resumes_with_the_same_files(tmp_path):
     through, stopped = (AttentionStabilityHandler(tmp_path / name) for name in ("through", "stopped"))
     for epoch, attention in enumerate(EPOCHS, 1):
         for handler in (through, stopped):
@@ -83,7 +83,7 @@ def test_going_on_after_a_stop_gives_the_same_files(tmp_path):
         assert (tmp_path / "stopped" / name).read_text() == (tmp_path / "through" / name).read_text()
 
 
-def test_it_follows_the_validations_of_a_trainer():
+def test_attention_stability_handler_in_validations_of_a_trainer():
     net = fill(ABMIL(F, 2, hidden_size=4))
     stability = AttentionStabilityHandler()
     evaluator = make_evaluator(bags(), stability, net=net, batch_size=2)
@@ -95,7 +95,7 @@ def test_it_follows_the_validations_of_a_trainer():
     assert evaluator.state.metrics["attention_jsd"] > 0
 
 
-def test_a_validation_that_is_not_later_is_left_out():
+def test_attention_stability_handler_skips_a_validation_that_is_not_later():
     handler = AttentionStabilityHandler()
     run(handler, 2, EPOCHS[0])
     before = handler.state_dict()
@@ -105,7 +105,7 @@ def test_a_validation_that_is_not_later_is_left_out():
     assert torch.equal(handler.state_dict()["attention"]["b"], before["attention"]["b"])
 
 
-def test_bad_items_are_named():
+def test_attention_stability_handler_names_bad_items():
     handler = AttentionStabilityHandler()
     run(handler, 1, EPOCHS[0])
     with pytest.raises(ValueError, match="must be of the bags of the previous epoch, got b in one only"):

@@ -43,7 +43,7 @@ def validate(handler, epochs, cases=("a", "b", "c")):
         engine.run([[bag(case)] for case in cases], max_epochs=epoch)
 
 
-def test_it_keeps_to_the_first_bags_and_to_its_interval():
+def test_bag_figure_handler_draws_the_first_bags_at_its_interval():
     writer = Writer()
     handler = BagFigureHandler(writer, max_bags=2, interval=2)
     validate(handler, [2])
@@ -57,7 +57,7 @@ def test_it_keeps_to_the_first_bags_and_to_its_interval():
     ]
 
 
-def test_padding_is_left_out_and_slices_ascend():
+def test_bag_figure_handler_drops_padding_and_sorts_slices():
     writer = Writer()
     validate(BagFigureHandler(writer, cases=["b"]), [1])
     ((tag, _, figure),) = writer.figures
@@ -69,7 +69,7 @@ def test_padding_is_left_out_and_slices_ascend():
     assert "probability 0.60, research use only" in figure.get_suptitle()
 
 
-def test_tensorboard_takes_the_figure(tmp_path):
+def test_bag_figure_handler_writes_to_tensorboard(tmp_path):
     with SummaryWriter(tmp_path) as writer:
         validate(BagFigureHandler(writer, cases=["a"]), [5])
     log = EventAccumulator(str(tmp_path))
@@ -78,6 +78,6 @@ def test_tensorboard_takes_the_figure(tmp_path):
     assert log.Images("attention/a")[0].step == 5
 
 
-def test_numbers_must_be_positive():
+def test_bag_figure_handler_needs_positive_numbers():
     with pytest.raises(ValueError, match="`interval` must be a positive integer, got 0"):
         BagFigureHandler(Writer(), interval=0)

@@ -29,7 +29,7 @@ def alone(items):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_values_are_those_of_bags_without_their_padding(batch_size):
+def test_bag_metric_handler_drops_padding(batch_size):
     items = bags()
     metrics = {
         "auroc": BagMetricHandler(InstanceLocalizationMetric(), "attention", "instance_label"),
@@ -50,7 +50,7 @@ def test_values_are_those_of_bags_without_their_padding(batch_size):
     assert evaluator.state.metric_details["auroc"].shape == (5, 1)
 
 
-def test_four_lines_of_yaml():
+def test_bag_metric_handler_in_yaml():
     config = yaml.safe_load("""
     imports: [$import monai_mil_ext]
     key_metric:
@@ -67,7 +67,7 @@ def test_four_lines_of_yaml():
     assert evaluator.state.metrics["pointing"] in (0, 0.5, 1)
 
 
-def test_a_second_epoch_starts_anew():
+def test_bag_metric_handler_resets_for_each_epoch():
     evaluator = make_evaluator(bags(), key_val_metric={"f1": BagMetricHandler(BagClassificationMetric())})
     evaluator.run(1)
     first = evaluator.state.metrics["f1"]
@@ -75,7 +75,7 @@ def test_a_second_epoch_starts_anew():
     assert evaluator.state.metrics["f1"] == first
 
 
-def test_bad_input_is_named():
+def test_bag_metric_handler_names_bad_input():
     with pytest.raises(TypeError, match="`metric_fn` must be a BagIterationMetric, got ROCAUCMetric"):
         BagMetricHandler(ROCAUCMetric())
     wrong = {"found": BagMetricHandler(InstanceLocalizationMetric(), "attention", "labels")}

@@ -57,7 +57,7 @@ def work(rank, folder):
     distributed.destroy_process_group()
 
 
-def test_two_processes_give_what_one_gives(tmp_path):
+def test_bag_metric_handler_of_two_processes_equals_one(tmp_path):
     torch.multiprocessing.start_processes(work, (str(tmp_path),), nprocs=2, start_method="forkserver")
     expected = evaluate(str(tmp_path / "one"))
     assert len(expected) == len(metrics()) + 2

@@ -52,7 +52,7 @@ def rows(folder):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_all_others_are_done_and_the_end_tells(tmp_path, num_workers):
+def test_bag_predictions_saver_finishes_all_other_bags_and_raises_at_the_end(tmp_path, num_workers):
     items, out = cohort(tmp_path, [4, 0, 2, -1, None, 5]), tmp_path / "out"
     engine = evaluator(items, [BagPredictionsSaver(out), BagResultsSaver(out, num_samples=5)], num_workers=num_workers)
     with pytest.raises(RuntimeError, match=r"got none for 3 of 6:\n  'c1' is empty\n  'c3' is unreadable: "):
@@ -70,14 +70,14 @@ def test_all_others_are_done_and_the_end_tells(tmp_path, num_workers):
         assert float(row["probability_1"]) == pytest.approx(float(same["probability_1"]))
 
 
-def test_a_sound_cohort_ends_well_and_again(tmp_path):
+def test_bag_predictions_saver_raises_nothing_when_all_bags_are_done(tmp_path):
     engine = evaluator(cohort(tmp_path, [4, 2]), [BagPredictionsSaver(tmp_path)], SimpleInferer())
     for _ in range(2):
         engine.run()
         assert [row["status"] for row in rows(tmp_path)] == ["done", "done"]
 
 
-def test_no_metric_sees_a_blank_bag(tmp_path):
+def test_bag_predictions_saver_hides_blank_bags_from_metrics(tmp_path):
     metric = ROCAUC(
         output_transform=lambda items: (
             [i["pred"][1:] for i in items],
@@ -95,14 +95,14 @@ def test_no_metric_sees_a_blank_bag(tmp_path):
     assert engine.state.metrics["auroc"] == clean.state.metrics["auroc"]
 
 
-def test_a_cohort_without_one_answer_has_its_table(tmp_path):
+def test_bag_predictions_saver_writes_a_table_when_all_bags_fail(tmp_path):
     engine = evaluator(cohort(tmp_path, [0, None]), [BagPredictionsSaver(tmp_path)])
     with pytest.raises(RuntimeError, match="got none for 2 of 2"):
         engine.run()
     assert [row["status"].split(":")[0] for row in rows(tmp_path)] == ["empty", "unreadable"]
 
 
-def test_instances_have_their_attention(tmp_path):
+def test_bag_predictions_saver_writes_attention_of_instances(tmp_path):
     items = cohort(tmp_path, [4, 0, 2])
     engine = evaluator(items, [BagPredictionsSaver(tmp_path, instances=True)])
     with pytest.raises(RuntimeError, match="got none for 1 of 3"):
@@ -118,7 +118,7 @@ def test_instances_have_their_attention(tmp_path):
     assert "lines" not in rows(tmp_path)[0]
 
 
-def test_every_row_of_attention_is_written_and_padding_is_not(tmp_path):
+def test_bag_predictions_saver_writes_every_head_and_no_padding(tmp_path):
     engine, saver = evaluator(cohort(tmp_path, [2]), []), BagPredictionsSaver(tmp_path, instances=True)
     attention = torch.tensor([[0.25, 0.5], [0.75, 0.5], [0.0, 0.0]])
     engine.state.batch = [{"case_id": "a", "mask": torch.tensor([True, True, False])}]
@@ -130,7 +130,7 @@ def test_every_row_of_attention_is_written_and_padding_is_not(tmp_path):
     assert found == [[0.375, 0.25, 0.5], [0.625, 0.75, 0.5]]
 
 
-def test_a_network_without_attention_is_named(tmp_path):
+def test_bag_predictions_saver_names_a_bag_without_attention(tmp_path):
     engine, saver = Engine(lambda *_: None), BagPredictionsSaver(tmp_path, instances=True)
     engine.state.batch, engine.state.output = [{"case_id": "a"}], [{"pred": torch.zeros(2)}]
     with pytest.raises(ValueError, match="`instances` must be False for a network without attention, got none of 'a'"):

@@ -1,7 +1,8 @@
-"""TemperatureHandler: the temperature fitted on validation data."""
+"""TemperatureHandler: the temperature that fits a validation set."""
 
 import json
 
+import ignite.distributed as idist
 import numpy as np
 import pytest
 import torch
@@ -11,8 +12,8 @@ from monai_mil_ext.handlers import TemperatureHandler
 from monai_mil_ext.metrics import TemperatureScaling
 
 
-def evaluate(path, logits, labels, best=True, names=None):
-    items = list(zip(logits, labels, names or map(str, range(len(labels))), strict=True))
+def evaluate(path, logits, labels, best=True):
+    items = list(zip(logits, labels, map(str, range(len(labels))), strict=True))
 
     def step(engine, item):
         engine.state.batch = [{"label": item[1], "case_id": item[2]}]
@@ -43,7 +44,11 @@ def test_temperature_handler_writes_one_if_all_bags_are_right(tmp_path):
     assert evaluate(tmp_path / "t.json", LOGITS, LOGITS.argmax(1).tolist())["temperature"] == 1.0
 
 
-def test_temperature_handler_writes_best_epochs_and_counts_bags_once(tmp_path):
+def test_temperature_handler_writes_for_the_best_epoch_only(tmp_path):
     assert evaluate(tmp_path / "t.json", LOGITS, LABELS, best=False) is None
-    result = evaluate(tmp_path / "t.json", LOGITS, LABELS, names=["a", "b", "c", "d", "a"])
-    assert result["num_bags"] == 4
+
+
+def test_temperature_handler_counts_a_bag_of_two_ranks_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(idist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(idist, "all_gather", lambda rows: [rows, rows[:1]])
+    assert evaluate(tmp_path / "t.json", LOGITS, LABELS)["num_bags"] == 5

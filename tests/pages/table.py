@@ -66,8 +66,8 @@ SLIDES = Page(
         "kfold.yaml": "mv DIR SLIDES; mv TABLES DIR; rm -r models eval",
     },
     makes={
-        "--input FEATURES": ["models/model.pt", "eval/report.json", "eval/f0/verdict.json", "eval/f2/f2.geojson"],
-        "--input SLIDE": ["eval/slide/verdict.json", "eval/slide/slide_tiles.png"],
+        "--input FEATURES": ["models/model.pt", "eval/report.json", "eval/f0/prediction.json", "eval/f2/f2.geojson"],
+        "--input SLIDE": ["eval/slide/prediction.json", "eval/slide/slide_tiles.png"],
         "kfold.yaml": ["eval/folds.json", "eval/fold_4/bags.csv", "models/model.pt"],
     },
 )
@@ -84,7 +84,7 @@ PAGES = {
     "docs/quickstart.md": Page(
         given=given.quickstart,
         more={"train.yaml": EPOCH, "--test_patient pat_4": PIXELS, "--input data/pat_4": PIXELS, **FEW},
-        makes={"scripts/quickstart": ["runs/quickstart/digits/inference/digits_0.png"]},
+        makes={"scripts/quickstart": ["runs/quickstart/digits/inference/digits_0/digits_0.png"]},
     ),
     "docs/how-to/many-gpus.md": Page(
         start="bundles/bag_classifier",
@@ -114,7 +114,7 @@ PAGES = {
         },
         before={"eval_one": "for name in one two; do cp -r runs/published/ABMIL/1001/*/test eval_$name; done"},
         makes={
-            "--input SCAN": ["models/published/model.pt", "models/modern/model.pt", "eval/case.json"],
+            "--input SCAN": ["models/published/model.pt", "models/modern/model.pt", "eval/case/prediction.json"],
             "scripts.protocol": ["runs/published.html", "runs/modern/TransMIL/1001/*/run.json"],
             "scripts.report": ["page.html"],
         },
@@ -139,16 +139,16 @@ PAGES = {
         given=given.trained_on_scans,
         more={"inference.yaml": PIXELS},
         makes={
-            "pat_4": [f"eval/pat_4{end}" for end in (".json", "_scores.nii.gz", ".png", ".html", ".gif")]
-            + ["eval/pat_4_seg.dcm", "eval/pat_4_sr.dcm"],
-            "scans.csv": ["results/results.csv", "results/report.json", "results/b.json"],
+            "pat_4": ["eval/pat_4/prediction.json"]
+            + [f"eval/pat_4/pat_4{end}" for end in ("_scores.nii.gz", ".png", ".html", ".gif", "_seg.dcm", "_sr.dcm")],
+            "scans.csv": ["results/results.csv", "results/report.json", "results/b/prediction.json"],
         },
     ),
     "docs/how-to/slide-predictions.md": Page(
         start="bundles/wsi_mil",
         given=given.slides_to_answer,
         more={text: SLIDE_TRAINING[text] for text in ("inference.yaml", "slides.yaml")},
-        makes={"slide.svs": ["out/f1/verdict.json", "eval/c1/c1.png", "eval/c1/c1_tiles.png", "eval/c1/c1.tif"]},
+        makes={"slide.svs": ["out/f1/prediction.json", "eval/c1/c1.png", "eval/c1/c1_tiles.png", "eval/c1/c1.tif"]},
     ),
     "docs/how-to/zoo.md": Page(
         start="bundles/bag_classifier", makes={"onnx_export": ["models/model.ts", "models/model.onnx"]}
@@ -163,7 +163,7 @@ PAGES = {
         makes={
             "scripts.prepare": ["$STUDY/data/cohort.json"],
             "evaluate.yaml": ["$STUDY/guidance_0/report.json", "$STUDY/guidance_1/instances.csv"],
-            "inference.yaml": ["$STUDY/results/guidance_1.png"],
+            "inference.yaml": ["$STUDY/results/guidance_1/guidance_1.png"],
         },
     ),
     "docs/tutorials/slides.md": Page(
@@ -188,7 +188,7 @@ PAGES = {
             "kfold": [
                 "models/model.pt",
                 "eval/report.json",
-                "eval/pat_4.png",
+                "eval/pat_4/pat_4.png",
                 "eval/fold_5/report.json",
                 "eval/folds.json",
             ]

@@ -1,11 +1,11 @@
-"""BagOrStatus: a bag, or the reason why there is none; never a path, never another error hidden."""
+"""BagOrStatus and PostprocessOrStatus: a bag or the reason of a failure, never a path, never another error hidden."""
 
 import pytest
 import torch
 from monai.transforms import Compose
 
 from monai_mil_ext.data import write_bag
-from monai_mil_ext.transforms import BagOrStatus, LoadBagd, LoadBagLabeld
+from monai_mil_ext.transforms import BagOrStatus, LoadBagd, LoadBagLabeld, PostprocessOrStatus
 
 LOAD = Compose([LoadBagd(["image", "position"]), LoadBagLabeld("label", num_classes=2)])
 SHAPES = {"image": [3], "position": []}
@@ -21,14 +21,14 @@ def file(tmp_path):
     return tmp_path / "b.h5"
 
 
-def test_a_sound_bag_is_that_of_the_transform(file):
+def test_bag_or_status_returns_the_bag_of_the_transform(file):
     out, expected = BagOrStatus(LOAD, SHAPES)(item(file)), LOAD(item(file))
     assert out.pop("status") == "done"
     assert out.keys() == expected.keys()
     assert torch.equal(out["image"], expected["image"])
 
 
-def test_an_empty_bag_is_a_blank_one_that_says_so(tmp_path):
+def test_bag_or_status_of_an_empty_bag_is_blank(tmp_path):
     write_bag(tmp_path / "b.h5", {"features": torch.ones(0, 3), "position": torch.ones(0)})
     out = BagOrStatus(LOAD, SHAPES)(item(tmp_path / "b.h5"))
     assert out.keys() == {"image", "position", "case_id", "patient", "status"}
@@ -37,7 +37,7 @@ def test_an_empty_bag_is_a_blank_one_that_says_so(tmp_path):
     assert torch.equal(out["position"], torch.zeros(1))
 
 
-def test_a_bag_that_cannot_be_read_says_why_and_not_where(file):
+def test_bag_or_status_has_the_reason_and_no_path(file):
     load = BagOrStatus(LOAD, SHAPES)
     assert load(item(file.parent / "absent.h5"))["status"].startswith(
         "unreadable: `path` must be a bag file that exists"
@@ -56,7 +56,7 @@ def test_a_bag_that_cannot_be_read_says_why_and_not_where(file):
     assert gone["status"] == "unreadable: No such file or directory"
 
 
-def test_what_no_file_can_be_blamed_for_is_raised(file):
+def test_bag_or_status_raises_errors_that_no_file_causes(file):
     def broken(data):
         raise TypeError("a mistake in the program")
 
@@ -64,3 +64,24 @@ def test_what_no_file_can_be_blamed_for_is_raised(file):
         BagOrStatus(broken, SHAPES)(item(file))
     with pytest.raises(ValueError, match="`instance_shapes` must have the shape of an instance for a key"):
         BagOrStatus(LOAD, {})
+
+
+def test_postprocess_or_status_skips_a_bag_that_is_not_done():
+    process = PostprocessOrStatus(Compose([lambda data: {**data, "pred": 1}]))
+    assert process({"status": "done"}) == {"status": "done", "pred": 1}
+    assert process({"case_id": "a"}) == {"case_id": "a", "pred": 1}
+    assert process({"status": "empty"}) == {"status": "empty"}
+
+
+@pytest.mark.parametrize("error", [ValueError("no such head"), OSError(2, "no such head", "/secret/a.svs")])
+def test_postprocess_or_status_records_an_error_of_a_file(error):
+    def fail(data):
+        raise error
+
+    out = PostprocessOrStatus(Compose([fail]))({"case_id": "a", "status": "done"})
+    assert out == {"case_id": "a", "status": "not written: no such head"}
+
+
+def test_postprocess_or_status_raises_other_errors():
+    with pytest.raises(KeyError, match="absent"):
+        PostprocessOrStatus(lambda data: data["absent"])({})

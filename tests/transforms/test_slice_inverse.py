@@ -65,7 +65,7 @@ def test_slice_bag_inverse_equals_slice_scores_to_volume(affine, order, plane, s
         transform = Compose([SliceBagd("image", plane, selection=selection, fill=filling)])
         item = transform({"image": image})
         item["scores"] = MetaTensor(torch.rand(len(item["image"]), 2))
-        expected = SliceScoresToVolumed("scores", plane, filling)(item)["scores"]
+        expected = SliceScoresToVolumed("scores", plane=plane, fill=filling)(item)["scores"]
         got = Invertd("scores", transform, orig_keys="image")(item)["scores"]
         assert torch.equal(got.as_tensor(), expected.as_tensor())
         assert torch.equal(got.affine, image.affine)
@@ -95,7 +95,7 @@ def test_slice_bagd_inverse_through_monai_transforms(affine, order, plane, strid
     voxels = coordinates(image, item["affine"])
     shape = item["spatial_shape"].numpy()
     clear = (abs(voxels % 1 - 0.5) > 0.02).all(-1)  # not half way between two voxels
-    grid = SliceScoresToVolumed("attention", plane)(item)["attention"][0].numpy()
+    grid = SliceScoresToVolumed("attention", plane=plane)(item)["attention"][0].numpy()
     inside = clear & ((voxels >= 0) & (voxels <= shape - 1)).all(-1)
     nearest = np.rint(voxels[inside]).astype(int)
     np.testing.assert_array_equal(out[0].numpy()[inside], grid[tuple(nearest.T)])

@@ -16,7 +16,7 @@ from tests.transforms.test_slices import ORDERS, PLANES
 
 
 @given(affine=affines(), order=st.sampled_from(ORDERS), plane=st.sampled_from(PLANES), channels=st.integers(1, 3))
-def test_every_voxel_of_a_slice_holds_its_score(affine, order, plane, channels):
+def test_slice_scores_to_volume_fills_every_voxel_of_a_slice(affine, order, plane, channels):
     volume = reordered(scan((5, 4, 3), affine), *order)
     slices = SliceBag(plane)(volume)
     scores = torch.rand(len(slices.bag), channels)
@@ -31,7 +31,7 @@ def test_every_voxel_of_a_slice_holds_its_score(affine, order, plane, channels):
     assert torch.equal(SliceBag(plane)(out).bag, scores[:, :, None, None].expand_as(SliceBag(plane)(out).bag))
 
 
-def test_slices_without_a_score_are_zero_and_order_is_free():
+def test_slice_scores_to_volume_of_some_slices_in_any_order():
     slices = SliceBag()(scan((5, 4, 3), np.diag([1.0, 1, -1, 1])))
     out = SliceScoresToVolume()(np.array([0.5, 0.25]), np.array([2, 0]), slices.affine, slices.spatial_shape)
     assert out[0, 0, 0].tolist() == [0.5, 0, 0.25]
@@ -46,7 +46,7 @@ def test_slices_without_a_score_are_zero_and_order_is_free():
         ("linear", [0.5, 0.5, 0.4, 0.3, 0.2, 0.1, 0.1, 0.1]),
     ],
 )
-def test_slices_without_a_score_are_filled(fill, column):
+def test_slice_scores_to_volume_fills_slices_without_a_score(fill, column):
     slices = SliceBag()(scan((5, 4, 8), np.diag([1.0, 1, 2.5, 1])))
     scores = torch.tensor([[0.1, 1.0], [0.5, 5.0]])
     out = SliceScoresToVolume(fill=fill)(scores, [5, 1], slices.affine, slices.spatial_shape)
@@ -60,12 +60,12 @@ def test_slices_without_a_score_are_filled(fill, column):
     assert empty.unique().tolist() == [0 if isinstance(fill, str) else fill]
 
 
-def test_another_filling_is_named():
+def test_slice_scores_to_volume_names_an_unknown_fill():
     with pytest.raises(ValueError, match=r"`fill` must be one of 'nearest', 'linear', got 'linar'; did you mean"):
         SliceScoresToVolume(fill="linar")
 
 
-def test_a_file_keeps_the_geometry(tmp_path):
+def test_slice_scores_to_volume_keeps_the_geometry_in_a_file(tmp_path):
     affine = np.array([[0.0, -2.0, 0.1, 5.0], [0.8, 0.0, 0.0, -7.0], [0.1, 0.0, 3.0, 11.0], [0, 0, 0, 1]])
     slices = SliceBag("coronal")(scan((5, 4, 3), affine))
     out = SliceScoresToVolume("coronal")(torch.rand(len(slices.bag)), *slices[3:])
@@ -84,7 +84,7 @@ def test_a_file_keeps_the_geometry(tmp_path):
     )
 
 
-def test_the_dictionary_form_drops_padding():
+def test_slice_scores_to_volumed_drops_padding():
     slices = SliceBag()(scan((5, 4, 3), np.eye(4)))
     item = {
         "attention": torch.tensor([0.2, 0.3, 0.5, 9.0]),
@@ -109,6 +109,6 @@ def test_the_dictionary_form_drops_padding():
         (torch.ones(2, 1, 1), [0, 1], r"`scores` must have shape \(N,\) or \(N, A\) .*got \(2, 1, 1\)"),
     ],
 )
-def test_scores_of_other_slices_are_named(scores, index, match):
+def test_slice_scores_to_volume_names_scores_of_other_slices(scores, index, match):
     with pytest.raises(ValueError, match=match):
         SliceScoresToVolume()(scores, torch.tensor(index), torch.eye(4), [5, 4, 3])

@@ -25,7 +25,7 @@ def tiles(draw):
 
 
 @given(tiles())
-def test_a_pixel_is_the_mean_of_the_tiles_that_its_middle_lies_in(drawn):
+def test_heatmap_pixel_is_the_mean_of_the_tiles_that_contain_its_center(drawn):
     coords, size, downsample, scores = drawn
     heat = TileScoresToHeatmap(downsample)(scores, coords, size, SHAPE)
     assert heat.shape == (2, math.ceil(480 / downsample), math.ceil(640 / downsample))
@@ -37,7 +37,7 @@ def test_a_pixel_is_the_mean_of_the_tiles_that_its_middle_lies_in(drawn):
 
 
 @given(tiles(), st.floats(1e-6, 1e3))
-def test_equal_scores_give_an_even_map_wherever_there_is_a_tile(drawn, value):
+def test_heatmap_of_equal_scores_is_constant(drawn, value):
     coords, size, downsample, scores = drawn
     heat = TileScoresToHeatmap(downsample)(np.full(len(coords), value), coords, size, SHAPE)
     seen = heat[~heat.isnan()]
@@ -47,7 +47,7 @@ def test_equal_scores_give_an_even_map_wherever_there_is_a_tile(drawn, value):
 
 
 @given(tiles(), st.randoms(use_true_random=False))
-def test_the_order_of_tiles_changes_no_bit(drawn, random):
+def test_heatmap_does_not_depend_on_the_order_of_tiles(drawn, random):
     coords, size, downsample, scores = drawn
     order = list(range(len(coords)))
     random.shuffle(order)
@@ -57,14 +57,14 @@ def test_the_order_of_tiles_changes_no_bit(drawn, random):
     assert torch.equal(one.nan_to_num(-1), two.nan_to_num(-1))
 
 
-def test_not_even_sums_that_rounding_makes_depend_on_order_do():
+def test_heatmap_sums_do_not_depend_on_order_by_rounding():
     scores, coords = np.array([1e16, 1.0, -1e16, 3.0]), np.zeros((4, 2))
     orders = ([0, 1, 2, 3], [0, 2, 1, 3], [3, 1, 0, 2])
     assert len({float(TileScoresToHeatmap(64)(scores[k], coords, 64, (64, 64))) for k in orders}) == 1
 
 
 @given(st.integers(0, 4), st.integers(0, 3), st.integers(0, 99))
-def test_moved_tiles_move_the_map(right, down, seed):
+def test_heatmap_moves_with_its_tiles(right, down, seed):
     generator = np.random.default_rng(seed)
     coords, scores = generator.integers(0, (300, 200), size=(12, 2)), generator.random(12)
     to_map = TileScoresToHeatmap(16, fill=0.0)
@@ -74,7 +74,7 @@ def test_moved_tiles_move_the_map(right, down, seed):
 
 
 @pytest.mark.parametrize("scaling", ["none", "ratio", "percentile"])
-def test_tiles_that_do_not_overlap_keep_their_scores_exactly(scaling):
+def test_heatmap_keeps_scores_of_tiles_without_overlap_exactly(scaling):
     y, x = np.mgrid[0:480:64, 0:640:64]
     coords = np.stack([x.ravel(), y.ravel()], axis=1)[::2]
     scores = torch.rand(len(coords)) / 7
@@ -90,7 +90,7 @@ def test_tiles_that_do_not_overlap_keep_their_scores_exactly(scaling):
     assert int((~heat.isnan()).sum()) == sum(16 if y < 448 else 8 for y in coords[:, 1])
 
 
-def test_percentiles_of_ties_and_ratios_of_attention():
+def test_heatmap_percentiles_of_ties_and_ratios_of_attention():
     coords, scores = np.array([[0, 0], [64, 0], [128, 0], [192, 0]]), np.array([0.1, 0.3, 0.3, 0.3])
     heat = TileScoresToHeatmap(64, "percentile")(scores, coords, 64, (256, 64))
     assert heat[0, 0].tolist() == [12.5, 62.5, 62.5, 62.5]
@@ -98,7 +98,7 @@ def test_percentiles_of_ties_and_ratios_of_attention():
     assert ratio[0, 0].tolist() == [1.0] * 4
 
 
-def test_the_map_says_where_and_how_it_is():
+def test_heatmap_has_affine_and_metadata():
     heat = TileScoresToHeatmap(32, "ratio")(torch.rand(1), torch.zeros(1, 2), 64, SHAPE, 0.25)
     assert heat.dtype == torch.float32
     assert heat.affine.diag().tolist() == [32, 32, 1, 1]
@@ -106,7 +106,7 @@ def test_the_map_says_where_and_how_it_is():
     assert said == {"downsample": 32.0, "scaling": "ratio", "spatial_shape": SHAPE, "mpp": 8.0}
 
 
-def test_a_slides_bag_goes_back_where_it_came_from(tmp_path):
+def test_tile_scores_to_heatmapd_inverts_tile_bagd(tmp_path):
     """Scores that are the red of a tile give the red of the slide; padding of a batch is dropped."""
     image = stained((480, 640), (128, 64, 448, 320))
     path = write_slide(tmp_path / "s.tif", image)
@@ -115,7 +115,7 @@ def test_a_slides_bag_goes_back_where_it_came_from(tmp_path):
     padded = {**item, "attention": torch.cat([red, torch.full((3,), 9e9)])}
     padded["coords"] = torch.cat([item["coords"], torch.zeros(3, 2, dtype=torch.int64)])
     padded["mask"] = torch.arange(len(padded["coords"])) < len(red)
-    heat = TileScoresToHeatmapd("attention", 64)(padded)["attention"]
+    heat = TileScoresToHeatmapd("attention", downsample=64)(padded)["attention"]
     assert heat.shape == (1, 8, 10)
     inside = heat[0, 1:5, 2:7].numpy()
     blocks = image[64:320, 128:448, 0].reshape(4, 64, 5, 64).mean(axis=(1, 3))
@@ -123,7 +123,7 @@ def test_a_slides_bag_goes_back_where_it_came_from(tmp_path):
     assert int(heat.isfinite().sum()) == 20
 
 
-def test_no_tile_is_an_empty_map():
+def test_heatmap_without_tiles_is_empty():
     heat = TileScoresToHeatmap(scaling="percentile", fill=0.0)(torch.zeros(0, 3), torch.zeros(0, 2), 64, SHAPE)
     assert heat.shape == (3, 8, 10)
     assert not heat.any()
@@ -136,12 +136,12 @@ def test_no_tile_is_an_empty_map():
         ({"scaling": "rank"}, "`scaling` must be one of 'none', 'ratio', 'percentile', got 'rank'"),
     ],
 )
-def test_a_bad_option_is_named(options, message):
+def test_tile_scores_to_heatmap_names_a_bad_option(options, message):
     with pytest.raises(ValueError, match=message):
         TileScoresToHeatmap(**options)
 
 
-def test_a_bad_input_is_named():
+def test_tile_scores_to_heatmap_names_a_bad_input():
     to_map, one = TileScoresToHeatmap(64), torch.zeros(1, 2)
     with pytest.raises(ValueError, match=r"`scores` must have shape .* got \(2, 1\) for \(1, 2\)"):
         to_map(torch.rand(2), one, 64, SHAPE)
@@ -151,3 +151,14 @@ def test_a_bad_input_is_named():
         TileScoresToHeatmap(1)(torch.rand(1), one, 32, (100_000, 100_000))
     with pytest.raises(ValueError, match="`unit` must be 'px', pixels of level 0, got 'um'"):
         TileScoresToHeatmapd("x")({"x": torch.rand(1), "coords": one, "unit": "um"})
+
+
+def test_tile_scores_to_heatmapd_skips_unplaced_tiles_with_the_reason():
+    to_map = TileScoresToHeatmapd("scores", "heatmap", skip_unplaced=True, downsample=None)
+    item = {"scores": torch.rand(2), "coords": torch.tensor([[0, 0], [64, 32]]), "tile_size": 64.0, "unit": "px"}
+    heat = to_map(item)["heatmap"]
+    assert (tuple(heat.shape), heat.meta["downsample"], heat.meta["spatial_shape"]) == ((1, 6, 8), 16.0, (128, 96))
+    for missing, reason in (("coords", "without coordinates"), ("unit", "the unit of the coordinates is None")):
+        out = to_map({key: value for key, value in item.items() if key != missing})
+        assert reason in out["heatmap_missing"]
+        assert "heatmap" not in out

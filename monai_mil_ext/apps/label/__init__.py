@@ -1,22 +1,21 @@
 """A MONAI Label app on the bundles of this package; it needs ``monailabel``, which it imports only to be run."""
 
+from .active_learning import BatchInfer, UncertaintyScoring, UncertaintyStrategy
 from .app import LabelApp
-from .batch import TolerantBatch
-from .scan_answer import ScanAnswer
-from .scan_training import ScanTraining
-from .served_bundle import ServedBundle
-from .slice_view import SliceViewd
-from .slide_answer import SlideAnswer
-from .uncertainty import MostUncertainFirst, UncertaintyScoring
+from .bundle_runner import BundleRunner
+from .label_map import ScoresToLabelMapd
+from .scan_infer import ScanInferTask
+from .scan_train import ScanTrainTask
+from .slide_infer import SlideInferTask
 
 __all__ = [
+    "BatchInfer",
+    "BundleRunner",
     "LabelApp",
-    "MostUncertainFirst",
-    "ScanAnswer",
-    "ScanTraining",
-    "ServedBundle",
-    "SliceViewd",
-    "SlideAnswer",
-    "TolerantBatch",
+    "ScanInferTask",
+    "ScanTrainTask",
+    "ScoresToLabelMapd",
+    "SlideInferTask",
     "UncertaintyScoring",
+    "UncertaintyStrategy",
 ]

@@ -14,9 +14,9 @@ TAG = "final"
 
 
 def label_of(datastore: Any, image: str, class_names: Sequence[str]) -> int | None:
-    """Give the number of the class that ``image`` was given; None where it has no such label.
+    """Return the class number of the label of ``image``; None if it has no such label.
 
-    Info of the image (``{"bag_label": 1}``) goes before the JSON file of its final label, which holds the same.
+    The info of the image (``{"bag_label": 1}``) has priority over the JSON file of its final label, of the same form.
 
     Args:
         datastore: MONAI Label's.
@@ -26,29 +26,29 @@ def label_of(datastore: Any, image: str, class_names: Sequence[str]) -> int | No
     Raises:
         ValueError: when a label is neither.
     """
-    told = _told(datastore, image)
-    if told is None:
+    label = _stored_label(datastore, image)
+    if label is None:
         return None
     names = [name.lower() for name in class_names]
-    if isinstance(told, str) and told.lower() in names:
-        return names.index(told.lower())
-    if isinstance(told, int) and not isinstance(told, bool) and 0 <= told < len(names):
-        return told
-    raise ValueError(f"`{BAG_LABEL}` must be a class number below {len(names)} or a name of {names}, got {told!r}.")
+    if isinstance(label, str) and label.lower() in names:
+        return names.index(label.lower())
+    if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(names):
+        return label
+    raise ValueError(f"`{BAG_LABEL}` must be a class number below {len(names)} or a name of {names}, got {label!r}.")
 
 
 def is_labeled(datastore: Any, image: str) -> bool:
-    """Whether ``image`` has a label of its own, or a final one of any kind."""
-    return _told(datastore, image) is not None or TAG in datastore.get_labels_by_image_id(image)
+    """Return whether ``image`` has a label of its own, or a final one of any kind."""
+    return _stored_label(datastore, image) is not None or TAG in datastore.get_labels_by_image_id(image)
 
 
-def _told(datastore: Any, image: str) -> Any:
-    told = datastore.get_image_info(image).get(BAG_LABEL)
-    if told is not None or TAG not in datastore.get_labels_by_image_id(image):
-        return told
+def _stored_label(datastore: Any, image: str) -> Any:
+    label = datastore.get_image_info(image).get(BAG_LABEL)
+    if label is not None or TAG not in datastore.get_labels_by_image_id(image):
+        return label
     file = Path(datastore.get_label_uri(image, TAG))
     if file.suffix != ".json":
-        return None  # a mask of something, say
+        return None  # such as a mask
     try:
         content = json.loads(file.read_text("utf-8"))
     except ValueError:

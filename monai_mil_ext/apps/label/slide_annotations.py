@@ -11,24 +11,24 @@ from monai_mil_ext.utils import RESEARCH_USE
 
 __all__ = ["asap_annotation", "dsa_annotation"]
 
-COLOUR = (230, 120, 0)
-Verdict = Mapping[str, Any]
+COLOR = (230, 120, 0)
+Record = Mapping[str, Any]
 Features = Sequence[Mapping[str, Any]]
 
 
-def dsa_annotation(verdict: Verdict, features: Features, group: str) -> str:
-    """Give JSON with a heat map of all tiles, and the outlines of those of the highest attention.
+def dsa_annotation(record: Record, features: Features, group: str) -> str:
+    """Return JSON with a heat map of all tiles, and the outlines of those of the highest attention.
 
     Args:
-        verdict: with ``prediction``, ``top_tiles`` and ``tile_size``.
+        record: with ``prediction``, ``top_tiles`` and ``tile_size``.
         features: of the GeoJSON of all tiles.
-        group: what the outlines are called.
+        group: name of the outlines.
     """
-    half = verdict["tile_size"] / 2
+    half = record["tile_size"] / 2
     points = []
-    for one in features:
-        x, y = one["geometry"]["coordinates"][0][0]
-        points.append([x + half, y + half, 0, one["properties"]["measurements"]["attention"]])
+    for tile in features:
+        x, y = tile["geometry"]["coordinates"][0][0]
+        points.append([x + half, y + half, 0, tile["properties"]["measurements"]["attention"]])
     heat = {
         "type": "heatmap",
         "points": points,
@@ -38,41 +38,42 @@ def dsa_annotation(verdict: Verdict, features: Features, group: str) -> str:
         "normalizeRange": True,
         "group": "attention",
     }
-    colour = f"rgb({','.join(map(str, COLOUR))})"
+    color = f"rgb({','.join(map(str, COLOR))})"
     outlines = [
         {
             "type": "polyline",
             "closed": True,
             "points": [[x, y, 0] for x, y in corners],
-            "lineColor": colour,
+            "lineColor": color,
             "group": group,
             "label": {"value": group},
         }
-        for corners in _squares(verdict)
+        for corners in _squares(record)
     ]
-    about = {"use": RESEARCH_USE, "model": verdict["model"], "prediction": verdict["prediction"]}
+    about = {"use": RESEARCH_USE, "model": record["model"], "prediction": record["prediction"]}
     return json.dumps(
         {"name": "attention", "description": RESEARCH_USE, "attributes": about, "elements": [heat, *outlines]}
     )
 
 
-def asap_annotation(verdict: Verdict, group: str) -> str:
-    """Give XML with a polygon for each tile of the highest attention; it has no place for scores."""
+def asap_annotation(record: Record, group: str) -> str:
+    """Return XML with a polygon for each tile of the highest attention; the format has no scores."""
     root = ElementTree.Element("ASAP_Annotations")
-    told = {"Name": "attention", "Description": RESEARCH_USE, "Model": str(verdict["model"])}
-    where = ElementTree.SubElement(root, "Annotations", told)
-    colour = "#{:02X}{:02X}{:02X}".format(*COLOUR)
-    for corners in _squares(verdict):
-        named = {"Name": group, "Type": "Polygon", "PartOfGroup": group, "Color": colour}
-        place = ElementTree.SubElement(ElementTree.SubElement(where, "Annotation", named), "Coordinates")
+    attributes = {"Name": "attention", "Description": RESEARCH_USE, "Model": str(record["model"])}
+    annotations = ElementTree.SubElement(root, "Annotations", attributes)
+    color = "#{:02X}{:02X}{:02X}".format(*COLOR)
+    for corners in _squares(record):
+        attributes = {"Name": group, "Type": "Polygon", "PartOfGroup": group, "Color": color}
+        annotation = ElementTree.SubElement(annotations, "Annotation", attributes)
+        polygon = ElementTree.SubElement(annotation, "Coordinates")
         for order, (x, y) in enumerate(corners):
-            ElementTree.SubElement(place, "Coordinate", {"Order": str(order), "X": str(x), "Y": str(y)})
+            ElementTree.SubElement(polygon, "Coordinate", {"Order": str(order), "X": str(x), "Y": str(y)})
     groups = ElementTree.SubElement(root, "AnnotationGroups")
-    ElementTree.SubElement(groups, "Group", {"Name": group, "PartOfGroup": "None", "Color": colour})
+    ElementTree.SubElement(groups, "Group", {"Name": group, "PartOfGroup": "None", "Color": color})
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True)
 
 
-def _squares(verdict: Verdict) -> list[list[tuple[float, float]]]:
-    edge = verdict["tile_size"]
-    corners = ((tile["x"], tile["y"]) for tile in verdict["top_tiles"])
+def _squares(record: Record) -> list[list[tuple[float, float]]]:
+    edge = record["tile_size"]
+    corners = ((tile["x"], tile["y"]) for tile in record["top_tiles"])
     return [[(x, y), (x + edge, y), (x + edge, y + edge), (x, y + edge)] for x, y in corners]

@@ -1,4 +1,4 @@
-"""Makes a copy of a bundle that MONAI Label's own app ``monaibundle`` serves.
+"""Copy of a bundle that MONAI Label's own app ``monaibundle`` serves.
 
 ``python -m monai_mil_ext.apps.label.stock_bundle BUNDLE TARGET``
 """
@@ -16,27 +16,27 @@ from monai.bundle import ConfigParser
 
 from monai_mil_ext.data import SliceBands
 
-from .served_bundle import SITE, ServedBundle
+from .bundle_runner import SITE, BundleRunner
 
 __all__ = ["write_stock_bundle"]
 
 INFERER = "$lambda inputs, network: monai_mil_ext.networks.nets.WithBagOutput(network)(inputs)"
-VIEW = "monai_mil_ext.apps.label.SliceViewd"
+VIEW = "monai_mil_ext.apps.label.ScoresToLabelMapd"
 COPIED = ("LICENSE", "docs", "models", "scripts")
 
 
-def write_stock_bundle(bundle: ServedBundle, target: str | os.PathLike[str]) -> Path:
-    """Copy a bundle of scans, with an ``inference.json`` whose ``pred`` is a label map; it answers and does not train.
+def write_stock_bundle(bundle: BundleRunner, target: str | os.PathLike[str]) -> Path:
+    """Copy a bundle of scans with an ``inference.json`` whose ``pred`` is a label map; the copy does not train.
 
-    The app ``monaibundle`` calls preprocessing, network and postprocessing by itself, wants a label map as ``pred`` and
-    takes its labels from the metadata: what the app `mil` does around a bundle has to be in its config.
+    The app ``monaibundle`` runs preprocessing, network and postprocessing itself, expects a label map as ``pred`` and
+    takes its labels from the metadata, so the config has to do what the app `mil` does around a bundle.
 
     Args:
         bundle: with ``inference``.
         target: the folder to make, ``APP/model/NAME``; without "classification" in its name.
 
     Raises:
-        FileExistsError: when ``target`` is there.
+        FileExistsError: when ``target`` exists.
     """
     folder = Path(target)
     (folder / "configs").mkdir(parents=True)
@@ -60,7 +60,7 @@ def write_stock_bundle(bundle: ServedBundle, target: str | os.PathLike[str]) -> 
     return folder
 
 
-def _inference(bundle: ServedBundle) -> dict[str, Any]:
+def _inference(bundle: BundleRunner) -> dict[str, Any]:
     names = ["inference", *([SITE] if bundle.has(SITE) else [])]
     files = [str(bundle.root / "configs" / f"{name}.yaml") for name in names]
     parser = ConfigParser()
@@ -73,7 +73,7 @@ def _main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("target", type=Path)
     args = parser.parse_args()
-    print(write_stock_bundle(ServedBundle(args.bundle), args.target))  # noqa: T201
+    print(write_stock_bundle(BundleRunner(args.bundle), args.target))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Training from labels of scans that are stored in MONAI Label."""
+"""Training task that learns from the labels of scans in MONAI Label."""
 
 from __future__ import annotations
 
@@ -16,76 +16,75 @@ from sklearn.model_selection import train_test_split
 
 from monai_mil_ext.utils import RESEARCH_USE, atomic_path, write_json
 
-from .devices import device_override
-from .refusal import refusal, refusal_of
+from ._monailabel import TrainTask
+from .bundle_runner import BundleRunner, device_override
+from .errors import http_error, http_error_from
 from .scan_labels import label_of
-from .served_bundle import ServedBundle
-from .server_parts import TrainTask
 
-__all__ = ["ScanTraining"]
+__all__ = ["ScanTrainTask"]
 
 Item = dict[str, Any]
 
 
-class ScanTraining(TrainTask):
-    """Trains a bundle by its own ``train``, with the overlay ``scan_labels``, on all scans that have a label.
+class ScanTrainTask(TrainTask):
+    """Training task that runs the ``train`` of a bundle, with the overlay ``scan_labels``, on all labeled scans.
 
-    Requests may set ``max_epochs``, ``val_split`` (the share of the labelled scans that is validated with, where there
-    are enough), ``pretrained`` (go on from the weights that are there) and ``device``. New weights replace the old ones
-    when training is done, and not before; features of scans are kept for the next time.
+    Requests may set ``max_epochs``, ``val_split`` (the fraction of the labeled scans for validation, if there are
+    enough), ``pretrained`` (start from the current weights) and ``device``. New weights replace the old ones
+    only when training has finished; features of scans are kept for the next training.
 
     Args:
         bundle: of scans.
     """
 
-    def __init__(self, bundle: ServedBundle) -> None:
+    def __init__(self, bundle: BundleRunner) -> None:
         super().__init__(f"Train {bundle.name} from labels of scans; {RESEARCH_USE}")
         self.bundle = bundle
 
     def config(self) -> dict[str, Any]:
-        """What a client may set, and the defaults."""
+        """Return the options of a client and their defaults."""
         return {"max_epochs": 50, "val_split": 0.2, "pretrained": True, "device": ["cuda", "cpu"]}
 
     def stats(self) -> dict[str, Any]:
-        """What the last training told."""
+        """Return the statistics of the last training."""
         try:
-            told: dict[str, Any] = json.loads(self._stats_file.read_text("utf-8"))
+            stats: dict[str, Any] = json.loads(self._stats_file.read_text("utf-8"))
         except (FileNotFoundError, ValueError):
             return {}
-        return told
+        return stats
 
     def __call__(self, request: Mapping[str, Any], datastore: Any) -> dict[str, Any]:
-        """Train, and tell on how many scans and how well."""
+        """Train, and return the numbers of scans and the metrics."""
         begin = time.perf_counter()
-        epochs, share = _positive(request, "max_epochs", 50), _share(request)
+        epochs, fraction = _positive(request, "max_epochs", 50), _val_split(request)
         scans = self._scans(datastore)
-        learned, held_out = _split(scans, share)
+        training, held_out = _split(scans, fraction)
         start = str(self.bundle.weights) if request.get("pretrained", True) and self.bundle.weights.is_file() else None
         with TemporaryDirectory() as folder:
-            options = {"scans": learned, "held_out": held_out, "epochs": epochs, "start_from": start}
-            places = {"ckpt_dir": folder, "output_dir": folder}
+            options = {"scans": training, "held_out": held_out, "epochs": epochs, "start_from": start}
+            paths = {"ckpt_dir": folder, "output_dir": folder}
             try:
                 workflow = self.bundle.run(
-                    "train", "train", "scan_labels", **options, **places, **device_override(request)
+                    "train", "train", "scan_labels", **options, **paths, **device_override(request)
                 )
             except Exception as error:
                 images = [scan["image"] for scan in scans]
-                raise refusal_of(error, *images, folder, self.bundle.root) from error
+                raise http_error_from(error, *images, folder, self.bundle.root) from error
             for name in ("network.json", "model.pt"):
                 with atomic_path(self.bundle.weights.with_name(name)) as temporary:
                     shutil.copyfile(Path(folder) / name, temporary)
         metrics = workflow.parser.get_parsed_content("validate#evaluator").state.metrics if held_out else {}
-        told = {
+        stats = {
             "use": RESEARCH_USE,
-            "scans": len(learned),
+            "scans": len(training),
             "held_out": len(held_out),
             "labels": dict(sorted(Counter(self.bundle.class_names[scan["label"]] for scan in scans).items())),
             "epochs": epochs,
             "metrics": {name: float(value) for name, value in metrics.items()},
             "seconds": round(time.perf_counter() - begin, 1),
         }
-        write_json(self._stats_file, told)
-        return told
+        write_json(self._stats_file, stats)
+        return stats
 
     @property
     def _stats_file(self) -> Path:
@@ -96,41 +95,41 @@ class ScanTraining(TrainTask):
         try:
             labels = {image: label_of(datastore, image, names) for image in sorted(datastore.list_images())}
         except ValueError as error:
-            raise refusal(str(error)) from error
+            raise http_error(str(error)) from error
         items = [
             _item(image, datastore.get_image_uri(image), label) for image, label in labels.items() if label is not None
         ]
         if len({item["label"] for item in items}) < 2:
-            raise refusal(f"labels must be there for scans of two classes, got {len(items)} scans with a label.")
+            raise http_error(f"labels must be there for scans of two classes, got {len(items)} scans with a label.")
         return items
 
 
 def _item(image: str, path: str, label: int) -> Item:
-    # features are kept by case: another content under the same id is another case
+    # features are cached by case id, so an image whose content changed needs another one
     state = Path(path).stat()
     case = hashlib.sha256(f"{image} {state.st_size} {state.st_mtime_ns}".encode()).hexdigest()[:16]
     return {"case_id": f"scan_{case}", "patient": f"scan_{case}", "image": path, "label": label}
 
 
-def _split(scans: Sequence[Item], share: float) -> tuple[list[Item], list[Item]]:
-    """The same scans give the same parts; where a part would lack a class, nothing is held out."""
+def _split(scans: Sequence[Item], fraction: float) -> tuple[list[Item], list[Item]]:
+    """Split scans deterministically; if a part would lack a class, nothing is held out."""
     labels = [scan["label"] for scan in scans]
     fewest = min(Counter(labels).values())
-    if share == 0 or min(share, 1 - share) * fewest < 1:
+    if fraction == 0 or min(fraction, 1 - fraction) * fewest < 1:
         return list(scans), []
-    learned, held_out = train_test_split(list(scans), test_size=share, stratify=labels, random_state=0)
-    return learned, held_out
+    training, held_out = train_test_split(list(scans), test_size=fraction, stratify=labels, random_state=0)
+    return training, held_out
 
 
 def _positive(request: Mapping[str, Any], name: str, default: int) -> int:
     value = request.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise refusal(f"`{name}` must be a positive integer, got {value!r}.")
+        raise http_error(f"`{name}` must be a positive integer, got {value!r}.")
     return value
 
 
-def _share(request: Mapping[str, Any]) -> float:
+def _val_split(request: Mapping[str, Any]) -> float:
     value = request.get("val_split", 0.2)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-        raise refusal(f"`val_split` must be from 0 to below 1, got {value!r}.")
+        raise http_error(f"`val_split` must be from 0 to below 1, got {value!r}.")
     return float(value)

@@ -1,4 +1,4 @@
-"""The parts of MONAI Label that the app is made of; without ``monailabel`` they are classes that say so when used."""
+"""Classes of MONAI Label that the app uses; without ``monailabel`` they are placeholders that raise when used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What clients are told of a scan: class scores, slices and their bands, and the bands as a label map."""
+"""Results of a scan for clients: class scores, slices and their bands, and the bands as a label map."""
 
 from __future__ import annotations
 
@@ -6,36 +6,35 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
 from monai_mil_ext.data import SliceBands
 from monai_mil_ext.transforms import SliceScoresToVolume
-from monai_mil_ext.utils import RESEARCH_USE, BagKeys
+from monai_mil_ext.utils import RESEARCH_USE, BagKeys, drop_padding, head_mean
 
-from .uncertainty import normalized_entropy
+from .active_learning import normalized_entropy
 
-__all__ = ["SliceViewd", "scan_result"]
+__all__ = ["ScoresToLabelMapd", "scan_result"]
 
 
 def scan_result(
     probability: Sequence[float], class_names: Sequence[str], slices: Sequence[Mapping[str, Any]], bands: SliceBands
 ) -> dict[str, Any]:
-    """Give ``prediction``, ``uncertainty`` and ``slices``, each slice with its ``band``.
+    """Return ``prediction``, ``uncertainty`` and ``slices``, each slice with its ``band``.
 
     Args:
         probability: of each class.
-        class_names: of the same.
+        class_names: of the same classes.
         slices: with ``slice_index``, ``position_mm`` and ``attention``.
-        bands: which of them stand out.
+        bands: of slices by their rank.
 
     Example:
-        >>> one = {"slice_index": 0, "position_mm": 0.0, "attention": 1.0}
-        >>> scan_result([0.5, 0.5], ["benign", "malignant"], [one], SliceBands())["slices"]
+        >>> entry = {"slice_index": 0, "position_mm": 0.0, "attention": 1.0}
+        >>> scan_result([0.5, 0.5], ["benign", "malignant"], [entry], SliceBands())["slices"]
         [{'slice_index': 0, 'position_mm': 0.0, 'attention': 1.0, 'band': 1}]
     """
-    number = bands(np.array([one["attention"] for one in slices])).tolist()
+    numbers = bands(np.array([entry["attention"] for entry in slices])).tolist()
     return {
         "use": RESEARCH_USE,
         "prediction": [
@@ -43,22 +42,22 @@ def scan_result(
             for i, (name, score) in enumerate(zip(class_names, probability, strict=True))
         ],
         "uncertainty": normalized_entropy(probability),
-        "slices": [{**one, "band": band} for one, band in zip(slices, number, strict=True)],
+        "slices": [{**entry, "band": band} for entry, band in zip(slices, numbers, strict=True)],
     }
 
 
-class SliceViewd(MapTransform):
-    """Put the label map of the bands in the place of class probabilities (C,), and what else is told into ``result``.
+class ScoresToLabelMapd(MapTransform):
+    """Replace class probabilities (C,) with a label map of the bands, and add all other results as ``result``.
 
-    The last of a bundle's ``postprocessing`` where MONAI Label's own app ``monaibundle`` is to serve it. It reads
-    ``attention`` (N,) or (N, A), and what :py:class:`monai_mil_ext.transforms.SliceBagd` left beside the bag.
+    It is the last transform in the ``postprocessing`` of a bundle that MONAI Label's own app ``monaibundle`` serves. It
+    reads ``attention`` (N,) or (N, A), and the keys that :py:class:`monai_mil_ext.transforms.SliceBagd` adds.
 
     Args:
-        keys: probabilities; the first ones are taken.
+        keys: probabilities.
         class_names: of the C classes.
         top_k: the last rank of every band of slices.
         plane: of the slices.
-        allow_missing_keys: whether to pass over a key that is not there.
+        allow_missing_keys: whether to skip missing keys.
     """
 
     def __init__(
@@ -78,14 +77,13 @@ class SliceViewd(MapTransform):
         """Turn the probabilities of every key into a label map (1, X, Y, Z)."""
         d = dict(data)
         for key in self.key_iterator(d):
-            attention = torch.as_tensor(d[BagKeys.ATTENTION]).float().cpu()
-            attention = attention.mean(-1) if attention.ndim == 2 else attention
-            columns = (d[BagKeys.SLICE_INDEX].tolist(), d[BagKeys.POSITION].tolist(), attention.tolist())
+            attention = head_mean(drop_padding(d[BagKeys.ATTENTION], d).float().cpu())
+            index, position = (drop_padding(d[name], d) for name in (BagKeys.SLICE_INDEX, BagKeys.POSITION))
+            columns = (index.tolist(), position.tolist(), attention.tolist())
             slices = [
                 {"slice_index": i, "position_mm": round(p, 3), "attention": a} for i, p, a in zip(*columns, strict=True)
             ]
             d["result"] = scan_result(d[key].tolist(), self.class_names, slices, self.bands)
-            band = np.array([one["band"] for one in d["result"]["slices"]])
-            geometry = (d[BagKeys.SLICE_INDEX], d[BagKeys.AFFINE], d[BagKeys.SPATIAL_SHAPE])
-            d[key] = SliceScoresToVolume(self.plane)(band, *geometry)
+            band = np.array([entry["band"] for entry in d["result"]["slices"]])
+            d[key] = SliceScoresToVolume(self.plane)(band, index, d[BagKeys.AFFINE], d[BagKeys.SPATIAL_SHAPE])
         return d

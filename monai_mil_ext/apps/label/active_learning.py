@@ -1,0 +1,110 @@
+"""Active learning: the uncertainty of a network, the image to label next, and inference on many images."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from ._monailabel import BatchInferTask, ScoringMethod, Strategy
+from .scan_labels import is_labeled
+
+__all__ = ["BatchInfer", "UncertaintyScoring", "UncertaintyStrategy", "normalized_entropy"]
+
+UNCERTAINTY = "uncertainty"
+logger = logging.getLogger(__name__)
+
+
+def normalized_entropy(probability: Sequence[float]) -> float:
+    r"""Compute the entropy of class probabilities, divided by that of a uniform distribution.
+
+    .. math:: -\sum_c p_c \log p_c / \log C
+
+    Example:
+        >>> normalized_entropy([0.5, 0.5]), normalized_entropy([0.0, 1.0])
+        (1.0, 0.0)
+    """
+    entropy = -sum(p * math.log(p) for p in probability if p > 0)
+    return abs(entropy) / math.log(max(2, len(probability)))
+
+
+class BatchInfer(BatchInferTask):
+    """Batch inference that continues when an image fails, and works without a GPU.
+
+    An image that fails gets an ``error`` instead of a result. MONAI Label's own task divides by the number of GPUs
+    unless a request has ``"multi_gpu": false``.
+    """
+
+    def get_images(self, request: Mapping[str, Any], datastore: Any) -> Any:
+        """Return the images of a request; one with a label in its info is not unlabeled."""
+        images = super().get_images(request, datastore)
+        if request.get("images") == "unlabeled":
+            return [image for image in images if not is_labeled(datastore, image)]
+        return images
+
+    def __call__(self, request: Mapping[str, Any], datastore: Any, infer: Callable[..., Any]) -> dict[str, Any]:
+        """Return the result of every image by its id."""
+
+        def infer_or_error(image_request: Mapping[str, Any], store: Any) -> Any:
+            try:
+                return infer(image_request, store)
+            except Exception as error:
+                reason = str(getattr(error, "detail", type(error).__name__))
+                logger.warning("no result for an image of a batch: %s", reason)
+                return {"error": reason}
+
+        several = torch.cuda.device_count() > 1 and request.get("multi_gpu", True)
+        results: dict[str, Any] = super().__call__({**request, "multi_gpu": several}, datastore, infer_or_error)
+        return results
+
+
+class UncertaintyScoring(ScoringMethod):
+    """Scoring method that infers every image without a label and writes its ``uncertainty`` into the image's info.
+
+    Args:
+        infer: the app's, which takes a request.
+        model: that infers, unless the request names another.
+    """
+
+    def __init__(self, infer: Callable[[Mapping[str, Any]], Mapping[str, Any]], model: str) -> None:
+        super().__init__("Entropy of the class probabilities; 1 where all are equal")
+        self.infer = infer
+        self.model = model
+
+    def __call__(self, request: Mapping[str, Any], datastore: Any) -> dict[str, Any]:
+        """Return the uncertainty of every image, and the reason for those that failed."""
+        model = request.get("model") or self.model
+        images = [image for image in sorted(datastore.list_images()) if not is_labeled(datastore, image)]
+        scored: dict[str, float] = {}
+        failed: dict[str, str] = {}
+        options = {"model": model, "result_write_to_file": False, "save_label": False}
+        for image in images:
+            try:
+                scored[image] = self.infer({**request, **options, "image": image})["params"][UNCERTAINTY]
+            except Exception as error:  # the other images still count
+                failed[image] = str(getattr(error, "detail", error))
+                continue
+            datastore.update_image_info(image, {UNCERTAINTY: scored[image], "uncertainty_of": model})
+        return {"model": model, UNCERTAINTY: scored, "failed": failed}
+
+
+class UncertaintyStrategy(Strategy):
+    """Strategy that selects the image without a label whose ``uncertainty`` is highest; unscored images come last."""
+
+    def __init__(self) -> None:
+        super().__init__("The image that the network is least sure of")
+
+    def __call__(self, request: Mapping[str, Any], datastore: Any) -> dict[str, Any] | None:
+        """Return the next image; None where all have a label."""
+        weights = {
+            image: float(datastore.get_image_info(image).get(UNCERTAINTY, -1.0))
+            for image in sorted(datastore.list_images())
+            if not is_labeled(datastore, image)
+        }
+        if not weights:
+            return None
+        best = max(weights, key=lambda image: weights[image])
+        return {"id": best, "weight": weights[best]}

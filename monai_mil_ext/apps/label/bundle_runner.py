@@ -1,0 +1,211 @@
+"""Runner of a bundle in the process of a server."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from ignite.engine import Events
+from monai.bundle import ConfigWorkflow
+from monai.handlers import CheckpointLoader
+
+from .errors import http_error
+
+__all__ = ["BundleRunner", "device_override"]
+
+SITE = "site"
+_LOCK = threading.RLock()  # bundles share the module name `scripts`, and one GPU
+
+Version = dict[Path, tuple[int, int]]  # size and modification time of files
+
+
+class _KeptWorkflow(NamedTuple):
+    """An initialized workflow, with everything that it depends on but the input."""
+
+    workflow: ConfigWorkflow
+    options: Any
+    files: tuple[Path, ...]
+    version: Version
+
+
+class BundleRunner:
+    """Runner of the workflows of a bundle, a folder with ``configs/`` and ``models/model.pt``.
+
+    ``configs/site.yaml``, if it exists, overrides every workflow with the settings of an installation.
+
+    Args:
+        root: the folder of the bundle.
+
+    Raises:
+        FileNotFoundError: when it has no ``configs/metadata.json``.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root).resolve()
+        self.metadata: dict[str, Any] = json.loads((self.root / "configs" / "metadata.json").read_text("utf-8"))
+        self._kept: _KeptWorkflow | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        return self.root.name
+
+    @property
+    def weights(self) -> Path:
+        """Path of its trained network."""
+        return self.root / "models" / "model.pt"
+
+    @property
+    def reads_slides(self) -> bool:
+        """Whether its images are whole slides rather than scans."""
+        return bool(self._format("inputs")["modality"] == "WSI")
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of its classes, in the order of their numbers."""
+        names = self._format("outputs")["channel_def"]
+        return [names[key] for key in sorted(names, key=int)]
+
+    def has(self, *configs: str) -> bool:
+        """Return whether all of ``configs`` exist."""
+        return all(self._file(name).is_file() for name in configs)
+
+    def run(self, kind: str, *configs: str, **overrides: Any) -> ConfigWorkflow:
+        """Run the workflow of ``configs`` and return it; a process runs one workflow at a time.
+
+        Args:
+            kind: ``"infer"`` or ``"train"``.
+            *configs: names of files in ``configs/``; later ones override earlier ones.
+            **overrides: of values; a text that begins with ``$``, ``@`` or ``%`` is an expression, so none may come
+                from a client.
+        """
+        with _LOCK, _scripts_of(self.root):
+            self._kept = None  # its network need not be in memory too
+            workflow = self._initialized(kind, configs, overrides)
+            workflow.run()
+            workflow.finalize()
+        return workflow
+
+    def infer(
+        self, item: Mapping[str, str], output_dir: str | os.PathLike[str], *configs: str, **overrides: Any
+    ) -> None:
+        """Infer one image by the workflow of ``configs``, and write its results.
+
+        The workflow is kept with its network, so that later images are only loaded, inferred and saved. It is built
+        anew when other configs or overrides are asked for, when a config or a file in ``models/`` has changed, and
+        after an error. A process runs one workflow at a time.
+
+        Args:
+            item: ``case_id`` and ``image``, the path of a scan or a slide.
+            output_dir: folder of the results.
+            *configs: see :py:meth:`run`.
+            **overrides: see :py:meth:`run`.
+        """
+        with _LOCK, _scripts_of(self.root):
+            kept, self._kept = self._kept, None  # an error leaves none
+            if kept is None or kept.options != (configs, overrides) or kept.version != _version(self._files(kept)):
+                del kept
+                kept = self._first_run(item, output_dir, configs, overrides)
+            else:
+                _run_again(kept.workflow, item, Path(output_dir))
+            self._kept = kept
+
+    def _first_run(
+        self, item: Mapping[str, str], output_dir: str | os.PathLike[str], configs: tuple[str, ...], overrides: Any
+    ) -> _KeptWorkflow:
+        version = _version(self._files())  # before they are read
+        inputs = {"input": item["image"], "case_id": item["case_id"], "output_dir": str(output_dir)}
+        workflow = self._initialized("infer", configs, {**inputs, **overrides})
+        handlers = workflow.parser.get_parsed_content("handlers")
+        handlers = handlers.values() if isinstance(handlers, Mapping) else handlers
+        loaders = [handler for handler in handlers if isinstance(handler, CheckpointLoader)]
+        files = tuple(Path(loader.load_path) for loader in loaders)
+        version |= _version(files)
+        workflow.run()
+        workflow.finalize()
+        for loader in loaders:  # the weights are in the network now
+            workflow.parser.get_parsed_content("evaluator").remove_event_handler(loader, Events.STARTED)
+        return _KeptWorkflow(workflow, (configs, overrides), files, version)
+
+    def _initialized(self, kind: str, configs: tuple[str, ...], overrides: Mapping[str, Any]) -> ConfigWorkflow:
+        files = [str(self._file(name)) for name in (*configs, *([SITE] if self.has(SITE) else []))]
+        options = {"bundle_root": str(self.root), **overrides}
+        workflow = ConfigWorkflow(files, workflow_type=kind, logging_file=False, **options)
+        workflow.initialize()
+        return workflow
+
+    def _files(self, kept: _KeptWorkflow | None = None) -> list[Path]:
+        """Return the files that a workflow depends on."""
+        files = [*self.root.glob("configs/*.yaml"), *self.root.glob("scripts/*.py"), *self.root.glob("models/*")]
+        return [*files, *(() if kept is None else kept.files)]
+
+    def _file(self, name: str) -> Path:
+        return self.root / "configs" / f"{name}.yaml"
+
+    def _format(self, side: str) -> dict[str, Any]:
+        first: dict[str, Any] = next(iter(self.metadata["network_data_format"][side].values()))
+        return first
+
+
+def device_override(request: Mapping[str, Any]) -> dict[str, str]:
+    """Return the override of a bundle's ``device`` that ``request`` asks for; a GPU that does not exist is ignored.
+
+    Example:
+        >>> device_override({"device": "cpu"}), device_override({})
+        ({'device': 'cpu'}, {})
+    """
+    device = request.get("device")
+    device = device[0] if isinstance(device, (list, tuple)) and device else device
+    if not device or (str(device).startswith("cuda") and not torch.cuda.is_available()):
+        return {}
+    try:
+        return {"device": str(torch.device(str(device)))}
+    except RuntimeError:
+        raise http_error(f"`device` must be cpu or cuda, got {str(device)!r}.") from None
+
+
+def _run_again(workflow: ConfigWorkflow, item: Mapping[str, str], output_dir: Path) -> None:
+    """Run the evaluator of an initialized workflow on another image."""
+    content = workflow.parser.get_parsed_content
+    content("saver").output_dir = output_dir
+    items = [dict(item)]
+    results = content("results") if "results" in workflow.parser else None
+    if results is not None:
+        results.restart(items)
+        items = results.pending
+    content("dataset").data = items
+    content("evaluator").run()
+    if results is not None:
+        results.finish()
+
+
+def _version(files: Iterable[Path]) -> Version:
+    version = {}
+    for path in files:
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        version[path] = (status.st_size, status.st_mtime_ns)
+    return version
+
+
+@contextmanager
+def _scripts_of(root: Path) -> Iterator[None]:
+    """Import ``scripts`` from the folder of this bundle, as MONAI does when it runs a bundle in its own folder."""
+    sys.path.insert(0, str(root))
+    before = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "scripts"}
+    try:
+        yield
+    finally:
+        sys.path.remove(str(root))
+        for name in [name for name in sys.modules if name.split(".")[0] == "scripts"]:
+            del sys.modules[name]
+        sys.modules.update(before)

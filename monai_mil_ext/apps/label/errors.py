@@ -1,0 +1,27 @@
+"""HTTP errors of the app, with a reason and without a path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from monai_mil_ext.utils import root_cause
+
+from ._monailabel import HTTPException
+
+__all__ = ["http_error", "http_error_from"]
+
+
+def http_error(text: str, status: int = 400) -> Exception:
+    """Return the error that makes a server respond with ``status`` and the reason ``text``."""
+    error: Exception = HTTPException(status_code=status, detail=text)
+    return error
+
+
+def http_error_from(error: BaseException, *paths: str | Path) -> Exception:
+    """Return the root cause of ``error`` as an HTTP error, without ``paths``, their folders and their names."""
+    cause = root_cause(error)
+    text = f"{type(cause).__name__}: {cause}".strip()
+    for path in paths:
+        for hidden in (str(path), str(Path(path).parent), Path(path).name):
+            text = text.replace(hidden, "...")
+    return http_error(text)

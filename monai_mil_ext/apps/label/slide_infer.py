@@ -1,0 +1,118 @@
+"""Inference task for slides: JSON, GeoJSON, ASAP's XML, and annotations of a Digital Slide Archive."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import NamedTemporaryFile, TemporaryDirectory
+from typing import Any
+
+from monai_mil_ext.data import is_feature_file
+from monai_mil_ext.utils import RESEARCH_USE
+
+from ._monailabel import InferTask
+from .active_learning import normalized_entropy
+from .bundle_runner import BundleRunner, device_override
+from .errors import http_error, http_error_from
+from .slide_annotations import asap_annotation, dsa_annotation
+
+__all__ = ["SlideInferTask"]
+
+CASE = "slide"  # the file may be named after the patient
+TOP = "tiles of the highest attention"
+SUFFIXES = {"dsa": ".json", "asap": ".xml", "geojson": ".geojson", "tiff": ".tif"}
+
+
+class SlideInferTask(InferTask):
+    """Inference task that runs the ``inference`` of a bundle on the whole slide, whatever region a viewer shows.
+
+    The JSON is the ``prediction.json`` of the bundle, with ``prediction`` (a score for every class) and
+    ``uncertainty``. The file has the format ``output``, ``"dsa"`` (default) or ``"asap"``, or ``result_format`` among
+    the parameters of the request, which may also be ``"geojson"`` (every tile, for QuPath) and ``"tiff"`` (the map as a
+    pyramid).
+
+    Args:
+        bundle: of slides, such as ``wsi_qgmil``.
+    """
+
+    def __init__(self, bundle: BundleRunner) -> None:
+        self.bundle = bundle
+        description = f"{bundle.metadata['description']} {RESEARCH_USE}"
+        super().__init__("classification", {TOP: 1}, 2, description, {"result_format": list(SUFFIXES)})
+
+    def is_valid(self) -> bool:
+        """Return whether the bundle has a trained network."""
+        return self.bundle.weights.is_file()
+
+    def get_path(self, validate: bool = True) -> str | None:
+        """Return the path of the network that clients may download."""
+        return str(self.bundle.weights) if self.is_valid() or not validate else None
+
+    def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+        """Return the file and the JSON for the slide of ``request``."""
+        begin, image, kind = time.perf_counter(), request["image"], _kind(request)
+        with TemporaryDirectory() as folder:
+            self._infer(image, folder, device_override(request))
+            results = Path(folder) / CASE
+            params = self._params(json.loads((results / "prediction.json").read_text("utf-8")))
+            file = _file(kind, results, params) if kind else None
+        return file, {**params, "latencies": {"total": round(time.perf_counter() - begin, 2)}}
+
+    def _infer(self, image: str, folder: str, device: Mapping[str, str]) -> None:
+        configs = ["inference"] if is_feature_file(image) else ["inference", "slides"]
+        try:
+            self.bundle.infer({"image": image, "case_id": CASE}, folder, *configs, **device)
+        except Exception as error:
+            reason = _reason(Path(folder) / "results.csv")
+            if reason:
+                raise http_error(reason) from error
+            raise http_error_from(error, image, folder, self.bundle.root) from error
+
+    def _params(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        scores = record["probability"]
+        names = record.get("class_names") or self.bundle.class_names
+        names = names if len(names) == len(scores) else [str(number) for number in range(len(scores))]
+        prediction = [
+            {"idx": i, "label": name, "score": score} for i, (name, score) in enumerate(zip(names, scores, strict=True))
+        ]
+        added = {"model": self.bundle.name, "prediction": prediction, "uncertainty": normalized_entropy(scores)}
+        return {**{k: v for k, v in record.items() if k != "settings"}, **added, "label_names": self.labels}
+
+
+def _kind(request: Mapping[str, Any]) -> str | None:
+    """Return the format of the file; None for no file."""
+    if request.get("output") == "json" or not request.get("result_write_to_file", True):
+        return None
+    kind = request.get("result_format") or request.get("output") or "dsa"
+    kind = kind[0] if isinstance(kind, (list, tuple)) else kind
+    if kind not in SUFFIXES:
+        raise http_error(f"`result_format` must be one of {', '.join(SUFFIXES)}, got {str(kind)!r}.")
+    return str(kind)
+
+
+def _reason(table: Path) -> str:
+    """Return the reason why the bundle failed, from its table; empty if there is none."""
+    if not table.is_file():
+        return ""
+    with table.open(newline="", encoding="utf-8") as lines:
+        return next((row["status"] for row in csv.DictReader(lines)), "")
+
+
+def _file(kind: str, results: Path, params: Mapping[str, Any]) -> str:
+    tiles = results / f"{CASE}.geojson"
+    if not tiles.is_file():
+        raise http_error(f"the slide has no map: {params.get('map', {}).get('missing')}.")
+    with NamedTemporaryFile(suffix=SUFFIXES[kind], delete=False) as target:
+        pass
+    if kind == "asap":
+        Path(target.name).write_text(asap_annotation(params, TOP), encoding="utf-8")
+    elif kind == "dsa":
+        features = json.loads(tiles.read_text("utf-8"))["features"]
+        Path(target.name).write_text(dsa_annotation(params, features, TOP), encoding="utf-8")
+    else:
+        shutil.copyfile(results / f"{CASE}{SUFFIXES[kind]}", target.name)
+    return target.name

@@ -1,0 +1,105 @@
+"""BundleRunner: a workflow that is kept between requests gives the results of a new one."""
+
+import json
+import os
+import shutil
+
+import pytest
+import torch
+from monai.handlers import CheckpointLoader
+
+from monai_mil_ext.apps.label import BundleRunner, bundle_runner
+from monai_mil_ext.networks.nets import QGMIL
+from monai_mil_ext.utils import write_json
+from tests.bundles.wsi import BUNDLES, ENCODER, F, write_cohort, write_small_slide
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A bundle of slides with an untrained network."""
+    shutil.copytree(BUNDLES / "wsi_qgmil" / "configs", tmp_path / "b" / "configs")
+    write_weights(tmp_path / "b")
+    return tmp_path / "b"
+
+
+@pytest.fixture
+def counts(monkeypatch):
+    """How many workflows were built, and how often weights were loaded."""
+    built, loaded, load = [], [], CheckpointLoader.__call__
+
+    class Counted(bundle_runner.ConfigWorkflow):
+        def __init__(self, *args, **options):
+            built.append(args)
+            super().__init__(*args, **options)
+
+    monkeypatch.setattr(bundle_runner, "ConfigWorkflow", Counted)
+    monkeypatch.setattr(CheckpointLoader, "__call__", lambda *args: (loaded.append(args), load(*args))[1])
+    return lambda: (len(built), len(loaded))
+
+
+def write_weights(root, seed=0, in_features=F):
+    (root / "models").mkdir(exist_ok=True)
+    torch.manual_seed(seed)
+    net = QGMIL(in_features=in_features, num_classes=2, hidden_size=16)
+    torch.save(net.state_dict(), root / "models" / "model.pt")
+    write_json(root / "models" / "settings.json", {"in_features": in_features, "num_classes": 2})
+
+
+def infer(runner, image, out, *overlays, **overrides):
+    options = {"network_def#hidden_size": 16, **overrides}
+    runner.infer({"case_id": "slide", "image": str(image)}, out, "inference", *overlays, **options)
+    files = sorted(path for path in out.rglob("*") if path.is_file())
+    return {path.name: path.read_bytes() for path in files if path.name not in ("results.csv", "report.json")}
+
+
+def test_bundle_runner_keeps_a_workflow_and_gives_the_results_of_a_new_one(root, tmp_path, counts):
+    images = sorted((write_cohort(tmp_path / "data", patients=3) / "features").iterdir())
+    runner = BundleRunner(root)
+    kept = [infer(runner, image, tmp_path / "kept" / image.stem) for image in images]
+    assert counts() == (1, 1)
+    new = [infer(BundleRunner(root), image, tmp_path / "new" / image.stem) for image in images]
+    assert kept == new
+    assert len({json.dumps(json.loads(files["prediction.json"])["probability"]) for files in kept}) == len(images)
+
+
+def test_bundle_runner_builds_a_new_workflow_when_something_changed(root, tmp_path, counts):
+    (image, *_) = sorted((write_cohort(tmp_path / "data", patients=1) / "features").iterdir())
+    runner = BundleRunner(root)
+    first = infer(runner, image, tmp_path / "0")
+    write_weights(root, seed=1)
+    assert infer(runner, image, tmp_path / "1")["prediction.json"] != first["prediction.json"]
+    (root / "configs" / "site.yaml").write_text("scaling: ratio\n")
+    changed = infer(runner, image, tmp_path / "2")
+    assert json.loads(changed["prediction.json"])["map"]["scaling"] == "ratio"
+    infer(runner, image, tmp_path / "3", top_k=1)
+    assert counts() == (4, 4)
+    infer(runner, image, tmp_path / "4", top_k=1)
+    assert counts() == (4, 4)
+
+
+def test_bundle_runner_keeps_no_workflow_after_an_error(root, tmp_path, counts):
+    (image, *_) = sorted((write_cohort(tmp_path / "data", patients=1) / "features").iterdir())
+    broken = tmp_path / "broken.h5"
+    broken.write_bytes(b"no file of features")
+    runner = BundleRunner(root)
+    first = infer(runner, image, tmp_path / "0")
+    with pytest.raises(RuntimeError, match="every slide must get a prediction, got none for 1 of 1"):
+        infer(runner, broken, tmp_path / "1")
+    assert infer(runner, image, tmp_path / "2") == first
+    assert counts() == (2, 2)
+
+
+def test_bundle_runner_reads_a_slide_again_whose_file_changed(root, tmp_path, counts):
+    write_weights(root, in_features=12)
+    runner, path = BundleRunner(root), tmp_path / "a.tif"
+    first = infer(runner, write_small_slide(path), tmp_path / "0", "slides", **ENCODER)
+    write_small_slide(path, (120, 60, 140))
+    os.utime(path, ns=(1, 1))
+    second = infer(runner, path, tmp_path / "1", "slides", **ENCODER)
+    assert counts() == (1, 1)
+    assert (
+        first.keys()
+        == second.keys()
+        == {f"slide{end}" for end in (".geojson", ".png", ".tif", "_tiles.png")} | {"prediction.json"}
+    )
+    assert first["prediction.json"] != second["prediction.json"]
