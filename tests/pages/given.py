@@ -50,7 +50,7 @@ def phantoms(repo: Path) -> None:
     mask = np.broadcast_to((np.arange(30) >= 11) & (np.arange(30) < 19), (8, 8, 30)).astype(np.uint8)
     write_nifti(data / "pat_4_reference.nii.gz", mask, LoadScan()(first).affine)  # as scripts.prepare writes it
     scans = [{"case_id": name, "patient": name, "image": name, "reference": name} for name in names]
-    (data / "cohort.json").write_text(json.dumps({"licence": "none", "scans": scans}))
+    (data / "cohort.json").write_text(json.dumps({"license": "none", "scans": scans}))
 
 
 def trained_on_scans(repo: Path) -> None:

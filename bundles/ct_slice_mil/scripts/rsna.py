@@ -16,7 +16,7 @@ from .rsna_tables import READERS
 
 __all__ = ["prepare_rsna"]
 
-LICENCE = "RSNA competition data: the terms of the competition's own page hold; non-commercial and academic use."
+LICENSE = "RSNA competition data: the terms of the competition's own page hold; non-commercial and academic use."
 
 
 def prepare_rsna(kind: str, source: Path, dataset_dir: Path) -> CohortReport:
@@ -52,7 +52,7 @@ def prepare_rsna(kind: str, source: Path, dataset_dir: Path) -> CohortReport:
         rows.append({"bag": case, **own, "num_slices": len(labels), "num_positive": sum(labels)})
     _write_csv(dataset_dir / "cohort.csv", rows)
     with atomic_path(dataset_dir / "cohort.json") as temporary:
-        temporary.write_text(json.dumps({"licence": LICENCE, "scans": scans}, indent=1))
+        temporary.write_text(json.dumps({"license": LICENSE, "scans": scans}, indent=1))
     return report
 
 

