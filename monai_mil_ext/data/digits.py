@@ -76,9 +76,11 @@ def draw_digit_bags(
     replaced = 0 if run else sum(counts)  # a run replaces digits that were taken, and a shuffled bag takes fewer
     if sum(counts) > len(nines) or sum(sizes) - replaced > len(others):
         raise ValueError(f"`num_bags` must be at most what {len(digits.target)} digits are enough for, got {num_bags}.")
-    pools = [iter(pool if from_front else pool[::-1]) for pool in (nines, others)]
+    next_nine, next_other = (iter(pool if from_front else pool[::-1]) for pool in (nines, others))
     draw = _draw_run if run else _draw_shuffled
-    bags = (draw(*pools, length, count, num_nines, rng) for length, count in zip(sizes, counts, strict=True))
+    bags = [
+        draw(next_nine, next_other, length, count, num_nines, rng) for length, count in zip(sizes, counts, strict=True)
+    ]
     return [DigitBag(digits.images[chosen], digits.target[chosen] == 9) for chosen in bags]
 
 
