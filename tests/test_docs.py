@@ -15,6 +15,7 @@ PAGES = [
     ROOT / "CONTRIBUTING.md",
     *sorted((ROOT / "docs").rglob("*.md")),
     *ROOT.glob("bundles/*/docs/*.md"),
+    *ROOT.glob("scripts/experiments/*/*.md"),
 ]
 
 
