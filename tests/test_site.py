@@ -17,7 +17,11 @@ def test_it_builds_without_a_warning_and_has_every_page_and_public_name(tmp_path
     build = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-c", "docs", "-b", "html", ".", str(tmp_path)]
     done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    for page in [*Path(ROOT, "docs").rglob("*.md"), *ROOT.glob("bundles/*/docs/README.md"), *ROOT.glob("scripts/*/*/*.md")]:
+    for page in [
+        *Path(ROOT, "docs").rglob("*.md"),
+        *ROOT.glob("bundles/*/docs/README.md"),
+        *ROOT.glob("scripts/*/*/*.md"),
+    ]:
         assert (tmp_path / page.relative_to(ROOT)).with_suffix(".html").exists(), page
     text = re.sub(r"<[^>]+>", "", (tmp_path / "docs/reference/api.html").read_text())
     parts = [getattr(monai_mil_ext, name) for name in monai_mil_ext.__all__ if name != "networks"]
