@@ -7,7 +7,14 @@ version = release = monai_mil_ext.__version__
 copyright = "the monai_mil_ext authors; research use only"  # noqa: A001 (Sphinx's name)
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 root_doc = "docs/site"
-include_patterns = ["docs/**.md", "bundles/*/docs/README.md", "scripts/experiments/*/README.md", "README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+include_patterns = [
+    "docs/**.md",
+    "bundles/*/docs/README.md",
+    "scripts/experiments/*/README.md",
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+]
 exclude_patterns = [".*", "runs/**", "**/data*/**"]
 myst_heading_anchors = 3
 html_theme = "alabaster"
