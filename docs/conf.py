@@ -11,7 +11,7 @@ version = release = monai_mil_ext.__version__
 copyright = "the monai_mil_ext authors; research use only"  # noqa: A001 (Sphinx's name)
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 root_doc = "docs/index"
-include_patterns = ["docs/**.md", "bundles/*/docs/README.md"]
+include_patterns = ["docs/**.md", "bundles/*/docs/README.md", "scripts/experiments/*/README.md"]
 include_patterns += [f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG", "SECURITY", "CODE_OF_CONDUCT")]
 exclude_patterns = [".*", "runs/**", "study/**", "**/data*/**"]
 myst_heading_anchors = 3

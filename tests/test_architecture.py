@@ -17,7 +17,7 @@ from monai_mil_ext import transforms
 
 ROOT = Path(monai_mil_ext.__file__).parent
 REPOSITORY = ROOT.parent
-FILES = sorted([*ROOT.rglob("*.py"), *(REPOSITORY / "bundles").rglob("*.py"), REPOSITORY / "scripts" / "results"])
+FILES = sorted(file for folder in ("bundles", "scripts", ROOT.name) for file in (REPOSITORY / folder).rglob("*.py"))
 TESTS = sorted((REPOSITORY / "tests").rglob("*.py"))
 MODULES = [m.name for m in pkgutil.walk_packages([str(ROOT)], "monai_mil_ext.")]
 FOLDERS = {

@@ -9,7 +9,11 @@ from monai.bundle import ConfigParser
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("bundles/*/docs/*.md"))]
-BUNDLES = {path.name: path for path in sorted((ROOT / "bundles").iterdir()) if (path / "configs").is_dir()}
+PAGES += sorted(ROOT.glob("scripts/experiments/*/*.md"))
+FOLDERS = [*(ROOT / "bundles").iterdir(), *(ROOT / "scripts" / "experiments").iterdir()]
+BUNDLES = {path.name: path for path in sorted(FOLDERS) if (path / "configs" / "train.yaml").exists()}
+BUNDLES |= {"instance_encoder": ROOT / "bundles" / "instance_encoder"}
+CARDS = {name: next(path.glob("**/README.md")) for name, path in BUNDLES.items()}
 OF_MONAI = {"config_file", "meta_file", "args_file", "logging_file", "tracking", "run_id", "init_id", "final_id"}
 
 
@@ -59,7 +63,7 @@ def test_there_are_commands():
 def test_a_shown_command_overrides_what_is_there(page, words):
     names = configs_of(words)
     assert names, words
-    own = [page.parents[1].name] if page.parents[1].name in BUNDLES else list(BUNDLES)
+    own = [name for name, card in CARDS.items() if card == page] or list(BUNDLES)
     fitting = [bundle for bundle in own if all((BUNDLES[bundle] / name).exists() for name in names)]
     assert fitting, f"no bundle has {names}"
     missing = [options(words) - keys(bundle, names) for bundle in fitting]
@@ -69,7 +73,7 @@ def test_a_shown_command_overrides_what_is_there(page, words):
 
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_a_told_override_is_in_a_config(bundle):
-    spans = re.findall(r"`(--[^`]+)`", (BUNDLES[bundle] / "docs" / "README.md").read_text())
+    spans = re.findall(r"`(--[^`]+)`", CARDS[bundle].read_text())
     found = keys(bundle, [f"configs/{path.name}" for path in (BUNDLES[bundle] / "configs").glob("*.yaml")])
     told = set().union(*(options(shlex.split(span)) for span in spans))
     assert told - found == set()

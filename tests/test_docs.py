@@ -14,6 +14,7 @@ PAGES = [
     *sorted(ROOT.glob("*.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
     *sorted(ROOT.glob("bundles/*/docs/*.md")),
+    *sorted(ROOT.glob("scripts/experiments/*/*.md")),
 ]
 WIDTH = 88  # columns of code in a page: wider blocks are cut off on the site
 

@@ -19,8 +19,9 @@ def test_it_builds_without_a_warning_and_has_every_page_and_public_name(tmp_path
     assert done.returncode == 0, done.stderr[-3000:]
     (link,) = re.findall(r'href="([^"]+)"', (tmp_path / "index.html").read_text())
     assert (tmp_path / link).exists()
-    for page in [*Path(ROOT, "docs").rglob("*.md"), *Path(ROOT, "bundles").glob("*/docs/README.md")]:
-        assert (tmp_path / page.relative_to(ROOT)).with_suffix(".html").exists(), page
+    for pattern in ("docs/**/*.md", "bundles/*/docs/README.md", "scripts/experiments/*/README.md"):
+        for page in ROOT.glob(pattern):
+            assert (tmp_path / page.relative_to(ROOT)).with_suffix(".html").exists(), page
     text = re.sub(r"<[^>]+>", "", (tmp_path / "docs/reference/api.html").read_text())
     parts = [getattr(monai_mil_ext, name) for name in monai_mil_ext.__all__ if name != "networks"]
     parts.append(monai_mil_ext.networks.nets)

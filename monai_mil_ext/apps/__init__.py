@@ -1,3 +1,3 @@
-"""What runs on top of the package: nothing below imports it, and ``import monai_mil_ext`` does not either."""
+"""Applications on top of the package: no other part imports them, and neither does ``import monai_mil_ext``."""
 
 __all__: list[str] = []

@@ -18,7 +18,6 @@ from .feature_cache import FeatureCache
 from .feature_run import FeatureRun
 from .fingerprints import fingerprint
 from .mask_file import find_marks, read_marks
-from .pinned_packages import extract_member, fetch_packages
 from .scan_reader import ScanReader
 from .scan_table import load_scans
 from .shifted_mean import ShiftedMeanBags
@@ -65,8 +64,6 @@ __all__ = [
     "TileGrid",
     "bag_sizes",
     "check_cohort",
-    "extract_member",
-    "fetch_packages",
     "find_marks",
     "find_series",
     "find_slides",

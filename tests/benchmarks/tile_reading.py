@@ -18,7 +18,8 @@ import numpy as np
 import openslide
 import torch
 
-from monai_mil_ext.data import ChunkLoader, SlideFile, SlideTiles, TileGrid, extract_member, fetch_packages
+from monai_mil_ext.apps.download import extract_member, fetch_packages
+from monai_mil_ext.data import ChunkLoader, SlideFile, SlideTiles, TileGrid
 from monai_mil_ext.networks.encoders import MobileNetV2Features
 from monai_mil_ext.transforms import EncodeInstances, TileBag
 from tests.benchmarks.measure import ROOT, Measured, resident

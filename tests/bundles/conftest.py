@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from monai.bundle import ConfigWorkflow
+
+from tests.workflows import configs_of, open_workflow
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "ct_slice_mil"
 
@@ -41,13 +42,10 @@ def ct():
 
 @pytest.fixture
 def start(monkeypatch):
-    """Make a workflow of the bundle's configs, initialised."""
+    """Open a workflow of the bundle's configs."""
     monkeypatch.chdir(BUNDLE)
 
     def make(*configs, workflow_type=None, **override):
-        files = [f"configs/{name}.yaml" for name in configs]
-        workflow = ConfigWorkflow(files, workflow_type=workflow_type, logging_file=False, **override)
-        workflow.initialize()
-        return workflow
+        return open_workflow(*configs_of(*configs), kind=workflow_type, **override)
 
     return make

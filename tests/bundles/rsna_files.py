@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import torch
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
@@ -89,3 +90,33 @@ def abdomen(root: Path, scans: dict[tuple[int, int], dict[int, int]]) -> None:
     write_table(root / "train.csv", ["patient_id", "bowel_healthy", "any_injury"], [[p, 1, 0] for p in patients])
     meta = [[p, s, 250.0, 0] for p, s in scans]
     write_table(root / "train_series_meta.csv", ["patient_id", "series_id", "aortic_hu", "incomplete_organ"], meta)
+
+
+def vit_state(width=128, hidden=64, depth=2, patch=4, side=2, old=False):
+    """A state dict as torchvision names it, small."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator) * 0.2
+
+    state = {
+        "class_token": draw(1, 1, width),
+        "conv_proj.weight": draw(width, 3, patch, patch),
+        "conv_proj.bias": draw(width),
+        "encoder.pos_embedding": draw(1, side * side + 1, width),
+        "encoder.ln.weight": draw(width),
+        "encoder.ln.bias": draw(width),
+        "heads.head.weight": draw(10, width),
+    }
+    first, second = ("mlp.linear_1", "mlp.linear_2") if old else ("mlp.0", "mlp.3")
+    for i in range(depth):
+        own = {
+            "ln_1": (width,), "ln_2": (width,), "self_attention.out_proj": (width, width),
+            first: (hidden, width), second: (width, hidden),
+        }  # fmt: skip
+        for name, shape in own.items():
+            state[f"encoder.layers.encoder_layer_{i}.{name}.weight"] = draw(*shape)
+            state[f"encoder.layers.encoder_layer_{i}.{name}.bias"] = draw(shape[0])
+        state[f"encoder.layers.encoder_layer_{i}.self_attention.in_proj_weight"] = draw(3 * width, width)
+        state[f"encoder.layers.encoder_layer_{i}.self_attention.in_proj_bias"] = draw(3 * width)
+    return state

@@ -8,6 +8,7 @@ import torch
 from monai.bundle import ConfigWorkflow
 
 from monai_mil_ext.data import FeatureStatistics, load_cohort
+from tests.workflows import causes, configs_of, content, open_workflow, paths
 
 from .bag_classifier import BUNDLE, bags, scripts
 
@@ -28,22 +29,10 @@ def start(monkeypatch, data, tmp_path):
     monkeypatch.chdir(BUNDLE)
 
     def make(*configs, kind="train", **override):
-        paths = {"dataset_dir": str(data), "ckpt_dir": str(tmp_path / "m"), "output_dir": str(tmp_path / "e")}
-        files = [f"configs/{name}.yaml" for name in configs]
-        workflow = ConfigWorkflow(files, workflow_type=kind, logging_file=False, **{**SETTINGS, **paths, **override})
-        workflow.initialize()
-        return workflow
+        places = {**paths(data, tmp_path / "m"), "output_dir": str(tmp_path / "e")}
+        return open_workflow(*configs_of(*configs), kind=kind, **{**SETTINGS, **places, **override})
 
     return make
-
-
-def causes(error):
-    """All that a user reads: MONAI wraps what a component raises."""
-    return "" if error is None else f"{error}\n{causes(error.__cause__)}"
-
-
-def content(workflow, key):
-    return workflow.parser.get_parsed_content(key)
 
 
 def test_it_learns_is_evaluated_on_its_fold_and_answers_files(start, data, tmp_path):

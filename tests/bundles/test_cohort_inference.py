@@ -11,6 +11,7 @@ from ignite.engine import Events
 
 from monai_mil_ext.networks.nets import ABMIL
 from tests.scans import SECRETS, write_series
+from tests.workflows import causes
 
 CONFIGS = ("inference", "digits", "cohort_inference")
 SIDE = 64
@@ -46,10 +47,6 @@ def cohort(digits, tmp_path):
 def results(cohort):
     with open(f"{cohort['output_dir']}/results.csv") as file:
         return {row["case_id"]: row for row in csv.DictReader(file)}
-
-
-def causes(error):
-    return "" if error is None else f"{error}\n{causes(error.__cause__)}"
 
 
 def finish(workflow):

@@ -9,6 +9,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from tests.workflows import configs_of, open_workflow, paths
+
 from .conftest import BUNDLE
 
 pytestmark = pytest.mark.network
@@ -18,20 +20,13 @@ TUMOUR_SLICES = {"pat_1": 26, "pat_2": 7, "pat_3": 12, "pat_4": 23, "lung1": 3, 
 @pytest.fixture(scope="module")
 def trained(ct, tmp_path_factory):
     """The fold of the quickstart, with guidance."""
-    from monai.bundle import ConfigWorkflow
-
     out = tmp_path_factory.mktemp("ct")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(BUNDLE)
-        workflow = ConfigWorkflow("configs/train.yaml", logging_file=False, **paths(ct, out), test_patient="pat_4")
-        workflow.initialize()
+        workflow = open_workflow(*configs_of("train"), kind=None, **paths(ct, out), test_patient="pat_4")
         workflow.run()
         workflow.finalize()
     return out
-
-
-def paths(ct, out):
-    return {"dataset_dir": str(ct), "ckpt_dir": str(out), "output_dir": str(out)}
 
 
 def test_the_cohort_is_what_was_published(ct):

@@ -10,33 +10,21 @@ import numpy as np
 import pytest
 import torch
 
+from tests.workflows import causes, configs_of, open_workflow, paths
+
 from .conftest import BUNDLE
 
 
 @pytest.fixture(scope="module")
 def trained(digits, tmp_path_factory):
     """Ten epochs on three of four stacks of digits."""
-    from monai.bundle import ConfigWorkflow
-
     out = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(BUNDLE)
-        workflow = ConfigWorkflow(
-            ["configs/train.yaml", "configs/digits.yaml"], logging_file=False, **paths(digits, out), epochs=10
-        )
-        workflow.initialize()
+        workflow = open_workflow(*configs_of("train", "digits"), kind=None, **paths(digits, out), epochs=10)
         workflow.run()
         workflow.finalize()
     return out
-
-
-def paths(digits, out):
-    return {"dataset_dir": str(digits), "ckpt_dir": str(out), "output_dir": str(out)}
-
-
-def causes(error):
-    """All that a user reads: MONAI wraps what a component raises."""
-    return "" if error is None else f"{error}\n{causes(error.__cause__)}"
 
 
 def test_it_learns_and_localises(start, digits, trained):

@@ -1,16 +1,14 @@
-"""Parts of the training protocols, one by one."""
+"""Tests of the parts of the training protocols: choice of the epoch, penalty, whole scans."""
 
 import json
 import math
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from ignite.engine import Engine
 
-from monai_mil_ext.data import write_bag
 from monai_mil_ext.losses import MultiLabelLoss
 
 EPOCHS = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=6)
@@ -125,60 +123,3 @@ def test_whole_scans_keep_nothing_that_training_must_not_know():
     del scan["label"]
     with pytest.raises(ValueError, match=r"`label` must be 0 or 1 for every scan of the cohort, got .* for \['a'\]"):
         whole_scans([scan])
-
-
-def bag(folder, name, labels):
-    path = folder / f"{name}.h5"
-    write_bag(path, {"features": np.zeros((len(labels), 2), np.float32), "instance_label": np.array(labels)})
-    return {"case_id": name, "image": str(path), "label": int(any(labels))}
-
-
-def test_an_oracle_sees_the_lesion_and_the_place_of_another_where_there_is_none(tmp_path):
-    from scripts.slice_labels import oracle_slices
-
-    bags = [bag(tmp_path, "a", [0, 1, 1, 0]), bag(tmp_path, "b", [0] * 8), bag(tmp_path, "c", [0] * 4)]
-    found = [one["keep"].int().tolist() for one in oracle_slices(bags, seed=0)]
-    assert found == [[0, 1, 1, 0], [0, 0, 1, 1, 1, 1, 0, 0], [0, 1, 1, 0]]
-    with pytest.raises(
-        ValueError, match=r"`bags` must have positive slices where they are positive, got none in \['b'\]"
-    ):
-        oracle_slices([{**bags[1], "label": 1}, bags[0]], seed=0)
-    with pytest.raises(ValueError, match=r"`bags` must have positive slices .* got none in any bag"):
-        oracle_slices(bags[1:], seed=0)
-
-
-def test_the_borrowed_lesion_is_drawn_by_lot_and_the_same_for_a_seed(tmp_path):
-    from scripts.slice_labels import oracle_slices
-
-    bags = [bag(tmp_path, f"p{i}", np.eye(6, dtype=int)[i]) for i in range(6)]
-    bags += [bag(tmp_path, f"n{i}", [0] * 6) for i in range(30)]
-    one, same, other = (
-        torch.stack([b["keep"] for b in oracle_slices(bags, seed)[6:]]).int().argmax(1).tolist() for seed in (0, 0, 1)
-    )
-    assert one == same != other
-    assert set(one) == set(range(6))
-
-
-@given(st.lists(st.booleans(), min_size=1, max_size=30).filter(any), st.integers(1, 40))
-def test_a_borrowed_lesion_is_never_empty(lesion, size):
-    from scripts.slice_labels import _resampled
-
-    kept = _resampled(np.array(lesion), size)
-    assert len(kept) == size
-    assert kept.any()
-    if size == len(lesion):
-        assert kept.tolist() == lesion
-
-
-def test_labels_of_padding_are_unknown():
-    from scripts.slice_labels import PrepareSliceLabels
-
-    batch = {
-        "image": torch.zeros(1, 3, 2),
-        "instance_label": torch.tensor([[1, 0, 0]]),
-        "mask": torch.tensor([[True, True, False]]),
-    }
-    _, label, _, named = PrepareSliceLabels()(batch, torch.device("cpu"))
-    assert label[0, :2].tolist() == [1, 0]
-    assert label[0, 2].isnan()
-    assert named["mask"] is not None

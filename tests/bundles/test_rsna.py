@@ -221,36 +221,6 @@ def test_a_file_outside_of_the_source_is_refused(one_head):
         load(one_head, "x")
 
 
-def vit_state(width=128, hidden=64, depth=2, patch=4, side=2, old=False):
-    """A state dict as torchvision names it, small."""
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(*shape):
-        return torch.randn(*shape, generator=generator) * 0.2
-
-    state = {
-        "class_token": draw(1, 1, width),
-        "conv_proj.weight": draw(width, 3, patch, patch),
-        "conv_proj.bias": draw(width),
-        "encoder.pos_embedding": draw(1, side * side + 1, width),
-        "encoder.ln.weight": draw(width),
-        "encoder.ln.bias": draw(width),
-        "heads.head.weight": draw(10, width),
-    }
-    first, second = ("mlp.linear_1", "mlp.linear_2") if old else ("mlp.0", "mlp.3")
-    for i in range(depth):
-        own = {
-            "ln_1": (width,), "ln_2": (width,), "self_attention.out_proj": (width, width),
-            first: (hidden, width), second: (width, hidden),
-        }  # fmt: skip
-        for name, shape in own.items():
-            state[f"encoder.layers.encoder_layer_{i}.{name}.weight"] = draw(*shape)
-            state[f"encoder.layers.encoder_layer_{i}.{name}.bias"] = draw(shape[0])
-        state[f"encoder.layers.encoder_layer_{i}.self_attention.in_proj_weight"] = draw(3 * width, width)
-        state[f"encoder.layers.encoder_layer_{i}.self_attention.in_proj_bias"] = draw(3 * width)
-    return state
-
-
 def vit_by_hand(state, x):
     """The class token of images (N, 3, h, w), from the equations of the paper."""
     h = functional.conv2d(x, state["conv_proj.weight"], state["conv_proj.bias"], 4).flatten(2).mT
@@ -276,11 +246,11 @@ def vit_by_hand(state, x):
 def test_the_encoder_is_the_vision_transformer_on_the_slice_in_three_colours(tmp_path, old):
     from scripts.vit_b16 import ViTB16Features
 
-    torch.save(vit_state(old=old), tmp_path / "vit.pth")
+    torch.save(files.vit_state(old=old), tmp_path / "vit.pth")
     digest = hashlib.sha256((tmp_path / "vit.pth").read_bytes()).hexdigest()
     net = ViTB16Features(str(tmp_path / "vit.pth"), mean=5.0, std=2.0, sha256=digest[:8])
     x = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    expected = vit_by_hand(vit_state(), ((x - 5) / 2).expand(-1, 3, -1, -1))
+    expected = vit_by_hand(files.vit_state(), ((x - 5) / 2).expand(-1, 3, -1, -1))
     torch.testing.assert_close(net(x), expected, rtol=1e-4, atol=1e-5)
     assert not any(p.requires_grad for p in net.parameters())
     with pytest.raises(ValueError, match=r"`weights` must be the file whose SHA-256 begins c867db91, got vit.pth of"):
@@ -316,7 +286,7 @@ def test_the_cohort_trains_by_the_protocol_and_its_table_loads_the_features(star
     data = tmp_path / "data"
     prepare("head", tmp_path / "rsna", data)
     measure_intensity(tmp_path / "rsna", data, 1001, 8, [-100, 300])
-    torch.save(vit_state(), data / "vit.pth")
+    torch.save(files.vit_state(), data / "vit.pth")
     digest = hashlib.sha256((data / "vit.pth").read_bytes()).hexdigest()
     settings = {
         "dataset_dir": str(data), "source_dir": str(tmp_path / "rsna"), "ckpt_dir": str(tmp_path / "out"),

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from monai_mil_ext.data import SlideFile, TileGrid, extract_member, fetch_packages, write_bag
+from monai_mil_ext.apps.download import extract_member, fetch_packages
+from monai_mil_ext.data import SlideFile, TileGrid, write_bag
 from monai_mil_ext.networks.encoders import MobileNetV2Features
 from monai_mil_ext.transforms import EncodeInstances, TileBag
 from tests.make_slide import write_slide

@@ -12,7 +12,6 @@ from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, onnx_export,
 from monai_mil_ext.data import FeatureStatistics
 
 from .bag_classifier import bags, scripts
-from .mnist_bags import write_digits
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "tests" / "bundles" / "schema.json"
@@ -20,8 +19,6 @@ BUNDLES = sorted(path.parents[1] for path in ROOT.glob("bundles/*/configs/metada
 # What a bundle has not, and why; a bundle that is not named here has everything.
 EXEMPT = {
     "instance_encoder": {"train": "its encoder stays as it is"},
-    "semi_synthetic": {"inference": "it draws its bags: there is no file to answer", "weights": "it compares methods"},
-    "mnist_bags": {"inference": "it draws its bags: there is no file to answer", "weights": "it compares methods"},
 }
 CONSTRAINTS = dict(
     line.split("==") for line in (ROOT / "constraints.txt").read_text().split() if "==" in line and line[0] != "#"
@@ -59,7 +56,7 @@ def main_config(bundle):
 
 
 def test_there_are_bundles_and_exemptions_are_needed():
-    assert {"bag_classifier", "ct_slice_mil", "instance_encoder", "semi_synthetic"} <= {b.name for b in BUNDLES}
+    assert {"bag_classifier", "ct_slice_mil", "instance_encoder"} <= {b.name for b in BUNDLES}
     for name, parts in EXEMPT.items():
         for part in set(parts) - {"weights"}:
             assert not (ROOT / "bundles" / name / "configs" / f"{part}.yaml").exists(), (name, part)
@@ -163,7 +160,6 @@ def world(tmp_path_factory, digits):
     """Where a bundle finds data and what training leaves beside weights: overlays and overrides by its name."""
     folder = tmp_path_factory.mktemp("zoo")
     scripts("prepare").write_cohort(bags(), folder / "cohort.csv")
-    write_digits(folder)
     FeatureStatistics.identity(8).write(folder / "statistics.json")
     torch.save({}, folder / "model.pt")
     outputs = {"ckpt_dir": str(folder), "output_dir": str(folder / "out")}

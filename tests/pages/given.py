@@ -13,9 +13,9 @@ import torch
 
 from monai_mil_ext.networks.nets import ABMIL, QGMIL
 from monai_mil_ext.transforms import LoadScan
-from tests.bundles import bag_classifier, mnist_bags, rsna_files, wsi
+from tests.bundles import bag_classifier, rsna_files, wsi
 from tests.bundles.scripts_of import scripts_of
-from tests.bundles.test_rsna import vit_state
+from tests.experiments import mnist_bags
 from tests.marks import FRAME, square, write_contours
 from tests.scans import write_nifti, write_series
 
@@ -50,7 +50,7 @@ def phantoms(repo: Path) -> None:
     mask = np.broadcast_to((np.arange(30) >= 11) & (np.arange(30) < 19), (8, 8, 30)).astype(np.uint8)
     write_nifti(data / "pat_4_reference.nii.gz", mask, LoadScan()(first).affine)  # as scripts.prepare writes it
     scans = [{"case_id": name, "patient": name, "image": name, "reference": name} for name in names]
-    (data / "cohort.json").write_text(json.dumps({"licence": "none", "scans": scans}))
+    (data / "cohort.json").write_text(json.dumps({"license": "none", "scans": scans}))
 
 
 def trained_on_scans(repo: Path) -> None:
@@ -81,7 +81,7 @@ def quickstart(repo: Path) -> None:
 def rsna(repo: Path) -> None:
     """Files of RSNA 2019, 24 scans of three slices, and an encoder of their size."""
     rsna_files.head(repo / "rsna", {f"s{i}": (f"p{i}", [0, i % 2, 0]) for i in range(24)})
-    torch.save(vit_state(patch=112), repo / "vit.pth")
+    torch.save(rsna_files.vit_state(patch=112), repo / "vit.pth")
 
 
 def bag_cohort(repo: Path) -> None:
@@ -93,7 +93,7 @@ def bag_cohort(repo: Path) -> None:
 
 def handwritten(repo: Path) -> None:
     """Digits of two brightnesses as a file that is there already."""
-    mnist_bags.write_digits(repo / "bundles/mnist_bags/data")
+    mnist_bags.write_digits(repo / "scripts/experiments/mnist_bags/data")
 
 
 def slides_and_features(repo: Path) -> None:

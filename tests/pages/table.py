@@ -115,8 +115,8 @@ PAGES = {
         before={"eval_one": "for name in one two; do cp -r runs/published/ABMIL/1001/*/test eval_$name; done"},
         makes={
             "--input SCAN": ["models/published/model.pt", "models/modern/model.pt", "eval/case/prediction.json"],
-            "scripts.protocol": ["runs/published.html", "runs/modern/TransMIL/1001/*/run.json"],
-            "scripts.report": ["page.html"],
+            "ct_protocol": ["runs/published.html", "runs/modern/TransMIL/1001/*/run.json"],
+            "reproduce report": ["page.html"],
         },
     ),
     "docs/how-to/rsna.md": Page(
@@ -213,8 +213,8 @@ PAGES = {
         },
         makes={"--input SCAN": ["eval/c7.h5"], "slides.yaml": ["DIR/features/*/s1.h5", "eval/features.json"]},
     ),
-    "bundles/mnist_bags/docs/README.md": Page(
-        start="bundles/mnist_bags",
+    "scripts/experiments/mnist_bags/README.md": Page(
+        start="scripts/experiments/mnist_bags",
         given=given.handwritten,
         more={
             "train.yaml": [*EPOCH, "--num_train", "16", "--num_val", "8"],
@@ -222,8 +222,8 @@ PAGES = {
         },
         makes={"evaluate.yaml": ["models/model.pt", "models/attention_stability.json", "eval/report.json"]},
     ),
-    "bundles/semi_synthetic/docs/README.md": Page(
-        start="bundles/semi_synthetic",
+    "scripts/experiments/semi_synthetic/README.md": Page(
+        start="scripts/experiments/semi_synthetic",
         more={"train.yaml": [*EPOCH, "--num_train", "50"], "evaluate.yaml": ["--num_test", "50"]},
         makes={"evaluate.yaml": ["models/model.pt"]},
     ),

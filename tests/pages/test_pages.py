@@ -21,6 +21,7 @@ from .shell import ROOT, Shell, blocks, copy_bundles
 from .table import PAGES, Page
 
 WITH_BLOCKS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("bundles/*/docs/*.md"))]
+WITH_BLOCKS += sorted(ROOT.glob("scripts/experiments/*/*.md"))
 WITH_BLOCKS = {str(page.relative_to(ROOT)): page for page in WITH_BLOCKS if "```bash" in page.read_text()}
 PROGRAMS = {
     "torchrun": 'exec python -m torch.distributed.run "$@"',

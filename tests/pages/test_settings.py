@@ -12,6 +12,7 @@ from monai_mil_ext.data import load_cohort
 from .shell import ROOT, blocks
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("bundles/*/docs/*.md"))]
+PAGES += sorted(ROOT.glob("scripts/experiments/*/*.md"))
 SHOWN = [(page, text) for page in PAGES for text in blocks(page, "yaml")]
 KNOWN = {"imports": ["$import monai_mil_ext", "$import torch"], "tensorboard": {"_target_": "builtins.object"}}
 

@@ -8,15 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from monai_mil_ext.data import (
-    OtsuTissue,
-    SlideFile,
-    TileGrid,
-    extract_member,
-    fetch_packages,
-    write_heatmap_tiff,
-    write_tile_geojson,
-)
+from monai_mil_ext.apps.download import extract_member, fetch_packages
+from monai_mil_ext.data import OtsuTissue, SlideFile, TileGrid, write_heatmap_tiff, write_tile_geojson
 from monai_mil_ext.transforms import TileBag, TileScoresToHeatmap
 from monai_mil_ext.visualize import write_slide_overlay
 

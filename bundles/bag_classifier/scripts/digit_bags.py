@@ -1,46 +1,40 @@
-"""Bags of handwritten digits, half of which have one nine; the shipped weights are trained on them."""
+"""Bags of handwritten digits, on which the shipped weights were trained."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
-from sklearn.datasets import load_digits
 
-from .prepare import write_cohort
+from monai_mil_ext.data.digits import draw_digit_bags
+
+from .cohort_files import write_cohort
 
 __all__ = ["prepare_digits"]
 
-SIZES = (5, 9)  # fewest and most digits of a bag
-
 
 def prepare_digits(data_root: Path, num_bags: int = 220, seed: int = 0) -> Path:
-    """Write bags of 5 to 9 of scikit-learn's digits, 64 grey values each; every other one has a nine, its label is 1.
+    """Write bags of 5 to 9 of scikit-learn's digits with 64 gray values each, unless they exist.
 
-    No digit is in two bags, so a bag of one fold knows nothing of another.
+    Every other bag has one nine, and its label is 1. No digit is in two bags, so that folds share no image.
 
     Args:
-        data_root: folder of all sets; this one is written to ``digits`` in it, unless it is there.
-        num_bags: how many.
-        seed: of the draw.
+        data_root: folder of all sets; this one is written to ``digits`` in it.
+        num_bags: number of bags.
+        seed: seed of the draw.
 
     Returns:
-        the cohort table, ``cohort.csv``.
+        The cohort table, ``cohort.csv``.
 
     Raises:
-        ValueError: when there are not as many digits.
+        ValueError: if there are too few digits.
     """
     table = data_root / "digits" / "cohort.csv"
-    if table.exists():
-        return table
-    digits, rng = load_digits(), np.random.default_rng(seed)
-    sizes = rng.integers(SIZES[0], SIZES[1] + 1, num_bags)
-    nines, others = (list(rng.permutation(np.flatnonzero(keep))) for keep in (digits.target == 9, digits.target != 9))
-    if num_bags // 2 > len(nines) or sizes.sum() - num_bags // 2 > len(others):
-        raise ValueError(f"`num_bags` must be at most what {len(digits.target)} digits are enough for, got {num_bags}.")
-    bags = {}
-    for i, size in enumerate(sizes.tolist()):
-        chosen = [others.pop() for _ in range(size - i % 2)] + [nines.pop() for _ in range(i % 2)]
-        bags[str(i)] = (i % 2, digits.data[rng.permutation(chosen)].astype(np.float32))
-    write_cohort(bags, table)
+    if not table.exists():
+        bags = draw_digit_bags(num_bags, size=(5, 9), seed=seed)
+        rows = {
+            str(i): (bag.label, bag.images.reshape(len(bag.images), -1).astype(np.float32))
+            for i, bag in enumerate(bags)
+        }
+        write_cohort(rows, table)
     return table

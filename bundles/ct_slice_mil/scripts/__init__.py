@@ -1,1 +1,1 @@
-"""What this bundle adds to the package: its demo data, its frozen encoder and how it cuts scans into bags."""
+"""Demo data, frozen encoders and bags of scans of this bundle."""

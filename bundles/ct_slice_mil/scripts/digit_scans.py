@@ -1,62 +1,71 @@
-"""Scans of handwritten digits, half of them with a lesion: ``python -m scripts.digit_scans --dataset_dir DIR``."""
+"""Scans of handwritten digits, in which nines are the lesion: ``python -m scripts.digit_scans --dataset_dir DIR``."""
 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from sklearn.datasets import load_digits
 
-from monai_mil_ext.utils import atomic_path
+from monai_mil_ext.data.digits import DIGITS_LICENSE, DigitBag, draw_digit_bags
+from monai_mil_ext.utils import write_json
 
-__all__ = ["prepare_digit_scans"]
-
-LESION, SLICES = 5, 20
+__all__ = ["prepare_digit_scans", "prepare_digits"]
 
 
-def prepare_digit_scans(dataset_dir: Path, num_scans: int = 60, seed: int = 0) -> Path:
-    """Stacks of 8 x 8 digits; every other one has a run of five nines, which is its lesion and makes its label 1.
+def prepare_digits(dataset_dir: Path, num_scans: int = 8, num_slices: int = 40, seed: int = 0) -> Path:
+    """Write scans that all have a lesion, a run of twelve nines, unless they exist.
 
-    Two scans are of one patient. No image is used twice. Returns the cohort file.
+    Returns:
+        The cohort file.
 
     Raises:
-        ValueError: when there are not as many digits.
+        ValueError: if there are too few digits.
     """
     cohort = dataset_dir / "cohort.json"
-    if cohort.exists():
-        return cohort
-    digits, rng = load_digits(), np.random.default_rng(seed)
-    nines, others = (list(rng.permutation(np.flatnonzero(keep))) for keep in (digits.target == 9, digits.target != 9))
-    if num_scans * SLICES > len(others) or num_scans // 2 * LESION > len(nines):
-        raise ValueError(f"`num_scans` must be at most {2 * (len(nines) // LESION)}, got {num_scans}.")
-    dataset_dir.mkdir(parents=True, exist_ok=True)
-    scans = []
-    for i in range(num_scans):
-        slices = [others.pop() for _ in range(SLICES)]
-        start = int(rng.integers(0, SLICES - LESION))
-        lesion = np.zeros(SLICES, dtype=np.uint8)
-        if i % 2:
-            lesion[start : start + LESION] = 1
-            slices[start : start + LESION] = [nines.pop() for _ in range(LESION)]
-        scans.append(_scan(dataset_dir, i, digits.images[slices], lesion))
-    with atomic_path(cohort) as temporary:
-        temporary.write_text(json.dumps({"licence": "UCI optical digits, CC BY 4.0", "scans": scans}, indent=2))
+    if not cohort.exists():
+        bags = draw_digit_bags(num_scans, num_slices, 12, run=True, negatives=False, from_front=True, seed=seed)
+        scans = []
+        for i, bag in enumerate(bags):
+            names = _write_scan(dataset_dir, f"digits_{i}", bag, ".nii.gz")
+            scans.append({"case_id": f"digits_{i}", "patient": f"digits_{i}", **names})
+        write_json(cohort, {"license": DIGITS_LICENSE, "scans": scans})
     return cohort
 
 
-def _scan(folder: Path, number: int, images: np.ndarray, lesion: np.ndarray) -> dict[str, object]:
-    case = f"scan_{number}"
-    volume = images.transpose(2, 1, 0).astype(np.float32)
-    mask = np.broadcast_to(lesion, volume.shape)
-    names = {"image": f"{case}.nii", "reference": f"{case}_reference.nii"}
+def prepare_digit_scans(dataset_dir: Path, num_scans: int = 60, seed: int = 0) -> Path:
+    """Write scans of 20 slices with a label each, unless they exist.
+
+    Every other scan has a lesion, a run of five nines, and its label is 1. Two scans are of one patient.
+
+    Returns:
+        The cohort file.
+
+    Raises:
+        ValueError: if there are too few digits.
+    """
+    cohort = dataset_dir / "cohort.json"
+    if not cohort.exists():
+        scans = []
+        for i, bag in enumerate(draw_digit_bags(num_scans, 20, 5, run=True, seed=seed)):
+            names = _write_scan(dataset_dir, f"scan_{i}", bag, ".nii")
+            # scans 0 and 2, 1 and 3, ... share a patient, so that a patient has one label
+            scans.append({"case_id": f"scan_{i}", "patient": f"patient_{i // 4}_{i % 2}", "label": bag.label, **names})
+        write_json(cohort, {"license": DIGITS_LICENSE, "scans": scans})
+    return cohort
+
+
+def _write_scan(folder: Path, case: str, bag: DigitBag, suffix: str) -> dict[str, str]:
+    """Write a volume and the mask of its lesion, and return their file names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # an image's rows run front to back and its columns right to left: the first two axes of an LPS volume
+    volume = bag.images.transpose(2, 1, 0).astype(np.float32)
+    mask = np.broadcast_to(bag.instance_label, volume.shape).astype(np.uint8)
+    names = {"image": f"{case}{suffix}", "reference": f"{case}_reference{suffix}"}
     for key, array in (("image", volume), ("reference", mask)):
         nib.save(nib.Nifti1Image(array, np.diag([-1.0, -1.0, 5.0, 1.0])), folder / names[key])
-    # scans 0 and 2, 1 and 3, ... so that a patient has one label
-    patient = f"patient_{number // 4}_{number % 2}"
-    return {"case_id": case, "patient": patient, "label": int(lesion.any()), **names}
+    return names
 
 
 def _main() -> None:

@@ -1,4 +1,4 @@
-"""Which epoch of a training is kept."""
+"""Choice of the epoch whose weights are kept."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["EpochChoice", "chosen_epoch"]
 
 
 def chosen_epoch(history: Sequence[Mapping[str, Any]], below_train: bool) -> Mapping[str, Any] | None:
-    """The epoch with the best ``validation`` value, the first of equal ones; None where no epoch counts.
+    """Return the epoch with the best ``validation`` value, the first of equal ones; None if no epoch counts.
 
     Args:
-        history: of each epoch ``epoch``, ``train`` and ``validation``.
+        history: ``epoch``, ``train`` and ``validation`` of each epoch.
         below_train: whether only epochs count whose ``train`` value exceeds that of validation: before that a network
             has learned nothing of its own training set, and a high value is luck.
 
@@ -31,31 +31,31 @@ def chosen_epoch(history: Sequence[Mapping[str, Any]], below_train: bool) -> Map
         >>> chosen_epoch(history, below_train=True)["epoch"], chosen_epoch(history, below_train=False)["epoch"]
         (2, 1)
     """
-    counted = [one for one in history if math.isfinite(one["validation"])]
+    counted = [values for values in history if math.isfinite(values["validation"])]
     if below_train:
-        counted = [one for one in counted if one["train"] > one["validation"]]
-    return max(counted, key=lambda one: float(one["validation"]), default=None)
+        counted = [values for values in counted if values["train"] > values["validation"]]
+    return max(counted, key=lambda values: float(values["validation"]), default=None)
 
 
 class EpochChoice:
-    """Keeps the weights of the chosen epoch as ``model.pt``, and what it was chosen among as ``epochs.json``.
+    """Handler that keeps the weights of the chosen epoch as ``model.pt``, and all epochs as ``epochs.json``.
 
     It belongs behind the ``ValidationHandler``. While no epoch counts there is no ``model.pt``. It is state: give it to
     :py:class:`monai_mil_ext.handlers.TrainingState`.
 
     Args:
-        evaluator: of validation; its metrics are read after each epoch.
-        network: whose weights are kept.
+        evaluator: validation engine; its metrics are read after each epoch.
+        network: network whose weights are kept.
         ckpt_dir: folder of both files.
-        metric: name of the value that chooses, more is better; of training it is read under the same name.
+        metric: name of the value that chooses, higher is better; the training value has the same name.
         below_train: see :py:func:`chosen_epoch`.
         patience: epochs without a better value of ``stop_on`` after which Ignite's ``EarlyStopping`` ends the run;
             None for never.
-        stop_on: name of the value of validation that stops.
-        stop_mode: ``"max"`` or ``"min"``: which way it is better.
+        stop_on: name of the validation value that stops.
+        stop_mode: ``"max"`` if higher values are better, ``"min"`` if lower ones are.
 
     Raises:
-        ValueError: in a run, when validation has no such value, or training has none though it is needed.
+        ValueError: in a run, if validation has no such value, or training has none though it is needed.
     """
 
     def __init__(
@@ -79,20 +79,20 @@ class EpochChoice:
         self._early_stop = stop
 
     def attach(self, engine: Engine) -> None:
-        """Judge each epoch of a trainer."""
+        """Attach to a trainer, whose epochs are then compared."""
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._judge)
         if self._early_stop is not None:
             self._early_stop.trainer = engine
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._early_stop)
 
     def state_dict(self) -> dict[str, Any]:
-        """The epochs so far, and how long there was nothing better."""
+        """Return the epochs so far and the state of the early stop."""
         stop = {} if self._early_stop is None else dict(self._early_stop.state_dict())
-        return {"history": [dict(one) for one in self.history], "early_stop": stop}
+        return {"history": [dict(values) for values in self.history], "early_stop": stop}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what :py:meth:`state_dict` gave."""
-        self.history = [dict(one) for one in state["history"]]
+        """Load the state of :py:meth:`state_dict`."""
+        self.history = [dict(values) for values in state["history"]]
         if self._early_stop is not None:
             self._early_stop.load_state_dict(state["early_stop"])
 

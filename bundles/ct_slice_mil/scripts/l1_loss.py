@@ -1,4 +1,4 @@
-"""An L1 penalty inside the loss, as the published protocol has it."""
+"""L1 penalty inside the loss, as in the published protocol."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["L1PenalizedLoss"]
 
 
 class L1PenalizedLoss(nn.Module):
-    r"""Adds the L1 norm of all trainable parameters, biases too, to a loss.
+    r"""Loss with a penalty: the L1 norm of all trainable parameters, biases included.
 
     .. math:: L + \frac{\alpha}{2} \sum_p |\theta_p|
 
@@ -18,12 +18,12 @@ class L1PenalizedLoss(nn.Module):
     zero and cross it; those that :py:class:`monai_mil_ext.handlers.ProximalL1Handler` shrinks stay there.
 
     Args:
-        loss: of logits and labels.
-        network: whose parameters are penalised.
+        loss: loss of logits and labels.
+        network: network whose parameters are penalized.
         weight: :math:`\alpha`.
 
     Raises:
-        ValueError: when the weight is negative or not finite.
+        ValueError: if the weight is negative or not finite.
     """
 
     def __init__(self, loss: nn.Module, network: nn.Module, weight: float) -> None:
@@ -35,7 +35,7 @@ class L1PenalizedLoss(nn.Module):
         self.penalized = [p for p in network.parameters() if p.requires_grad]  # a list: they are no parameters of ours
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
-        """The loss of ``logits``, with the penalty."""
+        """Compute the loss of ``logits`` with the penalty."""
         loss: Tensor = self.loss(logits, label)
         if not self.weight:
             return loss

@@ -1,22 +1,19 @@
-"""Makes a cohort of an RSNA competition's files: ``python -m scripts.rsna head|chest|abdomen --source DIR``."""
+"""Cohort of an RSNA competition's files: ``python -m scripts.rsna head|chest|abdomen --source DIR``."""
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from monai_mil_ext.data.cohort_report import CohortReport
-from monai_mil_ext.utils import atomic_path
+from monai_mil_ext.utils import atomic_path, write_csv
 
 from .rsna_tables import READERS
 
 __all__ = ["prepare_rsna"]
 
-LICENCE = "RSNA competition data: the terms of the competition's own page hold; non-commercial and academic use."
+LICENSE = "RSNA competition data: the terms of the competition's own page hold; non-commercial and academic use."
 
 
 def prepare_rsna(kind: str, source: Path, dataset_dir: Path) -> CohortReport:
@@ -32,35 +29,27 @@ def prepare_rsna(kind: str, source: Path, dataset_dir: Path) -> CohortReport:
         dataset_dir: of what is written.
 
     Raises:
-        FileNotFoundError: when a table is not there.
-        ValueError: when a table lacks a column, labels contradict one another, or no scan is left; ``report.json`` then
-            says everything.
+        FileNotFoundError: if a table is missing.
+        ValueError: if a table lacks a column, labels contradict one another, or no scan is left; ``report.json`` then
+            has all reasons.
     """
     report = READERS[kind](source)
     report.write(dataset_dir / "report.json")
     if report.errors or not report.items:
         report.raise_if_errors()
     scans, rows = [], []
-    for item in sorted(report.items, key=lambda one: one["case_id"]):
-        case, labels = item["case_id"], [one.label for one in item["slices"]]
-        _write_csv(
-            dataset_dir / "slices" / f"{case}.csv",
-            [dict(zip(("file", "place", "instance_label"), one, strict=True)) for one in item["slices"]],
-        )
-        own = {"patient": item["patient"], "label": item["label"]}
-        scans.append({"case_id": case, **own, "image": f"slices/{case}.csv"})
-        rows.append({"bag": case, **own, "num_slices": len(labels), "num_positive": sum(labels)})
-    _write_csv(dataset_dir / "cohort.csv", rows)
+    for item in sorted(report.items, key=lambda scan: str(scan["case_id"])):
+        case, labels = item["case_id"], [row.label for row in item["slices"]]
+        columns = ("file", "place", "instance_label")
+        slices = [dict(zip(columns, row, strict=True)) for row in item["slices"]]
+        write_csv(dataset_dir / "slices" / f"{case}.csv", slices)
+        labeled = {"patient": item["patient"], "label": item["label"]}
+        scans.append({"case_id": case, **labeled, "image": f"slices/{case}.csv"})
+        rows.append({"bag": case, **labeled, "num_slices": len(labels), "num_positive": sum(labels)})
+    write_csv(dataset_dir / "cohort.csv", rows)
     with atomic_path(dataset_dir / "cohort.json") as temporary:
-        temporary.write_text(json.dumps({"licence": LICENCE, "scans": scans}, indent=1))
+        temporary.write_text(json.dumps({"license": LICENSE, "scans": scans}, indent=1))
     return report
-
-
-def _write_csv(path: Path, rows: list[Mapping[str, Any]]) -> None:
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _main() -> None:

@@ -20,38 +20,38 @@ __all__ = ["measure_intensity", "read_intensity"]
 def measure_intensity(
     source: Path, dataset_dir: Path, seed: int, spatial_size: int = 224, hu_window: Sequence[float] | None = None
 ) -> tuple[float, float]:
-    """Mean and sd of the voxels of each training scan as the encoder gets them, averaged over these scans.
+    """Measure mean and sd of the voxels of each training scan as the encoder gets them, averaged over these scans.
 
-    The training scans are those of ``protocol.yaml`` with this seed: no other has a say. Written to
-    ``intensity_<seed>.json``.
+    The training scans are those of ``protocol.yaml`` with this seed; no other scan is used. The result is written
+    to ``intensity_<seed>.json``.
     """
     scans = load_cohort(dataset_dir / "cohort.json")
     training = split_cohort(scans, num_folds=6, val_fraction=0.2, seed=seed).select(scans, 0, "train")
     load = LoadSliceTabled("image", str(source), spatial_size, hu_window)
-    found = []
+    values = []
     for scan in tqdm(training, desc="training scans", disable=None):
         bag = load({"image": scan["image"]})["image"].double()
-        found.append((float(bag.mean()), float(bag.std(correction=0))))
-    mean, std = (sum(values) / len(values) for values in zip(*found, strict=True))
-    record = {"mean": mean, "std": std, "num_scans": len(found), "hu_window": hu_window, "spatial_size": spatial_size}
+        values.append((float(bag.mean()), float(bag.std(correction=0))))
+    mean, std = (sum(column) / len(column) for column in zip(*values, strict=True))
+    record = {"mean": mean, "std": std, "num_scans": len(values), "hu_window": hu_window, "spatial_size": spatial_size}
     write_json(dataset_dir / f"intensity_{seed}.json", record)
     return mean, std
 
 
 def read_intensity(dataset_dir: str, seed: int, spatial_size: int, hu_window: Sequence[float] | None) -> list[float]:
-    """Mean and sd that :py:func:`measure_intensity` wrote.
+    """Read mean and sd that :py:func:`measure_intensity` wrote.
 
     Raises:
-        FileNotFoundError: when it was not run for this seed.
-        ValueError: when it was run with other slices.
+        FileNotFoundError: if it was not run for this seed.
+        ValueError: if it was run with other slices.
     """
     path = Path(dataset_dir) / f"intensity_{seed}.json"
     if not path.exists():
         raise FileNotFoundError(f"`seed` must be one that scripts.rsna_intensity was run with, got {seed}.")
     record = json.loads(path.read_text())
-    told = {"spatial_size": spatial_size, "hu_window": None if hu_window is None else list(hu_window)}
-    if {key: record[key] for key in told} != told:
-        raise ValueError(f"`intensity` must be measured on slices made with {told}, got {path.name} of others.")
+    expected = {"spatial_size": spatial_size, "hu_window": None if hu_window is None else list(hu_window)}
+    if {key: record[key] for key in expected} != expected:
+        raise ValueError(f"`intensity` must be measured on slices made with {expected}, got {path.name} of others.")
     return [record["mean"], record["std"]]
 
 

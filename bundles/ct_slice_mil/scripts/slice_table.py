@@ -1,4 +1,4 @@
-"""Reading a scan slice by slice, in the order of a table: for series that are no regular stack."""
+"""Reader of scans slice by slice in the order of a table, for series that are no regular stack."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COLUMNS = ("file", "place", "instance_label")
 
 
 class LoadSliceTabled(MapTransform):
-    r"""Loads the DICOM slices that a table lists to a bag (N, 1, size, size), every one and in the table's order.
+    r"""Transform that loads the DICOM slices of a table, in its order, to a bag (N, 1, size, size).
 
     .. math:: \mathrm{HU} = \text{pixel} \cdot \text{slope} + \text{intercept}
 
@@ -71,7 +71,7 @@ class LoadSliceTabled(MapTransform):
 
     def _bag(self, files: Sequence[str]) -> Tensor:
         slices = [_hounsfield(self.root.find(name), k) for k, name in enumerate(files)]
-        sizes = {one.shape for one in slices}
+        sizes = {image.shape for image in slices}
         if len(sizes) > 1:
             raise ValueError(f"`image` must have slices of one size, got {sorted(sizes)}.")
         bag = torch.from_numpy(np.stack(slices)).unsqueeze(1)

@@ -1,4 +1,4 @@
-"""Cuts scans into bags, and patients into folds."""
+"""Bags of consecutive slices, and folds of patients."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ __all__ = ["fold", "sub_volumes"]
 def sub_volumes(
     scans: Sequence[Mapping[str, Any]], num_bags: int = 80, sizes: tuple[int, int] = (8, 20), seed: int = 0
 ) -> list[dict[str, Any]]:
-    """Bags of consecutive slices, half of them with tumour as far as the scan has such, none of them twice.
+    """Cut scans into bags of consecutive slices, half of them with tumor if possible, none of them twice.
 
-    A bag's label says whether any of its slices has tumour; that is all that training sees of the contours.
+    A bag's label says whether any of its slices has tumor; training sees nothing else of the contours.
 
     Args:
-        scans: what a feature cache gives: ``case_id``, ``patient`` and the feature file ``image``.
-        num_bags: how many bags a scan gives at most.
-        sizes: fewest and most slices of a bag.
-        seed: of the draw; a scan's bags do not depend on the other scans.
+        scans: items of a feature cache, with ``case_id``, ``patient`` and the feature file ``image``.
+        num_bags: largest number of bags of a scan.
+        sizes: smallest and largest number of slices of a bag.
+        seed: seed of the draw; a scan's bags do not depend on the other scans.
     """
     bags = []
     for scan in scans:
@@ -47,10 +47,10 @@ def _bag(scan: Mapping[str, Any], start: int, stop: int, label: int) -> dict[str
 
 
 def fold(bags: Sequence[Mapping[str, Any]], test_patient: str, test: bool) -> list[Mapping[str, Any]]:
-    """The bags of ``test_patient``, or those of everybody else.
+    """Return the bags of ``test_patient`` or, unless ``test``, those of all other patients.
 
     Raises:
-        ValueError: when nobody is called so.
+        ValueError: if there is no such patient.
     """
     check_choice("test_patient", test_patient, sorted({bag["patient"] for bag in bags}))
     return [bag for bag in bags if (bag["patient"] == test_patient) == test]

@@ -1,4 +1,4 @@
-"""The frozen encoder of the published CT features: torchvision's ViT-B/16, without torchvision."""
+"""Frozen encoder of the published CT features: torchvision's ViT-B/16, without torchvision."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 __all__ = ["ViTB16Features"]
 
-SHA256 = "c867db91"  # what the digest of vit_b_16-c867db91.pth begins with: IMAGENET1K_V1
+SHA256 = "c867db91"  # beginning of the digest of vit_b_16-c867db91.pth: IMAGENET1K_V1
 RENAMED = (
     (r"^encoder\.layers\.encoder_layer_(\d+)\.", r"layers.\1."),
     (r"\.ln_(\d)\.", r".norm\1."),
@@ -25,19 +25,19 @@ RENAMED = (
 
 
 class ViTB16Features(nn.Module):
-    """Class token of ViT-B/16 after its last norm: grey slices (N, 1, 224, 224) to (N, 768).
+    """ViT-B/16 that encodes gray slices (N, 1, 224, 224) as its class token after the last norm (N, 768).
 
-    Slices are normalised by ``mean`` and ``std`` of their own kind, not by those of ImageNet, and the convolution of
-    patches is the sum of those of the three colours, as the published features have it.
+    Slices are normalized by ``mean`` and ``std`` of their own kind, not by those of ImageNet, and the convolution of
+    patches is the sum of those of the three colors, as in the published features.
 
     Args:
         weights: file of torchvision's state dict, read as tensors only.
         mean: subtracted from the slices.
         std: divided by.
-        sha256: what the file's digest begins with.
+        sha256: beginning of the file's digest.
 
     Raises:
-        ValueError: when the file is another one, or ``std`` is not positive.
+        ValueError: if the file is another one, or ``std`` is not positive.
 
     References:
         Dosovitskiy et al., "An Image is Worth 16x16 Words", https://arxiv.org/abs/2010.11929
@@ -78,9 +78,11 @@ class ViTB16Features(nn.Module):
 
 def _read(path: str, sha256: str) -> dict[str, Tensor]:
     content = Path(path).read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    if not found.startswith(sha256):
-        raise ValueError(f"`weights` must be the file whose SHA-256 begins {sha256}, got {Path(path).name} of {found}.")
+    digest = hashlib.sha256(content).hexdigest()
+    if not digest.startswith(sha256):
+        raise ValueError(
+            f"`weights` must be the file whose SHA-256 begins {sha256}, got {Path(path).name} of {digest}."
+        )
     state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     kept: dict[str, Tensor] = {}
     for theirs, tensor in state.items():

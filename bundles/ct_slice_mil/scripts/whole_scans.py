@@ -11,10 +11,10 @@ KEPT = ("case_id", "patient", "image", "label")
 
 
 def whole_scans(scans: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Give what training may know of each scan: case, patient, feature file and its one label; no other entry.
+    """Return case, patient, feature file and label of each scan, and nothing else that training could use.
 
     Raises:
-        ValueError: when a scan has no label, or one that is not 0 or 1; the cases are named.
+        ValueError: if a scan has no label, or one that is not 0 or 1; the cases are named.
     """
     wrong = [str(scan["case_id"]) for scan in scans if scan.get("label") not in (0, 1)]
     if wrong:

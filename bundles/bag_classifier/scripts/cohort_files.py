@@ -1,0 +1,33 @@
+"""Writer of bag files and their cohort table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_mil_ext.data import write_bag
+from monai_mil_ext.utils import write_csv
+
+__all__ = ["Bags", "write_cohort"]
+
+Bags = Mapping[str, tuple[int, NDArray[np.float32]]]  # label and features (N, F) by name
+
+
+def write_cohort(bags: Bags, table: Path) -> None:
+    """Write a file for each bag into the folder ``bags`` beside ``table``, and then the table.
+
+    Bags do not say which of them belong together, so each is a patient of its own.
+
+    Args:
+        bags: label and features (N, F) of each bag by name.
+        table: path of ``cohort.csv``.
+    """
+    rows = []
+    for number, (name, (label, features)) in enumerate(bags.items()):
+        stem = f"bag_{number:04d}"
+        write_bag(table.parent / "bags" / f"{stem}.h5", {"features": features}, {"source_bag": name})
+        rows.append({"bag": f"bags/{stem}.h5", "patient": stem, "label": label})
+    write_csv(table, rows)

@@ -1,0 +1,16 @@
+"""Studies: many trainings and evaluations in resumable folders, with a record of how each result was made."""
+
+from .provenance import collect_provenance, describe_machine, package_versions, read_commit
+from .runs import Run, RunsFailedError, StudyRunner, parse_part, write_line
+
+__all__ = [
+    "Run",
+    "RunsFailedError",
+    "StudyRunner",
+    "collect_provenance",
+    "describe_machine",
+    "package_versions",
+    "parse_part",
+    "read_commit",
+    "write_line",
+]

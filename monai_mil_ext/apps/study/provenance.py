@@ -1,0 +1,95 @@
+"""Provenance of a result: command, commit, seeds, versions, machine, time."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["PACKAGES", "collect_provenance", "describe_machine", "package_versions", "read_commit"]
+
+PACKAGES = ("monai-mil-ext", "monai", "torch", "numpy", "scikit-learn")
+
+
+def collect_provenance(
+    command: str,
+    seeds: Sequence[Any],
+    *,
+    seconds: float | None = None,
+    threads: int | None = None,
+    packages: Sequence[str] = PACKAGES,
+    repository: str | os.PathLike[str] = ".",
+) -> dict[str, Any]:
+    """Collect what is needed to make a result again, and nothing that names a person, a host or a path.
+
+    Args:
+        command: command that makes the result.
+        seeds: all seeds of the result, in any nesting.
+        seconds: duration of the work; without it there is no ``wall_seconds``.
+        threads: number of threads of a process; by default PyTorch's own number.
+        packages: packages whose versions are recorded.
+        repository: folder whose commit is recorded.
+
+    Returns:
+        ``command``, ``commit`` (None outside a Git repository), ``date`` (UTC), ``seeds``, ``versions``, ``machine``,
+        ``threads`` and, if given, ``wall_seconds``.
+
+    Example:
+        >>> list(collect_provenance("scripts/reproduce ct", seeds=[0, 1], seconds=3.2))
+        ['command', 'commit', 'date', 'seeds', 'versions', 'machine', 'threads', 'wall_seconds']
+    """
+    provenance = {
+        "command": command,
+        "commit": read_commit(repository),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "seeds": list(seeds),
+        "versions": package_versions(packages),
+        "machine": describe_machine(),
+        "threads": torch.get_num_threads() if threads is None else threads,
+    }
+    return provenance if seconds is None else {**provenance, "wall_seconds": round(seconds)}
+
+
+def read_commit(repository: str | os.PathLike[str] = ".") -> str | None:
+    """Return the short hash of the checked-out commit, or None outside a Git repository or without Git."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    try:
+        done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)  # noqa: S603
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def package_versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """Return the versions of the packages that are installed.
+
+    Example:
+        >>> list(package_versions(["torch", "a-package-that-nobody-wrote"]))
+        ['torch']
+    """
+    versions = {}
+    for name in packages:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def describe_machine() -> str:
+    """Return processor model, number of cores, memory and GPU model as one line, without the name of the host."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    parts = [model, f"{os.cpu_count()} cores"]
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        parts.append(f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB")
+    if torch.cuda.is_available():
+        parts.append(torch.cuda.get_device_name())
+    return ", ".join(parts)

@@ -1,0 +1,63 @@
+"""Predictions of a model that is trained on some bags with one setting: probabilities of the second class."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import Dataset
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from experiments.workflows import BUNDLES, make_workflow
+from monai_mil_ext.data import BagCollate, bag_sizes
+
+__all__ = ["predict_network", "predict_regression"]
+
+Bags = Sequence[Mapping[str, Any]]
+POOLS = {"min": lambda x: x.amin(0), "mean": lambda x: x.mean(0), "max": lambda x: x.amax(0)}
+
+
+def predict_network(config: Mapping[str, Any], train_bags: Bags, eval_bags: Bags, seed: int) -> NDArray[np.float64]:
+    """Train as ``train.yaml`` of ``bag_classifier`` does, for all epochs, and predict.
+
+    Args:
+        config: overrides of ``train.yaml``.
+        train_bags: bags to train on, standardized.
+        eval_bags: bags to predict.
+        seed: seed of weights and order.
+    """
+    overrides = dict(config)
+    network = {**overrides.pop("network_def"), "in_features": train_bags[0]["image"].shape[1], "num_classes": 2}
+    workflow = make_workflow(BUNDLES / "bag_classifier", ["train"], seed=seed, network_def=network, **overrides)
+    part = workflow.parser["train"]
+    part["dataset"] = Dataset([{"image": bag["image"], "label": bag["label"]} for bag in train_bags])
+    part["sampler"]["sizes"] = bag_sizes(train_bags)
+    for name in ("validation", "stats"):
+        del part["named_handlers"][name]  # nothing is validated or logged
+    workflow.initialize()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that an anchor pins attention, once a run
+        workflow.parser.get_parsed_content("train#trainer").run()
+    net = workflow.parser.get_parsed_content("network").eval()
+    device = workflow.parser.get_parsed_content("device")
+    with torch.no_grad():
+        batches = [BagCollate("image")([{"image": bag["image"]}]) for bag in eval_bags]
+        logits = [net(batch["image"].to(device), batch["mask"].to(device)) for batch in batches]
+    return torch.cat(logits).double().softmax(1)[:, 1].cpu().numpy()
+
+
+def predict_regression(config: Mapping[str, Any], train_bags: Bags, eval_bags: Bags, seed: int) -> NDArray[np.float64]:
+    """Fit a logistic regression on pooled features (``pools``: ``"min"``, ``"mean"``, ``"max"``), and predict."""
+    rows = [
+        np.stack([torch.cat([POOLS[pool](bag["image"]) for pool in config["pools"]]).numpy() for bag in bags])
+        for bags in (train_bags, eval_bags)
+    ]
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=config["C"], max_iter=5000, random_state=seed))
+    model.fit(rows[0], [bag["label"] for bag in train_bags])
+    return model.predict_proba(rows[1])[:, 1]

@@ -1,0 +1,112 @@
+"""Table of runs with several seeds on their test parts, as numbers and as text."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai_mil_ext.metrics import compare_over_seeds, localization_skill, seed_summary
+from monai_mil_ext.utils import RESEARCH_USE
+
+__all__ = ["SHOWN", "compare_methods", "format_cell", "format_table", "read_rows"]
+
+SHOWN = {
+    "bag_auroc": "scan AUROC",
+    "bag_auprc": "scan AUPRC",
+    "instance_auroc": "slice AUROC",
+    "instance_ap": "slice AP",
+    "instance_skill": "skill",
+    "pointing_game": "pointing game",
+}
+NAMES = ("instance_auroc", "instance_ap")
+Row = Mapping[str, Any]
+
+
+def read_rows(folder: Path) -> dict[str, Any]:
+    """Read what ``BagResultsSaver`` wrote: the ``values`` of all bags, and one row a bag in ``bags``."""
+    values = json.loads((folder / "report.json").read_text())["values"]
+    with (folder / "bags.csv").open(newline="") as lines:
+        bags = [
+            {**row, "label": int(row["label"]), **{name: float(row[name]) for name in NAMES}}
+            for row in csv.DictReader(lines)
+        ]
+    return {"values": {name: math.nan if value is None else value for name, value in values.items()}, "bags": bags}
+
+
+def compare_methods(
+    results: Mapping[str, Mapping[Any, Mapping[str, Any]]],
+    uses_slice_labels: Mapping[str, bool],
+    pairs: Sequence[tuple[str, str]],
+    num_samples: int = 1000,
+) -> dict[str, Any]:
+    """Return the rows of the table, the baseline at the center of the scan, and the differences of pairs of methods.
+
+    Args:
+        results: :py:func:`read_rows` of each method and seed.
+        uses_slice_labels: whether a method's training uses labels of slices.
+        pairs: methods to compare, over the positive test scans of all seeds.
+        num_samples: number of bootstrap samples.
+    """
+    rows = []
+    for name, seeds in results.items():
+        summary = seed_summary({seed: result["values"] for seed, result in seeds.items()})
+        rows.append({"name": name, "uses_slice_labels": uses_slice_labels[name], **summary})
+    comparisons = []
+    for a, b in pairs:
+        first, second = ({seed: result["bags"] for seed, result in results[name].items()} for name in (a, b))
+        comparisons.append({"a": a, "b": b, **compare_over_seeds(first, second, NAMES, num_samples)})
+    return {"use": RESEARCH_USE, "rows": [*rows, _center_row(rows)], "comparisons": comparisons}
+
+
+def _center_row(rows: Sequence[Row]) -> dict[str, Any]:
+    """Return the row of the center of the scan on the same test parts, from a method that sees whole scans."""
+    whole = next((row for row in rows if row["name"] != "bag-level oracle"), rows[0])
+    seeds = {
+        seed: {
+            "instance_auroc": values["center_auroc"],
+            "instance_ap": values["center_ap"],
+            "instance_skill": localization_skill(values["center_auroc"], values["center_auroc"]),
+        }
+        for seed, values in whole["seeds"].items()
+    }
+    return {"name": "center", "uses_slice_labels": False, **seed_summary(seeds)}
+
+
+def format_table(result: Mapping[str, Any]) -> str:
+    """Return Markdown: a row a method, a row a seed below it, then the comparisons and the notes."""
+    heads = ["method", "seed", *SHOWN.values()]
+    lines = ["| " + " | ".join(heads) + " |", "|---|---" + "|--:" * len(SHOWN) + "|"]
+    for row in result["rows"]:
+        name = row["name"] + (" (**uses slice labels**)" if row["uses_slice_labels"] else "")
+        cells = [format_cell(row["values"].get(key), row["sd"].get(key)) for key in SHOWN]
+        lines.append("| " + " | ".join([name, "mean ± sd", *cells]) + " |")
+        for seed, values in row["seeds"].items():
+            lines.append("| " + " | ".join(["", str(seed), *(format_cell(values.get(key)) for key in SHOWN)]) + " |")
+    return "\n".join([*lines, "", *map(_format_difference, result["comparisons"]), "", _format_note(result)])
+
+
+def _format_difference(comparison: Mapping[str, Any]) -> str:
+    auroc = comparison["instance_auroc"]
+    over = f"{comparison['over']['num_bags']} positive test scans of {comparison['over']['num_patients']} patients"
+    return (
+        f"{comparison['a']} less {comparison['b']}, slice AUROC: {auroc['difference']:+.3f} "
+        f"[{auroc['low']:+.3f}, {auroc['high']:+.3f}], p = {auroc['p']:.3f}; paired bootstrap of patients over {over}."
+    )
+
+
+def _format_note(result: Mapping[str, Any]) -> str:
+    tried = ", ".join(f"{name} {count}" for name, count in result.get("settings_tried", {}).items())
+    facts = [f"{key}: {result[key]}." for key in ("protocol", "selection", "split") if key in result]
+    sd = "sd: sample (n - 1) of scan values, population (n) of slice values."
+    return " ".join([sd, *facts, *([f"settings tried a seed: {tried}."] if tried else []), f"{RESEARCH_USE}."])
+
+
+def format_cell(value: float | None, sd: float | None = None) -> str:
+    """Format a value with its sd, three digits each; a dash if there is none."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{value:.3f}" + (f" ± {sd:.3f}" if sd is not None and math.isfinite(sd) else "")

@@ -1,0 +1,42 @@
+"""Experiments that make docs/results/*.json: ``scripts/reproduce NAME [options]``.
+
+``ct`` runs the configs of bundles/ct_slice_mil as they are: every patient left out in turn, three seeds, with and
+without Normal Guidance. ``semi_synthetic``, ``classical`` and ``mnist_bags`` run their protocols. ``attention_mass``
+and ``stability`` read the runs of ``mnist_bags``, or those of any bundle, and draw them. ``ct_protocol`` searches
+settings on a cohort of scans with one label each, and ``report`` makes a page of any evaluations. Each can be stopped
+and started again. Options of an experiment: ``scripts/reproduce NAME --help``. ``scripts/results`` writes the tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from importlib import import_module
+
+__all__ = ["EXPERIMENTS", "main"]
+
+EXPERIMENTS: dict[str, tuple[str, ...]] = {  # module, and the first words of its command line
+    "ct": ("ct",),
+    "semi_synthetic": ("semi_synthetic.protocol",),
+    "classical": ("classical.protocol",),
+    "mnist_bags": ("mnist_bags.protocol",),
+    "attention_mass": ("attention", "mass"),
+    "stability": ("attention", "stability"),
+    "ct_protocol": ("ct_protocol.protocol",),
+    "report": ("ct_protocol.report",),
+}
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Run an experiment from the command line."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/reproduce",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Further options are those of the experiment.",
+    )
+    parser.add_argument("name", choices=list(EXPERIMENTS))
+    parser.add_argument("options", nargs=argparse.REMAINDER)
+    args = parser.parse_args(words)
+    module, *first = EXPERIMENTS[args.name]
+    import_module(f"experiments.{module}").main([*first, *args.options])

@@ -1,0 +1,83 @@
+"""Measurement of speed and memory: ``scripts/benchmark [row ...]``; all rows if none is named, ``--list`` names them.
+
+Each row is a process of its own with two threads. Results go to docs/results/benchmarks.json, where rows that are not
+measured again stay as they are; the table is printed, and ``scripts/results`` writes it into docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from monai_mil_ext.apps.study import collect_provenance
+
+from .tables import benchmark_table
+from .workflows import RESULTS, ROOT
+
+sys.path.insert(0, str(ROOT))
+
+from tests.benchmarks.rows import ROWS
+
+__all__ = ["main"]
+
+FILE = RESULTS / "benchmarks.json"
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+PACKAGES = ("monai-mil-ext", "monai", "torch", "torchmil", "numpy")
+NOTE = (
+    "Ratios are of medians over repetitions taken in turns in one process; beside them those of the fastest. "
+    "Memory is the peak of a fresh process over what it had before the step, with an allocator that gives back what is "
+    "freed. The bound is the same ratio for our "
+    "network with its attention removed: no way to compute attention could give more."
+)
+
+
+def measure(name: str, threads: int) -> dict[str, Any]:
+    """Measure one row in a process of its own."""
+    print(f"{name} ...", end=" ", flush=True)
+    start = time.perf_counter()
+    environment = {**os.environ, **ROWS[name].environment, **dict.fromkeys(THREADS, str(threads))}
+    command = [sys.executable, "-m", "tests.benchmarks.rows", name]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=ROOT)
+    if done.returncode:
+        raise SystemExit(f"failed:\n{done.stderr}")
+    row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    row["threads"], row["wall_seconds"] = threads, round(time.perf_counter() - start)
+    print(f"{row['value']:.3g} in {row['wall_seconds']} s", flush=True)
+    return row
+
+
+def save(rows: Sequence[dict[str, Any]], threads: int) -> None:
+    """Write rows among those of the file, in the order of the table."""
+    kept = {row["name"]: row for row in json.loads(FILE.read_text())["rows"]} if FILE.exists() else {}
+    kept.update({row["name"]: row for row in rows})
+    seconds = sum(row["wall_seconds"] for row in kept.values())
+    provenance = collect_provenance(
+        "scripts/benchmark", [0], seconds=seconds, threads=threads, packages=PACKAGES, repository=ROOT
+    )
+    ordered = [kept[name] for name in ROWS if name in kept]
+    FILE.write_text(json.dumps({"kind": "benchmark", **provenance, "note": NOTE, "rows": ordered}, indent=1) + "\n")
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(prog="scripts/benchmark", description=__doc__)
+    parser.add_argument("row", nargs="*", choices=[[], *ROWS], metavar="row")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--dry-run", action="store_true", help="print only, write nothing")
+    args = parser.parse_args(words)
+    if args.list:
+        print("\n".join(f"{name:32}{row.what}" for name, row in ROWS.items()))
+        return
+    rows = []
+    for name in args.row or ROWS:
+        rows.append(measure(name, args.threads))
+        if not args.dry_run:
+            save(rows, args.threads)
+    print(benchmark_table(json.loads(FILE.read_text())))

@@ -1,0 +1,37 @@
+"""Folders of the repository, and workflows of its bundles and experiments."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigWorkflow
+
+__all__ = ["BUNDLES", "RESULTS", "ROOT", "RUNS", "make_workflow", "prepare_data"]
+
+ROOT = Path(__file__).resolve().parents[2]
+BUNDLES = ROOT / "bundles"
+RESULTS = ROOT / "docs" / "results"
+RUNS = ROOT / "runs"
+
+
+def make_workflow(folder: Path, configs: Sequence[str | Path], **overrides: Any) -> ConfigWorkflow:
+    """Make a workflow, not yet initialized.
+
+    Args:
+        folder: folder of a bundle or an experiment; its ``scripts``, if any, become importable.
+        configs: names of files in its ``configs``, without suffix, or paths of others.
+        **overrides: overrides of the configs.
+    """
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    files = [str(config if isinstance(config, Path) else folder / "configs" / f"{config}.yaml") for config in configs]
+    return ConfigWorkflow(files, workflow_type="train", logging_file=False, **{"bundle_root": str(folder), **overrides})
+
+
+def prepare_data(bundle: str, *words: str) -> None:
+    """Run ``python -m scripts.prepare`` in the folder of a bundle, as its README shows."""
+    subprocess.run([sys.executable, "-m", "scripts.prepare", *words], cwd=BUNDLES / bundle, check=True)

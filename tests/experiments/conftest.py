@@ -1,0 +1,43 @@
+"""The folder ``scripts`` on the path, as for the commands of the repository, and scans of digits."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.workflows import configs_of, open_workflow
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+BUNDLE = SCRIPTS.parent / "bundles" / "ct_slice_mil"
+OVERLAYS = SCRIPTS / "experiments" / "ct_protocol" / "configs"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _on_the_path():
+    """Experiments, and the ``scripts`` of the bundle that they run, are importable."""
+    folders = [str(BUNDLE), str(SCRIPTS)]
+    sys.path[:0] = folders
+    yield
+    for folder in folders:
+        sys.path.remove(folder)
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    """Sixty scans, half of them with a lesion."""
+    from scripts.digit_scans import prepare_digit_scans
+
+    return prepare_digit_scans(tmp_path_factory.mktemp("scans")).parent
+
+
+@pytest.fixture
+def start(monkeypatch):
+    """Open a workflow of the bundle's configs and of the overlays of the protocol."""
+    monkeypatch.chdir(BUNDLE)
+
+    def make(*names, workflow_type="train", **overrides):
+        files = [OVERLAYS / f"{name}.yaml" for name in names]
+        files = [file if file.exists() else config for file, config in zip(files, configs_of(*names), strict=True)]
+        return open_workflow(*files, kind=workflow_type, **overrides)
+
+    return make

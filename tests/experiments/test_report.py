@@ -1,0 +1,129 @@
+"""Tests of the page of an evaluation: its numbers, its figures, and nothing from outside."""
+
+import base64
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+
+from monai_mil_ext.utils import RESEARCH_USE
+
+
+def evaluated(folder, quality, scans=4):
+    """What ``BagResultsSaver`` writes of scans of ten slices, whose lesion gets attention by ``quality``."""
+    from monai_mil_ext.metrics import bag_report, instance_values
+
+    folder.mkdir()
+    rng, rows, lines = np.random.default_rng(0), [], []
+    import torch
+
+    for k in range(scans):
+        label = np.zeros(10, dtype=int)
+        label[2 : 2 + 2 * (k % 2) * 2] = 1
+        attention = rng.random(10) * 0.1 + quality * label
+        attention /= attention.sum()
+        values = instance_values(torch.from_numpy(attention), torch.from_numpy(label))
+        base = {"case_id": f"scan<{k}>", "patient": f"p{k}", "label": int(label.any())}
+        rows.append({**base, "probability": [0.2 + 0.15 * k], **values})
+        lines += [
+            {"case_id": base["case_id"], "slice_index": n, "position": 5.0 * n, "instance_label": y, "attention": a}
+            for n, (y, a) in enumerate(zip(label.tolist(), attention.tolist(), strict=True))
+        ]
+    (folder / "report.json").write_text(json.dumps(bag_report(rows, num_samples=5)))
+    for name, content in (("bags.csv", rows), ("instances.csv", lines)):
+        with (folder / name).open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(content[0]))
+            writer.writeheader()
+            writer.writerows(content)
+    return folder
+
+
+def test_a_page_of_two_runs_has_all_inside(tmp_path):
+    from experiments.reproduce import main
+
+    folders = [evaluated(tmp_path / name, quality) for name, quality in (("poor", 0.0), ("good", 1.0))]
+    out = tmp_path / "page.html"
+    main(["report", *map(str, folders), "--out", str(out), "--gallery", "1"])
+    text = out.read_text()
+    pictures = re.findall(r'<img alt="([^"]*)" src="data:image/png;base64,([^"]*)"', text)
+    assert [name.split(",")[0].split(":")[0] for name, _ in pictures] == [
+        "ROC and precision-recall curves",
+        "slice AUROC of every positive test scan",
+        *["best", "worst"] * 2,
+    ]
+    assert all(base64.b64decode(data).startswith(b"\x89PNG") for _, data in pictures)
+    assert RESEARCH_USE in text
+    assert "<td>1.000</td>" in text  # of the good one
+    assert re.findall(r'(?:src|href)="(?!data:)', text) == []
+    assert "scan&lt;1&gt;" in text
+    assert "scan<1" not in text  # names are text, not tags
+    assert str(tmp_path) not in text
+
+
+def test_the_gallery_shows_the_best_and_the_worst_with_their_slices(tmp_path):
+    from experiments.ct_protocol.figures import read_scans
+    from experiments.ct_protocol.report import make_page
+    from experiments.ct_protocol.table import compare_methods, read_rows
+
+    folder, asked = evaluated(tmp_path / "run", 0.0, scans=12), []
+    answers = {"one": {7: read_scans(folder)}}
+    result = compare_methods({"one": {7: read_rows(folder)}}, {"one": True}, [], num_samples=5)
+
+    def read_slices(case):
+        asked.append(case)
+        return np.zeros((10, 4, 4)), None
+
+    text = make_page(result, answers, "A page", gallery=2, read_slices=read_slices)
+    positive = sorted((one for one in answers["one"][7] if one.is_positive), key=lambda one: -one.auroc)
+    assert len(positive) == 6
+    assert asked[:2] == [one.case_id for one in positive[:2]]
+    assert {*asked[2:]} == {one.case_id for one in positive[-2:]}
+    assert "one (slice labels): best and worst scans" in text
+    assert '<span class="labels">uses slice labels</span>' in text
+    assert "7</td>" in text
+
+
+def test_few_scans_are_not_shown_twice(tmp_path):
+    from experiments.ct_protocol.figures import read_scans
+    from experiments.ct_protocol.report import pick_scans
+
+    own = [one for one in read_scans(evaluated(tmp_path / "run", 1.0)) if one.is_positive]
+    assert len(own) == 2
+    assert len(pick_scans(own, 2)) == 2
+    assert len(pick_scans(own, 1)) == 2
+
+
+def test_a_method_without_slices_has_a_table_only(tmp_path):
+    from experiments.ct_protocol.report import make_page
+    from experiments.ct_protocol.table import compare_methods, read_rows
+
+    folder = evaluated(tmp_path / "run", 1.0)
+    result = compare_methods(
+        {"bag-level oracle": {1: read_rows(folder)}}, {"bag-level oracle": True}, [], num_samples=5
+    )
+    text = make_page(result, {"bag-level oracle": {1: []}}, "A page")
+    assert "<table>" in text
+    assert "<img" not in text
+
+
+def test_curves_are_those_of_the_metric_and_styles_differ_without_color(tmp_path):
+    from experiments.ct_protocol.figures import curves_figure, read_scans, spread_figure
+
+    found = {
+        name: [one for one in read_scans(evaluated(tmp_path / name, quality)) if one.is_positive]
+        for name, quality in (("poor", 0.0), ("good", 1.0))
+    }
+    roc, precision = curves_figure(found).axes
+    poor, good, center = roc.lines
+    assert good.get_ydata() == pytest.approx(np.ones(201))
+    area = np.trapezoid(poor.get_ydata(), poor.get_xdata())
+    assert area == pytest.approx(np.mean([one.auroc for one in found["poor"]]), abs=0.01)
+    assert poor.get_linestyle() != good.get_linestyle()
+    assert center.get_label() == "center of the scan"
+    assert len(precision.lines) == 3
+    dots = [line for line in spread_figure(found).axes[0].lines if line.get_marker() == "."]
+    assert [sorted(line.get_xdata()) for line in dots] == [
+        pytest.approx(sorted(one.auroc for one in own)) for own in found.values()
+    ]
