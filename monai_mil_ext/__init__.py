@@ -1,6 +1,6 @@
-"""Multiple-instance learning for MONAI: ``import monai_mil_ext`` makes every public component known to its bundles."""
+"""Multiple-instance learning for MONAI; importing the package makes every public component known to bundles."""
 
-from . import data, handlers, inferers, losses, metrics, networks, transforms, utils, visualize
+from . import apps, data, handlers, inferers, losses, metrics, networks, transforms, utils, visualize
 
-__all__ = ["data", "handlers", "inferers", "losses", "metrics", "networks", "transforms", "utils", "visualize"]
+__all__ = ["apps", "data", "handlers", "inferers", "losses", "metrics", "networks", "transforms", "utils", "visualize"]
 __version__ = "0.2.0.dev0"

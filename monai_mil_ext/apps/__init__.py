@@ -1,3 +1,5 @@
-"""Applications on top of the package: no other part imports them, and neither does ``import monai_mil_ext``."""
+"""Applications on top of the package; MONAI Label and studies are imported only where they are used."""
 
-__all__: list[str] = []
+from . import bundle
+
+__all__ = ["bundle"]

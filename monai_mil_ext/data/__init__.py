@@ -1,38 +1,46 @@
-"""Bags, slides, scans and cohorts: readers, writers, datasets and batches."""
+"""Reading, writing and batching of bags, scans, slides and cohorts."""
 
-from .bag_file import OpenBag, inspect_bag, open_bag, read_attributes, read_bag, write_bag
-from .bag_layout import BagInfo
-from .bag_rows import BagFileError
-from .bag_sampler import BagBatchSampler, bag_sizes
-from .cell_images import CellImages
-from .chunk_loader import ChunkLoader
-from .cohort import check_cohort, load_cohort
-from .cohort_checks import CohortChecks
-from .cohort_columns import CohortColumns
-from .cohort_report import CohortReport
-from .collate import BagCollate
-from .dicom_results import DicomResults
-from .dicom_series import SeriesSlice, find_series, series_affine
-from .drawn_bags import DrawnBags
-from .feature_cache import FeatureCache
-from .feature_run import FeatureRun
-from .fingerprints import fingerprint
-from .mask_file import find_marks, read_marks
-from .scan_reader import ScanReader
-from .scan_table import load_scans
-from .shifted_mean import ShiftedMeanBags
-from .slice_bands import SliceBands
-from .slide_cache import SlideCache
-from .slide_cohort import load_slide_cohort
-from .slide_file import SlideFile, SlideFileError, Thumbnail
-from .slide_grid import TileGrid
-from .slide_list import find_slides, is_feature_file
-from .slide_results import write_heatmap_tiff, write_tile_geojson
-from .slide_tiles import SlideTiles
-from .splits import CohortSplits, split_cohort
-from .standardization import FeatureStatistics
-from .tissue import OtsuTissue, tissue_share
-from .volume_file import write_volume
+from .bags import (
+    BagBatchSampler,
+    BagCollate,
+    BagFileError,
+    BagInfo,
+    FeatureStatistics,
+    OpenBag,
+    bag_sizes,
+    inspect_bag,
+    open_bag,
+    read_bag,
+    write_bag,
+)
+from .cells import CellImages
+from .cohorts import (
+    CohortChecks,
+    CohortColumns,
+    CohortReport,
+    CohortSplits,
+    check_cohort,
+    list_scans,
+    list_slides,
+    load_cohort,
+    load_slide_cohort,
+    split_cohort,
+)
+from .features import ChunkLoader, FeatureCache, FeatureExtraction, fingerprint
+from .scans import DicomWriter, ScanReader, ScoreBands, find_annotation, find_series, read_annotation_mask, write_nifti
+from .slides import (
+    OtsuTissue,
+    SlideCache,
+    SlideFile,
+    SlideFileError,
+    SlideTiles,
+    Thumbnail,
+    TileGrid,
+    tissue_fraction,
+    write_heatmap_tiff,
+    write_tile_geojson,
+)
+from .synthetic import LabeledPoolBagDataset, RunPosterior, ShiftedMeanDataset, run_posterior, shift_evidence
 
 __all__ = [
     "BagBatchSampler",
@@ -45,17 +53,17 @@ __all__ = [
     "CohortColumns",
     "CohortReport",
     "CohortSplits",
-    "DicomResults",
-    "DrawnBags",
+    "DicomWriter",
     "FeatureCache",
-    "FeatureRun",
+    "FeatureExtraction",
     "FeatureStatistics",
+    "LabeledPoolBagDataset",
     "OpenBag",
     "OtsuTissue",
+    "RunPosterior",
     "ScanReader",
-    "SeriesSlice",
-    "ShiftedMeanBags",
-    "SliceBands",
+    "ScoreBands",
+    "ShiftedMeanDataset",
     "SlideCache",
     "SlideFile",
     "SlideFileError",
@@ -64,24 +72,23 @@ __all__ = [
     "TileGrid",
     "bag_sizes",
     "check_cohort",
-    "find_marks",
+    "find_annotation",
     "find_series",
-    "find_slides",
     "fingerprint",
     "inspect_bag",
-    "is_feature_file",
+    "list_scans",
+    "list_slides",
     "load_cohort",
-    "load_scans",
     "load_slide_cohort",
     "open_bag",
-    "read_attributes",
+    "read_annotation_mask",
     "read_bag",
-    "read_marks",
-    "series_affine",
+    "run_posterior",
+    "shift_evidence",
     "split_cohort",
-    "tissue_share",
+    "tissue_fraction",
     "write_bag",
     "write_heatmap_tiff",
+    "write_nifti",
     "write_tile_geojson",
-    "write_volume",
 ]

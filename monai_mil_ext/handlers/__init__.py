@@ -1,54 +1,58 @@
-"""Ignite handlers."""
+"""Ignite handlers for MONAI's trainers and evaluators."""
 
-from .attention_anchor import AttentionAnchorHandler
-from .attention_prior import AttentionPriorHandler
-from .attention_stability import AttentionStabilityHandler
 from .bag_figures import BagFigureHandler
-from .bag_metric import BagMetricHandler
-from .bag_predictions import BagPredictionsSaver
-from .bag_results import BagResultsSaver
-from .bag_share import BagShareHandler
-from .batch_inference import BatchInference, ScanBatchInference, SlideBatchInference
+from .bag_metric_handler import BagMetricHandler
 from .best_epoch import BestEpochSaver
-from .branch_loss import BranchLossHandler
-from .gradient_clip import GradientClipHandler
-from .proximal_l1 import ProximalL1Handler
-from .results_saver import ResultsSaver
-from .scan_results import ScanResultsSaver
-from .score_anchor import ScoreAnchor
-from .score_hook import RecordedScores, ScoreHook, call_after_run
-from .score_term import ScoreTermHandler
-from .slide_results import SlideResultsSaver
-from .temperature import TemperatureHandler
-from .tokens_kept import TokensKeptHandler
+from .ddp_loss_weight import DDPLossWeightHandler
+from .losses import (
+    AttentionAnchorHandler,
+    AttentionPriorHandler,
+    AuxiliaryLossHandler,
+    BranchLossHandler,
+    EMATeacher,
+    GradientClipHandler,
+    ProximalL1Handler,
+    ScoreHook,
+)
+from .savers import (
+    BagPredictionsSaver,
+    BagResultsSaver,
+    BatchInference,
+    ResultsSaver,
+    ScanBatchInference,
+    ScanResultsSaver,
+    SlideBatchInference,
+    SlideResultsSaver,
+)
+from .stability_recorder import AttentionStabilityHandler
+from .temperature_scaling import TemperatureScalingHandler
+from .token_count import TokenCountHandler
 from .training_state import TrainingState, find_checkpoint
 
 __all__ = [
     "AttentionAnchorHandler",
     "AttentionPriorHandler",
     "AttentionStabilityHandler",
+    "AuxiliaryLossHandler",
     "BagFigureHandler",
     "BagMetricHandler",
     "BagPredictionsSaver",
     "BagResultsSaver",
-    "BagShareHandler",
     "BatchInference",
     "BestEpochSaver",
     "BranchLossHandler",
+    "DDPLossWeightHandler",
+    "EMATeacher",
     "GradientClipHandler",
     "ProximalL1Handler",
-    "RecordedScores",
     "ResultsSaver",
     "ScanBatchInference",
     "ScanResultsSaver",
-    "ScoreAnchor",
     "ScoreHook",
-    "ScoreTermHandler",
     "SlideBatchInference",
     "SlideResultsSaver",
-    "TemperatureHandler",
-    "TokensKeptHandler",
+    "TemperatureScalingHandler",
+    "TokenCountHandler",
     "TrainingState",
-    "call_after_run",
     "find_checkpoint",
 ]

@@ -3,4 +3,7 @@
 from .bag_inferer import BagInferer
 from .instance_rows import InstanceRows
 
-__all__ = ["BagInferer", "InstanceRows"]
+__all__ = [
+    "BagInferer",
+    "InstanceRows",
+]

@@ -15,7 +15,7 @@ from monai.utils import optional_import
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from monai_mil_ext.networks.nets import WithBagOutput
+from monai_mil_ext.networks.nets import BagOutputWrapper
 from monai_mil_ext.utils import check_mask, check_positive
 
 from .instance_rows import InstanceRows, cast
@@ -169,7 +169,7 @@ def _unwrap(network: Any) -> tuple[Any, bool]:
             network = network.module
         elif hasattr(network, "_orig_mod"):  # the wrapper of torch.compile has no public class
             network = network._orig_mod
-        elif isinstance(network, WithBagOutput):
+        elif isinstance(network, BagOutputWrapper):
             network, wants_dict = network.net, True
         else:
             return network, wants_dict

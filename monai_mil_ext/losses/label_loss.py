@@ -14,7 +14,7 @@ __all__ = ["LabelLoss"]
 class LabelLoss(_Loss):
     """Base class of losses of logits (B, K) against labels.
 
-    A subclass computes its values from :py:meth:`real_logits` and passes them to :py:meth:`reduce`.
+    A subclass computes its values from :py:meth:`float_logits` and passes them to :py:meth:`reduce`.
 
     Args:
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
@@ -27,14 +27,14 @@ class LabelLoss(_Loss):
         check_choice("reduction", reduction, ("mean", "sum", "none"))
         super().__init__(reduction=reduction)
 
-    def real_logits(self, logits: Tensor) -> Tensor:
+    def float_logits(self, logits: Tensor) -> Tensor:
         """Check logits (B, K) and convert them to float32 (float64 stays)."""
         if logits.ndim != 2 or not logits.is_floating_point() or not logits.shape[1]:
             got = f"{logits.dtype} {tuple(logits.shape)}"
             raise ValueError(f"`logits` must be floating point of shape (B, K) with K >= 1, got {got}.")
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
-    def whole_numbers(self, name: str, label: Tensor, logits: Tensor, largest: int) -> Tensor:
+    def class_indices(self, name: str, label: Tensor, logits: Tensor, largest: int) -> Tensor:
         """Return ``label`` of any dtype as integers (B, 1), checked to be from 0 to ``largest``."""
         if label.shape != logits.shape[:1]:
             raise ValueError(f"`{name}` must have shape (B,) = ({len(logits)},), got {tuple(label.shape)}.")

@@ -46,7 +46,7 @@ class MultiLabelLoss(LabelLoss):
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         """Compute the loss of logits (B, C) against labels (B, C), or (B,) if C = 1."""
         with torch.autocast(logits.device.type, enabled=False):
-            z = self.real_logits(logits)
+            z = self.float_logits(logits)
             y, known = self.known_labels(label, z)
             invalid = (y < 0) | (y > 1)
             if invalid.any():

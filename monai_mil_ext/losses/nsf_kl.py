@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from monai_mil_ext.networks.layers import log_sigmoid_scores, masked_log_softmax
+from monai_mil_ext.networks.layers import masked_log_softmax
+from monai_mil_ext.networks.layers.nsf import log_sigmoid_scores
 from monai_mil_ext.utils import check_choice, check_positive_number
 
 from .attention_loss import AttentionLoss

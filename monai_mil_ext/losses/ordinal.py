@@ -41,8 +41,8 @@ class OrdinalLoss(LabelLoss):
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         """Compute the loss of logits (B, C - 1) against classes (B,) from 0 to C - 1."""
         with torch.autocast(logits.device.type, enabled=False):
-            z = self.real_logits(logits)
-            y = self.whole_numbers("label", label, z, z.shape[1])
+            z = self.float_logits(logits)
+            y = self.class_indices("label", label, z, z.shape[1])
             above = (y > torch.arange(z.shape[1], device=z.device)).to(z.dtype)
             return self.reduce(binary_cross_entropy_with_logits(z, above, reduction="none").sum(dim=1))
 
@@ -63,7 +63,7 @@ def ordinal_probabilities(logits: Tensor) -> Tensor:
         [[0.5, 0.0, 0.5], [0.5, 0.0, 0.5]]
     """
     with torch.autocast(logits.device.type, enabled=False):
-        z = LabelLoss().real_logits(logits).cummin(dim=1).values
+        z = LabelLoss().float_logits(logits).cummin(dim=1).values
         largest = torch.finfo(z.dtype).max
         z = z.clamp(-largest, largest)
         upper, lower = pad(z, (1, 0), value=largest), pad(z, (0, 1), value=-largest)

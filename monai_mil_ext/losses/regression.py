@@ -53,7 +53,7 @@ class RegressionLoss(LabelLoss):
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         """Compute the loss of outputs (B, C) against targets (B, C), or (B,) if C = 1."""
         with torch.autocast(logits.device.type, enabled=False):
-            z = self.real_logits(logits)
+            z = self.float_logits(logits)
             y, known = self.known_labels(label, z)
             if y.isinf().any():
                 raise ValueError(f"`label` must be finite, or NaN if unknown, got {y[y.isinf()][0].item()}.")

@@ -69,9 +69,9 @@ class DiscreteSurvivalLoss(LabelLoss):
                 raise ValueError(f"`time` must have shape (B, 2) if `event` is None, got {tuple(time.shape)}.")
             time, event = time.unbind(dim=1)
         with torch.autocast(logits.device.type, enabled=False):
-            z = self.real_logits(logits)
-            t = self.whole_numbers("time", time, z, z.shape[1] - 1)
-            e = self.whole_numbers("event", event, z, 1).bool()
+            z = self.float_logits(logits)
+            t = self.class_indices("time", time, z, z.shape[1] - 1)
+            e = self.class_indices("event", event, z, 1).bool()
             bins = torch.arange(z.shape[1], device=z.device)
             event_in_bin = ((bins == t) & e).to(z.dtype)
             per_bin = binary_cross_entropy_with_logits(z, event_in_bin, reduction="none")
@@ -92,4 +92,4 @@ def survival_curve(logits: Tensor) -> Tensor:
         [[0.5, 0.25, 0.125]]
     """
     with torch.autocast(logits.device.type, enabled=False):
-        return logsigmoid(-LabelLoss().real_logits(logits)).cumsum(dim=1).exp()
+        return logsigmoid(-LabelLoss().float_logits(logits)).cumsum(dim=1).exp()

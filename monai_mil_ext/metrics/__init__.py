@@ -1,27 +1,27 @@
 """Metrics of bags, instances and attention."""
 
-from .attention_stability import (
-    attention_changes,
-    attention_divergence,
-    attention_instability,
-    attention_uniformity,
-)
-from .average_curves import LocalizationCurves, localization_curves
+from .attention_concentration import AttentionMassMetric, MassCurve, attention_mass, mass_curve
+from .attention_stability import attention_changes, attention_divergence, attention_instability, attention_uniformity
 from .bag_classification import BagClassificationMetric, bag_values
-from .bag_metric import BagIterationMetric
+from .bag_iteration_metric import BagIterationMetric
+from .bootstrap import paired_bootstrap
 from .calibration import TemperatureScaling, brier_score, expected_calibration_error
-from .concentration import AttentionMassMetric, attention_mass
 from .concordance import ConcordanceIndexMetric, concordance_index
 from .folds import fold_summary, summarize_folds
-from .instance_localization import InstanceLocalizationMetric, center_scores, localization
-from .instance_search import localization_skill, pointing_game, precision_at_recall
+from .instance_localization import (
+    InstanceLocalizationMetric,
+    LocalizationCurves,
+    center_scores,
+    localization,
+    localization_curves,
+    localization_skill,
+    pointing_game,
+    precision_at_recall,
+)
 from .lesion_froc import FROCMetric, LesionHits, froc_values, lesion_hits
-from .mass_curves import MassCurve, mass_curve
 from .operating_point import sensitivity_specificity, threshold_at_sensitivity, threshold_at_specificity
-from .paired import paired_bootstrap
 from .report import bag_report, bootstrap_interval, instance_values
 from .seeds import compare_over_seeds, seed_summary
-from .shifted_runs import RunPosterior, run_posterior, shift_evidence
 
 __all__ = [
     "AttentionMassMetric",
@@ -33,7 +33,6 @@ __all__ = [
     "LesionHits",
     "LocalizationCurves",
     "MassCurve",
-    "RunPosterior",
     "TemperatureScaling",
     "attention_changes",
     "attention_divergence",
@@ -59,10 +58,8 @@ __all__ = [
     "paired_bootstrap",
     "pointing_game",
     "precision_at_recall",
-    "run_posterior",
     "seed_summary",
     "sensitivity_specificity",
-    "shift_evidence",
     "summarize_folds",
     "threshold_at_sensitivity",
     "threshold_at_specificity",

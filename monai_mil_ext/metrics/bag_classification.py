@@ -17,7 +17,7 @@ from torch import Tensor
 
 from monai_mil_ext.utils import check_choice
 
-from .bag_metric import BagIterationMetric
+from .bag_iteration_metric import BagIterationMetric
 
 __all__ = ["BagClassificationMetric", "bag_values"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .bag_metric import BagIterationMetric
+from .bag_iteration_metric import BagIterationMetric
 
 __all__ = ["ConcordanceIndexMetric", "concordance_index"]
 

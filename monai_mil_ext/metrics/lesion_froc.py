@@ -15,7 +15,7 @@ from torch import Tensor
 
 from monai_mil_ext.utils import head_mean
 
-from .bag_metric import BagIterationMetric
+from .bag_iteration_metric import BagIterationMetric
 
 label_regions, _ = optional_import("scipy.ndimage", name="label")
 binary_structure, _ = optional_import("scipy.ndimage", name="generate_binary_structure")

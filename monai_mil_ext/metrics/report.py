@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from .bag_classification import BAG_VALUES, bag_values
-from .instance_localization import center_scores, localization
-from .instance_search import localization_skill, pointing_game, precision_at_recall
-from .resampling import percentile_interval, resampled_rows
+from .bootstrap import percentile_interval, resampled_rows
+from .instance_localization import center_scores, localization, localization_skill, pointing_game, precision_at_recall
 
 __all__ = ["bag_report", "bootstrap_interval", "instance_values"]
 
@@ -23,7 +22,7 @@ INSTANCE_VALUES = (
     "pointing_game",
     "precision_at_recall_10",
     "positive_mass",
-    "positive_share",
+    "positive_fraction",
     "center_auroc",
     "center_ap",
 )
@@ -39,8 +38,8 @@ def instance_values(scores: Tensor, labels: Tensor | None) -> dict[str, float]:
     Returns:
         ``instance_auroc``, ``instance_ap`` and ``positive_mass`` of the scores (:py:func:`localization`),
         ``pointing_game``, ``precision_at_recall_10`` (at a recall of 10 %), ``center_auroc`` and ``center_ap`` of
-        :py:func:`center_scores`, and ``positive_share``, the mass of uniform scores. All are NaN without labels or with
-        only one label.
+        :py:func:`center_scores`, and ``positive_fraction``, the mass of uniform scores. All are NaN without labels or
+        with only one label.
     """
     if labels is None:
         return dict.fromkeys(INSTANCE_VALUES, float("nan"))
@@ -52,7 +51,7 @@ def instance_values(scores: Tensor, labels: Tensor | None) -> dict[str, float]:
         "pointing_game": pointing_game(scores, labels),
         "precision_at_recall_10": precision_at_recall(scores, labels, 0.1),
         "positive_mass": model["mass"],
-        "positive_share": uniform["mass"],
+        "positive_fraction": uniform["mass"],
         "center_auroc": center["auroc"],
         "center_ap": center["average_precision"],
     }

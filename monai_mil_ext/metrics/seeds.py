@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .bag_classification import BAG_VALUES
-from .paired import paired_bootstrap
+from .bootstrap import paired_bootstrap
 
 __all__ = ["compare_over_seeds", "seed_summary"]
 

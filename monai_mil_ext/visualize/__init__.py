@@ -1,12 +1,11 @@
 """Figures of bags and their attention."""
 
 from .attention_curves import plot_attention_mass, plot_attention_stability
-from .cell_gallery import plot_cell_gallery, write_cell_gallery
 from .cine import write_cine
-from .page import scan_page
+from .gallery import plot_cell_gallery, plot_tile_montage, write_cell_gallery, write_tile_montage
+from .html_page import scan_page
 from .slice_scores import plot_slice_scores
 from .slide_overlay import plot_slide_overlay, write_slide_overlay
-from .tile_montage import plot_tile_montage, write_tile_montage
 
 __all__ = [
     "plot_attention_mass",

@@ -1,6 +1,6 @@
 """Normal Guidance on six chest CTs: ``scripts/reproduce ct`` makes docs/results/ct.json.
 
-The configs of bundles/ct_slice_mil run as they are, in one process: every patient is left out in turn, with three
+The configs of bundles/scan_mil run as they are, in one process: every patient is left out in turn, with three
 seeds, with and without Normal Guidance. Beside them stand baselines without a network.
 """
 
@@ -30,7 +30,7 @@ from .workflows import BUNDLES, RESULTS, ROOT, RUNS, make_workflow, prepare_data
 
 __all__ = ["evaluate", "main", "summarize_patients"]
 
-BUNDLE = BUNDLES / "ct_slice_mil"
+BUNDLE = BUNDLES / "scan_mil"
 SEEDS = (0, 1, 2)
 METHODS = (("ABMIL", 0.0), ("ABMIL + Normal Guidance", 1.0))
 SHOWN = ("bag_auroc", "bag_accuracy", "bag_macro_f1", "instance_auroc", "instance_ap", "positive_mass")
@@ -137,7 +137,9 @@ def make_rows() -> Values:
     guided = rows[1]["patients"]
     center = {p: {"instance_auroc": v["center_auroc"], "instance_ap": v["center_ap"]} for p, v in guided.items()}
     rows.append(summarize_patients("center of the bag", center))
-    rows.append(summarize_patients("uniform", {p: {"positive_mass": v["positive_share"]} for p, v in guided.items()}))
+    rows.append(
+        summarize_patients("uniform", {p: {"positive_mass": v["positive_fraction"]} for p, v in guided.items()})
+    )
     identified = {kind: identify_patients(statistics, kind) for kind in ("position", "intensity")}
     return {"rows": rows, "patient_told_by_one_slice": identified}
 
@@ -158,7 +160,7 @@ def make_notes(result: Values) -> dict[str, str]:
 def main(words: Sequence[str] | None = None) -> None:
     """Run from the command line."""
     argparse.ArgumentParser(prog="scripts/reproduce ct", description=__doc__).parse_args(words)
-    prepare_data("ct_slice_mil", "ct")
+    prepare_data("scan_mil", "ct")
     start = time.perf_counter()
     result = make_rows()
     seconds = time.perf_counter() - start

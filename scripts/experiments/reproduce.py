@@ -1,6 +1,6 @@
 """Experiments that make docs/results/*.json: ``scripts/reproduce NAME [options]``.
 
-``ct`` runs the configs of bundles/ct_slice_mil as they are: every patient left out in turn, three seeds, with and
+``ct`` runs the configs of bundles/scan_mil as they are: every patient left out in turn, three seeds, with and
 without Normal Guidance. ``semi_synthetic``, ``classical`` and ``mnist_bags`` run their protocols. ``attention_mass``
 and ``stability`` read the runs of ``mnist_bags``, or those of any bundle, and draw them. ``ct_protocol`` searches
 settings on a cohort of scans with one label each, and ``report`` makes a page of any evaluations. Each can be stopped

@@ -113,7 +113,7 @@ def show_reports(folders: list[Path]) -> None:
         "bag_auroc": 0.5,
         "instance_auroc": first["values"]["center_auroc"],
         "instance_ap": first["values"]["center_ap"],
-        "positive_mass": first["values"]["positive_share"],
+        "positive_mass": first["values"]["positive_fraction"],
     }
     for key, head in HEADS.items():
         cells = [_cell(report["values"][key], report["interval_95"][key]) for report in reports.values()]

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 
-CONF = {"models": "ct_slice_mil", "zoo_source": "local", "skip_trainers": "true"}
+CONF = {"models": "scan_mil", "zoo_source": "local", "skip_trainers": "true"}
 
 
 def main(app_dir, studies, image):
@@ -12,8 +12,8 @@ def main(app_dir, studies, image):
     from monailabel.interfaces.utils.app import app_instance
 
     app = app_instance(app_dir, studies, CONF)
-    model = app.info()["models"]["ct_slice_mil"]
-    answer = app.infer({"model": "ct_slice_mil", "image": image, "device": "cpu"})
+    model = app.info()["models"]["scan_mil"]
+    answer = app.infer({"model": "scan_mil", "image": image, "device": "cpu"})
     info = {key: model[key] for key in ("type", "labels", "dimension")}
     print(json.dumps({"info": info, **answer}))  # noqa: T201
 

@@ -12,13 +12,13 @@ import pytest
 import requests
 from monai.bundle import ConfigWorkflow
 
-from monai_mil_ext.data import SliceBands
+from monai_mil_ext.data import ScoreBands
 from tests.scans import write_series
 
 from .conftest import ROOT, parts, run
 
 pytestmark = [pytest.mark.network, pytest.mark.slow]
-MODEL = "/infer/ct_slice_mil"
+MODEL = "/infer/scan_mil"
 
 
 def ask(server, image="scan_41", **params):
@@ -27,7 +27,7 @@ def ask(server, image="scan_41", **params):
 
 def bundle_result(server, image, folder, monkeypatch):
     """The result of the bundle itself for a scan, in this process."""
-    root = server.app / "model" / "ct_slice_mil"
+    root = server.app / "model" / "scan_mil"
     monkeypatch.syspath_prepend(str(root))
     files = [str(root / "configs" / f"{name}.yaml") for name in ("inference", "digits")]
     places = {"bundle_root": str(root), "output_dir": str(folder), "input": str(image)}
@@ -52,11 +52,11 @@ def test_info_lists_the_app(server):
     info = requests.get(f"{server.url}/info/", timeout=60).json()
     assert info["name"] == "mil"
     assert {name: model["type"] for name, model in info["models"].items()} == {
-        "ct_slice_mil": "segmentation",
+        "scan_mil": "segmentation",
         "wsi_mil": "classification",
     }
-    assert info["models"]["ct_slice_mil"]["labels"] == {"slices ranked 1 to 4": 1, "slices ranked 5 to 12": 2}
-    assert list(info["trainers"]) == ["ct_slice_mil"]
+    assert info["models"]["scan_mil"]["labels"] == {"slices ranked 1 to 4": 1, "slices ranked 5 to 12": 2}
+    assert list(info["trainers"]) == ["scan_mil"]
     assert list(info["strategies"]) == ["most_uncertain_first"]
     assert list(info["scoring"]) == ["uncertainty"]
     assert all("research use only" in model["description"] for model in info["models"].values())
@@ -90,7 +90,7 @@ def test_the_label_map_lies_on_the_scan_and_agrees_with_the_scores(server, tmp_p
     assert labels.shape == scan.shape
     np.testing.assert_allclose(labels.affine, scan.affine)
     scores = np.array([one["attention"] for one in params["slices"]])
-    expected = SliceBands()(scores)
+    expected = ScoreBands()(scores)
     assert [one["band"] for one in params["slices"]] == expected.tolist()
     column = np.zeros(20)
     column[[one["slice_index"] for one in params["slices"]]] = expected
@@ -138,7 +138,7 @@ def test_a_dicom_series_has_the_result_of_the_bundle(server, tmp_path, monkeypat
 def test_monailabels_own_app_serves_a_copy_of_the_bundle(server, label_python, tmp_path):
     """In a process of its own, without HTTP; torchvision, which only this app needs, is a stand-in."""
     shutil.copytree(label_python.parents[1] / "monailabel" / "sample-apps" / "monaibundle", tmp_path / "app")
-    source, target = (app / "model" / "ct_slice_mil" for app in (server.app, tmp_path / "app"))
+    source, target = (app / "model" / "scan_mil" for app in (server.app, tmp_path / "app"))
     run(label_python, "-m", "monai_mil_ext.apps.label.stock_bundle", source, target)
     shutil.copy(server.studies / "scan_44.nii", tmp_path)
     stand_in = {**os.environ, "PYTHONPATH": str(ROOT / "tests" / "monailabel_env")}
@@ -159,7 +159,7 @@ def test_monailabels_own_app_serves_a_copy_of_the_bundle(server, label_python, t
 def test_monailabels_own_client_gets_a_result(server, label_python):
     code = (
         "import json, sys; from monailabel.client import MONAILabelClient; client = MONAILabelClient(sys.argv[1]);"
-        "file, params = client.infer('ct_slice_mil', 'scan_41', {});"
+        "file, params = client.infer('scan_mil', 'scan_41', {});"
         "print(json.dumps([client.info()['name'], bool(file), params['prediction'][1]['score'],"
         " client.next_sample('most_uncertain_first', {})['id']]))"
     )
@@ -170,7 +170,7 @@ def test_monailabels_own_client_gets_a_result(server, label_python):
 
 
 def test_uncertainty_strategy_selects_uncertain_images_without_label(server):
-    scored = server.post("/scoring/uncertainty?run_sync=true", json={"model": "ct_slice_mil"}).json()
+    scored = server.post("/scoring/uncertainty?run_sync=true", json={"model": "scan_mil"}).json()
     assert "scan" not in " ".join(scored["failed"])
     assert "slide_1" in scored["failed"]
     values = scored["uncertainty"]
@@ -180,7 +180,7 @@ def test_uncertainty_strategy_selects_uncertain_images_without_label(server):
     assert (told["id"], told["weight"], told["uncertainty"]) == (first, values[first], values[first])
     server.put(f"/datastore/image/info?image={first}", data={"info": json.dumps({"bag_label": 1})})
     assert server.post("/activelearning/most_uncertain_first", json={}).json()["id"] == second
-    again = server.post("/scoring/uncertainty?run_sync=true", json={"model": "ct_slice_mil"}).json()
+    again = server.post("/scoring/uncertainty?run_sync=true", json={"model": "scan_mil"}).json()
     assert first not in again["uncertainty"]
     server.put(f"/datastore/image/info?image={first}", data={"info": json.dumps({"bag_label": None})})
 
@@ -193,23 +193,23 @@ def test_scan_train_task_learns_from_stored_labels(server):
         else:
             label = json.dumps({"bag_label": ["no tumour", "tumour"][i % 2]})
             server.put(f"/datastore/label?image=scan_{i}&tag=final", files={"label": ("label.json", label)})
-    weights = server.app / "model" / "ct_slice_mil" / "models" / "model.pt"
+    weights = server.app / "model" / "scan_mil" / "models" / "model.pt"
     before, margin = weights.read_bytes(), margin_of_lesions(server)
     for wrong in ({"max_epochs": "$exit()"}, {"val_split": 2}, {"device": "$exit()"}):
-        server.post("/train/ct_slice_mil?run_sync=true", 400, json=wrong)
+        server.post("/train/scan_mil?run_sync=true", 400, json=wrong)
     assert weights.read_bytes() == before
-    told = server.post("/train/ct_slice_mil?run_sync=true", json={"max_epochs": 1, "val_split": 0.34}).json()
+    told = server.post("/train/scan_mil?run_sync=true", json={"max_epochs": 1, "val_split": 0.34}).json()
     assert (told["scans"], told["held_out"], told["labels"]) == (7, 5, {"no tumour": 6, "tumour": 6})
     assert 0 <= told["metrics"]["bag_auroc"] <= 1
-    told = server.post("/train/ct_slice_mil?run_sync=true", json={"max_epochs": 100, "val_split": 0}).json()
+    told = server.post("/train/scan_mil?run_sync=true", json={"max_epochs": 100, "val_split": 0}).json()
     assert (told["scans"], told["held_out"], told["metrics"]) == (12, 0, {})
     assert margin_of_lesions(server) > margin + 0.05
-    stats = requests.get(f"{server.url}/info/", timeout=60).json()["train_stats"]["ct_slice_mil"]
+    stats = requests.get(f"{server.url}/info/", timeout=60).json()["train_stats"]["scan_mil"]
     assert (stats["scans"], stats["epochs"]) == (12, 100)
 
 
 def test_scan_train_task_in_a_process_of_its_own(server):
-    server.post("/train/ct_slice_mil", json={"max_epochs": 2, "pretrained": False})
+    server.post("/train/scan_mil", json={"max_epochs": 2, "pretrained": False})
     end = time.monotonic() + 240
     while (status := requests.get(f"{server.url}/train/", timeout=60).json())["status"] not in ("DONE", "ERROR"):
         assert time.monotonic() < end
@@ -218,7 +218,7 @@ def test_scan_train_task_in_a_process_of_its_own(server):
 
 
 def test_batch_infer_needs_no_gpu_and_survives_an_image_that_fails(server):
-    answers = server.post("/batch/infer/ct_slice_mil?run_sync=true&images=unlabeled", json={}).json()
+    answers = server.post("/batch/infer/scan_mil?run_sync=true&images=unlabeled", json={}).json()
     assert "scan_41" not in answers  # it has a label
     assert "error" in answers["slide_1"]
     good = {image: one for image, one in answers.items() if image != "slide_1"}

@@ -14,7 +14,7 @@ from torch.nn import functional
 from monai_mil_ext.handlers import AttentionAnchorHandler, AttentionPriorHandler
 from monai_mil_ext.losses import NormalGuidanceLoss, NSFKLLoss
 from monai_mil_ext.networks import nets
-from monai_mil_ext.networks.nets import qgmil
+from monai_mil_ext.networks.nets.transformers import qgmil
 
 __all__ = ["padded_bags", "with_handlers"]
 
@@ -41,7 +41,7 @@ def padded_bags(largest: int = 8000, count: int = 8) -> dict[str, Callable[[], N
         optimizer.step()
 
     def padded() -> None:
-        with mock.patch.object(qgmil, "find_real_rows", return_value=None):
+        with mock.patch.object(qgmil, "packed_layout", return_value=None):
             ours()
 
     def single() -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from monai_mil_ext.inferers import BagInferer
-from monai_mil_ext.networks.nets import ABMIL, ASMIL, QGMIL, EncodedBag, WithBagOutput
+from monai_mil_ext.networks.nets import ABMIL, ASMIL, QGMIL, BagOutputWrapper, EncodedBag
 from tests.benchmarks.measure import resident
 
 __all__ = ["ROWS", "LargeBag", "measure", "run"]
@@ -83,7 +83,7 @@ def run(name: str, instances: int) -> dict[str, Any]:
     """One row, in this process, whose peak of memory may be older."""
     row = ROWS[name]
     torch.manual_seed(0)
-    network = WithBagOutput(row.make()).eval()  # type: ignore[arg-type]
+    network = BagOutputWrapper(row.make()).eval()  # type: ignore[arg-type]
     rows = _GeneratedRows(instances)
     bag = rows if row.from_file else torch.empty(1, instances, FEATURES)
     if isinstance(bag, torch.Tensor):

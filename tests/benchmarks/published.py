@@ -110,7 +110,7 @@ def layer_norms(p: Weights, names: list[str], read: Tensor) -> Tensor:
 
 
 def nsf_kl(scores: Tensor, anchor_scores: Tensor) -> Tensor:
-    """Divergence of attention from the normalised sigmoid of the anchor's scores (B, H, T, N), summed over N."""
+    """Divergence of attention from the normalized sigmoid of the anchor's scores (B, H, T, N), summed over N."""
     sigmoid = torch.sigmoid(anchor_scores)
     target = sigmoid / sigmoid.sum(-1, keepdim=True)
     return (target * (target.log() - functional.log_softmax(scores, -1))).sum(-1).mean()

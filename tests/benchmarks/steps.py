@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from monai_mil_ext.handlers.score_anchor import ScoreAnchor
+from monai_mil_ext.handlers import EMATeacher
 from monai_mil_ext.losses import NSFKLLoss
 from monai_mil_ext.networks import nets
 from tests.benchmarks import published
@@ -113,7 +113,7 @@ def asmil_train() -> Steps:
     weights = published.published_weights(net)
     still = {name: w.detach().clone() for name, w in weights.items()}
     optimizers = [torch.optim.AdamW(list(w), lr=1e-5) for w in (weights.values(), net.parameters())]
-    anchor, anchor_loss = ScoreAnchor(net, "score_tap"), NSFKLLoss()
+    anchor, anchor_loss = EMATeacher(net, "score_tap"), NSFKLLoss()
 
     def bag_loss(logits: Tensor) -> Tensor:
         return functional.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
@@ -134,7 +134,7 @@ def asmil_train() -> Steps:
         out = net.forward_bag(x)
         (bag_loss(out.logits) + BETA * anchor_loss(out.scores, anchor.scores(x))).backward()
         optimizers[1].step()
-        anchor.follow(net, MOMENTUM)
+        anchor.update(net, MOMENTUM)
 
     read = training(net.parameters(), lambda x: net.classify(torch.relu(net.embed(x)).mean(1)))
     return Steps({"published": theirs, "ours": ours, "bound": read}, 384)

@@ -64,7 +64,7 @@ def test_asmil_and_its_anchor(mask):
     real = torch.ones(2, 300).bool() if mask is None else mask
     assert_close(out.scores[real], scores.flatten(1, 2).transpose(1, 2)[real], rtol=1e-5, atol=1e-5)
     terms = [out.logits.sum(), logits.sum()]
-    if mask is None:  # the plain normalised sigmoid has no mask
+    if mask is None:  # the plain normalized sigmoid has no mask
         ours = NSFKLLoss()(out.scores, anchor.forward_bag(x).scores)
         published = nsf_kl(scores, asmil(steady, x)[1])
         assert_close(ours, published, rtol=1e-5, atol=1e-5)

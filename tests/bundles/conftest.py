@@ -8,7 +8,7 @@ import pytest
 
 from tests.workflows import configs_of, open_workflow
 
-BUNDLE = Path(__file__).parents[2] / "bundles" / "ct_slice_mil"
+BUNDLE = Path(__file__).parents[2] / "bundles" / "scan_mil"
 
 
 @pytest.fixture(scope="session", autouse=True)

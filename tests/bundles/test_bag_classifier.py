@@ -133,7 +133,7 @@ def test_any_network_trains_with_the_terms_it_is_given(start, network, override,
     assert {name for name in known if name in found} == terms
 
 
-def test_features_are_standardised_by_the_training_part_alone(start, data, tmp_path):
+def test_features_are_standardized_by_the_training_part_alone(start, data, tmp_path):
     workflow = start("train")
     items = content(workflow, "splits").select(load_cohort(data / "cohort.csv"), 2, "train")
     rows = torch.cat([item["image"] for item in content(workflow, "train#dataset")])

@@ -7,7 +7,8 @@ import os
 import numpy as np
 import pytest
 
-from monai_mil_ext.data import load_cohort, read_attributes, read_bag
+from monai_mil_ext.data import load_cohort, read_bag
+from monai_mil_ext.data.bags.bag_file import read_attributes
 
 from .bag_classifier import BUNDLE, scripts
 

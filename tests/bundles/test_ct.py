@@ -45,7 +45,7 @@ def test_the_cohort_is_what_was_published(ct):
 def test_it_finds_the_tumour_of_a_patient_it_never_saw(start, ct, trained):
     start("train", "evaluate", **paths(ct, trained), test_patient="pat_4").run()
     values = json.loads((trained / "report.json").read_text())["values"]
-    # measured .951 and .964; the floors leave room for other machines, and lie far above the centre's .481
+    # measured .951 and .964; the floors leave room for other machines, and lie far above the center's .481
     assert values["bag_auroc"] >= 0.85
     assert values["instance_auroc"] >= 0.85 > values["center_auroc"] + 0.3
 

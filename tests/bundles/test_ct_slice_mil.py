@@ -1,4 +1,4 @@
-"""The bundle ct_slice_mil on digits: the whole main job in seconds."""
+"""The bundle scan_mil on digits: the whole main job in seconds."""
 
 import csv
 import json
@@ -27,7 +27,7 @@ def trained(digits, tmp_path_factory):
     return out
 
 
-def test_it_learns_and_localises(start, digits, trained):
+def test_it_learns_and_localizes(start, digits, trained):
     start("train", "digits", "evaluate", **paths(digits, trained)).run()
     report = json.loads((trained / "report.json").read_text())
     assert report["use"] == "research use only"

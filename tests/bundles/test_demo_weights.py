@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 LIMIT = 25 * 2**20
 CASES = [  # bundle, overlays, overrides
     ("instance_encoder", [], []),
-    ("ct_slice_mil", [], ["epochs=1"]),
+    ("scan_mil", [], ["epochs=1"]),
     ("wsi_mil", [], ["epochs=1"]),
     ("wsi_mil", ["asmil"], ["epochs=1"]),
 ]
@@ -28,7 +28,7 @@ def copy(tmp_path_factory, ct):
     made = shutil.ignore_patterns("models", "data", "data_digits", "eval", "__pycache__")
     for name in ("bundles", "scripts"):
         shutil.copytree(ROOT / name, folder / name, ignore=made)
-    (folder / "bundles" / "ct_slice_mil" / "data").symlink_to(ct)
+    (folder / "bundles" / "scan_mil" / "data").symlink_to(ct)
     return folder
 
 

@@ -17,9 +17,10 @@ from monai.bundle import (
     verify_net_in_out,
 )
 
+from monai_mil_ext.apps.bundle import check_cli_overrides
 from monai_mil_ext.data import read_bag
 from monai_mil_ext.networks.encoders import MobileNetV2Features
-from monai_mil_ext.utils import check_overrides, root_cause
+from monai_mil_ext.utils.exceptions import root_cause
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "instance_encoder"
 FILES = {"meta_file": "configs/metadata.json", "config_file": "configs/inference.yaml"}
@@ -121,7 +122,7 @@ def test_the_name_of_a_model_without_its_overlay_is_refused(monkeypatch):
     monkeypatch.chdir(BUNDLE)
     command = ["monai/bundle/__main__.py", "run", "--config_file", "configs/encode.yaml", "--encoder_name"]
     with pytest.raises(ValueError, match=r"`encoder_name` must be one of .* got 'encoder_name'"):
-        check_overrides([*command, "facebook/dinov2-base"])
+        check_cli_overrides([*command, "facebook/dinov2-base"])
 
 
 def test_without_weights_it_says_where_they_are(monkeypatch, tmp_path):

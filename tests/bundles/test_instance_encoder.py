@@ -28,7 +28,7 @@ def cohort(digits, tmp_path):
 
 @pytest.fixture
 def start(monkeypatch):
-    """Make a workflow of the bundle's configs, initialised."""
+    """Make a workflow of the bundle's configs, initialized."""
     monkeypatch.chdir(BUNDLE)
 
     def make(cohort, *overlays, **override):
@@ -74,7 +74,7 @@ def test_another_configuration_is_another_folder_and_the_chunk_size_is_none(star
         "chunks": report(start(cohort, "digits", chunk_size=7))["folder"],
         "window": report(start(cohort, "digits", hu_window=[0, 20]))["folder"],
         "dtype": report(start(cohort, "digits", amp_dtype="$torch.bfloat16"))["folder"],
-        "size": report(start(cohort, "digits", spatial_size=9, **{"encoder#expects#size": [9, 9]}))["folder"],
+        "size": report(start(cohort, "digits", spatial_size=9, **{"encoder#input_spec#size": [9, 9]}))["folder"],
     }
     assert folders["chunks"] == folders["first"]
     assert len(set(folders.values())) == 4
@@ -98,7 +98,7 @@ def test_one_changed_weight_is_another_folder(start, cohort, tmp_path):
     assert folders[2][1] == folders[0][1] == 4
 
 
-def test_a_model_from_a_folder_encodes_grey_slices(start, cohort, tmp_path):
+def test_a_model_from_a_folder_encodes_gray_slices(start, cohort, tmp_path):
     transformers = pytest.importorskip("transformers")
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
     transformers.Dinov2Model(transformers.Dinov2Config(**sizes, mlp_ratio=1)).save_pretrained(tmp_path / "dino")

@@ -34,7 +34,7 @@ CASES = {  # bundle, configs, overrides
     "equal": ("bag_classifier", ["train"], {**STEADY, "batch_size": 4}),  # two steps an epoch: 4 and 4, 4 and 4
     "unequal": ("bag_classifier", ["train"], {**STEADY, "batch_size": 5}),  # 5 and 5, 5 and 1
     "slides": ("wsi_mil", ["train", "asmil"], {**SLIDES, "batch_size": 3}),
-    "slices": ("ct_slice_mil", ["train", "digits"], {"network_def#dropout": 0, "batch_size": 6, "epochs": 1}),
+    "slices": ("scan_mil", ["train", "digits"], {"network_def#dropout": 0, "batch_size": 6, "epochs": 1}),
 }
 
 
@@ -110,7 +110,7 @@ def train(case, data, out, multi, **more):
 
 
 def two_of(get):
-    """The sampler of ct_slice_mil's multi_gpu_train.yaml."""
+    """The sampler of scan_mil's multi_gpu_train.yaml."""
     data = get("train#dataset").data
     return BagBatchSampler([b["stop"] - b["start"] for b in data], 10**9, get("batch_size"), cost="packed", seed=0)
 
@@ -134,7 +134,7 @@ def data(tmp_path_factory, digits):
     folder = tmp_path_factory.mktemp("bags")
     scripts("prepare").write_cohort(bags(), folder / "cohort.csv")
     slides = write_cohort(tmp_path_factory.mktemp("slides"))
-    return {"bag_classifier": str(folder), "ct_slice_mil": str(digits), "wsi_mil": str(slides)}
+    return {"bag_classifier": str(folder), "scan_mil": str(digits), "wsi_mil": str(slides)}
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -161,7 +161,7 @@ def test_two_processes_train_as_one_with_the_bags_of_both(case, backend, data, t
 
 
 KILLED = {  # configs, epochs, overrides
-    "ct_slice_mil": (["train", "multi_gpu_train", "digits"], 12, {}),
+    "scan_mil": (["train", "multi_gpu_train", "digits"], 12, {}),
     "wsi_mil": (["train", "asmil", "multi_gpu_train"], 30, SMALL),
 }
 

@@ -75,7 +75,7 @@ def test_what_does_not_fit_a_head_ct_is_reported(tmp_path):
     root = tmp_path / "rsna"
     scans = {"a": ("p", [0, 1]), "b": ("q", [0, 0]), "c": ("r", [1, 1]), "d": ("s", [0, 1])}
     rows = files.head(root, scans)
-    rows = [row for row in rows if not row[0].startswith("ID_bk1_")]  # an unlabelled slice
+    rows = [row for row in rows if not row[0].startswith("ID_bk1_")]  # an unlabeled slice
     rows += [["ID_lost_any", 1], ["ID_ak1_any", 1]]  # a row without a file, a row once more
     files.write_table(root / "stage_2_train.csv", ["ID", "Label"], rows)
     (root / "stage_2_train" / "ID_ck1.dcm").write_bytes(b"no DICOM")
@@ -132,7 +132,7 @@ def test_what_does_not_fit_an_abdominal_ct_is_reported(tmp_path):
     files.write_dicom(root / "train_images/4/41/1.dcm", 1)
     report = prepare("abdomen", root, tmp_path / "data")
     assert skipped(report) == {
-        "2_20": "1 labelled slices have no file",
+        "2_20": "1 labeled slices have no file",
         "3_30": "its patient is not in train.csv",
         "6_60": "no DICOM file in its folder",
         "5_50": "labels of slices of a series that is not in the table",
@@ -243,7 +243,7 @@ def vit_by_hand(state, x):
 
 
 @pytest.mark.parametrize("old", [False, True])
-def test_the_encoder_is_the_vision_transformer_on_the_slice_in_three_colours(tmp_path, old):
+def test_the_encoder_is_the_vision_transformer_on_the_slice_in_three_colors(tmp_path, old):
     from scripts.vit_b16 import ViTB16Features
 
     torch.save(files.vit_state(old=old), tmp_path / "vit.pth")

@@ -19,12 +19,12 @@ IMAGE = stained((700, 900), (100, 60, 700, 500))
 PIXELS = {  # the features of a tile are its pixels
     "_target_": "monai_mil_ext.networks.encoders.InstanceEncoder",
     "net": {"_target_": "torch.nn.Flatten"},
-    "expects": {"_target_": "monai_mil_ext.networks.encoders.EncoderInput", "channels": 3, "size": [32, 32]},
-    "output": "as_is",
+    "input_spec": {"_target_": "monai_mil_ext.networks.encoders.InputSpec", "channels": 3, "size": [32, 32]},
+    "output": "identity",
 }
 GRID = {"tile_size": 32, "mpp": 2.0}
 # tiles of level 0, and a thumbnail of another level where there is one
-DEEP = {"mpp": 0.5, "tile_size": 128, "encoder#expects#size": [128, 128], "preprocessing#thumbnail_size": 256}
+DEEP = {"mpp": 0.5, "tile_size": 128, "encoder#input_spec#size": [128, 128], "preprocessing#thumbnail_size": 256}
 # what TRIDENT writes; ../shared/methods/peers.md, 6.1
 FEATURES_SAY = {"name", "savetodir", "encoder"}
 COORDS_SAY = {"patch_size", "patch_size_level0", "level0_magnification", "target_magnification", "overlap"}

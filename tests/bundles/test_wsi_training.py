@@ -13,7 +13,7 @@ from ignite.engine import Events
 from monai.bundle import verify_metadata
 
 from monai_mil_ext.data import load_cohort
-from monai_mil_ext.utils import root_cause
+from monai_mil_ext.utils.exceptions import root_cause
 
 from .wsi import BUNDLES, OVERLAYS, SMALL, content, start, write_cohort
 

@@ -56,7 +56,7 @@ def main_config(bundle):
 
 
 def test_there_are_bundles_and_exemptions_are_needed():
-    assert {"bag_classifier", "ct_slice_mil", "instance_encoder"} <= {b.name for b in BUNDLES}
+    assert {"bag_classifier", "scan_mil", "instance_encoder"} <= {b.name for b in BUNDLES}
     for name, parts in EXEMPT.items():
         for part in set(parts) - {"weights"}:
             assert not (ROOT / "bundles" / name / "configs" / f"{part}.yaml").exists(), (name, part)
@@ -166,7 +166,7 @@ def world(tmp_path_factory, digits):
     table = ([], {"dataset_dir": str(folder), **outputs})
     scans = (["digits"], {"dataset_dir": str(digits), **outputs})
     scan = {"input": str(digits / "digits_1.nii.gz"), "output_dir": str(folder / "out")}
-    return {"ct_slice_mil": scans, "instance_encoder": (["digits"], scan)}, table
+    return {"scan_mil": scans, "instance_encoder": (["digits"], scan)}, table
 
 
 @every_bundle

@@ -23,8 +23,8 @@ ENCODER = {
     "encoder": {
         "_target_": "monai_mil_ext.networks.encoders.InstanceEncoder",
         "net": "$torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten())",
-        "expects": {"_target_": "monai_mil_ext.networks.encoders.EncoderInput", "channels": 3, "size": [32, 32]},
-        "output": "as_is",
+        "input_spec": {"_target_": "monai_mil_ext.networks.encoders.InputSpec", "channels": 3, "size": [32, 32]},
+        "output": "identity",
     },
     "tile_size": 32,
 }
@@ -53,9 +53,9 @@ def write_features(path, features, **attributes):
     return path
 
 
-def write_small_slide(path, colour=(196, 120, 170), **options):
+def write_small_slide(path, color=(196, 120, 170), **options):
     """A slide of 320 x 256 pixels with 24 tiles of tissue."""
-    return write_slide(path, stained((256, 320), (32, 32, 224, 160), color=colour), tile=64, levels=2, **options)
+    return write_slide(path, stained((256, 320), (32, 32, 224, 160), color=color), tile=64, levels=2, **options)
 
 
 def start(*configs, network="qgmil", kind="train", **override):

@@ -17,7 +17,7 @@ CELLS = {
 @pytest.mark.slow
 @pytest.mark.parametrize(("block", "pooling"), CELLS.values(), ids=CELLS)
 def test_qgmil_gradients_are_exact_in_every_factorial_cell(block, pooling):
-    """Check random directions; tests/networks/test_qgmil.py checks all entries, for one pooling without shared keys."""
+    """Check random directions; test_qgmil.py checks all entries, for one pooling without shared keys."""
     net = known(QGMIL(4, 2, hidden_size=6, block=QGMILBlock(num_heads=2, **block), pooling=pooling).double())
     names, values = zip(*net.named_parameters(), strict=True)
     x, mask = torch.randn(2, 4, 4, dtype=torch.float64), torch.arange(4) < torch.tensor([[4], [3]])

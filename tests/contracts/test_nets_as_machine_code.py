@@ -26,7 +26,7 @@ class PlaceholderAttention(nn.Module):
     def forward(self, h, counts):
         return h.tanh()
 
-    def first_scores(self, h):
+    def cls_scores(self, h):
         return h[..., :2]
 
 

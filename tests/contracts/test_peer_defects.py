@@ -95,7 +95,7 @@ def test_defect_06_validation_runs_in_training_mode_with_gradients(handlers):
 
     net.score_tap.register_forward_hook(note)
     batches, ask = bag_batches(count=2), PrepareBatchExtraInput({"mask": "mask"})
-    evaluator = SupervisedEvaluator("cpu", batches, nets.WithBagOutput(net), prepare_batch=ask)
+    evaluator = SupervisedEvaluator("cpu", batches, nets.BagOutputWrapper(net), prepare_batch=ask)
     evaluator.add_event_handler("STARTED", lambda: validating.append(True))
     evaluator.add_event_handler("COMPLETED", validating.clear)
     each_step = ValidationHandler(1, evaluator, epoch_level=False)
@@ -175,7 +175,7 @@ def test_defect_14_small_bags_crash(make, n):
 
 @every_net
 def test_defect_15_features_mask_and_attention_have_no_place(make):
-    net, keys = nets.WithBagOutput(make().double()), set()
+    net, keys = nets.BagOutputWrapper(make().double()), set()
     for mode in (True, False):
         for mask in (None, MASK):
             out = net.train(mode)(X, mask)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from monai_mil_ext.networks.layers import masked_softmax, zero_padding
+from monai_mil_ext.networks.layers import masked_softmax
+from monai_mil_ext.networks.layers.masked import zero_out_padding
 from monai_mil_ext.networks.nets import ABMIL
 from tests.contracts import full_laws, laws
 from tests.contracts.net_cases import MASK, C, F, X
@@ -28,7 +29,7 @@ class ZeroesPaddingTooLate(ABMIL):
     """Network with correct values and wrong gradients, since NaN meets the first weight before it is zeroed."""
 
     def forward_bag(self, x, mask=None):
-        h = zero_padding(self.embed(x), mask)
+        h = zero_out_padding(self.embed(x), mask)
         scores = self.score_tap(self.attend(h))
         attention = masked_softmax(scores, mask)
         embedding = (attention * h).sum(1)
@@ -41,7 +42,7 @@ class ZeroesPaddingTooLate(ABMIL):
 
 class LeaksOtherBags(ABMIL):
     def forward_bag(self, x, mask=None):
-        return super().forward_bag(zero_padding(x, mask) + 1e-3 * zero_padding(x, mask).mean((0, 1)), mask)
+        return super().forward_bag(zero_out_padding(x, mask) + 1e-3 * zero_out_padding(x, mask).mean((0, 1)), mask)
 
 
 class UsesPositions(ABMIL):

@@ -49,8 +49,8 @@ def slide_files(folder, kind):
 
 def cell_folder(folder, kind):
     (folder / "cells").mkdir(exist_ok=True)
-    for name, grey in (("b.png", 0.8), ("a.png", 0.2)):
-        imsave(folder / "cells" / name, np.full((12, 10, 3), grey))
+    for name, gray in (("b.png", 0.8), ("a.png", 0.2)):
+        imsave(folder / "cells" / name, np.full((12, 10, 3), gray))
     return {"x": str(folder / "cells")}
 
 

@@ -14,7 +14,7 @@ from monai.data import DataLoader, Dataset
 
 from monai_mil_ext.data import BagCollate, FeatureCache, read_bag, write_bag
 from monai_mil_ext.transforms import LoadBagd
-from tests.data.cohorts import write_bags
+from tests.data.cohort_files import write_bags
 
 PROCESSES = multiprocessing.get_context("fork")
 ITEMS = [{"case_id": f"c{i}", "image": float(i)} for i in range(12)]

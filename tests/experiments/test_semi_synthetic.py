@@ -61,7 +61,7 @@ def test_window_mil_nears_bayes_where_the_shift_is_plain(monkeypatch, tmp_path, 
 
 
 def test_bayes_finds_the_feature_wherever_it_is(protocol):
-    plain, mixed = (protocol.ShiftedMeanBags(60, 0, shift=2.0, feature_seed=seed) for seed in (None, 7))
+    plain, mixed = (protocol.ShiftedMeanDataset(60, 0, shift=2.0, feature_seed=seed) for seed in (None, 7))
     known = protocol.bounds(plain, {"shift": 2.0})
     assert protocol.bounds(mixed, {"shift": 2.0, "feature_seed": 7}) == known
     assert known["Bayes"]["bag_auroc"] > 0.99
@@ -116,7 +116,7 @@ def test_a_training_is_done_once_and_evaluated(monkeypatch, tmp_path, protocol, 
     record = runner.run(training.run)
     assert record["epochs"] == 1
     assert torch.load(tmp_path / "tiny" / "model.pt", weights_only=True)
-    bags = protocol.ShiftedMeanBags(20, 0, in_features=16)
+    bags = protocol.ShiftedMeanDataset(20, 0, in_features=16)
     values = protocol.evaluate([training], bags, runner)["tiny"]
     assert values.keys() == {"bag_auroc", "instance_auroc", "instance_ap"}
     monkeypatch.setattr(protocol, "open_workflow", None)

@@ -6,8 +6,8 @@ from monai.engines import PrepareBatchExtraInput, SupervisedEvaluator
 from monai.transforms import Activationsd, Compose
 
 from monai_mil_ext.data import BagCollate
-from monai_mil_ext.networks.nets import ABMIL, WithBagOutput
-from monai_mil_ext.transforms import SplitBagOutputd
+from monai_mil_ext.networks.nets import ABMIL, BagOutputWrapper
+from monai_mil_ext.transforms import UnpackBagOutputd
 from tests.handlers.training import F
 from tests.helpers import fill
 
@@ -42,9 +42,9 @@ def make_evaluator(items, *handlers, net=None, batch_size=1, sampler=None, **opt
     return SupervisedEvaluator(
         device="cpu",
         val_data_loader=loader,
-        network=WithBagOutput(net or fill(ABMIL(F, 2, hidden_size=4))),
+        network=BagOutputWrapper(net or fill(ABMIL(F, 2, hidden_size=4))),
         prepare_batch=PrepareBatchExtraInput({"mask": "mask"}),
-        postprocessing=Compose([SplitBagOutputd("pred"), Activationsd("pred", softmax=True)]),
+        postprocessing=Compose([UnpackBagOutputd("pred"), Activationsd("pred", softmax=True)]),
         val_handlers=handlers,
         **options,
     )

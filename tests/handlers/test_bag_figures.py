@@ -65,7 +65,7 @@ def test_bag_figure_handler_drops_padding_and_sorts_slices():
     curve = next(axes for axes in figure.axes if axes.get_ylabel() == "attention")
     assert curve.lines[0].get_xdata().tolist() == [0, 3, 6]
     assert curve.lines[0].get_ydata().tolist() == pytest.approx([0.3, 0.2, 0.5])
-    assert len(curve.patches) == 1  # the slice that is labelled
+    assert len(curve.patches) == 1  # the slice that is labeled
     assert "probability 0.60, research use only" in figure.get_suptitle()
 
 

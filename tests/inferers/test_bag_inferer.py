@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from monai_mil_ext.data import BagCollate
 from monai_mil_ext.inferers import BagInferer
-from monai_mil_ext.networks.nets import ABMIL, ASMIL, QGMIL, EncodedBag, QGMILBlock, WithBagOutput
+from monai_mil_ext.networks.nets import ABMIL, ASMIL, QGMIL, BagOutputWrapper, EncodedBag, QGMILBlock
 from tests.helpers import fill
 
 MASK = torch.tensor([[True] * 7, [True] * 4 + [False] * 3, [True, False, True, False, False, False, True]])
@@ -49,7 +49,7 @@ def sizes_seen(module):
 def test_bag_inferer_output_equals_that_of_the_network(aggregator, options, mask):
     net, x = image_net(aggregator), images()
     assert_close(BagInferer(**options)(x, net, mask), net(x, mask), rtol=1e-6, atol=1e-6)
-    got, expected = BagInferer(**options)(x, WithBagOutput(net), mask), WithBagOutput(net)(x, mask)
+    got, expected = BagInferer(**options)(x, BagOutputWrapper(net), mask), BagOutputWrapper(net)(x, mask)
     assert got.keys() == expected.keys() == {"logits", "attention", "scores", "embedding"}
     for name in got:
         assert_close(got[name], expected[name], rtol=1e-6, atol=1e-6, msg=lambda m, name=name: f"{name}: {m}")
@@ -58,8 +58,8 @@ def test_bag_inferer_output_equals_that_of_the_network(aggregator, options, mask
 @torch.no_grad()
 def test_bag_inferer_is_bit_exact_for_encoder_without_sums():
     net, x = EncodedBag(nn.Flatten(), fill(ABMIL(64, 2))).eval(), images()
-    for name, part in BagInferer(chunk_size=3)(x, WithBagOutput(net), MASK).items():
-        assert torch.equal(part, WithBagOutput(net)(x, MASK)[name]), name
+    for name, part in BagInferer(chunk_size=3)(x, BagOutputWrapper(net), MASK).items():
+        assert torch.equal(part, BagOutputWrapper(net)(x, MASK)[name]), name
 
 
 @torch.no_grad()
@@ -70,7 +70,7 @@ def test_bag_inferer_encodes_at_most_a_chunk_of_valid_instances():
     BagInferer(chunk_size=5)(images(), net, MASK)
     BagInferer(chunk_bytes=4 * 64 * 6)(images(), net)  # float32, 8 x 8
     BagInferer(chunk_size=3)(images(1, 7), net, torch.arange(7)[None] < 2)  # two chunks of padding
-    BagInferer(chunk_size=11)(images(), WithBagOutput(net))  # a new wrapper is in training mode
+    BagInferer(chunk_size=11)(images(), BagOutputWrapper(net))  # a new wrapper is in training mode
     assert seen == [4, 4, 4, 4, 4, 1, 5, 5, 2, 1, 1, 6, 6, 6, 3, 2, 11, 10]
 
 
@@ -78,7 +78,7 @@ def test_bag_inferer_encodes_at_most_a_chunk_of_valid_instances():
 @pytest.mark.parametrize("mask", [None, torch.zeros(2, 5, dtype=torch.bool), torch.zeros(2, 0, dtype=torch.bool)])
 def test_bag_inferer_of_empty_bags(mask):
     net, x = image_net(), images(2, 0 if mask is None else mask.shape[1])
-    got, expected = BagInferer(chunk_size=2)(x, WithBagOutput(net), mask), net.forward_bag(x, mask)
+    got, expected = BagInferer(chunk_size=2)(x, BagOutputWrapper(net), mask), net.forward_bag(x, mask)
     assert_close(got["logits"], expected.logits)
     assert got["attention"].shape == expected.attention.shape
     assert got["logits"].isfinite().all()
@@ -113,7 +113,7 @@ def test_bag_inferer_reads_a_file_in_chunks(tmp_path):
 def test_bag_inferer_passes_whole_bag_to_network_on_features():
     net, rows = fill(ABMIL(64, 2, hidden_size=4)), Rows(images()[0].flatten(1).half())
     expected = net.forward_bag(rows.values.float()[None])
-    got = BagInferer(chunk_size=3)(rows, WithBagOutput(net))
+    got = BagInferer(chunk_size=3)(rows, BagOutputWrapper(net))
     assert_close(got, expected._asdict(), rtol=0, atol=0)
     assert max(rows.reads) == 3
     x = images().flatten(2)
@@ -173,7 +173,7 @@ def test_bag_inferer_autocast_equals_that_of_the_network():
     net, x = image_net(), images()
     with torch.autocast("cpu", torch.bfloat16):
         expected = net.forward_bag(x, MASK)
-    got = BagInferer(chunk_size=3, amp_dtype=torch.bfloat16)(x, WithBagOutput(net), MASK)
+    got = BagInferer(chunk_size=3, amp_dtype=torch.bfloat16)(x, BagOutputWrapper(net), MASK)
     assert got["logits"].dtype == expected.logits.dtype == torch.bfloat16
     assert_close(got["scores"][MASK], expected.scores[MASK], rtol=1e-2, atol=1e-2)
     assert_close(got["logits"].float(), net(x, MASK), rtol=2e-2, atol=2e-2)
@@ -186,7 +186,7 @@ def test_bag_inferer_of_wrapped_networks():
     net, x = image_net(), images()
     compiled = torch.compile(net, backend="eager")
     scripted = torch.jit.script(net)
-    for wrapped in (compiled, scripted, nn.DataParallel(net), torch.compile(WithBagOutput(net), backend="eager")):
+    for wrapped in (compiled, scripted, nn.DataParallel(net), torch.compile(BagOutputWrapper(net), backend="eager")):
         got = BagInferer(chunk_size=3)(x, wrapped, MASK)
         assert_close(got["logits"] if isinstance(got, dict) else got, net(x, MASK), rtol=1e-6, atol=1e-6)
     features = fill(ABMIL(64, 2))
@@ -225,7 +225,7 @@ def test_bag_inferer_runs_in_a_monai_engine():
         evaluator = SupervisedEvaluator(
             device="cpu",
             val_data_loader=DataLoader(bags, batch_size=2, collate_fn=BagCollate("image")),
-            network=WithBagOutput(net),
+            network=BagOutputWrapper(net),
             inferer=inferer,
             prepare_batch=lambda batch, *args, **kwargs: (batch["image"], None, (), {"mask": batch["mask"]}),
         )

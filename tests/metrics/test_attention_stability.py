@@ -7,12 +7,7 @@ import torch
 from hypothesis import given
 from torch.testing import assert_close
 
-from monai_mil_ext.metrics import (
-    attention_changes,
-    attention_divergence,
-    attention_instability,
-    attention_uniformity,
-)
+from monai_mil_ext.metrics import attention_changes, attention_divergence, attention_instability, attention_uniformity
 from monai_mil_ext.networks.layers import masked_softmax
 from tests.helpers import bags
 

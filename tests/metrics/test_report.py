@@ -27,7 +27,7 @@ def test_instance_values_include_baselines():
     values = instance_values(torch.tensor([0.1, 0.1, 0.2, 0.6]), torch.tensor([0, 0, 0, 1]))
     assert values["instance_auroc"] == 1.0
     assert values["positive_mass"] == pytest.approx(0.6)
-    assert values["positive_share"] == 0.25
+    assert values["positive_fraction"] == 0.25
     assert values["pointing_game"] == values["precision_at_recall_10"] == 1.0
     assert values["center_auroc"] == pytest.approx(0.5 / 3)  # last of four: below two, level with the first
     assert all(math.isnan(v) for v in instance_values(torch.rand(4), None).values())

@@ -1,6 +1,7 @@
 """Normalized sigmoid, the target of NSFKLLoss, as a reference for tests."""
 
-from monai_mil_ext.networks.layers import log_sigmoid_scores, masked_softmax
+from monai_mil_ext.networks.layers import masked_softmax
+from monai_mil_ext.networks.layers.nsf import log_sigmoid_scores
 
 
 def normalized_sigmoid(scores, mask=None, temperature=1.0, center="none"):

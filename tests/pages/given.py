@@ -20,11 +20,11 @@ from tests.marks import FRAME, square, write_contours
 from tests.scans import write_nifti, write_series
 
 __all__ = [
-    "attention_files", "bag_cohort", "handwritten", "labelled_scans", "phantoms", "quickstart", "rsna",
+    "attention_files", "bag_cohort", "handwritten", "labeled_scans", "phantoms", "quickstart", "rsna",
     "scans_and_slides", "slides_and_features", "slides_to_answer", "trained_on_scans", "write_encoder",
 ]  # fmt: skip
 
-CT = Path("bundles/ct_slice_mil")
+CT = Path("bundles/scan_mil")
 
 
 def write_encoder(folder: Path) -> Path:
@@ -61,9 +61,9 @@ def trained_on_scans(repo: Path) -> None:
     (repo / CT / "scans.csv").write_text("case_id,image\na,data/pat_1\nb,data/pat_2\n")
 
 
-def labelled_scans(repo: Path) -> None:
+def labeled_scans(repo: Path) -> None:
     """Sixty scans with a label each, and one to be answered."""
-    scripts_of("ct_slice_mil", "digit_scans").prepare_digit_scans(repo / CT / "data")
+    scripts_of("scan_mil", "digit_scans").prepare_digit_scans(repo / CT / "data")
     write_series(repo / CT / "SCAN", (8, 8, 30))
 
 
@@ -88,7 +88,7 @@ def bag_cohort(repo: Path) -> None:
     """Forty bags, of which each command takes what it needs, and scans of digits."""
     for folder in (repo / "bundles/bag_classifier/data/digits", repo / "study/bags"):
         scripts_of("bag_classifier", "prepare").write_cohort(bag_classifier.bags(), folder / "cohort.csv")
-    scripts_of("ct_slice_mil", "prepare").prepare_digits(repo / "study/cohort", num_scans=4)
+    scripts_of("scan_mil", "prepare").prepare_digits(repo / "study/cohort", num_scans=4)
 
 
 def handwritten(repo: Path) -> None:
@@ -105,7 +105,7 @@ def slides_and_features(repo: Path) -> None:
     (bundle / "SLIDES").mkdir()
     rows = [(f"s{i}.tif", f"p{i}", i % 2) for i in range(20)]
     for file, _, label in rows:
-        wsi.write_small_slide(bundle / "SLIDES" / file, colour=(196, 120 - 40 * label, 170))
+        wsi.write_small_slide(bundle / "SLIDES" / file, color=(196, 120 - 40 * label, 170))
     _table(bundle / "SLIDES" / "cohort.csv", ["bag", "patient", "label"], rows)
     wsi.write_small_slide(bundle / "SLIDE")
 
@@ -126,7 +126,7 @@ def slides_to_answer(repo: Path) -> None:
 def scans_and_slides(repo: Path) -> None:
     """What ``instance_encoder`` reads: scans and slides in ``DIR``, and one scan."""
     bundle = repo / "bundles/instance_encoder"
-    scripts_of("ct_slice_mil", "prepare").prepare_digits(bundle / "DIR", num_scans=3)
+    scripts_of("scan_mil", "prepare").prepare_digits(bundle / "DIR", num_scans=3)
     for i in range(2):
         wsi.write_small_slide(bundle / "DIR" / f"s{i}.tif")
     _table(bundle / "DIR" / "slides.csv", ["case_id", "image"], [(f"s{i}", f"s{i}.tif") for i in range(2)])

@@ -39,7 +39,7 @@ FOUR = {"--nproc_per_node 4": "--nproc_per_node 2"}
 # no encoder's weights: the pixels of a slice are its features
 PIXELS = ["--encoder", "{'_target_':'torch.nn.Flatten'}", "--in_features", "64", "--spatial_size", "8"]
 FLAT = "{'_target_':'monai_mil_ext.networks.encoders.InstanceEncoder','net':{'_target_':'torch.nn.Flatten'},"
-FLAT += "'expects':{'_target_':'monai_mil_ext.networks.encoders.EncoderInput','size':[8,8]},'output':'as_is'}"
+FLAT += "'input_spec':{'_target_':'monai_mil_ext.networks.encoders.InputSpec','size':[8,8]},'output':'identity'}"
 FLAT = ["--encoder", FLAT, "--spatial_size", "8"]
 EPOCH = ["--epochs", "1"]
 # drawn again for the intervals of an evaluation
@@ -105,7 +105,7 @@ PAGES = {
         left={"": ("needs the environment of MONAI Label", "tests/apps/test_scans_over_http.py")}
     ),
     "docs/how-to/protocols.md": Page(
-        given=given.labelled_scans,
+        given=given.labeled_scans,
         more={
             "protocol.yaml": [*PIXELS, "--epochs", "2", "--batch_size", "8", "--below_train", "False"],
             "--input SCAN": PIXELS,
@@ -135,7 +135,7 @@ PAGES = {
         makes={"scripts.rsna": ["data/report.json", "data/intensity_3001.json", "runs/published.html"]},
     ),
     "docs/how-to/scan-results.md": Page(
-        start="bundles/ct_slice_mil",
+        start="bundles/scan_mil",
         given=given.trained_on_scans,
         more={"inference.yaml": PIXELS},
         makes={
@@ -158,7 +158,7 @@ PAGES = {
         makes={"scripts/reproduce": ["pictures/attention_mass.png", "pictures/attention_stability.png"]},
     ),
     "docs/tutorials/ct.md": Page(
-        start="bundles/ct_slice_mil",
+        start="bundles/scan_mil",
         more={"train.yaml": EPOCH, **FEW},
         makes={
             "scripts.prepare": ["$STUDY/data/cohort.json"],
@@ -179,8 +179,8 @@ PAGES = {
             "torchrun": ["models/fold_0/model.pt", "eval/fold_3/report.json", "eval/folds.json", "eval/predictions.csv"]
         },
     ),
-    "bundles/ct_slice_mil/docs/README.md": Page(
-        start="bundles/ct_slice_mil",
+    "bundles/scan_mil/docs/README.md": Page(
+        start="bundles/scan_mil",
         given=given.phantoms,
         instead={"for fold in 0 1 2 3 4 5;": "for fold in 0 5;"},
         more={"train.yaml": [*PIXELS, *EPOCH], "inference.yaml": PIXELS, **FEW, **FEW_OF_FOLDS},

@@ -14,21 +14,20 @@ from monai.transforms.lazy import functional
 from torch import nn
 from torch.testing import assert_close
 
-from monai_mil_ext.data import BagCollate
-from monai_mil_ext.data.fingerprints import fingerprint
-from monai_mil_ext.networks.nets import ABMIL, WithBagOutput
+from monai_mil_ext.data import BagCollate, fingerprint
+from monai_mil_ext.networks.nets import ABMIL, BagOutputWrapper
 from monai_mil_ext.transforms import (
-    CopyTraced,
     EncodeInstancesd,
+    KeepTransformHistoryd,
     SliceBag,
     SliceBagd,
     SliceScoresToVolumed,
     SliceSelection,
-    SplitBagOutputd,
+    UnpackBagOutputd,
 )
 from tests.transforms.geometry import affines, reordered, scan
-from tests.transforms.test_slice_selection import selections
-from tests.transforms.test_slices import ORDERS, PLANES
+from tests.transforms.scans.test_slice_bag import ORDERS, PLANES
+from tests.transforms.scans.test_slice_selection import selections
 
 RAS = (("L", "R"), ("P", "A"), ("I", "S"))
 
@@ -126,7 +125,7 @@ def test_slice_bagd_inverse_after_encoder_batch_and_engine(num_workers):
     for parameter in net.parameters():
         nn.init.uniform_(parameter, 0, 0.1)
     slicing = pipeline(spatial_size=6, selection=SliceSelection(stride=2), fill="nearest")
-    transform = Compose([slicing, CopyTraced("image"), EncodeInstancesd("image", nn.Flatten())])
+    transform = Compose([slicing, KeepTransformHistoryd("image"), EncodeInstancesd("image", nn.Flatten())])
     items = Dataset([{"image": s, "label": i} for i, s in enumerate(scans)], transform)
     loader = DataLoader(
         items,
@@ -135,11 +134,11 @@ def test_slice_bagd_inverse_after_encoder_batch_and_engine(num_workers):
         multiprocessing_context="fork" if num_workers else None,
         collate_fn=_collate,
     )
-    back = Compose([SplitBagOutputd("pred"), Invertd("attention", transform=slicing, orig_keys="image")])
+    back = Compose([UnpackBagOutputd("pred"), Invertd("attention", transform=slicing, orig_keys="image")])
     evaluator = SupervisedEvaluator(
         "cpu",
         loader,
-        WithBagOutput(net),
+        BagOutputWrapper(net),
         prepare_batch=PrepareBatchExtraInput({"mask": "mask"}),
         postprocessing=back,
     )
@@ -215,7 +214,7 @@ def test_slice_bag_inverse_drops_padding_and_names_invalid_scores():
         ):
             SliceBag().inverse(plain)
     with pytest.raises(ValueError, match="`image` must be a MetaTensor, which has a history, got Tensor"):
-        CopyTraced("image")({"image": torch.ones(2)})
+        KeepTransformHistoryd("image")({"image": torch.ones(2)})
     untraced = SliceBag()
     with untraced.trace_transform(False):
         assert untraced(scan((5, 4, 3), np.eye(4))).bag.applied_operations == []

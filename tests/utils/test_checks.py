@@ -5,12 +5,12 @@ import sys
 import pytest
 import torch
 
+from monai_mil_ext.apps.bundle import check_cli_overrides
 from monai_mil_ext.utils import (
     check_bags,
     check_choice,
     check_mask,
     check_name,
-    check_overrides,
     check_positive,
     check_positive_number,
     check_rate,
@@ -59,7 +59,7 @@ def config(tmp_path, monkeypatch):
     [["--epochs", "3"], ["--train#trainer#amp", "True"], ["--train::trainer::max_epochs=3"], ["--run_id", "run"]],
 )
 def test_check_cli_overrides_accepts_known_keys(config, words):
-    check_overrides(command(config, *words))
+    check_cli_overrides(command(config, *words))
 
 
 @pytest.mark.parametrize(
@@ -68,11 +68,11 @@ def test_check_cli_overrides_accepts_known_keys(config, words):
 )
 def test_check_cli_overrides_names_misspelled_keys(config, word, message):
     with pytest.raises(ValueError, match=message):
-        check_overrides(command(config, word, "3"))
+        check_cli_overrides(command(config, word, "3"))
 
 
 def test_print_root_cause_prints_the_cause_last(config, capsys):
-    check_overrides(command(config))
+    check_cli_overrides(command(config))
     wrapped = RuntimeError("Failed to evaluate")
     wrapped.__cause__ = ValueError("`image` must be one scan, got two.")
     sys.excepthook(type(wrapped), wrapped, None)
@@ -83,8 +83,8 @@ def test_print_root_cause_prints_the_cause_last(config, capsys):
 
 def test_check_cli_overrides_ignores_other_programs(monkeypatch):
     monkeypatch.setattr(sys, "excepthook", None)
-    check_overrides(["pytest", "--epoch", "3"])
-    check_overrides(["monai/bundle/__main__.py", "verify_metadata", "--filepth", "x"])
+    check_cli_overrides(["pytest", "--epoch", "3"])
+    check_cli_overrides(["monai/bundle/__main__.py", "verify_metadata", "--filepth", "x"])
     assert sys.excepthook is None
 
 

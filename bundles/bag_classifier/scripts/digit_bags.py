@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_mil_ext.data.digits import draw_digit_bags
+from monai_mil_ext.data.synthetic.digits import draw_digit_bags
 
 from .cohort_files import write_cohort
 

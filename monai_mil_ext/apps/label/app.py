@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from monai_mil_ext.data import SliceBands
+from monai_mil_ext.data import ScoreBands
 from monai_mil_ext.utils import RESEARCH_USE
 
 from ._monailabel import MONAILabelApp
@@ -47,7 +47,7 @@ class LabelApp(MONAILabelApp):
 
     def init_infers(self) -> dict[str, Any]:
         """Return an inference task for every bundle with an inference config."""
-        bands = SliceBands(top_k=self._top_k)
+        bands = ScoreBands(top_k=self._top_k)
         bundles = [bundle for bundle in self.bundles if bundle.has("inference")]
         return {b.name: SlideInferTask(b) if b.reads_slides else ScanInferTask(b, bands) for b in bundles}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from monai_mil_ext.utils import root_cause
+from monai_mil_ext.utils.exceptions import root_cause
 
 from ._monailabel import HTTPException
 

@@ -9,7 +9,7 @@ import numpy as np
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
-from monai_mil_ext.data import SliceBands
+from monai_mil_ext.data import ScoreBands
 from monai_mil_ext.transforms import SliceScoresToVolume
 from monai_mil_ext.utils import RESEARCH_USE, BagKeys, drop_padding, head_mean
 
@@ -19,7 +19,7 @@ __all__ = ["ScoresToLabelMapd", "scan_result"]
 
 
 def scan_result(
-    probability: Sequence[float], class_names: Sequence[str], slices: Sequence[Mapping[str, Any]], bands: SliceBands
+    probability: Sequence[float], class_names: Sequence[str], slices: Sequence[Mapping[str, Any]], bands: ScoreBands
 ) -> dict[str, Any]:
     """Return ``prediction``, ``uncertainty`` and ``slices``, each slice with its ``band``.
 
@@ -31,7 +31,7 @@ def scan_result(
 
     Example:
         >>> entry = {"slice_index": 0, "position_mm": 0.0, "attention": 1.0}
-        >>> scan_result([0.5, 0.5], ["benign", "malignant"], [entry], SliceBands())["slices"]
+        >>> scan_result([0.5, 0.5], ["benign", "malignant"], [entry], ScoreBands())["slices"]
         [{'slice_index': 0, 'position_mm': 0.0, 'attention': 1.0, 'band': 1}]
     """
     numbers = bands(np.array([entry["attention"] for entry in slices])).tolist()
@@ -70,7 +70,7 @@ class ScoresToLabelMapd(MapTransform):
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.class_names = tuple(class_names)
-        self.bands = SliceBands(top_k=tuple(top_k))
+        self.bands = ScoreBands(top_k=tuple(top_k))
         self.plane = plane
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from monai.data import MetaTensor
 from monai.transforms import LoadImage
 
-from monai_mil_ext.data import SliceBands
+from monai_mil_ext.data import ScoreBands
 from monai_mil_ext.transforms import SliceScoresToVolume
 from monai_mil_ext.utils import RESEARCH_USE
 
@@ -36,13 +36,13 @@ class ScanInferTask(InferTask):
     label map has the voxels and the affine of the image, and is 0 in slices without a band.
 
     Args:
-        bundle: of scans, such as ``ct_slice_mil``.
+        bundle: of scans, such as ``scan_mil``.
         bands: of slices by their rank.
     """
 
-    def __init__(self, bundle: BundleRunner, bands: SliceBands | None = None) -> None:
+    def __init__(self, bundle: BundleRunner, bands: ScoreBands | None = None) -> None:
         self.bundle = bundle
-        self.bands = bands or SliceBands()
+        self.bands = bands or ScoreBands()
         labels = {name: number for number, name in enumerate(self.bands.names, 1)}
         description = f"{bundle.metadata['description']} {RESEARCH_USE}"
         # viewers list models of this type only

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
 from typing import Any
 
-from monai_mil_ext.data import is_feature_file
+from monai_mil_ext.data.cohorts.case_lists import is_feature_file
 from monai_mil_ext.utils import RESEARCH_USE
 
 from ._monailabel import InferTask

@@ -14,13 +14,13 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from monai_mil_ext.data import SliceBands
+from monai_mil_ext.data import ScoreBands
 
 from .bundle_runner import SITE, BundleRunner
 
 __all__ = ["write_stock_bundle"]
 
-INFERER = "$lambda inputs, network: monai_mil_ext.networks.nets.WithBagOutput(network)(inputs)"
+INFERER = "$lambda inputs, network: monai_mil_ext.networks.nets.BagOutputWrapper(network)(inputs)"
 VIEW = "monai_mil_ext.apps.label.ScoresToLabelMapd"
 COPIED = ("LICENSE", "docs", "models", "scripts")
 
@@ -46,7 +46,7 @@ def write_stock_bundle(bundle: BundleRunner, target: str | os.PathLike[str]) -> 
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         elif source.is_file():
             shutil.copy(source, folder / name)
-    bands = SliceBands()
+    bands = ScoreBands()
     view = {"_target_": VIEW, "keys": "pred", "class_names": bundle.class_names, "top_k": list(bands.top_k)}
     config = _inference(bundle)
     config["inferer"] = INFERER

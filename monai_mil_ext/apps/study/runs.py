@@ -21,7 +21,8 @@ from typing import Any
 
 import torch
 
-from monai_mil_ext.utils import atomic_path, check_positive, root_cause, write_json
+from monai_mil_ext.utils import atomic_path, check_positive, write_json
+from monai_mil_ext.utils.exceptions import root_cause
 
 __all__ = ["Run", "RunsFailedError", "StudyRunner", "parse_part", "write_line"]
 

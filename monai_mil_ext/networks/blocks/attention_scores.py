@@ -5,10 +5,10 @@ from torch import Tensor, nn
 
 from monai_mil_ext.utils import check_positive
 
-__all__ = ["GatedScores", "TanhScores"]
+__all__ = ["GatedAttention", "TanhAttention"]
 
 
-class TanhScores(nn.Module):
+class TanhAttention(nn.Module):
     r"""Attention scores of instances from a perceptron with one hidden layer.
 
     .. math:: s_n = w^\top \tanh(V h_n + b) + c
@@ -25,7 +25,7 @@ class TanhScores(nn.Module):
         Ilse, Tomczak, Welling, "Attention-based Deep Multiple Instance Learning", arXiv:1802.04712, eq. 8.
 
     Example:
-        >>> TanhScores(in_features=8, num_heads=2)(torch.zeros(1, 5, 8)).shape
+        >>> TanhAttention(in_features=8, num_heads=2)(torch.zeros(1, 5, 8)).shape
         torch.Size([1, 5, 2])
     """
 
@@ -41,7 +41,7 @@ class TanhScores(nn.Module):
         return scores
 
 
-class GatedScores(nn.Module):
+class GatedAttention(nn.Module):
     r"""Attention scores of instances from a perceptron with one gated hidden layer.
 
     .. math:: s_n = w^\top \left(\tanh(V h_n + b) \odot \sigma(U h_n + d)\right) + c
@@ -58,7 +58,7 @@ class GatedScores(nn.Module):
         Ilse, Tomczak, Welling, "Attention-based Deep Multiple Instance Learning", arXiv:1802.04712, eq. 9.
 
     Example:
-        >>> GatedScores(in_features=8, num_heads=2)(torch.zeros(1, 5, 8)).shape
+        >>> GatedAttention(in_features=8, num_heads=2)(torch.zeros(1, 5, 8)).shape
         torch.Size([1, 5, 2])
     """
 

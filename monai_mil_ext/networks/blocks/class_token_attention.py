@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from monai_mil_ext.networks.layers import bag_pool
+from monai_mil_ext.networks.layers import attention_pool
 from monai_mil_ext.utils import check_positive
 
-__all__ = ["ClassTokenAttention", "first_token_scores"]
+__all__ = ["ClassTokenAttention", "cls_token_scores"]
 
 
 class ClassTokenAttention(nn.Module):
@@ -18,7 +18,7 @@ class ClassTokenAttention(nn.Module):
 
     .. math:: A_h = \operatorname{softmax}\left(\frac{q_h k_h^\top}{\sqrt{d}}\right), \quad y = W_o [A_h v_h]_h + b_o
 
-    :py:meth:`forward` computes y of all tokens by fused attention. :py:meth:`first_scores` and :py:meth:`first_read`
+    :py:meth:`forward` computes y of all tokens by fused attention. :py:meth:`cls_scores` and :py:meth:`cls_output`
     compute y of the first token alone in O(T E H): the query is multiplied into the key weights, and tokens are pooled
     before they are projected to values, so that no key and no value is computed.
 
@@ -31,8 +31,8 @@ class ClassTokenAttention(nn.Module):
 
     Example:
         >>> attend, tokens = ClassTokenAttention(8, num_heads=2), torch.rand(1, 5, 8)
-        >>> attention = attend.first_scores(tokens).softmax(1)
-        >>> torch.allclose(attend.first_read(attention, tokens), attend(tokens)[:, 0], atol=1e-5)
+        >>> attention = attend.cls_scores(tokens).softmax(1)
+        >>> torch.allclose(attend.cls_output(attention, tokens), attend(tokens)[:, 0], atol=1e-5)
         True
     """
 
@@ -57,21 +57,21 @@ class ClassTokenAttention(nn.Module):
         out: Tensor = self.merge(attended.transpose(1, 2).flatten(2))
         return out
 
-    def first_scores(self, h: Tensor) -> Tensor:
+    def cls_scores(self, h: Tensor) -> Tensor:
         """Compute the scores (B, T, H), before the softmax, of tokens (B, T, E) with the first token as query."""
-        return first_token_scores(h, self.project.weight, self.project.bias, self.num_heads)
+        return cls_token_scores(h, self.project.weight, self.project.bias, self.num_heads)
 
-    def first_read(self, attention: Tensor, h: Tensor) -> Tensor:
+    def cls_output(self, attention: Tensor, h: Tensor) -> Tensor:
         """Compute the output (B, E) of the first of tokens (B, T, E) for attention (B, T, H), which sums to one."""
         size = h.shape[2]
         weight = self.project.weight[2 * size :].view(self.num_heads, -1, size)
-        pooled = bag_pool(attention, h).to(weight.dtype)
+        pooled = attention_pool(attention, h).to(weight.dtype)
         value = torch.einsum("bhe,hde->bhd", pooled, weight).flatten(1) + self.project.bias[2 * size :]
         output: Tensor = self.merge(value)
         return output
 
 
-def first_token_scores(h: Tensor, weight: Tensor, bias: Optional[Tensor], num_heads: int) -> Tensor:
+def cls_token_scores(h: Tensor, weight: Tensor, bias: Optional[Tensor], num_heads: int) -> Tensor:
     """Compute the scores (B, T, H), before the softmax, of tokens (B, T, E) with the first token as query.
 
     ``weight`` (3 E, E) and ``bias`` (3 E,) project tokens to queries, keys and values.

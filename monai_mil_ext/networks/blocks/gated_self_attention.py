@@ -6,15 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from monai_mil_ext.networks.layers import bag_pool
+from monai_mil_ext.networks.layers import attention_pool
 from monai_mil_ext.utils import check_choice, check_positive
 
-__all__ = ["AttentionHeads", "GatedSelfAttention", "head_scores", "head_weights", "pass_on"]
+__all__ = ["GatedSelfAttention", "ProjectedHeads", "attention_logits", "attention_weights", "propagate_attention"]
 
 CHUNK = 2**22  # entries of P in memory at once while its rows are accumulated
 
 
-class AttentionHeads(NamedTuple):
+class ProjectedHeads(NamedTuple):
     """Projections of T tokens by the heads of an attention layer, with the first Q tokens as queries.
 
     Attributes:
@@ -103,7 +103,7 @@ class GatedSelfAttention(nn.Module):
         """Apply attention to tokens (B, T, E); ``mask`` (B, T) is True for a token that others may attend to."""
         return self.mix(self.project(x), mask)
 
-    def project(self, x: Tensor, first_only: bool = False) -> AttentionHeads:
+    def project(self, x: Tensor, first_only: bool = False) -> ProjectedHeads:
         """Project tokens (B, T, E) to queries, keys, values and gates; ``first_only`` makes one token the query."""
         queries = x[:, :1] if first_only else x
         bags, count = queries.shape[0], queries.shape[1]
@@ -116,9 +116,9 @@ class GatedSelfAttention(nn.Module):
         key = self.k_proj(x).unflatten(-1, [self.num_kv_heads, self.head_size])
         value = self.v_proj(x).unflatten(-1, [self.num_kv_heads, self.head_size])
         query, key = self.q_norm(query), self.k_norm(key)
-        return AttentionHeads(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), gate)
+        return ProjectedHeads(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), gate)
 
-    def mix(self, heads: AttentionHeads, mask: Optional[Tensor] = None, sizes: Optional[List[int]] = None) -> Tensor:
+    def mix(self, heads: ProjectedHeads, mask: Optional[Tensor] = None, sizes: Optional[List[int]] = None) -> Tensor:
         """Compute the gated output (B, Q, E) of the queries; ``mask`` (B, T) as in :py:meth:`forward`.
 
         A bag whose mask is all False gives NaN, since its softmax is empty. With ``sizes``, one row holds the tokens of
@@ -141,7 +141,7 @@ class GatedSelfAttention(nn.Module):
         return functional.scaled_dot_product_attention(query, key, value, mask, enable_gqa=self.grouped)
 
 
-def head_scores(query: Tensor, key: Tensor) -> Tensor:
+def attention_logits(query: Tensor, key: Tensor) -> Tensor:
     r"""Compute the scores :math:`q k^\top / \sqrt{d}` (B, H, Q, T) in float32 or float64.
 
     The result has Q T entries per head, so pass few queries.
@@ -151,19 +151,19 @@ def head_scores(query: Tensor, key: Tensor) -> Tensor:
     # the queries of heads that share a key are concatenated, so that no key is repeated
     query = query.reshape(bags * key.shape[1], heads // key.shape[1] * count, size) * size**-0.5
     # as a pooling over d weighted by the query, which computes in float32 also under autocast
-    products = bag_pool(query.transpose(1, 2), key.flatten(0, 1).transpose(1, 2))
+    products = attention_pool(query.transpose(1, 2), key.flatten(0, 1).transpose(1, 2))
     return products.reshape(bags, heads, count, tokens)
 
 
-def head_weights(query: Tensor, key: Tensor, mask: Optional[Tensor] = None) -> Tensor:
+def attention_weights(query: Tensor, key: Tensor, mask: Optional[Tensor] = None) -> Tensor:
     """Compute the attention weights P (B, H, Q, T), zero outside the mask (B, T); Q T entries per head."""
-    scores = head_scores(query, key)
+    scores = attention_logits(query, key)
     if mask is not None:
         scores = scores.masked_fill(~mask[:, None, None, :], float("-inf"))
     return scores.softmax(-1)
 
 
-def pass_on(weights: Tensor, query: Tensor, key: Tensor, mask: Optional[Tensor] = None) -> Tensor:
+def propagate_attention(weights: Tensor, query: Tensor, key: Tensor, mask: Optional[Tensor] = None) -> Tensor:
     r"""Propagate per-query weights (B, Q) through the attention matrix to (B, T), using O(T) memory.
 
     .. math:: r_j = \frac{1}{H} \sum_h \sum_i w_i P_h[i, j]
@@ -173,7 +173,7 @@ def pass_on(weights: Tensor, query: Tensor, key: Tensor, mask: Optional[Tensor] 
     dtype = torch.promote_types(weights.dtype, torch.float32)
     total = torch.zeros(bags, key.shape[2], dtype=dtype, device=weights.device)
     for start in range(0, count, step):
-        attention = head_weights(query[:, :, start : start + step], key, mask)
+        attention = attention_weights(query[:, :, start : start + step], key, mask)
         chunk = weights[:, start : start + step].repeat_interleave(heads, 0).unsqueeze(-1)
-        total += bag_pool(chunk, attention.flatten(0, 1)).view(bags, heads, -1).mean(1)
+        total += attention_pool(chunk, attention.flatten(0, 1)).view(bags, heads, -1).mean(1)
     return total

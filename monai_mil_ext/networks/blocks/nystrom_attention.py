@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from monai_mil_ext.networks.layers import bag_pool, zero_padding
+from monai_mil_ext.networks.layers import attention_pool
+from monai_mil_ext.networks.layers.masked import zero_out_padding
 from monai_mil_ext.utils import check_positive, check_rate
 
-from .class_token_attention import first_token_scores
+from .class_token_attention import cls_token_scores
 
 __all__ = ["NystromAttention", "pseudo_inverse"]
 
@@ -69,7 +70,7 @@ class NystromAttention(nn.Module):
     def forward(self, h: Tensor, counts: Tensor) -> Tensor:
         """Apply attention to tokens (B, T, E), of which the first ``counts`` (B,) are valid, at least one per bag."""
         mask = torch.arange(h.shape[1], device=h.device) < counts.unsqueeze(1)
-        h = zero_padding(h, mask)
+        h = zero_out_padding(h, mask)
         group_size = (counts + self.num_landmarks - 1) // self.num_landmarks
         num_zeros = group_size * self.num_landmarks - counts
         q, k, v = self._split_heads(self.project(h), 3).unbind(0)
@@ -91,9 +92,9 @@ class NystromAttention(nn.Module):
         output: Tensor = self.drop(self.merge(out.transpose(1, 2).flatten(2)))
         return output
 
-    def first_scores(self, h: Tensor) -> Tensor:
+    def cls_scores(self, h: Tensor) -> Tensor:
         """Compute the scores (B, T, H) of exact attention, before its softmax, with the first token as query."""
-        return first_token_scores(h, self.project.weight, None, self.num_heads)
+        return cls_token_scores(h, self.project.weight, None, self.num_heads)
 
     def _split_heads(self, z: Tensor, parts: int) -> Tensor:
         """Reshape (B, T, parts E) to (parts, B, H, T, d)."""
@@ -139,4 +140,4 @@ def pseudo_inverse(a: Tensor, num_steps: int = 6) -> Tensor:
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
     """Compute a batched matrix product in float32 or float64, also under autocast."""
-    return bag_pool(a.transpose(1, 2), b)
+    return attention_pool(a.transpose(1, 2), b)

@@ -4,7 +4,7 @@ from typing import List, Optional, Tuple
 
 from torch import Tensor, nn
 
-from .gated_self_attention import AttentionHeads, GatedSelfAttention
+from .gated_self_attention import GatedSelfAttention, ProjectedHeads
 
 __all__ = ["PreNormBlock"]
 
@@ -49,7 +49,7 @@ class PreNormBlock(nn.Module):
 
     def forward(
         self, h: Tensor, mask: Optional[Tensor] = None, first_only: bool = False, sizes: Optional[List[int]] = None
-    ) -> Tuple[Tensor, AttentionHeads]:
+    ) -> Tuple[Tensor, ProjectedHeads]:
         """Return the tokens (B, T, E), or with ``first_only`` the first token alone, and the projected heads.
 
         ``mask`` (B, T) is True for a valid token. With ``sizes``, the tokens (1, T, E) are those of several bags, with
@@ -62,7 +62,7 @@ class PreNormBlock(nn.Module):
         h = h + self.dropout(self.mlp(self.post_attention_layernorm(h)))
         return h, heads
 
-    def project(self, h: Tensor, first_only: bool = False) -> AttentionHeads:
+    def project(self, h: Tensor, first_only: bool = False) -> ProjectedHeads:
         """Return the projected heads with which :py:meth:`forward` attends."""
-        heads: AttentionHeads = self.self_attn.project(self.input_layernorm(h), first_only)
+        heads: ProjectedHeads = self.self_attn.project(self.input_layernorm(h), first_only)
         return heads

@@ -1,24 +1,24 @@
-"""Instance encoders, frozen by default, that check their input images."""
+"""Image encoders, frozen by default, with a declared input."""
 
 from .checkpoint import load_encoder_weights
-from .encoder_base import EncoderInput
-from .grey import fold_first_conv, fold_grey
+from .encoder_base import InputSpec
+from .gray_input import adapt_input_conv, fold_rgb_conv
 from .hugging_face import transformers_encoder
 from .instance_encoder import InstanceEncoder
-from .layer_output import LayerOutput
+from .intermediate_output import IntermediateOutput
 from .mobilenet_v2 import MobileNetV2Features
 from .monai_nets import monai_encoder, volume_encoder
 from .timm_models import timm_encoder
-from .volume_maps import VolumeEncoder
+from .volume_map_encoder import VolumeEncoder
 
 __all__ = [
-    "EncoderInput",
+    "InputSpec",
     "InstanceEncoder",
-    "LayerOutput",
+    "IntermediateOutput",
     "MobileNetV2Features",
     "VolumeEncoder",
-    "fold_first_conv",
-    "fold_grey",
+    "adapt_input_conv",
+    "fold_rgb_conv",
     "load_encoder_weights",
     "monai_encoder",
     "timm_encoder",

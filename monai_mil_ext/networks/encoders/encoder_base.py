@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from monai_mil_ext.utils import check_positive
 
-from .grey import fold_first_conv
+from .gray_input import adapt_input_conv
 
-__all__ = ["EncoderBase", "EncoderInput"]
+__all__ = ["EncoderBase", "InputSpec"]
 
 
 @dataclass(frozen=True)
-class EncoderInput:
+class InputSpec:
     """Specification of the input images of an encoder, before the normalization by the encoder itself.
 
     Args:
@@ -50,8 +50,8 @@ class EncoderBase(nn.Module):
 
     Args:
         net: any network.
-        expects: specification of the images; ``None`` means one channel from 0 to 1, of any size.
-        grey: whether to take gray images if ``net`` takes color images, see :py:func:`fold_first_conv`.
+        input_spec: specification of the images; ``None`` means one channel from 0 to 1, of any size.
+        gray: whether to take gray images if ``net`` takes color images, see :py:func:`adapt_input_conv`.
         frozen: whether ``net`` stays in evaluation mode and has no gradients.
         amp_dtype: dtype of autocast; ``None`` keeps the autocast state of the caller.
     """
@@ -62,22 +62,22 @@ class EncoderBase(nn.Module):
     def __init__(
         self,
         net: nn.Module,
-        expects: Optional[EncoderInput] = None,
-        grey: bool = False,
+        input_spec: Optional[InputSpec] = None,
+        gray: bool = False,
         frozen: bool = True,
         amp_dtype: Optional[torch.dtype] = None,
     ) -> None:
         super().__init__()
-        expects = expects or EncoderInput()
-        if grey and expects.channels > 1:
-            fold_first_conv(net, expects.mean, expects.std)
-            expects = EncoderInput(1, expects.size, value_range=expects.value_range)
+        input_spec = input_spec or InputSpec()
+        if gray and input_spec.channels > 1:
+            adapt_input_conv(net, input_spec.mean, input_spec.std)
+            input_spec = InputSpec(1, input_spec.size, value_range=input_spec.value_range)
         self.net = net
-        self.expects = expects
+        self.input_spec = input_spec
         self.frozen = frozen
         self.amp_dtype = amp_dtype
-        self.spatial_dims = _spatial_dims(net) if expects.size is None else len(expects.size)
-        for name, values in (("mean", expects.mean), ("std", expects.std)):
+        self.spatial_dims = _spatial_dims(net) if input_spec.size is None else len(input_spec.size)
+        for name, values in (("mean", input_spec.mean), ("std", input_spec.std)):
             buffer = torch.tensor([float(v) for v in values])
             self.register_buffer(name, buffer.view(-1, *[1] * self.spatial_dims), persistent=False)
         if frozen:
@@ -94,26 +94,26 @@ class EncoderBase(nn.Module):
         with self._autocast(x.device):
             return self.net((x - self.mean) / self.std)
 
-    def blank(self) -> Tensor:
+    def dummy_input(self) -> Tensor:
         """Return one image of zeros, or of the value in the range that is nearest to zero."""
-        low, high = self.expects.value_range or (0.0, 0.0)
-        size = self.expects.size or [64 if self.spatial_dims == 2 else 32] * self.spatial_dims
+        low, high = self.input_spec.value_range or (0.0, 0.0)
+        size = self.input_spec.size or [64 if self.spatial_dims == 2 else 32] * self.spatial_dims
         value = min(max(0.0, low), high)
-        return torch.full((1, self.expects.channels, *size), value, device=self.mean.device)
+        return torch.full((1, self.input_spec.channels, *size), value, device=self.mean.device)
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         return nullcontext() if self.amp_dtype is None else torch.autocast(device.type, self.amp_dtype)
 
     def _check_images(self, x: Tensor) -> None:
-        name, expects = self._net_name(), self.expects
+        name, input_spec = self._net_name(), self.input_spec
         shape = tuple(x.shape)
-        if x.ndim != 2 + self.spatial_dims or x.shape[1] != expects.channels:
+        if x.ndim != 2 + self.spatial_dims or x.shape[1] != input_spec.channels:
             axes = ", ".join("hw" if self.spatial_dims == 2 else "xyz")
-            raise ValueError(f"`x` must have shape (N, {expects.channels}, {axes}) for {name}, got {shape}.")
-        if expects.size is not None and shape[2:] != tuple(expects.size):
-            raise ValueError(f"`x` must be images of size {tuple(expects.size)} for {name}, got {shape[2:]}.")
-        if expects.value_range is not None and x.numel():
-            low, high = expects.value_range
+            raise ValueError(f"`x` must have shape (N, {input_spec.channels}, {axes}) for {name}, got {shape}.")
+        if input_spec.size is not None and shape[2:] != tuple(input_spec.size):
+            raise ValueError(f"`x` must be images of size {tuple(input_spec.size)} for {name}, got {shape[2:]}.")
+        if input_spec.value_range is not None and x.numel():
+            low, high = input_spec.value_range
             tolerance = (high - low) / 100
             smallest, largest = (float(v) for v in x.detach().aminmax())
             if not (smallest >= low - tolerance and largest <= high + tolerance):

@@ -6,9 +6,9 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Union
 import torch
 from torch import Tensor, nn
 
-from monai_mil_ext.utils import import_extra
+from monai_mil_ext.utils import optional_dependency
 
-from .encoder_base import EncoderInput
+from .encoder_base import InputSpec
 from .instance_encoder import InstanceEncoder
 
 __all__ = ["transformers_encoder"]
@@ -16,9 +16,9 @@ __all__ = ["transformers_encoder"]
 
 def transformers_encoder(
     model: Union[str, "os.PathLike[str]"],
-    expects: Optional[EncoderInput] = None,
+    input_spec: Optional[InputSpec] = None,
     output: Union[str, Callable[[Any], Tensor]] = "cls",
-    grey: bool = False,
+    gray: bool = False,
     local_files_only: bool = False,
     revision: str = "main",
     frozen: bool = True,
@@ -33,9 +33,9 @@ def transformers_encoder(
 
     Args:
         model: name on the hub, or a folder.
-        expects: specification of the images, instead of that of the image processor.
+        input_spec: specification of the images, instead of that of the image processor.
         output: see :py:class:`InstanceEncoder`; use ``"mean"`` for a model without a class token.
-        grey: see :py:class:`InstanceEncoder`.
+        gray: see :py:class:`InstanceEncoder`.
         local_files_only: whether to use local files only, without network access.
         revision: revision on the hub; a commit pins the weights.
         frozen: see :py:class:`InstanceEncoder`.
@@ -44,11 +44,11 @@ def transformers_encoder(
     Raises:
         OptionalImportError: without ``transformers`` (``pip install monai-mil-ext[encoders]``).
         OSError: when the model, or its weights as safetensors, cannot be loaded.
-        ValueError: when weights are missing, or there is neither ``expects`` nor an image processor.
+        ValueError: when weights are missing, or there is neither ``input_spec`` nor an image processor.
     """
-    transformers = import_extra("encoders", "transformers")  # here, since the import takes long
+    transformers = optional_dependency("encoders", "transformers")  # here, since the import takes long
     source = {"local_files_only": local_files_only, "revision": revision}
-    expects = expects or _processor_input(str(model), source)
+    input_spec = input_spec or _processor_input(str(model), source)
     net, report = transformers.AutoModel.from_pretrained(
         str(model),
         use_safetensors=True,
@@ -62,7 +62,7 @@ def transformers_encoder(
         raise ValueError(f"`model` must come with all weights, got none for {', '.join(missing)}.")
     _drop_unused(net)
     prefix = _num_prefix_tokens(net)
-    return InstanceEncoder(_LastHiddenState(net), expects, output, prefix, grey, frozen=frozen, amp_dtype=amp_dtype)
+    return InstanceEncoder(_LastHiddenState(net), input_spec, output, prefix, gray, frozen=frozen, amp_dtype=amp_dtype)
 
 
 class _LastHiddenState(nn.Module):
@@ -78,19 +78,21 @@ class _LastHiddenState(nn.Module):
         return tokens
 
 
-def _processor_input(model: str, source: Mapping[str, Any]) -> EncoderInput:
+def _processor_input(model: str, source: Mapping[str, Any]) -> InputSpec:
     """Read the specification of the images from the image processor of the model."""
-    base = import_extra("encoders", "transformers.image_processing_base", "ImageProcessingMixin")
+    base = optional_dependency("encoders", "transformers.image_processing_base", "ImageProcessingMixin")
     try:
         settings: Dict[str, Any] = base.get_image_processor_dict(model, **source)[0]
     except OSError as error:
-        raise ValueError(f"`expects` must be given for a model without an image processor, got {model!r}.") from error
+        raise ValueError(
+            f"`input_spec` must be given for a model without an image processor, got {model!r}."
+        ) from error
     normalize = settings.get("do_normalize", True)
     mean = settings["image_mean"] if normalize else [0.0]
     std = settings["image_std"] if normalize else [1.0]
     high = 255 * settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 255.0
     size = settings.get("crop_size") if settings.get("do_center_crop") else settings.get("size")
-    return EncoderInput(3, _image_size(size), _to_list(mean), _to_list(std), (0.0, float(high)))
+    return InputSpec(3, _image_size(size), _to_list(mean), _to_list(std), (0.0, float(high)))
 
 
 def _image_size(size: Any) -> Optional[List[int]]:

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from monai_mil_ext.utils import check_choice
 
-from .encoder_base import EncoderBase, EncoderInput
+from .encoder_base import EncoderBase, InputSpec
 
 __all__ = ["InstanceEncoder"]
 
-OUTPUTS = ("as_is", "cls", "mean", "mean_max")
+OUTPUTS = ("identity", "cls", "mean", "mean_max")
 
 
 class InstanceEncoder(EncoderBase):
@@ -20,19 +20,19 @@ class InstanceEncoder(EncoderBase):
     The output of the network is features (N, F), tokens (N, T, F) or a map (N, F, ...), whose positions are tokens.
     ``output`` selects the features:
 
-    - ``"as_is"``: the output (N, F) of the network;
+    - ``"identity"``: the output (N, F) of the network;
     - ``"cls"``: the first token;
     - ``"mean"``: the mean of the tokens without the prefix (class and register tokens);
     - ``"mean_max"``: the concatenated mean and maximum of these tokens;
     - a callable: its result (N, F) for the output of the network.
 
     Args:
-        net: any network; with ``grey`` its first convolution is replaced.
-        expects: channels, size, normalization and range of the images; other images are rejected. ``None`` means one
+        net: any network; with ``gray`` its first convolution is replaced.
+        input_spec: channels, size, normalization and range of the images; other images are rejected. ``None`` means one
             channel from 0 to 1, of any size.
         output: conversion of the output of the network to one vector per instance.
         prefix_tokens: number of tokens before those of the image.
-        grey: whether to take gray images if ``net`` takes color images, exactly as if the gray channel were repeated.
+        gray: whether to take gray images if ``net`` takes color images, exactly as if the gray channel were repeated.
         out_features: number F of features; ``None`` determines it with one blank image.
         frozen: whether the encoder stays in evaluation mode without gradients of its weights.
         amp_dtype: dtype of autocast, after which features are converted to float32; ``None`` keeps the autocast state
@@ -43,8 +43,8 @@ class InstanceEncoder(EncoderBase):
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 4), nn.ReLU())
-        >>> expects = EncoderInput(channels=3, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-        >>> encoder = InstanceEncoder(net, expects, output="mean_max", grey=True)
+        >>> input_spec = InputSpec(channels=3, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+        >>> encoder = InstanceEncoder(net, input_spec, output="mean_max", gray=True)
         >>> encoder.out_features, tuple(encoder(torch.rand(5, 1, 16, 16)).shape)
         (16, (5, 16))
     """
@@ -52,15 +52,15 @@ class InstanceEncoder(EncoderBase):
     def __init__(
         self,
         net: nn.Module,
-        expects: Optional[EncoderInput] = None,
+        input_spec: Optional[InputSpec] = None,
         output: Union[str, Callable[[Any], Tensor]] = "mean",
         prefix_tokens: int = 0,
-        grey: bool = False,
+        gray: bool = False,
         out_features: Optional[int] = None,
         frozen: bool = True,
         amp_dtype: Optional[torch.dtype] = None,
     ) -> None:
-        super().__init__(net, expects, grey, frozen, amp_dtype)
+        super().__init__(net, input_spec, gray, frozen, amp_dtype)
         if not callable(output):
             check_choice("output", output, OUTPUTS)
         if output == "cls" and prefix_tokens < 1:
@@ -83,7 +83,7 @@ class InstanceEncoder(EncoderBase):
         training = [module for module in self.modules() if module.training]
         self.eval()
         with torch.no_grad():
-            features = self._to_features(self.encode(self.blank()))
+            features = self._to_features(self.encode(self.dummy_input()))
         for module in training:
             module.training = True
         if features.ndim != 2:
@@ -98,7 +98,7 @@ class InstanceEncoder(EncoderBase):
             got = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
             raise ValueError(f"`output` must be a callable for a network without output (N, F, ...), got {got}.")
         result = result.float() if self.amp_dtype is not None else result
-        if (result.ndim == 2) != (self.output == "as_is") or (result.ndim > 3 and self.output == "cls"):
+        if (result.ndim == 2) != (self.output == "identity") or (result.ndim > 3 and self.output == "cls"):
             raise ValueError(f"`output` must suit a network with output {tuple(result.shape)}, got {self.output!r}.")
         if result.ndim == 2:
             return result

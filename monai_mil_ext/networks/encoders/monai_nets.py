@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from monai_mil_ext.utils import check_choice
 
 from .checkpoint import load_encoder_weights
-from .encoder_base import EncoderInput
+from .encoder_base import InputSpec
 from .instance_encoder import InstanceEncoder
-from .layer_output import LayerOutput
-from .volume_maps import VolumeEncoder
+from .intermediate_output import IntermediateOutput
+from .volume_map_encoder import VolumeEncoder
 
 __all__ = ["monai_encoder", "volume_encoder"]
 
@@ -29,11 +29,11 @@ FAMILIES: Tuple[Tuple[type, str, Sequence[str]], ...] = (
 def monai_encoder(
     network: Union[str, nn.Module],
     checkpoint: Optional[Union[str, "os.PathLike[str]"]] = None,
-    expects: Optional[EncoderInput] = None,
+    input_spec: Optional[InputSpec] = None,
     output: Union[str, Callable[[Any], Tensor]] = "mean",
     options: Optional[Mapping[str, Any]] = None,
     layer: Optional[str] = None,
-    grey: bool = False,
+    gray: bool = False,
     frozen: bool = True,
     amp_dtype: Optional[torch.dtype] = None,
 ) -> InstanceEncoder:
@@ -46,11 +46,11 @@ def monai_encoder(
         network: module, or name of a class or function in :py:mod:`monai.networks.nets`.
         checkpoint: file of weights, of which only tensors are read; its head may have any size, and the head of the
             network is removed.
-        expects: see :py:class:`InstanceEncoder`.
+        input_spec: see :py:class:`InstanceEncoder`.
         output: see :py:class:`InstanceEncoder`.
         options: arguments of a network given by name.
         layer: dotted name of the module whose output is used.
-        grey: see :py:class:`InstanceEncoder`.
+        gray: see :py:class:`InstanceEncoder`.
         frozen: see :py:class:`InstanceEncoder`.
         amp_dtype: see :py:class:`InstanceEncoder`.
 
@@ -64,14 +64,14 @@ def monai_encoder(
     """
     net, layer = _with_weights(network, checkpoint, options, layer)
     prefix = 1 if isinstance(net, nets.ViT) and hasattr(net, "cls_token") else 0
-    trunk = net if layer is None else LayerOutput(net, layer)
-    return InstanceEncoder(trunk, expects, output, prefix, grey, frozen=frozen, amp_dtype=amp_dtype)
+    trunk = net if layer is None else IntermediateOutput(net, layer)
+    return InstanceEncoder(trunk, input_spec, output, prefix, gray, frozen=frozen, amp_dtype=amp_dtype)
 
 
 def volume_encoder(
     network: Union[str, nn.Module],
     checkpoint: Optional[Union[str, "os.PathLike[str]"]] = None,
-    expects: Optional[EncoderInput] = None,
+    input_spec: Optional[InputSpec] = None,
     options: Optional[Mapping[str, Any]] = None,
     layer: Optional[str] = None,
     frozen: bool = True,
@@ -82,7 +82,7 @@ def volume_encoder(
     Args:
         network: see :py:func:`monai_encoder`.
         checkpoint: see :py:func:`monai_encoder`.
-        expects: see :py:class:`InstanceEncoder`.
+        input_spec: see :py:class:`InstanceEncoder`.
         options: see :py:func:`monai_encoder`.
         layer: see :py:func:`monai_encoder`; its output must be a map (B, F, x, y, z).
         frozen: see :py:class:`InstanceEncoder`.
@@ -97,8 +97,8 @@ def volume_encoder(
         torch.Size([1, 512, 4, 4, 2])
     """
     net, layer = _with_weights(network, checkpoint, options, layer)
-    trunk = net if layer is None else LayerOutput(net, layer)
-    return VolumeEncoder(trunk, expects, frozen=frozen, amp_dtype=amp_dtype)
+    trunk = net if layer is None else IntermediateOutput(net, layer)
+    return VolumeEncoder(trunk, input_spec, frozen=frozen, amp_dtype=amp_dtype)
 
 
 def _with_weights(

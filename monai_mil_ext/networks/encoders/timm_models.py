@@ -6,10 +6,10 @@ from typing import Any, Callable, Optional, Union
 import torch
 from torch import Tensor, nn
 
-from monai_mil_ext.utils import import_extra
+from monai_mil_ext.utils import optional_dependency
 
 from .checkpoint import load_encoder_weights
-from .encoder_base import EncoderInput
+from .encoder_base import InputSpec
 from .instance_encoder import InstanceEncoder
 
 __all__ = ["timm_encoder"]
@@ -18,9 +18,9 @@ __all__ = ["timm_encoder"]
 def timm_encoder(
     model: str,
     checkpoint: Optional[Union[str, "os.PathLike[str]"]] = None,
-    expects: Optional[EncoderInput] = None,
+    input_spec: Optional[InputSpec] = None,
     output: Union[str, Callable[[Any], Tensor]] = "mean",
-    grey: bool = False,
+    gray: bool = False,
     frozen: bool = True,
     amp_dtype: Optional[torch.dtype] = None,
 ) -> InstanceEncoder:
@@ -32,9 +32,9 @@ def timm_encoder(
     Args:
         model: name of the model.
         checkpoint: file of weights, of which only tensors are read; ``None`` lets timm download its own.
-        expects: specification of the images, instead of the pretrained configuration.
+        input_spec: specification of the images, instead of the pretrained configuration.
         output: see :py:class:`InstanceEncoder`.
-        grey: see :py:class:`InstanceEncoder`.
+        gray: see :py:class:`InstanceEncoder`.
         frozen: see :py:class:`InstanceEncoder`.
         amp_dtype: see :py:class:`InstanceEncoder`.
 
@@ -42,16 +42,16 @@ def timm_encoder(
         OptionalImportError: without ``timm`` (``pip install monai-mil-ext[timm]``).
         ValueError: when the checkpoint does not match.
     """
-    timm = import_extra("timm", "timm")
+    timm = optional_dependency("timm", "timm")
     net = timm.create_model(model, pretrained=checkpoint is None, num_classes=0)
     if checkpoint is not None:
         load_encoder_weights(net, checkpoint, ("head.", "fc.", "classifier."))
-    if expects is None:
+    if input_spec is None:
         config = timm.data.resolve_model_data_config(net)
         channels, *size = config["input_size"]
-        expects = EncoderInput(channels, size, config["mean"], config["std"])
+        input_spec = InputSpec(channels, size, config["mean"], config["std"])
     prefix = int(getattr(net, "num_prefix_tokens", 0))
-    return InstanceEncoder(_ForwardFeatures(net), expects, output, prefix, grey, frozen=frozen, amp_dtype=amp_dtype)
+    return InstanceEncoder(_ForwardFeatures(net), input_spec, output, prefix, gray, frozen=frozen, amp_dtype=amp_dtype)
 
 
 class _ForwardFeatures(nn.Module):

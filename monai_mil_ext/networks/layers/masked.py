@@ -1,11 +1,18 @@
-"""Softmax and pooling over the instances of a bag, without padding."""
+"""Operations on padded bags that a mask makes exact."""
 
-from typing import Optional
+from typing import Optional, Tuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-__all__ = ["bag_pool", "masked_log_softmax", "masked_softmax", "zero_padding"]
+__all__ = [
+    "attention_pool",
+    "masked_log_softmax",
+    "masked_max",
+    "masked_softmax",
+    "zero_out_padding",
+]
 
 
 def masked_softmax(scores: Tensor, mask: Optional[Tensor]) -> Tensor:
@@ -49,7 +56,7 @@ def _mask_scores(scores: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, scores, fill)
 
 
-def zero_padding(x: Tensor, mask: Optional[Tensor]) -> Tensor:
+def zero_out_padding(x: Tensor, mask: Optional[Tensor]) -> Tensor:
     """Replace the padding of instances (B, N, F) by zeros; without a mask, return ``x`` itself.
 
     A network has to do so before its first weight: in the gradient of the weight, NaN times zero is NaN.
@@ -57,7 +64,7 @@ def zero_padding(x: Tensor, mask: Optional[Tensor]) -> Tensor:
     return x if mask is None else x.masked_fill(~mask.unsqueeze(-1), 0.0)
 
 
-def bag_pool(attention: Tensor, h: Tensor) -> Tensor:
+def attention_pool(attention: Tensor, h: Tensor) -> Tensor:
     r"""Compute the attention-weighted sums (B, H, E) of instances ``h`` (B, N, E) for ``attention`` (B, N, H).
 
     .. math:: z_h = \sum_n a_{nh} h_n
@@ -77,3 +84,37 @@ def _bmm(a: Tensor, b: Tensor) -> Tensor:
     """Compute a batched matrix product in the wider dtype of both, and at least in float32."""
     dtype = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
     return torch.bmm(a.to(dtype), b.to(dtype))
+
+
+def masked_max(h: Tensor, mask: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
+    r"""Return the maximum of each feature over the valid instances, and the fraction of maxima of each instance.
+
+    .. math:: z_e = \max_n h_{ne}, \quad a_n = \frac{1}{E} \sum_e [n = \operatorname{argmax}_k h_{ke}]
+
+    The first of equal instances counts. Values at padding affect neither the result nor gradients.
+
+    Args:
+        h: instances (B, N, E).
+        mask: mask (B, N), True for a valid instance; ``None`` if all are valid.
+
+    Returns:
+        Maxima (B, E) in the dtype of ``h``, and fractions (B, N, 1) in float32 or float64, which sum to one over N.
+        Both are zero for a bag without valid instances.
+
+    Example:
+        >>> import torch
+        >>> values, fraction = masked_max(torch.tensor([[[1.0, 5.0], [2.0, 3.0], [9.0, 9.0]]]),
+        ...                               torch.tensor([[True, True, False]]))
+        >>> values.tolist(), fraction.flatten().tolist()
+        ([[2.0, 5.0]], [0.5, 0.5, 0.0])
+    """
+    bags, instances, size = h.shape
+    masked = h if mask is None else h.masked_fill(~mask.unsqueeze(-1), float("-inf"))
+    # an additional last row of minus infinity: it wins in an empty bag only, where a maximum over nothing would raise
+    values, index = functional.pad(masked, [0, 0, 0, 1], value=float("-inf")).max(1)
+    not_empty = index < instances if mask is None else mask.any(1, keepdim=True)
+    values = torch.where(not_empty, values, torch.zeros_like(values))
+    counts = torch.zeros([bags, instances + 1], dtype=torch.promote_types(h.dtype, torch.float32), device=h.device)
+    ones = torch.where(not_empty, torch.full_like(index, 1, dtype=counts.dtype), 0.0)
+    counts = counts.scatter_add(1, index, ones)[:, :instances]
+    return values, (counts / size).unsqueeze(-1)

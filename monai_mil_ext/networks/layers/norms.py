@@ -6,10 +6,10 @@ from torch.nn import functional
 
 from monai_mil_ext.utils import check_choice, check_positive
 
-__all__ = ["WideLayerNorm", "WideRMSNorm", "make_norm"]
+__all__ = ["LayerNormFp32", "RMSNormFp32", "make_norm"]
 
 
-class WideRMSNorm(nn.RMSNorm):
+class RMSNormFp32(nn.RMSNorm):
     r"""RMS normalization computed in float32 (float64 stays float64); the result has the dtype of ``x``.
 
     .. math:: y = \frac{x}{\sqrt{\operatorname{mean}(x^2) + \epsilon}} \odot w
@@ -28,7 +28,7 @@ class WideRMSNorm(nn.RMSNorm):
         Zhang, Sennrich, "Root Mean Square Layer Normalization", arXiv:1910.07467.
 
     Example:
-        >>> WideRMSNorm(2)(torch.tensor([3.0, 4.0])).square().mean().round(decimals=4).item()
+        >>> RMSNormFp32(2)(torch.tensor([3.0, 4.0])).square().mean().round(decimals=4).item()
         1.0
     """
 
@@ -47,7 +47,7 @@ class WideRMSNorm(nn.RMSNorm):
         return functional.rms_norm(wide, [self.size], self.weight.to(wide.dtype), self.epsilon).to(x.dtype)
 
 
-class WideLayerNorm(nn.LayerNorm):
+class LayerNormFp32(nn.LayerNorm):
     r"""Layer normalization computed in float32 (float64 stays float64); the result has the dtype of ``x``.
 
     .. math:: y = \frac{x - \operatorname{mean}(x)}{\sqrt{\operatorname{var}(x) + \epsilon}} \odot w + b
@@ -60,7 +60,7 @@ class WideLayerNorm(nn.LayerNorm):
         ValueError: when the size is not positive.
 
     Example:
-        >>> WideLayerNorm(2)(torch.tensor([3.0, 4.0]).bfloat16()).tolist()
+        >>> LayerNormFp32(2)(torch.tensor([3.0, 4.0]).bfloat16()).tolist()
         [-1.0, 1.0]
     """
 
@@ -83,4 +83,4 @@ def make_norm(kind: str, size: int, eps: float = 1e-6, round_first: bool = False
         ValueError: when ``kind`` is unknown or the size is not positive.
     """
     check_choice("kind", kind, ("rms", "layer"))
-    return WideRMSNorm(size, eps, round_first) if kind == "rms" else WideLayerNorm(size, eps)
+    return RMSNormFp32(size, eps, round_first) if kind == "rms" else LayerNormFp32(size, eps)

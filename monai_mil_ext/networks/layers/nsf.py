@@ -7,7 +7,7 @@ from torch import Tensor
 
 from monai_mil_ext.utils import check_choice, check_positive_number
 
-from .masked import zero_padding
+from .masked import zero_out_padding
 
 __all__ = ["log_sigmoid_scores"]
 
@@ -48,7 +48,7 @@ def log_sigmoid_scores(
     """
     check_positive_number(temperature=temperature)
     check_choice("center", center, ("none", "mean"))
-    scores = zero_padding(scores.to(torch.promote_types(scores.dtype, torch.float32)), mask)
+    scores = zero_out_padding(scores.to(torch.promote_types(scores.dtype, torch.float32)), mask)
     if center == "mean":
         weights = torch.ones_like(scores[..., 0]) if mask is None else mask.to(scores.dtype)
         scores = scores - scores.sum(1, keepdim=True) / weights.sum(1).clamp(min=1).view(-1, 1, 1)

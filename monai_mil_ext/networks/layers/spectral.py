@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .masked import bag_pool
+from .masked import attention_pool
 
 __all__ = ["SpectralLinear", "spectral_norm_of"]
 
@@ -54,4 +54,4 @@ def spectral_norm_of(weight: Tensor) -> Tensor:
 
 def _gram(w: Tensor) -> Tensor:
     """Return W times its transpose in the dtype of W, also under autocast; this squares a symmetric W."""
-    return bag_pool(w.t().unsqueeze(0), w.t().unsqueeze(0))[0]
+    return attention_pool(w.t().unsqueeze(0), w.t().unsqueeze(0))[0]

@@ -1,21 +1,14 @@
 """MIL networks, one paper per module."""
 
-from .abmil import ABMIL
-from .acmil import ACMIL
-from .asmil import ASMIL
-from .bag_net import BagNet, BagOutput, WithBagOutput
-from .center_prior import CenterPrior
+from .attention import ABMIL, ACMIL, ASMIL
+from .bag_net import BagNet, BagOutput, BagOutputWrapper
 from .coral import CORAL
 from .encoded_bag import EncodedBag
-from .instance_conv import InstanceConvMIL
-from .pooling import InstanceMaxMIL, MaxMIL, MeanMIL
-from .qgmil import QGMIL
-from .qgmil_block import QGMILBlock
-from .received import WithReceivedAttention
+from .ordered import SmAP, SmTP, WindowMIL
+from .pooling import CenterPrior, InstanceConvMIL, InstanceMaxMIL, MaxMIL, MeanMIL
+from .received_attention import ReceivedAttentionWrapper
 from .reference_weights import load_reference_state_dict
-from .smooth import SmAP, SmTP
-from .transmil import SequenceTransMIL, TransMIL
-from .window_mil import WindowMIL
+from .transformers import QGMIL, QGMILBlock, SequenceTransMIL, TransMIL
 
 __all__ = [
     "ABMIL",
@@ -25,6 +18,7 @@ __all__ = [
     "QGMIL",
     "BagNet",
     "BagOutput",
+    "BagOutputWrapper",
     "CenterPrior",
     "EncodedBag",
     "InstanceConvMIL",
@@ -32,12 +26,11 @@ __all__ = [
     "MaxMIL",
     "MeanMIL",
     "QGMILBlock",
+    "ReceivedAttentionWrapper",
     "SequenceTransMIL",
     "SmAP",
     "SmTP",
     "TransMIL",
     "WindowMIL",
-    "WithBagOutput",
-    "WithReceivedAttention",
     "load_reference_state_dict",
 ]

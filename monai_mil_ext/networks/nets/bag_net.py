@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from monai_mil_ext.utils import check_bags, check_mask
 
-__all__ = ["BagNet", "BagOutput", "WithBagOutput"]
+__all__ = ["BagNet", "BagOutput", "BagOutputWrapper"]
 
 
 class BagOutput(NamedTuple):
@@ -69,7 +69,7 @@ class BagNet(nn.Module, ABC):
                 check_mask(mask, x)
 
 
-class WithBagOutput(nn.Module):
+class BagOutputWrapper(nn.Module):
     """Wrapper whose ``forward`` returns :py:class:`BagOutput` as a dictionary, for engines and DDP, which call only it.
 
     Args:
@@ -77,7 +77,7 @@ class WithBagOutput(nn.Module):
 
     Example:
         >>> from monai_mil_ext.networks.nets import ABMIL
-        >>> {name: tuple(value.shape) for name, value in WithBagOutput(ABMIL(8, 2))(torch.zeros(1, 5, 8)).items()}
+        >>> {name: tuple(value.shape) for name, value in BagOutputWrapper(ABMIL(8, 2))(torch.zeros(1, 5, 8)).items()}
         {'logits': (1, 2), 'attention': (1, 5, 1), 'scores': (1, 5, 1), 'embedding': (1, 8)}
     """
 

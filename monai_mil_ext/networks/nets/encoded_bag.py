@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from monai_mil_ext.networks.layers import zero_padding
+from monai_mil_ext.networks.layers.masked import zero_out_padding
 from monai_mil_ext.utils import check_mask, check_positive
 
 from .bag_net import BagNet, BagOutput
@@ -70,7 +70,7 @@ class EncodedBag(BagNet):
         bags, n = x.shape[0], x.shape[1]
         instances = x.flatten(0, 1)
         if torch.jit.is_scripting() or torch.compiler.is_compiling():
-            features = self.encoder(zero_padding(x.flatten(2), mask).view(x.shape).flatten(0, 1))
+            features = self.encoder(zero_out_padding(x.flatten(2), mask).view(x.shape).flatten(0, 1))
             return features.view(bags, n, features.shape[1])
         valid = instances if mask is None else instances[mask.flatten()]
         if len(valid):

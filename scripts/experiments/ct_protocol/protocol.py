@@ -1,6 +1,6 @@
 """Search of settings: ``scripts/reproduce ct_protocol`` trains over seeds, chooses by validation and tests once.
 
-The protocol runs on the cohort of bundles/ct_slice_mil, or any of yours (``--set dataset_dir=DIR``). Every training is
+The protocol runs on the cohort of bundles/scan_mil, or any of yours (``--set dataset_dir=DIR``). Every training is
 a folder with ``run.json``; a finished one is not run again, so that a stopped search goes on (a stopped training at its
 last epoch), and parts can run side by side (``--stage train --methods ABMIL --seeds 2001``, or ``--part 1/4``).
 """
@@ -31,7 +31,7 @@ from .table import compare_methods, format_table, read_rows
 
 __all__ = ["Plan", "choose", "evaluate", "main", "make_results", "slice_reader", "test", "train"]
 
-BUNDLE = BUNDLES / "ct_slice_mil"
+BUNDLE = BUNDLES / "scan_mil"
 CONFIGS = Path(__file__).parent / "configs"
 
 

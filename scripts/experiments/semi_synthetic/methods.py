@@ -15,7 +15,7 @@ WINDOW_TRIED = 3  # 0.8 was dropped after validation on the first set: .801, and
 # WindowMIL: penalty 0.3, 0.5 and 1 with 20 epochs, 0.5 with 12. Mean, ABMIL: 0, 0.1, 0.5. Max: 0.1, 0.5. TransMIL: 4
 # epochs, then 2 to save time.
 TRIED = {"mean": 3, "max": 2, "ABMIL": 3, "TransMIL": 2, "WindowMIL": 4}
-VARIANTS: dict[str, dict[str, Any]] = {  # arguments of ShiftedMeanBags
+VARIANTS: dict[str, dict[str, Any]] = {  # arguments of ShiftedMeanDataset
     "published": {},
     "runs of 6": {"run_length": 6},
     "runs of 24": {"run_length": 24, "lengths": [24, 60]},  # a bag is at least as long as its run

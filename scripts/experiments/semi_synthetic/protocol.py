@@ -22,8 +22,8 @@ from sklearn.metrics import roc_auc_score
 
 from experiments.workflows import RESULTS, ROOT, RUNS, make_workflow
 from monai_mil_ext.apps.study import Run, StudyRunner, collect_provenance, read_commit
-from monai_mil_ext.data import ShiftedMeanBags
-from monai_mil_ext.metrics import center_scores, localization, run_posterior, shift_evidence
+from monai_mil_ext.data import ShiftedMeanDataset, run_posterior, shift_evidence
+from monai_mil_ext.metrics import center_scores, localization
 from monai_mil_ext.utils import write_json
 
 from .methods import L1_TRIED, TRIED, VARIANTS, WINDOW_TRIED, Training, cpu_trainings, window_trainings
@@ -73,7 +73,7 @@ def choose_l1(runner: StudyRunner) -> float:
     return max(L1_TRIED, key=score)
 
 
-def read_test_set(variant: str, index: int, purpose: str, again: str | None = None) -> ShiftedMeanBags:
+def read_test_set(variant: str, index: int, purpose: str, again: str | None = None) -> ShiftedMeanDataset:
     """Draw a test set, and write to the log that it was read.
 
     Raises:
@@ -97,10 +97,12 @@ def read_test_set(variant: str, index: int, purpose: str, again: str | None = No
     }
     with LOG.open("a") as log:
         log.write(json.dumps(line) + "\n")
-    return ShiftedMeanBags(1000, seed, **VARIANTS[variant])
+    return ShiftedMeanDataset(1000, seed, **VARIANTS[variant])
 
 
-def evaluate(trainings: Sequence[Training], bags: ShiftedMeanBags, runner: StudyRunner) -> dict[str, dict[str, float]]:
+def evaluate(
+    trainings: Sequence[Training], bags: ShiftedMeanDataset, runner: StudyRunner
+) -> dict[str, dict[str, float]]:
     """Compute the values of trained networks on one test set, by the name of the training."""
     values = {}
     for training in trainings:
@@ -114,7 +116,7 @@ def evaluate(trainings: Sequence[Training], bags: ShiftedMeanBags, runner: Study
     return values
 
 
-def bounds(bags: ShiftedMeanBags, options: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+def bounds(bags: ShiftedMeanDataset, options: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """Compute the values of Bayes' rule, which knows how the set is drawn, and of the center of a bag."""
     shift, columns = options.get("shift", 0.5), slice(1)
     if "feature_seed" in options:

@@ -1,0 +1,109 @@
+"""Reader of scans slice by slice in the order of a table, for series that are no regular stack."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform
+from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
+from torch import Tensor
+from torch.nn import functional
+
+from monai_mil_ext.data.cohorts.table_file import read_table
+
+__all__ = ["LoadSliceTabled"]
+
+COLUMNS = ("file", "place", "instance_label")
+
+
+class LoadSliceTabled(MapTransform):
+    r"""Transform that loads the DICOM slices of a table, in its order, to a bag (N, 1, size, size).
+
+    .. math:: \mathrm{HU} = \text{pixel} \cdot \text{slope} + \text{intercept}
+
+    cut to ``hu_window``, padded to a square with the smallest value of the scan, resized (bilinear, antialiased).
+    Tilted gantries and uneven steps, which a volume can't have, are left as they are. Beside the bag stand ``position``
+    (the table's ``place``), ``slice_index`` and ``instance_label``.
+
+    Args:
+        keys: items that hold the path of a table with ``file``, ``place`` and ``instance_label``.
+        root: folder that the table's files are relative to; none may lie outside.
+        spatial_size: height and width of a slice.
+        hu_window: lowest and highest value kept; None keeps all.
+        allow_missing_keys: whether to pass over a key that is not there.
+
+    Raises:
+        ValueError: when the table has other columns, or a file is outside of ``root``, missing or damaged, or of
+            another size than the first. The slice is named by its number, not by its path.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        root: str,
+        spatial_size: int = 224,
+        hu_window: Sequence[float] | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.root = _Root(root)
+        self.spatial_size = spatial_size
+        self.hu_window = None if hu_window is None else tuple(map(float, hu_window))
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Load the scan of every key."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            table = read_table(d[key])
+            if not set(COLUMNS) <= set(table.columns):
+                raise ValueError(f"`{key!s}` must be a table with the columns {COLUMNS}, got {table.columns}.")
+            d[key] = self._bag([row["file"] for row in table.rows])
+            d["position"] = torch.tensor([float(row["place"]) for row in table.rows])
+            d["slice_index"] = torch.arange(len(table.rows))
+            d["instance_label"] = torch.tensor([int(row["instance_label"]) for row in table.rows])
+        return d
+
+    def _bag(self, files: Sequence[str]) -> Tensor:
+        slices = [_hounsfield(self.root.find(name), k) for k, name in enumerate(files)]
+        sizes = {image.shape for image in slices}
+        if len(sizes) > 1:
+            raise ValueError(f"`image` must have slices of one size, got {sorted(sizes)}.")
+        bag = torch.from_numpy(np.stack(slices)).unsqueeze(1)
+        if self.hu_window is not None:
+            bag = bag.clamp(*self.hu_window)
+        height, width = bag.shape[-2:]
+        top, left = (max(height, width) - height) // 2, (max(height, width) - width) // 2
+        padding = (left, max(height, width) - width - left, top, max(height, width) - height - top)
+        square = functional.pad(bag, padding, value=float(bag.min()))
+        size = (self.spatial_size, self.spatial_size)
+        return functional.interpolate(square, size=size, mode="bilinear", antialias=True)
+
+
+class _Root:
+    """A folder whose place on the disk is in no ``__dict__``, and so in no fingerprint: features don't depend on it."""
+
+    __slots__ = ("__dict__", "_path")
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path).resolve()
+
+    def find(self, name: str) -> Path:
+        path = (self._path / name).resolve()
+        if not path.is_relative_to(self._path):
+            raise ValueError(f"`file` must lie in the folder of the scans, got {name!r}.")
+        return path
+
+
+def _hounsfield(path: Path, number: int) -> np.ndarray[Any, Any]:
+    try:
+        ds = dcmread(path)
+        return (ds.pixel_array * float(ds.RescaleSlope) + float(ds.RescaleIntercept)).astype(np.float32)
+    except (OSError, EOFError, InvalidDicomError, AttributeError, ValueError) as error:
+        reason = type(error).__name__  # its text may have the path
+        raise ValueError(f"`image` must have readable slices, got {reason} for slice {number}.") from None

@@ -1,0 +1,106 @@
+"""Network options and settings saved beside the weights."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from monai_mil_ext.utils import write_json
+
+__all__ = [
+    "check_network_config",
+    "read_json",
+    "save_network_config",
+]
+
+
+PLAIN = (bool, int, float, str, type(None))
+
+
+def save_network_config(path: str | os.PathLike[str], net: nn.Module) -> None:
+    """Write the classes and options of all modules of ``net``, such as the number of heads, to a JSON file.
+
+    Dropout and private attributes are left out, since they do not change the predictions of a trained network.
+    """
+    write_json(Path(path), _options(net))
+
+
+def check_network_config(path: str | os.PathLike[str], net: nn.Module) -> None:
+    """Raise ``ValueError`` if ``net`` differs from the network that ``save_network_config`` recorded in ``path``.
+
+    Weights of attention with 8 heads have the same shapes as those with 4, so they would load silently into the wrong
+    network and give wrong predictions. Options that only one of the two networks has are left to ``load_state_dict``.
+    Nothing is checked if the file does not exist.
+
+    Args:
+        path: JSON file next to the weights.
+        net: network that is to load the weights.
+
+    Raises:
+        ValueError: when options differ, of which up to three are named, or when the file is not a JSON object.
+
+    Example:
+        >>> save_network_config("network.json", nn.MultiheadAttention(8, num_heads=4))
+        >>> check_network_config("network.json", nn.MultiheadAttention(8, num_heads=2))
+        Traceback (most recent call last):
+        ...
+        ValueError: `network_def` must be the network that was trained, whose num_heads is 4, got 2; ...
+    """
+    trained, current = read_json(path), _options(net)
+    names = [name for name in current if name in trained and trained[name] != current[name]]
+    if names:
+        differences = "; ".join(f"whose {name} is {trained[name]}, got {current[name]}" for name in names[:3])
+        raise ValueError(
+            f"`network_def` must be the network that was trained, {differences}; "
+            "pass the --network_def#... options of the training."
+        )
+
+
+def _options(net: nn.Module) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for path, module in net.named_modules():
+        prefix = f"{path}." if path else ""
+        if "Dropout" in type(module).__name__:
+            continue
+        options[f"{prefix}class"] = type(module).__name__
+        for name, value in vars(module).items():
+            if name.startswith("_") or "drop" in name or name == "training":
+                continue
+            if isinstance(value, PLAIN):
+                options[prefix + name] = value
+            elif isinstance(value, (tuple, list)) and all(isinstance(part, PLAIN) for part in value):
+                options[prefix + name] = list(value)
+    return options
+
+
+def read_json(path: str | os.PathLike[str], **defaults: Any) -> dict[str, Any]:
+    """Read settings from a JSON file, with defaults for those that it lacks.
+
+    A missing file gives the defaults, so that a config can be parsed before training, as the tools of the model zoo
+    do.
+
+    Args:
+        path: JSON file.
+        **defaults: every setting that a config reads, with its default.
+
+    Raises:
+        ValueError: when the file exists and is not a JSON object.
+
+    Example:
+        >>> read_json("absent.json", num_classes=2)
+        {'num_classes': 2}
+    """
+    file = Path(path)
+    if not file.is_file():
+        return dict(defaults)
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise ValueError(f"`path` must be a JSON file of settings, got {file.name!r}.")
+    return {**defaults, **content}

@@ -1,0 +1,22 @@
+"""Bags of instance features: files in many formats, batches and statistics."""
+
+from .bag_file import OpenBag, inspect_bag, open_bag, read_bag, write_bag
+from .bag_layout import BagInfo
+from .bag_rows import BagFileError
+from .batch_sampler import BagBatchSampler, bag_sizes
+from .collate import BagCollate
+from .feature_statistics import FeatureStatistics
+
+__all__ = [
+    "BagBatchSampler",
+    "BagCollate",
+    "BagFileError",
+    "BagInfo",
+    "FeatureStatistics",
+    "OpenBag",
+    "bag_sizes",
+    "inspect_bag",
+    "open_bag",
+    "read_bag",
+    "write_bag",
+]

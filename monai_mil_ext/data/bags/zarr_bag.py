@@ -1,0 +1,117 @@
+"""Reader of bags in zarr: stores of LazySlide and wsidata, plain groups and arrays."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from monai_mil_ext.utils import optional_dependency
+
+from .bag_layout import BagLayout, CoordinateSpec
+from .bag_rows import UNFINISHED, ArrayRows, BagFileError, BlockRows, Index, Rows, check_header_size, is_numeric
+from .numpy_bag import named_arrays
+
+__all__ = ["open_zarr"]
+
+
+def open_zarr(path: Path, table: str | None = None) -> BagLayout:
+    """Open a zarr store: an array of features, a group with such an array, or a slide of wsidata.
+
+    Args:
+        path: folder of the store.
+        table: name of the table of features, for a slide with several.
+    """
+    zarr = optional_dependency("zarr", "zarr")  # takes long to import
+    try:
+        store = zarr.open(str(path), mode="r")
+    except FileNotFoundError as error:
+        raise BagFileError("`path` must be a zarr store where it is a folder, got no metadata") from error
+    if not hasattr(store, "keys"):
+        return named_arrays("zarr", {"features": _rows(store, path)}, {})
+    if "tables" in store:
+        return _slide(store, path, table)
+    arrays = {name: array for name, array in store.arrays() if is_numeric(array.dtype) and array.ndim}
+    return named_arrays("zarr", {name: _rows(array, path) for name, array in arrays.items()}, dict(store.attrs))
+
+
+class _ZarrRows(BlockRows):
+    """Rows of a zarr array that refuse missing chunks, for which zarr itself returns zeros."""
+
+    def read(self, rows: Index) -> Tensor:
+        """Read ``rows``; see :py:class:`Rows`."""
+        if self.array.nchunks_initialized < self.array.nchunks:
+            raise BagFileError(UNFINISHED)
+        return super().read(rows)
+
+
+def _rows(array: Any, root: Path) -> Rows:
+    folder = root / array.path if array.path else root
+    stored = sum(entry.stat().st_size for entry in folder.rglob("*") if entry.is_file())
+    check_header_size(array.nbytes, stored)
+    check_header_size(int(np.prod(array.chunks, dtype=object)) * array.dtype.itemsize, stored)
+    return _ZarrRows(array, leading=array.ndim == 3 and array.shape[0] == 1)
+
+
+def _slide(store: Any, path: Path, table: str | None) -> BagLayout:
+    tables = {name: group for name, group in store["tables"].groups() if "X" in group and hasattr(group["X"], "shape")}
+    if table not in tables and not (table is None and len(tables) == 1):
+        raise BagFileError(f"`slide` must name a table of features, got {table!r} among {sorted(tables)}")
+    name = next(iter(tables)) if table is None else table
+    group = tables[name]
+    region = group.attrs.get("region")
+    tiles = str(region[0] if isinstance(region, list) and region else region)
+    spec = dict(store.attrs).get("tile_spec", {}).get(tiles, {})
+    columns: dict[str, Rows] = {"features": _rows(group["X"], path)}
+    shapes = path / "shapes" / tiles / "shapes.parquet"
+    if Path(tiles).name == tiles and shapes.is_file():
+        ids = np.asarray(group["obs"][group.attrs.get("instance_key", "tile_id")])
+        count = columns["features"].shape[0]
+        columns["coords"] = ArrayRows(lambda: _corners(shapes, ids), (count, 2), np.dtype(np.float64))
+    slide = dict(store.attrs).get("slide_properties", {})
+    return BagLayout(
+        "wsidata",
+        columns,
+        {},
+        encoder=name.removesuffix(f"_{tiles}"),
+        magnification=slide.get("magnification"),
+        mpp=spec.get("mpp"),
+        coordinate_spec=CoordinateSpec("px", _level0_tile_size(spec)),
+    )
+
+
+def _level0_tile_size(spec: Mapping[str, Any]) -> float | None:
+    """Return the tile size in pixels of level 0."""
+    return float(int(spec["width"] * spec["base_downsample"])) if {"width", "base_downsample"} <= set(spec) else None
+
+
+def _corners(file: Path, ids: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the top left corners (n, 2) of the tiles ``ids`` from their polygons in GeoParquet."""
+    read_table = optional_dependency("zarr", "pyarrow.parquet", "read_table")
+    tiles = read_table(os.fspath(file))
+    known_ids = np.asarray(tiles["tile_id"]) if "tile_id" in tiles.column_names else np.arange(len(tiles))
+    order = np.argsort(known_ids, kind="stable")
+    rows = np.minimum(np.searchsorted(known_ids, ids, sorter=order), len(known_ids) - 1)
+    if len(known_ids) == 0 or (known_ids[order[rows]] != ids).any():
+        raise BagFileError("`path` must hold a tile for every row of features, got features without one")
+    if {"x", "y"} <= set(tiles.column_names):
+        corners = np.stack([np.asarray(tiles[axis], np.float64) for axis in "xy"], 1)
+    else:
+        corners = np.array([_corner(polygon.as_py()) for polygon in tiles["geometry"]])
+    return corners[order[rows]]
+
+
+def _corner(polygon: bytes) -> tuple[float, float]:
+    """Return the smallest x and y of a polygon in well-known binary (byte order, type 3, ring count, points)."""
+    order = "<" if polygon[0] else ">"
+    kind, _, points = struct.unpack_from(f"{order}III", polygon, 1)
+    if kind != 3:
+        raise BagFileError(f"`path` must hold tiles as polygons, got geometry of type {kind}")
+    corners = np.frombuffer(polygon, f"{order}f8", points * 2, 13).reshape(points, 2)
+    return float(corners[:, 0].min()), float(corners[:, 1].min())

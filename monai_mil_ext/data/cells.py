@@ -1,0 +1,177 @@
+"""Crops of cells in a folder or a zip archive, read one at a time and within limits."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from monai.utils import optional_import
+from numpy.typing import NDArray
+
+from monai_mil_ext.utils import EmptyBagError, check_positive
+
+__all__ = ["CellImages"]
+
+Image, _ = optional_import("PIL.Image")  # matplotlib needs it, so it is there
+
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
+WIDE = ("I", "F")  # modes of more than eight bits a channel, which the conversion to eight would clip
+
+
+class CellImages:
+    """Images of one patient's cells: ``.png``, ``.jpg``, ``.bmp`` or ``.tif`` files below a folder or in a zip archive.
+
+    A cell's name is its path below the folder or in the archive, with ``/``; cells come in the order of their names.
+    Other files, hidden ones and those that macOS adds are passed over. Nothing is unpacked: an entry is read in memory
+    when it is asked for, and no more of it than ``max_bytes``, whatever its header says.
+
+    Args:
+        path: the folder, or the ``.zip`` file.
+        max_cells: most images that a bag may have.
+        max_bytes: most bytes of an image's file, unpacked.
+        max_pixels: most pixels of an image; it is checked before they are decoded.
+
+    Raises:
+        FileNotFoundError: when there is no such folder or file.
+        EmptyBagError: when it has no image.
+        ValueError: when it is neither, a zip that can't be read, has an entry whose path leads out of it or that is
+            there twice, or there are too many images.
+
+    Example:
+        >>> folder = Path("cells")
+        >>> folder.mkdir()
+        >>> for name, gray in (("b.png", 200), ("a.png", 10)):
+        ...     Image.new("L", (4, 3), gray).save(folder / name)
+        >>> cells = CellImages(folder)
+        >>> cells.names, cells.read("a.png", channels=3).shape
+        (('a.png', 'b.png'), (3, 4, 3))
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        max_cells: int = 50_000,
+        max_bytes: int = 2**25,
+        max_pixels: int = 2**24,
+    ) -> None:
+        check_positive(max_cells=max_cells, max_bytes=max_bytes, max_pixels=max_pixels)
+        self.path = Path(path)
+        self.max_bytes = max_bytes
+        self.max_pixels = max_pixels
+        if not self.path.exists():
+            raise FileNotFoundError(f"`image` must be a folder or zip archive that exists, got {self.path.name!r}.")
+        self.is_folder = self.path.is_dir()
+        names = self._in_folder() if self.is_folder else self._in_archive()
+        if not names:
+            raise EmptyBagError(f"`image` must hold an image of a cell, got none in {self.path.name!r}.")
+        if len(names) > max_cells:
+            raise ValueError(f"`image` must hold at most {max_cells} cells, got {len(names)} in {self.path.name!r}.")
+        self.names = tuple(sorted(names))
+
+    def __len__(self) -> int:
+        """Number of cells."""
+        return len(self.names)
+
+    def read(self, name: str, channels: int = 3, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+        """Read one image (h, w, channels), on white where it is transparent.
+
+        Args:
+            name: one of ``names``.
+            channels: 3 for colors, 1 for gray.
+            size: height and width to resize to, smoothed where it shrinks; None leaves it as it is.
+
+        Raises:
+            ValueError: when it can't be decoded, is too large or has more than eight bits a channel; it is named.
+        """
+        with self._named(name):
+            image = Image.open(io.BytesIO(self._content(name)), formats=sorted(set(FORMATS.values())))
+        self._check(image, name)
+        with self._named(name), image:
+            plain = _on_white(image).convert("L" if channels == 1 else "RGB")
+        if size is not None and plain.size != size[::-1]:
+            plain = plain.resize(size[::-1], Image.Resampling.BILINEAR)
+        return np.asarray(plain).reshape(plain.size[1], plain.size[0], channels)
+
+    def _in_folder(self) -> list[str]:
+        inside = self.path.resolve()
+        files = (file for file in self.path.rglob("*") if _is_cell(PurePosixPath(file.relative_to(self.path))))
+        # a link may lead out of the folder
+        kept = [file for file in files if file.is_file() and inside in file.resolve().parents]
+        return [file.relative_to(self.path).as_posix() for file in kept]
+
+    def _in_archive(self) -> list[str]:
+        if not zipfile.is_zipfile(self.path):
+            raise ValueError(f"`image` must be a folder or a zip archive, got {self.path.name!r}.")
+        with zipfile.ZipFile(self.path) as archive:
+            entries = [info.filename for info in archive.infolist() if not info.is_dir()]
+        names = [name for name in entries if _is_cell(PurePosixPath(name))]
+        for name, count in Counter(names).items():
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
+                raise ValueError(f"`image` must hold paths below the archive, got {name!r} in {self.path.name!r}.")
+            if count > 1:
+                raise ValueError(f"`image` must hold every name once, got {name!r} {count} times.")
+        return names
+
+    @contextlib.contextmanager
+    def _named(self, name: str) -> Iterator[None]:
+        """Name the cell in whatever a decoder raises: damaged files make them raise almost anything."""
+        try:
+            yield
+        except _LimitError:
+            raise
+        except Exception as error:
+            raise ValueError(f"{self._must(name)} be an image that can be read, got {_cause(error)}.") from None
+
+    def _content(self, name: str) -> bytes:
+        if name not in self.names:
+            raise _LimitError(f"`name` must be that of a cell of {self.path.name!r}, got {name!r}.")
+        content = self._bytes(name)
+        if len(content) > self.max_bytes:
+            raise _LimitError(f"{self._must(name)} have at most {self.max_bytes} bytes, got more.")
+        return content
+
+    def _bytes(self, name: str) -> bytes:
+        if self.is_folder:
+            with (self.path / name).open("rb") as file:
+                return file.read(self.max_bytes + 1)
+        with zipfile.ZipFile(self.path) as archive, archive.open(name) as entry:
+            return entry.read(self.max_bytes + 1)
+
+    def _check(self, image: Any, name: str) -> None:
+        if image.size[0] * image.size[1] > self.max_pixels:
+            raise ValueError(f"{self._must(name)} have at most {self.max_pixels} pixels, got {image.size}.")
+        if image.mode.startswith(WIDE):
+            raise ValueError(f"{self._must(name)} have eight bits a channel, got mode {image.mode}.")
+
+    def _must(self, name: str) -> str:
+        return f"cell {name!r} of {self.path.name!r} must"
+
+
+class _LimitError(ValueError):
+    """Says itself which cell it is about."""
+
+
+def _is_cell(path: PurePosixPath) -> bool:
+    """Whether a path has the ending of an image and no part of it is hidden, or macOS's own."""
+    hidden = any(part.startswith(".") and not part.startswith("..") for part in path.parts)
+    return path.suffix.lower() in FORMATS and not hidden and "__MACOSX" not in path.parts
+
+
+def _on_white(image: Any) -> Any:
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return image
+    clear = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
+
+
+def _cause(error: Exception) -> str:
+    """An error without the name of a buffer in memory, which means nothing to a reader."""
+    return type(error).__name__ if "BytesIO" in str(error) or not str(error) else str(error).rstrip(".")

@@ -1,0 +1,21 @@
+"""Cohorts: tables, checks, splits and lists of cases."""
+
+from .case_lists import list_scans, list_slides
+from .check_report import CohortReport
+from .checks import CohortChecks
+from .cohort import check_cohort, load_cohort, load_slide_cohort
+from .columns import CohortColumns
+from .splits import CohortSplits, split_cohort
+
+__all__ = [
+    "CohortChecks",
+    "CohortColumns",
+    "CohortReport",
+    "CohortSplits",
+    "check_cohort",
+    "list_scans",
+    "list_slides",
+    "load_cohort",
+    "load_slide_cohort",
+    "split_cohort",
+]

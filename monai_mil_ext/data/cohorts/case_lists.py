@@ -1,0 +1,255 @@
+"""Lists of scans and slides for inference, from a file, a folder or a table."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai_mil_ext.data.bags.bag_folder import SUFFIXES as FEATURE_SUFFIXES
+from monai_mil_ext.utils import BagKeys, check_name
+
+from .check_report import CohortReport, Issue
+from .table_file import TABLE_SUFFIXES, read_table
+
+__all__ = [
+    "check_scan_list",
+    "is_feature_file",
+    "list_scans",
+    "list_slides",
+]
+
+
+IDS = (str(BagKeys.CASE_ID), str(BagKeys.PATIENT))
+
+
+SCAN_PATHS = ("image", "reference")
+
+
+def check_scan_list(path: Path) -> CohortReport:
+    """Check a file of the form ``{"scans": [...]}``; see :py:func:`monai_mil_ext.data.check_cohort`.
+
+    Raises:
+        FileNotFoundError: when there is no such JSON file.
+        ValueError: when it has another form.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"`path` must be a cohort file that exists, got {path.name!r}.")
+    try:
+        scans = json.loads(path.read_text(encoding="utf-8"))["scans"]
+    except (ValueError, KeyError, TypeError):
+        scans = None
+    if not isinstance(scans, list) or not scans or not all(isinstance(scan, dict) for scan in scans):
+        raise ValueError(f'`path` must be JSON of the form {{"scans": [{{...}}, ...]}}, got {path.name!r}.')
+    root = path.parent
+    errors = [Issue(f"scan {i}", text) for i, scan in enumerate(scans) for text in _problems(scan, root)]
+    counts = Counter(str(scan.get("case_id")) for scan in scans if "case_id" in scan)
+    errors += [Issue("", f"`case_id` must be unique, got {case!r} {n} times") for case, n in counts.items() if n > 1]
+    invalid = {error.location for error in errors}
+    items = [_resolve_paths(scan, root) for i, scan in enumerate(scans) if f"scan {i}" not in invalid]
+    return CohortReport(path.name, len(scans), items, errors)
+
+
+def _resolve_paths(scan: Mapping[str, Any], root: Path) -> dict[str, Any]:
+    return {**scan, **{key: str(_resolve(scan[key], root)) for key in SCAN_PATHS if key in scan}}
+
+
+def _problems(scan: Mapping[str, Any], root: Path) -> list[str]:
+    problems = [f"no `{key}`" for key in (*IDS, "image") if key not in scan]
+    for key in IDS:
+        if key in scan:
+            try:
+                check_name(**{key: scan[key]})
+            except ValueError as error:
+                problems.append(str(error))
+    for key in SCAN_PATHS:
+        if key in scan:
+            problems += _path_problems(key, scan[key], root)
+    return problems
+
+
+def _path_problems(key: str, value: Any, root: Path) -> list[str]:
+    if not isinstance(value, str) or not value:
+        return [f"`{key}` must be a path, got {value!r}"]
+    if not _resolve(value, root).is_relative_to(root.resolve()):
+        return [f"`{key}` must lie in the folder of the cohort, got {value!r}"]
+    return [] if _resolve(value, root).exists() else [f"`{key}` must exist, got {value!r}"]
+
+
+def _resolve(value: str, root: Path) -> Path:
+    return (root / value).resolve()
+
+
+CASE = str(BagKeys.CASE_ID)
+
+
+PATHS = ("image", "reference")
+
+
+COLUMNS = (CASE, str(BagKeys.PATIENT), *PATHS, "series")
+
+
+def list_scans(
+    path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None, keep: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Load the rows of a table of scans, for inference that continues when a scan can't be read.
+
+    The table is CSV, TSV or Excel with the columns ``case_id`` and ``image`` (a DICOM folder or a file) and, if
+    available, ``patient``, ``reference`` and ``series`` (UID, description or number); or JSON as for
+    :py:func:`monai_mil_ext.data.load_cohort`. The items have absolute paths, which are not checked for existence. Other
+    columns are ignored.
+
+    Args:
+        path: the table.
+        root: folder of the scans, by default that of the table; no path may lead out of it.
+        keep: further columns to keep, as text, if not empty.
+
+    Raises:
+        FileNotFoundError: when there is no such table.
+        ValueError: when a column is missing, or a case id is missing, invalid or repeated; all errors are listed.
+    """
+    file = Path(path)
+    folder = Path(root).resolve() if root is not None else file.parent.resolve()
+    columns = (*COLUMNS, *keep)
+    rows = _rows(file, columns)
+    errors = [Issue(location, text) for location, row in rows for text in _row_errors(row, folder)]
+    counts = Counter(row.get(CASE) for _, row in rows if row.get(CASE))
+    errors += [Issue("", f"`case_id` must be unique, got {case!r} {n} times") for case, n in counts.items() if n > 1]
+    items = [] if errors else [_item(row, folder, columns) for _, row in rows]
+    CohortReport(file.name, len(rows), items, errors).raise_if_errors()
+    return items
+
+
+def _rows(file: Path, columns: Sequence[str]) -> list[tuple[str, Mapping[str, Any]]]:
+    if file.suffix.lower() in TABLE_SUFFIXES:
+        table = read_table(file)
+        missing = [name for name in (CASE, "image") if name not in table.columns]
+        if missing:
+            raise ValueError(f"`path` must have the columns {CASE!r} and 'image', got {list(table.columns)}.")
+        return [(f"row {number}", row) for number, row in zip(table.numbers, table.rows, strict=True)]
+    if not file.is_file():
+        raise FileNotFoundError(f"`path` must be a table of scans that exists, got {file.name!r}.")
+    try:
+        scans = json.loads(file.read_text(encoding="utf-8"))["scans"]
+        return [(f"scan {i}", {key: str(scan[key]) for key in columns if key in scan}) for i, scan in enumerate(scans)]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(
+            f'`path` must be .csv, .tsv, .xlsx, or JSON of the form {{"scans": [{{...}}, ...]}}, got {file.name!r}.'
+        ) from None
+
+
+def _row_errors(row: Mapping[str, Any], folder: Path) -> Sequence[str]:
+    errors = []
+    try:
+        check_name(case_id=row.get(CASE, ""))
+    except ValueError as error:
+        errors.append(str(error))
+    if not row.get("image"):
+        errors.append("`image` must be given, got an empty cell")
+    for key in PATHS:
+        if row.get(key) and not (folder / row[key]).resolve().is_relative_to(folder):
+            errors.append(f"`{key}` must lie in the folder of the scans, got a path that leads out of it")
+    return errors
+
+
+def _item(row: Mapping[str, Any], folder: Path, columns: Sequence[str]) -> dict[str, Any]:
+    item = {key: str(row[key]) for key in columns if row.get(key)}
+    return {**item, **{key: str((folder / item[key]).resolve()) for key in PATHS if key in item}}
+
+
+SLIDE_SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".czi")
+
+
+CASE, SLIDE_MPP = str(BagKeys.CASE_ID), str(BagKeys.SLIDE_MPP)
+
+
+def list_slides(
+    path: str | os.PathLike[str], case_id: str | None = None, root: str | os.PathLike[str] | None = None
+) -> list[dict[str, Any]]:
+    """Return an item with ``case_id`` and ``image`` for each slide or feature file at ``path``.
+
+    - A file is one item with the given ``case_id``, by default ``"slide"``, since its name may identify a patient.
+    - In a folder, slides and feature files are sorted by name, and the name without suffix is the case ID; a name with
+      characters other than letters, digits, ``.``, ``_`` and ``-`` becomes ``slide_`` and a hash of it.
+    - A table (CSV, TSV, Excel, JSON) is read by :py:func:`list_scans`; its column ``slide_mpp`` is kept.
+
+    Args:
+        path: path of the file, folder or table.
+        case_id: case ID of a single file.
+        root: folder of the slides of a table, by default that of the table.
+
+    Raises:
+        FileNotFoundError: when there is nothing at ``path``, or no slide in the folder.
+        ValueError: when two files of a folder have the same name without suffix, or the table has errors.
+
+    Example:
+        >>> folder = Path("slides")
+        >>> folder.mkdir()
+        >>> for name in ("b.svs", "a.h5", "Müller.svs", "notes.txt"):
+        ...     (folder / name).touch()
+        >>> [item["case_id"] for item in list_slides(folder)]
+        ['slide_a78429899b', 'a', 'b']
+    """
+    source = Path(path)
+    if source.suffix.lower() in (*TABLE_SUFFIXES, ".json"):
+        return _table_items(source, root)
+    if source.is_dir() and not is_feature_file(source):
+        return _folder_items(source)
+    if not source.exists():
+        raise FileNotFoundError(f"`path` must be a slide, a folder or a table that exists, got {source.name!r}.")
+    case_id = "slide" if case_id is None else case_id
+    check_name(case_id=case_id)
+    return [{CASE: case_id, "image": str(source.resolve())}]
+
+
+def is_feature_file(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file name is that of a feature file and not of a slide.
+
+    Example:
+        >>> is_feature_file("a/b.h5"), is_feature_file("a/b.svs")
+        (True, False)
+    """
+    return Path(path).suffix.lower() in (*FEATURE_SUFFIXES, ".zarr")
+
+
+def _folder_items(folder: Path) -> list[dict[str, Any]]:
+    suffixes = (*SLIDE_SUFFIXES, *FEATURE_SUFFIXES, ".zarr")
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
+    if not files:
+        raise FileNotFoundError(f"`path` must be a folder with slides or feature files, got {folder.name!r}.")
+    items = {_case_id(file.stem): str(file.resolve()) for file in files}
+    if len(items) < len(files):
+        raise ValueError(f"`path` must have files of different names, got {len(files)} files of {len(items)} names.")
+    return [{CASE: case, "image": image} for case, image in items.items()]
+
+
+def _case_id(stem: str) -> str:
+    try:
+        check_name(case_id=stem)
+    except ValueError:
+        return f"slide_{hashlib.sha256(stem.encode('utf-8', 'surrogateescape')).hexdigest()[:10]}"
+    return stem
+
+
+def _table_items(table: Path, root: str | os.PathLike[str] | None) -> list[dict[str, Any]]:
+    items = list_scans(table, root)
+    if table.suffix.lower() in TABLE_SUFFIXES:
+        for item, row in zip(items, read_table(table).rows, strict=True):
+            if row.get(SLIDE_MPP):
+                item[SLIDE_MPP] = _positive_number(row[SLIDE_MPP], item[CASE])
+    return items
+
+
+def _positive_number(cell: str, case: str) -> float:
+    try:
+        number = float(cell)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:  # the message shows the cell, so that check_positive_number does not serve
+        raise ValueError(f"`{SLIDE_MPP}` must be a positive number, got {cell!r} of {case!r}.")
+    return number

@@ -1,0 +1,163 @@
+"""Tables of a cohort, checked row by row and merged by patient."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from monai_mil_ext.data.bags.bag_folder import BagFolder
+from monai_mil_ext.utils import BagKeys, check_name
+
+from .check_report import CohortReport, Issue
+from .checks import BagSummary, CohortChecks
+from .columns import CohortColumns
+from .table_file import Table, read_table
+
+__all__ = [
+    "check_table",
+    "merge_patients",
+]
+
+
+MAX_NAMES = 5  # of files listed in a note
+
+
+def check_table(path: Path, columns: CohortColumns, checks: CohortChecks, root: str | os.PathLike[str]) -> CohortReport:
+    """Check a table and every bag file in it; see :py:func:`monai_mil_ext.data.check_cohort`."""
+    table, folder = read_table(path), BagFolder(root)
+    report = CohortReport(path.name, len(table.rows))
+    report.errors += [Issue("row 1", text) for text in columns.missing(table.columns)]
+    if report.errors:
+        return report
+    rows = [_Row(number, row, columns, folder) for number, row in zip(table.numbers, table.rows, strict=True)]
+    _find_duplicates(rows, lambda row: row.path, "must be in one row only")
+    _find_duplicates(rows, lambda row: row.case_id, "must have a unique name")
+    summaries = checks.check_widths({row.path: checks.inspect(row.path) for row in rows if row.path is not None})
+    for row in rows:
+        if row.path is not None:
+            row.apply_policy(summaries[row.path], checks)
+        report.errors += [Issue(row.location, text) for text in row.errors]
+        report.skipped += [Issue(row.location, text) for text in row.skipped]
+        if not row.errors and not row.skipped:
+            report.items.append(row.item)
+    report.notes += _notes(table, columns, folder, rows)
+    return report
+
+
+class _Row:
+    """Row of a cohort table: path of its bag file, its item, and its errors."""
+
+    def __init__(self, number: int, cells: dict[str, str], columns: CohortColumns, folder: BagFolder) -> None:
+        bag = cells[columns.bag]
+        self.number = number
+        self.location = f"row {number}, {bag!r}" if bag else f"row {number}"
+        self.skipped: list[str] = []
+        self.errors: list[str] = []
+        self.path = self._find_file("bag", bag, folder)
+        self.item: dict[str, Any] = {}
+        if self.path is not None:
+            self.item["image"] = str(self.path)
+            self._set_name(BagKeys.CASE_ID, self.path.stem)
+            self._set_name(BagKeys.PATIENT, self.path.stem if columns.patient is None else cells[columns.patient])
+        values, errors = columns.values(cells)
+        self.item.update(values)
+        self.errors += errors
+        if columns.instance_label is not None and cells[columns.instance_label]:
+            labels = self._find_file("instance_label", cells[columns.instance_label], folder)
+            self.item[str(BagKeys.INSTANCE_LABEL)] = str(labels)
+
+    @property
+    def case_id(self) -> Any:
+        return self.item.get(str(BagKeys.CASE_ID))
+
+    def apply_policy(self, summary: BagSummary, checks: CohortChecks) -> None:
+        """Add the issues of the bag file to the errors, or skip the bag, as ``checks`` asks."""
+        self.item["num_instances"] = summary.num_instances
+        if summary.error:
+            (self.skipped if checks.on_damaged == "skip" else self.errors).append(summary.error)
+        elif not summary.num_instances:
+            text = "a bag must have an instance, got none"
+            (self.skipped if checks.on_empty == "skip" else self.errors).append(text)
+
+    def _find_file(self, name: str, value: str, folder: BagFolder) -> Path | None:
+        try:
+            if not value:
+                raise ValueError("must be given, got an empty cell")
+            return folder.find(value)
+        except ValueError as error:
+            self.errors.append(f"`{name}` {error}")
+            return None
+
+    def _set_name(self, key: str, value: str) -> None:
+        try:
+            check_name(**{str(key): value})
+        except ValueError as error:
+            self.errors.append(str(error) if value else f"`{key}` must be given, got an empty cell")
+        self.item[str(key)] = value
+
+
+def _find_duplicates(rows: list[_Row], identity: Callable[[_Row], Hashable], rule: str) -> None:
+    first_rows: dict[Hashable, _Row] = {}
+    for row in rows:
+        first = first_rows.setdefault(identity(row), row)
+        if row is not first and identity(row) is not None and not row.errors:
+            row.errors.append(f"`bag` {rule}, got it in row {first.number} too")
+
+
+def _notes(table: Table, columns: CohortColumns, folder: BagFolder, rows: list[_Row]) -> list[Issue]:
+    unused = [column for column in table.columns if column not in columns.names]
+    listed = {row.path for row in rows}
+    unlisted = [str(file.relative_to(folder.root)) for file in folder.files if file.resolve() not in listed]
+    more = f" and {len(unlisted) - MAX_NAMES} more" if len(unlisted) > MAX_NAMES else ""
+    texts = {
+        f"unused columns: {', '.join(map(repr, unused))}": unused,
+        f"bag files that are not in the table: {', '.join(map(repr, unlisted[:MAX_NAMES]))}{more}": unlisted,
+    }
+    return [Issue("", text) for text, names in texts.items() if names]
+
+
+PER_BAG = ("image", "num_instances", str(BagKeys.INSTANCE_LABEL), str(BagKeys.CASE_ID))
+
+
+def merge_patients(report: CohortReport) -> CohortReport:
+    """Merge all valid bags of each patient into one item: lists of per-bag values, single shared values.
+
+    Shared values that differ between bags of a patient, such as two labels, are an error.
+    """
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for item in report.items:
+        groups.setdefault(item[str(BagKeys.PATIENT)], []).append(item)
+    report.items = []
+    for patient, bags in groups.items():
+        conflicts = _conflicts(patient, bags)
+        report.errors += conflicts
+        if not conflicts:
+            report.items.append(_merged(patient, bags))
+    return report
+
+
+def _conflicts(patient: str, bags: list[dict[str, Any]]) -> list[Issue]:
+    errors = []
+    for key in bags[0]:
+        values = [_plain(bag.get(key)) for bag in bags]
+        if key not in PER_BAG and len({str(value) for value in values}) > 1:
+            cases = ", ".join(f"{value} for {bag['case_id']!r}" for value, bag in zip(values, bags, strict=True))
+            errors.append(Issue(f"patient {patient!r}", f"`{key}` must be the same for all bags, got {cases}"))
+    return errors
+
+
+def _merged(patient: str, bags: list[dict[str, Any]]) -> dict[str, Any]:
+    item = {**bags[0], str(BagKeys.CASE_ID): patient, "image": [bag["image"] for bag in bags]}
+    item["num_instances"] = sum(bag["num_instances"] for bag in bags)
+    labels = [bag.get(str(BagKeys.INSTANCE_LABEL)) for bag in bags]
+    if any(labels):
+        item[str(BagKeys.INSTANCE_LABEL)] = labels
+    return item
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, Tensor) else value

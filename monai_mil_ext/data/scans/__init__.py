@@ -1,0 +1,18 @@
+"""3D scans: readers, annotations and result files."""
+
+from .annotations import find_annotation, read_annotation_mask
+from .dicom_series import find_series
+from .dicom_writer import DicomWriter
+from .nifti_writer import write_nifti
+from .scan_reader import ScanReader
+from .score_bands import ScoreBands
+
+__all__ = [
+    "DicomWriter",
+    "ScanReader",
+    "ScoreBands",
+    "find_annotation",
+    "find_series",
+    "read_annotation_mask",
+    "write_nifti",
+]

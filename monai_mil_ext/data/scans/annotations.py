@@ -1,0 +1,262 @@
+"""Masks of a scan, read from mask files, RTSTRUCT contours and DICOM SEG frames."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.path import Path as Polygon
+from monai.data import MetaTensor
+from monai.utils import SpaceKeys, optional_import
+from numpy.typing import NDArray
+
+from .dicom_series import SeriesSlice, find_series, series_affine
+
+__all__ = [
+    "fill_regions",
+    "fill_segments",
+    "find_annotation",
+    "read_annotation_mask",
+]
+
+
+dcmread, _ = optional_import("pydicom", name="dcmread")
+
+
+InvalidDicomError, _ = optional_import("pydicom.errors", name="InvalidDicomError")
+
+
+MODALITIES = ("RTSTRUCT", "SEG")
+
+
+def find_annotation(path: str | os.PathLike[str]) -> Path | None:
+    """Return the only RTSTRUCT or SEG at ``path``, a file or a folder, or ``None`` if there is none.
+
+    Raises:
+        ValueError: when the folder has several.
+    """
+    source = Path(path)
+    if not source.is_dir():
+        return source if _modality(source) in MODALITIES else None
+    modalities = {file: _modality(file) for file in sorted(source.iterdir()) if file.is_file()}
+    annotations = [file for file, modality in modalities.items() if modality in MODALITIES]
+    if len(annotations) > 1:
+        got = ", ".join(modalities[file] for file in annotations)
+        raise ValueError(f"`reference` must be a file if the folder has several RTSTRUCT or SEG, got {got}.")
+    return annotations[0] if annotations else None
+
+
+def read_annotation_mask(
+    file: str | os.PathLike[str],
+    scan: str | os.PathLike[str],
+    names: Sequence[str] | None = None,
+    series: str | None = None,
+) -> MetaTensor:
+    """Read regions or segments as a mask (1, X, Y, Z) of 0 and 1 in the voxels of their series.
+
+    Args:
+        file: the RTSTRUCT or SEG file.
+        scan: folder of the series.
+        names: names of regions (segments), whose union is the mask; ``None`` takes the only one.
+        series: UID, description or number of the series, if the folder has several.
+
+    Raises:
+        ValueError: when a name does not exist, the object belongs to another series or frame of reference, or it marks
+            a position where the series has no slice.
+    """
+    if not Path(scan).is_dir():
+        raise ValueError(f"`image` must be the DICOM folder of the annotated series, got {Path(scan).name!r}.")
+    stack = find_series(Path(scan), series)
+    annotation = dcmread(file)
+    _check_same_series(annotation, stack[0])
+    fill: Callable[..., NDArray[np.bool_]] = fill_regions if annotation.Modality == "RTSTRUCT" else fill_segments
+    affine = series_affine(stack)
+    chosen = _choose_names(_names(annotation), names)
+    mask = fill(annotation, chosen, affine, (stack[0].size[1], stack[0].size[0], len(stack)))
+    return MetaTensor(mask[None].astype(np.float32), affine=affine, meta={"space": SpaceKeys.RAS})
+
+
+def _modality(file: Path) -> str:
+    try:
+        return str(dcmread(file, stop_before_pixels=True, specific_tags=["Modality"]).get("Modality", ""))
+    except (InvalidDicomError, EOFError, FileNotFoundError):
+        return ""
+
+
+def _names(annotation: Any) -> dict[int, str]:
+    if annotation.Modality == "RTSTRUCT":
+        return {int(roi.ROINumber): str(roi.ROIName) for roi in annotation.get("StructureSetROISequence") or ()}
+    return {int(s.SegmentNumber): str(s.SegmentLabel) for s in annotation.get("SegmentSequence") or ()}
+
+
+def _choose_names(available: dict[int, str], names: Sequence[str] | None) -> dict[int, str]:
+    listed = ", ".join(map(repr, sorted(available.values()))) or "nothing"
+    if names is None:
+        if len(available) != 1:
+            raise ValueError(f"`names` must be given unless exactly one region is annotated, got {listed}.")
+        return available
+    names = [names] if isinstance(names, str) else list(names)
+    for name in names:
+        if name not in available.values():
+            near = difflib.get_close_matches(name, available.values(), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else "."
+            raise ValueError(f"`names` must be among the annotated ones, {listed}, got {name!r}{hint}")
+    return {number: name for number, name in available.items() if name in names}
+
+
+def _check_same_series(annotation: Any, item: SeriesSlice) -> None:
+    frames = _tag_values(annotation, "FrameOfReferenceUID") | _tag_values(annotation, "ReferencedFrameOfReferenceUID")
+    if frames and item.frame_of_reference and item.frame_of_reference not in frames:
+        raise ValueError("`reference` must have the frame of reference of the series, got one drawn in another.")
+    series = _tag_values(annotation, "SeriesInstanceUID", nested_only=True)
+    if series and item.series[0] not in series:
+        raise ValueError(
+            f"`reference` must refer to the series of the scan, got one that refers to {len(series)} other."
+        )
+
+
+def _tag_values(dataset: Any, keyword: str, nested_only: bool = False) -> set[str]:
+    """Collect the values of a tag at all levels of nested sequences, or ``nested_only`` without the top level."""
+    # these have thousands of items and refer to no series
+    skip = ("ROIContourSequence", "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
+    values = {str(dataset[keyword].value)} if keyword in dataset and not nested_only else set()
+    items: Iterable[Any] = (
+        item for element in dataset if element.VR == "SQ" and element.keyword not in skip for item in element.value
+    )
+    return values.union(*(_tag_values(item, keyword) for item in items))
+
+
+OFF_PLANE = 0.25  # largest distance of a contour from its slice, as a fraction of the slice spacing
+
+
+def fill_regions(
+    plan: Any, regions: Mapping[int, str], affine: NDArray[np.float64], shape: tuple[int, int, int]
+) -> NDArray[np.bool_]:
+    """Fill the closed planar contours of some regions; an inner contour of a region is a hole (XOR).
+
+    A contour too small to contain the center of a voxel marks the voxel of its own center.
+
+    Args:
+        plan: dataset of the RTSTRUCT.
+        regions: names of the regions by ROI number.
+        affine: (4, 4), voxel index (column, row, slice) to RAS mm.
+        shape: shape of the voxel array.
+
+    Raises:
+        ValueError: when a region has no closed contour, or a contour lies on no slice or outside its pixels.
+    """
+    contours = {int(roi.ReferencedROINumber): roi.get("ContourSequence") or () for roi in plan.ROIContourSequence}
+    mask = np.zeros(shape, dtype=bool)
+    for number, name in regions.items():
+        closed = [
+            c for c in contours.get(number, ()) if c.get("ContourGeometricType", "CLOSED_PLANAR") == "CLOSED_PLANAR"
+        ]
+        if not closed:
+            raise ValueError(f"`names` must be regions with closed planar contours, got {name!r} without one.")
+        region = np.zeros(shape, dtype=bool)
+        for contour in closed:
+            points = np.asarray(contour.ContourData, dtype=float).reshape(-1, 3)
+            _fill(region, _to_voxels(points, affine), name, points)
+        mask |= region
+    return mask
+
+
+def _to_voxels(points: NDArray[np.float64], affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    inverse = np.linalg.inv(affine)
+    return (points * [-1, -1, 1]) @ inverse[:3, :3].T + inverse[:3, 3]
+
+
+def _fill(region: NDArray[np.bool_], voxels: NDArray[np.float64], name: str, points: NDArray[np.float64]) -> None:
+    k = round(float(voxels[:, 2].mean()))
+    if not 0 <= k < region.shape[2] or abs(voxels[:, 2] - k).max() > OFF_PLANE:
+        center = ", ".join(f"{v:.1f}" for v in points.mean(axis=0))
+        raise ValueError(
+            f"`names` must be regions drawn on slices of the series, got a contour of {name!r} around ({center}) mm "
+            f"(LPS), where there is no slice."
+        )
+    low = np.ceil(voxels[:, :2].min(axis=0)).astype(int)
+    high = np.floor(voxels[:, :2].max(axis=0)).astype(int)
+    if (high < -1).any() or (low > region.shape[:2]).any():
+        raise ValueError(f"`names` must be regions inside the pixels of the series, got {name!r} outside on slice {k}.")
+    low, high = np.maximum(low, 0), np.minimum(high, np.array(region.shape[:2]) - 1)
+    x, y = np.meshgrid(np.arange(low[0], high[0] + 1), np.arange(low[1], high[1] + 1), indexing="ij")
+    inside = Polygon(voxels[:, :2]).contains_points(np.stack([x.ravel(), y.ravel()], axis=1)).reshape(x.shape)
+    if inside.any():
+        region[low[0] : high[0] + 1, low[1] : high[1] + 1, k] ^= inside
+    else:
+        i, j = np.clip(np.rint(voxels[:, :2].mean(axis=0)).astype(int), 0, np.array(region.shape[:2]) - 1)
+        region[i, j, k] = True
+
+
+OFF = 0.25  # largest distance of a frame's corner from that of its slice, in voxels
+
+
+def fill_segments(
+    segmentation: Any, segments: Mapping[int, str], affine: NDArray[np.float64], shape: tuple[int, int, int]
+) -> NDArray[np.bool_]:
+    """Build the mask of some segments from their frames; fractions of at least one half count as inside.
+
+    Frames may be on any slices. ``Segmentation.get_volume`` of highdicom needs regularly spaced frames, so it fails if
+    slices without a segment are omitted and the optional SpacingBetweenSlices is missing.
+
+    Args:
+        segmentation: dataset of the SEG: binary, fractional or a label map.
+        segments: labels of the segments by number.
+        affine: affine (4, 4) of the series, voxel index (column, row, slice) to RAS mm.
+        shape: shape of its voxel array.
+
+    Raises:
+        ValueError: when a frame has another pixel grid than the slices of the series, or lies on none of them.
+    """
+    mask = np.zeros(shape, dtype=bool)
+    pixels = segmentation.pixel_array.reshape(-1, segmentation.Rows, segmentation.Columns)
+    half = segmentation.get("MaximumFractionalValue", 1) / 2
+    labels = segmentation.SegmentationType == "LABELMAP"
+    for frame, (number, frame_affine) in zip(pixels, _frames(segmentation), strict=True):
+        if not labels and number not in segments:
+            continue
+        marked = np.isin(frame, list(segments)) if labels else frame >= half
+        if marked.any():
+            mask[:, :, _slice(frame_affine, frame.shape, affine, shape)] |= marked.T
+    return mask
+
+
+def _frames(segmentation: Any) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """Iterate over segment number and affine (4, 3), pixel (column, row) to RAS mm, of every frame."""
+    shared = segmentation.SharedFunctionalGroupsSequence[0]
+    for per_frame in segmentation.PerFrameFunctionalGroupsSequence:
+
+        def group(name: str, per_frame: Any = per_frame) -> Any:
+            return (per_frame if name in per_frame else shared)[name].value[0]
+
+        has_number = "SegmentIdentificationSequence" in per_frame or "SegmentIdentificationSequence" in shared
+        number = int(group("SegmentIdentificationSequence").ReferencedSegmentNumber) if has_number else 0
+        directions = np.asarray(group("PlaneOrientationSequence").ImageOrientationPatient, dtype=float)
+        spacing = np.asarray(group("PixelMeasuresSequence").PixelSpacing, dtype=float)
+        corner = np.asarray(group("PlanePositionSequence").ImagePositionPatient, dtype=float)
+        columns = np.stack([directions[:3] * spacing[1], directions[3:] * spacing[0], corner], axis=1)
+        yield number, np.concatenate([np.diag([-1.0, -1.0, 1.0]) @ columns, [[0.0, 0.0, 1.0]]])
+
+
+def _slice(
+    frame: NDArray[np.float64], size: tuple[int, ...], affine: NDArray[np.float64], shape: tuple[int, int, int]
+) -> int:
+    """Return the index of the slice whose corners coincide with those of a frame."""
+    rows, columns = size
+    pixels = np.array([[0, columns - 1, 0], [0, 0, rows - 1], [1, 1, 1]], dtype=float)
+    voxels = (np.linalg.inv(affine) @ frame @ pixels)[:3]
+    k = round(float(voxels[2].mean()))
+    expected = np.array([[0, columns - 1, 0], [0, 0, rows - 1], [k, k, k]])
+    if (columns, rows) != shape[:2] or abs(voxels[:2] - expected[:2]).max() > OFF:
+        raise ValueError("`reference` must be a SEG with the pixels of the series, got frames of another grid.")
+    if not 0 <= k < shape[2] or abs(voxels[2] - k).max() > OFF:
+        x, y, z = frame[:3, 2] * [-1, -1, 1]
+        raise ValueError(
+            "`reference` must be a SEG on slices of the series, got a frame at "
+            f"({x:.1f}, {y:.1f}, {z:.1f}) mm (LPS), where there is no slice."
+        )
+    return k

@@ -1,0 +1,245 @@
+"""Writer of scan results as DICOM segmentations and measurement reports."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.data import MetaTensor
+from monai.utils import optional_import
+from numpy.typing import NDArray
+
+from monai_mil_ext.utils import RESEARCH_USE, atomic_path, check_positive, optional_dependency
+
+from .dicom_series import find_series, series_affine
+from .score_bands import ScoreBands
+
+__all__ = ["DicomWriter"]
+
+dcmread, _ = optional_import("pydicom", name="dcmread")
+generate_uid, _ = optional_import("pydicom.uid", name="generate_uid")
+
+EQUIPMENT = {
+    "manufacturer": "monai_mil_ext",
+    "manufacturer_model_name": "monai_mil_ext",
+    "software_versions": "1",
+    "device_serial_number": "0",
+}
+# type 2 attributes, required but possibly empty; anonymized series often lack some
+TYPE_2 = (
+    "AccessionNumber",
+    "PatientBirthDate",
+    "PatientID",
+    "PatientName",
+    "PatientSex",
+    "ReferringPhysicianName",
+    "StudyDate",
+    "StudyID",
+    "StudyTime",
+)
+SCHEME = "99MONAIMIL"  # private coding scheme, since DICOM has no code for attention scores
+
+
+class DicomWriter:
+    """Writer of the results of one scan as DICOM objects of its study, based on ``highdicom``.
+
+    **The objects identify the patient**: name, ID, birth date, sex, accession number and dates of the study are copied
+    from the series, as DICOM requires, and so are StudyInstanceUID and FrameOfReferenceUID. Each object is a series of
+    its own whose description contains "research use only". UIDs are derived from the series and the content, so that
+    the same result written twice is one object in an archive.
+
+    Scores are a volume in the voxels of the scan, as returned by
+    :py:class:`monai_mil_ext.transforms.SliceScoresToVolume`: one score for each slice of the series, so the plane of
+    the bag must be that of the series.
+
+    Args:
+        source: folder of the series.
+        series: UID, description or number of the series, if the folder has several.
+
+    Raises:
+        ValueError: when ``source`` is not a folder with one series, or lacks a frame of reference.
+        OptionalImportError: when ``highdicom`` is not installed (extra ``dicom``).
+    """
+
+    def __init__(self, source: str | os.PathLike[str], series: str | None = None) -> None:
+        folder = Path(source)
+        if not folder.is_dir():
+            raise ValueError(
+                f"`source` must be the DICOM folder of the scan for results as DICOM, got {folder.name!r}; "
+                "NIfTI, NRRD and MHA files have no study to write into."
+            )
+        stack = find_series(folder, series)
+        self.affine = series_affine(stack)
+        self.headers = [_header(item.path) for item in stack]
+        required = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
+        missing = [tag for tag in required if not self.headers[0].get(tag)]
+        if missing:
+            raise ValueError(f"`source` must have {', '.join(required)} for results as DICOM, got none of {missing}.")
+
+    def write_segmentation(
+        self, path: str | os.PathLike[str], volume: MetaTensor, bands: ScoreBands | None = None
+    ) -> bool:
+        """Write the slices of each band as a segment of a binary DICOM SEG.
+
+        Returns:
+            whether a file was written; if no slice is in a band, there is none.
+
+        Raises:
+            ValueError: when ``volume`` (1, X, Y, Z) does not have the voxels of the series and one score per slice.
+        """
+        hd = optional_dependency("dicom", "highdicom")  # takes long to import
+        bands = bands or ScoreBands()
+        scores = self._scores(volume)
+        band = bands(scores)
+        numbers = [int(number) for number in np.unique(band[band > 0])]
+        if not numbers:
+            return False
+        shape = (self.headers[0].Rows, self.headers[0].Columns)
+        segments = [np.broadcast_to((band == number)[:, None, None], (len(band), *shape)) for number in numbers]
+        with _no_warnings():
+            segmentation = hd.seg.Segmentation(
+                source_images=self.headers,
+                pixel_array=np.stack(segments, axis=-1).astype(np.uint8),
+                segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+                segment_descriptions=[_segment(hd, i, bands.names[number - 1]) for i, number in enumerate(numbers, 1)],
+                **self._identity("seg", scores, bands.names),
+                **EQUIPMENT,
+            )
+        _save(path, segmentation)
+        return True
+
+    def write_report(
+        self, path: str | os.PathLike[str], volume: MetaTensor, probability: float, top_k: int = 4
+    ) -> None:
+        """Write the probability of the scan and the scores of its top slices as a DICOM SR (TID 1500).
+
+        Raises:
+            ValueError: when ``volume`` is invalid as in ``write_segmentation``, ``probability`` is not in [0, 1] or
+                ``top_k`` is not positive.
+        """
+        hd = optional_dependency("dicom", "highdicom")
+        check_positive(top_k=top_k)
+        if not 0 <= probability <= 1:
+            raise ValueError(f"`probability` must be in [0, 1], got {probability}.")
+        scores = self._scores(volume)
+        top = [int(k) for k in np.argsort(-scores, kind="stable")[:top_k] if scores[k] > 0]
+        identity = self._identity("sr", scores, [str(probability), str(top_k)])
+        groups = [_measurement_group(hd, identity, "scan", "Probability of the positive class", probability)]
+        groups += [
+            _measurement_group(
+                hd, identity, f"slice of rank {rank}", "Attention of a slice", float(scores[k]), self.headers[k]
+            )
+            for rank, k in enumerate(top, 1)
+        ]
+        with _no_warnings():
+            report = hd.sr.ComprehensiveSR(
+                evidence=self.headers,
+                content=_content(hd, identity, groups)[0],
+                is_complete=False,
+                is_verified=False,
+                **identity,
+                **{key: value for key, value in EQUIPMENT.items() if key != "device_serial_number"},
+            )
+        _save(path, report)
+
+    def _scores(self, volume: MetaTensor) -> NDArray[np.float64]:
+        """Return the score (N,) of every slice of the series from a volume."""
+        first = self.headers[0]
+        shape = (1, first.Columns, first.Rows, len(self.headers))
+        same_grid = tuple(volume.shape) == shape and np.allclose(volume.affine.cpu(), self.affine, atol=0.01)
+        if not same_grid:
+            raise ValueError(
+                f"`volume` must have the voxels of the series, {shape} with affine {self.affine.tolist()}, "
+                f"got {tuple(volume.shape)} with affine {volume.affine.tolist()}."
+            )
+        slices = volume.as_tensor()[0].flatten(0, 1).double().cpu().numpy()
+        if (slices.min(axis=0) != slices.max(axis=0)).any():
+            raise ValueError(
+                "`volume` must have one score for each slice of the series, got slices with several scores "
+                "(was the bag sliced in another plane than the series?)."
+            )
+        return slices[0]
+
+    def _identity(self, kind: str, scores: NDArray[np.float64], settings: Sequence[str]) -> dict[str, Any]:
+        uids = [str(header.SOPInstanceUID) for header in self.headers]
+        content = [kind, *uids, *(format(score, ".9g") for score in scores), *settings]
+        return {
+            "series_instance_uid": generate_uid(entropy_srcs=["series", *content]),
+            "sop_instance_uid": generate_uid(entropy_srcs=["instance", *content]),
+            "series_number": {"seg": 9001, "sr": 9002}[kind],
+            "instance_number": 1,
+            "series_description": f"Slice attention {kind.upper()}, {RESEARCH_USE}",
+        }
+
+
+def _header(path: Path) -> Any:
+    header = dcmread(path, stop_before_pixels=True)
+    for tag in TYPE_2:
+        if tag not in header:
+            setattr(header, tag, "")
+    return header
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Suppress warnings, since highdicom's warning on an unusual patient name prints that name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _segment(hd: Any, number: int, name: str) -> Any:
+    return hd.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=name,
+        segmented_property_category=hd.sr.CodedConcept("309825002", "SCT", "Spatial and Relational Concept"),
+        segmented_property_type=hd.sr.CodedConcept("111099", "DCM", "Selected region"),
+        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=_algorithm(hd),
+    )
+
+
+def _algorithm(hd: Any) -> Any:
+    family = hd.sr.CodedConcept("123110", "DCM", "Artificial Intelligence")
+    return hd.AlgorithmIdentificationSequence(name="monai_mil_ext", family=family, version="1")
+
+
+def _measurement_group(
+    hd: Any, identity: Mapping[str, Any], name: str, meaning: str, value: float, image: Any = None
+) -> Any:
+    """Return a measurement group (TID 1501) with one number, of the scan or of one of its slices."""
+    code = hd.sr.CodedConcept(meaning.split(maxsplit=1)[0].lower(), SCHEME, meaning)
+    unit = hd.sr.CodedConcept("1", "UCUM", "no units")
+    sources = [] if image is None else [hd.sr.SourceImageForMeasurementGroup.from_source_image(image)]
+    return hd.sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=hd.sr.TrackingIdentifier(
+            uid=generate_uid(entropy_srcs=[identity["sop_instance_uid"], name]), identifier=name
+        ),
+        measurements=[hd.sr.Measurement(name=code, value=value, unit=unit)],
+        source_images=sources or None,
+    )
+
+
+def _content(hd: Any, identity: Mapping[str, Any], groups: Sequence[Any]) -> Any:
+    device = hd.sr.DeviceObserverIdentifyingAttributes(
+        uid=generate_uid(entropy_srcs=["monai_mil_ext"]), manufacturer_name="monai_mil_ext", name=RESEARCH_USE
+    )
+    observer = hd.sr.ObserverContext(
+        observer_type=hd.sr.CodedConcept("121007", "DCM", "Device"), observer_identifying_attributes=device
+    )
+    return hd.sr.MeasurementReport(
+        observation_context=hd.sr.ObservationContext(observer_device_context=observer),
+        procedure_reported=hd.sr.CodedConcept("363679005", "SCT", "Imaging procedure"),
+        imaging_measurements=groups,
+        title=hd.sr.CodedConcept("126000", "DCM", "Imaging Measurement Report"),
+    )
+
+
+def _save(path: str | os.PathLike[str], dataset: Any) -> None:
+    with atomic_path(path) as temporary:
+        dataset.save_as(temporary)

@@ -1,0 +1,33 @@
+"""Writer of score volumes as NIfTI."""
+
+from __future__ import annotations
+
+import os
+
+import nibabel as nib
+import numpy as np
+from monai.data import MetaTensor
+
+from monai_mil_ext.utils import atomic_path
+
+__all__ = ["write_nifti"]
+
+
+def write_nifti(path: str | os.PathLike[str], volume: MetaTensor, description: str = "") -> None:
+    """Write a single-channel ``volume`` (1, X, Y, Z) and its affine (RAS mm) as NIfTI, atomically.
+
+    Args:
+        path: the file, ending in ``.nii`` or ``.nii.gz``.
+        volume: scores in the voxels of a scan.
+        description: up to 79 characters for the header.
+
+    Raises:
+        ValueError: when ``volume`` has more than one channel or is not 3D.
+    """
+    if volume.ndim != 4 or volume.shape[0] != 1:
+        raise ValueError(f"`volume` must have shape (1, X, Y, Z), got {tuple(volume.shape)}.")
+    image = nib.Nifti1Image(volume[0].cpu().numpy().astype(np.float32), np.asarray(volume.affine, dtype=np.float64))
+    image.header["descrip"] = description.encode()[:79]
+    image.header.set_xyzt_units("mm")
+    with atomic_path(path) as temporary:
+        nib.save(image, temporary)

@@ -1,0 +1,21 @@
+"""Handlers that change the loss or the gradients of a trainer."""
+
+from .attention_anchor import AttentionAnchorHandler
+from .attention_prior import AttentionPriorHandler
+from .auxiliary_loss import AuxiliaryLossHandler
+from .branch_losses import BranchLossHandler
+from .ema_teacher import EMATeacher
+from .gradient_clip import GradientClipHandler
+from .proximal_l1 import ProximalL1Handler
+from .score_hook import ScoreHook
+
+__all__ = [
+    "AttentionAnchorHandler",
+    "AttentionPriorHandler",
+    "AuxiliaryLossHandler",
+    "BranchLossHandler",
+    "EMATeacher",
+    "GradientClipHandler",
+    "ProximalL1Handler",
+    "ScoreHook",
+]

@@ -1,0 +1,142 @@
+"""Exponential moving average of a network, used as a teacher of attention scores."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import ignite.distributed as idist
+import torch
+from torch import Tensor, nn
+
+from .score_hook import find_layer, unwrap_network
+
+__all__ = ["EMATeacher"]
+
+
+class EMATeacher:
+    r"""Copy of a network in evaluation mode whose weights are an exponential moving average of the network's.
+
+    .. math:: \theta' \leftarrow m \theta' + (1 - m) \theta
+
+    for parameters and floating-point buffers; other buffers are copied. Averages of 16-bit weights are kept in
+    float32, since a step of :math:`1 - m` would be lost in 16 bits. Hooks on the network are not copied.
+
+    Args:
+        network: network to copy; it may be wrapped by ``DistributedDataParallel`` or ``torch.compile``.
+        layer: dotted path of the submodule whose output is the scores.
+        dtype: autocast dtype in which the copy runs, for example ``torch.bfloat16``, regardless of the caller's
+            autocast; ``None`` keeps the caller's.
+
+    Raises:
+        ValueError: if the network has no such submodule, or the state of another network is loaded.
+
+    Example:
+        >>> net = nn.Linear(2, 1)
+        >>> anchor = EMATeacher(nn.Sequential(net), layer="0")
+        >>> torch.equal(anchor.scores(torch.ones(1, 2)), net(torch.ones(1, 2)))
+        True
+    """
+
+    def __init__(self, network: nn.Module, layer: str, dtype: torch.dtype | None = None) -> None:
+        net, _ = unwrap_network(network)
+        self._dtype = dtype
+        self._net = _copy_without_hooks(net).eval().requires_grad_(False)
+        self._tensors = _tensors(self._net)
+        self._averages = {name: t.float() if _is_short(t) else t for name, t in self._tensors.items()}
+        self._scores: Any = None
+        find_layer(self._net, layer).register_forward_hook(self._record)
+
+    def scores(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the layer's output for a call with these arguments, or ``None`` if the layer was not called."""
+        with torch.no_grad(), self._autocast():
+            self._net(*args, **kwargs)
+        scores, self._scores = self._scores, None
+        return scores
+
+    def update(self, network: nn.Module, momentum: float) -> None:
+        """Update the averages; with momentum 0 the weights are copied. Buffers are taken from the first process."""
+        net, _ = unwrap_network(network)
+        groups: dict[tuple[torch.device, torch.dtype], tuple[list[Tensor], list[Tensor]]] = {}
+        with torch.no_grad():
+            for name, online in _synchronized_tensors(net).items():
+                average = self._averages[name]
+                if average.is_floating_point() and momentum:
+                    averages, targets = groups.setdefault((average.device, average.dtype), ([], []))
+                    averages.append(average)
+                    targets.append(online.to(average.dtype))
+                else:
+                    average.copy_(online)
+            for averages, targets in groups.values():
+                torch._foreach_lerp_(averages, targets, 1 - momentum)
+            self._update_short_weights()
+
+    def distance(self, network: nn.Module) -> Tensor:
+        r"""Compute :math:`\lVert \theta - \theta' \rVert_2` over all parameters."""
+        net, _ = unwrap_network(network)
+        with torch.no_grad():
+            gaps = [(p.to(self._averages[name]) - self._averages[name]).norm() for name, p in net.named_parameters()]
+            return torch.stack(gaps).norm()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the averages by name."""
+        return dict(self._averages)
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Load the averages that :py:meth:`state_dict` returned."""
+        unmatched = set(self._averages) ^ set(state)
+        wrong = sorted(unmatched | {n for n in set(state) - unmatched if state[n].shape != self._averages[n].shape})
+        if wrong:
+            raise ValueError(f"`state` must be that of an anchor of the same network, got other {', '.join(wrong)}.")
+        with torch.no_grad():
+            for name, average in self._averages.items():
+                average.copy_(state[name])
+            self._update_short_weights()
+
+    def _update_short_weights(self) -> None:
+        """Round the float32 averages of 16-bit weights into the copy; all other averages are its own tensors."""
+        for name, tensor in self._tensors.items():
+            if tensor is not self._averages[name]:
+                tensor.copy_(self._averages[name])
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self._dtype is None:
+            return contextlib.nullcontext()
+        device = next((t.device.type for t in self._tensors.values()), "cpu")
+        return torch.autocast(device, dtype=self._dtype)
+
+    def _record(self, _layer: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        self._scores = output
+
+
+def _tensors(net: nn.Module) -> dict[str, Tensor]:
+    return {**dict(net.named_parameters()), **dict(net.named_buffers())}
+
+
+def _synchronized_tensors(net: nn.Module) -> dict[str, Tensor]:
+    """Return parameters and buffers; in a distributed run the buffers are those of the first process."""
+    tensors = _tensors(net)
+    if idist.get_world_size() > 1:
+        tensors |= {name: idist.broadcast(buffer.clone()) for name, buffer in net.named_buffers()}
+    return tensors
+
+
+def _is_short(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.element_size() < torch.float32.itemsize
+
+
+def _copy_without_hooks(net: nn.Module) -> nn.Module:
+    """Copy a network deeply without its hooks, which may hold a whole trainer."""
+    empty: dict[int, Any] = {id(hooks): OrderedDict() for module in net.modules() for hooks in _hooks(module)}
+    return copy.deepcopy(net, empty)
+
+
+def _hooks(module: nn.Module) -> Iterable[Any]:
+    return [
+        value
+        for name, value in vars(module).items()
+        if name.startswith(("_forward", "_backward")) and isinstance(value, OrderedDict)
+    ]

@@ -1,0 +1,19 @@
+"""Handlers that write the results of evaluation and inference."""
+
+from .bag_predictions import BagPredictionsSaver
+from .bag_results import BagResultsSaver
+from .batch_inference import BatchInference, ScanBatchInference, SlideBatchInference
+from .results_saver import ResultsSaver
+from .scan_results import ScanResultsSaver
+from .slide_results import SlideResultsSaver
+
+__all__ = [
+    "BagPredictionsSaver",
+    "BagResultsSaver",
+    "BatchInference",
+    "ResultsSaver",
+    "ScanBatchInference",
+    "ScanResultsSaver",
+    "SlideBatchInference",
+    "SlideResultsSaver",
+]

@@ -1,0 +1,79 @@
+"""Handler that fits temperature scaling on the validation data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import torch
+from ignite.engine import Engine, Events
+
+from monai_mil_ext.handlers.savers.gather import gather_rows
+from monai_mil_ext.metrics import TemperatureScaling, brier_score, expected_calibration_error
+from monai_mil_ext.utils import BagKeys, write_json
+
+__all__ = ["TemperatureScalingHandler"]
+
+MIN_PROBABILITY = 1e-12  # smaller values are clamped before the logarithm
+
+
+class TemperatureScalingHandler:
+    """Handler that fits :py:class:`monai_mil_ext.metrics.TemperatureScaling` after each best validation so far.
+
+    It uses decollated items: probabilities ``pred`` (C,), whose logarithms serve as logits, and ``label``. If all bags
+    are classified correctly, the temperature can't be determined and is set to 1. The file contains ``temperature``,
+    ``num_bags``, and calibration error and Brier score of the validation data before and after scaling. In a
+    distributed run the bags of all processes are gathered, without duplicates of the sampler, and the first process
+    writes.
+
+    Args:
+        path: file to write atomically, next to the weights of the best epoch.
+
+    Example:
+        >>> TemperatureScalingHandler("models/calibration.json").path.name
+        'calibration.json'
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+        self._rows: list[tuple[str, int, list[float]]] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to an evaluator whose key metric selects the epoch."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+        engine.add_event_handler(Events.COMPLETED, self._write)
+
+    def _start(self, engine: Engine) -> None:
+        self._rows = []
+
+    def _collect(self, engine: Engine) -> None:
+        for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
+            item = {**batch, **output}
+            probability = torch.as_tensor(item["pred"]).detach().double().cpu().tolist()
+            self._rows.append((str(item.get(BagKeys.CASE_ID, "")), int(item["label"]), probability))
+
+    def _write(self, engine: Engine) -> None:
+        rows = gather_rows(self._rows, lambda row: row[0])
+        best: Any = getattr(engine.state, "best_metric_epoch", engine.state.epoch)
+        if rows and best == engine.state.epoch and idist.get_rank() == 0:
+            write_json(self.path, _fit(rows))
+
+
+def _fit(rows: list[tuple[str, int, list[float]]]) -> dict[str, Any]:
+    label = [row[1] for row in rows]
+    probability = torch.tensor([row[2] for row in rows], dtype=torch.float64)
+    logits = probability.clamp_min(MIN_PROBABILITY).log()
+    scaling = TemperatureScaling()
+    if (logits.argmax(1) != torch.tensor(label)).any():
+        scaling.fit(logits, torch.tensor(label))
+    values = {"before": probability, "after": scaling(logits).softmax(1)}
+    metrics = {
+        name: {
+            "calibration_error": expected_calibration_error(label, p.numpy()),
+            "brier_score": brier_score(label, p.numpy()),
+        }
+        for name, p in values.items()
+    }
+    return {"temperature": scaling.temperature, "num_bags": len(rows), **metrics}

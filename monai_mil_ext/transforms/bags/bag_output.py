@@ -1,0 +1,157 @@
+"""Transforms of network outputs and reference masks to the form that metrics and savers expect."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.config.type_definitions import NdarrayOrTensor
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, Transform
+from monai.utils.enums import TransformBackends
+from torch import Tensor
+
+__all__ = [
+    "BagProbabilities",
+    "BagProbabilitiesD",
+    "BagProbabilitiesDict",
+    "BagProbabilitiesd",
+    "MaskToInstanceLabel",
+    "MaskToInstanceLabelD",
+    "MaskToInstanceLabelDict",
+    "MaskToInstanceLabeld",
+    "UnpackBagOutputD",
+    "UnpackBagOutputDict",
+    "UnpackBagOutputd",
+]
+
+
+class BagProbabilities(Transform):
+    r"""Compute probabilities (C,) of C exclusive classes from the logits (C,) of a bag, or (2,) from a single logit.
+
+    .. math:: p = \operatorname{softmax}(z), \qquad p = (1 - \sigma(z), \sigma(z)) \text{ for one logit}
+
+    A softmax over a single logit is always 1, so a network with one output, as
+    :py:class:`monai_mil_ext.losses.MultiLabelLoss` trains it, is treated like one with two.
+
+    Raises:
+        ValueError: when the logits do not have the shape (C,).
+
+    Example:
+        >>> BagProbabilities()(torch.tensor([0.0])), BagProbabilities()(torch.tensor([0.0, 0.0]))
+        (tensor([0.5000, 0.5000]), tensor([0.5000, 0.5000]))
+    """
+
+    backend = [TransformBackends.TORCH]
+
+    def __call__(self, logits: NdarrayOrTensor) -> Tensor:
+        """Turn the logits of one bag into probabilities."""
+        z = logits.as_tensor() if isinstance(logits, MetaTensor) else torch.as_tensor(logits)
+        if z.ndim != 1 or not len(z):
+            raise ValueError(f"`logits` must have shape (C,), got {tuple(z.shape)}.")
+        return torch.softmax(z if len(z) > 1 else torch.cat([torch.zeros_like(z), z]), 0)
+
+
+class BagProbabilitiesd(MapTransform):
+    """Dictionary form of :py:class:`BagProbabilities`.
+
+    Args:
+        keys: logits (C,) of one bag.
+        allow_missing_keys: whether to skip missing keys.
+    """
+
+    backend = BagProbabilities.backend
+
+    def __init__(self, keys: KeysCollection = "pred", allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.probabilities = BagProbabilities()
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Turn the logits of every key into probabilities."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self.probabilities(d[key])
+        return d
+
+
+class MaskToInstanceLabel(Transform):
+    """Label an instance 1 when any voxel of its mask is above 0, and 0 otherwise.
+
+    Example:
+        >>> MaskToInstanceLabel()(torch.eye(2).view(2, 1, 1, 2) * torch.tensor([1, 0]))
+        tensor([1, 0])
+    """
+
+    backend = [TransformBackends.TORCH]
+
+    def __call__(self, mask: NdarrayOrTensor) -> Tensor:
+        """Turn the masks (N, ...) of a bag into labels (N,), int64."""
+        values = mask.as_tensor() if isinstance(mask, MetaTensor) else torch.as_tensor(mask)
+        if values.ndim < 2:
+            raise ValueError(f"`mask` must have shape (N, ...) with voxels, got {tuple(values.shape)}.")
+        return (values > 0).flatten(1).any(dim=1).long()
+
+
+class MaskToInstanceLabeld(MapTransform):
+    """Dictionary form of :py:class:`MaskToInstanceLabel`.
+
+    Args:
+        keys: masks (N, ...) of a bag.
+        allow_missing_keys: whether to skip missing keys.
+    """
+
+    backend = MaskToInstanceLabel.backend
+
+    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.label = MaskToInstanceLabel()
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Turn the masks of every key into labels."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self.label(d[key])
+        return d
+
+
+class UnpackBagOutputd(MapTransform):
+    """Unpack the output of a bag network: the logits stay under its key, other values get their own keys.
+
+    ``{"pred": {"logits": a, "attention": b}}`` becomes ``{"pred": a, "attention": b}``. Use it first in the
+    postprocessing, since MONAI's transforms expect logits under ``pred``.
+
+    Args:
+        keys: outputs of a bag network, mappings with ``logits``.
+        allow_missing_keys: whether to skip missing keys.
+
+    Raises:
+        ValueError: when an output is no mapping with ``logits``.
+
+    Example:
+        >>> UnpackBagOutputd("pred")({"pred": {"logits": 1, "attention": 2}})
+        {'pred': 1, 'attention': 2}
+    """
+
+    backend = [TransformBackends.TORCH]
+
+    def __init__(self, keys: KeysCollection = "pred", allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Split the output of every key."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            output = d[key]
+            if not isinstance(output, Mapping) or "logits" not in output:
+                got = sorted(map(str, output)) if isinstance(output, Mapping) else type(output).__name__
+                raise ValueError(f"`{key!s}` must be a mapping with 'logits' (BagOutputWrapper gives it), got {got}.")
+            d[key] = output["logits"]
+            d.update({name: value for name, value in output.items() if name != "logits"})
+        return d
+
+
+BagProbabilitiesD = BagProbabilitiesDict = BagProbabilitiesd
+MaskToInstanceLabelD = MaskToInstanceLabelDict = MaskToInstanceLabeld
+UnpackBagOutputD = UnpackBagOutputDict = UnpackBagOutputd

@@ -1,0 +1,253 @@
+"""Transforms that cut a scan into a bag of slices."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from copy import deepcopy
+from typing import Any, NamedTuple
+
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import InvertibleTransform, MapTransform, apply_pending
+from monai.utils import MetaKeys, MONAIEnvVars, TraceKeys, ensure_tuple_rep
+from monai.utils.enums import TransformBackends
+from torch import Tensor
+from torch.nn import functional as F
+
+from monai_mil_ext.utils import check_choice, check_positive
+
+from .scores_to_volume import SliceScoresToVolume
+from .slice_order import SliceOrder, checked_affine
+from .slice_selection import SliceSelection
+
+__all__ = ["SliceBag", "SliceBagD", "SliceBagDict", "SliceBagd", "SlicedScan"]
+
+
+class SlicedScan(NamedTuple):
+    """Selected slices of a scan in ascending order, with the geometry that leads back to its voxel array."""
+
+    bag: Tensor  # (N, C, h, w), the neighbors of a slice follow one another within each channel
+    position: Tensor  # (N,) mm along the normal of the slices
+    validity: Tensor  # (N,) False for slices that are constant or not finite
+    slice_index: Tensor  # (N,) number of the slice in the scan, 0 = lowest position
+    affine: Tensor  # (4, 4) float64, from voxel indices of the scan's own array to RAS mm
+    spatial_shape: Tensor  # (3,) shape of the scan's own array
+
+
+class SliceBag(InvertibleTransform):
+    """Cut a scan (C, X, Y, Z) into slices (N, C, h, w), independent of the order of its voxel array.
+
+    The voxel axes closest to the plane become rows and columns in radiological orientation. *Axial*: rows front to
+    back, columns right to left, slices from the feet up. *Coronal*: rows downwards, columns right to left, slices from
+    back to front. *Sagittal*: rows downwards, columns front to back, slices from left to right. Nothing is resampled,
+    so an oblique scan keeps its own slices. A scan of one slice becomes a bag of one instance.
+
+    The position of slice k is :math:`p_k = n^T x_k` with the unit normal n of the slices, oriented so that positions
+    ascend, and any point :math:`x_k` of slice k in RAS mm.
+
+    With n neighbors on either side, channel c becomes the channels c(2n + 1) to c(2n + 1) + 2n: channel c of the slices
+    k - n, ..., k, ..., k + n. A slice is *valid* if its own voxels are finite and, in some channel, not all equal;
+    padding and regions outside of the scan, as resampling adds them, are not valid.
+
+    The bag keeps metadata and transform history of the scan, so :py:class:`monai.transforms.Invertd` puts scores (N,)
+    or (N, A) of the slices back into the scan and inverts the MONAI transforms before this one. Pending operations of a
+    lazy scan are evaluated first.
+
+    Args:
+        plane: ``"axial"``, ``"coronal"`` or ``"sagittal"``.
+        spatial_size: height and width to which slices are resized, after padding to a square with the minimum of the
+            scan; None keeps their size. Pixels are assumed to be square: otherwise resample the scan first
+            (:py:class:`monai.transforms.Spacing`).
+        mode: ``"bilinear"``, with antialiasing, or ``"nearest"``, for masks.
+        selection: slices to take, and the number of their neighbors; None takes all slices without neighbors.
+        fill: value that the inverse assigns to slices that were not selected, see
+            :py:class:`monai_mil_ext.transforms.SliceScoresToVolume`.
+
+    Raises:
+        ValueError: if the input is not a :py:class:`monai.data.MetaTensor` (C, X, Y, Z) with an invertible affine in
+            RAS mm, or no slice is selected; in the inverse, if scores don't match the bag or have no history.
+
+    Example:
+        >>> scan = MetaTensor(torch.rand(1, 5, 4, 3), affine=torch.diag(torch.tensor([1.0, 1.0, 2.5, 1.0])))
+        >>> slices = SliceBag("axial")(scan)
+        >>> tuple(slices.bag.shape), slices.position.tolist()
+        ((3, 1, 4, 5), [0.0, 2.5, 5.0])
+        >>> slices = SliceBag(selection=SliceSelection(stride=2, num_neighbors=1))(scan)
+        >>> tuple(slices.bag.shape), slices.slice_index.tolist()
+        ((2, 3, 4, 5), [0, 2])
+    """
+
+    backend = [TransformBackends.TORCH]
+
+    def __init__(
+        self,
+        plane: str = "axial",
+        spatial_size: int | None = None,
+        mode: str = "bilinear",
+        selection: SliceSelection | None = None,
+        fill: float | str = 0.0,
+    ) -> None:
+        check_choice("mode", mode, ["bilinear", "nearest"])
+        SliceScoresToVolume(plane, fill)  # checks both arguments
+        if spatial_size is not None:
+            check_positive(spatial_size=spatial_size)
+        self.plane = plane
+        self.spatial_size = spatial_size
+        self.mode = mode
+        self.selection = SliceSelection() if selection is None else selection
+        self.fill = fill
+
+    def __call__(self, image: MetaTensor, slice_index: Tensor | None = None) -> SlicedScan:
+        """Cut ``image`` into its selected slices, or into those at ``slice_index`` (N,)."""
+        image = _evaluated(image)
+        affine = checked_affine(image)
+        order = SliceOrder.of(affine, self.plane)
+        # contiguous, since all further steps run over slices, whose pixels are far apart in the memory of a scan
+        stack = order.apply(image.as_tensor().float()).contiguous()
+        position = order.positions(affine, image.shape[1:])
+        index = self.selection.choose(stack, position) if slice_index is None else slice_index
+        shape = torch.tensor(image.shape[1:], dtype=torch.int64)
+        bag = self._with_history(self._bag(stack, index), image, index)
+        return SlicedScan(bag, position[index], _validity(stack[:, index]), index, affine, shape)
+
+    def inverse(self, scores: MetaTensor) -> MetaTensor:
+        """Put scores (N,) or (N, A) into a volume (A, X, Y, Z) of the scan; trailing zeros are taken as padding."""
+        history = list(getattr(scores, "applied_operations", []))
+        steps = [k for k, step in enumerate(history) if step[TraceKeys.CLASS_NAME] == SliceBag.__name__]
+        if not steps:
+            raise ValueError("`scores` must carry the history of a bag of slices, got none of SliceBag.")
+        step = history.pop(steps[-1])
+        info, values = step[TraceKeys.EXTRA_INFO], scores.as_tensor()
+        index = torch.tensor([int(i) for i in info["slice_index"].split(",")])
+        if values[len(index) :].any():
+            raise ValueError(f"`scores` must be of {len(index)} slices, got {len(values)} that are no padding.")
+        affine = torch.tensor(info["affine"], dtype=torch.float64)
+        to_volume = SliceScoresToVolume(info["plane"], self.fill)
+        volume = to_volume(values[: len(index)], index, affine, step[TraceKeys.ORIG_SIZE])
+        meta = {key: value for key, value in scores.meta.items() if key != MetaKeys.AFFINE}
+        return MetaTensor(volume.as_tensor(), affine=volume.affine, meta=meta, applied_operations=history)
+
+    def get_transform_info(self) -> dict[Any, Any]:
+        """Return MONAI's history entry without the identity of this object, which differs between worker processes."""
+        # reading MONAI's tracing flag would create an attribute, which changes the fingerprint of this transform
+        traced = self.tracing if "_tracing" in vars(self) else MONAIEnvVars.trace_transform() != "0"
+        values = (SliceBag.__name__, TraceKeys.NONE, traced, True)
+        return dict(zip(self.transform_info_keys(), values, strict=True))
+
+    def _with_history(self, bag: Tensor, image: MetaTensor, index: Tensor) -> Tensor:
+        """Return the bag as a MetaTensor whose history any collate function handles: only strings and numbers."""
+        info = {
+            "plane": self.plane,
+            "slice_index": ",".join(map(str, index.tolist())),
+            "affine": image.affine.double().tolist(),
+        }
+        history = deepcopy(image.applied_operations)
+        traced = MetaTensor(bag, meta=deepcopy(image.meta), applied_operations=history)
+        return self.push_transform(traced, orig_size=tuple(image.shape[1:]), extra_info=info)
+
+    def _bag(self, stack: Tensor, index: Tensor) -> Tensor:
+        """Return slices (N, C, h, w) of ``stack`` (C, S, h, w); a slice that several instances use is resized once."""
+        needed, inverse = self.selection.around(index, stack.shape[1]).unique(return_inverse=True)
+        slices = stack[:, needed].transpose(0, 1)
+        if self.spatial_size is not None:
+            slices = self._resize(slices, self.spatial_size, float(stack.min()))
+        return slices[inverse].transpose(1, 2).flatten(1, 2).contiguous()
+
+    def _resize(self, slices: Tensor, size: int, outside: float) -> Tensor:
+        height, width = slices.shape[-2:]
+        side = max(height, width)
+        top, left = (side - height) // 2, (side - width) // 2
+        padding = (left, side - width - left, top, side - height - top)
+        square = F.pad(slices, padding, value=outside) if any(padding) else slices
+        if self.mode == "nearest":
+            return F.interpolate(square, size=(size, size), mode="nearest-exact")
+        return F.interpolate(square, size=(size, size), mode="bilinear", antialias=True)
+
+
+class SliceBagd(MapTransform, InvertibleTransform):
+    """Dictionary form of :py:class:`SliceBag`, which replaces the scan by its bag.
+
+    It adds the items ``position``, ``validity``, ``slice_index``, ``affine`` and ``spatial_shape``, see
+    :py:class:`monai_mil_ext.utils.BagKeys`. They and the selection of slices are those of the first key.
+
+    Args:
+        keys: scans and masks of one geometry; the order of their voxel arrays may differ.
+        plane: see :py:class:`SliceBag`.
+        spatial_size: see :py:class:`SliceBag`.
+        mode: see :py:class:`SliceBag`; one mode for all keys or one per key.
+        selection: see :py:class:`SliceBag`.
+        fill: see :py:class:`SliceBag`.
+        allow_missing_keys: whether to skip missing keys.
+
+    Raises:
+        ValueError: if the keys don't share one geometry (corners that differ by a tenth of a voxel or more).
+    """
+
+    backend = SliceBag.backend
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        plane: str = "axial",
+        spatial_size: int | None = None,
+        mode: str | tuple[str, ...] = "bilinear",
+        selection: SliceSelection | None = None,
+        fill: float | str = 0.0,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        modes = ensure_tuple_rep(mode, len(self.keys))
+        self.slicers = [SliceBag(plane, spatial_size, m, selection, fill) for m in modes]
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Cut the scan of each key into slices."""
+        d = dict(data)
+        first: tuple[Hashable, Any, SlicedScan] | None = None
+        for key, slicer in self.key_iterator(d, self.slicers):
+            image = _evaluated(d[key])
+            if first is None:
+                slices = slicer(image)
+                first = (key, image, slices)
+                d.update({name: value for name, value in slices._asdict().items() if name != "bag"})
+            else:
+                _check_same_geometry(slicer.plane, first[:2], (key, image))
+                slices = slicer(image, first[2].slice_index)
+            d[key] = slices.bag
+        return d
+
+    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Put the scores of each key into a volume of the scan; see :py:meth:`SliceBag.inverse`."""
+        d = dict(data)
+        for key, slicer in self.key_iterator(d, self.slicers):
+            d[key] = slicer.inverse(d[key])
+        return d
+
+
+def _evaluated(image: Any) -> Any:
+    """Return a copy of the scan with its pending operations applied in a single resampling."""
+    if not isinstance(image, MetaTensor) or not image.has_pending_operations:
+        return image
+    result, _ = apply_pending(MetaTensor(image))
+    return result
+
+
+def _validity(stack: Tensor) -> Tensor:
+    low, high = stack.flatten(2).aminmax(dim=-1)
+    return ((low < high).any(dim=0) & (low.isfinite() & high.isfinite()).all(dim=0)).cpu()
+
+
+def _check_same_geometry(plane: str, *scans: tuple[Hashable, Any]) -> None:
+    grids = []
+    for _, image in scans:
+        affine, sizes = checked_affine(image), image.shape[1:]
+        order = SliceOrder.of(affine, plane)
+        grids.append(([sizes[a] for a in order.axes], order.corners(affine, torch.tensor(sizes)), affine))
+    (shape, corners, affine), (other_shape, other_corners, _) = grids
+    voxel = float(affine[:3, :3].norm(dim=0).min())
+    if shape != other_shape or float((corners - other_corners).norm(dim=1).max()) >= voxel / 10:
+        got = (f"{str(k)!r} of shape {list(v.shape[1:])} with affine {v.affine.tolist()}" for k, v in scans)
+        raise ValueError(f"`keys` must share one geometry, got {' and '.join(got)}.")
+
+
+SliceBagD = SliceBagDict = SliceBagd

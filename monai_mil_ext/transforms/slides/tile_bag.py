@@ -1,0 +1,189 @@
+"""Transforms that cut a whole slide into a bag of tiles."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform, Transform
+from monai.utils.enums import TransformBackends
+from numpy.typing import NDArray
+from torch import Tensor
+
+from monai_mil_ext.data import OtsuTissue, SlideFile, SlideTiles, TileGrid, tissue_fraction
+from monai_mil_ext.utils import BagKeys, EmptyBagError, check_positive
+
+__all__ = ["TileBag", "TileBagD", "TileBagDict", "TileBagd", "TiledSlide"]
+
+
+class TiledSlide(NamedTuple):
+    """Tiles of a slide, read on access, with the geometry that leads back to its pixels."""
+
+    bag: SlideTiles  # (N, 3, t, t), read on access
+    coords: Tensor  # (N, 2) int64, upper left corners (x, y)
+    tissue: Tensor  # (N,) fraction of each tile that is tissue
+    tile_size: float  # of coords: height and width of a tile in pixels of level 0
+    unit: str  # of coords and tile_size: px, pixels of level 0
+    mpp: float | None  # micrometers per pixel of the tiles of the bag
+    spatial_shape: Tensor  # (2,) width and height of the slide in pixels of level 0
+
+
+class TileBag(Transform):
+    """Cut the tissue of a slide into tiles, whose pixels are read on access.
+
+    Only a thumbnail of the slide is read, in blocks. Tiles are in row-major order. To limit their number before any
+    pixel is read, use :py:class:`monai_mil_ext.transforms.RandSampleInstancesd` with
+    ``("image", "coords", "tissue")``.
+
+    Args:
+        grid: size, resolution, overlap and border handling of the tiles.
+        tissue: function that maps a thumbnail (h, w, 3) of dtype uint8 to a mask (h, w), True for tissue; False takes
+            all tiles, None uses :py:class:`monai_mil_ext.data.OtsuTissue`.
+        min_tissue: fraction of a tile, 0 to 1, that must be tissue; 0 accepts any amount above zero.
+        thumbnail_size: largest size of the longer side of the thumbnail in pixels.
+        slide_mpp: micrometers per pixel of level 0 that override those of the file; see ``__call__``.
+        reader: see :py:class:`monai_mil_ext.data.SlideFile`.
+        dtype: see :py:class:`monai_mil_ext.data.SlideTiles`.
+
+    Raises:
+        ValueError: if an option is not allowed, or ``tissue`` does not return a mask of the thumbnail.
+        FileNotFoundError: if the slide does not exist.
+        SlideFileError: if the slide can't be read or lacks metadata that the grid needs.
+        EmptyBagError: if no tile has enough tissue.
+    """
+
+    backend = [TransformBackends.NUMPY]
+
+    def __init__(
+        self,
+        grid: TileGrid | None = None,
+        tissue: Callable[[NDArray[np.uint8]], NDArray[np.bool_]] | bool | None = None,
+        min_tissue: float = 0.25,
+        thumbnail_size: int = 2048,
+        slide_mpp: float | None = None,
+        reader: str = "openslide",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        check_positive(thumbnail_size=thumbnail_size)
+        if not 0 <= min_tissue <= 1:
+            raise ValueError(f"`min_tissue` must be from 0 to 1, got {min_tissue!r}.")
+        if tissue is True or not (tissue is None or tissue is False or callable(tissue)):
+            raise ValueError(f"`tissue` must be a function of a thumbnail, None or False, got {tissue!r}.")
+        self.grid = TileGrid() if grid is None else grid
+        self.tissue = OtsuTissue() if tissue is None else tissue
+        self.min_tissue = min_tissue
+        self.thumbnail_size = thumbnail_size
+        self.slide_mpp = slide_mpp
+        self.reader = reader
+        self.dtype = dtype
+        # checks reader and dtype
+        SlideTiles("", np.empty((0, 2), dtype=np.int64), self.grid.tile_size, 1.0, reader, dtype)
+
+    def __call__(self, slide: str | os.PathLike[str] | SlideFile, slide_mpp: float | None = None) -> TiledSlide:
+        """Find the tiles of a slide.
+
+        Args:
+            slide: its path, or the open slide, which stays open and which the bag then reads.
+            slide_mpp: resolution of this slide, overriding that of the transform; not for an open slide, which has one.
+        """
+        if isinstance(slide, SlideFile):
+            return self._find(slide, slide)
+        with SlideFile(slide, self.reader, self.slide_mpp if slide_mpp is None else slide_mpp) as opened:
+            return self._find(opened, opened.path)
+
+    def _find(self, slide: SlideFile, source: os.PathLike[str] | SlideFile) -> TiledSlide:
+        scale = self.grid.scale(slide)
+        corners = self.grid.corners(slide)
+        tissue = self._tissue_fraction(slide, corners, self.grid.tile_size * scale)
+        enough = (tissue >= self.min_tissue) & (tissue > 0)
+        if not enough.any():
+            raise EmptyBagError(
+                f"`slide` must have a tile with a share of tissue of {self.min_tissue:g} or more, got at most "
+                f"{tissue.max():.3g} among {len(tissue)} tiles of {slide.name!r}."
+            )
+        corners = corners[enough]
+        return TiledSlide(
+            bag=SlideTiles(source, corners, self.grid.tile_size, scale, self.reader, self.dtype),
+            coords=torch.from_numpy(corners),
+            tissue=torch.from_numpy(tissue[enough]).float(),
+            tile_size=self.grid.tile_size * scale,
+            unit="px",
+            mpp=None if slide.mpp is None else slide.mpp * scale,
+            spatial_shape=torch.tensor(slide.size),
+        )
+
+    def _tissue_fraction(self, slide: SlideFile, corners: NDArray[np.int64], edge: float) -> NDArray[np.float64]:
+        if self.tissue is False:
+            return np.ones(len(corners))
+        image, downsample = slide.thumbnail(self.thumbnail_size)
+        mask = np.asarray(self.tissue(image))
+        if mask.shape != image.shape[:2]:
+            raise ValueError(f"`tissue` must give a mask of shape {image.shape[:2]}, got {mask.shape}.")
+        return tissue_fraction(mask.astype(bool), corners, edge, downsample)
+
+
+class TileBagd(MapTransform):
+    """Dictionary form of :py:class:`TileBag`, which replaces the path of a slide by its bag.
+
+    It adds the items ``coords``, ``tissue``, ``tile_size``, ``unit``, ``mpp`` and ``spatial_shape``, see
+    :py:class:`TiledSlide`. An item ``slide_mpp`` overrides the resolution of its slide.
+
+    Args:
+        keys: item with the path of a slide; only one, since there is one set of coordinates.
+        grid: see :py:class:`TileBag`.
+        tissue: see :py:class:`TileBag`.
+        min_tissue: see :py:class:`TileBag`.
+        thumbnail_size: see :py:class:`TileBag`.
+        slide_mpp: see :py:class:`TileBag`.
+        reader: see :py:class:`TileBag`.
+        dtype: see :py:class:`TileBag`.
+        allow_missing_keys: whether to skip missing keys.
+
+    Raises:
+        ValueError: if an item has several slides.
+    """
+
+    backend = TileBag.backend
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        grid: TileGrid | None = None,
+        tissue: Callable[[NDArray[np.uint8]], NDArray[np.bool_]] | bool | None = None,
+        min_tissue: float = 0.25,
+        thumbnail_size: int = 2048,
+        slide_mpp: float | None = None,
+        reader: str = "openslide",
+        dtype: torch.dtype = torch.float32,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.to_tiles = TileBag(grid, tissue, min_tissue, thumbnail_size, slide_mpp, reader, dtype)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Replace the path of the slide by its tiles."""
+        d = dict(data)
+        present = list(self.key_iterator(d))
+        if len(present) > 1:
+            raise ValueError(f"`keys` must name one slide of an item, got {present}.")
+        for key in present:
+            tiles = self.to_tiles(d[key], slide_resolution(d))
+            d.update({name: value for name, value in tiles._asdict().items() if name != "bag"})
+            d[key] = tiles.bag
+        return d
+
+
+def slide_resolution(item: Mapping[Any, Any]) -> float | None:
+    """Return the ``slide_mpp`` of an item as a number, which a table gives as text; None where there is none."""
+    value = item.get(BagKeys.SLIDE_MPP)
+    try:
+        return None if value is None else float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"`{BagKeys.SLIDE_MPP}` must be a number, got {value!r}.") from None
+
+
+TileBagD = TileBagDict = TileBagd

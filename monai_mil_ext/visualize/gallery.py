@@ -1,0 +1,191 @@
+"""Galleries of tiles and cells, ordered by attention."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from monai_mil_ext.utils import check_name, check_positive
+
+from ._style import HEAT, save_figure, sign
+
+__all__ = [
+    "plot_cell_gallery",
+    "plot_tile_montage",
+    "write_cell_gallery",
+    "write_tile_montage",
+]
+
+
+COLUMNS = 8
+
+
+Images = NDArray[np.uint8]
+
+
+def plot_tile_montage(
+    top: Images, bottom: Images, top_scores: NDArray[np.float64], bottom_scores: NDArray[np.float64], title: str = ""
+) -> Figure:
+    """Plot tiles with their scores above them, those with the highest scores first.
+
+    Args:
+        top: tiles (n, t, t, 3) with the highest scores.
+        bottom: tiles (m, t, t, 3) with the lowest scores; may be empty.
+        top_scores: scores (n,) of ``top``.
+        bottom_scores: scores (m,) of ``bottom``.
+        title: title of the figure.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: if tiles and scores differ in number, or ``top`` is empty.
+    """
+    if (len(top), len(bottom)) != (len(top_scores), len(bottom_scores)):
+        raise ValueError(
+            f"`top_scores` and `bottom_scores` must be one for each tile, got {len(top_scores)} and "
+            f"{len(bottom_scores)} for {len(top)} and {len(bottom)}."
+        )
+    check_positive(top=len(top))
+    groups = [("highest", top, top_scores), ("lowest", bottom, bottom_scores)]
+    rows = [
+        (f"{name} attention" if start == 0 else "", tiles[start : start + COLUMNS], scores[start : start + COLUMNS])
+        for name, tiles, scores in groups
+        for start in range(0, len(tiles), COLUMNS)
+    ]
+    columns = min(COLUMNS, max(len(top), len(bottom)))
+    figure = Figure(figsize=(max(4.0, 1.35 * columns), 0.7 + 1.7 * len(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for row, (name, tiles, scores) in zip(axes, rows, strict=True):
+        row[0].set_title(name, loc="left", fontsize=9, pad=16)
+        for ax, tile, score in zip(row, tiles, scores, strict=False):
+            ax.imshow(tile)
+            ax.text(0.5, 1.03, f"{score:.3g}", transform=ax.transAxes, ha="center", va="bottom", fontsize=7)
+    return sign(figure, title)
+
+
+def write_tile_montage(
+    folder: str | os.PathLike[str],
+    case_id: str,
+    top: Images,
+    bottom: Images,
+    top_scores: NDArray[np.float64],
+    bottom_scores: NDArray[np.float64],
+) -> Path:
+    """Write the figure of :py:func:`plot_tile_montage` atomically as ``<case_id>_tiles.png``.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        ValueError: if ``case_id`` is not a valid file name, or as in :py:func:`plot_tile_montage`.
+    """
+    check_name(case_id=case_id)
+    figure = plot_tile_montage(top, bottom, top_scores, bottom_scores, case_id)
+    return save_figure(figure, Path(folder) / f"{case_id}_tiles.png")
+
+
+SMALLEST_RATIO = 0.01  # smaller ratios to uniform attention are drawn as "< 0.01": their order means nothing
+
+
+CELL_COLUMNS = 8
+
+
+Array = NDArray[Any]
+
+
+def plot_cell_gallery(
+    cells: Array,
+    attention: Array,
+    names: Sequence[str] | None = None,
+    most: int = 16,
+    least: int = 8,
+    title: str = "",
+) -> Figure:
+    """Plot the cells with the most attention and, below them, those with the least.
+
+    The number above a cell is the ratio of its attention to uniform attention, :math:`N a`: 1 means uniform attention.
+    The color of its frame shows the same ratio. A bag of at most ``most`` cells is shown completely.
+
+    Args:
+        cells: images (N, C, h, w) in [0, 1] with one or three channels.
+        attention: attention weights (N,) that sum to 1.
+        names: names of the cells, drawn below them.
+        most: number of cells with the most attention.
+        least: number of cells with the least attention; no cell is shown twice.
+        title: title of the figure.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: if the arrays differ in length, ``cells`` has another shape, or ``most`` is not positive.
+    """
+    check_positive(most=most)
+    sizes = {len(cells), len(attention), len(cells if names is None else names)}
+    if len(sizes) > 1:
+        raise ValueError(f"`cells`, `attention` and `names` must have one length, got {sorted(sizes)}.")
+    if cells.ndim != 4 or cells.shape[1] not in (1, 3) or not len(cells):
+        raise ValueError(f"`cells` must be (N, 1, h, w) or (N, 3, h, w) with a cell, got {tuple(cells.shape)}.")
+    order = np.argsort(-np.asarray(attention), kind="stable")
+    rest = order[most:][-least:] if least > 0 else order[:0]
+    rows = [
+        (group, indices[start : start + CELL_COLUMNS])
+        for group, indices in (("most", order[:most]), ("least", rest))
+        for start in range(0, len(indices), CELL_COLUMNS)
+    ]
+    columns = min(CELL_COLUMNS, max(len(indices) for _, indices in rows))
+    figure = Figure(figsize=(max(4.5, 1.25 * columns), 0.7 + 1.62 * len(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    ratio = np.asarray(attention, dtype=float) * len(cells)
+    heat = mpl.colormaps[HEAT](ratio / max(float(ratio.max()), np.finfo(float).tiny))
+    labeled: set[str] = set()
+    for row_axes, (group, indices) in zip(axes, rows, strict=True):
+        for ax in row_axes[len(indices) :]:
+            ax.set_axis_off()
+        for ax, i in zip(row_axes, indices, strict=False):
+            _draw(ax, cells[i], ratio[i], heat[i], None if names is None else names[i])
+        if group not in labeled:
+            row_axes[0].set_ylabel(f"{group} attention", fontsize=8)
+        labeled.add(group)
+    return sign(figure, title)
+
+
+def write_cell_gallery(
+    folder: str | os.PathLike[str],
+    case_id: str,
+    cells: Array,
+    attention: Array,
+    names: Sequence[str] | None = None,
+) -> Path:
+    """Write the figure of :py:func:`plot_cell_gallery` atomically as ``<case_id>_cells.png``.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        ValueError: if ``case_id`` is not a valid file name, or as in :py:func:`plot_cell_gallery`.
+    """
+    check_name(case_id=case_id)
+    figure = plot_cell_gallery(cells, attention, names, title=case_id)
+    return save_figure(figure, Path(folder) / f"{case_id}_cells.png")
+
+
+def _draw(axes: Any, cell: Array, ratio: float, color: Any, name: str | None) -> None:
+    image = np.moveaxis(np.clip(cell, 0, 1), 0, 2)
+    axes.imshow(image[..., 0] if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=1)
+    axes.set_title(f"{ratio:.2g}" if ratio >= SMALLEST_RATIO else f"< {SMALLEST_RATIO}", fontsize=8, pad=3)
+    axes.set(xticks=[], yticks=[])
+    for side in axes.spines.values():
+        side.set(color=color, linewidth=3)
+    if name is not None:
+        axes.set_xlabel(name if len(name) <= 18 else f"…{name[-17:]}", fontsize=6)

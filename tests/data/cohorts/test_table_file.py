@@ -1,0 +1,65 @@
+"""read_table: CSV, TSV and Excel."""
+
+import openpyxl
+import pytest
+
+from monai_mil_ext.data.cohorts.table_file import read_table
+from tests.data.cohort_files import write_table
+
+ROWS = [["bag", "patient", "label"], ["a b", "007", "1"], ["c", "", "2.5"]]
+READ = [{"bag": "a b", "patient": "007", "label": "1"}, {"bag": "c", "patient": "", "label": "2.5"}]
+
+
+@pytest.mark.parametrize(("name", "delimiter"), [("t.csv", ","), ("t.csv", ";"), ("t.tsv", "\t"), ("T.CSV", ",")])
+def test_read_table_keeps_text(tmp_path, name, delimiter):
+    table = read_table(write_table(tmp_path / name, ROWS, delimiter))
+    assert table.columns == ROWS[0]
+    assert table.rows == READ
+    assert table.numbers == [2, 3]
+
+
+def test_read_table_of_excel_equals_csv(tmp_path):
+    book = openpyxl.Workbook()
+    for row in (["bag", "patient", "label", None], ["a b", "007", 1.0, None], [None] * 4, ["c", None, 2.5, None]):
+        book.active.append(row)
+    book.save(tmp_path / "t.xlsx")
+    table = read_table(tmp_path / "t.xlsx")
+    assert table.columns == ROWS[0]
+    assert table.rows == READ
+    assert table.numbers == [2, 4]
+
+
+def test_read_table_short_and_empty_rows(tmp_path):
+    (tmp_path / "t.csv").write_text('a,b\n1\n\n,\n" x ,y", 2 ,\n')
+    table = read_table(tmp_path / "t.csv")
+    assert table.rows == [{"a": "1", "b": ""}, {"a": "x ,y", "b": "2"}]
+    assert table.numbers == [2, 5]
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        (b"", "a table with column names and a row, got 0 rows in 't.csv'"),
+        (b"a,b\n", "got 1 rows in 't.csv'"),
+        (b"a,a\n1,2\n", r"columns must have distinct names, got \['a'\] in 't.csv'"),
+        (b"a,,b\n1,2,3\n", r"columns must have distinct names, got \['a', '', 'b'\]"),
+        (b"a,b\n1,2,3\n1,2\n4,5,6\n", r"at most the 2 cells of row 1, got more in \[2, 4\] of 't.csv'"),
+        (b"a,b\n\xff\xfe,1\n", "a readable table in UTF-8 or Excel's .xlsx, got 't.csv'"),
+        (b'a,b\n"1,2\n', "a readable table in UTF-8 or Excel's .xlsx, got 't.csv'"),
+    ],
+)
+def test_read_table_refuses_invalid_tables(tmp_path, text, match):
+    (tmp_path / "t.csv").write_bytes(text)
+    with pytest.raises(ValueError, match=match):
+        read_table(tmp_path / "t.csv")
+
+
+def test_read_table_refuses_other_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"a table that exists, got 'none.csv'"):
+        read_table(tmp_path / "none.csv")
+    (tmp_path / "t.xlsx").write_text("no zip")
+    with pytest.raises(ValueError, match=r"a readable table .*, got 't.xlsx'"):
+        read_table(tmp_path / "t.xlsx")
+    (tmp_path / "t.ods").touch()
+    with pytest.raises(ValueError, match=r"`path` must be one of '.csv', '.tsv', '.xlsx', got '.ods'"):
+        read_table(tmp_path / "t.ods")

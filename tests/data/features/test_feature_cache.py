@@ -1,0 +1,147 @@
+"""FeatureCache: every scan once, one folder per configuration, no patient data."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from monai.transforms import Compose, RandFlipd, ScaleIntensityRanged
+from torch import nn
+
+from monai_mil_ext.data import FeatureCache, read_bag, write_bag
+from monai_mil_ext.data.bags.bag_file import read_attributes
+from monai_mil_ext.transforms import EncodeInstancesd, LoadBagd, LoadScand, MaskToInstanceLabeld, SliceBagd
+from monai_mil_ext.utils import EmptyBagError
+from tests.scans import SECRETS, write_nifti, write_series
+
+KEYS = ("image", "position", "slice_index", "affine", "spatial_shape", "label")
+
+
+class Counted:
+    """Transform that counts its calls."""
+
+    def __init__(self, scale=1.0):
+        self.scale = scale
+
+    def __call__(self, item):
+        self.calls.append(item["case_id"])
+        if item["image"] is None:
+            raise ValueError("`image` must be a scan, got None.")
+        return {**item, "image": torch.full((3, 2), item["image"] * self.scale)}
+
+    calls: list = []
+
+
+@pytest.fixture(autouse=True)
+def _no_calls():
+    Counted.calls.clear()
+
+
+ITEMS = [{"case_id": "a", "image": 1.0, "label": 0}, {"case_id": "b", "image": 2.0, "label": 1}]
+
+
+def test_feature_cache_computes_only_missing_features(tmp_path, capfd):
+    cache = FeatureCache(tmp_path, Counted())
+    first = cache(ITEMS[:1])
+    assert first == [{"case_id": "a", "image": str(tmp_path / cache.fingerprint[:12] / "a.h5"), "label": 0}]
+    both = cache(ITEMS)
+    assert Counted.calls == ["a", "b"]
+    assert LoadBagd("image")(both[1])["image"].tolist() == [[2, 2]] * 3
+    assert "features of scans" in capfd.readouterr().err
+    assert FeatureCache(tmp_path, Counted(), progress=False)(ITEMS) == both
+    assert Counted.calls == ["a", "b"]
+    assert capfd.readouterr().err == ""
+    assert ITEMS[0]["image"] == 1.0
+
+
+def test_feature_cache_folder_depends_on_the_configuration(tmp_path):
+    first = FeatureCache(tmp_path, Counted())(ITEMS)[0]
+    two = FeatureCache(tmp_path, Counted(scale=2.0))(ITEMS)[0]
+    three = FeatureCache(tmp_path, Counted(), keys=("image", "position"))(ITEMS)[0]
+    assert len({first["image"], two["image"], three["image"]}) == 3
+    assert float(read_bag(two["image"])["features"].mean()) == 2
+
+
+@pytest.mark.parametrize("how", ["cut", "foreign"])
+def test_feature_cache_replaces_damaged_and_foreign_files(tmp_path, how):
+    cache = FeatureCache(tmp_path, Counted())
+    file = cache.folder / "a.h5"
+    cache(ITEMS)
+    if how == "cut":
+        file.write_bytes(file.read_bytes()[:-10])
+    else:
+        write_bag(file, {"features": np.zeros((1, 1))}, {"fingerprint": cache.fingerprint[:12] + "0" * 52})
+    cache(ITEMS)
+    assert Counted.calls == ["a", "b", "a"]
+    assert read_attributes(file)["fingerprint"] == cache.fingerprint
+    assert len(read_bag(file)["features"]) == 3
+
+
+def test_feature_cache_names_a_failing_scan(tmp_path):
+    cache = FeatureCache(tmp_path, Compose([Counted()]))
+    with pytest.raises(RuntimeError, match="case 'bad' gave no features: `image` must be a scan, got None"):
+        cache([ITEMS[0], {"case_id": "bad", "image": None}])
+    assert [p.name for p in cache.folder.iterdir()] == ["a.h5"]
+
+
+def test_feature_cache_of_a_scan_without_instances(tmp_path):
+    def no_tissue(item):
+        raise EmptyBagError("`slide` must have tissue.")
+
+    item = {"case_id": "glass", "image": 0.0}
+    with pytest.raises(RuntimeError, match="case 'glass' gave no features: `slide` must have tissue"):
+        FeatureCache(tmp_path, no_tissue, fingerprint="a" * 64)([item])
+    cache = FeatureCache(tmp_path, Compose([no_tissue]), ("image", "coords"), "b" * 64, on_empty="write")
+    assert not cache.is_empty(item)
+    bag = read_bag(cache([item])[0]["image"], ["features", "coords", "status"])
+    assert (bag["features"].shape, bag["coords"].shape, bag["status"]) == ((0, 0), (0, 2), "empty")
+    assert cache.is_done(item)
+    assert cache.is_empty(item)
+    with pytest.raises(RuntimeError, match="case 'bad' gave no features: `image` must be a scan"):
+        FeatureCache(tmp_path, Counted(), on_empty="write")([{"case_id": "bad", "image": None}])
+    with pytest.raises(ValueError, match="`on_empty` must be one of 'error', 'write', got 'skip'"):
+        FeatureCache(tmp_path, Counted(), on_empty="skip")
+
+
+def test_feature_cache_refuses_invalid_items_and_transforms(tmp_path):
+    with pytest.raises(ValueError, match=r"`case_id` must be different for every scan, got \['a'\] more than once"):
+        FeatureCache(tmp_path, Counted())([ITEMS[0], ITEMS[0]])
+    for item in ({"image": 1.0}, {"image": 1.0, "case_id": "../a"}):
+        with pytest.raises(ValueError, match="`case_id` must be letters"):
+            FeatureCache(tmp_path, Counted())([item])
+    with pytest.raises(ValueError, match=r"`transform` must be deterministic to be computed once, got \['RandFlipd'\]"):
+        FeatureCache(tmp_path, Compose([Counted(), Compose([RandFlipd("image", 0.5)])]))
+
+
+def test_feature_cache_keeps_features_and_geometry_only(tmp_path):
+    source = tmp_path / "Secretname" / "scan"
+    expected = write_series(source, (6, 5, 4))
+    mask = np.zeros((6, 5, 4), np.uint8)
+    mask[2, 3, 1] = 1
+    both = ["image", "label"]
+    pipeline = Compose(
+        [
+            LoadScand(both),
+            ScaleIntensityRanged("image", -1024, 976, 0, 1),
+            SliceBagd(both, "axial", mode=("bilinear", "nearest")),
+            MaskToInstanceLabeld("label"),
+            EncodeInstancesd("image", nn.Flatten(), chunk_size=3),
+        ]
+    )
+    affine = np.array([[-0.9, 0, 0, 10], [0, -0.7, 0, 20], [0, 0, 2.5, 30], [0, 0, 0, 1]])
+    reference = write_nifti(tmp_path / "Secretname" / "mask.nii.gz", mask, affine)
+    items = FeatureCache(tmp_path / "cache", pipeline, KEYS, progress=False)(
+        [{"case_id": "c1", "image": source, "label": reference}]
+    )
+    assert items[0].keys() == {"case_id", "image", "label"}
+    item = LoadBagd(KEYS)(items[0])
+    # rows run front to back and columns right to left, which in DICOM's own order is row by row
+    slices = torch.from_numpy((expected + 1024) / 2000).permute(2, 1, 0).flatten(1).float()
+    torch.testing.assert_close(item["image"], slices)
+    torch.testing.assert_close(item["position"], torch.tensor([30, 32.5, 35, 37.5]))
+    assert item["label"].tolist() == [0, 1, 0, 0]
+    np.testing.assert_allclose(item["affine"], affine, atol=1e-6)
+    assert item["spatial_shape"].tolist() == [6, 5, 4]
+    content = Path(items[0]["image"]).read_bytes()
+    for secret in (*SECRETS.values(), "Secretname", str(tmp_path)):
+        assert secret.encode() not in content

@@ -1,0 +1,146 @@
+"""DicomWriter: geometry, slices and study, read back by highdicom and pydicom."""
+
+import warnings
+
+import highdicom as hd
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from pydicom import dcmread
+
+from monai_mil_ext.data import DicomWriter, ScoreBands, find_series
+from monai_mil_ext.transforms import LoadScan, SliceBag, SliceScoresToVolume
+from tests.scans import SECRETS, write_nifti, write_series
+
+FRAME = "1.2.826.0.1.77"
+SCORES = torch.tensor([0.1, 0.5, 0.0, 0.4])
+ORIENTATIONS = {
+    "axial": (1, 0, 0, 0, 1, 0),
+    "upside down": (1, 0, 0, 0, -1, 0),
+    "oblique": (0.8, 0.6, 0, -0.6, 0.8, 0),
+}
+
+
+def answered(folder, orientation="axial", plane="axial", **tags):
+    """Write a series and return it with the scores of its slices, through loading, slicing and inversion."""
+    write_series(folder, orientation=ORIENTATIONS[orientation], FrameOfReferenceUID=FRAME, **tags)
+    slices = SliceBag(plane)(LoadScan()(folder))
+    scores = SCORES if len(slices.bag) == 4 else torch.arange(1.0, len(slices.bag) + 1)
+    return SliceScoresToVolume(plane)(scores, slices.slice_index, slices.affine, slices.spatial_shape), slices
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_write_segmentation_marks_the_slices_of_the_bands(tmp_path, orientation):
+    volume, _ = answered(tmp_path / "s", orientation)
+    assert DicomWriter(tmp_path / "s").write_segmentation(tmp_path / "seg.dcm", volume, ScoreBands(top_k=(1, 2)))
+    seg = hd.seg.segread(tmp_path / "seg.dcm")
+    assert [s.SegmentLabel for s in seg.SegmentSequence] == ["slices ranked 1 to 1", "slices ranked 2 to 2"]
+    headers = {str(one.path): dcmread(one.path) for one in find_series(tmp_path / "s")}
+    # slices of the bag ascend in the patient, whatever the order of the series
+    ascending = sorted(headers.values(), key=lambda ds: ds.ImagePositionPatient[2])
+    expected = {1: ascending[1], 2: ascending[3]}
+    assert seg.NumberOfFrames == 2
+    for frame, group in zip(seg.pixel_array, seg.PerFrameFunctionalGroupsSequence, strict=True):
+        source = expected[group.SegmentIdentificationSequence[0].ReferencedSegmentNumber]
+        assert group.PlanePositionSequence[0].ImagePositionPatient == source.ImagePositionPatient
+        image = group.DerivationImageSequence[0].SourceImageSequence[0]
+        assert image.ReferencedSOPInstanceUID == source.SOPInstanceUID
+        assert frame.shape == (source.Rows, source.Columns)
+        assert frame.all()
+    shared = seg.SharedFunctionalGroupsSequence[0]
+    orientation_read = shared.PlaneOrientationSequence[0].ImageOrientationPatient
+    assert orientation_read == ascending[0].ImageOrientationPatient
+    assert shared.PixelMeasuresSequence[0].PixelSpacing == ascending[0].PixelSpacing
+
+
+def test_write_segmentation_belongs_to_the_study(tmp_path):
+    volume, _ = answered(tmp_path / "s")
+    results = DicomWriter(tmp_path / "s")
+    results.write_segmentation(tmp_path / "seg.dcm", volume)
+    results.write_report(tmp_path / "sr.dcm", volume, 0.75)
+    source = results.headers[0]
+    for name in ("seg.dcm", "sr.dcm"):
+        ds = dcmread(tmp_path / name)
+        for tag in ("StudyInstanceUID", "PatientID", "PatientName", "PatientBirthDate"):
+            assert ds[tag].value == source[tag].value
+        assert ds.SeriesInstanceUID != source.SeriesInstanceUID
+        assert ds.SeriesDescription.endswith("research use only")
+    assert dcmread(tmp_path / "seg.dcm").FrameOfReferenceUID == FRAME
+    assert dcmread(tmp_path / "sr.dcm").SOPClassUID.name == "Comprehensive SR Storage"
+
+
+def test_write_report_probability_and_top_slices(tmp_path):
+    volume, _ = answered(tmp_path / "s", "upside down")
+    DicomWriter(tmp_path / "s").write_report(tmp_path / "sr.dcm", volume, 0.75, top_k=3)
+    report = hd.sr.srread(tmp_path / "sr.dcm")
+    groups = report.content.get_image_measurement_groups()
+    values = [
+        (g.tracking_identifier, g.get_measurements()[0].name.meaning, g.get_measurements()[0].value) for g in groups
+    ]
+    assert [(name, what) for name, what, _ in values] == [
+        ("scan", "Probability of the positive class"),
+        ("slice of rank 1", "Attention of a slice"),
+        ("slice of rank 2", "Attention of a slice"),
+        ("slice of rank 3", "Attention of a slice"),
+    ]
+    assert [value for _, _, value in values] == pytest.approx([0.75, 0.5, 0.4, 0.1])
+    ascending = sorted((dcmread(s.path) for s in find_series(tmp_path / "s")), key=lambda d: d.ImagePositionPatient[2])
+    referenced = [g.source_images[0].referenced_sop_instance_uid for g in groups[1:]]
+    assert referenced == [ascending[k].SOPInstanceUID for k in (1, 3, 0)]
+
+
+def test_dicom_results_uids_depend_on_the_content(tmp_path):
+    volume, _ = answered(tmp_path / "s")
+    results = DicomWriter(tmp_path / "s")
+    for name, scale in (("a", 1), ("b", 1), ("c", 2)):
+        results.write_segmentation(tmp_path / f"{name}.dcm", volume * scale)
+    a, b, c = (dcmread(tmp_path / f"{name}.dcm") for name in "abc")
+    assert (a.SOPInstanceUID, a.SeriesInstanceUID) == (b.SOPInstanceUID, b.SeriesInstanceUID)
+    assert a.SOPInstanceUID != c.SOPInstanceUID
+    assert a.SeriesInstanceUID != c.SeriesInstanceUID
+
+
+def test_write_segmentation_without_slices_writes_no_file(tmp_path):
+    volume, _ = answered(tmp_path / "s")
+    results = DicomWriter(tmp_path / "s")
+    assert not results.write_segmentation(tmp_path / "seg.dcm", volume, ScoreBands(thresholds=(0.9,)))
+    assert not (tmp_path / "seg.dcm").exists()
+
+
+def test_dicom_results_do_not_print_patient_names(tmp_path, caplog, capfd):
+    volume, _ = answered(tmp_path / "s", PatientName="Secretname")
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        DicomWriter(tmp_path / "s").write_segmentation(tmp_path / "seg.dcm", volume)
+        DicomWriter(tmp_path / "s").write_report(tmp_path / "sr.dcm", volume, 0.5)
+    printed = capfd.readouterr()
+    said = [caplog.text, printed.out, printed.err, *(str(w.message) for w in seen)]
+    assert [s for s in ("Secretname", SECRETS["PatientID"]) for text in said if s in text] == []
+
+
+def test_dicom_results_need_a_dicom_folder(tmp_path):
+    path = write_nifti(tmp_path / "scan.nii.gz", np.zeros((3, 3, 3), np.float32), np.eye(4))
+    with pytest.raises(ValueError, match=r"`source` must be the DICOM folder of the scan .* got 'scan.nii.gz'; NIfTI"):
+        DicomWriter(path)
+
+
+def test_dicom_results_need_a_frame_of_reference(tmp_path):
+    write_series(tmp_path / "s")
+    with pytest.raises(ValueError, match=r"got none of \['FrameOfReferenceUID'\]"):
+        DicomWriter(tmp_path / "s")
+
+
+def test_dicom_results_refuse_volumes_of_another_scan_or_plane(tmp_path):
+    volume, _ = answered(tmp_path / "s")
+    results = DicomWriter(tmp_path / "s")
+    moved = volume.affine.clone()
+    moved[2, 3] += 2.5
+    with pytest.raises(ValueError, match="`volume` must have the voxels of the series"):
+        results.write_segmentation(tmp_path / "seg.dcm", MetaTensor(volume.as_tensor(), affine=moved))
+    coronal, _ = answered(tmp_path / "c", plane="coronal")
+    with pytest.raises(ValueError, match=r"one score for each slice of the series, .* another plane"):
+        DicomWriter(tmp_path / "c").write_segmentation(tmp_path / "seg.dcm", coronal)
+    with pytest.raises(ValueError, match=r"`probability` must be in \[0, 1\], got 1.5"):
+        results.write_report(tmp_path / "sr.dcm", volume, 1.5)
+    assert not (tmp_path / "seg.dcm").exists()

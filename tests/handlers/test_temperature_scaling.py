@@ -1,0 +1,54 @@
+"""TemperatureScalingHandler: the temperature that fits a validation set."""
+
+import json
+
+import ignite.distributed as idist
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Engine, Events
+
+from monai_mil_ext.handlers import TemperatureScalingHandler
+from monai_mil_ext.metrics import TemperatureScaling
+
+
+def evaluate(path, logits, labels, best=True):
+    items = list(zip(logits, labels, map(str, range(len(labels))), strict=True))
+
+    def step(engine, item):
+        engine.state.batch = [{"label": item[1], "case_id": item[2]}]
+        return [{"pred": item[0].softmax(0)}]
+
+    engine = Engine(step)
+    engine.add_event_handler(Events.STARTED, lambda e: setattr(e.state, "best_metric_epoch", 1 if best else 0))
+    TemperatureScalingHandler(str(path)).attach(engine)
+    engine.run(items)
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+LOGITS = torch.tensor([[4.0, 0.0], [3.0, 0.0], [0.0, 5.0], [0.0, 2.0], [2.0, 0.0]])
+LABELS = [0, 1, 1, 1, 0]
+
+
+def test_temperature_handler_fits_probabilities_like_logits(tmp_path):
+    result = evaluate(tmp_path / "t.json", LOGITS, LABELS)
+    expected = TemperatureScaling().fit(LOGITS, torch.tensor(LABELS)).temperature
+    assert result["temperature"] == pytest.approx(expected, rel=1e-5)
+    assert expected > 1  # one of five confident predictions is wrong
+    p = LOGITS.double().softmax(1).numpy()
+    assert result["before"]["brier_score"] == pytest.approx(np.mean((p[:, 1] - LABELS) ** 2))
+    assert result["after"]["brier_score"] < result["before"]["brier_score"]
+
+
+def test_temperature_handler_writes_one_if_all_bags_are_right(tmp_path):
+    assert evaluate(tmp_path / "t.json", LOGITS, LOGITS.argmax(1).tolist())["temperature"] == 1.0
+
+
+def test_temperature_handler_writes_for_the_best_epoch_only(tmp_path):
+    assert evaluate(tmp_path / "t.json", LOGITS, LABELS, best=False) is None
+
+
+def test_temperature_handler_counts_a_bag_of_two_ranks_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(idist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(idist, "all_gather", lambda rows: [rows, rows[:1]])
+    assert evaluate(tmp_path / "t.json", LOGITS, LABELS)["num_bags"] == 5

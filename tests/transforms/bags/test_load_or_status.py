@@ -1,0 +1,87 @@
+"""LoadOrStatus and PostprocessOrStatus: a bag or the reason of a failure, never a path, never another error hidden."""
+
+import pytest
+import torch
+from monai.transforms import Compose
+
+from monai_mil_ext.data import write_bag
+from monai_mil_ext.transforms import LoadBagd, LoadBagLabeld, LoadOrStatus, PostprocessOrStatus
+
+LOAD = Compose([LoadBagd(["image", "position"]), LoadBagLabeld("label", num_classes=2)])
+SHAPES = {"image": [3], "position": []}
+
+
+def item(path, **more):
+    return {"image": str(path), "case_id": "a1", "patient": "a", "label": 1} | more
+
+
+@pytest.fixture
+def file(tmp_path):
+    write_bag(tmp_path / "b.h5", {"features": torch.ones(4, 3), "position": torch.arange(4.0)})
+    return tmp_path / "b.h5"
+
+
+def test_bag_or_status_returns_the_bag_of_the_transform(file):
+    out, expected = LoadOrStatus(LOAD, SHAPES)(item(file)), LOAD(item(file))
+    assert out.pop("status") == "done"
+    assert out.keys() == expected.keys()
+    assert torch.equal(out["image"], expected["image"])
+
+
+def test_bag_or_status_of_an_empty_bag_is_blank(tmp_path):
+    write_bag(tmp_path / "b.h5", {"features": torch.ones(0, 3), "position": torch.ones(0)})
+    out = LoadOrStatus(LOAD, SHAPES)(item(tmp_path / "b.h5"))
+    assert out.keys() == {"image", "position", "case_id", "patient", "status"}
+    assert out["status"] == "empty"
+    assert torch.equal(out["image"], torch.zeros(1, 3))
+    assert torch.equal(out["position"], torch.zeros(1))
+
+
+def test_bag_or_status_has_the_reason_and_no_path(file):
+    load = LoadOrStatus(LOAD, SHAPES)
+    assert load(item(file.parent / "absent.h5"))["status"].startswith(
+        "unreadable: `path` must be a bag file that exists"
+    )
+    file.write_bytes(file.read_bytes()[:200])
+    status = load(item(file))["status"]
+    assert status.startswith("unreadable: ")
+    assert "b.h5" in status
+    assert str(file.parent) not in status
+
+    def open_it(data):
+        with open(data["image"], "rb"):
+            pass
+
+    gone = LoadOrStatus(open_it, SHAPES)(item(file.parent / "absent.h5"))
+    assert gone["status"] == "unreadable: No such file or directory"
+
+
+def test_bag_or_status_raises_errors_that_no_file_causes(file):
+    def broken(data):
+        raise TypeError("a mistake in the program")
+
+    with pytest.raises(TypeError, match="a mistake in the program"):
+        LoadOrStatus(broken, SHAPES)(item(file))
+    with pytest.raises(ValueError, match="`instance_shapes` must have the shape of an instance for a key"):
+        LoadOrStatus(LOAD, {})
+
+
+def test_postprocess_or_status_skips_a_bag_that_is_not_done():
+    process = PostprocessOrStatus(Compose([lambda data: {**data, "pred": 1}]))
+    assert process({"status": "done"}) == {"status": "done", "pred": 1}
+    assert process({"case_id": "a"}) == {"case_id": "a", "pred": 1}
+    assert process({"status": "empty"}) == {"status": "empty"}
+
+
+@pytest.mark.parametrize("error", [ValueError("no such head"), OSError(2, "no such head", "/secret/a.svs")])
+def test_postprocess_or_status_records_an_error_of_a_file(error):
+    def fail(data):
+        raise error
+
+    out = PostprocessOrStatus(Compose([fail]))({"case_id": "a", "status": "done"})
+    assert out == {"case_id": "a", "status": "not written: no such head"}
+
+
+def test_postprocess_or_status_raises_other_errors():
+    with pytest.raises(KeyError, match="absent"):
+        PostprocessOrStatus(lambda data: data["absent"])({})
