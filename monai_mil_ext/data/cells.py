@@ -1,4 +1,4 @@
-"""Crops of cells in a folder or a zip archive, read one at a time and within limits."""
+"""Reader of cell images in a folder or zip archive."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from monai_mil_ext.utils import EmptyBagError, check_positive
 
 __all__ = ["CellImages"]
 
-Image, _ = optional_import("PIL.Image")  # matplotlib needs it, so it is there
+Image, _ = optional_import("PIL.Image")  # a dependency of matplotlib, so always installed
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
-WIDE = ("I", "F")  # modes of more than eight bits a channel, which the conversion to eight would clip
+WIDE = ("I", "F")  # Pillow modes with more than eight bits per channel, which a conversion to eight would clip
 
 
 class CellImages:
-    """Images of one patient's cells: ``.png``, ``.jpg``, ``.bmp`` or ``.tif`` files below a folder or in a zip archive.
+    """Images of one patient's cells, in a folder or zip archive of PNG, JPEG, BMP or TIFF files.
 
-    A cell's name is its path below the folder or in the archive, with ``/``; cells come in the order of their names.
-    Other files, hidden ones and those that macOS adds are passed over. Nothing is unpacked: an entry is read in memory
-    when it is asked for, and no more of it than ``max_bytes``, whatever its header says.
+    The name of a cell is its path in the folder or archive, with ``/``; cells are sorted by name. Files of other types,
+    hidden files and those that macOS adds are ignored. An archive is not extracted: each image is read into memory on
+    request, and at most ``max_bytes`` of it, whatever its header declares.
 
     Args:
         path: the folder, or the ``.zip`` file.
-        max_cells: most images that a bag may have.
-        max_bytes: most bytes of an image's file, unpacked.
-        max_pixels: most pixels of an image; it is checked before they are decoded.
+        max_cells: largest number of images.
+        max_bytes: largest size of an image file in bytes, uncompressed.
+        max_pixels: largest number of pixels of an image; checked before decoding.
 
     Raises:
         FileNotFoundError: when there is no such folder or file.
         EmptyBagError: when it has no image.
-        ValueError: when it is neither, a zip that can't be read, has an entry whose path leads out of it or that is
-            there twice, or there are too many images.
+        ValueError: when it is neither a folder nor a readable zip archive, an entry's path leads out of the archive or
+            occurs twice, or there are too many images.
 
     Example:
         >>> folder = Path("cells")
@@ -68,7 +68,7 @@ class CellImages:
         if not self.path.exists():
             raise FileNotFoundError(f"`image` must be a folder or zip archive that exists, got {self.path.name!r}.")
         self.is_folder = self.path.is_dir()
-        names = self._in_folder() if self.is_folder else self._in_archive()
+        names = self._folder_names() if self.is_folder else self._archive_names()
         if not names:
             raise EmptyBagError(f"`image` must hold an image of a cell, got none in {self.path.name!r}.")
         if len(names) > max_cells:
@@ -76,37 +76,37 @@ class CellImages:
         self.names = tuple(sorted(names))
 
     def __len__(self) -> int:
-        """Number of cells."""
+        """Return the number of cells."""
         return len(self.names)
 
     def read(self, name: str, channels: int = 3, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-        """Read one image (h, w, channels), on white where it is transparent.
+        """Read one image (h, w, channels); transparent pixels are blended with white.
 
         Args:
-            name: one of ``names``.
-            channels: 3 for colors, 1 for gray.
-            size: height and width to resize to, smoothed where it shrinks; None leaves it as it is.
+            name: name of the cell, from ``names``.
+            channels: 3 for RGB, 1 for gray.
+            size: height and width to resize to, antialiased; ``None`` keeps the size.
 
         Raises:
-            ValueError: when it can't be decoded, is too large or has more than eight bits a channel; it is named.
+            ValueError: when the image can't be decoded, is too large or has more than eight bits per channel.
         """
-        with self._named(name):
+        with self._errors_for_cell(name):
             image = Image.open(io.BytesIO(self._content(name)), formats=sorted(set(FORMATS.values())))
         self._check(image, name)
-        with self._named(name), image:
-            plain = _on_white(image).convert("L" if channels == 1 else "RGB")
-        if size is not None and plain.size != size[::-1]:
-            plain = plain.resize(size[::-1], Image.Resampling.BILINEAR)
-        return np.asarray(plain).reshape(plain.size[1], plain.size[0], channels)
+        with self._errors_for_cell(name), image:
+            converted = _on_white(image).convert("L" if channels == 1 else "RGB")
+        if size is not None and converted.size != size[::-1]:
+            converted = converted.resize(size[::-1], Image.Resampling.BILINEAR)
+        return np.asarray(converted).reshape(converted.size[1], converted.size[0], channels)
 
-    def _in_folder(self) -> list[str]:
-        inside = self.path.resolve()
+    def _folder_names(self) -> list[str]:
+        root = self.path.resolve()
         files = (file for file in self.path.rglob("*") if _is_cell(PurePosixPath(file.relative_to(self.path))))
         # a link may lead out of the folder
-        kept = [file for file in files if file.is_file() and inside in file.resolve().parents]
-        return [file.relative_to(self.path).as_posix() for file in kept]
+        inside = [file for file in files if file.is_file() and root in file.resolve().parents]
+        return [file.relative_to(self.path).as_posix() for file in inside]
 
-    def _in_archive(self) -> list[str]:
+    def _archive_names(self) -> list[str]:
         if not zipfile.is_zipfile(self.path):
             raise ValueError(f"`image` must be a folder or a zip archive, got {self.path.name!r}.")
         with zipfile.ZipFile(self.path) as archive:
@@ -121,21 +121,21 @@ class CellImages:
         return names
 
     @contextlib.contextmanager
-    def _named(self, name: str) -> Iterator[None]:
-        """Name the cell in whatever a decoder raises: damaged files make them raise almost anything."""
+    def _errors_for_cell(self, name: str) -> Iterator[None]:
+        """Convert any error of a decoder to one that names the cell; damaged files raise errors of many types."""
         try:
             yield
         except _LimitError:
             raise
         except Exception as error:
-            raise ValueError(f"{self._must(name)} be an image that can be read, got {_cause(error)}.") from None
+            raise ValueError(f"{self._subject(name)} be an image that can be read, got {_cause(error)}.") from None
 
     def _content(self, name: str) -> bytes:
         if name not in self.names:
             raise _LimitError(f"`name` must be that of a cell of {self.path.name!r}, got {name!r}.")
         content = self._bytes(name)
         if len(content) > self.max_bytes:
-            raise _LimitError(f"{self._must(name)} have at most {self.max_bytes} bytes, got more.")
+            raise _LimitError(f"{self._subject(name)} have at most {self.max_bytes} bytes, got more.")
         return content
 
     def _bytes(self, name: str) -> bytes:
@@ -147,20 +147,20 @@ class CellImages:
 
     def _check(self, image: Any, name: str) -> None:
         if image.size[0] * image.size[1] > self.max_pixels:
-            raise ValueError(f"{self._must(name)} have at most {self.max_pixels} pixels, got {image.size}.")
+            raise ValueError(f"{self._subject(name)} have at most {self.max_pixels} pixels, got {image.size}.")
         if image.mode.startswith(WIDE):
-            raise ValueError(f"{self._must(name)} have eight bits a channel, got mode {image.mode}.")
+            raise ValueError(f"{self._subject(name)} have eight bits per channel, got mode {image.mode}.")
 
-    def _must(self, name: str) -> str:
+    def _subject(self, name: str) -> str:
         return f"cell {name!r} of {self.path.name!r} must"
 
 
 class _LimitError(ValueError):
-    """Says itself which cell it is about."""
+    """Error whose message names the cell already."""
 
 
 def _is_cell(path: PurePosixPath) -> bool:
-    """Whether a path has the ending of an image and no part of it is hidden, or macOS's own."""
+    """Return whether a path has the suffix of an image and no part that is hidden or added by macOS."""
     hidden = any(part.startswith(".") and not part.startswith("..") for part in path.parts)
     return path.suffix.lower() in FORMATS and not hidden and "__MACOSX" not in path.parts
 
@@ -168,10 +168,10 @@ def _is_cell(path: PurePosixPath) -> bool:
 def _on_white(image: Any) -> Any:
     if "A" not in image.getbands() and "transparency" not in image.info:
         return image
-    clear = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
+    transparent = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", transparent.size, "white"), transparent)
 
 
 def _cause(error: Exception) -> str:
-    """An error without the name of a buffer in memory, which means nothing to a reader."""
+    """Describe an error, without the representation of an in-memory buffer."""
     return type(error).__name__ if "BytesIO" in str(error) or not str(error) else str(error).rstrip(".")

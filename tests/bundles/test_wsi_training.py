@@ -169,7 +169,7 @@ def test_weights_that_would_fit_another_network_are_refused_there(run, data):
     for configs, options in goes_on:
         with pytest.raises(RuntimeError, match="Failed to evaluate") as error:
             run(*configs, network="asmil", **options)
-        assert "num_heads is 2, got 8; give the --network_def#" in str(root_cause(error.value))
+        assert "num_heads is 2, got 8; pass the --network_def#" in str(root_cause(error.value))
 
 
 def test_three_named_classes_of_which_one_is_rare(tmp_path):

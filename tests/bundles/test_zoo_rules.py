@@ -151,7 +151,7 @@ def test_its_inference_stands_alone_and_means_what_training_means(bundle):
     shared = ("network_def", "prepare_batch", "encoder", "hu_window", "plane", "spatial_size")
     assert {key for key in shared if key in alone and alone[key] != trained.get(key)} == set()
     if other == "train":
-        steps = alone["postprocessing"]["transforms"]
+        steps = alone.get("process_output", alone["postprocessing"])["transforms"]
         assert [step for step in trained["validate"]["postprocessing"]["transforms"] if step not in steps] == []
 
 

@@ -17,7 +17,7 @@ from tests.bundles.wsi import BUNDLES, ENCODER, F, write_cohort, write_small_sli
 @pytest.fixture
 def root(tmp_path):
     """A bundle of slides with an untrained network."""
-    shutil.copytree(BUNDLES / "wsi_qgmil" / "configs", tmp_path / "b" / "configs")
+    shutil.copytree(BUNDLES / "wsi_mil" / "configs", tmp_path / "b" / "configs")
     write_weights(tmp_path / "b")
     return tmp_path / "b"
 

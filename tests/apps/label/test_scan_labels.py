@@ -90,6 +90,6 @@ def test_bundle_runner_knows_the_kind_and_the_classes_of_a_bundle():
 def test_label_app_needs_monailabel_and_the_package_does_not():
     with pytest.raises(OptionalImportError, match="monailabel"):
         UncertaintyScoring(lambda request: {}, "a")
-    code = "import sys, monai_mil_ext; print('monai_mil_ext.apps' in sys.modules)"
+    code = "import sys, monai_mil_ext; print('monai_mil_ext.apps.label' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
