@@ -183,9 +183,8 @@ def test_a_killed_study_goes_on_where_it_was(tmp_path):
 
 
 def test_the_package_imports_neither_study_nor_label():
-    code = (
-        "import sys, monai_mil_ext; print([m for m in ('label', 'study') if f'monai_mil_ext.apps.{m}' in sys.modules])"
-    )
+    code = """import sys, monai_mil_ext
+print([name for name in ('label', 'study') if f'monai_mil_ext.apps.{name}' in sys.modules])"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
