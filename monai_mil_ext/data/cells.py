@@ -1,4 +1,4 @@
-"""Crops of cells in a folder or a zip archive, read one at a time and within limits."""
+"""Reader of cell images in a folder or a zip archive, one at a time and within size limits."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from monai_mil_ext.utils import EmptyBagError, check_positive
 
 __all__ = ["CellImages"]
 
-Image, _ = optional_import("PIL.Image")  # matplotlib needs it, so it is there
+Image, _ = optional_import("PIL.Image")  # always installed, since matplotlib needs it
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
-WIDE = ("I", "F")  # modes of more than eight bits a channel, which the conversion to eight would clip
+WIDE = ("I", "F")  # modes of more than eight bits per channel, which the conversion to eight bits would clip
 
 
 class CellImages:
-    """Images of one patient's cells: ``.png``, ``.jpg``, ``.bmp`` or ``.tif`` files below a folder or in a zip archive.
+    """Cell images of one patient: ``.png``, ``.jpg``, ``.bmp`` or ``.tif`` files below a folder or in a zip archive.
 
-    A cell's name is its path below the folder or in the archive, with ``/``; cells come in the order of their names.
-    Other files, hidden ones and those that macOS adds are passed over. Nothing is unpacked: an entry is read in memory
-    when it is asked for, and no more of it than ``max_bytes``, whatever its header says.
+    The name of a cell is its path relative to the folder or in the archive, with ``/``; cells are sorted by name. Other
+    files, hidden files and those that macOS adds are ignored. Archives are not unpacked: an entry is read into memory
+    on request, and at most ``max_bytes`` of it, whatever its header states.
 
     Args:
         path: the folder, or the ``.zip`` file.
-        max_cells: most images that a bag may have.
-        max_bytes: most bytes of an image's file, unpacked.
-        max_pixels: most pixels of an image; it is checked before they are decoded.
+        max_cells: largest number of images of a bag.
+        max_bytes: largest size of an image file in bytes, uncompressed.
+        max_pixels: largest number of pixels of an image, checked before decoding.
 
     Raises:
         FileNotFoundError: when there is no such folder or file.
-        EmptyBagError: when it has no image.
-        ValueError: when it is neither, a zip that can't be read, has an entry whose path leads out of it or that is
-            there twice, or there are too many images.
+        EmptyBagError: when it contains no image.
+        ValueError: when it is neither a folder nor a readable zip archive, an entry of the archive is repeated or has a
+            path that leads out of it, or there are too many images.
 
     Example:
         >>> folder = Path("cells")
@@ -76,19 +76,20 @@ class CellImages:
         self.names = tuple(sorted(names))
 
     def __len__(self) -> int:
-        """Number of cells."""
+        """Return the number of cells."""
         return len(self.names)
 
     def read(self, name: str, channels: int = 3, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-        """Read one image (h, w, channels), on white where it is transparent.
+        """Read one image (h, w, channels); transparent pixels are blended with white.
 
         Args:
             name: one of ``names``.
             channels: 3 for colors, 1 for gray.
-            size: height and width to resize to, smoothed where it shrinks; None leaves it as it is.
+            size: height and width to resize to, with antialiasing; ``None`` keeps the size.
 
         Raises:
-            ValueError: when it can't be decoded, is too large or has more than eight bits a channel; it is named.
+            ValueError: when the image can't be decoded, is too large or has more than eight bits per channel; the
+                message names the cell.
         """
         with self._named(name):
             image = Image.open(io.BytesIO(self._content(name)), formats=sorted(set(FORMATS.values())))
@@ -122,7 +123,7 @@ class CellImages:
 
     @contextlib.contextmanager
     def _named(self, name: str) -> Iterator[None]:
-        """Name the cell in whatever a decoder raises: damaged files make them raise almost anything."""
+        """Convert any error of a decoder to one that names the cell: damaged files can cause almost any type."""
         try:
             yield
         except _LimitError:
@@ -156,11 +157,11 @@ class CellImages:
 
 
 class _LimitError(ValueError):
-    """Says itself which cell it is about."""
+    """Error whose message names the cell already."""
 
 
 def _is_cell(path: PurePosixPath) -> bool:
-    """Whether a path has the ending of an image and no part of it is hidden, or macOS's own."""
+    """Return whether a path has the suffix of an image, and no part of it is hidden or added by macOS."""
     hidden = any(part.startswith(".") and not part.startswith("..") for part in path.parts)
     return path.suffix.lower() in FORMATS and not hidden and "__MACOSX" not in path.parts
 
@@ -173,5 +174,5 @@ def _on_white(image: Any) -> Any:
 
 
 def _cause(error: Exception) -> str:
-    """An error without the name of a buffer in memory, which means nothing to a reader."""
+    """Return the text of an error, without the address of a buffer in memory, which is of no use to a user."""
     return type(error).__name__ if "BytesIO" in str(error) or not str(error) else str(error).rstrip(".")

@@ -138,7 +138,7 @@ def fill_regions(
 ) -> NDArray[np.bool_]:
     """Fill the closed planar contours of some regions; an inner contour of a region is a hole (XOR).
 
-    A contour too small to contain the center of a voxel marks the voxel of its own center.
+    A contour too small to contain the center of a voxel marks the voxel at the contour's center.
 
     Args:
         plan: dataset of the RTSTRUCT.
