@@ -150,7 +150,7 @@ class CellImages:
         if image.size[0] * image.size[1] > self.max_pixels:
             raise ValueError(f"{self._must(name)} have at most {self.max_pixels} pixels, got {image.size}.")
         if image.mode.startswith(WIDE):
-            raise ValueError(f"{self._must(name)} have eight bits a channel, got mode {image.mode}.")
+            raise ValueError(f"{self._must(name)} have eight bits per channel, got mode {image.mode}.")
 
     def _must(self, name: str) -> str:
         return f"cell {name!r} of {self.path.name!r} must"
