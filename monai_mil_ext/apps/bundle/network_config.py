@@ -1,4 +1,4 @@
-"""Network options and settings saved beside the weights."""
+"""Network options and settings saved next to the weights."""
 
 from __future__ import annotations
 
