@@ -1,4 +1,4 @@
-"""Applications on top of the package; MONAI Label and studies are imported only where they are used."""
+"""Applications built on the package; ``apps.label`` and ``apps.study`` are imported only on use."""
 
 from . import bundle
 

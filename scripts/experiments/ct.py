@@ -1,7 +1,7 @@
-"""Normal Guidance on six chest CTs: ``scripts/reproduce ct`` makes docs/results/ct.json.
+"""Normal Guidance on six chest CTs: ``scripts/reproduce ct`` writes docs/results/ct.json.
 
-The configs of bundles/scan_mil run as they are, in one process: every patient is left out in turn, with three
-seeds, with and without Normal Guidance. Beside them stand baselines without a network.
+The unmodified configs of bundles/scan_mil are run in one process: each patient is left out in turn, with three seeds,
+with and without Normal Guidance. Baselines without a network are added.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def make_run(patient: str, seed: int, guidance: float) -> Run:
 
 
 def evaluate(run: Run, folder: Path) -> Values:
-    """Train on all other patients, and return the report of the bags of the one who is left out."""
+    """Train on all other patients, and return the report on the bags of the left-out patient."""
     for configs in (["train"], ["train", "evaluate"]):
         paths = {"ckpt_dir": str(folder), "output_dir": str(folder)}
         workflow = make_workflow(BUNDLE, configs, val_interval=1000, **run.settings, **paths)
@@ -67,7 +67,7 @@ def slice_statistics(workflow: ConfigWorkflow) -> dict[str, dict[str, np.ndarray
 
 
 def evaluate_regression(bags: list[Values], statistics: Mapping[str, Any], kind: str, patient: str) -> Values:
-    """Evaluate a logistic regression on the mean of a bag's slice statistics, whose weights score the slices too."""
+    """Evaluate a logistic regression on the mean slice statistics of a bag, whose weights also score the slices."""
 
     def slices(bag: Values) -> np.ndarray:
         rows: np.ndarray = statistics[Path(bag["image"]).stem][kind][bag["start"] : bag["stop"]]
@@ -89,14 +89,14 @@ def score_slices(bag: Values, scores: np.ndarray) -> Values:
 
 
 def identify_patients(statistics: Mapping[str, Any], kind: str) -> float:
-    """Compute how often one slice's statistics identify its patient (5-fold over slices)."""
+    """Compute how often the statistics of a single slice identify its patient (5-fold over slices)."""
     x = np.concatenate([s[kind] for s in statistics.values()])
     y = np.concatenate([[name] * len(s[kind]) for name, s in statistics.items()])
     return float(cross_val_score(make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000)), x, y, cv=5).mean())
 
 
 def summarize_patients(name: str, by_patient: Mapping[str, Values]) -> Values:
-    """Return a row of the table: the mean over patients, with an interval by resampling patients."""
+    """Return the row of a method: mean over patients, with an interval by resampling patients."""
     patients = list(by_patient.values())
     keys = [key for key in SHOWN if all(key in values for values in patients)]
 
@@ -112,7 +112,7 @@ def summarize_patients(name: str, by_patient: Mapping[str, Values]) -> Values:
 
 
 def mean_over_seeds(reports: Sequence[Values], patient: str) -> Values:
-    """Average the values of a patient over seeds, and keep those of each seed."""
+    """Average the values of a patient over seeds, and keep the values of each seed."""
     values = [report["patients"][patient] for report in reports]
     numbers = {k: [np.nan if v[k] is None else v[k] for v in values] for k in values[0] if k != "num_bags"}
     return {**{k: float(np.mean(v)) for k, v in numbers.items()}, "num_bags": values[0]["num_bags"], "seeds": numbers}
@@ -145,7 +145,7 @@ def make_rows() -> Values:
 
 
 def make_notes(result: Values) -> dict[str, str]:
-    """Write the notes below both tables."""
+    """Return the notes below both tables."""
     num_patients = len(result["rows"][0]["patients"])
     intensity, position = (f"{result['patient_told_by_one_slice'][kind]:.0%}" for kind in ("intensity", "position"))
     return {

@@ -1,7 +1,7 @@
-"""Measurement of speed and memory: ``scripts/benchmark [row ...]``; all rows if none is named, ``--list`` names them.
+"""Measurement of speed and memory: ``scripts/benchmark [row ...]``, by default of all rows; ``--list`` lists them.
 
-Each row is a process of its own with two threads. Results go to docs/results/benchmarks.json, where rows that are not
-measured again stay as they are; the table is printed, and ``scripts/results`` writes it into docs/benchmarks.md.
+Each row is measured in a separate process with two threads. Results are written to docs/results/benchmarks.json, where
+other rows are kept; the table is printed, and ``scripts/results`` writes it to docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NOTE = (
 
 
 def measure(name: str, threads: int) -> dict[str, Any]:
-    """Measure one row in a process of its own."""
+    """Measure one row in a separate process."""
     print(f"{name} ...", end=" ", flush=True)
     start = time.perf_counter()
     environment = {**os.environ, **ROWS[name].environment, **dict.fromkeys(THREADS, str(threads))}
@@ -53,7 +53,7 @@ def measure(name: str, threads: int) -> dict[str, Any]:
 
 
 def save(rows: Sequence[dict[str, Any]], threads: int) -> None:
-    """Write rows among those of the file, in the order of the table."""
+    """Write rows to the file, in the order of the table; other rows of the file are kept."""
     kept = {row["name"]: row for row in json.loads(FILE.read_text())["rows"]} if FILE.exists() else {}
     kept.update({row["name"]: row for row in rows})
     seconds = sum(row["wall_seconds"] for row in kept.values())

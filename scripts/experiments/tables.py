@@ -1,7 +1,8 @@
-"""Tables of the pages, made from measured results so that no number is typed by hand.
+"""Tables of the pages, generated from measured results so that no number is typed by hand.
 
-``scripts/results`` writes the tables of docs/results/*.json into README.md and docs; ``--check`` only reports whether
-they differ; ``--show FOLDER ...`` prints the reports of evaluations side by side, ``--benchmark`` the table of speed.
+``scripts/results`` writes the tables of docs/results/*.json to README.md and docs; ``--check`` only reports whether
+they differ; ``--show FOLDER ...`` prints the reports of several evaluations in columns, and ``--benchmark`` the speed
+table.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 __all__ = ["benchmark_table", "fill", "main", "patient_table", "result_table", "show_reports"]
 
-# this module imports nothing else of the repository: it must start at once
+# this module imports nothing else of the repository, so that it starts at once
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"(<!-- results:(\w+)(?: (by patient))? -->\n).*?(<!-- /results -->)", re.DOTALL)
 HEADS = {
@@ -36,11 +37,11 @@ UNITS = {"gib": "GiB", "kib": "KiB"}
 
 
 def result_table(result: dict[str, Any]) -> str:
-    """Return the Markdown table of a result: one row a method, mean with 95 % interval or sd, then the note."""
-    known = {**HEADS, **result.get("heads", {})}  # a result may have values, or names for them, of its own
-    keys = [key for key in known if any(row["values"].get(key) is not None for row in result["rows"])]
+    """Return the Markdown table of a result: one row per method, mean with 95 % interval or sd, then the note."""
+    heads = {**HEADS, **result.get("heads", {})}  # a result may add values, or rename them
+    keys = [key for key in heads if any(row["values"].get(key) is not None for row in result["rows"])]
     columns = result.get("columns", [])
-    lines = _header(["method", *(known[key] for key in keys), *(COLUMNS[key] for key in columns)])
+    lines = _header(["method", *(heads[key] for key in keys), *(COLUMNS[key] for key in columns)])
     for row in result["rows"]:
         cells = [_cell(row["values"].get(k), row.get("interval_95", {}).get(k), row.get("sd", {}).get(k)) for k in keys]
         cells += [str(row.get(key, "-")) for key in columns]
@@ -60,7 +61,7 @@ def patient_table(result: dict[str, Any]) -> str:
 
 
 def benchmark_table(result: dict[str, Any]) -> str:
-    """Return the Markdown table of ``scripts/benchmark``: one row a goal, then the machine."""
+    """Return the Markdown table of ``scripts/benchmark``: one row per goal, then the machine."""
     lines = ["| what | goal (stretch) | measured | fastest | bound |", "|---|---|--:|--:|--:|"]
     for row in result["rows"]:
         goal = f"{'<=' if row['at_most'] else '>='} {row['goal']:g}"
@@ -93,7 +94,7 @@ def _cell(value: float | None, interval: list[float | None] | None, sd: float | 
 
 
 def fill(text: str) -> str:
-    """Return the text with the table of every ``<!-- results:NAME -->`` block made anew."""
+    """Return the text with a new table in every ``<!-- results:NAME -->`` block."""
 
     def block(match: re.Match[str]) -> str:
         result = json.loads((ROOT / "docs" / "results" / f"{match[2]}.json").read_text())
@@ -104,7 +105,7 @@ def fill(text: str) -> str:
 
 
 def show_reports(folders: list[Path]) -> None:
-    """Print the reports of evaluations, one column each."""
+    """Print the reports of evaluations, one column per evaluation."""
     reports = {folder.name: json.loads((folder / "report.json").read_text()) for folder in folders}
     first = next(iter(reports.values()))
     print(f"\n{first['num_bags']} bags of {', '.join(first['patients'])}; 95 % interval over {first['resampled']}")
@@ -126,7 +127,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="scripts/results", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing")
     parser.add_argument("--show", nargs="+", type=Path, metavar="FOLDER", help="folders with a report.json")
-    parser.add_argument("--benchmark", action="store_true", help="print the table of speed, too")
+    parser.add_argument("--benchmark", action="store_true", help="print the speed table, too")
     args = parser.parse_args(words)
     if args.benchmark:
         print(benchmark_table(json.loads((ROOT / "docs" / "results" / "benchmarks.json").read_text())))

@@ -19,11 +19,11 @@ RUNS = ROOT / "runs"
 
 
 def make_workflow(folder: Path, configs: Sequence[str | Path], **overrides: Any) -> ConfigWorkflow:
-    """Make a workflow, not yet initialized.
+    """Create a workflow, not yet initialized.
 
     Args:
-        folder: folder of a bundle or an experiment; its ``scripts``, if any, become importable.
-        configs: names of files in its ``configs``, without suffix, or paths of others.
+        folder: folder of a bundle or an experiment; its ``scripts`` become importable.
+        configs: names of files in its ``configs``, without suffix, or paths of other files.
         **overrides: overrides of the configs.
     """
     if str(folder) not in sys.path:
@@ -33,5 +33,5 @@ def make_workflow(folder: Path, configs: Sequence[str | Path], **overrides: Any)
 
 
 def prepare_data(bundle: str, *words: str) -> None:
-    """Run ``python -m scripts.prepare`` in the folder of a bundle, as its README shows."""
+    """Run ``python -m scripts.prepare`` in the folder of a bundle."""
     subprocess.run([sys.executable, "-m", "scripts.prepare", *words], cwd=BUNDLES / bundle, check=True)

@@ -72,7 +72,7 @@ def test_the_json_is_the_result_of_the_bundle_itself(server, tmp_path, monkeypat
     answer = ask(server)
     expected = bundle_result(server, server.studies / "scan_41.nii", tmp_path, monkeypatch)
     assert [one["score"] for one in answer["prediction"]] == pytest.approx(expected["probability"], abs=1e-5)
-    assert [one["label"] for one in answer["prediction"]] == ["no tumour", "tumour"]
+    assert [one["label"] for one in answer["prediction"]] == ["no tumor", "tumor"]
     attention = [one["attention"] for one in expected["slices"]]
     assert [one["attention"] for one in answer["slices"]] == pytest.approx(attention, abs=1e-6)
     assert [one["position_mm"] for one in answer["slices"]] == [5.0 * i for i in range(20)]
@@ -191,7 +191,7 @@ def test_scan_train_task_learns_from_stored_labels(server):
         if i % 4 < 2:  # as info of the image, and as a JSON file
             server.put(f"/datastore/image/info?image=scan_{i}", data={"info": json.dumps({"bag_label": i % 2})})
         else:
-            label = json.dumps({"bag_label": ["no tumour", "tumour"][i % 2]})
+            label = json.dumps({"bag_label": ["no tumor", "tumor"][i % 2]})
             server.put(f"/datastore/label?image=scan_{i}&tag=final", files={"label": ("label.json", label)})
     weights = server.app / "model" / "scan_mil" / "models" / "model.pt"
     before, margin = weights.read_bytes(), margin_of_lesions(server)
@@ -199,7 +199,7 @@ def test_scan_train_task_learns_from_stored_labels(server):
         server.post("/train/scan_mil?run_sync=true", 400, json=wrong)
     assert weights.read_bytes() == before
     told = server.post("/train/scan_mil?run_sync=true", json={"max_epochs": 1, "val_split": 0.34}).json()
-    assert (told["scans"], told["held_out"], told["labels"]) == (7, 5, {"no tumour": 6, "tumour": 6})
+    assert (told["scans"], told["held_out"], told["labels"]) == (7, 5, {"no tumor": 6, "tumor": 6})
     assert 0 <= told["metrics"]["bag_auroc"] <= 1
     told = server.post("/train/scan_mil?run_sync=true", json={"max_epochs": 100, "val_split": 0}).json()
     assert (told["scans"], told["held_out"], told["metrics"]) == (12, 0, {})

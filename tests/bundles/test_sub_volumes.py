@@ -21,7 +21,7 @@ def scans(tmp_path_factory):
 
 
 @given(num_bags=st.integers(2, 60), low=st.integers(2, 8), more=st.integers(0, 5), seed=st.integers(0, 99))
-def test_a_label_says_whether_any_slice_has_tumour(scans, num_bags, low, more, seed):
+def test_a_label_says_whether_any_slice_has_tumor(scans, num_bags, low, more, seed):
     from scripts.sub_volumes import sub_volumes
 
     bags = sub_volumes(scans, num_bags, (low, low + more), seed)

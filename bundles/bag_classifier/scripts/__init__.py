@@ -1,3 +1,3 @@
-"""Real bags for this bundle, and the protocols that its numbers come from."""
+"""Preparation of data for this bundle."""
 
 __all__: list[str] = []

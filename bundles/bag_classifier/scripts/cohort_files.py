@@ -1,4 +1,4 @@
-"""Writer of bag files and their cohort table."""
+"""Writer of bag files and the table of their cohort."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Bags = Mapping[str, tuple[int, NDArray[np.float32]]]  # label and features (N, F
 
 
 def write_cohort(bags: Bags, table: Path) -> None:
-    """Write a file for each bag into the folder ``bags`` beside ``table``, and then the table.
+    """Write a file for each bag to the folder ``bags`` next to ``table``, and then the table.
 
-    Bags do not say which of them belong together, so each is a patient of its own.
+    Each bag is a separate patient, since the data do not state which bags belong together.
 
     Args:
         bags: label and features (N, F) of each bag by name.

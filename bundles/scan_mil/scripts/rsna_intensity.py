@@ -1,4 +1,4 @@
-"""Mean and sd of the training scans: ``python -m scripts.rsna_intensity --source DIR --seed 1001``."""
+"""Mean and standard deviation of training scans: ``python -m scripts.rsna_intensity --source DIR --seed 1001``."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["measure_intensity", "read_intensity"]
 def measure_intensity(
     source: Path, dataset_dir: Path, seed: int, spatial_size: int = 224, hu_window: Sequence[float] | None = None
 ) -> tuple[float, float]:
-    """Measure mean and sd of the voxels of each training scan as the encoder gets them, averaged over these scans.
+    """Measure mean and sd of the voxels that the encoder gets, per training scan, averaged over training scans.
 
-    The training scans are those of ``protocol.yaml`` with this seed; no other scan is used. The result is written
-    to ``intensity_<seed>.json``.
+    The training scans are those of ``protocol.yaml`` with this seed; other scans are not used. The result is written to
+    ``intensity_<seed>.json``.
     """
     scans = load_cohort(dataset_dir / "cohort.json")
     training = split_cohort(scans, num_folds=6, val_fraction=0.2, seed=seed).select(scans, 0, "train")
@@ -39,11 +39,11 @@ def measure_intensity(
 
 
 def read_intensity(dataset_dir: str, seed: int, spatial_size: int, hu_window: Sequence[float] | None) -> list[float]:
-    """Read mean and sd that :py:func:`measure_intensity` wrote.
+    """Read the mean and sd that :py:func:`measure_intensity` wrote.
 
     Raises:
-        FileNotFoundError: if it was not run for this seed.
-        ValueError: if it was run with other slices.
+        FileNotFoundError: if there is no measurement for this seed.
+        ValueError: if it was measured with other options of the slices.
     """
     path = Path(dataset_dir) / f"intensity_{seed}.json"
     if not path.exists():

@@ -1,4 +1,4 @@
-"""Reader of scans slice by slice in the order of a table, for series that are no regular stack."""
+"""Reader of scans slice by slice in the order of a table, for series that are not a regular stack."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ COLUMNS = ("file", "place", "instance_label")
 
 
 class LoadSliceTabled(MapTransform):
-    r"""Transform that loads the DICOM slices of a table, in its order, to a bag (N, 1, size, size).
+    r"""Load the DICOM slices of a table, in its order, as a bag (N, 1, size, size).
 
     .. math:: \mathrm{HU} = \text{pixel} \cdot \text{slope} + \text{intercept}
 
-    cut to ``hu_window``, padded to a square with the smallest value of the scan, resized (bilinear, antialiased).
-    Tilted gantries and uneven steps, which a volume can't have, are left as they are. Beside the bag stand ``position``
-    (the table's ``place``), ``slice_index`` and ``instance_label``.
+    Values are clamped to ``hu_window``, padded to a square with the smallest value of the scan, and resized (bilinear,
+    antialiased). Tilted gantries and uneven steps, which a volume can't have, are accepted. The items ``position``
+    (column ``place`` of the table), ``slice_index`` and ``instance_label`` are added.
 
     Args:
-        keys: items that hold the path of a table with ``file``, ``place`` and ``instance_label``.
-        root: folder that the table's files are relative to; none may lie outside.
+        keys: items with the path of a table with the columns ``file``, ``place`` and ``instance_label``.
+        root: folder of the files of the table; no path may lead out of it.
         spatial_size: height and width of a slice.
-        hu_window: lowest and highest value kept; None keeps all.
-        allow_missing_keys: whether to pass over a key that is not there.
+        hu_window: lowest and highest value in HU; None does not clamp.
+        allow_missing_keys: whether to skip missing keys.
 
     Raises:
-        ValueError: when the table has other columns, or a file is outside of ``root``, missing or damaged, or of
-            another size than the first. The slice is named by its number, not by its path.
+        ValueError: when the table lacks a column, or a file is outside of ``root``, missing, damaged or of another size
+            than the first. The message contains the number of the slice, not its path.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class LoadSliceTabled(MapTransform):
         self.hu_window = None if hu_window is None else tuple(map(float, hu_window))
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Load the scan of every key."""
+        """Load the scan of each key."""
         d = dict(data)
         for key in self.key_iterator(d):
             table = read_table(d[key])
@@ -86,7 +86,7 @@ class LoadSliceTabled(MapTransform):
 
 
 class _Root:
-    """A folder whose place on the disk is in no ``__dict__``, and so in no fingerprint: features don't depend on it."""
+    """Folder whose path is not in ``__dict__`` and so not in a fingerprint, since features do not depend on it."""
 
     __slots__ = ("__dict__", "_path")
 
@@ -105,5 +105,5 @@ def _hounsfield(path: Path, number: int) -> np.ndarray[Any, Any]:
         ds = dcmread(path)
         return (ds.pixel_array * float(ds.RescaleSlope) + float(ds.RescaleIntercept)).astype(np.float32)
     except (OSError, EOFError, InvalidDicomError, AttributeError, ValueError) as error:
-        reason = type(error).__name__  # its text may have the path
+        reason = type(error).__name__  # the text of the error may contain the path
         raise ValueError(f"`image` must have readable slices, got {reason} for slice {number}.") from None

@@ -1,4 +1,4 @@
-"""Bags of consecutive slices, and folds of patients."""
+"""Bags of consecutive slices, and leave-one-patient-out folds."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ __all__ = ["fold", "sub_volumes"]
 def sub_volumes(
     scans: Sequence[Mapping[str, Any]], num_bags: int = 80, sizes: tuple[int, int] = (8, 20), seed: int = 0
 ) -> list[dict[str, Any]]:
-    """Cut scans into bags of consecutive slices, half of them with tumor if possible, none of them twice.
+    """Cut scans into distinct bags of consecutive slices, half of them with tumor if possible.
 
-    A bag's label says whether any of its slices has tumor; training sees nothing else of the contours.
+    The label of a bag is 1 if any of its slices has tumor; training uses no other information of the contours.
 
     Args:
         scans: items of a feature cache, with ``case_id``, ``patient`` and the feature file ``image``.
         num_bags: largest number of bags of a scan.
         sizes: smallest and largest number of slices of a bag.
-        seed: seed of the draw; a scan's bags do not depend on the other scans.
+        seed: seed of the random draw; the bags of a scan do not depend on other scans.
     """
     bags = []
     for scan in scans:

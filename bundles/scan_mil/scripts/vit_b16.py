@@ -1,4 +1,4 @@
-"""Frozen encoder of the published CT features: torchvision's ViT-B/16, without torchvision."""
+"""Frozen encoder of the published CT features: ViT-B/16 of torchvision, which need not be installed."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ RENAMED = (
 
 
 class ViTB16Features(nn.Module):
-    """ViT-B/16 that encodes gray slices (N, 1, 224, 224) as its class token after the last norm (N, 768).
+    """ViT-B/16 that encodes gray slices (N, 1, 224, 224) as the class token after the last norm (N, 768).
 
-    Slices are normalized by ``mean`` and ``std`` of their own kind, not by those of ImageNet, and the convolution of
-    patches is the sum of those of the three colors, as in the published features.
+    As in the published features, slices are normalized by the ``mean`` and ``std`` of the data set instead of those of
+    ImageNet, and the kernels of the patch convolution are summed over the three colors.
 
     Args:
-        weights: file of torchvision's state dict, read as tensors only.
-        mean: subtracted from the slices.
-        std: divided by.
-        sha256: beginning of the file's digest.
+        weights: state dict file of torchvision, from which only tensors are read.
+        mean: mean that is subtracted from slices.
+        std: standard deviation by which slices are divided.
+        sha256: beginning of the SHA-256 of the file.
 
     Raises:
-        ValueError: if the file is another one, or ``std`` is not positive.
+        ValueError: if the file has another hash, or ``std`` is not positive.
 
     References:
         Dosovitskiy et al., "An Image is Worth 16x16 Words", https://arxiv.org/abs/2010.11929

@@ -1,4 +1,4 @@
-"""Whole scans as bags, each with one label."""
+"""Whole scans as bags with one label each."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ KEPT = ("case_id", "patient", "image", "label")
 
 
 def whole_scans(scans: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return case, patient, feature file and label of each scan, and nothing else that training could use.
+    """Return only case, patient, feature file and label of each scan, so that training can use nothing else.
 
     Raises:
-        ValueError: if a scan has no label, or one that is not 0 or 1; the cases are named.
+        ValueError: if the label of a scan is missing or not 0 or 1; the message lists the cases.
     """
     wrong = [str(scan["case_id"]) for scan in scans if scan.get("label") not in (0, 1)]
     if wrong:

@@ -1,4 +1,4 @@
-"""Network options and settings saved beside the weights."""
+"""Network options and settings saved next to the weights."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check_network_config(path: str | os.PathLike[str], net: nn.Module) -> None:
 
     Args:
         path: JSON file next to the weights.
-        net: network that is to load the weights.
+        net: network that will load the weights.
 
     Raises:
         ValueError: when options differ, of which up to three are named, or when the file is not a JSON object.

@@ -1,4 +1,4 @@
-"""A MONAI Label app on the bundles of this package; it needs ``monailabel``, which it imports only to be run."""
+"""MONAI Label app of the bundles of this package; ``monailabel`` is needed only to run it."""
 
 from .active_learning import BatchInfer, UncertaintyScoring, UncertaintyStrategy
 from .app import LabelApp

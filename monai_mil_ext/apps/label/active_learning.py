@@ -1,4 +1,4 @@
-"""Active learning: the uncertainty of a network, the image to label next, and inference on many images."""
+"""Active learning: uncertainty of predictions, choice of the next image to label, and batch inference."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ def normalized_entropy(probability: Sequence[float]) -> float:
 class BatchInfer(BatchInferTask):
     """Batch inference that continues when an image fails, and works without a GPU.
 
-    An image that fails gets an ``error`` instead of a result. MONAI Label's own task divides by the number of GPUs
-    unless a request has ``"multi_gpu": false``.
+    A failed image gets an ``error`` instead of a result. The base class divides by the number of GPUs unless a request
+    has ``"multi_gpu": false``.
     """
 
     def get_images(self, request: Mapping[str, Any], datastore: Any) -> Any:
-        """Return the images of a request; one with a label in its info is not unlabeled."""
+        """Return the images of a request; a label in the info of an image counts as a label."""
         images = super().get_images(request, datastore)
         if request.get("images") == "unlabeled":
             return [image for image in images if not is_labeled(datastore, image)]
         return images
 
     def __call__(self, request: Mapping[str, Any], datastore: Any, infer: Callable[..., Any]) -> dict[str, Any]:
-        """Return the result of every image by its id."""
+        """Return the result of every image, by its ID."""
 
         def infer_or_error(image_request: Mapping[str, Any], store: Any) -> Any:
             try:
@@ -62,11 +62,11 @@ class BatchInfer(BatchInferTask):
 
 
 class UncertaintyScoring(ScoringMethod):
-    """Scoring method that infers every image without a label and writes its ``uncertainty`` into the image's info.
+    """Scoring method that infers every unlabeled image and saves its ``uncertainty`` in the info of the image.
 
     Args:
-        infer: the app's, which takes a request.
-        model: that infers, unless the request names another.
+        infer: inference function of the app, called with a request.
+        model: name of the default model; a request may name another.
     """
 
     def __init__(self, infer: Callable[[Mapping[str, Any]], Mapping[str, Any]], model: str) -> None:
@@ -75,7 +75,7 @@ class UncertaintyScoring(ScoringMethod):
         self.model = model
 
     def __call__(self, request: Mapping[str, Any], datastore: Any) -> dict[str, Any]:
-        """Return the uncertainty of every image, and the reason for those that failed."""
+        """Return the uncertainty of every image, or the reason of its failure."""
         model = request.get("model") or self.model
         images = [image for image in sorted(datastore.list_images()) if not is_labeled(datastore, image)]
         scored: dict[str, float] = {}
@@ -84,7 +84,7 @@ class UncertaintyScoring(ScoringMethod):
         for image in images:
             try:
                 scored[image] = self.infer({**request, **options, "image": image})["params"][UNCERTAINTY]
-            except Exception as error:  # the other images still count
+            except Exception as error:  # a failed image must not stop the others
                 failed[image] = str(getattr(error, "detail", error))
                 continue
             datastore.update_image_info(image, {UNCERTAINTY: scored[image], "uncertainty_of": model})
@@ -92,13 +92,13 @@ class UncertaintyScoring(ScoringMethod):
 
 
 class UncertaintyStrategy(Strategy):
-    """Strategy that selects the image without a label whose ``uncertainty`` is highest; unscored images come last."""
+    """Strategy that selects the unlabeled image with the highest ``uncertainty``; unscored images come last."""
 
     def __init__(self) -> None:
-        super().__init__("The image that the network is least sure of")
+        super().__init__("Image of the highest uncertainty")
 
     def __call__(self, request: Mapping[str, Any], datastore: Any) -> dict[str, Any] | None:
-        """Return the next image; None where all have a label."""
+        """Return the next image to label, or None if all have a label."""
         weights = {
             image: float(datastore.get_image_info(image).get(UNCERTAINTY, -1.0))
             for image in sorted(datastore.list_images())

@@ -25,15 +25,15 @@ UPLOAD = re.compile(r"tmp[a-z0-9_]{8}(\.\w+)*")  # name that the server gives to
 
 
 class LabelApp(MONAILabelApp):
-    """MONAI Label app of the bundles in ``<app_dir>/model``: those of scans and those of slides.
+    """MONAI Label app of the bundles in ``<app_dir>/model``, for scans and for slides.
 
-    ``--conf models NAME,NAME`` selects some of them, and ``--conf top_k 4,12`` sets the last rank of every band of
-    slices. An image is one of the studies, by its id or its path, or an upload; any other path is refused.
+    ``--conf models NAME,NAME`` selects bundles, and ``--conf top_k 4,12`` sets the last rank of every band of slices.
+    An image is the ID or path of a study, or an upload; any other path is refused.
 
     Args:
-        app_dir: the folder of ``main.py`` and ``model/``.
-        studies: the folder, or the address, of the images.
-        conf: of ``--conf``.
+        app_dir: folder of ``main.py`` and ``model/``.
+        studies: folder or address of the images.
+        conf: options of ``--conf``.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str] | None = None) -> None:
@@ -46,31 +46,31 @@ class LabelApp(MONAILabelApp):
         super().__init__(app_dir, studies, conf, name="mil", description=f"Multiple-instance learning; {RESEARCH_USE}")
 
     def init_infers(self) -> dict[str, Any]:
-        """Return an inference task for every bundle with an inference config."""
+        """Return an inference task for each bundle with an inference config."""
         bands = ScoreBands(top_k=self._top_k)
         bundles = [bundle for bundle in self.bundles if bundle.has("inference")]
         return {b.name: SlideInferTask(b) if b.reads_slides else ScanInferTask(b, bands) for b in bundles}
 
     def init_trainers(self) -> dict[str, Any]:
-        """Return a training task for every bundle that learns from labels of scans."""
+        """Return a training task for each bundle that learns from labels of scans."""
         bundles = [b for b in self.bundles if b.has("train", "scan_labels") and not b.reads_slides]
         return {bundle.name: ScanTrainTask(bundle) for bundle in bundles}
 
     def init_strategies(self) -> dict[str, Any]:
-        """Return the only strategy, under its name."""
+        """Return the active learning strategy, by name."""
         return {"most_uncertain_first": UncertaintyStrategy()}
 
     def init_scoring_methods(self) -> dict[str, Any]:
-        """Return the only scoring method, which infers by the first of the models."""
+        """Return the scoring method, by name; it uses the first model with weights."""
         models = [name for name, task in self._infers.items() if task.is_valid()]
         return {"uncertainty": UncertaintyScoring(self.infer, models[0])} if models else {}
 
     def init_batch_infer(self) -> Any:
-        """Return a batch inference that continues after a failure."""
+        """Return the batch inference, which continues after a failure."""
         return BatchInfer()
 
     def infer(self, request: Mapping[str, Any], datastore: Any = None) -> dict[str, Any]:
-        """Run the inference of ``request``; an image that does not exist is refused."""
+        """Run the inference of ``request``; images that do not exist are refused."""
         model, image = request.get("model"), request.get("image")
         if model not in self._infers:
             raise http_error(f"`model` must be one of {sorted(self._infers)}, got {model!r}.", 404)
@@ -84,11 +84,11 @@ class LabelApp(MONAILabelApp):
         return result
 
     def infer_wsi(self, request: Mapping[str, Any], datastore: Any = None) -> dict[str, Any]:
-        """Infer a slide as a whole: a bag can't be split into independent regions, as MONAI Label does."""
+        """Infer a slide as a whole, since a bag can't be split into independent regions as MONAI Label does."""
         return self.infer(request, datastore)
 
     def _check_path(self, image: Path) -> None:
-        """Refuse a path outside of the studies: the server forwards any path that a client sends."""
+        """Refuse a path outside of the studies, since the server forwards any path that a client sends."""
         path = image.resolve()
         if path.parent == Path(tempfile.gettempdir()).resolve() and UPLOAD.fullmatch(path.name):
             return

@@ -1,4 +1,4 @@
-"""Runner of a bundle in the process of a server."""
+"""Runner of bundle workflows inside a server process."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from .errors import http_error
 __all__ = ["BundleRunner", "device_override"]
 
 SITE = "site"
-_LOCK = threading.RLock()  # bundles share the module name `scripts`, and one GPU
+_LOCK = threading.RLock()  # bundles share the module name `scripts` and the GPU
 
 Version = dict[Path, tuple[int, int]]  # size and modification time of files
 
 
 class _KeptWorkflow(NamedTuple):
-    """An initialized workflow, with everything that it depends on but the input."""
+    """Initialized workflow with everything that it depends on, except its input."""
 
     workflow: ConfigWorkflow
     options: Any
@@ -41,10 +41,10 @@ class BundleRunner:
     ``configs/site.yaml``, if it exists, overrides every workflow with the settings of an installation.
 
     Args:
-        root: the folder of the bundle.
+        root: folder of the bundle.
 
     Raises:
-        FileNotFoundError: when it has no ``configs/metadata.json``.
+        FileNotFoundError: when it lacks ``configs/metadata.json``.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
@@ -54,22 +54,22 @@ class BundleRunner:
 
     @property
     def name(self) -> str:
-        """Name of its folder."""
+        """Name of the bundle's folder."""
         return self.root.name
 
     @property
     def weights(self) -> Path:
-        """Path of its trained network."""
+        """Path of the trained network."""
         return self.root / "models" / "model.pt"
 
     @property
     def reads_slides(self) -> bool:
-        """Whether its images are whole slides rather than scans."""
+        """Whether the images are whole slides rather than scans."""
         return bool(self._format("inputs")["modality"] == "WSI")
 
     @property
     def class_names(self) -> list[str]:
-        """Names of its classes, in the order of their numbers."""
+        """Names of the classes, in the order of their indices."""
         names = self._format("outputs")["channel_def"]
         return [names[key] for key in sorted(names, key=int)]
 
@@ -83,11 +83,11 @@ class BundleRunner:
         Args:
             kind: ``"infer"`` or ``"train"``.
             *configs: names of files in ``configs/``; later ones override earlier ones.
-            **overrides: of values; a text that begins with ``$``, ``@`` or ``%`` is an expression, so none may come
-                from a client.
+            **overrides: values by key. A string that begins with ``$``, ``@`` or ``%`` is an expression, so none may
+                come from a client.
         """
         with _LOCK, _scripts_of(self.root):
-            self._kept = None  # its network need not be in memory too
+            self._kept = None  # frees the memory of its network
             workflow = self._initialized(kind, configs, overrides)
             workflow.run()
             workflow.finalize()
@@ -96,11 +96,11 @@ class BundleRunner:
     def infer(
         self, item: Mapping[str, str], output_dir: str | os.PathLike[str], *configs: str, **overrides: Any
     ) -> None:
-        """Infer one image by the workflow of ``configs``, and write its results.
+        """Infer one image with the workflow of ``configs``, and write the results.
 
-        The workflow is kept with its network, so that later images are only loaded, inferred and saved. It is built
-        anew when other configs or overrides are asked for, when a config or a file in ``models/`` has changed, and
-        after an error. A process runs one workflow at a time.
+        The workflow is kept with its network, so that later images are only loaded, inferred and saved. It is rebuilt
+        for other configs or overrides, if a config or a file in ``models/`` has changed, and after an error. A process
+        runs one workflow at a time.
 
         Args:
             item: ``case_id`` and ``image``, the path of a scan or a slide.
@@ -109,7 +109,7 @@ class BundleRunner:
             **overrides: see :py:meth:`run`.
         """
         with _LOCK, _scripts_of(self.root):
-            kept, self._kept = self._kept, None  # an error leaves none
+            kept, self._kept = self._kept, None  # so that none is kept after an error
             if kept is None or kept.options != (configs, overrides) or kept.version != _version(self._files(kept)):
                 del kept
                 kept = self._first_run(item, output_dir, configs, overrides)
@@ -120,7 +120,7 @@ class BundleRunner:
     def _first_run(
         self, item: Mapping[str, str], output_dir: str | os.PathLike[str], configs: tuple[str, ...], overrides: Any
     ) -> _KeptWorkflow:
-        version = _version(self._files())  # before they are read
+        version = _version(self._files())  # taken before the files are read
         inputs = {"input": item["image"], "case_id": item["case_id"], "output_dir": str(output_dir)}
         workflow = self._initialized("infer", configs, {**inputs, **overrides})
         handlers = workflow.parser.get_parsed_content("handlers")
@@ -130,7 +130,7 @@ class BundleRunner:
         version |= _version(files)
         workflow.run()
         workflow.finalize()
-        for loader in loaders:  # the weights are in the network now
+        for loader in loaders:  # the weights are loaded, and must not be loaded again for every image
             workflow.parser.get_parsed_content("evaluator").remove_event_handler(loader, Events.STARTED)
         return _KeptWorkflow(workflow, (configs, overrides), files, version)
 
@@ -155,7 +155,7 @@ class BundleRunner:
 
 
 def device_override(request: Mapping[str, Any]) -> dict[str, str]:
-    """Return the override of a bundle's ``device`` that ``request`` asks for; a GPU that does not exist is ignored.
+    """Return the override of ``device`` for a request; a GPU that does not exist is ignored.
 
     Example:
         >>> device_override({"device": "cpu"}), device_override({})
@@ -199,7 +199,7 @@ def _version(files: Iterable[Path]) -> Version:
 
 @contextmanager
 def _scripts_of(root: Path) -> Iterator[None]:
-    """Import ``scripts`` from the folder of this bundle, as MONAI does when it runs a bundle in its own folder."""
+    """Import ``scripts`` from the folder of this bundle, as MONAI does if it is run in that folder."""
     sys.path.insert(0, str(root))
     before = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "scripts"}
     try:

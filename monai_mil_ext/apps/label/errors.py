@@ -1,4 +1,4 @@
-"""HTTP errors of the app, with a reason and without a path."""
+"""HTTP errors of the app, which state a reason but no path."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["http_error", "http_error_from"]
 
 
 def http_error(text: str, status: int = 400) -> Exception:
-    """Return the error that makes a server respond with ``status`` and the reason ``text``."""
+    """Return the exception to which the server responds with ``status`` and the reason ``text``."""
     error: Exception = HTTPException(status_code=status, detail=text)
     return error
 

@@ -1,4 +1,4 @@
-"""Results of a scan for clients: class scores, slices and their bands, and the bands as a label map."""
+"""Results of a scan for clients: class scores, bands of slices, and the bands as a label map."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def scan_result(
     """Return ``prediction``, ``uncertainty`` and ``slices``, each slice with its ``band``.
 
     Args:
-        probability: of each class.
-        class_names: of the same classes.
-        slices: with ``slice_index``, ``position_mm`` and ``attention``.
-        bands: of slices by their rank.
+        probability: probability of each class.
+        class_names: name of each class.
+        slices: records of slices with ``slice_index``, ``position_mm`` and ``attention``.
+        bands: bands of slices.
 
     Example:
         >>> entry = {"slice_index": 0, "position_mm": 0.0, "attention": 1.0}
@@ -49,14 +49,14 @@ def scan_result(
 class ScoresToLabelMapd(MapTransform):
     """Replace class probabilities (C,) with a label map of the bands, and add all other results as ``result``.
 
-    It is the last transform in the ``postprocessing`` of a bundle that MONAI Label's own app ``monaibundle`` serves. It
-    reads ``attention`` (N,) or (N, A), and the keys that :py:class:`monai_mil_ext.transforms.SliceBagd` adds.
+    It is the last transform in the ``postprocessing`` of a bundle that MONAI Label's app ``monaibundle`` serves. It
+    uses ``attention`` (N,) or (N, A), and the items that :py:class:`monai_mil_ext.transforms.SliceBagd` adds.
 
     Args:
         keys: probabilities.
-        class_names: of the C classes.
-        top_k: the last rank of every band of slices.
-        plane: of the slices.
+        class_names: names of the C classes.
+        top_k: last rank of every band of slices.
+        plane: plane of the slices.
         allow_missing_keys: whether to skip missing keys.
     """
 
@@ -74,7 +74,7 @@ class ScoresToLabelMapd(MapTransform):
         self.plane = plane
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Turn the probabilities of every key into a label map (1, X, Y, Z)."""
+        """Replace the probabilities of each key with a label map (1, X, Y, Z)."""
         d = dict(data)
         for key in self.key_iterator(d):
             attention = head_mean(drop_padding(d[BagKeys.ATTENTION], d).float().cpu())

@@ -1,4 +1,4 @@
-"""Inference task for scans: class and slice scores as JSON, and bands of slices as a label map for viewers."""
+"""Inference task for scans, with class and slice scores as JSON and bands of slices as a label map."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".mha")
 class ScanInferTask(InferTask):
     """Inference task that runs the ``inference`` of a bundle and turns its slice scores into a label map of bands.
 
-    The JSON has ``prediction`` (a score for every class), ``slices`` (index, position in mm, score and band of each),
-    ``uncertainty`` (entropy of the class scores, 1 where all are equal), ``top_slices``, ``plane`` and ``use``. The
+    The JSON contains ``prediction`` (a score for each class), ``slices`` (index, position in mm, score and band of
+    each), ``uncertainty`` (entropy of the class scores, 1 if all are equal), ``top_slices``, ``plane`` and ``use``. The
     label map has the voxels and the affine of the image, and is 0 in slices without a band.
 
     Args:
-        bundle: of scans, such as ``scan_mil``.
-        bands: of slices by their rank.
+        bundle: bundle of scans, such as ``scan_mil``.
+        bands: bands of slices.
     """
 
     def __init__(self, bundle: BundleRunner, bands: ScoreBands | None = None) -> None:
@@ -45,7 +45,7 @@ class ScanInferTask(InferTask):
         self.bands = bands or ScoreBands()
         labels = {name: number for number, name in enumerate(self.bands.names, 1)}
         description = f"{bundle.metadata['description']} {RESEARCH_USE}"
-        # viewers list models of this type only
+        # viewers list only models of this type
         super().__init__("segmentation", labels, 3, description, {"result_extension": list(EXTENSIONS)})
 
     def is_valid(self) -> bool:
@@ -98,7 +98,7 @@ def _extension(request: Mapping[str, Any], image: str) -> str:
 
 
 def _write(labels: MetaTensor, extension: str) -> str:
-    # nibabel: ITK refuses the affine of a tilted gantry
+    # nibabel, because ITK refuses the affine of a tilted gantry
     writer = Writer(label="pred", nibabel=True)
     file, _ = writer({"pred": labels[0], "result_extension": extension, "result_dtype": np.uint8})
     return str(file)

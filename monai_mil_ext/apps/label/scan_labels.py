@@ -1,4 +1,4 @@
-"""One label a scan, as MONAI Label keeps it: as info of the image, or as a JSON file."""
+"""Scan-level labels in MONAI Label, stored in the info of the image or as a JSON file."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ TAG = "final"
 
 
 def label_of(datastore: Any, image: str, class_names: Sequence[str]) -> int | None:
-    """Return the class number of the label of ``image``; None if it has no such label.
+    """Return the class index of the label of ``image``, or None if it has no such label.
 
-    The info of the image (``{"bag_label": 1}``) has priority over the JSON file of its final label, of the same form.
+    The info of the image (``{"bag_label": 1}``) takes precedence over the JSON file of its final label, which has the
+    same form.
 
     Args:
-        datastore: MONAI Label's.
-        image: id.
-        class_names: a label is the number or the name of one of these.
+        datastore: datastore of MONAI Label.
+        image: ID of the image.
+        class_names: names of the classes; a label is the index or the name of a class.
 
     Raises:
-        ValueError: when a label is neither.
+        ValueError: when the label is not a class.
     """
     label = _stored_label(datastore, image)
     if label is None:
@@ -38,7 +39,7 @@ def label_of(datastore: Any, image: str, class_names: Sequence[str]) -> int | No
 
 
 def is_labeled(datastore: Any, image: str) -> bool:
-    """Return whether ``image`` has a label of its own, or a final one of any kind."""
+    """Return whether ``image`` has a scan-level label, or a final label of any kind."""
     return _stored_label(datastore, image) is not None or TAG in datastore.get_labels_by_image_id(image)
 
 

@@ -1,4 +1,4 @@
-"""Training task that learns from the labels of scans in MONAI Label."""
+"""Training task that learns from scan-level labels in MONAI Label."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ Item = dict[str, Any]
 class ScanTrainTask(TrainTask):
     """Training task that runs the ``train`` of a bundle, with the overlay ``scan_labels``, on all labeled scans.
 
-    Requests may set ``max_epochs``, ``val_split`` (the fraction of the labeled scans for validation, if there are
-    enough), ``pretrained`` (start from the current weights) and ``device``. New weights replace the old ones
-    only when training has finished; features of scans are kept for the next training.
+    Requests may set ``max_epochs``, ``val_split`` (fraction of the labeled scans for validation, if there are enough),
+    ``pretrained`` (whether to start from the current weights) and ``device``. New weights replace the old ones only
+    when training has finished; features of scans are kept for the next training.
 
     Args:
-        bundle: of scans.
+        bundle: bundle of scans.
     """
 
     def __init__(self, bundle: BundleRunner) -> None:
@@ -42,7 +42,7 @@ class ScanTrainTask(TrainTask):
         self.bundle = bundle
 
     def config(self) -> dict[str, Any]:
-        """Return the options of a client and their defaults."""
+        """Return the options of a request and their defaults."""
         return {"max_epochs": 50, "val_split": 0.2, "pretrained": True, "device": ["cuda", "cpu"]}
 
     def stats(self) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class ScanTrainTask(TrainTask):
         return stats
 
     def __call__(self, request: Mapping[str, Any], datastore: Any) -> dict[str, Any]:
-        """Train, and return the numbers of scans and the metrics."""
+        """Train, and return numbers of scans and metrics."""
         begin = time.perf_counter()
         epochs, fraction = _positive(request, "max_epochs", 50), _val_split(request)
         scans = self._scans(datastore)
@@ -100,19 +100,19 @@ class ScanTrainTask(TrainTask):
             _item(image, datastore.get_image_uri(image), label) for image, label in labels.items() if label is not None
         ]
         if len({item["label"] for item in items}) < 2:
-            raise http_error(f"labels must be there for scans of two classes, got {len(items)} scans with a label.")
+            raise http_error(f"labels must include scans of two classes, got {len(items)} labeled scans.")
         return items
 
 
 def _item(image: str, path: str, label: int) -> Item:
-    # features are cached by case id, so an image whose content changed needs another one
+    # features are cached by case ID, so an image whose content has changed needs a new ID
     state = Path(path).stat()
     case = hashlib.sha256(f"{image} {state.st_size} {state.st_mtime_ns}".encode()).hexdigest()[:16]
     return {"case_id": f"scan_{case}", "patient": f"scan_{case}", "image": path, "label": label}
 
 
 def _split(scans: Sequence[Item], fraction: float) -> tuple[list[Item], list[Item]]:
-    """Split scans deterministically; if a part would lack a class, nothing is held out."""
+    """Split scans deterministically; nothing is held out if a part would lack a class."""
     labels = [scan["label"] for scan in scans]
     fewest = min(Counter(labels).values())
     if fraction == 0 or min(fraction, 1 - fraction) * fewest < 1:

@@ -1,4 +1,4 @@
-"""What viewers of slides draw: the annotation of a Digital Slide Archive, and ASAP's XML for QuPath."""
+"""Annotations for slide viewers: JSON of the Digital Slide Archive, and the XML of ASAP for QuPath."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Features = Sequence[Mapping[str, Any]]
 
 
 def dsa_annotation(record: Record, features: Features, group: str) -> str:
-    """Return JSON with a heat map of all tiles, and the outlines of those of the highest attention.
+    """Return JSON with a heat map of all tiles, and outlines of the tiles with the highest attention.
 
     Args:
-        record: with ``prediction``, ``top_tiles`` and ``tile_size``.
-        features: of the GeoJSON of all tiles.
-        group: name of the outlines.
+        record: prediction of the slide, with ``prediction``, ``top_tiles`` and ``tile_size``.
+        features: features of the GeoJSON of all tiles.
+        group: group name of the outlines.
     """
     half = record["tile_size"] / 2
     points = []
@@ -57,7 +57,7 @@ def dsa_annotation(record: Record, features: Features, group: str) -> str:
 
 
 def asap_annotation(record: Record, group: str) -> str:
-    """Return XML with a polygon for each tile of the highest attention; the format has no scores."""
+    """Return XML with a polygon for each tile with the highest attention; the format has no scores."""
     root = ElementTree.Element("ASAP_Annotations")
     attributes = {"Name": "attention", "Description": RESEARCH_USE, "Model": str(record["model"])}
     annotations = ElementTree.SubElement(root, "Annotations", attributes)

@@ -1,4 +1,4 @@
-"""Inference task for slides: JSON, GeoJSON, ASAP's XML, and annotations of a Digital Slide Archive."""
+"""Inference task for slides, with JSON, GeoJSON, the XML of ASAP or an annotation of the Digital Slide Archive."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ SUFFIXES = {"dsa": ".json", "asap": ".xml", "geojson": ".geojson", "tiff": ".tif
 class SlideInferTask(InferTask):
     """Inference task that runs the ``inference`` of a bundle on the whole slide, whatever region a viewer shows.
 
-    The JSON is the ``prediction.json`` of the bundle, with ``prediction`` (a score for every class) and
-    ``uncertainty``. The file has the format ``output``, ``"dsa"`` (default) or ``"asap"``, or ``result_format`` among
-    the parameters of the request, which may also be ``"geojson"`` (every tile, for QuPath) and ``"tiff"`` (the map as a
+    The JSON is the ``prediction.json`` of the bundle, with ``prediction`` (a score for each class) and ``uncertainty``.
+    The format of the file is the ``output`` of the request, ``"dsa"`` (default) or ``"asap"``, or its parameter
+    ``result_format``, which may also be ``"geojson"`` (all tiles, for QuPath) or ``"tiff"`` (the heat map as a
     pyramid).
 
     Args:
-        bundle: of slides, such as ``wsi_qgmil``.
+        bundle: bundle of slides, such as ``wsi_mil``.
     """
 
     def __init__(self, bundle: BundleRunner) -> None:
@@ -84,7 +84,7 @@ class SlideInferTask(InferTask):
 
 
 def _kind(request: Mapping[str, Any]) -> str | None:
-    """Return the format of the file; None for no file."""
+    """Return the format of the file, or None for no file."""
     if request.get("output") == "json" or not request.get("result_write_to_file", True):
         return None
     kind = request.get("result_format") or request.get("output") or "dsa"
@@ -95,7 +95,7 @@ def _kind(request: Mapping[str, Any]) -> str | None:
 
 
 def _reason(table: Path) -> str:
-    """Return the reason why the bundle failed, from its table; empty if there is none."""
+    """Return the reason of a failure from the table of the bundle, or an empty string if there is none."""
     if not table.is_file():
         return ""
     with table.open(newline="", encoding="utf-8") as lines:
@@ -105,7 +105,7 @@ def _reason(table: Path) -> str:
 def _file(kind: str, results: Path, params: Mapping[str, Any]) -> str:
     tiles = results / f"{CASE}.geojson"
     if not tiles.is_file():
-        raise http_error(f"the slide has no map: {params.get('map', {}).get('missing')}.")
+        raise http_error(f"the slide has no heat map: {params.get('map', {}).get('missing')}.")
     with NamedTemporaryFile(suffix=SUFFIXES[kind], delete=False) as target:
         pass
     if kind == "asap":

@@ -1,4 +1,4 @@
-"""Copy of a bundle that MONAI Label's own app ``monaibundle`` serves.
+"""Copy of a bundle for the app ``monaibundle`` of MONAI Label.
 
 ``python -m monai_mil_ext.apps.label.stock_bundle BUNDLE TARGET``
 """
@@ -26,14 +26,14 @@ COPIED = ("LICENSE", "docs", "models", "scripts")
 
 
 def write_stock_bundle(bundle: BundleRunner, target: str | os.PathLike[str]) -> Path:
-    """Copy a bundle of scans with an ``inference.json`` whose ``pred`` is a label map; the copy does not train.
+    """Copy a bundle of scans with an ``inference.json`` whose ``pred`` is a label map; the copy can't be trained.
 
     The app ``monaibundle`` runs preprocessing, network and postprocessing itself, expects a label map as ``pred`` and
-    takes its labels from the metadata, so the config has to do what the app `mil` does around a bundle.
+    takes the labels from the metadata, so the config does what the app ``mil`` does around a bundle.
 
     Args:
-        bundle: with ``inference``.
-        target: the folder to make, ``APP/model/NAME``; without "classification" in its name.
+        bundle: bundle with an ``inference`` config.
+        target: new folder, ``APP/model/NAME``, without "classification" in its name.
 
     Raises:
         FileExistsError: when ``target`` exists.
@@ -54,7 +54,7 @@ def write_stock_bundle(bundle: BundleRunner, target: str | os.PathLike[str]) -> 
     ConfigParser.export_config_file(config, str(folder / "configs" / "inference.json"), indent=4)
     metadata = json.loads(json.dumps(bundle.metadata))
     image, pred = (next(iter(metadata["network_data_format"][side].values())) for side in ("inputs", "outputs"))
-    image["spatial_shape"] = ["*", "*", "*"]  # what a client sends is a volume
+    image["spatial_shape"] = ["*", "*", "*"]  # clients send a volume
     pred["channel_def"] = {"0": "background", **{str(i): name for i, name in enumerate(bands.names, 1)}}
     (folder / "configs" / "metadata.json").write_text(json.dumps(metadata, indent=4) + "\n", "utf-8")
     return folder

@@ -1,4 +1,4 @@
-"""Studies: many trainings and evaluations in resumable folders, with a record of how each result was made."""
+"""Studies: resumable runs of many trainings and evaluations, with the provenance of each result."""
 
 from .provenance import collect_provenance, describe_machine, package_versions, read_commit
 from .runs import Run, RunsFailedError, StudyRunner, parse_part, write_line

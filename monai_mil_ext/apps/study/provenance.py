@@ -27,13 +27,13 @@ def collect_provenance(
     packages: Sequence[str] = PACKAGES,
     repository: str | os.PathLike[str] = ".",
 ) -> dict[str, Any]:
-    """Collect what is needed to make a result again, and nothing that names a person, a host or a path.
+    """Collect what is needed to reproduce a result, without names of persons, hosts or paths.
 
     Args:
-        command: command that makes the result.
+        command: command that produces the result.
         seeds: all seeds of the result, in any nesting.
         seconds: duration of the work; without it there is no ``wall_seconds``.
-        threads: number of threads of a process; by default PyTorch's own number.
+        threads: number of threads of a process; by default that of PyTorch.
         packages: packages whose versions are recorded.
         repository: folder whose commit is recorded.
 

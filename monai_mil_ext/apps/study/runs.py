@@ -1,4 +1,4 @@
-"""Runner of a study: one folder a run, resumable, several runs side by side."""
+"""Runner of a study: one folder per run, resumable, with several runs in parallel."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["Run", "RunsFailedError", "StudyRunner", "parse_part", "write_line"]
 
 RECORD, ERROR = "run.json", "error.txt"
 KILLED = "its process was killed"
-SHOWN = 20  # failures in the message
+SHOWN = 20  # number of failures in the message
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Run:
     """One run of a study.
 
     Attributes:
-        name: name of its folder in the study's folder; ``/`` makes folders in folders.
-        settings: everything that decides the result, as JSON; a run is done again if they change.
+        name: path of its folder, relative to the folder of the study.
+        settings: everything that determines the result, as JSON; the run is repeated if they change.
 
     Raises:
         ValueError: if the name leads out of the study's folder.
@@ -58,14 +58,14 @@ class Run:
 
 
 Work = Callable[[Run, Path], Mapping[str, Any]]
-Outcome = dict[str, Any] | str  # a record, or why the run failed
+Outcome = dict[str, Any] | str  # a record, or the reason of a failure
 
 
 class RunsFailedError(RuntimeError):
     """Error of a study with failed runs; it is raised after all other runs have ended.
 
     Attributes:
-        failures: the reason of each failed run by its name.
+        failures: reason of each failure, by the name of the run.
     """
 
     def __init__(self, failures: Mapping[str, str], total: int) -> None:
@@ -76,27 +76,27 @@ class RunsFailedError(RuntimeError):
 
 
 def write_line(text: str) -> None:
-    """Print a line at once, also where the output is a file."""
+    """Print a line and flush the output, so that it appears at once even in a file."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
 class StudyRunner:
-    """Runner that does each run once and keeps its record in ``run.json`` of the run's folder.
+    """Runner that executes each run once and saves its record as ``run.json`` in the folder of the run.
 
-    ``run.json`` holds ``settings`` and, once the run is finished, ``record``: what ``work`` returned, with
-    ``wall_seconds``, ``cpu_seconds`` and ``date`` added. It is written atomically.
+    ``run.json`` contains ``settings`` and, once the run is finished, ``record``: the result of ``work`` with
+    ``wall_seconds``, ``cpu_seconds`` and ``date``. It is written atomically.
 
-    - A finished run with the same settings is not done again.
-    - A run that was interrupted is started again in its folder as it is, so that ``work`` can resume from its own
+    - A finished run with the same settings is skipped.
+    - An interrupted run is started again in its folder, whose files are kept, so that ``work`` can resume from its
       checkpoints.
-    - A run that fails leaves the traceback in ``error.txt``, and is done again when the study is started again.
-    - A run with other settings is started in an empty folder: the old one, with everything in it, is removed.
+    - A failed run leaves its traceback in ``error.txt``, and is repeated when the study is started again.
+    - A run whose settings have changed is started in an empty folder; the old folder is removed with its files.
 
     Args:
         folder: folder of all runs.
-        work: function that does a run in its folder and returns its record as JSON. For more than one process it must
-            be importable (a function of a module, or a ``functools.partial`` of one).
+        work: function that executes a run in its folder and returns its record as JSON. With several processes it must
+            be importable: a function of a module, or a ``functools.partial`` of such a function.
         threads: number of PyTorch threads of a run; None leaves it unchanged.
 
     Example:
@@ -120,7 +120,7 @@ class StudyRunner:
         return self.folder / run.name
 
     def read(self, run: Run) -> dict[str, Any] | None:
-        """Return the record of a finished run; None if it is not finished or was done with other settings."""
+        """Return the record of a finished run, or None if it is not finished or had other settings."""
         content = self._read_file(run)
         if content is None or content["settings"] != _as_json(run.settings):
             return None
@@ -130,7 +130,7 @@ class StudyRunner:
         """Return the records of finished runs.
 
         Raises:
-            RuntimeError: if a run is not finished or was done with other settings.
+            RuntimeError: if a run is not finished or had other settings.
         """
         records = [self.read(run) for run in runs]
         missing = [run.name for run, record in zip(runs, records, strict=True) if record is None]
@@ -139,9 +139,9 @@ class StudyRunner:
         return [record for record in records if record is not None]
 
     def run(self, run: Run) -> dict[str, Any]:
-        """Do a run unless it is finished, and return its record."""
+        """Execute a run unless it is finished, and return its record."""
         record = self.read(run)
-        return self._do(run) if record is None else record
+        return self._execute(run) if record is None else record
 
     def run_all(
         self,
@@ -150,19 +150,19 @@ class StudyRunner:
         part: tuple[int, int] = (1, 1),
         report: Callable[[str], None] | None = write_line,
     ) -> list[dict[str, Any]]:
-        """Do all runs that are not finished, and return the records in the order of ``runs``.
+        """Execute all runs that are not finished, and return the records in the order of ``runs``.
 
-        A failed run, or a process that is killed, does not end the other runs.
+        A failed run or a killed process does not stop the other runs.
 
         Args:
             runs: the runs; their names must differ.
-            jobs: number of processes; with 1, runs are done in this process.
-            part: ``(i, n)`` does part i of n, from 1 to n, for instance one on each of n machines with a shared folder.
-            report: function that is called with a line of progress; None for silence.
+            jobs: number of processes; with 1, runs are executed in this process.
+            part: ``(i, n)`` executes part i of n, with i from 1 to n, for example on n machines with a shared folder.
+            report: function that is called with each line of progress; None for no report.
 
         Raises:
             ValueError: if two runs share a name, or the part is out of range.
-            RunsFailedError: if runs failed, after all others have ended.
+            RunsFailedError: if runs failed; it is raised after all others have ended.
         """
         check_positive(jobs=jobs)
         names = [run.name for run in runs]
@@ -205,7 +205,7 @@ class StudyRunner:
                     outcome = future.result()
                     finished.add(futures[future].name)
                     yield futures[future], outcome
-        # a process was killed, which ends its pool: the rest one by one, so that it is known which run is the cause
+        # a killed process breaks its pool: execute the rest one by one, to identify the run that is the cause
         remaining = [run for run in runs if run.name not in finished]
         while remaining:
             with _process_pool(1) as pool:
@@ -219,15 +219,15 @@ class StudyRunner:
                     yield run, outcome
 
     def _attempt(self, run: Run) -> Outcome:
-        """Do a run, and return why it failed instead of raising, so that the other runs go on."""
+        """Execute a run, and return the reason of a failure instead of raising, so that the other runs continue."""
         try:
-            return self._do(run)
+            return self._execute(run)
         except Exception as error:
             with atomic_path(self.run_folder(run) / ERROR) as temporary:
                 temporary.write_text(traceback.format_exc())
             return _reason(error)
 
-    def _do(self, run: Run) -> dict[str, Any]:
+    def _execute(self, run: Run) -> dict[str, Any]:
         folder, settings = self.run_folder(run), _as_json(run.settings)
         previous = self._read_file(run)
         if previous is not None and previous["settings"] != settings:
@@ -247,7 +247,7 @@ class StudyRunner:
         write_json(folder / RECORD, {"settings": settings, "record": record})
         content = self._read_file(run)
         assert content is not None  # noqa: S101 - for the type checker: it was just written
-        return dict(content["record"])  # as a later call reads it, so that both are equal
+        return dict(content["record"])  # read from the file, so that later calls return an equal record
 
     def _read_file(self, run: Run) -> dict[str, Any] | None:
         path = self.run_folder(run) / RECORD
@@ -255,10 +255,10 @@ class StudyRunner:
 
 
 def parse_part(text: str) -> tuple[int, int]:
-    """Parse ``i/n``, part i of n, as ``argparse`` wants it of a type.
+    """Parse ``i/n`` (part i of n), for use as a ``type`` of ``argparse``.
 
     Raises:
-        ValueError: if it is anything else.
+        ValueError: if ``text`` has another form, or i is not from 1 to n.
 
     Example:
         >>> parse_part("2/4")
@@ -272,7 +272,7 @@ def parse_part(text: str) -> tuple[int, int]:
 
 @contextmanager
 def _process_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
-    """Give a pool of fresh processes, which ends at once when the caller is interrupted."""
+    """Open a pool of new processes, which stops at once if the caller is interrupted."""
     pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))  # a fork would share CUDA and thread pools
     try:
         yield pool
@@ -281,7 +281,7 @@ def _process_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _reason(error: Exception) -> str:
-    """Return the first line of the innermost cause: MONAI wraps what a component raises."""
+    """Return the first line of the innermost cause, since MONAI wraps the errors of components."""
     cause = root_cause(error)
     text = str(cause).strip().splitlines()
     return f"{type(cause).__name__}: {text[0]}" if text else type(cause).__name__

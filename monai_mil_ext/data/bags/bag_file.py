@@ -42,7 +42,7 @@ def write_bag(
 
     The file is HDF5. Dataset ``features`` (N, F), named as in TRIDENT and CLAM, is contiguous, so that reading a whole
     bag is limited by its size in bytes only and any rows can be read without the others. Every other array of the
-    instances (``coords``, ``position``, ``instance_label``, ...) is a dataset (N, ...) of its own. Values of the bag
+    instances (``coords``, ``position``, ``instance_label``, ...) is a separate dataset (N, ...). Values of the bag
     (``affine``, ``case_id``, ``encoder``, ``unit`` and ``tile_size`` of ``coords``, ...) are attributes of the file.
 
     Args:
@@ -155,9 +155,9 @@ class OpenBag:
         column = self._layout.columns.get(key)
         if column is not None:
             return self._read_column(column, key, rows, order)
-        known = getattr(self.info(estimate=key in ("unit", "tile_size")), key) if key in METADATA_KEYS else None
+        stated = getattr(self.info(estimate=key in ("unit", "tile_size")), key) if key in METADATA_KEYS else None
         with errors_for_file(self.name):
-            value = self._layout.attributes.get(key) if known is None else known
+            value = self._layout.attributes.get(key) if stated is None else stated
         if value is None or isinstance(value, (str, bytes)):
             return value
         values = np.asarray(value)
@@ -245,7 +245,7 @@ def read_bag(
 
     Args:
         path: see :py:func:`open_bag`.
-        keys: what to read.
+        keys: names of the arrays and attributes to read.
         start: first row.
         stop: row after the last.
         allow_missing_keys: whether to ignore keys, other than ``features``, that the file lacks.

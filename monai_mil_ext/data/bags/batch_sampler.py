@@ -25,7 +25,7 @@ class BagBatchSampler(Sampler[list[int]]):
     r"""Batch sampler that limits the instances of a batch, for the ``batch_sampler`` of a ``DataLoader``.
 
     A batch of :math:`B` bags of sizes :math:`N_b` counts as :math:`B \max_b N_b` instances if padded, and as
-    :math:`\sum_b N_b` if packed. A bag that exceeds the limit is a batch of its own. Each epoch has every bag exactly
+    :math:`\sum_b N_b` if packed. A bag that exceeds the limit forms a batch alone. Each epoch has every bag exactly
     once.
 
     Padded batches contain bags of similar size: bags are sorted by :math:`\log N + u` with uniform :math:`u` and split

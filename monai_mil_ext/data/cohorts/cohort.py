@@ -122,7 +122,7 @@ def load_slide_cohort(
 
 @dataclass(frozen=True)
 class _SlideChecks(CohortChecks):
-    """Checks that open no slide: that takes long, and the encoding reports damaged slides anyway."""
+    """Checks that do not open slides, which is slow; encoding reports damaged slides anyway."""
 
     def inspect(self, path: str | os.PathLike[str]) -> BagSummary:
         """Return the summary of a bag with one instance."""

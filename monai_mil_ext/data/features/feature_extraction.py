@@ -123,7 +123,7 @@ class FeatureExtraction:
         return indices
 
     def _make(self, share: Sequence[Mapping[str, Any]], rank: int, size: int) -> dict[str, Any]:
-        made, instances, failed = 0, 0, {}
+        num_encoded, instances, failed = 0, 0, {}
         encoding: float | None = None
         start = time.perf_counter()
         process = f" (process 1 of {size})" if size > 1 else ""
@@ -136,7 +136,7 @@ class FeatureExtraction:
             for item in share:
                 try:
                     stats = self.cache.make(item)
-                    instances, made = instances + stats.instances, made + 1
+                    instances, num_encoded = instances + stats.instances, num_encoded + 1
                     if stats.encode_seconds is not None:
                         encoding = (encoding or 0.0) + stats.encode_seconds
                 except Exception as error:
@@ -149,7 +149,7 @@ class FeatureExtraction:
                     {f"{self.item_names[1]}/s": f"{instances / seconds:.0f}", "failed": len(failed)}, refresh=False
                 )
                 bar.update()
-        counts = {"made": made, "instances": instances, "failed": failed, "encoding": encoding}
+        counts = {"made": num_encoded, "instances": instances, "failed": failed, "encoding": encoding}
         return {**counts, "seconds": time.perf_counter() - start}
 
     def _report(self, items: Sequence[Mapping[str, Any]], done: int, size: int) -> None:

@@ -1,4 +1,8 @@
-"""Masks of a scan, read from mask files, RTSTRUCT contours and DICOM SEG frames."""
+"""Masks of a scan, read from mask files, RTSTRUCT contours and DICOM SEG frames.
+
+Frames of a SEG are read with pydicom, because ``iter_segments`` of highdicom refuses label maps and segments stated in
+the shared functional groups, returns no geometry, and so would replace only a few of the lines below.
+"""
 
 from __future__ import annotations
 
@@ -16,21 +20,14 @@ from numpy.typing import NDArray
 
 from .dicom_series import SeriesSlice, find_series, series_affine
 
-__all__ = [
-    "fill_regions",
-    "fill_segments",
-    "find_annotation",
-    "read_annotation_mask",
-]
-
+__all__ = ["fill_regions", "fill_segments", "find_annotation", "read_annotation_mask"]
 
 dcmread, _ = optional_import("pydicom", name="dcmread")
-
-
 InvalidDicomError, _ = optional_import("pydicom.errors", name="InvalidDicomError")
 
-
 MODALITIES = ("RTSTRUCT", "SEG")
+OFF_PLANE = 0.25  # largest distance of a contour from its slice, as a fraction of the slice spacing
+OFF_GRID = 0.25  # largest distance of a corner of a frame from that of its slice, in voxels
 
 
 def find_annotation(path: str | os.PathLike[str]) -> Path | None:
@@ -130,20 +127,17 @@ def _tag_values(dataset: Any, keyword: str, nested_only: bool = False) -> set[st
     return values.union(*(_tag_values(item, keyword) for item in items))
 
 
-OFF_PLANE = 0.25  # largest distance of a contour from its slice, as a fraction of the slice spacing
-
-
 def fill_regions(
     plan: Any, regions: Mapping[int, str], affine: NDArray[np.float64], shape: tuple[int, int, int]
 ) -> NDArray[np.bool_]:
     """Fill the closed planar contours of some regions; an inner contour of a region is a hole (XOR).
 
-    A contour too small to contain the center of a voxel marks the voxel of its own center.
+    A contour too small to contain the center of a voxel marks the voxel at the contour's center.
 
     Args:
         plan: dataset of the RTSTRUCT.
         regions: names of the regions by ROI number.
-        affine: (4, 4), voxel index (column, row, slice) to RAS mm.
+        affine: affine (4, 4) of the series, voxel index (column, row, slice) to RAS mm.
         shape: shape of the voxel array.
 
     Raises:
@@ -190,9 +184,6 @@ def _fill(region: NDArray[np.bool_], voxels: NDArray[np.float64], name: str, poi
     else:
         i, j = np.clip(np.rint(voxels[:, :2].mean(axis=0)).astype(int), 0, np.array(region.shape[:2]) - 1)
         region[i, j, k] = True
-
-
-OFF = 0.25  # largest distance of a frame's corner from that of its slice, in voxels
 
 
 def fill_segments(
@@ -251,9 +242,9 @@ def _slice(
     voxels = (np.linalg.inv(affine) @ frame @ pixels)[:3]
     k = round(float(voxels[2].mean()))
     expected = np.array([[0, columns - 1, 0], [0, 0, rows - 1], [k, k, k]])
-    if (columns, rows) != shape[:2] or abs(voxels[:2] - expected[:2]).max() > OFF:
+    if (columns, rows) != shape[:2] or abs(voxels[:2] - expected[:2]).max() > OFF_GRID:
         raise ValueError("`reference` must be a SEG with the pixels of the series, got frames of another grid.")
-    if not 0 <= k < shape[2] or abs(voxels[2] - k).max() > OFF:
+    if not 0 <= k < shape[2] or abs(voxels[2] - k).max() > OFF_GRID:
         x, y, z = frame[:3, 2] * [-1, -1, 1]
         raise ValueError(
             "`reference` must be a SEG on slices of the series, got a frame at "

@@ -49,9 +49,9 @@ class DicomWriter:
     """Writer of the results of one scan as DICOM objects of its study, based on ``highdicom``.
 
     **The objects identify the patient**: name, ID, birth date, sex, accession number and dates of the study are copied
-    from the series, as DICOM requires, and so are StudyInstanceUID and FrameOfReferenceUID. Each object is a series of
-    its own whose description contains "research use only". UIDs are derived from the series and the content, so that
-    the same result written twice is one object in an archive.
+    from the series, as DICOM requires, and so are StudyInstanceUID and FrameOfReferenceUID. Each object is a separate
+    series whose description contains "research use only". UIDs are derived from the series and the content, so that the
+    same result written twice is one object in an archive.
 
     Scores are a volume in the voxels of the scan, as returned by
     :py:class:`monai_mil_ext.transforms.SliceScoresToVolume`: one score for each slice of the series, so the plane of

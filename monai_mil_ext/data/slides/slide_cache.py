@@ -1,4 +1,4 @@
-"""Slides that stay open, so that several transforms read them through one handle."""
+"""Cache of open slides, so that several transforms read a slide through one handle."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Key = tuple[tuple[str, int, int], str, float | None]  # version of the file, rea
 class SlideCache:
     """Cache of open slides, shared by the transforms that load a slide and those that show parts of it.
 
-    Give one cache to :py:class:`monai_mil_ext.transforms.SlideFeaturesd` and to
-    :py:class:`monai_mil_ext.transforms.ReadTilesd`, and a slide is opened once for a prediction and its pictures. A
-    handle is never shared between processes: with workers that load, the worker and the process that shows tiles each
-    open the slide. A slide whose file changed is opened again.
+    If :py:class:`monai_mil_ext.transforms.SlideFeaturesd` and :py:class:`monai_mil_ext.transforms.ReadTilesd` share a
+    cache, a slide is opened once for its prediction and its pictures. A handle is never shared between processes: if
+    worker processes load slides, the worker and the process that shows tiles each open the slide. A slide whose file
+    has changed is opened again.
 
     Args:
-        max_open: number of slides to keep open; the one that was not used for longest is closed first.
+        max_open: number of slides to keep open; the least recently used slide is closed first.
 
     Raises:
         ValueError: when ``max_open`` is not a positive integer.
@@ -37,19 +37,19 @@ class SlideCache:
         self._process = -1
 
     def open(self, path: str | os.PathLike[str], reader: str = "openslide", mpp: float | None = None) -> SlideFile:
-        """Return the slide at ``path``, open; the arguments are those of :py:class:`SlideFile`."""
+        """Return the open slide at ``path``; the arguments are those of :py:class:`SlideFile`."""
         self._drop_inherited()
         return self._get((_file_version(path), reader, mpp), path)
 
     def open_pixels(self, path: str | os.PathLike[str], reader: str = "openslide") -> SlideFile:
-        """Return the slide at ``path``, open, whatever resolution it was opened with: for reading regions only."""
+        """Return the open slide at ``path`` with any resolution, for reading regions only."""
         self._drop_inherited()
         version = _file_version(path)
         keys = [key for key in self._slides if key[:2] == (version, reader)]
         return self._get(keys[-1] if keys else (version, reader, None), path)
 
     def close(self) -> None:
-        """Close all slides; they are opened again when they are asked for."""
+        """Close all slides; they are opened again on request."""
         self._drop_inherited()
         while self._slides:
             self._slides.popitem()[1].close()

@@ -64,8 +64,8 @@ class SlideFile:
             name of the file, not its folder.
 
     Attributes:
-        name: of the file.
-        reader: that it was opened with.
+        name: name of the file.
+        reader: name of the reader.
         size: (width, height) in pixels of level 0.
         downsamples: downsample of each level, starting with 1.0.
         mpp: micrometers per pixel of level 0, or ``None``.

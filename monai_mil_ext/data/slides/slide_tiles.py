@@ -37,7 +37,7 @@ class SlideTiles(Dataset[Tensor]):
     adjacent tiles have no seams. A tile that coincides with pixels of a level is read without resampling.
 
     Args:
-        path: of the slide, or the open slide, which this process then reads instead of opening it again.
+        path: path of the slide, or the open slide, which this process then reads instead of opening it again.
         coords: (N, 2), upper left corners (x, y) in pixels of level 0.
         tile_size: height and width t of a tile.
         scale: pixels of level 0 per pixel of a tile, along a side.

@@ -52,7 +52,7 @@ def draw_digit_bags(
             bag are shuffled.
         negatives: whether the bags 0, 2, 4, ... have no nine; otherwise all bags are positive.
         from_front: whether the shuffled digits are taken from the first to the last instead of from the last to the
-            first. Data sets that exist were made in either order.
+            first. Existing data sets use either order.
         seed: seed of the random generator.
 
     Raises:

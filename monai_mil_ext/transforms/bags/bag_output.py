@@ -34,7 +34,7 @@ class BagProbabilities(Transform):
     .. math:: p = \operatorname{softmax}(z), \qquad p = (1 - \sigma(z), \sigma(z)) \text{ for one logit}
 
     A softmax over a single logit is always 1, so a network with one output, as
-    :py:class:`monai_mil_ext.losses.MultiLabelLoss` trains it, is treated like one with two.
+    :py:class:`monai_mil_ext.losses.MultiLabelLoss` trains it, is treated like a network with two outputs.
 
     Raises:
         ValueError: when the logits do not have the shape (C,).
@@ -47,7 +47,7 @@ class BagProbabilities(Transform):
     backend = [TransformBackends.TORCH]
 
     def __call__(self, logits: NdarrayOrTensor) -> Tensor:
-        """Turn the logits of one bag into probabilities."""
+        """Convert the logits of one bag to probabilities."""
         z = logits.as_tensor() if isinstance(logits, MetaTensor) else torch.as_tensor(logits)
         if z.ndim != 1 or not len(z):
             raise ValueError(f"`logits` must have shape (C,), got {tuple(z.shape)}.")
@@ -69,7 +69,7 @@ class BagProbabilitiesd(MapTransform):
         self.probabilities = BagProbabilities()
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Turn the logits of every key into probabilities."""
+        """Convert the logits of each key to probabilities."""
         d = dict(data)
         for key in self.key_iterator(d):
             d[key] = self.probabilities(d[key])
@@ -77,7 +77,7 @@ class BagProbabilitiesd(MapTransform):
 
 
 class MaskToInstanceLabel(Transform):
-    """Label an instance 1 when any voxel of its mask is above 0, and 0 otherwise.
+    """Label an instance 1 if any voxel of its mask is above 0, and 0 otherwise.
 
     Example:
         >>> MaskToInstanceLabel()(torch.eye(2).view(2, 1, 1, 2) * torch.tensor([1, 0]))
@@ -87,7 +87,7 @@ class MaskToInstanceLabel(Transform):
     backend = [TransformBackends.TORCH]
 
     def __call__(self, mask: NdarrayOrTensor) -> Tensor:
-        """Turn the masks (N, ...) of a bag into labels (N,), int64."""
+        """Convert the masks (N, ...) of a bag to labels (N,), int64."""
         values = mask.as_tensor() if isinstance(mask, MetaTensor) else torch.as_tensor(mask)
         if values.ndim < 2:
             raise ValueError(f"`mask` must have shape (N, ...) with voxels, got {tuple(values.shape)}.")
@@ -109,7 +109,7 @@ class MaskToInstanceLabeld(MapTransform):
         self.label = MaskToInstanceLabel()
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Turn the masks of every key into labels."""
+        """Convert the masks of each key to labels."""
         d = dict(data)
         for key in self.key_iterator(d):
             d[key] = self.label(d[key])
@@ -127,7 +127,7 @@ class UnpackBagOutputd(MapTransform):
         allow_missing_keys: whether to skip missing keys.
 
     Raises:
-        ValueError: when an output is no mapping with ``logits``.
+        ValueError: when an output is not a mapping with ``logits``.
 
     Example:
         >>> UnpackBagOutputd("pred")({"pred": {"logits": 1, "attention": 2}})
@@ -140,7 +140,7 @@ class UnpackBagOutputd(MapTransform):
         super().__init__(keys, allow_missing_keys)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Split the output of every key."""
+        """Unpack the output of each key."""
         d = dict(data)
         for key in self.key_iterator(d):
             output = d[key]

@@ -28,7 +28,7 @@ class EncodeInstances(Transform):
     """Encode a bag (N, ...) to float32 features (N, F) on the CPU, in evaluation mode and without gradients.
 
     The bag is a tensor or, like :py:class:`monai_mil_ext.data.SlideTiles`, a data set that returns a tensor for a
-    slice of indices. Such a bag is never held in memory as a whole: worker processes read the next chunks while one is
+    slice of indices. Such a bag is never held in memory as a whole: worker processes read ahead while a chunk is
     encoded. Images of dtype uint8 are transferred to the device as bytes and scaled to [0, 1] there.
 
     Args:

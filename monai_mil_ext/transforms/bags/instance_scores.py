@@ -1,4 +1,4 @@
-"""Transforms from the attention of a bag to one score for each instance, and to the instances that stand out."""
+"""Transforms from the attention of a bag to instance scores and to the instances with extreme scores."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ PREDICTED = "predicted"
 class InstanceScoresd(MapTransform):
     """Reduce the attention (N,) or (N, A) of a bag to ``scores`` (N,), float32 on the CPU.
 
-    It also adds ``score_source``: the number of the head or class, or ``"mean"``.
+    It also adds ``score_source``: the index of the head or class, or ``"mean"``.
 
     Args:
-        keys: attention of the bag; an item has one.
-        head: which of the A weights to take: a number (of a head, or of a class where attention is per class),
-            ``"predicted"`` for that of the class that ``pred`` (C,) predicts, or None for the mean of all.
+        keys: attention of the bag, a single key.
+        head: which of the A weights to use: the index of a head (or of a class, for attention per class),
+            ``"predicted"`` for the class that ``pred`` (C,) predicts, or ``None`` for the mean of all.
         allow_missing_keys: whether to skip missing keys.
 
     Raises:
@@ -68,33 +68,33 @@ class InstanceScoresd(MapTransform):
                 scores = head_mean(attention)
             else:
                 attention = attention[:, None] if attention.ndim == 1 else attention
-                source = self._number(d, attention.shape[1])
+                source = self._head_index(d, attention.shape[1])
                 scores = attention[:, source]
             d[str(BagKeys.SCORES)], d[str(BagKeys.SCORE_SOURCE)] = scores, source
         return d
 
-    def _number(self, item: Mapping[Hashable, Any], count: int) -> int:
-        number = self.head
-        if number == PREDICTED:
+    def _head_index(self, item: Mapping[Hashable, Any], count: int) -> int:
+        index = self.head
+        if index == PREDICTED:
             if count != len(item["pred"]):
                 raise ValueError(
                     f"`head` 'predicted' must have attention for each of the classes, got {count} weights."
                 )
-            number = int(item["pred"].argmax())
-        if not isinstance(number, int) or not 0 <= number < count:
-            raise ValueError(f"`head` must be from 0 to {count - 1}, got {number!r}.")
-        return number
+            index = int(item["pred"].argmax())
+        if not isinstance(index, int) or not 0 <= index < count:
+            raise ValueError(f"`head` must be from 0 to {count - 1}, got {index!r}.")
+        return index
 
 
 class RankInstancesd(MapTransform):
     """Find the instances with the highest and the lowest scores, as indices into the bag without its padding.
 
-    It adds ``top``, highest first, and ``bottom``, lowest first. No instance is in both, and of equal scores the one
-    that comes first in the bag ranks higher.
+    It adds ``top``, highest first, and ``bottom``, lowest first. No instance is in both, and equal scores are ranked in
+    the order of the bag.
 
     Args:
-        keys: scores (N,) of the instances; an item has one.
-        top_k: maximum number of instances of either kind.
+        keys: scores (N,) of the instances, a single key.
+        top_k: largest number of instances in ``top`` and in ``bottom``.
         allow_missing_keys: whether to skip missing keys.
 
     Raises:

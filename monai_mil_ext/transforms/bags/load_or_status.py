@@ -13,21 +13,21 @@ __all__ = ["LoadOrStatus", "PostprocessOrStatus"]
 
 
 class LoadOrStatus:
-    """Loading of a bag that gives a blank bag with a ``status`` where the bag is empty or can't be read.
+    """Loader that returns a placeholder bag with a ``status`` if a bag is empty or can't be read.
 
-    Every item gets a ``status``: ``"done"``, ``"empty"`` or ``"unreadable: <reason>"``. A blank bag is one instance of
-    zeros that only keeps the batch going: a saver such as ``BagPredictionsSaver`` removes it before metrics and other
-    handlers see it. It has the case id and the patient of the item and nothing else, so bags of different status
-    don't mix in one batch: infer with a batch size of 1.
+    Every item gets a ``status``: ``"done"``, ``"empty"`` or ``"unreadable: <reason>"``. A placeholder is one instance
+    of zeros, so that inference continues; a saver such as ``BagPredictionsSaver`` removes it before metrics and other
+    handlers see it. It has only the case ID and the patient of the item, so bags of different status can't be in one
+    batch: infer with a batch size of 1.
 
     Only an ``OSError`` or a ``ValueError``, which a file may cause, becomes a status; any other error is raised.
 
     Args:
-        transform: from an item to a bag.
-        instance_shapes: the shape of one instance, by key, of each item that is collated as a bag.
+        transform: transform from an item to a bag.
+        instance_shapes: shape of one instance, for each key that is collated as a bag.
 
     Raises:
-        ValueError: when there is no key.
+        ValueError: when ``instance_shapes`` is empty.
 
     Example:
         >>> from monai_mil_ext.transforms import LoadBagd
@@ -61,7 +61,7 @@ class LoadOrStatus:
 class PostprocessOrStatus:
     """Postprocessing that skips a bag that is not done, and records an error as the ``status`` of its bag.
 
-    It is for inference on many bags that :py:class:`LoadOrStatus` loads. Only an ``OSError`` or a ``ValueError``
+    It is for inference on bags that :py:class:`LoadOrStatus` loads. Only an ``OSError`` or a ``ValueError``
     becomes a status, ``"not written: <reason>"``; any other error is raised. A bag without a ``status`` counts as done.
 
     Args:
@@ -100,6 +100,6 @@ def _file_error(error: BaseException | None) -> OSError | ValueError | None:
 
 
 def _reason(error: OSError | ValueError) -> str:
-    # the text of an error of the operating system has the whole path of the file
+    # the text of an operating system error contains the whole path of the file
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(reason.split())

@@ -23,20 +23,20 @@ __all__ = ["SliceScoresToVolume", "SliceScoresToVolumeD", "SliceScoresToVolumeDi
 
 
 class SliceScoresToVolume(Transform):
-    """Fill every slice of a volume with its score: the inverse of :py:class:`monai_mil_ext.transforms.SliceBag`.
+    """Fill every slice of a volume with its score, as the inverse of :py:class:`monai_mil_ext.transforms.SliceBag`.
 
-    The volume has the voxel array and exactly the affine of the scan. Slices of a volume are evenly spaced, so
-    distances in slice numbers are proportional to those in mm.
+    The volume has the shape of the voxel array and exactly the affine of the scan. Slices of a volume are evenly
+    spaced, so distances in slice numbers are proportional to those in mm.
 
     Args:
-        plane: of the slices, see :py:class:`monai_mil_ext.transforms.SliceBag`.
-        fill: value of slices without a score (skipped by a stride, a range or a foreground mask): a number,
-            ``"nearest"``, the score of the nearest slice (the lower of two), or ``"linear"``, interpolation between
-            the scores below and above; beyond the ends the score of the last slice.
+        plane: plane of the slices, see :py:class:`monai_mil_ext.transforms.SliceBag`.
+        fill: value of slices without a score (skipped by a stride, a range or a foreground mask): a number;
+            ``"nearest"``, the score of the nearest slice (of the lower one if two are equally near); or ``"linear"``,
+            interpolation between the scores below and above, and beyond the ends the score of the last slice.
 
     Raises:
-        ValueError: when ``fill`` is not allowed, when scores and slice indices differ in number, or when an index is
-            repeated or no slice of the volume.
+        ValueError: when ``fill`` is not allowed, scores and slice indices differ in number, or an index is repeated or
+            not a slice of the volume.
 
     Example:
         >>> from monai_mil_ext.transforms import SliceBag
@@ -63,7 +63,7 @@ class SliceScoresToVolume(Transform):
         affine: NdarrayOrTensor,
         spatial_shape: NdarrayOrTensor,
     ) -> MetaTensor:
-        """Turn ``scores`` (N,) or (N, A) into a float32 volume (A, X, Y, Z)."""
+        """Convert ``scores`` (N,) or (N, A) to a float32 volume (A, X, Y, Z)."""
         values = _plain(scores).detach().float().cpu()
         values = values.unsqueeze(-1) if values.ndim == 1 else values
         index = _plain(slice_index).long().cpu()
@@ -95,7 +95,7 @@ class SliceScoresToVolume(Transform):
 class SliceScoresToVolumed(MapTransform):
     """Dictionary form of :py:class:`SliceScoresToVolume`.
 
-    It reads ``slice_index``, ``affine`` and ``spatial_shape``, and drops the padding of an item with a ``mask``.
+    It uses the items ``slice_index``, ``affine`` and ``spatial_shape``, and drops padding if there is a ``mask``.
 
     Args:
         keys: scores (N,) or (N, A) of the slices.
@@ -120,7 +120,7 @@ class SliceScoresToVolumed(MapTransform):
         self.to_volume = SliceScoresToVolume(plane, fill)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Turn the scores of every key into a volume."""
+        """Convert the scores of each key to a volume."""
         d = dict(data)
         index = drop_padding(d[BagKeys.SLICE_INDEX], d)
         for key, name in self.key_iterator(d, self.names):

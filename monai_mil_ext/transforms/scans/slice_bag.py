@@ -31,8 +31,8 @@ class SlicedScan(NamedTuple):
     position: Tensor  # (N,) mm along the normal of the slices
     validity: Tensor  # (N,) False for slices that are constant or not finite
     slice_index: Tensor  # (N,) number of the slice in the scan, 0 = lowest position
-    affine: Tensor  # (4, 4) float64, from voxel indices of the scan's own array to RAS mm
-    spatial_shape: Tensor  # (3,) shape of the scan's own array
+    affine: Tensor  # (4, 4) float64, from indices of the scan's voxel array to RAS mm
+    spatial_shape: Tensor  # (3,) shape of the scan's voxel array
 
 
 class SliceBag(InvertibleTransform):
@@ -41,7 +41,7 @@ class SliceBag(InvertibleTransform):
     The voxel axes closest to the plane become rows and columns in radiological orientation. *Axial*: rows front to
     back, columns right to left, slices from the feet up. *Coronal*: rows downwards, columns right to left, slices from
     back to front. *Sagittal*: rows downwards, columns front to back, slices from left to right. Nothing is resampled,
-    so an oblique scan keeps its own slices. A scan of one slice becomes a bag of one instance.
+    so an oblique scan keeps its slices. A scan of one slice becomes a bag of one instance.
 
     The position of slice k is :math:`p_k = n^T x_k` with the unit normal n of the slices, oriented so that positions
     ascend, and any point :math:`x_k` of slice k in RAS mm.
@@ -112,7 +112,7 @@ class SliceBag(InvertibleTransform):
         return SlicedScan(bag, position[index], _validity(stack[:, index]), index, affine, shape)
 
     def inverse(self, scores: MetaTensor) -> MetaTensor:
-        """Put scores (N,) or (N, A) into a volume (A, X, Y, Z) of the scan; trailing zeros are taken as padding."""
+        """Map scores (N,) or (N, A) to a volume (A, X, Y, Z) of the scan; trailing zeros are taken as padding."""
         history = list(getattr(scores, "applied_operations", []))
         steps = [k for k, step in enumerate(history) if step[TraceKeys.CLASS_NAME] == SliceBag.__name__]
         if not steps:
@@ -217,7 +217,7 @@ class SliceBagd(MapTransform, InvertibleTransform):
         return d
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Put the scores of each key into a volume of the scan; see :py:meth:`SliceBag.inverse`."""
+        """Map the scores of each key to a volume of the scan; see :py:meth:`SliceBag.inverse`."""
         d = dict(data)
         for key, slicer in self.key_iterator(d, self.slicers):
             d[key] = slicer.inverse(d[key])

@@ -39,8 +39,8 @@ class TokenizedVolume(NamedTuple):
     bag: Tensor  # (N, F)
     position: Tensor  # (N, 3) RAS mm, center of the box of each token
     grid_shape: Tensor  # (3,) number of tokens along each axis of the voxel array; their product is N
-    affine: Tensor  # (4, 4) float64, from voxel indices of the scan's own array to RAS mm
-    spatial_shape: Tensor  # (3,) shape of the scan's own array
+    affine: Tensor  # (4, 4) float64, from indices of the scan's voxel array to RAS mm
+    spatial_shape: Tensor  # (3,) shape of the scan's voxel array
 
 
 class VolumeTokens(Transform):
@@ -120,7 +120,7 @@ class TokenScoresToVolume(Transform):
         affine: NdarrayOrTensor,
         spatial_shape: NdarrayOrTensor,
     ) -> MetaTensor:
-        """Turn ``scores`` (N,) or (N, A) into a float32 volume (A, X, Y, Z)."""
+        """Convert ``scores`` (N,) or (N, A) to a float32 volume (A, X, Y, Z)."""
         values = _plain(scores).detach().float().cpu()
         values = values.unsqueeze(-1) if values.ndim == 1 else values
         grid, shape = ([int(size) for size in sizes] for sizes in (grid_shape, spatial_shape))
@@ -187,7 +187,7 @@ class TokenScoresToVolumed(MapTransform):
         self.to_volume = TokenScoresToVolume(mode)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Turn the scores of each key into a volume."""
+        """Convert the scores of each key to a volume."""
         d = dict(data)
         for key in self.key_iterator(d):
             scores = drop_padding(d[key], d)

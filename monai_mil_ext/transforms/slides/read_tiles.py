@@ -1,4 +1,4 @@
-"""Transform that reads the pixels of the tiles that a result shows."""
+"""Transform that reads the pixels of selected tiles of a slide."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ["ReadTilesD", "ReadTilesDict", "ReadTilesd"]
 
 
 class ReadTilesd(MapTransform):
-    """Read the pixels of chosen tiles from the slide of an item, as bytes (k, t, t, 3).
+    """Read the pixels of selected tiles from the slide of an item, as bytes (k, t, t, 3).
 
-    It reads ``source`` (path of the slide), ``coords`` and ``tile_size`` in pixels of level 0. An item without
-    ``source`` is skipped. The slide is closed afterwards.
+    It uses the items ``source`` (path of the slide), and ``coords`` and ``tile_size`` in pixels of level 0. An item
+    without ``source`` is skipped. The slide is closed afterwards.
 
     Args:
         keys: indices (k,) of tiles in the bag without its padding, see :py:class:`RankInstancesd`.
-        names: keys of the pixels.
-        size: t, height and width of a tile in pixels of the picture.
-        slides: that :py:class:`SlideFeaturesd` read, so that a slide which is still open is not opened again.
+        names: keys under which the pixels are stored.
+        size: height and width t of a tile in pixels of the result.
+        slides: the cache of :py:class:`SlideFeaturesd`, so that an open slide is not opened again.
         reader: see :py:class:`monai_mil_ext.data.SlideFile`.
         allow_missing_keys: whether to skip missing keys.
 
@@ -55,7 +55,7 @@ class ReadTilesd(MapTransform):
         self.reader = reader
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Add the pixels of the tiles of every key."""
+        """Read the tiles of each key."""
         d = dict(data)
         if BagKeys.SOURCE not in d:
             return d

@@ -22,26 +22,26 @@ from monai_mil_ext.utils import BagKeys, check_choice, drop_padding
 
 __all__ = ["TileScoresToHeatmap", "TileScoresToHeatmapD", "TileScoresToHeatmapDict", "TileScoresToHeatmapd"]
 
-LARGEST = 2**28  # pixels
-PIXELS_PER_TILE = 4  # of the map along a tile, where no downsample is given
+LARGEST = 2**28  # values of a map
+PIXELS_PER_TILE = 4  # pixels of the map along a side of a tile, if no downsample is given
 Scores = NDArray[np.float64]
 
 
 class TileScoresToHeatmap(Transform):
-    r"""Place scores of tiles on the slide: the inverse of :py:class:`monai_mil_ext.transforms.TileBag`.
+    r"""Map scores of tiles to the slide, as the inverse of :py:class:`monai_mil_ext.transforms.TileBag`.
 
     A pixel of the map is the mean score of all tiles that contain its center. At a downsample of d, pixel (r, c) has
     its center at :math:`((c + 1/2) d, (r + 1/2) d)` in pixels of level 0, counted from the corner of the slide.
 
-    The map has an affine, which takes (r, c) to (y, x) of level 0 with the center of its first pixel at (0, 0), and in
-    its metadata ``downsample``, ``scaling``, ``spatial_shape`` (width and height of the slide), and ``mpp``,
-    micrometers per pixel of the map, or None.
+    The affine of the map converts (r, c) to (y, x) of level 0, with the center of the first pixel at (0, 0). Its
+    metadata are ``downsample``, ``scaling``, ``spatial_shape`` (width and height of the slide), and ``mpp``
+    (micrometers per pixel of the map, or None).
 
     Args:
         downsample: pixels of level 0 per pixel of the map, along a side; at most the size of a tile, so that no tile is
-            lost; None for a quarter of a tile.
+            lost; None uses a quarter of a tile.
         scaling: ``"none"``; ``"ratio"``, the score times the number of tiles, so that 1 is uniform attention;
-            ``"percentile"``, the percentage of tiles with a lower score, counting half of those with an equal one.
+            ``"percentile"``, the percentage of tiles with a lower score, counting half of those with an equal score.
         fill: value of pixels without a tile.
 
     Raises:
@@ -73,7 +73,7 @@ class TileScoresToHeatmap(Transform):
         spatial_shape: NdarrayOrTensor | tuple[int, int],
         slide_mpp: float | None = None,
     ) -> MetaTensor:
-        """Turn ``scores`` (N,) or (N, A) into a float32 map (A, h, w).
+        """Convert ``scores`` (N,) or (N, A) to a float32 map (A, h, w).
 
         ``coords`` (N, 2), ``tile_size`` and ``spatial_shape`` (width, height) are in pixels of level 0.
         """
@@ -85,7 +85,7 @@ class TileScoresToHeatmap(Transform):
         _check_map(values, corners, edge, down, width * height)
         shape = (math.ceil(height / down), math.ceil(width / down))
         heat = torch.from_numpy(self._mean(self._scaled(values), corners, edge, down, shape))
-        # MONAI's images have three spatial axes in their affine, whatever their dimension
+        # affines of MONAI images have three spatial axes, even in 2D
         affine = torch.diag(torch.tensor([down, down, 1.0, 1.0], dtype=torch.float64))
         meta = {
             "downsample": down,
@@ -124,14 +124,14 @@ class TileScoresToHeatmap(Transform):
 class TileScoresToHeatmapd(MapTransform):
     """Dictionary form of :py:class:`TileScoresToHeatmap`.
 
-    It reads ``coords``, ``tile_size``, ``unit``, and where they are, ``slide_mpp`` and ``spatial_shape``, without which
-    the map ends with the last tiles; it drops the padding of an item with a ``mask``.
+    It uses the items ``coords``, ``tile_size`` and ``unit`` and, if available, ``slide_mpp`` and ``spatial_shape``;
+    without the latter, the map ends with the last tiles. It drops padding if there is a ``mask``.
 
     Args:
         keys: scores (N,) or (N, A) of the tiles.
         names: keys of the maps; by default they replace the scores.
-        skip_unplaced: whether to skip items without coordinates that are known to be in pixels of level 0; these get
-            the reason as ``heatmap_missing``.
+        skip_unplaced: whether to skip items whose coordinates are missing or not in pixels of level 0; the reason is
+            stored as ``heatmap_missing``.
         downsample: see :py:class:`TileScoresToHeatmap`.
         scaling: see :py:class:`TileScoresToHeatmap`.
         fill: see :py:class:`TileScoresToHeatmap`.
@@ -159,7 +159,7 @@ class TileScoresToHeatmapd(MapTransform):
         self.to_heatmap = TileScoresToHeatmap(downsample, scaling, fill)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Turn the scores of every key into a map."""
+        """Convert the scores of each key to a map."""
         d = dict(data)
         reason = _missing_geometry(d) if self.skip_unplaced else ""
         if reason:
@@ -176,7 +176,7 @@ class TileScoresToHeatmapd(MapTransform):
 
 
 def _missing_geometry(item: Mapping[Hashable, Any]) -> str:
-    """Return the reason why tiles can't be placed on the slide; empty where they can."""
+    """Return the reason why tiles can't be placed on the slide, or an empty string if they can."""
     if BagKeys.COORDS not in item or BagKeys.TILE_SIZE not in item:
         return "the features come without coordinates, or without the size of a tile"
     unit = item.get(BagKeys.UNIT)

@@ -1,4 +1,4 @@
-"""Transform from a slide, or its file of features, to the bag that a network reads."""
+"""Transform from a slide or its feature file to the bag of features of a network."""
 
 from __future__ import annotations
 
@@ -25,26 +25,25 @@ COLUMNS = [
 
 
 class SlideFeaturesd(MapTransform):
-    """Replace the path of a slide, or of its file of features, with the features (N, F) of its tiles.
+    """Replace the path of a slide or of its feature file by the features (N, F) of its tiles.
 
-    A slide is cut into tiles by ``tiles`` and encoded by ``encode``; a file of features, of any format that
-    :py:class:`LoadBag` reads, is loaded. It adds, as far as they are known, ``coords`` (N, 2) and ``tile_size`` in the
-    ``unit`` ``"px"``, pixels of level 0, ``spatial_shape`` (width and height of the slide) and ``slide_mpp``; for a
-    slide also its path as ``source``, and a ``thumbnail`` (h, w, 3) of bytes with its ``thumbnail_downsample`` (pixels
-    of level 0 per pixel), read while the slide is open. Coordinates in micrometers become pixels where ``slide_mpp``
-    is known.
+    A slide is cut into tiles by ``tiles`` and encoded by ``encode``; a feature file in any format of
+    :py:class:`LoadBag` is loaded. If known, ``coords`` (N, 2) and ``tile_size`` in the ``unit`` ``"px"`` (pixels of
+    level 0), ``spatial_shape`` (width and height of the slide) and ``slide_mpp`` are added; for a slide also its path
+    as ``source``, and a ``thumbnail`` (h, w, 3) of bytes with its ``thumbnail_downsample`` (pixels of level 0 per
+    pixel), read while the slide is open. Coordinates in micrometers are converted to pixels if ``slide_mpp`` is known.
 
     Args:
-        keys: the path; an item has one.
-        tiles: makes the bag of tiles of a slide.
-        encode: makes features of the tiles; None where there are files of features only.
-        slide_mpp: micrometers per pixel of level 0; that of an item has priority, and both override the file.
-        thumbnail_size: maximum length of the longer side of the thumbnail, in pixels; None reads none.
-        slides: keeps the slide open for transforms that read it later; by default the slide is closed.
+        keys: path of the slide or feature file, a single key.
+        tiles: transform from the path of a slide to its bag of tiles.
+        encode: transform from tiles to features; None if there are feature files only.
+        slide_mpp: micrometers per pixel of level 0; that of an item takes precedence, and both override the file.
+        thumbnail_size: largest size of the longer side of the thumbnail in pixels; None reads no thumbnail.
+        slides: cache that keeps the slide open for later transforms; by default the slide is closed.
         allow_missing_keys: whether to skip missing keys.
 
     Raises:
-        ValueError: when a slide is to be encoded and there is no ``encode``, or an item has several paths.
+        ValueError: when a slide must be encoded but ``encode`` is None, or there are several keys.
 
     Example:
         >>> from monai_mil_ext.data import write_bag
@@ -79,7 +78,7 @@ class SlideFeaturesd(MapTransform):
         self.load = LoadBag()
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Read or make the features."""
+        """Load or compute the features of the slide."""
         d = dict(data)
         if self.slide_mpp is not None:
             d.setdefault(BagKeys.SLIDE_MPP, float(self.slide_mpp))
@@ -100,7 +99,7 @@ class SlideFeaturesd(MapTransform):
 
     def _encode(self, d: dict[Hashable, Any], key: Hashable, slides: SlideCache) -> dict[Hashable, Any]:
         if self.encode is None:
-            raise ValueError("`encode` must be given to make features of a slide, got None.")
+            raise ValueError("`encode` must be given to compute features of a slide, got None.")
         source = str(d[key])
         options = self.tiles.to_tiles
         mpp = slide_resolution(d)
@@ -125,7 +124,7 @@ class SlideFeaturesd(MapTransform):
         columns[BagKeys.COORDS] = columns[BagKeys.COORDS][:, :2].double()
         for name in {BagKeys.TILE_SIZE, BagKeys.SLIDE_MPP} & set(columns):
             columns[name] = float(columns[name])
-        for name in columns.keys() - d.keys():  # values of the item have priority over those of the file
+        for name in columns.keys() - d.keys():  # values of the item take precedence over those of the file
             d[name] = columns[name]
         return _in_pixels(d) if d.get(BagKeys.UNIT) == "um" and BagKeys.SLIDE_MPP in d else d
 

@@ -87,8 +87,8 @@ class TileBag(Transform):
         """Find the tiles of a slide.
 
         Args:
-            slide: its path, or the open slide, which stays open and which the bag then reads.
-            slide_mpp: resolution of this slide, overriding that of the transform; not for an open slide, which has one.
+            slide: path of the slide, or the open slide, which stays open and which the bag then reads.
+            slide_mpp: resolution of this slide, overriding that of the transform; ignored for an open slide.
         """
         if isinstance(slide, SlideFile):
             return self._find(slide, slide)
@@ -102,7 +102,7 @@ class TileBag(Transform):
         enough = (tissue >= self.min_tissue) & (tissue > 0)
         if not enough.any():
             raise EmptyBagError(
-                f"`slide` must have a tile with a share of tissue of {self.min_tissue:g} or more, got at most "
+                f"`slide` must have a tile with a tissue fraction of {self.min_tissue:g} or more, got at most "
                 f"{tissue.max():.3g} among {len(tissue)} tiles of {slide.name!r}."
             )
         corners = corners[enough]
@@ -178,7 +178,7 @@ class TileBagd(MapTransform):
 
 
 def slide_resolution(item: Mapping[Any, Any]) -> float | None:
-    """Return the ``slide_mpp`` of an item as a number, which a table gives as text; None where there is none."""
+    """Return the ``slide_mpp`` of an item as a number (it is text if read from a table), or None if it is missing."""
     value = item.get(BagKeys.SLIDE_MPP)
     try:
         return None if value is None else float(value)

@@ -1,3 +1,3 @@
-"""Networks and regressions on the classical sets of bags: ``scripts/reproduce classical``."""
+"""Networks and regressions on the classical MIL data sets: ``scripts/reproduce classical``."""
 
 __all__: list[str] = []

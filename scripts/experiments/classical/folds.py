@@ -1,4 +1,4 @@
-"""Folds of a classical set: the same for every model, standardized by what a model is trained on."""
+"""Folds of a classical data set, the same for every model, standardized by the training bags."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Fold:
 
     Args:
         bags: all bags of a set, with ``case_id``, ``image`` (N, F) and ``label``.
-        train: case ids of the training part.
-        val: case ids of the part by which a setting is chosen.
-        test: case ids of the part that is only predicted.
+        train: case IDs of the training part.
+        val: case IDs of the validation part, by which settings are selected.
+        test: case IDs of the test part, which is only predicted.
     """
 
     def __init__(self, bags: Sequence[Bag], train: Sequence[str], val: Sequence[str], test: Sequence[str]) -> None:
@@ -34,7 +34,7 @@ class Fold:
         }
 
     def standardized(self, train_parts: Sequence[str], eval_part: str) -> tuple[list[Bag], list[Bag]]:
-        """Return the bags to train on and those to predict, standardized by the training bags alone."""
+        """Return the training bags and the bags to predict, standardized by the training bags alone."""
         train_bags = [bag for part in train_parts for bag in self._parts[part]]
         statistics = FeatureStatistics.from_items(train_bags)
         mean, scale = torch.from_numpy(statistics.mean), torch.from_numpy(statistics.scale)
@@ -46,7 +46,7 @@ class Fold:
 
 
 def read_fold(table: Path, number: int) -> Fold:
-    """Read fold ``number`` of ``REPEATS`` times ``NUM_FOLDS``: stratified; val is a fifth of what is not tested."""
+    """Read fold ``number`` of ``REPEATS`` times ``NUM_FOLDS`` stratified folds; val is a fifth of the non-test bags."""
     items, splits = _read(table)
     return Fold(items, **splits.folds[number])
 

@@ -1,4 +1,4 @@
-"""Models of the protocol of the classical sets, and the settings that it chooses from."""
+"""Models of the protocol of the classical data sets, and their candidate settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["MODELS", "REGRESSIONS", "SETTINGS"]
 
 NETS = "monai_mil_ext.networks.nets."
 SETTINGS = ({"learning_rate": 0.001, "epochs": 20}, {"learning_rate": 0.003, "epochs": 20})
-# overrides of train.yaml; two settings each, so that a choice among all six networks is one among twelve
+# overrides of train.yaml, with two settings each: the selection among all six networks has twelve candidates
 MODELS: dict[str, dict[str, Any]] = {
     "mean": {"network_def": {"_target_": f"{NETS}MeanMIL"}},
     "ABMIL": {"network_def": {"_target_": f"{NETS}ABMIL", "hidden_size": 64, "attention_size": 64, "dropout": 0.25}},

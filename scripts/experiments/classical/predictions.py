@@ -1,4 +1,4 @@
-"""Predictions of a model that is trained on some bags with one setting: probabilities of the second class."""
+"""Training of a model with one setting, and predicted probabilities of the second class."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def predict_network(config: Mapping[str, Any], train_bags: Bags, eval_bags: Bags
 
     Args:
         config: overrides of ``train.yaml``.
-        train_bags: bags to train on, standardized.
-        eval_bags: bags to predict.
-        seed: seed of weights and order.
+        train_bags: standardized training bags.
+        eval_bags: standardized bags to predict.
+        seed: seed of the weights and of the order of bags.
     """
     overrides = dict(config)
     network = {**overrides.pop("network_def"), "in_features": train_bags[0]["image"].shape[1], "num_classes": 2}
@@ -42,7 +42,7 @@ def predict_network(config: Mapping[str, Any], train_bags: Bags, eval_bags: Bags
         del part["named_handlers"][name]  # nothing is validated or logged
     workflow.initialize()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that an anchor pins attention, once a run
+        warnings.simplefilter("ignore", UserWarning)  # each run warns that the anchor makes attention uniform
         workflow.parser.get_parsed_content("train#trainer").run()
     net = workflow.parser.get_parsed_content("network").eval()
     device = workflow.parser.get_parsed_content("device")

@@ -1,9 +1,9 @@
-"""Protocol of the classical sets: ``scripts/reproduce classical`` makes docs/results/classical.json.
+"""Protocol of the classical data sets: ``scripts/reproduce classical`` writes docs/results/classical.json.
 
-Repeated stratified 10-fold. In each fold every setting of a model is trained on the training part and judged on the
-validation part; the best one is trained once more, on both, and predicts the test part. Each fold of each model is a
-run, and a finished run is not run again: a stopped protocol goes on, and parts can run side by side (``--stage train
---sets musk1 --models ABMIL``, or ``--stage train --part 1/4``).
+The protocol is repeated stratified 10-fold cross-validation. In each fold, all settings of a model are trained on the
+training part and compared on the validation part; the best setting is trained again on both parts and predicts the test
+part. Each fold of each model is a run. Finished runs are skipped, so a stopped protocol continues, and parts can be
+executed in parallel (``--stage train --sets musk1 --models ABMIL``, or ``--stage train --part 1/4``).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DATA = BUNDLES / "bag_classifier" / "data"
 
 
 def candidates(model: str) -> list[dict[str, Any]]:
-    """Return all settings that a model is chosen from in each fold, as whole configs.
+    """Return the candidate settings of a model, as complete configs.
 
     Example:
         >>> len(candidates("ABMIL")), len(candidates("pooled regression")), sum(len(candidates(m)) for m in MODELS)
@@ -59,7 +59,7 @@ def make_runner(folder: Path, data_root: Path) -> StudyRunner:
 
 
 def evaluate_fold(data_root: Path, run: Run, _folder: Path) -> dict[str, Any]:
-    """Choose a setting by validation, train it on training and validation part, and predict the test part."""
+    """Select a setting by validation, train it on the training and validation parts, and predict the test part."""
     logging.disable(logging.ERROR)  # thousands of trainings, each with several lines
     number, settings = run.settings["fold"], run.settings["candidates"]
     fold = read_fold(data_root / run.settings["set"] / "cohort.csv", number)
@@ -67,8 +67,8 @@ def evaluate_fold(data_root: Path, run: Run, _folder: Path) -> dict[str, Any]:
     validation = []
     if len(settings) > 1:
         train_bags, eval_bags = fold.standardized(["train"], "val")
-        validation = [_judge(eval_bags, predict(config, train_bags, eval_bags, number)) for config in settings]
-    # the best AUROC; among equal ones, frequent with few bags, the lowest loss
+        validation = [_score(eval_bags, predict(config, train_bags, eval_bags, number)) for config in settings]
+    # the best AUROC; ties, which are frequent with few bags, are broken by the lowest loss
     chosen = max(range(len(validation)), key=lambda i: (validation[i]["auroc"], -validation[i]["loss"]), default=0)
     train_bags, test_bags = fold.standardized(["train", "val"], "test")
     probability = predict(settings[chosen], train_bags, test_bags, number)
@@ -82,7 +82,7 @@ def evaluate_fold(data_root: Path, run: Run, _folder: Path) -> dict[str, Any]:
     }
 
 
-def _judge(bags: Sequence[Mapping[str, Any]], probability: Any) -> dict[str, float]:
+def _score(bags: Sequence[Mapping[str, Any]], probability: Any) -> dict[str, float]:
     labels = [bag["label"] for bag in bags]
     return {"auroc": float(roc_auc_score(labels, probability)), "loss": float(log_loss(labels, probability))}
 
@@ -110,9 +110,9 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
     parser.add_argument("--models", nargs="+", choices=names, default=names)
     parser.add_argument("--repeats", type=int, default=REPEATS, help="number of repeats of the folds")
-    parser.add_argument("--folds", nargs="+", type=int, help="train only these")
-    parser.add_argument("--stage", choices=["train", "table"], help="both, one after the other, by default")
-    parser.add_argument("--jobs", type=int, default=2, help="processes, of one thread each")
+    parser.add_argument("--folds", nargs="+", type=int, help="train only these folds")
+    parser.add_argument("--stage", choices=["train", "table"], help="by default, both in this order")
+    parser.add_argument("--jobs", type=int, default=2, help="number of processes with one thread each")
     parser.add_argument("--part", type=parse_part, default=(1, 1), metavar="I/N", help="train part I of N")
     parser.add_argument("--data_root", type=Path, default=DATA)
     parser.add_argument("--folder", type=Path, default=RUNS / "classical", help="folder of the runs")
@@ -121,7 +121,7 @@ def main(words: Sequence[str] | None = None) -> None:
     runner = make_runner(args.folder, args.data_root)
     folds = range(NUM_FOLDS * args.repeats)
     if args.stage != "table":
-        # the runs of a set beside each other: a process keeps its bags
+        # runs of the same set follow one another, since a process caches the bags of one set
         runs = [make_run(*run) for run in product(args.sets, args.models, args.folds or folds)]
         runner.run_all(runs, args.jobs, args.part)
     if args.stage != "train":

@@ -1,4 +1,4 @@
-"""Table of the classical sets: values of each model over repeats, and of the model that validation chooses."""
+"""Table of the classical data sets: values of each model over repeats, and of the model selected by validation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["CHOSEN", "choose_models", "make_result", "summarize_model"]
 
 CHOSEN = "chosen by validation"
 Records = Sequence[Mapping[str, Any]]
-PUBLISHED = {"musk1": 0.971, "musk2": 0.968}  # accuracy of ASMIL, by a protocol that is not known
+PUBLISHED = {"musk1": 0.971, "musk2": 0.968}  # accuracy of ASMIL, with an unpublished protocol
 HEADS = {"fold_sd": "its sd over folds"}
 NOTE = (
     "Mean ± sample sd over {repeats} repeats of stratified {folds}-fold, the same folds for all; a repeat's value is "
@@ -30,7 +30,7 @@ NOTE = (
 
 
 def summarize_model(name: str, records: Records) -> dict[str, Any]:
-    """Return a row of the table: accuracy and AUROC over repeats, from the records of all folds."""
+    """Return the row of a model: accuracy and AUROC over repeats, from the records of all folds."""
     folds = [_fold_values(record) for record in records]
     repeats = {
         key: np.reshape([values[key] for values in folds], (-1, NUM_FOLDS)).mean(axis=1)
@@ -48,9 +48,9 @@ def summarize_model(name: str, records: Records) -> dict[str, Any]:
 
 
 def choose_models(by_model: Mapping[str, Records]) -> list[Mapping[str, Any]]:
-    """Return of each fold the record of the model with the best validation AUROC; among equal ones the lowest loss.
+    """Select the model with the best validation AUROC in each fold, and return the records.
 
-    No label of the test part is used.
+    Ties are broken by the lowest loss. No label of the test part is used.
     """
 
     def validation(record: Mapping[str, Any]) -> tuple[float, float]:
@@ -67,8 +67,8 @@ def make_result(
 
     Args:
         records: records by set and model, in the order of the folds.
-        networks: names of the models that :py:func:`choose_models` chooses from.
-        regressions: names of the models that it is compared with.
+        networks: names of the candidate models of :py:func:`choose_models`.
+        regressions: names of the regressions to compare with.
     """
     rows, claims = [], {}
     for name, by_model in records.items():
@@ -79,7 +79,7 @@ def make_result(
         best = {**summarize_model(CHOSEN, chosen), "settings_tried": tried}
         claims[name] = _check_claim(name, best, [by_name[model] for model in regressions])
         rows += [{**row, "name": f"{name}: {row['name']}"} for row in (best, *by_name.values())]
-    # the chosen row has no training of its own
+    # the selected row repeats trainings of other rows
     seconds = sum(row["cpu_seconds"] for row in rows if not row["name"].endswith(CHOSEN))
     repeats = len(rows[0]["repeats"]["bag_auroc"])
     texts = "; ".join(_describe_claim(*claim) for claim in claims.items())
@@ -105,7 +105,7 @@ def _fold_values(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _check_claim(name: str, chosen: Mapping[str, Any], regressions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Compare the chosen network with the better regression less half its sd: over repeats, and over folds."""
+    """Compare the selected network with the better regression less half its sd, over repeats and over folds."""
     reference = max(regressions, key=lambda row: float(row["values"]["bag_auroc"]))
     reference_auroc, auroc = reference["values"]["bag_auroc"], chosen["values"]["bag_auroc"]
     bounds = {

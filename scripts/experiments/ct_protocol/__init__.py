@@ -1,3 +1,3 @@
-"""Search of settings on a cohort of scans with one label each: ``scripts/reproduce ct_protocol`` and ``report``."""
+"""Search of settings on a cohort of labeled scans: ``scripts/reproduce ct_protocol`` and ``report``."""
 
 __all__: list[str] = []

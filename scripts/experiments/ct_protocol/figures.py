@@ -1,4 +1,4 @@
-"""Figures of a report, whose curves differ in line style and not in color alone."""
+"""Figures of a report, whose curves differ in line style as well as color."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ScanScores(NamedTuple):
 
     @property
     def is_positive(self) -> bool:
-        """Whether the scan has slices of both kinds."""
+        """Whether the scan has positive and negative slices."""
         return bool(self.label.any() and not self.label.all())
 
     @property
@@ -50,7 +50,7 @@ class ScanScores(NamedTuple):
 
 
 def read_scans(folder: Path) -> list[ScanScores]:
-    """Read the scans of ``instances.csv`` that have labels of slices."""
+    """Read the scans of ``instances.csv`` that have slice labels."""
     rows: dict[str, list[Mapping[str, str]]] = {}
     with (folder / "instances.csv").open(newline="") as lines:
         for row in csv.DictReader(lines):
@@ -60,7 +60,7 @@ def read_scans(folder: Path) -> list[ScanScores]:
 
 
 def _parse_scan(case: str, rows: Sequence[Mapping[str, str]]) -> ScanScores:
-    numbers = [str(k) for k in range(len(rows))]  # instead of positions, where a file has none
+    numbers = [str(k) for k in range(len(rows))]  # used as positions if a file has none
     attention, position = (
         np.array([float(row.get(key, k)) for row, k in zip(rows, numbers, strict=True)])
         for key in ("attention", "position")
@@ -73,7 +73,7 @@ def _parse_scan(case: str, rows: Sequence[Mapping[str, str]]) -> ScanScores:
 
 
 def curves_figure(scans: Mapping[str, Sequence[ScanScores]]) -> Figure:
-    """Draw ROC and precision-recall curves of slices, means over scans, with the center of the scan."""
+    """Draw ROC and precision-recall curves of slices, averaged over scans, and those of the center of the scan."""
     figure = Figure(**HEIGHT)
     roc, precision = figure.subplots(1, 2)
     for i, (name, of_method) in enumerate(scans.items()):
@@ -99,7 +99,7 @@ def _curves(scores: Sequence[torch.Tensor], scans: Sequence[ScanScores]) -> Loca
 
 
 def spread_figure(scans: Mapping[str, Sequence[ScanScores]]) -> Figure:
-    """Draw the slice AUROC of every scan, a row of dots a method, with its quartiles as a box."""
+    """Draw the slice AUROC of every scan as dots, one row per method, with the quartiles as a box."""
     figure = Figure(figsize=(10, 1 + 0.6 * len(scans)), layout="constrained")
     axes = figure.subplots()
     values = [np.array([scan.auroc for scan in of_method]) for of_method in scans.values()]

@@ -1,4 +1,4 @@
-"""Methods of the protocol, and the settings that it searches."""
+"""Methods of the protocol and their candidate settings."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
 
 
 class Method(NamedTuple):
-    """One row of the table.
+    """Method of the protocol, a row of the table.
 
     Attributes:
         overrides: overrides of the config.
-        configs: overlays on the way to train.
-        uses_slice_labels: whether labels of slices are used; marked in every table.
+        configs: overlays on top of the training protocol.
+        uses_slice_labels: whether slice labels are used; marked in every table.
         fixed: keys of the grid that are not searched.
     """
 
@@ -56,7 +56,7 @@ METHODS: dict[str, Method] = {
 
 
 def settings(protocol: str, method: str) -> list[dict[str, float]]:
-    """Return all settings that a method is chosen from.
+    """Return the candidate settings of a method.
 
     Example:
         >>> len(settings("published", "ABMIL")), settings("published", "slice-supervised")[0]

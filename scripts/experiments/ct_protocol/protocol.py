@@ -1,8 +1,8 @@
-"""Search of settings: ``scripts/reproduce ct_protocol`` trains over seeds, chooses by validation and tests once.
+"""Search of settings: ``scripts/reproduce ct_protocol`` trains over seeds, selects by validation and tests once.
 
-The protocol runs on the cohort of bundles/scan_mil, or any of yours (``--set dataset_dir=DIR``). Every training is
-a folder with ``run.json``; a finished one is not run again, so that a stopped search goes on (a stopped training at its
-last epoch), and parts can run side by side (``--stage train --methods ABMIL --seeds 2001``, or ``--part 1/4``).
+The protocol uses the cohort of bundles/scan_mil, or yours (``--set dataset_dir=DIR``). Every training has a folder with
+``run.json``. Finished trainings are skipped, so a stopped search continues (a stopped training after its last epoch),
+and parts can be executed in parallel (``--stage train --methods ABMIL --seeds 2001``, or ``--part 1/4``).
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class Plan(NamedTuple):
     """Options that all runs of a search share.
 
     Attributes:
-        protocol: name of the way to train, ``published`` or ``modern``.
+        protocol: name of the training protocol, ``published`` or ``modern``.
         folder: folder of all runs.
         data: overlays of the data, between ``train.yaml`` and ``protocol.yaml``.
-        overrides: overrides of the configs; they win over a method's and are the same for all.
-        grid: values to search instead of the protocol's.
+        overrides: overrides of the configs for all methods; they take precedence over those of a method.
+        grid: values to search instead of those of the protocol.
     """
 
     protocol: str
@@ -54,7 +54,7 @@ class Plan(NamedTuple):
 
     @property
     def paths(self) -> dict[str, str]:
-        """Overrides that are paths: they decide no result, and no record holds them."""
+        """Overrides that are paths: they do not affect results, and are not recorded."""
         return {key: value for key, value in self.overrides.items() if _is_path(key, value)}
 
     def settings(self, method: str) -> list[dict[str, float]]:
@@ -67,7 +67,7 @@ class Plan(NamedTuple):
         ]
 
     def run(self, method: str, seed: int, setting: Mapping[str, float]) -> Run:
-        """Return the training with a setting; its folder is ``protocol/method/seed/setting``."""
+        """Return the training run of a setting; its folder is ``protocol/method/seed/setting``."""
         words = "_".join(f"{key}-{value:g}" for key, value in setting.items())
         name = f"{self.protocol}/{method.replace(' + ', '_').replace(' ', '_')}/{seed}/{words}"
         shared = {key: value for key, value in self.overrides.items() if not _is_path(key, value)}
@@ -77,7 +77,7 @@ class Plan(NamedTuple):
         return Run(name, {"configs": configs, "overlays": overlays, "overrides": overrides})
 
     def test_run(self, method: str, seed: int, setting: Mapping[str, float]) -> Run:
-        """Return the evaluation of a training on the test part."""
+        """Return the run that evaluates a training on the test part."""
         run = self.run(method, seed, setting)
         return Run(f"{run.name}/test", run.settings)
 
@@ -95,7 +95,7 @@ def _is_path(key: str, value: Any) -> bool:
 
 
 def open_workflow(run: Run, paths: Mapping[str, str], test: bool = False) -> ConfigWorkflow:
-    """Make the workflow of a training or, with ``test``, of its evaluation."""
+    """Create the workflow of a training or, with ``test``, of its evaluation."""
     configs: list[str | Path] = [*run.settings["configs"]]
     configs += [CONFIGS / f"{name}.yaml" for name in run.settings["overlays"]]
     if test:
@@ -104,7 +104,7 @@ def open_workflow(run: Run, paths: Mapping[str, str], test: bool = False) -> Con
 
 
 def train(paths: Mapping[str, str], run: Run, folder: Path) -> dict[str, Any]:
-    """Train, and return the chosen epoch with its validation value."""
+    """Train, and return the selected epoch with its validation value."""
     workflow = open_workflow(run, {**paths, "ckpt_dir": str(folder), "output_dir": str(folder / "log")})
     workflow.initialize()
     workflow.run()
@@ -122,20 +122,20 @@ def evaluate(paths: Mapping[str, str], run: Run, folder: Path) -> dict[str, Any]
 
 
 def choose(plan: Plan, method: str, seed: int) -> dict[str, Any]:
-    """Return the record of the setting with the best validation value of one seed; the first of equal ones.
+    """Return the record of the first setting with the best validation value of one seed.
 
     Raises:
-        RuntimeError: if a training of the search is not finished, or no setting has an epoch that counts.
+        RuntimeError: if a training of the search is not finished, or no setting has an eligible epoch.
     """
-    runner, found = plan.trainer(), plan.settings(method)
-    runs = [plan.run(method, seed, setting) for setting in found]
+    runner, candidates = plan.trainer(), plan.settings(method)
+    runs = [plan.run(method, seed, setting) for setting in candidates]
     records = [runner.read(run) for run in runs]
     missing = [run.name.rpartition("/")[2] for run, record in zip(runs, records, strict=True) if record is None]
     if missing:
         raise RuntimeError(f"every setting of {method!r}, seed {seed}, must be trained before a choice, not {missing}.")
     counted = [
         {"method": method, "seed": seed, "setting": setting, **record}
-        for setting, record in zip(found, records, strict=True)
+        for setting, record in zip(candidates, records, strict=True)
         if record is not None and record["chosen"]
     ]
     if not counted:
@@ -144,15 +144,15 @@ def choose(plan: Plan, method: str, seed: int) -> dict[str, Any]:
 
 
 def test(plan: Plan, method: str, seed: int) -> Path:
-    """Evaluate the chosen training of a method and seed on the test part, once, and return the folder."""
+    """Evaluate the selected training of a method and seed on the test part, once, and return the folder."""
     run = plan.test_run(method, seed, choose(plan, method, seed)["setting"])
     plan.tester().run(run)
     return plan.tester().run_folder(run)
 
 
 def make_results(plan: Plan, methods: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
-    """Test everything and return the table; a method is compared with its own form without Normal Guidance."""
-    # nothing is tested before everything is chosen
+    """Test all methods and return the table; methods are compared with and without Normal Guidance."""
+    # the test starts when all selections are made
     chosen = {method: {seed: choose(plan, method, seed) for seed in seeds} for method in methods}
     rows = {method: {seed: read_rows(test(plan, method, seed)) for seed in seeds} for method in methods}
     labels = {method: METHODS[method].uses_slice_labels for method in methods}
@@ -168,7 +168,7 @@ def make_results(plan: Plan, methods: Sequence[str], seeds: Sequence[int]) -> di
 
 
 def slice_reader(plan: Plan, method: str, seed: int) -> ReadSlices:
-    """Return a reader of the slices of a case before the encoder, gray from 0 to 1, and of its mask if there is one."""
+    """Return a function that reads the slices of a case before encoding, scaled to [0, 1], and the mask if any."""
     run = plan.run(method, seed, plan.settings(method)[0])
     workflow = open_workflow(run, {**plan.paths, "ckpt_dir": str(plan.folder), "output_dir": str(plan.folder / "log")})
     workflow.initialize()
@@ -188,7 +188,7 @@ def slice_reader(plan: Plan, method: str, seed: int) -> ReadSlices:
 def main(words: Sequence[str] | None = None) -> None:
     """Run from the command line."""
     args = _parse(words)
-    logging.disable(logging.INFO)  # hundreds of trainings, each with a line an epoch
+    logging.disable(logging.INFO)  # hundreds of trainings, each with a line per epoch
     grid, overrides = (
         {key: yaml.safe_load(value) for key, _, value in (word.partition("=") for word in pairs)}
         for pairs in (args.grid, args.set)
@@ -223,10 +223,10 @@ def _parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--data", nargs="*", default=[], help="overlays of the data, such as digits or rsna")
     parser.add_argument("--folder", type=Path, default=Path("runs"), help="folder of all runs and of the table")
-    parser.add_argument("--stage", choices=["train", "test"], help="both, one after the other, by default")
+    parser.add_argument("--stage", choices=["train", "test"], help="by default, both in this order")
     parser.add_argument("--grid", nargs="*", default=[], metavar="KEY=[...]", help="values to search instead of all")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides of the config of all runs")
-    parser.add_argument("--gallery", type=int, default=2, help="best and worst scans of a method on the page")
-    parser.add_argument("--jobs", type=int, default=1, help="processes side by side")
+    parser.add_argument("--gallery", type=int, default=2, help="number of best and worst scans per method")
+    parser.add_argument("--jobs", type=int, default=1, help="number of processes")
     parser.add_argument("--part", type=parse_part, default=(1, 1), metavar="I/N", help="train part I of N")
     return parser.parse_args(words)

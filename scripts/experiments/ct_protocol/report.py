@@ -1,7 +1,7 @@
-"""Page of one or several evaluations: ``scripts/reproduce report FOLDER ... --out page.html``.
+"""HTML page of one or several evaluations: ``scripts/reproduce report FOLDER ... --out page.html``.
 
-A folder holds what ``BagResultsSaver`` wrote. ``scripts/reproduce ct_protocol`` makes the page of its search, which
-shows the slices, too.
+A folder contains the files of ``BagResultsSaver``. ``scripts/reproduce ct_protocol`` writes the page of its search,
+which also shows slices.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ def make_page(
     gallery: int = 2,
     read_slices: ReadSlices | None = None,
 ) -> str:
-    """Return HTML with everything inside: table, curves of localization, spread over scans, best and worst scans.
+    """Return a self-contained HTML page: table, localization curves, spread over scans, best and worst scans.
 
     Args:
         result: result of :py:func:`experiments.ct_protocol.table.compare_methods`.
         scans: scores of every slice of every scan, by method and seed.
         title: title of the page.
-        gallery: number of the best and of the worst positive scans of each method.
-        read_slices: reader of the slices of a case; without it only the attention is drawn.
+        gallery: number of best and of worst positive scans of each method.
+        read_slices: function that reads the slices of a case; without it only attention is drawn.
     """
     positive = {
         name: [scan for of_seed in seeds.values() for scan in of_seed if scan.is_positive]
@@ -92,7 +92,7 @@ def _table(result: Mapping[str, Any]) -> str:
 
 
 def pick_scans(scans: Sequence[ScanScores], count: int) -> list[tuple[str, ScanScores]]:
-    """Return the ``count`` scans with the best and those with the worst slice AUROC, none of them twice."""
+    """Return the ``count`` scans with the best and the worst slice AUROC, none of them twice."""
     ordered = sorted(scans, key=lambda scan: (-scan.auroc, scan.case_id))
     best, rest = ordered[:count], ordered[count:]
     return [*(("best", scan) for scan in best), *(("worst", scan) for scan in rest[::-1][:count])]
@@ -110,7 +110,7 @@ def _scan_figure(scan: ScanScores, read_slices: ReadSlices | None) -> Figure:
     if read_slices is None:
         return scan_figure(scan, title)
     images, mask = read_slices(scan.case_id)
-    if mask is None:  # labels of slices without a mask: the whole slice is marked
+    if mask is None:  # slice labels without a mask: mark whole slices
         mask = np.broadcast_to(scan.label[:, None, None], images.shape)
     shown = scan.slice_index
     return plot_slice_scores(scan.attention, scan.position, images[shown], mask[shown], title=title)

@@ -1,4 +1,4 @@
-"""Training with labels of slices: for the references, never for a method that is compared with them."""
+"""Training with slice labels, for the supervised references only."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ LABEL = str(BagKeys.INSTANCE_LABEL)
 
 
 class PrepareSliceLabels(PrepareBatch):
-    """Batch preparation with labels of slices (B, N) instead of the bag's, NaN at padding, for ``MultiLabelLoss``."""
+    """Batch preparation with slice labels (B, N) instead of bag labels, NaN at padding, for ``MultiLabelLoss``."""
 
     def __call__(
         self, batchdata: dict[str, Any], device: Any = None, non_blocking: bool = False, **kwargs: Any
     ) -> tuple[Tensor, Tensor, tuple[()], dict[str, Tensor]]:
-        """Return bags, labels and the mask on the device."""
+        """Return bags, labels and mask on the device."""
         image, label, mask = (batchdata[key].to(device, non_blocking=non_blocking) for key in ("image", LABEL, "mask"))
         return image, label.float().masked_fill(~mask, torch.nan), (), {"mask": mask}
 
 
 class InstanceLogits(nn.Module):
-    """Wrapper whose ``forward`` returns the scores (B, N) of a network of one class, for losses on slices.
+    """Wrapper whose ``forward`` returns the scores (B, N) of a network with one class, for losses on slices.
 
     Args:
         net: the network.
@@ -50,14 +50,14 @@ class InstanceLogits(nn.Module):
 
 
 def oracle_slices(bags: Sequence[Mapping[str, Any]], seed: int) -> list[dict[str, Any]]:
-    """Add to each bag the slices that an oracle attends to: its positive ones, as ``keep`` (N,).
+    """Add the mask ``keep`` (N,) of the slices that an oracle attends to, the positive ones, to each bag.
 
-    A negative bag gets the positions of the positive slices of a random positive bag of the same part, scaled to its
-    own number of slices (nearest), so that position and number of the slices alone do not reveal the label.
+    A negative bag gets the positions of the positive slices of a random positive bag of the same part, resampled to its
+    number of slices (nearest), so that position and number of the slices alone do not reveal the label.
 
     Args:
         bags: bags of one part of a split, with the feature file ``image`` and the ``label``.
-        seed: seed of the draw.
+        seed: seed of the random draw.
 
     Raises:
         ValueError: if a positive bag has no positive slice, or no bag is positive.
@@ -77,7 +77,7 @@ def oracle_slices(bags: Sequence[Mapping[str, Any]], seed: int) -> list[dict[str
 
 
 def resample_mask(mask: np.ndarray, size: int) -> np.ndarray:
-    """Resample a mask to another size, nearest, and keep its middle if nothing else is left."""
+    """Resample a mask to another size by nearest neighbor; if nothing is left, keep its middle."""
     nearest: np.ndarray = mask[np.minimum((np.arange(size) + 0.5) * len(mask) // size, len(mask) - 1).astype(int)]
     if not nearest.any():
         nearest[int((np.flatnonzero(mask).mean() + 0.5) * size / len(mask))] = True
@@ -85,7 +85,7 @@ def resample_mask(mask: np.ndarray, size: int) -> np.ndarray:
 
 
 class KeepSlicesd(MapTransform):
-    """Transform that keeps the slices of every key (N, ...) that ``keep`` (N,) selects, and removes ``keep``.
+    """Keep the slices of each key (N, ...) that ``keep`` (N,) selects, and remove ``keep``.
 
     Args:
         keys: items with instances on the first axis.
@@ -93,7 +93,7 @@ class KeepSlicesd(MapTransform):
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Select the slices of every key."""
+        """Select the slices of each key."""
         d = dict(data)
         keep = d.pop("keep")
         for key in self.key_iterator(d):

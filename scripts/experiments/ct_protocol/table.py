@@ -1,4 +1,4 @@
-"""Table of runs with several seeds on their test parts, as numbers and as text."""
+"""Table of test results over several seeds, as numbers and as Markdown."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Row = Mapping[str, Any]
 
 
 def read_rows(folder: Path) -> dict[str, Any]:
-    """Read what ``BagResultsSaver`` wrote: the ``values`` of all bags, and one row a bag in ``bags``."""
+    """Read the files of ``BagResultsSaver``: the ``values`` over all bags, and one row per bag in ``bags``."""
     values = json.loads((folder / "report.json").read_text())["values"]
     with (folder / "bags.csv").open(newline="") as lines:
         bags = [
@@ -43,12 +43,12 @@ def compare_methods(
     pairs: Sequence[tuple[str, str]],
     num_samples: int = 1000,
 ) -> dict[str, Any]:
-    """Return the rows of the table, the baseline at the center of the scan, and the differences of pairs of methods.
+    """Return the rows of the table, the baseline of the center of the scan, and differences of pairs of methods.
 
     Args:
-        results: :py:func:`read_rows` of each method and seed.
-        uses_slice_labels: whether a method's training uses labels of slices.
-        pairs: methods to compare, over the positive test scans of all seeds.
+        results: result of :py:func:`read_rows` for each method and seed.
+        uses_slice_labels: whether the training of a method uses slice labels.
+        pairs: pairs of methods to compare, over the positive test scans of all seeds.
         num_samples: number of bootstrap samples.
     """
     rows = []
@@ -63,7 +63,7 @@ def compare_methods(
 
 
 def _center_row(rows: Sequence[Row]) -> dict[str, Any]:
-    """Return the row of the center of the scan on the same test parts, from a method that sees whole scans."""
+    """Return the baseline of the center of the scan on the same test parts, from a method that reads whole scans."""
     whole = next((row for row in rows if row["name"] != "bag-level oracle"), rows[0])
     seeds = {
         seed: {
@@ -77,7 +77,7 @@ def _center_row(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def format_table(result: Mapping[str, Any]) -> str:
-    """Return Markdown: a row a method, a row a seed below it, then the comparisons and the notes."""
+    """Format as Markdown: a row per method, followed by a row per seed, then the comparisons and the notes."""
     heads = ["method", "seed", *SHOWN.values()]
     lines = ["| " + " | ".join(heads) + " |", "|---|---" + "|--:" * len(SHOWN) + "|"]
     for row in result["rows"]:
@@ -106,7 +106,7 @@ def _format_note(result: Mapping[str, Any]) -> str:
 
 
 def format_cell(value: float | None, sd: float | None = None) -> str:
-    """Format a value with its sd, three digits each; a dash if there is none."""
+    """Format a value and its sd with three digits each; a missing value is a dash."""
     if value is None or not math.isfinite(value):
         return "-"
     return f"{value:.3f}" + (f" ± {sd:.3f}" if sd is not None and math.isfinite(sd) else "")

@@ -1,3 +1,3 @@
-"""Networks on bags of MNIST digits, where the truth of every instance is known: ``scripts/reproduce mnist_bags``."""
+"""Networks on bags of MNIST digits, with known instance labels: ``scripts/reproduce mnist_bags``."""
 
 __all__: list[str] = []

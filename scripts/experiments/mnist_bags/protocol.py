@@ -1,7 +1,7 @@
-"""Protocol of MNIST-bags: ``scripts/reproduce mnist_bags`` makes docs/results/mnist_bags*.json.
+"""Protocol of MNIST-bags: ``scripts/reproduce mnist_bags`` writes docs/results/mnist_bags*.json.
 
-It trains everything that methods.py lists and tests it once. A finished run is not run again, so that a stopped
-protocol goes on. No bag of the test digits is read before everything is trained and the anchor's weight is chosen.
+It executes the trainings of methods.py and tests each once. Finished runs are skipped, so a stopped protocol continues.
+Bags of the test digits are not read before all trainings are finished and the weight of the anchor is selected.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ __all__ = ["choose_beta", "evaluate", "main", "pooled_aurocs", "train"]
 
 HERE = Path(__file__).parent
 FOLDER = RUNS / "mnist_bags"
-TOLERANCE = 0.005  # of bag AUROC that an anchor may change
-UNIFORM = 0.99  # entropy ratio from which attention counts as uniform
+TOLERANCE = 0.005  # change of bag AUROC that an anchor may cause
+UNIFORM = 0.99  # entropy ratio from which attention is considered uniform
 VALUES = ("bag_auroc", "bag_accuracy", "instance_auroc", "instance_ap", "positive_mass")
 
 
 def open_workflow(overrides: Mapping[str, Any], *overlays: str, **paths: str) -> ConfigWorkflow:
-    """Make an initialized workflow of the configs with ``overlays`` on top."""
+    """Create an initialized workflow of the configs with ``overlays`` on top."""
     workflow = make_workflow(HERE, ("train", *overlays), **overrides, **paths)
     workflow.initialize()
     return workflow
 
 
 def train(run: Run, folder: Path) -> dict[str, Any]:
-    """Train, and return values of the validation bags.
+    """Train, and return the values on validation bags.
 
-    ``jsd`` is the mean over bags and epochs, ``entropy_ratio`` that of the epoch whose weights are kept.
+    ``jsd`` is the mean over bags and epochs, ``entropy_ratio`` the value of the epoch whose weights are kept.
     """
     logging.disable(logging.ERROR)
     workflow = open_workflow(run.settings, ckpt_dir=str(folder))
@@ -62,7 +62,7 @@ def train(run: Run, folder: Path) -> dict[str, Any]:
 
 
 def evaluate(run: Run, folder: Path) -> dict[str, float]:
-    """Compute the values on the test bags of a trained network, whose folder is the parent of ``folder``."""
+    """Evaluate a trained network, whose folder is the parent of ``folder``, on the test bags."""
     logging.disable(logging.ERROR)
     overlays = ("evaluate", "received") if run.settings["received"] else ("evaluate",)
     paths = {"ckpt_dir": str(folder.parent), "output_dir": str(folder)}
@@ -72,20 +72,20 @@ def evaluate(run: Run, folder: Path) -> dict[str, float]:
 
 
 def evaluation_run(training: Training, received: bool = False, **overrides: Any) -> Run:
-    """Return the run that tests the pool attention of a training, or the attention that instances receive."""
+    """Return the run that evaluates the pool attention of a training, or the attention that instances receive."""
     settings = {"received": received, "overrides": {**training.overrides, "num_samples": 20, **overrides}}
     return Run(f"{training.name}/{'received' if received else 'test'}", settings)
 
 
 def choose_beta(records: Mapping[float, Sequence[Mapping[str, float]]]) -> dict[str, Any]:
-    """Choose the anchor's weight that moves attention least without a cost in bag AUROC or uniform attention.
+    """Select the anchor weight that moves attention least without a cost in bag AUROC or uniform attention.
 
     Args:
-        records: those of :py:func:`train`, on validation bags, by weight; 0 is the network without the anchor. No
+        records: records of :py:func:`train` on validation bags, by weight; 0 is the network without the anchor. No
             instance label is used.
 
     Returns:
-        ``beta``, and whether it is ``allowed``; if no weight is, it is the one with the best bag AUROC.
+        ``beta``, and whether it is ``allowed``; if no weight is, ``beta`` is the weight with the best bag AUROC.
 
     Example:
         >>> values = {0.0: (0.98, 0.1, 0.5), 0.01: (0.978, 0.05, 0.6), 0.1: (0.95, 0.01, 0.7), 0.3: (0.98, 0.0, 1.0)}
@@ -110,9 +110,9 @@ def choose_beta(records: Mapping[float, Sequence[Mapping[str, float]]]) -> dict[
 
 
 def pooled_aurocs(file: Path) -> dict[str, float]:
-    """Compute the AUROC of the instances of all positive bags together, by attention and by attention times bag size.
+    """Compute the AUROC of the pooled instances of all positive bags, by attention and by attention times bag size.
 
-    Attention as it is favors the instances of small bags, whatever they show.
+    Attention alone favors the instances of small bags.
     """
     with file.open(newline="") as lines:
         rows = list(csv.DictReader(lines))
@@ -130,9 +130,9 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="scripts/reproduce mnist_bags", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--stage", choices=["train", "test"], help="both, one after the other, by default")
+    parser.add_argument("--stage", choices=["train", "test"], help="by default, both in this order")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="folder of the runs")
-    parser.add_argument("--jobs", type=int, default=1, help="processes side by side")
+    parser.add_argument("--jobs", type=int, default=1, help="number of processes")
     args = parser.parse_args(words)
     prepare_digits(HERE / "data")
     folder, trainings = args.folder.resolve(), all_trainings()

@@ -1,4 +1,4 @@
-"""Tables of the protocol: every network, and the effect of the anchor's weight."""
+"""Tables of the protocol: all networks, and the effect of the anchor weight."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ Values = Mapping[Training, Mapping[str, Any]]
 def summarize_seeds(
     name: str, by_seed: Mapping[int, Mapping[str, float]], records: Mapping[int, Mapping[str, Any]], epochs: int
 ) -> dict[str, Any]:
-    """Return a row of the table: mean and sd over seeds, with the cost of a training."""
+    """Return the row of a method: mean and sd over seeds, with the cost of a training."""
     cost = {key: round(float(np.mean([r[key] for r in records.values()]))) for key in ("cpu_seconds", "wall_seconds")}
     return {"name": name, **seed_summary(by_seed), "epochs": epochs, **cost}
 
 
 def anchor_checks(plain: Mapping[str, float], anchored: Mapping[str, float]) -> dict[str, bool]:
-    """Check the four conditions that an anchor should meet at once, from means over seeds.
+    """Check the four conditions that an anchor should meet, from means over seeds.
 
     Example:
         >>> plain = {"jsd": 0.2, "bag_auroc": 0.97, "entropy_ratio": 0.5, "instance_auroc": 0.97}
@@ -74,7 +74,7 @@ def write_tables(records: Values, tested: Values, received: Values, choice: Mapp
         records: record of each training, with its values on validation bags.
         tested: values on test bags.
         received: values on test bags of the attention that instances of QG-MIL receive.
-        choice: weight of ABMIL's anchor, of :py:func:`experiments.mnist_bags.protocol.choose_beta`.
+        choice: weight of ABMIL's anchor from :py:func:`experiments.mnist_bags.protocol.choose_beta`.
     """
 
     def make_row(network: str, beta: float = 0.0, values: Values = tested, name: str = "") -> dict[str, Any]:
@@ -105,7 +105,7 @@ def write_tables(records: Values, tested: Values, received: Values, choice: Mapp
 
 
 def _shown_weights(network: str, choice: Mapping[str, Any]) -> Sequence[float]:
-    """Return the weights of the first table: the chosen one, or the only one."""
+    """Return the weights of the first table: the selected weight of ABMIL, or the only weight."""
     return [choice["beta"]] if network == "ABMIL" else ANCHORS.get(network, ())
 
 

@@ -1,3 +1,3 @@
-"""Every network on the semi-synthetic set, beside Bayes' rule: ``scripts/reproduce semi_synthetic``."""
+"""Networks on the semi-synthetic set, compared with Bayes' rule: ``scripts/reproduce semi_synthetic``."""
 
 __all__: list[str] = []

@@ -1,4 +1,4 @@
-"""Trainings of the protocol: one fixed setting a method, and the settings that WindowMIL is chosen from."""
+"""Trainings of the protocol: one fixed setting per method, and the candidate settings of WindowMIL."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from monai_mil_ext.apps.study import Run
 
 __all__ = ["L1_TRIED", "SETTINGS", "TRIED", "VARIANTS", "WINDOW_TRIED", "Training", "cpu_trainings", "window_trainings"]
 
-SEEDS = (1, 2, 3)  # set i has seeds i001 (train, and the network's), i002 (validation), i003 (test), as published
+SEEDS = (1, 2, 3)  # set i has seeds i001 (training bags, network), i002 (validation), i003 (test), as published
 L1_TRIED = (0.3, 0.5)
 WINDOW_TRIED = 3  # 0.8 was dropped after validation on the first set: .801, and .804 for both others
-# Number of settings of the small tier that were compared by validation, on sets 4001/4002 or the published ones; or 1.
-# WindowMIL: penalty 0.3, 0.5 and 1 with 20 epochs, 0.5 with 12. Mean, ABMIL: 0, 0.1, 0.5. Max: 0.1, 0.5. TransMIL: 4
-# epochs, then 2 to save time.
+# Number of settings with 1,000 training bags that were compared by validation, on sets 4001/4002 or the published sets;
+# 1 for others. WindowMIL: penalty 0.3, 0.5 and 1 with 20 epochs, 0.5 with 12. Mean, ABMIL: 0, 0.1, 0.5. Max: 0.1, 0.5.
+# TransMIL: 4 epochs, then 2 to save time.
 TRIED = {"mean": 3, "max": 2, "ABMIL": 3, "TransMIL": 2, "WindowMIL": 4}
 VARIANTS: dict[str, dict[str, Any]] = {  # arguments of ShiftedMeanDataset
     "published": {},
@@ -23,10 +23,17 @@ VARIANTS: dict[str, dict[str, Any]] = {  # arguments of ShiftedMeanDataset
     "features permuted": {"feature_seed": 7},
 }
 NETS = "monai_mil_ext.networks.nets."
-SHORT = {"epochs": 2, "batch_size": 16, "learning_rate": 0.0003}  # 768 wide: half a minute of one core an epoch
+SHORT = {
+    "epochs": 2,
+    "batch_size": 16,
+    "learning_rate": 0.0003,
+}  # with 768 features, half a minute of one core per epoch
 SETTINGS: dict[str, dict[str, Any]] = {  # overrides of train.yaml
     "mean": {"network": {"_target_": f"{NETS}MeanMIL"}},
-    "max": {"network": {"_target_": f"{NETS}MaxMIL"}, "l1": 0.1},  # 0.5, as for the others, leaves no weight
+    "max": {
+        "network": {"_target_": f"{NETS}MaxMIL"},
+        "l1": 0.1,
+    },  # 0.5, as for the other methods, makes all weights zero
     "ABMIL": {"network": {"_target_": f"{NETS}ABMIL", "gated": False}},
     "TransMIL": {"network": {"_target_": f"{NETS}SequenceTransMIL"}, **SHORT},
     "SmAP": {"network": {"_target_": f"{NETS}SmAP"}},
@@ -37,12 +44,13 @@ SETTINGS: dict[str, dict[str, Any]] = {  # overrides of train.yaml
 
 
 class Training(NamedTuple):
-    """One training.
+    """Training of the protocol.
 
     Attributes:
         name: name of the folder.
-        row: name of its row in the table.
-        index: number i of the published set; seeds i001 (train, and the network's), i002 (validation), i003 (test).
+        row: name of the row in the table.
+        index: number i of the published set, with seeds i001 (training bags and network), i002 (validation) and i003
+            (test).
         variant: key of ``VARIANTS``.
         configs: names of the configs.
         overrides: overrides of the configs.
@@ -64,7 +72,7 @@ class Training(NamedTuple):
 
 
 def cpu_trainings() -> list[Training]:
-    """List every method on 1,000 bags, with and without Normal Guidance where it has scores to guide."""
+    """List every method on 1,000 bags, with and without Normal Guidance if it has scores."""
     rows: list[tuple[str, tuple[str, ...], dict[str, Any]]] = []
     for method, setting in SETTINGS.items():
         plain = {"l1": 0.5, **{k: v for k, v in setting.items() if k != "network"}}

@@ -1,8 +1,8 @@
-"""Protocol of the semi-synthetic set: ``scripts/reproduce semi_synthetic`` makes docs/results/semi_synthetic*.json.
+"""Protocol of the semi-synthetic set: ``scripts/reproduce semi_synthetic`` writes docs/results/semi_synthetic*.json.
 
-It trains everything that methods.py lists, and reads each test set once. A finished training is not run again, so that
-a stopped protocol goes on, and parts can run side by side (``--runs 'window_*_1'``). Nothing is tested before
-everything is trained and the penalty of WindowMIL is chosen.
+It executes the trainings of methods.py and reads each test set once. Finished trainings are skipped, so a stopped
+protocol continues, and parts can be executed in parallel (``--runs 'window_*_1'``). The test starts when all trainings
+are finished and the penalty of WindowMIL is selected.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def train(run: Run, folder: Path) -> Record:
 
 
 def open_workflow(run: Run, folder: Path, *overlays: str) -> ConfigWorkflow:
-    """Make the workflow of a run."""
+    """Create the workflow of a run."""
     configs = (*run.settings["configs"], *overlays)
     return make_workflow(HERE, configs, ckpt_dir=str(folder), **run.settings["overrides"])
 
@@ -74,10 +74,10 @@ def choose_l1(runner: StudyRunner) -> float:
 
 
 def read_test_set(variant: str, index: int, purpose: str, again: str | None = None) -> ShiftedMeanDataset:
-    """Draw a test set, and write to the log that it was read.
+    """Draw a test set, and record in the log that it was read.
 
     Raises:
-        RuntimeError: if the log says that it was read before, unless ``again`` gives the reason to repeat it.
+        RuntimeError: if the log has an earlier read of the set, unless ``again`` states the reason to repeat it.
     """
     seed = 1000 * index + 3
     lines = [json.loads(line) for line in LOG.read_text().splitlines()] if LOG.exists() else []
@@ -103,7 +103,7 @@ def read_test_set(variant: str, index: int, purpose: str, again: str | None = No
 def evaluate(
     trainings: Sequence[Training], bags: ShiftedMeanDataset, runner: StudyRunner
 ) -> dict[str, dict[str, float]]:
-    """Compute the values of trained networks on one test set, by the name of the training."""
+    """Evaluate trained networks on one test set, and return the values by name of the training."""
     values = {}
     for training in trainings:
         workflow = open_workflow(training.run, runner.run_folder(training.run), "evaluate")
@@ -117,7 +117,7 @@ def evaluate(
 
 
 def bounds(bags: ShiftedMeanDataset, options: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Compute the values of Bayes' rule, which knows how the set is drawn, and of the center of a bag."""
+    """Compute the values of Bayes' rule, given the distribution of the set, and of the center of a bag."""
     shift, columns = options.get("shift", 0.5), slice(1)
     if "feature_seed" in options:
         order = torch.randperm(768, generator=torch.Generator().manual_seed(options["feature_seed"]))
@@ -137,7 +137,7 @@ def bounds(bags: ShiftedMeanDataset, options: Mapping[str, Any]) -> dict[str, di
 
 
 def summarize_sets(name: str, by_set: Sequence[Mapping[str, float]], records: Sequence[Record] = ()) -> dict[str, Any]:
-    """Return a row of the table: mean and population sd over the sets, with the cost of the trainings."""
+    """Return the row of a method: mean and population sd over the sets, with the cost of the trainings."""
     seeds = {key: [values[key] for values in by_set] for key in VALUES if key in by_set[0]}
     cost = {
         "epochs": records[0]["epochs"],
@@ -173,17 +173,17 @@ def summarize_methods(
 def main(words: Sequence[str] | None = None) -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(prog="scripts/reproduce semi_synthetic", description=__doc__)
-    parser.add_argument("--stage", choices=["train", "test"], help="both, one after the other, by default")
+    parser.add_argument("--stage", choices=["train", "test"], help="by default, both in this order")
     parser.add_argument("--runs", default="*", help="train only those whose name matches this pattern")
     parser.add_argument("--again", help="reason to repeat test sets that were read according to the log")
-    parser.add_argument("--jobs", type=int, default=1, help="processes side by side")
+    parser.add_argument("--jobs", type=int, default=1, help="number of processes")
     args = parser.parse_args(words)
     runner = StudyRunner(RUNS / "semi_synthetic", train)
     first = [*cpu_trainings(), *(t for l1 in L1_TRIED for t in window_trainings("published", l1))]
     if args.stage != "test":
         runner.run_all([t.run for t in first if fnmatch.fnmatch(t.name, args.runs)], args.jobs)
     if args.runs != "*":
-        return  # the choice, and what follows it, need all of them
+        return  # the selection needs all runs
     l1 = choose_l1(runner)
     window = {variant: window_trainings(variant, l1) for variant in VARIANTS}
     runner.run_all([t.run for trainings in window.values() for t in trainings], args.jobs)
@@ -196,13 +196,13 @@ def _test_all(window: Mapping[str, list[Training]], l1: float, runner: StudyRunn
     tables: dict[str, list[dict[str, Any]]] = {"cpu": [], "window": []}
     for variant, trainings in window.items():
         values: dict[str, dict[str, float]] = {}
-        known: list[dict[str, dict[str, float]]] = []
+        limits: list[dict[str, dict[str, float]]] = []
         small = cpu_trainings() if variant == "published" else []
         for index in sorted({training.index for training in trainings}):
             bags = read_test_set(variant, index, f"{len(small) // 3 + 1} networks, Bayes and center", again)
             values |= evaluate([t for t in (*small, *trainings) if t.index == index], bags, runner)
-            known.append(bounds(bags, VARIANTS[variant]))
-        edges = {name: summarize_sets(name, [of_set[name] for of_set in known]) for name in known[0]}
+            limits.append(bounds(bags, VARIANTS[variant]))
+        edges = {name: summarize_sets(name, [of_set[name] for of_set in limits]) for name in limits[0]}
         tables["cpu"] += summarize_methods(small, values, runner) + (list(edges.values()) if small else [])
         tables["window"] += summarize_methods(trainings, values, runner, WINDOW_TRIED)
         tables["window"] += [{**edge, "name": f"{variant}: {name}"} for name, edge in edges.items()]

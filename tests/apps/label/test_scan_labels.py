@@ -14,7 +14,7 @@ from monai_mil_ext.apps.label.bundle_runner import device_override
 from monai_mil_ext.apps.label.scan_labels import is_labeled, label_of
 from tests.bundles.wsi import BUNDLES
 
-NAMES = ["no tumour", "Tumour"]
+NAMES = ["no tumor", "Tumor"]
 
 
 class Datastore:
@@ -40,7 +40,7 @@ class Datastore:
     [
         ({}, None, None),
         ({"bag_label": 0}, None, 0),
-        ({"bag_label": "tumour"}, None, 1),
+        ({"bag_label": "tumor"}, None, 1),
         ({}, json.dumps({"bag_label": "No Tumour"}), 0),
         ({"bag_label": 1}, json.dumps({"bag_label": 0}), 1),
         ({}, json.dumps({"other": 0}), None),
@@ -82,7 +82,7 @@ def test_device_override_ignores_a_missing_gpu(monkeypatch):
 def test_bundle_runner_knows_the_kind_and_the_classes_of_a_bundle():
     scans, slides = (BundleRunner(BUNDLES / name) for name in ("scan_mil", "wsi_mil"))
     assert (scans.reads_slides, slides.reads_slides) == (False, True)
-    assert scans.class_names == ["no tumour", "tumour"]
+    assert scans.class_names == ["no tumor", "tumor"]
     assert scans.has("train", "scan_labels")
     assert not slides.has("scan_labels")
 

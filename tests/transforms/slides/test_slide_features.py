@@ -68,7 +68,7 @@ def test_slide_features_need_no_coordinates(tmp_path):
 
 
 def test_slide_features_refuse_a_slide_without_encoder_and_two_paths(slide):
-    with pytest.raises(ValueError, match="`encode` must be given to make features of a slide"):
+    with pytest.raises(ValueError, match="`encode` must be given to compute features of a slide"):
         SlideFeaturesd("image")({"image": slide})
     with pytest.raises(ValueError, match="`keys` must name one path of an item"):
         SlideFeaturesd(["image", "other"])

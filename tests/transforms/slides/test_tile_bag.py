@@ -72,7 +72,7 @@ def test_tile_bag_tissue_is_a_function_or_false(path):
 
 def test_tile_bag_of_a_slide_without_tissue_is_empty(tmp_path):
     path = write_slide(tmp_path / "blank.tif", stained((600, 800)))
-    with pytest.raises(EmptyBagError, match=r"share of tissue of 0.25 or more, got at most 0 among 6 tiles of 'blank"):
+    with pytest.raises(EmptyBagError, match=r"tissue fraction of 0.25 or more, got at most 0 among 6 tiles of 'blank"):
         TileBag()(path)
     with pytest.raises(EmptyBagError, match="of 0 or more, got at most 0 among"):
         TileBag(min_tissue=0.0)(path)
