@@ -1,4 +1,4 @@
-"""The settings that pages show: components are made as they stand there, and a job runs what Slurm does."""
+"""Settings shown in pages: their components can be created, and the Kubernetes job runs Slurm's command."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from monai.bundle import ConfigParser
 
 from monai_mil_ext.data import load_cohort
 
-from .shell import ROOT, blocks
+from .runner import ROOT, blocks
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("bundles/*/docs/*.md"))]
 PAGES += sorted(ROOT.glob("scripts/experiments/*/*.md"))
@@ -18,37 +18,37 @@ KNOWN = {"imports": ["$import monai_mil_ext", "$import torch"], "tensorboard": {
 
 
 def components(content):
-    """The outermost parts of a config that name a class."""
+    """Return the outermost parts of a config that name a class."""
     if isinstance(content, dict) and "_target_" in content:
         return [content]
     parts = content.values() if isinstance(content, dict) else content if isinstance(content, list) else []
-    return [one for part in parts for one in components(part)]
+    return [config for part in parts for config in components(part)]
 
 
 @pytest.mark.parametrize(("page", "text"), SHOWN, ids=[page.stem for page, _ in SHOWN])
-def test_shown_components_are_made(page, text):
+def test_shown_components_can_be_created(page, text):
     (*_, content) = yaml.safe_load_all(text)
     if content.get("kind") == "Job":
         return
-    found = components(content)
-    assert found
-    for one in found:
-        made = ConfigParser({**KNOWN, "one": one}).get_parsed_content("one")
-        assert type(made).__name__ == one["_target_"].rpartition(".")[2]
+    configs = components(content)
+    assert configs
+    for config in configs:
+        component = ConfigParser({**KNOWN, "component": config}).get_parsed_content("component")
+        assert type(component).__name__ == config["_target_"].rpartition(".")[2]
 
 
-def test_the_job_of_kubernetes_is_the_command_of_slurm():
+def test_the_kubernetes_job_runs_the_slurm_command():
     (page,) = [page for page, text in SHOWN if "kind: Job" in text]
     (text,) = blocks(page, "yaml")
     (container,) = list(yaml.safe_load_all(text))[1]["spec"]["template"]["spec"]["containers"]
     (script,) = [block for block in blocks(page, "bash") if "srun" in block]
     job = " ".join([*container["command"], *container["args"]]).replace("=", " ")
-    told = {*re.findall(r"--[\w-]+|configs/\w+\.yaml|torchrun|monai\.bundle run", script.split("srun ")[1])}
-    assert told == {*re.findall(r"--[\w-]+|configs/\w+\.yaml|torchrun|monai\.bundle run", job)}
+    parts = re.compile(r"--[\w-]+|configs/\w+\.yaml|torchrun|monai\.bundle run")
+    assert {*parts.findall(script.split("srun ")[1])} == {*parts.findall(job)}
     assert (ROOT / container["workingDir"].lstrip("/") / "configs/multi_gpu_train.yaml").exists()
 
 
-def test_the_shown_cohort_is_read(tmp_path):
+def test_load_cohort_reads_the_shown_cohort(tmp_path):
     (text,) = blocks(ROOT / "docs" / "quickstart.md", "json")
     (scan,) = json.loads(text)["scans"]
     (tmp_path / "cohort.json").write_text(text)

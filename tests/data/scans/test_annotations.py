@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from monai_mil_ext.data import find_annotation, find_series, read_annotation_mask
-from tests.marks import FRAME, square, write_contours, write_segments
+from tests.dicom_annotations import FRAME, square, write_contours, write_segments
 from tests.scans import write_nifti, write_series
 
 SHAPE = (11, 9, 4)

@@ -1,4 +1,4 @@
-"""What pages take for granted: small data under the very names that their commands have."""
+"""Functions that write the data of pages: small files with the names that the commands use."""
 
 from __future__ import annotations
 
@@ -15,20 +15,39 @@ from monai_mil_ext.networks.nets import ABMIL, QGMIL
 from monai_mil_ext.transforms import LoadScan
 from tests.bundles import bag_classifier, rsna_files, wsi
 from tests.bundles.scripts_of import scripts_of
+from tests.dicom_annotations import FRAME, square, write_contours
 from tests.experiments import mnist_bags
-from tests.marks import FRAME, square, write_contours
 from tests.scans import write_nifti, write_series
 
 __all__ = [
-    "attention_files", "bag_cohort", "handwritten", "labeled_scans", "phantoms", "quickstart", "rsna",
-    "scans_and_slides", "slides_and_features", "slides_to_answer", "trained_on_scans", "write_encoder",
+    "SLURM", "attention_files", "bag_cohort", "handwritten", "labeled_scans", "phantoms", "quickstart", "rsna",
+    "scans_and_slides", "slides_and_features", "slides_to_predict", "trained_on_scans", "write_encoder",
+    "write_programs",
 ]  # fmt: skip
 
 CT = Path("bundles/scan_mil")
+# torchrun, and what stands in for the programs of Slurm: `srun` starts a process for each machine on this one
+SLURM = {
+    "torchrun": '#!/bin/bash\nexec python -m torch.distributed.run "$@"\n',
+    "scontrol": "#!/bin/bash\necho localhost\n",
+    "srun": """#!/bin/bash
+for machine in $(seq 0 $((SLURM_NNODES - 1))); do
+  SLURM_PROCID=$machine SLURM_NODEID=$machine SLURM_LOCALID=0 SLURM_NTASKS=$SLURM_NNODES "$@" & started="${started-} $!"
+done
+for process in $started; do wait "$process" || exit 1; done
+""",
+}
+
+
+def write_programs(folder: Path, programs: dict[str, str]) -> None:
+    """Write executable files from their texts."""
+    for name, text in programs.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
 
 
 def write_encoder(folder: Path) -> Path:
-    """A DINOv2 of one layer, 16 wide, for images of 32 x 32."""
+    """Write a DINOv2 with one layer of width 16 for images of 32 x 32."""
     import transformers
 
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32, "patch_size": 16}
@@ -39,7 +58,7 @@ def write_encoder(folder: Path) -> Path:
 
 
 def phantoms(repo: Path) -> None:
-    """Six series of 30 slices, contours in eight of them, in the place and by the names of the demo's CTs."""
+    """Write six series of 30 slices, eight of them with contours, as the demo CTs are named."""
     data = repo / CT / "data"
     names = ["pat_1", "pat_2", "pat_3", "pat_4", "lung1", "lung2"]
     first = data / names[0]
@@ -54,7 +73,7 @@ def phantoms(repo: Path) -> None:
 
 
 def trained_on_scans(repo: Path) -> None:
-    """The phantoms, a table of two of them, and a network."""
+    """Write the phantoms, a table of two of them, and a network."""
     phantoms(repo)
     (repo / CT / "models").mkdir(exist_ok=True)
     torch.save(ABMIL(64, 2, hidden_size=128).state_dict(), repo / CT / "models" / "model.pt")
@@ -62,42 +81,41 @@ def trained_on_scans(repo: Path) -> None:
 
 
 def labeled_scans(repo: Path) -> None:
-    """Sixty scans with a label each, and one to be answered."""
+    """Write sixty scans with one label each, and one without."""
     scripts_of("scan_mil", "digit_scans").prepare_digit_scans(repo / CT / "data")
     write_series(repo / CT / "SCAN", (8, 8, 30))
 
 
 def quickstart(repo: Path) -> None:
-    """The phantoms, and an environment that is set up: nothing is installed."""
+    """Write the phantoms, and an environment that counts as set up, so that nothing is installed."""
     phantoms(repo)
     bin_ = repo / "venv" / "bin"
     bin_.mkdir(parents=True)
-    (bin_ / "python").write_text('#!/bin/sh\nexec python "$@"\n')
-    (bin_ / "python").chmod(0o755)
+    write_programs(bin_, {"python": '#!/bin/sh\nexec python "$@"\n'})
     sources = b"".join((repo / name).read_bytes() for name in ("constraints.txt", "setup.cfg", "pyproject.toml"))
     (repo / "venv" / ".installed-core").write_text(f"{hashlib.sha256(sources).hexdigest()}  -\n")
 
 
 def rsna(repo: Path) -> None:
-    """Files of RSNA 2019, 24 scans of three slices, and an encoder of their size."""
+    """Write files of RSNA 2019, 24 scans of three slices, and an encoder of their size."""
     rsna_files.head(repo / "rsna", {f"s{i}": (f"p{i}", [0, i % 2, 0]) for i in range(24)})
     torch.save(rsna_files.vit_state(patch=112), repo / "vit.pth")
 
 
 def bag_cohort(repo: Path) -> None:
-    """Forty bags, of which each command takes what it needs, and scans of digits."""
+    """Write forty bags, twice, and scans of digits."""
     for folder in (repo / "bundles/bag_classifier/data/digits", repo / "study/bags"):
         scripts_of("bag_classifier", "prepare").write_cohort(bag_classifier.bags(), folder / "cohort.csv")
     scripts_of("scan_mil", "prepare").prepare_digits(repo / "study/cohort", num_scans=4)
 
 
 def handwritten(repo: Path) -> None:
-    """Digits of two brightnesses as a file that is there already."""
+    """Write digits of two brightnesses, so that nothing is downloaded."""
     mnist_bags.write_digits(repo / "scripts/experiments/mnist_bags/data")
 
 
 def slides_and_features(repo: Path) -> None:
-    """A cohort of features in ``DIR``, one of slides in ``SLIDES``, and one of each to be answered."""
+    """Write a cohort of features in ``DIR``, one of slides in ``SLIDES``, and one of each to predict on."""
     bundle = repo / "bundles/wsi_mil"
     wsi.write_cohort(bundle / "DIR", patients=20)
     for i in range(3):
@@ -110,8 +128,8 @@ def slides_and_features(repo: Path) -> None:
     wsi.write_small_slide(bundle / "SLIDE")
 
 
-def slides_to_answer(repo: Path) -> None:
-    """A network of ``wsi_mil``, two files of features and a slide."""
+def slides_to_predict(repo: Path) -> None:
+    """Write a network of ``wsi_mil``, two files of features and a slide."""
     bundle = repo / "bundles/wsi_mil"
     (bundle / "models").mkdir(exist_ok=True)
     torch.save(QGMIL(wsi.F, 2, hidden_size=16, num_layers=1).state_dict(), bundle / "models" / "model.pt")
@@ -124,7 +142,7 @@ def slides_to_answer(repo: Path) -> None:
 
 
 def scans_and_slides(repo: Path) -> None:
-    """What ``instance_encoder`` reads: scans and slides in ``DIR``, and one scan."""
+    """Write the input of ``instance_encoder``: scans and slides in ``DIR``, and one scan."""
     bundle = repo / "bundles/instance_encoder"
     scripts_of("scan_mil", "prepare").prepare_digits(bundle / "DIR", num_scans=3)
     for i in range(2):
@@ -134,7 +152,7 @@ def scans_and_slides(repo: Path) -> None:
 
 
 def attention_files(repo: Path) -> None:
-    """What evaluations and trainings leave behind."""
+    """Write the files of evaluations and trainings that figures are drawn from."""
     evaluated = repo / "bundles/bag_classifier/eval/fold_0"
     evaluated.mkdir(parents=True)
     _table(evaluated / "bags.csv", ["case_id", "label"], [("x", 0), ("y", 1)])
