@@ -76,7 +76,7 @@ class CellImages:
         self.names = tuple(sorted(names))
 
     def __len__(self) -> int:
-        """Number of cells."""
+        """Return the number of cells."""
         return len(self.names)
 
     def read(self, name: str, channels: int = 3, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
@@ -173,5 +173,5 @@ def _on_white(image: Any) -> Any:
 
 
 def _cause(error: Exception) -> str:
-    """An error without the name of a buffer in memory, which means nothing to a reader."""
+    """Return the text of an error, without the name of a buffer in memory, which means nothing to a reader."""
     return type(error).__name__ if "BytesIO" in str(error) or not str(error) else str(error).rstrip(".")

@@ -115,7 +115,7 @@ def read_abdomen(source: Path) -> CohortReport:
             report.skipped.append(Issue(f"row {number}", f"series {series} of patient {patient} once more"))
             continue
         found.add((patient, series))
-        folder = source / "train_images" / _checked(patient) / _checked(series)
+        folder = source / "train_images" / _checked_name(patient) / _checked_name(series)
         names = {path.stem for path in folder.glob("*.dcm")}
         absent = positive[patient, series] - names
         labels = {name: int(name in positive[patient, series]) for name in names}
@@ -185,7 +185,7 @@ def _instance_number(path: Path) -> float:
 def _add(report: CohortReport, case: str, patient: str, slices: list[_Slice], reason: str) -> None:
     """Put a scan among the items, in order, or say why not."""
     for name in (case, patient):
-        _checked(name)
+        _checked_name(name)
     if reason:
         report.skipped.append(Issue(case, reason))
         return
@@ -197,8 +197,8 @@ def _add(report: CohortReport, case: str, patient: str, slices: list[_Slice], re
     report.items.append({"case_id": case, "patient": patient, "label": label, "slices": ordered})
 
 
-def _checked(name: str) -> str:
-    """A name from a table or a header, refused where it could lead out of its folder."""
+def _checked_name(name: str) -> str:
+    """Return a name from a table or a header if it is one that cannot lead out of its folder."""
     check_name(name=name)
     return name
 

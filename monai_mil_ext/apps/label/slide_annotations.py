@@ -1,4 +1,4 @@
-"""What viewers of slides draw: the annotation of a Digital Slide Archive, and ASAP's XML for QuPath."""
+"""Annotations that slide viewers draw: those of a Digital Slide Archive, and ASAP's XML for QuPath."""
 
 from __future__ import annotations
 
