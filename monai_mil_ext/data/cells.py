@@ -160,7 +160,7 @@ class _LimitError(ValueError):
 
 
 def _is_cell(path: PurePosixPath) -> bool:
-    """Whether a path has the ending of an image and no part of it is hidden, or macOS's own."""
+    """Return whether a path has the ending of an image and no part of it is hidden, or macOS's own."""
     hidden = any(part.startswith(".") and not part.startswith("..") for part in path.parts)
     return path.suffix.lower() in FORMATS and not hidden and "__MACOSX" not in path.parts
 

@@ -64,7 +64,7 @@ class BundleRunner:
 
     @property
     def reads_slides(self) -> bool:
-        """Whether its images are whole slides rather than scans."""
+        """True if its images are whole slides rather than scans."""
         return bool(self._format("inputs")["modality"] == "WSI")
 
     @property

@@ -40,7 +40,7 @@ class ScanScores(NamedTuple):
 
     @property
     def is_positive(self) -> bool:
-        """Whether the scan has slices of both kinds."""
+        """True if the scan has slices of both kinds."""
         return bool(self.label.any() and not self.label.all())
 
     @property
