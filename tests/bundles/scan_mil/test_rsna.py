@@ -31,7 +31,7 @@ def append(path, *rows):
         csv.writer(file).writerows(rows)
 
 
-def test_head_ct_goes_by_the_height_of_its_slices(tmp_path):
+def test_prepare_rsna_sorts_head_ct_by_position(tmp_path):
     files.head(tmp_path / "rsna", {"a": ("p", [0, 1, 1, 0]), "b": ("p", [0, 0, 0])})
     report = prepare("head", tmp_path / "rsna", tmp_path / "data")
     assert (report.num_rows, len(report.items), report.skipped) == (7 * 6, 2, [])
@@ -45,7 +45,7 @@ def test_head_ct_goes_by_the_height_of_its_slices(tmp_path):
     assert [s["instance_label"] for s in slices] == ["0", "1", "1", "0"]
 
 
-def test_chest_ct_goes_by_instance_number_and_study(tmp_path):
+def test_prepare_rsna_sorts_chest_ct_by_instance_number(tmp_path):
     files.chest(tmp_path / "rsna", {"1.2": [0, 0, 1], "1.3": [0, 0]})
     prepare("chest", tmp_path / "rsna", tmp_path / "data")
     assert [(r["bag"], r["patient"], r["label"]) for r in table(tmp_path / "data" / "cohort.csv")] == [
@@ -57,7 +57,7 @@ def test_chest_ct_goes_by_instance_number_and_study(tmp_path):
     assert [s["instance_label"] for s in slices] == ["0", "0", "1"]
 
 
-def test_abdominal_ct_goes_by_the_number_of_the_file(tmp_path):
+def test_prepare_rsna_sorts_abdominal_ct_by_file_number(tmp_path):
     files.abdomen(tmp_path / "rsna", {(7, 70): {2: 0, 10: 1, 9: 0}, (7, 71): {1: 0}, (8, 80): {5: 0, 6: 0}})
     prepare("abdomen", tmp_path / "rsna", tmp_path / "data")
     rows = table(tmp_path / "data" / "cohort.csv")
@@ -71,7 +71,7 @@ def test_abdominal_ct_goes_by_the_number_of_the_file(tmp_path):
     assert [s["instance_label"] for s in slices] == ["0", "0", "1"]
 
 
-def test_what_does_not_fit_a_head_ct_is_reported(tmp_path):
+def test_prepare_rsna_reports_inconsistent_head_ct(tmp_path):
     root = tmp_path / "rsna"
     scans = {"a": ("p", [0, 1]), "b": ("q", [0, 0]), "c": ("r", [1, 1]), "d": ("s", [0, 1])}
     rows = files.head(root, scans)
@@ -93,7 +93,7 @@ def test_what_does_not_fit_a_head_ct_is_reported(tmp_path):
     assert json.loads((tmp_path / "data" / "report.json").read_text())["skipped"][0]["location"] == "ID_lost"
 
 
-def test_labels_that_contradict_one_another_are_a_fault(tmp_path):
+def test_prepare_rsna_refuses_contradicting_labels(tmp_path):
     files.head(tmp_path / "rsna", {"a": ("p", [0, 1])})
     append(tmp_path / "rsna" / "stage_2_train.csv", ["ID_ak1_any", 0], ["ID_ak2_any", 2])
     with pytest.raises(ValueError, match="'ID_ak1' must have one label, got both 0 and 1") as error:
@@ -103,7 +103,7 @@ def test_labels_that_contradict_one_another_are_a_fault(tmp_path):
     assert len(json.loads((tmp_path / "data" / "report.json").read_text())["errors"]) == 2
 
 
-def test_what_does_not_fit_a_chest_ct_is_reported(tmp_path):
+def test_prepare_rsna_reports_inconsistent_chest_ct(tmp_path):
     root = tmp_path / "rsna"
     scans = {"1.1": [0, 1], "1.2": [0, 1], "1.3": [0, 1], "1.4": [1, 1], "1.5": [0]}
     files.chest(root, scans)
@@ -123,7 +123,7 @@ def test_what_does_not_fit_a_chest_ct_is_reported(tmp_path):
     assert [item["case_id"] for item in report.items] == ["1.1bb"]
 
 
-def test_what_does_not_fit_an_abdominal_ct_is_reported(tmp_path):
+def test_prepare_rsna_reports_inconsistent_abdominal_ct(tmp_path):
     root = tmp_path / "rsna"
     files.abdomen(root, {(1, 10): {1: 1}, (2, 20): {1: 0}, (3, 30): {1: 0}, (4, 40): {1: 0}})
     append(root / "image_level_labels.csv", [2, 20, 99, "Bowel"], [5, 50, 1, "Bowel"])
@@ -143,7 +143,7 @@ def test_what_does_not_fit_an_abdominal_ct_is_reported(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["head", "chest", "abdomen"])
-def test_a_table_that_is_missing_or_another_one_is_named(tmp_path, kind):
+def test_prepare_rsna_names_a_missing_or_invalid_table(tmp_path, kind):
     with pytest.raises(FileNotFoundError, match=r"`source` must be a folder with '.*\.csv', got none there"):
         prepare(kind, tmp_path, tmp_path / "data")
     for name in ("stage_2_train.csv", "train.csv", "image_level_labels.csv", "train_series_meta.csv"):
@@ -152,14 +152,14 @@ def test_a_table_that_is_missing_or_another_one_is_named(tmp_path, kind):
         prepare(kind, tmp_path, tmp_path / "data")
 
 
-def test_a_name_that_leads_out_of_its_folder_is_refused(tmp_path):
+def test_prepare_rsna_refuses_names_out_of_the_folder(tmp_path):
     files.abdomen(tmp_path, {(1, 10): {1: 1}})
     append(tmp_path / "train_series_meta.csv", ["../..", 10, 1.0, 0])
     with pytest.raises(ValueError, match=r"`name` must be letters, digits.* got '../..'"):
         prepare("abdomen", tmp_path, tmp_path / "data")
 
 
-def test_no_scan_left_is_an_error(tmp_path):
+def test_prepare_rsna_needs_a_scan(tmp_path):
     files.abdomen(tmp_path, {(1, 10): {1: 1}})
     (tmp_path / "train_images/1/10/1.dcm").unlink()
     with pytest.raises(ValueError, match="must have at least one usable bag"):
@@ -180,7 +180,7 @@ def one_head(tmp_path):
     return tmp_path
 
 
-def test_slices_are_in_hu_square_and_in_order(one_head):
+def test_load_slice_tabled_are_in_hu_square_and_in_order(one_head):
     bag = load(one_head, spatial_size=6)
     values = bag["image"]
     assert values.shape == (3, 1, 6, 6)
@@ -194,14 +194,14 @@ def test_slices_are_in_hu_square_and_in_order(one_head):
     assert bag["slice_index"].tolist() == [0, 1, 2]
 
 
-def test_the_window_is_cut_before_the_padding_and_the_size_is_as_asked(one_head):
+def test_load_slice_tabled_are_windowed_before_padding_and_resized(one_head):
     values = load(one_head, spatial_size=6, hu_window=[-100, -21])["image"]
     assert (values.min(), values.max()) == (-100, -21)
     assert (values[:, 0, 0] == -100).all()
     assert load(one_head)["image"].shape == (3, 1, 224, 224)
 
 
-def test_a_damaged_slice_is_named_without_a_path(one_head):
+def test_load_slice_tabled_name_a_damaged_slice_without_a_path(one_head):
     victim = one_head / "rsna/stage_2_train/ID_ak2.dcm"
     victim.write_bytes(victim.read_bytes()[:-20])
     with pytest.raises(ValueError, match=r"`image` must have readable slices, got .* for slice 1") as error:
@@ -212,7 +212,7 @@ def test_a_damaged_slice_is_named_without_a_path(one_head):
         load(one_head)
 
 
-def test_a_file_outside_of_the_source_is_refused(one_head):
+def test_load_slice_tabled_refuse_a_file_outside_of_the_source(one_head):
     files.write_table(one_head / "data/slices/x.csv", ["file", "place", "instance_label"], [["../../x.dcm", 0, 0]])
     with pytest.raises(ValueError, match=r"`file` must lie in the folder of the scans, got '../../x.dcm'"):
         load(one_head, "x")
@@ -243,7 +243,7 @@ def vit_by_hand(state, x):
 
 
 @pytest.mark.parametrize("old", [False, True])
-def test_the_encoder_is_the_vision_transformer_on_the_slice_in_three_colors(tmp_path, old):
+def test_vit_b16_features_equals_the_vision_transformer_on_three_channels(tmp_path, old):
     from scripts.vit_b16 import ViTB16Features
 
     torch.save(files.vit_state(old=old), tmp_path / "vit.pth")
@@ -259,7 +259,7 @@ def test_the_encoder_is_the_vision_transformer_on_the_slice_in_three_colors(tmp_
         ViTB16Features(str(tmp_path / "vit.pth"), 0.0, 0)
 
 
-def test_intensity_is_that_of_the_training_scans(tmp_path):
+def test_measure_intensity_is_that_of_the_training_scans(tmp_path):
     from scripts.rsna_intensity import measure_intensity, read_intensity
 
     scans = {f"s{i}": (f"p{i}", [i % 2] * 2) for i in range(24)}
@@ -278,7 +278,7 @@ def test_intensity_is_that_of_the_training_scans(tmp_path):
         read_intensity(str(tmp_path / "data"), 7, 4, None)
 
 
-def test_the_cohort_trains_by_the_protocol_and_its_table_loads_the_features(start, tmp_path):
+def test_rsna_config_trains_by_the_protocol_and_reads_features(start, tmp_path):
     """From the competition's files to a trained network, by the configs as they are shipped."""
     from scripts.rsna_intensity import measure_intensity
 

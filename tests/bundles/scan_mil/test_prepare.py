@@ -3,7 +3,7 @@
 import pytest
 
 
-def test_without_a_registry_the_way_out_is_named(tmp_path, monkeypatch):
+def test_prepare_ct_without_a_registry_names_the_alternative(tmp_path, monkeypatch):
     from scripts.prepare import prepare_ct
 
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
@@ -14,7 +14,7 @@ def test_without_a_registry_the_way_out_is_named(tmp_path, monkeypatch):
     assert not (tmp_path / "data" / "cohort.json").exists()
 
 
-def test_digits_are_made_once_and_share_no_image(tmp_path):
+def test_prepare_digits_writes_distinct_images_once(tmp_path):
     import nibabel as nib
     from scripts.prepare import prepare_digits
 

@@ -22,7 +22,7 @@ from monai_mil_ext.data import read_bag
 from monai_mil_ext.networks.encoders import MobileNetV2Features
 from monai_mil_ext.utils.exceptions import root_cause
 
-BUNDLE = Path(__file__).parents[2] / "bundles" / "instance_encoder"
+BUNDLE = Path(__file__).parents[3] / "bundles" / "instance_encoder"
 FILES = {"meta_file": "configs/metadata.json", "config_file": "configs/inference.yaml"}
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
 
@@ -55,11 +55,11 @@ def net(checkpoint, monkeypatch):
     return parser.get_parsed_content("network_def").eval()
 
 
-def test_it_takes_and_gives_what_the_metadata_says(net, checkpoint):
+def test_instance_encoder_inputs_and_outputs_match_the_metadata(net, checkpoint):
     verify_net_in_out("network_def", device="cpu", checkpoint=str(checkpoint), **FILES)
 
 
-def test_it_exports_to_torchscript_and_onnx_with_any_number_of_slices(net, checkpoint, tmp_path):
+def test_instance_encoder_exports_with_any_number_of_slices(net, checkpoint, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     torch.save(MobileNetV2Features().state_dict(), tmp_path / "other.pt")  # the exporter's file counts
     options = {**FILES, "ckpt_file": str(checkpoint), "checkpoint": str(tmp_path / "other.pt")}
@@ -98,7 +98,7 @@ def one_and_cohort(digits, tmp_path, overlays, **options):
     return [read_bag(next(tmp_path.glob(f"{place}/**/c7.h5")), names) for place in ("out", "features")]
 
 
-def test_one_scan_gives_the_file_that_a_cohort_of_it_gives(checkpoint, digits, tmp_path, monkeypatch, capsys):
+def test_instance_encoder_inference_equals_encode_for_one_scan(checkpoint, digits, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(BUNDLE)
     options = {"checkpoint": str(checkpoint), "hu_window": [0, 16], "spatial_size": 32}
     got, expected = one_and_cohort(digits, tmp_path, [], **options)
@@ -110,7 +110,7 @@ def test_one_scan_gives_the_file_that_a_cohort_of_it_gives(checkpoint, digits, t
     assert b"digits_2" not in (tmp_path / "out" / "c7.h5").read_bytes()
 
 
-def test_a_model_of_hugging_face_takes_its_place(hugging_face, digits, tmp_path, monkeypatch):
+def test_instance_encoder_hugging_face_replaces_the_network(hugging_face, digits, tmp_path, monkeypatch):
     monkeypatch.chdir(BUNDLE)
     got, expected = one_and_cohort(digits, tmp_path, ["hugging_face"], hu_window=[0, 16], **hugging_face)
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-6)
@@ -118,29 +118,29 @@ def test_a_model_of_hugging_face_takes_its_place(hugging_face, digits, tmp_path,
     assert read_bag(tmp_path / "out" / "c7.h5", ["encoder"]) == {"encoder": "dino"}
 
 
-def test_the_name_of_a_model_without_its_overlay_is_refused(monkeypatch):
+def test_instance_encoder_refuses_a_model_name_without_its_config(monkeypatch):
     monkeypatch.chdir(BUNDLE)
     command = ["monai/bundle/__main__.py", "run", "--config_file", "configs/encode.yaml", "--encoder_name"]
     with pytest.raises(ValueError, match=r"`encoder_name` must be one of .* got 'encoder_name'"):
         check_cli_overrides([*command, "facebook/dinov2-base"])
 
 
-def test_without_weights_it_says_where_they_are(monkeypatch, tmp_path):
+def test_instance_encoder_names_missing_weights(monkeypatch, tmp_path):
     monkeypatch.chdir(BUNDLE)
     with pytest.raises(RuntimeError, match="Failed to instantiate") as error:
         workflow("inference", checkpoint=str(tmp_path / "model.pt")).parser.get_parsed_content("network")
     assert "model.pt'; the published one is https://download.pytorch.org" in str(root_cause(error.value))
 
 
-def test_a_case_id_that_leads_elsewhere_is_refused(monkeypatch):
+def test_instance_encoder_inference_refuses_a_case_id_with_a_path(monkeypatch):
     monkeypatch.chdir(BUNDLE)
     with pytest.raises(RuntimeError, match="Failed to evaluate") as error:
         workflow("inference", case_id="../c7")
     assert "`case_id` must be letters, digits" in str(root_cause(error.value))
 
 
-def test_large_files_has_the_hash_of_the_weights(tmp_path):
-    """Other weights in their place are refused; the right ones are in tests/bundles/test_demo_data.py."""
+def test_instance_encoder_large_files_have_the_hash_of_the_weights(tmp_path):
+    """Other weights in their place are refused; the right ones are in tests/bundles/test_demo_weights.py."""
     shutil.copy(BUNDLE / "large_files.yml", tmp_path)
     (entry,) = yaml.safe_load((tmp_path / "large_files.yml").read_text())["large_files"]
     assert (entry["path"], entry["hash_type"]) == ("models/model.pt", "sha256")

@@ -15,7 +15,7 @@ from monai.networks import nets
 
 from monai_mil_ext.data import inspect_bag, read_bag
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 BUNDLE = ROOT / "bundles" / "instance_encoder"
 
 
@@ -46,12 +46,12 @@ def report(workflow):
     return workflow.parser.get_parsed_content("report")
 
 
-def test_metadata_is_valid_and_monais_properties_are_there(start, cohort):
+def test_instance_encoder_metadata_and_properties_are_valid(start, cohort):
     verify_metadata(str(BUNDLE / "configs" / "metadata.json"), str(ROOT / "tests" / "bundles" / "schema.json"))
     assert start(cohort, "digits").check_properties() == []
 
 
-def test_a_cohort_becomes_feature_files(start, cohort, capsys):
+def test_instance_encoder_encode_writes_a_feature_file_per_scan(start, cohort, capsys):
     told = report(start(cohort, "digits"))
     assert [told[key] for key in ("scans", "done_before", "made", "failed", "instances")] == [4, 0, 4, 0, 160]
     file = cohort / "features" / told["folder"] / "digits_2.h5"
@@ -68,7 +68,7 @@ def test_a_cohort_becomes_feature_files(start, cohort, capsys):
     assert report(start(cohort, "digits"))["done_before"] == 4
 
 
-def test_another_configuration_is_another_folder_and_the_chunk_size_is_none(start, cohort):
+def test_instance_encoder_folder_depends_on_the_configuration_but_not_on_chunks(start, cohort):
     folders = {
         "first": report(start(cohort, "digits"))["folder"],
         "chunks": report(start(cohort, "digits", chunk_size=7))["folder"],
@@ -81,7 +81,7 @@ def test_another_configuration_is_another_folder_and_the_chunk_size_is_none(star
     assert {path.name for path in (cohort / "features").iterdir()} == set(folders.values())
 
 
-def test_one_changed_weight_is_another_folder(start, cohort, tmp_path):
+def test_instance_encoder_folder_depends_on_every_weight(start, cohort, tmp_path):
     options = {"spatial_dims": 2, "n_input_channels": 1, "num_classes": 2, "widen_factor": 0.1}
     torch.manual_seed(0)
     net = nets.resnet10(**options)
@@ -98,7 +98,7 @@ def test_one_changed_weight_is_another_folder(start, cohort, tmp_path):
     assert folders[2][1] == folders[0][1] == 4
 
 
-def test_a_model_from_a_folder_encodes_gray_slices(start, cohort, tmp_path):
+def test_instance_encoder_hugging_face_encodes_gray_slices(start, cohort, tmp_path):
     transformers = pytest.importorskip("transformers")
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
     transformers.Dinov2Model(transformers.Dinov2Config(**sizes, mlp_ratio=1)).save_pretrained(tmp_path / "dino")
@@ -111,7 +111,7 @@ def test_a_model_from_a_folder_encodes_gray_slices(start, cohort, tmp_path):
     assert bag["encoder"] == told["encoder"] == "dino"
 
 
-def test_a_corrupt_scan_is_told_and_ends_the_run_with_an_error(start, cohort, capsys):
+def test_instance_encoder_encode_reports_a_corrupt_scan_and_fails(start, cohort, capsys):
     whole = (cohort / "digits_1.nii.gz").read_bytes()
     (cohort / "digits_1.nii.gz").write_bytes(whole[:500])
     workflow = start(cohort, "digits")
@@ -126,7 +126,7 @@ def test_a_corrupt_scan_is_told_and_ends_the_run_with_an_error(start, cohort, ca
 
 
 @pytest.mark.slow
-def test_torchrun_shares_the_cohort_and_its_exit_code_tells_of_a_corrupt_scan(cohort):
+def test_instance_encoder_encode_shares_a_cohort_among_processes(cohort):
     whole = (cohort / "digits_3.nii.gz").read_bytes()
     (cohort / "digits_3.nii.gz").write_bytes(whole[:500])
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

@@ -17,8 +17,7 @@ from monai_mil_ext.networks.nets import ABMIL, ASMIL, QGMIL
 from monai_mil_ext.transforms import TileBag
 from monai_mil_ext.utils import write_json
 from monai_mil_ext.utils.exceptions import root_cause
-
-from .wsi import ENCODER, F, content, start, write_cohort, write_features, write_small_slide
+from tests.bundles.wsi import ENCODER, F, content, start, write_cohort, write_features, write_small_slide
 
 NETS = {"qgmil": QGMIL, "asmil": ASMIL}
 SLIDES = {**ENCODER, "network_def#hidden_size": 16}
@@ -52,7 +51,7 @@ def results(tmp_path):
 
 
 @pytest.mark.parametrize("network", NETS)
-def test_prediction_and_map_of_a_slide_come_from_the_one_forward_pass(network, tmp_path, monkeypatch):
+def test_wsi_mil_inference_makes_prediction_and_map_in_one_forward_pass(network, tmp_path, monkeypatch):
     net = weights(tmp_path / "m", network, class_names=["benign", "malignant"])
     write_json(tmp_path / "m" / "calibration.json", {"temperature": 2.0})
     path = write_small_slide(tmp_path / "a.tif")
@@ -101,7 +100,7 @@ def test_prediction_and_map_of_a_slide_come_from_the_one_forward_pass(network, t
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_slide_is_opened_once_in_the_process_that_loads(num_workers, tmp_path, monkeypatch):
+def test_wsi_mil_inference_opens_a_slide_once(num_workers, tmp_path, monkeypatch):
     """With a worker, the main process opens the slide once more, for the tiles that are shown."""
     weights(tmp_path / "m")
     path, log, open_file = write_small_slide(tmp_path / "a.tif"), tmp_path / "opened.txt", WSIReader.read
@@ -118,7 +117,7 @@ def test_a_slide_is_opened_once_in_the_process_that_loads(num_workers, tmp_path,
     assert (tmp_path / "out/slide/slide_tiles.png").is_file()
 
 
-def test_features_alone_give_prediction_and_map_but_no_pictures(tmp_path):
+def test_wsi_mil_inference_of_features_writes_prediction_and_map(tmp_path):
     net, draw = weights(tmp_path / "m", in_features=F), np.random.default_rng(0)
     features = draw.normal(size=(7, F)).astype(np.float32)
     write_features(tmp_path / "in" / "a.h5", features)
@@ -134,7 +133,7 @@ def test_features_alone_give_prediction_and_map_but_no_pictures(tmp_path):
     assert len(told["top_tiles"]) == len(told["bottom_tiles"]) == 2
 
 
-def test_features_without_coordinates_give_a_prediction_with_the_reason(tmp_path):
+def test_wsi_mil_inference_without_coordinates_gives_the_reason(tmp_path):
     weights(tmp_path / "m", in_features=F)
     features = np.zeros((3, F), dtype=np.float32)
     (tmp_path / "in").mkdir()
@@ -149,7 +148,7 @@ def test_features_without_coordinates_give_a_prediction_with_the_reason(tmp_path
     assert {tile["x"] for tile in told["top_tiles"]} == {0.0, 128.0, 256.0}
 
 
-def test_a_broken_slide_gets_a_row_and_the_others_their_results(tmp_path):
+def test_wsi_mil_inference_continues_after_a_broken_slide(tmp_path):
     weights(tmp_path / "m")
     folder = tmp_path / "in"
     folder.mkdir()
@@ -172,7 +171,7 @@ def test_a_broken_slide_gets_a_row_and_the_others_their_results(tmp_path):
     assert (told["slides"], told["done"], sum(told["failed"].values())) == (5, 2, 3)
 
 
-def test_a_second_run_infers_what_is_missing_and_all_with_other_settings(tmp_path):
+def test_wsi_mil_inference_infers_missing_slides_and_all_with_other_settings(tmp_path):
     weights(tmp_path / "m", in_features=F)
     folder = write_cohort(tmp_path / "data", patients=2) / "features"
 
@@ -190,7 +189,7 @@ def test_a_second_run_infers_what_is_missing_and_all_with_other_settings(tmp_pat
     assert all(time > second[case] for case, time in times().items())
 
 
-def test_no_output_names_a_patient_or_a_path(tmp_path, caplog, capfd):
+def test_wsi_mil_inference_names_neither_patient_nor_path(tmp_path, caplog, capfd):
     caplog.set_level(logging.DEBUG)
     weights(tmp_path / "m")
     folder = tmp_path / "Secretname_folder"
@@ -216,7 +215,7 @@ def test_no_output_names_a_patient_or_a_path(tmp_path, caplog, capfd):
 
 
 @pytest.mark.slow
-def test_slides_train_straight_from_a_table_of_slides(tmp_path):
+def test_wsi_mil_slides_config_trains_from_a_table_of_slides(tmp_path):
     data = tmp_path / "data"
     data.mkdir()
     rows = ["bag,patient,label"]
@@ -237,7 +236,7 @@ def test_slides_train_straight_from_a_table_of_slides(tmp_path):
 
 
 @pytest.mark.parametrize("head", [0, "predicted"])
-def test_attention_of_a_class_is_shown_if_the_network_has_one(tmp_path, head):
+def test_wsi_mil_inference_shows_the_attention_of_a_class(tmp_path, head):
     features = torch.randn(6, F, generator=torch.Generator().manual_seed(1))
     torch.manual_seed(0)
     nets = (ABMIL(F, 2, hidden_size=16, per_class=True).eval() for _ in range(50))
@@ -256,7 +255,7 @@ def test_attention_of_a_class_is_shown_if_the_network_has_one(tmp_path, head):
     assert told["top_tiles"][0]["attention"] == pytest.approx(float(attention[:, number].max()), rel=1e-5)
 
 
-def test_a_missing_head_is_the_status_of_every_slide(tmp_path):
+def test_wsi_mil_inference_reports_a_missing_head_for_every_slide(tmp_path):
     weights(tmp_path / "m", in_features=F)
     data = write_cohort(tmp_path / "data", patients=2)
     with pytest.raises(RuntimeError, match="Failed to evaluate"):

@@ -14,7 +14,7 @@ from monai_mil_ext.data import CohortColumns, SlideTiles, TileGrid, inspect_bag,
 from monai_mil_ext.transforms import TileBag
 from tests.make_slide import damage_tile, stained, write_slide, write_truncated
 
-BUNDLE = Path(__file__).parents[2] / "bundles" / "instance_encoder"
+BUNDLE = Path(__file__).parents[3] / "bundles" / "instance_encoder"
 IMAGE = stained((700, 900), (100, 60, 700, 500))
 PIXELS = {  # the features of a tile are its pixels
     "_target_": "monai_mil_ext.networks.encoders.InstanceEncoder",
@@ -58,7 +58,7 @@ def file_of(told, tmp_path, case):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_file_is_the_bag_of_tiles_encoded(start, tmp_path, capsys, num_workers):
+def test_instance_encoder_slides_writes_the_encoded_bag_of_tiles(start, tmp_path, capsys, num_workers):
     path = write_slide(tmp_path / "s.tif", IMAGE)
     told = report(start("one,s.tif,p1,1", columns="case_id,image,patient,label", num_workers=num_workers))
     keys = ["features", "coords", "tissue", "tile_size", "unit", "mpp", "spatial_shape", "case_id", "encoder"]
@@ -79,7 +79,7 @@ def test_a_file_is_the_bag_of_tiles_encoded(start, tmp_path, capsys, num_workers
     assert [(item["case_id"], item["patient"], item["label"]) for item in cohort] == [("one", "p1", 1)]
 
 
-def test_its_names_and_attributes_are_those_of_trident(start, tmp_path):
+def test_instance_encoder_slides_names_arrays_as_trident(start, tmp_path):
     write_slide(tmp_path / "Miller Jane.tif", IMAGE)
     told = report(start("one,Miller Jane.tif", overlap=8))
     path = file_of(told, tmp_path, "one")
@@ -114,7 +114,7 @@ def test_its_names_and_attributes_are_those_of_trident(start, tmp_path):
         assert secret.encode() not in path.read_bytes()
 
 
-def test_another_grid_tissue_or_resolution_is_another_folder_and_the_way_of_reading_is_none(start, tmp_path):
+def test_instance_encoder_slides_folder_depends_on_the_grid_but_not_on_reading(start, tmp_path):
     write_slide(tmp_path / "s.tif", IMAGE)
     folders = [
         start("one,s.tif", **change).parser.get_parsed_content("feature_cache").folder.name
@@ -133,7 +133,7 @@ def test_another_grid_tissue_or_resolution_is_another_folder_and_the_way_of_read
     assert len(set(folders)) == 7
 
 
-def test_a_slides_own_resolution_counts_and_another_one_makes_it_again(start, tmp_path):
+def test_instance_encoder_slides_uses_the_resolution_of_each_slide(start, tmp_path):
     write_slide(tmp_path / "s.tif", IMAGE, mpp=None)
     columns = "case_id,image,slide_mpp"
     first = report(start("one,s.tif,0.5", columns=columns))
@@ -145,7 +145,7 @@ def test_a_slides_own_resolution_counts_and_another_one_makes_it_again(start, tm
     assert read_bag(file_of(other, tmp_path, "one"), ["tile_size", "slide_mpp"])["tile_size"] == 64
 
 
-def test_slides_that_go_wrong_do_not_stop_the_others_and_are_told_at_the_end(start, tmp_path, capsys):
+def test_instance_encoder_slides_continues_after_broken_slides(start, tmp_path, capsys):
     name = "Präparat Ω 組織.tif"
     write_slide(tmp_path / name, IMAGE)
     write_slide(tmp_path / "level.tif", IMAGE, levels=1)
@@ -190,7 +190,7 @@ def test_slides_that_go_wrong_do_not_stop_the_others_and_are_told_at_the_end(sta
     assert again["empty"] == ["glass"]
 
 
-def test_a_slide_without_tissue_is_an_empty_bag_that_readers_know(start, tmp_path):
+def test_instance_encoder_slides_writes_an_empty_bag_without_tissue(start, tmp_path):
     write_slide(tmp_path / "glass.tif", stained((700, 900)))
     write_slide(tmp_path / "s.tif", IMAGE)
     rows = ["glass,glass.tif,p0,0", "one,s.tif,p1,1"]
@@ -208,7 +208,7 @@ def test_a_slide_without_tissue_is_an_empty_bag_that_readers_know(start, tmp_pat
     assert [again[key] for key in ("done_before", "made", "empty")] == [2, 0, ["glass"]]
 
 
-def test_an_error_of_a_worker_is_told_in_its_own_words(start, tmp_path):
+def test_instance_encoder_slides_reports_the_error_of_a_worker(start, tmp_path):
     damage_tile(write_slide(tmp_path / "tile.tif", IMAGE), 5)
     workflow = start("tile,tile.tif", num_workers=1, **DEEP)
     with pytest.raises(RuntimeError, match="Failed to evaluate"):
@@ -218,7 +218,7 @@ def test_an_error_of_a_worker_is_told_in_its_own_words(start, tmp_path):
     assert reason.endswith("got OpenSlideError for '<image>'.")
 
 
-def test_nothing_but_the_tiles_that_are_encoded_is_in_memory(start, tmp_path, monkeypatch):
+def test_instance_encoder_slides_keeps_few_tiles_in_memory(start, tmp_path, monkeypatch):
     write_slide(tmp_path / "s.tif", IMAGE)
     sizes, read = [], SlideTiles.__getitem__
     monkeypatch.setattr(SlideTiles, "__getitem__", lambda self, k: (sizes.append(k), read(self, k))[1])

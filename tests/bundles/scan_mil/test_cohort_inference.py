@@ -55,7 +55,7 @@ def finish(workflow):
     return causes(error.value)
 
 
-def test_a_scan_that_fails_gets_a_row_and_the_others_their_results(start, cohort, tmp_path, caplog, capfd):
+def test_cohort_inference_continues_after_a_failing_scan(start, cohort, tmp_path, caplog, capfd):
     said = finish(start(*CONFIGS, **cohort))
     assert "every scan must get a prediction, got none for 3 of 7:" in said
     rows = results(cohort)
@@ -81,7 +81,7 @@ def test_a_scan_that_fails_gets_a_row_and_the_others_their_results(start, cohort
     assert [s for s in (*SECRETS.values(), "Secretname", str(tmp_path)) for text in texts if s in text] == []
 
 
-def test_a_killed_run_goes_on_with_what_is_missing(start, cohort, tmp_path):
+def test_cohort_inference_resumes_a_killed_run(start, cohort, tmp_path):
     workflow = start(*CONFIGS, **cohort)
     evaluator = workflow.parser.get_parsed_content("evaluator")
 
@@ -106,7 +106,7 @@ def test_a_killed_run_goes_on_with_what_is_missing(start, cohort, tmp_path):
     assert (rows["chosen"]["seconds"], rows["good"]["seconds"] != "") == ("", True)
 
 
-def test_other_weights_infer_everything_again(start, cohort, tmp_path):
+def test_cohort_inference_with_other_weights_infers_all_scans_again(start, cohort, tmp_path):
     finish(start(*CONFIGS, **cohort))
     assert len(start(*CONFIGS, **cohort).parser.get_parsed_content("results").pending) == 3
     weights = torch.load(tmp_path / "model.pt", weights_only=True)
@@ -114,7 +114,7 @@ def test_other_weights_infer_everything_again(start, cohort, tmp_path):
     assert len(start(*CONFIGS, **cohort).parser.get_parsed_content("results").pending) == 7
 
 
-def test_a_run_with_nothing_left_writes_the_table_again(start, cohort, tmp_path):
+def test_cohort_inference_with_nothing_left_writes_the_table_again(start, cohort, tmp_path):
     table = tmp_path / "Secretname_archive/good.csv"
     table.write_text("case_id,image\ngood,Secretname_0.nii.gz\nlast,Secretname_1.nii.gz\n")
     for _ in range(2):
@@ -123,7 +123,7 @@ def test_a_run_with_nothing_left_writes_the_table_again(start, cohort, tmp_path)
         (tmp_path / "out/results.csv").unlink()
 
 
-def test_results_as_dicom_and_html_are_written_if_possible(start, cohort, tmp_path):
+def test_cohort_inference_writes_dicom_and_html_if_possible(start, cohort, tmp_path):
     from pydicom import dcmread
 
     said = finish(start(*CONFIGS, **cohort, dicom=["seg", "sr"], pictures=["html", "gif"]))

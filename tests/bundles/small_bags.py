@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .scripts_of import BUNDLES, scripts_of
+from tests.bundles.scripts_of import BUNDLES, scripts_of
 
 BUNDLE = BUNDLES / "bag_classifier"
 

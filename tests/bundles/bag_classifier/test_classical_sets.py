@@ -9,15 +9,14 @@ import pytest
 
 from monai_mil_ext.data import load_cohort, read_bag
 from monai_mil_ext.data.bags.bag_file import read_attributes
-
-from .bag_classifier import BUNDLE, scripts
+from tests.bundles.small_bags import BUNDLE, scripts
 
 SIZES = {"musk1": (92, 47, 476, 166), "musk2": (102, 39, 6598, 166), "elephant": (200, 100, 1391, 230)}
 SIZES |= {"ucsb": (58, 26, 2002, 708)}
 ROWS = "1,3,0.5,-2\n1,3,1.5,3\n0,11,4,5\n1,2,6,7\n1,2,8,9\n1,2,-1,0\n"
 
 
-def test_rows_become_bag_files_and_a_table(tmp_path):
+def test_write_cohort_writes_bag_files_and_a_table(tmp_path):
     prepare = scripts("prepare")
     prepare.write_cohort(prepare.read_bags(io.StringIO(ROWS)), tmp_path / "cohort.csv")
     items = load_cohort(tmp_path / "cohort.csv")
@@ -35,16 +34,16 @@ def test_rows_become_bag_files_and_a_table(tmp_path):
         ("1,3,0.5\n0,3,0.5\n", r"a bag must have one label, got \[0.0, 1.0\] for bag 3"),
     ],
 )
-def test_rows_that_make_no_bags_are_named(rows, message):
+def test_read_bags_names_invalid_rows(rows, message):
     with pytest.raises(ValueError, match=message):
         scripts("prepare").read_bags(io.StringIO(rows))
 
 
-def test_examples_run():
+def test_prepare_doctests_pass():
     assert doctest.testmod(scripts("prepare")) == (0, 2)
 
 
-def test_an_unknown_set_is_named_and_nothing_is_fetched_twice(tmp_path, monkeypatch):
+def test_prepare_classical_names_an_unknown_set_and_fetches_once(tmp_path, monkeypatch):
     prepare = scripts("prepare")
     with pytest.raises(ValueError, match="`name` must be one of 'musk1', 'musk2', 'elephant', 'ucsb', got 'fox'"):
         prepare.prepare_classical("fox", tmp_path)
@@ -56,7 +55,7 @@ def test_an_unknown_set_is_named_and_nothing_is_fetched_twice(tmp_path, monkeypa
 @pytest.mark.network
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(SIZES))
-def test_the_real_sets_have_the_published_sizes(name):
+def test_prepare_classical_gives_sets_of_the_published_sizes(name):
     try:
         table = scripts("prepare").prepare_classical(name, BUNDLE / "data")
     except RuntimeError as error:

@@ -7,7 +7,7 @@ from monai.fl.utils.constants import ExtraItems, ModelType, WeightType
 from monai.fl.utils.exchange_object import ExchangeObject
 from torch.testing import assert_close
 
-from .bag_classifier import BUNDLE, bags, scripts
+from tests.bundles.small_bags import BUNDLE, bags, scripts
 
 NETWORK = {"_target_": "monai_mil_ext.networks.nets.ABMIL", "in_features": 8, "num_classes": 2, "hidden_size": 16}
 LOCAL_EPOCHS, MOMENTUM = 3, 0.9
@@ -52,7 +52,7 @@ def mean(exchanged):
     return {key: torch.stack([one.weights[key] for one in exchanged]).mean(0) for key in exchanged[0].weights}
 
 
-def test_two_sites_learn_together_and_their_anchors_stay_at_home(site, tmp_path):
+def test_bag_classifier_federated_keeps_anchors_local(site, tmp_path):
     clients = [site(number, send_weight_diff=False) for number in (0, 1)]
     weights = clients[0].get_weights().weights
     first = [client.evaluate(ExchangeObject(weights=weights)).metrics["bag_auroc"] for client in clients]
@@ -78,7 +78,7 @@ def test_two_sites_learn_together_and_their_anchors_stay_at_home(site, tmp_path)
     assert sorted(path.name for path in (tmp_path / "site0").rglob("*.pt")) == ["model.pt"]
 
 
-def test_the_anchor_goes_on_as_an_average_over_the_load_of_global_weights(site):
+def test_bag_classifier_federated_anchor_averages_over_global_weights(site):
     client = site(0, send_weight_diff=False)
     weights, seen = client.get_weights().weights, []
     client.trainer.optimizer.register_step_post_hook(
@@ -96,7 +96,7 @@ def test_the_anchor_goes_on_as_an_average_over_the_load_of_global_weights(site):
         assert_close(anchor(client).state_dict()["anchor"][name], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_differences_are_sent_where_the_server_wants_them(site):
+def test_bag_classifier_federated_sends_differences_on_request(site):
     client = site(0)
     weights = {name: t.clone() for name, t in client.trainer.network.state_dict().items()}
     client.train(ExchangeObject(weights=weights), {})

@@ -9,9 +9,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from tests.bundles.conftest import BUNDLE
 from tests.workflows import configs_of, open_workflow, paths
-
-from .conftest import BUNDLE
 
 pytestmark = pytest.mark.network
 TUMOUR_SLICES = {"pat_1": 26, "pat_2": 7, "pat_3": 12, "pat_4": 23, "lung1": 3, "lung2": 11}
@@ -29,7 +28,7 @@ def trained(ct, tmp_path_factory):
     return out
 
 
-def test_the_cohort_is_what_was_published(ct):
+def test_prepare_ct_writes_the_published_cohort(ct):
     from monai_mil_ext.data import load_cohort
     from monai_mil_ext.transforms import LoadScan
 
@@ -42,7 +41,7 @@ def test_the_cohort_is_what_was_published(ct):
     assert found == TUMOUR_SLICES
 
 
-def test_it_finds_the_tumour_of_a_patient_it_never_saw(start, ct, trained):
+def test_scan_mil_finds_the_tumor_of_an_unseen_patient(start, ct, trained):
     start("train", "evaluate", **paths(ct, trained), test_patient="pat_4").run()
     values = json.loads((trained / "report.json").read_text())["values"]
     # measured .951 and .964; the floors leave room for other machines, and lie far above the center's .481
@@ -50,7 +49,7 @@ def test_it_finds_the_tumour_of_a_patient_it_never_saw(start, ct, trained):
     assert values["instance_auroc"] >= 0.85 > values["center_auroc"] + 0.3
 
 
-def test_a_scan_takes_a_minute_and_four_gigabytes_at_most(ct, trained, tmp_path):
+def test_scan_mil_inference_takes_at_most_a_minute_and_four_gigabytes(ct, trained, tmp_path):
     """The largest scan, as a whole process from the command line."""
     options = {**paths(ct, trained), "output_dir": str(tmp_path), "input": str(ct / "lung2.nrrd"), "case_id": "lung2"}
     words = [word for key, value in options.items() for word in (f"--{key}", value)]

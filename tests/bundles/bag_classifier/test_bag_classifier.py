@@ -8,9 +8,8 @@ import torch
 from monai.bundle import ConfigWorkflow
 
 from monai_mil_ext.data import FeatureStatistics, load_cohort
+from tests.bundles.small_bags import BUNDLE, bags, scripts
 from tests.workflows import causes, configs_of, content, open_workflow, paths
-
-from .bag_classifier import BUNDLE, bags, scripts
 
 NETS = "monai_mil_ext.networks.nets."
 SETTINGS = {"num_folds": 4, "fold": 2, "epochs": 8, "batch_size": 8, "learning_rate": 0.01}
@@ -35,7 +34,7 @@ def start(monkeypatch, data, tmp_path):
     return make
 
 
-def test_it_learns_is_evaluated_on_its_fold_and_answers_files(start, data, tmp_path):
+def test_bag_classifier_learns_is_evaluated_and_infers_files(start, data, tmp_path):
     trained = start("train")
     trained.run()
     splits = content(trained, "splits")
@@ -59,7 +58,7 @@ def test_it_learns_is_evaluated_on_its_fold_and_answers_files(start, data, tmp_p
     assert same == pytest.approx([float(row["attention"]) for row in attention], abs=1e-5)  # both by name of the bag
 
 
-def test_a_fold_in_one_run_gives_what_training_and_evaluation_give_and_makes_a_table(start, tmp_path):
+def test_bag_classifier_kfold_equals_train_and_evaluate(start, tmp_path):
     for fold in (0, 2):
         here = {"fold": fold, "folds_dir": str(tmp_path / "e"), "ckpt_dir": str(tmp_path / f"m{fold}"), "epochs": 2}
         here |= {"num_samples": 10}
@@ -72,7 +71,7 @@ def test_a_fold_in_one_run_gives_what_training_and_evaluation_give_and_makes_a_t
     assert table["values"]["bag_auroc"] == pytest.approx(sum(values) / 2)
 
 
-def test_evaluation_refuses_another_fold_than_that_of_training(start, tmp_path):
+def test_bag_classifier_evaluate_refuses_another_fold(start, tmp_path):
     FeatureStatistics.identity(8).write(tmp_path / "m" / "statistics.json")
     content(start("train"), "splits").write_fold(tmp_path / "m" / "split.json", 2)  # as its `run` does
     for other in ({"fold": 1}, {"split_seed": 5}, {"val_fraction": 0.5}):
@@ -83,7 +82,7 @@ def test_evaluation_refuses_another_fold_than_that_of_training(start, tmp_path):
         )
 
 
-def test_the_shipped_weights_are_as_good_as_their_card_says(monkeypatch, tmp_path):
+def test_bag_classifier_weights_have_the_metrics_of_their_card(monkeypatch, tmp_path):
     """On the bags of digits that they never saw, which are the same wherever they are made."""
     scripts("digit_bags").prepare_digits(tmp_path)
     monkeypatch.chdir(BUNDLE)
@@ -103,7 +102,7 @@ def test_the_shipped_weights_are_as_good_as_their_card_says(monkeypatch, tmp_pat
 
 
 @pytest.mark.slow
-def test_the_shipped_weights_are_what_training_gives(monkeypatch, tmp_path):
+def test_bag_classifier_weights_are_those_that_training_gives(monkeypatch, tmp_path):
     scripts("digit_bags").prepare_digits(tmp_path)
     monkeypatch.chdir(BUNDLE)
     paths = {"dataset_dir": str(tmp_path / "digits"), "ckpt_dir": str(tmp_path), "output_dir": str(tmp_path)}
@@ -124,7 +123,7 @@ def test_the_shipped_weights_are_what_training_gives(monkeypatch, tmp_path):
     ],
     ids=["MeanMIL", "ASMIL", "ACMIL", "ABMIL + NG"],
 )
-def test_any_network_trains_with_the_terms_it_is_given(start, network, override, terms):
+def test_bag_classifier_trains_every_network_with_its_loss_terms(start, network, override, terms):
     network = {**network, "in_features": 8, "num_classes": 2}
     workflow = start("train", network_def=network, epochs=1, **override)
     workflow.run()
@@ -133,7 +132,7 @@ def test_any_network_trains_with_the_terms_it_is_given(start, network, override,
     assert {name for name in known if name in found} == terms
 
 
-def test_features_are_standardized_by_the_training_part_alone(start, data, tmp_path):
+def test_bag_classifier_standardizes_features_by_the_training_part(start, data, tmp_path):
     workflow = start("train")
     items = content(workflow, "splits").select(load_cohort(data / "cohort.csv"), 2, "train")
     rows = torch.cat([item["image"] for item in content(workflow, "train#dataset")])
@@ -144,7 +143,7 @@ def test_features_are_standardized_by_the_training_part_alone(start, data, tmp_p
     assert abs(float(torch.cat([item["image"] for item in content(raw, "train#dataset")]).mean(0)[0])) > 0.1
 
 
-def test_rare_classes_weigh_more_where_asked(start):
+def test_bag_classifier_weights_rare_classes_on_request(start):
     assert content(start("train"), "train#loss").weight is None
     weights = content(start("train", class_weights="$@balanced_weights"), "train#loss").weight
     assert weights.tolist() == pytest.approx([1, 1])

@@ -19,7 +19,7 @@ def history(values):
 
 
 @given(EPOCHS)
-def test_the_chosen_epoch_is_the_best_of_those_that_count(values):
+def test_chosen_epoch_is_the_best_eligible_epoch(values):
     from scripts.epoch_choice import chosen_epoch
 
     free, bound = (chosen_epoch(history(values), below_train=rule) for rule in (False, True))
@@ -30,7 +30,7 @@ def test_the_chosen_epoch_is_the_best_of_those_that_count(values):
         assert bound["train"] > bound["validation"] == max(counted)
 
 
-def test_the_first_of_equal_epochs_is_chosen_and_nan_never():
+def test_chosen_epoch_is_the_first_of_equals_and_never_nan():
     from scripts.epoch_choice import chosen_epoch
 
     assert chosen_epoch(history([(0.9, 0.7), (0.9, 0.7)]), below_train=True)["epoch"] == 1
@@ -60,7 +60,7 @@ def make_choice(folder, **options):
     return EpochChoice(validator, torch.nn.Linear(1, 1, bias=False), str(folder), **options), validator
 
 
-def test_the_weights_kept_are_those_of_the_chosen_epoch(tmp_path):
+def test_epoch_choice_keeps_the_weights_of_the_chosen_epoch(tmp_path):
     values = [(0.5, 0.9), (0.8, 0.6), (0.9, 0.7), (0.95, 0.65)]
     run_epochs(*make_choice(tmp_path, below_train=True), values)
     assert torch.load(tmp_path / "model.pt", weights_only=True)["weight"].item() == 3
@@ -71,19 +71,19 @@ def test_the_weights_kept_are_those_of_the_chosen_epoch(tmp_path):
     assert torch.load(tmp_path / "free" / "model.pt", weights_only=True)["weight"].item() == 1
 
 
-def test_where_no_epoch_counts_nothing_is_kept(tmp_path):
+def test_epoch_choice_keeps_nothing_without_an_eligible_epoch(tmp_path):
     run_epochs(*make_choice(tmp_path, below_train=True), [(0.5, 0.9), (0.5, 0.5)])
     assert not (tmp_path / "model.pt").exists()
     assert json.loads((tmp_path / "epochs.json").read_text())["chosen"] is None
 
 
 @pytest.mark.parametrize(("mode", "stopped"), [("max", 4), ("min", 5)])
-def test_an_early_stop_waits_as_long_as_it_was_told(tmp_path, mode, stopped):
+def test_epoch_choice_stops_early_after_its_patience(tmp_path, mode, stopped):
     values = [(0.9, v) for v in (0.5, 0.6, 0.4, 0.5, 0.5, 0.5, 0.5)]
     assert run_epochs(*make_choice(tmp_path, patience=2, stop_mode=mode), values) == stopped
 
 
-def test_the_state_of_a_choice_goes_on_where_it_was(tmp_path):
+def test_epoch_choice_resumes_from_its_state(tmp_path):
     values = [(0.9, v) for v in (0.5, 0.6, 0.4)]
     first, validator = make_choice(tmp_path, patience=2)
     run_epochs(first, validator, values)
@@ -93,13 +93,13 @@ def test_the_state_of_a_choice_goes_on_where_it_was(tmp_path):
     assert second._early_stop.counter == first._early_stop.counter == 1
 
 
-def test_a_value_that_is_not_measured_is_named(tmp_path):
+def test_epoch_choice_names_an_unknown_metric(tmp_path):
     choice, validator = make_choice(tmp_path, metric="instance_auroc")
     with pytest.raises(ValueError, match=r"`metric` must be one of \['bag_auroc'\], got 'instance_auroc'"):
         run_epochs(choice, validator, [(0.5, 0.5)])
 
 
-def test_the_penalty_is_half_the_norm_and_its_gradient_half_the_sign():
+def test_l1_penalized_loss_is_half_the_norm_with_half_the_sign_as_gradient():
     from scripts.l1_loss import L1PenalizedLoss
 
     net = torch.nn.Linear(2, 1)
@@ -115,7 +115,7 @@ def test_the_penalty_is_half_the_norm_and_its_gradient_half_the_sign():
         L1PenalizedLoss(MultiLabelLoss(), net, -1)
 
 
-def test_whole_scans_keep_nothing_that_training_must_not_know():
+def test_whole_scans_keep_no_slice_labels():
     from scripts.whole_scans import whole_scans
 
     scan = {"case_id": "a", "patient": "p", "image": "a.h5", "label": 1, "reference": "mask.nii", "grade": 3}

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.bundles.conftest import BUNDLE
 from tests.workflows import causes, configs_of, open_workflow, paths
-
-from .conftest import BUNDLE
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +26,7 @@ def trained(digits, tmp_path_factory):
     return out
 
 
-def test_it_learns_and_localizes(start, digits, trained):
+def test_scan_mil_learns_and_localizes(start, digits, trained):
     start("train", "digits", "evaluate", **paths(digits, trained)).run()
     report = json.loads((trained / "report.json").read_text())
     assert report["use"] == "research use only"
@@ -41,7 +40,7 @@ def test_it_learns_and_localizes(start, digits, trained):
     assert sum(float(s["attention"]) for s in slices) == pytest.approx(1, abs=1e-5)
 
 
-def test_training_logs_both_terms(trained):
+def test_scan_mil_train_logs_both_terms(trained):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     log = EventAccumulator(str(trained))
@@ -53,7 +52,7 @@ def test_training_logs_both_terms(trained):
     assert log.Tensors("use/text_summary")[0].tensor_proto.string_val == [b"research use only"]
 
 
-def test_inference_writes_the_scores_in_the_scans_own_voxels(start, digits, trained, tmp_path):
+def test_scan_mil_inference_writes_scores_in_the_voxels_of_the_scan(start, digits, trained, tmp_path):
     out = {**paths(digits, trained), "output_dir": str(tmp_path)}
     scan, reference = digits / "digits_0.nii.gz", digits / "digits_0_reference.nii.gz"
     start("inference", "digits", **out, input=str(scan), reference=str(reference), case_id="c1").run()
@@ -72,7 +71,7 @@ def test_inference_writes_the_scores_in_the_scans_own_voxels(start, digits, trai
     assert not any(str(digits) in path.read_text(errors="ignore") for path in folder.iterdir())
 
 
-def test_patients_are_left_out_one_after_the_other(start, digits, tmp_path):
+def test_scan_mil_kfold_leaves_out_one_patient_after_the_other(start, digits, tmp_path):
     for fold in (1, 3):
         where = {"ckpt_dir": str(tmp_path / f"m{fold}"), "output_dir": str(tmp_path / "e" / f"fold_{fold}")}
         where |= {"dataset_dir": str(digits), "folds_dir": str(tmp_path / "e")}
@@ -87,7 +86,7 @@ def test_patients_are_left_out_one_after_the_other(start, digits, tmp_path):
 @pytest.mark.parametrize(
     ("protocol", "override"), [("published", {"gated": False, "hidden_size": "$None"}), ("modern", {})]
 )
-def test_inference_of_a_protocol_network_with_one_output(start, digits, tmp_path, protocol, override):
+def test_scan_mil_inference_with_a_network_of_one_output(start, digits, tmp_path, protocol, override):
     where = paths(digits, tmp_path)
     net = start("train", "digits", "protocol", protocol, **where).parser.get_parsed_content("network_def")
     torch.save(net.state_dict(), tmp_path / "model.pt")
@@ -102,7 +101,7 @@ def test_inference_of_a_protocol_network_with_one_output(start, digits, tmp_path
     assert result["prediction"] == (positive > 0.5)
 
 
-def test_a_checkpoint_of_another_network_is_refused(start, digits, tmp_path):
+def test_scan_mil_refuses_a_checkpoint_of_another_network(start, digits, tmp_path):
     torch.save({"weight": torch.zeros(3)}, tmp_path / "model.pt")
     workflow = start("train", "digits", "evaluate", **paths(digits, tmp_path))
     with pytest.raises(RuntimeError, match="Failed to evaluate") as error:
@@ -110,7 +109,7 @@ def test_a_checkpoint_of_another_network_is_refused(start, digits, tmp_path):
     assert "Error(s) in loading state_dict for ABMIL:\n\tMissing key(s) in state_dict" in causes(error.value)
 
 
-def test_a_patient_that_is_not_there_is_named(start, digits, tmp_path):
+def test_scan_mil_names_an_unknown_patient(start, digits, tmp_path):
     workflow = start("train", "digits", **paths(digits, tmp_path), test_patient="digits_9")
     with pytest.raises(RuntimeError, match="Failed to instantiate") as error:
         workflow.run()
@@ -120,7 +119,7 @@ def test_a_patient_that_is_not_there_is_named(start, digits, tmp_path):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_killed_run_goes_on_bit_for_bit(start, digits, tmp_path, num_workers):
+def test_scan_mil_train_resumes_a_killed_run_exactly(start, digits, tmp_path, num_workers):
     from ignite.engine import Events
 
     def run(name, kill_at=None):
@@ -147,7 +146,7 @@ def test_a_killed_run_goes_on_bit_for_bit(start, digits, tmp_path, num_workers):
     assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
 
 
-def test_a_label_outside_the_classes_is_named(start, digits, tmp_path):
+def test_scan_mil_names_a_label_outside_the_classes(start, digits, tmp_path):
     workflow = start("train", "digits", **paths(digits, tmp_path))
     for bag in workflow.parser.get_parsed_content("bags"):
         bag["label"] = 7
@@ -156,7 +155,7 @@ def test_a_label_outside_the_classes_is_named(start, digits, tmp_path):
     assert "`label` must be a class number from 0 to 1, got 7." in causes(error.value)
 
 
-def test_a_scan_of_one_slice_is_a_bag_of_one(start, digits, trained, tmp_path):
+def test_scan_mil_accepts_a_scan_of_one_slice(start, digits, trained, tmp_path):
     volume = nib.load(digits / "digits_0.nii.gz")
     nib.save(volume.slicer[:, :, :1], tmp_path / "one.nii.gz")
     out = {**paths(digits, trained), "output_dir": str(tmp_path)}
@@ -164,7 +163,7 @@ def test_a_scan_of_one_slice_is_a_bag_of_one(start, digits, trained, tmp_path):
     assert json.loads((tmp_path / "one" / "prediction.json").read_text())["slices"][0]["attention"] == 1.0
 
 
-def test_a_misspelt_key_on_the_command_line_is_refused(digits):
+def test_scan_mil_refuses_a_misspelled_key_on_the_command_line(digits):
     run = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/train.yaml", "--epoch", "1"]
     done = subprocess.run(run, cwd=BUNDLE, capture_output=True, text=True, check=False)
     assert done.returncode != 0

@@ -8,7 +8,7 @@ from monai_mil_ext.networks.nets import ABMIL
 from tests.scans import SECRETS, write_series
 
 
-def test_no_output_names_the_patient_or_the_source(start, digits, tmp_path, caplog, capfd):
+def test_scan_mil_inference_names_neither_patient_nor_source(start, digits, tmp_path, caplog, capfd):
     caplog.set_level(logging.DEBUG)
     folder, out = tmp_path / "Secretname_Jane_source", tmp_path / "out"
     write_series(folder)

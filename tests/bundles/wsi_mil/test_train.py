@@ -14,8 +14,7 @@ from monai.bundle import verify_metadata
 
 from monai_mil_ext.data import load_cohort
 from monai_mil_ext.utils.exceptions import root_cause
-
-from .wsi import BUNDLES, OVERLAYS, SMALL, content, start, write_cohort
+from tests.bundles.wsi import BUNDLES, OVERLAYS, SMALL, content, start, write_cohort
 
 pytestmark = pytest.mark.filterwarnings("ignore:Attention is uniform")
 
@@ -43,19 +42,19 @@ def run(data, tmp_path):
     "configs", [("train",), ("train", "evaluate"), ("train", "kfold"), ("inference",)], ids=lambda c: c[-1]
 )
 @pytest.mark.parametrize("network", OVERLAYS)
-def test_it_has_the_properties_that_monai_asks_for(network, configs, data, tmp_path):
+def test_wsi_mil_has_the_properties_of_monai(network, configs, data, tmp_path):
     torch.save({}, tmp_path / "model.pt")
     kind = "infer" if configs == ("inference",) else "train"
     paths = {"dataset_dir": str(data), "ckpt_dir": str(tmp_path), "output_dir": str(tmp_path / "e")}
     assert start(*configs, network=network, kind=kind, **paths, input=str(data / "features")).check_properties() == []
 
 
-def test_metadata_is_valid():
+def test_wsi_mil_metadata_is_valid():
     meta = BUNDLES / "wsi_mil" / "configs" / "metadata.json"
     verify_metadata(str(meta), str(BUNDLES.parent / "tests/bundles/schema.json"))
 
 
-def test_asmil_overlay_changes_the_network_and_flat_keys_alone():
+def test_wsi_mil_asmil_config_changes_the_network_and_flat_keys_only():
     train, inference, overlay = (
         yaml.safe_load((BUNDLES / "wsi_mil" / "configs" / f"{name}.yaml").read_text())
         for name in ("train", "inference", "asmil")
@@ -66,7 +65,7 @@ def test_asmil_overlay_changes_the_network_and_flat_keys_alone():
 
 
 @pytest.mark.parametrize("network", OVERLAYS)
-def test_it_learns_is_evaluated_and_shows_where(network, run, data, tmp_path):
+def test_wsi_mil_learns_is_evaluated_and_localizes(network, run, data, tmp_path):
     trained = run("train", network=network, epochs=12)
     splits = content(trained, "splits")
     state = content(trained, "validate#evaluator").state
@@ -88,7 +87,7 @@ def test_it_learns_is_evaluated_and_shows_where(network, run, data, tmp_path):
     assert float(row["probability_1"]) == pytest.approx(float(expected), abs=1e-5)
 
 
-def test_asmil_trains_with_an_anchor_and_qgmil_builds_none(run, tmp_path):
+def test_wsi_mil_asmil_config_trains_with_an_anchor_and_qgmil_without(run, tmp_path):
     workflows = {name: run("train", network=name, epochs=1, ckpt_dir=str(tmp_path / name)) for name in OVERLAYS}
     metrics = {name: content(workflow, "train#trainer").state.metrics for name, workflow in workflows.items()}
     assert "attention_anchor" in metrics["asmil"]
@@ -97,7 +96,7 @@ def test_asmil_trains_with_an_anchor_and_qgmil_builds_none(run, tmp_path):
     assert "anchor" not in content(workflows["qgmil"], "train#named_handlers")
 
 
-def test_qgmil_trains_with_an_anchor_where_it_is_given_a_weight(run, tmp_path):
+def test_wsi_mil_trains_qgmil_with_an_anchor_on_request(run, tmp_path):
     trainer = content(run("train", anchor=0.01, epochs=1), "train#trainer")
     assert "attention_anchor" in trainer.state.metrics
     state = torch.load(tmp_path / "m" / "checkpoint_epoch=1.pt", weights_only=True)
@@ -105,7 +104,7 @@ def test_qgmil_trains_with_an_anchor_where_it_is_given_a_weight(run, tmp_path):
 
 
 @pytest.mark.parametrize("network", OVERLAYS)
-def test_a_killed_run_goes_on_bit_for_bit(network, data, tmp_path):
+def test_wsi_mil_train_resumes_a_killed_run_exactly(network, data, tmp_path):
     """The weights that validation chose too: a run that goes on remembers the best epoch."""
 
     def ended(folder, kill_at=None):
@@ -142,7 +141,7 @@ def test_a_killed_run_goes_on_bit_for_bit(network, data, tmp_path):
         assert all(torch.equal(anchors[0][key], anchors[1][key]) for key in anchors[0])
 
 
-def test_folds_of_patients_with_several_slides_make_a_table(run, tmp_path):
+def test_wsi_mil_kfold_makes_a_table(run, tmp_path):
     for fold in (0, 2):
         paths = {"ckpt_dir": str(tmp_path / f"m{fold}"), "output_dir": str(tmp_path / "e" / f"fold_{fold}")}
         workflow = run("train", "kfold", fold=fold, level="patient", folds_dir=str(tmp_path / "e"), epochs=6, **paths)
@@ -155,14 +154,14 @@ def test_folds_of_patients_with_several_slides_make_a_table(run, tmp_path):
     assert table["sd"]["bag_auroc"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
 
 
-def test_another_fold_is_refused(run):
+def test_wsi_mil_evaluate_refuses_another_fold(run):
     run("train", epochs=1)
     with pytest.raises(RuntimeError, match="Failed to evaluate") as error:
         run("train", "evaluate", fold=1)
     assert str(root_cause(error.value)).startswith("`fold` must be the one that the weights were trained for")
 
 
-def test_weights_that_would_fit_another_network_are_refused_there(run, data):
+def test_wsi_mil_evaluate_refuses_weights_of_another_network(run, data):
     """Of other numbers of heads, whose weights have the same shapes."""
     run("train", network="asmil", epochs=1, **{"network_def#num_heads": 2})
     goes_on = [(("train",), {}), (("train", "evaluate"), {}), (("inference",), {"input": str(data / "features")})]
@@ -172,7 +171,7 @@ def test_weights_that_would_fit_another_network_are_refused_there(run, data):
         assert "num_heads is 2, got 8; give the --network_def#" in str(root_cause(error.value))
 
 
-def test_three_named_classes_of_which_one_is_rare(tmp_path):
+def test_wsi_mil_trains_on_three_named_classes(tmp_path):
     data, names = write_cohort(tmp_path / "three", classes=3), ["benign", "low", "high"]
     head, *lines = (data / "cohort.csv").read_text().splitlines()
     named = [f"{line[:-1]}{names[int(line[-1])]}" for line in lines if not line.endswith(("p17,2", "p11,2"))]
@@ -188,7 +187,7 @@ def test_three_named_classes_of_which_one_is_rare(tmp_path):
     assert json.loads((tmp_path / "m" / "settings.json").read_text())["class_names"] == names
 
 
-def test_a_validation_of_one_class_can_choose_nothing(tmp_path):
+def test_wsi_mil_train_refuses_a_validation_of_one_class(tmp_path):
     data = write_cohort(tmp_path / "one")
     lines = (data / "cohort.csv").read_text().splitlines()
     (data / "cohort.csv").write_text("\n".join([lines[0], *(line[:-1] + "0" for line in lines[1:])]))
@@ -198,14 +197,14 @@ def test_a_validation_of_one_class_can_choose_nothing(tmp_path):
     assert "must be a number to choose an epoch by, got NaN of bag_auroc" in str(root_cause(error.value))
 
 
-def test_of_equal_epochs_the_last_is_kept(run, tmp_path):
+def test_wsi_mil_train_keeps_the_last_of_equal_epochs(run, tmp_path):
     run("train", network="asmil", learning_rate=0.0)
     state = torch.load(tmp_path / "m" / "checkpoint_epoch=2.pt", weights_only=True)
     assert state["training_state"]["parts"]["best"]["epoch"] == 2
 
 
 @pytest.mark.slow
-def test_two_processes_train_one_network_and_one_of_them_writes(data, tmp_path):
+def test_wsi_mil_multi_gpu_train_writes_in_one_of_two_processes(data, tmp_path):
     configs = "['configs/train.yaml','configs/asmil.yaml','configs/multi_gpu_train.yaml']"
     options = {"dataset_dir": data, "ckpt_dir": tmp_path / "m", "output_dir": tmp_path / "e", **SMALL}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]

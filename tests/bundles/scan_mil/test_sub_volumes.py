@@ -21,7 +21,7 @@ def scans(tmp_path_factory):
 
 
 @given(num_bags=st.integers(2, 60), low=st.integers(2, 8), more=st.integers(0, 5), seed=st.integers(0, 99))
-def test_a_label_says_whether_any_slice_has_tumour(scans, num_bags, low, more, seed):
+def test_sub_volumes_are_positive_if_a_slice_has_tumor(scans, num_bags, low, more, seed):
     from scripts.sub_volumes import sub_volumes
 
     bags = sub_volumes(scans, num_bags, (low, low + more), seed)
@@ -40,13 +40,13 @@ def test_a_label_says_whether_any_slice_has_tumour(scans, num_bags, low, more, s
     assert [b for b in bags if b["patient"] == "p_c"] == sub_volumes(scans[2:], num_bags, (low, low + more), seed)
 
 
-def test_seeds_draw_other_bags(scans):
+def test_sub_volumes_depend_on_the_seed(scans):
     from scripts.sub_volumes import sub_volumes
 
     assert sub_volumes(scans, 20, seed=0) != sub_volumes(scans, 20, seed=1)
 
 
-def test_scans_alike_are_cut_differently(scans):
+def test_sub_volumes_of_equal_scans_differ(scans):
     from scripts.sub_volumes import sub_volumes
 
     twins = sub_volumes([scans[0], {**scans[0], "case_id": "a2"}], 20)
@@ -57,7 +57,7 @@ def test_scans_alike_are_cut_differently(scans):
     assert first != second
 
 
-def test_a_fold_leaves_one_patient_out():
+def test_sub_volumes_leave_one_patient_out():
     from scripts.sub_volumes import fold
 
     bags = [{"patient": p} for p in "aabc"]

@@ -12,12 +12,11 @@ from monai_mil_ext.apps.download import extract_member, fetch_packages
 from monai_mil_ext.data import SlideFile, TileGrid, write_bag
 from monai_mil_ext.networks.encoders import MobileNetV2Features
 from monai_mil_ext.transforms import EncodeInstances, TileBag
+from tests.bundles.wsi import content, start
 from tests.make_slide import write_slide
 
-from .wsi import content, start
-
 pytestmark = [pytest.mark.network, pytest.mark.slow]
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TILE, MPP = 56, 1.0
 ENCODER = {"_target_": "monai_mil_ext.networks.encoders.MobileNetV2Features"}
 
@@ -68,7 +67,7 @@ def write_bags(folder, features, positive, draw):
     (folder / "cohort.csv").write_text("\n".join(rows))
 
 
-def test_a_network_that_learned_to_find_pale_tiles_shows_them_on_the_slide(slide, mobilenet, tmp_path):
+def test_wsi_mil_localizes_pale_tiles_on_a_real_slide(slide, mobilenet, tmp_path):
 
     tiles = TileBag(TileGrid(TILE, mpp=MPP))(slide)
     pixels = tiles.bag[:]
