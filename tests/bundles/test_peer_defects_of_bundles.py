@@ -5,13 +5,12 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, onnx_export
 
+from tests.bundles.conftest import BUNDLE
 from tests.contracts.runtime_laws import agree, run
 from tests.helpers import fill
 
-from .conftest import BUNDLE
 
-
-def test_defect_12_learning_rate_differs_from_the_config(start, digits, tmp_path):
+def test_scan_mil_defect_12_learning_rate_differs_from_the_config(start, digits, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     folders = {"dataset_dir": str(digits), "ckpt_dir": str(tmp_path), "output_dir": str(tmp_path)}
@@ -29,7 +28,7 @@ def test_defect_12_learning_rate_differs_from_the_config(start, digits, tmp_path
 
 
 @pytest.mark.slow
-def test_defect_16_onnx_export_of_a_bundle_has_a_fixed_bag_size(tmp_path):
+def test_scan_mil_defect_16_onnx_export_has_a_fixed_bag_size(tmp_path):
     config = ConfigParser.load_config_file(BUNDLE / "configs" / "train.yaml")
     features = config["in_features"]
     net = fill(

@@ -9,8 +9,8 @@ from contextlib import closing
 
 import pytest
 
-from .bag_classifier import BUNDLE, bags, scripts
-from .wsi import BUNDLES, SMALL, write_cohort
+from tests.bundles.small_bags import BUNDLE, bags, scripts
+from tests.bundles.wsi import BUNDLES, SMALL, write_cohort
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
 MLFLOW = "mlflow==3.17.2"
@@ -49,7 +49,7 @@ def tracked(python, bundle, configs, out, **options):
     return names, runs
 
 
-def test_training_and_answers_of_tables_of_bags_are_tracked(python, tmp_path):
+def test_tracking_of_bag_classifier_train_and_inference(python, tmp_path):
     scripts("prepare").write_cohort(bags(), tmp_path / "cohort.csv")
     where = {"dataset_dir": tmp_path, "ckpt_dir": tmp_path / "m"}
     names, runs = tracked(python, BUNDLE, "train", tmp_path / "e", **where, epochs=2, num_folds=4)
@@ -60,7 +60,7 @@ def test_training_and_answers_of_tables_of_bags_are_tracked(python, tmp_path):
     assert (tmp_path / "i" / "predictions.csv").exists()
 
 
-def test_training_on_slides_is_tracked(python, tmp_path):
+def test_tracking_of_wsi_mil_train(python, tmp_path):
     data = write_cohort(tmp_path / "data")
     where = {"dataset_dir": data, "ckpt_dir": tmp_path / "m"}
     names, runs = tracked(python, BUNDLES / "wsi_mil", "train asmil", tmp_path / "e", **where, **SMALL)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from tests.bundles.bag_classifier import bags, scripts
+from tests.bundles.small_bags import bags, scripts
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import torch
 
 from monai_mil_ext.networks.nets import ABMIL, QGMIL
 from monai_mil_ext.transforms import LoadScan
-from tests.bundles import bag_classifier, rsna_files, wsi
+from tests.bundles import rsna_files, small_bags, wsi
 from tests.bundles.scripts_of import scripts_of
 from tests.dicom_annotations import FRAME, square, write_contours
 from tests.experiments import mnist_bags
@@ -105,7 +105,7 @@ def rsna(repo: Path) -> None:
 def bag_cohort(repo: Path) -> None:
     """Write forty bags, twice, and scans of digits."""
     for folder in (repo / "bundles/bag_classifier/data/digits", repo / "study/bags"):
-        scripts_of("bag_classifier", "prepare").write_cohort(bag_classifier.bags(), folder / "cohort.csv")
+        scripts_of("bag_classifier", "prepare").write_cohort(small_bags.bags(), folder / "cohort.csv")
     scripts_of("scan_mil", "prepare").prepare_digits(repo / "study/cohort", num_scans=4)
 
 
