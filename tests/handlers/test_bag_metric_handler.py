@@ -22,7 +22,7 @@ from tests.helpers import fill
 
 
 def alone(items):
-    """Attention and probabilities of each bag on its own."""
+    """Return attention and probabilities of each bag, computed without the others."""
     net = fill(ABMIL(F, 2, hidden_size=4))
     out = [net.forward_bag(item["image"][None]) for item in items]
     return [o.attention[0, :, 0] for o in out], torch.cat([o.logits for o in out]).softmax(1)
