@@ -5,7 +5,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, onnx_export
 
-from tests.contracts.full_laws import agree, run
+from tests.contracts.runtime_laws import agree, run
 from tests.helpers import fill
 
 from .conftest import BUNDLE

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.contracts.full_laws import onnxruntime_agrees
 from tests.contracts.laws import claimed
 from tests.contracts.net_cases import MASK, X, every_net
+from tests.contracts.runtime_laws import onnxruntime_agrees
 
 
 @pytest.mark.slow

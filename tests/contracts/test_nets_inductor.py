@@ -16,8 +16,8 @@ import os
 import pytest
 from torch import nn
 
-from tests.contracts.full_laws import inductor_agrees
 from tests.contracts.net_cases import CASES, MASK, X
+from tests.contracts.runtime_laws import inductor_agrees
 
 
 class PlaceholderAttention(nn.Module):

@@ -9,7 +9,7 @@ from torch import nn
 from monai_mil_ext.networks.layers import masked_softmax
 from monai_mil_ext.networks.layers.masked import zero_out_padding
 from monai_mil_ext.networks.nets import ABMIL
-from tests.contracts import full_laws, laws
+from tests.contracts import laws, runtime_laws
 from tests.contracts.net_cases import MASK, C, F, X
 
 
@@ -190,8 +190,8 @@ BROKEN = [
     (laws.exceptions_are_needed, DeclaresTooLittle),
 ]
 BROKEN_SLOW = [
-    (full_laws.onnxruntime_agrees, DiffersInOnnxExport),
-    (full_laws.inductor_agrees, DiffersWhenCompiled),
+    (runtime_laws.onnxruntime_agrees, DiffersInOnnxExport),
+    (runtime_laws.inductor_agrees, DiffersWhenCompiled),
 ]
 
 
@@ -218,14 +218,14 @@ def test_slow_law_catches_broken_net(law, net):
 
 
 def test_every_law_has_a_broken_net():
-    assert {law for law, _ in BROKEN} == {*laws.CHEAP, *laws.DEAR}
-    assert [law for law, _ in BROKEN_SLOW] == full_laws.FULL
+    assert {law for law, _ in BROKEN} == {*laws.CHEAP, *laws.EXPENSIVE}
+    assert [law for law, _ in BROKEN_SLOW] == runtime_laws.SLOW
 
 
 def test_inductor_agrees_names_missing_compiler(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(AssertionError, match=r"no-such-compiler is not there \(Debian's package is g\+\+\)"):
-        full_laws.inductor_agrees(partial(ABMIL, F, C), X, MASK)
+        runtime_laws.inductor_agrees(partial(ABMIL, F, C), X, MASK)
 
 
 def test_exceptions_are_needed_accepts_true_exception():
