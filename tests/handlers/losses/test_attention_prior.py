@@ -200,8 +200,8 @@ def test_attention_prior_terms_add_up():
 
 
 def test_attention_prior_with_weight_zero_changes_nothing():
-    asked, hooks = [], []
-    prior = AttentionPriorHandler(lambda *inputs: asked.append(inputs), weight=0)
+    calls, hooks = [], []
+    prior = AttentionPriorHandler(lambda *inputs: calls.append(inputs), weight=0)
     net, same = abmil(), abmil()
     trainer = make_trainer(net, bag_batches(), prior, max_epochs=3)
     trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: hooks.append(hook_count(net)))
@@ -212,7 +212,7 @@ def test_attention_prior_with_weight_zero_changes_nothing():
     assert_close(net.state_dict(), same.state_dict(), rtol=0, atol=0)
     assert_close(trainer.state.output, plain.state.output, rtol=0, atol=0, equal_nan=True)
     assert trainer.state.metrics == plain.state.metrics
-    assert asked == []
+    assert calls == []
     assert set(hooks) == {0}
 
 
@@ -239,10 +239,10 @@ def prior(**options):
 
 
 def test_attention_prior_ignores_validation_of_the_same_network(net):
-    asked = []
+    calls = []
 
     def guidance(attention, mask):
-        asked.append(len(attention))
+        calls.append(len(attention))
         return NormalGuidanceLoss()(attention, mask)
 
     def train(*extra):
@@ -257,7 +257,7 @@ def test_attention_prior_ignores_validation_of_the_same_network(net):
         return ValidationHandler(1, evaluator, epoch_level=False)
 
     with_validation = train(validation)
-    assert asked == [3] * 8
+    assert calls == [3] * 8
     assert_close(with_validation, train(), rtol=0, atol=0)
 
 

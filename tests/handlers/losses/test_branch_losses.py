@@ -197,7 +197,7 @@ def test_branch_loss_refuses_a_tuple():
         make_trainer(net, bag_batches(1), BranchLossHandler()).run()
 
 
-def test_branch_diversity_uses_attention_after_masking():
+def test_branch_diversity_loss_uses_attention_after_masking():
     """Equal branches have similarity 1 without masking and less with it."""
     similarity = []
     for rate in (0.0, 0.5):
