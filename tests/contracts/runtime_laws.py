@@ -1,4 +1,4 @@
-"""Expensive laws for the slow tests: networks run by onnxruntime and as code compiled by inductor."""
+"""Laws of networks for the slow tests: agreement with onnxruntime and with code compiled by inductor."""
 
 import io
 import os
@@ -57,4 +57,4 @@ def inductor_agrees(make, x, mask):
 
 
 EXCEPTIONS[onnxruntime_agrees] = EXCEPTIONS[export_serves_any_bag_size]
-FULL = [onnxruntime_agrees, inductor_agrees]
+SLOW = [onnxruntime_agrees, inductor_agrees]

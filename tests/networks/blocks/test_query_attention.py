@@ -56,8 +56,8 @@ def test_absorbed_attention_equals_ordinary_attention(num_sets, dtype, output, g
         results(form, attend, queries, h) for form in (folded, unfolded)
     )
     assert_close(values, expected, rtol=output, atol=output)
-    for one, other in zip(gradients, expected_gradients, strict=True):
-        assert (one - other).norm() <= gradient * other.norm() + 1e-7
+    for actual, other in zip(gradients, expected_gradients, strict=True):
+        assert (actual - other).norm() <= gradient * other.norm() + 1e-7
 
 
 class Peak(TorchDispatchMode):

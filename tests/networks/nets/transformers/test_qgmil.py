@@ -188,25 +188,6 @@ def test_qgmil_can_be_written_in_yaml(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("block", "message"),
-    [
-        ({"num_heads": 6, "num_kv_heads": 4}, r"`num_kv_heads` must divide num_heads 6, got 4"),
-        ({"gate": "both"}, r"`gate` must be one of 'none', 'headwise', 'elementwise', got 'both'"),
-        ({"gate": ("headwise", "elementwise")}, r"`gate` must be one of .*, got \('headwise', 'elementwise'\)"),
-        ({"norm": "batch"}, r"`norm` must be one of 'rms', 'layer', got 'batch'"),
-        ({"ffn": "glu"}, r"`ffn` must be one of 'swiglu', 'mlp', got 'glu'; did you mean 'swiglu'\?"),
-        ({"activation": "tanh"}, r"`activation` must be one of 'silu', 'gelu', 'relu', got 'tanh'"),
-        *(({name: 0}, rf"`{name}` must be a positive integer, got 0") for name in ("num_heads", "num_kv_heads")),
-        *(({name: 0}, rf"`{name}` must be a positive integer, got 0") for name in ("head_size", "ffn_size")),
-    ],
-    ids=str,
-)
-def test_qgmil_block_rejects_bad_options(block, message):
-    with pytest.raises(ValueError, match=message):
-        QGMILBlock(**block)
-
-
-@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"pooling": "avg"}, r"`pooling` must be one of 'attention', 'mean', 'max', 'cls', got 'avg'"),

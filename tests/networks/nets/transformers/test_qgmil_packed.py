@@ -7,7 +7,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from torch.testing import assert_close
 
-from monai_mil_ext.networks.layers import packed as real_rows
+from monai_mil_ext.networks.layers import packed
 from monai_mil_ext.networks.nets import QGMIL
 from monai_mil_ext.networks.nets.transformers import qgmil
 from tests.contracts import laws
@@ -21,11 +21,11 @@ by_name = {"ids": lambda law: law.__name__}
 
 
 @pytest.fixture
-def always(monkeypatch):
+def always_packed(monkeypatch):
     """Pack even the smallest batch, and record the layouts."""
-    layouts, find = [], qgmil.packed_layout
-    monkeypatch.setattr(real_rows, "MIN_PADDING_CPU", 0)
-    monkeypatch.setattr(qgmil, "packed_layout", lambda mask: layouts.append(find(mask)) or layouts[-1])
+    layouts, packed_layout = [], qgmil.packed_layout
+    monkeypatch.setattr(packed, "MIN_PADDING_CPU", 0)
+    monkeypatch.setattr(qgmil, "packed_layout", lambda mask: layouts.append(packed_layout(mask)) or layouts[-1])
     return layouts
 
 
@@ -33,7 +33,7 @@ def always(monkeypatch):
 @every_net
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batch=bags(F, dtype=torch.float64))
-def test_packed_qgmil_keeps_law(always, law, make, batch):
+def test_packed_qgmil_keeps_law(always_packed, law, make, batch):
     if laws.claimed(law, make):
         law(make, *batch)
 
@@ -43,32 +43,32 @@ def test_packed_qgmil_keeps_law(always, law, make, batch):
     [laws.autocast_is_close, pytest.param(laws.gradients_are_exact_in_float64, marks=pytest.mark.slow)],
     **by_name,
 )
-def test_packed_qgmil_keeps_law_on_one_batch(always, law):
+def test_packed_qgmil_keeps_law_on_one_batch(always_packed, law):
     law(CASES["QGMIL"], X, MASK)
 
 
 @pytest.mark.parametrize("block", OTHERS, ids=str)
 @pytest.mark.parametrize("num_layers", [1, 3])
-def test_packed_qgmil_equals_padded_qgmil(always, num_layers, block, monkeypatch):
+def test_packed_qgmil_equals_padded_qgmil(always_packed, num_layers, block, monkeypatch):
     net = fill(QGMIL(F, 2, 8, num_layers, QGMILBlock(**{"num_heads": 2} | block), dropout=0.0).double())
     mask = torch.rand(3, 50) < torch.tensor([[0.9], [0.3], [0.0]])
     x = torch.randn(3, 50, F).double()
-    alone = net.forward_bag(x, mask)
-    assert always[0].sizes == mask.sum(1).tolist()[:2]
+    out = net.forward_bag(x, mask)
+    assert always_packed[0].sizes == mask.sum(1).tolist()[:2]
     monkeypatch.setattr(qgmil, "packed_layout", lambda mask: None)
     padded = net.forward_bag(x, mask)
-    assert_close((alone.logits, alone.attention), (padded.logits, padded.attention), rtol=1e-9, atol=1e-12)
-    assert_close(alone.scores[mask], padded.scores[mask], rtol=1e-9, atol=1e-12)
+    assert_close((out.logits, out.attention), (padded.logits, padded.attention), rtol=1e-9, atol=1e-12)
+    assert_close(out.scores[mask], padded.scores[mask], rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize(("at_once", "parts"), [(1, 3), (40, 2), (4096, 1)])
+@pytest.mark.parametrize(("max_rows", "parts"), [(1, 3), (40, 2), (4096, 1)])
 @every_net
-def test_packed_qgmil_in_parts_equals_padded_qgmil(always, make, at_once, parts, monkeypatch):
-    monkeypatch.setattr(real_rows, "MAX_ROWS_CPU", at_once)
+def test_packed_qgmil_in_parts_equals_padded_qgmil(always_packed, make, max_rows, parts, monkeypatch):
+    monkeypatch.setattr(packed, "MAX_ROWS_CPU", max_rows)
     mask = torch.arange(30) < torch.tensor([[11], [0], [29], [30]])
     net, x = fill(make()).double().eval(), torch.randn(4, 30, F).double()
     out = net.forward_bag(x, mask)
-    assert len(real_rows.split_packed(always[0])) == parts
+    assert len(packed.split_packed(always_packed[0])) == parts
     monkeypatch.setattr(qgmil, "packed_layout", lambda mask: None)
     padded = net.forward_bag(x, mask)
     assert_close((out.logits, out.attention), (padded.logits, padded.attention), rtol=1e-9, atol=1e-12)
@@ -81,13 +81,13 @@ def test_packed_qgmil_is_close_in_float32():
     assert_close(net(x, mask), single, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize(("sizes", "alone"), [((300, 20), True), ((300, 290), False)])
-def test_qgmil_packs_if_there_is_much_padding(sizes, alone, monkeypatch):
-    taken = []
-    monkeypatch.setattr(qgmil, "pack", lambda x, rows: taken.append(1) or real_rows.pack(x, rows))
+@pytest.mark.parametrize(("sizes", "is_packed"), [((300, 20), True), ((300, 290), False)])
+def test_qgmil_packs_if_there_is_much_padding(sizes, is_packed, monkeypatch):
+    calls = []
+    monkeypatch.setattr(qgmil, "pack", lambda x, layout: calls.append(1) or packed.pack(x, layout))
     make = partial(QGMIL, 6, 2, hidden_size=8, block=QGMILBlock(num_heads=2))
     x, mask = torch.randn(2, 300, 6), torch.arange(300) < torch.tensor(sizes)[:, None]
     make()(x, mask)
-    assert bool(taken) is alone
+    assert bool(calls) is is_packed
     make(pooling="cls")(x, mask)  # never packed, because of its class token
-    assert len(taken) == alone
+    assert len(calls) == is_packed
