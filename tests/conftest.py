@@ -33,6 +33,9 @@ def pytest_collection_modifyitems(items):
     GPU tests are skipped on machines without a GPU; these are the only skips that CI allows.
     """
     slow = {item.path for item in items if "slow" in item.keywords}
+    silent = [item.nodeid for item in items for mark in item.iter_markers("slow") if not mark.kwargs.get("buys")]
+    if silent:
+        raise pytest.UsageError(f"`slow` needs the argument `buys`, which says what a test is for: {silent}")
     items.sort(key=lambda item: item.path not in slow)
     if not torch.cuda.is_available():
         for item in items:

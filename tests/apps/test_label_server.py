@@ -9,7 +9,7 @@ import pytest
 
 from .conftest import PYTHON, ROOT, run
 
-pytestmark = [pytest.mark.network, pytest.mark.slow]
+pytestmark = [pytest.mark.network, pytest.mark.slow(buys="the environment of a real MONAI Label server")]
 FOUND = """
 import json, sys
 from importlib.util import find_spec

@@ -17,7 +17,7 @@ from tests.scans import write_series
 
 from .conftest import ROOT, parts, run
 
-pytestmark = [pytest.mark.network, pytest.mark.slow]
+pytestmark = [pytest.mark.network, pytest.mark.slow(buys="3D Slicer's requests to a real MONAI Label server")]
 MODEL = "/infer/scan_mil"
 
 

@@ -9,7 +9,7 @@ import tifffile
 
 from tests.bundles.wsi import start
 
-pytestmark = [pytest.mark.network, pytest.mark.slow]
+pytestmark = [pytest.mark.network, pytest.mark.slow(buys="QuPath's requests to a real MONAI Label server")]
 MODEL = "/infer/wsi_v2/wsi_mil"
 
 

@@ -22,7 +22,7 @@ def test_large_bags_benchmark_runs_every_row(name):
     assert row["seconds"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.slow(buys="a bag of 60,000 instances stays out of memory")
 def test_bag_inferer_keeps_a_large_bag_out_of_memory():
     """Compare the memory of two rows by 60,000 x 1,024 float32 features (0.23 GiB), with half of it as tolerance."""
     whole, chunks = (measure(name, 60_000, threads=1) for name in ("abmil", "abmil_in_chunks"))

@@ -53,14 +53,14 @@ def test_time_ratio_is_that_of_medians(monkeypatch):
     assert (ratio.value, ratio.minima, ratio.bound) == (4.0, 3.0, 8.0)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(buys="the memory that benchmarks report is that of the step")
 def test_peak_memory_is_that_of_the_process_of_a_step():
     small, large = (measure.peak_memory("linear_MeanMIL", "forward", n) for n in (1, 100_000))
     assert small[1] - small[0] < 2**24
     assert large[1] - small[1] > 100_000 * 384 * 4  # the bag itself
 
 
-@pytest.mark.slow
+@pytest.mark.slow(buys="the memory that benchmarks report is that of the step")
 def test_peak_memory_names_the_error_of_a_failed_step():
     with pytest.raises(RuntimeError, match="KeyError: 'nothing'"):
         measure.peak_memory("nothing", "forward", 1)

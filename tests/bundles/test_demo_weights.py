@@ -10,7 +10,10 @@ import pytest
 import torch
 from monai.bundle import ckpt_export, download_large_files, verify_metadata, verify_net_in_out
 
-pytestmark = [pytest.mark.network, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.network,
+    pytest.mark.slow(buys="the demo weights that cards link to are those that their command trains"),
+]
 ROOT = Path(__file__).parents[2]
 LIMIT = 25 * 2**20
 CASES = [  # bundle, overlays, overrides

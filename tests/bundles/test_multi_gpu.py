@@ -36,7 +36,15 @@ def data(tmp_path_factory, digits):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("case", [pytest.param("equal", marks=pytest.mark.slow), "unequal", "slides", "slices"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param("equal", marks=pytest.mark.slow(buys="gradients of two processes equal those of one")),
+        "unequal",
+        "slides",
+        "slices",
+    ],
+)
 def test_multi_gpu_train_equals_one_process_with_the_bags_of_both(case, backend, data, tmp_path, monkeypatch):
     multiprocessing.get_context("forkserver").set_forkserver_preload(["tests.bundles.multi_gpu_runs"])
     torch.multiprocessing.start_processes(work, (str(tmp_path), case, data, backend), 2, start_method="forkserver")
@@ -82,7 +90,7 @@ def launch(bundle, data, out):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.slow(buys="exact resume after the kill of a process of torchrun")
 @pytest.mark.parametrize("bundle", KILLED)
 def test_multi_gpu_train_resumes_after_a_killed_process_exactly(bundle, data, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"

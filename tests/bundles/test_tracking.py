@@ -12,7 +12,7 @@ import pytest
 from tests.bundles.small_bags import BUNDLE, bags, scripts
 from tests.bundles.wsi import BUNDLES, SMALL, write_cohort
 
-pytestmark = [pytest.mark.slow, pytest.mark.network]
+pytestmark = [pytest.mark.slow(buys="MLflow records a run beside our pinned versions"), pytest.mark.network]
 MLFLOW = "mlflow==3.17.2"
 
 

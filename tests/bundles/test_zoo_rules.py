@@ -223,6 +223,7 @@ def test_bundle_exports_to_torchscript(bundle, exported, tmp_path):
         torch.testing.assert_close(loaded(bag), net(bag), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow(buys="each bundle's ONNX file takes bags of any size")
 @having("train")
 def test_bundle_exports_to_onnx_with_bags_of_any_size(bundle, exported, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")

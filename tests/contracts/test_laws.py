@@ -210,7 +210,7 @@ def test_law_catches_broken_net(law, net):
         law(make, X, MASK)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(buys="the laws on onnxruntime and machine code find broken networks")
 @pytest.mark.parametrize(("law", "net"), BROKEN_SLOW, ids=lambda value: value.__name__)
 def test_slow_law_catches_broken_net(law, net):
     with pytest.raises(AssertionError, match="Tensor-likes are not close"):

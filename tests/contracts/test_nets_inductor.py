@@ -42,7 +42,7 @@ NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 SELECTED = FIRST_CASES if NIGHTLY else BLOCKS | {"TransMIL-squares": transmil_on_squares}
 
 
-@pytest.mark.slow
+@pytest.mark.slow(buys="machine code gives the logits and gradients of each kind of block")
 @pytest.mark.parametrize("make", SELECTED.values(), ids=SELECTED)
 def test_law_inductor_agrees(make):
     inductor_agrees(make, X, MASK)

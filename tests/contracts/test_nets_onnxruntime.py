@@ -7,7 +7,7 @@ from tests.contracts.net_cases import MASK, X, every_net
 from tests.contracts.runtime_laws import onnxruntime_agrees
 
 
-@pytest.mark.slow
+@pytest.mark.slow(buys="onnxruntime gives each network's logits, for bags of any size")
 @pytest.mark.filterwarnings("ignore:.*dynamic_axes.*", "ignore:.*LeafSpec.*")
 @every_net
 def test_law_onnxruntime_agrees(make):

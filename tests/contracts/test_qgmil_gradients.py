@@ -14,7 +14,7 @@ CELLS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.slow(buys="exact gradients in each factorial cell and pooling")
 @pytest.mark.parametrize(("block", "pooling"), CELLS.values(), ids=CELLS)
 def test_qgmil_gradients_are_exact_in_every_factorial_cell(block, pooling):
     """Check random directions; test_qgmil.py checks all entries, for one pooling without shared keys."""

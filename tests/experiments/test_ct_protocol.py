@@ -162,7 +162,7 @@ def searched(scans, tmp_path_factory):
     return folder, printed.getvalue()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(buys="a whole search on scans, from settings to table and page")
 def test_ct_protocol_search_chooses_by_validation_and_records_every_run(searched):
     folder, _ = searched
     result = json.loads((folder / "published.json").read_text())
@@ -176,7 +176,7 @@ def test_ct_protocol_search_chooses_by_validation_and_records_every_run(searched
     assert result["settings_tried"]["ABMIL"] == 2
 
 
-@pytest.mark.slow
+@pytest.mark.slow(buys="a whole search on scans, from settings to table and page")
 def test_ct_protocol_rows_have_seeds_sd_and_use_of_slice_labels(searched):
     folder, printed = searched
     result = json.loads((folder / "published.json").read_text())
@@ -201,7 +201,7 @@ def test_ct_protocol_rows_have_seeds_sd_and_use_of_slice_labels(searched):
     assert comparison["over"]["num_bags"] == 10  # five positive scans of ten, in two test parts
 
 
-@pytest.mark.slow
+@pytest.mark.slow(buys="a whole search on scans, from settings to table and page")
 def test_ct_protocol_page_shows_the_best_and_worst_scans(searched, scans):
     text = (searched[0] / "published.html").read_text()
     assert text.count("<img") == 2 + 3 * 4  # curves, spread, and of all but the oracle two best and two worst
@@ -209,7 +209,7 @@ def test_ct_protocol_page_shows_the_best_and_worst_scans(searched, scans):
     assert str(scans) not in text
 
 
-@pytest.mark.slow
+@pytest.mark.slow(buys="a whole search on scans, from settings to table and page")
 def test_ct_protocol_references_exceed_the_methods(searched):
     result = json.loads((searched[0] / "published.json").read_text())
     rows = {row["name"]: row["values"] for row in result["rows"]}

@@ -45,6 +45,7 @@ def test_semi_synthetic_trains_any_network(monkeypatch, tmp_path, name, override
     assert (tmp_path / "model.pt").exists()
 
 
+@pytest.mark.slow(buys="training reaches the known optimum")
 def test_window_mil_is_close_to_bayes_for_a_large_shift(monkeypatch, tmp_path, protocol):
     options = {"num_train": 600, "epochs": 10, "batch_size": 20}
     window = start(monkeypatch, tmp_path, "train", "window_mil", **options)

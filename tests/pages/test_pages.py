@@ -54,7 +54,7 @@ def test_the_table_agrees_with_the_page(name):
     assert how.python <= len(blocks(FILES[name], "python"))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(buys="every command of the page works as shown")
 @pytest.mark.parametrize("name", FILES)
 def test_every_block_runs(name, programs, encoder, tmp_path):
     run_page(FILES[name], PAGES[name], programs, encoder, tmp_path)

@@ -12,7 +12,7 @@ from monai_mil_ext.data import OtsuTissue, SlideFile, TileGrid, write_heatmap_ti
 from monai_mil_ext.transforms import TileBag, TileScoresToHeatmap
 from monai_mil_ext.visualize import write_slide_overlay
 
-pytestmark = [pytest.mark.network, pytest.mark.slow]
+pytestmark = [pytest.mark.network, pytest.mark.slow(buys="both slide readers agree on a real slide of a scanner")]
 REQUIREMENTS = Path(__file__).with_name("demo_slide.txt")
 
 

@@ -101,7 +101,7 @@ def test_bag_classifier_weights_have_the_metrics_of_their_card(monkeypatch, tmp_
         assert f"{said[f'{key}_mean_of_5_folds']:.3f} ± {said[f'{key}_sd_of_5_folds']:.3f}" in card
 
 
-@pytest.mark.slow
+@pytest.mark.slow(buys="the shipped weights can be trained again")
 def test_bag_classifier_weights_are_those_that_training_gives(monkeypatch, tmp_path):
     scripts("digit_bags").prepare_digits(tmp_path)
     monkeypatch.chdir(BUNDLE)

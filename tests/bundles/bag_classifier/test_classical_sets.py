@@ -52,7 +52,7 @@ def test_prepare_classical_names_an_unknown_set_and_fetches_once(tmp_path, monke
 
 
 @pytest.mark.network
-@pytest.mark.slow
+@pytest.mark.slow(buys="the public data sets are read as published")
 @pytest.mark.parametrize("name", list(SIZES))
 def test_prepare_classical_gives_sets_of_the_published_sizes(name):
     try:

@@ -125,7 +125,7 @@ def test_instance_encoder_encode_reports_a_corrupt_scan_and_fails(start, cohort,
     assert report(start(cohort, "digits"))["made"] == 1
 
 
-@pytest.mark.slow
+@pytest.mark.slow(buys="processes share a cohort, and the exit status shows a corrupt scan")
 def test_instance_encoder_encode_shares_a_cohort_among_processes(cohort):
     whole = (cohort / "digits_3.nii.gz").read_bytes()
     (cohort / "digits_3.nii.gz").write_bytes(whole[:500])

@@ -59,6 +59,7 @@ def test_instance_encoder_inputs_and_outputs_match_the_metadata(net, checkpoint)
     verify_net_in_out("network_def", device="cpu", checkpoint=str(checkpoint), **FILES)
 
 
+@pytest.mark.slow(buys="the encoder's TorchScript and ONNX files take any number of slices")
 def test_instance_encoder_exports_with_any_number_of_slices(net, checkpoint, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     torch.save(MobileNetV2Features().state_dict(), tmp_path / "other.pt")  # the exporter's file counts

@@ -41,6 +41,7 @@ def test_prepare_ct_writes_the_published_cohort(ct):
     assert found == TUMOUR_SLICES
 
 
+@pytest.mark.slow(buys="the published result on real CTs")
 def test_scan_mil_finds_the_tumor_of_an_unseen_patient(start, ct, trained):
     start("train", "evaluate", **paths(ct, trained), test_patient="pat_4").run()
     values = json.loads((trained / "report.json").read_text())["values"]
@@ -49,6 +50,7 @@ def test_scan_mil_finds_the_tumor_of_an_unseen_patient(start, ct, trained):
     assert values["instance_auroc"] >= 0.85 > values["center_auroc"] + 0.3
 
 
+@pytest.mark.slow(buys="time and memory of a whole CT from the command line")
 def test_scan_mil_inference_takes_at_most_a_minute_and_four_gigabytes(ct, trained, tmp_path):
     """The largest scan, as a whole process from the command line."""
     options = {**paths(ct, trained), "output_dir": str(tmp_path), "input": str(ct / "lung2.nrrd"), "case_id": "lung2"}

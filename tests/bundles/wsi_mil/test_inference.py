@@ -214,7 +214,7 @@ def test_wsi_mil_inference_names_neither_patient_nor_path(tmp_path, caplog, capf
     assert "research use only" in capfd.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.slow(buys="training straight from slides, without stored features")
 def test_wsi_mil_slides_config_trains_from_a_table_of_slides(tmp_path):
     data = tmp_path / "data"
     data.mkdir()

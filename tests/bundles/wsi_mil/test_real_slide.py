@@ -15,7 +15,7 @@ from monai_mil_ext.transforms import EncodeInstances, TileBag
 from tests.bundles.wsi import content, start
 from tests.make_slide import write_slide
 
-pytestmark = [pytest.mark.network, pytest.mark.slow]
+pytestmark = [pytest.mark.network, pytest.mark.slow(buys="a bundle predicts on a real slide of a scanner")]
 ROOT = Path(__file__).parents[3]
 TILE, MPP = 56, 1.0
 ENCODER = {"_target_": "monai_mil_ext.networks.encoders.MobileNetV2Features"}

@@ -203,7 +203,7 @@ def test_wsi_mil_train_keeps_the_last_of_equal_epochs(run, tmp_path):
     assert state["training_state"]["parts"]["best"]["epoch"] == 2
 
 
-@pytest.mark.slow
+@pytest.mark.slow(buys="two processes of torchrun train slides, and one writes")
 def test_wsi_mil_multi_gpu_train_writes_in_one_of_two_processes(data, tmp_path):
     configs = "['configs/train.yaml','configs/asmil.yaml','configs/multi_gpu_train.yaml']"
     options = {"dataset_dir": data, "ckpt_dir": tmp_path / "m", "output_dir": tmp_path / "e", **SMALL}

@@ -91,7 +91,7 @@ def work(rank, folder):
     distributed.destroy_process_group()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(buys="two processes share an extraction")
 def test_feature_extraction_in_two_processes(tmp_path):
     make_run(tmp_path)(scans(2))
     torch.multiprocessing.start_processes(work, (str(tmp_path),), nprocs=2, start_method="forkserver")
@@ -114,7 +114,7 @@ print(run.summary(run(scans(8))))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow(buys="an extraction resumes after the kill of a worker")
 @pytest.mark.parametrize("restarts", [0, 1])
 def test_feature_extraction_after_a_killed_worker(tmp_path, restarts):
     (tmp_path / "worker.py").write_text(WORKER)

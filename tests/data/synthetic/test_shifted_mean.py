@@ -148,7 +148,7 @@ PUBLISHED = {  # benchmarks.md, section 6: scan AUROC, slice AUROC, slice AP, ce
 }
 
 
-@pytest.mark.slow
+@pytest.mark.slow(buys="the published ceilings of the semi-synthetic data")
 @pytest.mark.parametrize(("setting", "expected"), PUBLISHED.items(), ids=str)
 def test_run_posterior_reproduces_published_ceilings(setting, expected):
     seed, shift = setting

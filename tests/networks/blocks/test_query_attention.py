@@ -94,7 +94,7 @@ def cost(form, attend, queries, h):
     return peak.most
 
 
-@pytest.mark.parametrize("n", [2000, pytest.param(50_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [2000, pytest.param(50_000, marks=pytest.mark.slow(buys="memory at 50,000 instances"))])
 def test_absorbed_attention_takes_at_most_a_third_of_the_memory(n):
     attend, queries = AbsorbedAttention(128, num_heads=8, num_sets=16), torch.randn(16, 128)
     h = torch.randn(1, n, 128, requires_grad=True)

@@ -162,7 +162,11 @@ def test_qgmil_autocast_is_close_at_full_size():
     assert_close(rough.float(), net(x), rtol=0, atol=0.05)
 
 
-@pytest.mark.parametrize("full", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["fast", "full"])
+@pytest.mark.parametrize(
+    "full",
+    [False, pytest.param(True, marks=pytest.mark.slow(buys="every entry of the gradient in each factorial cell"))],
+    ids=["fast", "full"],
+)
 @pytest.mark.parametrize("block", FACTORIAL, ids=lambda block: "-".join(map(str, block.values())))
 def test_qgmil_gradients_of_every_factorial_cell(block, full):
     net = known(QGMIL(8, 2, hidden_size=8, block=QGMILBlock(num_heads=2, **block)).double())

@@ -40,7 +40,12 @@ def test_packed_qgmil_keeps_law(always_packed, law, make, batch):
 
 @pytest.mark.parametrize(
     "law",
-    [laws.autocast_is_close, pytest.param(laws.gradients_are_exact_in_float64, marks=pytest.mark.slow)],
+    [
+        laws.autocast_is_close,
+        pytest.param(
+            laws.gradients_are_exact_in_float64, marks=pytest.mark.slow(buys="exact gradients of packed batches")
+        ),
+    ],
     **by_name,
 )
 def test_packed_qgmil_keeps_law_on_one_batch(always_packed, law):
