@@ -82,6 +82,7 @@ def test_bag_classifier_evaluate_refuses_another_fold(start, tmp_path):
         )
 
 
+@pytest.mark.slow(buys="the numbers in the model card are those of the shipped weights")
 def test_bag_classifier_weights_have_the_metrics_of_their_card(monkeypatch, tmp_path):
     """On the bags of digits that they never saw, which are the same wherever they are made."""
     scripts("digit_bags").prepare_digits(tmp_path)

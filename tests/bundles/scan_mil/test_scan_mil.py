@@ -118,7 +118,9 @@ def test_scan_mil_names_an_unknown_patient(start, digits, tmp_path):
     )
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize(
+    "num_workers", [0, pytest.param(2, marks=pytest.mark.slow(buys="exact resume with worker processes"))]
+)
 def test_scan_mil_train_resumes_a_killed_run_exactly(start, digits, tmp_path, num_workers):
     from ignite.engine import Events
 
@@ -163,6 +165,7 @@ def test_scan_mil_accepts_a_scan_of_one_slice(start, digits, trained, tmp_path):
     assert json.loads((tmp_path / "one" / "prediction.json").read_text())["slices"][0]["attention"] == 1.0
 
 
+@pytest.mark.slow(buys="the command line refuses a misspelled key before it trains")
 def test_scan_mil_refuses_a_misspelled_key_on_the_command_line(digits):
     run = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/train.yaml", "--epoch", "1"]
     done = subprocess.run(run, cwd=BUNDLE, capture_output=True, text=True, check=False)

@@ -28,6 +28,7 @@ def trained(ct, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow(buys="the real CTs are read as published")
 def test_prepare_ct_writes_the_published_cohort(ct):
     from monai_mil_ext.data import load_cohort
     from monai_mil_ext.transforms import LoadScan
