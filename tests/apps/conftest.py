@@ -1,4 +1,4 @@
-"""A real MONAI Label server with the app `mil`: a trained network for scans, and one for slides."""
+"""Fixtures that run a real MONAI Label server with the app `mil`, a trained network for scans and one for slides."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The environment that scripts/label_server makes: real packages in it, and what it says of apps that need more."""
+"""Tests of the environment that scripts/label_server makes."""
 
 import json
 import os

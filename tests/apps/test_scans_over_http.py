@@ -1,4 +1,4 @@
-"""The app `mil` on a real MONAI Label server, asked over HTTP about scans: what clients see, and what is refused."""
+"""Tests of the app `mil` for scans, over HTTP on a real MONAI Label server."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The app `mil` on a real MONAI Label server, asked over HTTP about slides: one pass, and what viewers read."""
+"""Tests of the app `mil` for slides, over HTTP on a real MONAI Label server."""
 
 import json
 from xml.etree import ElementTree

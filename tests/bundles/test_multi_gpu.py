@@ -1,4 +1,4 @@
-"""multi_gpu_train.yaml: two processes train as one with the bags of both, write once, and go on after a kill."""
+"""Tests of multi_gpu_train.yaml: two processes equal one with the bags of both, and resume after a kill."""
 
 import multiprocessing
 import os

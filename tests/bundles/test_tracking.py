@@ -1,4 +1,4 @@
-"""``--tracking mlflow``, with MLflow in an environment beside ours: what it costs ours is nothing."""
+"""Tests of ``--tracking mlflow`` with MLflow in a separate environment."""
 
 import os
 import sqlite3

@@ -1,4 +1,4 @@
-"""The model zoo's rules, for every folder of bundles/: files, metadata, ids, properties, and what its own CI does."""
+"""Tests of the model zoo's rules for every folder of bundles/: files, metadata, ids, properties and exports."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The bundle of whole slides in tests: small bags of features, small slides, and workflows on them."""
+"""Small bags of features, small slides and workflows for tests of wsi_mil."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""BundleRunner: a workflow that is kept between requests gives the results of a new one."""
+"""Tests of BundleRunner, whose kept workflow gives the results of a new one."""
 
 import json
 import os

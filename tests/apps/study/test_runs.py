@@ -1,4 +1,4 @@
-"""Tests of the runner of studies: what is done once, again, side by side, and after a failure."""
+"""Tests of the runner of studies: finished, changed, parallel and failed runs."""
 
 import json
 import os

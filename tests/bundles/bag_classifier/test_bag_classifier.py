@@ -1,4 +1,4 @@
-"""The bundle bag_classifier on small bags: training, evaluation and inference of any network."""
+"""Tests of bag_classifier on small bags: training, evaluation and inference of every network."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""bag_classifier as a client of federated learning: two sites in one process, averaged as a server does."""
+"""Tests of bag_classifier as a client of federated learning: two sites in one process, averaged as by a server."""
 
 import pytest
 import torch

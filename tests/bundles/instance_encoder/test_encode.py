@@ -1,4 +1,4 @@
-"""The bundle instance_encoder on digits: from a cohort to feature files."""
+"""Tests of the config encode.yaml of instance_encoder on digits: from a cohort to feature files."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The network of instance_encoder, with random weights: what the zoo asks of it, exports, one scan's features."""
+"""Tests of the network of instance_encoder with random weights: rules of the zoo, exports, features of one scan."""
 
 import json
 import shutil

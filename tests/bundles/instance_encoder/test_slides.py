@@ -1,4 +1,4 @@
-"""The bundle instance_encoder on slides: from a table to files that TRIDENT, CLAM and MIL-Lab read."""
+"""Tests of the config slides.yaml of instance_encoder: feature files that TRIDENT, CLAM and MIL-Lab read."""
 
 import json
 from copy import deepcopy

@@ -1,4 +1,4 @@
-"""A cohort in one run: what fails gets a row, and a killed run goes on where it was."""
+"""Tests of the config cohort_inference.yaml of scan_mil: failing scans, and resuming of a killed run."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Nothing that the bundle writes, prints or logs names a patient or says where the scan came from."""
+"""Test that the output of scan_mil names neither the patient nor the source of a scan."""
 
 import logging
 

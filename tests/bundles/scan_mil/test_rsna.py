@@ -1,4 +1,4 @@
-"""RSNA's layouts in, cohorts out; what does not fit is reported."""
+"""Tests of cohorts from the layouts of three RSNA competitions, and of reports of invalid ones."""
 
 import csv
 import hashlib

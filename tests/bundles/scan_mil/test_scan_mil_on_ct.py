@@ -1,4 +1,4 @@
-"""The main job on real chest CT: fetched, trained, evaluated, answered."""
+"""Tests of scan_mil on real chest CT: download, training, evaluation and inference."""
 
 import json
 import resource

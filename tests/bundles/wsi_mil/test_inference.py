@@ -1,4 +1,4 @@
-"""Inference of the bundle of whole slides: files, folders and tables, good ones and broken ones."""
+"""Tests of the inference of wsi_mil on files, folders and tables, valid and broken."""
 
 import csv
 import json

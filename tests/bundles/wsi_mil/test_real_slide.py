@@ -1,4 +1,4 @@
-"""A real slide of Aperio through wsi_mil: encoded, trained on a question whose answer is known, and answered."""
+"""Test of wsi_mil on a real Aperio slide: encoding, training on a known task, and inference."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The bundle wsi_mil, with either network, on small bags of features: training, evaluation, folds, resuming."""
+"""Tests of the training of wsi_mil with both networks: evaluation, folds and resuming."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""FeatureCache: every scan once, one folder per configuration, no patient data."""
+"""Tests of FeatureCache: every scan once, one folder per configuration, no patient data."""
 
 import multiprocessing
 import time

@@ -1,4 +1,4 @@
-"""DicomWriter: geometry, slices and study, read back by highdicom and pydicom."""
+"""Tests of DicomWriter: geometry, slices and study, read back by highdicom and pydicom."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""SliceScoresToVolume: the way back, voxel by voxel and bit by bit."""
+"""Tests of SliceScoresToVolume: scores in every voxel of their slice."""
 
 import nibabel as nib
 import numpy as np

@@ -1,4 +1,4 @@
-"""SliceBagd with MONAI's Invertd: scores in the voxels of the loaded scan, and lazy scans."""
+"""Tests of SliceBagd with MONAI's Invertd: scores in the voxels of the loaded scan, and lazy scans."""
 
 import pickle
 

@@ -1,4 +1,4 @@
-"""From scores of tiles back to a map of the slide."""
+"""Tests of TileScoresToHeatmap."""
 
 import math
 
