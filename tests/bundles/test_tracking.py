@@ -32,7 +32,7 @@ def python(tmp_path_factory):
 
 
 def tracked(python, bundle, configs, out, **options):
-    """What MLflow wrote of a run: the names of its metrics, and the number of its runs."""
+    """Run a bundle with MLflow, and return the names of the metrics and the number of runs that it recorded."""
     options = {
         "config_file": [f"configs/{name}.yaml" for name in configs.split()],
         "tracking": "mlflow",

@@ -162,7 +162,7 @@ def test_wsi_mil_evaluate_refuses_another_fold(run):
 
 
 def test_wsi_mil_evaluate_refuses_weights_of_another_network(run, data):
-    """Of other numbers of heads, whose weights have the same shapes."""
+    """Other numbers of heads give weights of the same shapes."""
     run("train", network="asmil", epochs=1, **{"network_def#num_heads": 2})
     goes_on = [(("train",), {}), (("train", "evaluate"), {}), (("inference",), {"input": str(data / "features")})]
     for configs, options in goes_on:
