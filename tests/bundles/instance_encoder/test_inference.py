@@ -84,7 +84,7 @@ def workflow(*configs, **override):
 
 
 def one_and_cohort(digits, tmp_path, overlays, **options):
-    """Compare the feature files of a scan that inference.yaml and encode.yaml write."""
+    """Return the contents of the feature files of a scan that inference.yaml and encode.yaml write."""
     shutil.copy(digits / "digits_2.nii.gz", tmp_path)
     scan = {"input": str(tmp_path / "digits_2.nii.gz"), "case_id": "c7", "output_dir": str(tmp_path / "out")}
     inference = workflow("inference", *overlays, **scan, **options, chunk_size=7)
