@@ -182,12 +182,6 @@ def test_study_runner_resumes_a_killed_study(tmp_path):
     assert runner.run_all(runs, report=None)[1]["started"]
 
 
-def test_study_is_not_imported_by_the_package():
-    code = "import sys, monai_mil_ext; print('monai_mil_ext.apps.study' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
-
-
 def test_study_runner_leaves_no_temporary_file(tmp_path):
     StudyRunner(tmp_path, square).run_all(RUNS, report=None)
     assert {path.name for path in Path(tmp_path).rglob("*") if path.is_file()} == {"run.json", "done.txt"}
