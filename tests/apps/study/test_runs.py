@@ -182,6 +182,7 @@ def test_study_runner_resumes_a_killed_study(tmp_path):
     assert runner.run_all(runs, report=None)[1]["started"]
 
 
+@pytest.mark.slow(buys="`import monai_mil_ext` leaves studies out")
 def test_study_is_not_imported_by_the_package():
     code = "import sys, monai_mil_ext; print('monai_mil_ext.apps.study' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
