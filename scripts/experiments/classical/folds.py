@@ -36,7 +36,7 @@ class Fold:
     def standardized(self, train_parts: Sequence[str], eval_part: str) -> tuple[list[Bag], list[Bag]]:
         """Return the bags to train on and those to predict, standardized by the training bags alone."""
         train_bags = [bag for part in train_parts for bag in self._parts[part]]
-        statistics = FeatureStatistics.over(train_bags)
+        statistics = FeatureStatistics.from_items(train_bags)
         mean, scale = torch.from_numpy(statistics.mean), torch.from_numpy(statistics.scale)
         first, second = (
             [{**bag, "image": (bag["image"] - mean) / scale} for bag in bags]
