@@ -46,13 +46,14 @@ CASES = {  # name of the class, and after a hyphen the special case
     "WindowMIL": partial(nets.WindowMIL, F, C, half_width=1.0, reach=3),
 }
 every_net = pytest.mark.parametrize("make", CASES.values(), ids=CASES.keys())
-FAST = {"ABMIL", "CORAL", "InstanceConvMIL", "MeanMIL"}  # compiled and exported in seconds
+SLOW_TO_COMPILE = CASES.keys() - {"ABMIL", "CORAL", "InstanceConvMIL", "MeanMIL"}
+SLOW_TO_DIFFERENTIATE = {"QGMIL-cls", "TransMIL"}
 
 
-def every_net_but_most_are_slow(buys):
-    """Parametrize a test by all networks, of which all but a few are marked slow."""
+def every_net_with_slow(names, buys):
+    """Parametrize a test by all networks, of which some are marked slow."""
     slow = pytest.mark.slow(buys=buys)
-    params = [pytest.param(make, id=name, marks=[] if name in FAST else slow) for name, make in CASES.items()]
+    params = [pytest.param(make, id=name, marks=slow if name in names else []) for name, make in CASES.items()]
     return pytest.mark.parametrize("make", params)
 
 

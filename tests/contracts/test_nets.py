@@ -6,7 +6,16 @@ from hypothesis import given
 
 from monai_mil_ext.networks import nets
 from tests.contracts import laws
-from tests.contracts.net_cases import CASES, MASK, F, X, every_net, every_net_but_most_are_slow
+from tests.contracts.net_cases import (
+    CASES,
+    MASK,
+    SLOW_TO_COMPILE,
+    SLOW_TO_DIFFERENTIATE,
+    F,
+    X,
+    every_net,
+    every_net_with_slow,
+)
 from tests.helpers import bags
 
 
@@ -48,14 +57,19 @@ test_law_every_parameter_has_a_gradient = on_random_batches(laws.every_parameter
 test_law_state_dict_restores_network = on_one_batch(laws.state_dict_restores_network)
 test_law_deepcopy_is_independent = on_one_batch(laws.deepcopy_is_independent)
 test_law_export_serves_any_bag_size = on_one_batch(
-    laws.export_serves_any_bag_size, every_net_but_most_are_slow("torch.export gives the logits of bags of any size")
+    laws.export_serves_any_bag_size,
+    every_net_with_slow(SLOW_TO_COMPILE, "torch.export gives the logits of bags of any size"),
 )
 test_law_torchscript_agrees = on_one_batch(laws.torchscript_agrees)
 test_law_compiles_without_graph_break = on_one_batch(
-    laws.compiles_without_graph_break, every_net_but_most_are_slow("torch.compile traces the network as one graph")
+    laws.compiles_without_graph_break,
+    every_net_with_slow(SLOW_TO_COMPILE, "torch.compile traces the network as one graph"),
 )
 test_law_autocast_is_close = on_one_batch(laws.autocast_is_close)
-test_law_gradients_are_exact_in_float64 = on_one_batch(laws.gradients_are_exact_in_float64)
+test_law_gradients_are_exact_in_float64 = on_one_batch(
+    laws.gradients_are_exact_in_float64,
+    every_net_with_slow(SLOW_TO_DIFFERENTIATE, "exact gradients of networks with class tokens"),
+)
 test_law_bad_input_is_named = on_one_batch(laws.bad_input_is_named)
 test_law_exceptions_are_needed = on_one_batch(laws.exceptions_are_needed)
 

@@ -17,6 +17,7 @@ def test_monailabel_classes_raise_only_when_used(name):
         placeholder()
 
 
+@pytest.mark.slow(buys="the package imports without MONAI Label")
 def test_monailabel_is_needed_by_the_app_and_not_by_the_package():
     with pytest.raises(OptionalImportError, match="monailabel"):
         UncertaintyScoring(lambda request: {}, "a")
