@@ -74,7 +74,7 @@ class FeatureStatistics(NamedTuple):
         """
         file = Path(path)
         if not file.is_file():
-            raise FileNotFoundError(f"`path` must be a file that training wrote, got no {file.name!r}.")
+            raise FileNotFoundError(f"`path` must be an existing file saved by training, got {file.name!r}.")
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
             return cls(np.array(content["mean"], np.float32), np.array(content["scale"], np.float32))

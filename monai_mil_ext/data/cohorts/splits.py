@@ -100,7 +100,7 @@ class CohortSplits:
         """
         file = Path(path)
         if not file.is_file():
-            raise FileNotFoundError(f"`path` must be a file that training wrote, got no {file.name!r}.")
+            raise FileNotFoundError(f"`path` must be an existing file saved by training, got {file.name!r}.")
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
             trained, parts = int(content["fold"]), {part: set(content[part]) for part in PARTS}
@@ -111,7 +111,7 @@ class CohortSplits:
             leaked = len(requested["test"] & (parts["train"] | parts["val"]))
             raise ValueError(
                 f"`fold` must be the one that the weights were trained for, {trained} with the same options by "
-                f"{file.name!r}, got {fold}: they have seen {leaked} of its {len(requested['test'])} test bags."
+                f"{file.name!r}, got {fold}: {leaked} of its {len(requested['test'])} test bags were used in training."
             )
 
     def check_content(self, items: Sequence[Mapping[str, Any]], key: str = "image") -> None:

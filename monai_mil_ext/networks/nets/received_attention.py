@@ -41,7 +41,7 @@ class ReceivedAttentionWrapper(nn.Module):
         self.layer = layer
 
     def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Dict[str, Tensor]:
-        """Compute the outputs for bags by name; ``mask`` (B, N) is True for a valid instance."""
+        """Return all outputs for bags as a dictionary; ``mask`` (B, N) is True for a valid instance."""
         net: Any = self.net
         if isinstance(net, EncodedBag):
             x, net = net.encode(x, mask), net.aggregator

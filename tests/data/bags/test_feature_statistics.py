@@ -51,7 +51,7 @@ def test_feature_statistics_refuse_invalid_input(tmp_path):
         FeatureStatistics.from_items([])
     with pytest.raises(ValueError, match="`items` must hold finite features, got others in 'a'"):
         FeatureStatistics.from_items([{"image": np.array([[np.nan]]), "case_id": "a"}])
-    with pytest.raises(FileNotFoundError, match=r"`path` must be a file that training wrote, got no 'none.json'"):
+    with pytest.raises(FileNotFoundError, match=r"`path` must be an existing file saved by training, got 'none.json'"):
         FeatureStatistics.read(tmp_path / "none.json")
     (tmp_path / "other.json").write_text('{"mean": [1]}')
     with pytest.raises(ValueError, match=r"`path` must be a file that FeatureStatistics wrote, got 'other.json'"):
