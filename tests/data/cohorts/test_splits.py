@@ -168,12 +168,12 @@ def test_cohort_splits_check_fold_refuses_other_folds(tmp_path):
     again = split_cohort(items, 4, 0.25, seed=9)
     for other, fold in ((splits, 1), (again, 2)):
         test = other.folds[fold]["test"]
-        count = f"they have seen {len(seen & set(test))} of its {len(test)} test bags"
+        count = f"{len(seen & set(test))} of its {len(test)} test bags were used in training"
         with pytest.raises(ValueError, match=rf"trained for, 2 with .* by 'split.json', got {fold}: {count}"):
             other.check_fold(path, fold)
     inner = split_cohort(items, 4, 0.5)  # the same test, other bags to choose by
     assert inner.folds[2]["test"] == splits.folds[2]["test"]
-    with pytest.raises(ValueError, match="got 2: they have seen 0 of its 5 test bags"):
+    with pytest.raises(ValueError, match="got 2: 0 of its 5 test bags were used in training"):
         inner.check_fold(path, 2)
 
 
