@@ -33,8 +33,33 @@ def pytest_collection_modifyitems(items):
     GPU tests are skipped on machines without a GPU; these are the only skips that CI allows.
     """
     slow = {item.path for item in items if "slow" in item.keywords}
+    silent = [item.nodeid for item in items for mark in item.iter_markers("slow") if not mark.kwargs.get("buys")]
+    if silent:
+        raise pytest.UsageError(f"`slow` needs the argument `buys`, which says what a test is for: {silent}")
     items.sort(key=lambda item: item.path not in slow)
     if not torch.cuda.is_available():
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Fail a test that CI would skip, unless it needs a GPU, and note what a slow test is for."""
+    report = yield
+    slow = item.get_closest_marker("slow")
+    report.user_properties = [*report.user_properties, ("buys", slow.kwargs.get("buys", "") if slow else "")]
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI") and "gpu" not in item.keywords:
+        report.outcome, report.longrepr = "failed", f"A skip is not a pass in CI: {report.longrepr}"
+    return report
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print what the ten slowest tests are for, if slow tests ran."""
+    reports = [report for report in terminalreporter.getreports("passed") if report.when == "call"]
+    reports = sorted(reports, key=lambda report: -report.duration)[:10]
+    if any("slow" in report.keywords for report in reports):
+        terminalreporter.section("ten slowest tests, and what they buy")
+        for report in reports:
+            buys = dict(report.user_properties).get("buys") or "not marked slow"
+            terminalreporter.line(f"{report.duration:5.0f} s  {report.nodeid}: {buys}")

@@ -37,7 +37,7 @@ def test_a_part_that_does_not_import_fails_it_and_says_why(capsys, monkeypatch, 
     (tmp_path / "broken_part.py").write_text("raise RuntimeError('no such operator\\nand more')")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(command, "EXTRAS", {"moon": ("numpy", "pytest")})
-    monkeypatch.setattr(command, "IMPORTED", {"pytest": "broken_part"})
+    monkeypatch.setattr(command, "MODULES", {"pytest": "broken_part"})
     assert command.main() == 1
     lines = capsys.readouterr().out.splitlines()
     expected = f"  [moon] numpy {np.__version__}, pytest {pytest.__version__}"

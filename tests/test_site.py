@@ -12,7 +12,7 @@ import monai_mil_ext
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(buys="the site builds without a warning and shows every public name")
 def test_it_builds_without_a_warning_and_has_every_page_and_public_name(tmp_path):
     build = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-c", "docs", "-b", "html", ".", str(tmp_path)]
     done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=False)

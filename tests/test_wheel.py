@@ -51,7 +51,7 @@ def wheel(tmp_path_factory):
     return next((folder / "dist").glob("*.whl"))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(buys="the wheel holds the package and nothing else")
 def test_it_has_the_package_and_the_app_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as file:
         names = file.namelist()
@@ -72,7 +72,7 @@ def test_it_has_the_package_and_the_app_and_nothing_else(wheel):
     assert others == {f"{app}/README.md", f"{app}/main.py"}
 
 
-@pytest.mark.slow
+@pytest.mark.slow(buys="the wheel works in an empty environment, with its extras")
 @pytest.mark.network
 def test_it_works_where_nothing_else_is_and_with_its_extras(wheel, tmp_path):
     run(sys.executable, "-m", "venv", tmp_path / "bare", cwd=tmp_path)

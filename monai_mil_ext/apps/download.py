@@ -67,7 +67,7 @@ def extract_member(archive: str | os.PathLike[str], member: str, target: str | o
         ValueError: if the archive has no such file.
 
     Example:
-        >>> wheel = getfixture("tmp_path") / "package.whl"
+        >>> wheel = Path("package.whl")
         >>> with zipfile.ZipFile(wheel, "w") as file:
         ...     file.writestr("package/data.csv", "1,2")
         >>> extract_member(wheel, "package/data.csv")

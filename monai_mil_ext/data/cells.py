@@ -1,4 +1,4 @@
-"""Reader of cell images in a folder or a zip archive, one at a time and within size limits."""
+"""Reader of cell images in a folder or zip archive."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from monai_mil_ext.utils import EmptyBagError, check_positive
 
 __all__ = ["CellImages"]
 
-Image, _ = optional_import("PIL.Image")  # always installed, since matplotlib needs it
+Image, _ = optional_import("PIL.Image")  # a dependency of matplotlib, so always installed
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
-WIDE = ("I", "F")  # modes of more than eight bits per channel, which the conversion to eight bits would clip
+WIDE = ("I", "F")  # Pillow modes with more than eight bits per channel, which a conversion to eight would clip
 
 
 class CellImages:
-    """Cell images of one patient: ``.png``, ``.jpg``, ``.bmp`` or ``.tif`` files below a folder or in a zip archive.
+    """Images of one patient's cells, in a folder or zip archive of PNG, JPEG, BMP or TIFF files.
 
-    The name of a cell is its path relative to the folder or in the archive, with ``/``; cells are sorted by name. Other
-    files, hidden files and those that macOS adds are ignored. Archives are not unpacked: an entry is read into memory
-    on request, and at most ``max_bytes`` of it, whatever its header states.
+    The name of a cell is its path in the folder or archive, with ``/``; cells are sorted by name. Files of other types,
+    hidden files and those that macOS adds are ignored. An archive is not extracted: each image is read into memory on
+    request, and at most ``max_bytes`` of it, whatever its header declares.
 
     Args:
         path: the folder, or the ``.zip`` file.
-        max_cells: largest number of images of a bag.
+        max_cells: largest number of images.
         max_bytes: largest size of an image file in bytes, uncompressed.
-        max_pixels: largest number of pixels of an image, checked before decoding.
+        max_pixels: largest number of pixels of an image; checked before decoding.
 
     Raises:
         FileNotFoundError: when there is no such folder or file.
-        EmptyBagError: when it contains no image.
-        ValueError: when it is neither a folder nor a readable zip archive, an entry of the archive is repeated or has a
-            path that leads out of it, or there are too many images.
+        EmptyBagError: when it has no image.
+        ValueError: when it is neither a folder nor a readable zip archive, an entry's path leads out of the archive or
+            occurs twice, or there are too many images.
 
     Example:
         >>> folder = Path("cells")
@@ -68,7 +68,7 @@ class CellImages:
         if not self.path.exists():
             raise FileNotFoundError(f"`image` must be a folder or zip archive that exists, got {self.path.name!r}.")
         self.is_folder = self.path.is_dir()
-        names = self._in_folder() if self.is_folder else self._in_archive()
+        names = self._folder_names() if self.is_folder else self._archive_names()
         if not names:
             raise EmptyBagError(f"`image` must hold an image of a cell, got none in {self.path.name!r}.")
         if len(names) > max_cells:
@@ -83,31 +83,30 @@ class CellImages:
         """Read one image (h, w, channels); transparent pixels are blended with white.
 
         Args:
-            name: one of ``names``.
-            channels: 3 for colors, 1 for gray.
-            size: height and width to resize to, with antialiasing; ``None`` keeps the size.
+            name: name of the cell, from ``names``.
+            channels: 3 for RGB, 1 for gray.
+            size: height and width to resize to, antialiased; ``None`` keeps the size.
 
         Raises:
-            ValueError: when the image can't be decoded, is too large or has more than eight bits per channel; the
-                message names the cell.
+            ValueError: when the image can't be decoded, is too large or has more than eight bits per channel.
         """
-        with self._named(name):
+        with self._errors_for_cell(name):
             image = Image.open(io.BytesIO(self._content(name)), formats=sorted(set(FORMATS.values())))
         self._check(image, name)
-        with self._named(name), image:
-            plain = _on_white(image).convert("L" if channels == 1 else "RGB")
-        if size is not None and plain.size != size[::-1]:
-            plain = plain.resize(size[::-1], Image.Resampling.BILINEAR)
-        return np.asarray(plain).reshape(plain.size[1], plain.size[0], channels)
+        with self._errors_for_cell(name), image:
+            converted = _on_white(image).convert("L" if channels == 1 else "RGB")
+        if size is not None and converted.size != size[::-1]:
+            converted = converted.resize(size[::-1], Image.Resampling.BILINEAR)
+        return np.asarray(converted).reshape(converted.size[1], converted.size[0], channels)
 
-    def _in_folder(self) -> list[str]:
-        inside = self.path.resolve()
+    def _folder_names(self) -> list[str]:
+        root = self.path.resolve()
         files = (file for file in self.path.rglob("*") if _is_cell(PurePosixPath(file.relative_to(self.path))))
         # a link may lead out of the folder
-        kept = [file for file in files if file.is_file() and inside in file.resolve().parents]
-        return [file.relative_to(self.path).as_posix() for file in kept]
+        inside = [file for file in files if file.is_file() and root in file.resolve().parents]
+        return [file.relative_to(self.path).as_posix() for file in inside]
 
-    def _in_archive(self) -> list[str]:
+    def _archive_names(self) -> list[str]:
         if not zipfile.is_zipfile(self.path):
             raise ValueError(f"`image` must be a folder or a zip archive, got {self.path.name!r}.")
         with zipfile.ZipFile(self.path) as archive:
@@ -122,21 +121,21 @@ class CellImages:
         return names
 
     @contextlib.contextmanager
-    def _named(self, name: str) -> Iterator[None]:
-        """Convert any error of a decoder to one that names the cell: damaged files can cause almost any type."""
+    def _errors_for_cell(self, name: str) -> Iterator[None]:
+        """Convert any error of a decoder to one that names the cell; damaged files raise errors of many types."""
         try:
             yield
         except _LimitError:
             raise
         except Exception as error:
-            raise ValueError(f"{self._must(name)} be an image that can be read, got {_cause(error)}.") from None
+            raise ValueError(f"{self._subject(name)} be an image that can be read, got {_cause(error)}.") from None
 
     def _content(self, name: str) -> bytes:
         if name not in self.names:
             raise _LimitError(f"`name` must be that of a cell of {self.path.name!r}, got {name!r}.")
         content = self._bytes(name)
         if len(content) > self.max_bytes:
-            raise _LimitError(f"{self._must(name)} have at most {self.max_bytes} bytes, got more.")
+            raise _LimitError(f"{self._subject(name)} have at most {self.max_bytes} bytes, got more.")
         return content
 
     def _bytes(self, name: str) -> bytes:
@@ -148,11 +147,11 @@ class CellImages:
 
     def _check(self, image: Any, name: str) -> None:
         if image.size[0] * image.size[1] > self.max_pixels:
-            raise ValueError(f"{self._must(name)} have at most {self.max_pixels} pixels, got {image.size}.")
+            raise ValueError(f"{self._subject(name)} have at most {self.max_pixels} pixels, got {image.size}.")
         if image.mode.startswith(WIDE):
-            raise ValueError(f"{self._must(name)} have eight bits per channel, got mode {image.mode}.")
+            raise ValueError(f"{self._subject(name)} have eight bits per channel, got mode {image.mode}.")
 
-    def _must(self, name: str) -> str:
+    def _subject(self, name: str) -> str:
         return f"cell {name!r} of {self.path.name!r} must"
 
 
@@ -161,7 +160,7 @@ class _LimitError(ValueError):
 
 
 def _is_cell(path: PurePosixPath) -> bool:
-    """Return whether a path has the suffix of an image, and no part of it is hidden or added by macOS."""
+    """Return whether a path has the suffix of an image and no part that is hidden or added by macOS."""
     hidden = any(part.startswith(".") and not part.startswith("..") for part in path.parts)
     return path.suffix.lower() in FORMATS and not hidden and "__MACOSX" not in path.parts
 
@@ -169,10 +168,10 @@ def _is_cell(path: PurePosixPath) -> bool:
 def _on_white(image: Any) -> Any:
     if "A" not in image.getbands() and "transparency" not in image.info:
         return image
-    clear = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
+    transparent = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", transparent.size, "white"), transparent)
 
 
 def _cause(error: Exception) -> str:
-    """Return the text of an error, without the address of a buffer in memory, which is of no use to a user."""
+    """Describe an error, without the representation of an in-memory buffer."""
     return type(error).__name__ if "BytesIO" in str(error) or not str(error) else str(error).rstrip(".")

@@ -9,7 +9,7 @@ import pytest
 
 from .conftest import PYTHON, ROOT, run
 
-pytestmark = [pytest.mark.network, pytest.mark.slow]
+pytestmark = [pytest.mark.network, pytest.mark.slow(buys="the environment of a real MONAI Label server")]
 FOUND = """
 import json, sys
 from importlib.util import find_spec
@@ -28,7 +28,7 @@ def pins():
     return dict(line.split("==") for line in lines)
 
 
-def test_nothing_stands_in_for_a_package(label_python):
+def test_label_server_environment_has_real_packages(label_python):
     output = run(label_python, "-c", FOUND, env={**os.environ, "PYTHONPATH": ""})
     places, versions, draws, stand_ins = json.loads(output.splitlines()[-1])
     assert all(place.startswith(str(label_python.parents[1])) for place in places.values())
@@ -37,7 +37,7 @@ def test_nothing_stands_in_for_a_package(label_python):
     assert versions == {name: pins()[name.replace("_", "-")] for name in ("pydicom", "pydicom_seg", "torch")}
 
 
-def test_what_is_installed_is_pinned(label_python):
+def test_label_server_environment_is_pinned(label_python):
     told = json.loads(run(label_python, "-m", "pip", "list", "--format", "json", "--disable-pip-version-check"))
     there = {one["name"].lower().replace("_", "-"): one["version"].split("+")[0] for one in told}
     wanted = {name.lower().replace("_", "-"): version for name, version in pins().items()}
@@ -46,7 +46,7 @@ def test_what_is_installed_is_pinned(label_python):
     assert {name: there[name] for name in there if there[name] != wanted.get(name, there[name])} == {}
 
 
-def test_an_app_that_draws_is_told_to_need_torchvision(label_python, tmp_path):
+def test_label_server_names_torchvision_for_an_app_that_needs_it(label_python, tmp_path):
     shutil.copytree(label_python.parents[1] / "monailabel" / "sample-apps" / "monaibundle", tmp_path / "monaibundle")
     (tmp_path / "studies").mkdir()
     command = ["scripts/label_server", "--app", tmp_path / "monaibundle", "--studies", tmp_path / "studies"]

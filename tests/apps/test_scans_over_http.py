@@ -17,7 +17,7 @@ from tests.scans import write_series
 
 from .conftest import ROOT, parts, run
 
-pytestmark = [pytest.mark.network, pytest.mark.slow]
+pytestmark = [pytest.mark.network, pytest.mark.slow(buys="3D Slicer's requests to a real MONAI Label server")]
 MODEL = "/infer/scan_mil"
 
 
@@ -48,7 +48,7 @@ def margin_of_lesions(server):
     return np.mean(scores[1::2]) - np.mean(scores[::2])
 
 
-def test_info_lists_the_app(server):
+def test_label_app_info_lists_models_and_tasks(server):
     info = requests.get(f"{server.url}/info/", timeout=60).json()
     assert info["name"] == "mil"
     assert {name: model["type"] for name, model in info["models"].items()} == {
@@ -62,13 +62,13 @@ def test_info_lists_the_app(server):
     assert all("research use only" in model["description"] for model in info["models"].values())
 
 
-def test_monailabel_lists_and_downloads_the_app(server, label_python):
+def test_label_app_is_listed_and_downloaded_by_monailabel(server, label_python):
     assert "mil" in run(label_python, "-m", "monailabel.main", "apps").split()
     assert (server.app / "main.py").read_text() == (ROOT / "monai_mil_ext/apps/label/mil/main.py").read_text()
     assert (server.app / "README.md").exists()
 
 
-def test_the_json_is_the_result_of_the_bundle_itself(server, tmp_path, monkeypatch):
+def test_scan_infer_task_json_equals_the_result_of_the_bundle(server, tmp_path, monkeypatch):
     answer = ask(server)
     expected = bundle_result(server, server.studies / "scan_41.nii", tmp_path, monkeypatch)
     assert [one["score"] for one in answer["prediction"]] == pytest.approx(expected["probability"], abs=1e-5)
@@ -84,7 +84,7 @@ def test_the_json_is_the_result_of_the_bundle_itself(server, tmp_path, monkeypat
     assert str(server.studies) not in json.dumps(answer)
 
 
-def test_the_label_map_lies_on_the_scan_and_agrees_with_the_scores(server, tmp_path):
+def test_scan_infer_task_label_map_agrees_with_scan_and_scores(server, tmp_path):
     params, content = parts(server.post(f"{MODEL}?image=scan_41"))
     labels, scan = label_map(content, tmp_path / "a.nii"), nib.load(server.studies / "scan_41.nii")
     assert labels.shape == scan.shape
@@ -101,7 +101,7 @@ def test_the_label_map_lies_on_the_scan_and_agrees_with_the_scores(server, tmp_p
     np.testing.assert_array_equal(label_map(only, tmp_path / "b.nii").dataobj, labels.dataobj)
 
 
-def test_an_upload_has_the_result_of_the_same_scan_in_the_format_of_ohif(server, tmp_path):
+def test_scan_infer_task_of_an_upload_and_in_the_format_of_ohif(server, tmp_path):
     import nrrd
 
     scan = nib.load(server.studies / "scan_43.nii")
@@ -121,7 +121,7 @@ def test_an_upload_has_the_result_of_the_same_scan_in_the_format_of_ohif(server,
     assert values[0, 0].tolist() == [one["band"] for one in known["slices"]]
 
 
-def test_a_dicom_series_has_the_result_of_the_bundle(server, tmp_path, monkeypatch):
+def test_scan_infer_task_of_a_dicom_series_equals_the_bundle(server, tmp_path, monkeypatch):
     """The server has pydicom 2, and this process pydicom 3."""
     folder = server.studies / "series"
     write_series(folder, (8, 8, 20), heights=np.arange(20) * 3.0)
@@ -135,7 +135,7 @@ def test_a_dicom_series_has_the_result_of_the_bundle(server, tmp_path, monkeypat
     shutil.rmtree(folder)
 
 
-def test_monailabels_own_app_serves_a_copy_of_the_bundle(server, label_python, tmp_path):
+def test_write_stock_bundle_serves_the_app_of_monailabel(server, label_python, tmp_path):
     """In a process of its own, without HTTP; torchvision, which only this app needs, is a stand-in."""
     shutil.copytree(label_python.parents[1] / "monailabel" / "sample-apps" / "monaibundle", tmp_path / "app")
     source, target = (app / "model" / "scan_mil" for app in (server.app, tmp_path / "app"))
@@ -156,7 +156,7 @@ def test_monailabels_own_app_serves_a_copy_of_the_bundle(server, label_python, t
     Path(told["file"]).unlink()
 
 
-def test_monailabels_own_client_gets_a_result(server, label_python):
+def test_label_app_serves_the_client_of_monailabel(server, label_python):
     code = (
         "import json, sys; from monailabel.client import MONAILabelClient; client = MONAILabelClient(sys.argv[1]);"
         "file, params = client.infer('scan_mil', 'scan_41', {});"
@@ -208,7 +208,7 @@ def test_scan_train_task_learns_from_stored_labels(server):
     assert (stats["scans"], stats["epochs"]) == (12, 100)
 
 
-def test_scan_train_task_in_a_process_of_its_own(server):
+def test_scan_train_task_in_its_own_process(server):
     server.post("/train/scan_mil", json={"max_epochs": 2, "pretrained": False})
     end = time.monotonic() + 240
     while (status := requests.get(f"{server.url}/train/", timeout=60).json())["status"] not in ("DONE", "ERROR"):
@@ -228,7 +228,7 @@ def test_batch_infer_needs_no_gpu_and_survives_an_image_that_fails(server):
     assert {path.name for path in stored.iterdir()} == {f"{image}.nii" for image in good}
 
 
-def test_bad_requests_get_an_http_error_and_the_server_survives(server, tmp_path):
+def test_label_app_refuses_invalid_requests(server, tmp_path):
     outside = tmp_path / "other.nii"
     outside.write_bytes((server.studies / "scan_44.nii").read_bytes())
     for image, status, reason in (

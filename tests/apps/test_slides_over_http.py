@@ -9,7 +9,7 @@ import tifffile
 
 from tests.bundles.wsi import start
 
-pytestmark = [pytest.mark.network, pytest.mark.slow]
+pytestmark = [pytest.mark.network, pytest.mark.slow(buys="QuPath's requests to a real MONAI Label server")]
 MODEL = "/infer/wsi_v2/wsi_mil"
 
 
@@ -30,7 +30,7 @@ def expected(server, tmp_path_factory):
     return json.loads((out / "slide" / "prediction.json").read_text()), tiles
 
 
-def test_the_json_is_the_prediction_of_the_bundle_for_the_whole_slide(server, expected):
+def test_slide_infer_task_json_equals_the_prediction_of_the_bundle(server, expected):
     answer, (record, _) = ask(server, "json").json(), expected
     assert [one["score"] for one in answer["prediction"]] == pytest.approx(record["probability"], abs=1e-5)
     assert [one["label"] for one in answer["prediction"]] == ["benign", "malignant"]
@@ -41,7 +41,7 @@ def test_the_json_is_the_prediction_of_the_bundle_for_the_whole_slide(server, ex
     assert str(server.studies) not in json.dumps(answer)
 
 
-def test_a_digital_slide_archive_gets_a_heat_map_and_outlines(server, expected):
+def test_dsa_annotation_of_the_server_has_heat_map_and_outlines(server, expected):
     drawn, (record, tiles) = ask(server, "dsa").json(), expected
     heat, *outlines = drawn["elements"]
     assert (heat["type"], len(heat["points"])) == ("heatmap", 24)
@@ -56,7 +56,7 @@ def test_a_digital_slide_archive_gets_a_heat_map_and_outlines(server, expected):
     assert drawn["attributes"]["use"] == "research use only"
 
 
-def test_asap_and_qupath_get_polygons(server, expected):
+def test_asap_annotation_of_the_server_has_polygons(server, expected):
     root = ElementTree.fromstring(ask(server, "asap").content)  # noqa: S314  (our own server's)
     polygons = root.findall("./Annotations/Annotation")
     corners = [[(float(c.get("X")), float(c.get("Y"))) for c in one.iter("Coordinate")] for one in polygons]
@@ -69,7 +69,7 @@ def test_asap_and_qupath_get_polygons(server, expected):
     assert {one.get("PartOfGroup") for one in polygons} == {g.get("Name") for g in root.iter("Group")}
 
 
-def test_every_tile_as_geojson_and_the_map_as_a_pyramid(server, expected, tmp_path):
+def test_slide_infer_task_writes_geojson_and_a_pyramid(server, expected, tmp_path):
     tiles = ask(server, "dsa", result_format="geojson").json()["features"]
     values = [[one["properties"]["measurements"]["attention"] for one in group] for group in (tiles, expected[1])]
     assert values[0] == pytest.approx(values[1], abs=1e-6)
@@ -77,7 +77,7 @@ def test_every_tile_as_geojson_and_the_map_as_a_pyramid(server, expected, tmp_pa
     assert tifffile.imread(tmp_path / "map.tif").shape == (32, 40, 3)  # a quarter of a tile a pixel
 
 
-def test_bad_slides_are_refused(server):
+def test_slide_infer_task_refuses_invalid_slides(server):
     scan = (server.studies / "scan_45.nii").read_bytes()
     for name in ("scan.nii", "slide.tif"):
         answer = server.post(f"{MODEL}?output=json", 400, files={"file": (name, scan)})

@@ -1,4 +1,4 @@
-"""Reading a whole bag beside what reads its bytes, from a warm cache and kept in half precision."""
+"""Benchmark of reading a whole bag in half precision from a warm cache, relative to reading its bytes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from monai_mil_ext.data import read_bag, write_bag
-from tests.benchmarks.measure import Measured, time_ratio
+from tests.benchmarks.measure import Measurement, time_ratio
 
 __all__ = ["FEATURES", "readers", "reading", "write"]
 
@@ -19,7 +19,7 @@ CHUNK = {"TRIDENT": 1, "CLAM": 32}  # rows a chunk as they write them: TRIDENT i
 
 
 def write(path: Path, features: np.ndarray, layout: str) -> None:
-    """One bag as a tool writes it; ours with the bare bytes beside it."""
+    """Write a bag in the layout of a tool; for our layout, also a file of its raw bytes."""
     if layout == "ours":
         write_bag(path, {"features": features})
         features.tofile(path.with_suffix(".bin"))
@@ -31,7 +31,7 @@ def write(path: Path, features: np.ndarray, layout: str) -> None:
 
 
 def readers(path: Path, layout: str) -> dict[str, Callable[[], object]]:
-    """Our reader, and the least that gets the same values."""
+    """Return our reader and the simplest reader of the same values."""
     raw = path.with_suffix(".bin")
 
     def bare() -> np.ndarray:
@@ -43,8 +43,8 @@ def readers(path: Path, layout: str) -> dict[str, Callable[[], object]]:
     return {"read_bag": lambda: read_bag(path), "bare": bare}
 
 
-def reading(layout: str, instances: int = INSTANCES, repeats: int = 25) -> Measured:
-    """Time of ``read_bag`` over that of reading bytes (our layout) or ``h5py[:]`` (those of other tools)."""
+def reading(layout: str, instances: int = INSTANCES, repeats: int = 25) -> Measurement:
+    """Measure the time of ``read_bag`` over that of raw bytes (our layout) or ``h5py[:]`` (layouts of other tools)."""
     features = np.random.default_rng(0).standard_normal((instances, FEATURES)).astype(np.float16)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bag.h5"

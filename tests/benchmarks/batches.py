@@ -1,4 +1,4 @@
-"""Steps that are more than one bag: a padded batch of bags, and a trainer with its handlers."""
+"""Training steps on a padded batch of bags, and iterations of a trainer with handlers."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ __all__ = ["padded_bags", "with_handlers"]
 
 
 def padded_bags(largest: int = 8000, count: int = 8) -> dict[str, Callable[[], None]]:
-    """A training step of QG-MIL on bags from a sixteenth of ``largest`` upwards, evenly spread over the logarithm.
+    """Return training steps of QG-MIL on bags of log-uniform sizes from a sixteenth of ``largest`` to ``largest``.
 
-    ``padded`` computes padding and masks it, ``ours`` leaves it out, ``single`` takes one bag after the other.
+    ``padded`` computes padding and masks it, ``ours`` skips it, ``single`` processes one bag after the other.
     """
     sizes = torch.tensor([largest / 16 * 16 ** (i / (count - 1)) for i in range(count)]).round().long()
     mask = torch.arange(int(sizes.max())) < sizes.unsqueeze(1)
@@ -31,9 +31,9 @@ def padded_bags(largest: int = 8000, count: int = 8) -> dict[str, Callable[[], N
     net = nets.QGMIL.from_preset("qgmil_base", 1024, 1).train()
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-5)
 
-    def backward(bag: Tensor, real: Tensor | None, share: float = 1.0) -> None:
-        logits = net(bag, real)
-        (share * functional.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))).backward()
+    def backward(bag: Tensor, mask: Tensor | None, weight: float = 1.0) -> None:
+        logits = net(bag, mask)
+        (weight * functional.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))).backward()
 
     def ours() -> None:
         optimizer.zero_grad()
@@ -54,14 +54,14 @@ def padded_bags(largest: int = 8000, count: int = 8) -> dict[str, Callable[[], N
 
 
 def with_handlers(instances: int = 10_000, iterations: int = 5) -> dict[str, Callable[[], None]]:
-    """A few iterations of MONAI's trainer on ABMIL, ``plain`` and with Normal Guidance and an anchor (``terms``).
+    """Return runs of a few iterations of MONAI's trainer on ABMIL: ``plain``, and with Normal Guidance and an anchor.
 
-    ``short`` is the same with the anchor's scores in bfloat16, ``least`` the plain trainer with one more forward a
-    step: an anchor in full precision takes no less.
+    The latter is ``terms``, or ``short`` with the scores of the anchor in bfloat16. ``least`` is the plain trainer with
+    an additional forward pass per step, a lower bound for an anchor in full precision.
     """
     batch = {"image": torch.randn(1, instances, 1024), "label": torch.ones(1, dtype=torch.long)}
 
-    def run(*handlers: object, more: bool = False) -> Callable[[], None]:
+    def run(*handlers: object, extra_forward: bool = False) -> Callable[[], None]:
         net = nets.ABMIL(1024, 2, hidden_size=512)
         twin = copy.deepcopy(net)
         trainer = SupervisedTrainer(
@@ -79,7 +79,7 @@ def with_handlers(instances: int = 10_000, iterations: int = 5) -> dict[str, Cal
             trainer.state.iteration = 0
             trainer.run()
             with torch.no_grad():
-                for _ in range(iterations if more else 0):
+                for _ in range(iterations if extra_forward else 0):
                     twin(batch["image"])
 
         return epoch
@@ -89,4 +89,4 @@ def with_handlers(instances: int = 10_000, iterations: int = 5) -> dict[str, Cal
             AttentionPriorHandler(NormalGuidanceLoss()), AttentionAnchorHandler(NSFKLLoss(), anchor_dtype=anchor_dtype)
         )
 
-    return {"plain": run(), "terms": terms(None), "short": terms(torch.bfloat16), "least": run(more=True)}
+    return {"plain": run(), "terms": terms(None), "short": terms(torch.bfloat16), "least": run(extra_forward=True)}

@@ -1,4 +1,4 @@
-"""Whole epochs: what the data path costs beside the arithmetic, for many small bags and for large ones from disk."""
+"""Epochs of training: cost of the data path relative to computation, for small bags and for large ones on disk."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from torch import Tensor, nn
 from monai_mil_ext.data import BagBatchSampler, BagCollate, bag_sizes, write_bag
 from monai_mil_ext.networks.nets import ABMIL
 from monai_mil_ext.transforms import LoadBagd
-from tests.benchmarks.measure import Measured
+from tests.benchmarks.measure import Measurement
 
 __all__ = ["disk_epoch", "small_bags_epoch"]
 
 MUSK1 = {"bags": 92, "instances": 476, "features": 166, "longest": 40}
 
 
-def small_bags_epoch(batch_size: int = 16, epochs: int = 20, repeats: int = 5) -> Measured:
-    """MUSK1's shape: seconds an epoch through MONAI's trainer, over a loop on one padded tensor with as many steps.
+def small_bags_epoch(batch_size: int = 16, epochs: int = 20, repeats: int = 5) -> Measurement:
+    """Measure the time of an epoch of MONAI's trainer over that of a plain loop, on bags with the sizes of MUSK1.
 
-    Values are random, since time does not depend on them. Both do the same arithmetic with the mask; the loop has
-    every bag padded to 40 in one tensor and takes rows of it. Runs alternate, and medians are compared.
+    Values are random, since time does not depend on them. Both do the same computation with the mask; the loop indexes
+    one tensor of all bags, padded to 40. Runs alternate, and medians are compared.
     """
     bags = _musk_like()
     ours, loop = [], []
@@ -42,15 +42,15 @@ def small_bags_epoch(batch_size: int = 16, epochs: int = 20, repeats: int = 5) -
         "trainer_ms": round(1e3 * median(ours), 3),
         "loop_ms": round(1e3 * median(loop), 3),
     }
-    ratio = median(one / other for one, other in zip(ours, loop, strict=True))
-    return Measured(ratio, minima=min(ours) / min(loop), detail=detail)
+    ratio = median(a / b for a, b in zip(ours, loop, strict=True))
+    return Measurement(ratio, minima=min(ours) / min(loop), detail=detail)
 
 
-def disk_epoch(num_bags: int = 200, longest: int = 20_000, workers: int = 2, epochs: int = 1) -> Measured:
-    """Bags of float16 features from disk: share of an epoch, after its first batch, that is spent waiting for data.
+def disk_epoch(num_bags: int = 200, longest: int = 20_000, workers: int = 2, epochs: int = 1) -> Measurement:
+    """Measure the fraction of an epoch, after its first batch, that is spent waiting for float16 features from disk.
 
-    Sizes are log-uniform from a twentieth of ``longest`` on, features 1,024 wide. Batches hold up to ``longest``
-    instances. Files were just written, so that they may lie in the system's cache.
+    Sizes are log-uniform from a twentieth of ``longest`` to ``longest``; instances have 1,024 features. Batches hold up
+    to ``longest`` instances. The files were just written, so they may be in the cache of the system.
     """
     with tempfile.TemporaryDirectory() as folder:
         items = list(_write_bags(Path(folder), num_bags, longest))
@@ -72,36 +72,36 @@ def disk_epoch(num_bags: int = 200, longest: int = 20_000, workers: int = 2, epo
         "instances": sum(sizes),
         "workers": workers,
     }
-    return Measured(waits.waiting / waits.total, detail=detail)
+    return Measurement(waits.waiting / waits.total, detail=detail)
 
 
 class Waits:
-    """Seconds between asking for a batch and having it, but for the first of each epoch, when workers start."""
+    """Handler that measures the time of waiting for batches, except for the first of each epoch, when workers start."""
 
     def __init__(self) -> None:
         self.waiting = self.total = 0.0
 
     def attach(self, engine: Any) -> None:
-        engine.add_event_handler(Events.GET_BATCH_STARTED, self._ask)
-        engine.add_event_handler(Events.GET_BATCH_COMPLETED, self._have)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._end)
+        engine.add_event_handler(Events.GET_BATCH_STARTED, self._start_wait)
+        engine.add_event_handler(Events.GET_BATCH_COMPLETED, self._end_wait)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
 
-    def _ask(self, _engine: Any) -> None:
-        self._asked = time.perf_counter()
+    def _start_wait(self, _engine: Any) -> None:
+        self._requested = time.perf_counter()
 
-    def _have(self, engine: Any) -> None:
+    def _end_wait(self, engine: Any) -> None:
         now = time.perf_counter()
         if engine.state.iteration % engine.state.epoch_length == 0:
             self._start = now
         else:
-            self.waiting += now - self._asked
+            self.waiting += now - self._requested
 
-    def _end(self, _engine: Any) -> None:
+    def _end_epoch(self, _engine: Any) -> None:
         self.total += time.perf_counter() - self._start
 
 
 def _musk_like(seed: int = 0) -> list[dict[str, Tensor]]:
-    """92 bags, 476 instances, the longest of 40, 2 at least."""
+    """Return 92 random bags with 476 instances, the largest with 40, all with at least 2."""
     generator = np.random.default_rng(seed)
     sizes = np.full(MUSK1["bags"], 2)
     sizes[0] = MUSK1["longest"]
@@ -128,7 +128,7 @@ def _trainer(network: nn.Module, loader: Any, epochs: int, *handlers: Any) -> Su
         loss_function=nn.CrossEntropyLoss(),
         prepare_batch=PrepareBatchExtraInput({"mask": "mask"}),
         train_handlers=handlers,
-        decollate=False,  # nothing in training needs the batch taken apart again
+        decollate=False,  # no handler needs decollated items
     )
 
 
@@ -170,5 +170,5 @@ def _write_bags(folder: Path, num_bags: int, longest: int) -> Iterator[dict[str,
 
 
 def _as_float(batch: Any, device: Any = None, non_blocking: bool = False, **_: Any) -> Any:
-    """Features become float32 on the device only."""
+    """Move features to the device, then convert them to float32."""
     return batch["image"].to(device).float(), batch["label"], (), {"mask": batch["mask"]}

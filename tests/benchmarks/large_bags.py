@@ -1,6 +1,6 @@
-"""Inference on the largest bags: seconds and peak resident memory, each row in a process of its own.
+"""Benchmark of inference on large bags: seconds and peak resident memory, each row in a new process.
 
-``python -m tests.benchmarks.large_bags [row ...]`` prints one line of JSON a row, two threads unless told otherwise.
+``python -m tests.benchmarks.large_bags [row ...]`` prints one line of JSON per row, measured with two threads.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ GIB = 2**30
 
 
 class LargeBag(NamedTuple):
-    """A row of the table: a network, the bag's size, and what is allowed."""
+    """Row of the table: a network, the size of the bag, and limits."""
 
     make: Callable[[], nn.Module]
     instances: int
@@ -37,12 +37,12 @@ class LargeBag(NamedTuple):
 
 
 def abmil() -> nn.Module:
-    """The published gated network on features of 1,024."""
+    """Create the published gated network for 1,024 features."""
     return ABMIL(FEATURES, 2, hidden_size=512, attention_size=256)
 
 
 def abmil_in_chunks() -> nn.Module:
-    """The same function, its projection written as an encoder."""
+    """Create the same function with the projection as an encoder."""
     project = nn.Sequential(nn.Linear(FEATURES, 512, bias=False), nn.ReLU())
     return EncodedBag(project, ABMIL(512, 2, attention_size=256))
 
@@ -56,7 +56,7 @@ ROWS = {
 
 
 def measure(name: str, instances: int | None = None, threads: int = 2) -> dict[str, Any]:
-    """One row, in a new process; ``instances`` makes it smaller."""
+    """Measure a row in a new process; ``instances`` replaces the size of the bag."""
     size = ROWS[name].instances if instances is None else instances
     command = [sys.executable, "-m", "tests.benchmarks.large_bags", "--one", name, str(size)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
@@ -66,21 +66,21 @@ def measure(name: str, instances: int | None = None, threads: int = 2) -> dict[s
 
 
 class _GeneratedRows:
-    """A bag that is never whole, as one in a file: the same piece of random float16 rows over and over."""
+    """Bag that is generated slice by slice, like one in a file, from a repeated block of random float16 rows."""
 
     def __init__(self, instances: int) -> None:
         self.instances = instances
-        self.piece = torch.randn(2**12, FEATURES, generator=torch.Generator().manual_seed(0)).half()
+        self.block = torch.randn(2**12, FEATURES, generator=torch.Generator().manual_seed(0)).half()
 
     def __len__(self) -> int:
         return self.instances
 
     def __getitem__(self, rows: slice) -> torch.Tensor:
-        return self.piece[torch.arange(rows.start, rows.stop) % len(self.piece)]
+        return self.block[torch.arange(rows.start, rows.stop) % len(self.block)]
 
 
 def run(name: str, instances: int) -> dict[str, Any]:
-    """One row, in this process, whose peak of memory may be older."""
+    """Measure a row in this process, whose peak of memory may be from earlier work."""
     row = ROWS[name]
     torch.manual_seed(0)
     network = BagOutputWrapper(row.make()).eval()  # type: ignore[arg-type]
@@ -96,7 +96,7 @@ def run(name: str, instances: int) -> dict[str, Any]:
     seconds, cpu_seconds = time.perf_counter() - before[0], time.process_time() - before[1]
     assert out["attention"].shape[1] == instances
     assert out["logits"].isfinite().all()
-    peak = resident("VmHWM") / GIB  # ru_maxrss would begin with that of the parent
+    peak = resident("VmHWM") / GIB  # ru_maxrss starts with the value of the parent
     return {
         "row": name,
         "instances": instances,

@@ -1,4 +1,4 @@
-"""Time and memory of calls, side by side on a machine that other work may share."""
+"""Measures of time and memory of calls, on a machine that may run other work too."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ ROOT = Path(__file__).parents[2]
 Call = Callable[[], object]
 
 
-class Measured(NamedTuple):
-    """What a row of the table says.
+class Measurement(NamedTuple):
+    """Result of a row of the table.
 
     Attributes:
-        value: the number that has a goal.
-        minima: the same of the fastest repetitions, where it is a ratio of times.
-        bound: the same of a network without attention, where that says something.
-        detail: what it was made of.
+        value: value that is compared with the goal.
+        minima: the same ratio for the fastest repetitions, if it is a ratio of times.
+        bound: the same ratio for a network without attention, if it is a useful bound.
+        detail: values from which it is computed.
     """
 
     value: float
@@ -33,7 +33,7 @@ class Measured(NamedTuple):
 
 
 def seconds(calls: Mapping[str, Call], repeats: int) -> dict[str, list[float]]:
-    """Wall-clock times of each call, in turns (A B A B), after one of each that is not counted."""
+    """Measure wall-clock times of calls in turns (A B A B), after one uncounted call of each."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(repeats + 1):
         for name, call in calls.items():
@@ -44,19 +44,19 @@ def seconds(calls: Mapping[str, Call], repeats: int) -> dict[str, list[float]]:
     return times
 
 
-def time_ratio(calls: Mapping[str, Call], over: str, under: str, repeats: int) -> Measured:
-    """Median time of one call over that of another; where there is a call ``bound``, also over that of it."""
+def time_ratio(calls: Mapping[str, Call], over: str, under: str, repeats: int) -> Measurement:
+    """Measure the ratio of the median times of two calls, also relative to a call ``bound`` if there is one."""
     times = seconds(calls, repeats)
     middle = {name: statistics.median(t) for name, t in times.items()}
     bound = middle[over] / middle["bound"] if "bound" in middle else None
     detail = {f"{name}_seconds": round(t, 4) for name, t in middle.items()}
-    return Measured(middle[over] / middle[under], min(times[over]) / min(times[under]), bound, detail)
+    return Measurement(middle[over] / middle[under], min(times[over]) / min(times[under]), bound, detail)
 
 
 def peak_memory(step: str, side: str, instances: int) -> tuple[int, int]:
-    """Bytes resident before one call of a step and at most during it, in a process of its own; see ``steps``."""
+    """Measure resident bytes before a call of a step and their peak during it, in a new process; see ``steps``."""
     command = [sys.executable, "-m", "tests.benchmarks.measure", step, side, str(instances)]
-    # or glibc keeps what was freed below a size that it moves, and a peak is that of the allocator, not of tensors
+    # otherwise glibc keeps freed memory, and the peak is that of the allocator, not of tensors
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=ROOT)
     if done.returncode:
@@ -65,21 +65,21 @@ def peak_memory(step: str, side: str, instances: int) -> tuple[int, int]:
     return before, peak
 
 
-def resident(what: str) -> int:
-    """Bytes of this process that are resident (``VmRSS``), or were at most (``VmHWM``)."""
+def resident(field: str) -> int:
+    """Return the resident bytes of this process (``VmRSS``), or their peak (``VmHWM``)."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(what))
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
 def main(step: str, side: str, instances: str) -> None:
-    """One call after a small one, which makes gradients, optimizer states and buffers of libraries."""
+    """Print the memory of a call that follows a small one, which allocates gradients, optimizer states and buffers."""
     from tests.benchmarks.steps import STEPS
 
-    made = STEPS[step]()
-    small, large = made.bag(1), made.bag(int(instances))
-    made.calls[side](small)
+    steps = STEPS[step]()
+    small, large = steps.bag(1), steps.bag(int(instances))
+    steps.calls[side](small)
     before = resident("VmRSS")
-    made.calls[side](large)
+    steps.calls[side](large)
     sys.stdout.write(json.dumps([before, resident("VmHWM")]) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""The rows of docs/benchmarks.md about networks: what is compared, and the goal."""
+"""Rows of docs/benchmarks.md: what is compared, and the goal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from tests.benchmarks import batches, tile_reading
 from tests.benchmarks.bag_reading import reading
 from tests.benchmarks.epochs import disk_epoch, small_bags_epoch
-from tests.benchmarks.measure import Measured, peak_memory, time_ratio
+from tests.benchmarks.measure import Measurement, peak_memory, time_ratio
 from tests.benchmarks.steps import NETWORKS, STEPS
 
 __all__ = ["ROWS", "Row", "run"]
@@ -24,67 +24,67 @@ KEPT = {"MALLOC_MMAP_THRESHOLD_": str(4 * GIB), "MALLOC_TRIM_THRESHOLD_": str(16
 
 
 class Row(NamedTuple):
-    """A line of the table.
+    """Row of the table.
 
     Attributes:
-        what: what is divided by what, or measured.
-        measure: measures it.
-        goal: what has to be reached.
-        stretch: what would be better still.
-        at_most: the goal is an upper limit.
+        what: description of the value.
+        measure: function that measures it.
+        goal: value to reach.
+        stretch: more ambitious goal.
+        at_most: whether the goal is an upper limit.
         environment: variables to set before the process starts.
     """
 
     what: str
-    measure: Callable[[], Measured]
+    measure: Callable[[], Measurement]
     goal: float
     stretch: float | None = None
     at_most: bool = False
     environment: Mapping[str, str] = {}
 
 
-def timed(steps: str, over: str, under: str, instances: int, repeats: int) -> Measured:
-    """Ratio of two calls of a step on one bag."""
+def timed(steps: str, over: str, under: str, instances: int, repeats: int) -> Measurement:
+    """Measure the ratio of the times of two calls of a step on one bag."""
     calls = STEPS[steps]().on(instances)
     return time_ratio({name: calls[name] for name in {over, under, "bound"} & set(calls)}, over, under, repeats)
 
 
-def memory_ratio(steps: str, over: str, under: str, instances: int) -> Measured:
-    """Ratio of what two calls need beyond what their processes had before."""
+def memory_ratio(steps: str, over: str, under: str, instances: int) -> Measurement:
+    """Measure the ratio of the memory that two calls need in addition to that of their processes."""
     used = {}
     for side in (over, under, "bound"):
         before, peak = peak_memory(steps, side, instances)
         used[side] = peak - before
     detail = {f"{side}_gib": round(size / GIB, 3) for side, size in used.items()}
-    return Measured(used[over] / used[under], bound=used[over] / used["bound"], detail=detail)
+    return Measurement(used[over] / used[under], bound=used[over] / used["bound"], detail=detail)
 
 
-def growth(steps: str, side: str, instances: int = 20_000) -> Measured:
-    """Peak memory of twice as many instances over that of these, both less that of a single one."""
+def growth(steps: str, side: str, instances: int = 20_000) -> Measurement:
+    """Measure the ratio of the peak memory of twice as many instances, both minus that of a single instance."""
     least, some, twice = (peak_memory(steps, side, n)[1] for n in (1, instances, 2 * instances))
     detail = {"an_instance_kib": round((twice - some) / instances / KIB, 2)}
-    return Measured((twice - least) / (some - least), detail=detail)
+    return Measurement((twice - least) / (some - least), detail=detail)
 
 
-def limit(steps: str, instances: int) -> Measured:
-    """Seconds of one forward, its peak of resident memory beside it."""
-    made = STEPS[steps]()
-    bag = made.bag(instances)
+def forward_seconds(steps: str, instances: int) -> Measurement:
+    """Measure the seconds of a forward pass, and its peak of resident memory as detail."""
+    step = STEPS[steps]()
+    bag = step.bag(instances)
     start = time.perf_counter()
-    made.calls["forward"](bag)
+    step.calls["forward"](bag)
     spent = time.perf_counter() - start
     del bag
     _, peak = peak_memory(steps, "forward", instances)
-    return Measured(spent, detail={"resident_gib": round(peak / GIB, 2)})
+    return Measurement(spent, detail={"resident_gib": round(peak / GIB, 2)})
 
 
-def batched(over: str, under: str, repeats: int = 3) -> Measured:
-    """Ratio of two ways to train on a batch of bags."""
+def batched(over: str, under: str, repeats: int = 3) -> Measurement:
+    """Measure the ratio of the times of two ways to train on a batch of bags."""
     return time_ratio({n: c for n, c in batches.padded_bags().items() if n in (over, under)}, over, under, repeats)
 
 
-def handled(terms: str, repeats: int = 5) -> Measured:
-    """What two attention terms add to a training step."""
+def handled(terms: str, repeats: int = 5) -> Measurement:
+    """Measure the ratio of the times of a training step with and without two attention terms."""
     calls = batches.with_handlers()
     return time_ratio({name: calls[name] for name in (terms, "plain", "least")}, terms, "plain", repeats)
 
@@ -236,7 +236,7 @@ ROWS = {
     **{
         f"inference_{name.lower()}": Row(
             f"{name} 1,024 features, forward, N = {n:,}, seconds (resident memory: at most 16 GiB)",
-            partial(limit, f"million_{name}", n),
+            partial(forward_seconds, f"million_{name}", n),
             goal,
             at_most=True,
         )
@@ -256,11 +256,11 @@ ROWS = {
 
 
 def run(name: str) -> dict[str, object]:
-    """One row with its goal and what was measured."""
+    """Measure a row and return it with its goal."""
     torch.manual_seed(0)
     row = ROWS[name]
-    said = {"name": name, "what": row.what, "goal": row.goal, "stretch": row.stretch, "at_most": row.at_most}
-    return said | row.measure()._asdict()
+    record = {"name": name, "what": row.what, "goal": row.goal, "stretch": row.stretch, "at_most": row.at_most}
+    return record | row.measure()._asdict()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What is timed: steps of training and forwards, ours beside others'. A call takes a bag (1, N, F)."""
+"""Calls that are timed: training steps and forward passes, of the package and of others, for a bag (1, N, F)."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ BETA = 0.01
 
 
 class Steps(NamedTuple):
-    """Calls by name, and how wide their instances are."""
+    """Calls by name, and the number of features of their instances."""
 
     calls: Mapping[str, Callable[[Tensor], Any]]
     features: int
 
     def bag(self, instances: int) -> Tensor:
-        """A random bag."""
+        """Return a random bag."""
         return torch.randn(1, instances, self.features)
 
     def on(self, instances: int) -> dict[str, Callable[[], Any]]:
-        """The calls with one bag of that size."""
+        """Return the calls, bound to one random bag of that size."""
         bag = self.bag(instances)
         return {name: partial(call, bag) for name, call in self.calls.items()}
 
 
 def training(weights: Iterable[Tensor], forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], None]:
-    """A step of AdamW on the loss of logits (B, 1)."""
+    """Return a training step of AdamW on the loss of logits (B, 1)."""
     optimizer = torch.optim.AdamW(list(weights), lr=1e-5)
 
     def step(x: Tensor) -> None:
@@ -50,18 +50,18 @@ def training(weights: Iterable[Tensor], forward: Callable[[Tensor], Tensor]) -> 
     return step
 
 
-def looking(forward: Callable[[Tensor], Any]) -> Callable[[Tensor], None]:
-    """A forward without gradients."""
+def forward_only(forward: Callable[[Tensor], Any]) -> Callable[[Tensor], None]:
+    """Return a forward pass without gradients."""
 
-    def look(x: Tensor) -> None:
+    def call(x: Tensor) -> None:
         with torch.no_grad():
             forward(x)
 
-    return look
+    return call
 
 
 def without_attention(net: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The network with every attention among tokens replaced by the values themselves."""
+    """Return the network with attention among tokens replaced by the identity on values, as a lower bound."""
 
     def forward(x: Tensor) -> Tensor:
         with mock.patch.object(functional, "scaled_dot_product_attention", lambda q, k, v, *args, **kwargs: v):
@@ -71,7 +71,7 @@ def without_attention(net: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def qgmil_train() -> Steps:
-    """The base preset as published, 1,024 features."""
+    """Return training steps of the published base preset with 1,024 features."""
     net = nets.QGMIL.from_preset("qgmil_base", 1024, 1).train()
     weights = published.published_weights(net)
     return Steps(
@@ -85,33 +85,33 @@ def qgmil_train() -> Steps:
 
 
 def qgmil_forward() -> Steps:
-    """The same in evaluation, and what else it can be asked for."""
+    """Return forward passes of the base preset, also with each kind of attention."""
     net = nets.QGMIL.from_preset("qgmil_base", 1024, 1).eval()
     weights = published.published_weights(net)
     return Steps(
         {
-            "published": looking(partial(published.qgmil, weights)),
-            "ours": looking(net),
-            "bound": looking(without_attention(net)),
-            "attention": looking(net.forward_bag),
-            "received": looking(net.received_attention),
-            "rollout": looking(net.attention_rollout),
+            "published": forward_only(partial(published.qgmil, weights)),
+            "ours": forward_only(net),
+            "bound": forward_only(without_attention(net)),
+            "attention": forward_only(net.forward_bag),
+            "received": forward_only(net.received_attention),
+            "rollout": forward_only(net.attention_rollout),
         },
         1024,
     )
 
 
 def qgmil_class_row() -> Steps:
-    """Two blocks and a class token, whose row is computed when asked for."""
+    """Return forward passes of two blocks with a class token, with and without its attention."""
     net = nets.QGMIL(1024, 1, num_layers=2, pooling="cls").eval()
-    return Steps({"ours": looking(net), "attention": looking(net.forward_bag)}, 1024)
+    return Steps({"ours": forward_only(net), "attention": forward_only(net.forward_bag)}, 1024)
 
 
 def asmil_train() -> Steps:
-    """The published width for 384 features, 16 tokens, with an anchor that follows."""
+    """Return training steps of ASMIL of published width with 384 features, 16 tokens and an anchor."""
     net = nets.ASMIL(384, 1, num_tokens=16).train()
     weights = published.published_weights(net)
-    still = {name: w.detach().clone() for name, w in weights.items()}
+    anchor_weights = {name: w.detach().clone() for name, w in weights.items()}
     optimizers = [torch.optim.AdamW(list(w), lr=1e-5) for w in (weights.values(), net.parameters())]
     anchor, anchor_loss = EMATeacher(net, "score_tap"), NSFKLLoss()
 
@@ -122,12 +122,12 @@ def asmil_train() -> Steps:
         optimizers[0].zero_grad()
         logits, scores = published.asmil(weights, x, dropout=0.1, drop=0.5)
         with torch.no_grad():
-            _, steady = published.asmil(still, x)
-        (bag_loss(logits) + BETA * published.nsf_kl(scores, steady)).backward()
+            _, anchor_scores = published.asmil(anchor_weights, x)
+        (bag_loss(logits) + BETA * published.nsf_kl(scores, anchor_scores)).backward()
         optimizers[0].step()
         with torch.no_grad():
             for name, w in weights.items():
-                still[name].lerp_(w, 1 - MOMENTUM)
+                anchor_weights[name].lerp_(w, 1 - MOMENTUM)
 
     def ours(x: Tensor) -> None:
         optimizers[1].zero_grad()
@@ -141,7 +141,7 @@ def asmil_train() -> Steps:
 
 
 def torchmil_transmil() -> Steps:
-    """TransMIL of both. Theirs has no output matrix and no convolution of values: for as many weights it is wider."""
+    """Return training steps of TransMIL; that of torchmil has fewer layers, so it is wider for as many weights."""
     from torchmil.models import TransMIL
 
     theirs, ours = TransMIL((1024,), att_dim=576, n_heads=8, dropout=0.1), nets.TransMIL(1024, 1)
@@ -154,7 +154,7 @@ def torchmil_transmil() -> Steps:
 
 
 def torchmil_abmil() -> Steps:
-    """Gated ABMIL of both on the features themselves, weight for weight the same network."""
+    """Return training steps of gated ABMIL on features; both networks have the same weights."""
     from torchmil.models import ABMIL
 
     theirs, ours = ABMIL((1024,), att_dim=128, gated=True), nets.ABMIL(1024, 1)
@@ -167,8 +167,8 @@ def _linear(make: Callable[[], nn.Module], features: int = 384) -> Callable[[], 
     def steps() -> Steps:
         net = make()
         train = training(net.parameters(), net)
-        # each call sets the mode it needs; both are one process, of which the benchmark runs one
-        calls = {"train": lambda x: (net.train(), train(x)), "forward": lambda x: (net.eval(), looking(net)(x))}
+        # each call sets its mode, since the benchmark runs one of them per process
+        calls = {"train": lambda x: (net.train(), train(x)), "forward": lambda x: (net.eval(), forward_only(net)(x))}
         return Steps(calls, features)
 
     return steps

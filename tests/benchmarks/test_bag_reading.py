@@ -10,7 +10,7 @@ SMALL = 500
 
 @pytest.mark.parametrize("reader", ["read_bag", "bare"])
 @pytest.mark.parametrize("layout", ["ours", "TRIDENT", "CLAM"])
-def test_read_whole(benchmark, tmp_path, layout, reader):
+def test_read_bag_speed(benchmark, tmp_path, layout, reader):
     instances = SMALL if benchmark.disabled else 20_000
     features = np.random.default_rng(0).standard_normal((instances, FEATURES)).astype(np.float16)
     path = tmp_path / "a.h5"
@@ -20,5 +20,5 @@ def test_read_whole(benchmark, tmp_path, layout, reader):
 
 
 @pytest.mark.parametrize("layout", ["ours", "TRIDENT", "CLAM"])
-def test_both_read_the_same_and_are_compared(layout):
-    assert reading(layout, instances=50, repeats=1).value > 0  # asserts within that the values are equal
+def test_reading_compares_equal_values(layout):
+    assert reading(layout, instances=50, repeats=1).value > 0  # it asserts that the values are equal

@@ -1,22 +1,22 @@
-"""The epochs that are timed, small and once: that they measure what they say."""
+"""Tests of the benchmark of epochs, on few bags."""
 
 import pytest
 
 from tests.benchmarks.epochs import MUSK1, _musk_like, disk_epoch, small_bags_epoch
 
 
-def test_musk1_has_its_published_counts():
+def test_musk_like_has_the_published_counts_of_musk1():
     sizes = [len(bag["image"]) for bag in _musk_like()]
     assert (len(sizes), sum(sizes), min(sizes), max(sizes)) == (MUSK1["bags"], MUSK1["instances"], 2, 40)
 
 
-def test_small_bags():
+def test_small_bags_epoch_compares_trainer_and_loop():
     row = small_bags_epoch(batch_size=32, epochs=1, repeats=1)
     assert row.detail["steps"] == 3
     assert row.value == row.minima == pytest.approx(row.detail["trainer_ms"] / row.detail["loop_ms"], rel=1e-2)
 
 
-def test_bags_from_disk():
+def test_disk_epoch_measures_the_time_of_waiting():
     row = disk_epoch(num_bags=6, longest=100, workers=0)
     assert 0 < row.value < 1
     assert row.value == pytest.approx(row.detail["waiting_s"] / row.detail["total_s"], abs=0.1)

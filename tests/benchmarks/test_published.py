@@ -1,4 +1,4 @@
-"""The published formulations say what our networks say, gradients included: what is timed is the same function."""
+"""Tests that the published formulations equal our networks in value and gradient, so timings are comparable."""
 
 import copy
 
@@ -14,8 +14,8 @@ MASK = torch.arange(300) < torch.tensor([[300], [170]])
 every_mask = pytest.mark.parametrize("mask", [None, MASK], ids=["all", "mask"])
 
 
-def louder(net):
-    """A fresh network has flat attention; three times its weights are told apart."""
+def with_strong_attention(net):
+    """Return the network with three times its initial weights, whose attention is nearly uniform."""
     with torch.no_grad():
         for p in net.parameters():
             p.mul_(3)
@@ -23,22 +23,22 @@ def louder(net):
 
 
 def gradients_agree(net, weights, ours, published):
-    """Gradients to 1e-5 of the largest: a gradient of 1e-9 beside others of 1 is rounding in both."""
+    """Compare gradients to 1e-5 of the largest, since small entries are rounding errors in both."""
     ours.square().sum().backward()
     published.square().sum().backward()
     named = dict(net.named_parameters())
-    for name, place in net.reference_names().items():
-        key, index = (place, ...) if isinstance(place, str) else place
+    for name, ours_key in net.reference_names().items():
+        key, index = (ours_key, ...) if isinstance(ours_key, str) else ours_key
         there = weights[name].grad
         assert there is not None, name
         here, scale = named[key].grad[index].view_as(there), max(1.0, named[key].grad.abs().max().item())
         assert_close(here, there, rtol=1e-4, atol=1e-5 * scale, msg=lambda m, name=name: f"{name}: {m}")
 
 
-# ours draws nothing for padding that it leaves out, so with both a mask and dropout the draws are others
+# our network draws no dropout for padding, so with both mask and dropout the draws differ
 @pytest.mark.parametrize(("mask", "dropout"), [(None, 0.0), (None, 0.25), (MASK, 0.0)], ids=["all", "drop", "mask"])
-def test_qgmil(mask, dropout):
-    net, x = louder(QGMIL.from_preset("qgmil_base", 1024, 2, dropout=dropout)), torch.randn(2, 300, 1024)
+def test_qgmil_equals_the_published_formulation(mask, dropout):
+    net, x = with_strong_attention(QGMIL.from_preset("qgmil_base", 1024, 2, dropout=dropout)), torch.randn(2, 300, 1024)
     weights = published_weights(net)
     torch.manual_seed(1)
     ours = net(x, mask)
@@ -49,13 +49,13 @@ def test_qgmil(mask, dropout):
 
 
 @every_mask
-def test_asmil_and_its_anchor(mask):
-    net, x = louder(ASMIL(384, 2, num_tokens=16)), torch.randn(2, 300, 384)
+def test_asmil_and_nsf_kl_equal_the_published_formulation(mask):
+    net, x = with_strong_attention(ASMIL(384, 2, num_tokens=16)), torch.randn(2, 300, 384)
     anchor = copy.deepcopy(net).eval().requires_grad_(False)
     with torch.no_grad():
         for p in anchor.parameters():
             p.mul_(1.1)
-    weights, steady = published_weights(net), published_weights(anchor)
+    weights, anchor_weights = published_weights(net), published_weights(anchor)
     torch.manual_seed(1)
     out = net.forward_bag(x, mask)
     torch.manual_seed(1)
@@ -66,7 +66,7 @@ def test_asmil_and_its_anchor(mask):
     terms = [out.logits.sum(), logits.sum()]
     if mask is None:  # the plain normalized sigmoid has no mask
         ours = NSFKLLoss()(out.scores, anchor.forward_bag(x).scores)
-        published = nsf_kl(scores, asmil(steady, x)[1])
+        published = nsf_kl(scores, asmil(anchor_weights, x)[1])
         assert_close(ours, published, rtol=1e-5, atol=1e-5)
         assert ours > 1e-3
         terms = [terms[0] + ours, terms[1] + published]

@@ -1,9 +1,6 @@
-"""The benchmarks run, on bags that take no time, and compare what they say they compare."""
+"""Tests of the rows of the benchmark and of their measures, on tiny bags."""
 
 import importlib.util
-import json
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +10,7 @@ from torch import nn
 
 from tests.benchmarks import batches, measure
 from tests.benchmarks.rows import ROWS, Row, run
-from tests.benchmarks.steps import STEPS, looking, training
+from tests.benchmarks.steps import STEPS, forward_only, training
 
 ROOT = Path(__file__).parents[2]
 NEEDS_TORCHMIL = [name for name in STEPS if name.startswith("torchmil")]
@@ -21,56 +18,58 @@ BENCHMARKED = [name for name in STEPS if name not in NEEDS_TORCHMIL or importlib
 
 
 @pytest.mark.parametrize("name", BENCHMARKED)
-def test_every_step_runs(name):
+def test_steps_run(name):
     for call in STEPS[name]().on(5).values():
         call()
 
 
-def test_a_training_step_moves_the_weights_and_a_forward_does_not():
+def test_training_has_gradients_and_forward_only_has_none():
     net = nn.Linear(3, 1)
     before = net.weight.clone()
-    looking(net)(torch.ones(1, 3))
+    forward_only(net)(torch.ones(1, 3))
     assert net.weight.grad is None
     training(net.parameters(), net)(torch.ones(1, 3))
     assert not torch.equal(net.weight, before)
 
 
-def test_the_three_ways_to_train_on_bags_and_the_trainer_run():
+def test_padded_bags_and_with_handlers_run():
     for call in batches.padded_bags(largest=320, count=3).values():
         call()
     for call in batches.with_handlers(instances=7, iterations=2).values():
         call()
 
 
-def test_calls_are_timed_in_turns_and_the_first_is_not_counted():
+def test_seconds_times_calls_in_turns_without_the_first():
     order = []
     times = measure.seconds({name: partial(order.append, name) for name in "ab"}, repeats=2)
     assert "".join(order) == "ababab"
     assert {name: len(t) for name, t in times.items()} == {"a": 2, "b": 2}
 
 
-def test_a_ratio_is_that_of_medians(monkeypatch):
+def test_time_ratio_is_that_of_medians(monkeypatch):
     times = {"ours": [1.0, 2.0, 9.0], "theirs": [3.0, 8.0, 9.0], "bound": [1.0, 1.0, 5.0]}
     monkeypatch.setattr(measure, "seconds", lambda calls, repeats: times)
-    said = measure.time_ratio(times, "theirs", "ours", repeats=3)
-    assert (said.value, said.minima, said.bound) == (4.0, 3.0, 8.0)
+    ratio = measure.time_ratio(times, "theirs", "ours", repeats=3)
+    assert (ratio.value, ratio.minima, ratio.bound) == (4.0, 3.0, 8.0)
 
 
-@pytest.mark.slow
-def test_memory_of_a_step_is_that_of_its_process():
+@pytest.mark.slow(buys="the memory that benchmarks report is that of the step")
+def test_peak_memory_is_that_of_the_process_of_a_step():
     small, large = (measure.peak_memory("linear_MeanMIL", "forward", n) for n in (1, 100_000))
     assert small[1] - small[0] < 2**24
     assert large[1] - small[1] > 100_000 * 384 * 4  # the bag itself
 
 
-@pytest.mark.slow
-def test_a_step_that_fails_says_why():
+@pytest.mark.slow(buys="the memory that benchmarks report is that of the step")
+def test_peak_memory_names_the_error_of_a_failed_step():
     with pytest.raises(RuntimeError, match="KeyError: 'nothing'"):
         measure.peak_memory("nothing", "forward", 1)
 
 
-def test_a_row_says_its_goal(monkeypatch):
-    monkeypatch.setitem(ROWS, "row", Row("a / b", lambda: measure.Measured(2.0, detail={"kib": 1}), 3.0, at_most=True))
+def test_run_returns_the_goal_of_a_row(monkeypatch):
+    monkeypatch.setitem(
+        ROWS, "row", Row("a / b", lambda: measure.Measurement(2.0, detail={"kib": 1}), 3.0, at_most=True)
+    )
     assert run("row") == {
         "name": "row",
         "what": "a / b",
@@ -82,27 +81,3 @@ def test_a_row_says_its_goal(monkeypatch):
         "bound": None,
         "detail": {"kib": 1},
     }
-
-
-def test_the_table_says_what_was_missed(tmp_path):
-    (tmp_path / "scripts").mkdir()
-    (tmp_path / "docs" / "results").mkdir(parents=True)
-    script = tmp_path / "scripts" / "results"
-    script.write_text((ROOT / "scripts" / "results").read_text())
-    common = {
-        "stretch": None,
-        "minima": None,
-        "bound": 4.0,
-        "threads": 2,
-        "detail": {"ours_kib": 1.5, "ours_seconds": 3},
-    }
-    rows = [
-        {"name": "a", "what": "one", "goal": 2.0, "at_most": False, "value": 1.9} | common,
-        {"name": "b", "what": "two", "goal": 2.0, "at_most": True, "value": 1.9} | common | {"stretch": 1.5},
-    ]
-    result = {"kind": "benchmark", "machine": "M", "versions": {"torch": "2"}, "note": "N", "rows": rows}
-    (tmp_path / "docs" / "results" / "benchmarks.json").write_text(json.dumps(result))
-    done = subprocess.run([sys.executable, str(script), "--benchmark"], capture_output=True, text=True, check=True)
-    assert "| one; ours 1.5 KiB | >= 2 | **1.90, missed** | - | 4.00 |" in done.stdout
-    assert "| two; ours 1.5 KiB | <= 2 (1.5) | 1.90 | - | 4.00 |" in done.stdout
-    assert "On M, 2 threads; torch 2." in done.stdout

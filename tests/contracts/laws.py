@@ -272,7 +272,7 @@ CHEAP = [
     empty_bag_is_finite,
     every_parameter_has_a_gradient,
 ]
-DEAR = [
+EXPENSIVE = [
     state_dict_restores_network,
     deepcopy_is_independent,
     export_serves_any_bag_size,

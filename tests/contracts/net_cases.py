@@ -46,5 +46,15 @@ CASES = {  # name of the class, and after a hyphen the special case
     "WindowMIL": partial(nets.WindowMIL, F, C, half_width=1.0, reach=3),
 }
 every_net = pytest.mark.parametrize("make", CASES.values(), ids=CASES.keys())
+FAST = {"ABMIL", "CORAL", "InstanceConvMIL", "MeanMIL"}  # compiled and exported in seconds
+
+
+def every_net_but_most_are_slow(buys):
+    """Parametrize a test by all networks, of which all but a few are marked slow."""
+    slow = pytest.mark.slow(buys=buys)
+    params = [pytest.param(make, id=name, marks=[] if name in FAST else slow) for name, make in CASES.items()]
+    return pytest.mark.parametrize("make", params)
+
+
 X = torch.linspace(-2, 2, 2 * 5 * F, dtype=torch.float64).sin().view(2, 5, F)
 MASK = torch.tensor([[True, True, True, True, True], [True, True, True, False, False]])

@@ -21,7 +21,7 @@ from monai_mil_ext.handlers import AttentionAnchorHandler, AttentionPriorHandler
 from monai_mil_ext.losses import NormalGuidanceLoss, NSFKLLoss
 from monai_mil_ext.networks import nets
 from monai_mil_ext.networks.blocks import TopInstanceMasking
-from tests.contracts import full_laws, laws
+from tests.contracts import laws, runtime_laws
 from tests.contracts.net_cases import CASES, MASK, C, F, X, every_net
 from tests.handlers.training import bag_batches, make_trainer
 from tests.helpers import fill
@@ -38,7 +38,7 @@ LAWS = {
     "16 only one network can be exported": [
         laws.export_serves_any_bag_size,
         laws.torchscript_agrees,
-        full_laws.onnxruntime_agrees,
+        runtime_laws.onnxruntime_agrees,
     ],
 }
 FIVE = torch.linspace(-3, 3, 5 * 6 * F, dtype=torch.float64).sin().view(5, 6, F)
@@ -82,7 +82,7 @@ def test_defect_02_mask_is_ignored(make):
 
 @pytest.mark.parametrize("defect", LAWS)
 def test_law_that_excludes_defect_is_tested(defect):
-    assert set(LAWS[defect]) <= {*laws.CHEAP, *laws.DEAR, *full_laws.FULL}
+    assert set(LAWS[defect]) <= {*laws.CHEAP, *laws.EXPENSIVE, *runtime_laws.SLOW}
 
 
 @pytest.mark.parametrize("handlers", HANDLERS.values(), ids=HANDLERS)

@@ -1,11 +1,14 @@
 """Bag files in the layout of each tool, with known numbers."""
 
 import json
+import os
 import zipfile
 
 import h5py
 import numpy as np
 import torch
+
+from monai_mil_ext.data import inspect_bag, read_bag
 
 N, F = 12, 4
 FEATURES = (np.arange(N * F).reshape(N, F) / 8 - 1).astype(np.float16)
@@ -153,3 +156,34 @@ def torch_archive(path, pickled):
     """Write an archive in the form of ``torch.save`` around any pickle."""
     members = {"data.pkl": pickled, "version": b"3", "byteorder": b"little"}
     return zipped(path, {f"archive/{name}": content for name, content in members.items()})
+
+
+ROWS = (None, [3, 0, 3, 11], [4, 5, 6], [])
+PIXELS, MICRONS, BARE = ("px", 512.0), ("um", 256.0), (None, None)
+
+
+def check_layout(path, case, rows):
+    """Write a file by ``case`` (writer, format, unit and tile size, coordinates), and check its ``rows``."""
+    write, format_name, spec, coords = case
+    path = write(path)
+    keys = ["features", "coords", "unit", "tile_size", "format"]
+    bag = read_bag(path, keys, rows=rows, allow_missing_keys=True)
+    index = slice(None) if rows is None else np.asarray(rows, int)
+    info = inspect_bag(path, estimate=True)
+    assert bag["features"].float().numpy().tolist() == FEATURES[index].tolist()
+    assert bag["features"].dtype == info.dtype
+    assert (info.num_instances, info.in_features, info.format, bag["format"]) == (N, F, format_name, format_name)
+    assert (info.unit, info.tile_size) == spec == (bag.get("unit"), bag.get("tile_size"))
+    assert ("coords" in bag) == (coords is not None) == ("coords" in info.keys)
+    if coords is not None:
+        assert bag["coords"].tolist() == coords[index].tolist()
+
+
+class Trap:
+    """Object whose unpickling would create the folder ``marker``."""
+
+    def __init__(self, marker):
+        self.marker = str(marker)
+
+    def __reduce__(self):
+        return os.mkdir, (self.marker,)

@@ -6,6 +6,8 @@ import numpy as np
 
 from monai_mil_ext.data import write_bag
 
+HEAD = ["bag", "patient", "label"]
+
 
 def write_bags(folder, sizes, width=3):
     """Write an HDF5 bag of distinct features for each name."""
@@ -19,3 +21,8 @@ def write_table(path, rows, delimiter=","):
     with path.open("w", newline="", encoding="utf-8-sig") as file:
         csv.writer(file, delimiter=delimiter).writerows(rows)
     return path
+
+
+def texts(issues):
+    """Return the lines of a report."""
+    return [str(issue) for issue in issues]

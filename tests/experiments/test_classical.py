@@ -1,11 +1,11 @@
-"""Tests of the protocol of the classical sets: what is trained on, chosen and compared."""
+"""Tests of the protocol of the classical sets: training parts, choice of settings and comparison."""
 
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from tests.bundles.bag_classifier import bags, scripts
+from tests.bundles.small_bags import bags, scripts
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def parts(root, number):
     return {name: {bag["case_id"] for bag in of_part} for name, of_part in fold._parts.items()}
 
 
-def test_folds_cover_every_bag_once_a_repeat_and_differ_between_repeats(root):
+def test_read_fold_tests_every_bag_once_per_repeat(root):
     folds = [parts(root, number) for number in range(20)]
     for repeat in (folds[:10], folds[10:]):
         tested = [case for fold in repeat for case in fold["test"]]
@@ -51,18 +51,18 @@ def test_folds_cover_every_bag_once_a_repeat_and_differ_between_repeats(root):
         assert len(fold["val"]) in (10, 11, 12)
 
 
-def test_bags_are_standardized_by_what_is_learned_from_alone(root):
+def test_fold_standardized_uses_statistics_of_the_learned_parts(root):
     fold = read_fold(root, 3)
-    for learned, asked in ((["train"], "val"), (["train", "val"], "test")):
-        known, others = fold.standardized(learned, asked)
+    for learned, evaluated in ((["train"], "val"), (["train", "val"], "test")):
+        known, others = fold.standardized(learned, evaluated)
         rows = torch.cat([bag["image"] for bag in known])
         torch.testing.assert_close(rows.mean(0), torch.zeros(8), atol=1e-5, rtol=0)
         assert float(torch.cat([bag["image"] for bag in others]).mean(0).abs().max()) > 1e-3
         assert len(known) == sum(len(fold._parts[name]) for name in learned)
-    assert abs(float(torch.cat([bag["image"] for bag in fold._parts["train"]]).mean())) > 1e-3  # left as it was
+    assert abs(float(torch.cat([bag["image"] for bag in fold._parts["train"]]).mean())) > 1e-3  # unchanged
 
 
-def test_a_setting_is_chosen_by_validation_then_learns_from_both_parts(runner, root, monkeypatch):
+def test_make_runner_chooses_a_setting_by_validation_and_refits_on_both_parts(runner, root, monkeypatch):
     from experiments.classical import protocol
 
     calls = []
@@ -70,7 +70,7 @@ def test_a_setting_is_chosen_by_validation_then_learns_from_both_parts(runner, r
     def predict(config, train_bags, eval_bags, seed):
         calls.append((config["C"], len(train_bags), {bag["case_id"] for bag in eval_bags}))
         good = np.array([bag["label"] for bag in eval_bags], dtype=float)
-        return np.clip(good if config["C"] == 0.1 else 1 - good, 0.1, 0.9)  # right with one setting, else wrong
+        return np.clip(good if config["C"] == 0.1 else 1 - good, 0.1, 0.9)  # correct with this setting only
 
     monkeypatch.setattr(protocol, "predict_regression", predict)
     record = runner.run(make_run("pooled regression", 4))
@@ -83,7 +83,7 @@ def test_a_setting_is_chosen_by_validation_then_learns_from_both_parts(runner, r
     assert record["validation"][0] == {"auroc": 0.0, "loss": pytest.approx(-np.log(0.1))}
 
 
-def test_of_equal_auroc_the_lower_loss_is_chosen(runner, monkeypatch):
+def test_make_runner_chooses_the_lower_loss_of_equal_auroc(runner, monkeypatch):
     from experiments.classical import protocol
 
     def predict(config, train_bags, eval_bags, seed):
@@ -95,7 +95,7 @@ def test_of_equal_auroc_the_lower_loss_is_chosen(runner, monkeypatch):
     assert record["candidates"][record["chosen"]] == {"pools": ["max"], "C": 0.01}
 
 
-def test_a_fold_is_done_once_and_again_with_other_candidates(runner, monkeypatch):
+def test_make_runner_repeats_a_fold_only_with_other_candidates(runner, monkeypatch):
     from experiments.classical import protocol
 
     run = make_run("pooled regression, one setting")
@@ -103,11 +103,11 @@ def test_a_fold_is_done_once_and_again_with_other_candidates(runner, monkeypatch
     monkeypatch.setattr(protocol, "read_fold", None)
     assert runner.run(run) == record
     monkeypatch.setitem(protocol.REGRESSIONS, "pooled regression, one setting", [{"pools": ["max"], "C": 1.0}])
-    with pytest.raises(TypeError, match="not callable"):  # it is done again
+    with pytest.raises(TypeError, match="not callable"):  # the run is repeated
         runner.run(make_run("pooled regression, one setting"))
 
 
-def test_predict_regression_uses_what_moves_the_maximum(runner):
+def test_predict_regression_detects_a_shift_of_the_maximum(runner):
     record = runner.run(make_run("pooled regression, one setting"))
     assert roc_auc_score(record["labels"], record["probabilities"]) == 1
 
@@ -124,7 +124,7 @@ def test_predict_network_trains_every_network_with_every_setting(root, model):
         assert ((probability > 0) & (probability < 1)).all()
 
 
-def test_predict_network_learns_and_repeats_itself(root):
+def test_predict_network_learns_and_is_reproducible(root):
     from experiments.classical.predictions import predict_network
     from experiments.classical.protocol import candidates
 
@@ -150,33 +150,33 @@ def record(auroc, loss, probability):
 RIGHT, WRONG = [0.2, 0.8], [0.8, 0.2]
 
 
-def test_the_network_is_chosen_fold_by_fold_without_the_test():
+def test_choose_models_chooses_per_fold_by_validation():
     from experiments.classical.table import choose_models
 
-    found = choose_models(
+    chosen = choose_models(
         {
             "a": [record(0.9, 0.5, WRONG), record(0.9, 0.5, WRONG), record(0.7, 0.1, RIGHT)],
             "b": [record(0.8, 0.1, RIGHT), record(0.9, 0.4, RIGHT), record(0.9, 0.9, WRONG)],
         }
     )
-    assert [one["probabilities"] for one in found] == [WRONG, RIGHT, WRONG]
+    assert [record["probabilities"] for record in chosen] == [WRONG, RIGHT, WRONG]
 
 
-def test_values_are_means_over_folds_then_mean_and_sample_sd_over_repeats():
+def test_summarize_model_gives_mean_and_sample_sd_over_repeats():
     from experiments.classical.table import summarize_model
 
-    right = [10, 10, 8, 6, 10]  # folds of each repeat that are answered right
+    right = [10, 10, 8, 6, 10]  # number of correct folds in each repeat
     named = [{**record(1, 1, RIGHT if i < n else WRONG), "model": "a"} for n in right for i in range(10)]
-    found = summarize_model("a", named)
-    assert found["repeats"]["bag_auroc"] == pytest.approx([1, 1, 0.8, 0.6, 1])
+    summary = summarize_model("a", named)
+    assert summary["repeats"]["bag_auroc"] == pytest.approx([1, 1, 0.8, 0.6, 1])
     folds = np.repeat([1, 0], [44, 6])
     values = {"bag_auroc": 0.88, "bag_accuracy": 0.88, "fold_sd": np.std(folds, ddof=1)}
-    assert found["values"] == pytest.approx(values)
-    assert found["sd"]["bag_auroc"] == pytest.approx(np.std([1, 1, 0.8, 0.6, 1], ddof=1))
+    assert summary["values"] == pytest.approx(values)
+    assert summary["sd"]["bag_auroc"] == pytest.approx(np.std([1, 1, 0.8, 0.6, 1], ddof=1))
 
 
 @pytest.mark.parametrize(("folds_right", "holds"), [(48, True), (40, False)])
-def test_the_claim_is_that_of_the_chosen_row_against_the_better_regression(folds_right, holds):
+def test_make_result_compares_the_chosen_row_with_the_better_regression(folds_right, holds):
     def records(rights, auroc=0.9):
         return [record(auroc, 0.5, RIGHT if i % 10 < rights[i // 10] else WRONG) for i in range(50)]
 
@@ -190,17 +190,17 @@ def test_the_claim_is_that_of_the_chosen_row_against_the_better_regression(folds
     }
     from experiments.classical.table import make_result
 
-    found = make_result({"musk1": by_model}, ["a", "b"], ["r", "s"])
-    claim = found["claims"]["musk1"]
+    result = make_result({"musk1": by_model}, ["a", "b"], ["r", "s"])
+    claim = result["claims"]["musk1"]
     assert (claim["reference"], claim["holds"]["repeats"]) == ("s", holds)
     assert claim["at_least"]["repeats"] == pytest.approx(0.96 - 0.5 * np.std([1, 0.9, 1, 0.9, 1], ddof=1))
     assert claim["at_least"]["folds"] == pytest.approx(0.96 - 0.5 * np.std([1] * 48 + [0] * 2, ddof=1))
-    assert f"musk1 {np.mean(network) / 10:.3f} for" in found["note"]
-    assert ("sd over repeats, held" in found["note"]) == holds
+    assert f"musk1 {np.mean(network) / 10:.3f} for" in result["note"]
+    assert ("sd over repeats, held" in result["note"]) == holds
     assert claim["chosen"] == pytest.approx(np.mean(network) / 10)
-    assert [one["name"] for one in found["rows"]][:2] == ["musk1: chosen by validation", "musk1: a"]
-    assert (found["rows"][0]["settings_tried"], found["cpu_seconds"]) == (4, 200)
-    assert found.keys() >= {"command", "commit", "seeds", "versions", "heads", "rows", "note"}
+    assert [row["name"] for row in result["rows"]][:2] == ["musk1: chosen by validation", "musk1: a"]
+    assert (result["rows"][0]["settings_tried"], result["cpu_seconds"]) == (4, 200)
+    assert result.keys() >= {"command", "commit", "seeds", "versions", "heads", "rows", "note"}
 
 
 def test_collect_needs_every_fold(runner):
@@ -215,7 +215,7 @@ def test_collect_needs_every_fold(runner):
         collect(runner, ["musk1"], [model], range(2))
 
 
-def test_two_processes_give_the_records_of_one(runner, root, tmp_path):
+def test_make_runner_gives_equal_records_with_two_processes(runner, root, tmp_path):
     from experiments.classical.protocol import make_runner
 
     runs = [make_run(model, fold) for model in ("mean", "pooled regression, one setting") for fold in range(2)]

@@ -32,18 +32,18 @@ def test_summarize_patients_gives_the_mean_of_shared_values_with_an_interval(ct)
     assert list(row["patients"]) == ["a", "b"]
 
 
-def test_make_notes_are_those_of_the_published_table(ct):
+def test_make_notes_match_the_published_table(ct):
     result = json.loads((ct.RESULTS / "ct.json").read_text())
     assert ct.make_notes(result) == {key: result[key] for key in ("note", "by_patient")}
 
 
-def test_identify_patients_tells_distinct_intensities(ct):
+def test_identify_patients_separates_distinct_intensities(ct):
     rng = np.random.default_rng(0)
     statistics = {name: {"intensity": rng.normal(mean, 0.1, (20, 2))} for name, mean in (("a", 0), ("b", 5))}
     assert ct.identify_patients(statistics, "intensity") == 1
 
 
-def test_a_run_leaves_out_a_patient_and_is_named_by_its_settings(ct):
+def test_make_run_names_a_run_by_its_settings(ct):
     run = ct.make_run("pat_1", 2, 1.0)
     assert run.name == "pat_1_seed2_guidance1.0"
     assert run.settings == {"test_patient": "pat_1", "seed": 2, "guidance_weight": 1.0}

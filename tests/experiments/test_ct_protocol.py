@@ -1,4 +1,4 @@
-"""Tests of the training protocols on scans of digits: what they train with, choose and test."""
+"""Tests of the training protocols on scans of digits: optimization, choice of epochs and settings, and tests."""
 
 import json
 import shutil
@@ -25,12 +25,12 @@ SETTINGS = {"epochs": 6, "batch_size": 8, "learning_rate": 0.05, "seed": 1001}
     ],
     ids="-".join,
 )
-def test_it_has_the_properties_that_monai_asks_for(start, scans, tmp_path, more):
+def test_ct_protocol_has_the_properties_that_monai_requires(start, scans, tmp_path, more):
     workflow = start(*DATA, *more, workflow_type="train", **paths(scans, tmp_path))
     assert workflow.check_properties() == []
 
 
-def test_parts_are_a_sixth_and_a_fifth_of_the_rest_by_patient_and_seed(start, scans, tmp_path):
+def test_ct_protocol_splits_depend_on_the_seed_and_separate_patients(start, scans, tmp_path):
     parts = {}
     for seed in (1001, 2001):
         splits = content(start(*DATA, **paths(scans, tmp_path), seed=seed), "splits")
@@ -41,7 +41,7 @@ def test_parts_are_a_sixth_and_a_fifth_of_the_rest_by_patient_and_seed(start, sc
     assert parts[1001] != parts[2001]
 
 
-def test_the_published_way_is_sgd_clipped_with_l1_and_whole_batches(start, scans, tmp_path):
+def test_ct_protocol_published_is_clipped_sgd_with_l1_and_full_batches(start, scans, tmp_path):
     workflow = start(
         *DATA, "published", **paths(scans, tmp_path), **{**SETTINGS, "epochs": 2, "batch_size": 16}, l1=0.1
     )
@@ -58,7 +58,7 @@ def test_the_published_way_is_sgd_clipped_with_l1_and_whole_batches(start, scans
     optimizer = content(workflow, "optimizer")
     assert type(optimizer) is torch.optim.SGD
     assert {k: optimizer.defaults[k] for k in ("momentum", "weight_decay")} == {"momentum": 0.9, "weight_decay": 0}
-    assert sizes == [16] * 4  # of forty: the last eight are dropped
+    assert sizes == [16] * 4  # of 40 bags: the last 8 are dropped
     assert rates == [0.05] * 4
     assert max(norms) <= 1 + 1e-5
     # the penalty alone, half of it on 8,577 weights, is longer than 1: every step is clipped
@@ -66,9 +66,9 @@ def test_the_published_way_is_sgd_clipped_with_l1_and_whole_batches(start, scans
     assert content(workflow, "train#loss").weight == 0.1
 
 
-def test_training_can_not_read_a_label_of_a_slice(start, scans, tmp_path):
-    """The same weights, to the bit, from feature files that have none."""
-    found = []
+def test_ct_protocol_training_does_not_read_slice_labels(start, scans, tmp_path):
+    """Check that feature files without slice labels give bit-identical weights."""
+    weights = []
     for name in ("with", "without"):
         data = tmp_path / name
         shutil.copytree(scans, data)
@@ -83,11 +83,11 @@ def test_training_can_not_read_a_label_of_a_slice(start, scans, tmp_path):
         workflow.run()
         assert "instance_label" not in content(workflow, "train#trainer").state.batch[0]
         assert "instance_label" not in content(workflow, "validate#evaluator").state.batch[0]
-        found.append(torch.load(tmp_path / f"out_{name}" / "last.pt", weights_only=True))
-    assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
+        weights.append(torch.load(tmp_path / f"out_{name}" / "last.pt", weights_only=True))
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
-def test_the_epoch_is_the_best_of_validation_below_training(start, scans, tmp_path):
+def test_chosen_epoch_is_the_best_with_validation_below_training(start, scans, tmp_path):
     from scripts.epoch_choice import chosen_epoch
 
     settings = {**SETTINGS, "seed": 2001, "epochs": 12}
@@ -103,7 +103,7 @@ def test_the_epoch_is_the_best_of_validation_below_training(start, scans, tmp_pa
     assert evaluator.state.metrics["bag_auroc"] == pytest.approx(record["chosen"]["validation"])
 
 
-def test_the_modern_way_stops_early(start, scans, tmp_path):
+def test_ct_protocol_modern_stops_early(start, scans, tmp_path):
     options = {**SETTINGS, "epochs": 40, "learning_rate": 0.003, "patience": 3}
     workflow = start(*DATA, "modern", **paths(scans, tmp_path), **options, stop_on="bag_loss", stop_mode="min")
     workflow.run()
@@ -112,7 +112,7 @@ def test_the_modern_way_stops_early(start, scans, tmp_path):
     assert type(content(workflow, "optimizer")) is torch.optim.AdamW
 
 
-def test_a_killed_run_chooses_as_a_whole_one(start, scans, tmp_path):
+def test_chosen_epoch_of_a_killed_run_equals_that_of_a_complete_run(start, scans, tmp_path):
     from ignite.engine import Events
 
     def run(name, kill_at=None):
@@ -136,7 +136,7 @@ def test_a_killed_run_chooses_as_a_whole_one(start, scans, tmp_path):
 
 @pytest.fixture(scope="module")
 def searched(scans, tmp_path_factory):
-    """A search of two settings on two seeds, with both references: its folder and what it printed."""
+    """Run a search of two settings on two seeds, with both references; return its folder and its output."""
     from contextlib import redirect_stdout
     from io import StringIO
 
@@ -162,8 +162,8 @@ def searched(scans, tmp_path_factory):
     return folder, printed.getvalue()
 
 
-@pytest.mark.slow
-def test_a_search_chooses_by_validation_and_keeps_a_record_a_run(searched):
+@pytest.mark.slow(buys="a whole search on scans, from settings to table and page")
+def test_ct_protocol_search_chooses_by_validation_and_records_every_run(searched):
     folder, _ = searched
     result = json.loads((folder / "published.json").read_text())
     assert len(list(folder.glob("published/*/*/*/run.json"))) == 2 * 2 * 4
@@ -176,8 +176,8 @@ def test_a_search_chooses_by_validation_and_keeps_a_record_a_run(searched):
     assert result["settings_tried"]["ABMIL"] == 2
 
 
-@pytest.mark.slow
-def test_each_row_has_its_seeds_its_sd_and_says_whether_it_used_labels_of_slices(searched):
+@pytest.mark.slow(buys="a whole search on scans, from settings to table and page")
+def test_ct_protocol_rows_have_seeds_sd_and_use_of_slice_labels(searched):
     folder, printed = searched
     result = json.loads((folder / "published.json").read_text())
     rows = {row["name"]: row for row in result["rows"]}
@@ -191,9 +191,9 @@ def test_each_row_has_its_seeds_its_sd_and_says_whether_it_used_labels_of_slices
         "population",
     )
     center = rows["center"]["seeds"]["1001"]["instance_auroc"]
-    own = rows["ABMIL"]["seeds"]["1001"]
-    assert own["center_auroc"] == center
-    assert own["instance_skill"] == pytest.approx((own["instance_auroc"] - center) / (1 - center))
+    values = rows["ABMIL"]["seeds"]["1001"]
+    assert values["center_auroc"] == center
+    assert values["instance_skill"] == pytest.approx((values["instance_auroc"] - center) / (1 - center))
     comparison = result["comparisons"][0]
     assert (comparison["a"], comparison["b"]) == ("ABMIL + NG", "ABMIL")
     difference = rows["ABMIL + NG"]["values"]["instance_auroc"] - rows["ABMIL"]["values"]["instance_auroc"]
@@ -201,25 +201,25 @@ def test_each_row_has_its_seeds_its_sd_and_says_whether_it_used_labels_of_slices
     assert comparison["over"]["num_bags"] == 10  # five positive scans of ten, in two test parts
 
 
-@pytest.mark.slow
-def test_the_page_shows_the_slices_of_the_best_and_worst_scans(searched, scans):
+@pytest.mark.slow(buys="a whole search on scans, from settings to table and page")
+def test_ct_protocol_page_shows_the_best_and_worst_scans(searched, scans):
     text = (searched[0] / "published.html").read_text()
     assert text.count("<img") == 2 + 3 * 4  # curves, spread, and of all but the oracle two best and two worst
     assert "slice-supervised (slice labels): best and worst scans" in text
     assert str(scans) not in text
 
 
-@pytest.mark.slow
-def test_the_references_are_above_what_they_are_references_for(searched):
+@pytest.mark.slow(buys="a whole search on scans, from settings to table and page")
+def test_ct_protocol_references_exceed_the_methods(searched):
     result = json.loads((searched[0] / "published.json").read_text())
     rows = {row["name"]: row["values"] for row in result["rows"]}
     assert rows["slice-supervised"]["instance_auroc"] > 0.9
     assert rows["slice-supervised"]["instance_auroc"] > rows["ABMIL"]["instance_auroc"]
     assert rows["bag-level oracle"]["bag_auroc"] > 0.9
-    assert rows["bag-level oracle"]["instance_auroc"] is None  # it is told where to look
+    assert rows["bag-level oracle"]["instance_auroc"] is None  # the lesion is part of its input
 
 
-def test_make_results_tests_nothing_before_all_is_trained(tmp_path):
+def test_make_results_requires_all_trainings(tmp_path):
     from experiments.ct_protocol.protocol import Plan, make_results
 
     plan = Plan("published", tmp_path, grid={"l1": [0], "learning_rate": [0.1]})
@@ -232,7 +232,7 @@ def test_make_results_tests_nothing_before_all_is_trained(tmp_path):
         make_results(plan, ["ABMIL"], [1001])
 
 
-def test_a_record_of_a_plan_has_no_path_and_does_not_depend_on_one(tmp_path):
+def test_plan_keeps_paths_out_of_the_settings_of_a_run(tmp_path):
     from experiments.ct_protocol.protocol import Plan
 
     shared = {"epochs": 2, "dataset_dir": "data", "encoder#weights": "/a/vit.pth", "encoder": {"_target_": "x"}}
@@ -244,7 +244,7 @@ def test_a_record_of_a_plan_has_no_path_and_does_not_depend_on_one(tmp_path):
     assert not plan.paths.keys() & overrides.keys()
 
 
-def test_the_published_grid_is_whole():
+def test_settings_of_the_published_grid_are_complete():
     from experiments.ct_protocol.methods import METHODS, settings
 
     assert len(settings("published", "ABMIL + NG")) == 32

@@ -1,4 +1,4 @@
-"""Tests of the page of an evaluation: its numbers, its figures, and nothing from outside."""
+"""Tests of the page of an evaluation: numbers, figures, and no external resources."""
 
 import base64
 import csv
@@ -11,8 +11,8 @@ import pytest
 from monai_mil_ext.utils import RESEARCH_USE
 
 
-def evaluated(folder, quality, scans=4):
-    """What ``BagResultsSaver`` writes of scans of ten slices, whose lesion gets attention by ``quality``."""
+def write_evaluation(folder, quality, scans=4):
+    """Write the files of ``BagResultsSaver`` for scans of ten slices; lesions get attention by ``quality``."""
     from monai_mil_ext.metrics import bag_report, instance_values
 
     folder.mkdir()
@@ -40,10 +40,10 @@ def evaluated(folder, quality, scans=4):
     return folder
 
 
-def test_a_page_of_two_runs_has_all_inside(tmp_path):
+def test_report_of_two_runs_is_one_self_contained_page(tmp_path):
     from experiments.reproduce import main
 
-    folders = [evaluated(tmp_path / name, quality) for name, quality in (("poor", 0.0), ("good", 1.0))]
+    folders = [write_evaluation(tmp_path / name, quality) for name, quality in (("poor", 0.0), ("good", 1.0))]
     out = tmp_path / "page.html"
     main(["report", *map(str, folders), "--out", str(out), "--gallery", "1"])
     text = out.read_text()
@@ -55,51 +55,51 @@ def test_a_page_of_two_runs_has_all_inside(tmp_path):
     ]
     assert all(base64.b64decode(data).startswith(b"\x89PNG") for _, data in pictures)
     assert RESEARCH_USE in text
-    assert "<td>1.000</td>" in text  # of the good one
+    assert "<td>1.000</td>" in text  # of the good run
     assert re.findall(r'(?:src|href)="(?!data:)', text) == []
     assert "scan&lt;1&gt;" in text
     assert "scan<1" not in text  # names are text, not tags
     assert str(tmp_path) not in text
 
 
-def test_the_gallery_shows_the_best_and_the_worst_with_their_slices(tmp_path):
+def test_make_page_shows_the_slices_of_the_best_and_worst_scans(tmp_path):
     from experiments.ct_protocol.figures import read_scans
     from experiments.ct_protocol.report import make_page
     from experiments.ct_protocol.table import compare_methods, read_rows
 
-    folder, asked = evaluated(tmp_path / "run", 0.0, scans=12), []
-    answers = {"one": {7: read_scans(folder)}}
+    folder, cases = write_evaluation(tmp_path / "run", 0.0, scans=12), []
+    scans = {"one": {7: read_scans(folder)}}
     result = compare_methods({"one": {7: read_rows(folder)}}, {"one": True}, [], num_samples=5)
 
     def read_slices(case):
-        asked.append(case)
+        cases.append(case)
         return np.zeros((10, 4, 4)), None
 
-    text = make_page(result, answers, "A page", gallery=2, read_slices=read_slices)
-    positive = sorted((one for one in answers["one"][7] if one.is_positive), key=lambda one: -one.auroc)
+    text = make_page(result, scans, "A page", gallery=2, read_slices=read_slices)
+    positive = sorted((scan for scan in scans["one"][7] if scan.is_positive), key=lambda scan: -scan.auroc)
     assert len(positive) == 6
-    assert asked[:2] == [one.case_id for one in positive[:2]]
-    assert {*asked[2:]} == {one.case_id for one in positive[-2:]}
+    assert cases[:2] == [scan.case_id for scan in positive[:2]]
+    assert {*cases[2:]} == {scan.case_id for scan in positive[-2:]}
     assert "one (slice labels): best and worst scans" in text
     assert '<span class="labels">uses slice labels</span>' in text
     assert "7</td>" in text
 
 
-def test_few_scans_are_not_shown_twice(tmp_path):
+def test_pick_scans_gives_no_scan_twice(tmp_path):
     from experiments.ct_protocol.figures import read_scans
     from experiments.ct_protocol.report import pick_scans
 
-    own = [one for one in read_scans(evaluated(tmp_path / "run", 1.0)) if one.is_positive]
-    assert len(own) == 2
-    assert len(pick_scans(own, 2)) == 2
-    assert len(pick_scans(own, 1)) == 2
+    positive = [scan for scan in read_scans(write_evaluation(tmp_path / "run", 1.0)) if scan.is_positive]
+    assert len(positive) == 2
+    assert len(pick_scans(positive, 2)) == 2
+    assert len(pick_scans(positive, 1)) == 2
 
 
-def test_a_method_without_slices_has_a_table_only(tmp_path):
+def test_make_page_of_a_method_without_slices_has_only_a_table(tmp_path):
     from experiments.ct_protocol.report import make_page
     from experiments.ct_protocol.table import compare_methods, read_rows
 
-    folder = evaluated(tmp_path / "run", 1.0)
+    folder = write_evaluation(tmp_path / "run", 1.0)
     result = compare_methods(
         {"bag-level oracle": {1: read_rows(folder)}}, {"bag-level oracle": True}, [], num_samples=5
     )
@@ -108,22 +108,22 @@ def test_a_method_without_slices_has_a_table_only(tmp_path):
     assert "<img" not in text
 
 
-def test_curves_are_those_of_the_metric_and_styles_differ_without_color(tmp_path):
+def test_curves_figure_matches_the_metric_and_its_styles_differ_without_color(tmp_path):
     from experiments.ct_protocol.figures import curves_figure, read_scans, spread_figure
 
-    found = {
-        name: [one for one in read_scans(evaluated(tmp_path / name, quality)) if one.is_positive]
+    scans = {
+        name: [scan for scan in read_scans(write_evaluation(tmp_path / name, quality)) if scan.is_positive]
         for name, quality in (("poor", 0.0), ("good", 1.0))
     }
-    roc, precision = curves_figure(found).axes
+    roc, precision = curves_figure(scans).axes
     poor, good, center = roc.lines
     assert good.get_ydata() == pytest.approx(np.ones(201))
     area = np.trapezoid(poor.get_ydata(), poor.get_xdata())
-    assert area == pytest.approx(np.mean([one.auroc for one in found["poor"]]), abs=0.01)
+    assert area == pytest.approx(np.mean([scan.auroc for scan in scans["poor"]]), abs=0.01)
     assert poor.get_linestyle() != good.get_linestyle()
     assert center.get_label() == "center of the scan"
     assert len(precision.lines) == 3
-    dots = [line for line in spread_figure(found).axes[0].lines if line.get_marker() == "."]
+    dots = [line for line in spread_figure(scans).axes[0].lines if line.get_marker() == "."]
     assert [sorted(line.get_xdata()) for line in dots] == [
-        pytest.approx(sorted(one.auroc for one in own)) for own in found.values()
+        pytest.approx(sorted(scan.auroc for scan in of_method)) for of_method in scans.values()
     ]

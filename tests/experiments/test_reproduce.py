@@ -18,7 +18,7 @@ def test_reproduce_shows_the_help_of_an_experiment(name, capsys):
     assert "usage: scripts/reproduce" in capsys.readouterr().out
 
 
-def test_reproduce_refuses_an_unknown_experiment(capsys):
+def test_reproduce_rejects_an_unknown_experiment(capsys):
     from experiments.reproduce import main
 
     with pytest.raises(SystemExit):
@@ -27,7 +27,7 @@ def test_reproduce_refuses_an_unknown_experiment(capsys):
 
 
 @pytest.mark.parametrize("words", [("reproduce", "--help"), ("benchmark", "--list"), ("results", "--check")])
-def test_the_commands_start_from_any_folder(words, tmp_path):
+def test_reproduce_results_and_benchmark_start_from_any_folder(words, tmp_path):
     command = [sys.executable, str(ROOT / "scripts" / words[0]), *words[1:]]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -15,7 +15,7 @@ def bag(folder, name, labels):
     return {"case_id": name, "image": str(path), "label": int(any(labels))}
 
 
-def test_oracle_slices_are_the_lesion_or_the_positions_of_another(tmp_path):
+def test_oracle_slices_are_the_lesion_or_positions_of_another_lesion(tmp_path):
     from experiments.ct_protocol.slice_labels import oracle_slices
 
     bags = [bag(tmp_path, "a", [0, 1, 1, 0]), bag(tmp_path, "b", [0] * 8), bag(tmp_path, "c", [0] * 4)]
@@ -29,7 +29,7 @@ def test_oracle_slices_are_the_lesion_or_the_positions_of_another(tmp_path):
         oracle_slices(bags[1:], seed=0)
 
 
-def test_oracle_slices_of_negative_bags_are_random_and_the_same_for_a_seed(tmp_path):
+def test_oracle_slices_of_negative_bags_are_random_and_reproducible(tmp_path):
     from experiments.ct_protocol.slice_labels import oracle_slices
 
     bags = [bag(tmp_path, f"p{i}", np.eye(6, dtype=int)[i]) for i in range(6)]

@@ -22,7 +22,7 @@ from tests.helpers import fill
 
 
 def alone(items):
-    """Attention and probabilities of each bag on its own."""
+    """Return attention and probabilities of each bag, computed without the others."""
     net = fill(ABMIL(F, 2, hidden_size=4))
     out = [net.forward_bag(item["image"][None]) for item in items]
     return [o.attention[0, :, 0] for o in out], torch.cat([o.logits for o in out]).softmax(1)
@@ -40,10 +40,10 @@ def test_bag_metric_handler_drops_padding(batch_size):
     evaluator = make_evaluator(items, batch_size=batch_size, key_val_metric=metrics)
     evaluator.run()
     attention, probability = alone(items)
-    found = [localization(a, item["instance_label"])["auroc"] for a, item in zip(attention, items, strict=True)]
+    auroc = [localization(a, item["instance_label"])["auroc"] for a, item in zip(attention, items, strict=True)]
     values = bag_values([item["label"] for item in items], probability.detach().numpy())
     uniform = torch.stack([torch.special.entr(a).sum() / torch.tensor(len(a)).log() for a in attention]).mean().item()
-    assert evaluator.state.metrics["auroc"] == pytest.approx((found[1] + found[3]) / 2)
+    assert evaluator.state.metrics["auroc"] == pytest.approx((auroc[1] + auroc[3]) / 2)
     assert evaluator.state.metrics["macro_f1"] == pytest.approx(values["bag_macro_f1"])
     assert evaluator.state.metrics["mass"] == pytest.approx(uniform, rel=1e-5)
     assert 0 < evaluator.state.metrics["froc"] <= 1

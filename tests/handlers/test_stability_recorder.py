@@ -39,8 +39,8 @@ def run(handler, epoch, attention):
     return engine.state.metrics
 
 
-def jsd(one, other):
-    return attention_divergence(*(torch.tensor(a).view(1, -1, 1) for a in (one, other))).item()
+def jsd(first, second):
+    return attention_divergence(*(torch.tensor(a).view(1, -1, 1) for a in (first, second))).item()
 
 
 def test_attention_stability_handler_equals_a_series_by_hand(tmp_path):

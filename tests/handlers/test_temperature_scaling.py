@@ -30,7 +30,7 @@ LOGITS = torch.tensor([[4.0, 0.0], [3.0, 0.0], [0.0, 5.0], [0.0, 2.0], [2.0, 0.0
 LABELS = [0, 1, 1, 1, 0]
 
 
-def test_temperature_handler_fits_probabilities_like_logits(tmp_path):
+def test_temperature_scaling_handler_fits_probabilities_like_logits(tmp_path):
     result = evaluate(tmp_path / "t.json", LOGITS, LABELS)
     expected = TemperatureScaling().fit(LOGITS, torch.tensor(LABELS)).temperature
     assert result["temperature"] == pytest.approx(expected, rel=1e-5)
@@ -40,15 +40,15 @@ def test_temperature_handler_fits_probabilities_like_logits(tmp_path):
     assert result["after"]["brier_score"] < result["before"]["brier_score"]
 
 
-def test_temperature_handler_writes_one_if_all_bags_are_right(tmp_path):
+def test_temperature_scaling_handler_writes_one_if_all_bags_are_right(tmp_path):
     assert evaluate(tmp_path / "t.json", LOGITS, LOGITS.argmax(1).tolist())["temperature"] == 1.0
 
 
-def test_temperature_handler_writes_for_the_best_epoch_only(tmp_path):
+def test_temperature_scaling_handler_writes_for_the_best_epoch_only(tmp_path):
     assert evaluate(tmp_path / "t.json", LOGITS, LABELS, best=False) is None
 
 
-def test_temperature_handler_counts_a_bag_of_two_ranks_once(tmp_path, monkeypatch):
+def test_temperature_scaling_handler_counts_a_bag_of_two_ranks_once(tmp_path, monkeypatch):
     monkeypatch.setattr(idist, "get_world_size", lambda: 2)
     monkeypatch.setattr(idist, "all_gather", lambda rows: [rows, rows[:1]])
     assert evaluate(tmp_path / "t.json", LOGITS, LABELS)["num_bags"] == 5

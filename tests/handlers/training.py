@@ -42,6 +42,16 @@ def patch_batches(count=4, batch_size=3, seed=0):
     ]
 
 
+def without_mask(batches):
+    """Return the batches without their masks."""
+    return [{key: value for key, value in batch.items() if key != "mask"} for batch in batches]
+
+
+def in_float64(batches):
+    """Return the batches with instances in float64."""
+    return [batch | {"image": batch["image"].double()} for batch in batches]
+
+
 def make_trainer(network, batches, *handlers, max_epochs=1, lr=0.1, **options):
     """Return a trainer that passes the mask to the network if the batches have one."""
     if isinstance(batches, list) and "mask" in batches[0]:

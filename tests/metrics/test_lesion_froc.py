@@ -146,7 +146,7 @@ def test_froc_metric_takes_heads_and_coordinates_and_counts_bags_once():
     assert metric.aggregate() == pytest.approx(curve["score"])
 
 
-def test_froc_names_invalid_arguments():
+def test_froc_metric_names_invalid_arguments():
     scores, mask = torch.rand(20), LESIONS
     with pytest.raises(ValueError, match="`scores` must be finite and >= 0, got"):
         lesion_hits(-scores, PIXELS, mask)

@@ -17,7 +17,7 @@ DATA = st.lists(st.tuples(st.booleans(), st.integers(0, 6)), min_size=2, max_siz
 )
 
 
-def test_thresholds_by_hand():
+def test_threshold_at_specificity_and_sensitivity_by_hand():
     assert threshold_at_specificity(LABEL, SCORE, 0.75) == 0.5  # 0.3 is a negative and would be positive
     assert threshold_at_specificity(LABEL, SCORE, 0.9) == 0.7
     assert threshold_at_sensitivity(LABEL, SCORE, 0.75) == 0.5
@@ -39,7 +39,7 @@ def test_sensitivity_specificity_of_a_validation_threshold_on_test_data():
 
 
 @given(DATA, st.floats(0, 1))
-def test_thresholds_are_the_best_of_scikit_learn(data, minimum):
+def test_threshold_at_specificity_and_sensitivity_are_the_best_of_scikit_learn(data, minimum):
     fpr, tpr, thresholds = roc_curve(*data, drop_intermediate=False)
     at = threshold_at_specificity(*data, minimum)
     assert sensitivity_specificity(*data, at)["specificity"] >= minimum - 1e-9
@@ -60,7 +60,7 @@ def test_sensitivity_specificity_are_recalls_of_scikit_learn(data, threshold):
 
 
 @given(DATA, st.floats(0, 1))
-def test_thresholds_of_negated_scores_are_swapped(data, minimum):
+def test_threshold_at_specificity_of_negated_scores_is_that_at_sensitivity(data, minimum):
     """With score >= t and score > t exchanged, sensitivity becomes specificity."""
     label, score = data
     a = sensitivity_specificity(label, score, threshold_at_sensitivity(label, score, minimum))

@@ -11,16 +11,16 @@ from monai_mil_ext.metrics import bag_report, bootstrap_interval, instance_value
 
 def rows(patients):
     """Return four bags per patient; all bags of the first are classified correctly, those of the others wrongly."""
-    made = []
+    rows = []
     for k, patient in enumerate(patients):
         for label in (0, 1, 0, 1):
             p = 0.9 if (label == 1) == (k == 0) else 0.1
             instances = torch.tensor([0, label, label, 0])
             scores = torch.tensor([0.1, 0.5, 0.3, 0.1])
-            made.append(
+            rows.append(
                 {"patient": patient, "label": label, "probability": [1 - p, p], **instance_values(scores, instances)}
             )
-    return made
+    return rows
 
 
 def test_instance_values_include_baselines():

@@ -1,9 +1,24 @@
 """Scans in every orientation for tests of slices."""
 
+import itertools
+
 import numpy as np
 import torch
 from hypothesis import strategies as st
 from monai.data import MetaTensor
+
+from monai_mil_ext.transforms import SliceSelection
+
+PLANES = ("axial", "coronal", "sagittal")
+# orders of the axes of a voxel array, and which of them are flipped
+ORDERS = list(itertools.product(itertools.permutations(range(3)), itertools.product([False, True], repeat=3)))
+SELECTIONS = st.builds(
+    SliceSelection,
+    start_mm=st.sampled_from([None, 0.6, -5.0]),
+    stride=st.integers(1, 4),
+    num_neighbors=st.integers(0, 2),
+    foreground=st.sampled_from([None, 25.0, lambda x: x < 30]),
+)
 
 
 def scan(shape: tuple[int, int, int], affine: np.ndarray) -> MetaTensor:

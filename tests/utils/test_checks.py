@@ -1,11 +1,8 @@
-"""Tests of argument checks and of command-line overrides."""
-
-import sys
+"""Tests of argument checks."""
 
 import pytest
 import torch
 
-from monai_mil_ext.apps.bundle import check_cli_overrides
 from monai_mil_ext.utils import (
     check_bags,
     check_choice,
@@ -43,51 +40,6 @@ def test_check_bags_and_check_mask_reject_bad_input():
         check_mask(torch.ones(2, 4, dtype=torch.bool), torch.zeros(2, 5, 4))
 
 
-def command(config, *words):
-    return ["monai/bundle/__main__.py", "run", "--config_file", str(config), *words]
-
-
-@pytest.fixture
-def config(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # restored after the test
-    (tmp_path / "c.yaml").write_text("epochs: 1\ntrain:\n  trainer: {_target_: Trainer, max_epochs: 2}\n  names: [a]\n")
-    return tmp_path / "c.yaml"
-
-
-@pytest.mark.parametrize(
-    "words",
-    [["--epochs", "3"], ["--train#trainer#amp", "True"], ["--train::trainer::max_epochs=3"], ["--run_id", "run"]],
-)
-def test_check_cli_overrides_accepts_known_keys(config, words):
-    check_cli_overrides(command(config, *words))
-
-
-@pytest.mark.parametrize(
-    ("word", "message"),
-    [("--epoch", "got 'epoch'; did you mean 'epochs'"), ("--train#trainr#amp", "got 'trainr'; did you mean 'trainer'")],
-)
-def test_check_cli_overrides_names_misspelled_keys(config, word, message):
-    with pytest.raises(ValueError, match=message):
-        check_cli_overrides(command(config, word, "3"))
-
-
-def test_print_root_cause_prints_the_cause_last(config, capsys):
-    check_cli_overrides(command(config))
-    wrapped = RuntimeError("Failed to evaluate")
-    wrapped.__cause__ = ValueError("`image` must be one scan, got two.")
-    sys.excepthook(type(wrapped), wrapped, None)
-    assert capsys.readouterr().err.endswith("\nThe cause: ValueError: `image` must be one scan, got two.\n")
-    sys.excepthook(ValueError, ValueError("plain"), None)
-    assert capsys.readouterr().err == "ValueError: plain\n"
-
-
-def test_check_cli_overrides_ignores_other_programs(monkeypatch):
-    monkeypatch.setattr(sys, "excepthook", None)
-    check_cli_overrides(["pytest", "--epoch", "3"])
-    check_cli_overrides(["monai/bundle/__main__.py", "verify_metadata", "--filepth", "x"])
-    assert sys.excepthook is None
-
-
 @pytest.mark.parametrize("value", [1, 1.0, -0.1, float("nan"), True, "0.5", None])
 def test_check_rate_rejects_other_values(value):
     with pytest.raises(ValueError, match=rf"`dropout` must be in \[0, 1\), got {value!r}"):
@@ -100,6 +52,6 @@ def test_check_positive_number_rejects_other_values(value):
         check_positive_number(scale=value)
 
 
-def test_check_functions_accept_valid_numbers():
+def test_check_rate_and_check_positive_number_accept_valid_numbers():
     check_rate(dropout=0, rate=0.999)
     check_positive_number(scale=1, temperature=0.5)

@@ -37,7 +37,7 @@ def test_plot_attention_stability_skips_epochs_without_a_divergence():
 
 
 @pytest.mark.parametrize("count", [0, 7])
-def test_plot_attention_refuses_more_lines_than_styles(count):
+def test_plot_attention_mass_and_plot_attention_stability_refuse_more_lines_than_styles(count):
     lines = {str(i): MASS for i in range(count)}
     with pytest.raises(ValueError, match=rf"must have 1 to 6 entries, got {count}"):
         plot_attention_mass({"class 0": lines})

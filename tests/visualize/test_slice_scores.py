@@ -4,14 +4,7 @@ import numpy as np
 import pytest
 
 from monai_mil_ext.visualize import plot_slice_scores
-from monai_mil_ext.visualize._style import HEAT
-
-
-def scan(n=9):
-    attention = np.arange(1.0, n + 1)
-    reference = np.zeros((n, 16, 16), dtype=bool)
-    reference[n // 2 :, 4:9, 4:9] = True
-    return attention / attention.sum(), np.arange(n) * 5.0 - 20, np.random.default_rng(0).random((n, 16, 16)), reference
+from tests.visualize.attention_scan import scan
 
 
 def test_plot_slice_scores_shows_the_top_slices_with_their_positions():
@@ -47,14 +40,6 @@ def test_plot_slice_scores_shades_labels_without_slices():
     np.testing.assert_allclose(np.ravel(heat.collections[0].get_array()), attention)
     shaded = [patch.get_x() for axes in figure.axes for patch in axes.patches]
     np.testing.assert_allclose(shaded, position[4:] - 2.5)
-
-
-def test_heat_colormap_increases_in_lightness():
-    import matplotlib as mpl
-
-    colors = mpl.colormaps[HEAT](np.linspace(0, 1, 64))[:, :3]
-    linear = np.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
-    assert (np.diff(linear @ [0.2126, 0.7152, 0.0722]) > 0).all()
 
 
 def test_plot_slice_scores_lines_differ_by_more_than_color():

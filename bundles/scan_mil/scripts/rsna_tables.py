@@ -115,7 +115,7 @@ def read_abdomen(source: Path) -> CohortReport:
             report.skipped.append(Issue(f"row {number}", f"series {series} of patient {patient} once more"))
             continue
         listed.add((patient, series))
-        folder = source / "train_images" / _checked(patient) / _checked(series)
+        folder = source / "train_images" / _checked_name(patient) / _checked_name(series)
         names = {path.stem for path in folder.glob("*.dcm")}
         absent = positive[patient, series] - names
         labels = {name: int(name in positive[patient, series]) for name in names}
@@ -185,7 +185,7 @@ def _instance_number(path: Path) -> float:
 def _add(report: CohortReport, case: str, patient: str, slices: list[_Slice], reason: str) -> None:
     """Add a scan with its sorted slices to the items, or report the reason for skipping it."""
     for name in (case, patient):
-        _checked(name)
+        _checked_name(name)
     if reason:
         report.skipped.append(Issue(case, reason))
         return
@@ -197,7 +197,7 @@ def _add(report: CohortReport, case: str, patient: str, slices: list[_Slice], re
     report.items.append({"case_id": case, "patient": patient, "label": label, "slices": ordered})
 
 
-def _checked(name: str) -> str:
+def _checked_name(name: str) -> str:
     """Return a name from a table or a header; refuse one that could lead out of its folder."""
     check_name(name=name)
     return name

@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -100,7 +100,7 @@ class StudyRunner:
         threads: number of PyTorch threads of a run; None leaves it unchanged.
 
     Example:
-        >>> runner = StudyRunner(getfixture("tmp_path"), lambda run, folder: {"square": run.settings["x"] ** 2})
+        >>> runner = StudyRunner("runs", lambda run, folder: {"square": run.settings["x"] ** 2})
         >>> runs = [Run(f"x_{x}", {"x": x}) for x in (2, 3)]
         >>> [record["square"] for record in runner.run_all(runs)]
         x_2: done in 0 s (1 of 2)
@@ -242,7 +242,7 @@ class StudyRunner:
         record = {
             **result,
             **{key: round(value, 2) for key, value in times.items()},
-            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         write_json(folder / RECORD, {"settings": settings, "record": record})
         content = self._read_file(run)

@@ -2,8 +2,8 @@
 
 from .case_lists import list_scans, list_slides
 from .check_report import CohortReport
-from .checks import CohortChecks
 from .cohort import check_cohort, load_cohort, load_slide_cohort
+from .cohort_checks import CohortChecks
 from .columns import CohortColumns
 from .splits import CohortSplits, split_cohort
 

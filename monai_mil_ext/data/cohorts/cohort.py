@@ -13,7 +13,7 @@ from monai_mil_ext.utils import check_choice
 
 from .case_lists import check_scan_list
 from .check_report import CohortReport
-from .checks import BagSummary, CohortChecks
+from .cohort_checks import BagSummary, CohortChecks
 from .cohort_table import check_table, merge_patients
 from .columns import CohortColumns
 from .table_file import TABLE_SUFFIXES

@@ -13,7 +13,7 @@ from monai_mil_ext.data.bags.bag_folder import BagFolder
 from monai_mil_ext.utils import BagKeys, check_name
 
 from .check_report import CohortReport, Issue
-from .checks import BagSummary, CohortChecks
+from .cohort_checks import BagSummary, CohortChecks
 from .columns import CohortColumns
 from .table_file import Table, read_table
 

@@ -110,7 +110,7 @@ class SlideFile:
 
     @property
     def closed(self) -> bool:
-        """Whether the file was closed."""
+        """True after the file was closed."""
         return self._slide is None
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ def gather_rows(rows: Sequence[Row], case_id: Callable[[Row], str]) -> list[Row]
 
 
 def merge_rows(parts: Sequence[Sequence[Row]], case_id: Callable[[Row], str]) -> list[Row]:
-    """Merge the rows of several ranks, which a sampler dealt out one by one.
+    """Merge the rows of several ranks, to which a sampler distributed the bags in turn.
 
     A sampler repeats bags on other ranks if the number of bags is no multiple of that of ranks; the first one counts.
 

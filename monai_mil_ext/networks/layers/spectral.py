@@ -53,5 +53,5 @@ def spectral_norm_of(weight: Tensor) -> Tensor:
 
 
 def _gram(w: Tensor) -> Tensor:
-    """Return W times its transpose in the dtype of W, also under autocast; this squares a symmetric W."""
+    """Return W times its transpose (the square of a symmetric W) in the dtype of W, also under autocast."""
     return attention_pool(w.t().unsqueeze(0), w.t().unsqueeze(0))[0]

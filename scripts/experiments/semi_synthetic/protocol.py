@@ -11,7 +11,7 @@ import argparse
 import fnmatch
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,7 @@ def read_test_set(variant: str, index: int, purpose: str, again: str | None = No
             f"`again` must say why set {seed} ({variant}) is read once more, after {before[-1]['time']}."
         )
     line = {
-        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": seed,
         "variant": variant,
         "options": VARIANTS[variant],

@@ -9,6 +9,7 @@ import torch
 from monai.handlers import CheckpointLoader
 
 from monai_mil_ext.apps.label import BundleRunner, bundle_runner
+from monai_mil_ext.apps.label.bundle_runner import device_override
 from monai_mil_ext.networks.nets import QGMIL
 from monai_mil_ext.utils import write_json
 from tests.bundles.wsi import BUNDLES, ENCODER, F, write_cohort, write_small_slide
@@ -17,7 +18,7 @@ from tests.bundles.wsi import BUNDLES, ENCODER, F, write_cohort, write_small_sli
 @pytest.fixture
 def root(tmp_path):
     """A bundle of slides with an untrained network."""
-    shutil.copytree(BUNDLES / "wsi_qgmil" / "configs", tmp_path / "b" / "configs")
+    shutil.copytree(BUNDLES / "wsi_mil" / "configs", tmp_path / "b" / "configs")
     write_weights(tmp_path / "b")
     return tmp_path / "b"
 
@@ -103,3 +104,17 @@ def test_bundle_runner_reads_a_slide_again_whose_file_changed(root, tmp_path, co
         == {f"slide{end}" for end in (".geojson", ".png", ".tif", "_tiles.png")} | {"prediction.json"}
     )
     assert first["prediction.json"] != second["prediction.json"]
+
+
+def test_device_override_ignores_a_missing_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device_override({"device": "cuda:1"}) == {}
+    assert device_override({"device": ["cpu"]}) == {"device": "cpu"}
+
+
+def test_bundle_runner_knows_the_kind_and_the_classes_of_a_bundle():
+    scans, slides = (BundleRunner(BUNDLES / name) for name in ("scan_mil", "wsi_mil"))
+    assert (scans.reads_slides, slides.reads_slides) == (False, True)
+    assert scans.class_names == ["no tumour", "tumour"]
+    assert scans.has("train", "scan_labels")
+    assert not slides.has("scan_labels")

@@ -1,11 +1,7 @@
 """Damaged, malicious and half-written bag files: a documented error that names the file, or correct data."""
 
 import multiprocessing
-import os
-import pickle
 import signal
-import subprocess
-import sys
 import warnings
 
 import h5py
@@ -104,7 +100,7 @@ def _fuzz(path, raw, seeds, done):
     done.value = -1
 
 
-@pytest.mark.slow
+@pytest.mark.slow(buys="no damaged file crashes or hangs a reader")
 @pytest.mark.parametrize("name", [*STRINGS, *FILES])
 def test_open_bag_survives_many_mutations(tmp_path, name):
     """Run in a separate process, since the HDF5 library can loop forever in a damaged heap."""
@@ -122,44 +118,6 @@ def test_open_bag_survives_many_mutations(tmp_path, name):
         stuck.append(done.value)
         seed = done.value + 1
     assert len(stuck) <= (4 if name in STRINGS else 0)
-
-
-class Trap:
-    def __init__(self, marker):
-        self.marker = str(marker)
-
-    def __reduce__(self):
-        return os.mkdir, (self.marker,)
-
-
-def test_open_torch_runs_no_code_of_a_file(tmp_path):
-    trap, path = Trap(tmp_path / "sprung"), tmp_path / "a.pt"
-    hostile = {"features": DICTIONARY["features"], "more": trap}
-    writers = [
-        lambda: torch.save(hostile, path),
-        lambda: torch.save(hostile, path, _use_new_zipfile_serialization=False),
-        lambda: make.torch_archive(path, pickle.dumps(trap, 2)),
-        lambda: path.write_bytes(pickle.dumps(trap, 2)),
-        lambda: path.write_bytes(pickle.dumps(trap, 4)),
-        lambda: path.write_bytes(pickle.dumps(trap, 0)),
-        lambda: np.save(path.open("wb"), np.array([trap], object), allow_pickle=True),
-        lambda: np.savez(path.open("wb"), features=np.array([trap], object)),
-    ]
-    for write in writers:
-        write()
-        for read in (inspect_bag, read_bag):
-            with pytest.raises(
-                BagFileError, match=r"nothing else is unpickled|known format|numbers|features.* 'a\.pt'"
-            ):
-                read(path)
-    assert not (tmp_path / "sprung").exists()
-
-
-def test_open_bag_ignores_arrays_of_objects(tmp_path):
-    np.savez(tmp_path / "a.npz", features=FEATURES, more=np.array([Trap(tmp_path / "sprung")], object))
-    assert inspect_bag(tmp_path / "a.npz").keys == ()
-    assert len(read_bag(tmp_path / "a.npz")["features"]) == N
-    assert not (tmp_path / "sprung").exists()
 
 
 def _claims(folder):
@@ -192,56 +150,6 @@ def test_check_header_size_refuses_endless_rows(tmp_path):
                 read(path)
 
 
-@pytest.mark.parametrize("options", [{"chunks": (4, 4)}, {"chunks": (4, 4), "compression": "gzip"}, {}])
-def test_read_bag_refuses_rows_that_were_never_written(tmp_path, options):
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        data = file.create_dataset("features", (N, 4), "f2", **options)
-        if options:
-            data[:4] = FEATURES[:4]
-    with pytest.raises(BagFileError, match=r"completely written file, got one with missing rows in 'a\.h5'"):
-        read_bag(tmp_path / "a.h5")
-
-
-def test_open_hdf5_refuses_data_of_other_files(tmp_path):
-    make.clam(tmp_path / "other.h5")
-    FEATURES.tofile(tmp_path / "raw.bin")
-    layout = h5py.VirtualLayout((N, 4), "f4")
-    layout[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), "features", (N, 4))
-    makers = [
-        lambda file: file.__setitem__("features", h5py.ExternalLink("other.h5", "features")),
-        lambda file: file.create_group("slide_1").__setitem__("feat", h5py.ExternalLink("other.h5", "features")),
-        lambda file: file.update(
-            {"far/off": h5py.ExternalLink("other.h5", "features"), "feats": h5py.SoftLink("far/off")}
-        ),
-        lambda file: file.create_virtual_dataset("features", layout),
-        lambda file: file.create_dataset("features", (N, 4), "f2", external=[(str(tmp_path / "raw.bin"), 0, 96)]),
-    ]
-    for maker in makers:
-        with h5py.File(tmp_path / "a.h5", "w") as file:
-            maker(file)
-        with pytest.raises(BagFileError, match=r"`path` must hold its own data, got .* in 'a\.h5'"):
-            read_bag(tmp_path / "a.h5", slide="slide_1")
-
-
-def test_open_bag_refuses_a_file_that_is_being_written(tmp_path):
-    path = tmp_path / "a.h5"
-    write = f"import h5py; file = h5py.File({str(path)!r}, 'w'); file['features'] = [[1.0]]; file.flush(); input(1)"
-    with subprocess.Popen([sys.executable, "-c", write], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        process.stdout.read(1)
-        with pytest.raises(BagFileError, match=r"a bag file that no writer has open, got 'a\.h5'"):
-            read_bag(path)
-        process.communicate(b"\n")
-    assert len(read_bag(path)["features"]) == 1
-
-
-def test_read_bag_verifies_the_checksum_of_npz(tmp_path):
-    path = make.npz(tmp_path / "a.npz", features=np.tile(FEATURES, (999, 1)))
-    raw, at = path.read_bytes(), 50_000
-    path.write_bytes(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :])
-    with pytest.raises(BagFileError, match=r"must match its checksum, got other bytes in 'a\.npz'"):
-        read_bag(path)
-
-
 def test_open_bag_names_a_file_that_is_no_bag(tmp_path):
     (tmp_path / "a.txt").write_text("features")
     with pytest.raises(BagFileError, match=r"of a known format, got one that begins with b'features' in 'a\.txt'"):
@@ -252,15 +160,3 @@ def test_open_bag_names_a_file_that_is_no_bag(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(BagFileError, match="must be a zarr store where it is a folder, got no metadata in 'folder'"):
         read_bag(tmp_path / "folder")
-
-
-@pytest.mark.parametrize("part", ["zarr.json", "features/zarr.json", "features/c/1/0"])
-@pytest.mark.parametrize("content", [b"", b"\xff" * 40, None], ids=["empty", "noise", "absent"])
-def test_open_zarr_names_a_damaged_store(tmp_path, part, content):
-    path = make.zarr_group(tmp_path / "a.zarr")
-    if content is None:
-        (path / part).unlink()
-    else:
-        (path / part).write_bytes(content)
-    with pytest.raises(ValueError, match=r"^`(path|keys)` must .* 'a\.zarr'"):
-        read_bag(path)

@@ -78,7 +78,7 @@ def test_hdf5_rows_of_one_row_chunks_read_few_bytes(tmp_path):
     assert used < 20 * 2048 + 2000 * 200 < features.nbytes / 8
 
 
-def test_load_bagd_of_a_sample_reads_only_the_sample(tmp_path, features):
+def test_rand_load_bagd_reads_only_the_sample(tmp_path, features):
     write_bag(tmp_path / "a.h5", {"features": features, "coords": np.zeros((ROWS, 2), np.int32)})
     load = RandLoadBagd(["image", "coords"], WANTED)
     load({"image": tmp_path / "a.h5"})

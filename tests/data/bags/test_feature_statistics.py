@@ -12,7 +12,7 @@ from monai_mil_ext.data import FeatureStatistics, write_bag
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(0, 99))
-def test_from_items_equals_statistics_of_all_instances(sizes, seed):
+def test_feature_statistics_from_items_equals_statistics_of_all_instances(sizes, seed):
     draw = np.random.default_rng(seed)
     bags = [draw.normal(3, 5, (size, 4)) for size in sizes]
     together = StandardScaler().fit(np.concatenate(bags))
@@ -21,7 +21,7 @@ def test_from_items_equals_statistics_of_all_instances(sizes, seed):
     np.testing.assert_allclose(statistics.scale, together.scale_, rtol=1e-4, atol=1e-5)
 
 
-def test_from_items_with_files_of_a_patient(tmp_path):
+def test_feature_statistics_from_items_with_files_of_a_patient(tmp_path):
     bags = np.random.default_rng(0).normal(7, 2, (2, 5, 3)).astype(np.float32)
     bags[..., 2] = 4  # never changes
     for i, bag in enumerate(bags):

@@ -1,10 +1,10 @@
-"""list_scans: items of a table, and a list of all its errors."""
+"""Tests of the lists of scans and slides without labels."""
 
 import json
 
 import pytest
 
-from monai_mil_ext.data import list_scans
+from monai_mil_ext.data import list_scans, list_slides
 
 
 def write(tmp_path, *lines):
@@ -12,7 +12,7 @@ def write(tmp_path, *lines):
     return tmp_path / "scans.csv"
 
 
-def test_load_scans_resolves_paths(tmp_path):
+def test_list_scans_resolves_paths(tmp_path):
     table = write(tmp_path, "case_id,image,series,doctor", "a,one,,x", "b,two.nii.gz,5,y")
     assert list_scans(table) == [
         {"case_id": "a", "image": str(tmp_path / "one")},
@@ -24,7 +24,7 @@ def test_load_scans_resolves_paths(tmp_path):
     assert list_scans(tmp_path / "scans.json") == [{"case_id": "a", "patient": "p", "image": str(tmp_path / "one")}]
 
 
-def test_load_scans_keeps_requested_columns(tmp_path):
+def test_list_scans_keeps_requested_columns(tmp_path):
     table = write(tmp_path, "case_id,image,label,mpp", "a,one,2,", "b,two,,0.5")
     assert [set(item) for item in list_scans(table)] == [{"case_id", "image"}] * 2
     first, second = list_scans(table, keep=["label", "mpp", "age"])
@@ -34,7 +34,7 @@ def test_load_scans_keeps_requested_columns(tmp_path):
     assert list_scans(tmp_path / "scans.json", keep=["mpp"])[0]["mpp"] == "0.5"
 
 
-def test_load_scans_lists_all_errors(tmp_path):
+def test_list_scans_lists_all_errors(tmp_path):
     table = write(tmp_path, "case_id,image", "a,one", "a,two", "../b,three", "c,../four", "d,")
     with pytest.raises(ValueError, match="4 errors") as error:
         list_scans(table)
@@ -47,7 +47,7 @@ def test_load_scans_lists_all_errors(tmp_path):
         assert text in str(error.value)
 
 
-def test_load_scans_refuses_other_files(tmp_path):
+def test_list_scans_refuses_other_files(tmp_path):
     with pytest.raises(ValueError, match=r"must have the columns 'case_id' and 'image', got \['case', 'image'\]"):
         list_scans(write(tmp_path, "case,image", "a,b"))
     (tmp_path / "scans.json").write_text("{}")
@@ -55,3 +55,45 @@ def test_load_scans_refuses_other_files(tmp_path):
         list_scans(tmp_path / "scans.json")
     with pytest.raises(FileNotFoundError, match=r"must be a table of scans that exists, got 'no\.json'"):
         list_scans(tmp_path / "no.json")
+
+
+def test_list_slides_hides_the_name_of_a_file(tmp_path):
+    (tmp_path / "Jane_Doe.svs").touch()
+    assert list_slides(tmp_path / "Jane_Doe.svs") == [{"case_id": "slide", "image": str(tmp_path / "Jane_Doe.svs")}]
+    assert list_slides(tmp_path / "Jane_Doe.svs", "c7")[0]["case_id"] == "c7"
+    with pytest.raises(ValueError, match="`case_id` must be letters, digits"):
+        list_slides(tmp_path / "Jane_Doe.svs", "../c7")
+
+
+def test_list_slides_in_a_folder(tmp_path):
+    for name in ("b.SVS", "a.h5", ".writing-x.h5", "c.txt", "d e.tif"):
+        (tmp_path / name).touch()
+    (tmp_path / "z.zarr").mkdir()
+    cases = [item["case_id"] for item in list_slides(tmp_path)]
+    assert cases[:2] + cases[3:] == ["a", "b", "z"]
+    assert cases[2].startswith("slide_")
+    assert list_slides(tmp_path / "z.zarr") == [{"case_id": "slide", "image": str(tmp_path / "z.zarr")}]
+
+
+def test_list_slides_in_a_table_with_slide_mpp(tmp_path):
+    for name in ("a.svs", "b.svs"):
+        (tmp_path / name).touch()
+    table = tmp_path / "t.csv"
+    table.write_text("case_id,image,slide_mpp\nc1,a.svs,0.25\nc2,b.svs,\n")
+    first, second = list_slides(table)
+    assert (first["case_id"], first["slide_mpp"]) == ("c1", 0.25)
+    assert "slide_mpp" not in second
+    table.write_text("case_id,image,slide_mpp\nc1,a.svs,fine\n")
+    with pytest.raises(ValueError, match="`slide_mpp` must be a positive number, got 'fine' of 'c1'"):
+        list_slides(table)
+
+
+def test_list_slides_refuses_empty_folders_and_repeated_names(tmp_path):
+    with pytest.raises(FileNotFoundError, match="`path` must be a slide, a folder or a table that exists, got 'x"):
+        list_slides(tmp_path / "x.svs")
+    with pytest.raises(FileNotFoundError, match="`path` must be a folder with slides or feature files"):
+        list_slides(tmp_path)
+    for name in ("a.svs", "a.h5"):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match="`path` must have files of different names, got 2 files of 1 names"):
+        list_slides(tmp_path)

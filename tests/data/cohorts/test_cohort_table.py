@@ -6,17 +6,10 @@ import os
 import h5py
 import numpy as np
 import pytest
-import torch
 
-from monai_mil_ext.data import CohortChecks, CohortColumns, check_cohort, load_cohort, write_bag
+from monai_mil_ext.data import CohortChecks, check_cohort, load_cohort, write_bag
 from monai_mil_ext.transforms import LoadBagd, LoadPatientBagd
-from tests.data.cohort_files import write_bags, write_table
-
-HEAD = ["bag", "patient", "label"]
-
-
-def texts(findings):
-    return [str(finding) for finding in findings]
+from tests.data.cohort_files import HEAD, texts, write_bags, write_table
 
 
 def test_load_cohort_items_serve_load_bagd(tmp_path):
@@ -119,33 +112,6 @@ def test_load_cohort_skips_or_refuses_empty_bags(tmp_path, empty):
         load_cohort(write_table(tmp_path / "c.csv", [HEAD, ["e", "q", "1"]]))
 
 
-def test_cohort_checks_of_features_and_coordinates(tmp_path):
-    write_bags(tmp_path, {"good": 3})
-    write_bag(tmp_path / "nan.h5", {"features": np.array([[1, np.nan, np.inf]], np.float16)})
-    coords = np.array([[0, 0], [0, 1], [0, 0], [0, 0]])
-    write_bag(tmp_path / "doubled.h5", {"features": np.ones((4, 3), np.float32), "coords": coords})
-    table = write_table(tmp_path / "c.csv", [HEAD, *([name, "p", "0"] for name in ("good", "nan", "doubled"))])
-    assert len(load_cohort(table)) == 3
-    errors = texts(check_cohort(table, checks=CohortChecks(features=True, coords=True)).errors)
-    assert errors == [
-        "row 3, 'nan': features must be finite, got 2 NaN or infinite values",
-        "row 4, 'doubled': instances must have distinct coordinates, got 2 duplicates",
-    ]
-    skip = CohortChecks(features=True, coords=True, on_damaged="skip")
-    with pytest.warns(UserWarning, match="2 skipped"):
-        assert [item["case_id"] for item in load_cohort(table, checks=skip)] == ["good"]
-
-
-def test_cohort_checks_in_features(tmp_path):
-    write_bags(tmp_path, {"a": 2, "b": 2})
-    table = write_table(tmp_path / "c.csv", [HEAD, ["a", "p", "0"], ["b", "p", "0"]])
-    report = check_cohort(table, checks=CohortChecks(in_features=4))
-    assert texts(report.errors)[0] == "row 2, 'a': features must have 4 columns, got 3"
-    assert len(report.errors) == 2
-    with pytest.raises(ValueError, match="`on_empty` must be one of 'skip', 'error', got 'drop'"):
-        CohortChecks(on_empty="drop")
-
-
 def test_load_cohort_merges_bags_of_a_patient(tmp_path):
     write_bags(tmp_path, {"s1": 2, "s2": 3, "s3": 1, "s4": 1})
     rows = [HEAD, ["s1", "p", "1"], ["s3", "q", "0"], ["s2", "p", "1"]]
@@ -164,71 +130,7 @@ def test_load_cohort_merges_bags_of_a_patient(tmp_path):
     assert [item["case_id"] for item in report.items] == ["p"]
 
 
-def test_cohort_columns_without_patient(tmp_path):
-    write_bags(tmp_path, {"s1": 2})
-    columns = CohortColumns(bag="slide", patient=None, label=None)
-    items = load_cohort(write_table(tmp_path / "c.csv", [["slide"], ["s1"]]), columns)
-    assert (items[0]["patient"], "label" in items[0]) == ("s1", False)
-
-
-def test_cohort_columns_missing_in_the_table(tmp_path):
-    write_bags(tmp_path, {"s1": 2})
-    table = write_table(tmp_path / "c.csv", [["Bag", "patient", "y"], ["s1", "p", "0"]])
-    with pytest.raises(ValueError, match="row 1: column 'bag' must exist, got 'Bag', 'patient', 'y'") as error:
-        load_cohort(table)
-    assert "column 'label' must exist" in str(error.value)
-
-
-def test_cohort_columns_labels_of_all_kinds(tmp_path):
-    write_bags(tmp_path, {"s1": 2, "s2": 2})
-    np.save(tmp_path / "s1_labels.npy", np.array([0, 1]))
-    rows = [
-        ["bag", "patient", "a", "b", "grade", "months", "dead", "size", "tiles", "site"],
-        ["s1", "p", "1", "", "high", "3.5", "1", "-2e1", "s1_labels.npy", "north"],
-        ["s2", "q", "0", "1", "low", "7", "0", "3", "", "south"],
-    ]
-    table = write_table(tmp_path / "c.tsv", rows, "\t")
-    columns = CohortColumns(label=["a", "b"], time="months", event="dead", instance_label="tiles", keep=["site"])
-    one, two = load_cohort(table, columns)
-    torch.testing.assert_close(one["label"], torch.tensor([1.0, torch.nan]), equal_nan=True)
-    assert (one["time"], one["event"], one["site"]) == (3.5, 1, "north")
-    assert one["instance_label"] == str(tmp_path.resolve() / "s1_labels.npy")
-    assert two["label"].tolist() == [0, 1]
-    assert "instance_label" not in two
-    assert [i["label"] for i in load_cohort(table, CohortColumns(label="grade", classes=["low", "high"]))] == [1, 0]
-    assert [i["label"] for i in load_cohort(table, CohortColumns(label="size", numeric=True))] == [-20.0, 3.0]
-
-
-@pytest.mark.parametrize(
-    ("columns", "cells", "match"),
-    [
-        (CohortColumns(classes=["a", "b"]), ["c", ""], "`label` must be one of 'a', 'b', got 'c'"),
-        (CohortColumns(), ["1.5", ""], "`label` must be a class index, .* got '1.5'"),
-        (CohortColumns(), ["-1", ""], "`label` must be a class index, .* got '-1'"),
-        (CohortColumns(numeric=True), ["inf", ""], "`label` must be a finite number, got 'inf'"),
-        (CohortColumns(label=["label", "other"]), ["2", "1"], "`label` must be 0 or 1, got '2'"),
-        (
-            CohortColumns(label=["label", "other"]),
-            ["NA", ""],
-            "`label` must be 0 or 1 in at least one column, got no known label",
-        ),
-        (CohortColumns(label=None, time="label", event="other"), ["-3", "1"], "`time` must be a time of at least 0"),
-        (CohortColumns(label=None, time="label", event="other"), ["3", "yes"], "`event` must be 0 or 1, got 'yes'"),
-        (CohortColumns(label=None, instance_label="other"), ["", "none.npy"], "`instance_label` must be the path or"),
-    ],
-)
-def test_cohort_columns_refuse_invalid_labels(tmp_path, columns, cells, match):
-    write_bags(tmp_path, {"s1": 2})
-    table = write_table(tmp_path / "c.csv", [["bag", "patient", "label", "other"], ["s1", "p", *cells]])
-    with pytest.raises(ValueError, match=f"got 1 error:\n  row 2, 's1': {match}"):
-        load_cohort(table, columns)
-
-
-def test_cohort_columns_refuse_conflicting_options(tmp_path):
-    with pytest.raises(ValueError, match="`time` and `event` must both be given, or neither, got 't', None"):
-        CohortColumns(time="t")
-    with pytest.raises(ValueError, match=r"`classes` must be None if labels are numeric, got \['a'\]"):
-        CohortColumns(numeric=True, classes=["a"])
+def test_load_cohort_refuses_invalid_options(tmp_path):
     with pytest.raises(ValueError, match="`level` must be one of 'bag', 'patient', got 'slide'"):
         load_cohort(tmp_path / "c.csv", level="slide")
     with pytest.raises(ValueError, match=r"must be .csv, .tsv or .xlsx if options of tables are given, got 'c.json'"):

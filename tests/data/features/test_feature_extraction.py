@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,47 +11,13 @@ import pytest
 import torch
 from torch import distributed
 
-from monai_mil_ext.data import CohortColumns, FeatureCache, FeatureExtraction, load_cohort, read_bag
+from monai_mil_ext.data import CohortColumns, load_cohort, read_bag
+from tests.data.features.extraction_runs import made, make_run, scans
 
 ROOT = Path(__file__).parents[3]
 
 
-class Encode:
-    """Transform of a number to features, which logs process and case and fails on request."""
-
-    def __init__(self, log, error=None, kill=None):
-        self.log, self.error, self.kill = log, error, kill
-
-    def __call__(self, item):
-        rank = os.environ.get("RANK", "0")
-        if item["case_id"] == self.kill and not Path(self.log, "killed").exists():
-            Path(self.log, "killed").touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        if self.error and item["case_id"] == "bad":
-            raise self.error
-        Path(self.log, f"{item['case_id']}-{rank}-{os.getpid()}").touch()
-        return {"image": torch.full((3, 2), float(item["value"])), "case_id": item["case_id"]}
-
-
-def scans(n, *more):
-    names = [f"c{i}" for i in range(n)]
-    return [{"case_id": name, "patient": f"p{i}", "label": i % 2, "value": i} for i, name in enumerate([*names, *more])]
-
-
-def make_run(folder, on_error="skip", **options):
-    (folder / "log").mkdir(exist_ok=True)
-    cache = FeatureCache(
-        folder / "features", Encode(str(folder / "log"), **options), fingerprint="f" * 64, attributes={"encoder": "net"}
-    )
-    return FeatureExtraction(cache, folder / "out", on_error, progress=False)
-
-
-def made(folder):
-    """Return the pairs of case and process from the log."""
-    return sorted(tuple(path.name.split("-")[:2]) for path in (folder / "log").iterdir() if "-" in path.name)
-
-
-def test_feature_run_computes_only_missing_features(tmp_path):
+def test_feature_extraction_computes_only_missing_features(tmp_path):
     first = make_run(tmp_path)(scans(2))
     second = make_run(tmp_path)(scans(5))
     assert [case for case, _ in made(tmp_path)] == [f"c{i}" for i in range(5)]
@@ -64,7 +29,7 @@ def test_feature_run_computes_only_missing_features(tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["features.json"]
 
 
-def test_feature_run_table_is_a_cohort(tmp_path):
+def test_feature_extraction_table_is_a_cohort(tmp_path):
     run = make_run(tmp_path, error=ValueError("no scan"))
     report = run(scans(3, "bad"))
     items = load_cohort(run.cache.folder / "bags.csv", CohortColumns())
@@ -77,7 +42,7 @@ def test_feature_run_table_is_a_cohort(tmp_path):
     assert report["folder"] == run.cache.folder.name == "f" * 12
 
 
-def test_feature_run_reports_failing_scans(tmp_path):
+def test_feature_extraction_reports_failing_scans(tmp_path):
     run = make_run(tmp_path, error=ValueError("`image` must be a scan."))
     report = run(scans(3, "bad"))
     assert (report["made"], report["failed"]) == (3, 1)
@@ -90,7 +55,7 @@ def test_feature_run_reports_failing_scans(tmp_path):
     run.raise_if_failed(make_run(tmp_path)(scans(3, "bad")))
 
 
-def test_feature_run_on_error(tmp_path):
+def test_feature_extraction_on_error(tmp_path):
     with pytest.raises(RuntimeError, match="case 'bad' gave no features: no scan"):
         make_run(tmp_path, "raise", error=ValueError("no scan"))(scans(1, "bad"))
     for error in (OSError(28, "No space left on device"), MemoryError(), torch.OutOfMemoryError("CUDA")):
@@ -110,7 +75,7 @@ def test_feature_run_on_error(tmp_path):
         (ValueError("shape (1/2) and 3/4\n mm"), "ValueError: shape (1/2) and 3/4 mm"),
     ],
 )
-def test_feature_run_reports_no_paths(tmp_path, error, reason):
+def test_feature_extraction_reports_no_paths(tmp_path, error, reason):
     items = [{**scans(0, "bad")[0], "image": "/data/Jane/s.nii.gz"}]
     assert list(make_run(tmp_path, error=error)(items)["reasons"]) == [reason]
 
@@ -126,8 +91,8 @@ def work(rank, folder):
     distributed.destroy_process_group()
 
 
-@pytest.mark.slow
-def test_feature_run_in_two_processes(tmp_path):
+@pytest.mark.slow(buys="two processes share an extraction")
+def test_feature_extraction_in_two_processes(tmp_path):
     make_run(tmp_path)(scans(2))
     torch.multiprocessing.start_processes(work, (str(tmp_path),), nprocs=2, start_method="forkserver")
     ranks = {"c0": "0", "c1": "0", "c2": "0", "c3": "1", "c4": "0", "c5": "1"}  # every second one of those missing
@@ -142,16 +107,16 @@ WORKER = """
 import sys
 from pathlib import Path
 from torch import distributed
-from tests.data.features.test_feature_extraction import make_run, scans
+from tests.data.features.extraction_runs import make_run, scans
 distributed.init_process_group("gloo")
 run = make_run(Path(sys.argv[1]), kill="c5")
 print(run.summary(run(scans(8))))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow(buys="an extraction resumes after the kill of a worker")
 @pytest.mark.parametrize("restarts", [0, 1])
-def test_feature_run_after_a_killed_worker(tmp_path, restarts):
+def test_feature_extraction_after_a_killed_worker(tmp_path, restarts):
     (tmp_path / "worker.py").write_text(WORKER)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command = [*launch, f"--max-restarts={restarts}", str(tmp_path / "worker.py"), str(tmp_path)]

@@ -38,7 +38,9 @@ def pipeline(a_min=-1000, size=8, weight=0.5, last=nn.ReLU, factor=2):
     )
 
 
-@pytest.mark.parametrize("seed", ["1", pytest.param("2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "seed", ["1", pytest.param("2", marks=pytest.mark.slow(buys="fingerprints do not depend on the hash seed"))]
+)
 def test_fingerprint_is_the_same_in_other_processes(seed):
     code = f"from {__name__} import *; print(fingerprint(pipeline(), OPTIONS))"
     result = subprocess.run(

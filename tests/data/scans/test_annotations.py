@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from monai_mil_ext.data import find_annotation, find_series, read_annotation_mask
-from tests.marks import FRAME, square, write_contours, write_segments
+from tests.dicom_annotations import FRAME, square, write_contours, write_segments
 from tests.scans import write_nifti, write_series
 
 SHAPE = (11, 9, 4)
@@ -23,7 +23,7 @@ def scan(tmp_path):
     return tmp_path / "s"
 
 
-def test_read_marks_fills_contours_with_holes(folder, tmp_path):
+def test_read_annotation_mask_fills_contours_with_holes(folder, tmp_path):
     rings = [square(folder, 2, (3, 5), 2.5), square(folder, 2, (3, 5), 0.5)]
     spot = [square(folder, 0, (8.4, 1.4), 0.05)]  # holds no center of a voxel, and still labels its slice
     file = write_contours(tmp_path / "rt.dcm", {"GTV-1": rings, "node": spot, "heart": [square(folder, 1, (5, 5), 3)]})
@@ -38,7 +38,7 @@ def test_read_marks_fills_contours_with_holes(folder, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["BINARY", "FRACTIONAL", "LABELMAP"])
-def test_read_marks_reads_segments(folder, tmp_path, kind):
+def test_read_annotation_mask_reads_segments(folder, tmp_path, kind):
     masks = {name: np.zeros(SHAPE, dtype=np.uint8) for name in ("lesion", "vessel")}
     masks["lesion"][2:5, 1:3, 1:3] = 1
     masks["vessel"][6, 7, 3] = 1
@@ -49,14 +49,14 @@ def test_read_marks_reads_segments(folder, tmp_path, kind):
         np.testing.assert_array_equal(read_annotation_mask(file, folder, names)[0], expected)
 
 
-def test_read_marks_thresholds_fractions_at_one_half(scan, tmp_path):
+def test_read_annotation_mask_thresholds_fractions_at_one_half(scan, tmp_path):
     half = np.zeros(SHAPE)
     half[1, 1, 1], half[2, 2, 2] = 0.4, 0.6
     mask = read_annotation_mask(write_segments(tmp_path / "seg.dcm", scan, {"a": half}, "FRACTIONAL"), scan)
     assert mask[0].nonzero().tolist() == [[2, 2, 2]]
 
 
-def test_read_marks_lists_the_available_names(scan, tmp_path):
+def test_read_annotation_mask_lists_the_available_names(scan, tmp_path):
     regions = {name: [square(scan, 1, (5, 5), 2)] for name in ("GTV-1", "heart")}
     file = write_contours(tmp_path / "rt.dcm", regions)
     with pytest.raises(
@@ -68,25 +68,25 @@ def test_read_marks_lists_the_available_names(scan, tmp_path):
 
 
 @pytest.mark.parametrize("k", [-1, 1.5, 4], ids=["below", "between", "above"])
-def test_read_marks_refuses_a_contour_without_a_slice(scan, tmp_path, k):
+def test_read_annotation_mask_refuses_a_contour_without_a_slice(scan, tmp_path, k):
     file = write_contours(tmp_path / "rt.dcm", {"GTV-1": [square(scan, k, (5, 5), 2)]})
     with pytest.raises(ValueError, match=r"a contour of 'GTV-1' around .* mm \(LPS\), where there is no slice"):
         read_annotation_mask(file, scan)
 
 
-def test_read_marks_refuses_a_contour_outside_the_pixels(scan, tmp_path):
+def test_read_annotation_mask_refuses_a_contour_outside_the_pixels(scan, tmp_path):
     file = write_contours(tmp_path / "rt.dcm", {"GTV-1": [square(scan, 1, (30, 5), 2)]})
     with pytest.raises(ValueError, match="got 'GTV-1' outside on slice 1"):
         read_annotation_mask(file, scan)
 
 
-def test_read_marks_refuses_points(scan, tmp_path):
+def test_read_annotation_mask_refuses_points(scan, tmp_path):
     file = write_contours(tmp_path / "rt.dcm", {"mark": [square(scan, 1, (5, 5), 2)]}, kind="POINT")
     with pytest.raises(ValueError, match="closed planar contours, got 'mark' without one"):
         read_annotation_mask(file, scan)
 
 
-def test_read_marks_refuses_annotations_of_another_scan(scan, tmp_path):
+def test_read_annotation_mask_refuses_annotations_of_another_scan(scan, tmp_path):
     regions = {"GTV-1": [square(scan, 1, (5, 5), 2)]}
     with pytest.raises(ValueError, match="must have the frame of reference of the series, got one drawn in another"):
         read_annotation_mask(write_contours(tmp_path / "a.dcm", regions, frame="1.2.3"), scan)
@@ -98,7 +98,7 @@ def test_read_marks_refuses_annotations_of_another_scan(scan, tmp_path):
         read_annotation_mask(segments, scan)
 
 
-def test_read_marks_refuses_segments_on_another_grid(scan, tmp_path):
+def test_read_annotation_mask_refuses_segments_on_another_grid(scan, tmp_path):
     for name, shape, heights in (("low", SHAPE, np.arange(4) * 2.5 - 2.5), ("small", (8, 9, 4), None)):
         write_series(tmp_path / name, shape, heights=heights, FrameOfReferenceUID=FRAME)
         write_segments(tmp_path / f"{name}.dcm", tmp_path / name, {"a": np.ones(shape, dtype=np.uint8)})
@@ -108,7 +108,7 @@ def test_read_marks_refuses_segments_on_another_grid(scan, tmp_path):
         read_annotation_mask(tmp_path / "small.dcm", scan)
 
 
-def test_find_marks_in_a_folder(scan, tmp_path):
+def test_find_annotation_in_a_folder(scan, tmp_path):
     assert find_annotation(scan) is None
     regions = {"GTV-1": [square(scan, 1, (5, 5), 2)]}
     file = write_contours(scan / "rt.dcm", regions)
@@ -118,7 +118,7 @@ def test_find_marks_in_a_folder(scan, tmp_path):
         find_annotation(scan)
 
 
-def test_read_marks_needs_a_folder(scan, tmp_path):
+def test_read_annotation_mask_needs_a_folder(scan, tmp_path):
     volume = write_nifti(tmp_path / "scan.nii.gz", np.zeros(SHAPE, np.float32), np.eye(4))
     file = write_contours(tmp_path / "rt.dcm", {"GTV-1": [square(scan, 1, (5, 5), 2)]})
     with pytest.raises(ValueError, match=r"the DICOM folder of the annotated series, got 'scan.nii.gz'"):

@@ -31,7 +31,7 @@ def answered(folder, orientation="axial", plane="axial", **tags):
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
-def test_write_segmentation_marks_the_slices_of_the_bands(tmp_path, orientation):
+def test_dicom_writer_segmentation_marks_the_slices_of_the_bands(tmp_path, orientation):
     volume, _ = answered(tmp_path / "s", orientation)
     assert DicomWriter(tmp_path / "s").write_segmentation(tmp_path / "seg.dcm", volume, ScoreBands(top_k=(1, 2)))
     seg = hd.seg.segread(tmp_path / "seg.dcm")
@@ -54,7 +54,7 @@ def test_write_segmentation_marks_the_slices_of_the_bands(tmp_path, orientation)
     assert shared.PixelMeasuresSequence[0].PixelSpacing == ascending[0].PixelSpacing
 
 
-def test_write_segmentation_belongs_to_the_study(tmp_path):
+def test_dicom_writer_segmentation_belongs_to_the_study(tmp_path):
     volume, _ = answered(tmp_path / "s")
     results = DicomWriter(tmp_path / "s")
     results.write_segmentation(tmp_path / "seg.dcm", volume)
@@ -70,7 +70,7 @@ def test_write_segmentation_belongs_to_the_study(tmp_path):
     assert dcmread(tmp_path / "sr.dcm").SOPClassUID.name == "Comprehensive SR Storage"
 
 
-def test_write_report_probability_and_top_slices(tmp_path):
+def test_dicom_writer_report_has_probability_and_top_slices(tmp_path):
     volume, _ = answered(tmp_path / "s", "upside down")
     DicomWriter(tmp_path / "s").write_report(tmp_path / "sr.dcm", volume, 0.75, top_k=3)
     report = hd.sr.srread(tmp_path / "sr.dcm")
@@ -90,7 +90,7 @@ def test_write_report_probability_and_top_slices(tmp_path):
     assert referenced == [ascending[k].SOPInstanceUID for k in (1, 3, 0)]
 
 
-def test_dicom_results_uids_depend_on_the_content(tmp_path):
+def test_dicom_writer_uids_depend_on_the_content(tmp_path):
     volume, _ = answered(tmp_path / "s")
     results = DicomWriter(tmp_path / "s")
     for name, scale in (("a", 1), ("b", 1), ("c", 2)):
@@ -101,14 +101,14 @@ def test_dicom_results_uids_depend_on_the_content(tmp_path):
     assert a.SeriesInstanceUID != c.SeriesInstanceUID
 
 
-def test_write_segmentation_without_slices_writes_no_file(tmp_path):
+def test_dicom_writer_writes_no_segmentation_without_slices(tmp_path):
     volume, _ = answered(tmp_path / "s")
     results = DicomWriter(tmp_path / "s")
     assert not results.write_segmentation(tmp_path / "seg.dcm", volume, ScoreBands(thresholds=(0.9,)))
     assert not (tmp_path / "seg.dcm").exists()
 
 
-def test_dicom_results_do_not_print_patient_names(tmp_path, caplog, capfd):
+def test_dicom_writer_does_not_print_patient_names(tmp_path, caplog, capfd):
     volume, _ = answered(tmp_path / "s", PatientName="Secretname")
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
@@ -119,19 +119,19 @@ def test_dicom_results_do_not_print_patient_names(tmp_path, caplog, capfd):
     assert [s for s in ("Secretname", SECRETS["PatientID"]) for text in said if s in text] == []
 
 
-def test_dicom_results_need_a_dicom_folder(tmp_path):
+def test_dicom_writer_needs_a_dicom_folder(tmp_path):
     path = write_nifti(tmp_path / "scan.nii.gz", np.zeros((3, 3, 3), np.float32), np.eye(4))
     with pytest.raises(ValueError, match=r"`source` must be the DICOM folder of the scan .* got 'scan.nii.gz'; NIfTI"):
         DicomWriter(path)
 
 
-def test_dicom_results_need_a_frame_of_reference(tmp_path):
+def test_dicom_writer_needs_a_frame_of_reference(tmp_path):
     write_series(tmp_path / "s")
     with pytest.raises(ValueError, match=r"got none of \['FrameOfReferenceUID'\]"):
         DicomWriter(tmp_path / "s")
 
 
-def test_dicom_results_refuse_volumes_of_another_scan_or_plane(tmp_path):
+def test_dicom_writer_refuses_volumes_of_another_scan_or_plane(tmp_path):
     volume, _ = answered(tmp_path / "s")
     results = DicomWriter(tmp_path / "s")
     moved = volume.affine.clone()

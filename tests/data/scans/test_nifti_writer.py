@@ -8,7 +8,7 @@ from monai.data import MetaTensor
 from monai_mil_ext.data import write_nifti
 
 
-def test_write_volume_keeps_values_affine_and_description(tmp_path):
+def test_write_nifti_keeps_values_affine_and_description(tmp_path):
     affine = torch.tensor([[-0.7, 0.1, 0, 5], [0.1, 0.7, 0, 7], [0, 0, 3.3, -50], [0, 0, 0, 1]], dtype=torch.float64)
     volume = MetaTensor(torch.rand(1, 3, 4, 5), affine=affine)
     write_nifti(tmp_path / "sub" / "scores.nii.gz", volume, "attention")
@@ -19,6 +19,6 @@ def test_write_volume_keeps_values_affine_and_description(tmp_path):
     assert read.header.get_xyzt_units()[0] == "mm"
 
 
-def test_write_volume_refuses_several_channels(tmp_path):
+def test_write_nifti_refuses_several_channels(tmp_path):
     with pytest.raises(ValueError, match=r"`volume` must have shape \(1, X, Y, Z\), got \(2, 3, 3, 3\)"):
         write_nifti(tmp_path / "v.nii", MetaTensor(torch.rand(2, 3, 3, 3)))

@@ -155,7 +155,7 @@ def test_scan_reader_refuses_what_is_no_volume(tmp_path):
         ScanReader().read(tmp_path / "notes.txt")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(buys="ITK leaves the scripts of a bundle importable")
 def test_scan_reader_keeps_bundle_scripts_importable(tmp_path):
     """ITK changes the working directory while it loads, and MONAI adds the bundle as a relative folder."""
     write_nrrd(tmp_path / "scan.nrrd", np.zeros((4, 4, 3), np.float32), np.eye(4))

@@ -12,7 +12,7 @@ CLASSES = torch.arange(40) % 10
 
 
 @given(seed=st.integers(0, 1000), positive=st.integers(0, 9))
-def test_drawn_bags_labels_follow_from_the_instances(seed, positive):
+def test_labeled_pool_bag_dataset_labels_follow_from_the_instances(seed, positive):
     for bag in LabeledPoolBagDataset(POOL, CLASSES, 20, seed, positive, size=(4, 2)):
         classes = bag["image"][:, 0, 0, 0] % 10
         assert bag["instance_label"].tolist() == (classes == positive).long().tolist()
@@ -20,7 +20,7 @@ def test_drawn_bags_labels_follow_from_the_instances(seed, positive):
         assert bag["image"].dtype == torch.uint8
 
 
-def test_drawn_bags_sizes_and_fractions_are_those_of_the_paper():
+def test_labeled_pool_bag_dataset_sizes_and_fractions_are_those_of_the_paper():
     bags = LabeledPoolBagDataset(POOL, CLASSES, 4000, seed=0)
     assert bags.lengths.double().mean().item() == pytest.approx(10, abs=0.1)
     assert bags.lengths.double().std().item() == pytest.approx((4 + 1 / 12) ** 0.5, abs=0.1)  # rounding adds 1 / 12
@@ -29,7 +29,7 @@ def test_drawn_bags_sizes_and_fractions_are_those_of_the_paper():
     assert torch.bincount(bags.rows).float().std() < 4 * (len(bags.rows) / 40) ** 0.5  # every instance is as likely
 
 
-def test_drawn_bags_depend_on_the_seed():
+def test_labeled_pool_bag_dataset_depend_on_the_seed():
     bags, again, other = (LabeledPoolBagDataset(POOL, CLASSES, 30, seed, size=(3, 5)) for seed in (1, 1, 2))
     assert torch.equal(bags.rows, again.rows)
     assert not torch.equal(bags.rows[:50], other.rows[:50])
@@ -55,6 +55,6 @@ def test_drawn_bags_depend_on_the_seed():
         ({"size": (5, -1)}, r"`size` must be a positive mean and a deviation that is not negative, got \(5, -1\)"),
     ],
 )
-def test_drawn_bags_refuse_invalid_arguments(change, message):
+def test_labeled_pool_bag_dataset_refuse_invalid_arguments(change, message):
     with pytest.raises(ValueError, match=message):
         LabeledPoolBagDataset(**{"instances": POOL, "classes": CLASSES, "num_bags": 2, "seed": 0, **change})

@@ -12,8 +12,17 @@ from torch.testing import assert_close
 from monai_mil_ext.handlers import AttentionAnchorHandler
 from monai_mil_ext.losses import NSFKLLoss
 from monai_mil_ext.networks.nets import ABMIL, ASMIL
-from tests.handlers.losses.test_attention_prior import mil_model, without_mask
-from tests.handlers.training import CLASSES, F, bag_batches, gradients, hook_count, make_trainer, patch_batches
+from tests.handlers.networks import mil_model
+from tests.handlers.training import (
+    CLASSES,
+    F,
+    bag_batches,
+    gradients,
+    hook_count,
+    make_trainer,
+    patch_batches,
+    without_mask,
+)
 from tests.helpers import fill
 
 BETA, MOMENTUM, LR = 0.7, 0.5, 0.1

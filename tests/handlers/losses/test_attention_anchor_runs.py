@@ -219,7 +219,9 @@ SMALL |= {"hidden_size": 32, "num_tokens": 4, "num_heads": 4, "n_drop": 2}
 PAGE = {"bags": 100, "size": 400, "features": 32, "shift": 1.0, "share": 0.03, "epochs": 25, "stop": 25}
 PAGE |= {"hidden_size": 64, "num_tokens": 8, "num_heads": 8, "n_drop": 4}
 every_toy = pytest.mark.parametrize(
-    "toy_options", [SMALL, pytest.param(PAGE, marks=pytest.mark.slow)], ids=["s", "page"]
+    "toy_options",
+    [SMALL, pytest.param(PAGE, marks=pytest.mark.slow(buys="the run that the page of the anchor shows"))],
+    ids=["s", "page"],
 )
 
 

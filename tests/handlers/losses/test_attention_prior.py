@@ -1,22 +1,28 @@
-"""AttentionPriorHandler: gradients and weights equal the hand-written sum, bit for bit."""
+"""Tests that AttentionPriorHandler gives the gradients and weights of the hand-written sum, bit for bit."""
 
 import contextlib
 import copy
+import warnings
 
 import pytest
 import torch
 from ignite.engine import Events
-from monai.engines import SupervisedTrainer
-from monai.networks.nets import MILModel
+from monai.bundle import ConfigParser
+from monai.engines import SupervisedEvaluator, SupervisedTrainer
+from monai.handlers import (
+    ValidationHandler,
+)
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
+import monai_mil_ext  # noqa: F401  what a bundle imports
 from monai_mil_ext.handlers import AttentionPriorHandler
 from monai_mil_ext.losses import NormalGuidanceLoss
 from monai_mil_ext.networks.layers import masked_softmax
 from monai_mil_ext.networks.nets import ABMIL
+from tests.handlers.networks import mil_model
 from tests.handlers.training import (
     CLASSES,
     F,
@@ -26,6 +32,7 @@ from tests.handlers.training import (
     hook_count,
     make_trainer,
     patch_batches,
+    without_mask,
 )
 from tests.helpers import fill
 
@@ -35,12 +42,6 @@ GUIDANCE = NormalGuidanceLoss()
 
 def abmil(**options):
     return fill(ABMIL(F, CLASSES, hidden_size=8, num_heads=2, dropout=0.2, **options))
-
-
-def mil_model(mode):
-    size = {"att": F, "att_trans": 8}[mode]
-    backbone = nn.Sequential(nn.Flatten(), nn.Linear(F, size))
-    return fill(MILModel(CLASSES, mode, backbone=backbone, backbone_num_features=size, trans_blocks=1))
 
 
 def mil_model_by_hand(net, x):
@@ -77,10 +78,6 @@ def loss_by_hand(net, by_hand, batch, autocast=contextlib.nullcontext):
         logits, attention, mask = by_hand(net, *inputs)
         loss = cross_entropy(logits, batch["label"])
     return loss + WEIGHT * GUIDANCE(attention, mask)
-
-
-def without_mask(batches):
-    return [{key: value for key, value in batch.items() if key != "mask"} for batch in batches]
 
 
 @every_case
@@ -203,8 +200,8 @@ def test_attention_prior_terms_add_up():
 
 
 def test_attention_prior_with_weight_zero_changes_nothing():
-    asked, hooks = [], []
-    prior = AttentionPriorHandler(lambda *inputs: asked.append(inputs), weight=0)
+    calls, hooks = [], []
+    prior = AttentionPriorHandler(lambda *inputs: calls.append(inputs), weight=0)
     net, same = abmil(), abmil()
     trainer = make_trainer(net, bag_batches(), prior, max_epochs=3)
     trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: hooks.append(hook_count(net)))
@@ -215,7 +212,7 @@ def test_attention_prior_with_weight_zero_changes_nothing():
     assert_close(net.state_dict(), same.state_dict(), rtol=0, atol=0)
     assert_close(trainer.state.output, plain.state.output, rtol=0, atol=0, equal_nan=True)
     assert trainer.state.metrics == plain.state.metrics
-    assert asked == []
+    assert calls == []
     assert set(hooks) == {0}
 
 
@@ -230,3 +227,72 @@ def test_attention_prior_of_a_compiled_network():
         trainer.run()
     assert_close(net.state_dict(), same.state_dict())
     assert hook_count(net) == 0
+
+
+@pytest.fixture
+def net():
+    return fill(ABMIL(F, CLASSES))
+
+
+def prior(**options):
+    return AttentionPriorHandler(NormalGuidanceLoss(), **options)
+
+
+def test_attention_prior_ignores_validation_of_the_same_network(net):
+    calls = []
+
+    def guidance(attention, mask):
+        calls.append(len(attention))
+        return NormalGuidanceLoss()(attention, mask)
+
+    def train(*extra):
+        network = fill(ABMIL(F, CLASSES))
+        handlers = [make(network) for make in extra]
+        make_trainer(network, bag_batches(), *handlers, AttentionPriorHandler(guidance), max_epochs=2).run()
+        return network.state_dict()
+
+    def validation(network):
+        trainer = make_trainer(network, bag_batches(2, sizes=(3, 2)))
+        evaluator = SupervisedEvaluator("cpu", trainer.data_loader, network, prepare_batch=trainer.prepare_batch)
+        return ValidationHandler(1, evaluator, epoch_level=False)
+
+    with_validation = train(validation)
+    assert calls == [3] * 8
+    assert_close(with_validation, train(), rtol=0, atol=0)
+
+
+CONFIG = """
+imports: ["$import monai_mil_ext"]
+weight: 0.25
+handler:
+  _target_: AttentionPriorHandler
+  loss: {_target_: NormalGuidanceLoss, min_sd: 1.0}
+  layer: attention
+  weight: "@weight"
+"""
+
+
+def test_attention_prior_in_a_config(tmp_path):
+    path = tmp_path / "train.yaml"
+    path.write_text(CONFIG)
+    parser = ConfigParser()
+    parser.read_config(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        handler = parser.get_parsed_content("handler")
+    assert isinstance(handler, AttentionPriorHandler)
+    assert (handler.layer, handler.weight, handler.loss.min_sd) == ("attention", 0.25, 1.0)
+
+
+def test_attention_prior_names_an_invalid_kind():
+    with pytest.raises(ValueError, match="`kind` must be one of 'scores', 'attention', got 'logits'"):
+        prior(kind="logits")
+
+
+def test_attention_prior_kind_attention_applies_no_softmax():
+    batch = [{"image": torch.randn(2, 5, F), "label": torch.tensor([0, 1])}]
+    network = SoftmaxInside()
+    expected = NormalGuidanceLoss()(network.attend(batch[0]["image"]).unsqueeze(-1)).item()
+    trainer = make_trainer(network, batch, prior(layer="attend", kind="attention"))
+    trainer.run()
+    assert_close(trainer.state.metrics["attention_prior"], expected)

@@ -1,7 +1,5 @@
 """BranchLossHandler: the complete loss of ACMIL equals the hand-written sum in value and gradient."""
 
-import itertools
-
 import pytest
 import torch
 import yaml
@@ -16,12 +14,10 @@ from torch.testing import assert_close
 import monai_mil_ext  # noqa: F401  what a bundle imports
 from monai_mil_ext.handlers import AttentionPriorHandler, BranchLossHandler
 from monai_mil_ext.losses import BranchDiversityLoss
-from monai_mil_ext.networks.layers import masked_softmax
-from monai_mil_ext.networks.nets import ABMIL, ACMIL
-from tests.handlers.training import CLASSES, F, bag_batches, gradients, hook_count, make_trainer
-from tests.helpers import fill
+from monai_mil_ext.networks.nets import ABMIL
+from tests.handlers.networks import NUM_BRANCHES, acmil, acmil_terms
+from tests.handlers.training import CLASSES, F, bag_batches, gradients, hook_count, in_float64, make_trainer
 
-K = 3
 HANDLERS = """
 - _target_: BranchLossHandler
 - _target_: AttentionPriorHandler
@@ -31,39 +27,19 @@ HANDLERS = """
 """
 
 
-def acmil(dtype=torch.float64, **options):
-    return fill(ACMIL(F, CLASSES, hidden_size=4, attention_size=5, num_branches=K, num_top=4, **options)).to(dtype)
-
-
-def double(batches):
-    return [batch | {"image": batch["image"].double()} for batch in batches]
-
-
 def acmil_handlers():
     """Return the handlers as a bundle creates them."""
     return ConfigParser({"handlers": yaml.safe_load(HANDLERS)}).get_parsed_content("handlers")
 
 
-def terms_by_hand(net, batch):
-    """Return the loss of bags, that of branches and the similarity of branches, each from its equation."""
-    mask, label = batch["mask"], batch["label"]
-    h = net.embed(batch["image"].masked_fill(~mask[..., None], 0))
-    attention = masked_softmax(net.mask_top(net.attend(h), mask), mask)
-    pooled = torch.stack([(attention[..., k, None] * h).sum(1) for k in range(K)])
-    branch = sum(cross_entropy(net.classify_branch[k](pooled[k]), label) for k in range(K))
-    pairs = list(itertools.combinations(attention.unbind(2), 2))
-    diversity = sum(nn.functional.cosine_similarity(a, b, dim=1).mean() for a, b in pairs) / len(pairs)
-    return cross_entropy(net.classify(pooled.mean(0)), label), branch / K, diversity
-
-
 def test_branch_loss_gradients_and_values_are_those_of_the_sum():
-    (batch,) = batches = double(bag_batches(1))
+    (batch,) = batches = in_float64(bag_batches(1))
     net, same = acmil(), acmil().train()
     trainer = make_trainer(net, batches, *acmil_handlers())
     torch.manual_seed(1)
     trainer.run()
     torch.manual_seed(1)
-    terms = terms_by_hand(same, batch)
+    terms = acmil_terms(same, batch)
     sum(terms).backward()
     assert_close(gradients(net), gradients(same), rtol=1e-12, atol=1e-12)
     assert all(p.grad.any() for p in net.classify_branch.parameters())
@@ -74,14 +50,14 @@ def test_branch_loss_gradients_and_values_are_those_of_the_sum():
 
 
 def test_branch_loss_with_gradient_accumulation():
-    batches = double(bag_batches(7))
+    batches = in_float64(bag_batches(7))
     net, same = acmil(), acmil().train()
     torch.manual_seed(1)
     make_trainer(net, batches, *acmil_handlers(), accumulation_steps=3).run()
     optimizer = torch.optim.SGD(same.parameters(), lr=0.1)
     torch.manual_seed(1)
     for i, batch in enumerate(batches):
-        (sum(terms_by_hand(same, batch)) / 3).backward()
+        (sum(acmil_terms(same, batch)) / 3).backward()
         if i % 3 == 2 or i == 6:
             optimizer.step()
             optimizer.zero_grad()
@@ -90,13 +66,13 @@ def test_branch_loss_with_gradient_accumulation():
 
 def test_branch_loss_with_given_loss_and_weight():
     smooth = nn.CrossEntropyLoss(label_smoothing=0.2)
-    (batch,) = batches = double(bag_batches(1))
+    (batch,) = batches = in_float64(bag_batches(1))
     net, same = acmil(mask_rate=0.0), acmil(mask_rate=0.0).train()
     make_trainer(net, batches, BranchLossHandler(smooth, weight=0.3, name="own")).run()
     seen = []
     same.branch_tap.register_forward_hook(lambda *args: seen.append(args[-1]))
     bag_loss = cross_entropy(same(batch["image"], batch["mask"]), batch["label"])
-    (bag_loss + 0.3 * sum(smooth(y, batch["label"]) for y in seen[0].unbind(1)) / K).backward()
+    (bag_loss + 0.3 * sum(smooth(y, batch["label"]) for y in seen[0].unbind(1)) / NUM_BRANCHES).backward()
     assert_close(gradients(net), gradients(same), rtol=1e-12, atol=1e-12)
 
 
@@ -117,7 +93,7 @@ def test_branch_loss_term_is_float32_under_autocast():
     torch.manual_seed(1)
     with autocast():
         trainer.run()
-    assert seen == [(torch.float32, False)] * K
+    assert seen == [(torch.float32, False)] * NUM_BRANCHES
     torch.manual_seed(1)
     taps = []
     same.branch_tap.register_forward_hook(lambda *args: taps.append(args[-1]))
@@ -149,7 +125,7 @@ def test_branch_loss_does_not_affect_validation():
         return ValidationHandler(1, evaluator, epoch_level=False)
 
     weights, calls = train(validation)
-    assert calls == [3] * 8 * K
+    assert calls == [3] * 8 * NUM_BRANCHES
     assert_close(weights, train()[0], rtol=0, atol=0)
 
 
@@ -221,7 +197,7 @@ def test_branch_loss_refuses_a_tuple():
         make_trainer(net, bag_batches(1), BranchLossHandler()).run()
 
 
-def test_branch_diversity_uses_attention_after_masking():
+def test_branch_diversity_loss_uses_attention_after_masking():
     """Equal branches have similarity 1 without masking and less with it."""
     similarity = []
     for rate in (0.0, 0.5):

@@ -7,10 +7,10 @@ from torch.testing import assert_close
 
 from monai_mil_ext.handlers import AttentionPriorHandler, BranchLossHandler
 from monai_mil_ext.losses import BranchDiversityLoss
-from tests.handlers.losses.test_branch_losses import acmil, double, terms_by_hand
-from tests.handlers.training import bag_batches, gradients, make_trainer
+from tests.handlers.networks import acmil, acmil_terms
+from tests.handlers.training import bag_batches, gradients, in_float64, make_trainer
 
-BATCHES = [double(bag_batches(2, sizes=(7, 4), seed=1)), double(bag_batches(2, sizes=(3, 9, 5), seed=2))]
+BATCHES = [in_float64(bag_batches(2, sizes=(7, 4), seed=1)), in_float64(bag_batches(2, sizes=(3, 9, 5), seed=2))]
 
 
 def train(rank, folder):
@@ -30,7 +30,7 @@ def test_branch_loss_gradients_and_term_are_means_over_processes(tmp_path):
     net, last, branch = acmil().train(), [], []
     for rank, batches in enumerate(BATCHES):
         torch.manual_seed(rank)
-        terms = [terms_by_hand(net, batch) for batch in batches]
+        terms = [acmil_terms(net, batch) for batch in batches]
         last.append(sum(terms[-1]))
         branch += [term[1] for term in terms]
     torch.stack(last).mean().backward()

@@ -126,8 +126,8 @@ def test_bag_predictions_saver_writes_every_head_and_no_padding(tmp_path):
     saver._collect(engine)
     saver._write(engine)
     lines = list(csv.DictReader((tmp_path / "instances.csv").open()))
-    found = [[float(line[key]) for key in ("attention", "attention_0", "attention_1")] for line in lines]
-    assert found == [[0.375, 0.25, 0.5], [0.625, 0.75, 0.5]]
+    attention_columns = [[float(line[key]) for key in ("attention", "attention_0", "attention_1")] for line in lines]
+    assert attention_columns == [[0.375, 0.25, 0.5], [0.625, 0.75, 0.5]]
 
 
 def test_bag_predictions_saver_names_a_bag_without_attention(tmp_path):

@@ -65,8 +65,8 @@ def test_gated_self_attention_with_open_or_closed_gate(gate, num_heads, num_kv_h
 @every_group
 def test_gated_self_attention_elementwise_gate_with_equal_rows_is_headwise(num_heads, num_kv_heads):
     headwise, elementwise = (attention(num_heads, num_kv_heads, kind) for kind in ("headwise", "elementwise"))
-    groups, own = headwise.q_proj.weight.unflatten(0, (num_kv_heads, -1)), num_heads // num_kv_heads * 3
-    rows = torch.cat([groups[:, :own], groups[:, own:].repeat_interleave(3, 1)], 1).flatten(0, 1)
+    groups, num_rows = headwise.q_proj.weight.unflatten(0, (num_kv_heads, -1)), num_heads // num_kv_heads * 3
+    rows = torch.cat([groups[:, :num_rows], groups[:, num_rows:].repeat_interleave(3, 1)], 1).flatten(0, 1)
     elementwise.load_state_dict({**headwise.state_dict(), "q_proj.weight": rows})
     x, mask = tokens()
     assert_close(elementwise(x, mask), headwise(x, mask))

@@ -56,8 +56,8 @@ def test_absorbed_attention_equals_ordinary_attention(num_sets, dtype, output, g
         results(form, attend, queries, h) for form in (folded, unfolded)
     )
     assert_close(values, expected, rtol=output, atol=output)
-    for one, other in zip(gradients, expected_gradients, strict=True):
-        assert (one - other).norm() <= gradient * other.norm() + 1e-7
+    for actual, other in zip(gradients, expected_gradients, strict=True):
+        assert (actual - other).norm() <= gradient * other.norm() + 1e-7
 
 
 class Peak(TorchDispatchMode):
@@ -94,7 +94,7 @@ def cost(form, attend, queries, h):
     return peak.most
 
 
-@pytest.mark.parametrize("n", [2000, pytest.param(50_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [2000, pytest.param(50_000, marks=pytest.mark.slow(buys="memory at 50,000 instances"))])
 def test_absorbed_attention_takes_at_most_a_third_of_the_memory(n):
     attend, queries = AbsorbedAttention(128, num_heads=8, num_sets=16), torch.randn(16, 128)
     h = torch.randn(1, n, 128, requires_grad=True)

@@ -12,11 +12,11 @@ LONG = torch.arange(200) < torch.tensor([[200], [3], [0]])
 def test_pack_and_unpack_are_inverse():
     scattered = LONG[:, torch.randperm(200)]
     x = torch.randn(3, 200, 4).where(scattered[..., None], torch.nan).requires_grad_()
-    rows = packed_layout(scattered)
-    taken = pack(x, rows)
-    assert rows.sizes == [200, 3]
-    assert_close(taken[0], torch.cat([x[i, real] for i, real in enumerate(scattered)]), rtol=0, atol=0)
-    back = unpack(2 * taken, rows, x)
+    layout = packed_layout(scattered)
+    packed = pack(x, layout)
+    assert layout.sizes == [200, 3]
+    assert_close(packed[0], torch.cat([x[i, real] for i, real in enumerate(scattered)]), rtol=0, atol=0)
+    back = unpack(2 * packed, layout, x)
     assert_close(back[scattered], 2 * x[scattered], rtol=0, atol=0)
     assert not back[~scattered].any()
     back.square().sum().backward()

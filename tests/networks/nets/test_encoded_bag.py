@@ -12,7 +12,10 @@ from tests.contracts import laws
 from tests.helpers import fill
 
 F, C = 6, laws.NUM_CLASSES
-LAWS = [law for law in laws.CHEAP + laws.DEAR if law is not laws.bad_input_is_named]
+COMPILED = {laws.export_serves_any_bag_size, laws.compiles_without_graph_break}
+SLOW = pytest.mark.slow(buys="encoder and network are exported and compiled together")
+LAWS = [law for law in laws.CHEAP + laws.EXPENSIVE if law is not laws.bad_input_is_named]
+LAWS = [pytest.param(law, marks=SLOW if law in COMPILED else []) for law in LAWS]
 X = torch.linspace(-2, 2, 2 * 5 * F, dtype=torch.float64).sin().view(2, 5, F)
 MASK = torch.tensor([[True, True, True, True, True], [True, True, True, False, False]])
 

@@ -1,4 +1,4 @@
-"""BagProbabilities, MaskToInstanceLabel and SplitBagOutput."""
+"""Tests of BagProbabilities, MaskToInstanceLabel and UnpackBagOutputd."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def test_mask_to_instance_label_of_one_voxel_is_positive():
         MaskToInstanceLabel()(torch.ones(4))
 
 
-def test_split_bag_outputd_gives_each_value_its_key():
+def test_unpack_bag_outputd_gives_each_value_its_key():
     output = {"logits": torch.tensor([1.0]), "attention": torch.tensor([0.3, 0.7]), "scores": torch.ones(2)}
     item = {"pred": output, "label": 1}
     out = UnpackBagOutputd()(item)
@@ -30,7 +30,7 @@ def test_split_bag_outputd_gives_each_value_its_key():
 
 
 @pytest.mark.parametrize(("output", "got"), [(torch.ones(2), "Tensor"), ({"attention": 1}, r"\['attention'\]")])
-def test_split_bag_outputd_names_a_wrong_output(output, got):
+def test_unpack_bag_outputd_names_a_wrong_output(output, got):
     with pytest.raises(ValueError, match=rf"`pred` must be a mapping with 'logits' .*, got {got}\."):
         UnpackBagOutputd("pred")({"pred": output})
 

@@ -10,7 +10,7 @@ from monai.utils import set_determinism
 from monai_mil_ext.transforms import RandFeatureJitter, RandFeatureJitterd
 
 
-def test_feature_jitter_is_shared_by_instances_and_independent_for_features():
+def test_rand_feature_jitter_is_shared_by_instances_and_independent_for_features():
     bag = torch.randn(50, 8, dtype=torch.float64)
     moved = RandFeatureJitter(scale=0.0, shift=2.0).set_random_state(0)(bag) - bag
     torch.testing.assert_close(moved, moved[:1].expand_as(moved))
@@ -19,7 +19,7 @@ def test_feature_jitter_is_shared_by_instances_and_independent_for_features():
     torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio))
 
 
-def test_feature_jitter_has_the_given_standard_deviations():
+def test_rand_feature_jitter_has_the_given_standard_deviations():
     """40,000 draws each: three standard errors of a standard deviation are 1 %."""
     bag = np.array([[0.0] * 40_000, [1.0] * 40_000])
     zeros, ones = RandFeatureJitter(scale=0.3, shift=0.2).set_random_state(1)(bag)
@@ -29,13 +29,13 @@ def test_feature_jitter_has_the_given_standard_deviations():
     assert abs(np.corrcoef(zeros, ones - zeros)[0, 1]) < 0.02
 
 
-def test_feature_jitter_with_a_shift_per_feature():
+def test_rand_feature_jitter_with_a_shift_per_feature():
     jitter = RandFeatureJitter(scale=0.0, shift=np.array([0.0, 1.0, 100.0])).set_random_state(0)
     shifts = np.stack([jitter(np.zeros((1, 3)))[0] for _ in range(200)])
     assert shifts.std(axis=0) == pytest.approx([0, 1, 100], rel=0.2)
 
 
-def test_feature_jitter_moves_the_mean_of_a_large_bag_unlike_gaussian_noise():
+def test_rand_feature_jitter_moves_the_mean_of_a_large_bag_unlike_gaussian_noise():
     bag = torch.zeros(10_000, 64)
     noise = RandGaussianNoise(prob=1.0, std=0.1, sample_std=False).set_random_state(0)(bag).mean(0).std()
     jitter = RandFeatureJitter(scale=0.0, shift=0.1).set_random_state(0)(bag).mean(0).std()
@@ -44,12 +44,12 @@ def test_feature_jitter_moves_the_mean_of_a_large_bag_unlike_gaussian_noise():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
-def test_feature_jitter_preserves_the_dtype(dtype):
+def test_rand_feature_jitter_preserves_the_dtype(dtype):
     for bag in (torch.ones(3, 2, dtype=dtype), torch.ones(3, 2, dtype=dtype).numpy()):
         assert RandFeatureJitter()(bag).dtype == bag.dtype
 
 
-def test_feature_jitter_repeats_shares_and_skips_draws():
+def test_rand_feature_jitter_repeats_shares_and_skips_draws():
     jitter, bag = RandFeatureJitter().set_random_state(0), np.ones((2, 5))
     first = jitter(bag)
     assert (jitter(bag, randomize=False) == first).all()
@@ -62,7 +62,7 @@ def test_feature_jitter_repeats_shares_and_skips_draws():
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_feature_jitter_is_deterministic_in_workers(num_workers):
+def test_rand_feature_jitter_is_deterministic_in_workers(num_workers):
     def run():
         set_determinism(0)
         data = Dataset([{"image": np.ones((2, 3))}] * 4, RandFeatureJitterd("image"))
@@ -84,7 +84,7 @@ def test_normalize_intensity_standardizes_features_by_stored_statistics():
     assert bag.tolist() == [[2, 12, 3], [0, 2, 4]]
 
 
-def test_feature_jitter_names_invalid_arguments():
+def test_rand_feature_jitter_names_invalid_arguments():
     with pytest.raises(ValueError, match=r"`scale` must be finite and >= 0, got -0\.1"):
         RandFeatureJitter(scale=-0.1)
     for shift in (-1.0, np.inf, np.ones((2, 2))):

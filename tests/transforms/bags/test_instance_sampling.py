@@ -43,7 +43,7 @@ def test_rand_token_drop_by_number_keeps_at_least_one(size, drop, seed):
     [(RandTokenDrop(rate=0.3), 0.7), (RandSampleInstances(20), 0.2), (RandSampleInstances(20, stratified=True), 0.2)],
     ids=["rate", "uniform", "stratified"],
 )
-def test_rand_subset_keeps_all_instances_equally_often(transform, expected):
+def test_rand_sample_instances_and_rand_token_drop_keep_all_instances_equally_often(transform, expected):
     transform.set_random_state(0)
     kept = np.bincount(np.concatenate([transform(np.arange(100)) for _ in range(4000)]), minlength=100) / 4000
     np.testing.assert_allclose(kept, expected, atol=0.04)
@@ -51,7 +51,7 @@ def test_rand_subset_keeps_all_instances_equally_often(transform, expected):
 
 @pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor, MetaTensor], ids=["numpy", "torch", "meta"])
 @pytest.mark.parametrize("form", [RandSampleInstancesd, RandTokenDropd])
-def test_rand_subsetd_shares_one_draw_among_keys(form, kind):
+def test_rand_sample_instancesd_and_rand_token_dropd_share_one_draw_among_keys(form, kind):
     n = np.arange(50)
     data = {"image": kind(n[:, None]), "position": kind(n), "label": 1}
     transform = form(("image", "position", "absent"), **{_number(form): 7}, allow_missing_keys=True)
@@ -62,7 +62,7 @@ def test_rand_subsetd_shares_one_draw_among_keys(form, kind):
     assert out["label"] == 1
 
 
-def test_rand_subset_repeats_and_skips_draws():
+def test_rand_sample_instances_and_rand_token_drop_repeat_and_skip_draws():
     drop = RandTokenDrop(rate=0.5).set_random_state(0)
     first = drop(np.arange(40))
     assert (drop(np.arange(40), randomize=False) == first).all()
@@ -70,7 +70,7 @@ def test_rand_subset_repeats_and_skips_draws():
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_rand_subset_is_deterministic_in_workers(num_workers):
+def test_rand_sample_instances_and_rand_token_drop_are_deterministic_in_workers(num_workers):
     def run():
         set_determinism(0)
         data = Dataset([{"image": np.arange(30)}] * 4, RandSampleInstancesd("image", 5))
@@ -83,7 +83,7 @@ def test_rand_subset_is_deterministic_in_workers(num_workers):
     assert len({str(bag) for bag in first}) > 2
 
 
-def test_rand_subset_names_invalid_arguments():
+def test_rand_sample_instances_and_rand_token_drop_name_invalid_arguments():
     with pytest.raises(ValueError, match=r"same number of instances, got \{'image': 3, 'position': 2\}"):
         RandSampleInstancesd(("image", "position"), 2)({"image": np.zeros((3, 1)), "position": np.zeros(2)})
     with pytest.raises(ValueError, match="`rate` or `num_drop` must be given, and not both, got None and None"):

@@ -12,18 +12,18 @@ ATTENTION = torch.tensor([[0.5, 0.1], [0.25, 0.7], [0.25, 0.2], [0.0, 0.0]])
     ("head", "expected", "source"),
     [(None, ATTENTION.mean(1), "mean"), (0, ATTENTION[:, 0], 0), ("predicted", ATTENTION[:, 1], 1)],
 )
-def test_instance_scores_are_those_of_a_head(head, expected, source):
+def test_instance_scoresd_are_those_of_a_head(head, expected, source):
     item = InstanceScoresd(head=head)({"attention": ATTENTION, "pred": torch.tensor([0.2, 0.8])})
     assert torch.equal(item["scores"], expected)
     assert item["score_source"] == source
 
 
-def test_instance_scores_of_one_head_need_no_second_axis():
+def test_instance_scoresd_of_one_head_need_no_second_axis():
     for head in (None, 0):
         assert torch.equal(InstanceScoresd(head=head)({"attention": ATTENTION[:, 0]})["scores"], ATTENTION[:, 0])
 
 
-def test_instance_scores_name_a_head_that_is_missing():
+def test_instance_scoresd_names_a_missing_head():
     with pytest.raises(ValueError, match="`head` must be from 0 to 1, got 2"):
         InstanceScoresd(head=2)({"attention": ATTENTION})
     with pytest.raises(ValueError, match="`head` 'predicted' must have attention for each of the classes, got 2"):
@@ -32,7 +32,7 @@ def test_instance_scores_name_a_head_that_is_missing():
         InstanceScoresd(head="first")
 
 
-def test_ranked_instances_are_in_one_group_and_padding_in_none():
+def test_rank_instancesd_puts_an_instance_in_one_group_and_padding_in_none():
     item = {"scores": torch.tensor([0.5, 0.1, 0.5, 0.0, 0.0]), "mask": torch.tensor([True, True, True, True, False])}
     assert [RankInstancesd(top_k=2)(item)[key].tolist() for key in ("top", "bottom")] == [[0, 2], [3, 1]]
     assert [RankInstancesd(top_k=3)(item)[key].tolist() for key in ("top", "bottom")] == [[0, 2, 1], [3]]

@@ -21,14 +21,14 @@ def file(tmp_path):
     return tmp_path / "b.h5"
 
 
-def test_bag_or_status_returns_the_bag_of_the_transform(file):
+def test_load_or_status_returns_the_bag_of_the_transform(file):
     out, expected = LoadOrStatus(LOAD, SHAPES)(item(file)), LOAD(item(file))
     assert out.pop("status") == "done"
     assert out.keys() == expected.keys()
     assert torch.equal(out["image"], expected["image"])
 
 
-def test_bag_or_status_of_an_empty_bag_is_blank(tmp_path):
+def test_load_or_status_of_an_empty_bag_is_blank(tmp_path):
     write_bag(tmp_path / "b.h5", {"features": torch.ones(0, 3), "position": torch.ones(0)})
     out = LoadOrStatus(LOAD, SHAPES)(item(tmp_path / "b.h5"))
     assert out.keys() == {"image", "position", "case_id", "patient", "status"}
@@ -37,7 +37,7 @@ def test_bag_or_status_of_an_empty_bag_is_blank(tmp_path):
     assert torch.equal(out["position"], torch.zeros(1))
 
 
-def test_bag_or_status_has_the_reason_and_no_path(file):
+def test_load_or_status_has_the_reason_and_no_path(file):
     load = LoadOrStatus(LOAD, SHAPES)
     assert load(item(file.parent / "absent.h5"))["status"].startswith(
         "unreadable: `path` must be a bag file that exists"
@@ -56,7 +56,7 @@ def test_bag_or_status_has_the_reason_and_no_path(file):
     assert gone["status"] == "unreadable: No such file or directory"
 
 
-def test_bag_or_status_raises_errors_that_no_file_causes(file):
+def test_load_or_status_raises_errors_that_no_file_causes(file):
     def broken(data):
         raise TypeError("a mistake in the program")
 

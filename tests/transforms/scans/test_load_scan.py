@@ -32,7 +32,7 @@ def test_load_scan_returns_the_same_scan_for_every_format(tmp_path, kind):
 
 @pytest.mark.parametrize("reader", [ITKReader, PydicomReader])
 @pytest.mark.parametrize("orientation", [(1, 0, 0, 0, 1, 0), (1, 0, 0, 0, -1, 0), (0.8, 0.6, 0, -0.6, 0.8, 0)])
-def test_load_image_with_both_readers_gives_the_same_slices(tmp_path, reader, orientation):
+def test_load_scan_gives_the_slices_of_load_image(tmp_path, reader, orientation):
     """Pipelines may keep MONAI's LoadImage: its arrays may be flipped, but bags and positions are the same."""
     write_series(tmp_path / "s", orientation=orientation)
     ours = SliceBag()(LoadScan()(tmp_path / "s"))

@@ -11,8 +11,7 @@ from monai.transforms import SaveImage
 
 from monai_mil_ext.data import ScanReader
 from monai_mil_ext.transforms import SliceBag, SliceScoresToVolume, SliceScoresToVolumed
-from tests.transforms.geometry import affines, reordered, scan
-from tests.transforms.scans.test_slice_bag import ORDERS, PLANES
+from tests.transforms.geometry import ORDERS, PLANES, affines, reordered, scan
 
 
 @given(affine=affines(), order=st.sampled_from(ORDERS), plane=st.sampled_from(PLANES), channels=st.integers(1, 3))

@@ -10,19 +10,10 @@ from monai.data import MetaTensor
 from torch.testing import assert_close
 
 from monai_mil_ext.transforms import SliceBag, SliceBagd, SliceScoresToVolumed, SliceSelection
-from tests.transforms.geometry import affines, reordered, scan
-from tests.transforms.scans.test_slice_bag import ORDERS, PLANES
-
-selections = st.builds(
-    SliceSelection,
-    start_mm=st.sampled_from([None, 0.6, -5.0]),
-    stride=st.integers(1, 4),
-    num_neighbors=st.integers(0, 2),
-    foreground=st.sampled_from([None, 25.0, lambda x: x < 30]),
-)
+from tests.transforms.geometry import ORDERS, PLANES, SELECTIONS, affines, reordered, scan
 
 
-@given(affine=affines(), order=st.sampled_from(ORDERS), plane=st.sampled_from(PLANES), selection=selections)
+@given(affine=affines(), order=st.sampled_from(ORDERS), plane=st.sampled_from(PLANES), selection=SELECTIONS)
 def test_slice_selection_does_not_depend_on_the_order_of_the_voxel_array(affine, order, plane, selection):
     original = scan((5, 4, 3), affine)
     other = reordered(original, *order)
@@ -32,7 +23,7 @@ def test_slice_selection_does_not_depend_on_the_order_of_the_voxel_array(affine,
     assert_close(got.position, expected.position, atol=1e-3, rtol=0)
 
 
-@given(plane=st.sampled_from(PLANES), selection=selections, size=st.sampled_from([None, 7]))
+@given(plane=st.sampled_from(PLANES), selection=SELECTIONS, size=st.sampled_from([None, 7]))
 def test_slice_selection_returns_rows_of_the_whole_bag(plane, selection, size):
     volume = torch.cat([scan((5, 4, 6), np.eye(4)), -scan((5, 4, 6), np.eye(4))])
     whole, part = SliceBag(plane, size)(volume), SliceBag(plane, size, selection=selection)(volume)

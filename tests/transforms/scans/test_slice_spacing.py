@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monai_mil_ext.transforms import CheckSliceSpacing, CheckSliceSpacingd, SliceBagd, SliceSelection
-from tests.transforms.geometry import affines, scan
-from tests.transforms.scans.test_slice_bag import PLANES
+from tests.transforms.geometry import PLANES, affines, scan
 
 
 @given(affine=affines(), plane=st.sampled_from(PLANES), stride=st.integers(1, 3))

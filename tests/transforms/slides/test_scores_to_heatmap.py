@@ -25,7 +25,7 @@ def tiles(draw):
 
 
 @given(tiles())
-def test_heatmap_pixel_is_the_mean_of_the_tiles_that_contain_its_center(drawn):
+def test_tile_scores_to_heatmap_pixel_is_the_mean_of_the_tiles_that_contain_its_center(drawn):
     coords, size, downsample, scores = drawn
     heat = TileScoresToHeatmap(downsample)(scores, coords, size, SHAPE)
     assert heat.shape == (2, math.ceil(480 / downsample), math.ceil(640 / downsample))
@@ -37,7 +37,7 @@ def test_heatmap_pixel_is_the_mean_of_the_tiles_that_contain_its_center(drawn):
 
 
 @given(tiles(), st.floats(1e-6, 1e3))
-def test_heatmap_of_equal_scores_is_constant(drawn, value):
+def test_tile_scores_to_heatmap_of_equal_scores_is_constant(drawn, value):
     coords, size, downsample, scores = drawn
     heat = TileScoresToHeatmap(downsample)(np.full(len(coords), value), coords, size, SHAPE)
     seen = heat[~heat.isnan()]
@@ -47,7 +47,7 @@ def test_heatmap_of_equal_scores_is_constant(drawn, value):
 
 
 @given(tiles(), st.randoms(use_true_random=False))
-def test_heatmap_does_not_depend_on_the_order_of_tiles(drawn, random):
+def test_tile_scores_to_heatmap_does_not_depend_on_the_order_of_tiles(drawn, random):
     coords, size, downsample, scores = drawn
     order = list(range(len(coords)))
     random.shuffle(order)
@@ -57,14 +57,14 @@ def test_heatmap_does_not_depend_on_the_order_of_tiles(drawn, random):
     assert torch.equal(one.nan_to_num(-1), two.nan_to_num(-1))
 
 
-def test_heatmap_sums_do_not_depend_on_order_by_rounding():
+def test_tile_scores_to_heatmap_sums_do_not_depend_on_order_by_rounding():
     scores, coords = np.array([1e16, 1.0, -1e16, 3.0]), np.zeros((4, 2))
     orders = ([0, 1, 2, 3], [0, 2, 1, 3], [3, 1, 0, 2])
     assert len({float(TileScoresToHeatmap(64)(scores[k], coords, 64, (64, 64))) for k in orders}) == 1
 
 
 @given(st.integers(0, 4), st.integers(0, 3), st.integers(0, 99))
-def test_heatmap_moves_with_its_tiles(right, down, seed):
+def test_tile_scores_to_heatmap_moves_with_its_tiles(right, down, seed):
     generator = np.random.default_rng(seed)
     coords, scores = generator.integers(0, (300, 200), size=(12, 2)), generator.random(12)
     to_map = TileScoresToHeatmap(16, fill=0.0)
@@ -74,7 +74,7 @@ def test_heatmap_moves_with_its_tiles(right, down, seed):
 
 
 @pytest.mark.parametrize("scaling", ["none", "ratio", "percentile"])
-def test_heatmap_keeps_scores_of_tiles_without_overlap_exactly(scaling):
+def test_tile_scores_to_heatmap_keeps_scores_of_tiles_without_overlap_exactly(scaling):
     y, x = np.mgrid[0:480:64, 0:640:64]
     coords = np.stack([x.ravel(), y.ravel()], axis=1)[::2]
     scores = torch.rand(len(coords)) / 7
@@ -90,7 +90,7 @@ def test_heatmap_keeps_scores_of_tiles_without_overlap_exactly(scaling):
     assert int((~heat.isnan()).sum()) == sum(16 if y < 448 else 8 for y in coords[:, 1])
 
 
-def test_heatmap_percentiles_of_ties_and_ratios_of_attention():
+def test_tile_scores_to_heatmap_percentiles_of_ties_and_ratios_of_attention():
     coords, scores = np.array([[0, 0], [64, 0], [128, 0], [192, 0]]), np.array([0.1, 0.3, 0.3, 0.3])
     heat = TileScoresToHeatmap(64, "percentile")(scores, coords, 64, (256, 64))
     assert heat[0, 0].tolist() == [12.5, 62.5, 62.5, 62.5]
@@ -98,7 +98,7 @@ def test_heatmap_percentiles_of_ties_and_ratios_of_attention():
     assert ratio[0, 0].tolist() == [1.0] * 4
 
 
-def test_heatmap_has_affine_and_metadata():
+def test_tile_scores_to_heatmap_has_affine_and_metadata():
     heat = TileScoresToHeatmap(32, "ratio")(torch.rand(1), torch.zeros(1, 2), 64, SHAPE, 0.25)
     assert heat.dtype == torch.float32
     assert heat.affine.diag().tolist() == [32, 32, 1, 1]
@@ -123,7 +123,7 @@ def test_tile_scores_to_heatmapd_inverts_tile_bagd(tmp_path):
     assert int(heat.isfinite().sum()) == 20
 
 
-def test_heatmap_without_tiles_is_empty():
+def test_tile_scores_to_heatmap_without_tiles_is_empty():
     heat = TileScoresToHeatmap(scaling="percentile", fill=0.0)(torch.zeros(0, 3), torch.zeros(0, 2), 64, SHAPE)
     assert heat.shape == (3, 8, 10)
     assert not heat.any()

@@ -18,7 +18,7 @@ def slide(tmp_path):
     return write_slide(tmp_path / "s.tif", stained((256, 320), (64, 64, 256, 192)), mpp=0.5, tile=64)
 
 
-def test_slide_features_of_a_slide_have_coordinates_and_thumbnail(slide):
+def test_slide_featuresd_of_a_slide_have_coordinates_and_thumbnail(slide):
     bag = SlideFeaturesd("image", TILES, ENCODE)({"image": slide, "case_id": "a"})
     expected = TILES({"image": slide})
     torch.testing.assert_close(bag["image"], expected["image"][:].mean(dim=(2, 3)))
@@ -29,7 +29,7 @@ def test_slide_features_of_a_slide_have_coordinates_and_thumbnail(slide):
     assert (tuple(bag["thumbnail"].shape), bag["thumbnail_downsample"]) == ((256, 320, 3), 1.0)
 
 
-def test_slide_features_are_the_same_with_a_slide_that_stays_open(slide):
+def test_slide_featuresd_are_the_same_with_a_slide_that_stays_open(slide):
     slides = SlideCache()
     bag = SlideFeaturesd("image", TILES, ENCODE, slides=slides)({"image": slide})
     expected = SlideFeaturesd("image", TILES, ENCODE)({"image": slide})
@@ -37,7 +37,7 @@ def test_slide_features_are_the_same_with_a_slide_that_stays_open(slide):
     assert not slides.open_pixels(str(slide)).closed
 
 
-def test_slide_features_close_the_slide_after_an_error(slide, monkeypatch):
+def test_slide_featuresd_close_the_slide_after_an_error(slide, monkeypatch):
     closed, close = [], SlideFile.close
     monkeypatch.setattr(SlideFile, "close", lambda self: (closed.append(self.name), close(self))[1])
     with pytest.raises(ZeroDivisionError, match="division by zero"):
@@ -45,14 +45,14 @@ def test_slide_features_close_the_slide_after_an_error(slide, monkeypatch):
     assert closed.count(slide.name) >= 1
 
 
-def test_slide_features_prefer_the_resolution_of_the_item(slide):
+def test_slide_featuresd_prefer_the_resolution_of_the_item(slide):
     bag = SlideFeaturesd("image", TILES, ENCODE, slide_mpp=0.25)({"image": slide, "slide_mpp": 1.0})
     assert (bag["tile_size"], bag["slide_mpp"]) == (32.0, 1.0)
     bag = SlideFeaturesd("image", TILES, ENCODE, slide_mpp=0.25)({"image": slide})
     assert (bag["tile_size"], bag["slide_mpp"]) == (128.0, 0.25)
 
 
-def test_slide_features_of_a_file_have_coordinates_in_pixels_if_known(tmp_path):
+def test_slide_featuresd_of_a_file_have_coordinates_in_pixels_if_known(tmp_path):
     arrays = {"features": np.eye(3, 4, dtype=np.float16), "coords": np.array([[0, 0], [112, 0], [0, 112]])}
     write_bag(tmp_path / "a.h5", arrays, {"unit": "um", "tile_size": 112.0})
     bag = SlideFeaturesd("image")({"image": tmp_path / "a.h5"})
@@ -62,12 +62,12 @@ def test_slide_features_of_a_file_have_coordinates_in_pixels_if_known(tmp_path):
     assert "source" not in bag
 
 
-def test_slide_features_need_no_coordinates(tmp_path):
+def test_slide_featuresd_need_no_coordinates(tmp_path):
     np.save(tmp_path / "a.npy", np.ones((3, 4), dtype=np.float32))
     assert set(SlideFeaturesd("image")({"image": tmp_path / "a.npy"})) == {"image"}
 
 
-def test_slide_features_refuse_a_slide_without_encoder_and_two_paths(slide):
+def test_slide_featuresd_refuse_a_slide_without_encoder_and_two_paths(slide):
     with pytest.raises(ValueError, match="`encode` must be given to compute features of a slide"):
         SlideFeaturesd("image")({"image": slide})
     with pytest.raises(ValueError, match="`keys` must name one path of an item"):

@@ -52,7 +52,7 @@ def test_tile_bag_at_a_coarser_resolution_takes_larger_tiles(path, reader):
     assert tiles.bag[0].shape == (3, 32, 32)
 
 
-def test_tile_bag_slide_mpp_is_given_for_all_slides_or_for_one(tmp_path):
+def test_tile_bag_takes_slide_mpp_for_all_slides_or_for_one(tmp_path):
     path = write_slide(tmp_path / "s.tif", IMAGE, mpp=None)
     grid = TileGrid(32, mpp=1.0)
     with pytest.raises(SlideFileError, match="`slide` must state its mpp"):

@@ -1,4 +1,4 @@
-"""App `mil` of MONAI Label: its code is in monai_mil_ext, and its bundles are in `model/` next to this file."""
+"""MONAI Label app ``mil``, implemented in ``monai_mil_ext.apps.label``, with its bundles in ``model/`` beside it."""
 
 from monai_mil_ext.apps.label.app import LabelApp
 

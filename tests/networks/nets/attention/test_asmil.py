@@ -38,8 +38,8 @@ def test_golden_values_of_asmil_are_those_of_the_reference():
         assert now["nets"][name]["config"] == case["config"]
         assert np.allclose(now["nets"][name]["logits"], case["logits"], rtol=1e-12, atol=1e-12)
         assert np.allclose(now["nets"][name]["x"], case["x"], rtol=1e-12, atol=1e-12)
-    for one, other in zip(now["loss"]["cases"], GOLDEN["loss"]["cases"], strict=True):
-        assert np.allclose(one["gradient"], other["gradient"], rtol=1e-12, atol=1e-12)
+    for case, other in zip(now["loss"]["cases"], GOLDEN["loss"]["cases"], strict=True):
+        assert np.allclose(case["gradient"], other["gradient"], rtol=1e-12, atol=1e-12)
 
 
 def count(net):

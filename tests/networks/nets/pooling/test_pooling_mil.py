@@ -43,6 +43,6 @@ def test_instance_max_mil_attends_to_the_maximum_of_each_class():
 
 
 @pytest.mark.parametrize("net", [MeanMIL, MaxMIL, InstanceMaxMIL])
-def test_pooling_nets_reject_sizes_that_are_not_positive(net):
+def test_mean_mil_and_max_mil_reject_sizes_that_are_not_positive(net):
     with pytest.raises(ValueError, match="`num_classes` must be a positive integer, got 0"):
         net(4, 0)

@@ -162,7 +162,11 @@ def test_qgmil_autocast_is_close_at_full_size():
     assert_close(rough.float(), net(x), rtol=0, atol=0.05)
 
 
-@pytest.mark.parametrize("full", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["fast", "full"])
+@pytest.mark.parametrize(
+    "full",
+    [False, pytest.param(True, marks=pytest.mark.slow(buys="every entry of the gradient in each factorial cell"))],
+    ids=["fast", "full"],
+)
 @pytest.mark.parametrize("block", FACTORIAL, ids=lambda block: "-".join(map(str, block.values())))
 def test_qgmil_gradients_of_every_factorial_cell(block, full):
     net = known(QGMIL(8, 2, hidden_size=8, block=QGMILBlock(num_heads=2, **block)).double())
@@ -185,25 +189,6 @@ def test_qgmil_can_be_written_in_yaml(tmp_path):
     built = ConfigParser(net).get_parsed_content("network")
     expected = tiny({"gate": "none", "ffn": "mlp"}, torch.float32)
     assert_close(known(built)(*batch(torch.float32)), expected(*batch(torch.float32)), rtol=0, atol=0)
-
-
-@pytest.mark.parametrize(
-    ("block", "message"),
-    [
-        ({"num_heads": 6, "num_kv_heads": 4}, r"`num_kv_heads` must divide num_heads 6, got 4"),
-        ({"gate": "both"}, r"`gate` must be one of 'none', 'headwise', 'elementwise', got 'both'"),
-        ({"gate": ("headwise", "elementwise")}, r"`gate` must be one of .*, got \('headwise', 'elementwise'\)"),
-        ({"norm": "batch"}, r"`norm` must be one of 'rms', 'layer', got 'batch'"),
-        ({"ffn": "glu"}, r"`ffn` must be one of 'swiglu', 'mlp', got 'glu'; did you mean 'swiglu'\?"),
-        ({"activation": "tanh"}, r"`activation` must be one of 'silu', 'gelu', 'relu', got 'tanh'"),
-        *(({name: 0}, rf"`{name}` must be a positive integer, got 0") for name in ("num_heads", "num_kv_heads")),
-        *(({name: 0}, rf"`{name}` must be a positive integer, got 0") for name in ("head_size", "ffn_size")),
-    ],
-    ids=str,
-)
-def test_qgmil_block_rejects_bad_options(block, message):
-    with pytest.raises(ValueError, match=message):
-        QGMILBlock(**block)
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ print(resident("VmHWM") - before)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow(buys="memory of training on 10,000 instances")
 def test_qgmil_training_memory_on_ten_thousand_instances():
     run = subprocess.run([sys.executable, "-c", TRAIN], capture_output=True, text=True, check=True)
     assert int(run.stdout) < 3 * 8 * 10_000**2 * 4 / 5

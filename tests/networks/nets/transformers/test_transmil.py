@@ -5,8 +5,6 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from monai_mil_ext.networks.blocks import NystromAttention, PositionConv
-from monai_mil_ext.networks.blocks.nystrom_attention import pseudo_inverse
 from monai_mil_ext.networks.nets import SequenceTransMIL, TransMIL
 from tests.golden import reference_transmil as reference
 from tests.helpers import fill
@@ -73,48 +71,10 @@ def test_sequence_transmil_attention_passes_attention_tap():
     assert torch.equal(net.forward_bag(torch.rand(2, 5, 16)).attention, seen[0])
 
 
-def test_class_token_attention_matches_torch():
-    net, h = SequenceTransMIL(16, 2).attend1.double(), torch.rand(2, 7, 16, dtype=torch.float64)
-    torch.nn.init.normal_(net.project.bias)
-    torch.nn.init.normal_(net.merge.bias)
-    peer = torch.nn.MultiheadAttention(16, 8, batch_first=True, dtype=torch.float64)
-    names = {"in_proj_weight": "project.weight", "in_proj_bias": "project.bias"}
-    names |= {f"out_proj.{part}": f"merge.{part}" for part in ("weight", "bias")}
-    peer.load_state_dict({theirs: net.state_dict()[ours] for theirs, ours in names.items()})
-    mask = torch.arange(7) < torch.tensor([[7], [4]])
-    expected, weights = peer(h, h, h, key_padding_mask=~mask, average_attn_weights=False)
-    assert_close(net(h, mask)[mask], expected[mask])
-    attention = net.cls_scores(h).masked_fill(~mask[..., None], -torch.inf).softmax(1)
-    assert_close(attention, weights[:, :, 0].transpose(1, 2))
-    assert_close(net.cls_output(attention, h), expected[:, 0])
-
-
-def test_pseudo_inverse_inverts_well_conditioned_matrices():
-    eye = torch.eye(64, dtype=torch.float64)
-    a = (4 * eye + 0.1 * torch.randn(3, 64, 64, dtype=torch.float64)).softmax(-1)
-    assert_close(pseudo_inverse(a) @ a, eye.expand(3, -1, -1), rtol=0, atol=1e-6)
-    assert_close(pseudo_inverse(a)[1:2], pseudo_inverse(a[1:2]), rtol=0, atol=0)
-
-
-def test_pseudo_inverse_takes_six_steps():
-    a = (8 * torch.rand(1, 256, 256, dtype=torch.float64) + 4 * torch.eye(256, dtype=torch.float64)).softmax(-1)
-    assert (pseudo_inverse(a) @ a - torch.eye(256)).abs().max() > 0.1
-    assert_close(pseudo_inverse(a)[0], torch.tensor(reference.pseudo_inverse(a[0].numpy())))
-
-
 def test_transmil_dropout_is_active_in_training_only():
     net, x = TransMIL(6, 2, hidden_size=8, num_heads=2, dropout=0.9), torch.rand(2, 5, 6)
     assert not torch.equal(net.train()(x), net(x))
     assert torch.equal(net.eval()(x), net(x))
-
-
-def test_position_conv_is_the_sum_of_its_convolutions():
-    block, y = PositionConv(4, [(3, 3), (5, 1)]).double(), torch.rand(2, 4, 6, 3, dtype=torch.float64)
-    apart = [
-        torch.nn.functional.conv2d(y, k.weight, k.bias, padding=padding, groups=4)
-        for k, padding in zip(block.kernels, [(1, 1), (2, 0)], strict=True)
-    ]
-    assert_close(block(y), y + sum(apart))
 
 
 @pytest.mark.parametrize(
@@ -124,8 +84,6 @@ def test_position_conv_is_the_sum_of_its_convolutions():
         (lambda: TransMIL(6, 2, hidden_size=6, num_heads=4), "`num_heads` must divide the size 6 of a token, got 4"),
         (lambda: TransMIL(6, 0), "`num_classes` must be a positive integer, got 0"),
         (lambda: TransMIL(6, 2, dropout=1.0), r"`dropout` must be in \[0, 1\), got 1.0"),
-        (lambda: NystromAttention(8, 2, num_landmarks=0), "`num_landmarks` must be a positive integer, got 0"),
-        (lambda: PositionConv(8, [(3, 2)]), r"`kernels` must be of odd height and width, got \[\(3, 2\)\]"),
     ],
 )
 def test_transmil_rejects_bad_options(call, message):

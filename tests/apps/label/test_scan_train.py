@@ -1,0 +1,101 @@
+"""Tests of the training task of scans, without MONAI Label."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from monai_mil_ext.apps.label import ScanTrainTask
+
+from .server_parts import Bundle, Datastore, without_init
+
+
+class TrainingBundle(Bundle):
+    """Bundle that trains at once: it writes weights and has one metric."""
+
+    def run(self, kind, *configs, **options):
+        self.calls.append((kind, configs, options))
+        if self.error:
+            raise self.error
+        for name in ("network.json", "model.pt"):
+            Path(options["ckpt_dir"], name).write_text("new")
+        engine = SimpleNamespace(state=SimpleNamespace(metrics={"bag_auroc": 0.75}))
+        return SimpleNamespace(parser=SimpleNamespace(get_parsed_content=lambda name: engine))
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Datastore(tmp_path, images=[f"i{n}" for n in range(10)])
+    for n in range(9):
+        store.infos[f"i{n}"]["bag_label"] = n % 2
+    return store
+
+
+def make_task(folder, **options):
+    (folder / "models").mkdir()
+    return without_init(ScanTrainTask, bundle=TrainingBundle(folder, **options))
+
+
+def test_scan_train_task_trains_on_labeled_scans_and_replaces_the_weights(tmp_path, store):
+    task = make_task(tmp_path)
+    stats = task({"max_epochs": 3, "val_split": 0.25}, store)
+    (kind, configs, options) = task.bundle.calls[0]
+    assert (kind, configs, options["epochs"], options["start_from"]) == ("train", ("train", "scan_labels"), 3, None)
+    scans = options["scans"] + options["held_out"]
+    assert sorted(Path(scan["image"]).stem for scan in scans) == [f"i{n}" for n in range(9)]
+    assert all(scan["label"] == int(Path(scan["image"]).stem[1]) % 2 for scan in scans)
+    assert len({scan["case_id"] for scan in scans}) == 9
+    assert {scan["label"] for scan in options["held_out"]} == {0, 1}
+    assert (stats["scans"], stats["held_out"]) == (6, 3)
+    assert (stats["labels"], stats["metrics"]) == ({"benign": 5, "malignant": 4}, {"bag_auroc": 0.75})
+    assert task.bundle.weights.read_text() == "new"
+    assert task.stats() == stats
+
+
+def test_scan_train_task_holds_nothing_out_of_few_scans(tmp_path, store):
+    task = make_task(tmp_path)
+    task.bundle.weights.write_text("old")
+    for n in range(2, 10):
+        store.infos[f"i{n}"].pop("bag_label", None)
+    stats = task({}, store)
+    assert (stats["scans"], stats["held_out"], stats["metrics"]) == (2, 0, {})
+    assert task.bundle.calls[0][2]["start_from"] == str(task.bundle.weights)
+    task({"pretrained": False}, store)
+    assert task.bundle.calls[1][2]["start_from"] is None
+
+
+@pytest.mark.parametrize(
+    ("request_options", "match"),
+    [
+        ({"max_epochs": "$exit()"}, r"`max_epochs` must be a positive integer, got '\$exit\(\)'"),
+        ({"max_epochs": True}, "`max_epochs` must be a positive integer, got True"),
+        ({"val_split": 1}, "`val_split` must be from 0 to below 1, got 1"),
+        ({"device": "$exit()"}, r"`device` must be cpu or cuda, got '\$exit\(\)'"),
+    ],
+)
+def test_scan_train_task_refuses_invalid_requests(tmp_path, store, http_errors, request_options, match):
+    with pytest.raises(http_errors, match=match):
+        make_task(tmp_path)(request_options, store)
+    assert not (tmp_path / "models" / "model.pt").exists()
+
+
+def test_scan_train_task_needs_labels_of_two_classes(tmp_path, store, http_errors):
+    for info in store.infos.values():
+        info.pop("bag_label", None)
+    task = make_task(tmp_path)
+    store.infos["i0"]["bag_label"] = 1
+    with pytest.raises(http_errors, match="labels must be there for scans of two classes, got 1 scans with a label"):
+        task({}, store)
+    store.infos["i1"]["bag_label"] = "unknown"
+    with pytest.raises(http_errors, match="`bag_label` must be a class number below 2"):
+        task({}, store)
+
+
+def test_scan_train_task_keeps_the_weights_after_an_error(tmp_path, store, http_errors):
+    task = make_task(tmp_path, error=ValueError(f"cannot read {tmp_path}/i1.nii"))
+    task.bundle.weights.write_text("old")
+    with pytest.raises(http_errors, match=r"^ValueError: cannot read [./]+$"):
+        task({}, store)
+    assert task.bundle.weights.read_text() == "old"
+    assert task.stats() == {}
+    assert task.config()["max_epochs"] == 50

@@ -1,0 +1,32 @@
+"""Tests of the copy of a bundle for MONAI Label's own app."""
+
+import json
+
+import pytest
+
+from monai_mil_ext.apps.label import BundleRunner
+from monai_mil_ext.apps.label.stock_bundle import write_stock_bundle
+from tests.bundles.wsi import BUNDLES
+
+
+def test_write_stock_bundle_ends_in_a_label_map(tmp_path):
+    bundle = BundleRunner(BUNDLES / "scan_mil")
+    folder = write_stock_bundle(bundle, tmp_path / "scans")
+    config = json.loads((folder / "configs" / "inference.json").read_text())
+    view = config["postprocessing"]["transforms"][-1]
+    assert view["_target_"] == "monai_mil_ext.apps.label.ScoresToLabelMapd"
+    assert (view["class_names"], view["top_k"]) == (bundle.class_names, [4, 12])
+    assert "BagOutputWrapper" in config["inferer"]
+    assert "_meta_" not in config
+    metadata = json.loads((folder / "configs" / "metadata.json").read_text())
+    labels = {"0": "background", "1": "slices ranked 1 to 4", "2": "slices ranked 5 to 12"}
+    assert metadata["network_data_format"]["outputs"]["pred"]["channel_def"] == labels
+    assert bundle.metadata["network_data_format"]["outputs"]["pred"]["channel_def"] != labels
+    assert {"LICENSE", "docs", "scripts"} <= {path.name for path in folder.iterdir()}
+    assert not list(folder.rglob("__pycache__"))
+
+
+def test_write_stock_bundle_replaces_no_folder(tmp_path):
+    (tmp_path / "scans" / "configs").mkdir(parents=True)
+    with pytest.raises(FileExistsError):
+        write_stock_bundle(BundleRunner(BUNDLES / "scan_mil"), tmp_path / "scans")

@@ -1,0 +1,151 @@
+"""The bundle bag_classifier on small bags: training, evaluation and inference of any network."""
+
+import csv
+import json
+
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow
+
+from monai_mil_ext.data import FeatureStatistics, load_cohort
+from tests.bundles.small_bags import BUNDLE, bags, scripts
+from tests.workflows import causes, configs_of, content, open_workflow, paths
+
+NETS = "monai_mil_ext.networks.nets."
+SETTINGS = {"num_folds": 4, "fold": 2, "epochs": 8, "batch_size": 8, "learning_rate": 0.01}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Forty bags and their table."""
+    folder = tmp_path_factory.mktemp("bags")
+    scripts("prepare").write_cohort(bags(), folder / "cohort.csv")
+    return folder
+
+
+@pytest.fixture
+def start(monkeypatch, data, tmp_path):
+    monkeypatch.chdir(BUNDLE)
+
+    def make(*configs, kind="train", **override):
+        places = {**paths(data, tmp_path / "m"), "output_dir": str(tmp_path / "e")}
+        return open_workflow(*configs_of(*configs), kind=kind, **{**SETTINGS, **places, **override})
+
+    return make
+
+
+def test_bag_classifier_learns_is_evaluated_and_infers_files(start, data, tmp_path):
+    trained = start("train")
+    trained.run()
+    splits = content(trained, "splits")
+    assert content(trained, "validate#evaluator").state.best_metric > 0.8
+    start("train", "evaluate").run()
+    rows = {row["case_id"]: row for row in csv.DictReader((tmp_path / "e" / "bags.csv").open())}
+    assert set(rows) == set(splits.folds[2]["test"])
+    assert json.loads((tmp_path / "e" / "report.json").read_text())["values"]["bag_auroc"] > 0.9
+    attention = list(csv.DictReader((tmp_path / "e" / "instances.csv").open()))
+    first = {row["case_id"]: float(row["attention"]) for row in reversed(attention)}
+    moved = [first[case] for case, row in rows.items() if row["label"] == "1"]
+    assert min(moved) > 0.3  # the instance that was moved, of two to six
+    start("inference", kind="infer", input=str(data / "bags"), dataset_dir="nowhere").run()
+    answers = {row["case_id"]: row for row in csv.DictReader((tmp_path / "e" / "predictions.csv").open())}
+    assert len(answers) == 40
+    for case, row in rows.items():
+        assert float(answers[case]["probability_1"]) == pytest.approx(float(row["probability_1"]), abs=1e-5)
+    instances = list(csv.DictReader((tmp_path / "e" / "instances.csv").open()))
+    assert len(instances) == sum(int(row["num_instances"]) for row in answers.values())
+    same = [float(row["attention"]) for row in instances if row["case_id"] in rows]
+    assert same == pytest.approx([float(row["attention"]) for row in attention], abs=1e-5)  # both by name of the bag
+
+
+def test_bag_classifier_kfold_equals_train_and_evaluate(start, tmp_path):
+    for fold in (0, 2):
+        here = {"fold": fold, "folds_dir": str(tmp_path / "e"), "ckpt_dir": str(tmp_path / f"m{fold}"), "epochs": 2}
+        here |= {"num_samples": 10}
+        start("train", "kfold", **here, output_dir=str(tmp_path / "e" / f"fold_{fold}")).run()
+    once = (tmp_path / "e" / "fold_2" / "bags.csv").read_text()
+    start("train", "evaluate", ckpt_dir=str(tmp_path / "m2"), num_samples=10).run()
+    assert (tmp_path / "e" / "bags.csv").read_text() == once
+    table = json.loads((tmp_path / "e" / "folds.json").read_text())
+    values = [table["folds"][fold]["bag_auroc"] for fold in ("0", "2")]
+    assert table["values"]["bag_auroc"] == pytest.approx(sum(values) / 2)
+
+
+def test_bag_classifier_evaluate_refuses_another_fold(start, tmp_path):
+    FeatureStatistics.identity(8).write(tmp_path / "m" / "statistics.json")
+    content(start("train"), "splits").write_fold(tmp_path / "m" / "split.json", 2)  # as its `run` does
+    for other in ({"fold": 1}, {"split_seed": 5}, {"val_fraction": 0.5}):
+        with pytest.raises(RuntimeError, match="Failed to evaluate") as error:
+            start("train", "evaluate", **other).run()
+        assert "`fold` must be the one that the weights were trained for, 2 with the same options" in causes(
+            error.value
+        )
+
+
+@pytest.mark.slow(buys="the numbers in the model card are those of the shipped weights")
+def test_bag_classifier_weights_have_the_metrics_of_their_card(monkeypatch, tmp_path):
+    """On the bags of digits that they never saw, which are the same wherever they are made."""
+    scripts("digit_bags").prepare_digits(tmp_path)
+    monkeypatch.chdir(BUNDLE)
+    paths = {"dataset_dir": str(tmp_path / "digits"), "ckpt_dir": "models", "output_dir": str(tmp_path)}
+    workflow = ConfigWorkflow(
+        ["configs/train.yaml", "configs/evaluate.yaml"], workflow_type="train", logging_file=False, **paths
+    )
+    workflow.initialize()
+    workflow.run()
+    found = json.loads((tmp_path / "report.json").read_text())["values"]
+    said = json.loads((BUNDLE / "configs" / "metadata.json").read_text())["eval_metrics"]
+    card = (BUNDLE / "docs" / "README.md").read_text()
+    for key in ("bag_auroc", "bag_accuracy"):
+        assert found[key] == pytest.approx(said[key], abs=0.001)
+        assert f"{said[key]:.3f}" in card
+        assert f"{said[f'{key}_mean_of_5_folds']:.3f} ± {said[f'{key}_sd_of_5_folds']:.3f}" in card
+
+
+@pytest.mark.slow(buys="the shipped weights can be trained again")
+def test_bag_classifier_weights_are_those_that_training_gives(monkeypatch, tmp_path):
+    scripts("digit_bags").prepare_digits(tmp_path)
+    monkeypatch.chdir(BUNDLE)
+    paths = {"dataset_dir": str(tmp_path / "digits"), "ckpt_dir": str(tmp_path), "output_dir": str(tmp_path)}
+    workflow = ConfigWorkflow(["configs/train.yaml"], workflow_type="train", logging_file=False, **paths)
+    workflow.initialize()
+    workflow.run()
+    again, shipped = (torch.load(f / "model.pt", weights_only=True) for f in (tmp_path, BUNDLE / "models"))
+    torch.testing.assert_close(again, shipped, rtol=0, atol=1e-4)  # another processor sums in another order
+
+
+@pytest.mark.parametrize(
+    ("network", "override", "terms"),
+    [
+        ({"_target_": f"{NETS}MeanMIL"}, {}, set()),
+        ({"_target_": f"{NETS}ASMIL", "hidden_size": 16}, {"anchor": 0.01}, {"attention_anchor"}),
+        ({"_target_": f"{NETS}ACMIL", "hidden_size": 16}, {"branches": 1.0}, {"branch_loss", "branch_diversity"}),
+        ({"_target_": f"{NETS}ABMIL", "hidden_size": 16}, {"guidance_weight": 1.0}, {"attention_prior"}),
+    ],
+    ids=["MeanMIL", "ASMIL", "ACMIL", "ABMIL + NG"],
+)
+def test_bag_classifier_trains_every_network_with_its_loss_terms(start, network, override, terms):
+    network = {**network, "in_features": 8, "num_classes": 2}
+    workflow = start("train", network_def=network, epochs=1, **override)
+    workflow.run()
+    found = content(workflow, "train#trainer").state.metrics
+    known = {"attention_anchor", "branch_loss", "branch_diversity", "attention_prior"}
+    assert {name for name in known if name in found} == terms
+
+
+def test_bag_classifier_standardizes_features_by_the_training_part(start, data, tmp_path):
+    workflow = start("train")
+    items = content(workflow, "splits").select(load_cohort(data / "cohort.csv"), 2, "train")
+    rows = torch.cat([item["image"] for item in content(workflow, "train#dataset")])
+    torch.testing.assert_close(rows.mean(0), torch.zeros(8), atol=1e-5, rtol=0)
+    torch.testing.assert_close(rows.std(0, correction=0), torch.ones(8), atol=1e-5, rtol=0)
+    assert content(workflow, "statistics").mean.tolist() == FeatureStatistics.from_items(items).mean.tolist()
+    raw = start("train", standardize=False)
+    assert abs(float(torch.cat([item["image"] for item in content(raw, "train#dataset")]).mean(0)[0])) > 0.1
+
+
+def test_bag_classifier_weights_rare_classes_on_request(start):
+    assert content(start("train"), "train#loss").weight is None
+    weights = content(start("train", class_weights="$@balanced_weights"), "train#loss").weight
+    assert weights.tolist() == pytest.approx([1, 1])
+    assert content(start("train", class_weights=[1, 3.5]), "train#loss").weight.tolist() == [1, 3.5]

@@ -1,0 +1,25 @@
+"""Nothing that the bundle writes, prints or logs names a patient or says where the scan came from."""
+
+import logging
+
+import torch
+
+from monai_mil_ext.networks.nets import ABMIL
+from tests.scans import SECRETS, write_series
+
+
+def test_scan_mil_inference_names_neither_patient_nor_source(start, digits, tmp_path, caplog, capfd):
+    caplog.set_level(logging.DEBUG)
+    folder, out = tmp_path / "Secretname_Jane_source", tmp_path / "out"
+    write_series(folder)
+    torch.save(ABMIL(64 * 64, 2, hidden_size=128).state_dict(), tmp_path / "model.pt")
+    paths = {"dataset_dir": str(digits), "ckpt_dir": str(tmp_path), "output_dir": str(out)}
+    sizes = {"spatial_size": 64, "in_features": 64 * 64}
+    start("inference", "digits", **paths, **sizes, input=str(folder), case_id="c1").run()
+    files = [path for path in out.rglob("*") if path.is_file()]
+    assert sorted(path.name for path in files) == ["c1.png", "c1_scores.nii.gz", "prediction.json"]
+    printed = capfd.readouterr()
+    said = [caplog.text, printed.out, printed.err, *(p.read_bytes().decode("latin-1") for p in files)]
+    secrets = [*SECRETS.values(), "Secretname", str(folder), folder.name]
+    assert [word for word in secrets for text in said if word in text] == []
+    assert "research use only" in caplog.text

@@ -1,0 +1,23 @@
+"""The bundle bag_classifier in tests: its scripts, and small bags."""
+
+import numpy as np
+
+from tests.bundles.scripts_of import BUNDLES, scripts_of
+
+BUNDLE = BUNDLES / "bag_classifier"
+
+
+def scripts(module):
+    """A module of the bundle's scripts."""
+    return scripts_of("bag_classifier", module)
+
+
+def bags(num_bags=40, seed=0, features=8, shift=4.0):
+    """Bags of 2 to 6 instances; in every second bag one instance's first feature is moved."""
+    draw = np.random.default_rng(seed)
+    made = {}
+    for i in range(num_bags):
+        instances = draw.normal(size=(draw.integers(2, 7), features)).astype(np.float32)
+        instances[0, 0] += shift * (i % 2)
+        made[str(i)] = (i % 2, instances)
+    return made

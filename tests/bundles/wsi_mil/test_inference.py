@@ -1,0 +1,263 @@
+"""Inference of the bundle of whole slides: files, folders and tables, good ones and broken ones."""
+
+import csv
+import json
+import logging
+import os
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from monai.data import WSIReader
+from PIL import Image
+
+from monai_mil_ext.data import SlideFile, TileGrid
+from monai_mil_ext.networks.nets import ABMIL, ASMIL, QGMIL
+from monai_mil_ext.transforms import TileBag
+from monai_mil_ext.utils import write_json
+from monai_mil_ext.utils.exceptions import root_cause
+from tests.bundles.wsi import ENCODER, F, content, start, write_cohort, write_features, write_small_slide
+
+NETS = {"qgmil": QGMIL, "asmil": ASMIL}
+SLIDES = {**ENCODER, "network_def#hidden_size": 16}
+
+
+def weights(folder, network="qgmil", in_features=12, **settings):
+    """A network as training leaves it, untrained."""
+    torch.manual_seed(0)
+    net = NETS[network](in_features=in_features, num_classes=2, hidden_size=16)
+    folder.mkdir(exist_ok=True)
+    torch.save(net.state_dict(), folder / "model.pt")
+    write_json(folder / "settings.json", {"in_features": in_features, "num_classes": 2, **settings})
+    return net.eval()
+
+
+def infer(tmp_path, where, *overlays, **override):
+    paths = {"ckpt_dir": str(tmp_path / "m"), "output_dir": str(tmp_path / "out"), "input": str(where)}
+    workflow = start("inference", *overlays, kind="infer", **{**paths, "network_def#hidden_size": 16, **override})
+    workflow.run()
+    workflow.finalize()
+    return workflow
+
+
+def prediction(tmp_path, case):
+    return json.loads((tmp_path / "out" / case / "prediction.json").read_text())
+
+
+def results(tmp_path):
+    with (tmp_path / "out" / "results.csv").open() as file:
+        return {row["case_id"]: row for row in csv.DictReader(file)}
+
+
+@pytest.mark.parametrize("network", NETS)
+def test_wsi_mil_inference_makes_prediction_and_map_in_one_forward_pass(network, tmp_path, monkeypatch):
+    net = weights(tmp_path / "m", network, class_names=["benign", "malignant"])
+    write_json(tmp_path / "m" / "calibration.json", {"temperature": 2.0})
+    path = write_small_slide(tmp_path / "a.tif")
+    calls, real = [], NETS[network].forward_bag
+
+    def counted(self, x, mask=None):
+        """Other scores at each call, as a network with dropout on would give."""
+        calls.append(x)
+        output = real(self, x, mask)
+        order = torch.arange(x.shape[1]).roll(len(calls))
+        return output._replace(attention=((order + 1.0) / (order + 1.0).sum())[None, :, None])
+
+    monkeypatch.setattr(NETS[network], "forward_bag", counted)
+    infer(tmp_path, path, "slides", network=network, **SLIDES)
+    assert len(calls) == 1
+    told = prediction(tmp_path, "slide")
+    tiles = TileBag(TileGrid(32, mpp=0.5))(path)
+    pixels = tiles.bag[:]
+    features = torch.nn.functional.adaptive_avg_pool2d(pixels, 2).flatten(1)
+    torch.testing.assert_close(calls[0][0], features)
+    with torch.no_grad():
+        expected = (real(net, features[None]).logits / 2).softmax(1)[0]
+    torch.testing.assert_close(torch.tensor(told["probability"]), expected)
+    assert told["class_names"][told["prediction"]] == told["predicted_class"]
+    assert (told["num_tiles"], told["tile_size"], told["slide_size"]) == (24, 32.0, [320, 256])
+    # what this one call said of each tile, in every file
+    order = torch.arange(24).roll(1) + 1.0
+    attention = order / order.sum()
+    geo = json.loads((tmp_path / "out/slide/slide.geojson").read_text())
+    weight = [tile["properties"]["measurements"]["attention"] for tile in geo["features"]]
+    np.testing.assert_allclose(weight, attention, rtol=1e-6)
+    assert [tile["geometry"]["coordinates"][0][0] for tile in geo["features"]] == tiles.coords.tolist()
+    best = int(attention.argmax())
+    assert [told["top_tiles"][0][k] for k in "xy"] == tiles.coords[best].tolist()
+    assert told["top_tiles"][0]["ratio"] == pytest.approx(float(attention[best]) * 24, rel=1e-5)
+    assert told["bottom_tiles"][0]["attention"] == pytest.approx(float(attention.min()))
+    with tifffile.TiffFile(tmp_path / "out/slide/slide.tif") as file:
+        about = json.loads(file.pages[0].description)
+    assert (about["scaling"], about["downsample"]) == ("percentile", 8.0)
+    assert (about["low"], about["high"]) == pytest.approx((100 * 0.5 / 24, 100 * 23.5 / 24))
+    heat = SlideFile(tmp_path / "out/slide/slide.tif")
+    assert (heat.size, heat.mpp) == ((40, 32), pytest.approx(4.0))
+    for picture in ("slide.png", "slide_tiles.png"):
+        with Image.open(tmp_path / "out/slide" / picture) as image:
+            assert min(image.size) > 300
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_wsi_mil_inference_opens_a_slide_once(num_workers, tmp_path, monkeypatch):
+    """With a worker, the main process opens the slide once more, for the tiles that are shown."""
+    weights(tmp_path / "m")
+    path, log, open_file = write_small_slide(tmp_path / "a.tif"), tmp_path / "opened.txt", WSIReader.read
+
+    def counted(self, data, **options):
+        with log.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        return open_file(self, data, **options)
+
+    monkeypatch.setattr(WSIReader, "read", counted)
+    infer(tmp_path, path, "slides", num_workers=num_workers, **SLIDES)
+    processes = log.read_text().split()
+    assert len(processes) == len(set(processes)) == 1 + num_workers
+    assert (tmp_path / "out/slide/slide_tiles.png").is_file()
+
+
+def test_wsi_mil_inference_of_features_writes_prediction_and_map(tmp_path):
+    net, draw = weights(tmp_path / "m", in_features=F), np.random.default_rng(0)
+    features = draw.normal(size=(7, F)).astype(np.float32)
+    write_features(tmp_path / "in" / "a.h5", features)
+    infer(tmp_path, tmp_path / "in" / "a.h5", case_id="c1", scaling="ratio", top_k=2)
+    assert sorted(p.name for p in (tmp_path / "out" / "c1").iterdir()) == ["c1.geojson", "c1.tif", "prediction.json"]
+    told = prediction(tmp_path, "c1")
+    with torch.no_grad():
+        output = net.forward_bag(torch.from_numpy(features)[None])
+    torch.testing.assert_close(torch.tensor(told["probability"]), output.logits.softmax(1)[0])
+    top = output.attention[0, :, 0].sort(descending=True)
+    np.testing.assert_allclose([tile["attention"] for tile in told["top_tiles"]], top.values[:2], rtol=1e-5)
+    assert told["map"] == {"attention": "mean", "scaling": "ratio", "downsample": 16.0}
+    assert len(told["top_tiles"]) == len(told["bottom_tiles"]) == 2
+
+
+def test_wsi_mil_inference_without_coordinates_gives_the_reason(tmp_path):
+    weights(tmp_path / "m", in_features=F)
+    features = np.zeros((3, F), dtype=np.float32)
+    (tmp_path / "in").mkdir()
+    np.save(tmp_path / "in" / "plain.npy", features)
+    write_features(tmp_path / "in" / "micrometers.h5", features, unit="um", tile_size=112.0)
+    infer(tmp_path, tmp_path / "in")
+    assert prediction(tmp_path, "plain")["map"]["missing"].startswith("the features come without coordinates")
+    assert "`slide_mpp` is not known" in prediction(tmp_path, "micrometers")["map"]["missing"]
+    infer(tmp_path, tmp_path / "in", slide_mpp=0.5)
+    told = prediction(tmp_path, "micrometers")
+    assert (told["tile_size"], told["top_tiles"][0]["x"]) == (224.0, told["top_tiles"][0]["x"])
+    assert {tile["x"] for tile in told["top_tiles"]} == {0.0, 128.0, 256.0}
+
+
+def test_wsi_mil_inference_continues_after_a_broken_slide(tmp_path):
+    weights(tmp_path / "m")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_small_slide(folder / "good.tif")
+    write_small_slide(folder / "no_mpp.tif", mpp=None)
+    write_small_slide(folder / "glass.tif", color=(243, 242, 244))
+    (folder / "broken.svs").write_bytes(b"no slide")
+    write_small_slide(folder / "Größe 1.tif")
+    with pytest.raises(RuntimeError, match="Failed to evaluate") as error:
+        infer(tmp_path, folder, "slides", **SLIDES)
+    assert "every slide must get a prediction, got none for 3 of 5" in str(root_cause(error.value))
+    status = {case: row["status"] for case, row in results(tmp_path).items()}
+    assert status["good"] == "done"
+    assert status["glass"] == "empty"
+    assert status["no_mpp"].startswith("unreadable: `slide` must state its mpp")
+    assert status["broken"].startswith("unreadable: `slide` must be a slide that can be read")
+    odd = next(case for case in status if case.startswith("slide_"))
+    assert status[odd] == "done"
+    told = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (told["slides"], told["done"], sum(told["failed"].values())) == (5, 2, 3)
+
+
+def test_wsi_mil_inference_infers_missing_slides_and_all_with_other_settings(tmp_path):
+    weights(tmp_path / "m", in_features=F)
+    folder = write_cohort(tmp_path / "data", patients=2) / "features"
+
+    def times():
+        return {path.parent.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/prediction.json")}
+
+    infer(tmp_path, folder)
+    first = times()
+    (tmp_path / "out" / "s1_0" / "prediction.json").unlink()
+    infer(tmp_path, folder)
+    second = times()
+    assert {case for case in first if first[case] != second[case]} == {"s1_0"}
+    assert {row["status"] for row in results(tmp_path).values()} == {"done"}
+    infer(tmp_path, folder, scaling="ratio")
+    assert all(time > second[case] for case, time in times().items())
+
+
+def test_wsi_mil_inference_names_neither_patient_nor_path(tmp_path, caplog, capfd):
+    caplog.set_level(logging.DEBUG)
+    weights(tmp_path / "m")
+    folder = tmp_path / "Secretname_folder"
+    folder.mkdir()
+    write_small_slide(folder / "Secretname_1.tif", description="Secretname in the description")
+    (folder / "Secretname_2.svs").write_bytes(b"no slide")
+    (folder / "slides.csv").write_text(
+        "case_id,image,patient,slide_mpp\nc1,Secretname_1.tif,Secretname,0.5\nc2,Secretname_2.svs,Secretname,\n"
+    )
+    with pytest.raises(RuntimeError, match="Failed to evaluate"):
+        infer(tmp_path, folder / "slides.csv", "slides", **SLIDES)
+    assert results(tmp_path)["c1"]["status"] == "done"
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert len(files) == 7
+    said = [*(path.name for path in files), *(path.read_bytes().decode("latin-1") for path in files)]
+    said += [record.getMessage() for record in caplog.records if not record.exc_info]
+    secrets = ["Secretname", str(folder)]
+    assert [word for word in secrets for text in said if word in text] == []
+    for file in files:
+        if file.suffix in (".json", ".csv", ".geojson", ".tif", ".png"):
+            assert b"research use only" in file.read_bytes(), file.name
+    assert "research use only" in capfd.readouterr().out
+
+
+@pytest.mark.slow(buys="training straight from slides, without stored features")
+def test_wsi_mil_slides_config_trains_from_a_table_of_slides(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    rows = ["bag,patient,label"]
+    for i in range(12):
+        write_small_slide(data / f"s{i}.tif", color=((196, 120, 170), (120, 60, 140))[i % 2])
+        rows.append(f"s{i}.tif,p{i},{i % 2}")
+    (data / "cohort.csv").write_text("\n".join(rows))
+    paths = {"dataset_dir": str(data), "ckpt_dir": str(tmp_path / "m"), "output_dir": str(tmp_path / "e")}
+    small = {"num_folds": 3, "epochs": 10, "batch_size": 4, "learning_rate": 0.003, "num_samples": 20}
+    workflow = start("train", "slides", **paths, **SLIDES, **small)
+    workflow.run()
+    assert content(workflow, "validate#evaluator").state.best_metric == 1.0
+    assert len(list((data / "features").rglob("*.h5"))) == 12
+    (data / "some.csv").write_text("case_id,image\na,s0.tif\nb,s1.tif\n")
+    infer(tmp_path, data / "some.csv", "slides", **SLIDES)
+    benign, malignant = (prediction(tmp_path, case)["probability"][1] for case in "ab")
+    assert malignant > benign
+
+
+@pytest.mark.parametrize("head", [0, "predicted"])
+def test_wsi_mil_inference_shows_the_attention_of_a_class(tmp_path, head):
+    features = torch.randn(6, F, generator=torch.Generator().manual_seed(1))
+    torch.manual_seed(0)
+    nets = (ABMIL(F, 2, hidden_size=16, per_class=True).eval() for _ in range(50))
+    net = next(net for net in nets if net(features[None]).argmax() == 1)
+    (tmp_path / "m").mkdir()
+    torch.save(net.state_dict(), tmp_path / "m" / "model.pt")
+    write_json(tmp_path / "m" / "settings.json", {"in_features": F})
+    write_features(tmp_path / "a.h5", features.numpy())
+    network = {"_target_": "monai_mil_ext.networks.nets.ABMIL", "in_features": F, "num_classes": 2, "per_class": True}
+    infer(tmp_path, tmp_path / "a.h5", head=head, network_def={**network, "hidden_size": 16})
+    told = prediction(tmp_path, "slide")
+    with torch.no_grad():
+        attention = net.forward_bag(features[None]).attention[0]
+    number = told["prediction"] if head == "predicted" else head
+    assert (told["prediction"], told["map"]["attention"]) == (1, number)
+    assert told["top_tiles"][0]["attention"] == pytest.approx(float(attention[:, number].max()), rel=1e-5)
+
+
+def test_wsi_mil_inference_reports_a_missing_head_for_every_slide(tmp_path):
+    weights(tmp_path / "m", in_features=F)
+    data = write_cohort(tmp_path / "data", patients=2)
+    with pytest.raises(RuntimeError, match="Failed to evaluate"):
+        infer(tmp_path, data / "features", head=3)
+    assert {row["status"] for row in results(tmp_path).values()} == {"not written: `head` must be from 0 to 0, got 3."}

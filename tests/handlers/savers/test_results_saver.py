@@ -1,0 +1,71 @@
+"""Tests of ResultsSaver, the base class of savers of one folder per case."""
+
+import json
+
+import pytest
+import torch
+
+from monai_mil_ext.handlers import ScanResultsSaver, SlideResultsSaver
+from monai_mil_ext.handlers.savers.results_saver import ResultsSaver
+from tests.handlers.savers.items import run
+
+
+class TextSaver(ResultsSaver):
+    """Saver of one file of text."""
+
+    endings = (".txt",)
+    choices = ("png",)
+
+    def _write(self, folder, item):
+        assert not (folder / "prediction.json").exists()
+        folder.mkdir(parents=True, exist_ok=True)
+        if "text" in item:
+            (folder / f"{item['case_id']}.txt").write_text(item["text"])
+        return {"kind": "text"}
+
+
+def item(case_id="c1", **extra):
+    return {"case_id": case_id, "pred": torch.tensor([0.25, 0.75]), "attention": None, **extra}
+
+
+def test_results_saver_writes_a_folder_for_every_item(tmp_path):
+    saver = TextSaver(tmp_path, pictures=["png"], settings="abc")
+    run(saver, [item("c1", text="one"), item("c2", text="two")])
+    assert (tmp_path / "c2" / "c2.txt").read_text() == "two"
+    assert json.loads(saver.prediction_file("c1").read_text()) == {
+        "case_id": "c1",
+        "use": "research use only",
+        "settings": "abc",
+        "probability": [0.25, 0.75],
+        "prediction": 1,
+        "kind": "text",
+    }
+
+
+def test_results_saver_removes_files_of_an_earlier_run(tmp_path):
+    saver = TextSaver(tmp_path, pictures=[])
+    saver.save(item(text="one"))
+    (tmp_path / "c1" / "notes.md").write_text("kept")
+    saver.save(item())
+    assert {path.name for path in (tmp_path / "c1").iterdir()} == {"notes.md", "prediction.json"}
+    assert "settings" not in json.loads(saver.prediction_file("c1").read_text())
+
+
+def test_results_saver_leaves_no_prediction_if_writing_fails(tmp_path):
+    saver = TextSaver(tmp_path, pictures=[])
+    saver.save(item(text="one"))
+    with pytest.raises(TypeError):
+        saver.save(item(text=1))
+    assert not saver.prediction_file("c1").exists()
+
+
+def test_results_saver_rejects_case_id_outside_of_the_folder(tmp_path):
+    with pytest.raises(ValueError, match="`case_id` must be letters, digits"):
+        TextSaver(tmp_path / "out", pictures=[]).save(item("../c1"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("saver", [ScanResultsSaver, SlideResultsSaver])
+def test_results_saver_rejects_unknown_picture(saver, tmp_path):
+    with pytest.raises(ValueError, match=r"`pictures` must be one of .*, got 'movie'"):
+        saver(tmp_path, pictures=["movie"])
