@@ -22,7 +22,7 @@ class BagFigureHandler:
     ``pred``, ``instance_label`` and the slices. The step on TensorBoard is the epoch.
 
     Args:
-        summary_writer: of TensorBoard.
+        summary_writer: writer of TensorBoard.
         cases: case ids to draw; ``None`` draws the first ``max_bags`` bags, and the same ones in later epochs.
         max_bags: maximum number of bags, if ``cases`` is ``None``.
         interval: number of epochs between two drawings.

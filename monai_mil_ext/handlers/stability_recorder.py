@@ -23,7 +23,7 @@ COLUMNS = ("epoch", "case_id", "jsd", "uniformity", "use")
 
 
 class AttentionStabilityHandler:
-    """Handler that compares the attention on each bag with that of the last epoch, in all validations of a training.
+    """Handler that compares the attention on each bag with that of the last epoch, in the validations of a run.
 
     Attach it to the evaluator that a trainer's ``ValidationHandler`` runs. It reads the decollated items of the
     evaluator: ``case_id`` and attention (N,) or (N, A), which is averaged over A. The bags must be the same in every
@@ -37,9 +37,9 @@ class AttentionStabilityHandler:
     To resume exactly, include it in the checkpoint: ``TrainingState(..., stability=handler)`` saves its state.
 
     Args:
-        output_dir: folder of the two files; None writes none.
-        name: of the metrics and of the files.
-        key: of the attention in an item.
+        output_dir: folder of the two files; None writes no files.
+        name: prefix of the metrics and of the files.
+        key: key of the attention in an item.
 
     Raises:
         ValueError: when a bag is missing, new, repeated or of another size than in the last epoch, or an item has no
@@ -50,7 +50,7 @@ class AttentionStabilityHandler:
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.name = name
         self.key = key
-        self._now: dict[str, Tensor] = {}
+        self._current: dict[str, Tensor] = {}
         self._last: dict[str, Tensor] = {}
         self._epochs: list[int] = []
         self._series: dict[str, list[list[float]]] = {}  # jsd and uniformity of each bag in each of the epochs
@@ -67,13 +67,13 @@ class AttentionStabilityHandler:
         return {"attention": dict(self._last), "epochs": list(self._epochs), "series": series}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a state of :py:meth:`state_dict`."""
+        """Load the state that :py:meth:`state_dict` returned."""
         self._last = {case: attention.cpu() for case, attention in state["attention"].items()}
         self._epochs = list(state["epochs"])
         self._series = {case: rows.tolist() for case, rows in state["series"].items()}
 
     def _start(self, _engine: Engine) -> None:
-        self._now = {}
+        self._current = {}
 
     def _collect(self, engine: Engine) -> None:
         for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
@@ -81,12 +81,12 @@ class AttentionStabilityHandler:
             if BagKeys.CASE_ID not in item:
                 raise ValueError(f"`case_id` must be in an item of a bag, got {', '.join(map(str, item))}.")
             case = str(item[BagKeys.CASE_ID])
-            if case in self._now:
+            if case in self._current:
                 raise ValueError(f"`case_id` must be the name of one bag, got {case!r} twice.")
-            self._now[case] = head_mean(drop_padding(item[self.key], item).detach()).float().cpu()
+            self._current[case] = head_mean(drop_padding(item[self.key], item).detach()).float().cpu()
 
     def _compare(self, engine: Engine) -> None:
-        now, self._now = _gather(self._now), {}
+        attention, self._current = _gather(self._current), {}
         epoch = engine.state.epoch
         if self._epochs and epoch <= self._epochs[-1]:
             warnings.warn(
@@ -94,8 +94,8 @@ class AttentionStabilityHandler:
                 stacklevel=2,
             )
             return
-        changes = attention_changes(now, self._last or None)
-        self._last = now
+        changes = attention_changes(attention, self._last or None)
+        self._last = attention
         self._epochs.append(epoch)
         for case, values in changes.items():
             self._series.setdefault(case, []).append([values["jsd"], values["uniformity"]])

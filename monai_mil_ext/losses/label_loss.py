@@ -58,7 +58,7 @@ class LabelLoss(_Loss):
         return y.masked_fill(~known, 0.0), known
 
     def reduce(self, loss: Tensor, known: Tensor | None = None) -> Tensor:
-        """Reduce a loss over its ``known`` entries, or return it as it is for ``"none"``; no entry gives 0."""
+        """Reduce a loss over its ``known`` entries, to 0 if there are none; ``"none"`` returns it unchanged."""
         if known is not None:
             loss = loss.masked_fill(~known, 0.0)
         if self.reduction == "none":

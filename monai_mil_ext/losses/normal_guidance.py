@@ -1,4 +1,4 @@
-"""Loss that draws attention towards a single bell over the ordered instances of a bag."""
+"""Loss that draws attention towards a normal distribution over the ordered instances of a bag."""
 
 from __future__ import annotations
 

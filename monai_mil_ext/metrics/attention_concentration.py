@@ -76,7 +76,7 @@ class AttentionMassMetric(BagIterationMetric):
     """Mean over bags of a metric of :py:func:`attention_mass`.
 
     Args:
-        metric: its name, for example ``"top_10"`` or ``"coverage_0.9"``.
+        metric: name, for example ``"top_10"`` or ``"coverage_0.9"``.
 
     Raises:
         ValueError: if the metric is unknown.

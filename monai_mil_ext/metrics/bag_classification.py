@@ -87,7 +87,7 @@ class BagClassificationMetric(BagIterationMetric):
     """Metric of :py:func:`bag_values` over all bags since the last reset.
 
     Args:
-        metric: its name without ``bag_``, for example ``"macro_f1"``, ``"auprc"`` or ``"balanced_accuracy"``.
+        metric: name without ``bag_``, for example ``"macro_f1"``, ``"auprc"`` or ``"balanced_accuracy"``.
         kappa_weights: see :py:func:`bag_values`.
 
     Raises:

@@ -12,19 +12,20 @@ RESEARCH_USE = "research use only"  # written into every result
 class BagKeys(StrEnum):
     """Keys of a bag, in addition to those of :py:class:`monai.utils.CommonKeys` (``image``, ``label``, ``pred``).
 
-    Per instance, first axis N: ``position`` (mm along the normal of the slices), ``validity`` (False for a slice that
-    shows nothing), ``slice_index`` (place in the stack, 0 = lowest position), ``instance_label``, ``attention``,
-    ``scores`` (N,) (the weights that results show), and ``coords`` (N, 2) (upper left corners of tiles).
+    Per instance, first axis N: ``position`` (mm along the normal of the slices), ``validity`` (False for a blank
+    slice), ``slice_index`` (index in the stack, 0 = lowest position), ``instance_label``, ``attention``, ``scores``
+    (N,) (the weights that results show), and ``coords`` (N, 2) (upper left corners of tiles).
 
     Per bag: ``mask`` (N,), ``affine`` (4, 4) and ``spatial_shape`` (3,) of the scan's own voxel array (or width and
     height of a slide), ``grid_shape`` (3,) of the tokens of a volume, ``tile_size`` in the ``unit`` of the
     coordinates, ``slide_mpp`` (micrometers per pixel of level 0), ``source`` (path of the scan or slide), ``series``
-    (which one of a DICOM folder), ``case_id``, ``patient`` and ``status``.
+    (UID, description or number, if a DICOM folder has several), ``case_id``, ``patient`` and ``status``.
 
-    Results: ``score_source`` (which attention the scores are), ``score_volume`` (1, X, Y, Z) of a scan, ``heatmap``
-    (1, h, w) of a slide, or ``heatmap_missing`` (the reason why there is none), ``thumbnail`` (h, w, 3) of a slide with
-    its ``thumbnail_downsample``, ``top`` and ``bottom`` (k,) (indices of the instances with the highest and the
-    lowest scores), ``top_tiles`` and ``bottom_tiles`` (k, t, t, 3) (their pixels).
+    Results: ``score_source`` (head or class whose attention the scores are, or ``"mean"``), ``score_volume`` (1, X,
+    Y, Z) of a scan, ``heatmap`` (1, h, w) of a slide, or ``heatmap_missing`` (the reason for its absence),
+    ``thumbnail`` (h, w, 3) of a slide with its ``thumbnail_downsample``, ``top`` and ``bottom`` (k,) (indices of
+    the instances with the highest and the lowest scores), ``top_tiles`` and ``bottom_tiles`` (k, t, t, 3) (their
+    pixels).
     """
 
     MASK = "mask"

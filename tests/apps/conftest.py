@@ -1,4 +1,4 @@
-"""A real MONAI Label server with the app `mil`: a trained network for scans, and one for slides."""
+"""Fixtures that run a real MONAI Label server with the app `mil`, a trained network for scans and one for slides."""
 
 import json
 import os
@@ -63,9 +63,9 @@ def server(label_python, tmp_path_factory):
     app, studies = folder / "mil", folder / "studies"
     run(label_python, "scripts/label_demo", "--app", app, "--studies", studies)
     add_slides(app / "model" / "wsi_mil", studies)
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     command = ["scripts/label_server", "--app", app, "--studies", studies, "--port", str(port)]
     with (folder / "log.txt").open("w") as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)

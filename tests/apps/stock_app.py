@@ -1,4 +1,4 @@
-"""Run by the server's interpreter: MONAI Label's own app asked for a scan; prints its JSON and the file."""
+"""Program for the server's interpreter: infer a scan with MONAI Label's own app, and print its JSON and file."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The environment that scripts/label_server makes: real packages in it, and what it says of apps that need more."""
+"""Tests of the environment that scripts/label_server makes."""
 
 import json
 import os
@@ -38,8 +38,8 @@ def test_label_server_environment_has_real_packages(label_python):
 
 
 def test_label_server_environment_is_pinned(label_python):
-    told = json.loads(run(label_python, "-m", "pip", "list", "--format", "json", "--disable-pip-version-check"))
-    there = {one["name"].lower().replace("_", "-"): one["version"].split("+")[0] for one in told}
+    installed = json.loads(run(label_python, "-m", "pip", "list", "--format", "json", "--disable-pip-version-check"))
+    there = {entry["name"].lower().replace("_", "-"): entry["version"].split("+")[0] for entry in installed}
     wanted = {name.lower().replace("_", "-"): version for name, version in pins().items()}
     assert wanted["pydicom"].startswith("2.")
     assert {name for name in there if name not in wanted} <= {"monai-mil-ext", "pip", "torchvision", "wheel"}
@@ -58,5 +58,5 @@ def test_label_server_names_torchvision_for_an_app_that_needs_it(label_python, t
     )
     reason = "RuntimeError: operator torchvision::nms does not exist"
     where = os.environ.get("VENV_LABEL", PYTHON.parents[1].name)
-    told = f"{command[2]} needs a torchvision that fits the torch in {where}: {reason}"
-    assert (done.returncode, done.stderr.splitlines()) == (1, [told])
+    message = f"{command[2]} needs a torchvision that fits the torch in {where}: {reason}"
+    assert (done.returncode, done.stderr.splitlines()) == (1, [message])

@@ -1,4 +1,4 @@
-"""The app `mil` on a real MONAI Label server, asked over HTTP about scans: what clients see, and what is refused."""
+"""Tests of the app `mil` for scans, over HTTP on a real MONAI Label server."""
 
 import json
 import os
@@ -71,11 +71,11 @@ def test_label_app_is_listed_and_downloaded_by_monailabel(server, label_python):
 def test_scan_infer_task_json_equals_the_result_of_the_bundle(server, tmp_path, monkeypatch):
     answer = ask(server)
     expected = bundle_result(server, server.studies / "scan_41.nii", tmp_path, monkeypatch)
-    assert [one["score"] for one in answer["prediction"]] == pytest.approx(expected["probability"], abs=1e-5)
-    assert [one["label"] for one in answer["prediction"]] == ["no tumor", "tumor"]
-    attention = [one["attention"] for one in expected["slices"]]
-    assert [one["attention"] for one in answer["slices"]] == pytest.approx(attention, abs=1e-6)
-    assert [one["position_mm"] for one in answer["slices"]] == [5.0 * i for i in range(20)]
+    assert [entry["score"] for entry in answer["prediction"]] == pytest.approx(expected["probability"], abs=1e-5)
+    assert [entry["label"] for entry in answer["prediction"]] == ["no tumor", "tumor"]
+    attention = [entry["attention"] for entry in expected["slices"]]
+    assert [entry["attention"] for entry in answer["slices"]] == pytest.approx(attention, abs=1e-6)
+    assert [entry["position_mm"] for entry in answer["slices"]] == [5.0 * i for i in range(20)]
     assert answer["top_slices"] == expected["top_slices"]
     p = np.array(expected["probability"])
     assert answer["uncertainty"] == pytest.approx(-(p * np.log2(p)).sum(), abs=1e-4)
@@ -89,11 +89,11 @@ def test_scan_infer_task_label_map_agrees_with_scan_and_scores(server, tmp_path)
     labels, scan = label_map(content, tmp_path / "a.nii"), nib.load(server.studies / "scan_41.nii")
     assert labels.shape == scan.shape
     np.testing.assert_allclose(labels.affine, scan.affine)
-    scores = np.array([one["attention"] for one in params["slices"]])
+    scores = np.array([entry["attention"] for entry in params["slices"]])
     expected = ScoreBands()(scores)
-    assert [one["band"] for one in params["slices"]] == expected.tolist()
+    assert [entry["band"] for entry in params["slices"]] == expected.tolist()
     column = np.zeros(20)
-    column[[one["slice_index"] for one in params["slices"]]] = expected
+    column[[entry["slice_index"] for entry in params["slices"]]] = expected
     # this scan's third axis points up, as slices are numbered
     np.testing.assert_array_equal(np.asarray(labels.dataobj), np.broadcast_to(column, scan.shape))
     assert np.bincount(expected).tolist() == [8, 4, 8]
@@ -112,13 +112,13 @@ def test_scan_infer_task_of_an_upload_and_in_the_format_of_ohif(server, tmp_path
     labels = label_map(content, tmp_path / "labels.nii.gz")
     np.testing.assert_allclose(labels.affine, tilted, atol=1e-5)  # ITK would refuse the tilt
     known = ask(server, "scan_43")
-    assert [one["score"] for one in params["prediction"]] == [one["score"] for one in known["prediction"]]
+    assert [entry["score"] for entry in params["prediction"]] == [entry["score"] for entry in known["prediction"]]
     ohif = {"result_extension": ".nrrd", "result_dtype": "uint8"}
     answer = server.post(f"{MODEL}?image=scan_43&output=image", data={"params": json.dumps(ohif)})
     (tmp_path / "a.nrrd").write_bytes(answer.content)
     values, header = nrrd.read(str(tmp_path / "a.nrrd"))
     assert (values.dtype, header["space"]) == (np.uint8, "left-posterior-superior")
-    assert values[0, 0].tolist() == [one["band"] for one in known["slices"]]
+    assert values[0, 0].tolist() == [entry["band"] for entry in known["slices"]]
 
 
 def test_scan_infer_task_of_a_dicom_series_equals_the_bundle(server, tmp_path, monkeypatch):
@@ -126,34 +126,34 @@ def test_scan_infer_task_of_a_dicom_series_equals_the_bundle(server, tmp_path, m
     folder = server.studies / "series"
     write_series(folder, (8, 8, 20), heights=np.arange(20) * 3.0)
     answer, expected = ask(server, folder), bundle_result(server, folder, tmp_path, monkeypatch)
-    assert [one["score"] for one in answer["prediction"]] == pytest.approx(expected["probability"], abs=1e-5)
+    assert [entry["score"] for entry in answer["prediction"]] == pytest.approx(expected["probability"], abs=1e-5)
     for name in ("attention", "position_mm"):
-        assert [one[name] for one in answer["slices"]] == pytest.approx(
-            [one[name] for one in expected["slices"]], abs=1e-6
+        assert [entry[name] for entry in answer["slices"]] == pytest.approx(
+            [entry[name] for entry in expected["slices"]], abs=1e-6
         )
-    assert np.diff([one["position_mm"] for one in answer["slices"]]) == pytest.approx(3.0)
+    assert np.diff([entry["position_mm"] for entry in answer["slices"]]) == pytest.approx(3.0)
     shutil.rmtree(folder)
 
 
 def test_write_stock_bundle_serves_the_app_of_monailabel(server, label_python, tmp_path):
-    """In a process of its own, without HTTP; torchvision, which only this app needs, is a stand-in."""
+    """Run the app in its own process, without HTTP, and with a stand-in for torchvision, which only it needs."""
     shutil.copytree(label_python.parents[1] / "monailabel" / "sample-apps" / "monaibundle", tmp_path / "app")
     source, target = (app / "model" / "scan_mil" for app in (server.app, tmp_path / "app"))
     run(label_python, "-m", "monai_mil_ext.apps.label.stock_bundle", source, target)
     shutil.copy(server.studies / "scan_44.nii", tmp_path)
     stand_in = {**os.environ, "PYTHONPATH": str(ROOT / "tests" / "monailabel_env")}
     output = run(label_python, "tests/apps/stock_app.py", tmp_path / "app", tmp_path, "scan_44", env=stand_in)
-    told = json.loads(output.splitlines()[-1])
+    record = json.loads(output.splitlines()[-1])
     labels = {"slices ranked 1 to 4": 1, "slices ranked 5 to 12": 2}
-    assert told["info"] == {"type": "segmentation", "labels": labels, "dimension": 3}
+    assert record["info"] == {"type": "segmentation", "labels": labels, "dimension": 3}
     ours, content = parts(server.post(f"{MODEL}?image=scan_44"))
-    stock, expected = nib.load(told["file"]), label_map(content, tmp_path / "ours.nii")
+    stock, expected = nib.load(record["file"]), label_map(content, tmp_path / "ours.nii")
     np.testing.assert_array_equal(stock.dataobj, expected.dataobj)
     np.testing.assert_allclose(stock.affine, expected.affine)
-    attention = [[one["attention"] for one in slices] for slices in (told["params"]["slices"], ours["slices"])]
+    attention = [[entry["attention"] for entry in slices] for slices in (record["params"]["slices"], ours["slices"])]
     assert attention[0] == pytest.approx(attention[1], abs=1e-6)
-    assert told["params"]["prediction"][1]["score"] == pytest.approx(ours["prediction"][1]["score"], abs=1e-6)
-    Path(told["file"]).unlink()
+    assert record["params"]["prediction"][1]["score"] == pytest.approx(ours["prediction"][1]["score"], abs=1e-6)
+    Path(record["file"]).unlink()
 
 
 def test_label_app_serves_the_client_of_monailabel(server, label_python):
@@ -176,8 +176,8 @@ def test_uncertainty_strategy_selects_uncertain_images_without_label(server):
     values = scored["uncertainty"]
     assert values["scan_41"] == pytest.approx(ask(server)["uncertainty"])
     first, second = sorted(values, key=values.get)[::-1][:2]
-    told = server.post("/activelearning/most_uncertain_first", json={}).json()
-    assert (told["id"], told["weight"], told["uncertainty"]) == (first, values[first], values[first])
+    record = server.post("/activelearning/most_uncertain_first", json={}).json()
+    assert (record["id"], record["weight"], record["uncertainty"]) == (first, values[first], values[first])
     server.put(f"/datastore/image/info?image={first}", data={"info": json.dumps({"bag_label": 1})})
     assert server.post("/activelearning/most_uncertain_first", json={}).json()["id"] == second
     again = server.post("/scoring/uncertainty?run_sync=true", json={"model": "scan_mil"}).json()
@@ -198,11 +198,11 @@ def test_scan_train_task_learns_from_stored_labels(server):
     for wrong in ({"max_epochs": "$exit()"}, {"val_split": 2}, {"device": "$exit()"}):
         server.post("/train/scan_mil?run_sync=true", 400, json=wrong)
     assert weights.read_bytes() == before
-    told = server.post("/train/scan_mil?run_sync=true", json={"max_epochs": 1, "val_split": 0.34}).json()
-    assert (told["scans"], told["held_out"], told["labels"]) == (7, 5, {"no tumor": 6, "tumor": 6})
-    assert 0 <= told["metrics"]["bag_auroc"] <= 1
-    told = server.post("/train/scan_mil?run_sync=true", json={"max_epochs": 100, "val_split": 0}).json()
-    assert (told["scans"], told["held_out"], told["metrics"]) == (12, 0, {})
+    record = server.post("/train/scan_mil?run_sync=true", json={"max_epochs": 1, "val_split": 0.34}).json()
+    assert (record["scans"], record["held_out"], record["labels"]) == (7, 5, {"no tumor": 6, "tumor": 6})
+    assert 0 <= record["metrics"]["bag_auroc"] <= 1
+    record = server.post("/train/scan_mil?run_sync=true", json={"max_epochs": 100, "val_split": 0}).json()
+    assert (record["scans"], record["held_out"], record["metrics"]) == (12, 0, {})
     assert margin_of_lesions(server) > margin + 0.05
     stats = requests.get(f"{server.url}/info/", timeout=60).json()["train_stats"]["scan_mil"]
     assert (stats["scans"], stats["epochs"]) == (12, 100)
@@ -221,9 +221,9 @@ def test_batch_infer_needs_no_gpu_and_survives_an_image_that_fails(server):
     answers = server.post("/batch/infer/scan_mil?run_sync=true&images=unlabeled", json={}).json()
     assert "scan_41" not in answers  # it has a label
     assert "error" in answers["slide_1"]
-    good = {image: one for image, one in answers.items() if image != "slide_1"}
+    good = {image: entry for image, entry in answers.items() if image != "slide_1"}
     assert len(good) == 8
-    assert all(one["params"]["prediction"] for one in good.values())
+    assert all(entry["params"]["prediction"] for entry in good.values())
     stored = server.studies / "labels" / "original"
     assert {path.name for path in stored.iterdir()} == {f"{image}.nii" for image in good}
 

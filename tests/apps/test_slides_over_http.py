@@ -1,4 +1,4 @@
-"""The app `mil` on a real MONAI Label server, asked over HTTP about slides: one pass, and what viewers read."""
+"""Tests of the app `mil` for slides, over HTTP on a real MONAI Label server."""
 
 import json
 from xml.etree import ElementTree
@@ -32,10 +32,12 @@ def expected(server, tmp_path_factory):
 
 def test_slide_infer_task_json_equals_the_prediction_of_the_bundle(server, expected):
     answer, (record, _) = ask(server, "json").json(), expected
-    assert [one["score"] for one in answer["prediction"]] == pytest.approx(record["probability"], abs=1e-5)
-    assert [one["label"] for one in answer["prediction"]] == ["benign", "malignant"]
+    assert [entry["score"] for entry in answer["prediction"]] == pytest.approx(record["probability"], abs=1e-5)
+    assert [entry["label"] for entry in answer["prediction"]] == ["benign", "malignant"]
     assert (answer["num_tiles"], answer["slide_size"]) == (24, [320, 256])  # whatever region the viewer shows
-    assert [(one["x"], one["y"]) for one in answer["top_tiles"]] == [(t["x"], t["y"]) for t in record["top_tiles"]]
+    assert [(entry["x"], entry["y"]) for entry in answer["top_tiles"]] == [
+        (t["x"], t["y"]) for t in record["top_tiles"]
+    ]
     assert answer["use"] == "research use only"
     assert "slide_1" not in json.dumps(answer)
     assert str(server.studies) not in json.dumps(answer)
@@ -46,8 +48,8 @@ def test_dsa_annotation_of_the_server_has_heat_map_and_outlines(server, expected
     heat, *outlines = drawn["elements"]
     assert (heat["type"], len(heat["points"])) == ("heatmap", 24)
     want = {
-        tuple(np.array(one["geometry"]["coordinates"][0][0]) + 16): one["properties"]["measurements"]["attention"]
-        for one in tiles
+        tuple(np.array(entry["geometry"]["coordinates"][0][0]) + 16): entry["properties"]["measurements"]["attention"]
+        for entry in tiles
     }
     got = {(x, y): value for x, y, _, value in heat["points"]}
     assert got == pytest.approx(want, abs=1e-6)
@@ -59,19 +61,19 @@ def test_dsa_annotation_of_the_server_has_heat_map_and_outlines(server, expected
 def test_asap_annotation_of_the_server_has_polygons(server, expected):
     root = ElementTree.fromstring(ask(server, "asap").content)  # noqa: S314  (our own server's)
     polygons = root.findall("./Annotations/Annotation")
-    corners = [[(float(c.get("X")), float(c.get("Y"))) for c in one.iter("Coordinate")] for one in polygons]
+    corners = [[(float(c.get("X")), float(c.get("Y"))) for c in entry.iter("Coordinate")] for entry in polygons]
     edge = 32
     squares = [
         [(x, y), (x + edge, y), (x + edge, y + edge), (x, y + edge)]
         for x, y in ((t["x"], t["y"]) for t in expected[0]["top_tiles"])
     ]
     assert corners == squares
-    assert {one.get("PartOfGroup") for one in polygons} == {g.get("Name") for g in root.iter("Group")}
+    assert {entry.get("PartOfGroup") for entry in polygons} == {g.get("Name") for g in root.iter("Group")}
 
 
 def test_slide_infer_task_writes_geojson_and_a_pyramid(server, expected, tmp_path):
     tiles = ask(server, "dsa", result_format="geojson").json()["features"]
-    values = [[one["properties"]["measurements"]["attention"] for one in group] for group in (tiles, expected[1])]
+    values = [[entry["properties"]["measurements"]["attention"] for entry in group] for group in (tiles, expected[1])]
     assert values[0] == pytest.approx(values[1], abs=1e-6)
     (tmp_path / "map.tif").write_bytes(ask(server, "asap", result_format="tiff").content)
     assert tifffile.imread(tmp_path / "map.tif").shape == (32, 40, 3)  # a quarter of a tile a pixel

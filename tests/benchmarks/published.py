@@ -54,7 +54,7 @@ def qgmil(p: Weights, x: Tensor, mask: Tensor | None = None, dropout: float = 0.
     gated = torch.tanh(linear(p, "pooling.attention_V.0", z)) * torch.sigmoid(linear(p, "pooling.attention_U.0", z))
     scores = linear(p, "pooling.attention_weights", gated)[..., 0]
     if mask is not None:
-        scores = scores.mquery_and_gate_fill(~mask, float("-inf"))
+        scores = scores.masked_fill(~mask, float("-inf"))
     pooled = (functional.softmax(scores, 1, dtype=torch.float32).unsqueeze(1) @ z)[:, 0]
     return linear(p, "classifier.3", functional.dropout(functional.relu(linear(p, "classifier.0", pooled)), dropout))
 

@@ -1,4 +1,4 @@
-"""Rows of docs/benchmarks.md: what is compared, and the goal."""
+"""Rows of docs/benchmarks.md: compared values and goals."""
 
 from __future__ import annotations
 

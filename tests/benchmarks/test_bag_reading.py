@@ -1,4 +1,4 @@
-"""Cost of reading a bag of 20,000 x 1,024 in half precision. ``scripts/check bench`` prints the pairs."""
+"""Speed of reading a bag of 20,000 x 1,024 in half precision. ``scripts/check bench`` prints the pairs."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Cost of the mask: the masked softmax over the plain one, in the same run. ``scripts/check bench`` prints the pair."""
+"""Speed of the masked softmax relative to the plain one. ``scripts/check bench`` prints the pairs."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The bundle, run in this process on demo data."""
+"""Fixtures that run the bundle scan_mil in this process on demo data."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Modules of a bundle's ``scripts``, each bundle's under a name of its own."""
+"""Import of the modules of a bundle's ``scripts`` under a name for each bundle."""
 
 import importlib.util
 import sys

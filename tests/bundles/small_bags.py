@@ -1,4 +1,4 @@
-"""The bundle bag_classifier in tests: its scripts, and small bags."""
+"""Small bags for tests of bag_classifier, and its scripts."""
 
 import numpy as np
 

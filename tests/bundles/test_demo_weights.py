@@ -1,4 +1,4 @@
-"""scripts/train_demo_weights, and what the zoo's own check (its ci/verify_bundle.py) says of what it makes."""
+"""Test of scripts/train_demo_weights by the check of the model zoo (its ci/verify_bundle.py)."""
 
 import os
 import runpy

@@ -1,4 +1,4 @@
-"""multi_gpu_train.yaml: two processes train as one with the bags of both, write once, and go on after a kill."""
+"""Tests of multi_gpu_train.yaml: two processes equal one with the bags of both, and resume after a kill."""
 
 import multiprocessing
 import os
@@ -51,18 +51,20 @@ def test_multi_gpu_train_equals_one_process_with_the_bags_of_both(case, backend,
     monkeypatch.chdir(tmp_path)  # and so, after it, back to where it was
     monkeypatch.setattr(sys, "path", list(sys.path))
     alone = {"device": "$torch.device('cpu')"} if backend == "gloo" else {}
-    train(case, data, str(tmp_path / "one"), multi=False, **alone)
-    first, second, one = (torch.load(tmp_path / f"{name}.pt", "cpu", weights_only=True) for name in ("0", "1", "one"))
-    assert len(one["losses"]) >= 20
-    assert_close((first["losses"] + second["losses"]) / 2, one["losses"], rtol=0, atol=1e-5)
+    train(case, data, str(tmp_path / "single"), multi=False, **alone)
+    first, second, single = (
+        torch.load(tmp_path / f"{name}.pt", "cpu", weights_only=True) for name in ("0", "1", "one")
+    )
+    assert len(single["losses"]) >= 20
+    assert_close((first["losses"] + second["losses"]) / 2, single["losses"], rtol=0, atol=1e-5)
     assert_close(first["net"], second["net"], rtol=0, atol=0)
     assert_close(first["anchor"], second["anchor"], rtol=0, atol=0)
     assert first["metrics"] == second["metrics"]  # of all bags, not of a process's own
-    assert_close(first["net"], one["net"], rtol=0, atol=1e-5 if one["anchor"] else 1e-4)
-    assert_close(first["anchor"], one["anchor"], rtol=0, atol=1e-5)
-    assert_close(first["metrics"], one["metrics"], rtol=0, atol=1e-6)
+    assert_close(first["net"], single["net"], rtol=0, atol=1e-5 if single["anchor"] else 1e-4)
+    assert_close(first["anchor"], single["anchor"], rtol=0, atol=1e-5)
+    assert_close(first["metrics"], single["metrics"], rtol=0, atol=1e-6)
     weights = torch.load(tmp_path / "0" / "model" / "model.pt", weights_only=True)
-    assert weights.keys() == one["net"].keys()  # without the wrapper's prefix: evaluation and inference load it
+    assert weights.keys() == single["net"].keys()  # without the wrapper's prefix: evaluation and inference load it
     assert not (tmp_path / "1").exists()  # the second process writes nothing
 
 
@@ -95,8 +97,8 @@ def launch(bundle, data, out):
 def test_multi_gpu_train_resumes_after_a_killed_process_exactly(bundle, data, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     last = f"checkpoint_epoch={KILLED[bundle][1]}.pt"
-    said, _ = launch(bundle, data[bundle], whole).communicate(timeout=300)
-    assert (whole / last).exists(), said
+    output, _ = launch(bundle, data[bundle], whole).communicate(timeout=300)
+    assert (whole / last).exists(), output
     run = launch(bundle, data[bundle], killed)
     deadline = time.monotonic() + 300
     while not (killed / "checkpoint_epoch=3.pt").exists() and time.monotonic() < deadline:
@@ -104,9 +106,9 @@ def test_multi_gpu_train_resumes_after_a_killed_process_exactly(bundle, data, tm
     children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
     os.kill(int(children[-1]), signal.SIGKILL)
     assert not (killed / last).exists()
-    said, _ = run.communicate(timeout=300)
-    assert run.returncode == 0, said
-    assert "Restored all variables from" in said
+    output, _ = run.communicate(timeout=300)
+    assert run.returncode == 0, output
+    assert "Restored all variables from" in output
     expected, got = (torch.load(out / last, weights_only=True) for out in (whole, killed))
     for state in (expected, got):
         state["parts"] = state["training_state"]["parts"]

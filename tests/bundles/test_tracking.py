@@ -1,4 +1,4 @@
-"""``--tracking mlflow``, with MLflow in an environment beside ours: what it costs ours is nothing."""
+"""Tests of ``--tracking mlflow`` with MLflow in a separate environment."""
 
 import os
 import sqlite3
@@ -31,7 +31,7 @@ def python(tmp_path_factory):
 
 
 def tracked(python, bundle, configs, out, **options):
-    """What MLflow wrote of a run: the names of its metrics, and the number of its runs."""
+    """Run a bundle with MLflow, and return the names of the metrics and the number of runs that it recorded."""
     options = {
         "config_file": [f"configs/{name}.yaml" for name in configs.split()],
         "tracking": "mlflow",

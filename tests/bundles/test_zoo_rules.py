@@ -1,4 +1,4 @@
-"""The model zoo's rules, for every folder of bundles/: files, metadata, ids, properties, and what its own CI does."""
+"""Tests of the model zoo's rules for every folder of bundles/: files, metadata, ids, properties and exports."""
 
 import json
 import re
@@ -45,7 +45,7 @@ def shipped(bundle):
 
 
 def is_tracked(path):
-    """Whether .gitignore lets a file of weights be part of the repository."""
+    """Return whether .gitignore lets a file of weights be part of the repository."""
     return f"!{path.relative_to(ROOT)}" in (ROOT / ".gitignore").read_text().split()
 
 
@@ -76,23 +76,23 @@ def test_bundle_has_the_files_of_the_zoo(bundle):
 @every_bundle
 def test_bundle_metadata_is_complete(bundle):
     verify_metadata(str(bundle / "configs" / "metadata.json"), str(SCHEMA))
-    text, found = (bundle / "configs" / "metadata.json").read_text(), metadata(bundle)
-    assert text == json.dumps(found, indent=4, ensure_ascii=False) + "\n"  # as the zoo formats it
-    assert [key for key in IDS["metadata"] if key not in found] == []
-    assert found["version"] in found["changelog"]
-    assert "esearch use only" in found["intended_use"]
-    tensors = [t for side in ("inputs", "outputs") for t in found["network_data_format"][side].values()]
+    text, result = (bundle / "configs" / "metadata.json").read_text(), metadata(bundle)
+    assert text == json.dumps(result, indent=4, ensure_ascii=False) + "\n"  # as the zoo formats it
+    assert [key for key in IDS["metadata"] if key not in result] == []
+    assert result["version"] in result["changelog"]
+    assert "esearch use only" in result["intended_use"]
+    tensors = [t for side in ("inputs", "outputs") for t in result["network_data_format"][side].values()]
     assert [sorted(set(IDS["tensor"]) - set(tensor)) for tensor in tensors] == [[]] * len(tensors)
-    assert {"image"} <= set(found["network_data_format"]["inputs"])
-    assert {"pred"} <= set(found["network_data_format"]["outputs"])
+    assert {"image"} <= set(result["network_data_format"]["inputs"])
+    assert {"pred"} <= set(result["network_data_format"]["outputs"])
 
 
 @every_bundle
 def test_bundle_metadata_has_the_tested_versions(bundle):
-    found = metadata(bundle)
-    named = {f"{key}_version": value for key, value in found["required_packages_version"].items()}
-    named |= {f"{name}_version": found[f"{name}_version"] for name in ("monai", "numpy")}
-    named["torch_version"] = found["pytorch_version"]
+    result = metadata(bundle)
+    named = {f"{key}_version": value for key, value in result["required_packages_version"].items()}
+    named |= {f"{name}_version": result[f"{name}_version"] for name in ("monai", "numpy")}
+    named["torch_version"] = result["pytorch_version"]
     own = named.pop("monai-mil-ext_version")
     assert own == __import__("monai_mil_ext").__version__
     assert {k: v for k, v in named.items() if CONSTRAINTS.get(k.removesuffix("_version")) != v} == {}
@@ -156,7 +156,7 @@ def test_bundle_inference_is_complete_and_agrees_with_train(bundle):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory, digits):
-    """Where a bundle finds data and what training leaves beside weights: overlays and overrides by its name."""
+    """Overlays and overrides of each bundle that name its data and the files of its training."""
     folder = tmp_path_factory.mktemp("zoo")
     scripts("prepare").write_cohort(bags(), folder / "cohort.csv")
     FeatureStatistics.identity(8).write(folder / "statistics.json")
@@ -191,7 +191,7 @@ def test_bundle_network_matches_the_metadata(bundle, monkeypatch):
 
 
 def needs_data(bundle):
-    """Whether training takes the width of its features from them."""
+    """Return whether training takes the width of its features from them."""
     return str(ConfigParser.load_config_file(bundle / "configs" / "train.yaml").get("in_features", "")).startswith("$")
 
 

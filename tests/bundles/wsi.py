@@ -1,4 +1,4 @@
-"""The bundle of whole slides in tests: small bags of features, small slides, and workflows on them."""
+"""Small bags of features, small slides and workflows for tests of wsi_mil."""
 
 from pathlib import Path
 
@@ -48,8 +48,8 @@ def write_cohort(folder, patients=18, classes=2, seed=0):
 def write_features(path, features, **attributes):
     """Features (N, F) with tiles of 64 pixels in rows of four."""
     coords = np.stack([np.arange(len(features)) % 4, np.arange(len(features)) // 4], axis=1) * 64
-    told = {"unit": "px", "tile_size": 64.0, "spatial_shape": np.array([256, 192]), **attributes}
-    write_bag(path, {"features": features, "coords": coords}, told)
+    record = {"unit": "px", "tile_size": 64.0, "spatial_shape": np.array([256, 192]), **attributes}
+    write_bag(path, {"features": features, "coords": coords}, record)
     return path
 
 

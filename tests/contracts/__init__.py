@@ -1,4 +1,4 @@
-"""The contracts of public classes, and proof that each can be broken."""
+"""Contracts of public classes, and tests that each contract can fail."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""One tiny network per class and special case, with a batch for the laws. A new network adds one line to ``CASES``."""
+"""Small networks, one per class and special case, and a batch for laws. A new network adds a line to ``CASES``."""
 
 from functools import partial
 

@@ -1,7 +1,7 @@
 """Tests against defects of other MIL packages, by their numbers in the survey that found them.
 
 Defects that a law of all networks excludes are listed in ``LAWS`` and run once, with the laws. Number 13, a heat map
-that differs from the evaluation, is not about networks, losses or training; 3 and 12 are in test_peer_defects_of_use.py
+that differs from the evaluation, is not about networks, losses or training; 3 and 12 are in test_peer_defects_docs.py
 and tests/bundles.
 """
 
@@ -71,7 +71,7 @@ def without_chance(make):
 
 
 @every_net
-def test_defect_02_mask_is_ignored(make):
+def test_bag_net_depends_on_the_mask_defect_02(make):
     net = laws.tested(make)
     masked, whole, padded = net.forward_bag(FIVE, FIVE_MASK), net.forward_bag(FIVE), ~FIVE_MASK.all(1)
     # at least two of the padded bags, since a maximum may be among the valid instances
@@ -81,12 +81,12 @@ def test_defect_02_mask_is_ignored(make):
 
 
 @pytest.mark.parametrize("defect", LAWS)
-def test_law_that_excludes_defect_is_tested(defect):
+def test_laws_that_exclude_a_defect_are_tested(defect):
     assert set(LAWS[defect]) <= {*laws.CHEAP, *laws.EXPENSIVE, *runtime_laws.SLOW}
 
 
 @pytest.mark.parametrize("handlers", HANDLERS.values(), ids=HANDLERS)
-def test_defect_06_validation_runs_in_training_mode_with_gradients(handlers):
+def test_score_tap_in_validation_has_no_dropout_or_gradient_defect_06(handlers):
     net, seen, validating = fill(nets.ABMIL(F, 2, hidden_size=4, dropout=0.5)), [], []
 
     def note(module, args, scores):
@@ -105,7 +105,7 @@ def test_defect_06_validation_runs_in_training_mode_with_gradients(handlers):
 
 
 @every_net
-def test_defect_08_exported_attention_is_before_the_softmax(make):
+def test_bag_output_attention_is_after_the_softmax_defect_08(make):
     attention = laws.tested(make).forward_bag(FIVE, FIVE_MASK).attention
     assert not attention[~FIVE_MASK].any()
     assert (attention >= 0).all()
@@ -115,7 +115,7 @@ def test_defect_08_exported_attention_is_before_the_softmax(make):
 
 
 @every_net
-def test_defect_09_training_pads_and_serving_does_not(make):
+def test_bag_net_gives_equal_logits_with_and_without_padding_defect_09(make):
     net, logits = without_chance(make), []
     bags = [{"image": bag[real], "label": i % C} for i, (bag, real) in enumerate(zip(FIVE, FIVE_MASK, strict=True))]
     net.register_forward_hook(lambda *args: logits.append(args[-1].detach()))
@@ -132,7 +132,7 @@ def test_defect_09_training_pads_and_serving_does_not(make):
 
 
 @pytest.mark.parametrize("name", WITH_CLASS_TOKEN)
-def test_defect_10_padded_keys_are_seen_and_the_class_token_sees_no_instance(name):
+def test_bag_net_class_token_attends_to_valid_instances_only_defect_10(name):
     net, x = laws.tested(CASES[name]), FIVE.where(FIVE_MASK[..., None], torch.nan).requires_grad_()
     for bag, logits in enumerate(net(x, FIVE_MASK)):
         (gradient,) = torch.autograd.grad(logits.square().sum(), x, retain_graph=True)
@@ -141,7 +141,7 @@ def test_defect_10_padded_keys_are_seen_and_the_class_token_sees_no_instance(nam
 
 @pytest.mark.parametrize("rate", [0.0, 0.3])
 @pytest.mark.parametrize("make", WITH_DROPOUT.values(), ids=WITH_DROPOUT)
-def test_defect_11_a_dropout_rate_stays_what_it_was(make, rate):
+def test_bag_net_keeps_its_dropout_rate_defect_11(make, rate):
     net = make(dropout=rate)
     assert {module.p for module in net.modules() if isinstance(module, nn.modules.dropout._DropoutNd)} == {rate}
     without_others = without_chance(partial(make, dropout=rate))
@@ -152,7 +152,7 @@ def test_defect_11_a_dropout_rate_stays_what_it_was(make, rate):
     assert torch.equal(training, serving) is (rate == 0)
 
 
-def test_defect_11_is_tested_on_every_network_with_dropout():
+def test_bag_net_cases_with_dropout_are_complete_defect_11():
     public = {name: getattr(nets, name) for name in nets.__all__ if inspect.isclass(getattr(nets, name))}
     named = {n for n, net in public.items() if issubclass(net, nn.Module) and "dropout" in vars_of(net)}
     assert named == {case.split("-")[0] for case in WITH_DROPOUT}
@@ -164,7 +164,7 @@ def vars_of(net):
 
 @every_net
 @pytest.mark.parametrize("n", range(1, 11))
-def test_defect_14_small_bags_crash(make, n):
+def test_bag_net_accepts_small_bags_defect_14(make, n):
     net, x = make().double().train(), torch.randn(2, n, F, dtype=torch.float64, requires_grad=True)
     for mask in (None, torch.arange(n) < torch.tensor([[n], [1]])):
         out = net.forward_bag(x, mask)
@@ -174,7 +174,7 @@ def test_defect_14_small_bags_crash(make, n):
 
 
 @every_net
-def test_defect_15_features_mask_and_attention_have_no_place(make):
+def test_bag_output_wrapper_has_the_same_keys_in_every_mode_defect_15(make):
     net, keys = nets.BagOutputWrapper(make().double()), set()
     for mode in (True, False):
         for mask in (None, MASK):

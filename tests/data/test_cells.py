@@ -1,4 +1,4 @@
-"""CellImages: reading from folders and archives, and refusal of invalid ones."""
+"""Tests of CellImages: reading from folders and archives, and refusal of invalid ones."""
 
 import io
 import tracemalloc

@@ -1,4 +1,4 @@
-"""The folder ``scripts`` on the path, as for the commands of the repository, and scans of digits."""
+"""Fixtures of tests of experiments: the import path of the commands, and scans of digits."""
 
 import sys
 from pathlib import Path
@@ -14,7 +14,7 @@ OVERLAYS = SCRIPTS / "experiments" / "ct_protocol" / "configs"
 
 @pytest.fixture(scope="session", autouse=True)
 def _on_the_path():
-    """Experiments, and the ``scripts`` of the bundle that they run, are importable."""
+    """Make experiments, and the ``scripts`` of the bundle that they run, importable."""
     folders = [str(BUNDLE), str(SCRIPTS)]
     sys.path[:0] = folders
     yield
@@ -24,7 +24,7 @@ def _on_the_path():
 
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory):
-    """Sixty scans, half of them with a lesion."""
+    """Write sixty scans, half of them with a lesion."""
     from scripts.digit_scans import prepare_digit_scans
 
     return prepare_digit_scans(tmp_path_factory.mktemp("scans")).parent

@@ -1,4 +1,4 @@
-"""The experiment mnist_bags in tests: a small setting, and digits of two brightnesses."""
+"""Small settings of the experiment mnist_bags, and digits of two brightnesses."""
 
 import numpy as np
 

@@ -10,7 +10,7 @@ from tests.bundles.small_bags import bags, scripts
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Sixty bags as a set named musk1."""
+    """Write sixty bags as a set named musk1."""
     folder = tmp_path_factory.mktemp("sets")
     scripts("prepare").write_cohort(bags(60), folder / "musk1" / "cohort.csv")
     return folder

@@ -1,4 +1,4 @@
-"""A small MONAI evaluator for tests of handlers, in one process or several."""
+"""Small MONAI evaluator for tests of handlers, in one process or several."""
 
 import torch
 from monai.data import DataLoader, Dataset

@@ -1,4 +1,4 @@
-"""A small training run with all kinds of randomness, to be run in its own process."""
+"""Small training run with all kinds of randomness, to be run in a new process."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""MONAI's gradient accumulation over bags equals a large batch."""
+"""Tests that MONAI's gradient accumulation over bags equals a large batch."""
 
 import pytest
 import torch
@@ -54,12 +54,12 @@ def test_accumulation_steps_equal_one_large_batch(groups, loss):
 
 
 def test_accumulation_steps_with_a_mean_over_unequal_batches_differ():
-    """Hence the page recommends the sum: a single bag would weigh three times as much as one of three."""
+    """Check the reason to recommend the sum: a single bag would weigh three times as much as one of three."""
     assert (trained([[2], [0, 4], [1, 3, 5]], cross_entropy, 3) - trained(WHOLE, cross_entropy, 1)).abs().max() > 1e-4
 
 
 def test_accumulation_steps_weight_the_last_batches_equally():
-    """Four batches by three: the last batch is a step of its own, which MONAI divides by three as well."""
+    """Four batches by three: the last batch is a separate step, which MONAI divides by three as well."""
     with_sum = trained([[0], [1], [2], [3]], bag_sum(3), 3)
     torch.manual_seed(0)
     network = ABMIL(F, 2, hidden_size=8).double()

@@ -1,4 +1,4 @@
-"""BagFigureHandler: the same few bags on TensorBoard, each time a validation is through."""
+"""Tests of BagFigureHandler: the chosen bags in every validation."""
 
 import pytest
 import torch

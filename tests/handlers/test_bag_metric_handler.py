@@ -1,4 +1,4 @@
-"""BagMetricHandler: what a metric is given of a padded batch, and in YAML."""
+"""Tests of BagMetricHandler: input of the metric for padded batches, and YAML."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Five bags on two processes, one of them given twice: every value is that of one process, to the last bit."""
+"""Tests that metrics and savers of two processes equal those of one exactly, for five bags, one of them repeated."""
 
 import json
 
@@ -17,7 +17,7 @@ FILES = ("bags.csv", "instances.csv", "report.json", "attention_stability.csv", 
 
 
 def metrics():
-    """One of each kind."""
+    """Return one metric of each kind."""
     localized = ("auroc", "pointing_game", "precision_at_0.1", "skill")
     return {
         **{m: BagMetricHandler(InstanceLocalizationMetric(m), "attention", "instance_label") for m in localized},
@@ -28,7 +28,7 @@ def metrics():
 
 
 def evaluate(folder, **sampling):
-    """Two epochs, the network changed between them; the metrics of the second."""
+    """Evaluate two epochs, with other weights in the second, and return the metrics of the second."""
     net = fill(ABMIL(F, 2, hidden_size=4))
     items = bags()
     sampler = DistributedSampler(items, shuffle=False, **sampling) if sampling else None
@@ -43,7 +43,7 @@ def evaluate(folder, **sampling):
 
 
 def work(rank, folder):
-    """One process, with a sampler that repeats the first bag to make both ends meet, then with one that does not."""
+    """Evaluate in one of two processes, with a sampler that repeats the first bag, and with one that does not."""
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     for even in (True, False):

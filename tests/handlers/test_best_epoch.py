@@ -1,4 +1,4 @@
-"""BestEpochSaver: the weights of the best epoch, also of a resumed run."""
+"""Tests of BestEpochSaver: weights of the best epoch, also in a resumed run."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""DDPLossWeightHandler: the weight of the loss of a process. Two processes: tests/bundles/test_multi_gpu.py."""
+"""Tests of DDPLossWeightHandler in one process; for two, see tests/bundles/test_multi_gpu.py."""
 
 import ignite.distributed as idist
 import pytest

@@ -1,4 +1,4 @@
-"""AttentionStabilityHandler: a series over epochs, its files, and going on after a stop."""
+"""Tests of AttentionStabilityHandler: values over epochs, files, and resuming."""
 
 import csv
 import json
@@ -24,7 +24,7 @@ EPOCHS = [
 
 
 def run(handler, epoch, attention):
-    """A validation that finds this attention, padded to four instances, in two equal heads."""
+    """Run a validation whose attention has two equal heads and is padded to four instances."""
 
     def step(engine, _batch):
         engine.state.batch = [{"case_id": k, "mask": torch.arange(4) < len(a)} for k, a in attention.items()]

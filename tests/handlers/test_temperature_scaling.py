@@ -1,4 +1,4 @@
-"""TemperatureScalingHandler: the temperature that fits a validation set."""
+"""Tests of TemperatureScalingHandler on a validation set."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""TokenCountHandler: the number of tokens that ASMIL keeps."""
+"""Tests of TokenCountHandler: numbers of tokens that ASMIL keeps."""
 
 import pytest
 import torch

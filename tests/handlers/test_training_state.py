@@ -1,4 +1,4 @@
-"""TrainingState and find_checkpoint: contents of the state, and runs that are killed and resumed."""
+"""Tests of TrainingState and find_checkpoint: contents of the state, and killed and resumed runs."""
 
 import random
 import signal

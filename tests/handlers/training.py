@@ -1,4 +1,4 @@
-"""A small MONAI trainer for tests of handlers, and processes to run it in."""
+"""Small MONAI trainer for tests of handlers, and processes to run it in."""
 
 import multiprocessing
 
@@ -89,5 +89,5 @@ class SoftmaxInside(nn.Module):
         fill(self)
 
     def forward(self, x):
-        """Logits of bags (B, N, F)."""
+        """Compute logits of bags (B, N, F)."""
         return self.classify((self.attend(x).unsqueeze(-1) * x).sum(1))

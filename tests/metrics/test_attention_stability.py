@@ -1,4 +1,4 @@
-"""Divergence and uniformity of attention: known values, bounds, padding."""
+"""Tests of divergence, uniformity and stability of attention: known values, bounds, padding."""
 
 import math
 

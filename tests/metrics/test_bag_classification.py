@@ -1,4 +1,4 @@
-"""Metrics of bags: by hand, against scikit-learn, and over batches."""
+"""Tests of metrics of bags: values by hand, comparison with scikit-learn, and batches."""
 
 import math
 

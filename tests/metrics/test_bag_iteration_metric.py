@@ -1,4 +1,4 @@
-"""BagIterationMetric: each bag once, in any order, in one process. Two processes: test_bag_metric_ddp.py."""
+"""Tests of BagIterationMetric in one process; for two, see tests/handlers/test_bag_metric_handler_ddp.py."""
 
 import math
 
@@ -17,7 +17,7 @@ class Value(BagIterationMetric):
         return y_pred.double()
 
     def aggregate(self):
-        """Mean."""
+        """Return the mean."""
         return self.mean()[0]
 
 
@@ -39,7 +39,7 @@ def test_bag_iteration_metric_mean_excludes_nan():
 
 
 def test_bag_iteration_metric_counts_duplicates_of_other_processes_once(monkeypatch):
-    """The second process got bag a again, with values that differ in the last bits."""
+    """Check that bag a, which the second process gets with slightly different values, counts once."""
     gathered = torch.tensor([[1.0], [2.0], [3.0], [1.0 + 1e-7]]).double()
     parts = [Value(), Value()]
     parts[0](gathered[:2], case_id=["a", "b"])

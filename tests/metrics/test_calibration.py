@@ -1,4 +1,4 @@
-"""Calibration metrics and temperature scaling."""
+"""Tests of calibration metrics and temperature scaling."""
 
 import math
 

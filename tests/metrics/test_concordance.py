@@ -1,4 +1,4 @@
-"""Concordance index: by hand, by brute force over all pairs, invariances, and the metric over batches."""
+"""Tests of the concordance index: by hand, by all pairs, invariances, and the metric over batches."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Summary of folds from the files of evaluations."""
+"""Tests of the summary of folds from files of evaluations."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""FROC by hand, and against MONAI's LesionFROC over several images."""
+"""Tests of FROC by hand, and against MONAI's LesionFROC over several images."""
 
 import math
 
@@ -108,12 +108,12 @@ class Prepared(LesionFROC):
         self.eval_thresholds = (0.25, 0.5, 1, 2, 4, 8)
 
     def prepare_inference_result(self, sample):
-        """Scores and pixels."""
+        """Return scores and pixels."""
         y, x = PIXELS.numpy().T
         return sample["scores"].numpy(), y, x
 
     def prepare_ground_truth(self, sample):
-        """Numbered lesions and those to leave out."""
+        """Return numbered lesions and those to exclude."""
         return sample["lesions"].numpy(), []
 
 

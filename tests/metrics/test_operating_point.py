@@ -1,4 +1,4 @@
-"""Decision thresholds from validation data."""
+"""Tests of decision thresholds from validation data."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Report of an evaluation."""
+"""Tests of the report of an evaluation."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Summary over seeds, and comparison of two methods on the same bags."""
+"""Tests of the summary over seeds, and of the comparison of two methods on the same bags."""
 
 import math
 

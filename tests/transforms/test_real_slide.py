@@ -1,4 +1,4 @@
-"""A real Aperio slide, end to end: tissue, tiles at a given resolution, scores and files for viewers."""
+"""Tests of a real Aperio slide, end to end: tissue, tiles at a given resolution, scores and files for viewers."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Figures of attention concentration and stability."""
+"""Tests of the figures of attention concentration and stability."""
 
 import io
 

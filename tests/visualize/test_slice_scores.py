@@ -1,4 +1,4 @@
-"""Figure of the attention over the slices of a scan."""
+"""Tests of the figure of the attention over the slices of a scan."""
 
 import numpy as np
 import pytest

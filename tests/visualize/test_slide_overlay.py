@@ -1,4 +1,4 @@
-"""Figure of a slide with its heat map."""
+"""Tests of the figure of a slide with its heat map."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Saver of an inference on many bags: a row for every bag, also for those that failed, and their attention."""
+"""Saver of predictions for many bags: a row for every bag, including failed ones, and optionally attention."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from .gather import gather_rows
 
 __all__ = ["BagPredictionsSaver"]
 
-STATUS, LINES = str(BagKeys.STATUS), "lines"  # of a row; its lines are removed when they are written
+STATUS = str(BagKeys.STATUS)
+LINES = "lines"  # key of the lines of instances in a row, removed before the row is written
 
 
 class BagPredictionsSaver:
@@ -29,7 +30,7 @@ class BagPredictionsSaver:
     everything is written, an error names these bags, so that the exit status of a program is not 0. Attach it first.
     In a distributed run the rows of all ranks are gathered; the first rank writes.
 
-    With ``instances``, ``instances.csv`` has the case id, number (from 0, as in the bag's file) and attention of
+    With ``instances``, ``instances.csv`` has the case id, index (from 0, as in the bag's file) and attention of
     every valid instance of every bag that is done. For ``attention`` (N, A) it has the mean over A, and each head.
 
     Args:
@@ -55,7 +56,9 @@ class BagPredictionsSaver:
     def _start(self, engine: Engine) -> None:
         self._rows = []
         if not engine.has_event_handler(self._raise, Events.COMPLETED):
-            engine.add_event_handler(Events.COMPLETED, self._raise)  # now, and so after all other savers
+            engine.add_event_handler(
+                Events.COMPLETED, self._raise
+            )  # registered at the start of the run, so after all other savers
 
     def _collect(self, engine: Engine) -> None:
         items = list(zip(engine.state.batch, engine.state.output, strict=True))
@@ -97,5 +100,5 @@ def _instance_lines(case_id: str, item: Mapping[str, Any]) -> Iterable[dict[str,
     attention = torch.as_tensor(item[BagKeys.ATTENTION]).detach().float().cpu().flatten(1)  # (N, A)
     for i in drop_padding(torch.arange(len(attention)), item).tolist():
         heads = attention[i].tolist()
-        each = {f"attention_{a}": value for a, value in enumerate(heads)} if len(heads) > 1 else {}
-        yield {"case_id": case_id, "instance": i, "attention": sum(heads) / len(heads), **each, "use": RESEARCH_USE}
+        columns = {f"attention_{a}": value for a, value in enumerate(heads)} if len(heads) > 1 else {}
+        yield {"case_id": case_id, "instance": i, "attention": sum(heads) / len(heads), **columns, "use": RESEARCH_USE}

@@ -26,9 +26,9 @@ CASE, STATUS = str(BagKeys.CASE_ID), str(BagKeys.STATUS)
 class BatchInference(ABC):
     """Base class of handlers that save the results of a list of items, with a table and a report of all of them.
 
-    The files of every item are those of ``saver``. ``results.csv`` has a row for each item, also for those that failed,
-    and ``report.json`` the numbers of items done and failed, by reason, and the seconds an item took in this run,
-    loading and writing included.
+    The files of every item are those of ``saver``. ``results.csv`` has a row for each item, including failed ones, and
+    ``report.json`` the numbers of items done and failed, by reason, and the seconds per item in this run, including
+    loading and writing.
 
     Items come through :py:class:`monai_mil_ext.transforms.LoadOrStatus`, in batches of one, and
     :py:class:`monai_mil_ext.transforms.PostprocessOrStatus`. An item that can't be loaded, processed or saved because
@@ -37,7 +37,7 @@ class BatchInference(ABC):
     same ``settings`` of ``saver`` processes only the ``pending`` items, those without a prediction of these settings.
 
     Args:
-        saver: of each item; it is not attached itself.
+        saver: saver of each item; do not attach it.
         items: all items of the list, with ``case_id``.
 
     Raises:
@@ -51,7 +51,7 @@ class BatchInference(ABC):
         self.restart(items)
 
     def restart(self, items: Sequence[Mapping[str, Any]]) -> None:
-        """Start with another list of items, and forget the results of the last one."""
+        """Start with another list of items, and discard the results of the previous one."""
         self.items = {str(item[CASE]): item for item in items}
         remove_stale_files(self.saver.output_dir)
         self.pending = [dict(item) for case, item in self.items.items() if self._read(case) is None]
@@ -66,7 +66,7 @@ class BatchInference(ABC):
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._save)
 
     def finish(self) -> None:
-        """Write the table and the report of all items, also of those that earlier runs finished."""
+        """Write the table and the report of all items, including those that earlier runs finished."""
         rows = [self._row(case) for case in self.items]
         write_csv(self.saver.output_dir / "results.csv", rows)
         write_json(self.saver.output_dir / "report.json", self._report(rows))
@@ -155,7 +155,7 @@ class ScanBatchInference(BatchInference):
     """Handler for inference on a list of scans, see :py:class:`BatchInference`.
 
     Args:
-        saver: of each scan, a :py:class:`ScanResultsSaver`; it is not attached itself.
+        saver: saver of each scan, a :py:class:`ScanResultsSaver`; do not attach it.
         items: all scans, see :py:func:`monai_mil_ext.data.list_scans`.
 
     Raises:
@@ -174,7 +174,7 @@ class SlideBatchInference(BatchInference):
     """Handler for inference on a list of slides, see :py:class:`BatchInference`.
 
     Args:
-        saver: of each slide, a :py:class:`SlideResultsSaver`; it is not attached itself.
+        saver: saver of each slide, a :py:class:`SlideResultsSaver`; do not attach it.
         items: all slides, see :py:func:`monai_mil_ext.data.list_slides`.
 
     Raises:

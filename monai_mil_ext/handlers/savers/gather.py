@@ -1,4 +1,4 @@
-"""Rows that all processes of a distributed run collected, each bag once."""
+"""Gathering of rows from all processes of a distributed run, each bag once."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ def gather_rows(rows: Sequence[Row], case_id: Callable[[Row], str]) -> list[Row]
     """Return the rows of all ranks in the order of the dataset, without bags that a sampler repeated.
 
     Args:
-        rows: of this rank; one a bag.
-        case_id: of a row; a row with an empty one is always kept.
+        rows: rows of this rank, one per bag.
+        case_id: function that returns the case id of a row; rows with an empty case id are always kept.
     """
     return merge_rows(idist.all_gather(rows), case_id) if idist.get_world_size() > 1 else list(rows)
 
 
 def merge_rows(parts: Sequence[Sequence[Row]], case_id: Callable[[Row], str]) -> list[Row]:
-    """Merge the rows of several ranks, to which a sampler distributed the bags in turn.
+    """Merge the rows of several ranks, which a sampler distributed one by one.
 
-    A sampler repeats bags on other ranks if the number of bags is no multiple of that of ranks; the first one counts.
+    A sampler repeats bags on other ranks if the number of bags is not a multiple of the number of ranks; the first row
+    of a bag is kept.
 
     Example:
         >>> merge_rows([["a", "c"], ["b", "a"]], str)

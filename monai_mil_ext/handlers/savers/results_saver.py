@@ -20,7 +20,7 @@ PREDICTION = "prediction.json"
 class ResultsSaver(ABC):
     """Base class of savers that write the files of a case into ``<output_dir>/<case_id>``.
 
-    A saver only writes: volumes, maps, ranks and tiles are made by transforms in the postprocessing of the engine.
+    A saver only writes: volumes, maps, ranks and tiles are computed by transforms in the postprocessing of the engine.
     ``prediction.json`` is written last, so a folder that has it is complete. Files of an earlier run are removed first.
     The files hold the case id, and no name or path of an image.
 
@@ -30,8 +30,8 @@ class ResultsSaver(ABC):
         settings: fingerprint of network and preprocessing, for ``prediction.json``.
     """
 
-    endings: ClassVar[tuple[str, ...]]  # of all files but prediction.json, which begin with the case id
-    choices: ClassVar[tuple[str, ...]]  # of pictures
+    endings: ClassVar[tuple[str, ...]]  # suffixes of all files that begin with the case id
+    choices: ClassVar[tuple[str, ...]]  # names of pictures
 
     def __init__(self, output_dir: str, pictures: Sequence[str], settings: str | None = None) -> None:
         for picture in pictures:

@@ -22,7 +22,7 @@ class ScanResultsSaver(ResultsSaver):
 
     =========================== ============================================================================
     ``prediction.json``         probabilities, and the position and score of every slice; written last
-    ``<case_id>_scores.nii.gz`` the scores in the scan's own voxels
+    ``<case_id>_scores.nii.gz`` the scores in the voxels of the scan
     ``<case_id>.png``           the scores and the slices with the highest ones; also ``.html`` and ``.gif``
     ``<case_id>_seg.dcm``       results as DICOM, off by default; also ``_sr.dcm``
     =========================== ============================================================================
@@ -31,7 +31,7 @@ class ScanResultsSaver(ResultsSaver):
     :py:class:`monai_mil_ext.transforms.InstanceScoresd`, ``top`` of
     :py:class:`monai_mil_ext.transforms.RankInstancesd`, ``score_volume`` (1, X, Y, Z) of
     :py:class:`monai_mil_ext.transforms.SliceScoresToVolumed`, ``position`` and ``slice_index`` of
-    :py:class:`monai_mil_ext.transforms.SliceBagd`, the slices themselves, and a reference mask where there is one.
+    :py:class:`monai_mil_ext.transforms.SliceBagd`, the slices themselves, and a reference mask if present.
     No name, date or path is written.
 
     Results as DICOM belong to the study of the scan and **carry its patient**, see
@@ -40,7 +40,7 @@ class ScanResultsSaver(ResultsSaver):
 
     Args:
         output_dir: parent of the folders.
-        plane: of the slices, see :py:class:`monai_mil_ext.transforms.SliceBagd`.
+        plane: plane of the slices, see :py:class:`monai_mil_ext.transforms.SliceBagd`.
         slices_key: item with the slices (N, 1, h, w) in [0, 1].
         reference_key: item with the reference mask (N, 1, h, w).
         pictures: any of ``"png"``, ``"html"`` (one self-contained file) and ``"gif"`` (an animation of all slices).

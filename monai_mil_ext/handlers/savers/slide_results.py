@@ -31,14 +31,14 @@ class SlideResultsSaver(ResultsSaver):
     It reads decollated items of one slide each: ``pred`` (C,) probabilities, ``scores`` (N,) and ``score_source`` of
     :py:class:`monai_mil_ext.transforms.InstanceScoresd`, ``top`` and ``bottom`` of
     :py:class:`monai_mil_ext.transforms.RankInstancesd`, ``heatmap`` (1, h, w) of
-    :py:class:`monai_mil_ext.transforms.TileScoresToHeatmapd`, and where they are, the ``thumbnail`` and coordinates of
+    :py:class:`monai_mil_ext.transforms.TileScoresToHeatmapd`, and, if present, the ``thumbnail`` and coordinates of
     :py:class:`monai_mil_ext.transforms.SlideFeaturesd` and the tiles of
-    :py:class:`monai_mil_ext.transforms.ReadTilesd`. Without a heat map there is ``prediction.json`` alone, with the
-    reason.
+    :py:class:`monai_mil_ext.transforms.ReadTilesd`. Without a heat map, only ``prediction.json`` is written,
+    with the reason.
 
     Args:
         output_dir: parent of the folders.
-        class_names: of the C classes, for ``prediction.json``.
+        class_names: names of the C classes, for ``prediction.json``.
         pictures: any of ``"overlay"`` and ``"tiles"``.
         settings: fingerprint of network and preprocessing, for ``prediction.json``.
 

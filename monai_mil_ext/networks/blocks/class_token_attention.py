@@ -50,7 +50,7 @@ class ClassTokenAttention(nn.Module):
         nn.init.zeros_(self.merge.bias)
 
     def forward(self, h: Tensor, mask: Optional[Tensor] = None) -> Tensor:
-        """Apply attention to tokens (B, T, E); ``mask`` (B, T) is True for a token to attend to, one or more a bag."""
+        """Apply attention to tokens (B, T, E); ``mask`` (B, T) is True for at least one token per bag."""
         q, k, v = self.project(h).unflatten(-1, [3, self.num_heads, -1]).permute(2, 0, 3, 1, 4).unbind(0)
         mask = None if mask is None else mask[:, None, None, :]
         attended = functional.scaled_dot_product_attention(q, k, v, mask)

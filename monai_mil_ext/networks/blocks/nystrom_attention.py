@@ -32,8 +32,8 @@ class NystromAttention(nn.Module):
 
     No matrix of the size of the sequence is stored: both large softmaxes are computed by fused attention, the leading
     zeros are one key whose score is the logarithm of their number, and the pseudo-inverse is applied to
-    :math:`A_3 v`. The result of a bag does not depend on the others in the batch: landmarks and the scale of the
-    inverse are its own.
+    :math:`A_3 v`. The result of a bag does not depend on the others in the batch, since landmarks and the scale
+    of the inverse are computed per bag.
 
     Args:
         size: size E of a token.

@@ -1,4 +1,4 @@
-"""Operations on padded bags that a mask makes exact."""
+"""Masked operations on padded bags, in which padding has no effect."""
 
 from typing import Optional, Tuple
 

@@ -1,4 +1,4 @@
-"""BundleRunner: a workflow that is kept between requests gives the results of a new one."""
+"""Tests of BundleRunner, whose kept workflow gives the results of a new one."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def root(tmp_path):
 
 @pytest.fixture
 def counts(monkeypatch):
-    """How many workflows were built, and how often weights were loaded."""
+    """Numbers of workflows that were built, and of weights that were loaded."""
     built, loaded, load = [], [], CheckpointLoader.__call__
 
     class Counted(bundle_runner.ConfigWorkflow):

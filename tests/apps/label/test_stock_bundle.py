@@ -28,5 +28,5 @@ def test_write_stock_bundle_ends_in_a_label_map(tmp_path):
 
 def test_write_stock_bundle_replaces_no_folder(tmp_path):
     (tmp_path / "scans" / "configs").mkdir(parents=True)
-    with pytest.raises(FileExistsError):
+    with pytest.raises(FileExistsError, match="configs"):
         write_stock_bundle(BundleRunner(BUNDLES / "scan_mil"), tmp_path / "scans")

@@ -1,4 +1,4 @@
-"""The bundle bag_classifier on small bags: training, evaluation and inference of any network."""
+"""Tests of bag_classifier on small bags: training, evaluation and inference of every network."""
 
 import csv
 import json
@@ -93,13 +93,13 @@ def test_bag_classifier_weights_have_the_metrics_of_their_card(monkeypatch, tmp_
     )
     workflow.initialize()
     workflow.run()
-    found = json.loads((tmp_path / "report.json").read_text())["values"]
-    said = json.loads((BUNDLE / "configs" / "metadata.json").read_text())["eval_metrics"]
+    result = json.loads((tmp_path / "report.json").read_text())["values"]
+    output = json.loads((BUNDLE / "configs" / "metadata.json").read_text())["eval_metrics"]
     card = (BUNDLE / "docs" / "README.md").read_text()
     for key in ("bag_auroc", "bag_accuracy"):
-        assert found[key] == pytest.approx(said[key], abs=0.001)
-        assert f"{said[key]:.3f}" in card
-        assert f"{said[f'{key}_mean_of_5_folds']:.3f} ± {said[f'{key}_sd_of_5_folds']:.3f}" in card
+        assert result[key] == pytest.approx(output[key], abs=0.001)
+        assert f"{output[key]:.3f}" in card
+        assert f"{output[f'{key}_mean_of_5_folds']:.3f} ± {output[f'{key}_sd_of_5_folds']:.3f}" in card
 
 
 @pytest.mark.slow(buys="the shipped weights can be trained again")
@@ -128,9 +128,9 @@ def test_bag_classifier_trains_every_network_with_its_loss_terms(start, network,
     network = {**network, "in_features": 8, "num_classes": 2}
     workflow = start("train", network_def=network, epochs=1, **override)
     workflow.run()
-    found = content(workflow, "train#trainer").state.metrics
+    result = content(workflow, "train#trainer").state.metrics
     known = {"attention_anchor", "branch_loss", "branch_diversity", "attention_prior"}
-    assert {name for name in known if name in found} == terms
+    assert {name for name in known if name in result} == terms
 
 
 def test_bag_classifier_standardizes_features_by_the_training_part(start, data, tmp_path):

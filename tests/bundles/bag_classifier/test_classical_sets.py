@@ -1,4 +1,4 @@
-"""Classical sets: from the rows of their file to bag files and a table."""
+"""Tests of the classical MIL data sets: from the rows of their files to bag files and a table."""
 
 import doctest
 import io

@@ -1,4 +1,4 @@
-"""bag_classifier as a client of federated learning: two sites in one process, averaged as a server does."""
+"""Tests of bag_classifier as a client of federated learning: two sites in one process, averaged as by a server."""
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ def anchor(client):
 
 
 def mean(exchanged):
-    return {key: torch.stack([one.weights[key] for one in exchanged]).mean(0) for key in exchanged[0].weights}
+    return {key: torch.stack([entry.weights[key] for entry in exchanged]).mean(0) for key in exchanged[0].weights}
 
 
 def test_bag_classifier_federated_keeps_anchors_local(site, tmp_path):
@@ -71,8 +71,8 @@ def test_bag_classifier_federated_keeps_anchors_local(site, tmp_path):
     states = [anchor(client).state_dict() for client in clients]
     assert [state["steps"] for state in states] == [4 * LOCAL_EPOCHS * len(c.trainer.data_loader) for c in clients]
     assert not torch.equal(states[0]["anchor"]["classify.weight"], states[1]["anchor"]["classify.weight"])
-    found = [client.evaluate(ExchangeObject(weights=weights)).metrics["bag_auroc"] for client in clients]
-    assert min(found) > 0.9 > max(first), (first, found)
+    result = [client.evaluate(ExchangeObject(weights=weights)).metrics["bag_auroc"] for client in clients]
+    assert min(result) > 0.9 > max(first), (first, result)
     best = clients[0].get_weights({ExtraItems.MODEL_TYPE: ModelType.BEST_MODEL})
     assert best.weights.keys() == weights.keys()
     assert sorted(path.name for path in (tmp_path / "site0").rglob("*.pt")) == ["model.pt"]

@@ -1,4 +1,4 @@
-"""The bundle instance_encoder on digits: from a cohort to feature files."""
+"""Tests of the config encode.yaml of instance_encoder on digits: from a cohort to feature files."""
 
 import json
 import os
@@ -52,9 +52,9 @@ def test_instance_encoder_metadata_and_properties_are_valid(start, cohort):
 
 
 def test_instance_encoder_encode_writes_a_feature_file_per_scan(start, cohort, capsys):
-    told = report(start(cohort, "digits"))
-    assert [told[key] for key in ("scans", "done_before", "made", "failed", "instances")] == [4, 0, 4, 0, 160]
-    file = cohort / "features" / told["folder"] / "digits_2.h5"
+    record = report(start(cohort, "digits"))
+    assert [record[key] for key in ("scans", "done_before", "made", "failed", "instances")] == [4, 0, 4, 0, 160]
+    file = cohort / "features" / record["folder"] / "digits_2.h5"
     bag = read_bag(file, ["features", "position", "instance_label", "affine", "encoder"])
     # rows of a slice run front to back and its columns right to left, as in digits
     volume = torch.from_numpy(nib.load(cohort / "digits_2.nii.gz").get_fdata()).float()
@@ -91,8 +91,8 @@ def test_instance_encoder_folder_depends_on_every_weight(start, cohort, tmp_path
         state["layer4.0.conv1.weight"].view(-1)[5] += step
         torch.save(state, tmp_path / "weights.pt")
         override = {"checkpoint": str(tmp_path / "weights.pt"), "encoder_name": "resnet10", "encoder#options": options}
-        told = report(start(cohort, "monai", hu_window=[0, 16], spatial_size=32, **override))
-        folders.append((told["folder"], told["made"]))
+        record = report(start(cohort, "monai", hu_window=[0, 16], spatial_size=32, **override))
+        folders.append((record["folder"], record["made"]))
     assert folders[1] == (folders[0][0], 0)
     assert folders[2][0] != folders[0][0]
     assert folders[2][1] == folders[0][1] == 4
@@ -105,10 +105,10 @@ def test_instance_encoder_hugging_face_encodes_gray_slices(start, cohort, tmp_pa
     processor = {"size": {"height": 28, "width": 28}, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]}
     (tmp_path / "dino" / "preprocessor_config.json").write_text(json.dumps(processor))
     override = {"encoder_name": str(tmp_path / "dino"), "local_files_only": True, "hu_window": [0, 16]}
-    told = report(start(cohort, "hugging_face", spatial_size=28, **override))
-    bag = read_bag(next((cohort / "features" / told["folder"]).glob("*.h5")), ["features", "encoder"])
+    record = report(start(cohort, "hugging_face", spatial_size=28, **override))
+    bag = read_bag(next((cohort / "features" / record["folder"]).glob("*.h5")), ["features", "encoder"])
     assert bag["features"].shape == (40, 16)
-    assert bag["encoder"] == told["encoder"] == "dino"
+    assert bag["encoder"] == record["encoder"] == "dino"
 
 
 def test_instance_encoder_encode_reports_a_corrupt_scan_and_fails(start, cohort, capsys):
@@ -118,8 +118,8 @@ def test_instance_encoder_encode_reports_a_corrupt_scan_and_fails(start, cohort,
     with pytest.raises(RuntimeError, match="Failed to evaluate") as error:
         workflow.run()
     assert "got 1 that don't: ['digits_1']" in str(error.value.__cause__)
-    told = json.loads((cohort / "out" / "features.json").read_text())
-    assert (told["made"], told["failed"], list(told["reasons"].values())) == (3, 1, [["digits_1"]])
+    record = json.loads((cohort / "out" / "features.json").read_text())
+    assert (record["made"], record["failed"], list(record["reasons"].values())) == (3, 1, [["digits_1"]])
     assert str(cohort) not in (cohort / "out" / "features.json").read_text() + capsys.readouterr().out
     (cohort / "digits_1.nii.gz").write_bytes(whole)
     assert report(start(cohort, "digits"))["made"] == 1
@@ -135,9 +135,9 @@ def test_instance_encoder_encode_shares_a_cohort_among_processes(cohort):
     command = [*launch, "-m", "monai.bundle", "run", "--config_file", configs, *paths]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=BUNDLE, capture_output=True, text=True, check=False, env=environment)
-    told = json.loads((cohort / "out" / "features.json").read_text())
+    record = json.loads((cohort / "out" / "features.json").read_text())
     assert done.returncode != 0
-    assert [told[key] for key in ("processes", "made", "failed")] == [2, 3, 1]
+    assert [record[key] for key in ("processes", "made", "failed")] == [2, 3, 1]
     assert done.stdout.count("4 scans: 0 done before, 3 made, 1 failed") == 1
     assert "The cause: RuntimeError: `cohort` must be scans that give features, got 1" in done.stderr
     (cohort / "digits_3.nii.gz").write_bytes(whole)

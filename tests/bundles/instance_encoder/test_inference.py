@@ -1,4 +1,4 @@
-"""The network of instance_encoder, with random weights: what the zoo asks of it, exports, one scan's features."""
+"""Tests of the network of instance_encoder with random weights: rules of the zoo, exports, features of one scan."""
 
 import json
 import shutil
@@ -85,12 +85,12 @@ def workflow(*configs, **override):
 
 
 def one_and_cohort(digits, tmp_path, overlays, **options):
-    """What is kept of a scan by inference.yaml and by encode.yaml."""
+    """Return the contents of the feature files of a scan that inference.yaml and encode.yaml write."""
     shutil.copy(digits / "digits_2.nii.gz", tmp_path)
     scan = {"input": str(tmp_path / "digits_2.nii.gz"), "case_id": "c7", "output_dir": str(tmp_path / "out")}
-    one = workflow("inference", *overlays, **scan, **options, chunk_size=7)
-    assert one.check_properties() == []
-    one.run()
+    inference = workflow("inference", *overlays, **scan, **options, chunk_size=7)
+    assert inference.check_properties() == []
+    inference.run()
     cohort = {"scans": [{"case_id": "c7", "patient": "p", "image": "digits_2.nii.gz"}]}
     (tmp_path / "cohort.json").write_text(json.dumps(cohort))
     files = [f"configs/{name}.yaml" for name in ("encode", *overlays)]
@@ -106,8 +106,8 @@ def test_instance_encoder_inference_equals_encode_for_one_scan(checkpoint, digit
     assert "research use only" in capsys.readouterr().out
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
     assert got["features"].shape == (40, 2560)
-    told = read_bag(tmp_path / "out" / "c7.h5", ["encoder", "case_id"])
-    assert told == {"encoder": "MobileNetV2-ImageNet", "case_id": "c7"}
+    record = read_bag(tmp_path / "out" / "c7.h5", ["encoder", "case_id"])
+    assert record == {"encoder": "MobileNetV2-ImageNet", "case_id": "c7"}
     assert b"digits_2" not in (tmp_path / "out" / "c7.h5").read_bytes()
 
 

@@ -1,4 +1,4 @@
-"""The bundle instance_encoder on slides: from a table to files that TRIDENT, CLAM and MIL-Lab read."""
+"""Tests of the config slides.yaml of instance_encoder: feature files that TRIDENT, CLAM and MIL-Lab read."""
 
 import json
 from copy import deepcopy
@@ -71,10 +71,10 @@ def test_instance_encoder_slides_writes_the_encoded_bag_of_tiles(start, tmp_path
     assert [float(bag[key]) for key in ("tile_size", "mpp")] == [128.0, 2.0]
     assert [bag[key] for key in ("unit", "case_id", "encoder")] == ["px", "one", "pixels"]
     assert bag["spatial_shape"].tolist() == [900, 700]
-    said = capsys.readouterr().out
-    assert f"1 slides: 0 done before, 1 made, 0 failed; {len(tiles.coords)} tiles in " in said
+    output = capsys.readouterr().out
+    assert f"1 slides: 0 done before, 1 made, 0 failed; {len(tiles.coords)} tiles in " in output
     assert 0 <= told["encoder_waited"] <= 1
-    assert "(the encoder was idle for " in said
+    assert "(the encoder was idle for " in output
     cohort = load_cohort(file_of(told, tmp_path, "one").with_name("bags.csv"), CohortColumns())
     assert [(item["case_id"], item["patient"], item["label"]) for item in cohort] == [("one", "p1", 1)]
 
@@ -179,11 +179,11 @@ def test_instance_encoder_slides_continues_after_broken_slides(start, tmp_path, 
         "odd_mpp": "`slide_mpp` must be a number, got 'coarse'",
     }.items():
         assert words in reasons[case]
-    said = capsys.readouterr().out
-    assert "13 slides: 0 done before, 5 made, 8 failed; " in said
-    assert said.count("Error: ") == len(told["reasons"])
-    assert "  without tiles: glass" in said
-    assert ".tif" not in said + json.dumps(told)
+    output = capsys.readouterr().out
+    assert "13 slides: 0 done before, 5 made, 8 failed; " in output
+    assert output.count("Error: ") == len(told["reasons"])
+    assert "  without tiles: glass" in output
+    assert ".tif" not in output + json.dumps(told)
     same = [read_bag(file_of(told, tmp_path, case))["features"] for case in ("good", "level", "deep", "clear")]
     assert all(torch.equal(features, same[0]) for features in same)
     again = json.loads((tmp_path / "out" / "features.json").read_text())

@@ -1,4 +1,4 @@
-"""A cohort in one run: what fails gets a row, and a killed run goes on where it was."""
+"""Tests of the config cohort_inference.yaml of scan_mil: failing scans, and resuming of a killed run."""
 
 import csv
 import json
@@ -56,8 +56,8 @@ def finish(workflow):
 
 
 def test_cohort_inference_continues_after_a_failing_scan(start, cohort, tmp_path, caplog, capfd):
-    said = finish(start(*CONFIGS, **cohort))
-    assert "every scan must get a prediction, got none for 3 of 7:" in said
+    output = finish(start(*CONFIGS, **cohort))
+    assert "every scan must get a prediction, got none for 3 of 7:" in output
     rows = results(cohort)
     assert list(rows) == ["good", "cut", "gone", "two", "chosen", "dicom", "last"]
     assert [case for case, row in rows.items() if row["status"] == "done"] == ["good", "chosen", "dicom", "last"]
@@ -126,8 +126,8 @@ def test_cohort_inference_with_nothing_left_writes_the_table_again(start, cohort
 def test_cohort_inference_writes_dicom_and_html_if_possible(start, cohort, tmp_path):
     from pydicom import dcmread
 
-    said = finish(start(*CONFIGS, **cohort, dicom=["seg", "sr"], pictures=["html", "gif"]))
-    assert "got none for 5 of 7" in said
+    output = finish(start(*CONFIGS, **cohort, dicom=["seg", "sr"], pictures=["html", "gif"]))
+    assert "got none for 5 of 7" in output
     rows = results(cohort)
     assert "not written: `source` must be the DICOM folder of the scan" in rows["good"]["status"]
     assert "Secretname" not in rows["good"]["status"]

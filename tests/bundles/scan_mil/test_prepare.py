@@ -1,4 +1,4 @@
-"""Fetching the demo data: what is said when it can't be had, and what is refused."""
+"""Tests of the preparation of the demo data of scan_mil."""
 
 import pytest
 

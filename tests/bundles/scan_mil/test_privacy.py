@@ -1,4 +1,4 @@
-"""Nothing that the bundle writes, prints or logs names a patient or says where the scan came from."""
+"""Test that the output of scan_mil names neither the patient nor the source of a scan."""
 
 import logging
 
@@ -19,7 +19,7 @@ def test_scan_mil_inference_names_neither_patient_nor_source(start, digits, tmp_
     files = [path for path in out.rglob("*") if path.is_file()]
     assert sorted(path.name for path in files) == ["c1.png", "c1_scores.nii.gz", "prediction.json"]
     printed = capfd.readouterr()
-    said = [caplog.text, printed.out, printed.err, *(p.read_bytes().decode("latin-1") for p in files)]
+    output = [caplog.text, printed.out, printed.err, *(p.read_bytes().decode("latin-1") for p in files)]
     secrets = [*SECRETS.values(), "Secretname", str(folder), folder.name]
-    assert [word for word in secrets for text in said if word in text] == []
+    assert [word for word in secrets for text in output if word in text] == []
     assert "research use only" in caplog.text

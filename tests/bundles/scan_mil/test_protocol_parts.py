@@ -66,7 +66,7 @@ def test_epoch_choice_keeps_the_weights_of_the_chosen_epoch(tmp_path):
     assert torch.load(tmp_path / "model.pt", weights_only=True)["weight"].item() == 3
     record = json.loads((tmp_path / "epochs.json").read_text())
     assert record["chosen"] == {"epoch": 3, "train": 0.9, "validation": 0.7}
-    assert [one["validation"] for one in record["epochs"]] == [v for _, v in values]
+    assert [entry["validation"] for entry in record["epochs"]] == [v for _, v in values]
     run_epochs(*make_choice(tmp_path / "free"), values)
     assert torch.load(tmp_path / "free" / "model.pt", weights_only=True)["weight"].item() == 1
 

@@ -1,4 +1,4 @@
-"""RSNA's layouts in, cohorts out; what does not fit is reported."""
+"""Tests of cohorts from the layouts of three RSNA competitions, and of reports of invalid ones."""
 
 import csv
 import hashlib
@@ -298,12 +298,12 @@ def test_rsna_config_trains_by_the_protocol_and_reads_features(start, tmp_path):
     assert (tmp_path / "out" / "epochs.json").exists()
     bags = workflow.parser.get_parsed_content("bags")
     folder = next((data / "features").iterdir())
-    found = load_cohort(data / "cohort.csv", root=folder)
-    assert [(f["case_id"], f["label"], f["num_instances"]) for f in found] == [
+    result = load_cohort(data / "cohort.csv", root=folder)
+    assert [(f["case_id"], f["label"], f["num_instances"]) for f in result] == [
         (b["case_id"], b["label"], 3) for b in bags
     ]
-    one = read_bag(found[1]["image"], keys=["features", "instance_label"])
-    assert one["features"].shape == (3, 128)
+    bag = read_bag(result[1]["image"], keys=["features", "instance_label"])
+    assert bag["features"].shape == (3, 128)
     written = b"".join(path.read_bytes() for path in data.rglob("*") if path.is_file())
     assert b"Secretname" not in written
     assert str(tmp_path).encode() not in written

@@ -1,4 +1,4 @@
-"""The bundle scan_mil on digits: the whole main job in seconds."""
+"""Tests of scan_mil on digits: training, evaluation, inference and resuming in seconds."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""The main job on real chest CT: fetched, trained, evaluated, answered."""
+"""Tests of scan_mil on real chest CT: download, training, evaluation and inference."""
 
 import json
 import resource
@@ -33,13 +33,13 @@ def test_prepare_ct_writes_the_published_cohort(ct):
     from monai_mil_ext.data import load_cohort
     from monai_mil_ext.transforms import LoadScan
 
-    found = {}
+    num_slices = {}
     for scan in load_cohort(ct / "cohort.json"):
         image, mask = LoadScan()(scan["image"]), LoadScan()(scan["reference"])
         assert image.shape == mask.shape
         np.testing.assert_allclose(image.affine, mask.affine, atol=1e-3)
-        found[scan["case_id"]] = int((mask[0] > 0).any(0).any(0).sum())
-    assert found == TUMOUR_SLICES
+        num_slices[scan["case_id"]] = int((mask[0] > 0).any(0).any(0).sum())
+    assert num_slices == TUMOUR_SLICES
 
 
 @pytest.mark.slow(buys="the published result on real CTs")

@@ -1,4 +1,4 @@
-"""How scans are cut into bags, and patients into folds."""
+"""Tests of sub_volumes: cutting of scans into bags, and folds by patient."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Inference of the bundle of whole slides: files, folders and tables, good ones and broken ones."""
+"""Tests of the inference of wsi_mil on files, folders and tables, valid and broken."""
 
 import csv
 import json
@@ -67,16 +67,16 @@ def test_wsi_mil_inference_makes_prediction_and_map_in_one_forward_pass(network,
     monkeypatch.setattr(NETS[network], "forward_bag", counted)
     infer(tmp_path, path, "slides", network=network, **SLIDES)
     assert len(calls) == 1
-    told = prediction(tmp_path, "slide")
+    report = prediction(tmp_path, "slide")
     tiles = TileBag(TileGrid(32, mpp=0.5))(path)
     pixels = tiles.bag[:]
     features = torch.nn.functional.adaptive_avg_pool2d(pixels, 2).flatten(1)
     torch.testing.assert_close(calls[0][0], features)
     with torch.no_grad():
         expected = (real(net, features[None]).logits / 2).softmax(1)[0]
-    torch.testing.assert_close(torch.tensor(told["probability"]), expected)
-    assert told["class_names"][told["prediction"]] == told["predicted_class"]
-    assert (told["num_tiles"], told["tile_size"], told["slide_size"]) == (24, 32.0, [320, 256])
+    torch.testing.assert_close(torch.tensor(report["probability"]), expected)
+    assert report["class_names"][report["prediction"]] == report["predicted_class"]
+    assert (report["num_tiles"], report["tile_size"], report["slide_size"]) == (24, 32.0, [320, 256])
     # what this one call said of each tile, in every file
     order = torch.arange(24).roll(1) + 1.0
     attention = order / order.sum()
@@ -85,9 +85,9 @@ def test_wsi_mil_inference_makes_prediction_and_map_in_one_forward_pass(network,
     np.testing.assert_allclose(weight, attention, rtol=1e-6)
     assert [tile["geometry"]["coordinates"][0][0] for tile in geo["features"]] == tiles.coords.tolist()
     best = int(attention.argmax())
-    assert [told["top_tiles"][0][k] for k in "xy"] == tiles.coords[best].tolist()
-    assert told["top_tiles"][0]["ratio"] == pytest.approx(float(attention[best]) * 24, rel=1e-5)
-    assert told["bottom_tiles"][0]["attention"] == pytest.approx(float(attention.min()))
+    assert [report["top_tiles"][0][k] for k in "xy"] == tiles.coords[best].tolist()
+    assert report["top_tiles"][0]["ratio"] == pytest.approx(float(attention[best]) * 24, rel=1e-5)
+    assert report["bottom_tiles"][0]["attention"] == pytest.approx(float(attention.min()))
     with tifffile.TiffFile(tmp_path / "out/slide/slide.tif") as file:
         about = json.loads(file.pages[0].description)
     assert (about["scaling"], about["downsample"]) == ("percentile", 8.0)
@@ -123,14 +123,14 @@ def test_wsi_mil_inference_of_features_writes_prediction_and_map(tmp_path):
     write_features(tmp_path / "in" / "a.h5", features)
     infer(tmp_path, tmp_path / "in" / "a.h5", case_id="c1", scaling="ratio", top_k=2)
     assert sorted(p.name for p in (tmp_path / "out" / "c1").iterdir()) == ["c1.geojson", "c1.tif", "prediction.json"]
-    told = prediction(tmp_path, "c1")
+    report = prediction(tmp_path, "c1")
     with torch.no_grad():
         output = net.forward_bag(torch.from_numpy(features)[None])
-    torch.testing.assert_close(torch.tensor(told["probability"]), output.logits.softmax(1)[0])
+    torch.testing.assert_close(torch.tensor(report["probability"]), output.logits.softmax(1)[0])
     top = output.attention[0, :, 0].sort(descending=True)
-    np.testing.assert_allclose([tile["attention"] for tile in told["top_tiles"]], top.values[:2], rtol=1e-5)
-    assert told["map"] == {"attention": "mean", "scaling": "ratio", "downsample": 16.0}
-    assert len(told["top_tiles"]) == len(told["bottom_tiles"]) == 2
+    np.testing.assert_allclose([tile["attention"] for tile in report["top_tiles"]], top.values[:2], rtol=1e-5)
+    assert report["map"] == {"attention": "mean", "scaling": "ratio", "downsample": 16.0}
+    assert len(report["top_tiles"]) == len(report["bottom_tiles"]) == 2
 
 
 def test_wsi_mil_inference_without_coordinates_gives_the_reason(tmp_path):
@@ -143,9 +143,9 @@ def test_wsi_mil_inference_without_coordinates_gives_the_reason(tmp_path):
     assert prediction(tmp_path, "plain")["map"]["missing"].startswith("the features come without coordinates")
     assert "`slide_mpp` is not known" in prediction(tmp_path, "micrometers")["map"]["missing"]
     infer(tmp_path, tmp_path / "in", slide_mpp=0.5)
-    told = prediction(tmp_path, "micrometers")
-    assert (told["tile_size"], told["top_tiles"][0]["x"]) == (224.0, told["top_tiles"][0]["x"])
-    assert {tile["x"] for tile in told["top_tiles"]} == {0.0, 128.0, 256.0}
+    report = prediction(tmp_path, "micrometers")
+    assert (report["tile_size"], report["top_tiles"][0]["x"]) == (224.0, report["top_tiles"][0]["x"])
+    assert {tile["x"] for tile in report["top_tiles"]} == {0.0, 128.0, 256.0}
 
 
 def test_wsi_mil_inference_continues_after_a_broken_slide(tmp_path):
@@ -167,8 +167,8 @@ def test_wsi_mil_inference_continues_after_a_broken_slide(tmp_path):
     assert status["broken"].startswith("unreadable: `slide` must be a slide that can be read")
     odd = next(case for case in status if case.startswith("slide_"))
     assert status[odd] == "done"
-    told = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert (told["slides"], told["done"], sum(told["failed"].values())) == (5, 2, 3)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (report["slides"], report["done"], sum(report["failed"].values())) == (5, 2, 3)
 
 
 def test_wsi_mil_inference_infers_missing_slides_and_all_with_other_settings(tmp_path):
@@ -204,10 +204,10 @@ def test_wsi_mil_inference_names_neither_patient_nor_path(tmp_path, caplog, capf
     assert results(tmp_path)["c1"]["status"] == "done"
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert len(files) == 7
-    said = [*(path.name for path in files), *(path.read_bytes().decode("latin-1") for path in files)]
-    said += [record.getMessage() for record in caplog.records if not record.exc_info]
+    printed = [*(path.name for path in files), *(path.read_bytes().decode("latin-1") for path in files)]
+    printed += [record.getMessage() for record in caplog.records if not record.exc_info]
     secrets = ["Secretname", str(folder)]
-    assert [word for word in secrets for text in said if word in text] == []
+    assert [word for word in secrets for text in printed if word in text] == []
     for file in files:
         if file.suffix in (".json", ".csv", ".geojson", ".tif", ".png"):
             assert b"research use only" in file.read_bytes(), file.name
@@ -247,12 +247,12 @@ def test_wsi_mil_inference_shows_the_attention_of_a_class(tmp_path, head):
     write_features(tmp_path / "a.h5", features.numpy())
     network = {"_target_": "monai_mil_ext.networks.nets.ABMIL", "in_features": F, "num_classes": 2, "per_class": True}
     infer(tmp_path, tmp_path / "a.h5", head=head, network_def={**network, "hidden_size": 16})
-    told = prediction(tmp_path, "slide")
+    report = prediction(tmp_path, "slide")
     with torch.no_grad():
         attention = net.forward_bag(features[None]).attention[0]
-    number = told["prediction"] if head == "predicted" else head
-    assert (told["prediction"], told["map"]["attention"]) == (1, number)
-    assert told["top_tiles"][0]["attention"] == pytest.approx(float(attention[:, number].max()), rel=1e-5)
+    number = report["prediction"] if head == "predicted" else head
+    assert (report["prediction"], report["map"]["attention"]) == (1, number)
+    assert report["top_tiles"][0]["attention"] == pytest.approx(float(attention[:, number].max()), rel=1e-5)
 
 
 def test_wsi_mil_inference_reports_a_missing_head_for_every_slide(tmp_path):

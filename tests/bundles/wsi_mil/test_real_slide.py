@@ -1,4 +1,4 @@
-"""A real slide of Aperio through wsi_mil: encoded, trained on a question whose answer is known, and answered."""
+"""Test of wsi_mil on a real Aperio slide: encoding, training on a known task, and inference."""
 
 import json
 import os
@@ -81,15 +81,15 @@ def test_wsi_mil_localizes_pale_tiles_on_a_real_slide(slide, mobilenet, tmp_path
     override = {"encoder": {**ENCODER, "weights": str(mobilenet)}, "tile_size": TILE, "mpp": MPP}
     paths |= {"output_dir": str(out), "input": str(slide), "case_id": "cmu", "network_def#hidden_size": 64}
     start("inference", "slides", kind="infer", **paths, **override).run()
-    told = json.loads((out / "cmu" / "prediction.json").read_text())
-    assert (told["num_tiles"], told["slide_size"]) == (len(positive), [2220, 2967])
+    record = json.loads((out / "cmu" / "prediction.json").read_text())
+    assert (record["num_tiles"], record["slide_size"]) == (len(positive), [2220, 2967])
     geo = json.loads((out / "cmu" / "cmu.geojson").read_text())
     weight = [tile["properties"]["measurements"]["attention"] for tile in geo["features"]]
     assert [tile["geometry"]["coordinates"][0][0] for tile in geo["features"]] == tiles.coords.tolist()
-    found = roc_auc_score(positive.numpy(), weight)
-    assert found > 0.8
+    result = roc_auc_score(positive.numpy(), weight)
+    assert result > 0.8
     heat = SlideFile(out / "cmu" / "cmu.tif")
-    down = told["map"]["downsample"]
+    down = record["map"]["downsample"]
     assert heat.mpp == pytest.approx(0.499 * down, rel=1e-3)
     assert heat.size == (-(-2220 // down), -(-2967 // down))
     assert {path.name for path in (out / "cmu").iterdir()} == {
@@ -104,6 +104,6 @@ def test_wsi_mil_localizes_pale_tiles_on_a_real_slide(slide, mobilenet, tmp_path
     paths |= {"input": str(pyramid), "case_id": "pyramid", "output_dir": str(tmp_path / "again")}
     start("inference", "slides", kind="infer", **paths, **override).run()
     other = json.loads((tmp_path / "again" / "pyramid" / "prediction.json").read_text())
-    assert other["num_tiles"] == told["num_tiles"]
+    assert other["num_tiles"] == record["num_tiles"]
     # its tiles come from the level of half the size, and so are a little smoother
-    assert other["probability"] == pytest.approx(told["probability"], abs=0.05)
+    assert other["probability"] == pytest.approx(record["probability"], abs=0.05)

@@ -1,4 +1,7 @@
-"""Bag files: round trips, reading of rows, and errors that name the file."""
+"""Tests of bag files: round trips, reading of rows, and errors that name the file."""
+
+import multiprocessing
+import time
 
 import h5py
 import numpy as np
@@ -153,3 +156,27 @@ def test_inspect_bag_does_not_read_features(tmp_path):
     with open_bag(tmp_path / "b.h5") as bag:
         assert len(bag) == 5
         assert bag.attributes == attributes
+
+
+def rewrite(path, value, until):
+    while time.time() < until:
+        write_bag(path, {"features": np.full((2000, 50), value, np.float32)})
+
+
+def test_write_bag_never_shows_half_a_file(tmp_path):
+    """Two processes overwrite one file repeatedly; a reader gets the complete file of one of them."""
+    path = tmp_path / "a.h5"
+    write_bag(path, {"features": np.zeros((2000, 50), np.float32)})
+    until, processes = time.time() + 1.5, multiprocessing.get_context("fork")
+    writers = [processes.Process(target=rewrite, args=(path, value, until)) for value in (1, 2)]
+    for writer in writers:
+        writer.start()
+    seen = set()
+    while any(writer.is_alive() for writer in writers):
+        features = read_bag(path)["features"]
+        assert features.shape == (2000, 50)
+        seen |= set(features.unique().tolist())
+        assert len(features.unique()) == 1
+    assert all(writer.exitcode == 0 for writer in writers)
+    assert seen > {1} or seen > {2}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.h5"]

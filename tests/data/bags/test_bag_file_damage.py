@@ -1,4 +1,4 @@
-"""Damaged, malicious and half-written bag files: a documented error that names the file, or correct data."""
+"""Tests of damaged, malicious and half-written bag files: a documented error that names the file, or correct data."""
 
 import multiprocessing
 import signal

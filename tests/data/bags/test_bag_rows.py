@@ -1,4 +1,4 @@
-"""Reading rows of a large bag reads few bytes beyond those rows, which are counted."""
+"""Tests of the bytes that reading some rows of a large bag takes."""
 
 import h5py
 import numpy as np

@@ -1,4 +1,4 @@
-"""BagBatchSampler: properties of every epoch, and use in MONAI's loader and trainer."""
+"""Tests of BagBatchSampler: properties of every epoch, and use in MONAI's loader and trainer."""
 
 import numpy as np
 import pytest

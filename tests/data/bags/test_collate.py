@@ -1,4 +1,4 @@
-"""BagCollate."""
+"""Tests of BagCollate."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""FeatureStatistics: comparison with scikit-learn on all instances, and round trip through a file."""
+"""Tests of FeatureStatistics: comparison with scikit-learn on all instances, and round trip through a file."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Cohort tables: items, checks and reports of all errors."""
+"""Tests of cohort tables: items, checks and reports of all errors."""
 
 import json
 import os

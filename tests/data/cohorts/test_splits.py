@@ -1,4 +1,4 @@
-"""Splits of cohorts by patient."""
+"""Tests of splits of cohorts by patient."""
 
 import json
 from collections import Counter

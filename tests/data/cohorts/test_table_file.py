@@ -1,4 +1,4 @@
-"""read_table: CSV, TSV and Excel."""
+"""Tests of read_table: CSV, TSV and Excel."""
 
 import openpyxl
 import pytest

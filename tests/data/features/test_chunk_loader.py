@@ -1,4 +1,4 @@
-"""ChunkLoader: order of the rows for any timing of the workers, and reuse of buffers."""
+"""Tests of ChunkLoader: order of the rows for any timing of the workers, and reuse of buffers."""
 
 import time
 

@@ -1,5 +1,7 @@
-"""FeatureCache: every scan once, one folder per configuration, no patient data."""
+"""Tests of FeatureCache: every scan once, one folder per configuration, no patient data."""
 
+import multiprocessing
+import time
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +39,7 @@ def _no_calls():
     Counted.calls.clear()
 
 
+MANY = [{"case_id": f"c{i}", "image": float(i)} for i in range(12)]
 ITEMS = [{"case_id": "a", "image": 1.0, "label": 0}, {"case_id": "b", "image": 2.0, "label": 1}]
 
 
@@ -145,3 +148,42 @@ def test_feature_cache_keeps_features_and_geometry_only(tmp_path):
     content = Path(items[0]["image"]).read_bytes()
     for secret in (*SECRETS.values(), "Secretname", str(tmp_path)):
         assert secret.encode() not in content
+
+
+class Slow:
+    """Slow transform that logs a line for each call."""
+
+    def __init__(self, log):
+        self.log = str(log)
+
+    def __call__(self, item):
+        with open(self.log, "a") as log:
+            log.write(f"{item['case_id']}\n")
+        time.sleep(0.05)
+        return {**item, "image": torch.full((500, 20), item["image"])}
+
+
+def fill(folder, log, backwards, together):
+    together.wait(60)
+    items = MANY[::-1] if backwards else MANY
+    FeatureCache(folder, Slow(log), fingerprint="f" * 64, progress=False)(items)
+
+
+def test_feature_cache_is_filled_by_two_processes(tmp_path):
+    log = tmp_path / "log"
+    processes = multiprocessing.get_context("fork")
+    together = processes.Barrier(2)
+    writers = [processes.Process(target=fill, args=(tmp_path / "cache", log, back, together)) for back in (False, True)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+        assert writer.exitcode == 0
+    files = sorted((tmp_path / "cache" / ("f" * 12)).iterdir())
+    assert [file.name for file in files] == sorted(f"{item['case_id']}.h5" for item in MANY)
+    for item in MANY:
+        features = read_bag(tmp_path / "cache" / ("f" * 12) / f"{item['case_id']}.h5")["features"]
+        assert torch.equal(features, torch.full((500, 20), item["image"]))
+    calls = log.read_text().split()
+    assert set(calls) == {item["case_id"] for item in MANY}
+    assert len(calls) < 2 * len(MANY), "features of the other process were computed again"

@@ -1,4 +1,4 @@
-"""FeatureExtraction: every scan once, in one process or two, and a report of each."""
+"""Tests of FeatureExtraction: every scan once, in one process or two, and a report of each."""
 
 import csv
 import json

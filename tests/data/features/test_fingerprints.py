@@ -1,4 +1,4 @@
-"""fingerprint: the same for equal configurations in every process, different for others."""
+"""Tests of fingerprint: the same for equal configurations in every process, different for others."""
 
 import functools
 import os

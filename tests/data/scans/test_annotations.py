@@ -1,4 +1,4 @@
-"""DICOM annotations of a series: contours and segments become voxels, or an error names them."""
+"""Tests of DICOM annotations of a series: contours and segments become voxels, or an error names them."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""find_series: one regular stack of slices, or a clear error."""
+"""Tests of find_series: one regular stack of slices, or a clear error."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""DicomWriter: geometry, slices and study, read back by highdicom and pydicom."""
+"""Tests of DicomWriter: geometry, slices and study, read back by highdicom and pydicom."""
 
 import warnings
 
@@ -36,7 +36,7 @@ def test_dicom_writer_segmentation_marks_the_slices_of_the_bands(tmp_path, orien
     assert DicomWriter(tmp_path / "s").write_segmentation(tmp_path / "seg.dcm", volume, ScoreBands(top_k=(1, 2)))
     seg = hd.seg.segread(tmp_path / "seg.dcm")
     assert [s.SegmentLabel for s in seg.SegmentSequence] == ["slices ranked 1 to 1", "slices ranked 2 to 2"]
-    headers = {str(one.path): dcmread(one.path) for one in find_series(tmp_path / "s")}
+    headers = {str(entry.path): dcmread(entry.path) for entry in find_series(tmp_path / "s")}
     # slices of the bag ascend in the patient, whatever the order of the series
     ascending = sorted(headers.values(), key=lambda ds: ds.ImagePositionPatient[2])
     expected = {1: ascending[1], 2: ascending[3]}
@@ -115,8 +115,8 @@ def test_dicom_writer_does_not_print_patient_names(tmp_path, caplog, capfd):
         DicomWriter(tmp_path / "s").write_segmentation(tmp_path / "seg.dcm", volume)
         DicomWriter(tmp_path / "s").write_report(tmp_path / "sr.dcm", volume, 0.5)
     printed = capfd.readouterr()
-    said = [caplog.text, printed.out, printed.err, *(str(w.message) for w in seen)]
-    assert [s for s in ("Secretname", SECRETS["PatientID"]) for text in said if s in text] == []
+    output = [caplog.text, printed.out, printed.err, *(str(w.message) for w in seen)]
+    assert [s for s in ("Secretname", SECRETS["PatientID"]) for text in output if s in text] == []
 
 
 def test_dicom_writer_needs_a_dicom_folder(tmp_path):

@@ -1,4 +1,4 @@
-"""Scores as NIfTI."""
+"""Tests of scores as NIfTI."""
 
 import nibabel as nib
 import pytest

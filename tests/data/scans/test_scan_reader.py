@@ -1,4 +1,4 @@
-"""ScanReader: one scan, or a clear error."""
+"""Tests of ScanReader: one scan, or a clear error."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""ScoreBands: bands of slices by rank or score."""
+"""Tests of ScoreBands: bands of slices by rank or score."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Slide results as files, read back by the libraries of viewers."""
+"""Tests of slide results as files, read back by the libraries of viewers."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""SlideCache: open slides that several readers share."""
+"""Tests of SlideCache: open slides that several readers share."""
 
 import os
 import pickle

@@ -1,4 +1,4 @@
-"""SlideFile: regions, thumbnails and resolution."""
+"""Tests of SlideFile: regions, thumbnails and resolution."""
 
 import gc
 import warnings

@@ -1,4 +1,4 @@
-"""SlideTiles: a bag of tiles that are read on access."""
+"""Tests of SlideTiles: a bag of tiles that are read on access."""
 
 import gc
 import pickle

@@ -1,4 +1,4 @@
-"""TileGrid: coordinates of tiles."""
+"""Tests of TileGrid: coordinates of tiles."""
 
 from types import SimpleNamespace
 

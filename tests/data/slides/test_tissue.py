@@ -1,4 +1,4 @@
-"""Tissue detection and the fraction of tissue in tiles."""
+"""Tests of tissue detection and the fraction of tissue in tiles."""
 
 import numpy as np
 import pytest

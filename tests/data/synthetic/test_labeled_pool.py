@@ -1,4 +1,4 @@
-"""LabeledPoolBagDataset: bags drawn from a pool of labeled instances."""
+"""Tests of LabeledPoolBagDataset: bags drawn from a pool of labeled instances."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""AttentionAnchorHandler: weights equal those of a hand-written loop, bit for bit."""
+"""Tests that AttentionAnchorHandler gives the weights of a hand-written loop, bit for bit."""
 
 import copy
 

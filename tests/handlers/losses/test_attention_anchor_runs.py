@@ -1,4 +1,4 @@
-"""AttentionAnchorHandler in runs: resuming, validation, priors, logs, warning, two processes, errors."""
+"""Tests of AttentionAnchorHandler in runs: resuming, validation, priors, logs, warning, two processes, errors."""
 
 import copy
 import math

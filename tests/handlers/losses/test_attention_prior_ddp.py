@@ -1,4 +1,4 @@
-"""AttentionPriorHandler under DDP: two processes with different bags."""
+"""Tests of AttentionPriorHandler under DDP: two processes with different bags."""
 
 import torch
 from torch import distributed

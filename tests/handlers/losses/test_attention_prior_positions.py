@@ -1,4 +1,4 @@
-"""AttentionPriorHandler with positions in mm: values by hand, invariances, resuming, two processes."""
+"""Tests of AttentionPriorHandler with positions in mm: values by hand, invariances, resuming, two processes."""
 
 import copy
 
@@ -46,7 +46,7 @@ def train(data, handler, net=None):
 
 
 def test_attention_prior_with_positions_by_hand():
-    """The equations of the method, bag by bag at its own positions."""
+    """Compute the equations of the method, bag by bag with the positions of each."""
     (batch,) = batches(lambda j: j**1.7, count=1)
     net, same = network(), network().train()
     _, term = train([batch], prior(), net)

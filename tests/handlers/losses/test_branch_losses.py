@@ -1,4 +1,4 @@
-"""BranchLossHandler: the complete loss of ACMIL equals the hand-written sum in value and gradient."""
+"""Tests that BranchLossHandler gives the complete loss of ACMIL in value and gradient."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The complete loss of ACMIL under DDP: two processes with different bags and masking."""
+"""Tests of the complete loss of ACMIL under DDP: two processes with different bags and masking."""
 
 import torch
 from torch import distributed

@@ -1,4 +1,4 @@
-"""EMATeacher: an independent copy, a moving average bit for bit, and its state."""
+"""Tests of EMATeacher: independence of the copy, bit-exact averages, and state."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""GradientClipHandler in real trainers: the norm, mixed precision, accumulated gradients."""
+"""Tests of GradientClipHandler in trainers: norm, mixed precision, accumulated gradients."""
 
 import math
 
@@ -16,7 +16,7 @@ from tests.helpers import fill
 
 
 def trained_network(*handlers, batches=None, scaler=None, callback=None, **options):
-    """Network after one epoch; ``callback`` is added to the trainer as the bundles do it."""
+    """Return a network after one epoch; ``callback`` is added to the trainer as bundles do it."""
     network = fill(ABMIL(F, 2, hidden_size=8))
     trainer = make_trainer(network, batches or bag_batches(), *(handler(network) for handler in handlers), **options)
     if scaler is not None:
@@ -81,7 +81,7 @@ def test_gradient_clip_leaves_the_scaler_to_skip_an_overflow():
 
 @pytest.mark.parametrize("epoch_length", [4, 3])
 def test_gradient_clip_clips_accumulated_gradients_once_a_step(epoch_length):
-    """Four batches by three: the last one of an epoch is a step of its own."""
+    """Four batches by three: the last batch of an epoch is a separate step."""
     norms = []
     trained_network(
         clip(0.05),

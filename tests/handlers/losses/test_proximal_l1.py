@@ -1,4 +1,4 @@
-"""ProximalL1Handler with real optimizers."""
+"""Tests of ProximalL1Handler with real optimizers."""
 
 import pytest
 import torch

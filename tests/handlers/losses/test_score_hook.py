@@ -1,4 +1,4 @@
-"""ScoreHook: what is recorded and when."""
+"""Tests of ScoreHook: recorded values, and the passes in which it records."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""BagPredictionsSaver: every bag of a cohort has a row, and one bad file stops none of the others."""
+"""Tests of BagPredictionsSaver: every bag has a row, and a damaged file does not stop the others."""
 
 import csv
 
@@ -20,7 +20,7 @@ from tests.helpers import fill
 
 
 def cohort(folder, sizes):
-    """Bag files, with -1 for one that is cut short and None for one that is not there."""
+    """Write bag files of the given sizes, with -1 for a truncated file and None for a missing one."""
     items = []
     for i, size in enumerate(sizes):
         file = folder / f"c{i}.h5"
@@ -126,8 +126,8 @@ def test_bag_predictions_saver_writes_every_head_and_no_padding(tmp_path):
     saver._collect(engine)
     saver._write(engine)
     lines = list(csv.DictReader((tmp_path / "instances.csv").open()))
-    attention_columns = [[float(line[key]) for key in ("attention", "attention_0", "attention_1")] for line in lines]
-    assert attention_columns == [[0.375, 0.25, 0.5], [0.625, 0.75, 0.5]]
+    columns = [[float(line[key]) for key in ("attention", "attention_0", "attention_1")] for line in lines]
+    assert columns == [[0.375, 0.25, 0.5], [0.625, 0.75, 0.5]]
 
 
 def test_bag_predictions_saver_names_a_bag_without_attention(tmp_path):

@@ -1,4 +1,4 @@
-"""Rows of all ranks, each bag once."""
+"""Tests of gathering rows of all ranks, each bag once."""
 
 import ignite.distributed as idist
 import pytest

@@ -54,7 +54,7 @@ def test_results_saver_removes_files_of_an_earlier_run(tmp_path):
 def test_results_saver_leaves_no_prediction_if_writing_fails(tmp_path):
     saver = TextSaver(tmp_path, pictures=[])
     saver.save(item(text="one"))
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="data must be str"):
         saver.save(item(text=1))
     assert not saver.prediction_file("c1").exists()
 

@@ -61,7 +61,7 @@ def test_absorbed_attention_equals_ordinary_attention(num_sets, dtype, output, g
 
 
 class Peak(TorchDispatchMode):
-    """Measure the peak memory in bytes of the results of operations."""
+    """Mode that measures the peak memory in bytes of the results of operations."""
 
     def __init__(self):
         super().__init__()

@@ -37,10 +37,10 @@ def test_unpack_bag_outputd_names_a_wrong_output(output, got):
 
 @pytest.mark.parametrize("z", [-3.0, 0.0, 1.5, 90.0])
 def test_bag_probabilities_of_one_logit_equal_those_of_two(z):
-    one, two = BagProbabilities()(torch.tensor([z])), BagProbabilities()(torch.tensor([0.0, z]))
-    assert torch.equal(one, two)
-    assert one[1].item() == pytest.approx(1 / (1 + np.exp(-z)))
-    assert one.sum().item() == pytest.approx(1)
+    from_one, from_two = BagProbabilities()(torch.tensor([z])), BagProbabilities()(torch.tensor([0.0, z]))
+    assert torch.equal(from_one, from_two)
+    assert from_one[1].item() == pytest.approx(1 / (1 + np.exp(-z)))
+    assert from_one.sum().item() == pytest.approx(1)
 
 
 def test_bag_probabilities_of_several_logits_are_a_softmax():

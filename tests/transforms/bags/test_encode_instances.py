@@ -1,4 +1,4 @@
-"""EncodeInstances of tensors and of data sets."""
+"""Tests of EncodeInstances of tensors and of data sets."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""RandFeatureJitter in both forms, and the effect of MONAI's own transforms on (N, F)."""
+"""Tests of RandFeatureJitter in both forms, and the effect of MONAI's own transforms on (N, F)."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""RandSampleInstances and RandTokenDrop, in both forms."""
+"""Tests of RandSampleInstances and RandTokenDrop, in both forms."""
 
 import numpy as np
 import pytest

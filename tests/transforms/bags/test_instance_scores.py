@@ -1,4 +1,4 @@
-"""InstanceScoresd and RankInstancesd: one score for each instance, and the instances that stand out."""
+"""Tests of InstanceScoresd and RankInstancesd."""
 
 import pytest
 import torch

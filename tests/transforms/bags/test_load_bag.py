@@ -1,6 +1,11 @@
-"""LoadBag, RandLoadBag and LoadBagLabel."""
+"""Tests of LoadBag, RandLoadBag and LoadBagLabel."""
 
 import json
+import multiprocessing
+import os
+import re
+import signal
+import traceback
 
 import numpy as np
 import pytest
@@ -9,7 +14,7 @@ from monai.data import DataLoader, Dataset
 from monai.transforms import RandomizableTrait
 from monai.utils import set_determinism
 
-from monai_mil_ext.data import write_bag
+from monai_mil_ext.data import BagCollate, write_bag
 from monai_mil_ext.transforms import (
     LoadBag,
     LoadBagd,
@@ -20,6 +25,7 @@ from monai_mil_ext.transforms import (
     RandSampleInstancesd,
 )
 from tests.data import bag_files as make
+from tests.data.cohort_files import write_bags
 
 
 @pytest.fixture
@@ -182,3 +188,57 @@ def test_load_bag_is_deterministic_and_rand_load_bag_is_random():
     assert isinstance(RandLoadBagd("image", 2), RandomizableTrait)
     with pytest.raises(ValueError, match="`num_instances` must be a positive integer, got 0"):
         RandLoadBagd("image", 0)
+
+
+@pytest.mark.parametrize(
+    ("harm", "rule", "workers"),
+    [
+        (os.remove, "must be a bag file that exists, got 'c3.h5'", 0),
+        (os.remove, "must be a bag file that exists, got 'c3.h5'", 1),
+        (lambda path: os.truncate(path, 600), "must be .* 'c3.h5'", 0),
+        (
+            lambda path: write_bag(path, {"features": np.full((2, 3), np.nan)}),
+            "finite features, got 6 .* in 'c3.h5'",
+            0,
+        ),
+    ],
+    ids=["gone", "gone for a worker", "cut", "nan"],
+)
+def test_load_bagd_names_a_bag_damaged_during_an_epoch(tmp_path, harm, rule, workers):
+    write_bags(tmp_path, {f"c{i}": 2 for i in range(6)})
+    data = Dataset([{"image": str(tmp_path / f"c{i}.h5"), "case_id": f"c{i}"} for i in range(6)], LoadBagd("image"))
+    loader = DataLoader(
+        data, num_workers=workers, collate_fn=BagCollate("image"), prefetch_factor=1 if workers else None
+    )
+    batches = iter(loader)
+    assert next(batches)["case_id"] == ["c0"]
+    harm(tmp_path / "c3.h5")
+    with pytest.raises((RuntimeError, ValueError, FileNotFoundError)) as caught:
+        list(batches)
+    assert re.search(rule, "".join(traceback.format_exception(caught.value)))
+
+
+class Dies:
+    """Transform that kills its worker, as the system does when memory is short."""
+
+    def __call__(self, item):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def load_with_a_dying_worker(report):
+    data = Dataset([{"image": torch.ones(2, 3), "case_id": f"c{i}"} for i in range(6)], Dies())
+    try:
+        list(DataLoader(data, num_workers=1, collate_fn=BagCollate("image")))
+    except RuntimeError as error:
+        report.write_text(str(error))
+
+
+def test_load_bagd_in_a_dying_worker_ends_the_epoch(tmp_path):
+    """Run in a separate process, since PyTorch raises from a signal handler at any point of the program."""
+    process = multiprocessing.get_context("fork").Process(target=load_with_a_dying_worker, args=(tmp_path / "report",))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    assert re.match(
+        r"DataLoader worker \(pid.*(killed by signal: Killed|exited unexpectedly)", (tmp_path / "report").read_text()
+    )

@@ -1,4 +1,4 @@
-"""LoadCellBag: the cells of a patient as a bag."""
+"""Tests of LoadCellBag: the cells of a patient as a bag."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""LoadOrStatus and PostprocessOrStatus: a bag or the reason of a failure, never a path, never another error hidden."""
+"""Tests of LoadOrStatus and PostprocessOrStatus: a bag or the reason of a failure, without a path."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""LoadPatientBag: several files as one bag."""
+"""Tests of LoadPatientBag: several files as one bag."""
 
 import numpy as np
 import pytest

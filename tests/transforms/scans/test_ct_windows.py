@@ -1,4 +1,4 @@
-"""CTWindows: values computed by hand, the order of channels, invalid windows."""
+"""Tests of CTWindows: values computed by hand, the order of channels, invalid windows."""
 
 import numpy as np
 import pytest

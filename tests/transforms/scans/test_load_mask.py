@@ -1,4 +1,4 @@
-"""LoadMask: slice labels are the same for all formats of the mask."""
+"""Tests of LoadMask: slice labels are the same for all formats of the mask."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""LoadScan: all formats, without patient data and paths."""
+"""Tests of LoadScan: all formats, without patient data and paths."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""SliceScoresToVolume: the way back, voxel by voxel and bit by bit."""
+"""Tests of SliceScoresToVolume: scores in every voxel of their slice."""
 
 import nibabel as nib
 import numpy as np
@@ -24,8 +24,8 @@ def test_slice_scores_to_volume_fills_every_voxel_of_a_slice(affine, order, plan
     assert out.dtype == torch.float32
     assert torch.equal(out.affine, volume.affine)
     voxels = volume.as_tensor().flatten().long()  # every voxel's own number
-    for j, one in enumerate(slices.bag):
-        inside = torch.isin(voxels, one.flatten().long())
+    for j, picture in enumerate(slices.bag):
+        inside = torch.isin(voxels, picture.flatten().long())
         assert torch.equal(out.as_tensor().flatten(1)[:, inside], scores[j].unsqueeze(-1).expand(-1, int(inside.sum())))
     assert torch.equal(SliceBag(plane)(out).bag, scores[:, :, None, None].expand_as(SliceBag(plane)(out).bag))
 

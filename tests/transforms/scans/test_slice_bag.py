@@ -1,4 +1,4 @@
-"""SliceBag: slices in radiological orientation, independent of the order of the voxel array."""
+"""Tests of SliceBag: slices in radiological orientation, independent of the order of the voxel array."""
 
 import numpy as np
 import pytest

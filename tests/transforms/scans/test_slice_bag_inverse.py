@@ -1,4 +1,4 @@
-"""SliceBagd with MONAI's Invertd: scores in the voxels of the loaded scan, and lazy scans."""
+"""Tests of SliceBagd with MONAI's Invertd: scores in the voxels of the loaded scan, and lazy scans."""
 
 import pickle
 
@@ -116,7 +116,7 @@ def test_slice_bagd_inverse_is_zero_outside_of_the_crop():
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_slice_bagd_inverse_after_encoder_batch_and_engine(num_workers):
-    """As in the bundles: features of scans of different size in a batch, attention back in the voxels of each scan."""
+    """Encode scans of different sizes in a batch, as the bundles do, and invert the attention of each scan."""
     spacing = torch.diag(torch.tensor([1.0, 1, 2, 1], dtype=torch.float64))
     scans = [body(spacing, shape) / 1000 for shape in ((12, 12, 9), (14, 12, 16))]
     net = ABMIL(36, 2, hidden_size=4).eval()

@@ -1,4 +1,4 @@
-"""SliceSelection: range, stride, neighbors and foreground; validity of slices."""
+"""Tests of SliceSelection: range, stride, neighbors and foreground; validity of slices."""
 
 import numpy as np
 import pytest

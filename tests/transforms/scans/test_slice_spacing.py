@@ -1,4 +1,4 @@
-"""CheckSliceSpacing: all gaps are named, without false alarms."""
+"""Tests of CheckSliceSpacing: all gaps are named, without false alarms."""
 
 import numpy as np
 import pytest

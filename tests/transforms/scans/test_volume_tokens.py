@@ -1,4 +1,4 @@
-"""VolumeTokens: positions of tokens, and the inverse TokenScoresToVolume."""
+"""Tests of VolumeTokens: positions of tokens, and the inverse TokenScoresToVolume."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""ReadTilesd: the pixels of the tiles that a result shows."""
+"""Tests of ReadTilesd: the pixels of the tiles that a result shows."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""From scores of tiles back to a map of the slide."""
+"""Tests of TileScoresToHeatmap."""
 
 import math
 
@@ -51,10 +51,10 @@ def test_tile_scores_to_heatmap_does_not_depend_on_the_order_of_tiles(drawn, ran
     coords, size, downsample, scores = drawn
     order = list(range(len(coords)))
     random.shuffle(order)
-    one, two = (
+    first, second = (
         TileScoresToHeatmap(downsample)(scores[k], coords[k], size, SHAPE) for k in (slice(None), np.array(order))
     )
-    assert torch.equal(one.nan_to_num(-1), two.nan_to_num(-1))
+    assert torch.equal(first.nan_to_num(-1), second.nan_to_num(-1))
 
 
 def test_tile_scores_to_heatmap_sums_do_not_depend_on_order_by_rounding():
@@ -102,8 +102,8 @@ def test_tile_scores_to_heatmap_has_affine_and_metadata():
     heat = TileScoresToHeatmap(32, "ratio")(torch.rand(1), torch.zeros(1, 2), 64, SHAPE, 0.25)
     assert heat.dtype == torch.float32
     assert heat.affine.diag().tolist() == [32, 32, 1, 1]
-    said = {key: heat.meta[key] for key in ("downsample", "scaling", "spatial_shape", "mpp")}
-    assert said == {"downsample": 32.0, "scaling": "ratio", "spatial_shape": SHAPE, "mpp": 8.0}
+    metadata = {key: heat.meta[key] for key in ("downsample", "scaling", "spatial_shape", "mpp")}
+    assert metadata == {"downsample": 32.0, "scaling": "ratio", "spatial_shape": SHAPE, "mpp": 8.0}
 
 
 def test_tile_scores_to_heatmapd_inverts_tile_bagd(tmp_path):
@@ -142,15 +142,15 @@ def test_tile_scores_to_heatmap_names_a_bad_option(options, message):
 
 
 def test_tile_scores_to_heatmap_names_a_bad_input():
-    to_map, one = TileScoresToHeatmap(64), torch.zeros(1, 2)
+    to_map, corner = TileScoresToHeatmap(64), torch.zeros(1, 2)
     with pytest.raises(ValueError, match=r"`scores` must have shape .* got \(2, 1\) for \(1, 2\)"):
-        to_map(torch.rand(2), one, 64, SHAPE)
+        to_map(torch.rand(2), corner, 64, SHAPE)
     with pytest.raises(ValueError, match="`downsample` must be at most the size of a tile, 32, got 64"):
-        to_map(torch.rand(1), one, 32, SHAPE)
+        to_map(torch.rand(1), corner, 32, SHAPE)
     with pytest.raises(ValueError, match="`downsample` must leave a map of at most 268435456 values, got 1 for"):
-        TileScoresToHeatmap(1)(torch.rand(1), one, 32, (100_000, 100_000))
+        TileScoresToHeatmap(1)(torch.rand(1), corner, 32, (100_000, 100_000))
     with pytest.raises(ValueError, match="`unit` must be 'px', pixels of level 0, got 'um'"):
-        TileScoresToHeatmapd("x")({"x": torch.rand(1), "coords": one, "unit": "um"})
+        TileScoresToHeatmapd("x")({"x": torch.rand(1), "coords": corner, "unit": "um"})
 
 
 def test_tile_scores_to_heatmapd_skips_unplaced_tiles_with_the_reason():

@@ -1,4 +1,4 @@
-"""SlideFeaturesd: features of slides, made or read, and the positions of their tiles."""
+"""Tests of SlideFeaturesd: features of slides, made or read, and the positions of their tiles."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""TileBag: from a whole slide to a bag of tiles."""
+"""Tests of TileBag: from a whole slide to a bag of tiles."""
 
 import numpy as np
 import pytest

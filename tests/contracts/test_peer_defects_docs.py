@@ -36,7 +36,7 @@ def components(config):
 
 
 @pages
-def test_defect_03_python_example_does_not_run(page, pytestconfig):
+def test_python_examples_of_pages_are_doctests_defect_03(page, pytestconfig):
     """Check that every block is a doctest on a page that pytest collects."""
     assert [block for block in blocks(page, "python") if not block.startswith(">>> ")] == []
     assert "*.md" in pytestconfig.getoption("doctestglob")
@@ -45,7 +45,7 @@ def test_defect_03_python_example_does_not_run(page, pytestconfig):
 
 
 @pages
-def test_defect_03_yaml_example_does_not_match_its_class(page):
+def test_yaml_examples_of_pages_match_their_classes_defect_03(page):
     for block in blocks(page, "yaml"):
         for config in components(list(yaml.safe_load_all(block))):
             target = ConfigComponent(config).resolve_module_name()
@@ -54,7 +54,7 @@ def test_defect_03_yaml_example_does_not_match_its_class(page):
             inspect.signature(callee).bind_partial(**arguments)
 
 
-def test_defect_03_readme_example_does_not_train():
+def test_attention_prior_handler_of_the_readme_trains_defect_03():
     (example,) = blocks(ROOT / "README.md", "yaml")
     config = yaml.safe_load(example)
     parser = ConfigParser({"imports": config["imports"], "handler": config["+train#handlers"][0]})
