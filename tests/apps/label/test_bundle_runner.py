@@ -115,6 +115,6 @@ def test_device_override_ignores_a_missing_gpu(monkeypatch):
 def test_bundle_runner_knows_the_kind_and_the_classes_of_a_bundle():
     scans, slides = (BundleRunner(BUNDLES / name) for name in ("scan_mil", "wsi_mil"))
     assert (scans.reads_slides, slides.reads_slides) == (False, True)
-    assert scans.class_names == ["no tumour", "tumour"]
+    assert scans.class_names == ["no tumor", "tumor"]
     assert scans.has("train", "scan_labels")
     assert not slides.has("scan_labels")
