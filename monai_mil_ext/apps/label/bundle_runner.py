@@ -64,7 +64,7 @@ class BundleRunner:
 
     @property
     def reads_slides(self) -> bool:
-        """Whether the images are whole slides rather than scans."""
+        """Flag of bundles whose images are whole slides rather than scans."""
         return bool(self._format("inputs")["modality"] == "WSI")
 
     @property

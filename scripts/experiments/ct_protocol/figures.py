@@ -40,7 +40,7 @@ class ScanScores(NamedTuple):
 
     @property
     def is_positive(self) -> bool:
-        """Whether the scan has positive and negative slices."""
+        """Flag of scans with positive and negative slices."""
         return bool(self.label.any() and not self.label.all())
 
     @property

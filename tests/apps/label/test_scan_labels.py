@@ -17,7 +17,7 @@ NAMES = ["no tumor", "Tumor"]
         ({}, None, None),
         ({"bag_label": 0}, None, 0),
         ({"bag_label": "tumor"}, None, 1),
-        ({}, json.dumps({"bag_label": "No Tumour"}), 0),
+        ({}, json.dumps({"bag_label": "No Tumor"}), 0),
         ({"bag_label": 1}, json.dumps({"bag_label": 0}), 1),
         ({}, json.dumps({"other": 0}), None),
         ({}, "no JSON", None),

@@ -84,7 +84,7 @@ def test_scan_train_task_needs_labels_of_two_classes(tmp_path, store, http_error
         info.pop("bag_label", None)
     task = make_task(tmp_path)
     store.infos["i0"]["bag_label"] = 1
-    with pytest.raises(http_errors, match="labels must be there for scans of two classes, got 1 scans with a label"):
+    with pytest.raises(http_errors, match="labels must include scans of two classes, got 1 labeled scans"):
         task({}, store)
     store.infos["i1"]["bag_label"] = "unknown"
     with pytest.raises(http_errors, match="`bag_label` must be a class number below 2"):

@@ -95,7 +95,7 @@ def test_slide_infer_task_numbers_classes_without_names(tmp_path):
 def test_slide_infer_task_gives_reasons_as_http_errors(tmp_path, infer, http_errors):
     with pytest.raises(http_errors, match=r"`result_format` must be one of dsa, asap, geojson, tiff, got '../x'"):
         infer(result_format="../x")
-    with pytest.raises(http_errors, match="the slide has no map: no coordinates"):
+    with pytest.raises(http_errors, match="the slide has no heat map: no coordinates"):
         infer(make_task(tmp_path, {**RECORD, "map": {"missing": "no coordinates"}}))
     with pytest.raises(http_errors, match=r"^unreadable: no slide$"):
         infer(make_task(tmp_path, error=RuntimeError("every slide must get a prediction")))
