@@ -180,7 +180,8 @@ def test_cohort_splits_check_fold_refuses_other_folds(tmp_path):
 @pytest.mark.parametrize("content", ["", "{}", '{"fold": 0, "train": 3, "val": [], "test": []}'])
 def test_cohort_splits_check_fold_refuses_other_files(tmp_path, content):
     splits = split_cohort(cohort([0, 1] * 5), 2)
-    with pytest.raises(FileNotFoundError, match=r"`path` must be an existing file saved by training, got 'split\.json'"):
+    message = r"`path` must be an existing file saved by training, got 'split\.json'"
+    with pytest.raises(FileNotFoundError, match=message):
         splits.check_fold(tmp_path / "split.json", 0)
     (tmp_path / "split.json").write_text(content)
     with pytest.raises(ValueError, match=r"`path` must be a file that CohortSplits wrote, got 'split\.json'"):
