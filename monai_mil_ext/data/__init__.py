@@ -1,94 +1,20 @@
 """Reading, writing and batching of bags, scans, slides and cohorts."""
 
-from .bags import (
-    BagBatchSampler,
-    BagCollate,
-    BagFileError,
-    BagInfo,
-    FeatureStatistics,
-    OpenBag,
-    bag_sizes,
-    inspect_bag,
-    open_bag,
-    read_bag,
-    write_bag,
-)
+from . import bags, cohorts, features, scans, slides, synthetic
+from .bags import *
 from .cells import CellImages
-from .cohorts import (
-    CohortChecks,
-    CohortColumns,
-    CohortReport,
-    CohortSplits,
-    check_cohort,
-    list_scans,
-    list_slides,
-    load_cohort,
-    load_slide_cohort,
-    split_cohort,
-)
-from .features import ChunkLoader, FeatureCache, FeatureExtraction, fingerprint
-from .scans import DicomWriter, ScanReader, ScoreBands, find_annotation, find_series, read_annotation_mask, write_nifti
-from .slides import (
-    OtsuTissue,
-    SlideCache,
-    SlideFile,
-    SlideFileError,
-    SlideTiles,
-    Thumbnail,
-    TileGrid,
-    tissue_fraction,
-    write_heatmap_tiff,
-    write_tile_geojson,
-)
-from .synthetic import LabeledPoolBagDataset, RunPosterior, ShiftedMeanDataset, run_posterior, shift_evidence
+from .cohorts import *
+from .features import *
+from .scans import *
+from .slides import *
+from .synthetic import *
 
 __all__ = [
-    "BagBatchSampler",
-    "BagCollate",
-    "BagFileError",
-    "BagInfo",
     "CellImages",
-    "ChunkLoader",
-    "CohortChecks",
-    "CohortColumns",
-    "CohortReport",
-    "CohortSplits",
-    "DicomWriter",
-    "FeatureCache",
-    "FeatureExtraction",
-    "FeatureStatistics",
-    "LabeledPoolBagDataset",
-    "OpenBag",
-    "OtsuTissue",
-    "RunPosterior",
-    "ScanReader",
-    "ScoreBands",
-    "ShiftedMeanDataset",
-    "SlideCache",
-    "SlideFile",
-    "SlideFileError",
-    "SlideTiles",
-    "Thumbnail",
-    "TileGrid",
-    "bag_sizes",
-    "check_cohort",
-    "find_annotation",
-    "find_series",
-    "fingerprint",
-    "inspect_bag",
-    "list_scans",
-    "list_slides",
-    "load_cohort",
-    "load_slide_cohort",
-    "open_bag",
-    "read_annotation_mask",
-    "read_bag",
-    "run_posterior",
-    "shift_evidence",
-    "split_cohort",
-    "tissue_fraction",
-    "write_bag",
-    "write_heatmap_tiff",
-    "write_nifti",
-    "write_tile_geojson",
 ]
+__all__ += bags.__all__
+__all__ += cohorts.__all__
+__all__ += features.__all__
+__all__ += scans.__all__
+__all__ += slides.__all__
+__all__ += synthetic.__all__

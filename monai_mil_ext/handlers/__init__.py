@@ -1,58 +1,27 @@
 """Ignite handlers for MONAI's trainers and evaluators."""
 
+from . import losses, savers
 from .bag_figures import BagFigureHandler
 from .bag_metric_handler import BagMetricHandler
 from .best_epoch import BestEpochSaver
 from .ddp_loss_weight import DDPLossWeightHandler
-from .losses import (
-    AttentionAnchorHandler,
-    AttentionPriorHandler,
-    AuxiliaryLossHandler,
-    BranchLossHandler,
-    EMATeacher,
-    GradientClipHandler,
-    ProximalL1Handler,
-    ScoreHook,
-)
-from .savers import (
-    BagPredictionsSaver,
-    BagResultsSaver,
-    BatchInference,
-    ResultsSaver,
-    ScanBatchInference,
-    ScanResultsSaver,
-    SlideBatchInference,
-    SlideResultsSaver,
-)
+from .losses import *
+from .savers import *
 from .stability_recorder import AttentionStabilityHandler
 from .temperature_scaling import TemperatureScalingHandler
 from .token_count import TokenCountHandler
 from .training_state import TrainingState, find_checkpoint
 
 __all__ = [
-    "AttentionAnchorHandler",
-    "AttentionPriorHandler",
     "AttentionStabilityHandler",
-    "AuxiliaryLossHandler",
     "BagFigureHandler",
     "BagMetricHandler",
-    "BagPredictionsSaver",
-    "BagResultsSaver",
-    "BatchInference",
     "BestEpochSaver",
-    "BranchLossHandler",
     "DDPLossWeightHandler",
-    "EMATeacher",
-    "GradientClipHandler",
-    "ProximalL1Handler",
-    "ResultsSaver",
-    "ScanBatchInference",
-    "ScanResultsSaver",
-    "ScoreHook",
-    "SlideBatchInference",
-    "SlideResultsSaver",
     "TemperatureScalingHandler",
     "TokenCountHandler",
     "TrainingState",
     "find_checkpoint",
 ]
+__all__ += losses.__all__
+__all__ += savers.__all__

@@ -1,36 +1,26 @@
 """MIL networks, one paper per module."""
 
-from .attention import ABMIL, ACMIL, ASMIL
+from . import attention, ordered, pooling, transformers
+from .attention import *
 from .bag_net import BagNet, BagOutput, BagOutputWrapper
 from .coral import CORAL
 from .encoded_bag import EncodedBag
-from .ordered import SmAP, SmTP, WindowMIL
-from .pooling import CenterPrior, InstanceConvMIL, InstanceMaxMIL, MaxMIL, MeanMIL
+from .ordered import *
+from .pooling import *
 from .received_attention import ReceivedAttentionWrapper
 from .reference_weights import load_reference_state_dict
-from .transformers import QGMIL, QGMILBlock, SequenceTransMIL, TransMIL
+from .transformers import *
 
 __all__ = [
-    "ABMIL",
-    "ACMIL",
-    "ASMIL",
-    "CORAL",
-    "QGMIL",
     "BagNet",
     "BagOutput",
     "BagOutputWrapper",
-    "CenterPrior",
+    "CORAL",
     "EncodedBag",
-    "InstanceConvMIL",
-    "InstanceMaxMIL",
-    "MaxMIL",
-    "MeanMIL",
-    "QGMILBlock",
     "ReceivedAttentionWrapper",
-    "SequenceTransMIL",
-    "SmAP",
-    "SmTP",
-    "TransMIL",
-    "WindowMIL",
     "load_reference_state_dict",
 ]
+__all__ += attention.__all__
+__all__ += ordered.__all__
+__all__ += pooling.__all__
+__all__ += transformers.__all__
