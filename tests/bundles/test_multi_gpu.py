@@ -53,7 +53,7 @@ def test_multi_gpu_train_equals_one_process_with_the_bags_of_both(case, backend,
     alone = {"device": "$torch.device('cpu')"} if backend == "gloo" else {}
     train(case, data, str(tmp_path / "single"), multi=False, **alone)
     first, second, single = (
-        torch.load(tmp_path / f"{name}.pt", "cpu", weights_only=True) for name in ("0", "1", "one")
+        torch.load(tmp_path / f"{name}.pt", "cpu", weights_only=True) for name in ("0", "1", "single")
     )
     assert len(single["losses"]) >= 20
     assert_close((first["losses"] + second["losses"]) / 2, single["losses"], rtol=0, atol=1e-5)
