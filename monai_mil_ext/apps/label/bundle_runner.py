@@ -16,6 +16,8 @@ from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
 from monai.handlers import CheckpointLoader
 
+from monai_mil_ext.handlers import BatchInference
+
 from .errors import http_error
 
 __all__ = ["BundleRunner", "device_override"]
@@ -176,14 +178,14 @@ def _run_again(workflow: ConfigWorkflow, item: Mapping[str, str], output_dir: Pa
     content = workflow.parser.get_parsed_content
     content("saver").output_dir = output_dir
     items = [dict(item)]
-    results = content("results") if "results" in workflow.parser else None
-    if results is not None:
-        results.restart(items)
-        items = results.pending
+    batch = content("results") if "results" in workflow.parser else None
+    if isinstance(batch, BatchInference):
+        batch.restart(items)
+        items = batch.pending
     content("dataset").data = items
     content("evaluator").run()
-    if results is not None:
-        results.finish()
+    if isinstance(batch, BatchInference):
+        batch.finish()
 
 
 def _version(files: Iterable[Path]) -> Version:
