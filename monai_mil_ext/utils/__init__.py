@@ -3,6 +3,7 @@
 from .bag_items import drop_padding, head_mean
 from .checks import (
     EmptyBagError,
+    SourceMismatchError,
     check_bags,
     check_choice,
     check_count,
@@ -22,6 +23,7 @@ __all__ = [
     "BagKeys",
     "BagStatus",
     "EmptyBagError",
+    "SourceMismatchError",
     "atomic_path",
     "check_bags",
     "check_choice",

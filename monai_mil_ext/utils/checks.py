@@ -14,6 +14,7 @@ from torch import Tensor
 
 __all__ = [
     "EmptyBagError",
+    "SourceMismatchError",
     "check_bags",
     "check_choice",
     "check_count",
@@ -27,6 +28,10 @@ __all__ = [
 
 class EmptyBagError(ValueError):
     """Error for a bag without instances, such as a slide without tissue; callers catch it to skip the bag."""
+
+
+class SourceMismatchError(ValueError):
+    """Error for a bag from another encoder, resolution or preprocessing than those a network was trained on."""
 
 
 def check_positive(**values: int) -> None:

@@ -19,7 +19,8 @@ class BagKeys(StrEnum):
     Per bag: ``mask`` (N,), ``affine`` (4, 4) and ``spatial_shape`` (3,) of the scan's own voxel array (or width and
     height of a slide), ``grid_shape`` (3,) of the tokens of a volume, ``tile_size`` in the ``unit`` of the
     coordinates, ``slide_mpp`` (micrometers per pixel of level 0), ``source`` (path of the scan or slide), ``series``
-    (UID, description or number, if a DICOM folder has several), ``case_id``, ``patient`` and ``status``.
+    (UID, description or number, if a DICOM folder has several), ``case_id``, ``patient``, ``status`` and
+    ``source_check`` (whether the bag comes from the source that a model was trained on).
 
     Results: ``score_source`` (head or class whose attention the scores are, or ``"mean"``), ``score_volume`` (1, X,
     Y, Z) of a scan, ``heatmap`` (1, h, w) of a slide, or ``heatmap_missing`` (the reason for its absence),
@@ -46,6 +47,7 @@ class BagKeys(StrEnum):
     CASE_ID = "case_id"
     PATIENT = "patient"
     STATUS = "status"
+    SOURCE_CHECK = "source_check"
     SCORES = "scores"
     SCORE_SOURCE = "score_source"
     SCORE_VOLUME = "score_volume"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def save_network_config(path: str | os.PathLike[str], net: nn.Module) -> None:
 
     Dropout and private attributes are left out, since they do not change the predictions of a trained network.
     """
-    write_json(Path(path), _options(net))
+    write_json(Path(path), network_options(net))
 
 
 def check_network_config(path: str | os.PathLike[str], net: nn.Module) -> None:
@@ -50,7 +51,12 @@ def check_network_config(path: str | os.PathLike[str], net: nn.Module) -> None:
         ...
         ValueError: `network_def` must be the network that was trained, whose num_heads is 4, got 2; ...
     """
-    trained, current = read_json(path), _options(net)
+    check_network_options(read_json(path), net)
+
+
+def check_network_options(trained: Mapping[str, Any], net: nn.Module) -> None:
+    """Raise ``ValueError`` if options of ``net`` differ from those of the network that was trained."""
+    current = network_options(net)
     names = [name for name in current if name in trained and trained[name] != current[name]]
     if names:
         differences = "; ".join(f"whose {name} is {trained[name]}, got {current[name]}" for name in names[:3])
@@ -60,7 +66,8 @@ def check_network_config(path: str | os.PathLike[str], net: nn.Module) -> None:
         )
 
 
-def _options(net: nn.Module) -> dict[str, Any]:
+def network_options(net: nn.Module) -> dict[str, Any]:
+    """Return class and plain options of all modules of a network, which weights of equal shapes do not tell."""
     options: dict[str, Any] = {}
     for path, module in net.named_modules():
         prefix = f"{path}." if path else ""

@@ -6,6 +6,7 @@ from .bag_rows import BagFileError
 from .batch_sampler import BagBatchSampler, bag_sizes
 from .collate import BagCollate
 from .feature_statistics import FeatureStatistics
+from .instance_source import InstanceSource, SourceDifference
 
 __all__ = [
     "BagBatchSampler",
@@ -13,7 +14,9 @@ __all__ = [
     "BagFileError",
     "BagInfo",
     "FeatureStatistics",
+    "InstanceSource",
     "OpenBag",
+    "SourceDifference",
     "bag_sizes",
     "inspect_bag",
     "open_bag",

@@ -3,6 +3,7 @@
 from .bag_predictions import BagPredictionsSaver
 from .bag_results import BagResultsSaver
 from .batch_inference import BatchInference, ScanBatchInference, SlideBatchInference
+from .record_saver import ModelRecordSaver
 from .results_saver import ResultsSaver
 from .scan_results import ScanResultsSaver
 from .slide_results import SlideResultsSaver
@@ -11,6 +12,7 @@ __all__ = [
     "BagPredictionsSaver",
     "BagResultsSaver",
     "BatchInference",
+    "ModelRecordSaver",
     "ResultsSaver",
     "ScanBatchInference",
     "ScanResultsSaver",

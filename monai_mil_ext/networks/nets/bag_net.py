@@ -1,12 +1,14 @@
 """Base class of all MIL networks and their output."""
 
 from abc import ABC, abstractmethod
-from typing import Dict, NamedTuple, Optional
+from typing import Any, Dict, NamedTuple, Optional
 
 import torch
 from torch import Tensor, nn
 
 from monai_mil_ext.utils import check_bags, check_mask
+
+from .constructor_arguments import describe_call
 
 __all__ = ["BagNet", "BagOutput", "BagOutputWrapper"]
 
@@ -48,6 +50,12 @@ class BagNet(nn.Module, ABC):
     exports_dynamic_n = True
     gives_scores = True
     logits_see_all_weights = True
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Create the network and note the arguments of its constructor, for the record of a trained model."""
+        net = super().__new__(cls)
+        object.__setattr__(net, "_constructor_arguments", describe_call(cls, args, kwargs))
+        return net
 
     def __init__(self) -> None:
         super().__init__()

@@ -13,6 +13,7 @@ from .bag_output import (
     UnpackBagOutputd,
     UnpackBagOutputDict,
 )
+from .check_source import CheckSourceD, CheckSourced, CheckSourceDict
 from .encode_instances import EncodeInstances, EncodeInstancesD, EncodeInstancesd, EncodeInstancesDict
 from .feature_jitter import RandFeatureJitter, RandFeatureJitterD, RandFeatureJitterd, RandFeatureJitterDict
 from .instance_sampling import (
@@ -57,6 +58,9 @@ __all__ = [
     "BagProbabilitiesD",
     "BagProbabilitiesDict",
     "BagProbabilitiesd",
+    "CheckSourceD",
+    "CheckSourceDict",
+    "CheckSourced",
     "EncodeInstances",
     "EncodeInstancesD",
     "EncodeInstancesDict",

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from monai_mil_ext.utils import BagKeys, BagStatus, EmptyBagError
+from monai_mil_ext.utils import BagKeys, BagStatus, EmptyBagError, SourceMismatchError
 
 __all__ = ["LoadOrStatus", "PostprocessOrStatus"]
 
@@ -15,7 +15,8 @@ __all__ = ["LoadOrStatus", "PostprocessOrStatus"]
 class LoadOrStatus:
     """Loader that returns a placeholder bag with a ``status`` if a bag is empty or can't be read.
 
-    Every item gets a ``status``: ``"done"``, ``"empty"`` or ``"unreadable: <reason>"``. A placeholder is one instance
+    Every item gets a ``status``: ``"done"``, ``"empty"``, ``"unreadable: <reason>"`` or
+    ``"refused: <reason>"``, for a bag from another source than that of the training. A placeholder is one instance
     of zeros, so that inference continues; a saver such as ``BagPredictionsSaver`` removes it before metrics and other
     handlers see it. It has only the case ID and the patient of the item, so bags of different status can't be in one
     batch: infer with a batch size of 1.
@@ -54,7 +55,8 @@ class LoadOrStatus:
                 raise
         ids = {str(key): data[key] for key in (BagKeys.CASE_ID, BagKeys.PATIENT) if key in data}
         blank = {key: torch.zeros(1, *shape) for key, shape in self.instance_shapes.items()}
-        status = BagStatus.EMPTY if isinstance(cause, EmptyBagError) else f"unreadable: {_reason(cause)}"
+        kind = "refused" if isinstance(cause, SourceMismatchError) else "unreadable"
+        status = BagStatus.EMPTY if isinstance(cause, EmptyBagError) else f"{kind}: {_reason(cause)}"
         return {**ids, **blank, str(BagKeys.STATUS): str(status)}
 
 

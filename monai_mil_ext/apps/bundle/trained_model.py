@@ -1,0 +1,144 @@
+"""Trained model of a bundle: its folder of weights and their record, from which inference takes its settings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from monai_mil_ext.data import InstanceSource, ModelRecord
+from monai_mil_ext.data.models import RECORD_FILE, file_sha256
+from monai_mil_ext.networks import nets
+from monai_mil_ext.networks.nets.constructor_arguments import describe_object
+
+from .network_config import check_network_options, network_options
+
+__all__ = ["TrainedModel", "build_network", "describe_network"]
+
+DATACLASSES = ("QGMILBlock",)  # options of networks that are no networks themselves
+
+
+def describe_network(net: nn.Module) -> dict[str, Any]:
+    """Describe a network for :py:class:`monai_mil_ext.data.ModelRecord`: class, arguments and options of its modules.
+
+    Example:
+        >>> describe_network(nets.ABMIL(8, 2, num_heads=2))["arguments"]
+        {'in_features': 8, 'num_classes': 2, 'num_heads': 2}
+    """
+    plain = describe_object(net) if getattr(nets, type(net).__name__, None) is type(net) else None
+    name = f"{type(net).__module__}.{type(net).__qualname__}" if plain is None else plain["class"]
+    arguments = None if plain is None else plain["arguments"]
+    return {"class": name, "arguments": arguments, "options": network_options(net)}
+
+
+def build_network(description: Mapping[str, Any]) -> nn.Module:
+    """Build the network that a record describes.
+
+    Only the public classes of :py:mod:`monai_mil_ext.networks.nets` are built, and only from plain values, so that a
+    record can't make a program run anything else.
+
+    Raises:
+        ValueError: when the class is another one, or its arguments do not fit.
+
+    Example:
+        >>> type(build_network({"class": "ABMIL", "arguments": {"in_features": 8, "num_classes": 2}})).__name__
+        'ABMIL'
+    """
+    name, arguments = description.get("class"), description.get("arguments")
+    cls = getattr(nets, str(name), None) if name in nets.__all__ or name in DATACLASSES else None
+    if not isinstance(cls, type) or not isinstance(arguments, Mapping):
+        raise ValueError(f"`class` of a recorded network must be one of monai_mil_ext.networks.nets, got {name!r}.")
+    try:
+        net: nn.Module = cls(**{key: _build(value) for key, value in arguments.items()})
+    except TypeError as error:
+        raise ValueError(f"`arguments` of a recorded network must fit {name}, got {sorted(arguments)}.") from error
+    return net
+
+
+def _build(value: Any) -> Any:
+    if isinstance(value, Mapping) and value.keys() == {"class", "arguments"}:
+        return build_network(value)
+    if isinstance(value, Mapping):
+        return {key: _build(part) for key, part in value.items()}
+    return [_build(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+
+class TrainedModel:
+    """Weights of a training and their record, for the configs of inference, evaluation and export.
+
+    Weights without ``model.json`` are used with the defaults of the config, and every result says that it is not known
+    what they were trained on.
+
+    Args:
+        folder: folder of the weights and of ``model.json``.
+        weights: name of the file of weights.
+        allow_mismatch: whether to use weights although they are others than the record states, or input that differs
+            from that of the training; results are marked.
+
+    Raises:
+        ValueError: when the record is none, or describes other weights than the file has.
+
+    Example:
+        >>> model = TrainedModel("models")
+        >>> model.source("window", [-1000, 400]), model.identity()["trained_on"]
+        ([-1000, 400], 'unknown')
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], weights: str = "model.pt", allow_mismatch: bool = False) -> None:
+        self.weights = Path(folder) / weights
+        self.allow_mismatch = allow_mismatch
+        file = Path(folder) / RECORD_FILE
+        self.record = ModelRecord.read(file) if file.is_file() else None
+        self._known = ModelRecord("unknown") if self.record is None else self.record
+        self._is_recorded = self.record is not None and self._has_recorded_weights()
+
+    def _has_recorded_weights(self) -> bool:
+        if self.weights.is_file():
+            try:
+                self._known.check_weights(self.weights)
+            except ValueError:
+                if not self.allow_mismatch:
+                    raise
+                return False
+        return True
+
+    def source(self, name: str, default: Any = None, index: int = 0) -> Any:
+        """Return a value of the source of the instances, such as ``"window"``, or the default if it is unknown."""
+        source = self.trained_source(index)
+        return default if source is None else source.to_values().get(name, default)
+
+    def task(self, name: str, default: Any = None) -> Any:
+        """Return a value of the task, such as ``"class_names"``, or the default if it is unknown."""
+        return self._known.task.get(name, default)
+
+    def calibration(self, name: str, default: Any = None) -> Any:
+        """Return a value of the calibration, such as ``"temperature"``, or the default if it is unknown."""
+        return self._known.calibration.get(name, default)
+
+    def preprocessing(self, name: str, default: Any = None) -> Any:
+        """Return a value of the preprocessing, such as the ``"mean"`` of features, or the default if it is unknown."""
+        return self._known.preprocessing.get(name, default)
+
+    def trained_source(self, index: int = 0) -> InstanceSource | None:
+        """Return the source of the instances in the training, or ``None`` if it is unknown."""
+        sources = self._known.sources
+        return sources[index] if len(sources) > index else None
+
+    def network(self, default: nn.Module) -> nn.Module:
+        """Return the network of the record, or ``default`` if the record does not describe it by plain values."""
+        description = self._known.network
+        return default if description.get("arguments") is None else build_network(description)
+
+    def check_network(self, net: nn.Module) -> None:
+        """Raise ``ValueError`` if ``net`` has other options than the network that was trained."""
+        check_network_options(self._known.network.get("options", {}), net)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what every result states: ``name``, ``version`` and ``sha256`` of the model, and ``trained_on``."""
+        if self._is_recorded:
+            return {**self._known.identity(), "trained_on": RECORD_FILE}
+        sha256 = file_sha256(self.weights) if self.weights.is_file() else None
+        return {"name": None, "version": None, "sha256": sha256, "trained_on": "unknown"}

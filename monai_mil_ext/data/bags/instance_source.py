@@ -1,0 +1,279 @@
+"""Source of the instances of a bag: the encoder and preprocessing that made them, as far as they are known."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .bag_file import open_bag
+
+__all__ = ["InstanceSource", "SourceDifference"]
+
+TOLERANCE = 0.02  # relative, of resolutions and tile sizes: values that differ by rounding
+NOMINAL_TOLERANCE = 0.15  # relative, of an mpp against a nominal magnification: scanners differ
+NOMINAL_MPP = 10.0  # mpp times magnification of a nominal objective: 0.5 mpp is 20x
+HIGHER_MINIMUM = 0.2  # part of the trained value range by which the lowest value may be higher than in training
+LOWER_MAXIMUM = 0.5  # part by which the highest value may be lower
+
+
+class SourceDifference(NamedTuple):
+    """Result of the comparison of two sources.
+
+    Attributes:
+        trained: descriptions of the values of training that differ, such as ``"encoder uni_v1"``.
+        got: descriptions of the values in their place.
+        unknown: names of what training knows and the other source does not state, so that nothing was checked.
+    """
+
+    trained: tuple[str, ...] = ()
+    got: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.trained)
+
+    def message(self) -> str:
+        """Return the sentence ``"trained on encoder uni_v1 at 0.5 mpp, got encoder gigapath at 1 mpp"``."""
+        return f"trained on {' at '.join(self.trained)}, got {' at '.join(self.got)}"
+
+
+@dataclass(frozen=True)
+class InstanceSource:
+    """Source of instances: encoder, resolution and preprocessing; ``None`` and ``()`` stand for unknown.
+
+    Values that may differ between the bags of one cohort, such as ``mpp``, are tuples of all values seen.
+
+    Args:
+        key: key of the instances in an item.
+        encoder: name of the encoder.
+        encoder_fingerprint: fingerprint of the encoder, weights included.
+        width: number of features of an instance.
+        dtype: data type of the features in their files; features of other types are accepted.
+        mpp: micrometers per pixel of the encoder's input, of tiles.
+        magnification: nominal magnification of the encoder's input, of tiles.
+        tile_size: edge of a tile in pixels of the encoder's input.
+        plane: plane of slices: ``"axial"``, ``"coronal"`` or ``"sagittal"``.
+        window: lowest and highest value of the window of slices, in the unit of the scan (HU for CT).
+        normalization: name of a normalization in the place of a window.
+        spatial_size: size of a slice in pixels of the encoder's input.
+        modality: DICOM modalities of the scans.
+        spacing: lowest and highest distance of two slices in mm.
+        lowest: range of the lowest value of the scans, before the window.
+        highest: range of the highest value of the scans, before the window.
+        preprocessing: fingerprint of the preprocessing, see :py:func:`monai_mil_ext.data.preprocessing_id`.
+
+    Example:
+        >>> trained = InstanceSource(encoder="uni_v1", mpp=(0.5,))
+        >>> trained.compare(InstanceSource(encoder="gigapath", magnification=(5.0,))).message()
+        'trained on encoder uni_v1 at 0.5 mpp, got encoder gigapath at 5x'
+        >>> trained.compare(InstanceSource(encoder="uni_v1")).unknown
+        ('mpp',)
+    """
+
+    key: str = "image"
+    encoder: str | None = None
+    encoder_fingerprint: str | None = None
+    width: int | None = None
+    dtype: str | None = None
+    mpp: tuple[float, ...] = ()
+    magnification: tuple[float, ...] = ()
+    tile_size: tuple[float, ...] = ()
+    plane: str | None = None
+    window: tuple[float, ...] = ()
+    normalization: str | None = None
+    spatial_size: tuple[int, ...] = ()
+    modality: tuple[str, ...] = ()
+    spacing: tuple[float, ...] = ()
+    lowest: tuple[float, ...] = ()
+    highest: tuple[float, ...] = ()
+    preprocessing: str | None = None
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> InstanceSource:
+        """Make a source from JSON values, attributes of a file or an item; other keys are ignored."""
+        known = {field.name: field for field in fields(cls)}
+        plain = {name: _plain(values[name]) for name in known.keys() & {str(k) for k in values}}
+        return cls(**{name: _as_field(known[name].type, value) for name, value in plain.items() if value is not None})
+
+    @classmethod
+    def from_bag(cls, path: str | os.PathLike[str], key: str = "image", slide: str | None = None) -> InstanceSource:
+        """Read the source that a bag file states, without its features.
+
+        Args:
+            path: bag file in any format of :py:func:`monai_mil_ext.data.open_bag`.
+            key: key of the instances in an item.
+            slide: name of the bag in a file with several.
+        """
+        with open_bag(path, slide) as bag:
+            info, attributes = bag.info(), bag.attributes
+        stated = cls.from_values({k: v for k, v in attributes.items() if k not in ("key", "mpp", "tile_size")})
+        return replace(
+            stated,
+            key=key,
+            encoder=info.encoder,
+            width=info.in_features,
+            dtype=None if info.dtype is None else str(info.dtype).removeprefix("torch."),
+            mpp=_tuple(info.mpp),
+            magnification=_tuple(info.magnification),
+            tile_size=_tuple(_input_pixels(info, attributes)),
+        )
+
+    @classmethod
+    def merge(cls, sources: Iterable[InstanceSource]) -> InstanceSource:
+        """Combine the sources of the bags of a cohort.
+
+        Raises:
+            ValueError: when bags differ in something that can't be mixed, such as the encoder; both values are named.
+        """
+        merged: InstanceSource | None = None
+        for source in sources:
+            merged = source if merged is None else _merged(merged, source)
+        if merged is None:
+            raise ValueError("`sources` must not be empty, got none.")
+        return merged
+
+    def to_values(self) -> dict[str, Any]:
+        """Return the known values, for JSON."""
+        values = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+        return {name: value for name, value in values.items() if value not in (None, [])}
+
+    def compare(self, other: InstanceSource) -> SourceDifference:
+        """Compare the source of training with that of a bag; what the training does not know is not compared."""
+        trained, got, unknown = [], [], []
+        for name, (describe, agree) in _COMPARED.items():
+            a, b = getattr(self, name), getattr(other, name)
+            if a in (None, ()):
+                continue
+            if b in (None, ()):
+                unknown += [] if name == "width" else [name]  # the shape of the features is checked when they are read
+            elif not agree(self, a, b):
+                trained.append(describe(a))
+                got.append(describe(b))
+        return _with_nominal(self, other, SourceDifference(tuple(trained), tuple(got), tuple(unknown)))
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def _as_field(kind: Any, value: Any) -> Any:
+    if not str(kind).startswith("tuple"):
+        return value if str(kind).startswith("int") else str(value)
+    values = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    convert: Callable[[Any], Any] = {"s": str, "i": int}.get(str(kind).removeprefix("tuple[")[0], float)
+    return tuple(convert(v) for v in values)
+
+
+def _tuple(value: float | None) -> tuple[float, ...]:
+    return () if value is None else (float(value),)
+
+
+def _input_pixels(info: Any, attributes: Mapping[str, Any]) -> float | None:
+    """Return the edge of a tile in pixels of the encoder's input, if resolution and tile size are known."""
+    mpp = info.mpp or (NOMINAL_MPP / info.magnification if info.magnification else None)
+    level0 = attributes.get("slide_mpp") or attributes.get("level0_mpp")
+    if level0 is None and attributes.get("level0_magnification"):
+        level0 = NOMINAL_MPP / float(attributes["level0_magnification"])
+        mpp = NOMINAL_MPP / info.magnification if info.magnification else mpp
+    if info.tile_size is None or mpp is None:
+        return None
+    if info.unit == "um":
+        return round(info.tile_size / mpp, 1)
+    return None if level0 is None else round(info.tile_size * float(np.asarray(level0)) / mpp, 1)
+
+
+def _merged(a: InstanceSource, b: InstanceSource) -> InstanceSource:
+    values: dict[str, Any] = {}
+    for name in (field.name for field in fields(a)):
+        x, y = getattr(a, name), getattr(b, name)
+        if name in _RANGES:
+            both = x + y
+            values[name] = (min(both), max(both)) if both else ()
+        elif name in _SETS:
+            values[name] = x + tuple(v for v in y if not any(_near(v, w) for w in x))
+        elif x in (None, ()) or y in (None, ()) or x == y:
+            values[name] = y if x in (None, ()) else x
+        elif name == "dtype":
+            values[name] = None
+        else:
+            raise ValueError(f"`sources` must have one {name.replace('_', ' ')}, got {x!r} and {y!r}.")
+    return replace(a, **values)
+
+
+def _near(a: Any, b: Any, tolerance: float = TOLERANCE) -> bool:
+    return a == b if isinstance(a, str) else abs(a - b) <= tolerance * abs(b)
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def _list(values: Iterable[Any], unit: str = "") -> str:
+    return " or ".join(f"{v if isinstance(v, str) else _number(v)}{unit}" for v in values)
+
+
+def _equal(_: InstanceSource, a: Any, b: Any) -> bool:
+    return bool(a == b)
+
+
+def _all_seen(_: InstanceSource, a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
+    return all(any(_near(value, seen) for seen in a) for value in b)
+
+
+def _values_fit(trained: InstanceSource, name: str, b: tuple[float, ...]) -> bool:
+    """Return whether values are not as far from those of training as another unit or modality makes them."""
+    if not trained.lowest or not trained.highest:
+        return True
+    width = max(trained.highest) - min(trained.lowest)
+    if name == "lowest":
+        return max(b) - max(trained.lowest) <= HIGHER_MINIMUM * width
+    return min(trained.highest) - min(b) <= LOWER_MAXIMUM * width
+
+
+def _same_preprocessing(_: InstanceSource, a: str, b: str) -> bool:
+    """Return whether fingerprints agree; those of other versions of the packages can't be compared."""
+    (one, versions), (other, other_versions) = a.split("@", 1), b.split("@", 1)
+    return versions != other_versions or one == other
+
+
+def _with_nominal(trained: InstanceSource, other: InstanceSource, difference: SourceDifference) -> SourceDifference:
+    """Compare an mpp with a nominal magnification where the two sources state one each."""
+    if trained.mpp and not other.mpp and other.magnification:
+        mine, other_mpp = trained.mpp, [NOMINAL_MPP / m for m in other.magnification]
+        texts = _list(trained.mpp, " mpp"), _list(other.magnification, "x")
+    elif trained.magnification and not other.magnification and other.mpp:
+        mine, other_mpp = tuple(NOMINAL_MPP / m for m in trained.magnification), list(other.mpp)
+        texts = _list(trained.magnification, "x"), _list(other.mpp, " mpp")
+    else:
+        return difference
+    unknown = tuple(name for name in difference.unknown if name not in ("mpp", "magnification"))
+    if all(any(_near(v, m, NOMINAL_TOLERANCE) for m in mine) for v in other_mpp):
+        return difference._replace(unknown=unknown)
+    return SourceDifference((*difference.trained, texts[0]), (*difference.got, texts[1]), unknown)
+
+
+_RANGES = ("lowest", "highest", "spacing")
+_SETS = ("mpp", "magnification", "tile_size", "modality")
+_Agree = Callable[[InstanceSource, Any, Any], bool]
+_COMPARED: dict[str, tuple[Callable[[Any], str], _Agree]] = {
+    "encoder": ("encoder {}".format, _equal),
+    "encoder_fingerprint": (lambda v: f"encoder with fingerprint {v[:12]}", _equal),
+    "width": ("{} features".format, _equal),
+    "mpp": (lambda v: _list(v, " mpp"), _all_seen),
+    "magnification": (lambda v: _list(v, "x"), _all_seen),
+    "tile_size": (lambda v: f"tiles of {_list(v)} px", _all_seen),
+    "modality": (lambda v: f"modality {_list(v)}", _all_seen),
+    "plane": ("plane {}".format, _equal),
+    "window": (lambda v: f"window {_number(v[0])} to {_number(v[-1])}", _equal),
+    "normalization": ("normalization {}".format, _equal),
+    "spatial_size": (lambda v: f"slices of {' x '.join(map(str, v))} px", _equal),
+    "lowest": (lambda v: f"values from {_number(min(v))}", lambda s, a, b: _values_fit(s, "lowest", b)),
+    "highest": (lambda v: f"values up to {_number(max(v))}", lambda s, a, b: _values_fit(s, "highest", b)),
+    "preprocessing": (lambda v: f"preprocessing {v[:12]}", _same_preprocessing),
+}

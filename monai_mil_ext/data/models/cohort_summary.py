@@ -1,0 +1,49 @@
+"""Summary of the cohort that a model was trained on, without its cases."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai_mil_ext.utils import BagKeys
+
+from .weights import file_sha256
+
+__all__ = ["summarize_cohort"]
+
+
+def summarize_cohort(
+    items: Sequence[Mapping[str, Any]],
+    table: str | os.PathLike[str] | None = None,
+    fold: int | None = None,
+    num_folds: int | None = None,
+    seed: int | None = None,
+) -> dict[str, Any]:
+    """Count the items that a model is trained on, for :py:class:`monai_mil_ext.data.ModelRecord`.
+
+    Args:
+        items: items of the training part, with ``case_id``, ``patient`` and, for classes, an integer ``label``.
+        table: table of the cohort, whose SHA-256 is recorded if the file exists.
+        fold: fold that is left out for the test.
+        num_folds: number of folds.
+        seed: seed of the split.
+
+    Example:
+        >>> summarize_cohort([{"case_id": "a", "patient": "p", "label": 1}], fold=0)["classes"]
+        {'1': 1}
+    """
+    labels = [item.get("label") for item in items]
+    classes = Counter(str(int(label)) for label in labels if isinstance(label, (int, float)) and label == int(label))
+    file = None if table is None else Path(table)
+    return {
+        "cases": len(items),
+        "patients": len({str(item.get(BagKeys.PATIENT, item.get(BagKeys.CASE_ID))) for item in items}),
+        "classes": dict(sorted(classes.items())),
+        "fold": fold,
+        "num_folds": num_folds,
+        "seed": seed,
+        "table_sha256": file_sha256(file) if file is not None and file.is_file() else None,
+    }

@@ -1,0 +1,64 @@
+"""Saver of the record of a model beside its weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+from ignite.engine import Engine, Events
+
+from monai_mil_ext.data.models import RECORD_FILE, ModelRecord, file_sha256
+
+__all__ = ["ModelRecordSaver"]
+
+
+class ModelRecordSaver:
+    """Handler that keeps ``model.json`` beside the weights: written whenever their file has changed.
+
+    Attach it to the trainer after all handlers that write weights. In a distributed run the first process writes.
+
+    Args:
+        record: record of the model without the hashes of its weights, which this handler adds.
+        folder: folder of the weights.
+        weights: name of the file of weights.
+        calibration: function that returns values of the calibration, such as the ``temperature``, when the record is
+            written.
+
+    Example:
+        >>> ModelRecordSaver(ModelRecord("tumor"), "models").path.name
+        'model.json'
+    """
+
+    def __init__(
+        self,
+        record: ModelRecord,
+        folder: str | os.PathLike[str],
+        weights: str = "model.pt",
+        calibration: Callable[[], Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.record = record
+        self.path = Path(folder) / RECORD_FILE
+        self.weights = Path(folder) / weights
+        self.calibration = calibration
+        self._written: tuple[int, int, int] | None = None
+
+    def attach(self, engine: Engine) -> None:
+        """Write after every epoch of ``engine`` that has changed the weights, and at its end."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED | Events.COMPLETED, self.write)
+
+    def write(self, engine: Engine | None = None) -> None:
+        """Write the record, if the file of weights exists and has changed since."""
+        if idist.get_rank() != 0 or not self.weights.is_file():
+            return
+        state = self.weights.stat()
+        key = (state.st_mtime_ns, state.st_size, state.st_ino)
+        if key == self._written:
+            return
+        calibration = self.record.calibration if self.calibration is None else self.calibration()
+        weights = [{"file": self.weights.name, "sha256": file_sha256(self.weights)}]
+        replace(self.record, weights=weights, calibration=calibration).write(self.path)
+        self._written = key

@@ -1,0 +1,102 @@
+"""Check that a bag comes from the source that a model was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from monai.utils.enums import TransformBackends
+
+from monai_mil_ext.data import InstanceSource
+from monai_mil_ext.data.cohorts.case_lists import is_feature_file
+from monai_mil_ext.utils import BagKeys, SourceMismatchError
+
+__all__ = ["CheckSourceD", "CheckSourceDict", "CheckSourced"]
+
+AGREES = "agrees with the training"
+UNKNOWN = "not checked: it is not known what the model was trained on"
+
+
+class CheckSourced(MapTransform):
+    """Check that encoder, resolution, window and other preprocessing of a bag are those of the training.
+
+    A feature file states its source itself. The source of a slide or scan is ``given``: the options of the
+    preprocessing that is about to run. For slices, the metadata of the scan add modality and range of values. Put this
+    transform before the loader, where it costs no encoding, and for scans after it too.
+
+    An item gets ``source_check``: ``"agrees with the training"``, or what could not be checked, or with
+    ``allow_mismatch`` what differs. Savers write it beside the result.
+
+    Args:
+        keys: instances, or the path from which they will be made.
+        trained: source of the training; ``None`` if it is unknown, so that nothing is checked.
+        given: values of :py:class:`monai_mil_ext.data.InstanceSource` that the options of this run determine.
+        meta_key: key of the slices, whose metadata state ``modality``, ``lowest`` and ``highest``.
+        allow_mismatch: whether to mark an item that differs instead of raising.
+        allow_missing_keys: whether to skip missing keys.
+
+    Raises:
+        SourceMismatchError: (a ``ValueError``) when the source is another one; the message names all differences.
+
+    Example:
+        >>> trained = InstanceSource(window=(-1000, 400), plane="axial")
+        >>> check = CheckSourced("image", trained, given={"window": [-160, 240], "plane": "axial"}, allow_mismatch=True)
+        >>> check({"image": "scan.nii.gz"})["source_check"]
+        'mismatch: trained on window -1000 to 400, got window -160 to 240'
+    """
+
+    backend = [TransformBackends.TORCH]
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        trained: InstanceSource | None,
+        given: Mapping[str, Any] | None = None,
+        meta_key: str = "slices",
+        allow_mismatch: bool = False,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.trained = trained
+        self.given = dict(given or {})
+        self.meta_key = meta_key
+        self.allow_mismatch = allow_mismatch
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Check the source of the item."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[BagKeys.SOURCE_CHECK] = self._check(d, key)
+        return d
+
+    def _check(self, d: Mapping[Hashable, Any], key: Hashable) -> str:
+        if self.trained is None:
+            return UNKNOWN
+        difference = self.trained.compare(self._source(d, key))
+        if difference:
+            if not self.allow_mismatch:
+                raise SourceMismatchError(difference.message())
+            return f"mismatch: {difference.message()}"
+        if difference.unknown:
+            return f"not checked: {', '.join(difference.unknown)}"
+        return AGREES
+
+    def _source(self, d: Mapping[Hashable, Any], key: Hashable) -> InstanceSource:
+        values = dict(self.given)
+        if isinstance(d[key], (str, Path)):
+            if is_feature_file(d[key]):
+                return InstanceSource.from_bag(d[key], str(key), d.get("slide"))
+        else:
+            values["width"] = d[key].shape[-1]
+            slices = d.get(self.meta_key)
+            if isinstance(slices, MetaTensor):
+                facts = {name: slices.meta.get(name) for name in ("modality", "lowest", "highest")}
+                values.update({name: value for name, value in facts.items() if value is not None})
+        return InstanceSource.from_values(values)
+
+
+CheckSourceD = CheckSourceDict = CheckSourced

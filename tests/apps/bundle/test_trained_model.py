@@ -1,0 +1,107 @@
+"""Tests of the trained model of a bundle, and of networks built from a record."""
+
+import os
+
+import pytest
+import torch
+from torch import nn
+
+from monai_mil_ext.apps.bundle import TrainedModel, build_network, describe_network
+from monai_mil_ext.data import InstanceSource, ModelRecord
+from monai_mil_ext.data.models import file_sha256
+from monai_mil_ext.networks import nets
+from tests.contracts.net_cases import every_net, max_without_ties
+
+
+@every_net
+def test_a_described_network_is_built_again(make):
+    if make is max_without_ties:
+        return  # a layer is replaced after the construction, which a description can't know; loading its weights fails
+    net = make()
+    description = describe_network(net)
+    assert description["arguments"] is not None
+    again = build_network(description)
+    again.load_state_dict(net.state_dict())
+    assert describe_network(again) == description
+
+
+def test_a_description_survives_a_record(tmp_path):
+    net = nets.QGMIL(8, 2, hidden_size=8, block=nets.QGMILBlock(num_heads=2, gate="none"))
+    ModelRecord("m", network=describe_network(net)).write(tmp_path / "model.json")
+    again = TrainedModel(tmp_path).network(nn.Linear(1, 1))
+    assert describe_network(again) == describe_network(net)
+
+
+def test_a_network_of_another_package_is_named_and_not_built(tmp_path):
+    description = describe_network(nn.Sequential(nn.Linear(2, 2)))
+    assert description["class"] == "torch.nn.modules.container.Sequential"
+    assert description["arguments"] is None
+    ModelRecord("m", network=description).write(tmp_path / "model.json")
+    default = nn.Linear(1, 1)
+    assert TrainedModel(tmp_path).network(default) is default
+
+
+@pytest.mark.parametrize("name", ["os.system", "BagNet", "load_reference_state_dict", "_EXAMPLE", "nn", "", None])
+def test_build_network_builds_public_networks_only(name):
+    with pytest.raises(ValueError, match=r"`(class|arguments)` of a recorded network must"):
+        build_network({"class": name, "arguments": {"command": "true"}})
+
+
+def test_build_network_names_arguments_that_do_not_fit():
+    with pytest.raises(ValueError, match=r"`arguments` of a recorded network must fit ABMIL, got \['x'\]"):
+        build_network({"class": "ABMIL", "arguments": {"x": 1}})
+
+
+def write_model(folder, **values):
+    torch.save({"w": torch.zeros(2)}, folder / "model.pt")
+    weights = ({"file": "model.pt", "sha256": file_sha256(folder / "model.pt")},)
+    ModelRecord("m", weights=weights, **values).write(folder / "model.json")
+
+
+def test_trained_model_prefers_the_record_to_defaults(tmp_path):
+    source = InstanceSource(window=(-160.0, 240.0))
+    write_model(tmp_path, sources=(source,), task={"class_names": ["a", "b"]}, calibration={"temperature": 2.0})
+    model = TrainedModel(tmp_path)
+    assert model.source("window", [0, 1]) == [-160.0, 240.0]
+    assert model.source("plane", "axial") == "axial"
+    assert model.task("class_names") == ["a", "b"]
+    assert model.calibration("temperature", 1.0) == 2.0
+    assert model.preprocessing("mean", "none") == "none"
+    assert model.trained_source() == source
+    assert model.identity()["trained_on"] == "model.json"
+
+
+def test_trained_model_refuses_weights_of_another_record(tmp_path):
+    write_model(tmp_path)
+    torch.save({"w": torch.ones(2)}, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=r"weights that model\.json describes, got others in 'model\.pt'"):
+        TrainedModel(tmp_path)
+    identity = TrainedModel(tmp_path, allow_mismatch=True).identity()
+    assert identity == {
+        "name": None, "version": None, "sha256": file_sha256(tmp_path / "model.pt"), "trained_on": "unknown"
+    }  # fmt: skip
+
+
+def test_trained_model_marks_weights_without_a_record(tmp_path):
+    torch.save({"w": torch.zeros(2)}, tmp_path / "model.pt")
+    model = TrainedModel(tmp_path)
+    assert model.trained_source() is None
+    assert model.identity()["trained_on"] == "unknown"
+    model.check_network(nn.Linear(2, 2))
+
+
+def test_trained_model_refuses_a_damaged_record(tmp_path):
+    os.makedirs(tmp_path, exist_ok=True)
+    (tmp_path / "model.json").write_text("{")
+    with pytest.raises(ValueError, match="`path` must be the JSON record of a model"):
+        TrainedModel(tmp_path)
+
+
+def test_trained_model_checks_options_of_the_network(tmp_path):
+    trained = nets.ASMIL(8, 2, hidden_size=16, num_heads=2)
+    ModelRecord("m", network=describe_network(trained)).write(tmp_path / "model.json")
+    TrainedModel(tmp_path).check_network(trained)
+    with pytest.raises(
+        ValueError, match=r"`network_def` must be the network that was trained, whose \S*num_heads is 2"
+    ):
+        TrainedModel(tmp_path).check_network(nets.ASMIL(8, 2, hidden_size=16, num_heads=4))

@@ -1,0 +1,41 @@
+"""Tests of the saver of a model's record."""
+
+import torch
+from ignite.engine import Engine, Events
+
+from monai_mil_ext.data import ModelRecord, file_sha256
+from monai_mil_ext.handlers import ModelRecordSaver
+
+
+def train(folder, epochs, **options):
+    engine = Engine(lambda engine, batch: None)
+
+    def save(engine):
+        if engine.state.epoch != 2:
+            torch.save({"w": torch.full((1,), float(engine.state.epoch))}, folder / "model.pt")
+
+    engine.add_event_handler(Events.EPOCH_COMPLETED, save)
+    saver = ModelRecordSaver(ModelRecord("m"), folder, **options)
+    saver.attach(engine)
+    seen = []
+    engine.add_event_handler(
+        Events.EPOCH_COMPLETED, lambda engine: seen.append((folder / "model.json").stat().st_mtime_ns)
+    )
+    engine.run([0], max_epochs=epochs)
+    return seen
+
+
+def test_the_record_has_the_hash_of_the_last_weights_and_is_written_when_they_change(tmp_path):
+    times = train(tmp_path, 3)
+    assert times[0] == times[1] < times[2]
+    assert ModelRecord.read(tmp_path).weights == ({"file": "model.pt", "sha256": file_sha256(tmp_path / "model.pt")},)
+
+
+def test_the_record_takes_the_calibration_of_the_moment(tmp_path):
+    train(tmp_path, 1, calibration=lambda: {"temperature": 1.5})
+    assert ModelRecord.read(tmp_path).calibration == {"temperature": 1.5}
+
+
+def test_without_weights_there_is_no_record(tmp_path):
+    ModelRecordSaver(ModelRecord("m"), tmp_path).write()
+    assert not (tmp_path / "model.json").exists()
