@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -16,9 +17,12 @@ ATTENTION, REFERENCE, SECONDARY = "#D55E00", "#0072B2", "#666666"
 HEAT = "cividis"  # its lightness increases evenly, so it reads the same in grayscale
 
 
-def sign(figure: Figure, title: str = "") -> Figure:
-    """Add the title and the footer "research use only" to a figure, and return the figure."""
+def sign(figure: Figure, title: str = "", note: str = "") -> Figure:
+    """Add the title, a small note, such as the model, and the footer "research use only" to a figure, and return it."""
     figure.suptitle(title, fontsize=11)
+    if note:
+        width = int(12 * figure.get_figwidth())  # letters of a line
+        figure.supxlabel("\n".join(textwrap.wrap(note, width)), fontsize=7, color=SECONDARY)
     figure.text(0.995, 0.004, RESEARCH_USE, ha="right", va="bottom", fontsize=7, color=SECONDARY)
     return figure
 

@@ -30,6 +30,7 @@ def write_cine(
     slices: Array,
     reference: Array | None = None,
     milliseconds: int = 120,
+    note: str = "",
 ) -> None:
     """Write the slices of a scan as an animated GIF, with attention along the axis as a bar on the right.
 
@@ -43,6 +44,7 @@ def write_cine(
         slices: images (N, h, w) in [0, 1].
         reference: reference masks (N, h, w) or labels (N,).
         milliseconds: time for which a slice is shown.
+        note: line for the comment of the file, such as the model.
 
     Raises:
         ValueError: if the arrays differ in length, or ``milliseconds`` is not positive.
@@ -64,7 +66,7 @@ def write_cine(
             append_images=frames[1:],
             duration=milliseconds,
             loop=0,
-            comment=RESEARCH_USE.encode(),
+            comment="; ".join([RESEARCH_USE, *([note] if note else [])]).encode(),
         )
 
 

@@ -28,6 +28,7 @@ def plot_slice_scores(
     reference: Array | None = None,
     top_k: int = 4,
     title: str = "",
+    note: str = "",
 ) -> Figure:
     """Plot the top slices, the stack from the side, and attention along the axis as a heat map and a curve.
 
@@ -38,6 +39,7 @@ def plot_slice_scores(
         reference: reference masks (N, h, w), whose outlines and slices are drawn, or labels (N,).
         top_k: number of slices to show, highest attention first; at most N.
         title: title of the figure.
+        note: small line below the figure, such as the model.
 
     Returns:
         The figure.
@@ -47,7 +49,7 @@ def plot_slice_scores(
     """
     top = rank_slices(attention, position, slices, reference, top_k)
     if slices is None:
-        return plot_axis(attention, position, None, reference, top, title)
+        return plot_axis(attention, position, None, reference, top, title, note)
     figure = Figure(figsize=(2.1 * max(len(top), 4), 6.9), layout="constrained")
     halves = figure.add_gridspec(2, 1, height_ratios=[2.1, 3.3])
     strip, axis = figure.add_subfigure(halves[0]), figure.add_subfigure(halves[1])
@@ -57,7 +59,7 @@ def plot_slice_scores(
         mask = None if masks is None else masks[i]
         _draw_slice(strip.add_subplot(grid[0, rank]), slices[i], mask, f"{rank + 1}.  {position[i]:.1f} mm")
     _draw_axis(axis, attention, position, slices, reference, top)
-    return sign(figure, title)
+    return sign(figure, title, note)
 
 
 def rank_slices(
@@ -78,11 +80,12 @@ def plot_axis(
     reference: Array | None,
     top: NDArray[np.intp],
     title: str = "",
+    note: str = "",
 ) -> Figure:
     """Plot side view, heat map and curve, the lower part of :py:func:`plot_slice_scores`."""
     figure = Figure(figsize=(8.4, 4.2 if slices is not None else 3.2), layout="constrained")
     _draw_axis(figure, attention, position, slices, reference, top)
-    return sign(figure, title)
+    return sign(figure, title, note)
 
 
 def plot_slice(image: Array, reference: Array | None) -> Figure:

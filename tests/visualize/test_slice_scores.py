@@ -18,6 +18,16 @@ def test_plot_slice_scores_shows_the_top_slices_with_their_positions():
     assert labels == ["attention", "slices above", "uniform", "its normal (7 ± 11 mm)", "reference"]
 
 
+def test_plot_slice_scores_writes_a_note_in_lines_that_fit():
+    attention, position, slices, _ = scan()
+    for stack in (slices, None):
+        figure = plot_slice_scores(attention, position, stack, note="tumor 2, weights 0123; " + "mismatch " * 20)
+        lines = figure.get_supxlabel().splitlines()
+        assert lines[0].startswith("tumor 2, weights 0123; mismatch")
+        assert (len(lines), max(map(len, lines)) <= 100) == (3, True)
+    assert plot_slice_scores(attention, position, slices).get_supxlabel() == ""
+
+
 @pytest.mark.parametrize("n", [1, 2])
 def test_plot_slice_scores_of_few_slices(n, tmp_path):
     attention, position, slices, _ = scan(n)

@@ -15,6 +15,8 @@ from monai_mil_ext.utils import RESEARCH_USE, BagKeys, check_choice, check_name,
 __all__ = ["ResultsSaver"]
 
 PREDICTION = "prediction.json"
+UNKNOWN = "unknown"
+HASH_DIGITS = 12
 
 
 class ResultsSaver(ABC):
@@ -28,17 +30,25 @@ class ResultsSaver(ABC):
         output_dir: parent of the folders.
         pictures: names of the pictures to write.
         settings: fingerprint of network and preprocessing, for ``prediction.json``.
+        model: name, version and hash of the model, see :py:meth:`monai_mil_ext.apps.bundle.TrainedModel.identity`.
     """
 
     endings: ClassVar[tuple[str, ...]]  # suffixes of all files that begin with the case id
     choices: ClassVar[tuple[str, ...]]  # names of pictures
 
-    def __init__(self, output_dir: str, pictures: Sequence[str], settings: str | None = None) -> None:
+    def __init__(
+        self,
+        output_dir: str,
+        pictures: Sequence[str],
+        settings: str | None = None,
+        model: Mapping[str, Any] | None = None,
+    ) -> None:
         for picture in pictures:
             check_choice("pictures", picture, self.choices)
         self.output_dir = Path(output_dir)
         self.pictures = tuple(pictures)
         self.settings = settings
+        self.model = None if model is None else dict(model)
 
     def attach(self, engine: Engine) -> None:
         """Write after every iteration of ``engine``."""
@@ -63,10 +73,34 @@ class ResultsSaver(ABC):
             "case_id": case,
             "use": RESEARCH_USE,
             **({} if self.settings is None else {"settings": self.settings}),
+            **self.provenance(item),
             "probability": item["pred"].tolist(),
             "prediction": int(item["pred"].argmax()),
         }
         write_json(folder / PREDICTION, {**record, **self._write(folder, item)})
+
+    def provenance(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what each result states: the ``model``, and whether the input is as in its training."""
+        check = item.get(BagKeys.SOURCE_CHECK)
+        return {
+            **({} if self.model is None else {"model": self.model}),
+            **({} if check is None else {str(BagKeys.SOURCE_CHECK): check}),
+        }
+
+    def note(self, item: Mapping[str, Any]) -> str:
+        """Describe the model in a line for pictures: name, version, first digits of its hash, and ``source_check``.
+
+        Returns:
+            The line, or an empty string without ``model``.
+        """
+        if self.model is None:
+            return ""
+        name, version, sha256 = (self.model.get(key) for key in ("name", "version", "sha256"))
+        hashes = [sha256] if isinstance(sha256, str) else list(sha256 or ())
+        parts = [f"{name} {version}"] if name else []
+        parts += [f"weights {' '.join(value[:HASH_DIGITS] for value in hashes)}"] if hashes else []
+        check = f"trained on: {UNKNOWN}" if self.model.get("trained_on") == UNKNOWN else item.get(BagKeys.SOURCE_CHECK)
+        return "; ".join([", ".join(parts) or "model", *([str(check)] if check else [])])
 
     def prediction_file(self, case_id: str) -> Path:
         """Return the path of the prediction of a case; once it exists, so do all other files of the case."""

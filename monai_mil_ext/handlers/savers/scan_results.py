@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_mil_ext.data import DicomWriter, ScoreBands, write_nifti
-from monai_mil_ext.utils import RESEARCH_USE, BagKeys, atomic_path, check_choice, drop_padding
+from monai_mil_ext.utils import RESEARCH_USE, BagKeys, atomic_path, check_choice, drop_padding, write_json
 from monai_mil_ext.visualize import plot_slice_scores, scan_page, write_cine
 
 from .results_saver import ResultsSaver
@@ -22,7 +22,7 @@ class ScanResultsSaver(ResultsSaver):
 
     =========================== ============================================================================
     ``prediction.json``         probabilities, and the position and score of every slice; written last
-    ``<case_id>_scores.nii.gz`` the scores in the voxels of the scan
+    ``<case_id>_scores.nii.gz`` the scores in the voxels of the scan; ``.json`` beside it names their model
     ``<case_id>.png``           the scores and the slices with the highest ones; also ``.html`` and ``.gif``
     ``<case_id>_seg.dcm``       results as DICOM, off by default; also ``_sr.dcm``
     =========================== ============================================================================
@@ -48,13 +48,15 @@ class ScanResultsSaver(ResultsSaver):
         dicom: any of ``"seg"`` (segmentation: the slices of ``top``, and twice as many that rank after them) and
             ``"sr"`` (measurement report).
         settings: fingerprint of network and preprocessing, for ``prediction.json``.
+        model: name, version and hash of the model, see :py:meth:`monai_mil_ext.apps.bundle.TrainedModel.identity`.
+        class_names: names of the C classes.
 
     Raises:
-        ValueError: when an option is not allowed, a case id can't be a file name, or a scan has no series for results
-            as DICOM.
+        ValueError: when an option is not allowed, a case id can't be a file name, ``class_names`` and classes differ in
+            number, or a scan has no series for results as DICOM.
     """
 
-    endings = ("_scores.nii.gz", ".png", ".html", ".gif", "_seg.dcm", "_sr.dcm")
+    endings = ("_scores.nii.gz", "_scores.json", ".png", ".html", ".gif", "_seg.dcm", "_sr.dcm")
     choices = PICTURES
 
     def __init__(
@@ -66,30 +68,45 @@ class ScanResultsSaver(ResultsSaver):
         pictures: Sequence[str] = ("png",),
         dicom: Sequence[str] = (),
         settings: str | None = None,
+        model: Mapping[str, Any] | None = None,
+        class_names: Sequence[str] | None = None,
     ) -> None:
-        super().__init__(output_dir, pictures, settings)
+        super().__init__(output_dir, pictures, settings, model)
         for value in dicom:
             check_choice("dicom", value, DICOM)
         self.plane = plane
         self.slices_key = slices_key
         self.reference_key = reference_key
         self.dicom = tuple(dicom)
+        self.class_names = None if class_names is None else tuple(map(str, class_names))
 
     def _write(self, folder: Path, item: Mapping[str, Any]) -> dict[str, Any]:
         keys = (BagKeys.SCORES, BagKeys.POSITION, BagKeys.SLICE_INDEX, self.slices_key, self.reference_key)
         item = {**item, **{str(key): drop_padding(item[key], item) for key in keys if key in item}}
+        classes = self._class_record(item)
         if self.dicom:
             self._write_dicom(folder, item)
         path = folder / f"{item[BagKeys.CASE_ID]}_scores.nii.gz"
         write_nifti(path, item[BagKeys.SCORE_VOLUME], f"attention of slices; {RESEARCH_USE}")
+        about = {"content": "attention of slices", "use": RESEARCH_USE, **self.provenance(item), **classes}
+        write_json(folder / f"{item[BagKeys.CASE_ID]}_scores.json", about)
         self._write_pictures(folder, item)
         index = item[BagKeys.SLICE_INDEX]
         columns = zip(index.tolist(), item[BagKeys.POSITION].tolist(), item[BagKeys.SCORES].tolist(), strict=True)
         return {
+            **classes,
             "plane": self.plane,
             "top_slices": index[item[BagKeys.TOP]].tolist(),
             "slices": [{"slice_index": i, "position_mm": round(p, 3), "attention": a} for i, p, a in columns],
         }
+
+    def _class_record(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        names = self.class_names
+        if names is None:
+            return {}
+        if len(names) != len(item["pred"]):
+            raise ValueError(f"`class_names` must be one for each of {len(item['pred'])} classes, got {list(names)}.")
+        return {"class_names": list(names), "predicted_class": names[int(item["pred"].argmax())]}
 
     def _write_dicom(self, folder: Path, item: Mapping[str, Any]) -> None:
         if BagKeys.SOURCE not in item:
@@ -107,12 +124,14 @@ class ScanResultsSaver(ResultsSaver):
         masks = None if reference is None else reference[:, 0].numpy() > 0
         scores, position = item[BagKeys.SCORES].numpy(), item[BagKeys.POSITION].numpy()
         scan = (scores, position, item[self.slices_key][:, 0].numpy(), masks)
-        title = f"{case}: probability {float(item['pred'][-1]):.2f}"
+        name = "" if self.class_names is None else f" of {self.class_names[-1]}"
+        title, note = f"{case}: probability{name} {float(item['pred'][-1]):.2f}", self.note(item)
         if "png" in self.pictures:
             with atomic_path(folder / f"{case}.png") as temporary:
-                plot_slice_scores(*scan, top_k, title).savefig(temporary, dpi=160)
+                plot_slice_scores(*scan, top_k, title, note).savefig(temporary, dpi=160)
         if "html" in self.pictures:
             with atomic_path(folder / f"{case}.html") as temporary:
-                temporary.write_text(scan_page(*scan, top_k, title), encoding="utf-8")
+                facts = {"model": note} if note else {}
+                temporary.write_text(scan_page(*scan, top_k, title, facts), encoding="utf-8")
         if "gif" in self.pictures:
-            write_cine(folder / f"{case}.gif", *scan)
+            write_cine(folder / f"{case}.gif", *scan, note=note)

@@ -42,6 +42,31 @@ def test_results_saver_writes_a_folder_for_every_item(tmp_path):
     }
 
 
+MODEL = {"name": "tumor", "version": "2", "sha256": "0123456789abcdef", "trained_on": "model.json"}
+
+
+def test_results_saver_writes_the_model_and_the_check_of_the_source(tmp_path):
+    saver = TextSaver(tmp_path, pictures=[], model=MODEL)
+    saver.save(item(source_check="agrees with the training"))
+    written = json.loads(saver.prediction_file("c1").read_text())
+    assert (written["model"], written["source_check"]) == (MODEL, "agrees with the training")
+
+
+@pytest.mark.parametrize(
+    ("model", "check", "note"),
+    [
+        (None, "agrees with the training", ""),
+        (MODEL, "agrees with the training", "tumor 2, weights 0123456789ab; agrees with the training"),
+        (MODEL, "mismatch: trained on 5x, got 20x", "tumor 2, weights 0123456789ab; mismatch: trained on 5x, got 20x"),
+        ({**MODEL, "name": None, "trained_on": "unknown"}, None, "weights 0123456789ab; trained on: unknown"),
+        ({**MODEL, "sha256": ["0" * 64, "1" * 64]}, None, "tumor 2, weights 000000000000 111111111111"),
+        ({"trained_on": "unknown", "sha256": None}, None, "model; trained on: unknown"),
+    ],
+)
+def test_results_saver_describes_the_model_in_a_line(tmp_path, model, check, note):
+    assert TextSaver(tmp_path, pictures=[], model=model).note(item(source_check=check)) == note
+
+
 def test_results_saver_removes_files_of_an_earlier_run(tmp_path):
     saver = TextSaver(tmp_path, pictures=[])
     saver.save(item(text="one"))
