@@ -11,6 +11,7 @@ from .stability_recorder import AttentionStabilityHandler
 from .temperature_scaling import TemperatureScalingHandler
 from .token_count import TokenCountHandler
 from .training_state import TrainingState, find_checkpoint
+from .weights_loader import WeightsLoader
 
 __all__ = [
     "AttentionStabilityHandler",
@@ -21,6 +22,7 @@ __all__ = [
     "TemperatureScalingHandler",
     "TokenCountHandler",
     "TrainingState",
+    "WeightsLoader",
     "find_checkpoint",
 ]
 __all__ += losses.__all__

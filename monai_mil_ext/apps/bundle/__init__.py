@@ -2,7 +2,7 @@
 
 from .cli import check_cli_overrides
 from .network_config import check_network_config, read_json, save_network_config
-from .trained_model import TrainedModel, build_network, describe_network
+from .trained_model import TrainedModel, build_network, describe_network, save_model
 
 __all__ = [
     "TrainedModel",
@@ -11,5 +11,6 @@ __all__ = [
     "check_network_config",
     "describe_network",
     "read_json",
+    "save_model",
     "save_network_config",
 ]

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from monai_mil_ext.data import InstanceSource, ModelRecord
 from monai_mil_ext.data.models import RECORD_FILE, file_sha256
 from monai_mil_ext.networks import nets
 from monai_mil_ext.networks.nets.constructor_arguments import describe_object
+from monai_mil_ext.utils import BagKeys, SourceMismatchError, atomic_path
 
 from .network_config import check_network_options, network_options
 
-__all__ = ["TrainedModel", "build_network", "describe_network"]
+__all__ = ["TrainedModel", "build_network", "describe_network", "save_model"]
 
+WEIGHTS_FILE = "model.pt"
 DATACLASSES = ("QGMILBlock",)  # options of networks that are no networks themselves
 
 
@@ -66,6 +69,32 @@ def _build(value: Any) -> Any:
     return [_build(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
+def save_model(folder: str | os.PathLike[str], net: nn.Module, name: str = "model", **values: Any) -> ModelRecord:
+    """Save a network that was trained in Python: its weights, ``model.pt``, and their record, ``model.json``.
+
+    Args:
+        folder: folder of the two files.
+        net: trained network.
+        name: name of the model.
+        **values: what is known of the training, see :py:class:`monai_mil_ext.data.ModelRecord`.
+
+    Returns:
+        The record.
+
+    Example:
+        >>> record = save_model("models", nets.ABMIL(8, 2), "tumor", sources=[InstanceSource(encoder="uni_v1")])
+        >>> TrainedModel("models").source("encoder")
+        'uni_v1'
+    """
+    weights = Path(folder) / WEIGHTS_FILE
+    with atomic_path(weights) as temporary:
+        torch.save(net.state_dict(), temporary)
+    entry = {"file": weights.name, "sha256": file_sha256(weights)}
+    record = ModelRecord(name, network=describe_network(net), weights=(entry,), **values)
+    record.write(Path(folder) / RECORD_FILE)
+    return record
+
+
 class TrainedModel:
     """Weights of a training and their record, for the configs of inference, evaluation and export.
 
@@ -87,7 +116,9 @@ class TrainedModel:
         ([-1000, 400], 'unknown')
     """
 
-    def __init__(self, folder: str | os.PathLike[str], weights: str = "model.pt", allow_mismatch: bool = False) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str], weights: str = WEIGHTS_FILE, allow_mismatch: bool = False
+    ) -> None:
         self.weights = Path(folder) / weights
         self.allow_mismatch = allow_mismatch
         file = Path(folder) / RECORD_FILE
@@ -126,6 +157,20 @@ class TrainedModel:
         """Return the source of the instances in the training, or ``None`` if it is unknown."""
         sources = self._known.sources
         return sources[index] if len(sources) > index else None
+
+    def check_items(self, items: Iterable[Mapping[str, Any]], key: str = "image") -> None:
+        """Check that the bag files of ``items`` come from the source of the training; see ``allow_mismatch``.
+
+        Raises:
+            ValueError: when one differs; the message names its case and all differences.
+        """
+        trained = self.trained_source()
+        if trained is None or self.allow_mismatch:
+            return
+        for item in items:
+            difference = trained.compare(InstanceSource.from_items([item], key))
+            if difference:
+                raise SourceMismatchError(f"{item.get(str(BagKeys.CASE_ID))!r} is refused: {difference.message()}")
 
     def network(self, default: nn.Module) -> nn.Module:
         """Return the network of the record, or ``default`` if the record does not describe it by plain values."""

@@ -123,6 +123,17 @@ class InstanceSource:
         )
 
     @classmethod
+    def from_items(cls, items: Iterable[Mapping[str, Any]], key: str = "image") -> InstanceSource:
+        """Combine the sources that the bag files of a cohort state, see :py:meth:`merge`.
+
+        Args:
+            items: items with a bag file, or several of a patient; in an item with features nothing is stated.
+            key: key of the files.
+        """
+        values = (v for item in items for v in (item[key] if isinstance(item[key], (list, tuple)) else [item[key]]))
+        return cls.merge(cls.from_bag(v, key) if isinstance(v, (str, os.PathLike)) else cls(key) for v in values)
+
+    @classmethod
     def merge(cls, sources: Iterable[InstanceSource]) -> InstanceSource:
         """Combine the sources of the bags of a cohort.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,14 @@ class ModelRecordSaver:
         key = (state.st_mtime_ns, state.st_size, state.st_ino)
         if key == self._written:
             return
-        calibration = self.record.calibration if self.calibration is None else self.calibration()
         weights = [{"file": self.weights.name, "sha256": file_sha256(self.weights)}]
-        replace(self.record, weights=weights, calibration=calibration).write(self.path)
+        if not self._describes(weights):  # else the run was resumed, and nothing has changed
+            calibration = self.record.calibration if self.calibration is None else self.calibration()
+            replace(self.record, weights=weights, calibration=calibration).write(self.path)
         self._written = key
+
+    def _describes(self, weights: Sequence[Mapping[str, str]]) -> bool:
+        try:
+            return list(ModelRecord.read(self.path).weights) == weights
+        except (FileNotFoundError, ValueError):
+            return False
