@@ -117,6 +117,7 @@ class OpenBag:
             tile_size_estimated=spec.estimated,
             magnification=layout.magnification,
             mpp=layout.mpp,
+            input_size=layout.input_size,
             keys=tuple(sorted(set(layout.columns) - {"features"})),
         )
 

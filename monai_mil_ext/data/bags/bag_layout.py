@@ -31,6 +31,7 @@ class BagInfo(NamedTuple):
     tile_size_estimated: bool
     magnification: float | None
     mpp: float | None  # micrometers per pixel of the encoder's input
+    input_size: float | None  # edge of a tile in pixels of the encoder's input
     keys: tuple[str, ...]  # other arrays that can be read, with one row per instance
 
 
@@ -62,6 +63,7 @@ class BagLayout:
     encoder: str | None = None
     magnification: float | None = None
     mpp: float | None = None
+    input_size: float | None = None
     coordinate_spec: CoordinateSpec = field(default_factory=CoordinateSpec)
     infer_coordinates: Callable[[NDArray[Any]], CoordinateSpec] | None = None
 

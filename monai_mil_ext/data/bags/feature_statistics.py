@@ -1,18 +1,14 @@
-"""Mean and standard deviation of features over training bags, saved with the weights that need them."""
+"""Mean and standard deviation of features over training bags, for the model record of the weights that need them."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.preprocessing import StandardScaler
-
-from monai_mil_ext.utils import write_json
 
 from .bag_file import read_bag
 
@@ -65,22 +61,19 @@ class FeatureStatistics(NamedTuple):
         return cls(np.zeros(in_features, dtype=np.float32), np.ones(in_features, dtype=np.float32))
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> FeatureStatistics:
-        """Read statistics that :py:meth:`write` saved.
+    def from_values(
+        cls, mean: Sequence[float] | None, scale: Sequence[float] | None, in_features: int
+    ) -> FeatureStatistics:
+        """Make statistics from lists, such as those of a model record; without them features stay unchanged.
 
         Raises:
-            FileNotFoundError: when there is no such file.
-            ValueError: when the file contains no statistics.
+            ValueError: when there are not ``in_features`` values each, or a scale is not positive.
         """
-        file = Path(path)
-        if not file.is_file():
-            raise FileNotFoundError(f"`path` must be an existing file saved by training, got {file.name!r}.")
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-            return cls(np.array(content["mean"], np.float32), np.array(content["scale"], np.float32))
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f"`path` must be a file that FeatureStatistics wrote, got {file.name!r}.") from None
-
-    def write(self, path: str | os.PathLike[str]) -> None:
-        """Write mean and scale as JSON, atomically."""
-        write_json(path, {"mean": self.mean.tolist(), "scale": self.scale.tolist()})
+        if mean is None or scale is None:
+            return cls.identity(in_features)
+        if not len(mean) == len(scale) == in_features or not all(value > 0 for value in scale):
+            raise ValueError(
+                f"`mean` and `scale` must have {in_features} values, those of `scale` positive, "
+                f"got {len(mean)} and {len(scale)}."
+            )
+        return cls(np.array(mean, np.float32), np.array(scale, np.float32))

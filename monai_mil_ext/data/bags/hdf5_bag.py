@@ -163,7 +163,8 @@ def _metadata(
 ) -> dict[str, Any]:
     """Read the metadata from the attributes of the file and its arrays, under the names that each tool uses."""
     encoder = text(attributes.get("encoder")) or text(on_features.get("encoder"))
-    if format_name == "trident" and encoder is None and path.parent.name.startswith("features_"):
+    trident = format_name == "trident"
+    if trident and encoder is None and path.parent.name.startswith("features_"):
         encoder = path.parent.name.removeprefix("features_")
     unit = text(attributes.get("unit")) or ("px" if format_name in ("trident", "clam", "asmil") else None)
     size = _number(attributes.get("tile_size"))
@@ -172,6 +173,7 @@ def _metadata(
         "encoder": encoder,
         "magnification": _number(on_coords.get("target_magnification", attributes.get("magnification"))),
         "mpp": _number(attributes.get("mpp")),
+        "input_size": _number(attributes.get("input_size", on_coords.get("patch_size") if trident else None)),
         "coordinate_spec": spec,
         "infer_coordinates": _infer_from_steps if spec.tile_size is None and unit == "px" else None,
     }
@@ -203,9 +205,14 @@ def _stamp_metadata(attributes: Mapping[str, Any]) -> dict[str, Any]:
     encoder = text(attributes.get("extractor", attributes.get("encoder")))
     if unit == "um" or (unit is None and "tile_size_um" in attributes):
         mpp = size / pixels if size and pixels else None
-        return {"encoder": encoder, "coordinate_spec": CoordinateSpec("um", size), "mpp": mpp}
+        return {"encoder": encoder, "coordinate_spec": CoordinateSpec("um", size), "mpp": mpp, "input_size": pixels}
     if unit is None and size is not None and round(size) == STAMP_PX:
-        return {"encoder": encoder, "coordinate_spec": _early_stamp(), "mpp": STAMP_UM / STAMP_PX}
+        return {
+            "encoder": encoder,
+            "coordinate_spec": _early_stamp(),
+            "mpp": STAMP_UM / STAMP_PX,
+            "input_size": STAMP_PX,
+        }
     unknown = unit or size is not None
     return {"encoder": encoder, "infer_coordinates": _refuse if unknown else _infer_early_stamp}
 

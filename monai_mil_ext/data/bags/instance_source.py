@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from .bag_file import open_bag
 
 __all__ = ["InstanceSource", "SourceDifference"]
@@ -119,7 +117,7 @@ class InstanceSource:
             dtype=None if info.dtype is None else str(info.dtype).removeprefix("torch."),
             mpp=_tuple(info.mpp),
             magnification=_tuple(info.magnification),
-            tile_size=_tuple(_input_pixels(info, attributes)),
+            tile_size=_tuple(info.input_size),
         )
 
     @classmethod
@@ -183,20 +181,6 @@ def _as_field(kind: Any, value: Any) -> Any:
 
 def _tuple(value: float | None) -> tuple[float, ...]:
     return () if value is None else (float(value),)
-
-
-def _input_pixels(info: Any, attributes: Mapping[str, Any]) -> float | None:
-    """Return the edge of a tile in pixels of the encoder's input, if resolution and tile size are known."""
-    mpp = info.mpp or (NOMINAL_MPP / info.magnification if info.magnification else None)
-    level0 = attributes.get("slide_mpp") or attributes.get("level0_mpp")
-    if level0 is None and attributes.get("level0_magnification"):
-        level0 = NOMINAL_MPP / float(attributes["level0_magnification"])
-        mpp = NOMINAL_MPP / info.magnification if info.magnification else mpp
-    if info.tile_size is None or mpp is None:
-        return None
-    if info.unit == "um":
-        return round(info.tile_size / mpp, 1)
-    return None if level0 is None else round(info.tile_size * float(np.asarray(level0)) / mpp, 1)
 
 
 def _merged(a: InstanceSource, b: InstanceSource) -> InstanceSource:

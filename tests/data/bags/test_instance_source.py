@@ -111,7 +111,7 @@ def test_values_of_a_source_give_the_source_again(source):
 
 
 def test_from_bag_reads_what_a_file_states(tmp_path):
-    attributes = {"encoder": "uni_v1", "mpp": 0.5, "unit": "um", "tile_size": 112.0, "encoder_fingerprint": "ab"}
+    attributes = {"encoder": "uni_v1", "mpp": 0.5, "input_size": 224.0, "encoder_fingerprint": "ab"}
     write_bag(tmp_path / "a.h5", {"features": np.zeros((2, 4), np.float16), "coords": np.zeros((2, 2))}, attributes)
     assert InstanceSource.from_bag(tmp_path / "a.h5") == InstanceSource(
         encoder="uni_v1", encoder_fingerprint="ab", width=4, dtype="float16", mpp=(0.5,), tile_size=(224.0,)
