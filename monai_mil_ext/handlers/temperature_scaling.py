@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 
 from monai_mil_ext.handlers.savers.gather import gather_rows
 from monai_mil_ext.metrics import TemperatureScaling, brier_score, expected_calibration_error
-from monai_mil_ext.utils import BagKeys, write_json
+from monai_mil_ext.utils import BagKeys
 
 __all__ = ["TemperatureScalingHandler"]
 
@@ -22,28 +20,26 @@ class TemperatureScalingHandler:
     """Handler that fits :py:class:`monai_mil_ext.metrics.TemperatureScaling` after each best validation so far.
 
     It uses decollated items: probabilities ``pred`` (C,), whose logarithms serve as logits, and ``label``. If all bags
-    are classified correctly, the temperature can't be determined and is set to 1. The file contains ``temperature``,
+    are classified correctly, the temperature can't be determined and is set to 1. ``calibration`` has ``temperature``,
     ``num_bags``, and calibration error and Brier score of the validation data before and after scaling. In a
-    distributed run the bags of all processes are gathered, without duplicates of the sampler, and the first process
-    writes.
+    distributed run the bags of all processes are gathered, without duplicates of the sampler.
 
-    Args:
-        path: file to write atomically, next to the weights of the best epoch.
+    :py:class:`monai_mil_ext.handlers.ModelRecordSaver` writes it beside the weights of the best epoch.
 
     Example:
-        >>> TemperatureScalingHandler("models/calibration.json").path.name
-        'calibration.json'
+        >>> TemperatureScalingHandler().calibration
+        {}
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = Path(path)
+    def __init__(self) -> None:
+        self.calibration: dict[str, Any] = {}
         self._rows: list[tuple[str, int, list[float]]] = []
 
     def attach(self, engine: Engine) -> None:
         """Attach to an evaluator whose key metric selects the epoch."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
-        engine.add_event_handler(Events.COMPLETED, self._write)
+        engine.add_event_handler(Events.COMPLETED, self._fit)
 
     def _start(self, engine: Engine) -> None:
         self._rows = []
@@ -54,11 +50,11 @@ class TemperatureScalingHandler:
             probability = torch.as_tensor(item["pred"]).detach().double().cpu().tolist()
             self._rows.append((str(item.get(BagKeys.CASE_ID, "")), int(item["label"]), probability))
 
-    def _write(self, engine: Engine) -> None:
+    def _fit(self, engine: Engine) -> None:
         rows = gather_rows(self._rows, lambda row: row[0])
         best: Any = getattr(engine.state, "best_metric_epoch", engine.state.epoch)
-        if rows and best == engine.state.epoch and idist.get_rank() == 0:
-            write_json(self.path, _fit(rows))
+        if rows and best == engine.state.epoch:
+            self.calibration = _fit(rows)
 
 
 def _fit(rows: list[tuple[str, int, list[float]]]) -> dict[str, Any]:

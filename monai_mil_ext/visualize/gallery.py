@@ -31,7 +31,12 @@ Images = NDArray[np.uint8]
 
 
 def plot_tile_montage(
-    top: Images, bottom: Images, top_scores: NDArray[np.float64], bottom_scores: NDArray[np.float64], title: str = ""
+    top: Images,
+    bottom: Images,
+    top_scores: NDArray[np.float64],
+    bottom_scores: NDArray[np.float64],
+    title: str = "",
+    note: str = "",
 ) -> Figure:
     """Plot tiles with their scores above them, those with the highest scores first.
 
@@ -41,6 +46,7 @@ def plot_tile_montage(
         top_scores: scores (n,) of ``top``.
         bottom_scores: scores (m,) of ``bottom``.
         title: title of the figure.
+        note: small line below the figure, such as the model.
 
     Returns:
         The figure.
@@ -70,7 +76,7 @@ def plot_tile_montage(
         for ax, tile, score in zip(row, tiles, scores, strict=False):
             ax.imshow(tile)
             ax.text(0.5, 1.03, f"{score:.3g}", transform=ax.transAxes, ha="center", va="bottom", fontsize=7)
-    return sign(figure, title)
+    return sign(figure, title, note)
 
 
 def write_tile_montage(
@@ -80,8 +86,12 @@ def write_tile_montage(
     bottom: Images,
     top_scores: NDArray[np.float64],
     bottom_scores: NDArray[np.float64],
+    title: str = "",
+    note: str = "",
 ) -> Path:
     """Write the figure of :py:func:`plot_tile_montage` atomically as ``<case_id>_tiles.png``.
+
+    The title is the case ID unless ``title`` is given.
 
     Returns:
         Path of the file.
@@ -90,7 +100,7 @@ def write_tile_montage(
         ValueError: if ``case_id`` is not a valid file name, or as in :py:func:`plot_tile_montage`.
     """
     check_name(case_id=case_id)
-    figure = plot_tile_montage(top, bottom, top_scores, bottom_scores, case_id)
+    figure = plot_tile_montage(top, bottom, top_scores, bottom_scores, title or case_id, note)
     return save_figure(figure, Path(folder) / f"{case_id}_tiles.png")
 
 

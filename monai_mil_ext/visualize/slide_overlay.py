@@ -20,7 +20,9 @@ __all__ = ["plot_slide_overlay", "write_slide_overlay"]
 UNITS = {"none": "score", "ratio": "score / uniform", "percentile": "percentile of the tiles"}
 
 
-def plot_slide_overlay(thumbnail: Thumbnail, heatmap: MetaTensor, channel: int = 0, title: str = "") -> Figure:
+def plot_slide_overlay(
+    thumbnail: Thumbnail, heatmap: MetaTensor, channel: int = 0, title: str = "", note: str = ""
+) -> Figure:
     """Plot a slide next to the same slide with its heat map overlaid; regions without tiles stay uncovered.
 
     Args:
@@ -28,6 +30,7 @@ def plot_slide_overlay(thumbnail: Thumbnail, heatmap: MetaTensor, channel: int =
         heatmap: heat map (A, h, w) of :py:class:`monai_mil_ext.transforms.TileScoresToHeatmap`, NaN outside of tiles.
         channel: index of the channel to draw.
         title: title of the figure.
+        note: small line below the figure, such as the model.
 
     Returns:
         The figure.
@@ -50,13 +53,21 @@ def plot_slide_overlay(thumbnail: Thumbnail, heatmap: MetaTensor, channel: int =
     overlay = axes[1].imshow(heat, extent=extent, cmap=HEAT, alpha=0.6, interpolation="nearest")
     axes[1].set(xlim=(0, width), ylim=(height, 0))
     figure.colorbar(overlay, ax=axes, shrink=0.8, label=UNITS.get(heatmap.meta.get("scaling", "none"), "score"))
-    return sign(figure, title)
+    return sign(figure, title, note)
 
 
 def write_slide_overlay(
-    folder: str | os.PathLike[str], case_id: str, thumbnail: Thumbnail, heatmap: MetaTensor, channel: int = 0
+    folder: str | os.PathLike[str],
+    case_id: str,
+    thumbnail: Thumbnail,
+    heatmap: MetaTensor,
+    channel: int = 0,
+    title: str = "",
+    note: str = "",
 ) -> Path:
     """Write the figure of :py:func:`plot_slide_overlay` atomically as ``<case_id>.png``.
+
+    The title is the case ID unless ``title`` is given.
 
     Returns:
         Path of the file.
@@ -65,5 +76,5 @@ def write_slide_overlay(
         ValueError: if ``case_id`` is not a valid file name, or ``heatmap`` is not a heat map of a slide.
     """
     check_name(case_id=case_id)
-    figure = plot_slide_overlay(thumbnail, heatmap, channel, case_id)
+    figure = plot_slide_overlay(thumbnail, heatmap, channel, title or case_id, note)
     return save_figure(figure, Path(folder) / f"{case_id}.png", dpi=150)

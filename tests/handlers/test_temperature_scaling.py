@@ -1,7 +1,5 @@
 """Tests of TemperatureScalingHandler on a validation set."""
 
-import json
-
 import ignite.distributed as idist
 import numpy as np
 import pytest
@@ -12,7 +10,7 @@ from monai_mil_ext.handlers import TemperatureScalingHandler
 from monai_mil_ext.metrics import TemperatureScaling
 
 
-def evaluate(path, logits, labels, best=True):
+def evaluate(logits, labels, best=True):
     items = list(zip(logits, labels, map(str, range(len(labels))), strict=True))
 
     def step(engine, item):
@@ -21,17 +19,18 @@ def evaluate(path, logits, labels, best=True):
 
     engine = Engine(step)
     engine.add_event_handler(Events.STARTED, lambda e: setattr(e.state, "best_metric_epoch", 1 if best else 0))
-    TemperatureScalingHandler(str(path)).attach(engine)
+    handler = TemperatureScalingHandler()
+    handler.attach(engine)
     engine.run(items)
-    return json.loads(path.read_text()) if path.exists() else None
+    return handler.calibration
 
 
 LOGITS = torch.tensor([[4.0, 0.0], [3.0, 0.0], [0.0, 5.0], [0.0, 2.0], [2.0, 0.0]])
 LABELS = [0, 1, 1, 1, 0]
 
 
-def test_temperature_scaling_handler_fits_probabilities_like_logits(tmp_path):
-    result = evaluate(tmp_path / "t.json", LOGITS, LABELS)
+def test_temperature_scaling_handler_fits_probabilities_like_logits():
+    result = evaluate(LOGITS, LABELS)
     expected = TemperatureScaling().fit(LOGITS, torch.tensor(LABELS)).temperature
     assert result["temperature"] == pytest.approx(expected, rel=1e-5)
     assert expected > 1  # one of five confident predictions is wrong
@@ -40,15 +39,15 @@ def test_temperature_scaling_handler_fits_probabilities_like_logits(tmp_path):
     assert result["after"]["brier_score"] < result["before"]["brier_score"]
 
 
-def test_temperature_scaling_handler_writes_one_if_all_bags_are_right(tmp_path):
-    assert evaluate(tmp_path / "t.json", LOGITS, LOGITS.argmax(1).tolist())["temperature"] == 1.0
+def test_temperature_scaling_handler_writes_one_if_all_bags_are_right():
+    assert evaluate(LOGITS, LOGITS.argmax(1).tolist())["temperature"] == 1.0
 
 
-def test_temperature_scaling_handler_writes_for_the_best_epoch_only(tmp_path):
-    assert evaluate(tmp_path / "t.json", LOGITS, LABELS, best=False) is None
+def test_temperature_scaling_handler_writes_for_the_best_epoch_only():
+    assert evaluate(LOGITS, LABELS, best=False) == {}
 
 
-def test_temperature_scaling_handler_counts_a_bag_of_two_ranks_once(tmp_path, monkeypatch):
+def test_temperature_scaling_handler_counts_a_bag_of_two_ranks_once(monkeypatch):
     monkeypatch.setattr(idist, "get_world_size", lambda: 2)
     monkeypatch.setattr(idist, "all_gather", lambda rows: [rows, rows[:1]])
-    assert evaluate(tmp_path / "t.json", LOGITS, LABELS)["num_bags"] == 5
+    assert evaluate(LOGITS, LABELS)["num_bags"] == 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ def write_tile_geojson(
     coords: NDArray[Any] | Tensor,
     tile_size: float,
     name: str = "attention",
+    about: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write tiles as ``<case_id>.geojson`` for QuPath: squares with score and color.
 
@@ -47,6 +48,7 @@ def write_tile_geojson(
         coords: (N, 2), upper left corners (x, y).
         tile_size: height and width of a tile.
         name: name of the measurement in QuPath.
+        about: what else the file states of all tiles, such as the model.
 
     Raises:
         ValueError: when ``case_id`` is not a valid file name, or the arrays differ in length or are not finite.
@@ -62,7 +64,7 @@ def write_tile_geojson(
         raise ValueError(
             f"`scores` must be finite, one for each of `coords` (N, 2), got {values.shape} for {corners.shape}."
         )
-    head = {"type": "FeatureCollection", "use": RESEARCH_USE, "case_id": case_id, "colors": COLORMAP}
+    head = {"type": "FeatureCollection", "use": RESEARCH_USE, "case_id": case_id, **(about or {}), "colors": COLORMAP}
     path = Path(folder) / f"{case_id}.geojson"
     with atomic_path(path) as temporary, temporary.open("w") as file:
         file.write(json.dumps(head)[:-1] + ', "features": [')
@@ -72,7 +74,13 @@ def write_tile_geojson(
     return path
 
 
-def write_heatmap_tiff(folder: str | os.PathLike[str], case_id: str, heatmap: MetaTensor, channel: int = 0) -> Path:
+def write_heatmap_tiff(
+    folder: str | os.PathLike[str],
+    case_id: str,
+    heatmap: MetaTensor,
+    channel: int = 0,
+    about: Mapping[str, Any] | None = None,
+) -> Path:
     """Write a heat map as ``<case_id>.tif``, a pyramidal color TIFF that OpenSlide and QuPath can open.
 
     Colors range from the lowest to the highest value, which the description of the TIFF contains together with
@@ -84,6 +92,7 @@ def write_heatmap_tiff(folder: str | os.PathLike[str], case_id: str, heatmap: Me
         case_id: name of the file.
         heatmap: map (A, h, w) from :py:class:`monai_mil_ext.transforms.TileScoresToHeatmap`, NaN outside of tiles.
         channel: index of the channel to write.
+        about: what else the description states, such as the model.
 
     Raises:
         ValueError: when ``case_id`` is not a valid file name, or ``heatmap`` is not such a map.
@@ -96,7 +105,7 @@ def write_heatmap_tiff(folder: str | os.PathLike[str], case_id: str, heatmap: Me
     low, high = _range(values)
     meta = {key: heatmap.meta.get(key) for key in ("scaling", "downsample", "spatial_shape")}
     description = json.dumps(
-        {"use": RESEARCH_USE, "case_id": case_id, **meta, "low": low, "high": high, "colors": COLORMAP}
+        {"use": RESEARCH_USE, "case_id": case_id, **(about or {}), **meta, "low": low, "high": high, "colors": COLORMAP}
     )
     path = Path(folder) / f"{case_id}.tif"
     with atomic_path(path) as temporary:

@@ -14,6 +14,7 @@ from monai.engines import IterationEvents
 from monai_mil_ext.utils import RESEARCH_USE, BagKeys, BagStatus, drop_padding, write_csv
 
 from .gather import gather_rows
+from .model_columns import model_columns
 
 __all__ = ["BagPredictionsSaver"]
 
@@ -36,15 +37,17 @@ class BagPredictionsSaver:
     Args:
         output_dir: folder of the files, which are replaced atomically.
         instances: whether to write the attention of each instance; a network without attention then raises.
+        model: name, version and hash of the model, see :py:meth:`monai_mil_ext.apps.bundle.TrainedModel.identity`.
 
     Raises:
         RuntimeError: at the end of a run in which a bag failed.
         ValueError: when ``instances`` is set and a bag has no attention.
     """
 
-    def __init__(self, output_dir: str, instances: bool = False) -> None:
+    def __init__(self, output_dir: str, instances: bool = False, model: Mapping[str, Any] | None = None) -> None:
         self.output_dir = Path(output_dir)
         self.instances = instances
+        self.model = model_columns(model)
         self._rows: list[dict[str, Any]] = []
 
     def attach(self, engine: Engine) -> None:
@@ -73,7 +76,7 @@ class BagPredictionsSaver:
         if idist.get_rank() == 0:
             for name, rows in (("predictions.csv", self._rows), ("instances.csv", lines)):
                 if rows:
-                    write_csv(self.output_dir / name, rows)
+                    write_csv(self.output_dir / name, [{**row, **self.model} for row in rows])
 
     def _raise(self, engine: Engine) -> None:
         failed = [f"{row['case_id']!r} is {row[STATUS]}" for row in self._rows if row[STATUS] != BagStatus.DONE]
@@ -85,6 +88,8 @@ class BagPredictionsSaver:
 def _row(item: Mapping[str, Any], instances: bool) -> dict[str, Any]:
     status = str(item.get(STATUS, BagStatus.DONE))
     row = {"case_id": str(item.get(BagKeys.CASE_ID, "")), "use": RESEARCH_USE, STATUS: status}
+    if BagKeys.SOURCE_CHECK in item:
+        row[str(BagKeys.SOURCE_CHECK)] = str(item[BagKeys.SOURCE_CHECK])
     if status != BagStatus.DONE:
         return row
     mask = item.get(BagKeys.MASK)

@@ -16,6 +16,7 @@ from monai.engines import IterationEvents
 
 from monai_mil_ext.utils import RESEARCH_USE, BagKeys, BagStatus, remove_stale_files, write_csv, write_json
 
+from .model_columns import model_columns
 from .results_saver import ResultsSaver
 
 __all__ = ["BatchInference", "ScanBatchInference", "SlideBatchInference"]
@@ -136,6 +137,8 @@ class BatchInference(ABC):
             **self._columns(result),
             "prediction": result["prediction"],
             **{f"probability_{c}": p for c, p in enumerate(result["probability"])},
+            **{key: result[key] for key in ("predicted_class", str(BagKeys.SOURCE_CHECK)) if key in result},
+            **model_columns(result.get("model")),
         }
 
     def _report(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

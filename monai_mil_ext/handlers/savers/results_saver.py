@@ -12,11 +12,11 @@ from torch import Tensor
 
 from monai_mil_ext.utils import RESEARCH_USE, BagKeys, check_choice, check_name, remove_stale_files, write_json
 
+from .model_columns import UNKNOWN, short_hash
+
 __all__ = ["ResultsSaver"]
 
 PREDICTION = "prediction.json"
-UNKNOWN = "unknown"
-HASH_DIGITS = 12
 
 
 class ResultsSaver(ABC):
@@ -31,6 +31,11 @@ class ResultsSaver(ABC):
         pictures: names of the pictures to write.
         settings: fingerprint of network and preprocessing, for ``prediction.json``.
         model: name, version and hash of the model, see :py:meth:`monai_mil_ext.apps.bundle.TrainedModel.identity`.
+        class_names: names of the C classes.
+
+    Raises:
+        ValueError: when an option is not allowed, a case id can't be a file name, or ``class_names`` and classes differ
+            in number.
     """
 
     endings: ClassVar[tuple[str, ...]]  # suffixes of all files that begin with the case id
@@ -42,6 +47,7 @@ class ResultsSaver(ABC):
         pictures: Sequence[str],
         settings: str | None = None,
         model: Mapping[str, Any] | None = None,
+        class_names: Sequence[str] | None = None,
     ) -> None:
         for picture in pictures:
             check_choice("pictures", picture, self.choices)
@@ -49,6 +55,7 @@ class ResultsSaver(ABC):
         self.pictures = tuple(pictures)
         self.settings = settings
         self.model = None if model is None else dict(model)
+        self.class_names = None if class_names is None else tuple(map(str, class_names))
 
     def attach(self, engine: Engine) -> None:
         """Write after every iteration of ``engine``."""
@@ -76,6 +83,7 @@ class ResultsSaver(ABC):
             **self.provenance(item),
             "probability": item["pred"].tolist(),
             "prediction": int(item["pred"].argmax()),
+            **self.classes(item),
         }
         write_json(folder / PREDICTION, {**record, **self._write(folder, item)})
 
@@ -87,6 +95,15 @@ class ResultsSaver(ABC):
             **({} if check is None else {str(BagKeys.SOURCE_CHECK): check}),
         }
 
+    def classes(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the names of the classes and the name of the predicted one, if they are known."""
+        names = self.class_names
+        if names is None:
+            return {}
+        if len(names) != len(item["pred"]):
+            raise ValueError(f"`class_names` must be one for each of {len(item['pred'])} classes, got {list(names)}.")
+        return {"class_names": list(names), "predicted_class": names[int(item["pred"].argmax())]}
+
     def note(self, item: Mapping[str, Any]) -> str:
         """Describe the model in a line for pictures: name, version, first digits of its hash, and ``source_check``.
 
@@ -95,10 +112,9 @@ class ResultsSaver(ABC):
         """
         if self.model is None:
             return ""
-        name, version, sha256 = (self.model.get(key) for key in ("name", "version", "sha256"))
-        hashes = [sha256] if isinstance(sha256, str) else list(sha256 or ())
+        name, version, hashes = self.model.get("name"), self.model.get("version"), short_hash(self.model.get("sha256"))
         parts = [f"{name} {version}"] if name else []
-        parts += [f"weights {' '.join(value[:HASH_DIGITS] for value in hashes)}"] if hashes else []
+        parts += [f"weights {hashes}"] if hashes else []
         check = f"trained on: {UNKNOWN}" if self.model.get("trained_on") == UNKNOWN else item.get(BagKeys.SOURCE_CHECK)
         return "; ".join([", ".join(parts) or "model", *([str(check)] if check else [])])
 

@@ -71,42 +71,31 @@ class ScanResultsSaver(ResultsSaver):
         model: Mapping[str, Any] | None = None,
         class_names: Sequence[str] | None = None,
     ) -> None:
-        super().__init__(output_dir, pictures, settings, model)
+        super().__init__(output_dir, pictures, settings, model, class_names)
         for value in dicom:
             check_choice("dicom", value, DICOM)
         self.plane = plane
         self.slices_key = slices_key
         self.reference_key = reference_key
         self.dicom = tuple(dicom)
-        self.class_names = None if class_names is None else tuple(map(str, class_names))
 
     def _write(self, folder: Path, item: Mapping[str, Any]) -> dict[str, Any]:
         keys = (BagKeys.SCORES, BagKeys.POSITION, BagKeys.SLICE_INDEX, self.slices_key, self.reference_key)
         item = {**item, **{str(key): drop_padding(item[key], item) for key in keys if key in item}}
-        classes = self._class_record(item)
         if self.dicom:
             self._write_dicom(folder, item)
         path = folder / f"{item[BagKeys.CASE_ID]}_scores.nii.gz"
         write_nifti(path, item[BagKeys.SCORE_VOLUME], f"attention of slices; {RESEARCH_USE}")
-        about = {"content": "attention of slices", "use": RESEARCH_USE, **self.provenance(item), **classes}
+        about = {"content": "attention of slices", "use": RESEARCH_USE, **self.provenance(item), **self.classes(item)}
         write_json(folder / f"{item[BagKeys.CASE_ID]}_scores.json", about)
         self._write_pictures(folder, item)
         index = item[BagKeys.SLICE_INDEX]
         columns = zip(index.tolist(), item[BagKeys.POSITION].tolist(), item[BagKeys.SCORES].tolist(), strict=True)
         return {
-            **classes,
             "plane": self.plane,
             "top_slices": index[item[BagKeys.TOP]].tolist(),
             "slices": [{"slice_index": i, "position_mm": round(p, 3), "attention": a} for i, p, a in columns],
         }
-
-    def _class_record(self, item: Mapping[str, Any]) -> dict[str, Any]:
-        names = self.class_names
-        if names is None:
-            return {}
-        if len(names) != len(item["pred"]):
-            raise ValueError(f"`class_names` must be one for each of {len(item['pred'])} classes, got {list(names)}.")
-        return {"class_names": list(names), "predicted_class": names[int(item["pred"].argmax())]}
 
     def _write_dicom(self, folder: Path, item: Mapping[str, Any]) -> None:
         if BagKeys.SOURCE not in item:

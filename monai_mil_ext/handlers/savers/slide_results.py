@@ -41,6 +41,7 @@ class SlideResultsSaver(ResultsSaver):
         class_names: names of the C classes, for ``prediction.json``.
         pictures: any of ``"overlay"`` and ``"tiles"``.
         settings: fingerprint of network and preprocessing, for ``prediction.json``.
+        model: name, version and hash of the model, see :py:meth:`monai_mil_ext.apps.bundle.TrainedModel.identity`.
 
     Raises:
         ValueError: when an option is not allowed, a case id can't be a file name, or ``class_names`` and classes differ
@@ -56,19 +57,20 @@ class SlideResultsSaver(ResultsSaver):
         class_names: Sequence[str] | None = None,
         pictures: Sequence[str] = ("overlay", "tiles"),
         settings: str | None = None,
+        model: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(output_dir, pictures, settings)
-        self.class_names = None if class_names is None else tuple(map(str, class_names))
+        super().__init__(output_dir, pictures, settings, model, class_names)
 
     def _write(self, folder: Path, item: Mapping[str, Any]) -> dict[str, Any]:
         keys = (BagKeys.SCORES, BagKeys.COORDS)
         item = {**item, **{str(key): drop_padding(item[key], item) for key in keys if key in item}}
-        record = {**self._class_record(item), "num_tiles": len(item[BagKeys.SCORES])}
+        record = {"num_tiles": len(item[BagKeys.SCORES])}
         if BagKeys.HEATMAP not in item:
             return {**record, "map": {"missing": item[BagKeys.HEATMAP_MISSING]}}
         case, heatmap, edge = item[BagKeys.CASE_ID], item[BagKeys.HEATMAP], float(item[BagKeys.TILE_SIZE])
-        write_tile_geojson(folder, case, item[BagKeys.SCORES], item[BagKeys.COORDS], edge)
-        write_heatmap_tiff(folder, case, heatmap)
+        about = {**self.provenance(item), **self.classes(item)}
+        write_tile_geojson(folder, case, item[BagKeys.SCORES], item[BagKeys.COORDS], edge, about=about)
+        write_heatmap_tiff(folder, case, heatmap, about=about)
         self._write_pictures(folder, item)
         slide_mpp = item.get(BagKeys.SLIDE_MPP)
         return {
@@ -85,23 +87,15 @@ class SlideResultsSaver(ResultsSaver):
             "bottom_tiles": _tile_records(item, item[BagKeys.BOTTOM]),
         }
 
-    def _class_record(self, item: Mapping[str, Any]) -> dict[str, Any]:
-        names = self.class_names
-        if names is None:
-            return {}
-        if len(names) != len(item["pred"]):
-            raise ValueError(f"`class_names` must be one for each of {len(item['pred'])} classes, got {list(names)}.")
-        return {"class_names": list(names), "predicted_class": names[int(item["pred"].argmax())]}
-
     def _write_pictures(self, folder: Path, item: Mapping[str, Any]) -> None:
         case = item[BagKeys.CASE_ID]
         if "overlay" in self.pictures and BagKeys.THUMBNAIL in item:
             thumbnail = Thumbnail(item[BagKeys.THUMBNAIL].numpy(), float(item[BagKeys.THUMBNAIL_DOWNSAMPLE]))
-            write_slide_overlay(folder, case, thumbnail, item[BagKeys.HEATMAP])
+            write_slide_overlay(folder, case, thumbnail, item[BagKeys.HEATMAP], note=self.note(item))
         if "tiles" in self.pictures and BagKeys.TOP_TILES in item:
-            tiles = [item[key].numpy() for key in (BagKeys.TOP_TILES, BagKeys.BOTTOM_TILES)]
-            scores = [item[BagKeys.SCORES][item[key]].double().numpy() for key in (BagKeys.TOP, BagKeys.BOTTOM)]
-            write_tile_montage(folder, case, *tiles, *scores)
+            top, bottom = (item[key].numpy() for key in (BagKeys.TOP_TILES, BagKeys.BOTTOM_TILES))
+            high, low = (item[BagKeys.SCORES][item[key]].double().numpy() for key in (BagKeys.TOP, BagKeys.BOTTOM))
+            write_tile_montage(folder, case, top, bottom, high, low, note=self.note(item))
 
 
 def _tile_records(item: Mapping[str, Any], indices: Tensor) -> list[dict[str, Any]]:
