@@ -14,8 +14,9 @@ import requests
 import torch
 import yaml
 
+from monai_mil_ext.apps.bundle import save_model
+from monai_mil_ext.data import InstanceSource
 from monai_mil_ext.networks.nets import QGMIL
-from monai_mil_ext.utils import write_json
 from tests.bundles.wsi import BUNDLES, ENCODER, write_small_slide
 
 ROOT = Path(__file__).parents[2]
@@ -94,9 +95,8 @@ def add_slides(bundle, studies):
     (bundle / "models").mkdir()
     torch.manual_seed(0)
     net = QGMIL(in_features=12, num_classes=2, hidden_size=16)
-    torch.save(net.state_dict(), bundle / "models" / "model.pt")
-    settings = {"in_features": 12, "num_classes": 2, "class_names": ["benign", "malignant"]}
-    write_json(bundle / "models" / "settings.json", settings)
+    task = {"num_classes": 2, "class_names": ["benign", "malignant"]}
+    save_model(bundle / "models", net, sources=[InstanceSource(width=12)], task=task)
     write_small_slide(studies / "slide_1.tif")
 
 

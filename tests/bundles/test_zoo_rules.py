@@ -9,7 +9,6 @@ import torch
 import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, onnx_export, verify_metadata, verify_net_in_out
 
-from monai_mil_ext.data import FeatureStatistics
 from tests.bundles.small_bags import bags, scripts
 
 ROOT = Path(__file__).parents[2]
@@ -147,6 +146,7 @@ def test_bundle_inference_is_complete_and_agrees_with_train(bundle):
     )
     parser = ConfigParser(alone)
     assert [name for name in IDS["inference"] if name not in parser] == []
+    alone["network_def"] = alone.get("unrecorded_network", alone["network_def"])
     shared = ("network_def", "prepare_batch", "encoder", "hu_window", "plane", "spatial_size")
     assert {key for key in shared if key in alone and alone[key] != trained.get(key)} == set()
     if other == "train":
@@ -159,7 +159,6 @@ def world(tmp_path_factory, digits):
     """Overlays and overrides of each bundle that name its data and the files of its training."""
     folder = tmp_path_factory.mktemp("zoo")
     scripts("prepare").write_cohort(bags(), folder / "cohort.csv")
-    FeatureStatistics.identity(8).write(folder / "statistics.json")
     torch.save({}, folder / "model.pt")
     outputs = {"ckpt_dir": str(folder), "output_dir": str(folder / "out")}
     table = ([], {"dataset_dir": str(folder), **outputs})

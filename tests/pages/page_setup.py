@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from monai_mil_ext.apps.bundle import save_model
+from monai_mil_ext.data import InstanceSource
 from monai_mil_ext.networks.nets import ABMIL, QGMIL
 from monai_mil_ext.transforms import LoadScan
 from tests.bundles import rsna_files, small_bags, wsi
@@ -132,10 +134,8 @@ def slides_to_predict(repo: Path) -> None:
     """Write a network of ``wsi_mil``, two files of features and a slide."""
     bundle = repo / "bundles/wsi_mil"
     (bundle / "models").mkdir(exist_ok=True)
-    torch.save(QGMIL(wsi.F, 2, hidden_size=16, num_layers=1).state_dict(), bundle / "models" / "model.pt")
-    (bundle / "models" / "settings.json").write_text(
-        json.dumps({"in_features": wsi.F, "num_classes": 2, "class_names": None})
-    )
+    net = QGMIL(wsi.F, 2, hidden_size=16, num_layers=1)
+    save_model(bundle / "models", net, sources=[InstanceSource(width=wsi.F)])
     for i in range(2):
         wsi.write_features(bundle / "features" / f"f{i}.h5", torch.randn(8, wsi.F).numpy())
     wsi.write_small_slide(bundle / "slide.svs")

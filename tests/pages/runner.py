@@ -16,7 +16,7 @@ from .table import Page
 ROOT = Path(__file__).parents[2]
 LIMIT = 900  # seconds of a page; otherwise processes that wait for each other would never fail
 CREATED = shutil.ignore_patterns("data", "data_digits", "eval", "runs", "models", "__pycache__")
-SHIPPED = [f"bundles/bag_classifier/models/{name}" for name in ("model.pt", "split.json", "statistics.json")]
+SHIPPED = [f"bundles/bag_classifier/models/{name}" for name in ("model.pt", "model.json", "split.json")]
 
 
 def blocks(page: Path, language: str) -> list[str]:

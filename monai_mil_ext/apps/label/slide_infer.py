@@ -80,6 +80,7 @@ class SlideInferTask(InferTask):
             {"idx": i, "label": name, "score": score} for i, (name, score) in enumerate(zip(names, scores, strict=True))
         ]
         added = {"model": self.bundle.name, "prediction": prediction, "uncertainty": normalized_entropy(scores)}
+        added |= {"trained_model": record["model"]} if "model" in record else {}
         return {**{k: v for k, v in record.items() if k != "settings"}, **added, "label_names": self.labels}
 
 

@@ -6,12 +6,13 @@ import shutil
 
 import pytest
 import torch
-from monai.handlers import CheckpointLoader
 
+from monai_mil_ext.apps.bundle import save_model
 from monai_mil_ext.apps.label import BundleRunner, bundle_runner
 from monai_mil_ext.apps.label.bundle_runner import device_override
+from monai_mil_ext.data import InstanceSource
+from monai_mil_ext.handlers import WeightsLoader
 from monai_mil_ext.networks.nets import QGMIL
-from monai_mil_ext.utils import write_json
 from tests.bundles.wsi import BUNDLES, ENCODER, F, write_cohort, write_small_slide
 
 
@@ -26,7 +27,7 @@ def root(tmp_path):
 @pytest.fixture
 def counts(monkeypatch):
     """Numbers of workflows that were built, and of weights that were loaded."""
-    built, loaded, load = [], [], CheckpointLoader.__call__
+    built, loaded, load = [], [], WeightsLoader.__call__
 
     class Counted(bundle_runner.ConfigWorkflow):
         def __init__(self, *args, **options):
@@ -34,7 +35,7 @@ def counts(monkeypatch):
             super().__init__(*args, **options)
 
     monkeypatch.setattr(bundle_runner, "ConfigWorkflow", Counted)
-    monkeypatch.setattr(CheckpointLoader, "__call__", lambda *args: (loaded.append(args), load(*args))[1])
+    monkeypatch.setattr(WeightsLoader, "__call__", lambda *args: (loaded.append(args), load(*args))[1])
     return lambda: (len(built), len(loaded))
 
 
@@ -42,13 +43,11 @@ def write_weights(root, seed=0, in_features=F):
     (root / "models").mkdir(exist_ok=True)
     torch.manual_seed(seed)
     net = QGMIL(in_features=in_features, num_classes=2, hidden_size=16)
-    torch.save(net.state_dict(), root / "models" / "model.pt")
-    write_json(root / "models" / "settings.json", {"in_features": in_features, "num_classes": 2})
+    save_model(root / "models", net, sources=[InstanceSource(width=in_features)])
 
 
 def infer(runner, image, out, *overlays, **overrides):
-    options = {"network_def#hidden_size": 16, **overrides}
-    runner.infer({"case_id": "slide", "image": str(image)}, out, "inference", *overlays, **options)
+    runner.infer({"case_id": "slide", "image": str(image)}, out, "inference", *overlays, **overrides)
     files = sorted(path for path in out.rglob("*") if path.is_file())
     return {path.name: path.read_bytes() for path in files if path.name not in ("results.csv", "report.json")}
 

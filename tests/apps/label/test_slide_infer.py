@@ -1,11 +1,17 @@
 """Tests of the inference task for slides, without MONAI Label."""
 
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from monai_mil_ext.apps.label import SlideInferTask
+from monai_mil_ext.apps.bundle import save_model
+from monai_mil_ext.apps.label import BundleRunner, SlideInferTask
+from monai_mil_ext.data import InstanceSource
+from monai_mil_ext.networks.nets import QGMIL
+from tests.bundles.wsi import BUNDLES, F, write_features
 
 from .server_parts import Bundle, without_init
 
@@ -99,3 +105,25 @@ def test_slide_infer_task_gives_reasons_as_http_errors(tmp_path, infer, http_err
         infer(make_task(tmp_path, {**RECORD, "map": {"missing": "no coordinates"}}))
     with pytest.raises(http_errors, match=r"^unreadable: no slide$"):
         infer(make_task(tmp_path, error=RuntimeError("every slide must get a prediction")))
+
+
+@pytest.fixture
+def trained_task(tmp_path):
+    """The task of wsi_mil with a model of features of one encoder."""
+    shutil.copytree(BUNDLES / "wsi_mil" / "configs", tmp_path / "b" / "configs")
+    source = InstanceSource(encoder="uni_v1", magnification=(20.0,), width=F)
+    save_model(tmp_path / "b" / "models", QGMIL(F, 2, hidden_size=16), "study", sources=[source])
+    return without_init(SlideInferTask, bundle=BundleRunner(tmp_path / "b"), labels={"tiles": 1})
+
+
+def test_slide_infer_task_refuses_features_of_another_encoder(trained_task, http_errors, tmp_path):
+    path = write_features(tmp_path / "a.h5", np.ones((3, F), np.float32), encoder="gigapath", magnification=5.0)
+    with pytest.raises(http_errors, match="refused: trained on encoder uni_v1 at 20x, got encoder gigapath at 5x"):
+        trained_task({"image": str(path), "output": "json"})
+
+
+def test_slide_infer_task_names_the_model_and_its_check(trained_task, tmp_path):
+    path = write_features(tmp_path / "a.h5", np.ones((3, F), np.float32), encoder="uni_v1", magnification=20.0)
+    _, params = trained_task({"image": str(path), "output": "json"})
+    assert params["source_check"] == "agrees with the training"
+    assert params["trained_model"]["name"] == "study"

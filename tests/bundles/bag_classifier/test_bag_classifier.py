@@ -2,12 +2,16 @@
 
 import csv
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
-from monai_mil_ext.data import FeatureStatistics, load_cohort
+from monai_mil_ext.apps.bundle import save_model
+from monai_mil_ext.data import FeatureStatistics, InstanceSource, ModelRecord, load_cohort, write_bag
+from monai_mil_ext.networks.nets import ABMIL
 from tests.bundles.small_bags import BUNDLE, bags, scripts
 from tests.workflows import causes, configs_of, content, open_workflow, paths
 
@@ -72,7 +76,7 @@ def test_bag_classifier_kfold_equals_train_and_evaluate(start, tmp_path):
 
 
 def test_bag_classifier_evaluate_refuses_another_fold(start, tmp_path):
-    FeatureStatistics.identity(8).write(tmp_path / "m" / "statistics.json")
+    save_model(tmp_path / "m", ABMIL(8, 2))
     content(start("train"), "splits").write_fold(tmp_path / "m" / "split.json", 2)  # as its `run` does
     for other in ({"fold": 1}, {"split_seed": 5}, {"val_fraction": 0.5}):
         with pytest.raises(RuntimeError, match="Failed to evaluate") as error:
@@ -149,3 +153,39 @@ def test_bag_classifier_weights_rare_classes_on_request(start):
     weights = content(start("train", class_weights="$@balanced_weights"), "train#loss").weight
     assert weights.tolist() == pytest.approx([1, 1])
     assert content(start("train", class_weights=[1, 3.5]), "train#loss").weight.tolist() == [1, 3.5]
+
+
+def test_bag_classifier_refuses_bags_of_another_encoder(start, tmp_path):
+    statistics = {"mean": [0.5] * 8, "scale": [2.0] * 8}
+    source = InstanceSource(encoder="uni_v1", mpp=(0.5,), width=8)
+    save_model(tmp_path / "m", ABMIL(8, 2), "study", sources=[source], preprocessing=statistics)
+    for name, encoder in (("a", "uni_v1"), ("b", "gigapath")):
+        write_bag(tmp_path / "in" / f"{name}.h5", {"features": np.ones((3, 8))}, {"encoder": encoder, "mpp": 0.5})
+    with pytest.raises(RuntimeError, match="Failed to evaluate"):
+        start("inference", kind="infer", input=str(tmp_path / "in")).run()
+    with (tmp_path / "e" / "predictions.csv").open() as file:
+        rows = {row["case_id"]: row for row in csv.DictReader(file)}
+    assert rows["b"]["status"] == "refused: trained on encoder uni_v1, got encoder gigapath"
+    assert (rows["a"]["status"], rows["a"]["source_check"], rows["a"]["model"]) == (
+        "done",
+        "agrees with the training",
+        "study",
+    )
+    workflow = start("inference", kind="infer", input=str(tmp_path / "in"), allow_mismatch=True)
+    assert content(workflow, "dataset")[0]["image"].tolist() == [[0.25] * 8] * 3  # standardized as in the training
+    workflow.run()
+    with (tmp_path / "e" / "predictions.csv").open() as file:
+        rows = {row["case_id"]: row for row in csv.DictReader(file)}
+    assert rows["b"]["source_check"].startswith("mismatch: trained on encoder uni_v1")
+    assert float(rows["b"]["probability_1"]) > 0
+
+
+def test_bag_classifier_evaluate_refuses_a_test_part_of_another_encoder(start, data, tmp_path):
+    start("train", epochs=1).run()
+    record = ModelRecord.read(tmp_path / "m")
+    replace(record, sources=(replace(record.sources[0], encoder="uni_v1", width=9),)).write(
+        tmp_path / "m" / "model.json"
+    )
+    with pytest.raises(RuntimeError, match="Failed to evaluate") as error:
+        start("train", "evaluate").run()
+    assert "is refused: trained on 9 features, got 8 features" in causes(error.value)

@@ -12,30 +12,30 @@ import torch
 from monai.data import WSIReader
 from PIL import Image
 
-from monai_mil_ext.data import SlideFile, TileGrid
+from monai_mil_ext.apps.bundle import save_model
+from monai_mil_ext.data import InstanceSource, SlideFile, TileGrid
 from monai_mil_ext.networks.nets import ABMIL, ASMIL, QGMIL
 from monai_mil_ext.transforms import TileBag
-from monai_mil_ext.utils import write_json
 from monai_mil_ext.utils.exceptions import root_cause
 from tests.bundles.wsi import ENCODER, F, content, start, write_cohort, write_features, write_small_slide
 
 NETS = {"qgmil": QGMIL, "asmil": ASMIL}
-SLIDES = {**ENCODER, "network_def#hidden_size": 16}
+SLIDES = ENCODER
 
 
-def weights(folder, network="qgmil", in_features=12, **settings):
+def weights(folder, network="qgmil", in_features=12, class_names=None, **values):
     """A network as training leaves it, untrained."""
     torch.manual_seed(0)
     net = NETS[network](in_features=in_features, num_classes=2, hidden_size=16)
-    folder.mkdir(exist_ok=True)
-    torch.save(net.state_dict(), folder / "model.pt")
-    write_json(folder / "settings.json", {"in_features": in_features, "num_classes": 2, **settings})
+    source = InstanceSource(width=in_features)
+    task = {"kind": "classification", "num_classes": 2, "class_names": class_names, "activation": "softmax"}
+    save_model(folder, net, sources=[source], task=task, **values)
     return net.eval()
 
 
 def infer(tmp_path, where, *overlays, **override):
     paths = {"ckpt_dir": str(tmp_path / "m"), "output_dir": str(tmp_path / "out"), "input": str(where)}
-    workflow = start("inference", *overlays, kind="infer", **{**paths, "network_def#hidden_size": 16, **override})
+    workflow = start("inference", *overlays, kind="infer", **{**paths, **override})
     workflow.run()
     workflow.finalize()
     return workflow
@@ -52,8 +52,8 @@ def results(tmp_path):
 
 @pytest.mark.parametrize("network", NETS)
 def test_wsi_mil_inference_makes_prediction_and_map_in_one_forward_pass(network, tmp_path, monkeypatch):
-    net = weights(tmp_path / "m", network, class_names=["benign", "malignant"])
-    write_json(tmp_path / "m" / "calibration.json", {"temperature": 2.0})
+    calibration = {"temperature": 2.0}
+    net = weights(tmp_path / "m", network, class_names=["benign", "malignant"], calibration=calibration)
     path = write_small_slide(tmp_path / "a.tif")
     calls, real = [], NETS[network].forward_bag
 
@@ -65,7 +65,7 @@ def test_wsi_mil_inference_makes_prediction_and_map_in_one_forward_pass(network,
         return output._replace(attention=((order + 1.0) / (order + 1.0).sum())[None, :, None])
 
     monkeypatch.setattr(NETS[network], "forward_bag", counted)
-    infer(tmp_path, path, "slides", network=network, **SLIDES)
+    infer(tmp_path, path, "slides", **SLIDES)
     assert len(calls) == 1
     report = prediction(tmp_path, "slide")
     tiles = TileBag(TileGrid(32, mpp=0.5))(path)
@@ -241,12 +241,9 @@ def test_wsi_mil_inference_shows_the_attention_of_a_class(tmp_path, head):
     torch.manual_seed(0)
     nets = (ABMIL(F, 2, hidden_size=16, per_class=True).eval() for _ in range(50))
     net = next(net for net in nets if net(features[None]).argmax() == 1)
-    (tmp_path / "m").mkdir()
-    torch.save(net.state_dict(), tmp_path / "m" / "model.pt")
-    write_json(tmp_path / "m" / "settings.json", {"in_features": F})
+    save_model(tmp_path / "m", net, sources=[InstanceSource(width=F)])
     write_features(tmp_path / "a.h5", features.numpy())
-    network = {"_target_": "monai_mil_ext.networks.nets.ABMIL", "in_features": F, "num_classes": 2, "per_class": True}
-    infer(tmp_path, tmp_path / "a.h5", head=head, network_def={**network, "hidden_size": 16})
+    infer(tmp_path, tmp_path / "a.h5", head=head)
     report = prediction(tmp_path, "slide")
     with torch.no_grad():
         attention = net.forward_bag(features[None]).attention[0]

@@ -13,7 +13,7 @@ import yaml
 from ignite.engine import Events
 from monai.bundle import verify_metadata
 
-from monai_mil_ext.data import load_cohort
+from monai_mil_ext.data import ModelRecord, load_cohort
 from monai_mil_ext.utils.exceptions import root_cause
 from tests.bundles.wsi import BUNDLES, OVERLAYS, SMALL, content, start, write_cohort
 
@@ -62,7 +62,7 @@ def test_wsi_mil_asmil_config_changes_the_network_and_flat_keys_only():
     )
     flat = {key for key, value in train.items() if isinstance(value, (int, float))}
     assert overlay.keys() - {"network_def"} <= flat
-    assert train["network_def"] == inference["network_def"]
+    assert train["network_def"] == inference["unrecorded_network"]
 
 
 @pytest.mark.parametrize("network", OVERLAYS)
@@ -77,7 +77,7 @@ def test_wsi_mil_learns_is_evaluated_and_localizes(network, run, data, tmp_path)
     assert set(rows) == set(splits.folds[0]["test"])
     report = json.loads((tmp_path / "e" / "report.json").read_text())
     assert report["values"]["bag_auroc"] > 0.9
-    temperature = json.loads((tmp_path / "m" / "calibration.json").read_text())["temperature"]
+    temperature = ModelRecord.read(tmp_path / "m").calibration["temperature"]
     case, row = next(iter(rows.items()))
     item = next(item for item in load_cohort(data / "cohort.csv") if item["case_id"] == case)
     net = content(trained, "net")
@@ -185,7 +185,9 @@ def test_wsi_mil_trains_on_three_named_classes(tmp_path):
     expected = len(labels) / (3 * labels.bincount())
     assert len(set(expected.tolist())) > 1
     torch.testing.assert_close(content(workflow, "train#loss").weight, expected.float())
-    assert json.loads((tmp_path / "m" / "settings.json").read_text())["class_names"] == names
+    record = ModelRecord.read(tmp_path / "m")
+    assert record.class_names == tuple(names)
+    assert record.cohort["cases"] == len(labels)
 
 
 def test_wsi_mil_train_refuses_a_validation_of_one_class(tmp_path):
@@ -216,7 +218,7 @@ def test_wsi_mil_multi_gpu_train_writes_in_one_of_two_processes(data, tmp_path):
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     checkpoint = torch.load(tmp_path / "m" / "checkpoint_epoch=2.pt", weights_only=True)
-    assert json.loads((tmp_path / "m" / "calibration.json").read_text())["num_bags"] > 2
+    assert ModelRecord.read(tmp_path / "m").calibration["num_bags"] > 2
     assert len(list((tmp_path / "e").glob("events*"))) == 1
     folders = {k: str(v) for k, v in options.items() if "dir" in k}
     alone = start("train", "evaluate", network="asmil", **folders, **SMALL)
