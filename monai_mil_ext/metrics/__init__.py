@@ -6,6 +6,7 @@ from .bag_classification import BagClassificationMetric, bag_values
 from .bag_iteration_metric import BagIterationMetric
 from .bootstrap import paired_bootstrap
 from .calibration import TemperatureScaling, brier_score, expected_calibration_error
+from .class_values import class_values
 from .concordance import ConcordanceIndexMetric, concordance_index
 from .folds import fold_summary, summarize_folds
 from .instance_localization import (
@@ -44,6 +45,7 @@ __all__ = [
     "bootstrap_interval",
     "brier_score",
     "center_scores",
+    "class_values",
     "compare_over_seeds",
     "concordance_index",
     "expected_calibration_error",

@@ -10,7 +10,17 @@ from typing import Any, ClassVar
 from ignite.engine import Engine, Events
 from torch import Tensor
 
-from monai_mil_ext.utils import RESEARCH_USE, BagKeys, check_choice, check_name, remove_stale_files, write_json
+from monai_mil_ext.utils import (
+    RESEARCH_USE,
+    BagKeys,
+    check_choice,
+    check_name,
+    class_probabilities,
+    predicted_classes,
+    remove_stale_files,
+    write_json,
+)
+from monai_mil_ext.utils.probabilities import TASKS
 
 __all__ = ["ResultsSaver"]
 
@@ -28,17 +38,25 @@ class ResultsSaver(ABC):
         output_dir: parent of the folders.
         pictures: names of the pictures to write.
         settings: fingerprint of network and preprocessing, for ``prediction.json``.
+        task: see :py:class:`monai_mil_ext.transforms.BagProbabilities`.
+
+    Raises:
+        ValueError: when an option is not allowed, or ``pred`` (C,) are not probabilities of the task, such as logits.
     """
 
     endings: ClassVar[tuple[str, ...]]  # suffixes of all files that begin with the case id
     choices: ClassVar[tuple[str, ...]]  # names of pictures
 
-    def __init__(self, output_dir: str, pictures: Sequence[str], settings: str | None = None) -> None:
+    def __init__(
+        self, output_dir: str, pictures: Sequence[str], settings: str | None = None, task: str = "multiclass"
+    ) -> None:
+        check_choice("task", task, TASKS)
         for picture in pictures:
             check_choice("pictures", picture, self.choices)
         self.output_dir = Path(output_dir)
         self.pictures = tuple(pictures)
         self.settings = settings
+        self.task = task
 
     def attach(self, engine: Engine) -> None:
         """Write after every iteration of ``engine``."""
@@ -59,12 +77,13 @@ class ResultsSaver(ABC):
             (folder / name).unlink(missing_ok=True)
         remove_stale_files(folder)
         item = {key: value.detach().cpu() if isinstance(value, Tensor) else value for key, value in data.items()}
+        item["pred"] = class_probabilities(item["pred"], self.task)
         record = {
             "case_id": case,
             "use": RESEARCH_USE,
             **({} if self.settings is None else {"settings": self.settings}),
             "probability": item["pred"].tolist(),
-            "prediction": int(item["pred"].argmax()),
+            "prediction": predicted_classes(item["pred"], self.task),
         }
         write_json(folder / PREDICTION, {**record, **self._write(folder, item)})
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_mil_ext.data import DicomWriter, ScoreBands, write_nifti
-from monai_mil_ext.utils import RESEARCH_USE, BagKeys, atomic_path, check_choice, drop_padding
+from monai_mil_ext.utils import RESEARCH_USE, BagKeys, atomic_path, check_choice, drop_padding, format_prediction
 from monai_mil_ext.visualize import plot_slice_scores, scan_page, write_cine
 
 from .results_saver import ResultsSaver
@@ -48,6 +48,7 @@ class ScanResultsSaver(ResultsSaver):
         dicom: any of ``"seg"`` (segmentation: the slices of ``top``, and twice as many that rank after them) and
             ``"sr"`` (measurement report).
         settings: fingerprint of network and preprocessing, for ``prediction.json``.
+        task: see :py:class:`monai_mil_ext.transforms.BagProbabilities`.
 
     Raises:
         ValueError: when an option is not allowed, a case id can't be a file name, or a scan has no series for results
@@ -66,8 +67,9 @@ class ScanResultsSaver(ResultsSaver):
         pictures: Sequence[str] = ("png",),
         dicom: Sequence[str] = (),
         settings: str | None = None,
+        task: str = "multiclass",
     ) -> None:
-        super().__init__(output_dir, pictures, settings)
+        super().__init__(output_dir, pictures, settings, task)
         for value in dicom:
             check_choice("dicom", value, DICOM)
         self.plane = plane
@@ -107,7 +109,7 @@ class ScanResultsSaver(ResultsSaver):
         masks = None if reference is None else reference[:, 0].numpy() > 0
         scores, position = item[BagKeys.SCORES].numpy(), item[BagKeys.POSITION].numpy()
         scan = (scores, position, item[self.slices_key][:, 0].numpy(), masks)
-        title = f"{case}: probability {float(item['pred'][-1]):.2f}"
+        title = f"{case}: {format_prediction(item['pred'], self.task)}"
         if "png" in self.pictures:
             with atomic_path(folder / f"{case}.png") as temporary:
                 plot_slice_scores(*scan, top_k, title).savefig(temporary, dpi=160)

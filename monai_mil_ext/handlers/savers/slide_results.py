@@ -9,9 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from monai_mil_ext.data import Thumbnail, write_heatmap_tiff, write_tile_geojson
-from monai_mil_ext.utils import BagKeys, drop_padding
+from monai_mil_ext.utils import BagKeys, check_class_names, drop_padding
 from monai_mil_ext.visualize import write_slide_overlay, write_tile_montage
 
+from .class_columns import class_columns
 from .results_saver import ResultsSaver
 
 __all__ = ["SlideResultsSaver"]
@@ -41,6 +42,7 @@ class SlideResultsSaver(ResultsSaver):
         class_names: names of the C classes, for ``prediction.json``.
         pictures: any of ``"overlay"`` and ``"tiles"``.
         settings: fingerprint of network and preprocessing, for ``prediction.json``.
+        task: see :py:class:`monai_mil_ext.transforms.BagProbabilities`.
 
     Raises:
         ValueError: when an option is not allowed, a case id can't be a file name, or ``class_names`` and classes differ
@@ -56,8 +58,9 @@ class SlideResultsSaver(ResultsSaver):
         class_names: Sequence[str] | None = None,
         pictures: Sequence[str] = ("overlay", "tiles"),
         settings: str | None = None,
+        task: str = "multiclass",
     ) -> None:
-        super().__init__(output_dir, pictures, settings)
+        super().__init__(output_dir, pictures, settings, task)
         self.class_names = None if class_names is None else tuple(map(str, class_names))
 
     def _write(self, folder: Path, item: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,12 +89,12 @@ class SlideResultsSaver(ResultsSaver):
         }
 
     def _class_record(self, item: Mapping[str, Any]) -> dict[str, Any]:
-        names = self.class_names
-        if names is None:
+        if self.class_names is None:
             return {}
-        if len(names) != len(item["pred"]):
-            raise ValueError(f"`class_names` must be one for each of {len(item['pred'])} classes, got {list(names)}.")
-        return {"class_names": list(names), "predicted_class": names[int(item["pred"].argmax())]}
+        check_class_names(self.class_names, len(item["pred"]))
+        columns = class_columns(item["pred"].tolist(), self.class_names, self.task)
+        named = {key: columns[key] for key in ("predicted_class",) if key in columns}
+        return {"class_names": list(self.class_names), **named}
 
     def _write_pictures(self, folder: Path, item: Mapping[str, Any]) -> None:
         case = item[BagKeys.CASE_ID]
