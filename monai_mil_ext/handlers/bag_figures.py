@@ -42,7 +42,7 @@ class BagFigureHandler:
         interval: int = 1,
         slices_key: str = "slices",
         top_k: int = 4,
-        task: str = "multiclass",
+        task: str = "classification",
     ) -> None:
         check_positive(max_bags=max_bags, interval=interval, top_k=top_k)
         self.summary_writer = summary_writer

@@ -20,23 +20,23 @@ __all__ = [
     "predicted_classes",
 ]
 
-EXCLUSIVE = ("multiclass", "ordinal")
+EXCLUSIVE = ("classification", "ordinal")
 TASKS = (*EXCLUSIVE, "multilabel", "survival")
 ROUNDING = 1e-6  # by which a probability may leave [0, 1]
 SUM_ERROR = 5e-3  # by which a sum may differ from 1: bfloat16 has eight binary digits
 
 
-def logits_to_probabilities(logits: Tensor, task: str = "multiclass") -> Tensor:
+def logits_to_probabilities(logits: Tensor, task: str = "classification") -> Tensor:
     r"""Convert logits (..., K) to probabilities (..., C), at least in float32.
 
-    =================== ====== ============================================================================
-    task                C      probabilities
-    =================== ====== ============================================================================
-    ``"multiclass"``    K      softmax; a single logit gives :math:`(1 - \sigma(z), \sigma(z))`, so C = 2
-    ``"multilabel"``    K      :math:`\sigma(z_c)`, independent of other classes
-    ``"ordinal"``       K + 1  :math:`q_{c-1} - q_c` with :math:`q_c = \sigma(\min_{j \le c} z_j)`
-    ``"survival"``      K      :math:`\prod_{s \le t} (1 - \sigma(z_s))`, the probability of surviving bin t
-    =================== ====== ============================================================================
+    ==================== ===== ============================================================================
+    task                 C     probabilities
+    ==================== ===== ============================================================================
+    ``"classification"`` K     softmax; a single logit gives :math:`(1 - \sigma(z), \sigma(z))`, so C = 2
+    ``"multilabel"``     K     :math:`\sigma(z_c)`, independent of other classes
+    ``"ordinal"``        K + 1 :math:`q_{c-1} - q_c` with :math:`q_c = \sigma(\min_{j \le c} z_j)`
+    ``"survival"``       K     :math:`\prod_{s \le t} (1 - \sigma(z_s))`, the probability of surviving bin t
+    ==================== ===== ============================================================================
 
     Raises:
         ValueError: if the task is unknown.
@@ -71,11 +71,11 @@ def check_class_names(class_names: Sequence[str] | None, num_classes: int) -> No
         )
 
 
-def check_probabilities(values: Any, task: str = "multiclass", name: str = "pred") -> None:
+def check_probabilities(values: Any, task: str = "classification", name: str = "pred") -> None:
     """Raise ``ValueError`` unless ``values`` (..., C) are probabilities of ``task``.
 
-    All must be finite and in [0, 1]. Those of exclusive classes (``"multiclass"``, ``"ordinal"``) must sum to 1, unless
-    there is a single one, and those of surviving time bins (``"survival"``) must not increase.
+    All must be finite and in [0, 1]. Those of exclusive classes (``"classification"``, ``"ordinal"``) must sum to 1,
+    unless there is a single one, and those of surviving time bins (``"survival"``) must not increase.
 
     Example:
         >>> check_probabilities([-1.5, 1.84])
@@ -101,7 +101,7 @@ def check_probabilities(values: Any, task: str = "multiclass", name: str = "pred
         raise ValueError(f"`{name}` must be probabilities of survival that never increase, got {p.tolist()}.")
 
 
-def class_probabilities(values: Any, task: str = "multiclass", name: str = "pred") -> Tensor:
+def class_probabilities(values: Any, task: str = "classification", name: str = "pred") -> Tensor:
     """Return checked probabilities (..., C) on the CPU, in float64 and with a column for every class.
 
     A single probability per bag is that of the second of two classes, as a network with one logit predicts it, except
@@ -119,7 +119,7 @@ def class_probabilities(values: Any, task: str = "multiclass", name: str = "pred
     return torch.cat([1 - p, p], dim=-1) if task in EXCLUSIVE and p.shape[-1] == 1 else p
 
 
-def predicted_classes(probability: Tensor, task: str = "multiclass") -> int | list[int] | None:
+def predicted_classes(probability: Tensor, task: str = "classification") -> int | list[int] | None:
     """Return the class that the probabilities (C,) of a bag predict.
 
     This is the first class of the highest probability, for ``"multilabel"`` a list with 1 for every class above 0.5 and
@@ -136,7 +136,7 @@ def predicted_classes(probability: Tensor, task: str = "multiclass") -> int | li
     return int(probability.argmax())
 
 
-def format_prediction(values: Any, task: str = "multiclass") -> str:
+def format_prediction(values: Any, task: str = "classification") -> str:
     """Return the prediction of a bag as text, for the title of a figure; for two classes, the second one's probability.
 
     Raises:

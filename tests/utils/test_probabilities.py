@@ -15,7 +15,7 @@ from monai_mil_ext.utils import (
     predicted_classes,
 )
 
-TASKS = ("multiclass", "multilabel", "ordinal", "survival")
+TASKS = ("classification", "multilabel", "ordinal", "survival")
 LOGITS = st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=5)
 
 
@@ -26,7 +26,7 @@ def sigmoid(z):
 def test_logits_to_probabilities_of_each_task_by_hand():
     z = [-1.0, 0.5, 2.0]
     by_hand = {
-        "multiclass": np.exp(z) / np.exp(z).sum(),
+        "classification": np.exp(z) / np.exp(z).sum(),
         "multilabel": sigmoid(z),
         "survival": np.cumprod(1 - sigmoid(z)),
         "ordinal": [1 - sigmoid(-1), 0, 0, sigmoid(-1)],  # "above 1" is never more likely than "above 0"
@@ -66,7 +66,7 @@ def test_check_probabilities_refuses_what_is_not_in_0_to_1(task, wrong):
 
 @pytest.mark.parametrize("wrong", [[0.9, 0.8], [0.2, 0.2], [[0.5, 0.5], [0.6, 0.6]], [0.3, 0.3, 0.3]])
 def test_check_probabilities_of_exclusive_classes_must_sum_to_one(wrong):
-    for task in ("multiclass", "ordinal"):
+    for task in ("classification", "ordinal"):
         with pytest.raises(ValueError, match=r"`p` must be probabilities that sum to 1 over the classes, got a sum of"):
             check_probabilities(wrong, task, name="p")
     check_probabilities(wrong, "multilabel")
@@ -98,7 +98,7 @@ def test_an_unknown_task_is_named():
         lambda: check_probabilities([1.0], "binary"),
         lambda: logits_to_probabilities(torch.ones(2), "binary"),
     ):
-        with pytest.raises(ValueError, match=r"`task` must be one of 'multiclass', 'ordinal', .*, got 'binary'"):
+        with pytest.raises(ValueError, match=r"`task` must be one of 'classification', 'ordinal', .*, got 'binary'"):
             call()
 
 

@@ -63,7 +63,7 @@ class BagPredictionsSaver:
         output_dir: str,
         instances: bool = False,
         class_names: Sequence[str] | None = None,
-        task: str = "multiclass",
+        task: str = "classification",
     ) -> None:
         check_choice("task", task, TASKS)
         self.output_dir = Path(output_dir)

@@ -13,7 +13,7 @@ __all__ = ["class_columns"]
 
 
 def class_columns(
-    probability: Sequence[float], class_names: Sequence[str] | None = None, task: str = "multiclass"
+    probability: Sequence[float], class_names: Sequence[str] | None = None, task: str = "classification"
 ) -> dict[str, Any]:
     """Return ``prediction``, ``predicted_class`` (its name, if known) and ``probability_<c>`` of each class c.
 

@@ -48,7 +48,7 @@ class ResultsSaver(ABC):
     choices: ClassVar[tuple[str, ...]]  # names of pictures
 
     def __init__(
-        self, output_dir: str, pictures: Sequence[str], settings: str | None = None, task: str = "multiclass"
+        self, output_dir: str, pictures: Sequence[str], settings: str | None = None, task: str = "classification"
     ) -> None:
         check_choice("task", task, TASKS)
         for picture in pictures:

@@ -67,7 +67,7 @@ class ScanResultsSaver(ResultsSaver):
         pictures: Sequence[str] = ("png",),
         dicom: Sequence[str] = (),
         settings: str | None = None,
-        task: str = "multiclass",
+        task: str = "classification",
     ) -> None:
         super().__init__(output_dir, pictures, settings, task)
         for value in dicom:

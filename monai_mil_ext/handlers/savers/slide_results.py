@@ -58,7 +58,7 @@ class SlideResultsSaver(ResultsSaver):
         class_names: Sequence[str] | None = None,
         pictures: Sequence[str] = ("overlay", "tiles"),
         settings: str | None = None,
-        task: str = "multiclass",
+        task: str = "classification",
     ) -> None:
         super().__init__(output_dir, pictures, settings, task)
         self.class_names = None if class_names is None else tuple(map(str, class_names))

@@ -37,15 +37,15 @@ class BagProbabilities(Transform):
     Args:
         task: task that the network was trained for, by one of the losses below.
 
-    ================== ================================== ===================================================
-    task               loss                               probabilities
-    ================== ================================== ===================================================
-    ``"multiclass"``   cross-entropy, or                  softmax over K classes; (2,) from a single logit,
-                       ``MultiLabelLoss`` with one logit  whose softmax would always be 1
-    ``"multilabel"``   ``MultiLabelLoss``                 sigmoid of every logit
-    ``"ordinal"``      ``OrdinalLoss``                    K + 1 classes, see ``ordinal_probabilities``
-    ``"survival"``     ``DiscreteSurvivalLoss``           survival of every time bin, see ``survival_curve``
-    ================== ================================== ===================================================
+    ==================== ================================== ===================================================
+    task                 loss                               probabilities
+    ==================== ================================== ===================================================
+    ``"classification"`` cross-entropy, or                  softmax over K classes; (2,) from a single logit,
+                         ``MultiLabelLoss`` with one logit  whose softmax would always be 1
+    ``"multilabel"``     ``MultiLabelLoss``                 sigmoid of every logit
+    ``"ordinal"``        ``OrdinalLoss``                    K + 1 classes, see ``ordinal_probabilities``
+    ``"survival"``       ``DiscreteSurvivalLoss``           survival of every time bin, see ``survival_curve``
+    ==================== ================================== ===================================================
 
     Raises:
         ValueError: when the task is unknown, or the logits do not have the shape (K,).
@@ -57,7 +57,7 @@ class BagProbabilities(Transform):
 
     backend = [TransformBackends.TORCH]
 
-    def __init__(self, task: str = "multiclass") -> None:
+    def __init__(self, task: str = "classification") -> None:
         check_choice("task", task, TASKS)
         self.task = task
 
@@ -81,7 +81,7 @@ class BagProbabilitiesd(MapTransform):
     backend = BagProbabilities.backend
 
     def __init__(
-        self, keys: KeysCollection = "pred", task: str = "multiclass", allow_missing_keys: bool = False
+        self, keys: KeysCollection = "pred", task: str = "classification", allow_missing_keys: bool = False
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.probabilities = BagProbabilities(task)

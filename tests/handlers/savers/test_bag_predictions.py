@@ -188,7 +188,7 @@ def test_bag_predictions_saver_takes_probabilities_of_every_task(tmp_path, task,
     assert ("prediction" in row) == (task == "ordinal")
 
 
-@pytest.mark.parametrize("task", ["multiclass", "multilabel", "ordinal", "survival"])
+@pytest.mark.parametrize("task", ["classification", "multilabel", "ordinal", "survival"])
 def test_bag_predictions_saver_refuses_logits(tmp_path, task):
     with pytest.raises(ValueError, match=r"`pred` must be probabilities in \[0, 1\], got 1.84"):
         write(tmp_path, [[0.5, 1.84]], task=task)

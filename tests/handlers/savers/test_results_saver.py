@@ -83,8 +83,8 @@ def test_results_saver_refuses_what_is_no_probability_and_leaves_no_prediction(t
 @pytest.mark.parametrize(
     ("task", "pred", "probability", "prediction"),
     [
-        ("multiclass", [0.75], [0.25, 0.75], 1),
-        ("multiclass", [0.25], [0.75, 0.25], 0),
+        ("classification", [0.75], [0.25, 0.75], 1),
+        ("classification", [0.25], [0.75, 0.25], 0),
         ("multilabel", [0.75, 1.0, 0.25], [0.75, 1.0, 0.25], [1, 1, 0]),
         ("ordinal", [0.25, 0.5, 0.25], [0.25, 0.5, 0.25], 1),
         ("survival", [0.75, 0.5], [0.75, 0.5], None),
@@ -102,5 +102,5 @@ def test_savers_of_results_refuse_logits(tmp_path, saver):
     make = scan if saver is ScanResultsSaver else slide
     with pytest.raises(ValueError, match=r"`pred` must be probabilities in \[0, 1\], got -1"):
         saver(tmp_path).save(make(pred=torch.tensor([-1.0, 2.0])))
-    with pytest.raises(ValueError, match=r"`task` must be one of 'multiclass', .*, got 'binary'"):
+    with pytest.raises(ValueError, match=r"`task` must be one of 'classification', .*, got 'binary'"):
         saver(tmp_path, task="binary")

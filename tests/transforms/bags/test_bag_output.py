@@ -73,5 +73,5 @@ def test_bag_probabilities_of_other_tasks_are_those_of_their_losses():
     }
     for task, p in expected.items():
         assert torch.equal(BagProbabilitiesd(task=task)({"pred": z[0]})["pred"], p[0])
-    with pytest.raises(ValueError, match=r"`task` must be one of 'multiclass', .*, got 'binary'"):
+    with pytest.raises(ValueError, match=r"`task` must be one of 'classification', .*, got 'binary'"):
         BagProbabilities("binary")
