@@ -16,6 +16,7 @@ from monai.engines import IterationEvents
 
 from monai_mil_ext.utils import RESEARCH_USE, BagKeys, BagStatus, remove_stale_files, write_csv, write_json
 
+from .class_columns import class_columns
 from .results_saver import ResultsSaver
 
 __all__ = ["BatchInference", "ScanBatchInference", "SlideBatchInference"]
@@ -134,8 +135,7 @@ class BatchInference(ABC):
             STATUS: str(BagStatus.DONE),
             "seconds": f"{self._seconds[case]:.2f}" if case in self._seconds else "",
             **self._columns(result),
-            "prediction": result["prediction"],
-            **{f"probability_{c}": p for c, p in enumerate(result["probability"])},
+            **class_columns(result["probability"], result.get("class_names"), self.saver.task),
         }
 
     def _report(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -186,6 +186,16 @@ def test_wsi_mil_trains_on_three_named_classes(tmp_path):
     assert len(set(expected.tolist())) > 1
     torch.testing.assert_close(content(workflow, "train#loss").weight, expected.float())
     assert json.loads((tmp_path / "m" / "settings.json").read_text())["class_names"] == names
+    start("train", "evaluate", **paths, **{**SMALL, **options}).run()
+    report = json.loads((tmp_path / "e" / "report.json").read_text())
+    assert report["class_names"] == [row["name"] for row in report["classes"]] == names
+    assert sum(map(sum, report["confusion_matrix"])) == report["num_bags"]
+    with (tmp_path / "e" / "bags.csv").open() as lines:
+        for row in csv.DictReader(lines):
+            assert (row["label_class"], row["predicted_class"]) == (
+                names[int(row["label"])],
+                names[int(row["prediction"])],
+            )
 
 
 def test_wsi_mil_train_refuses_a_validation_of_one_class(tmp_path):
