@@ -6,7 +6,6 @@ from .bag_classification import BagClassificationMetric, bag_values
 from .bag_iteration_metric import BagIterationMetric
 from .bootstrap import paired_bootstrap
 from .calibration import TemperatureScaling, brier_score, expected_calibration_error
-from .class_values import class_values
 from .concordance import ConcordanceIndexMetric, concordance_index
 from .folds import fold_summary, summarize_folds
 from .instance_localization import (
@@ -21,6 +20,7 @@ from .instance_localization import (
 )
 from .lesion_froc import FROCMetric, LesionHits, froc_values, lesion_hits
 from .operating_point import sensitivity_specificity, threshold_at_sensitivity, threshold_at_specificity
+from .per_class import class_values
 from .report import bag_report, bootstrap_interval, instance_values
 from .seeds import compare_over_seeds, seed_summary
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from .bag_classification import BAG_VALUES, bag_values
 from .bootstrap import percentile_interval, resampled_rows
-from .class_values import class_values
 from .instance_localization import center_scores, localization, localization_skill, pointing_game, precision_at_recall
+from .per_class import class_values
 
 __all__ = ["bag_report", "bootstrap_interval", "instance_values"]
 
