@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from ignite.engine import Engine, Events
 
-from monai_mil_ext.utils import RESEARCH_USE, BagKeys, check_positive, drop_padding, head_mean
+from monai_mil_ext.utils import RESEARCH_USE, BagKeys, check_positive, drop_padding, format_prediction, head_mean
 from monai_mil_ext.visualize import plot_slice_scores
 
 __all__ = ["BagFigureHandler"]
@@ -28,9 +27,11 @@ class BagFigureHandler:
         interval: number of epochs between two drawings.
         slices_key: item with the slices (N, 1, h, w) in [0, 1]; without it no slice is shown.
         top_k: number of slices to show.
+        task: see :py:class:`monai_mil_ext.transforms.BagProbabilities`.
 
     Raises:
-        ValueError: when ``max_bags``, ``interval`` or ``top_k`` is not positive.
+        ValueError: when ``max_bags``, ``interval`` or ``top_k`` is not positive, or ``pred`` are not probabilities,
+            such as logits.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class BagFigureHandler:
         interval: int = 1,
         slices_key: str = "slices",
         top_k: int = 4,
+        task: str = "classification",
     ) -> None:
         check_positive(max_bags=max_bags, interval=interval, top_k=top_k)
         self.summary_writer = summary_writer
@@ -49,6 +51,7 @@ class BagFigureHandler:
         self.interval = interval
         self.slices_key = slices_key
         self.top_k = top_k
+        self.task = task
         self._chosen: list[str] = [] if self.cases is None else self.cases
 
     def attach(self, engine: Engine) -> None:
@@ -74,12 +77,12 @@ class BagFigureHandler:
         values = {key: tensor.numpy() for key, tensor in tensors.items()}
         order = np.argsort(values[BagKeys.POSITION], kind="stable")
         slices, labels = values.get(self.slices_key), values.get(BagKeys.INSTANCE_LABEL)
-        probability = f"probability {float(torch.as_tensor(item['pred'])[-1]):.2f}, " if "pred" in item else ""
+        prediction = f"{format_prediction(item['pred'], self.task)}, " if "pred" in item else ""
         return plot_slice_scores(
             values[BagKeys.ATTENTION][order],
             values[BagKeys.POSITION][order],
             None if slices is None else slices[order, 0],
             None if labels is None else labels[order],
             self.top_k,
-            f"{item[BagKeys.CASE_ID]}: {probability}{RESEARCH_USE}",
+            f"{item[BagKeys.CASE_ID]}: {prediction}{RESEARCH_USE}",
         )

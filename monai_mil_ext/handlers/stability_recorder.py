@@ -131,4 +131,5 @@ class AttentionStabilityHandler:
 
 def _gather(attention: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the bags of all processes, sorted by case id."""
-    return dict(sorted(gather_rows(list(attention.items()), lambda row: row[0])))
+    rows = gather_rows(list(attention.items()), lambda row: row[0], lambda row: row[1].flatten().tolist())
+    return dict(sorted(rows))

@@ -9,7 +9,8 @@ from ignite.engine import Engine, Events
 
 from monai_mil_ext.handlers.savers.gather import gather_rows
 from monai_mil_ext.metrics import TemperatureScaling, brier_score, expected_calibration_error
-from monai_mil_ext.utils import BagKeys
+from monai_mil_ext.metrics.bag_classification import class_labels
+from monai_mil_ext.utils import BagKeys, class_probabilities
 
 __all__ = ["TemperatureScalingHandler"]
 
@@ -19,12 +20,17 @@ MIN_PROBABILITY = 1e-12  # smaller values are clamped before the logarithm
 class TemperatureScalingHandler:
     """Handler that fits :py:class:`monai_mil_ext.metrics.TemperatureScaling` after each best validation so far.
 
-    It uses decollated items: probabilities ``pred`` (C,), whose logarithms serve as logits, and ``label``. If all bags
-    are classified correctly, the temperature can't be determined and is set to 1. ``calibration`` has ``temperature``,
+    It uses decollated items: probabilities ``pred`` (C,) of exclusive classes, whose logarithms serve as logits (one
+    value is the probability of the second of two classes), and ``label``. If all bags are classified correctly, the
+    temperature can't be determined and is set to 1. ``calibration`` has ``temperature``,
     ``num_bags``, and calibration error and Brier score of the validation data before and after scaling. In a
     distributed run the bags of all processes are gathered, without duplicates of the sampler.
 
     :py:class:`monai_mil_ext.handlers.ModelRecordSaver` writes it beside the weights of the best epoch.
+
+    Raises:
+        ValueError: during a run, if ``pred`` are not probabilities that sum to 1, such as logits, or ``label`` is not a
+            class number.
 
     Example:
         >>> TemperatureScalingHandler().calibration
@@ -47,11 +53,12 @@ class TemperatureScalingHandler:
     def _collect(self, engine: Engine) -> None:
         for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
             item = {**batch, **output}
-            probability = torch.as_tensor(item["pred"]).detach().double().cpu().tolist()
-            self._rows.append((str(item.get(BagKeys.CASE_ID, "")), int(item["label"]), probability))
+            probability = class_probabilities(item["pred"]).tolist()
+            label = class_labels(torch.as_tensor(item["label"]).reshape(-1).cpu(), 1, len(probability))
+            self._rows.append((str(item.get(BagKeys.CASE_ID, "")), int(label[0]), probability))
 
     def _fit(self, engine: Engine) -> None:
-        rows = gather_rows(self._rows, lambda row: row[0])
+        rows = gather_rows(self._rows, lambda row: row[0], lambda row: [row[1], *row[2]])
         best: Any = getattr(engine.state, "best_metric_epoch", engine.state.epoch)
         if rows and best == engine.state.epoch:
             self.calibration = _fit(rows)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, pad
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from monai_mil_ext.utils import logits_to_probabilities
 
 from .label_loss import LabelLoss
 
@@ -63,9 +65,4 @@ def ordinal_probabilities(logits: Tensor) -> Tensor:
         [[0.5, 0.0, 0.5], [0.5, 0.0, 0.5]]
     """
     with torch.autocast(logits.device.type, enabled=False):
-        z = LabelLoss().float_logits(logits).cummin(dim=1).values
-        largest = torch.finfo(z.dtype).max
-        z = z.clamp(-largest, largest)
-        upper, lower = pad(z, (1, 0), value=largest), pad(z, (0, 1), value=-largest)
-        # sigma(a) - sigma(b) as a product, since a difference of two close values loses digits
-        return upper.sigmoid() * (-lower).sigmoid() * torch.expm1(lower - upper).abs()
+        return logits_to_probabilities(LabelLoss().float_logits(logits), "ordinal")

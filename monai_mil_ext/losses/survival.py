@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from monai_mil_ext.utils import logits_to_probabilities
 
 from .label_loss import LabelLoss
 
@@ -92,4 +94,4 @@ def survival_curve(logits: Tensor) -> Tensor:
         [[0.5, 0.25, 0.125]]
     """
     with torch.autocast(logits.device.type, enabled=False):
-        return logsigmoid(-LabelLoss().float_logits(logits)).cumsum(dim=1).exp()
+        return logits_to_probabilities(LabelLoss().float_logits(logits), "survival")

@@ -20,6 +20,7 @@ from .instance_localization import (
 )
 from .lesion_froc import FROCMetric, LesionHits, froc_values, lesion_hits
 from .operating_point import sensitivity_specificity, threshold_at_sensitivity, threshold_at_specificity
+from .per_class import class_values
 from .report import bag_report, bootstrap_interval, instance_values
 from .seeds import compare_over_seeds, seed_summary
 
@@ -44,6 +45,7 @@ __all__ = [
     "bootstrap_interval",
     "brier_score",
     "center_scores",
+    "class_values",
     "compare_over_seeds",
     "concordance_index",
     "expected_calibration_error",

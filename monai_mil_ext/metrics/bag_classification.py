@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,11 +16,11 @@ from sklearn.metrics import (
 )
 from torch import Tensor
 
-from monai_mil_ext.utils import check_choice
+from monai_mil_ext.utils import check_choice, check_probabilities, class_probabilities
 
 from .bag_iteration_metric import BagIterationMetric
 
-__all__ = ["BagClassificationMetric", "bag_values"]
+__all__ = ["BagClassificationMetric", "bag_values", "class_labels", "labels_and_probabilities"]
 
 BAG_VALUES = ("bag_auroc", "bag_auprc", "bag_accuracy", "bag_balanced_accuracy", "bag_macro_f1", "bag_kappa")
 
@@ -50,7 +51,8 @@ def bag_values(
         Metrics by name.
 
     Raises:
-        ValueError: if ``kappa_weights`` is not one of these.
+        ValueError: if labels are not classes below C, values are not probabilities that sum to 1, such as logits, or
+            ``kappa_weights`` is not one of these.
 
     Example:
         >>> values = bag_values([0, 1, 1], np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]]))
@@ -59,9 +61,7 @@ def bag_values(
     """
     if kappa_weights is not None:
         check_choice("kappa_weights", kappa_weights, ["linear", "quadratic"])
-    y, p = np.asarray(label), np.asarray(probability)
-    if p.shape[1] == 1:
-        p = np.concatenate([1 - p, p], axis=1)
+    y, p = labels_and_probabilities(label, probability)
     predicted = p.argmax(axis=1)
     present = np.unique(y)
     classes = present[1:] if p.shape[1] == 2 else present
@@ -83,15 +83,51 @@ def _kappa(y: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any], num_classes
     return float(cohen_kappa_score(y, predicted, labels=range(num_classes), weights=weights))
 
 
+def labels_and_probabilities(label: Any, probability: Any) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return labels (B,) and class probabilities (B, C) as checked arrays, where (B, 1) becomes (B, 2).
+
+    Raises:
+        ValueError: if labels are not B classes below C, or values are not probabilities that sum to 1.
+
+    Example:
+        >>> labels_and_probabilities([1], [[0.75]])
+        (array([1]), array([[0.25, 0.75]]))
+    """
+    values = np.asarray(probability, dtype=float)
+    if values.ndim != 2 or not values.size:
+        raise ValueError(f"`probability` must be probabilities (B, C), got shape {values.shape}.")
+    p: np.ndarray[Any, Any] = class_probabilities(values, name="probability").numpy()
+    return class_labels(label, *p.shape), p
+
+
+def class_labels(label: Any, num_bags: int, num_classes: int) -> np.ndarray[Any, Any]:
+    """Return labels (B,) as a checked array of int64.
+
+    Raises:
+        ValueError: if labels are not ``num_bags`` classes below ``num_classes``.
+
+    Example:
+        >>> class_labels([0.0, 1.0], 2, 2)
+        array([0, 1])
+    """
+    y = np.asarray(label)
+    if y.shape != (num_bags,) or not np.isin(y, np.arange(num_classes)).all():
+        raise ValueError(f"`label` must be {num_bags} classes in [0, {num_classes}), got {y}.")
+    return y.astype(np.int64)
+
+
 class BagClassificationMetric(BagIterationMetric):
     """Metric of :py:func:`bag_values` over all bags since the last reset.
+
+    A warning says why AUROC or AUPRC is NaN: all bags are of one class.
 
     Args:
         metric: name without ``bag_``, for example ``"macro_f1"``, ``"auprc"`` or ``"balanced_accuracy"``.
         kappa_weights: see :py:func:`bag_values`.
 
     Raises:
-        ValueError: if the metric is unknown, or an input has another shape.
+        ValueError: if the metric is unknown, an input has another shape, labels are not classes, or ``y_pred`` are not
+            probabilities that sum to 1, such as logits.
 
     Example:
         >>> metric = BagClassificationMetric("balanced_accuracy")
@@ -100,6 +136,7 @@ class BagClassificationMetric(BagIterationMetric):
         0.75
     """
 
+    rows_are_outputs = True
     per_instance = (False, False)
 
     def __init__(self, metric: str = "macro_f1", kappa_weights: str | None = None) -> None:
@@ -117,6 +154,8 @@ class BagClassificationMetric(BagIterationMetric):
         if y is None or y.shape not in ((len(y_pred),), (len(y_pred), 1)):
             got = None if y is None else tuple(y.shape)
             raise ValueError(f"`y` must be classes (B,) = ({len(y_pred)},), got {got}.")
+        check_probabilities(y_pred, name="y_pred")
+        labels_and_probabilities(y.reshape(-1).cpu(), y_pred.double().cpu())
         return torch.cat([y.reshape(-1, 1).double(), y_pred.double()], dim=1)
 
     def aggregate(self) -> Tensor:
@@ -126,4 +165,7 @@ class BagClassificationMetric(BagIterationMetric):
             raise ValueError("`y_pred` must be given before the value is computed, got none.")
         table = rows.cpu().numpy()
         values = bag_values(table[:, 0].astype(int).tolist(), table[:, 1:], self.kappa_weights)
+        present = np.unique(table[:, 0]).astype(int)
+        if self.metric in ("auroc", "auprc") and len(present) == 1:
+            warnings.warn(f"{self.metric} is NaN: all {len(table)} bags are of class {present[0]}.", stacklevel=2)
         return torch.tensor(values[f"bag_{self.metric}"], dtype=torch.float64)

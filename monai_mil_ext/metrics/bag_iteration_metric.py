@@ -26,9 +26,11 @@ class BagIterationMetric(CumulativeIterationMetric):
     A subclass implements MONAI's ``_compute_tensor``, which returns a row of numbers per bag, and ``aggregate``.
 
     Raises:
-        ValueError: if a process receives a ``case_id`` twice, or not exactly one per bag.
+        ValueError: if a process receives a ``case_id`` twice, or not exactly one per bag, or two processes receive
+            different bags of one ``case_id`` (if its rows are the outputs of a network).
     """
 
+    rows_are_outputs = False  # whether a row is the output of a network, which hardly differs between processes
     per_instance = (True, True)  # whether y_pred and y have an instance axis, from which padding is removed
 
     def reset(self) -> None:
@@ -50,7 +52,11 @@ class BagIterationMetric(CumulativeIterationMetric):
             return None
         rows, ids = buffers
         kept = ids[:, 1].cpu().numpy() < 0
-        kept[np.unique(ids.cpu().numpy(), axis=0, return_index=True)[1]] = True
+        _, first, inverse = np.unique(ids.cpu().numpy(), axis=0, return_index=True, return_inverse=True)
+        owners = first[inverse.reshape(-1)]
+        if self.rows_are_outputs:
+            _check_repeats(rows.cpu().numpy()[~kept], rows.cpu().numpy()[owners][~kept])
+        kept[first] = True
         return rows[torch.as_tensor(kept, device=rows.device)]
 
     def mean(self) -> Tensor:
@@ -74,6 +80,12 @@ class BagIterationMetric(CumulativeIterationMetric):
                 raise ValueError(f"`case_id` must be the name of one bag, got {case!r} twice.")
             self._seen.add(case)
         return [[_number(case), k] for case, part in zip(cases, rows, strict=True) for k in range(len(part))]
+
+
+def _check_repeats(rows: np.ndarray[Any, Any], kept: np.ndarray[Any, Any]) -> None:
+    """Raise ``ValueError`` if a row differs by more than rounding from the row of its case that is kept."""
+    if not np.allclose(rows, kept, rtol=1e-3, atol=1e-3, equal_nan=True):
+        raise ValueError("`case_id` must be the name of one bag, got one for different bags of two processes.")
 
 
 def _number(case: str) -> int:

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from monai_mil_ext.utils import check_positive, check_positive_number
 
+from .bag_classification import class_labels, labels_and_probabilities
+
 __all__ = ["TemperatureScaling", "brier_score", "expected_calibration_error"]
 
 
@@ -26,14 +28,14 @@ def expected_calibration_error(label: Sequence[int], probability: np.ndarray[Any
 
     Args:
         label: labels (B,).
-        probability: class probabilities (B, C).
+        probability: class probabilities (B, C), or (B, 1) for the second of two classes.
         num_bins: number M of bins.
 
     Returns:
         The error, from 0 to 1.
 
     Raises:
-        ValueError: if labels and probabilities don't match, or ``num_bins`` is not a positive integer.
+        ValueError: see :py:func:`bag_values`, or if ``num_bins`` is not a positive integer.
 
     References:
         Guo et al., "On Calibration of Modern Neural Networks", https://arxiv.org/abs/1706.04599
@@ -43,7 +45,7 @@ def expected_calibration_error(label: Sequence[int], probability: np.ndarray[Any
         0.4
     """
     check_positive(num_bins=num_bins)
-    y, p = _classes(label, probability)
+    y, p = labels_and_probabilities(label, probability)
     confidence, correct = torch.from_numpy(p.max(axis=1)), torch.from_numpy(p.argmax(axis=1) == y)
     # bins are (left, right] by default, although MONAI's documentation states the opposite
     predicted, observed, count = calibration_binning(confidence.view(1, 1, -1), correct.view(1, 1, -1), num_bins)
@@ -60,13 +62,13 @@ def brier_score(label: Sequence[int], probability: np.ndarray[Any, Any]) -> floa
 
     Args:
         label: labels (B,).
-        probability: class probabilities (B, C).
+        probability: class probabilities (B, C), or (B, 1) for the second of two classes.
 
     Returns:
         The score.
 
     Raises:
-        ValueError: if labels and probabilities don't match.
+        ValueError: see :py:func:`bag_values`.
 
     References:
         Brier, "Verification of Forecasts Expressed in Terms of Probability", Monthly Weather Review, 1950
@@ -75,7 +77,7 @@ def brier_score(label: Sequence[int], probability: np.ndarray[Any, Any]) -> floa
         >>> brier_score([0, 1], np.array([[0.5, 0.5], [0.0, 1.0]]))
         0.125
     """
-    y, p = _classes(label, probability)
+    y, p = labels_and_probabilities(label, probability)
     squared = np.square(p - np.eye(p.shape[1])[y]).sum(axis=1).mean()
     return float(squared / 2 if p.shape[1] == 2 else squared)
 
@@ -118,7 +120,7 @@ class TemperatureScaling:
         z = logits.detach().double().cpu()
         if z.ndim != 2 or not len(z) or z.shape[1] < 2 or not z.isfinite().all():
             raise ValueError(f"`logits` must be (B, C >= 2) and finite, got shape {tuple(z.shape)}.")
-        y = torch.from_numpy(_labels(label.detach().cpu(), *z.shape))
+        y = torch.from_numpy(class_labels(label.detach().cpu(), *z.shape))
         label_logit = z.gather(1, y.unsqueeze(1)).squeeze(1)
 
         def slope(log_t: float) -> float:
@@ -136,18 +138,3 @@ class TemperatureScaling:
     def __call__(self, logits: Tensor) -> Tensor:
         """Divide logits (..., C) by the temperature."""
         return logits / self.temperature
-
-
-def _classes(label: Sequence[int], probability: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], ...]:
-    p = np.asarray(probability, dtype=float)
-    # negated, so that NaN is refused
-    if p.ndim != 2 or not p.size or not ((p >= 0).all() and np.allclose(p.sum(axis=1), 1, atol=1e-3)):
-        raise ValueError(f"`probability` must be (B, C), >= 0 and sum to 1 over C, got {p}.")
-    return _labels(label, *p.shape), p
-
-
-def _labels(label: Any, num_bags: int, num_classes: int) -> np.ndarray[Any, Any]:
-    y = np.asarray(label)
-    if y.shape != (num_bags,) or not np.isin(y, np.arange(num_classes)).all():
-        raise ValueError(f"`label` must be {num_bags} classes in [0, {num_classes}), got {y}.")
-    return y.astype(np.int64)

@@ -78,6 +78,7 @@ class ConcordanceIndexMetric(BagIterationMetric):
         1.0
     """
 
+    rows_are_outputs = True
     per_instance = (False, False)
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:

@@ -91,10 +91,13 @@ def write_csv(
 ) -> None:
     """Write a CSV file with a header, atomically; missing cells stay empty.
 
+    Text that a spreadsheet would run as a formula (``=``, ``+``, ``-``, ``@``, a tab or a line break at its start)
+    gets an apostrophe in front, unless it is a number.
+
     Args:
         path: file to create or replace.
         rows: one dictionary per line.
-        columns: header; by default the keys of the row with the most keys.
+        columns: header; by default the keys of all rows, those of the row with the most keys first.
 
     Raises:
         ValueError: when a row has a key that is not a column.
@@ -105,11 +108,23 @@ def write_csv(
         ['case_id,label', 'a,1', 'b,']
     """
     lines = list(rows)
-    names = max(map(list, lines), key=len, default=[]) if columns is None else columns
+    longest: Mapping[str, Any] = max(lines, key=len, default={})
+    names = list(dict.fromkeys(name for row in (longest, *lines) for name in row)) if columns is None else columns
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=names)
         writer.writeheader()
-        writer.writerows(lines)
+        writer.writerows({name: _plain(cell) for name, cell in row.items()} for row in lines)
+
+
+def _plain(cell: Any) -> Any:
+    """Return a cell that no spreadsheet takes for a formula."""
+    if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
 
 
 def _finite(content: Any) -> Any:

@@ -21,7 +21,7 @@ SETTINGS = {"epochs": 6, "batch_size": 8, "learning_rate": 0.05, "seed": 1001}
         ("modern",),
         ("published", "ceiling"),
         ("published", "oracle"),
-        ("modern", "evaluate", "held_out"),
+        ("modern", "evaluate"),
     ],
     ids="-".join,
 )

@@ -11,7 +11,7 @@ import pytest
 from monai_mil_ext.utils import RESEARCH_USE
 
 
-def write_evaluation(folder, quality, scans=4):
+def write_evaluation(folder, quality, scans=4, labeled=True):
     """Write the files of ``BagResultsSaver`` for scans of ten slices; lesions get attention by ``quality``."""
     from monai_mil_ext.metrics import bag_report, instance_values
 
@@ -24,11 +24,12 @@ def write_evaluation(folder, quality, scans=4):
         label[2 : 2 + 2 * (k % 2) * 2] = 1
         attention = rng.random(10) * 0.1 + quality * label
         attention /= attention.sum()
-        values = instance_values(torch.from_numpy(attention), torch.from_numpy(label))
+        values = instance_values(torch.from_numpy(attention), torch.from_numpy(label) if labeled else None)
         base = {"case_id": f"scan<{k}>", "patient": f"p{k}", "label": int(label.any())}
-        rows.append({**base, "probability": [0.2 + 0.15 * k], **values})
+        rows.append({**base, "probability": [0.2 + 0.15 * (k % 5)], **values})
         lines += [
-            {"case_id": base["case_id"], "slice_index": n, "position": 5.0 * n, "instance_label": y, "attention": a}
+            {"case_id": base["case_id"], "slice_index": n, "position": 5.0 * n, "attention": a}
+            | ({"instance_label": y} if labeled else {})
             for n, (y, a) in enumerate(zip(label.tolist(), attention.tolist(), strict=True))
         ]
     (folder / "report.json").write_text(json.dumps(bag_report(rows, num_samples=5)))
@@ -55,11 +56,36 @@ def test_report_of_two_runs_is_one_self_contained_page(tmp_path):
     ]
     assert all(base64.b64decode(data).startswith(b"\x89PNG") for _, data in pictures)
     assert RESEARCH_USE in text
-    assert "<td>1.000</td>" in text  # of the good run
+    assert "<td>1.000 [1.000, 1.000]</td>" in text  # of the good run
+    assert ">all<" not in text
+    assert "over seeds" not in text
     assert re.findall(r'(?:src|href)="(?!data:)', text) == []
     assert "scan&lt;1&gt;" in text
     assert "scan<1" not in text  # names are text, not tags
     assert str(tmp_path) not in text
+
+
+def test_report_of_scans_without_slice_labels_has_values_of_scans_only(tmp_path):
+    from experiments.reproduce import main
+
+    folders = [write_evaluation(tmp_path / name, 0.5, labeled=False) for name in ("one", "two")]
+    main(["report", *map(str, folders), "--out", str(tmp_path / "page.html")])
+    text = (tmp_path / "page.html").read_text()
+    heads, *rows = re.findall(r"<tr.*?</tr>", text)
+    assert re.findall("<th>(.*?)</th>", heads) == ["method", "scan AUROC", "scan AUPRC"]
+    assert [re.findall("<td>(.*?)</td>", row)[0] for row in rows] == ["one", "two"]  # no center, no seed
+    assert all("[" in cell for row in rows for cell in re.findall("<td>(.*?)</td>", row)[1:])
+    assert "<img" not in text
+
+
+def test_compare_methods_without_slice_labels_has_no_comparison(tmp_path):
+    from experiments.ct_protocol.table import compare_methods, format_table, read_rows
+
+    rows = {name: {7: read_rows(write_evaluation(tmp_path / name, 0.5, labeled=False))} for name in ("a", "b")}
+    result = compare_methods(rows, dict.fromkeys(rows, False), [("a", "b")], num_samples=5)
+    assert [row["name"] for row in result["rows"]] == ["a", "b"]
+    assert result["comparisons"] == []
+    assert "slice AUROC" not in format_table(result)
 
 
 def test_make_page_shows_the_slices_of_the_best_and_worst_scans(tmp_path):

@@ -81,3 +81,16 @@ def test_bag_figure_handler_writes_to_tensorboard(tmp_path):
 def test_bag_figure_handler_needs_positive_numbers():
     with pytest.raises(ValueError, match="`interval` must be a positive integer, got 0"):
         BagFigureHandler(Writer(), interval=0)
+
+
+@pytest.mark.parametrize(
+    ("pred", "title"), [([0.97], "probability 0.97"), ([0.1, 0.7, 0.2], "class 1, probability 0.70")]
+)
+def test_bag_figure_handler_titles_the_prediction(pred, title):
+    figure = BagFigureHandler(Writer())._figure(bag("a") | {"pred": torch.tensor(pred)})
+    assert f"a: {title}, research use only" in figure.get_suptitle()
+
+
+def test_bag_figure_handler_titles_no_logit_as_probability():
+    with pytest.raises(ValueError, match=r"`pred` must be probabilities in \[0, 1\], got 1.84"):
+        BagFigureHandler(Writer())._figure(bag("a") | {"pred": torch.tensor([1.84])})

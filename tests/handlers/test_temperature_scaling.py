@@ -10,12 +10,12 @@ from monai_mil_ext.handlers import TemperatureScalingHandler
 from monai_mil_ext.metrics import TemperatureScaling
 
 
-def evaluate(logits, labels, best=True):
-    items = list(zip(logits, labels, map(str, range(len(labels))), strict=True))
+def evaluate(logits, labels, best=True, to_pred=lambda z: z.softmax(0), cases=None):
+    items = list(zip(logits, labels, cases or map(str, range(len(labels))), strict=True))
 
     def step(engine, item):
         engine.state.batch = [{"label": item[1], "case_id": item[2]}]
-        return [{"pred": item[0].softmax(0)}]
+        return [{"pred": to_pred(item[0])}]
 
     engine = Engine(step)
     engine.add_event_handler(Events.STARTED, lambda e: setattr(e.state, "best_metric_epoch", 1 if best else 0))
@@ -51,3 +51,23 @@ def test_temperature_scaling_handler_counts_a_bag_of_two_ranks_once(monkeypatch)
     monkeypatch.setattr(idist, "get_world_size", lambda: 2)
     monkeypatch.setattr(idist, "all_gather", lambda rows: [rows, rows[:1]])
     assert evaluate(LOGITS, LABELS)["num_bags"] == 5
+
+
+def test_temperature_scaling_handler_keeps_bags_of_one_case_id():
+    assert evaluate(LOGITS, LABELS, cases=list("aaabb"))["num_bags"] == 5
+
+
+def test_temperature_scaling_handler_of_one_probability_equals_that_of_two():
+    two = evaluate(LOGITS, LABELS)
+    one = evaluate(LOGITS, LABELS, to_pred=lambda z: z.softmax(0)[1:])
+    assert one["temperature"] == pytest.approx(two["temperature"], rel=1e-4)
+    assert one["before"] == pytest.approx(two["before"], rel=1e-4)
+
+
+def test_temperature_scaling_handler_refuses_logits_and_other_labels():
+    with pytest.raises(ValueError, match=r"`pred` must be probabilities in \[0, 1\], got 4"):
+        evaluate(LOGITS, LABELS, to_pred=lambda z: z)
+    with pytest.raises(ValueError, match=r"`pred` must be probabilities that sum to 1 over the classes"):
+        evaluate(LOGITS, LABELS, to_pred=lambda z: z.sigmoid())
+    with pytest.raises(ValueError, match=r"`label` must be 1 classes in \[0, 2\), got \[2\]"):
+        evaluate(LOGITS, [2] * 5)

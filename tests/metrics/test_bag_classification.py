@@ -92,6 +92,7 @@ def test_bag_values_equal_scikit_learn(cohort, weights):
         assert values["bag_kappa"] == pytest.approx(1 - (w * observed).sum() / (w * chance).sum())
 
 
+@pytest.mark.filterwarnings("ignore:auroc is NaN", "ignore:auprc is NaN")
 @given(COHORTS, st.integers(1, 4))
 def test_bag_classification_metric_is_computed_over_all_bags(cohort, size):
     label, probability = table(cohort)
@@ -116,3 +117,43 @@ def test_bag_classification_metric_names_invalid_arguments():
         BagClassificationMetric()(torch.rand(2, 3), torch.ones(2, 3))
     with pytest.raises(ValueError, match="`y_pred` must be given before the value is computed, got none"):
         BagClassificationMetric().aggregate()
+
+
+LOGITS_OF_ONE = np.array([[-2.0], [-0.5], [0.2], [0.4]])
+
+
+@pytest.mark.parametrize(
+    ("values", "got"),
+    [
+        (LOGITS_OF_ONE, r"in \[0, 1\], got -2"),
+        (np.array([[0.9, 0.8]] * 4), "that sum to 1 over the classes, got a sum of 1.7"),
+        (np.array([[0.5, math.nan]] * 4), r"in \[0, 1\], got nan"),
+    ],
+)
+def test_metrics_of_bags_refuse_what_is_no_probability(values, got):
+    """Accuracy of these logits at a threshold of 0.5 would be 0.5, and of their probabilities is 1."""
+    with pytest.raises(ValueError, match=f"`probability` must be probabilities {got}"):
+        bag_values(LABEL, values)
+    with pytest.raises(ValueError, match=f"`y_pred` must be probabilities {got}"):
+        BagClassificationMetric()(torch.tensor(values), torch.tensor(LABEL))
+
+
+def test_bag_values_threshold_one_probability_at_one_half():
+    values = bag_values(LABEL, 1 / (1 + np.exp(-LOGITS_OF_ONE)))
+    assert (values["bag_accuracy"], values["bag_kappa"]) == (1, 1)
+
+
+@pytest.mark.parametrize("label", [[0, 1, 2, 1], [0, -1, 1, 1], [0, 0.5, 1, 1], [0, math.nan, 1, 1]])
+def test_metrics_of_bags_refuse_labels_that_are_no_class(label):
+    with pytest.raises(ValueError, match=r"`label` must be 4 classes in \[0, 2\), got"):
+        bag_values(label, TWO)
+    with pytest.raises(ValueError, match=r"`label` must be 4 classes in \[0, 2\), got"):
+        BagClassificationMetric()(torch.tensor(TWO), torch.tensor(label))
+
+
+@pytest.mark.parametrize("name", ["auroc", "auprc"])
+def test_bag_classification_metric_says_that_all_bags_are_of_one_class(name):
+    metric = BagClassificationMetric(name)
+    metric(torch.tensor(TWO), torch.ones(4))
+    with pytest.warns(UserWarning, match=f"^{name} is NaN: all 4 bags are of class 1.$"):
+        assert metric.aggregate().isnan()

@@ -7,7 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monai_mil_ext.metrics import AttentionMassMetric, BagIterationMetric, InstanceLocalizationMetric
+from monai_mil_ext.metrics import (
+    AttentionMassMetric,
+    BagClassificationMetric,
+    BagIterationMetric,
+    ConcordanceIndexMetric,
+    InstanceLocalizationMetric,
+)
 
 
 class Value(BagIterationMetric):
@@ -38,19 +44,38 @@ def test_bag_iteration_metric_mean_excludes_nan():
     assert metric.aggregate().isnan()
 
 
-def test_bag_iteration_metric_counts_duplicates_of_other_processes_once(monkeypatch):
-    """Check that bag a, which the second process gets with slightly different values, counts once."""
-    gathered = torch.tensor([[1.0], [2.0], [3.0], [1.0 + 1e-7]]).double()
-    parts = [Value(), Value()]
-    parts[0](gathered[:2], case_id=["a", "b"])
-    parts[1](gathered[2:], case_id=["c", "a"])
-    buffers = [[torch.stack(b) for b in part._buffers] for part in parts]
-    together = Value()
-    together._buffers = [[], []]
+def gather(metric, *parts):
+    """Return a metric with the bags of several processes, (values, case ids) each."""
+    processes = [metric() for _ in parts]
+    for process, (values, cases) in zip(processes, parts, strict=True):
+        process(*values if isinstance(values, tuple) else (values,), case_id=cases)
+    buffers = [[torch.stack(b) for b in process._buffers] for process in processes]
+    together = metric()
+    together._buffers = [[] for _ in buffers[0]]
     together._synced_tensors = [torch.cat(pair) for pair in zip(*buffers, strict=True)]
     together._synced = True
+    return together
+
+
+def test_bag_iteration_metric_counts_duplicates_of_other_processes_once():
+    """Check that bag a, which the second process gets with slightly different values, counts once."""
+    gathered = torch.tensor([[1.0], [2.0], [3.0], [1.0 + 1e-7]]).double()
+    together = gather(Value, (gathered[:2], ["a", "b"]), (gathered[2:], ["c", "a"]))
     assert together.get_buffer().tolist() == [[1.0], [2.0], [3.0]]
     assert together.aggregate() == 2
+
+
+def test_metrics_of_outputs_lose_no_bag_whose_case_id_another_process_has():
+    p, q = torch.tensor([[0.4, 0.6]]), torch.tensor([[0.9, 0.1]])
+    one, zero = torch.tensor([1]), torch.tensor([0])
+    for part in ((q, one), (p, zero)):
+        with pytest.raises(ValueError, match="`case_id` must be the name of one bag, got one for different bags"):
+            gather(BagClassificationMetric, ((p, one), ["a"]), (part, ["a"])).get_buffer()
+    repeated = gather(BagClassificationMetric, ((p, one), ["a"]), ((p + 1e-6, one), ["a"]))
+    assert len(repeated.get_buffer()) == 1
+    risk, end = torch.tensor([0.5]), torch.tensor([[3.0, 1.0]])
+    with pytest.raises(ValueError, match="`case_id` must be the name of one bag, got one for different bags"):
+        gather(ConcordanceIndexMetric, ((risk, end), ["a"]), ((risk + 1, end), ["a"])).get_buffer()
 
 
 def test_bag_iteration_metric_counts_every_bag_without_names():

@@ -114,9 +114,7 @@ def test_temperature_scaling_of_uninformative_data():
 
 def test_calibration_names_invalid_arguments():
     fit = TemperatureScaling().fit
-    with pytest.raises(
-        ValueError, match=r"`probability` must be \(B, C\), >= 0 and sum to 1 over C, got \[\[1. 1.\]\]"
-    ):
+    with pytest.raises(ValueError, match=r"`probability` must be probabilities that sum to 1 .*, got a sum of 2\."):
         brier_score([0], np.ones((1, 2)))
     with pytest.raises(ValueError, match=r"`probability` must be .* got .*nan"):
         brier_score([0], np.full((1, 2), math.nan))

@@ -30,7 +30,7 @@ def test_instance_values_include_baselines():
     assert values["positive_fraction"] == 0.25
     assert values["pointing_game"] == values["precision_at_recall_10"] == 1.0
     assert values["center_auroc"] == pytest.approx(0.5 / 3)  # last of four: below two, level with the first
-    assert all(math.isnan(v) for v in instance_values(torch.rand(4), None).values())
+    assert instance_values(torch.rand(4), None) == {}
 
 
 def test_bag_report_has_all_metrics_of_bags_and_instances():
@@ -44,15 +44,55 @@ def test_bag_report_has_all_metrics_of_bags_and_instances():
     assert bag_report(spread, num_samples=5)["values"]["instance_skill"] == pytest.approx(0.25 / 0.45)
 
 
-def test_bag_report_is_nan_without_labels_or_predictions():
-    """All bags have one probability, so it is no prediction; instances have no labels."""
-    blind = [row | {"probability": [0.5, 0.5]} | instance_values(torch.rand(4), None) for row in rows("ab")]
+def bare(row):
+    """Return a row of a bag without instance labels."""
+    return {key: row[key] for key in ("patient", "label", "probability")} | instance_values(torch.rand(4), None)
+
+
+def test_bag_report_is_nan_without_predictions():
+    blind = [row | {"probability": [0.5, 0.5]} for row in map(bare, rows("ab"))]
     report = bag_report(blind, num_samples=5)
+    assert report["notes"][0] == "bag metrics are undefined: all bags have the same probability"
     assert all(math.isnan(value) for value in report["values"].values())
     assert all(math.isnan(bound) for interval in report["interval_95"].values() for bound in interval)
     assert math.isnan(report["patients"]["a"]["bag_macro_f1"])
+    assert not {"classes", "confusion_matrix"} & set(report)
     single = bag_report(blind[:1], num_samples=5)  # one bag always has one probability
     assert single["values"]["bag_accuracy"] == 1.0
+
+
+def test_bag_report_has_no_values_of_instances_without_their_labels():
+    report = bag_report(list(map(bare, rows("ab"))), num_samples=5)
+    names = {"bag_auroc", "bag_auprc", "bag_accuracy", "bag_balanced_accuracy", "bag_macro_f1", "bag_kappa"}
+    assert set(report["values"]) == set(report["interval_95"]) == names
+    assert set(report["patients"]["a"]) == names | {"num_bags"}
+    assert report["notes"] == ["no metrics of instances: no bag has instance labels"]
+
+
+def test_bag_report_means_the_values_of_the_bags_with_instance_labels():
+    mixed = [bare(row) if row["patient"] == "a" else row for row in rows("ab")]
+    report, whole = bag_report(mixed, num_samples=50), bag_report(rows("b"), num_samples=5)
+    assert report["values"]["positive_mass"] == pytest.approx(whole["values"]["positive_mass"])
+    assert "positive_mass" not in report["patients"]["a"]
+    assert report["patients"]["b"]["positive_mass"] == pytest.approx(whole["values"]["positive_mass"])
+    assert report["notes"] == []
+
+
+def test_bag_report_notes_why_values_are_undefined():
+    positive = [row for row in rows("ab") if row["label"] == 1]
+    note = "bag_auroc and bag_auprc are undefined: all 4 bags are of class 1"
+    assert bag_report(positive, num_samples=5)["notes"] == [note]
+    negative = [row for row in rows("ab") if row["label"] == 0]
+    assert bag_report(negative, num_samples=5)["notes"][1:] == [
+        "metrics of instances are undefined: no bag has positive and negative instances"
+    ]
+
+
+def test_bag_report_has_the_values_of_each_class():
+    graded = [row | {"probability": p} for row, p in zip(rows("a"), np.eye(3)[[0, 1, 2, 1]].tolist(), strict=True)]
+    report = bag_report(graded, 5, class_names=["low", "middle", "high"])
+    assert report["class_names"] == [row["name"] for row in report["classes"]] == ["low", "middle", "high"]
+    assert report["confusion_matrix"] == [[1, 0, 1], [0, 2, 0], [0, 0, 0]]
 
 
 def test_bag_report_weights_grades():

@@ -1,5 +1,6 @@
 """Tests of atomic writing of files."""
 
+import csv
 import errno
 import json
 import math
@@ -135,3 +136,23 @@ def test_write_csv_rejects_a_key_that_is_not_a_column(tmp_path):
     with pytest.raises(ValueError, match="fields not in fieldnames: 'b'"):
         write_csv(tmp_path / "x.csv", [{"a": 1, "b": 2}], columns=["a"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_write_csv_has_the_columns_of_all_rows(tmp_path):
+    rows = [{"a": 1, "b": 2, "use": "x"}, {"a": 3, "c": 4, "use": "x"}, {}]
+    write_csv(tmp_path / "t.csv", rows)
+    assert (tmp_path / "t.csv").read_text().split() == ["a,b,use,c", "1,2,x,", "3,,x,4", ",,,"]
+
+
+@pytest.mark.parametrize("cell", ["=cmd|'/C calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "=", "-"])
+def test_write_csv_writes_no_formula(tmp_path, cell):
+    write_csv(tmp_path / "t.csv", [{"patient": cell}])
+    with (tmp_path / "t.csv").open(newline="") as file:
+        assert next(csv.DictReader(file)) == {"patient": f"'{cell}"}
+
+
+@pytest.mark.parametrize("cell", [-1.5, "-1.5", "+3", "-inf", "a=b", "p-1", ""])
+def test_write_csv_keeps_numbers_and_other_text(tmp_path, cell):
+    write_csv(tmp_path / "t.csv", [{"value": cell, "use": "x"}])
+    with (tmp_path / "t.csv").open(newline="") as file:
+        assert next(csv.DictReader(file))["value"] == str(cell)

@@ -26,6 +26,7 @@ class BagCollate:
 
     Args:
         keys: keys of items whose first axis is that of the instances.
+        allow_missing_keys: whether to skip keys that the bags of a batch lack; the first key must exist.
 
     Raises:
         ValueError: when a bag is empty, its items differ in length, bags differ in keys or in shape or dtype of their
@@ -37,31 +38,28 @@ class BagCollate:
         [[True, False, False], [True, True, True]]
     """
 
-    def __init__(self, keys: KeysCollection) -> None:
+    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
         self.keys = tuple(str(key) for key in ensure_tuple(keys))
+        self.allow_missing_keys = allow_missing_keys
 
     def __call__(self, bags: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Collate bags whose ``keys`` are (N_i, ...) to (B, max N_i, ...)."""
         items = [{str(k): _to_tensor(v, k in self.keys) for k, v in bag.items()} for bag in bags]
         for i, bag in enumerate(items):
             _check_items(bag, items[0], _name(bag, i))
-        sizes = torch.tensor([self._size(bag, _name(bag, i)) for i, bag in enumerate(items)])
+        keys = self._keys_of(items[0])
+        sizes = torch.tensor([_size(bag, keys, _name(bag, i)) for i, bag in enumerate(items)])
         batch: dict[str, Any] = default_collate([{k: v for k, v in bag.items() if k not in self.keys} for bag in items])
-        for key in self.keys:
+        for key in keys:
             batch[key] = self._pad(key, [bag[key] for bag in items])
         batch[str(BagKeys.MASK)] = torch.arange(int(sizes.max())) < sizes.unsqueeze(-1)
         return batch
 
-    def _size(self, bag: Mapping[str, Any], name: str) -> int:
-        missing = [key for key in self.keys if key not in bag]
-        if missing:
-            raise ValueError(f"a bag must have {list(self.keys)}, got none of {missing} in {name}.")
-        sizes = {key: len(bag[key]) if bag[key].ndim else 0 for key in self.keys}
-        if len(set(sizes.values())) > 1:
-            raise ValueError(f"`keys` must have the same number of instances, got {sizes} in {name}.")
-        if not sizes[self.keys[0]]:
-            raise EmptyBagError(f"a bag must have an instance, got none in {name}.")
-        return sizes[self.keys[0]]
+    def _keys_of(self, bag: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the keys to pad, which all bags of a batch must have."""
+        if not self.allow_missing_keys:
+            return self.keys
+        return (self.keys[0], *(key for key in self.keys[1:] if key in bag))
 
     def _pad(self, key: str, values: list[Tensor]) -> Tensor:
         kinds = {(tuple(v.shape[1:]), v.dtype) for v in values}
@@ -75,6 +73,18 @@ def _to_tensor(value: Any, per_instance: bool) -> Any:
     if isinstance(value, MetaTensor):
         return value.as_tensor()
     return torch.as_tensor(value) if per_instance and value is not None else value
+
+
+def _size(bag: Mapping[str, Any], keys: Sequence[str], name: str) -> int:
+    missing = [key for key in keys if key not in bag]
+    if missing:
+        raise ValueError(f"a bag must have {list(keys)}, got none of {missing} in {name}.")
+    sizes = {key: len(bag[key]) if bag[key].ndim else 0 for key in keys}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"`keys` must have the same number of instances, got {sizes} in {name}.")
+    if not sizes[keys[0]]:
+        raise EmptyBagError(f"a bag must have an instance, got none in {name}.")
+    return sizes[keys[0]]
 
 
 def _name(bag: Mapping[str, Any], index: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,19 @@ import torch
 from ignite.engine import Engine, Events
 from monai.engines import IterationEvents
 
-from monai_mil_ext.utils import RESEARCH_USE, BagKeys, BagStatus, drop_padding, write_csv
+from monai_mil_ext.utils import (
+    RESEARCH_USE,
+    BagKeys,
+    BagStatus,
+    check_choice,
+    check_class_names,
+    class_probabilities,
+    drop_padding,
+    write_csv,
+)
+from monai_mil_ext.utils.probabilities import TASKS
 
+from .class_columns import class_columns
 from .gather import gather_rows
 from .model_columns import model_columns
 
@@ -23,9 +34,10 @@ LINES = "lines"  # key of the lines of instances in a row, removed before the ro
 
 
 class BagPredictionsSaver:
-    """Saver that writes ``predictions.csv``: case id, status, number of instances and probabilities of every bag.
+    """Saver that writes ``predictions.csv``: case id, status, number of instances and prediction of every bag.
 
-    It reads decollated items: ``pred`` (C,) probabilities, and, if present, ``mask`` (N,), ``case_id`` and the
+    It reads decollated items: ``pred`` (C,), probabilities of ``task`` (one value is the probability of the second of
+    two classes), and, if present, ``mask`` (N,), ``case_id`` and the
     ``status`` of :py:class:`monai_mil_ext.transforms.LoadOrStatus` (without it, a bag is done). A bag that is not
     done is removed from the iteration, so that no metric and no other saver sees it. When the run has finished and
     everything is written, an error names these bags, so that the exit status of a program is not 0. Attach it first.
@@ -37,16 +49,30 @@ class BagPredictionsSaver:
     Args:
         output_dir: folder of the files, which are replaced atomically.
         instances: whether to write the attention of each instance; a network without attention then raises.
+        class_names: names of the C classes, for the column ``predicted_class``.
+        task: see :py:class:`monai_mil_ext.transforms.BagProbabilities`.
         model: name, version and hash of the model, see :py:meth:`monai_mil_ext.apps.bundle.TrainedModel.identity`.
 
     Raises:
         RuntimeError: at the end of a run in which a bag failed.
-        ValueError: when ``instances`` is set and a bag has no attention.
+        ValueError: when the task is unknown, ``pred`` are not probabilities of it, such as logits, ``class_names`` and
+            classes differ in number, ``instances`` is set and a bag has no attention, or bags of two processes have the
+            same case id.
     """
 
-    def __init__(self, output_dir: str, instances: bool = False, model: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        output_dir: str,
+        instances: bool = False,
+        class_names: Sequence[str] | None = None,
+        task: str = "classification",
+        model: Mapping[str, Any] | None = None,
+    ) -> None:
+        check_choice("task", task, TASKS)
         self.output_dir = Path(output_dir)
         self.instances = instances
+        self.class_names = None if class_names is None else tuple(map(str, class_names))
+        self.task = task
         self.model = model_columns(model)
         self._rows: list[dict[str, Any]] = []
 
@@ -65,18 +91,32 @@ class BagPredictionsSaver:
 
     def _collect(self, engine: Engine) -> None:
         items = list(zip(engine.state.batch, engine.state.output, strict=True))
-        self._rows += [_row({**batch, **output}, self.instances) for batch, output in items]
+        self._rows += [self._row({**batch, **output}) for batch, output in items]
         done = [(batch, output) for batch, output in items if batch.get(STATUS, BagStatus.DONE) == BagStatus.DONE]
         engine.state.batch = [batch for batch, _ in done]
         engine.state.output = [output for _, output in done]
 
     def _write(self, engine: Engine) -> None:
-        self._rows = gather_rows(self._rows, lambda row: str(row["case_id"]))
+        self._rows = gather_rows(self._rows, lambda row: str(row["case_id"]), _content)
         lines = [line for row in self._rows for line in row.pop(LINES, [])]
         if idist.get_rank() == 0:
             for name, rows in (("predictions.csv", self._rows), ("instances.csv", lines)):
                 if rows:
                     write_csv(self.output_dir / name, [{**row, **self.model} for row in rows])
+
+    def _row(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        status = str(item.get(STATUS, BagStatus.DONE))
+        row = {"case_id": str(item.get(BagKeys.CASE_ID, "")), "use": RESEARCH_USE, STATUS: status}
+        if BagKeys.SOURCE_CHECK in item:
+            row[str(BagKeys.SOURCE_CHECK)] = str(item[BagKeys.SOURCE_CHECK])
+        if status != BagStatus.DONE:
+            return row
+        mask = item.get(BagKeys.MASK)
+        probability = class_probabilities(item["pred"], self.task).tolist()
+        check_class_names(self.class_names, len(probability))
+        size = {} if mask is None else {"num_instances": int(torch.as_tensor(mask).sum())}
+        lines = {LINES: list(_instance_lines(row["case_id"], item))} if self.instances else {}
+        return {**row, **size, **class_columns(probability, self.class_names, self.task), **lines}
 
     def _raise(self, engine: Engine) -> None:
         failed = [f"{row['case_id']!r} is {row[STATUS]}" for row in self._rows if row[STATUS] != BagStatus.DONE]
@@ -85,18 +125,10 @@ class BagPredictionsSaver:
             raise RuntimeError("\n  ".join([f"every bag must get a prediction, got none for {count}:", *failed]))
 
 
-def _row(item: Mapping[str, Any], instances: bool) -> dict[str, Any]:
-    status = str(item.get(STATUS, BagStatus.DONE))
-    row = {"case_id": str(item.get(BagKeys.CASE_ID, "")), "use": RESEARCH_USE, STATUS: status}
-    if BagKeys.SOURCE_CHECK in item:
-        row[str(BagKeys.SOURCE_CHECK)] = str(item[BagKeys.SOURCE_CHECK])
-    if status != BagStatus.DONE:
-        return row
-    mask = item.get(BagKeys.MASK)
-    probability = torch.as_tensor(item["pred"]).detach().float().cpu().tolist()
-    size = {} if mask is None else {"num_instances": int(torch.as_tensor(mask).sum())}
-    lines = {LINES: list(_instance_lines(row["case_id"], item))} if instances else {}
-    return {**row, **size, **{f"probability_{c}": p for c, p in enumerate(probability)}, **lines}
+def _content(row: Mapping[str, Any]) -> list[float]:
+    """Return the numbers by which two bags differ."""
+    numbers = [value for key, value in row.items() if key.startswith("probability_")]
+    return [float(row.get("num_instances", -1)), *numbers]
 
 
 def _instance_lines(case_id: str, item: Mapping[str, Any]) -> Iterable[dict[str, Any]]:

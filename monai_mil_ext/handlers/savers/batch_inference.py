@@ -16,6 +16,7 @@ from monai.engines import IterationEvents
 
 from monai_mil_ext.utils import RESEARCH_USE, BagKeys, BagStatus, remove_stale_files, write_csv, write_json
 
+from .class_columns import class_columns
 from .model_columns import model_columns
 from .results_saver import ResultsSaver
 
@@ -135,9 +136,8 @@ class BatchInference(ABC):
             STATUS: str(BagStatus.DONE),
             "seconds": f"{self._seconds[case]:.2f}" if case in self._seconds else "",
             **self._columns(result),
-            "prediction": result["prediction"],
-            **{f"probability_{c}": p for c, p in enumerate(result["probability"])},
-            **{key: result[key] for key in ("predicted_class", str(BagKeys.SOURCE_CHECK)) if key in result},
+            **class_columns(result["probability"], result.get("class_names"), self.saver.task),
+            **{key: result[key] for key in (str(BagKeys.SOURCE_CHECK),) if key in result},
             **model_columns(result.get("model")),
         }
 

@@ -10,8 +10,20 @@ from typing import Any, ClassVar
 from ignite.engine import Engine, Events
 from torch import Tensor
 
-from monai_mil_ext.utils import RESEARCH_USE, BagKeys, check_choice, check_name, remove_stale_files, write_json
+from monai_mil_ext.utils import (
+    RESEARCH_USE,
+    BagKeys,
+    check_choice,
+    check_class_names,
+    check_name,
+    class_probabilities,
+    predicted_classes,
+    remove_stale_files,
+    write_json,
+)
+from monai_mil_ext.utils.probabilities import TASKS
 
+from .class_columns import class_columns
 from .model_columns import UNKNOWN, short_hash
 
 __all__ = ["ResultsSaver"]
@@ -32,10 +44,11 @@ class ResultsSaver(ABC):
         settings: fingerprint of network and preprocessing, for ``prediction.json``.
         model: name, version and hash of the model, see :py:meth:`monai_mil_ext.apps.bundle.TrainedModel.identity`.
         class_names: names of the C classes.
+        task: see :py:class:`monai_mil_ext.transforms.BagProbabilities`.
 
     Raises:
-        ValueError: when an option is not allowed, a case id can't be a file name, or ``class_names`` and classes differ
-            in number.
+        ValueError: when an option is not allowed, a case id can't be a file name, ``pred`` (C,) are not probabilities
+            of the task, such as logits, or ``class_names`` and classes differ in number.
     """
 
     endings: ClassVar[tuple[str, ...]]  # suffixes of all files that begin with the case id
@@ -48,7 +61,9 @@ class ResultsSaver(ABC):
         settings: str | None = None,
         model: Mapping[str, Any] | None = None,
         class_names: Sequence[str] | None = None,
+        task: str = "classification",
     ) -> None:
+        check_choice("task", task, TASKS)
         for picture in pictures:
             check_choice("pictures", picture, self.choices)
         self.output_dir = Path(output_dir)
@@ -56,6 +71,7 @@ class ResultsSaver(ABC):
         self.settings = settings
         self.model = None if model is None else dict(model)
         self.class_names = None if class_names is None else tuple(map(str, class_names))
+        self.task = task
 
     def attach(self, engine: Engine) -> None:
         """Write after every iteration of ``engine``."""
@@ -76,13 +92,14 @@ class ResultsSaver(ABC):
             (folder / name).unlink(missing_ok=True)
         remove_stale_files(folder)
         item = {key: value.detach().cpu() if isinstance(value, Tensor) else value for key, value in data.items()}
+        item["pred"] = class_probabilities(item["pred"], self.task)
         record = {
             "case_id": case,
             "use": RESEARCH_USE,
             **({} if self.settings is None else {"settings": self.settings}),
             **self.provenance(item),
             "probability": item["pred"].tolist(),
-            "prediction": int(item["pred"].argmax()),
+            "prediction": predicted_classes(item["pred"], self.task),
             **self.classes(item),
         }
         write_json(folder / PREDICTION, {**record, **self._write(folder, item)})
@@ -97,12 +114,12 @@ class ResultsSaver(ABC):
 
     def classes(self, item: Mapping[str, Any]) -> dict[str, Any]:
         """Return the names of the classes and the name of the predicted one, if they are known."""
-        names = self.class_names
-        if names is None:
+        if self.class_names is None:
             return {}
-        if len(names) != len(item["pred"]):
-            raise ValueError(f"`class_names` must be one for each of {len(item['pred'])} classes, got {list(names)}.")
-        return {"class_names": list(names), "predicted_class": names[int(item["pred"].argmax())]}
+        check_class_names(self.class_names, len(item["pred"]))
+        columns = class_columns(item["pred"].tolist(), self.class_names, self.task)
+        named = {key: columns[key] for key in ("predicted_class",) if key in columns}
+        return {"class_names": list(self.class_names), **named}
 
     def note(self, item: Mapping[str, Any]) -> str:
         """Describe the model in a line for pictures: name, version, first digits of its hash, and ``source_check``.

@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from monai_mil_ext.data import DicomWriter, ScoreBands, write_nifti
-from monai_mil_ext.utils import RESEARCH_USE, BagKeys, atomic_path, check_choice, drop_padding, write_json
+from monai_mil_ext.utils import (
+    RESEARCH_USE,
+    BagKeys,
+    atomic_path,
+    check_choice,
+    drop_padding,
+    format_prediction,
+    write_json,
+)
 from monai_mil_ext.visualize import plot_slice_scores, scan_page, write_cine
 
 from .results_saver import ResultsSaver
@@ -50,6 +58,7 @@ class ScanResultsSaver(ResultsSaver):
         settings: fingerprint of network and preprocessing, for ``prediction.json``.
         model: name, version and hash of the model, see :py:meth:`monai_mil_ext.apps.bundle.TrainedModel.identity`.
         class_names: names of the C classes.
+        task: see :py:class:`monai_mil_ext.transforms.BagProbabilities`.
 
     Raises:
         ValueError: when an option is not allowed, a case id can't be a file name, ``class_names`` and classes differ in
@@ -70,8 +79,9 @@ class ScanResultsSaver(ResultsSaver):
         settings: str | None = None,
         model: Mapping[str, Any] | None = None,
         class_names: Sequence[str] | None = None,
+        task: str = "classification",
     ) -> None:
-        super().__init__(output_dir, pictures, settings, model, class_names)
+        super().__init__(output_dir, pictures, settings, model, class_names, task)
         for value in dicom:
             check_choice("dicom", value, DICOM)
         self.plane = plane
@@ -113,8 +123,7 @@ class ScanResultsSaver(ResultsSaver):
         masks = None if reference is None else reference[:, 0].numpy() > 0
         scores, position = item[BagKeys.SCORES].numpy(), item[BagKeys.POSITION].numpy()
         scan = (scores, position, item[self.slices_key][:, 0].numpy(), masks)
-        name = "" if self.class_names is None else f" of {self.class_names[-1]}"
-        title, note = f"{case}: probability{name} {float(item['pred'][-1]):.2f}", self.note(item)
+        title, note = f"{case}: {format_prediction(item['pred'], self.task, self.class_names)}", self.note(item)
         if "png" in self.pictures:
             with atomic_path(folder / f"{case}.png") as temporary:
                 plot_slice_scores(*scan, top_k, title, note).savefig(temporary, dpi=160)

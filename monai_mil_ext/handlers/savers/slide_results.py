@@ -42,6 +42,7 @@ class SlideResultsSaver(ResultsSaver):
         pictures: any of ``"overlay"`` and ``"tiles"``.
         settings: fingerprint of network and preprocessing, for ``prediction.json``.
         model: name, version and hash of the model, see :py:meth:`monai_mil_ext.apps.bundle.TrainedModel.identity`.
+        task: see :py:class:`monai_mil_ext.transforms.BagProbabilities`.
 
     Raises:
         ValueError: when an option is not allowed, a case id can't be a file name, or ``class_names`` and classes differ
@@ -58,8 +59,9 @@ class SlideResultsSaver(ResultsSaver):
         pictures: Sequence[str] = ("overlay", "tiles"),
         settings: str | None = None,
         model: Mapping[str, Any] | None = None,
+        task: str = "classification",
     ) -> None:
-        super().__init__(output_dir, pictures, settings, model, class_names)
+        super().__init__(output_dir, pictures, settings, model, class_names, task)
 
     def _write(self, folder: Path, item: Mapping[str, Any]) -> dict[str, Any]:
         keys = (BagKeys.SCORES, BagKeys.COORDS)

@@ -13,6 +13,9 @@ from monai.transforms import MapTransform, Transform
 from monai.utils.enums import TransformBackends
 from torch import Tensor
 
+from monai_mil_ext.utils import check_choice, logits_to_probabilities
+from monai_mil_ext.utils.probabilities import TASKS
+
 __all__ = [
     "BagProbabilities",
     "BagProbabilitiesD",
@@ -29,15 +32,23 @@ __all__ = [
 
 
 class BagProbabilities(Transform):
-    r"""Compute probabilities (C,) of C exclusive classes from the logits (C,) of a bag, or (2,) from a single logit.
+    """Compute the probabilities (C,) of a bag from its logits (K,), at least in float32.
 
-    .. math:: p = \operatorname{softmax}(z), \qquad p = (1 - \sigma(z), \sigma(z)) \text{ for one logit}
+    Args:
+        task: task that the network was trained for, by one of the losses below.
 
-    A softmax over a single logit is always 1, so a network with one output, as
-    :py:class:`monai_mil_ext.losses.MultiLabelLoss` trains it, is treated like a network with two outputs.
+    ==================== ================================== ===================================================
+    task                 loss                               probabilities
+    ==================== ================================== ===================================================
+    ``"classification"`` cross-entropy, or                  softmax over K classes; (2,) from a single logit,
+                         ``MultiLabelLoss`` with one logit  whose softmax would always be 1
+    ``"multilabel"``     ``MultiLabelLoss``                 sigmoid of every logit
+    ``"ordinal"``        ``OrdinalLoss``                    K + 1 classes, see ``ordinal_probabilities``
+    ``"survival"``       ``DiscreteSurvivalLoss``           survival of every time bin, see ``survival_curve``
+    ==================== ================================== ===================================================
 
     Raises:
-        ValueError: when the logits do not have the shape (C,).
+        ValueError: when the task is unknown, or the logits do not have the shape (K,).
 
     Example:
         >>> BagProbabilities()(torch.tensor([0.0])), BagProbabilities()(torch.tensor([0.0, 0.0]))
@@ -46,27 +57,34 @@ class BagProbabilities(Transform):
 
     backend = [TransformBackends.TORCH]
 
+    def __init__(self, task: str = "classification") -> None:
+        check_choice("task", task, TASKS)
+        self.task = task
+
     def __call__(self, logits: NdarrayOrTensor) -> Tensor:
         """Convert the logits of one bag to probabilities."""
         z = logits.as_tensor() if isinstance(logits, MetaTensor) else torch.as_tensor(logits)
         if z.ndim != 1 or not len(z):
-            raise ValueError(f"`logits` must have shape (C,), got {tuple(z.shape)}.")
-        return torch.softmax(z if len(z) > 1 else torch.cat([torch.zeros_like(z), z]), 0)
+            raise ValueError(f"`logits` must have shape (K,), got {tuple(z.shape)}.")
+        return logits_to_probabilities(z, self.task)
 
 
 class BagProbabilitiesd(MapTransform):
     """Dictionary form of :py:class:`BagProbabilities`.
 
     Args:
-        keys: logits (C,) of one bag.
+        keys: logits (K,) of one bag.
+        task: see :py:class:`BagProbabilities`.
         allow_missing_keys: whether to skip missing keys.
     """
 
     backend = BagProbabilities.backend
 
-    def __init__(self, keys: KeysCollection = "pred", allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self, keys: KeysCollection = "pred", task: str = "classification", allow_missing_keys: bool = False
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.probabilities = BagProbabilities()
+        self.probabilities = BagProbabilities(task)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Convert the logits of each key to probabilities."""

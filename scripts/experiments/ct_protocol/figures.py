@@ -54,7 +54,7 @@ def read_scans(folder: Path) -> list[ScanScores]:
     rows: dict[str, list[Mapping[str, str]]] = {}
     with (folder / "instances.csv").open(newline="") as lines:
         for row in csv.DictReader(lines):
-            if "instance_label" in row:
+            if row.get("instance_label"):
                 rows.setdefault(row["case_id"], []).append(row)
     return [_parse_scan(case, of_scan) for case, of_scan in rows.items()]
 

@@ -99,7 +99,7 @@ def open_workflow(run: Run, paths: Mapping[str, str], test: bool = False) -> Con
     configs: list[str | Path] = [*run.settings["configs"]]
     configs += [CONFIGS / f"{name}.yaml" for name in run.settings["overlays"]]
     if test:
-        configs += ["evaluate", CONFIGS / "held_out.yaml"]
+        configs += ["evaluate"]
     return make_workflow(BUNDLE, configs, **run.settings["overrides"], **paths)
 
 

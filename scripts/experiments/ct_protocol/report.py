@@ -21,11 +21,12 @@ from monai_mil_ext.utils import RESEARCH_USE, atomic_path
 from monai_mil_ext.visualize import plot_slice_scores
 
 from .figures import ScanScores, curves_figure, read_scans, scan_figure, spread_figure
-from .table import SHOWN, compare_methods, format_cell, read_rows
+from .table import compare_methods, format_cell, read_rows, shown_values
 
 __all__ = ["ReadSlices", "main", "make_page", "pick_scans", "write_page"]
 
 ReadSlices = Callable[[str], tuple[np.ndarray, np.ndarray | None]]  # images (N, h, w) in [0, 1] and mask of a case
+EVALUATION = "all"  # in the place of a seed, for a page of single evaluations
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}"
     "table{border-collapse:collapse}td,th{padding:.2em .7em;border-bottom:1px solid #ccc;text-align:right}"
@@ -77,18 +78,28 @@ def make_page(
 
 
 def _table(result: Mapping[str, Any]) -> str:
-    heads = "".join(f"<th>{head}</th>" for head in ("method", *SHOWN.values()))
+    shown = shown_values(result)
+    heads = "".join(f"<th>{head}</th>" for head in ("method", *shown.values()))
     lines = [f"<tr>{heads}</tr>"]
     for row in result["rows"]:
         mark = ' <span class="labels">uses slice labels</span>' if row["uses_slice_labels"] else ""
-        cells = "".join(f"<td>{format_cell(row['values'].get(key), row['sd'].get(key))}</td>" for key in SHOWN)
+        interval = row.get("interval_95") or {}
+        cells = "".join(
+            f"<td>{format_cell(row['values'].get(key), row['sd'].get(key), interval.get(key))}</td>" for key in shown
+        )
         lines.append(f"<tr><td>{html.escape(row['name'])}{mark}</td>{cells}</tr>")
-        for seed, values in row["seeds"].items():
-            cells = "".join(f"<td>{format_cell(values.get(key))}</td>" for key in SHOWN)
+        for seed, values in row["seeds"].items() if row["seeds"].keys() != {EVALUATION} else ():
+            cells = "".join(f"<td>{format_cell(values.get(key))}</td>" for key in shown)
             lines.append(f'<tr class="seed"><td>{html.escape(str(seed))}</td>{cells}</tr>')
-    sd = "Mean ± sd over seeds: sample sd (n - 1) of scan values, population sd (n) of slice values."
     facts = [f"{key}: {result[key]}." for key in ("protocol", "selection", "split") if key in result]
-    return f"<table>{''.join(lines)}</table><p>{html.escape(' '.join([sd, *facts]))}</p>"
+    return f"<table>{''.join(lines)}</table><p>{html.escape(' '.join([*_explain(result['rows']), *facts]))}</p>"
+
+
+def _explain(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what the numbers after a value are."""
+    several, alone = any(len(row["seeds"]) > 1 for row in rows), any(row.get("interval_95") for row in rows)
+    sd = "Mean ± sd over seeds: sample sd (n - 1) of scan values, population sd (n) of slice values."
+    return [sd] * several + ["In brackets: 95 % interval by bootstrap."] * alone
 
 
 def pick_scans(scans: Sequence[ScanScores], count: int) -> list[tuple[str, ScanScores]]:
@@ -134,7 +145,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--title", default="Evaluation")
     parser.add_argument("--gallery", type=int, default=2)
     args = parser.parse_args(words)
-    rows = {folder.name: {"all": read_rows(folder)} for folder in args.folders}
-    scans = {folder.name: {"all": read_scans(folder)} for folder in args.folders}
+    rows = {folder.name: {EVALUATION: read_rows(folder)} for folder in args.folders}
+    scans = {folder.name: {EVALUATION: read_scans(folder)} for folder in args.folders}
     result = compare_methods(rows, dict.fromkeys(rows, False), [])
     write_page(args.out, make_page(result, scans, args.title, args.gallery))

@@ -12,7 +12,7 @@ from typing import Any
 from monai_mil_ext.metrics import compare_over_seeds, localization_skill, seed_summary
 from monai_mil_ext.utils import RESEARCH_USE
 
-__all__ = ["SHOWN", "compare_methods", "format_cell", "format_table", "read_rows"]
+__all__ = ["compare_methods", "format_cell", "format_table", "read_rows", "shown_values"]
 
 SHOWN = {
     "bag_auroc": "scan AUROC",
@@ -27,14 +27,18 @@ Row = Mapping[str, Any]
 
 
 def read_rows(folder: Path) -> dict[str, Any]:
-    """Read the files of ``BagResultsSaver``: the ``values`` over all bags, and one row per bag in ``bags``."""
-    values = json.loads((folder / "report.json").read_text())["values"]
+    """Read the files of ``BagResultsSaver``: ``values`` and ``interval_95`` of all bags, and a row per bag in ``bags``.
+
+    Without slice labels there are no values of slices, and those of a bag are NaN.
+    """
+    report = json.loads((folder / "report.json").read_text())
     with (folder / "bags.csv").open(newline="") as lines:
         bags = [
-            {**row, "label": int(row["label"]), **{name: float(row[name]) for name in NAMES}}
+            {**row, "label": int(row["label"]), **{name: float(row.get(name) or "nan") for name in NAMES}}
             for row in csv.DictReader(lines)
         ]
-    return {"values": {name: math.nan if value is None else value for name, value in values.items()}, "bags": bags}
+    values = {name: math.nan if value is None else value for name, value in report["values"].items()}
+    return {"values": values, "interval_95": report["interval_95"], "bags": bags}
 
 
 def compare_methods(
@@ -45,6 +49,8 @@ def compare_methods(
 ) -> dict[str, Any]:
     """Return the rows of the table, the baseline of the center of the scan, and differences of pairs of methods.
 
+    Without slice labels there is neither a baseline nor a difference.
+
     Args:
         results: result of :py:func:`read_rows` for each method and seed.
         uses_slice_labels: whether the training of a method uses slice labels.
@@ -54,12 +60,15 @@ def compare_methods(
     rows = []
     for name, seeds in results.items():
         summary = seed_summary({seed: result["values"] for seed, result in seeds.items()})
-        rows.append({"name": name, "uses_slice_labels": uses_slice_labels[name], **summary})
+        interval = next(iter(seeds.values())).get("interval_95") if len(seeds) == 1 else None
+        rows.append({"name": name, "uses_slice_labels": uses_slice_labels[name], **summary, "interval_95": interval})
+    localized = [row for row in rows if math.isfinite(row["values"].get("center_auroc", math.nan))]
     comparisons = []
-    for a, b in pairs:
+    for a, b in pairs if localized else []:
         first, second = ({seed: result["bags"] for seed, result in results[name].items()} for name in (a, b))
         comparisons.append({"a": a, "b": b, **compare_over_seeds(first, second, NAMES, num_samples)})
-    return {"use": RESEARCH_USE, "rows": [*rows, _center_row(rows)], "comparisons": comparisons}
+    center = [_center_row(localized)] if localized else []
+    return {"use": RESEARCH_USE, "rows": [*rows, *center], "comparisons": comparisons}
 
 
 def _center_row(rows: Sequence[Row]) -> dict[str, Any]:
@@ -76,16 +85,22 @@ def _center_row(rows: Sequence[Row]) -> dict[str, Any]:
     return {"name": "center", "uses_slice_labels": False, **seed_summary(seeds)}
 
 
+def shown_values(result: Mapping[str, Any]) -> dict[str, str]:
+    """Return the columns of the table, by the names of their values: those that a row has."""
+    return {key: head for key, head in SHOWN.items() if any(key in row["values"] for row in result["rows"])}
+
+
 def format_table(result: Mapping[str, Any]) -> str:
     """Format as Markdown: a row per method, followed by a row per seed, then the comparisons and the notes."""
-    heads = ["method", "seed", *SHOWN.values()]
-    lines = ["| " + " | ".join(heads) + " |", "|---|---" + "|--:" * len(SHOWN) + "|"]
+    shown = shown_values(result)
+    heads = ["method", "seed", *shown.values()]
+    lines = ["| " + " | ".join(heads) + " |", "|---|---" + "|--:" * len(shown) + "|"]
     for row in result["rows"]:
         name = row["name"] + (" (**uses slice labels**)" if row["uses_slice_labels"] else "")
-        cells = [format_cell(row["values"].get(key), row["sd"].get(key)) for key in SHOWN]
+        cells = [format_cell(row["values"].get(key), row["sd"].get(key)) for key in shown]
         lines.append("| " + " | ".join([name, "mean ± sd", *cells]) + " |")
         for seed, values in row["seeds"].items():
-            lines.append("| " + " | ".join(["", str(seed), *(format_cell(values.get(key)) for key in SHOWN)]) + " |")
+            lines.append("| " + " | ".join(["", str(seed), *(format_cell(values.get(key)) for key in shown)]) + " |")
     return "\n".join([*lines, "", *map(_format_difference, result["comparisons"]), "", _format_note(result)])
 
 
@@ -105,8 +120,10 @@ def _format_note(result: Mapping[str, Any]) -> str:
     return " ".join([sd, *facts, *([f"settings tried a seed: {tried}."] if tried else []), f"{RESEARCH_USE}."])
 
 
-def format_cell(value: float | None, sd: float | None = None) -> str:
-    """Format a value and its sd with three digits each; a missing value is a dash."""
+def format_cell(value: float | None, sd: float | None = None, interval: Sequence[float | None] | None = None) -> str:
+    """Format a value with its interval, if given, or its sd, with three digits each; a missing value is a dash."""
     if value is None or not math.isfinite(value):
         return "-"
+    if interval is not None:
+        return f"{value:.3f} [{format_cell(interval[0])}, {format_cell(interval[1])}]"
     return f"{value:.3f}" + (f" ± {sd:.3f}" if sd is not None and math.isfinite(sd) else "")

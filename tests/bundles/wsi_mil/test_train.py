@@ -188,6 +188,16 @@ def test_wsi_mil_trains_on_three_named_classes(tmp_path):
     record = ModelRecord.read(tmp_path / "m")
     assert record.class_names == tuple(names)
     assert record.cohort["cases"] == len(labels)
+    start("train", "evaluate", **paths, **{**SMALL, **options}).run()
+    report = json.loads((tmp_path / "e" / "report.json").read_text())
+    assert report["class_names"] == [row["name"] for row in report["classes"]] == names
+    assert sum(map(sum, report["confusion_matrix"])) == report["num_bags"]
+    with (tmp_path / "e" / "bags.csv").open() as lines:
+        for row in csv.DictReader(lines):
+            assert (row["label_class"], row["predicted_class"]) == (
+                names[int(row["label"])],
+                names[int(row["prediction"])],
+            )
 
 
 def test_wsi_mil_train_refuses_a_validation_of_one_class(tmp_path):

@@ -77,3 +77,14 @@ def test_bag_collate_names_the_case():
         BagCollate("image")([{"image": torch.ones(0, 1), "case_id": "case_7"}])
     with pytest.raises(ValueError, match=r"must have \['image'\], got none of \['image'\] in bag 'case_7'"):
         BagCollate("image")([{"case_id": "case_7"}])
+
+
+def test_bag_collate_skips_keys_that_the_bags_lack():
+    collate = BagCollate(["image", "instance_label"], allow_missing_keys=True)
+    assert set(collate([{"image": torch.ones(2, 1)}] * 2)) == {"image", "mask"}
+    labeled = {"image": torch.ones(2, 1), "instance_label": torch.ones(2)}
+    assert collate([labeled])["instance_label"].tolist() == [[1, 1]]
+    with pytest.raises(ValueError, match=r"bags of a batch must have the same keys, got \['image'\] and"):
+        collate([labeled, {"image": torch.ones(2, 1)}])
+    with pytest.raises(ValueError, match=r"must have \['image', 'instance_label'\], got none of \['image'\]"):
+        collate([{"instance_label": torch.ones(2)}])

@@ -132,6 +132,64 @@ def test_bag_predictions_saver_writes_every_head_and_no_padding(tmp_path):
 
 def test_bag_predictions_saver_names_a_bag_without_attention(tmp_path):
     engine, saver = Engine(lambda *_: None), BagPredictionsSaver(tmp_path, instances=True)
-    engine.state.batch, engine.state.output = [{"case_id": "a"}], [{"pred": torch.zeros(2)}]
+    engine.state.batch, engine.state.output = [{"case_id": "a"}], [{"pred": torch.tensor([1.0, 0.0])}]
     with pytest.raises(ValueError, match="`instances` must be False for a network without attention, got none of 'a'"):
         saver._collect(engine)
+
+
+def write(folder, preds, **options):
+    """Write the predictions of bags "a", "b", ... and return the table."""
+    engine, saver = Engine(lambda *_: None), BagPredictionsSaver(folder, **options)
+    engine.state.batch = [{"case_id": chr(97 + i)} for i in range(len(preds))]
+    engine.state.output = [{"pred": torch.tensor(pred)} for pred in preds]
+    saver._collect(engine)
+    saver._write(engine)
+    return rows(folder)
+
+
+def test_bag_predictions_saver_keeps_bags_of_one_case_id(tmp_path):
+    engine, saver = Engine(lambda *_: None), BagPredictionsSaver(tmp_path)
+    engine.state.batch = [{"case_id": case} for case in "aab"]
+    engine.state.output = [{"pred": torch.tensor([p, 1 - p])} for p in (0.1, 0.2, 0.3)]
+    saver._collect(engine)
+    saver._write(engine)
+    assert [(row["case_id"], float(row["probability_0"])) for row in rows(tmp_path)] == [
+        ("a", pytest.approx(0.1)),
+        ("a", pytest.approx(0.2)),
+        ("b", pytest.approx(0.3)),
+    ]
+
+
+def test_bag_predictions_saver_names_the_predicted_class(tmp_path):
+    table = write(tmp_path, [[0.1, 0.9], [0.7, 0.3]], class_names=["benign", "malignant"])
+    assert [(row["prediction"], row["predicted_class"]) for row in table] == [("1", "malignant"), ("0", "benign")]
+    with pytest.raises(ValueError, match=r"`class_names` must be one for each of 3 classes, got"):
+        write(tmp_path, [[0.1, 0.2, 0.7]], class_names=["benign", "malignant"])
+
+
+def test_bag_predictions_saver_gives_one_probability_two_columns(tmp_path):
+    (row,) = write(tmp_path, [[0.97]])
+    assert row["prediction"] == "1"
+    assert [float(row[f"probability_{c}"]) for c in range(2)] == pytest.approx([0.03, 0.97])
+
+
+@pytest.mark.parametrize(
+    ("task", "pred", "columns"),
+    [
+        ("multilabel", [0.9, 0.8, 0.1], {"prediction_0": "1", "prediction_1": "1", "prediction_2": "0"}),
+        ("multilabel", [0.75], {"prediction_0": "1", "probability_0": "0.75"}),
+        ("ordinal", [0.25, 0.5, 0.25], {"prediction": "1"}),
+        ("survival", [0.75, 0.5, 0.5], {"probability_0": "0.75", "probability_2": "0.5"}),
+    ],
+)
+def test_bag_predictions_saver_takes_probabilities_of_every_task(tmp_path, task, pred, columns):
+    (row,) = write(tmp_path, [pred], task=task)
+    assert row.items() >= columns.items()
+    assert ("prediction" in row) == (task == "ordinal")
+
+
+@pytest.mark.parametrize("task", ["classification", "multilabel", "ordinal", "survival"])
+def test_bag_predictions_saver_refuses_logits(tmp_path, task):
+    with pytest.raises(ValueError, match=r"`pred` must be probabilities in \[0, 1\], got 1.84"):
+        write(tmp_path, [[0.5, 1.84]], task=task)
+    assert not (tmp_path / "predictions.csv").exists()

@@ -102,3 +102,22 @@ def test_batch_inference_ends_with_any_other_error(tmp_path):
     results.saver.save = lambda item: (_ for _ in ()).throw(OSError("no space left"))
     with pytest.raises(OSError, match="no space left"):
         infer(results, [scan()])
+
+
+def test_slide_batch_inference_names_the_predicted_class(tmp_path):
+    saver = SlideResultsSaver(tmp_path, ["benign", "malignant"], pictures=[], settings="a")
+    results = SlideBatchInference(saver, [{"case_id": "s1", "image": "s1.svs"}])
+    infer(results, [slide()])
+    results.finish()
+    (row,) = table(tmp_path)
+    assert (row["prediction"], row["predicted_class"], row["probability_1"]) == ("1", "malignant", "0.75")
+
+
+def test_batch_inference_gives_logits_a_row_with_the_reason(tmp_path):
+    results = scans(tmp_path, "c1", "c2")
+    infer(results, [scan(pred=[-1.0, 2.0]), scan(case_id="c2")])
+    with pytest.raises(RuntimeError, match="every scan must get a prediction, got none for 1 of 2"):
+        results.finish()
+    refused, done = table(tmp_path)
+    assert refused["status"].startswith("not written: `pred` must be probabilities in [0, 1], got -1")
+    assert (done["status"], refused["prediction"], done["prediction"]) == ("done", "", "1")

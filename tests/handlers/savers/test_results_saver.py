@@ -7,7 +7,7 @@ import torch
 
 from monai_mil_ext.handlers import ScanResultsSaver, SlideResultsSaver
 from monai_mil_ext.handlers.savers.results_saver import ResultsSaver
-from tests.handlers.savers.items import run
+from tests.handlers.savers.items import run, scan, slide
 
 
 class TextSaver(ResultsSaver):
@@ -94,3 +94,38 @@ def test_results_saver_rejects_case_id_outside_of_the_folder(tmp_path):
 def test_results_saver_rejects_unknown_picture(saver, tmp_path):
     with pytest.raises(ValueError, match=r"`pictures` must be one of .*, got 'movie'"):
         saver(tmp_path, pictures=["movie"])
+
+
+@pytest.mark.parametrize("pred", [[1.8387], [0.9, 0.8], [0.5, float("nan")], [-0.2, 1.2]])
+def test_results_saver_refuses_what_is_no_probability_and_leaves_no_prediction(tmp_path, pred):
+    saver = TextSaver(tmp_path, pictures=[])
+    saver.save(item(text="one"))
+    with pytest.raises(ValueError, match="`pred` must be probabilities "):
+        saver.save({**item(text="two"), "pred": torch.tensor(pred)})
+    assert list((tmp_path / "c1").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("task", "pred", "probability", "prediction"),
+    [
+        ("classification", [0.75], [0.25, 0.75], 1),
+        ("classification", [0.25], [0.75, 0.25], 0),
+        ("multilabel", [0.75, 1.0, 0.25], [0.75, 1.0, 0.25], [1, 1, 0]),
+        ("ordinal", [0.25, 0.5, 0.25], [0.25, 0.5, 0.25], 1),
+        ("survival", [0.75, 0.5], [0.75, 0.5], None),
+    ],
+)
+def test_results_saver_writes_the_prediction_of_every_task(tmp_path, task, pred, probability, prediction):
+    saver = TextSaver(tmp_path, pictures=[], task=task)
+    saver.save({**item(), "pred": torch.tensor(pred)})
+    result = json.loads(saver.prediction_file("c1").read_text())
+    assert (result["probability"], result["prediction"]) == (probability, prediction)
+
+
+@pytest.mark.parametrize("saver", [ScanResultsSaver, SlideResultsSaver])
+def test_savers_of_results_refuse_logits(tmp_path, saver):
+    make = scan if saver is ScanResultsSaver else slide
+    with pytest.raises(ValueError, match=r"`pred` must be probabilities in \[0, 1\], got -1"):
+        saver(tmp_path).save(make(pred=torch.tensor([-1.0, 2.0])))
+    with pytest.raises(ValueError, match=r"`task` must be one of 'classification', .*, got 'binary'"):
+        saver(tmp_path, task="binary")

@@ -68,7 +68,7 @@ def test_scan_results_saver_names_model_and_classes_in_all_files(tmp_path):
     note = "tumor 2, weights 0123456789ab; agrees with the training"
     page = (folder / "c1.html").read_text()
     assert f"<td>model</td><td>{note}</td>" in page
-    assert "c1: probability of malignant 0.70" in page
+    assert "c1: malignant: probability 0.70" in page
     assert Image.open(folder / "c1.gif").info["comment"].decode() == f"research use only; {note}"
 
 

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from monai_mil_ext.transforms import BagProbabilities, MaskToInstanceLabel, MaskToInstanceLabeld, UnpackBagOutputd
+from monai_mil_ext.losses import ordinal_probabilities, survival_curve
+from monai_mil_ext.transforms import (
+    BagProbabilities,
+    BagProbabilitiesd,
+    MaskToInstanceLabel,
+    MaskToInstanceLabeld,
+    UnpackBagOutputd,
+)
 
 
 def test_mask_to_instance_label_of_one_voxel_is_positive():
@@ -46,5 +53,25 @@ def test_bag_probabilities_of_one_logit_equal_those_of_two(z):
 def test_bag_probabilities_of_several_logits_are_a_softmax():
     logits = torch.tensor([1.0, 2.0, 3.0])
     torch.testing.assert_close(BagProbabilities()(logits), logits.exp() / logits.exp().sum())
-    with pytest.raises(ValueError, match=r"`logits` must have shape \(C,\), got \(1, 2\)"):
+    with pytest.raises(ValueError, match=r"`logits` must have shape \(K,\), got \(1, 2\)"):
         BagProbabilities()(torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_bag_probabilities_of_half_precision_sum_to_one(dtype):
+    p = BagProbabilities()(torch.tensor([1.0, 2.5, 0.3], dtype=dtype))
+    assert p.dtype == torch.float32
+    assert p.sum().item() == pytest.approx(1, abs=1e-6)
+
+
+def test_bag_probabilities_of_other_tasks_are_those_of_their_losses():
+    z = torch.tensor([[1.0, -0.5, 2.0]])
+    expected = {
+        "multilabel": z.sigmoid(),
+        "ordinal": ordinal_probabilities(z),
+        "survival": survival_curve(z),
+    }
+    for task, p in expected.items():
+        assert torch.equal(BagProbabilitiesd(task=task)({"pred": z[0]})["pred"], p[0])
+    with pytest.raises(ValueError, match=r"`task` must be one of 'classification', .*, got 'binary'"):
+        BagProbabilities("binary")
