@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from monai_mil_ext.data.bags.bag_file import open_bag, read_bag
 from monai_mil_ext.data.bags.bag_layout import BagInfo
@@ -36,6 +37,7 @@ class BagSummary(NamedTuple):
     mpp: float | None = None
     magnification: float | None = None
     tile_size: str | None = None  # with its unit
+    configuration: str | None = None  # fingerprint of encoder and preprocessing, in files of FeatureCache
 
     @property
     def problem(self) -> str:
@@ -48,8 +50,9 @@ class CohortChecks:
     """Settings of the checks of bag files.
 
     Sizes are always checked, and whether all features are of the same encoder, without reading the features. Files of
-    several resolutions (mpp, magnification or tile size) are a note. A label that depends on the encoder or on the
-    resolution is an error or a note as well, since a network can then learn these instead of the disease.
+    several resolutions (mpp, magnification or tile size), or of several fingerprints of :py:class:`FeatureCache`, are a
+    note. A label that depends on one of these is an error or a note as well, since a network can then learn it instead
+    of the disease.
 
     Args:
         in_features: width of the features of every bag; ``None`` takes the most frequent width.
@@ -133,6 +136,7 @@ class CohortChecks:
         for name, values, is_error in (
             ("level", [s.level for s in summaries], True),
             ("encoder", [s.encoder for s in summaries], not self.allow_mismatch),
+            ("configuration", [s.configuration for s in summaries], False),
             ("resolution", _resolutions(summaries), False),
             ("tile size", [s.tile_size for s in summaries], False),
         ):
@@ -144,7 +148,7 @@ class CohortChecks:
 
 def _summary(path: str | os.PathLike[str]) -> BagSummary:
     with open_bag(path) as bag:
-        info, patch_size = bag.info(), bag.attributes.get("patch_size")
+        info, more = bag.info(), bag.read(["patch_size", "fingerprint"], [], allow_missing_keys=True)
     if info.in_features is None:
         return BagSummary(error="a bag must have features, got coordinates only")
     return BagSummary(
@@ -154,17 +158,22 @@ def _summary(path: str | os.PathLike[str]) -> BagSummary:
         encoder=info.encoder,
         mpp=info.mpp,
         magnification=None if info.mpp else info.magnification,
-        tile_size=_tile_size(info, patch_size),
+        tile_size=_tile_size(info, more.get("patch_size")),
+        configuration=_short(more.get("fingerprint")),
     )
 
 
-def _tile_size(info: BagInfo, patch_size: float | None) -> str | None:
+def _short(fingerprint: Any) -> str | None:
+    return fingerprint[:12] if isinstance(fingerprint, str) else None
+
+
+def _tile_size(info: BagInfo, patch_size: Any) -> str | None:
     """Return the tile size if it can be compared between slides.
 
     In pixels of level 0 it depends on the scanner, unless the resolution of the encoder's input is unknown as well.
     """
-    if patch_size:
-        return f"{patch_size:g} px"
+    if isinstance(patch_size, Tensor) and patch_size.numel() == 1:
+        return f"{float(patch_size):g} px"
     if not info.tile_size or info.tile_size_estimated or not info.unit:
         return None
     if info.unit != "px":

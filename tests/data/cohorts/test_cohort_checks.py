@@ -174,6 +174,28 @@ def test_check_cohort_compares_magnification_with_mpp(tmp_path):
     assert "resolution is not the same in all files: '20x' in 1, '0.25 mpp' in 1" in str(check_cohort(table))
 
 
+def test_check_cohort_notes_features_of_several_configurations(tmp_path):
+    """Two windows of one encoder have two fingerprints."""
+    rows = [HEAD]
+    for i in range(6):
+        folder, options = tmp_path / str(i // 3), {"fingerprint": str(i // 3) * 64, "encoder": "net"}
+        write_bag(folder / f"s{i}.h5", {"features": np.ones((2, 3))}, options)
+        rows.append([f"s{i}", f"p{i}", str(i // 3)])
+    report = check_cohort(write_table(tmp_path / "c.csv", rows))
+    assert report.errors == []
+    assert texts(report.notes) == [
+        "configuration: configuration is not the same in all files: '000000000000' in 3, '111111111111' in 3",
+        "configuration: configuration and label are confounded: class 0 is all 000000000000, class 1 all 111111111111; "
+        "a network can separate configurations instead of disease",
+    ]
+
+
+@pytest.mark.parametrize("value", ["256", np.array([256.0, 256.0]), np.zeros((0,))])
+def test_cohort_checks_ignore_a_patch_size_that_is_no_number(tmp_path, value):
+    write_bag(tmp_path / "a.h5", {"features": np.ones((2, 3))}, {"patch_size": value, "fingerprint": 3})
+    assert CohortChecks().inspect(tmp_path / "a.h5") == BagSummary(2, 3)
+
+
 def test_check_cohort_refuses_features_of_slides_beside_those_of_tiles(tmp_path):
     make.trident(tmp_path / "a.h5", encoder="titan")
     make.trident(tmp_path / "b.h5", features=np.ones(make.F, np.float32), coords=make.GRID[:1], encoder="titan")
