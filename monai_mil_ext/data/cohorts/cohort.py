@@ -180,7 +180,7 @@ def load_scan_cohort(
         ['scan']
         >>> print(Path("eval/left_out.csv").read_text().strip())
         case,reason
-        lost,"ValueError: `image` must exist, got a path without a file."
+        lost,"`image` must exist, got a path without a file."
     """
     if isinstance(scans, (str, os.PathLike)):
         report = check_scan_list(Path(scans))

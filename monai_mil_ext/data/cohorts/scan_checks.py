@@ -9,7 +9,7 @@ from typing import Any
 
 from monai.utils import optional_import
 
-from monai_mil_ext.data.features.bad_cases import describe_failure
+from monai_mil_ext.data.features.bad_cases import reason_of
 from monai_mil_ext.data.scans.dicom_series import NO_IMAGE, find_series
 from monai_mil_ext.utils import BagKeys
 
@@ -111,7 +111,7 @@ def _inspect(item: Mapping[str, Any], headers: bool) -> tuple[str | None, str]:
     except ImportError:
         raise
     except Exception as error:  # a damaged header can raise almost any error in the libraries that read it
-        return None, describe_failure(error, item)
+        return None, reason_of(error, item)
 
 
 def _check_header(path: Path, series: str | None) -> None:

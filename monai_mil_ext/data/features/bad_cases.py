@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from monai_mil_ext.utils import BagKeys
+from monai_mil_ext.utils.exceptions import root_cause
 
-__all__ = ["BadCasesError", "describe_failure", "is_system_error"]
+__all__ = ["BadCasesError", "describe_failure", "is_system_error", "reason_of"]
 
 SYSTEM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS)
 
@@ -43,14 +44,26 @@ class BadCasesError(ValueError):
 
 
 def describe_failure(cause: BaseException, item: Mapping[str, Any]) -> str:
-    """Describe an error without paths and names of files, which may identify a patient."""
+    """Describe an error in one line without paths and names of the item's files, which may identify a patient.
+
+    Example:
+        >>> describe_failure(ValueError("`image` must be a scan, got '/data/doe.nii'."), {"image": "/data/doe.nii"})
+        "`image` must be a scan, got '<image>'."
+    """
     text = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
     for key, value in item.items():
         for path in _paths(value) if key != BagKeys.CASE_ID else []:
             text = re.sub(re.escape(str(path)) + r"[^\s'\"]*", f"<{key}>", text)
             text = re.sub(rf"(?<!\w){re.escape(path.name)}(?!\w)", f"<{key}>", text)
     text = re.sub(r"(?<![\w<])(/[^\s/'\":,]+){2,}", "<path>", text)
-    return f"{type(cause).__name__}: {' '.join(text.split())}"
+    return " ".join(text.split())
+
+
+def reason_of(error: BaseException, item: Mapping[str, Any]) -> str:
+    """Describe the root cause of an error, with its type unless it is a ``ValueError``, whose text is a sentence."""
+    cause = root_cause(error)
+    kind = "" if isinstance(cause, ValueError) else f"{type(cause).__name__}: "
+    return f"{kind}{describe_failure(cause, item)}"
 
 
 def _paths(value: Any) -> list[Path]:

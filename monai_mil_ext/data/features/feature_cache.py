@@ -18,7 +18,7 @@ from monai_mil_ext.data.bags.bag_file import read_attributes, write_bag
 from monai_mil_ext.utils import BagKeys, EmptyBagError, check_choice, check_name, remove_stale_files
 from monai_mil_ext.utils.exceptions import root_cause
 
-from .bad_cases import BadCasesError, describe_failure, is_system_error
+from .bad_cases import BadCasesError, is_system_error, reason_of
 from .fingerprints import fingerprint as fingerprint_of
 
 __all__ = ["EncodingStats", "FeatureCache"]
@@ -109,10 +109,9 @@ class FeatureCache:
         try:
             self.make(item)
         except Exception as error:
-            cause = root_cause(error)
-            if is_system_error(cause):
+            if is_system_error(root_cause(error)):
                 raise
-            reasons[str(item[BagKeys.CASE_ID])] = describe_failure(cause, item)
+            reasons[str(item[BagKeys.CASE_ID])] = reason_of(error, item)
 
     def missing(self, items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """Return the ``items`` without features, and remove temporary files of interrupted writers."""

@@ -141,7 +141,7 @@ class FeatureExtraction:
                     cause = root_cause(error)
                     if self.on_error == "raise" or is_system_error(cause):
                         raise
-                    failed[item[BagKeys.CASE_ID]] = describe_failure(cause, item)
+                    failed[item[BagKeys.CASE_ID]] = f"{type(cause).__name__}: {describe_failure(cause, item)}"
                 seconds = time.perf_counter() - start
                 bar.set_postfix(
                     {f"{self.item_names[1]}/s": f"{instances / seconds:.0f}", "failed": len(failed)}, refresh=False

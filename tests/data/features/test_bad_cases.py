@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from monai_mil_ext.data import BadCasesError
-from monai_mil_ext.data.features.bad_cases import describe_failure, is_system_error
+from monai_mil_ext.data.features.bad_cases import describe_failure, is_system_error, reason_of
 
 
 def test_bad_cases_error_lists_every_case():
@@ -33,7 +33,14 @@ def test_bad_cases_error_lists_every_case():
 )
 def test_describe_failure_has_no_name_of_a_file(image, text, expected):
     item = {"case_id": "/x/case", "image": image}
-    assert describe_failure(ValueError(text), item) == f"ValueError: {expected}"
+    assert describe_failure(ValueError(text), item) == expected
+
+
+def test_reason_of_names_the_kind_of_an_error_that_is_no_sentence():
+    error = RuntimeError("Failed to evaluate")
+    error.__cause__ = KeyError("image")
+    assert reason_of(error, {}) == "KeyError: 'image'"
+    assert reason_of(ValueError("`image` must exist."), {}) == "`image` must exist."
 
 
 def test_is_system_error_if_the_next_case_would_fail_as_well():

@@ -92,7 +92,7 @@ def test_feature_cache_names_all_failing_scans_after_the_others(tmp_path):
     bad = [{"case_id": case, "image": None} for case in ("bad", "worse")]
     with pytest.raises(BadCasesError, match="every case must give features, got 2 that do not:") as error:
         cache([bad[0], ITEMS[0], bad[1], ITEMS[1]])
-    reason = "ValueError: `image` must be a scan, got None."
+    reason = "`image` must be a scan, got None."
     assert error.value.reasons == {"bad": reason, "worse": reason}
     assert error.value.__cause__ is None  # so that the list is the last line of a traceback, not the first failure
     assert sorted(p.name for p in cache.folder.iterdir()) == ["a.h5", "b.h5"]
@@ -114,7 +114,7 @@ def test_feature_cache_names_no_file_of_a_failing_scan(tmp_path):
         raise ValueError(f"can't read 'DOE_JOHN.nii' in {tmp_path}/DOE_JOHN.nii")
 
     item = {"case_id": "a", "image": str(tmp_path / "DOE_JOHN.nii"), "series": str(tmp_path / "J")}
-    with pytest.raises(BadCasesError, match=r"case 'a': ValueError: can't read '<image>' in <image>$") as error:
+    with pytest.raises(BadCasesError, match=r"case 'a': can't read '<image>' in <image>$") as error:
         FeatureCache(tmp_path, fail, fingerprint="a" * 64)([item])
     assert "JOHN" not in str(error.value)
 
@@ -124,7 +124,7 @@ def test_feature_cache_of_a_scan_without_instances(tmp_path):
         raise EmptyBagError("`slide` must have tissue.")
 
     item = {"case_id": "glass", "image": 0.0}
-    with pytest.raises(BadCasesError, match="case 'glass': EmptyBagError: `slide` must have tissue"):
+    with pytest.raises(BadCasesError, match="case 'glass': `slide` must have tissue"):
         FeatureCache(tmp_path, no_tissue, fingerprint="a" * 64)([item])
     cache = FeatureCache(tmp_path, Compose([no_tissue]), ("image", "coords"), "b" * 64, on_empty="write")
     assert not cache.is_empty(item)
@@ -132,7 +132,7 @@ def test_feature_cache_of_a_scan_without_instances(tmp_path):
     assert (bag["features"].shape, bag["coords"].shape, bag["status"]) == ((0, 0), (0, 2), "empty")
     assert cache.is_done(item)
     assert cache.is_empty(item)
-    with pytest.raises(BadCasesError, match="case 'bad': ValueError: `image` must be a scan"):
+    with pytest.raises(BadCasesError, match="case 'bad': `image` must be a scan"):
         FeatureCache(tmp_path, Counted(), on_empty="write")([{"case_id": "bad", "image": None}])
     with pytest.raises(ValueError, match="`on_empty` must be one of 'error', 'write', got 'skip'"):
         FeatureCache(tmp_path, Counted(), on_empty="skip")
