@@ -1,6 +1,7 @@
 """Cohorts for tests: bag files of known sizes and tables of them."""
 
 import csv
+import json
 
 import numpy as np
 
@@ -26,3 +27,9 @@ def write_table(path, rows, delimiter=","):
 def texts(issues):
     """Return the lines of a report."""
     return [str(issue) for issue in issues]
+
+
+def write_scans(folder, scans):
+    """Write a cohort of scans as JSON."""
+    (folder / "cohort.json").write_text(json.dumps({"license": "none", "scans": scans}))
+    return folder / "cohort.json"

@@ -35,8 +35,7 @@ def prepare_rsna(kind: str, source: Path, dataset_dir: Path) -> CohortReport:
     """
     report = READERS[kind](source)
     report.write(dataset_dir / "report.json")
-    if report.errors or not report.items:
-        report.raise_if_errors()
+    report.raise_if_errors()
     scans, rows = [], []
     for item in sorted(report.items, key=lambda scan: str(scan["case_id"])):
         case, labels = item["case_id"], [row.label for row in item["slices"]]

@@ -67,7 +67,7 @@ def _layout(file: Any, group: Any, members: Mapping[str, Any], path: Path) -> Ba
     features = feature_key({name: dataset.shape for name, dataset in arrays.items()})
     on_features, on_coords = (_Attributes(arrays[n].attrs if n in arrays else (), {}) for n in (features, "coords"))
     scalars = {name: dataset for name, dataset in datasets.items() if name not in arrays}
-    attributes = _Attributes(group.attrs, {**_slide_shape(on_coords), **scalars})
+    attributes = _Attributes(group.attrs, {**_slide_shape(on_coords), **_patch_size(on_coords), **scalars})
     if features is None and "coords" not in arrays:
         raise BagFileError(f"`path` must hold features, got {sorted({*members, *attributes})}")
     format_name = "asmil" if group is not file else _format(members, attributes, on_features, on_coords)
@@ -183,6 +183,12 @@ def _slide_shape(coords: Mapping[str, Any]) -> dict[str, Any]:
     """Return width and height of the slide from TRIDENT's attributes of the coordinates."""
     sides = [_number(coords.get(name)) for name in ("level0_width", "level0_height")]
     return {"spatial_shape": np.array(sides, dtype=np.int64)} if all(sides) else {}
+
+
+def _patch_size(coords: Mapping[str, Any]) -> dict[str, Any]:
+    """Return TRIDENT's tile size in pixels of the encoder's input, which is comparable between scanners."""
+    size = _number(coords.get("patch_size")) if "patch_size_level0" in coords else None
+    return {"patch_size": np.array(size)} if size else {}
 
 
 def _level0_tile_size(coords: Mapping[str, Any]) -> float | None:

@@ -2,9 +2,10 @@
 
 from .case_lists import list_scans, list_slides
 from .check_report import CohortReport
-from .cohort import check_cohort, load_cohort, load_slide_cohort
+from .cohort import check_cohort, load_cohort, load_scan_cohort, load_slide_cohort
 from .cohort_checks import CohortChecks
 from .columns import CohortColumns
+from .scan_checks import ScanChecks
 from .splits import CohortSplits, split_cohort
 
 __all__ = [
@@ -12,10 +13,12 @@ __all__ = [
     "CohortColumns",
     "CohortReport",
     "CohortSplits",
+    "ScanChecks",
     "check_cohort",
     "list_scans",
     "list_slides",
     "load_cohort",
+    "load_scan_cohort",
     "load_slide_cohort",
     "split_cohort",
 ]

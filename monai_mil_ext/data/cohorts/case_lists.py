@@ -47,7 +47,9 @@ def check_scan_list(path: Path) -> CohortReport:
     if not isinstance(scans, list) or not scans or not all(isinstance(scan, dict) for scan in scans):
         raise ValueError(f'`path` must be JSON of the form {{"scans": [{{...}}, ...]}}, got {path.name!r}.')
     root = path.parent
-    errors = [Issue(f"scan {i}", text) for i, scan in enumerate(scans) for text in _problems(scan, root)]
+    errors = [
+        Issue(f"scan {i}", text, _case_name(scan, i)) for i, scan in enumerate(scans) for text in _problems(scan, root)
+    ]
     counts = Counter(str(scan.get("case_id")) for scan in scans if "case_id" in scan)
     errors += [Issue("", f"`case_id` must be unique, got {case!r} {n} times") for case, n in counts.items() if n > 1]
     invalid = {error.location for error in errors}
@@ -57,6 +59,14 @@ def check_scan_list(path: Path) -> CohortReport:
 
 def _resolve_paths(scan: Mapping[str, Any], root: Path) -> dict[str, Any]:
     return {**scan, **{key: str(_resolve(scan[key], root)) for key in SCAN_PATHS if key in scan}}
+
+
+def _case_name(scan: Mapping[str, Any], number: int) -> str:
+    try:
+        check_name(case_id=scan.get(CASE, ""))
+    except ValueError:
+        return f"scan {number}"
+    return str(scan[CASE])
 
 
 def _problems(scan: Mapping[str, Any], root: Path) -> list[str]:
@@ -76,9 +86,14 @@ def _problems(scan: Mapping[str, Any], root: Path) -> list[str]:
 def _path_problems(key: str, value: Any, root: Path) -> list[str]:
     if not isinstance(value, str) or not value:
         return [f"`{key}` must be a path, got {value!r}"]
-    if not _resolve(value, root).is_relative_to(root.resolve()):
-        return [f"`{key}` must lie in the folder of the cohort, got {value!r}"]
-    return [] if _resolve(value, root).exists() else [f"`{key}` must exist, got {value!r}"]
+    try:
+        path = _resolve(value, root)
+        exists = path.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # such as a link to itself; the message has the whole path
+        return [f"`{key}` must be a path, got {type(error).__name__}"]
+    if not path.is_relative_to(root.resolve()):
+        return [f"`{key}` must lie in the folder of the cohort, got a path that leads out of it"]
+    return [] if exists else [f"`{key}` must exist, got a path without a file"]
 
 
 def _resolve(value: str, root: Path) -> Path:

@@ -3,52 +3,66 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monai_mil_ext.data.bags.bag_file import inspect_bag
-from monai_mil_ext.utils import check_choice
+from monai_mil_ext.data.features.bad_cases import BadCasesError
+from monai_mil_ext.utils import BagKeys, check_choice
 
 from .case_lists import check_scan_list
-from .check_report import CohortReport
+from .check_report import CohortReport, Issue
 from .cohort_checks import BagSummary, CohortChecks
 from .cohort_table import check_table, merge_patients
 from .columns import CohortColumns
+from .scan_checks import ScanChecks
 from .table_file import TABLE_SUFFIXES
 
 __all__ = [
     "check_cohort",
     "load_cohort",
+    "load_scan_cohort",
     "load_slide_cohort",
 ]
+
+CASE, PATIENT = str(BagKeys.CASE_ID), str(BagKeys.PATIENT)
+Encode = Callable[[Sequence[dict[str, Any]]], list[dict[str, Any]]]
 
 
 def load_cohort(
     path: str | os.PathLike[str],
     columns: CohortColumns | None = None,
-    checks: CohortChecks | None = None,
+    checks: CohortChecks | ScanChecks | None = None,
     root: str | os.PathLike[str] | None = None,
     level: str = "bag",
+    on_bad: str = "refuse",
+    output_dir: str | os.PathLike[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Load the items of a cohort; see :py:func:`check_cohort` for formats and arguments.
 
-    Skipped bags cause a warning.
+    Args:
+        path: the table or JSON file.
+        columns: meaning of the columns of a table.
+        checks: checks of the bag files or scans.
+        root: folder of the bag files.
+        level: ``"bag"`` or ``"patient"``.
+        on_bad: ``"refuse"``, or ``"skip"`` to leave out cases with errors: a missing or damaged file, a missing or
+            invalid label, no instances, features of another width or with NaN. They are logged.
+        output_dir: folder of ``left_out.csv`` with the cases that are left out; see
+            :py:meth:`CohortReport.usable_items`.
 
     Raises:
         FileNotFoundError: when there is no such file or folder.
         ValueError: when the file is not a table, or has errors, all of which are listed.
     """
-    report = check_cohort(path, columns, checks, root, level)
-    report.raise_if_errors()
-    return report.items
+    return check_cohort(path, columns, checks, root, level).usable_items(on_bad, output_dir)
 
 
 def check_cohort(
     path: str | os.PathLike[str],
     columns: CohortColumns | None = None,
-    checks: CohortChecks | None = None,
+    checks: CohortChecks | ScanChecks | None = None,
     root: str | os.PathLike[str] | None = None,
     level: str = "bag",
 ) -> CohortReport:
@@ -66,7 +80,8 @@ def check_cohort(
     Args:
         path: the table or JSON file.
         columns: meaning of the columns of a table.
-        checks: checks of the bag files; by default their sizes are checked and bags without instances are skipped.
+        checks: checks of the bag files of a table (:py:class:`CohortChecks`), by default of sizes, encoder and
+            resolution; or of the scans of JSON (:py:class:`ScanChecks`), by default of their modality only.
         root: folder of the bag files, by default that of the table; no path may lead out of it.
         level: ``"bag"`` or ``"patient"``.
 
@@ -77,24 +92,32 @@ def check_cohort(
     check_choice("level", level, ("bag", "patient"))
     file = Path(path)
     if file.suffix.lower() in TABLE_SUFFIXES:
+        if isinstance(checks, ScanChecks):
+            raise ValueError(f"`checks` must be CohortChecks for a table, got ScanChecks for {file.name!r}.")
         report = check_table(file, columns or CohortColumns(), checks or CohortChecks(), root or file.parent)
         return merge_patients(report) if level == "patient" else report
-    if columns is not None or checks is not None or root is not None or level != "bag":
+    if columns is not None or isinstance(checks, CohortChecks) or root is not None or level != "bag":
         raise ValueError(f"`path` must be .csv, .tsv or .xlsx if options of tables are given, got {file.name!r}.")
-    return check_scan_list(file)
+    report = check_scan_list(file)
+    (checks or ScanChecks(headers=False)).check(report)
+    return report
 
 
 def load_slide_cohort(
     path: str | os.PathLike[str],
-    encode: Callable[[Sequence[dict[str, Any]]], list[dict[str, Any]]],
+    encode: Encode,
     columns: CohortColumns | None = None,
     root: str | os.PathLike[str] | None = None,
     level: str = "bag",
+    checks: CohortChecks | None = None,
+    on_bad: str = "refuse",
+    output_dir: str | os.PathLike[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Load a table of slides, compute missing features and return items of feature files.
 
     The column ``bag`` holds the path of a slide relative to ``root``. The items are those that :py:func:`load_cohort`
-    returns for a table of the feature files.
+    returns for a table of the feature files. The table is checked before anything is encoded; slides that give no
+    features are reported after all others are encoded.
 
     Args:
         path: the table.
@@ -103,21 +126,110 @@ def load_slide_cohort(
         columns: meaning of the columns of the table.
         root: folder of the slides, by default that of the table; no path may lead out of it.
         level: ``"bag"``, or ``"patient"`` for one item per patient with all slides.
+        checks: checks of the feature files.
+        on_bad: see :py:func:`load_cohort`.
+        output_dir: see :py:func:`load_cohort`.
 
     Raises:
         FileNotFoundError: when there is no such table.
-        ValueError: when the table has errors, all of which are listed.
+        ValueError: when the table has errors, or slides give no features; all are listed.
     """
     check_choice("level", level, ("bag", "patient"))
     file = Path(path)
     report = check_table(file, columns or CohortColumns(), _SlideChecks(), root or file.parent)
-    report.raise_if_errors()
-    items = [{**item, "num_instances": inspect_bag(item["image"]).num_instances} for item in encode(report.items)]
-    if level == "bag":
-        return items
-    merged = merge_patients(CohortReport(file.name, len(items), items))
-    merged.raise_if_errors()
-    return merged.items
+    if level == "patient":
+        _drop_conflicts(report)
+    report.usable_items(on_bad, output_dir)
+    _encode(report, encode, checks or CohortChecks())
+    if report.errors:
+        report.usable_items(on_bad, output_dir)
+    return merge_patients(report).items if level == "patient" else report.items
+
+
+def load_scan_cohort(
+    scans: str | os.PathLike[str] | Sequence[Mapping[str, Any]],
+    encode: Encode,
+    checks: ScanChecks | None = None,
+    on_bad: str = "refuse",
+    output_dir: str | os.PathLike[str] | None = None,
+) -> list[dict[str, Any]]:
+    """Load a cohort of scans, compute missing features and return items of feature files.
+
+    Labels, references and the headers of all scans are checked before anything is encoded; scans that give no features
+    are reported after all others are encoded.
+
+    Args:
+        scans: JSON as for :py:func:`check_cohort`, or its items with absolute paths.
+        encode: function that computes missing features and replaces the scans of the items by feature files, such as a
+            :py:class:`FeatureCache`.
+        checks: checks of the scans.
+        on_bad: see :py:func:`load_cohort`.
+        output_dir: see :py:func:`load_cohort`.
+
+    Raises:
+        FileNotFoundError: when there is no such JSON file.
+        ValueError: when the cohort has errors, or scans give no features; all are listed.
+
+    Example:
+        >>> import torch
+        >>> from monai_mil_ext.data import FeatureCache
+        >>> cache = FeatureCache("features", lambda item: {"image": torch.ones(3, 2)}, progress=False)
+        >>> _ = Path("scan.mha").write_text("voxels")
+        >>> items = [{"case_id": case, "patient": case, "image": f"{case}.mha"} for case in ("scan", "lost")]
+        >>> [item["case_id"] for item in load_scan_cohort(items, cache, on_bad="skip", output_dir="eval")]
+        ['scan']
+        >>> print(Path("eval/left_out.csv").read_text().strip())
+        case,reason
+        lost,"`image` must exist, got a path without a file."
+    """
+    if isinstance(scans, (str, os.PathLike)):
+        report = check_scan_list(Path(scans))
+    else:
+        report = CohortReport("cohort", len(scans), [dict(scan) for scan in scans])
+    (checks or ScanChecks()).check(report, _encoded(report.items, encode))
+    report.usable_items(on_bad, output_dir)
+    _encode(report, encode, CohortChecks(features=True))
+    return report.usable_items(on_bad, output_dir) if report.errors else report.items
+
+
+def _encoded(items: Sequence[dict[str, Any]], encode: Encode) -> set[str]:
+    """Return the IDs of the cases that have features, if ``encode`` is a cache that knows them."""
+    if not items or not hasattr(encode, "missing"):
+        return set()
+    missing = {item[CASE] for item in encode.missing(items)}
+    return {item[CASE] for item in items} - missing
+
+
+def _encode(report: CohortReport, encode: Encode, checks: CohortChecks) -> None:
+    """Replace the items of a report by those of their features, and add an error for each case that has none."""
+    items, reasons = _encode_items(report.items, encode)
+    summaries = checks.check_widths({Path(item["image"]): checks.inspect(item["image"]) for item in items})
+    report.items = []
+    for item in items:
+        summary = summaries[Path(item["image"])]
+        if summary.problem:
+            reasons[item[CASE]] = summary.problem
+        else:
+            report.items.append({**item, "num_instances": summary.num_instances})
+    report.errors += [Issue(f"case {case!r}", reason, case) for case, reason in reasons.items()]
+
+
+def _encode_items(items: list[dict[str, Any]], encode: Encode) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Return the items that give features, and the reasons of the others."""
+    try:
+        return encode(items), {}
+    except BadCasesError as error:
+        reasons = error.reasons
+    good = [item for item in items if item[CASE] not in reasons]
+    return encode(good) if good else [], reasons
+
+
+def _drop_conflicts(report: CohortReport) -> None:
+    """Add an error for each patient whose bags can't be one item, and remove its bags."""
+    conflicts = merge_patients(CohortReport(report.name, report.num_rows, report.items)).errors
+    patients = {issue.case for issue in conflicts}
+    report.errors += conflicts
+    report.items = [item for item in report.items if item[PATIENT] not in patients]
 
 
 @dataclass(frozen=True)
@@ -126,4 +238,6 @@ class _SlideChecks(CohortChecks):
 
     def inspect(self, path: str | os.PathLike[str]) -> BagSummary:
         """Return the summary of a bag with one instance."""
+        if not os.path.getsize(path):
+            return BagSummary(error="`bag` must be a slide, got an empty file")
         return BagSummary(num_instances=1, in_features=1)

@@ -39,12 +39,14 @@ def check_table(path: Path, columns: CohortColumns, checks: CohortChecks, root: 
     summaries = checks.check_widths({row.path: checks.inspect(row.path) for row in rows if row.path is not None})
     for row in rows:
         if row.path is not None:
-            row.apply_policy(summaries[row.path], checks)
-        report.errors += [Issue(row.location, text) for text in row.errors]
-        report.skipped += [Issue(row.location, text) for text in row.skipped]
-        if not row.errors and not row.skipped:
-            report.items.append(row.item)
-    report.notes += _notes(table, columns, folder, rows)
+            row.add_summary(summaries[row.path])
+        report.errors += [*(Issue(row.location, text) for text in row.conflicts), *row.issues()]
+    valid = [row for row in rows if not row.errors and not row.conflicts]
+    report.items += [row.item for row in valid]
+    known = [summaries[row.path] for row in valid if row.path is not None]
+    errors, notes = checks.compare(known, report.items, columns.classes)
+    report.errors += errors
+    report.notes += [*_notes(table, columns, folder, rows), *notes]
     return report
 
 
@@ -54,9 +56,11 @@ class _Row:
     def __init__(self, number: int, cells: dict[str, str], columns: CohortColumns, folder: BagFolder) -> None:
         bag = cells[columns.bag]
         self.number = number
-        self.location = f"row {number}, {bag!r}" if bag else f"row {number}"
-        self.skipped: list[str] = []
-        self.errors: list[str] = []
+        shown = Path(bag).name if Path(bag).is_absolute() else bag
+        self.location = f"row {number}, {shown!r}" if bag else f"row {number}"
+        self.errors: list[str] = []  # that leaving out the row resolves
+        self.conflicts: list[str] = []  # with other rows
+        self.stem = Path(bag).stem
         self.path = self._find_file("bag", bag, folder)
         self.item: dict[str, Any] = {}
         if self.path is not None:
@@ -74,14 +78,17 @@ class _Row:
     def case_id(self) -> Any:
         return self.item.get(str(BagKeys.CASE_ID))
 
-    def apply_policy(self, summary: BagSummary, checks: CohortChecks) -> None:
-        """Add the issues of the bag file to the errors, or skip the bag, as ``checks`` asks."""
+    def issues(self) -> list[Issue]:
+        """Return the errors of the row; its case is named as in the item, or by its location."""
+        name = self.case_id or self.stem
+        case = name if _is_name(name) else f"row {self.number}"
+        return [Issue(self.location, text, case) for text in self.errors]
+
+    def add_summary(self, summary: BagSummary) -> None:
+        """Add the number of instances and the error of the bag file."""
         self.item["num_instances"] = summary.num_instances
-        if summary.error:
-            (self.skipped if checks.on_damaged == "skip" else self.errors).append(summary.error)
-        elif not summary.num_instances:
-            text = "a bag must have an instance, got none"
-            (self.skipped if checks.on_empty == "skip" else self.errors).append(text)
+        if summary.problem:
+            self.errors.append(summary.problem)
 
     def _find_file(self, name: str, value: str, folder: BagFolder) -> Path | None:
         try:
@@ -90,7 +97,9 @@ class _Row:
             return folder.find(value)
         except ValueError as error:
             self.errors.append(f"`{name}` {error}")
-            return None
+        except (OSError, RuntimeError) as error:  # such as a link to itself; the message has the whole path
+            self.errors.append(f"`{name}` must be the path or the name of a bag file, got {type(error).__name__}")
+        return None
 
     def _set_name(self, key: str, value: str) -> None:
         try:
@@ -100,12 +109,20 @@ class _Row:
         self.item[str(key)] = value
 
 
+def _is_name(name: str) -> bool:
+    try:
+        check_name(case_id=name)
+    except ValueError:
+        return False
+    return True
+
+
 def _find_duplicates(rows: list[_Row], identity: Callable[[_Row], Hashable], rule: str) -> None:
     first_rows: dict[Hashable, _Row] = {}
     for row in rows:
         first = first_rows.setdefault(identity(row), row)
-        if row is not first and identity(row) is not None and not row.errors:
-            row.errors.append(f"`bag` {rule}, got it in row {first.number} too")
+        if row is not first and identity(row) is not None and not row.errors + row.conflicts:
+            row.conflicts.append(f"`bag` {rule}, got it in row {first.number} too")
 
 
 def _notes(table: Table, columns: CohortColumns, folder: BagFolder, rows: list[_Row]) -> list[Issue]:
@@ -146,7 +163,8 @@ def _conflicts(patient: str, bags: list[dict[str, Any]]) -> list[Issue]:
         values = [_plain(bag.get(key)) for bag in bags]
         if key not in PER_BAG and len({str(value) for value in values}) > 1:
             cases = ", ".join(f"{value} for {bag['case_id']!r}" for value, bag in zip(values, bags, strict=True))
-            errors.append(Issue(f"patient {patient!r}", f"`{key}` must be the same for all bags, got {cases}"))
+            text = f"`{key}` must be the same for all bags, got {cases}"
+            errors.append(Issue(f"patient {patient!r}", text, patient))
     return errors
 
 

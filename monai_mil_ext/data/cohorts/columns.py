@@ -32,6 +32,7 @@ class CohortColumns:
         instance_label: column of a file with a label for every instance; labels in the bag file itself are read by
             :py:class:`monai_mil_ext.transforms.LoadBagd`.
         keep: further columns to keep, as text.
+        num_classes: number of classes, so that a larger class index is an error of its row.
 
     Example:
         >>> CohortColumns(label="grade", classes=["low", "high"]).values({"grade": "high"})
@@ -47,6 +48,7 @@ class CohortColumns:
     event: str | None = None
     instance_label: str | None = None
     keep: Sequence[str] = ()
+    num_classes: int | None = None
 
     def __post_init__(self) -> None:
         if (self.time is None) != (self.event is None):
@@ -99,6 +101,8 @@ class CohortColumns:
             return list(self.classes).index(cell)
         if not cell.isascii() or not cell.isdigit():
             raise ValueError(f"a class index, or a name if `classes` is given, got {_repr_cell(cell)}")
+        if self.num_classes is not None and int(cell) >= self.num_classes:
+            raise ValueError(f"a class index from 0 to {self.num_classes - 1}, got {_repr_cell(cell)}")
         return int(cell)
 
 

@@ -18,6 +18,7 @@ from monai_mil_ext.data.bags.bag_file import read_attributes, write_bag
 from monai_mil_ext.utils import BagKeys, EmptyBagError, check_choice, check_name, remove_stale_files
 from monai_mil_ext.utils.exceptions import root_cause
 
+from .bad_cases import BadCasesError, is_system_error, reason_of
 from .fingerprints import fingerprint as fingerprint_of
 
 __all__ = ["EncodingStats", "FeatureCache"]
@@ -62,7 +63,6 @@ class FeatureCache:
 
     Raises:
         ValueError: when ``transform`` is random, or the case ID of an item is missing, invalid or repeated.
-        RuntimeError: when ``transform`` fails; the message names case and cause.
     """
 
     def __init__(
@@ -90,12 +90,28 @@ class FeatureCache:
         self.on_empty = on_empty
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Compute missing features, and return ``items`` with the path of the feature file instead of the scan."""
-        missing = self.missing(items)
+        """Compute missing features, and return ``items`` with the path of the feature file instead of the scan.
+
+        Raises:
+            BadCasesError: (a ``ValueError``) when cases give no features. It is raised after all others are computed,
+                and lists every such case.
+        """
+        missing, reasons = self.missing(items), dict[str, str]()
         for item in tqdm(missing, desc="features of scans", disable=not (self.progress and missing)):
             if not self.is_done(item):
-                self.make(item)
+                self._try(item, reasons)
+        if reasons:
+            raise BadCasesError(reasons)
         return [{**item, self.keys[0]: str(self.file(item))} for item in items]
+
+    def _try(self, item: Mapping[str, Any], reasons: dict[str, str]) -> None:
+        """Compute the features of ``item``, or add the reason why there are none to ``reasons``."""
+        try:
+            self.make(item)
+        except Exception as error:
+            if is_system_error(root_cause(error)):
+                raise
+            reasons[str(item[BagKeys.CASE_ID])] = reason_of(error, item)
 
     def missing(self, items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """Return the ``items`` without features, and remove temporary files of interrupted writers."""
@@ -126,7 +142,11 @@ class FeatureCache:
         return self.is_done(item) and EMPTY.items() <= read_attributes(self.file(item)).items()
 
     def make(self, item: Mapping[str, Any]) -> EncodingStats:
-        """Compute and write the features of ``item``."""
+        """Compute and write the features of ``item``.
+
+        Raises:
+            RuntimeError: when ``transform`` fails; the message names case and cause.
+        """
         try:
             try:
                 result = self.transform(dict(item))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,11 +16,11 @@ from tqdm import tqdm
 from monai_mil_ext.utils import RESEARCH_USE, BagKeys, check_choice, write_csv, write_json
 from monai_mil_ext.utils.exceptions import root_cause
 
+from .bad_cases import describe_failure, is_system_error
 from .feature_cache import FeatureCache
 
 __all__ = ["FeatureExtraction"]
 
-FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 REPORT, TABLE = "features.json", "bags.csv"
 COLUMNS = (str(BagKeys.PATIENT), "label")  # of items, for the table
 
@@ -141,9 +139,9 @@ class FeatureExtraction:
                         encoding = (encoding or 0.0) + stats.encode_seconds
                 except Exception as error:
                     cause = root_cause(error)
-                    if self.on_error == "raise" or _is_system_error(cause):
+                    if self.on_error == "raise" or is_system_error(cause):
                         raise
-                    failed[item[BagKeys.CASE_ID]] = _reason(cause, item)
+                    failed[item[BagKeys.CASE_ID]] = f"{type(cause).__name__}: {describe_failure(cause, item)}"
                 seconds = time.perf_counter() - start
                 bar.set_postfix(
                     {f"{self.item_names[1]}/s": f"{instances / seconds:.0f}", "failed": len(failed)}, refresh=False
@@ -200,20 +198,3 @@ def _idle_fraction(shares: Sequence[Mapping[str, Any]]) -> float | None:
     timed = [share for share in shares if share["encoding"] is not None]
     total = sum(share["seconds"] for share in timed)
     return round(1 - sum(share["encoding"] for share in timed) / total, 4) if timed else None
-
-
-def _is_system_error(cause: BaseException) -> bool:
-    full = isinstance(cause, OSError) and cause.errno in FULL
-    return full or isinstance(cause, (MemoryError, torch.OutOfMemoryError))
-
-
-def _reason(cause: BaseException, item: Mapping[str, Any]) -> str:
-    """Describe an error without paths and names of files, which may identify a patient."""
-    text = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
-    for key, value in item.items():
-        if isinstance(value, (str, os.PathLike)) and key not in (BagKeys.CASE_ID,) and os.sep in os.fspath(value):
-            path = Path(value)
-            text = re.sub(re.escape(str(path)) + r"[^\s'\"]*", f"<{key}>", text)
-            text = text.replace(path.name, f"<{key}>")
-    text = re.sub(r"(?<![\w<])(/[^\s/'\":,]+){2,}", "<path>", text)
-    return f"{type(cause).__name__}: {' '.join(text.split())}"

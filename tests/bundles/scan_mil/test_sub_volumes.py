@@ -65,3 +65,21 @@ def test_sub_volumes_leave_one_patient_out():
     assert fold(bags, "a", test=False) == bags[2:]
     with pytest.raises(ValueError, match="`test_patient` must be one of 'a', 'b', 'c', got 'd'"):
         fold(bags, "d", test=True)
+
+
+def test_fold_says_that_patients_have_one_class_only(caplog):
+    from scripts.sub_volumes import fold
+
+    bags = [{"patient": p, "label": int(label)} for p, label in ("a0", "a0", "b0", "b1")]
+    assert len(fold(bags, "a", test=True)) == len(fold(bags, "a", test=False)) == 2
+    assert caplog.messages == ["Test patient 'a' has bags of class 0 only: they have no AUROC."]
+    with pytest.raises(ValueError, match="`bags` must have two classes without 'b', got class 0 only"):
+        fold(bags, "b", test=False)
+
+
+def test_sub_volumes_of_a_short_scan_are_none_and_it_is_logged(tmp_path, caplog):
+    from scripts.sub_volumes import sub_volumes
+
+    write_bag(tmp_path / "s.h5", {"features": torch.rand(7, 2), "instance_label": torch.zeros(7)})
+    assert sub_volumes([{"case_id": "s", "patient": "p", "image": str(tmp_path / "s.h5")}]) == []
+    assert caplog.messages == ["case 's' gives no bags: it has 7 slices of 8 needed"]

@@ -1,18 +1,24 @@
 """Tests of cohorts of scans in JSON and of tables of slides."""
 
-import json
+import csv
 
 import numpy as np
 import pytest
+import torch
 
-from monai_mil_ext.data import CohortColumns, load_cohort, load_slide_cohort, write_bag
+from monai_mil_ext.data import (
+    CohortChecks,
+    CohortColumns,
+    FeatureCache,
+    ScanChecks,
+    load_cohort,
+    load_scan_cohort,
+    load_slide_cohort,
+    write_bag,
+)
+from tests.data.cohort_files import HEAD, write_bags, write_scans, write_table
 
 COLUMNS = CohortColumns(bag="slide")
-
-
-def write(folder, scans):
-    (folder / "cohort.json").write_text(json.dumps({"license": "none", "scans": scans}))
-    return folder / "cohort.json"
 
 
 def test_load_cohort_resolves_paths_and_keeps_other_entries(tmp_path):
@@ -20,7 +26,7 @@ def test_load_cohort_resolves_paths_and_keeps_other_entries(tmp_path):
     (tmp_path / "m.nii").touch()
     scan = {"case_id": "a", "patient": "p", "image": "a", "reference": "m.nii", "label": 1}
     other = {"case_id": "b", "patient": "p", "image": "./a/../m.nii"}
-    first, second = load_cohort(write(tmp_path, [scan, other]))
+    first, second = load_cohort(write_scans(tmp_path, [scan, other]))
     assert first == {**scan, "image": str(tmp_path / "a"), "reference": str(tmp_path / "m.nii")}
     assert second["image"] == str(tmp_path / "m.nii")
 
@@ -35,13 +41,13 @@ def test_load_cohort_lists_all_errors(tmp_path):
         {"case_id": "c", "patient": "p", "image": str(tmp_path / "out.nii"), "reference": ""},
     ]
     with pytest.raises(ValueError, match=r"cohort.json must be a valid cohort, got 8 errors") as error:
-        load_cohort(write(tmp_path / "in", scans))
+        load_cohort(write_scans(tmp_path / "in", scans))
     for line in (
-        "scan 0: `image` must exist, got 'none.nii'",
+        "scan 0: `image` must exist, got a path without a file",
         "scan 1: no `patient`",
         "scan 1: `image` must be a path, got 3",
         "scan 2: `case_id` must be letters",
-        "scan 2: `image` must lie in the folder of the cohort, got '../out.nii'",
+        "scan 2: `image` must lie in the folder of the cohort, got a path that leads out of it",
         "scan 3: `image` must lie in the folder of the cohort",
         "scan 3: `reference` must be a path, got ''",
         "`case_id` must be unique, got 'a' 2 times",
@@ -54,7 +60,7 @@ def test_load_cohort_refuses_links_out_of_the_folder(tmp_path):
     (tmp_path / "out.nii").touch()
     (tmp_path / "in" / "link.nii").symlink_to(tmp_path / "out.nii")
     with pytest.raises(ValueError, match="scan 0: `image` must lie in the folder"):
-        load_cohort(write(tmp_path / "in", [{"case_id": "a", "patient": "p", "image": "link.nii"}]))
+        load_cohort(write_scans(tmp_path / "in", [{"case_id": "a", "patient": "p", "image": "link.nii"}]))
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"scans": {}}', '{"scans": []}', '{"scans": ["a"]}', "{}"])
@@ -103,3 +109,128 @@ def test_load_slide_cohort_checks_the_table_before_encoding(tmp_path):
     table = write_slides(tmp_path, "s3.svs,p,1", "s5.svs,p,0")
     with pytest.raises(ValueError, match="`label` must be the same for all bags"):
         load_slide_cohort(table, encode, COLUMNS, level="patient")
+
+
+def left_out(folder):
+    with (folder / "left_out.csv").open(newline="") as file:
+        return {row["case"]: row["reason"] for row in csv.DictReader(file)}
+
+
+def test_load_cohort_skips_every_kind_of_bad_bag(tmp_path):
+    """Of ten slides, two are good."""
+    write_bags(tmp_path, {"a": 2, "b": 2, "no_label": 2, "no_patient": 2, "bad_label": 2, "empty": 0})
+    write_bags(tmp_path, {"wide": 2}, width=5)
+    write_bag(tmp_path / "nan.h5", {"features": np.array([[1, np.nan, 2]], np.float32)})
+    (tmp_path / "cut.h5").write_bytes((tmp_path / "a.h5").read_bytes()[:900])
+    rows = [[name, f"p_{name}", "0"] for name in ("a", "b", "empty", "wide", "nan", "cut", "missing")]
+    rows += [["no_label", "p", ""], ["no_patient", "", "0"], ["bad_label", "p", "tumor"]]
+    table, checks = write_table(tmp_path / "c.csv", [HEAD, *rows]), CohortChecks(features=True)
+    with pytest.raises(ValueError, match="must be a valid cohort, got 8 errors"):
+        load_cohort(table, checks=checks, output_dir=tmp_path / "eval")
+    assert not (tmp_path / "eval").exists()
+    items = load_cohort(table, checks=checks, on_bad="skip", output_dir=tmp_path / "eval")
+    assert [item["case_id"] for item in items] == ["a", "b"]
+    reasons = left_out(tmp_path / "eval")
+    assert list(reasons) == ["empty", "wide", "nan", "cut", "missing", "no_label", "no_patient", "bad_label"]
+    assert reasons["nan"] == "features must be finite, got 1 NaN or infinite values"
+    assert str(tmp_path) not in (tmp_path / "eval" / "left_out.csv").read_text()
+
+
+def test_load_cohort_at_patient_level_leaves_out_single_slides_and_contradictory_patients(tmp_path):
+    write_bags(tmp_path, {"p1": 2, "p2": 0, "q1": 2, "q2": 2, "r1": 0})
+    rows = [["p1", "p", "0"], ["p2", "p", "0"], ["q1", "q", "0"], ["q2", "q", "1"], ["r1", "r", "0"]]
+    table = write_table(tmp_path / "c.csv", [HEAD, *rows])
+    items = load_cohort(table, level="patient", on_bad="skip", output_dir=tmp_path)
+    assert [(item["case_id"], item["num_instances"]) for item in items] == [("p", 2)]
+    assert set(left_out(tmp_path)) == {"p2", "r1", "q"}
+
+
+def test_load_cohort_never_skips_rows_that_contradict_each_other(tmp_path):
+    write_bags(tmp_path, {"a": 2, "b": 2})
+    table = write_table(tmp_path / "c.csv", [HEAD, ["a", "p", "0"], ["a.h5", "p", "1"], ["b", "q", "1"]])
+    with pytest.raises(ValueError, match="`bag` must be in one row only, got it in row 2 too"):
+        load_cohort(table, on_bad="skip")
+
+
+def test_load_cohort_of_links_to_themselves_and_endless_names(tmp_path):
+    write_bags(tmp_path, {"a": 2})
+    (tmp_path / "loop").symlink_to("loop")
+    table = write_table(tmp_path / "c.csv", [HEAD, ["a", "p", "0"], ["loop", "q", "0"], ["x" * 300, "r", "0"]])
+    assert len(load_cohort(table, on_bad="skip", output_dir=tmp_path)) == 1
+    assert len(left_out(tmp_path)) == 2
+    assert str(tmp_path) not in (tmp_path / "left_out.csv").read_text()
+
+
+def cache_of(folder, calls):
+    """Return a cache whose transform fails for cases that contain "bad" and gives NaN for "nan"."""
+
+    def transform(item):
+        calls.append(item["case_id"])
+        if "bad" in item["case_id"]:
+            raise ValueError(f"`image` must be undamaged, got {item['image']}.")
+        return {"image": torch.full((3, 2), float("nan") if "nan" in item["case_id"] else 1.0)}
+
+    return FeatureCache(folder / "features", transform, fingerprint="f" * 64, progress=False)
+
+
+def write_scan_cohort(folder, *cases):
+    for case in cases:
+        (folder / f"DOE_{case}.mha").write_text("" if "empty" in case else "voxels")
+    scans = [{"case_id": case, "patient": case, "image": f"DOE_{case}.mha", "label": 0} for case in cases]
+    return write_scans(folder, [*scans, {"case_id": "lost", "patient": "p", "image": "DOE_lost.mha"}])
+
+
+def test_load_scan_cohort_checks_all_scans_before_it_encodes_one(tmp_path):
+    path, calls = write_scan_cohort(tmp_path, "a", "empty1", "empty2", "bad1"), []
+    with pytest.raises(ValueError, match=r"cohort.json must be a valid cohort, got 3 errors:") as error:
+        load_scan_cohort(path, cache_of(tmp_path, calls))
+    assert calls == []
+    assert "scan 4: `image` must exist, got a path without a file" in str(error.value)
+    assert "DOE" not in str(error.value)
+
+
+def test_load_scan_cohort_lists_what_only_encoding_shows_at_once(tmp_path):
+    cases = ["bad1", "a", "nan", "b", "bad2"]
+    path, calls = write_scan_cohort(tmp_path, *cases), []
+    scans = [{"case_id": case, "patient": case, "image": str(tmp_path / f"DOE_{case}.mha")} for case in cases]
+    with pytest.raises(ValueError, match="cohort must be a valid cohort, got 3 errors:") as error:
+        load_scan_cohort(scans, cache_of(tmp_path, calls))
+    assert calls == cases
+    reason = "`image` must be undamaged, got <image>"
+    assert f"case 'bad1': {reason}\n  case 'bad2': {reason}\n  case 'nan': features must be finite" in str(error.value)
+    items = load_scan_cohort(path, cache_of(tmp_path, calls), on_bad="skip", output_dir=tmp_path)
+    assert [(item["case_id"], item["num_instances"]) for item in items] == [("a", 3), ("b", 3)]
+    assert calls == [*cases, "bad1", "bad2"]  # good ones are encoded once
+    assert list(left_out(tmp_path)) == ["lost", "bad1", "bad2", "nan"]
+    assert "DOE" not in (tmp_path / "left_out.csv").read_text()
+
+
+def test_load_scan_cohort_says_before_encoding_that_no_scan_has_a_mask(tmp_path):
+    path = write_scan_cohort(tmp_path, "a", "b")
+    for on_bad in ("refuse", "skip"):
+        with pytest.raises(ValueError, match="`reference` must be given for scans, got none in all 2: take labels"):
+            load_scan_cohort(path, pytest.fail, ScanChecks({"reference": "take labels"}), on_bad)
+
+
+def test_load_slide_cohort_skips_bad_slides(tmp_path):
+    names = ["a", "bad1", "b", "bad2", "empty"]
+    table = write_slides(tmp_path, *(f"{name}.svs,p_{name},0" for name in names), "lost.svs,q,0", "c.svs,q,")
+    (tmp_path / "lost.svs").unlink()
+    (tmp_path / "empty.svs").write_bytes(b"")
+    calls = []
+    with pytest.raises(ValueError, match="got 3 errors"):
+        load_slide_cohort(table, cache_of(tmp_path, calls), COLUMNS)
+    assert calls == []
+    items = load_slide_cohort(table, cache_of(tmp_path, calls), COLUMNS, on_bad="skip", output_dir=tmp_path)
+    assert [item["case_id"] for item in items] == ["a", "b"]
+    assert calls == ["a", "bad1", "b", "bad2"]
+    assert list(left_out(tmp_path)) == ["empty", "lost", "c", "bad1", "bad2"]
+
+
+def test_load_slide_cohort_leaves_out_patients_whose_slides_contradict_each_other(tmp_path):
+    table = write_slides(tmp_path, "s3.svs,p,1", "s5.svs,p,0", "s2.svs,q,0", "s4.svs,q,0")
+    with pytest.raises(ValueError, match="patient 'p': `label` must be the same for all bags"):
+        load_slide_cohort(table, pytest.fail, COLUMNS, level="patient")
+    items = load_slide_cohort(table, encode, COLUMNS, level="patient", on_bad="skip", output_dir=tmp_path)
+    assert [(item["case_id"], item["num_instances"]) for item in items] == [("q", 6)]
+    assert list(left_out(tmp_path)) == ["p"]

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from monai_mil_ext.data import CohortChecks, check_cohort, load_cohort, write_bag
+from monai_mil_ext.data import check_cohort, load_cohort, write_bag
 from monai_mil_ext.transforms import LoadBagd, LoadPatientBagd
 from tests.data.cohort_files import HEAD, texts, write_bags, write_table
 
@@ -71,22 +71,41 @@ def test_check_cohort_lists_all_errors(tmp_path):
         "row 15, 'a b': `case_id` must be letters",
         "row 15, 'a b': `label` must be a class index, or a name if `classes` is given, got 'tumor'",
     ]
+    expected.append("row 16, 'empty': a bag must have an instance, got none")
     assert len(errors) == len(expected)
     for error, start in zip(errors, expected, strict=True):
         assert error.startswith(start)
     assert "'cut.h5'" in errors[5]
-    assert texts(report.skipped) == ["row 16, 'empty': a bag must have an instance, got none"]
+    cases = [
+        "",
+        "none",
+        "row 6",
+        "outside",
+        "link",
+        "cut",
+        "wide",
+        "same",
+        "",
+        "again",
+        "again",
+        "row 15",
+        "row 15",
+        "empty",
+    ]
+    assert [issue.case for issue in report.errors] == cases
     assert texts(report.notes) == [
         "unused columns: 'age'",
         "bag files that are not in the table: 'link.h5', 'stranger.h5'",
     ]
-    with pytest.raises(ValueError, match=r"c.csv must be a valid cohort, got 13 errors:\n  row 4, 'twice.h5': "):
+    with pytest.raises(ValueError, match=r"c.csv must be a valid cohort, got 14 errors:\n  row 4, 'twice.h5': "):
         report.raise_if_errors()
-    assert str(report).startswith("c.csv: 15 rows, 3 valid items of 2 patients\n13 errors:\n  row 4")
+    assert str(report).startswith("c.csv: 15 rows, 3 valid items of 2 patients\n14 errors:\n  row 4")
     report.write(tmp_path / "report.json")
     content = json.loads((tmp_path / "report.json").read_text())
-    assert content["skipped"] == [{"location": "row 16, 'empty'", "message": "a bag must have an instance, got none"}]
-    assert (content["rows"], content["items"], len(content["errors"])) == (15, 3, 13)
+    assert content["errors"][-1] == {
+        "location": "row 16, 'empty'", "message": "a bag must have an instance, got none", "case": "empty",
+    }  # fmt: skip
+    assert (content["rows"], content["items"], len(content["errors"])) == (15, 3, 14)
     assert str(tmp_path) not in (tmp_path / "report.json").read_text()
 
 
@@ -98,18 +117,18 @@ def test_check_cohort_ignores_hidden_files(tmp_path):
 
 
 @pytest.mark.parametrize("empty", [(0, 3), (0,)])
-def test_load_cohort_skips_or_refuses_empty_bags(tmp_path, empty):
+def test_load_cohort_skips_or_refuses_empty_bags(tmp_path, empty, caplog):
     write_bags(tmp_path, {"a": 2})
     with h5py.File(tmp_path / "e.h5", "w") as file:
         file["features"] = np.zeros(empty, np.float32)
         file["coords"] = np.zeros((0, 2), np.int64)
     table = write_table(tmp_path / "c.csv", [HEAD, ["a", "p", "0"], ["e", "q", "1"]])
-    with pytest.warns(UserWarning, match="c.csv: 1 skipped:\n  row 3, 'e': a bag must have an instance, got none"):
-        assert [item["case_id"] for item in load_cohort(table)] == ["a"]
+    assert [item["case_id"] for item in load_cohort(table, on_bad="skip")] == ["a"]
+    assert caplog.messages == ["c.csv: left out 1 of 2 cases:\n  row 3, 'e': a bag must have an instance, got none"]
     with pytest.raises(ValueError, match="got 1 error:\n  row 3, 'e': a bag must have an instance, got none"):
-        load_cohort(table, checks=CohortChecks(on_empty="error"))
+        load_cohort(table)
     with pytest.raises(ValueError, match=r"c.csv must have at least one usable bag, got 1 skipped:"):
-        load_cohort(write_table(tmp_path / "c.csv", [HEAD, ["e", "q", "1"]]))
+        load_cohort(write_table(tmp_path / "c.csv", [HEAD, ["e", "q", "1"]]), on_bad="skip")
 
 
 def test_load_cohort_merges_bags_of_a_patient(tmp_path):

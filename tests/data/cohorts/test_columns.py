@@ -68,6 +68,7 @@ def test_cohort_columns_labels_of_all_kinds(tmp_path):
         (CohortColumns(), ["1.5", ""], "`label` must be a class index, .* got '1.5'"),
         (CohortColumns(), ["-1", ""], "`label` must be a class index, .* got '-1'"),
         (CohortColumns(numeric=True), ["inf", ""], "`label` must be a finite number, got 'inf'"),
+        (CohortColumns(num_classes=2), ["2", ""], "`label` must be a class index from 0 to 1, got '2'"),
         (CohortColumns(label=["label", "other"]), ["2", "1"], "`label` must be 0 or 1, got '2'"),
         (
             CohortColumns(label=["label", "other"]),

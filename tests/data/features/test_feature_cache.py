@@ -1,5 +1,6 @@
 """Tests of FeatureCache: every scan once, one folder per configuration, no patient data."""
 
+import errno
 import multiprocessing
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from monai.transforms import Compose, RandFlipd, ScaleIntensityRanged
 from torch import nn
 
-from monai_mil_ext.data import FeatureCache, read_bag, write_bag
+from monai_mil_ext.data import BadCasesError, FeatureCache, read_bag, write_bag
 from monai_mil_ext.data.bags.bag_file import read_attributes
 from monai_mil_ext.transforms import EncodeInstancesd, LoadBagd, LoadScand, MaskToInstanceLabeld, SliceBagd
 from monai_mil_ext.utils import EmptyBagError
@@ -83,8 +84,39 @@ def test_feature_cache_replaces_damaged_and_foreign_files(tmp_path, how):
 def test_feature_cache_names_a_failing_scan(tmp_path):
     cache = FeatureCache(tmp_path, Compose([Counted()]))
     with pytest.raises(RuntimeError, match="case 'bad' gave no features: `image` must be a scan, got None"):
-        cache([ITEMS[0], {"case_id": "bad", "image": None}])
-    assert [p.name for p in cache.folder.iterdir()] == ["a.h5"]
+        cache.make({"case_id": "bad", "image": None})
+
+
+def test_feature_cache_names_all_failing_scans_after_the_others(tmp_path):
+    cache = FeatureCache(tmp_path, Compose([Counted()]))
+    bad = [{"case_id": case, "image": None} for case in ("bad", "worse")]
+    with pytest.raises(BadCasesError, match="every case must give features, got 2 that do not:") as error:
+        cache([bad[0], ITEMS[0], bad[1], ITEMS[1]])
+    reason = "`image` must be a scan, got None."
+    assert error.value.reasons == {"bad": reason, "worse": reason}
+    assert error.value.__cause__ is None  # so that the list is the last line of a traceback, not the first failure
+    assert sorted(p.name for p in cache.folder.iterdir()) == ["a.h5", "b.h5"]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), OSError(errno.EROFS, "read-only"), MemoryError()])
+def test_feature_cache_ends_at_once_if_the_scan_is_not_the_cause(tmp_path, error):
+    def fail(item):
+        Counted.calls.append(item["case_id"])
+        raise error
+
+    with pytest.raises(RuntimeError, match="case 'a' gave no features"):
+        FeatureCache(tmp_path, fail, fingerprint="a" * 64)(ITEMS)
+    assert Counted.calls == ["a"]
+
+
+def test_feature_cache_names_no_file_of_a_failing_scan(tmp_path):
+    def fail(item):
+        raise ValueError(f"can't read 'DOE_JOHN.nii' in {tmp_path}/DOE_JOHN.nii")
+
+    item = {"case_id": "a", "image": str(tmp_path / "DOE_JOHN.nii"), "series": str(tmp_path / "J")}
+    with pytest.raises(BadCasesError, match=r"case 'a': can't read '<image>' in <image>$") as error:
+        FeatureCache(tmp_path, fail, fingerprint="a" * 64)([item])
+    assert "JOHN" not in str(error.value)
 
 
 def test_feature_cache_of_a_scan_without_instances(tmp_path):
@@ -92,7 +124,7 @@ def test_feature_cache_of_a_scan_without_instances(tmp_path):
         raise EmptyBagError("`slide` must have tissue.")
 
     item = {"case_id": "glass", "image": 0.0}
-    with pytest.raises(RuntimeError, match="case 'glass' gave no features: `slide` must have tissue"):
+    with pytest.raises(BadCasesError, match="case 'glass': `slide` must have tissue"):
         FeatureCache(tmp_path, no_tissue, fingerprint="a" * 64)([item])
     cache = FeatureCache(tmp_path, Compose([no_tissue]), ("image", "coords"), "b" * 64, on_empty="write")
     assert not cache.is_empty(item)
@@ -100,7 +132,7 @@ def test_feature_cache_of_a_scan_without_instances(tmp_path):
     assert (bag["features"].shape, bag["coords"].shape, bag["status"]) == ((0, 0), (0, 2), "empty")
     assert cache.is_done(item)
     assert cache.is_empty(item)
-    with pytest.raises(RuntimeError, match="case 'bad' gave no features: `image` must be a scan"):
+    with pytest.raises(BadCasesError, match="case 'bad': `image` must be a scan"):
         FeatureCache(tmp_path, Counted(), on_empty="write")([{"case_id": "bad", "image": None}])
     with pytest.raises(ValueError, match="`on_empty` must be one of 'error', 'write', got 'skip'"):
         FeatureCache(tmp_path, Counted(), on_empty="skip")

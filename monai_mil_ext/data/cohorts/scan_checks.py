@@ -1,0 +1,144 @@
+"""Checks of the scans of a cohort before they are encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from monai.utils import optional_import
+
+from monai_mil_ext.data.features.bad_cases import reason_of
+from monai_mil_ext.data.scans.dicom_series import NO_IMAGE, find_series
+from monai_mil_ext.utils import BagKeys
+
+from .check_report import CohortReport, Issue
+from .mixtures import class_labels, mixture_issues
+
+__all__ = ["ScanChecks"]
+
+dcmread, _ = optional_import("pydicom", name="dcmread")
+InvalidDicomError, _ = optional_import("pydicom.errors", name="InvalidDicomError")
+nib, _ = optional_import("nibabel")
+
+CASE, LABEL = str(BagKeys.CASE_ID), "label"
+NIFTI = (".nii", ".nii.gz")
+SLICE_TAGS = ("PixelSpacing", "ImagePositionPatient")  # of image slices, which secondary captures lack
+
+
+@dataclass(frozen=True)
+class ScanChecks:
+    """Settings of the checks of scans.
+
+    The headers of DICOM series and NIfTI files are read, but no voxels; of other files only the size is checked. Scans
+    of several modalities, such as CT and MR, are an error, and so is a modality that depends on the label.
+
+    Args:
+        required: keys that every scan must have, such as ``reference``, each with an advice for cohorts without it.
+        num_classes: number of classes, if the ``label`` of a scan must be one of 0, 1, ...
+        headers: whether to read all headers; otherwise only one of each scan is read, for its modality.
+        allow_mismatch: whether several modalities are a note and no error.
+
+    Example:
+        >>> scans = [{"case_id": "a", "image": "a.mha"}, {"case_id": "b", "image": "b.mha"}]
+        >>> _ = Path("a.mha").write_text("header"), Path("b.mha").write_text("header")
+        >>> report = CohortReport("cohort.json", 2, scans)
+        >>> ScanChecks({"reference": "use labels of whole scans"}).check(report)
+        >>> print(report.errors[0])
+        `reference` must be given for scans, got none in all 2: use labels of whole scans
+    """
+
+    required: Mapping[str, str] = field(default_factory=dict)
+    num_classes: int | None = None
+    headers: bool = True
+    allow_mismatch: bool = False
+
+    def check(self, report: CohortReport, encoded: Collection[str] = ()) -> None:
+        """Check the items of a report: add errors and notes, and remove invalid items.
+
+        Args:
+            report: the report.
+            encoded: IDs of cases that have features, so that of their headers only the modality is read.
+        """
+        lacking = self._lacking(report)
+        modalities: list[str | None] = []
+        valid = []
+        for item in report.items:
+            texts = [*lacking.get(str(item[CASE]), []), *self._label_errors(item)]
+            modality, error = _inspect(item, self.headers and item[CASE] not in encoded)
+            texts += [error] if error else []
+            report.errors += [Issue(f"case {item[CASE]!r}", text, str(item[CASE])) for text in texts]
+            if not texts:
+                valid.append(item)
+                modalities.append(modality)
+        report.items = valid
+        errors, notes = mixture_issues("modality", modalities, class_labels(valid), not self.allow_mismatch)
+        report.errors += errors
+        report.notes += notes
+
+    def _lacking(self, report: CohortReport) -> dict[str, list[str]]:
+        """Return the errors of scans that lack a required key; what all lack is one error of the cohort."""
+        texts: dict[str, list[str]] = {}
+        for key, advice in self.required.items():
+            cases = [str(item[CASE]) for item in report.items if item.get(key) is None]
+            if cases and len(cases) == len(report.items):
+                rule = f"`{key}` must be given for scans, got none in all {len(cases)}"
+                report.errors.append(Issue("", f"{rule}: {advice}"))
+                continue
+            for case in cases:
+                texts.setdefault(case, []).append(f"`{key}` must be given, got none: {advice}")
+        return texts
+
+    def _label_errors(self, item: Mapping[str, Any]) -> list[str]:
+        label = item.get(LABEL)
+        if self.num_classes is None or (label is None and LABEL in self.required):
+            return []
+        if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < self.num_classes:
+            return []
+        return [f"`label` must be a class from 0 to {self.num_classes - 1}, got {label!r}"]
+
+
+def _inspect(item: Mapping[str, Any], headers: bool) -> tuple[str | None, str]:
+    """Return the modality of a scan, if it states one, and an error message or an empty string."""
+    path = Path(item["image"])
+    try:
+        if not path.exists():
+            raise ValueError("`image` must exist, got a path without a file.")
+        if headers:
+            _check_header(path, item.get("series"))
+        return _modality(path, item.get("series")), ""
+    except ImportError:
+        raise
+    except Exception as error:  # a damaged header can raise almost any error in the libraries that read it
+        return None, reason_of(error, item)
+
+
+def _check_header(path: Path, series: str | None) -> None:
+    """Raise unless the header of a scan is that of a 3D volume."""
+    if path.is_dir():
+        find_series(path, series)
+    elif not path.stat().st_size:
+        raise ValueError("`image` must be a readable, undamaged scan, got an empty file.")
+    elif path.name.lower().endswith(NIFTI):
+        image = nib.squeeze_image(nib.load(path))
+        if len(image.shape) != 3 or image.get_data_dtype().kind not in "biuf":
+            voxels = " x ".join(map(str, image.shape))
+            raise ValueError(f"`image` must be one 3D scalar volume, got {voxels} voxels of {image.get_data_dtype()}.")
+
+
+def _modality(path: Path, series: str | None) -> str | None:
+    """Return the modality from the header of the first image slice, or of the chosen series."""
+    if series is not None and path.is_dir():
+        return find_series(path, series)[0].series[1] or None
+    files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+    return next((modality for modality in map(_modality_of_slice, files) if modality), None)
+
+
+def _modality_of_slice(path: Path) -> str | None:
+    try:
+        header = dcmread(path, stop_before_pixels=True, specific_tags=["Modality", *SLICE_TAGS])
+    except (InvalidDicomError, EOFError):
+        return None
+    modality = str(header.get("Modality", None) or "")
+    return None if modality in NO_IMAGE or any(tag not in header for tag in SLICE_TAGS) else modality
