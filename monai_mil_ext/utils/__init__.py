@@ -11,11 +11,13 @@ from .checks import (
     check_positive,
     check_positive_number,
     check_rate,
+    count_non_finite,
 )
 from .enums import RESEARCH_USE, BagKeys, BagStatus
 from .exceptions import print_root_cause
-from .files import atomic_path, remove_stale_files, write_csv, write_json
+from .files import atomic_path, load_json, remove_stale_files, save_tensors, write_csv, write_json
 from .optional import optional_dependency
+from .paths import check_local, resolve_path
 
 __all__ = [
     "RESEARCH_USE",
@@ -26,16 +28,21 @@ __all__ = [
     "check_bags",
     "check_choice",
     "check_count",
+    "check_local",
     "check_mask",
     "check_name",
     "check_positive",
     "check_positive_number",
     "check_rate",
+    "count_non_finite",
     "drop_padding",
     "head_mean",
+    "load_json",
     "optional_dependency",
     "print_root_cause",
     "remove_stale_files",
+    "resolve_path",
+    "save_tensors",
     "write_csv",
     "write_json",
 ]

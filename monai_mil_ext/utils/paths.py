@@ -1,0 +1,51 @@
+"""Checks of paths: no address of a remote store, and no error that shows a folder."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+__all__ = ["check_local", "resolve_path"]
+
+# fsspec's form, also chained (``simplecache::s3://``); one slash is left of the two where a Path was made of it.
+# A scheme has two letters at least, so that a drive of Windows is none.
+SCHEME = re.compile(r"(?:[a-z][a-z0-9+.-]+::)*([a-z][a-z0-9+.-]+)(?:::?/|::)", re.IGNORECASE)
+
+
+def check_local(**paths: str | os.PathLike[str] | None) -> None:
+    """Raise ``ValueError`` if a path, passed by name, is an address such as ``s3://bucket/x`` or has a null character.
+
+    Python takes such an address for a relative path, so that results would go to a local folder ``s3:``.
+
+    Example:
+        >>> check_local(output_dir="s3://bucket/results")
+        Traceback (most recent call last):
+        ...
+        ValueError: `output_dir` must be a local path, got an address that begins with 's3://'.
+    """
+    for name, path in paths.items():
+        text = "" if path is None else os.fsdecode(path)
+        scheme = SCHEME.match(text.lstrip())
+        if scheme:
+            raise ValueError(
+                f"`{name}` must be a local path, got an address that begins with '{scheme[1].lower()}://'."
+            )
+        if "\0" in text:
+            raise ValueError(f"`{name}` must be a path, got one with a null character.")
+
+
+def resolve_path(path: str | os.PathLike[str], name: str = "path") -> Path:
+    """Return the absolute path without symbolic links; of a link to itself, the path of the link.
+
+    ``Path.resolve`` raises a ``RuntimeError`` with the whole path for a link to itself.
+
+    Args:
+        path: the path, which need not exist.
+        name: name of the argument for messages.
+
+    Raises:
+        ValueError: when the path is an address of a remote store, or has a null character.
+    """
+    check_local(**{name: path})
+    return Path(os.path.realpath(path))
