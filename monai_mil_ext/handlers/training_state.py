@@ -159,9 +159,9 @@ def _damage(path: Path) -> str:
         member = damaged_member(path) if zipfile.is_zipfile(path) else None
         torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:  # its text has the whole path
-        return str(error.strerror)
+        return error.strerror or "it can't be opened"
     except Exception as error:  # damaged files raise many kinds of errors
-        return str(error).partition("\n")[0]
+        return str(error).partition("\n")[0] or type(error).__name__
     return f"{member.partition('/')[2]} does not match its checksum" if member else ""
 
 
