@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.preprocessing import StandardScaler
 
-from monai_mil_ext.utils import write_json
+from monai_mil_ext.utils import check_local, load_json, write_json
 
 from .bag_file import read_bag
 
@@ -72,11 +71,12 @@ class FeatureStatistics(NamedTuple):
             FileNotFoundError: when there is no such file.
             ValueError: when the file contains no statistics.
         """
+        check_local(path=path)
         file = Path(path)
-        if not file.is_file():
+        if not os.path.isfile(file):
             raise FileNotFoundError(f"`path` must be an existing file saved by training, got {file.name!r}.")
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = load_json(file)
             return cls(np.array(content["mean"], np.float32), np.array(content["scale"], np.float32))
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"`path` must be a file that FeatureStatistics wrote, got {file.name!r}.") from None
