@@ -11,7 +11,7 @@ import ignite.distributed as idist
 from ignite.engine import Engine, Events
 from torch import nn
 
-from monai_mil_ext.utils import save_tensors
+from monai_mil_ext.utils import check_local, save_tensors
 
 __all__ = ["BestEpochSaver"]
 
@@ -38,6 +38,7 @@ class BestEpochSaver:
     """
 
     def __init__(self, save_dir: str, network: nn.Module, filename: str = "model.pt") -> None:
+        check_local(save_dir=save_dir)
         self.path = Path(save_dir) / filename
         self.network = network
         self._engine: Engine | None = None

@@ -17,7 +17,7 @@ from .enums import RESEARCH_USE, BagKeys, BagStatus
 from .exceptions import print_root_cause
 from .files import atomic_path, load_json, remove_stale_files, save_tensors, write_csv, write_json
 from .optional import optional_dependency
-from .paths import check_local, resolve_path
+from .paths import check_local, check_local_settings, resolve_path
 
 __all__ = [
     "RESEARCH_USE",
@@ -29,6 +29,7 @@ __all__ = [
     "check_choice",
     "check_count",
     "check_local",
+    "check_local_settings",
     "check_mask",
     "check_name",
     "check_positive",

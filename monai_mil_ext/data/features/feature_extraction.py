@@ -15,7 +15,7 @@ import torch
 from torch import distributed
 from tqdm import tqdm
 
-from monai_mil_ext.utils import RESEARCH_USE, BagKeys, check_choice, write_csv, write_json
+from monai_mil_ext.utils import RESEARCH_USE, BagKeys, check_choice, check_local, write_csv, write_json
 from monai_mil_ext.utils.exceptions import root_cause
 
 from .feature_cache import FeatureCache
@@ -66,6 +66,7 @@ class FeatureExtraction:
     ) -> None:
         check_choice("on_error", on_error, ["skip", "raise"])
         self.cache = cache
+        check_local(output_dir=output_dir)
         self.output_dir = Path(output_dir)
         self.on_error = on_error
         self.progress = progress
