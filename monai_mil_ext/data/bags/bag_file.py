@@ -17,7 +17,7 @@ from monai_mil_ext.utils import atomic_path, check_local
 from monai_mil_ext.utils.archives import open_archive
 
 from .bag_layout import BagInfo, BagLayout, CoordinateSpec
-from .bag_rows import BagFileError, Index, Rows, errors_for_file, is_numeric
+from .bag_rows import BagFileError, Index, Rows, check_array_count, errors_for_file, is_numeric
 from .hdf5_bag import open_hdf5
 from .numpy_bag import open_npy, open_npz, open_safetensors
 from .torch_bag import open_torch
@@ -29,7 +29,6 @@ h5py, _ = optional_import("h5py")
 
 HDF5, NPY, ZIP, PICKLE = b"\x89HDF\r\n\x1a\n", b"\x93NUMPY", b"PK\x03\x04", b"\x80"
 SAFETENSORS = b"\0\0\0\0{"  # the upper half of the header's length, then the first byte of the header
-MAX_ARRAYS = 1000  # of an archive: the header of each is read
 METADATA_KEYS = ("encoder", "unit", "tile_size", "magnification", "mpp", "format", "level")
 
 
@@ -306,8 +305,7 @@ def _open_by_signature(signature: bytes, file: BinaryIO) -> BagLayout:
 def _open_zip(file: BinaryIO) -> BagLayout:
     with open_archive(file) as archive:
         names = archive.namelist()
-        if len(names) > MAX_ARRAYS:
-            raise BagFileError(f"`path` must be an archive of at most {MAX_ARRAYS} files, got {len(names)}")
+        check_array_count(len(names))
         if names and all(name.endswith(".npy") for name in names):
             return open_npz(file, archive)
         if any(name.endswith("data.pkl") for name in names):

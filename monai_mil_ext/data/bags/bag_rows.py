@@ -30,6 +30,7 @@ __all__ = [
     "RawRows",
     "Rows",
     "Unreadable",
+    "check_array_count",
     "check_header_size",
     "errors_for_file",
     "is_numeric",
@@ -38,6 +39,7 @@ __all__ = [
 MAX_EXPANSION = 1100  # deflate compresses data at most 1032-fold
 SLACK = 1 << 26  # bytes that a header may declare beyond that: other codecs compress constant arrays better
 UNFINISHED = "`path` must be a completely written file, got one with missing rows"
+MAX_ARRAYS = 1000
 PIECE = 1 << 20  # bytes that are read at a time for a checksum
 BLOCK = 4096  # most rows that are decompressed at a time to read a few of them
 
@@ -106,6 +108,12 @@ def check_header_size(declared: int, stored: int) -> None:
         raise BagFileError(
             f"`path` must hold the bytes that its header declares, got {declared} declared and {stored} stored"
         )
+
+
+def check_array_count(count: int) -> None:
+    """Raise :py:class:`BagFileError` if a file has so many arrays that a look at their headers takes seconds."""
+    if count > MAX_ARRAYS:
+        raise BagFileError(f"`path` must hold at most {MAX_ARRAYS} arrays, got {count} or more")
 
 
 class RawRows:

@@ -21,6 +21,7 @@ from .bag_rows import (
     RawRows,
     Rows,
     Unreadable,
+    check_array_count,
     check_header_size,
     is_numeric,
 )
@@ -57,6 +58,7 @@ def _members(group: Any) -> tuple[dict[str, Any], dict[str, Unreadable]]:
     file_name = h5py.h5f.get_name(group.id)
     members: dict[str, Any] = {}
     unreadable: dict[str, Unreadable] = {}
+    datasets = 0
     for name in group:
         kind = group.id.links.get_info(name.encode("utf-8", "surrogateescape")).type
         member = None if kind == h5py.h5l.TYPE_EXTERNAL else _member(group, name, kind)
@@ -70,6 +72,8 @@ def _members(group: Any) -> tuple[dict[str, Any], dict[str, Unreadable]]:
             shape = member.shape if member.dtype.kind in "cf" else None
             unreadable[name] = Unreadable(str(member.dtype), shape or ())
         members[name] = member
+        datasets += isinstance(member, h5py.Dataset)
+        check_array_count(datasets)
     return members, unreadable
 
 

@@ -26,6 +26,7 @@ from .bag_rows import (
     RawRows,
     Rows,
     Unreadable,
+    check_array_count,
     check_header_size,
     is_numeric,
 )
@@ -58,6 +59,7 @@ def named_arrays(
     unreadable: Mapping[str, Unreadable] | None = None,
 ) -> BagLayout:
     """Build the layout of a bag that consists of named arrays and attributes only."""
+    check_array_count(len(arrays))
     features = feature_key({name: rows.shape for name, rows in arrays.items()}, unreadable)
     if features is None and "coords" not in arrays:
         raise BagFileError(f"`path` must hold features, got {sorted({*arrays, *attributes, *(unreadable or ())})}")
@@ -172,6 +174,7 @@ def open_safetensors(file: BinaryIO) -> BagLayout:
         raise BagFileError(f"`path` must hold its header, got one of {length} bytes in {size}")
     header = json.loads(os.pread(file.fileno(), length, 8))
     attributes = header.pop("__metadata__", {})
+    check_array_count(len(header))
     arrays: dict[str, Rows] = {}
     unreadable: dict[str, Unreadable] = {}
     for name, entry in header.items():

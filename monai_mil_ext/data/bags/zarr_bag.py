@@ -6,6 +6,7 @@ import math
 import os
 import struct
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from monai_mil_ext.utils import optional_dependency
 
 from .bag_layout import BagLayout, CoordinateSpec, positive_number
 from .bag_rows import (
+    MAX_ARRAYS,
     UNFINISHED,
     ArrayRows,
     BagFileError,
@@ -24,6 +26,7 @@ from .bag_rows import (
     Index,
     Rows,
     Unreadable,
+    check_array_count,
     check_header_size,
     is_numeric,
 )
@@ -48,7 +51,9 @@ def open_zarr(path: Path, table: str | None = None) -> BagLayout:
         return _group(path, {"features": store}, {})
     if "tables" in store:
         return _slide(store, path, table)
-    return _group(path, dict(store.arrays()), dict(store.attrs))
+    arrays = dict(islice(store.arrays(), MAX_ARRAYS + 1))
+    check_array_count(len(arrays))
+    return _group(path, arrays, dict(store.attrs))
 
 
 def _group(path: Path, arrays: Mapping[str, Any], attributes: Mapping[str, Any]) -> BagLayout:

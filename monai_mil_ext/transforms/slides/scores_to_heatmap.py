@@ -45,8 +45,8 @@ class TileScoresToHeatmap(Transform):
         fill: value of pixels without a tile.
 
     Raises:
-        ValueError: when an option is not allowed, ``coords`` and ``scores`` differ in number, a tile lies outside of the
-            slide or nowhere, or the map would be larger than memory is likely to hold.
+        ValueError: when an option is not allowed, ``coords`` and ``scores`` differ in number, a tile is outside of the
+            slide, or the map would be larger than memory is likely to hold.
 
     Example:
         >>> coords = torch.tensor([[0, 0], [64, 0]])

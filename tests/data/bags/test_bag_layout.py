@@ -160,3 +160,10 @@ def test_a_size_that_is_not_positive_is_not_stated_in_any_format(tmp_path, name,
         assert info.unit == bag["unit"] == "um"
     path = WRITERS[name](tmp_path / name, arrays, {key: 0.5})
     assert getattr(inspect_bag(path), key) == read_bag(path, [key])[key] == 0.5
+
+
+@pytest.mark.parametrize("name", [name for name in WRITERS if name != "a.zarr"])
+def test_a_file_of_many_arrays_is_refused(tmp_path, name):
+    arrays = {"features": FEATURES.astype(np.float32), **{f"x{i}": np.ones(1) for i in range(1001)}}
+    with pytest.raises(BagFileError, match=r"must hold at most 1000 arrays, got 1\d* or more"):
+        inspect_bag(WRITERS[name](tmp_path / name, arrays, {}))
