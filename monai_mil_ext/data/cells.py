@@ -15,7 +15,7 @@ import numpy as np
 from monai.utils import optional_import
 from numpy.typing import NDArray
 
-from monai_mil_ext.utils import EmptyBagError, check_positive
+from monai_mil_ext.utils import EmptyBagError, check_local, check_positive
 
 __all__ = ["CellImages"]
 
@@ -62,6 +62,7 @@ class CellImages:
         max_pixels: int = 2**24,
     ) -> None:
         check_positive(max_cells=max_cells, max_bytes=max_bytes, max_pixels=max_pixels)
+        check_local(image=path)
         self.path = Path(path)
         self.max_bytes = max_bytes
         self.max_pixels = max_pixels

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
-import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
-from monai_mil_ext.utils import atomic_path
+from monai_mil_ext.utils import check_local, save_tensors
 
 __all__ = ["BestEpochSaver"]
 
@@ -31,6 +30,7 @@ class BestEpochSaver:
 
     Raises:
         ValueError: if the key metric is NaN, for example an AUROC if all bags are of one class.
+        OSError: if the disk is full or the file can't be written.
 
     Example:
         >>> BestEpochSaver("models", nn.Linear(2, 2)).state_dict()
@@ -38,6 +38,7 @@ class BestEpochSaver:
     """
 
     def __init__(self, save_dir: str, network: nn.Module, filename: str = "model.pt") -> None:
+        check_local(save_dir=save_dir)
         self.path = Path(save_dir) / filename
         self.network = network
         self._engine: Engine | None = None
@@ -71,5 +72,4 @@ class BestEpochSaver:
                 "set have bags of all classes?"
             )
         if engine.state.best_metric_epoch == engine.state.epoch and idist.get_rank() == 0:
-            with atomic_path(self.path) as temporary:
-                torch.save(self.network.state_dict(), temporary)
+            save_tensors(self.path, self.network.state_dict())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import warnings
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from monai.handlers import EarlyStopHandler
 from monai.transforms import Randomizable, Transform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+
+from monai_mil_ext.utils import check_local
+from monai_mil_ext.utils.archives import damaged_member
 
 __all__ = ["TrainingState", "find_checkpoint"]
 
@@ -126,7 +130,8 @@ def find_checkpoint(ckpt_dir: str | Path, prefix: str = "checkpoint") -> str | N
     """Return the newest readable checkpoint of a ``CheckpointSaver(save_interval=1, n_saved=2)``.
 
     MONAI does not write atomically, so a process that is killed while writing leaves a damaged file. It is skipped with
-    a warning, and the previous checkpoint is used; therefore at least two must be kept.
+    a warning, and the previous checkpoint is used; therefore at least two must be kept. The same holds for a file whose
+    bytes do not match their checksums.
 
     Args:
         ckpt_dir: ``save_dir`` of the saver; it need not exist.
@@ -136,18 +141,28 @@ def find_checkpoint(ckpt_dir: str | Path, prefix: str = "checkpoint") -> str | N
     Returns:
         Path for ``CheckpointLoader``, or ``None`` if there is no checkpoint.
     """
+    check_local(ckpt_dir=ckpt_dir)
     pattern = re.compile(re.escape(prefix) + r"_epoch=(\d+)\.pt")
     matches = (pattern.fullmatch(path.name) for path in Path(ckpt_dir).glob("*.pt"))
     for epoch, name in sorted(((int(m[1]), m[0]) for m in matches if m), reverse=True):
         path = Path(ckpt_dir) / name
-        try:
-            torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # damaged files raise many kinds of errors
-            reason = str(error).partition("\n")[0]
-            warnings.warn(f"Checkpoint of epoch {epoch} can't be read and is skipped: {reason}", stacklevel=2)
-        else:
+        reason = _damage(path)
+        if not reason:
             return str(path)
+        warnings.warn(f"Checkpoint of epoch {epoch} can't be read and is skipped: {reason}", stacklevel=2)
     return None
+
+
+def _damage(path: Path) -> str:
+    """Return why a checkpoint can't be used, or an empty string; PyTorch itself compares no checksums."""
+    try:
+        member = damaged_member(path) if zipfile.is_zipfile(path) else None
+        torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:  # its text has the whole path
+        return error.strerror or "it can't be opened"
+    except Exception as error:  # damaged files raise many kinds of errors
+        return str(error).partition("\n")[0] or type(error).__name__
+    return f"{member.partition('/')[2]} does not match its checksum" if member else ""
 
 
 def _randomizables(obj: Any, seen: set[int]) -> Iterator[Randomizable]:

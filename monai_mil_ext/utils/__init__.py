@@ -12,11 +12,13 @@ from .checks import (
     check_positive,
     check_positive_number,
     check_rate,
+    count_non_finite,
 )
 from .enums import RESEARCH_USE, BagKeys, BagStatus
 from .exceptions import print_root_cause
-from .files import atomic_path, remove_stale_files, write_csv, write_json
+from .files import atomic_path, load_json, remove_stale_files, save_tensors, write_csv, write_json
 from .optional import optional_dependency
+from .paths import check_local, check_local_settings, resolve_path
 from .probabilities import (
     check_class_names,
     check_probabilities,
@@ -37,6 +39,8 @@ __all__ = [
     "check_choice",
     "check_class_names",
     "check_count",
+    "check_local",
+    "check_local_settings",
     "check_mask",
     "check_name",
     "check_positive",
@@ -44,14 +48,18 @@ __all__ = [
     "check_probabilities",
     "check_rate",
     "class_probabilities",
+    "count_non_finite",
     "drop_padding",
     "format_prediction",
     "head_mean",
+    "load_json",
     "logits_to_probabilities",
     "optional_dependency",
     "predicted_classes",
     "print_root_cause",
     "remove_stale_files",
+    "resolve_path",
+    "save_tensors",
     "write_csv",
     "write_json",
 ]

@@ -23,7 +23,10 @@ __all__ = [
     "check_positive",
     "check_positive_number",
     "check_rate",
+    "count_non_finite",
 ]
+
+MAX_NAME = 200  # characters
 
 
 class EmptyBagError(ValueError):
@@ -113,6 +116,8 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
 def check_name(**values: str) -> None:
     """Raise ``ValueError`` unless every value is a file name without a path, so that it cannot leave its folder.
 
+    At most 200 characters leave room for the suffixes of files in the 255 that a file system allows.
+
     Example:
         >>> check_name(case_id="../secret")
         Traceback (most recent call last):
@@ -124,6 +129,22 @@ def check_name(**values: str) -> None:
             raise ValueError(
                 f"`{name}` must be letters, digits, '.', '_', '-' and start with letter or digit, got {value!r}."
             )
+        if len(value) > MAX_NAME:
+            raise ValueError(f"`{name}` must have at most {MAX_NAME} characters, got {len(value)}.")
+
+
+def count_non_finite(values: Tensor) -> str:
+    """Return how many values are NaN and how many infinite, or an empty string if all are finite.
+
+    Example:
+        >>> count_non_finite(torch.tensor([1.0, float("nan"), float("inf"), -float("inf")]))
+        '1 NaN and 2 infinite values'
+    """
+    if not values.is_floating_point() or not values.numel() or torch.stack(torch.aminmax(values)).isfinite().all():
+        return ""  # aminmax, which is NaN if there is a NaN, needs no memory
+    counts = {"NaN": int(values.isnan().sum()), "infinite": int(values.isinf().sum())}
+    kinds = [f"{count} {kind}" for kind, count in counts.items() if count]
+    return f"{' and '.join(kinds)} value{'s' if sum(counts.values()) > 1 else ''}"
 
 
 def check_bags(x: Tensor, in_features: int) -> None:

@@ -8,17 +8,23 @@ import json
 import math
 import os
 import re
+import socket
 import tempfile
-import time
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["atomic_path", "remove_stale_files", "write_csv", "write_json"]
+import torch
+
+from .paths import check_local
+
+__all__ = ["atomic_path", "load_json", "remove_stale_files", "save_tensors", "write_csv", "write_json"]
 
 PREFIX = ".writing-"
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+DISK = (errno.EROFS, errno.EIO)
 
 
 @contextmanager
@@ -34,7 +40,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             writers that depend on them (``.nii.gz``).
 
     Raises:
-        OSError: when the disk is full or a quota or size limit is reached; the message names the file.
+        OSError: when the disk is full or read-only, a quota or size limit is reached, or the file can't be written for
+            another reason; the message names the file without its folder.
+        ValueError: when the path is an address such as ``s3://bucket/x``.
 
     Example:
         >>> with atomic_path("results/result.json") as temporary:
@@ -42,25 +50,29 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         >>> os.listdir("results")
         ['result.json']
     """
+    check_local(path=path)
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _errors_if_full(target.name):
-        handle, name = tempfile.mkstemp(prefix=PREFIX, suffix="".join(target.suffixes[-2:]), dir=target.parent)
-        os.close(handle)
-        temporary = Path(name)
-        try:
+    with _named_errors(target.name):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _create(target)
+    try:
+        with _named_errors(target.name, temporary):
             yield temporary
+        with _named_errors(target.name):
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             temporary.chmod(0o666 & ~_umask())
             temporary.replace(target)
-        finally:
+            _sync_folder(target.parent)
+    finally:
+        with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        _sync_folder(target.parent)
 
 
 def remove_stale_files(folder: str | os.PathLike[str], seconds: float = 86_400) -> list[str]:
     """Remove temporary files of killed writers: those that have not changed for the given time.
+
+    The age is that by the clock of the disk. A file whose writer is a running process of this machine is kept.
 
     Args:
         folder: folder to clean; it may be missing, and sub-folders are not searched.
@@ -69,15 +81,37 @@ def remove_stale_files(folder: str | os.PathLike[str], seconds: float = 86_400) 
     Returns:
         Names of the removed files.
     """
+    files = [file for file in sorted(Path(folder).glob(f"{PREFIX}*")) if not _has_writer(file.name)]
     removed = []
-    for file in sorted(Path(folder).glob(f"{PREFIX}*")):
-        try:
-            if file.is_file() and time.time() - file.stat().st_mtime > seconds:
+    for file in files:
+        with suppress(OSError):  # another process removed it first, or the disk is read-only
+            if file.is_file() and _clock(folder) - file.stat().st_mtime > seconds:
                 file.unlink()
                 removed.append(file.name)
-        except FileNotFoundError:  # another process removed it first
-            continue
     return removed
+
+
+def load_json(path: str | os.PathLike[str]) -> Any:
+    """Read a JSON file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        ValueError: when the file can't be read, is not JSON or is nested too deeply; the message names it.
+    """
+    check_local(path=path)
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except (OSError, RecursionError, ValueError):
+        raise ValueError(f"`path` must be a readable JSON file, got {Path(path).name!r}.") from None
+
+
+def save_tensors(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
+    """Write a file by ``torch.save`` atomically.
+
+    Raises:
+        OSError: see :py:func:`atomic_path`; of a file that it opens itself, PyTorch hides this error.
+    """
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        torch.save(content, file)
 
 
 def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
@@ -136,16 +170,58 @@ def _finite(content: Any) -> Any:
 
 
 @contextmanager
-def _errors_if_full(name: str) -> Iterator[None]:
+def _named_errors(name: str, temporary: Path | None = None) -> Iterator[None]:
+    """Convert errors of writing to one form; with ``temporary``, only those that concern this file or its disk."""
     try:
         yield
     except (OSError, RuntimeError) as error:  # HDF5 raises both, with the error number only in its text
-        codes = [getattr(error, "errno", None), *map(int, re.findall(r"errno = (\d+)", str(error)))]
-        code = next((code for code in codes if code in FULL), None)
-        if code is None:
-            raise
-        message = f"`path` must lie on a disk with room for it, got {os.strerror(code)} for {name!r}"
-        raise OSError(code, message) from None  # so that this message is the root cause, not the text of HDF5
+        for cause in _causes(error):
+            codes = [getattr(cause, "errno", None), *map(int, re.findall(r"errno = (\d+)", str(cause)))]
+            code = next((code for code in codes if code), None)
+            if code in FULL:
+                message = f"`path` must lie on a disk with room for it, got {os.strerror(code)} for {name!r}"
+            elif code in DISK or (code and (temporary is None or temporary.name in str(cause))):
+                message = f"`path` must be a file that can be written, got {os.strerror(code)} for {name!r}"
+            else:
+                continue
+            raise OSError(code, message) from None  # so that this message is the root cause, not the text of HDF5
+        raise
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _create(target: Path) -> Path:
+    writer = _process(os.getpid())
+    handle, name = tempfile.mkstemp(
+        prefix=f"{PREFIX}{writer}-" if writer else PREFIX, suffix="".join(target.suffixes[-2:])[-32:], dir=target.parent
+    )
+    os.close(handle)
+    return Path(name)
+
+
+def _process(pid: int | str) -> str:
+    """Return a name of a running process that no other has, now or later; empty if there is none."""
+    try:
+        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+    except OSError:
+        return ""
+    return f"{pid}-{zlib.crc32(f'{socket.gethostname()} {boot} {started}'.encode()):08x}"
+
+
+def _has_writer(name: str) -> bool:
+    writer = re.match(rf"{re.escape(PREFIX)}((\d+)-[0-9a-f]{{8}})-", name)
+    return writer is not None and _process(writer[2]) == writer[1]
+
+
+def _clock(folder: str | os.PathLike[str]) -> float:
+    """Return the time by the clock of the disk, which may be that of another machine."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return os.fstat(file.fileno()).st_mtime
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,5 +1,8 @@
 """Tests of BestEpochSaver: weights of the best epoch, also in a resumed run."""
 
+import multiprocessing
+import resource
+
 import pytest
 import torch
 from monai.data import DataLoader
@@ -74,6 +77,20 @@ def test_best_epoch_saver_returns_a_state_loaded_before_it_is_attached():
     saver = BestEpochSaver("models", nn.Linear(1, 1))
     saver.load_state_dict({"metric": 0.5, "epoch": 3})
     assert saver.state_dict() == {"metric": 0.5, "epoch": 3}
+
+
+def validate_on_a_full_disk(folder):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    with pytest.raises(OSError, match=r"must lie on a disk with room for it, got File too large for 'model\.pt'$"):
+        make(folder)[1](1, *HALF)
+    assert list(folder.iterdir()) == []
+
+
+def test_best_epoch_saver_names_a_full_disk_and_leaves_no_partial_file(tmp_path):
+    process = multiprocessing.get_context("fork").Process(target=validate_on_a_full_disk, args=[tmp_path])
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
 
 
 def test_best_epoch_saver_refuses_nan(tmp_path):

@@ -172,3 +172,37 @@ def test_find_checkpoint_skips_files_with_other_types(tmp_path):
     torch.save({"path": Path()}, tmp_path / "checkpoint_epoch=1.pt")
     with pytest.warns(UserWarning, match="Checkpoint of epoch 1 can't be read"):
         assert find_checkpoint(tmp_path) is None
+
+
+def test_find_checkpoint_skips_a_file_with_a_flipped_bit(tmp_path):
+    for epoch in (1, 2):
+        torch.save({"weight": torch.full((100,), 0.26)}, tmp_path / f"checkpoint_epoch={epoch}.pt")
+    newest = tmp_path / "checkpoint_epoch=2.pt"
+    raw = bytearray(newest.read_bytes())
+    raw[raw.index(torch.full((100,), 0.26).numpy().tobytes()) + 3] ^= 0x40  # of the exponent
+    newest.write_bytes(raw)
+    assert torch.load(newest, weights_only=True)["weight"][0] > 1e37  # PyTorch reads it
+    with pytest.warns(UserWarning, match=r"Checkpoint of epoch 2 .* skipped: data/0 does not match its checksum"):
+        assert find_checkpoint(tmp_path) == str(tmp_path / "checkpoint_epoch=1.pt")
+
+
+def test_find_checkpoint_takes_files_without_checksums_and_in_the_old_format(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"weight": torch.ones(9)}, tmp_path / "checkpoint_epoch=2.pt")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert find_checkpoint(tmp_path) == str(tmp_path / "checkpoint_epoch=2.pt")
+    torch.save({"weight": torch.ones(9)}, tmp_path / "checkpoint_epoch=3.pt", _use_new_zipfile_serialization=False)
+    assert find_checkpoint(tmp_path) == str(tmp_path / "checkpoint_epoch=3.pt")
+
+
+def test_find_checkpoint_skips_a_link_to_itself_without_its_path(tmp_path):
+    (tmp_path / "checkpoint_epoch=1.pt").symlink_to("checkpoint_epoch=1.pt")
+    with pytest.warns(UserWarning, match=r"Checkpoint of epoch 1 .* skipped: Too many levels of symbolic links$"):
+        assert find_checkpoint(tmp_path) is None
+
+
+def test_find_checkpoint_refuses_a_remote_folder():
+    with pytest.raises(ValueError, match="`ckpt_dir` must be a local path, got an address that begins with 's3://'"):
+        find_checkpoint("s3://bucket/models")

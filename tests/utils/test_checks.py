@@ -1,5 +1,7 @@
 """Tests of argument checks."""
 
+import math
+
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from monai_mil_ext.utils import (
     check_positive,
     check_positive_number,
     check_rate,
+    count_non_finite,
 )
 
 
@@ -29,6 +32,32 @@ def test_check_choice_without_close_match():
 def test_check_name_rejects_paths(name):
     with pytest.raises(ValueError, match="`case_id` must be letters"):
         check_name(case_id=name)
+
+
+def test_check_name_rejects_a_name_too_long_for_a_file_with_suffixes():
+    check_name(case_id="a" * 200)
+    with pytest.raises(ValueError, match=r"`case_id` must have at most 200 characters, got 201\."):
+        check_name(case_id="a" * 201)
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([1.0, 2.0], ""),
+        ([], ""),
+        ([math.nan], "1 NaN value"),
+        ([-math.inf, 1.0], "1 infinite value"),
+        ([math.inf, -math.inf], "2 infinite values"),
+        ([math.nan, math.inf], "1 NaN and 1 infinite values"),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+def test_count_non_finite_tells_both_kinds(values, text, dtype):
+    assert count_non_finite(torch.tensor(values, dtype=dtype)) == text
+
+
+def test_count_non_finite_takes_integers():
+    assert count_non_finite(torch.arange(3)) == count_non_finite(torch.ones(2, dtype=torch.bool)) == ""
 
 
 def test_check_bags_and_check_mask_reject_bad_input():

@@ -10,12 +10,14 @@ import resource
 import signal
 import stat
 import time
+import traceback
 
 import numpy as np
 import pytest
+import torch
 
 from monai_mil_ext.data import write_bag
-from monai_mil_ext.utils import atomic_path, remove_stale_files, write_csv, write_json
+from monai_mil_ext.utils import atomic_path, load_json, remove_stale_files, save_tensors, write_csv, write_json
 
 
 def test_atomic_path_keeps_the_old_file_on_an_error(tmp_path):
@@ -55,12 +57,13 @@ def test_write_json_replaces_nan_by_null(tmp_path):
 
 
 def write_too_much(folder):
-    """Write bytes, text and HDF5, which hides the error number in its text, in a process limited to 1 MB per file."""
+    """Write tensors, text and HDF5, which hides the error number in its text, in a process limited to 1 MB per file."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
     features = np.ones((600, 1000), np.float32)
     got = [
         full(lambda: write_bag(folder / "a.h5", {"features": features})),
         full(lambda: write_json(folder / "b.json", {"a": ["x" * 1000] * 2000})),
+        full(lambda: save_tensors(folder / "d.pt", {"features": torch.from_numpy(features)})),
     ]
     write_json(folder / "c.json", {"got": got})
 
@@ -89,7 +92,7 @@ def test_atomic_path_names_a_full_disk_and_leaves_no_partial_file(tmp_path):
     assert exit_code(write_too_much, tmp_path) == 0
     text = "`path` must lie on a disk with room for it, got File too large for "
     got = json.loads((tmp_path / "c.json").read_text())["got"]
-    assert got == [[errno.EFBIG, f"{text}'a.h5'"], [errno.EFBIG, f"{text}'b.json'"]]
+    assert got == [[errno.EFBIG, f"{text}{name!r}"] for name in ("a.h5", "b.json", "d.pt")]
     assert [p.name for p in tmp_path.iterdir()] == ["c.json"]
 
 
@@ -130,6 +133,108 @@ def test_atomic_path_synchronizes_file_and_folder(tmp_path, monkeypatch):
     with atomic_path(tmp_path / "a.txt") as temporary:
         temporary.write_text("x")
     assert events == [stat.S_IFREG, "name", stat.S_IFDIR]
+
+
+def read_only(*args, **kwargs):
+    raise OSError(errno.EROFS, "Read-only file system", "/whole/path")
+
+
+WRITERS = {
+    "write_bag": lambda path: write_bag(path, {"features": np.ones((2, 3))}),
+    "write_json": lambda path: write_json(path, {"a": 1}),
+    "write_csv": lambda path: write_csv(path, [{"a": 1}]),
+    "save_tensors": lambda path: save_tensors(path, {"a": torch.ones(1)}),
+}
+
+
+def refused(write, path, text):
+    """Check that ``write`` raises the one form of error, without the folder, and leaves nothing."""
+    with pytest.raises(
+        OSError, match=rf"^\[Errno \d+\] `path` must be a file that can be written, got {text} for 'x\.a'$"
+    ) as caught:
+        write(path)
+    assert str(path.parent) not in "".join(traceback.format_exception(caught.value))
+    return caught.value
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+@pytest.mark.parametrize("step", ["tempfile.mkstemp", "os.mkdir", "os.replace", "os.fsync"])
+def test_atomic_path_names_a_read_only_disk_without_the_folder(tmp_path, monkeypatch, write, step):
+    monkeypatch.setattr(step, read_only)
+    refused(write, tmp_path / "new" / "x.a", "Read-only file system")
+    monkeypatch.undo()
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_atomic_path_names_what_stands_in_the_way_without_the_folder(tmp_path, write):
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "x.a").mkdir()
+    assert isinstance(refused(write, tmp_path / "file" / "x.a", "File exists|Not a directory"), OSError)
+    refused(write, tmp_path / "loop" / "x.a", "Too many levels of symbolic links|File exists")
+    assert isinstance(refused(write, tmp_path / "x.a", "Is a directory"), IsADirectoryError)
+    refused(write, tmp_path / ("n" * 300) / "x.a", "File name too long")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "loop", "x.a"]
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_atomic_path_refuses_a_remote_path(tmp_path, monkeypatch, write):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"`path` must be a local path, got an address that begins with 's3://'\."):
+        write("s3://bucket/x.a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_atomic_path_converts_an_error_of_the_body_that_shows_the_hidden_file(tmp_path):
+    with pytest.raises(PermissionError, match=r"can be written, got Permission denied for 'a\.bin'$"):  # noqa: SIM117
+        with atomic_path(tmp_path / "a.bin") as temporary:
+            raise PermissionError(errno.EACCES, "Permission denied", str(temporary))
+    with pytest.raises(OSError, match=r"with room for it, got No space left on device for 'a\.bin'$"):  # noqa: SIM117
+        with atomic_path(tmp_path / "a.bin"):
+            close_a_full_file()
+
+
+def close_a_full_file():
+    try:
+        raise OSError(errno.ENOSPC, "full")
+    finally:
+        raise RuntimeError("unexpected pos 64 vs 0")  # as PyTorch does
+
+
+def remove_with_a_wrong_clock(folder):
+    time.time = lambda real=time.time: real() + 90_000
+    remove_stale_files(folder)
+
+
+def test_remove_stale_files_keeps_the_file_of_a_running_writer(tmp_path):
+    with atomic_path(tmp_path / "a.txt") as temporary:
+        temporary.write_text("x")
+        assert exit_code(remove_with_a_wrong_clock, tmp_path) == 0
+        os.utime(temporary, (1, 1))  # since 1970, by the clock of any machine
+        assert exit_code(remove_stale_files, tmp_path) == 0
+        assert remove_stale_files(tmp_path, seconds=-1) == []
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_remove_stale_files_takes_the_time_of_the_disk(tmp_path, monkeypatch):
+    (tmp_path / ".writing-of-another-machine").touch()
+    monkeypatch.setattr(time, "time", lambda: 2e10)
+    assert remove_stale_files(tmp_path) == []
+    assert remove_stale_files(tmp_path, seconds=-1) == [".writing-of-another-machine"]
+
+
+def test_load_json_reads_a_byte_order_mark(tmp_path):
+    (tmp_path / "a.json").write_text('{"a": "ä"}', encoding="utf-8-sig")
+    assert load_json(tmp_path / "a.json") == {"a": "ä"}
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"{", b"\xff", '{"a": 1}'.encode("utf-16"), None])
+def test_load_json_refuses_what_is_no_json(tmp_path, content):
+    if content is not None:
+        (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"^`path` must be a readable JSON file, got 'a\.json'\.$"):
+        load_json(tmp_path / "a.json")
 
 
 def test_write_csv_rejects_a_key_that_is_not_a_column(tmp_path):

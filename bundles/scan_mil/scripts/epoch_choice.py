@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
-import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import EarlyStopping
 from torch import nn
 
-from monai_mil_ext.utils import atomic_path, write_json
+from monai_mil_ext.utils import save_tensors, write_json
 
 __all__ = ["EpochChoice", "chosen_epoch"]
 
@@ -108,8 +107,7 @@ class EpochChoice:
         if idist.get_rank():
             return
         if chosen is self.history[-1]:
-            with atomic_path(self.folder / "model.pt") as temporary:
-                torch.save(self.network.state_dict(), temporary)
+            save_tensors(self.folder / "model.pt", self.network.state_dict())
         record = {"metric": self.metric, "below_train": self.below_train, "chosen": chosen, "epochs": self.history}
         write_json(self.folder / "epochs.json", record)
 

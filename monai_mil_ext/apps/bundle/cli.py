@@ -10,7 +10,7 @@ from typing import Any
 from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser, run
 
-from monai_mil_ext.utils import check_choice, print_root_cause
+from monai_mil_ext.utils import check_choice, check_local_settings, print_root_cause
 
 __all__ = ["check_cli_overrides"]
 
@@ -43,6 +43,7 @@ def check_cli_overrides(argv: Sequence[str] | None = None) -> None:
     if "config_file" not in given:
         return
     config = ConfigParser.load_config_files(given["config_file"])
+    check_local_settings({**config, **given})
     for key in given.keys() - set(inspect.signature(run).parameters):
         _check_key(config, key)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,10 +13,11 @@ import torch
 from monai.utils import optional_import
 from torch import Tensor
 
-from monai_mil_ext.utils import atomic_path
+from monai_mil_ext.utils import atomic_path, check_local
+from monai_mil_ext.utils.archives import open_archive
 
 from .bag_layout import BagInfo, BagLayout, CoordinateSpec
-from .bag_rows import BagFileError, Index, Rows, errors_for_file, is_numeric
+from .bag_rows import BagFileError, Index, Rows, check_array_count, errors_for_file, is_numeric
 from .hdf5_bag import open_hdf5
 from .numpy_bag import open_npy, open_npz, open_safetensors
 from .torch_bag import open_torch
@@ -156,9 +156,10 @@ class OpenBag:
         column = self._layout.columns.get(key)
         if column is not None:
             return self._read_column(column, key, rows, order)
-        stated = getattr(self.info(estimate=key in ("unit", "tile_size")), key) if key in METADATA_KEYS else None
+        if key in METADATA_KEYS:  # as in `inspect_bag`, where a size of NaN is as good as not stated
+            return getattr(self.info(estimate=key in ("unit", "tile_size")), key)
         with errors_for_file(self.name):
-            value = self._layout.attributes.get(key) if stated is None else stated
+            value = self._layout.attributes.get(key)
         if value is None or isinstance(value, (str, bytes)):
             return value
         values = np.asarray(value)
@@ -199,6 +200,7 @@ def open_bag(path: str | os.PathLike[str], slide: str | None = None) -> Iterator
         FileNotFoundError: when there is no such file.
         BagFileError: (a ``ValueError``) when the file is damaged, locked or holds no bag; the message names the file.
     """
+    check_local(path=path)
     file = Path(path)
     with ExitStack() as stack:
         with errors_for_file(file.name):
@@ -297,17 +299,18 @@ def _open_by_signature(signature: bytes, file: BinaryIO) -> BagLayout:
     if signature[4:9] == SAFETENSORS:
         return open_safetensors(file)
     if signature[:1] == PICKLE:
-        return open_torch(file, zipped=False)
+        return open_torch(file, archive=None)
     raise BagFileError(f"`path` must be a bag file of a known format, got one that begins with {signature!r}")
 
 
 def _open_zip(file: BinaryIO) -> BagLayout:
-    with zipfile.ZipFile(file) as archive:
+    with open_archive(file) as archive:
         names = archive.namelist()
-    if names and all(name.endswith(".npy") for name in names):
-        return open_npz(file)
-    if any(name.endswith("data.pkl") for name in names):
-        return open_torch(file, zipped=True)
+        check_array_count(len(names))
+        if names and all(name.endswith(".npy") for name in names):
+            return open_npz(file, archive)
+        if any(name.endswith("data.pkl") for name in names):
+            return open_torch(file, archive)
     raise BagFileError(f"`path` must be a .npz or .pt archive, got one with {sorted(names)[:3]}")
 
 

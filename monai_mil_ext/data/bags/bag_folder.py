@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
+from monai_mil_ext.utils import check_local, resolve_path
+
 __all__ = ["BagFolder"]
 
 SUFFIXES = (".h5", ".hdf5", ".pt", ".pth", ".npy", ".npz", ".safetensors", ".zarr")
@@ -30,8 +32,8 @@ class BagFolder:
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = Path(root).resolve()
-        if not self.root.is_dir():
+        self.root = resolve_path(root, "root")
+        if not os.path.isdir(self.root):
             raise FileNotFoundError(f"`root` must be a folder that exists, got {Path(root).name!r}.")
 
     @cached_property
@@ -53,7 +55,7 @@ class BagFolder:
             ValueError: when there is no such file, there are several, or it lies outside the folder.
         """
         direct = self.inside(name)
-        if direct.is_file() or (direct.suffix == ".zarr" and direct.is_dir()):
+        if os.path.isfile(direct) or (direct.suffix == ".zarr" and os.path.isdir(direct)):
             return direct
         matches = self._by_stem.get(name) or self._by_stem.get(Path(name).stem) or []
         if not matches:
@@ -67,9 +69,13 @@ class BagFolder:
         """Resolve a path relative to the folder.
 
         Raises:
-            ValueError: when the path leads out of the folder.
+            ValueError: when the path leads out of the folder, or is an address such as ``s3://bucket/x``.
         """
-        resolved = (self.root / path).resolve()
+        try:
+            check_local(path=path)
+        except ValueError as error:
+            raise ValueError(str(error).removeprefix("`path` ").removesuffix(".")) from None
+        resolved = resolve_path(self.root / path)
         if not resolved.is_relative_to(self.root):
             raise ValueError("must lie in the folder of the bags, got a path out of it")
         return resolved

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -10,9 +11,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .bag_rows import BagFileError, Rows
+from .bag_rows import BagFileError, Rows, Unreadable
 
-__all__ = ["FEATURE_KEYS", "BagInfo", "BagLayout", "CoordinateSpec", "feature_key", "smallest_step", "text"]
+__all__ = [
+    "FEATURE_KEYS",
+    "BagInfo",
+    "BagLayout",
+    "CoordinateSpec",
+    "feature_key",
+    "number",
+    "positive_number",
+    "smallest_step",
+    "text",
+]
 
 FEATURE_KEYS = ("features", "feats", "patch_embeddings", "feat")
 
@@ -83,23 +94,47 @@ class BagLayout:
         return column.shape[0]
 
 
-def feature_key(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+def feature_key(
+    shapes: Mapping[str, tuple[int, ...]], unreadable: Mapping[str, Unreadable] | None = None
+) -> str | None:
     """Return the name of the array of features: a known name, or else the only array with two axes.
 
+    Args:
+        shapes: shapes of the arrays that can be read.
+        unreadable: arrays that can't be read; if the features are among them, no other array may take their place.
+
     Raises:
-        BagFileError: when there are two known names, or none and several candidates.
+        BagFileError: when there are two known names, none and several candidates, or the features can't be read.
     """
-    names = [key for key in FEATURE_KEYS if key in shapes]
+    others = unreadable or {}
+    candidates = {**shapes, **{name: array.shape for name, array in others.items()}}
+    names = [key for key in FEATURE_KEYS if key in candidates]
+    if not names:
+        names = sorted(key for key, shape in candidates.items() if key != "coords" and _is_table(shape))
     if len(names) > 1:
         raise BagFileError(f"`path` must hold features under one of the names {FEATURE_KEYS}, got {names}")
-    if names:
-        return names[0]
-    tables = [
-        key for key, shape in shapes.items() if key != "coords" and (len(shape) == 2 or shape[:1] == (1,) == shape[:-2])
-    ]
-    if len(tables) > 1:
-        raise BagFileError(f"`path` must hold features under one of the names {FEATURE_KEYS}, got {sorted(tables)}")
-    return tables[0] if tables else None
+    if names and names[0] in others:
+        raise BagFileError(f"`path` must hold features of real numbers, got {others[names[0]].kind}")
+    return names[0] if names else None
+
+
+def _is_table(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 2 or shape[:1] == (1,) == shape[:-2]
+
+
+def number(value: Any) -> float | None:
+    """Convert an attribute to a finite number; of a pair, such as a downsample in x and y, use the first."""
+    try:
+        first = float(np.asarray(value).reshape(-1)[0])
+    except (TypeError, ValueError, IndexError):
+        return None
+    return first if math.isfinite(first) else None
+
+
+def positive_number(value: Any) -> float | None:
+    """Convert an attribute to a positive number; any other size or resolution is as good as not stated."""
+    first = number(value)
+    return first if first is not None and first > 0 else None
 
 
 def smallest_step(coords: NDArray[Any]) -> float | None:
@@ -111,6 +146,8 @@ def smallest_step(coords: NDArray[Any]) -> float | None:
 
 def text(value: Any) -> str | None:
     """Convert an attribute to a string; the various spellings of a missing value become ``None``."""
+    if isinstance(value, np.ndarray):
+        value = value.item() if value.size == 1 else None
     value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
     plain = str(value).strip().strip('"')
-    return None if value is None or plain.lower() in ("", "none", "null") else plain
+    return None if value is None or plain.lower() in ("", "none", "null", "nan") else plain

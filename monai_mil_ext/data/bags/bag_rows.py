@@ -6,15 +6,18 @@ import math
 import os
 import pickle
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from monai_mil_ext.utils.archives import ArchiveError
 
 __all__ = [
     "ArrayRows",
@@ -22,8 +25,12 @@ __all__ = [
     "BlockRows",
     "HDF5Rows",
     "Index",
+    "Member",
+    "MemberRows",
     "RawRows",
     "Rows",
+    "Unreadable",
+    "check_array_count",
     "check_header_size",
     "errors_for_file",
     "is_numeric",
@@ -32,6 +39,8 @@ __all__ = [
 MAX_EXPANSION = 1100  # deflate compresses data at most 1032-fold
 SLACK = 1 << 26  # bytes that a header may declare beyond that: other codecs compress constant arrays better
 UNFINISHED = "`path` must be a completely written file, got one with missing rows"
+MAX_ARRAYS = 1000
+PIECE = 1 << 20  # bytes that are read at a time for a checksum
 BLOCK = 4096  # most rows that are decompressed at a time to read a few of them
 
 Index = NDArray[np.int64]
@@ -50,7 +59,7 @@ def errors_for_file(name: str) -> Iterator[None]:
         raise FileNotFoundError(f"`path` must be a bag file that exists, got {name!r}.") from error
     except ImportError:
         raise
-    except BagFileError as error:
+    except (BagFileError, ArchiveError) as error:
         raise BagFileError(f"{error} in {name!r}.") from error.__cause__
     except Exception as error:
         raise BagFileError(f"`path` must be {_rule(error)}, got {name!r}.") from error
@@ -78,6 +87,16 @@ class Rows(Protocol):
         """Read ``rows`` (n,), ascending indices, into a tensor (n, ...)."""
 
 
+class Unreadable(NamedTuple):
+    """Array that is passed over, unless it holds the features: of complex numbers or text, sparse, ...
+
+    Its shape is empty if it could not be mistaken for the features whatever its name, such as an array of text.
+    """
+
+    kind: str
+    shape: tuple[int, ...] = ()
+
+
 def is_numeric(dtype: Any) -> bool:
     """Return whether PyTorch has NumPy's ``dtype``: no objects, strings, records or extended floats."""
     return isinstance(dtype, np.dtype) and dtype.kind in "biuf" and dtype.itemsize <= 8
@@ -89,6 +108,12 @@ def check_header_size(declared: int, stored: int) -> None:
         raise BagFileError(
             f"`path` must hold the bytes that its header declares, got {declared} declared and {stored} stored"
         )
+
+
+def check_array_count(count: int) -> None:
+    """Raise :py:class:`BagFileError` if a file has so many arrays that a look at their headers takes seconds."""
+    if count > MAX_ARRAYS:
+        raise BagFileError(f"`path` must hold at most {MAX_ARRAYS} arrays, got {count} or more")
 
 
 class RawRows:
@@ -130,8 +155,13 @@ class RawRows:
             target = _bytes(out)
             for first, last, start in zip(bounds, bounds[1:], address[bounds[:-1]].tolist(), strict=False):
                 self._fill(target[first * width : last * width], start)
+        if len(rows) == self.shape[0]:
+            self._check(_bytes(out))
         tensor = torch.from_numpy(out if self.stored.isnative else out.astype(self.stored.newbyteorder("=")))
         return tensor.view(torch.bfloat16) if self.dtype is torch.bfloat16 else tensor
+
+    def _check(self, values: memoryview) -> None:
+        """Check the bytes of the whole array, as far as the file allows it."""
 
     def _fill(self, target: memoryview, start: int) -> None:
         while target:
@@ -139,6 +169,45 @@ class RawRows:
             if not count:
                 raise BagFileError("`path` must be a complete file, got a truncated one")
             target, start = target[count:], start + count
+
+
+class Member(NamedTuple):
+    """Bytes of an uncompressed member of an archive, and their checksum, if there is one."""
+
+    start: int
+    size: int
+    crc: int | None
+
+
+class MemberRows(RawRows):
+    """Rows in an uncompressed member of an archive, whose checksum is compared when all rows are read.
+
+    Args:
+        file: descriptor of the open file.
+        shape: (N, ...).
+        dtype: see :py:class:`RawRows`.
+        start: offset of the first row in the file.
+        member: the member, which may hold other bytes before and after the rows.
+    """
+
+    def __init__(self, file: int, shape: Sequence[int], dtype: Any, start: int, member: Member) -> None:
+        super().__init__(file, shape, dtype, [start])
+        self.member = member
+        self.first, self.last = start, start + math.prod(self.shape) * self.stored.itemsize
+        if not member.start <= self.first <= self.last <= member.start + member.size:
+            raise BagFileError(f"`path` must hold the {self.shape} values of its header, got {member.size} bytes")
+
+    def _check(self, values: memoryview) -> None:
+        start, size, expected = self.member
+        if expected is not None:
+            crc = zlib.crc32(values, self._crc(start, self.first, 0))
+            if self._crc(self.last, start + size, crc) != expected:
+                raise BagFileError("`path` must match its checksum, got other bytes")
+
+    def _crc(self, first: int, last: int, crc: int) -> int:
+        for start in range(first, last, PIECE):
+            crc = zlib.crc32(os.pread(self.file, min(PIECE, last - start), start), crc)
+        return crc
 
 
 class ArrayRows:

@@ -12,8 +12,19 @@ import numpy as np
 from monai.utils import optional_import
 from numpy.typing import NDArray
 
-from .bag_layout import BagLayout, CoordinateSpec, feature_key, smallest_step, text
-from .bag_rows import UNFINISHED, ArrayRows, BagFileError, HDF5Rows, RawRows, Rows, check_header_size, is_numeric
+from .bag_layout import BagLayout, CoordinateSpec, feature_key, number, positive_number, smallest_step, text
+from .bag_rows import (
+    UNFINISHED,
+    ArrayRows,
+    BagFileError,
+    HDF5Rows,
+    RawRows,
+    Rows,
+    Unreadable,
+    check_array_count,
+    check_header_size,
+    is_numeric,
+)
 
 __all__ = ["open_hdf5"]
 
@@ -34,24 +45,45 @@ def open_hdf5(path: Path, slide: str | None = None) -> Iterator[BagLayout]:
     access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
     # h5py.File(path) takes twice as long, since it sets up what only a writer needs
     with h5py.File(h5py.h5f.open(bytes(path), h5py.h5f.ACC_RDONLY, access)) as file:
-        group, members = file, _members(file)
+        group, (members, unreadable) = file, _members(file)
         slides = sorted(name for name, member in members.items() if isinstance(member, h5py.Group))
         if slides and not any(isinstance(member, h5py.Dataset) for member in members.values()):
             group = members[_choose_slide(slide, slides)]
-            members = _members(group)
-        yield _layout(file, group, members, path)
+            members, unreadable = _members(group)
+        yield _layout(file, group, members, unreadable, path)
 
 
-def _members(group: Any) -> dict[str, Any]:
-    """Return the members of a group; links to other files are refused for security."""
-    file_name, members = h5py.h5f.get_name(group.id), {}
+def _members(group: Any) -> tuple[dict[str, Any], dict[str, Unreadable]]:
+    """Return the members of a group that can be read, and the others; links to other files are refused for security."""
+    file_name = h5py.h5f.get_name(group.id)
+    members: dict[str, Any] = {}
+    unreadable: dict[str, Unreadable] = {}
+    datasets = 0
     for name in group:
-        external = group.id.links.get_info(name.encode()).type == h5py.h5l.TYPE_EXTERNAL
-        member = None if external else group[name]
+        kind = group.id.links.get_info(name.encode("utf-8", "surrogateescape")).type
+        member = None if kind == h5py.h5l.TYPE_EXTERNAL else _member(group, name, kind)
+        if isinstance(member, Unreadable):
+            unreadable[name] = member
+            continue
         if member is None or h5py.h5f.get_name(member.id) != file_name:
             raise BagFileError(f"`path` must hold its own data, got a link to another file under {name!r}")
+        if isinstance(member, h5py.Dataset) and (member.shape is None or not is_numeric(member.dtype)):
+            # attributes may be text, and text is not mistaken for features
+            shape = member.shape if member.dtype.kind in "cf" else None
+            unreadable[name] = Unreadable(str(member.dtype), shape or ())
         members[name] = member
-    return members
+        datasets += isinstance(member, h5py.Dataset)
+        check_array_count(datasets)
+    return members, unreadable
+
+
+def _member(group: Any, name: str, kind: int) -> Any:
+    try:
+        return group[name]
+    except (KeyError, RuntimeError, OSError):
+        if kind == h5py.h5l.TYPE_SOFT:
+            return Unreadable("a link that leads nowhere")
+        raise
 
 
 def _choose_slide(slide: str | None, slides: list[str]) -> str:
@@ -61,13 +93,15 @@ def _choose_slide(slide: str | None, slides: list[str]) -> str:
     return slide
 
 
-def _layout(file: Any, group: Any, members: Mapping[str, Any], path: Path) -> BagLayout:
-    datasets = {n: m for n, m in members.items() if isinstance(m, h5py.Dataset) and is_numeric(m.dtype)}
+def _layout(
+    file: Any, group: Any, members: Mapping[str, Any], unreadable: Mapping[str, Unreadable], path: Path
+) -> BagLayout:
+    datasets = {n: m for n, m in members.items() if isinstance(m, h5py.Dataset) and n not in unreadable}
     arrays = {name: dataset for name, dataset in datasets.items() if dataset.ndim}
-    features = feature_key({name: dataset.shape for name, dataset in arrays.items()})
+    features = feature_key({name: dataset.shape for name, dataset in arrays.items()}, unreadable)
     on_features, on_coords = (_Attributes(arrays[n].attrs if n in arrays else (), {}) for n in (features, "coords"))
     scalars = {name: dataset for name, dataset in datasets.items() if name not in arrays}
-    attributes = _Attributes(group.attrs, {**_slide_shape(on_coords), **_patch_size(on_coords), **scalars})
+    attributes = _Attributes(group.attrs, {**_slide_shape(on_coords), **scalars})
     if features is None and "coords" not in arrays:
         raise BagFileError(f"`path` must hold features, got {sorted({*members, *attributes})}")
     format_name = "asmil" if group is not file else _format(members, attributes, on_features, on_coords)
@@ -99,6 +133,8 @@ class _Attributes(Mapping[str, Any]):
         if name not in self.names:
             raise KeyError(name)
         value = self.scalars[name][()] if name in self.scalars else self.attributes[name]
+        if isinstance(value, h5py.Empty):
+            return None
         return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
     def __iter__(self) -> Iterator[str]:
@@ -167,13 +203,13 @@ def _metadata(
     if trident and encoder is None and path.parent.name.startswith("features_"):
         encoder = path.parent.name.removeprefix("features_")
     unit = text(attributes.get("unit")) or ("px" if format_name in ("trident", "clam", "asmil") else None)
-    size = _number(attributes.get("tile_size"))
+    size = positive_number(attributes.get("tile_size"))
     spec = CoordinateSpec(unit, _level0_tile_size(on_coords) if size is None else size)
     return {
         "encoder": encoder,
-        "magnification": _number(on_coords.get("target_magnification", attributes.get("magnification"))),
-        "mpp": _number(attributes.get("mpp")),
-        "input_size": _number(attributes.get("input_size", on_coords.get("patch_size") if trident else None)),
+        "magnification": positive_number(on_coords.get("target_magnification", attributes.get("magnification"))),
+        "mpp": positive_number(attributes.get("mpp")),
+        "input_size": positive_number(attributes.get("input_size", on_coords.get("patch_size") if trident else None)),
         "coordinate_spec": spec,
         "infer_coordinates": _infer_from_steps if spec.tile_size is None and unit == "px" else None,
     }
@@ -181,24 +217,20 @@ def _metadata(
 
 def _slide_shape(coords: Mapping[str, Any]) -> dict[str, Any]:
     """Return width and height of the slide from TRIDENT's attributes of the coordinates."""
-    sides = [_number(coords.get(name)) for name in ("level0_width", "level0_height")]
+    sides = [positive_number(coords.get(name)) for name in ("level0_width", "level0_height")]
     return {"spatial_shape": np.array(sides, dtype=np.int64)} if all(sides) else {}
-
-
-def _patch_size(coords: Mapping[str, Any]) -> dict[str, Any]:
-    """Return TRIDENT's tile size in pixels of the encoder's input, which is comparable between scanners."""
-    size = _number(coords.get("patch_size")) if "patch_size_level0" in coords else None
-    return {"patch_size": np.array(size)} if size else {}
 
 
 def _level0_tile_size(coords: Mapping[str, Any]) -> float | None:
     """Return the tile size in pixels of level 0, or compute it from the size at a level and its downsample."""
     if "patch_size_level0" in coords:
-        return _number(coords["patch_size_level0"])
-    size, level = _number(coords.get("patch_size")), _number(coords.get("patch_level"))
-    reduction = _number(coords.get("downsample", 1.0 if level == 0 else None))
-    custom = _number(coords.get("custom_downsample", 1.0))
-    return None if size is None or reduction is None or custom is None else size * int(reduction) * custom
+        return positive_number(coords["patch_size_level0"])
+    size, level = positive_number(coords.get("patch_size")), number(coords.get("patch_level"))
+    reduction = positive_number(coords.get("downsample", 1.0 if level == 0 else None))
+    custom = positive_number(coords.get("custom_downsample", 1.0))
+    if size is None or reduction is None or custom is None:
+        return None
+    return positive_number(size * int(reduction) * custom)
 
 
 def _infer_from_steps(coords: NDArray[Any]) -> CoordinateSpec:
@@ -206,8 +238,9 @@ def _infer_from_steps(coords: NDArray[Any]) -> CoordinateSpec:
 
 
 def _stamp_metadata(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    unit, size = text(attributes.get("unit")), _number(attributes.get("tile_size_um", attributes.get("tile_size")))
-    pixels = _number(attributes.get("tile_size_px"))
+    unit = text(attributes.get("unit"))
+    size = positive_number(attributes.get("tile_size_um", attributes.get("tile_size")))
+    pixels = positive_number(attributes.get("tile_size_px"))
     encoder = text(attributes.get("extractor", attributes.get("encoder")))
     if unit == "um" or (unit is None and "tile_size_um" in attributes):
         mpp = size / pixels if size and pixels else None
@@ -236,12 +269,3 @@ def _refuse(coords: NDArray[Any]) -> CoordinateSpec:
     raise BagFileError(
         "`path` must state the unit of its coords, got neither a unit nor tiles of 224 as in early STAMP"
     )
-
-
-def _number(value: Any) -> float | None:
-    """Convert an attribute to a number; of a pair, such as a downsample in x and y, use the first."""
-    try:
-        number = float(np.asarray(value).reshape(-1)[0])
-    except (TypeError, ValueError, IndexError):
-        return None
-    return number if math.isfinite(number) and number > 0 else (0.0 if number == 0 else None)

@@ -7,14 +7,16 @@ import math
 import os
 from collections.abc import Mapping
 from typing import Any, BinaryIO
+from zipfile import ZipFile
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .bag_layout import BagLayout
-from .bag_rows import ArrayRows, BagFileError, RawRows, Rows, is_numeric
+from .bag_rows import ArrayRows, BagFileError, Rows, Unreadable, is_numeric
 from .numpy_bag import named_arrays
+from .torch_archive import TorchArchive
 
 __all__ = ["open_torch"]
 
@@ -26,64 +28,61 @@ NUMPY_GLOBALS: list[Any] = [
     np.dtype,
     *((_RECONSTRUCT, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
     *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
-    *sorted({type(np.dtype(code)) for code in "?bBhHiIlLqQefd"}, key=str),
+    *sorted({type(np.dtype(code)) for code in "?bBhHiIlLqQefdFD"}, key=str),
 ]
+DTYPES = {torch.bfloat16, *(torch.from_numpy(np.empty(0, code)).dtype for code in "?bBhHiIlLefd")}
 
 
-def open_torch(file: BinaryIO, zipped: bool) -> BagLayout:
+def open_torch(file: BinaryIO, archive: ZipFile | None) -> BagLayout:
     """Open a bag saved by ``torch.save``; rows are read on request.
 
     Args:
         file: open for reading.
-        zipped: whether the file has the zip format; files of PyTorch before 1.6 are loaded whole.
+        archive: the same file as a zip archive; None for a file of PyTorch before 1.6, which is loaded whole.
     """
-    content = _load(file, "meta" if zipped else "cpu")
+    source = None if archive is None else TorchArchive(file)
+    with torch.serialization.safe_globals(NUMPY_GLOBALS):
+        content = _load(file) if source is None or archive is None else source.load(archive)
     values = content if isinstance(content, Mapping) else {"features": content}
     arrays: dict[str, Rows] = {}
+    unreadable: dict[str, Unreadable] = {}
     attributes: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, (Tensor, np.ndarray)) and value.ndim:
-            rows = _tensor_rows(file, str(name), value) if isinstance(value, Tensor) else _array_rows(value)
-            arrays.update({str(name): rows} if rows is not None else {})
-        elif isinstance(value, (str, int, float, np.generic, np.ndarray)):
-            attributes[str(name)] = value.item() if isinstance(value, (np.generic, np.ndarray)) else value
-    return named_arrays("torch", arrays, attributes)
+    for name, value in ((str(key), value) for key, value in values.items()):
+        if isinstance(value, (Tensor, np.ndarray)):
+            rows = _tensor_rows(file, source, value) if isinstance(value, Tensor) else _array_rows(value)
+            if isinstance(rows, Unreadable):
+                unreadable[name] = rows
+            elif value.ndim:
+                arrays[name] = rows
+            else:
+                attributes[name] = rows.read(np.zeros(1, np.int64)).item()
+        elif isinstance(value, (str, int, float, np.generic)):
+            attributes[name] = value.item() if isinstance(value, np.generic) else value
+    return named_arrays("torch", arrays, attributes, unreadable)
 
 
-def _load(file: BinaryIO, device: str, mmap: bool = False) -> Any:
+def _load(file: BinaryIO) -> Any:
     file.seek(0)
-    with torch.serialization.safe_globals(NUMPY_GLOBALS):
-        return torch.load(file.name if mmap else file, map_location=device, weights_only=True, mmap=mmap)
+    return torch.load(file, map_location="cpu", weights_only=True)
 
 
-def _array_rows(value: np.ndarray[Any, Any]) -> Rows | None:
-    return ArrayRows(lambda: value, value.shape, value.dtype) if is_numeric(value.dtype) else None
+def _array_rows(value: np.ndarray[Any, Any]) -> Rows | Unreadable:
+    if not is_numeric(value.dtype):
+        return Unreadable(str(value.dtype), value.shape if value.dtype.kind in "cf" else ())
+    return ArrayRows(lambda: value, value.shape or (1,), value.dtype)
 
 
-def _tensor_rows(file: BinaryIO, name: str, value: Tensor) -> Rows:
-    value = value.detach()
-    shape = [int(n) for n in value.shape]
-    if value.layout != torch.strided or value.is_quantized:
-        raise BagFileError(f"`path` must hold dense arrays, got {value.layout} under {name!r}")
+def _tensor_rows(file: BinaryIO, source: TorchArchive | None, value: Tensor) -> Rows | Unreadable:
+    value = value.detach().as_subclass(Tensor)
+    if value.is_nested or value.layout != torch.strided or value.is_quantized:
+        kind = "nested" if value.is_nested else "quantized" if value.is_quantized else str(value.layout)
+        return Unreadable(f"a {kind} tensor", () if value.is_nested else tuple(value.shape))
+    if value.dtype not in DTYPES:
+        return Unreadable(str(value.dtype).removeprefix("torch."), tuple(value.shape))
     size = os.fstat(file.fileno()).st_size
-    if math.prod(value.shape) * value.element_size() > size:
+    if math.prod(value.shape) * value.element_size() > size and not (source and source.is_compressed(value)):
         raise BagFileError(f"`path` must hold the {tuple(value.shape)} values of its header, got {size} bytes")
-    if value.device.type == "cpu":
-        return ArrayRows(lambda: value, shape, value.dtype)
-    storage = value.untyped_storage()
-    offset = getattr(storage, "_checkpoint_offset", None)
-    if offset is not None and value.is_contiguous() and value.dtype in _RAW:
-        start = int(offset + value.storage_offset() * value.element_size())
-        return RawRows(file.fileno(), shape, _RAW[value.dtype], [start])
-
-    def load_mapped() -> Tensor:  # for views of larger tensors, and PyTorch versions that don't give the offset
-        content = _load(file, "cpu", mmap=True)
-        return (content[name] if isinstance(content, Mapping) else content).detach()
-
-    return ArrayRows(load_mapped, shape, value.dtype)
-
-
-_RAW: dict[torch.dtype, Any] = {
-    **{torch.from_numpy(np.empty(0, code)).dtype: np.dtype(code) for code in "?bBhHiIlLefd"},
-    torch.bfloat16: torch.bfloat16,
-}
+    value = value.reshape(value.shape or (1,))
+    if source is not None and value.is_meta:
+        return source.rows(value)
+    return ArrayRows(value.resolve_neg, value.shape, value.dtype)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,20 @@ from torch import Tensor
 
 from monai_mil_ext.utils import optional_dependency
 
-from .bag_layout import BagLayout, CoordinateSpec
-from .bag_rows import UNFINISHED, ArrayRows, BagFileError, BlockRows, Index, Rows, check_header_size, is_numeric
+from .bag_layout import BagLayout, CoordinateSpec, positive_number
+from .bag_rows import (
+    MAX_ARRAYS,
+    UNFINISHED,
+    ArrayRows,
+    BagFileError,
+    BlockRows,
+    Index,
+    Rows,
+    Unreadable,
+    check_array_count,
+    check_header_size,
+    is_numeric,
+)
 from .numpy_bag import named_arrays
 
 __all__ = ["open_zarr"]
@@ -34,11 +48,22 @@ def open_zarr(path: Path, table: str | None = None) -> BagLayout:
     except FileNotFoundError as error:
         raise BagFileError("`path` must be a zarr store where it is a folder, got no metadata") from error
     if not hasattr(store, "keys"):
-        return named_arrays("zarr", {"features": _rows(store, path)}, {})
+        return _group(path, {"features": store}, {})
     if "tables" in store:
         return _slide(store, path, table)
-    arrays = {name: array for name, array in store.arrays() if is_numeric(array.dtype) and array.ndim}
-    return named_arrays("zarr", {name: _rows(array, path) for name, array in arrays.items()}, dict(store.attrs))
+    arrays = dict(islice(store.arrays(), MAX_ARRAYS + 1))
+    check_array_count(len(arrays))
+    return _group(path, arrays, dict(store.attrs))
+
+
+def _group(path: Path, arrays: Mapping[str, Any], attributes: Mapping[str, Any]) -> BagLayout:
+    rows = {name: _rows(array, path) for name, array in arrays.items() if is_numeric(array.dtype) and array.ndim}
+    unreadable = {
+        name: Unreadable(str(array.dtype), array.shape if getattr(array.dtype, "kind", "") in ("c", "f") else ())
+        for name, array in arrays.items()
+        if not is_numeric(array.dtype)
+    }
+    return named_arrays("zarr", rows, attributes, unreadable)
 
 
 class _ZarrRows(BlockRows):
@@ -80,15 +105,16 @@ def _slide(store: Any, path: Path, table: str | None) -> BagLayout:
         columns,
         {},
         encoder=name.removesuffix(f"_{tiles}"),
-        magnification=slide.get("magnification"),
-        mpp=spec.get("mpp"),
+        magnification=positive_number(slide.get("magnification")),
+        mpp=positive_number(spec.get("mpp")),
         coordinate_spec=CoordinateSpec("px", _level0_tile_size(spec)),
     )
 
 
 def _level0_tile_size(spec: Mapping[str, Any]) -> float | None:
     """Return the tile size in pixels of level 0."""
-    return float(int(spec["width"] * spec["base_downsample"])) if {"width", "base_downsample"} <= set(spec) else None
+    size = positive_number(spec.get("width", 0)), positive_number(spec.get("base_downsample", 0))
+    return None if None in size else positive_number(int(math.prod(size)))  # type: ignore[arg-type]
 
 
 def _corners(file: Path, ids: NDArray[Any]) -> NDArray[np.float64]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from monai_mil_ext.data.bags.bag_folder import SUFFIXES as FEATURE_SUFFIXES
-from monai_mil_ext.utils import BagKeys, check_name
+from monai_mil_ext.utils import BagKeys, check_local, check_name, load_json, resolve_path
 
 from .check_report import CohortReport, Issue
 from .table_file import TABLE_SUFFIXES, read_table
@@ -25,10 +24,10 @@ __all__ = [
 ]
 
 
-IDS = (str(BagKeys.CASE_ID), str(BagKeys.PATIENT))
-
-
-SCAN_PATHS = ("image", "reference")
+CASE, SLIDE_MPP = str(BagKeys.CASE_ID), str(BagKeys.SLIDE_MPP)
+IDS = (CASE, str(BagKeys.PATIENT))
+PATHS = ("image", "reference")
+COLUMNS = (*IDS, *PATHS, "series")
 
 
 def check_scan_list(path: Path) -> CohortReport:
@@ -38,27 +37,36 @@ def check_scan_list(path: Path) -> CohortReport:
         FileNotFoundError: when there is no such JSON file.
         ValueError: when it has another form.
     """
-    if not path.is_file():
+    check_local(path=path)
+    if not os.path.isfile(path):
         raise FileNotFoundError(f"`path` must be a cohort file that exists, got {path.name!r}.")
-    try:
-        scans = json.loads(path.read_text(encoding="utf-8"))["scans"]
-    except (ValueError, KeyError, TypeError):
-        scans = None
-    if not isinstance(scans, list) or not scans or not all(isinstance(scan, dict) for scan in scans):
+    scans = _read_scans(path)
+    if scans is None:
         raise ValueError(f'`path` must be JSON of the form {{"scans": [{{...}}, ...]}}, got {path.name!r}.')
     root = path.parent
     errors = [
         Issue(f"scan {i}", text, _case_name(scan, i)) for i, scan in enumerate(scans) for text in _problems(scan, root)
     ]
-    counts = Counter(str(scan.get("case_id")) for scan in scans if "case_id" in scan)
+    counts = Counter(str(scan["case_id"]) for scan in scans if scan.get("case_id") is not None)
     errors += [Issue("", f"`case_id` must be unique, got {case!r} {n} times") for case, n in counts.items() if n > 1]
     invalid = {error.location for error in errors}
     items = [_resolve_paths(scan, root) for i, scan in enumerate(scans) if f"scan {i}" not in invalid]
     return CohortReport(path.name, len(scans), items, errors)
 
 
+def _read_scans(path: Path) -> list[dict[str, Any]] | None:
+    """Return the scans of a JSON file without those of their values that are null, or None for another form."""
+    try:
+        scans = load_json(path)["scans"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    if not isinstance(scans, list) or not scans or not all(isinstance(scan, dict) for scan in scans):
+        return None
+    return [{key: value for key, value in scan.items() if value is not None} for scan in scans]
+
+
 def _resolve_paths(scan: Mapping[str, Any], root: Path) -> dict[str, Any]:
-    return {**scan, **{key: str(_resolve(scan[key], root)) for key in SCAN_PATHS if key in scan}}
+    return {**scan, **{key: str(resolve_path(root / scan[key])) for key in PATHS if key in scan}}
 
 
 def _case_name(scan: Mapping[str, Any], number: int) -> str:
@@ -73,40 +81,30 @@ def _problems(scan: Mapping[str, Any], root: Path) -> list[str]:
     problems = [f"no `{key}`" for key in (*IDS, "image") if key not in scan]
     for key in IDS:
         if key in scan:
-            try:
-                check_name(**{key: scan[key]})
-            except ValueError as error:
-                problems.append(str(error))
-    for key in SCAN_PATHS:
+            problems += _errors_of(check_name, key, scan[key])
+    for key in PATHS:
         if key in scan:
             problems += _path_problems(key, scan[key], root)
     return problems
 
 
+def _errors_of(check: Callable[..., None], key: str, value: Any) -> list[str]:
+    try:
+        check(**{key: value})
+    except ValueError as error:
+        return [str(error)]
+    return []
+
+
 def _path_problems(key: str, value: Any, root: Path) -> list[str]:
     if not isinstance(value, str) or not value:
         return [f"`{key}` must be a path, got {value!r}"]
-    try:
-        path = _resolve(value, root)
-        exists = path.exists()
-    except (OSError, ValueError, RuntimeError) as error:  # such as a link to itself; the message has the whole path
-        return [f"`{key}` must be a path, got {type(error).__name__}"]
-    if not path.is_relative_to(root.resolve()):
+    problems = _errors_of(check_local, key, value)
+    if problems:
+        return problems
+    if not resolve_path(root / value).is_relative_to(resolve_path(root)):
         return [f"`{key}` must lie in the folder of the cohort, got a path that leads out of it"]
-    return [] if exists else [f"`{key}` must exist, got a path without a file"]
-
-
-def _resolve(value: str, root: Path) -> Path:
-    return (root / value).resolve()
-
-
-CASE = str(BagKeys.CASE_ID)
-
-
-PATHS = ("image", "reference")
-
-
-COLUMNS = (CASE, str(BagKeys.PATIENT), *PATHS, "series")
+    return [] if os.path.exists(root / value) else [f"`{key}` must exist, got a path without a file"]
 
 
 def list_scans(
@@ -128,8 +126,9 @@ def list_scans(
         FileNotFoundError: when there is no such table.
         ValueError: when a column is missing, or a case id is missing, invalid or repeated; all errors are listed.
     """
+    check_local(path=path)
     file = Path(path)
-    folder = Path(root).resolve() if root is not None else file.parent.resolve()
+    folder = resolve_path(file.parent if root is None else root, "root")
     columns = (*COLUMNS, *keep)
     rows = _rows(file, columns)
     errors = [Issue(location, text) for location, row in rows for text in _row_errors(row, folder)]
@@ -147,40 +146,39 @@ def _rows(file: Path, columns: Sequence[str]) -> list[tuple[str, Mapping[str, An
         if missing:
             raise ValueError(f"`path` must have the columns {CASE!r} and 'image', got {list(table.columns)}.")
         return [(f"row {number}", row) for number, row in zip(table.numbers, table.rows, strict=True)]
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise FileNotFoundError(f"`path` must be a table of scans that exists, got {file.name!r}.")
-    try:
-        scans = json.loads(file.read_text(encoding="utf-8"))["scans"]
-        return [(f"scan {i}", {key: str(scan[key]) for key in columns if key in scan}) for i, scan in enumerate(scans)]
-    except (ValueError, KeyError, TypeError):
+    scans = _read_scans(file)
+    if scans is None:
         raise ValueError(
             f'`path` must be .csv, .tsv, .xlsx, or JSON of the form {{"scans": [{{...}}, ...]}}, got {file.name!r}.'
-        ) from None
+        )
+    return [(f"scan {i}", {key: scan[key] for key in columns if key in scan}) for i, scan in enumerate(scans)]
 
 
 def _row_errors(row: Mapping[str, Any], folder: Path) -> Sequence[str]:
-    errors = []
-    try:
-        check_name(case_id=row.get(CASE, ""))
-    except ValueError as error:
-        errors.append(str(error))
+    wrong = [key for key, value in row.items() if isinstance(value, (list, dict, bool))]
+    if wrong:
+        return [f"`{key}` must be text or a number, got {row[key]!r}" for key in wrong]
+    errors = _errors_of(check_name, CASE, str(row.get(CASE, "")))
     if not row.get("image"):
         errors.append("`image` must be given, got an empty cell")
     for key in PATHS:
-        if row.get(key) and not (folder / row[key]).resolve().is_relative_to(folder):
-            errors.append(f"`{key}` must lie in the folder of the scans, got a path that leads out of it")
+        if row.get(key):
+            value = str(row[key])
+            remote = _errors_of(check_local, key, value)
+            errors += remote
+            if not remote and not resolve_path(folder / value).is_relative_to(folder):
+                errors.append(f"`{key}` must lie in the folder of the scans, got a path that leads out of it")
     return errors
 
 
 def _item(row: Mapping[str, Any], folder: Path, columns: Sequence[str]) -> dict[str, Any]:
-    item = {key: str(row[key]) for key in columns if row.get(key)}
-    return {**item, **{key: str((folder / item[key]).resolve()) for key in PATHS if key in item}}
+    item = {key: str(row[key]) for key in columns if str(row.get(key, ""))}
+    return {**item, **{key: str(resolve_path(folder / item[key])) for key in PATHS if key in item}}
 
 
 SLIDE_SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".czi")
-
-
-CASE, SLIDE_MPP = str(BagKeys.CASE_ID), str(BagKeys.SLIDE_MPP)
 
 
 def list_slides(
@@ -210,16 +208,17 @@ def list_slides(
         >>> [item["case_id"] for item in list_slides(folder)]
         ['slide_a78429899b', 'a', 'b']
     """
+    check_local(path=path)
     source = Path(path)
     if source.suffix.lower() in (*TABLE_SUFFIXES, ".json"):
         return _table_items(source, root)
-    if source.is_dir() and not is_feature_file(source):
+    if os.path.isdir(source) and not is_feature_file(source):
         return _folder_items(source)
-    if not source.exists():
+    if not os.path.exists(source):
         raise FileNotFoundError(f"`path` must be a slide, a folder or a table that exists, got {source.name!r}.")
     case_id = "slide" if case_id is None else case_id
     check_name(case_id=case_id)
-    return [{CASE: case_id, "image": str(source.resolve())}]
+    return [{CASE: case_id, "image": str(resolve_path(source))}]
 
 
 def is_feature_file(path: str | os.PathLike[str]) -> bool:
@@ -237,7 +236,7 @@ def _folder_items(folder: Path) -> list[dict[str, Any]]:
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
     if not files:
         raise FileNotFoundError(f"`path` must be a folder with slides or feature files, got {folder.name!r}.")
-    items = {_case_id(file.stem): str(file.resolve()) for file in files}
+    items = {_case_id(file.stem): str(resolve_path(file)) for file in files}
     if len(items) < len(files):
         raise ValueError(f"`path` must have files of different names, got {len(files)} files of {len(items)} names.")
     return [{CASE: case, "image": image} for case, image in items.items()]

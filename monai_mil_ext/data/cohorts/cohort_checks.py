@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from monai_mil_ext.data.bags.bag_file import open_bag, read_bag
 from monai_mil_ext.data.bags.bag_layout import BagInfo
@@ -148,7 +147,7 @@ class CohortChecks:
 
 def _summary(path: str | os.PathLike[str]) -> BagSummary:
     with open_bag(path) as bag:
-        info, more = bag.info(), bag.read(["patch_size", "fingerprint"], [], allow_missing_keys=True)
+        info, more = bag.info(), bag.read(["fingerprint"], [], allow_missing_keys=True)
     if info.in_features is None:
         return BagSummary(error="a bag must have features, got coordinates only")
     return BagSummary(
@@ -158,7 +157,7 @@ def _summary(path: str | os.PathLike[str]) -> BagSummary:
         encoder=info.encoder,
         mpp=info.mpp,
         magnification=None if info.mpp else info.magnification,
-        tile_size=_tile_size(info, more.get("patch_size")),
+        tile_size=_tile_size(info),
         configuration=_short(more.get("fingerprint")),
     )
 
@@ -167,13 +166,13 @@ def _short(fingerprint: Any) -> str | None:
     return fingerprint[:12] if isinstance(fingerprint, str) else None
 
 
-def _tile_size(info: BagInfo, patch_size: Any) -> str | None:
+def _tile_size(info: BagInfo) -> str | None:
     """Return the tile size if it can be compared between slides.
 
     In pixels of level 0 it depends on the scanner, unless the resolution of the encoder's input is unknown as well.
     """
-    if isinstance(patch_size, Tensor) and patch_size.numel() == 1:
-        return f"{float(patch_size):g} px"
+    if info.input_size:
+        return f"{info.input_size:g} px"
     if not info.tile_size or info.tile_size_estimated or not info.unit:
         return None
     if info.unit != "px":

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from monai_mil_ext.data.bags.bag_folder import BagFolder
-from monai_mil_ext.utils import BagKeys, check_name
+from monai_mil_ext.utils import BagKeys, check_name, resolve_path
 
 from .check_report import CohortReport, Issue
 from .cohort_checks import BagSummary, CohortChecks
@@ -128,7 +128,7 @@ def _find_duplicates(rows: list[_Row], identity: Callable[[_Row], Hashable], rul
 def _notes(table: Table, columns: CohortColumns, folder: BagFolder, rows: list[_Row]) -> list[Issue]:
     unused = [column for column in table.columns if column not in columns.names]
     listed = {row.path for row in rows}
-    unlisted = [str(file.relative_to(folder.root)) for file in folder.files if file.resolve() not in listed]
+    unlisted = [str(file.relative_to(folder.root)) for file in folder.files if resolve_path(file) not in listed]
     more = f" and {len(unlisted) - MAX_NAMES} more" if len(unlisted) > MAX_NAMES else ""
     texts = {
         f"unused columns: {', '.join(map(repr, unused))}": unused,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from monai_mil_ext.data.bags.bag_file import read_bag
 from monai_mil_ext.data.features.fingerprints import fingerprint
-from monai_mil_ext.utils import BagKeys, check_choice, write_json
+from monai_mil_ext.utils import BagKeys, check_choice, check_local, load_json, write_json
 
 __all__ = ["CohortSplits", "split_cohort"]
 
@@ -77,10 +76,11 @@ class CohortSplits:
             ValueError: when the file contains no splits, or splits with a patient in two parts.
         """
         file = Path(path)
-        if not file.is_file():
+        check_local(path=path)
+        if not os.path.isfile(file):
             raise FileNotFoundError(f"`path` must be a file of splits that exists, got {file.name!r}.")
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = load_json(file)
             folds = [{part: [str(case) for case in fold[part]] for part in PARTS} for fold in content["folds"]]
             patients, seed = dict(content["patients"]), int(content["seed"])
         except (ValueError, KeyError, TypeError):
@@ -99,10 +99,11 @@ class CohortSplits:
             ValueError: when the file contains no fold or another one; the message counts the test bags that leak.
         """
         file = Path(path)
-        if not file.is_file():
+        check_local(path=path)
+        if not os.path.isfile(file):
             raise FileNotFoundError(f"`path` must be an existing file saved by training, got {file.name!r}.")
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = load_json(file)
             trained, parts = int(content["fold"]), {part: set(content[part]) for part in PARTS}
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"`path` must be a file that CohortSplits wrote, got {file.name!r}.") from None

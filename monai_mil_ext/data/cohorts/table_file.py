@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import zipfile
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 
 from monai.utils import optional_import
 
-from monai_mil_ext.utils import check_choice
+from monai_mil_ext.utils import check_choice, check_local
 
 __all__ = ["TABLE_SUFFIXES", "Table", "read_table"]
 
@@ -40,13 +39,16 @@ def read_table(path: str | os.PathLike[str]) -> Table:
         ValueError: when the file is not such a table, has no row, unnamed columns or repeated names, or a row with more
             cells than columns.
     """
+    check_local(path=path)
     file = Path(path)
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise FileNotFoundError(f"`path` must be a table that exists, got {file.name!r}.")
     check_choice("path", file.suffix.lower(), TABLE_SUFFIXES)
     try:
         cells = _read_excel(file) if file.suffix.lower() == ".xlsx" else _read_text(file)
-    except (UnicodeDecodeError, csv.Error, OSError, KeyError, ValueError, zipfile.BadZipFile):
+    except ImportError:
+        raise
+    except Exception:  # of many kinds for a damaged workbook
         raise ValueError(f"`path` must be a readable table in UTF-8 or Excel's .xlsx, got {file.name!r}.") from None
     filled = [(number, row) for number, row in cells if any(row)]
     if len(filled) < 2:

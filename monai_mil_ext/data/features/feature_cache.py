@@ -15,7 +15,7 @@ from monai.utils import ensure_tuple
 from tqdm import tqdm
 
 from monai_mil_ext.data.bags.bag_file import read_attributes, write_bag
-from monai_mil_ext.utils import BagKeys, EmptyBagError, check_choice, check_name, remove_stale_files
+from monai_mil_ext.utils import BagKeys, EmptyBagError, check_choice, check_local, check_name, remove_stale_files
 from monai_mil_ext.utils.exceptions import root_cause
 
 from .bad_cases import BadCasesError, is_system_error, reason_of
@@ -83,6 +83,7 @@ class FeatureCache:
         self.transform = transform
         self.keys = tuple(str(key) for key in ensure_tuple(keys))
         self.fingerprint = fingerprint or fingerprint_of(transform, self.keys)
+        check_local(cache_dir=cache_dir)
         self.folder = Path(cache_dir) / self.fingerprint[:12]
         self.progress = progress
         self.attributes = dict(attributes or {})

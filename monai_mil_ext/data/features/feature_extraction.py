@@ -13,7 +13,7 @@ import torch
 from torch import distributed
 from tqdm import tqdm
 
-from monai_mil_ext.utils import RESEARCH_USE, BagKeys, check_choice, write_csv, write_json
+from monai_mil_ext.utils import RESEARCH_USE, BagKeys, check_choice, check_local, write_csv, write_json
 from monai_mil_ext.utils.exceptions import root_cause
 
 from .bad_cases import describe_failure, is_system_error
@@ -64,6 +64,7 @@ class FeatureExtraction:
     ) -> None:
         check_choice("on_error", on_error, ["skip", "raise"])
         self.cache = cache
+        check_local(output_dir=output_dir)
         self.output_dir = Path(output_dir)
         self.on_error = on_error
         self.progress = progress

@@ -18,6 +18,8 @@ from monai.data import MetaTensor
 from monai.utils import SpaceKeys, optional_import
 from numpy.typing import NDArray
 
+from monai_mil_ext.utils import check_local
+
 from .dicom_series import SeriesSlice, find_series, series_affine
 
 __all__ = ["fill_regions", "fill_segments", "find_annotation", "read_annotation_mask"]
@@ -36,6 +38,7 @@ def find_annotation(path: str | os.PathLike[str]) -> Path | None:
     Raises:
         ValueError: when the folder has several.
     """
+    check_local(reference=path)
     source = Path(path)
     if not source.is_dir():
         return source if _modality(source) in MODALITIES else None

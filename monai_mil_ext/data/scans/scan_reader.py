@@ -16,6 +16,8 @@ from monai.data import ITKReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple, optional_import
 from numpy.typing import NDArray
 
+from monai_mil_ext.utils import check_local
+
 from .dicom_series import SeriesSlice, find_series
 
 __all__ = ["ScanReader"]
@@ -59,6 +61,7 @@ class ScanReader(ITKReader):
         if len(paths) != 1:
             raise ValueError(f"`image` must be the path of one scan, got {len(paths)} paths.")
         path = paths[0]
+        check_local(image=path)
         if not path.exists():
             raise FileNotFoundError(f"`image` must be a scan that exists, got {path.name!r}.")
         if path.name.lower().endswith((".nii", ".nii.gz")):

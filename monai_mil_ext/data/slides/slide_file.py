@@ -17,7 +17,7 @@ from monai.data import WSIReader
 from numpy.typing import NDArray
 from PIL import Image
 
-from monai_mil_ext.utils import check_choice, check_positive, check_positive_number, optional_dependency
+from monai_mil_ext.utils import check_choice, check_local, check_positive, check_positive_number, optional_dependency
 
 __all__ = ["SlideFile", "SlideFileError", "Thumbnail"]
 
@@ -85,6 +85,7 @@ class SlideFile:
         for name, value in (("mpp", mpp), ("magnification", magnification)):
             if value is not None:
                 check_positive_number(**{name: value})
+        check_local(slide=path)
         self.path = Path(path)
         self.name = self.path.name
         if not self.path.is_file():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from monai.utils.enums import TransformBackends
 from torch import Tensor
 
 from monai_mil_ext.data import open_bag
-from monai_mil_ext.utils import EmptyBagError, check_positive
+from monai_mil_ext.utils import BagKeys, EmptyBagError, check_local, check_positive, count_non_finite, load_json
 
 from .instance_sampling import RandSampleInstances
 
@@ -36,6 +35,9 @@ __all__ = [
 ]
 
 
+PLACES = (str(BagKeys.POSITION), str(BagKeys.COORDS))
+
+
 class LoadBag(Transform):
     """Load a bag of features, or its rows ``[start, stop)``, from a file of any format of ``open_bag``.
 
@@ -44,7 +46,8 @@ class LoadBag(Transform):
 
     Raises:
         FileNotFoundError: if the file does not exist.
-        ValueError: if the file can't be read or lacks a key, if there are no rows, or if features are not finite.
+        EmptyBagError: (a ``ValueError``) if there are no rows.
+        ValueError: if the file can't be read or lacks a key, or if features, positions or coordinates are not finite.
     """
 
     backend = [TransformBackends.TORCH]
@@ -69,19 +72,23 @@ class LoadBag(Transform):
                     f"`image` must hold an instance, got none in rows {start} to {stop} of {bag.name!r}."
                 )
             loaded = bag.read(["features", *keys], self.choose(rows), allow_missing_keys)
-            loaded["features"] = self._finite(loaded["features"], bag.name)
+            features = loaded["features"]
+            loaded["features"] = features if self.dtype is None else features.to(self.dtype)  # may overflow
+            for key in ("features", *PLACES):
+                _check_finite(key, loaded.get(key), bag.name)
         return loaded
 
     def choose(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Return the row numbers to load: all of ``rows`` (n,)."""
         return rows
 
-    def _finite(self, features: Tensor, name: str) -> Tensor:
-        extremes = torch.stack(torch.aminmax(features))  # NaN if there is a NaN
-        if not extremes.isfinite().all():
-            wrong = int((~features.isfinite()).sum())
-            raise EmptyBagError(f"`image` must hold finite features, got {wrong} NaN or infinite values in {name!r}.")
-        return features if self.dtype is None else features.to(self.dtype)
+
+def _check_finite(key: str, values: Any, name: str) -> None:
+    wrong = count_non_finite(values) if isinstance(values, Tensor) else ""
+    if wrong and key == "features":
+        raise ValueError(f"`image` must hold finite features, got {wrong} in {name!r}.")
+    if wrong:
+        raise ValueError(f"`{key}` must be finite, got {wrong} in {name!r}.")
 
 
 class RandLoadBag(LoadBag, RandomizableTransform):
@@ -228,10 +235,11 @@ class LoadBagLabel(Transform):
 
 
 def _from_json(path: Path) -> Any:
-    if not path.is_file():
+    check_local(label=path)
+    if not os.path.isfile(path):
         raise FileNotFoundError(f"`label` must be a number or a JSON file that exists, got {path.name!r}.")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["label"]
+        return load_json(path)["label"]
     except (ValueError, KeyError, TypeError):
         raise ValueError(f'`label` must be a JSON file {{"label": number}}, got {path.name!r}.') from None
 

@@ -45,8 +45,8 @@ class TileScoresToHeatmap(Transform):
         fill: value of pixels without a tile.
 
     Raises:
-        ValueError: when an option is not allowed, ``coords`` and ``scores`` differ in number, or the map would be
-            larger than memory is likely to hold.
+        ValueError: when an option is not allowed, ``coords`` and ``scores`` differ in number, a tile is outside of the
+            slide, or the map would be larger than memory is likely to hold.
 
     Example:
         >>> coords = torch.tensor([[0, 0], [64, 0]])
@@ -81,8 +81,8 @@ class TileScoresToHeatmap(Transform):
         values = values[:, None] if values.ndim == 1 else values
         edge = float(tile_size)
         down = edge / PIXELS_PER_TILE if self.downsample is None else self.downsample
-        width, height = (int(side) for side in spatial_shape)
-        _check_map(values, corners, edge, down, width * height)
+        width, height = _sides(_array(spatial_shape))
+        _check_map(values, corners, edge, down, (width, height))
         shape = (math.ceil(height / down), math.ceil(width / down))
         heat = torch.from_numpy(self._mean(self._scaled(values), corners, edge, down, shape))
         # affines of MONAI images have three spatial axes, even in 2D
@@ -168,7 +168,7 @@ class TileScoresToHeatmapd(MapTransform):
             raise ValueError(f"`unit` must be 'px', pixels of level 0, got {d[BagKeys.UNIT]!r}.")
         coords, edge = _array(drop_padding(d[BagKeys.COORDS], d)), float(d[BagKeys.TILE_SIZE])
         shape = d.get(BagKeys.SPATIAL_SHAPE)
-        shape = np.ceil(coords + edge).max(axis=0) if shape is None else shape
+        shape = _end_of_tiles(coords, edge) if shape is None else shape
         mpp = None if d.get(BagKeys.SLIDE_MPP) is None else float(d[BagKeys.SLIDE_MPP])
         for key, name in self.key_iterator(d, self.names):
             d[name] = self.to_heatmap(drop_padding(d[key], d), coords, edge, shape, mpp)
@@ -183,18 +183,42 @@ def _missing_geometry(item: Mapping[Hashable, Any]) -> str:
     return "" if unit == "px" else f"the unit of the coordinates is {unit!r}, and `slide_mpp` is not known"
 
 
-def _check_map(values: Scores, corners: Scores, edge: float, down: float, pixels: int) -> None:
+def _check_map(values: Scores, corners: Scores, edge: float, down: float, sides: tuple[int, int]) -> None:
     if values.ndim != 2 or corners.shape != (len(values), 2):
         raise ValueError(
             f"`scores` must have shape (N,) or (N, A) for `coords` (N, 2), got {values.shape} for {corners.shape}."
         )
     if not down <= edge < math.inf:
         raise ValueError(f"`downsample` must be at most the size of a tile, {edge:g}, got {down:g}.")
-    if pixels * values.shape[1] > LARGEST * down**2:
+    if math.prod(sides) * values.shape[1] > LARGEST * down**2:
         raise ValueError(
             f"`downsample` must leave a map of at most {LARGEST} values, got {down:g} for a slide of "
-            f"{pixels} pixels and {values.shape[1]} scores a tile."
+            f"{math.prod(sides)} pixels and {values.shape[1]} scores a tile."
         )
+    # also false for NaN
+    inside = ((corners + edge > 0) & (corners < sides)).all(axis=1)
+    if not inside.all():
+        x, y = corners[~inside][0]
+        raise ValueError(
+            f"`coords` must be corners of tiles in the slide of {sides[0]} x {sides[1]} pixels, got ({x:g}, {y:g}) "
+            f"and {len(corners) - 1 - int(inside.sum())} more outside."
+        )
+
+
+def _end_of_tiles(corners: Scores, edge: float) -> Scores:
+    """Return width and height of a slide that ends with its last tiles."""
+    if not len(corners) or not np.isfinite(corners).all():
+        got = "none" if not len(corners) else "NaN or infinity"
+        raise ValueError(f"`coords` must be finite corners of tiles if `spatial_shape` is not known, got {got}.")
+    return np.ceil(corners + edge).max(axis=0)
+
+
+def _sides(spatial_shape: Any) -> tuple[int, int]:
+    """Return width and height as integers."""
+    sides = np.asarray(spatial_shape, dtype=np.float64)
+    if sides.shape != (2,) or not np.isfinite(sides).all() or (sides < 1).any():
+        raise ValueError(f"`spatial_shape` must be width and height in pixels, got {sides.tolist()}.")
+    return int(sides[0]), int(sides[1])
 
 
 def _array(values: NdarrayOrTensor) -> Scores:

@@ -35,6 +35,17 @@ def test_check_cli_overrides_names_misspelled_keys(config, word, message):
         check_cli_overrides(command(config, word, "3"))
 
 
+@pytest.mark.parametrize("words", [["--ckpt_dir", "s3://bucket/models"], ["--input=S3://bucket/a.h5"]])
+def test_check_cli_overrides_refuses_remote_folders(config, words):
+    config.write_text(config.read_text() + "ckpt_dir: models\ninput: a.h5\ntracking_uri: http://host\n")
+    check_cli_overrides(command(config, "--ckpt_dir", "C:/models", "--tracking_uri", "https://host"))
+    with pytest.raises(ValueError, match="must be a local path, got an address that begins with 's3://'"):
+        check_cli_overrides(command(config, *words))
+    config.write_text(config.read_text().replace("ckpt_dir: models", "ckpt_dir: gs://bucket"))
+    with pytest.raises(ValueError, match="`ckpt_dir` must be a local path, got an address that begins with 'gs://'"):
+        check_cli_overrides(command(config))
+
+
 def test_check_cli_overrides_ignores_other_programs(monkeypatch):
     monkeypatch.setattr(sys, "excepthook", None)
     check_cli_overrides(["pytest", "--epoch", "3"])

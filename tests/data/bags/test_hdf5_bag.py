@@ -180,3 +180,32 @@ def test_open_hdf5_refuses_a_file_that_is_being_written(tmp_path):
             read_bag(path)
         process.communicate(b"\n")
     assert len(read_bag(path)["features"]) == 1
+
+
+def test_open_hdf5_passes_over_links_that_lead_nowhere(tmp_path):
+    path = make.clam(tmp_path / "a.h5")
+    with h5py.File(path, "a") as file:
+        file["gone"] = h5py.SoftLink("/nowhere")
+        file["loop"] = h5py.SoftLink("/loop")
+    assert read_bag(path)["features"].tolist() == FEATURES.tolist()
+    assert inspect_bag(path).keys == ("coords",)
+    with pytest.raises(ValueError, match=r"`keys` must be in the bag file 'a\.h5', got 'gone'"):
+        read_bag(path, ["gone"])
+
+
+def test_open_hdf5_takes_no_other_array_where_the_features_are_a_dead_link(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["weights"] = FEATURES
+        file["features"] = h5py.SoftLink("/nowhere")
+    with pytest.raises(BagFileError, match=r"features of real numbers, got a link that leads nowhere in 'a\.h5'"):
+        read_bag(tmp_path / "a.h5")
+
+
+def test_open_hdf5_takes_an_empty_attribute_or_dataset_as_missing(tmp_path):
+    path = make.hdf5(tmp_path / "a.h5", {"features": FEATURES}, {"encoder": h5py.Empty("S10"), "mpp": h5py.Empty("f4")})
+    with h5py.File(path, "a") as file:
+        file["none"] = h5py.Empty("f4")
+    info = inspect_bag(path)
+    assert (info.encoder, info.mpp, info.keys) == (None, None, ())
+    keys = ["features", "encoder", "mpp", "none"]
+    assert set(read_bag(path, keys, allow_missing_keys=True)) == {"features"}

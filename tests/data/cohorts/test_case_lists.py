@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from monai_mil_ext.data import list_scans, list_slides
+from monai_mil_ext.data import check_cohort, list_scans, list_slides, load_cohort
 
 
 def write(tmp_path, *lines):
@@ -97,3 +97,79 @@ def test_list_slides_refuses_empty_folders_and_repeated_names(tmp_path):
         (tmp_path / name).touch()
     with pytest.raises(ValueError, match="`path` must have files of different names, got 2 files of 1 names"):
         list_slides(tmp_path)
+
+
+def write_scans(tmp_path, *scans, **options):
+    (tmp_path / "scans.json").write_text(json.dumps({"scans": scans}), **options)
+    return tmp_path / "scans.json"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_scans_in_json_may_have_a_byte_order_mark(tmp_path, encoding):
+    (tmp_path / "one").touch()
+    scan = {"case_id": "a", "patient": "p", "image": "one"}
+    path = write_scans(tmp_path, scan, encoding=encoding)
+    assert list_scans(path) == load_cohort(path) == [{**scan, "image": str(tmp_path / "one")}]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"scans": []}', '{"scans": ["a"]}', '{"scans": {"a": 1}}', "[]", "1"])
+def test_scans_in_json_of_another_form_are_refused(tmp_path, text):
+    (tmp_path / "scans.json").write_text(text)
+    for read in (list_scans, load_cohort):
+        with pytest.raises(ValueError, match=r"JSON of the form \{\"scans\": \[\{...\}, ...\]\}, got 'scans\.json'"):
+            read(tmp_path / "scans.json")
+
+
+def test_scans_in_json_with_null_lack_the_value(tmp_path):
+    path = write_scans(tmp_path, {"case_id": "a", "patient": "p", "image": None, "series": None})
+    with pytest.raises(ValueError, match="scan 0: `image` must be given, got an empty cell"):
+        list_scans(path)
+    with pytest.raises(ValueError, match="scan 0: no `image`"):
+        load_cohort(path)
+    path = write_scans(tmp_path, {"case_id": None, "patient": None, "image": "one"})
+    with pytest.raises(ValueError, match="scan 0: `case_id` must be letters"):
+        list_scans(path)
+    path = write_scans(tmp_path, {"case_id": "a", "patient": None, "image": "one", "series": 3})
+    assert list_scans(path) == [{"case_id": "a", "image": str(tmp_path / "one"), "series": "3"}]
+    for wrong in (["one"], {"a": 1}, True):
+        with pytest.raises(ValueError, match="scan 0: `image` must be text or a number, got"):
+            list_scans(write_scans(tmp_path, {"case_id": "a", "image": wrong}))
+
+
+NOWHERE = {
+    "s3://bucket/one": "must be a local path, got an address that begins with 's3://'",
+    "one\0": "must be a path, got one with a null character",
+}
+
+
+@pytest.mark.parametrize("image", NOWHERE)
+@pytest.mark.parametrize("key", ["image", "reference"])
+def test_scans_at_no_local_path_are_refused_by_row(tmp_path, image, key):
+    scan = {"case_id": "a", "patient": "p", "image": "one", key: image}
+    path = write_scans(tmp_path, scan)
+    for read in (list_scans, load_cohort):
+        with pytest.raises(ValueError, match=f"scan 0: `{key}` {NOWHERE[image]}"):
+            read(path)
+    with pytest.raises(ValueError, match=f"row 2: `image` {NOWHERE[image]}"):
+        list_scans(write(tmp_path, "case_id,image", f"a,{image}"))
+
+
+def test_scans_behind_a_link_to_itself_are_found_or_missing_without_a_crash(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    path = write_scans(tmp_path, {"case_id": "a", "patient": "p", "image": "loop"})
+    assert list_scans(path) == [{"case_id": "a", "patient": "p", "image": str(tmp_path / "loop")}]
+    assert [str(error) for error in check_cohort(path).errors] == ["scan 0: `image` must exist, got 'loop'"]
+    (tmp_path / "loop.svs").symlink_to("loop.svs")
+    assert list_slides(tmp_path) == [{"case_id": "loop", "image": str(tmp_path / "loop.svs")}]
+    with pytest.raises(FileNotFoundError, match=r"a slide, a folder or a table that exists, got 'loop\.svs'"):
+        list_slides(tmp_path / "loop.svs")
+
+
+def test_scans_with_a_long_case_id_or_path_are_refused_before_anything_is_computed(tmp_path):
+    with pytest.raises(ValueError, match="row 2: `case_id` must have at most 200 characters, got 261"):
+        list_scans(write(tmp_path, "case_id,image", f"{'a' * 261},one"))
+    path = write_scans(tmp_path, {"case_id": "a" * 261, "patient": "p", "image": "n" * 300})
+    assert [str(error)[:60] for error in check_cohort(path).errors] == [
+        "scan 0: `case_id` must have at most 200 characters, got 261.",
+        "scan 0: `image` must exist, got 'nnnnnnnnnnnnnnnnnnnnnnnnnnn",
+    ]

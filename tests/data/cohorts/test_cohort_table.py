@@ -116,6 +116,37 @@ def test_check_cohort_ignores_hidden_files(tmp_path):
     assert (len(report.items), report.notes, report.errors) == (1, [], [])
 
 
+def test_check_cohort_reports_links_to_themselves_without_their_folder(tmp_path):
+    write_bags(tmp_path, {"a": 1})
+    for name in ("loop.h5", "other.zarr"):
+        (tmp_path / name).symlink_to(name)
+    (tmp_path / "gone.pt").symlink_to("nowhere")
+    table = write_table(tmp_path / "c.csv", [HEAD, ["a", "p", "0"]])
+    report = check_cohort(table)
+    assert (len(report.items), report.errors) == (1, [])
+    assert texts(report.notes) == ["bag files that are not in the table: 'gone.pt', 'loop.h5', 'other.zarr'"]
+    report = check_cohort(write_table(table, [HEAD, *([name, "p", "0"] for name in ("loop.h5", "other", "gone"))]))
+    assert [str(error).split(",")[0] for error in report.errors] == ["row 2", "row 3", "row 4"]
+    assert str(tmp_path) not in str(report)
+
+
+def test_check_cohort_refuses_remote_rows_by_name(tmp_path):
+    write_bags(tmp_path, {"a": 1})
+    rows = [[path, "p", "0"] for path in ("s3://bucket/a.h5", "gs://b/a", "a.h5\0")]
+    report = check_cohort(write_table(tmp_path / "c.csv", [HEAD, *rows]))
+    assert report.items == []
+    assert texts(report.errors) == [
+        "row 2, 's3://bucket/a.h5': `bag` must be a local path, got an address that begins with 's3://'",
+        "row 3, 'gs://b/a': `bag` must be a local path, got an address that begins with 'gs://'",
+        "row 4, 'a.h5\\x00': `bag` must be a path, got one with a null character",
+    ]
+    for root, text in (("s3://bucket", "a local path, got an address"), (tmp_path / "loop", "a folder that exists")):
+        (tmp_path / "loop").unlink(missing_ok=True)
+        (tmp_path / "loop").symlink_to("loop")
+        with pytest.raises((ValueError, FileNotFoundError), match=f"`root` must be {text}"):
+            check_cohort(tmp_path / "c.csv", root=root)
+
+
 @pytest.mark.parametrize("empty", [(0, 3), (0,)])
 def test_load_cohort_skips_or_refuses_empty_bags(tmp_path, empty, caplog):
     write_bags(tmp_path, {"a": 2})

@@ -1,5 +1,8 @@
 """Tests of read_table: CSV, TSV and Excel."""
 
+import zipfile
+
+import numpy as np
 import openpyxl
 import pytest
 
@@ -63,3 +66,25 @@ def test_read_table_refuses_other_files(tmp_path):
     (tmp_path / "t.ods").touch()
     with pytest.raises(ValueError, match=r"`path` must be one of '.csv', '.tsv', '.xlsx', got '.ods'"):
         read_table(tmp_path / "t.ods")
+
+
+def test_read_table_refuses_every_damaged_workbook(tmp_path):
+    book = openpyxl.Workbook()
+    for row in ROWS:
+        book.active.append(row)
+    book.save(tmp_path / "good.xlsx")
+    random = np.random.default_rng(0)
+    with zipfile.ZipFile(tmp_path / "good.xlsx") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    for number in range(60):  # members are damaged before they are compressed, so that no checksum tells
+        damaged = dict(members)
+        name = sorted(members)[number % len(members)]
+        at = int(random.integers(len(members[name])))
+        damaged[name] = members[name][:at] + (b"<" if number % 2 else b"") + members[name][at + 1 + number % 7 :]
+        with zipfile.ZipFile(tmp_path / "t.xlsx", "w") as archive:
+            for member, content in damaged.items():
+                archive.writestr(member, content)
+        try:
+            read_table(tmp_path / "t.xlsx")
+        except ValueError as error:
+            assert "'t.xlsx'" in str(error)  # noqa: PT017

@@ -20,10 +20,12 @@ from monai_mil_ext.transforms import (
     LoadBagd,
     LoadBagLabel,
     LoadBagLabeld,
+    LoadOrStatus,
     RandLoadBag,
     RandLoadBagd,
     RandSampleInstancesd,
 )
+from monai_mil_ext.utils import EmptyBagError
 from tests.data import bag_files as make
 from tests.data.cohort_files import write_bags
 
@@ -69,9 +71,8 @@ def test_load_bag_names_invalid_files(bag, tmp_path):
     with pytest.raises(ValueError, match=r"`image` must hold an instance, got none in rows 4 to 4 of 'bag.h5'"):
         LoadBag()(bag, 4, 4)
     write_bag(tmp_path / "nan.h5", {"features": np.array([[1, np.nan], [np.inf, 1], [1, 1]])})
-    with pytest.raises(
-        ValueError, match=r"`image` must hold finite features, got 2 NaN or infinite values in 'nan.h5'"
-    ):
+    text = r"`image` must hold finite features, got 1 NaN and 1 infinite values in 'nan\.h5'"
+    with pytest.raises(ValueError, match=text):
         LoadBag()(tmp_path / "nan.h5")
     assert len(LoadBag()(tmp_path / "nan.h5", 2)["features"]) == 1
     with pytest.raises(FileNotFoundError, match=r"a bag file that exists, got 'none.h5'"):
@@ -169,8 +170,52 @@ def test_load_bag_refuses_values_that_are_not_finite_in_any_dtype(tmp_path, wron
     assert LoadBag(dtype=None)(tmp_path / "a.h5")["features"].isfinite().all()
     features[1, 2] = wrong
     write_bag(tmp_path / "a.h5", {"features": features})
-    with pytest.raises(ValueError, match=r"got 1 NaN or infinite values in 'a\.h5'"):
+    kind = "NaN" if np.isnan(wrong) else "infinite"
+    with pytest.raises(ValueError, match=rf"got 1 {kind} value in 'a\.h5'") as caught:
         LoadBag(dtype=None)(tmp_path / "a.h5")
+    assert not isinstance(caught.value, EmptyBagError)  # which would be read as "no tissue"
+
+
+@pytest.mark.parametrize("form", [LoadBagd, lambda key: RandLoadBagd(key, 3)], ids=["LoadBagd", "RandLoadBagd"])
+def test_load_bag_with_features_that_are_not_finite_is_unreadable_and_not_empty(tmp_path, form):
+    load = LoadOrStatus(form("image"), {"image": [4]})
+    for wrong, text in ((np.nan, "1 NaN value"), (np.inf, "1 infinite value")):
+        write_bag(tmp_path / "a.h5", {"features": np.full((3, 4), [[1, 2, 3, wrong], [1, 2, 3, 4], [1, 2, 3, 4]])})
+        status = load({"image": tmp_path / "a.h5", "case_id": "a"})["status"]
+        assert status.startswith("unreadable: ")
+        assert text in status
+    write_bag(tmp_path / "a.h5", {"features": np.zeros((0, 4))})
+    assert load({"image": tmp_path / "a.h5", "case_id": "a"})["status"] == "empty"
+
+
+def test_load_bag_refuses_features_that_overflow_its_dtype(tmp_path):
+    write_bag(tmp_path / "a.h5", {"features": np.array([[1e300, 1.0]])})
+    with pytest.raises(ValueError, match=r"`image` must hold finite features, got 1 infinite value in 'a\.h5'"):
+        LoadBag()(tmp_path / "a.h5")
+    assert LoadBag(torch.float64)(tmp_path / "a.h5")["features"].max() == 1e300
+
+
+@pytest.mark.parametrize("key", ["position", "coords"])
+def test_load_bag_refuses_places_that_are_not_finite(tmp_path, key):
+    places = np.arange(6.0).reshape(3, 2)[:, : 2 if key == "coords" else None]
+    places = places if key == "coords" else places[:, 0]
+    places[1] = np.nan
+    arrays = {"features": np.ones((3, 4)), key: places, "instance_label": np.array([0, np.nan, 1])}
+    write_bag(tmp_path / "a.h5", arrays)
+    with pytest.raises(ValueError, match=rf"`{key}` must be finite, got \d NaN values? in 'a\.h5'"):
+        LoadBagd(["image", key])({"image": tmp_path / "a.h5"})
+    assert len(LoadBagd(["image", key])({"image": tmp_path / "a.h5", "start": 2})[key]) == 1  # others are finite
+    assert LoadBagd(["image", "instance_label"])({"image": tmp_path / "a.h5"})["instance_label"].isnan().any()
+
+
+def test_load_bag_label_reads_a_byte_order_mark_and_refuses_deep_json(tmp_path):
+    (tmp_path / "a.json").write_text('{"label": 1}', encoding="utf-8-sig")
+    assert LoadBagLabel(2)(tmp_path / "a.json") == 1
+    (tmp_path / "a.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"`label` must be a JSON file \{\"label\": number\}, got 'a\.json'"):
+        LoadBagLabel(2)(tmp_path / "a.json")
+    with pytest.raises(ValueError, match="`label` must be a local path, got an address that begins with 's3://'"):
+        LoadBagLabel(2)("s3://bucket/a.json")
 
 
 def test_load_bag_reads_files_of_other_tools_and_with_several_slides(tmp_path):

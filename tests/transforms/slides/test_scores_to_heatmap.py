@@ -153,6 +153,36 @@ def test_tile_scores_to_heatmap_names_a_bad_input():
         TileScoresToHeatmapd("x")({"x": torch.rand(1), "coords": corner, "unit": "um"})
 
 
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf, 1e300, -1e300, 640.0, -64.0])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_tile_scores_to_heatmap_refuses_a_tile_that_would_be_missing_from_the_map(wrong, axis):
+    coords = torch.zeros(3, 2, dtype=torch.float64)
+    coords[1, axis] = wrong
+    rule = r"`coords` must be corners of tiles in the slide of 640 x 480 pixels, got \(.*\) and 0 more outside"
+    for downsample in (64, None):
+        with pytest.raises(ValueError, match=rule):
+            TileScoresToHeatmap(downsample)(torch.rand(3), coords, 64, SHAPE)
+    item = {"scores": torch.rand(3), "coords": coords, "tile_size": 64.0, "unit": "px"}
+    with pytest.raises(ValueError, match=rule):
+        TileScoresToHeatmapd("scores")({**item, "spatial_shape": SHAPE})
+    if not math.isfinite(wrong):
+        with pytest.raises(ValueError, match=r"`coords` must be finite corners of tiles .* got NaN or infinity"):
+            TileScoresToHeatmapd("scores")(item)
+
+
+def test_tile_scores_to_heatmap_counts_all_tiles_outside():
+    with pytest.raises(ValueError, match=r"got \(700, 0\) and 1 more outside"):
+        TileScoresToHeatmap()(torch.rand(3), torch.tensor([[0, 0], [700, 0], [0, 500]]), 64, SHAPE)
+    with pytest.raises(ValueError, match=r"`coords` must be finite corners of tiles .* got none"):
+        TileScoresToHeatmapd("s")({"s": torch.rand(0), "coords": torch.zeros(0, 2), "tile_size": 64.0})
+
+
+@pytest.mark.parametrize("shape", [(math.nan, 480), (640, math.inf), (0, 480), (640, -1), (640,)])
+def test_tile_scores_to_heatmap_refuses_a_slide_without_a_size(shape):
+    with pytest.raises(ValueError, match="`spatial_shape` must be width and height in pixels, got"):
+        TileScoresToHeatmap()(torch.rand(1), torch.zeros(1, 2), 64, shape)
+
+
 def test_tile_scores_to_heatmapd_skips_unplaced_tiles_with_the_reason():
     to_map = TileScoresToHeatmapd("scores", "heatmap", skip_unplaced=True, downsample=None)
     item = {"scores": torch.rand(2), "coords": torch.tensor([[0, 0], [64, 32]]), "tile_size": 64.0, "unit": "px"}

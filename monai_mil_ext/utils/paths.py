@@ -1,0 +1,69 @@
+"""Checks of paths: no address of a remote store, and no error that shows a folder."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["check_local", "check_local_settings", "resolve_path"]
+
+# fsspec's form, also chained (``simplecache::s3://``); one slash is left of the two where a Path was made of it.
+# A scheme has two letters at least, so that a drive of Windows is none.
+SCHEME = re.compile(r"(?:[a-z][a-z0-9+.-]+::)*([a-z][a-z0-9+.-]+)(?:::?/|::)", re.IGNORECASE)
+FILES = ("input", "root", "table")  # settings of bundles beside those that end with "_dir"
+
+
+def check_local(**paths: str | os.PathLike[str] | None) -> None:
+    """Raise ``ValueError`` if a path, passed by name, is an address such as ``s3://bucket/x`` or has a null character.
+
+    Python takes such an address for a relative path, so that results would go to a local folder ``s3:``.
+
+    Example:
+        >>> check_local(output_dir="s3://bucket/results")
+        Traceback (most recent call last):
+        ...
+        ValueError: `output_dir` must be a local path, got an address that begins with 's3://'.
+    """
+    for name, path in paths.items():
+        text = "" if path is None else os.fsdecode(path)
+        scheme = SCHEME.match(text.lstrip())
+        if scheme:
+            raise ValueError(
+                f"`{name}` must be a local path, got an address that begins with '{scheme[1].lower()}://'."
+            )
+        if "\0" in text:
+            raise ValueError(f"`{name}` must be a path, got one with a null character.")
+
+
+def check_local_settings(settings: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` if a setting of a bundle that names files, such as ``ckpt_dir``, is an address.
+
+    Example:
+        >>> check_local_settings({"epochs": 3, "train#ckpt_dir": "gs://bucket/models"})
+        Traceback (most recent call last):
+        ...
+        ValueError: `train#ckpt_dir` must be a local path, got an address that begins with 'gs://'.
+    """
+    for key, value in settings.items():
+        name = re.split("#|::", str(key))[-1]
+        if isinstance(value, (str, os.PathLike)) and (name.endswith("_dir") or name in FILES):
+            check_local(**{str(key): value})
+
+
+def resolve_path(path: str | os.PathLike[str], name: str = "path") -> Path:
+    """Return the absolute path without symbolic links; of a link to itself, the path of the link.
+
+    ``Path.resolve`` raises a ``RuntimeError`` with the whole path for a link to itself.
+
+    Args:
+        path: the path, which need not exist.
+        name: name of the argument for messages.
+
+    Raises:
+        ValueError: when the path is an address of a remote store, or has a null character.
+    """
+    check_local(**{name: path})
+    return Path(os.path.realpath(path))

@@ -1,0 +1,95 @@
+"""Tests of the checks of paths."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from monai_mil_ext import data, handlers, transforms
+from monai_mil_ext.utils import check_local, resolve_path
+
+REMOTE = {
+    "s3://bucket/a.h5": "s3",
+    "S3://bucket/a.h5": "s3",
+    "gs://bucket": "gs",
+    "memory://a": "memory",
+    "file:///home/a": "file",
+    "https://example.org/a.csv": "https",
+    "git+ssh://a/b": "git+ssh",
+    "simplecache::s3://bucket/a": "s3",
+    "zip://a.h5::s3://bucket/a.zip": "zip",
+    " s3://bucket": "s3",
+}
+LOCAL = [
+    "a.h5",
+    "/data/a.h5",
+    "C:/data/a.h5",
+    "C:\\data",
+    "d:x",
+    "a:b/c.h5",
+    "data/s3://x",
+    "a//b",
+    "",
+    "s3",
+]
+
+
+@pytest.mark.parametrize("path", REMOTE)
+@pytest.mark.parametrize("form", [str, Path])
+def test_check_local_names_the_scheme_of_a_remote_path(path, form):
+    message = f"^`root` must be a local path, got an address that begins with '{REMOTE[path].replace('+', '.')}://'"
+    with pytest.raises(ValueError, match=message):
+        check_local(root=form(path))
+    with pytest.raises(ValueError, match="`path` must be a local path"):
+        resolve_path(form(path))
+
+
+@pytest.mark.parametrize("path", LOCAL)
+def test_check_local_takes_every_local_path(path):
+    check_local(path=path, other=Path(path), none=None)
+
+
+def test_check_local_refuses_a_null_character():
+    with pytest.raises(ValueError, match=r"^`image` must be a path, got one with a null character\.$"):
+        check_local(image="a\0b")
+
+
+def test_resolve_path_follows_links_but_not_for_ever(tmp_path):
+    (tmp_path / "a").touch()
+    (tmp_path / "link").symlink_to("a")
+    for first, second in (("loop", "loop"), ("one", "two"), ("two", "one")):
+        (tmp_path / first).symlink_to(second)
+    assert resolve_path(tmp_path / "link") == (tmp_path / "a").resolve()
+    for name in ("loop", "one", "two", "loop/a", "absent"):
+        assert resolve_path(tmp_path / name).is_relative_to(tmp_path.resolve())
+
+
+REMOTE_FILE = "s3://bucket/a.h5"
+READERS = {
+    "read_bag": lambda: data.read_bag(REMOTE_FILE),
+    "inspect_bag": lambda: data.inspect_bag(Path(REMOTE_FILE)),
+    "load_cohort": lambda: data.load_cohort("s3://bucket/cohort.csv"),
+    "load_cohort_json": lambda: data.load_cohort("s3://bucket/cohort.json"),
+    "list_scans": lambda: data.list_scans("s3://bucket/cohort.csv"),
+    "list_scans_json": lambda: data.list_scans("s3://bucket/cohort.json"),
+    "list_slides": lambda: data.list_slides("s3://bucket/slides"),
+    "CohortSplits": lambda: data.CohortSplits.read("s3://bucket/split.json"),
+    "FeatureStatistics": lambda: data.FeatureStatistics.read("s3://bucket/statistics.json"),
+    "LoadBag": lambda: transforms.LoadBag()(REMOTE_FILE),
+    "LoadScan": lambda: transforms.LoadScan()("s3://bucket/scan"),
+    "SlideFile": lambda: data.SlideFile("s3://bucket/a.svs"),
+    "BestEpochSaver": lambda: handlers.BestEpochSaver("s3://bucket", torch.nn.Linear(1, 1)),
+    "CohortSplits.write": lambda: data.CohortSplits([], {}, 0).write("s3://bucket/split.json"),
+    "root": lambda: data.list_scans("cohort.csv", "s3://bucket"),
+}
+
+
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+def test_every_reader_and_writer_refuses_a_remote_path(read, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("cohort.csv").write_text("case_id,image\na,a.nii\n")
+    Path("s3:/bucket").mkdir(parents=True)  # what such a path is for Python
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match="must be a local path, got an address that begins with 's3://'"):
+        read()
+    assert sorted(tmp_path.rglob("*")) == before
