@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from monai_mil_ext.data import InstanceSource, ModelRecord
 from monai_mil_ext.data.models import RECORD_FILE, file_sha256
 from monai_mil_ext.networks import nets
 from monai_mil_ext.networks.nets.constructor_arguments import describe_object
-from monai_mil_ext.utils import BagKeys, SourceMismatchError, atomic_path
+from monai_mil_ext.utils import BagKeys, SourceMismatchError, check_local
+from monai_mil_ext.utils.files import save_tensors
 
 from .network_config import check_network_options, network_options
 
@@ -87,8 +87,7 @@ def save_model(folder: str | os.PathLike[str], net: nn.Module, name: str = "mode
         'uni_v1'
     """
     weights = Path(folder) / WEIGHTS_FILE
-    with atomic_path(weights) as temporary:
-        torch.save(net.state_dict(), temporary)
+    save_tensors(weights, net.state_dict())
     entry = {"file": weights.name, "sha256": file_sha256(weights)}
     record = ModelRecord(name, network=describe_network(net), weights=(entry,), **values)
     record.write(Path(folder) / RECORD_FILE)
@@ -119,6 +118,7 @@ class TrainedModel:
     def __init__(
         self, folder: str | os.PathLike[str], weights: str = WEIGHTS_FILE, allow_mismatch: bool = False
     ) -> None:
+        check_local(folder=folder)
         self.weights = Path(folder) / weights
         self.allow_mismatch = allow_mismatch
         file = Path(folder) / RECORD_FILE

@@ -18,7 +18,7 @@ from jsonschema import Draft202012Validator
 
 from monai_mil_ext.data.bags.instance_source import InstanceSource
 from monai_mil_ext.data.features.fingerprints import fingerprint
-from monai_mil_ext.utils import write_json
+from monai_mil_ext.utils import check_local, load_json, write_json
 
 from .weights import file_sha256
 
@@ -111,6 +111,7 @@ class ModelRecord:
             FileNotFoundError: when there is no such file.
             ValueError: when the file is no record, has another major version, or holds anything but values.
         """
+        check_local(path=path)
         file = Path(path) / RECORD_FILE if Path(path).is_dir() else Path(path)
         if not file.is_file():
             raise FileNotFoundError(f"`path` must be the record of a model that exists, got {file.name!r}.")
@@ -169,14 +170,11 @@ class ModelRecord:
 
 
 def _parse(file: Path) -> Any:
-    def refuse(constant: str) -> Any:
-        raise ValueError(constant)
-
     try:
         if file.stat().st_size > MAX_BYTES:
             raise ValueError("too large")
-        return json.loads(file.read_text(encoding="utf-8"), parse_constant=refuse)
-    except (ValueError, RecursionError):
+        return load_json(file)
+    except ValueError:
         raise ValueError(f"`path` must be the JSON record of a model, got {file.name!r}.") from None
 
 

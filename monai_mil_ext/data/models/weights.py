@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from monai_mil_ext.utils import check_local
+
 __all__ = ["file_sha256", "load_weights"]
 
 CONTAINERS = ("model", "network", "net", "state_dict", "model_state_dict")
@@ -38,6 +40,7 @@ def load_weights(path: str | os.PathLike[str], map_location: Any = "cpu") -> dic
         >>> load_weights("model.pt")
         {'weight': tensor([1., 1.])}
     """
+    check_local(path=path)
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"`path` must be a file of weights that exists, got {file.name!r}.")

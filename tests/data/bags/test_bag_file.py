@@ -150,7 +150,9 @@ def test_inspect_bag_does_not_read_features(tmp_path):
     attributes = {"encoder": "resnet50", "unit": "um", "tile_size": 128, "case_id": "a"}
     write_bag(tmp_path / "b.h5", {"features": torch.zeros(5, 2).half(), "coords": np.zeros((5, 2))}, attributes)
     info = inspect_bag(tmp_path / "b.h5")
-    assert info == BagInfo(5, 2, torch.float16, "hdf5", "tile", "resnet50", "um", 128.0, False, None, None, ("coords",))
+    assert info == BagInfo(
+        5, 2, torch.float16, "hdf5", "tile", "resnet50", "um", 128.0, False, None, None, None, ("coords",)
+    )
     got = read_bag(tmp_path / "b.h5", ["unit", "tile_size", "case_id", "format"])
     assert got == {"unit": "um", "tile_size": torch.tensor(128.0), "case_id": "a", "format": "hdf5"}
     with open_bag(tmp_path / "b.h5") as bag:

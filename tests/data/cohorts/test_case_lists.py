@@ -158,7 +158,9 @@ def test_scans_behind_a_link_to_itself_are_found_or_missing_without_a_crash(tmp_
     (tmp_path / "loop").symlink_to("loop")
     path = write_scans(tmp_path, {"case_id": "a", "patient": "p", "image": "loop"})
     assert list_scans(path) == [{"case_id": "a", "patient": "p", "image": str(tmp_path / "loop")}]
-    assert [str(error) for error in check_cohort(path).errors] == ["scan 0: `image` must exist, got 'loop'"]
+    assert [str(error) for error in check_cohort(path).errors] == [
+        "scan 0: `image` must exist, got a path without a file"
+    ]
     (tmp_path / "loop.svs").symlink_to("loop.svs")
     assert list_slides(tmp_path) == [{"case_id": "loop", "image": str(tmp_path / "loop.svs")}]
     with pytest.raises(FileNotFoundError, match=r"a slide, a folder or a table that exists, got 'loop\.svs'"):
@@ -171,5 +173,5 @@ def test_scans_with_a_long_case_id_or_path_are_refused_before_anything_is_comput
     path = write_scans(tmp_path, {"case_id": "a" * 261, "patient": "p", "image": "n" * 300})
     assert [str(error)[:60] for error in check_cohort(path).errors] == [
         "scan 0: `case_id` must have at most 200 characters, got 261.",
-        "scan 0: `image` must exist, got 'nnnnnnnnnnnnnnnnnnnnnnnnnnn",
+        "scan 0: `image` must exist, got a path without a file",
     ]

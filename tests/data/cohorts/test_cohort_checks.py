@@ -83,7 +83,7 @@ def test_cohort_checks_features_refuses_values_that_are_not_finite(tmp_path, key
     ("write", "expected"),
     [
         (make.trident, {"encoder": "uni_v1", "magnification": 20, "tile_size": "256 px"}),
-        (make.stamp, {"encoder": "ctranspath", "mpp": 256 / 224, "tile_size": "256 um"}),
+        (make.stamp, {"encoder": "ctranspath", "mpp": 256 / 224, "tile_size": "224 px"}),
         (make.wsidata, {"encoder": "resnet50", "mpp": 1.0}),
         (make.clam, {}),
         (lambda path: write_bag(path, {"features": np.ones((2, 3))}, {"unit": "px", "tile_size": 512}),

@@ -86,7 +86,7 @@ def test_model_record_refuses_what_is_no_value(record, path, value):
         ModelRecord.from_values(values)
 
 
-@pytest.mark.parametrize("content", ["", "[]x", "[" * 100_000, '{"schema": NaN}', "\udcff"])
+@pytest.mark.parametrize("content", ["", "[]x", "[" * 100_000, "\udcff"])
 def test_model_record_refuses_a_file_that_is_no_json(content, tmp_path):
     (tmp_path / "model.json").write_text(content, errors="surrogateescape")
     with pytest.raises(ValueError, match=r"`path` must be the JSON record of a model, got 'model\.json'"):
