@@ -3,11 +3,15 @@
 from .chunk_loader import ChunkLoader
 from .feature_cache import FeatureCache
 from .feature_extraction import FeatureExtraction
-from .fingerprints import fingerprint
+from .fingerprints import fingerprint, model_fingerprint
+from .input_identity import input_identity, item_identity
 
 __all__ = [
     "ChunkLoader",
     "FeatureCache",
     "FeatureExtraction",
     "fingerprint",
+    "input_identity",
+    "item_identity",
+    "model_fingerprint",
 ]
