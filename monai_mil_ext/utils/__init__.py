@@ -1,6 +1,6 @@
 """Utilities of all other packages: keys of a bag, argument checks and atomic file writes."""
 
-from .bag_items import drop_padding, head_mean
+from .bag_items import check_case_ids, drop_padding, head_mean
 from .checks import (
     EmptyBagError,
     check_bags,
@@ -24,6 +24,7 @@ __all__ = [
     "EmptyBagError",
     "atomic_path",
     "check_bags",
+    "check_case_ids",
     "check_choice",
     "check_count",
     "check_mask",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from tqdm import tqdm
 from monai_mil_ext.utils import RESEARCH_USE, BagKeys, check_choice, write_csv, write_json
 from monai_mil_ext.utils.exceptions import root_cause
 
-from .feature_cache import FeatureCache
+from .feature_cache import FeatureCache, describe_failure
 
 __all__ = ["FeatureExtraction"]
 
@@ -143,7 +142,7 @@ class FeatureExtraction:
                     cause = root_cause(error)
                     if self.on_error == "raise" or _is_system_error(cause):
                         raise
-                    failed[item[BagKeys.CASE_ID]] = _reason(cause, item)
+                    failed[item[BagKeys.CASE_ID]] = f"{type(cause).__name__}: {describe_failure(cause, item)}"
                 seconds = time.perf_counter() - start
                 bar.set_postfix(
                     {f"{self.item_names[1]}/s": f"{instances / seconds:.0f}", "failed": len(failed)}, refresh=False
@@ -205,15 +204,3 @@ def _idle_fraction(shares: Sequence[Mapping[str, Any]]) -> float | None:
 def _is_system_error(cause: BaseException) -> bool:
     full = isinstance(cause, OSError) and cause.errno in FULL
     return full or isinstance(cause, (MemoryError, torch.OutOfMemoryError))
-
-
-def _reason(cause: BaseException, item: Mapping[str, Any]) -> str:
-    """Describe an error without paths and names of files, which may identify a patient."""
-    text = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
-    for key, value in item.items():
-        if isinstance(value, (str, os.PathLike)) and key not in (BagKeys.CASE_ID,) and os.sep in os.fspath(value):
-            path = Path(value)
-            text = re.sub(re.escape(str(path)) + r"[^\s'\"]*", f"<{key}>", text)
-            text = text.replace(path.name, f"<{key}>")
-    text = re.sub(r"(?<![\w<])(/[^\s/'\":,]+){2,}", "<path>", text)
-    return f"{type(cause).__name__}: {' '.join(text.split())}"
