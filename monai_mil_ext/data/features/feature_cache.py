@@ -138,10 +138,8 @@ class FeatureCache:
         except Exception as error:
             if present is not None and not self.is_done(item):
                 self.file(item).unlink(missing_ok=True)
-            case = item[BagKeys.CASE_ID]
-            raise RuntimeError(
-                f"case {case!r} gave no features: {describe_failure(root_cause(error), item)}"
-            ) from error
+            reason = describe_failure(root_cause(error), item)
+            raise RuntimeError(f"case {item[BagKeys.CASE_ID]!r} gave no features: {reason}") from error
 
     def _attributes(self, item: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the attributes of the feature file of ``item``, or None if there is none of this configuration."""

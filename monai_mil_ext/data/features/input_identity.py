@@ -28,8 +28,8 @@ def input_identity(path: Paths) -> str:
     """Compute the SHA-256, in hexadecimal, by which a file, a folder or a list of them differs from another.
 
     Of a file, it covers size, modification time in nanoseconds, and 18 blocks of 16 KiB: the first, the last and 16
-    evenly spaced ones between them, so files up to 288 KiB are read as a whole. It does not cover the file's own name. A
-    header that refers to other files, such as ``.mhd``, ``.hdr`` or ``.mrxs``, counts with all files of its stem.
+    evenly spaced ones between them, so files up to 288 KiB are read as a whole. It does not cover the file's own name.
+    A header that refers to other files, such as ``.mhd``, ``.hdr`` or ``.mrxs``, counts with all files of its stem.
     Of a folder, such as a DICOM series or a zarr store, it covers the relative name and the identity of every file in
     it, whatever the order in which the file system lists them. Of a list, such as the slides of a patient, it covers
     the identity of each entry, in the order of the list.

@@ -99,7 +99,7 @@ def test_input_identity_of_several_paths(tmp_path):
 
 def test_input_identity_of_nothing_is_an_error_without_a_name(tmp_path):
     for paths in (tmp_path / "Secretname", [tmp_path / "Secretname"]):
-        with pytest.raises(FileNotFoundError, match="^`path` must be a file or a folder that exists, got none.$"):
+        with pytest.raises(FileNotFoundError, match="`path` must be a file or a folder that exists, got none"):
             input_identity(paths)
 
 
