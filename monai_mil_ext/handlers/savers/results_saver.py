@@ -50,23 +50,35 @@ class ResultsSaver(ABC):
             self.save({**batch, **output})
             engine.logger.info(f"{batch[BagKeys.CASE_ID]}: written to {self.output_dir.name}; {RESEARCH_USE}")
 
-    def save(self, data: Mapping[str, Any]) -> None:
-        """Write the files of one case."""
+    def save(self, data: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> None:
+        """Write the files of one case; ``about`` has further entries of ``prediction.json``."""
         case = data[BagKeys.CASE_ID]
-        check_name(case_id=case)
+        self.discard(case)
         folder = self.output_dir / case
-        for name in (PREDICTION, *(case + ending for ending in self.endings)):
-            (folder / name).unlink(missing_ok=True)
         remove_stale_files(folder)
         item = {key: value.detach().cpu() if isinstance(value, Tensor) else value for key, value in data.items()}
         record = {
             "case_id": case,
             "use": RESEARCH_USE,
             **({} if self.settings is None else {"settings": self.settings}),
+            **(about or {}),
             "probability": item["pred"].tolist(),
             "prediction": int(item["pred"].argmax()),
         }
         write_json(folder / PREDICTION, {**record, **self._write(folder, item)})
+
+    def discard(self, case_id: str) -> None:
+        """Remove the files of a case that this or an earlier run has written."""
+        check_name(case_id=case_id)
+        for name in (PREDICTION, *(case_id + ending for ending in self.endings)):
+            (self.output_dir / case_id / name).unlink(missing_ok=True)
+
+    def options(self) -> dict[str, Any]:
+        """Return all options that affect the content of the files; ``settings`` are compared on their own."""
+        return {name: value for name, value in vars(self).items() if name not in ("output_dir", "settings")}
+
+    def check(self, item: Mapping[str, Any]) -> None:  # noqa: B027 - a saver need not have such options
+        """Raise ``ValueError`` if an option does not fit the prediction of any item, such as this one."""
 
     def prediction_file(self, case_id: str) -> Path:
         """Return the path of the prediction of a case; once it exists, so do all other files of the case."""

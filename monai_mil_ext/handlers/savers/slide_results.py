@@ -60,6 +60,10 @@ class SlideResultsSaver(ResultsSaver):
         super().__init__(output_dir, pictures, settings)
         self.class_names = None if class_names is None else tuple(map(str, class_names))
 
+    def check(self, item: Mapping[str, Any]) -> None:
+        """Raise ``ValueError`` unless there is a name for each class."""
+        self._class_record(item)
+
     def _write(self, folder: Path, item: Mapping[str, Any]) -> dict[str, Any]:
         keys = (BagKeys.SCORES, BagKeys.COORDS)
         item = {**item, **{str(key): drop_padding(item[key], item) for key in keys if key in item}}
