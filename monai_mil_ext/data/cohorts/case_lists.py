@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_mil_ext.data.bags.bag_folder import SUFFIXES as FEATURE_SUFFIXES
-from monai_mil_ext.data.features.input_identity import item_identity
+from monai_mil_ext.data.features.identities import item_identity
 from monai_mil_ext.utils import BagKeys, check_case_ids, check_name
 
 from .check_report import CohortReport, Issue

@@ -4,7 +4,7 @@ from .chunk_loader import ChunkLoader
 from .feature_cache import FeatureCache
 from .feature_extraction import FeatureExtraction
 from .fingerprints import fingerprint, model_fingerprint
-from .input_identity import input_identity, item_identity
+from .identities import input_identity, item_identity
 
 __all__ = [
     "ChunkLoader",

@@ -20,7 +20,7 @@ from monai_mil_ext.utils import BagKeys, EmptyBagError, check_case_ids, check_ch
 from monai_mil_ext.utils.exceptions import root_cause
 
 from .fingerprints import fingerprint as fingerprint_of
-from .input_identity import item_identity
+from .identities import item_identity
 
 __all__ = ["EncodingStats", "FeatureCache", "describe_failure"]
 

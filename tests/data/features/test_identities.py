@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from monai_mil_ext.data import input_identity, item_identity
-from monai_mil_ext.data.features.input_identity import BLOCK, SPACED
+from monai_mil_ext.data.features.identities import BLOCK, SPACED
 
 SIZE = 3_000_000
 SAMPLED = [SIZE - BLOCK, *((SIZE - BLOCK) * k // (SPACED + 1) for k in range(SPACED + 1))]  # starts of blocks
