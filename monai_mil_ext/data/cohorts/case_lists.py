@@ -247,7 +247,8 @@ def single_case(
     """Return the item of one scan, slide or feature file.
 
     Without ``case_id``, the case ID is ``case-`` and 12 digits of the :py:func:`monai_mil_ext.data.item_identity`: the
-    same for the same content, another for another file, and without the file's name, which may identify a patient.
+    same for the same content, another for another file, and without the file's name, which may identify a patient. A
+    file that can't be read, which has no results either, is ``case-unreadable``.
 
     Args:
         path: path of the file or folder.
@@ -256,7 +257,6 @@ def single_case(
         reference: path of the reference mask.
 
     Raises:
-        FileNotFoundError: when there is nothing at ``path`` and no ``case_id`` is given.
         ValueError: when ``case_id`` can't be a file name.
 
     Example:
@@ -266,10 +266,7 @@ def single_case(
     """
     image = {"image": str(Path(path).resolve()), **({} if series is None else {str(BagKeys.SERIES): str(series)})}
     if case_id is None:
-        identity = item_identity(image)
-        if identity is None:
-            raise FileNotFoundError("`path` must be a file or a folder that can be read, got none; or give `case_id`.")
-        case_id = f"case-{identity[:12]}"
+        case_id = f"case-{(item_identity(image) or 'unreadable')[:12]}"
     case_id = str(case_id)
     check_name(case_id=case_id)
     return {CASE: case_id, **image, **({} if reference is None else {"reference": str(Path(reference).resolve())})}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,15 +65,16 @@ def item_identity(item: Mapping[str, Any], keys: Sequence[str] = ("image",)) -> 
     """Compute the identity of everything that is read for an item: its files and the options of reading them.
 
     It covers each value that is a path, or a list of paths, on this disk, such as ``image`` and ``reference``; further
-    the values of ``keys``, ``series``, ``slide`` and ``slide_mpp``. It does not cover case ID and patient.
+    the values of ``keys``, ``series``, ``slide`` and ``slide_mpp``; all values if the first of ``keys`` is absent. It
+    does not cover case ID and patient.
 
     Args:
         item: data dictionary before loading.
         keys: keys whose values always count; the first is that of the scan, slide or bag.
 
     Returns:
-        SHA-256 in hexadecimal, or None if a file does not exist or can't be read, so that no earlier result can be
-        known to belong to it.
+        SHA-256 in hexadecimal, or None if there is no such value, or a file does not exist or can't be read, so that no
+        earlier result can be known to belong to it.
 
     Example:
         >>> item_identity({"case_id": "a", "image": 1.0}) == item_identity({"case_id": "b", "image": 1.0})
@@ -80,14 +82,15 @@ def item_identity(item: Mapping[str, Any], keys: Sequence[str] = ("image",)) -> 
         >>> item_identity({"image": 1.0}) == item_identity({"image": 1.0, "series": "2"})
         False
     """
-    counted = {*keys, *READ_OPTIONS}
+    values = {str(key): value for key, value in item.items() if str(key) not in NAMES}
+    counted = {*keys, *READ_OPTIONS} if keys[0] in values else set(values)
+    if not values or _is_absent(values.get(keys[0])):
+        return None
     try:
-        if _is_absent(item.get(keys[0])):
-            return None
         parts = {
-            str(key): ("path", input_identity(value)) if _exists(value) else ("value", fingerprint(value))
-            for key, value in item.items()
-            if str(key) not in NAMES and (str(key) in counted or _exists(value))
+            key: ("path", input_identity(value)) if _exists(value) else ("value", fingerprint(_number(key, value)))
+            for key, value in values.items()
+            if key in counted or _exists(value)
         }
     except (OSError, TypeError):
         return None
@@ -144,6 +147,14 @@ def _exists(value: Any) -> bool:
         path = os.fspath(value)
         return bool(path) and "\0" not in path and os.path.lexists(path)
     return isinstance(value, (list, tuple)) and bool(value) and all(map(_exists, value))
+
+
+def _number(key: str, value: Any) -> Any:
+    """Return a resolution as a number, so that 0.5 of a table is 0.50; anything else unchanged."""
+    if key == BagKeys.SLIDE_MPP:
+        with suppress(TypeError, ValueError):
+            return float(value)
+    return value
 
 
 def _is_absent(value: Any) -> bool:

@@ -122,8 +122,7 @@ def test_single_case_keeps_series_and_reference(tmp_path):
         "series": "2",
         "reference": str(tmp_path / "r"),
     }
-    with pytest.raises(FileNotFoundError, match="that can be read, got none; or give `case_id`"):
-        single_case(tmp_path / "Secretname")
+    assert single_case(tmp_path / "Secretname")["case_id"] == "case-unreadable"
 
 
 def test_list_bags_of_a_file_and_of_a_folder(tmp_path):

@@ -115,6 +115,13 @@ def test_item_identity_covers_image_reference_and_options_of_reading(tmp_path):
     assert item_identity(item) != before
 
 
+def test_item_identity_of_other_keys_and_of_resolutions():
+    assert item_identity({"case_id": "a", "value": 1}) != item_identity({"case_id": "a", "value": 2})
+    assert item_identity({"image": 1, "other": 1}) == item_identity({"image": 1, "other": 2})
+    same = [item_identity({"image": 1, "slide_mpp": mpp}) for mpp in (0.5, "0.50")]
+    assert same[0] == same[1] != item_identity({"image": 1, "slide_mpp": "coarse"})
+
+
 def test_item_identity_of_relative_paths_and_lists(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for item in ({"image": "i"}, {"image": ["i", "j"]}, {"image": 1.0, "mask": Path("i")}):
@@ -131,6 +138,7 @@ def test_item_identity_is_unknown_if_a_file_is_absent(tmp_path):
         assert item_identity({"image": image}) is None
     (tmp_path / "loop").symlink_to("loop")
     assert item_identity({"image": tmp_path / "loop"}) is None
+    assert item_identity({"case_id": "a", "patient": "p"}) is None
     assert item_identity({"image": "scan_17"}) == item_identity({"image": "scan_17"}) is not None
 
 
