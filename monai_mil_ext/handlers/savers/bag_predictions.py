@@ -14,6 +14,7 @@ from monai.engines import IterationEvents
 from monai_mil_ext.utils import RESEARCH_USE, BagKeys, BagStatus, drop_padding, write_csv
 
 from .gather import gather_rows
+from .infer_or_status import InferOrStatus
 
 __all__ = ["BagPredictionsSaver"]
 
@@ -25,10 +26,12 @@ class BagPredictionsSaver:
     """Saver that writes ``predictions.csv``: case id, status, number of instances and probabilities of every bag.
 
     It reads decollated items: ``pred`` (C,) probabilities, and, if present, ``mask`` (N,), ``case_id`` and the
-    ``status`` of :py:class:`monai_mil_ext.transforms.LoadOrStatus` (without it, a bag is done). A bag that is not
-    done is removed from the iteration, so that no metric and no other saver sees it. When the run has finished and
-    everything is written, an error names these bags, so that the exit status of a program is not 0. Attach it first.
-    In a distributed run the rows of all ranks are gathered; the first rank writes.
+    ``status`` of :py:class:`monai_mil_ext.transforms.LoadOrStatus` (without it, a bag is done), or of
+    :py:class:`InferOrStatus` if the network fails; the postprocessing must then be a
+    :py:class:`monai_mil_ext.transforms.PostprocessOrStatus`. A bag that is not done is removed from the iteration, so
+    that no metric and no other saver sees it. When the run has finished and everything is written, an error names these
+    bags, so that the exit status of a program is not 0. Attach it first. In a distributed run the rows of all ranks are
+    gathered; the first rank writes.
 
     With ``instances``, ``instances.csv`` has the case id, index (from 0, as in the bag's file) and attention of
     every valid instance of every bag that is done. For ``attention`` (N, A) it has the mean over A, and each head.
@@ -55,6 +58,7 @@ class BagPredictionsSaver:
 
     def _start(self, engine: Engine) -> None:
         self._rows = []
+        InferOrStatus.wrap(engine)
         if not engine.has_event_handler(self._raise, Events.COMPLETED):
             engine.add_event_handler(
                 Events.COMPLETED, self._raise

@@ -126,9 +126,7 @@ class BatchInference(ABC):
         """Return the columns of the table that depend on the kind of item, from the content of ``prediction.json``."""
 
     def _start(self, engine: Engine) -> None:
-        inferer = getattr(engine, "inferer", None)  # which an evaluator has only after its handlers are attached
-        if inferer is not None and not isinstance(inferer, InferOrStatus):
-            engine.inferer = InferOrStatus(inferer, engine)
+        InferOrStatus.wrap(engine)
         self._log_counts(engine)
 
     def _log_counts(self, engine: Engine) -> None:

@@ -34,6 +34,13 @@ class InferOrStatus:
         self.inferer = inferer
         self.engine = engine
 
+    @classmethod
+    def wrap(cls, engine: Engine) -> None:
+        """Wrap the inferer of an evaluator, once; call it when the run starts, since handlers are attached before."""
+        inferer = getattr(engine, "inferer", None)
+        if inferer is not None and not isinstance(inferer, cls):
+            engine.inferer = cls(inferer, engine)
+
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Return the output of the network, or a placeholder of zeros (B, 1)."""
         try:
@@ -43,6 +50,7 @@ class InferOrStatus:
             if cause is None:
                 raise
             status = f"failed: {describe_error(cause)}"
+            self.engine.logger.warning(f"the network {status}")
         batch, count = self.engine.state.batch, len(inputs)
         before = batch.get(STATUS, [str(BagStatus.DONE)] * count)
         batch[STATUS] = [status if old == BagStatus.DONE else old for old in before]

@@ -51,6 +51,21 @@ def test_bag_classifier_inference_continues_after_features_of_another_width(infe
     assert [row["status"][:10] for row in rows.values()] == ["done", "unreadable", "done"]
 
 
+def test_bag_classifier_inference_continues_after_an_error_of_the_network(infer, tmp_path, monkeypatch):
+    real = ABMIL.forward_bag
+
+    def fail(self, x, mask=None):
+        if x.shape[1] == 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, x, mask)
+
+    monkeypatch.setattr(ABMIL, "forward_bag", fail)
+    for name, rows in (("a", 3), ("b", 5), ("c", 3)):
+        write_bag(tmp_path / "bags" / f"{name}.h5", {"features": np.ones((rows, F), dtype=np.float32)})
+    rows = infer(tmp_path / "bags", error="'b' is failed: OutOfMemoryError: CUDA out of memory")
+    assert [row["status"][:6] for row in rows.values()] == ["done", "failed", "done"]
+
+
 def test_bag_classifier_inference_of_one_file_does_not_use_its_name(infer, tmp_path):
     (case,) = infer(write(tmp_path / "Jane_Doe.h5"))
     assert re.fullmatch("case-[0-9a-f]{12}", case)

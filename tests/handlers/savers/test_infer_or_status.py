@@ -1,5 +1,6 @@
 """Tests of InferOrStatus and check_options: a failing case, and an option that fits none."""
 
+import logging
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +15,7 @@ from monai_mil_ext.transforms import InstanceScoresd, UnpackBagOutputd
 
 
 def infer(batch, network):
-    engine = SimpleNamespace(state=SimpleNamespace(batch=batch))
+    engine = SimpleNamespace(state=SimpleNamespace(batch=batch), logger=logging.getLogger())
     return InferOrStatus(SimpleInferer(), engine)(torch.ones(2, 3, 4), network)
 
 
@@ -43,6 +44,14 @@ def test_infer_or_status_marks_the_cases_of_a_batch_that_fails():
 def test_infer_or_status_raises_mistakes_of_the_program():
     with pytest.raises(TypeError, match="a mistake"):
         infer({}, fail_with(TypeError("a mistake")))
+
+
+def test_infer_or_status_wraps_an_inferer_once():
+    engine = evaluator(per_class=False)
+    for _ in range(2):
+        InferOrStatus.wrap(engine)
+        assert isinstance(engine.inferer.inferer, SimpleInferer)
+    InferOrStatus.wrap(SimpleNamespace())
 
 
 def evaluator(per_class):
