@@ -6,6 +6,7 @@ MONAI wraps an error in several others, so that the reason is lost in the traceb
 from __future__ import annotations
 
 import errno
+import re
 import sys
 import sysconfig
 import traceback
@@ -68,7 +69,7 @@ def case_error(error: BaseException, writing: bool = False) -> Exception | None:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return the reason of an error in one line; that of an ``OSError`` without its path.
+    """Return the reason of an error in one line, without the absolute paths that the system or a library names.
 
     Example:
         >>> describe_error(FileNotFoundError(2, "No such file or directory", "/data/doe.svs"))
@@ -78,6 +79,8 @@ def describe_error(error: BaseException) -> str:
     """
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     kind = "" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: "
+    if not isinstance(error, ValueError):
+        text = re.sub(r"(?<![\w<])(/[^/'\"\n:,]+){2,}", "<path>", text)
     return kind + " ".join(text.split())
 
 

@@ -126,4 +126,7 @@ def test_case_error_of_writing_is_about_the_name_of_the_case():
 def test_describe_error_is_one_line_without_a_path():
     assert describe_error(OSError(2, "No such file", "/secret/a")) == "No such file"
     assert describe_error(ValueError("two\n  lines")) == "two lines"
+    itk = RuntimeError("Could not open file '/data/Secret Name/a b.nii' for reading: 1/2")
+    assert describe_error(itk) == "RuntimeError: Could not open file '<path>' for reading: 1/2"
+    assert describe_error(OSError("Unable to open /data/Secretname/x.h5")) == "Unable to open <path>"
     assert describe_error(RuntimeError("bad")) == "RuntimeError: bad"
