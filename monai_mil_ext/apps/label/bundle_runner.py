@@ -178,15 +178,14 @@ def _run_again(workflow: ConfigWorkflow, item: Mapping[str, str], output_dir: Pa
     """Run the evaluator of an initialized workflow on another image."""
     content = workflow.parser.get_parsed_content
     content("saver").output_dir = output_dir
-    items = [dict(item)]
     batch = content("results") if "results" in workflow.parser else None
     if isinstance(batch, BatchInference):
-        batch.restart(items)
-        items = batch.pending
-    content("dataset").data = items
-    content("evaluator").run()
-    if isinstance(batch, BatchInference):
-        batch.finish()
+        batch.restart([item])
+        content("dataset").data = batch.pending
+        batch.run(content("evaluator"))
+    else:
+        content("dataset").data = [dict(item)]
+        content("evaluator").run()
 
 
 def _version(files: Iterable[Path]) -> Version:

@@ -23,6 +23,7 @@ from .slide_annotations import asap_annotation, dsa_annotation
 __all__ = ["SlideInferTask"]
 
 CASE = "slide"  # the file may be named after the patient
+HASHES = ("settings", "input", "options")  # by which a later run knows its own results
 TOP = "tiles of the highest attention"
 SUFFIXES = {"dsa": ".json", "asap": ".xml", "geojson": ".geojson", "tiff": ".tif"}
 
@@ -80,7 +81,7 @@ class SlideInferTask(InferTask):
             {"idx": i, "label": name, "score": score} for i, (name, score) in enumerate(zip(names, scores, strict=True))
         ]
         added = {"model": self.bundle.name, "prediction": prediction, "uncertainty": normalized_entropy(scores)}
-        return {**{k: v for k, v in record.items() if k != "settings"}, **added, "label_names": self.labels}
+        return {**{k: v for k, v in record.items() if k not in HASHES}, **added, "label_names": self.labels}
 
 
 def _kind(request: Mapping[str, Any]) -> str | None:
