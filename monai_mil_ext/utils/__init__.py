@@ -1,6 +1,6 @@
 """Utilities of all other packages: keys of a bag, argument checks, probabilities and atomic file writes."""
 
-from .bag_items import drop_padding, head_mean
+from .bag_items import check_case_ids, drop_padding, head_mean
 from .checks import (
     EmptyBagError,
     SourceMismatchError,
@@ -36,6 +36,7 @@ __all__ = [
     "SourceMismatchError",
     "atomic_path",
     "check_bags",
+    "check_case_ids",
     "check_choice",
     "check_class_names",
     "check_count",

@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .checks import check_name
 from .enums import BagKeys
 
-__all__ = ["drop_padding", "head_mean"]
+__all__ = ["check_case_ids", "drop_padding", "head_mean"]
+
+
+def check_case_ids(items: Sequence[Mapping[Any, Any]], places: Sequence[str] | None = None) -> None:
+    """Raise ``ValueError`` unless every item has a ``case_id`` that can be a file name and no other item has.
+
+    Args:
+        items: data dictionaries.
+        places: names of the items in the message, by default their numbers.
+
+    Example:
+        >>> check_case_ids([{"case_id": "a"}, {"case_id": "b"}, {"case_id": "a"}])
+        Traceback (most recent call last):
+        ...
+        ValueError: `case_id` must be unique, got 'a' in item 0 and item 2.
+    """
+    found: dict[str, list[str]] = {}
+    for number, item in enumerate(items):
+        check_name(case_id=item.get(BagKeys.CASE_ID, ""))
+        place = f"item {number}" if places is None else places[number]
+        found.setdefault(str(item[BagKeys.CASE_ID]), []).append(place)
+    repeated = [f"{case!r} in {' and '.join(named)}" for case, named in found.items() if len(named) > 1]
+    if repeated:
+        raise ValueError(f"`case_id` must be unique, got {', '.join(repeated)}.")
 
 
 def drop_padding(value: Any, item: Mapping[Any, Any]) -> Tensor:

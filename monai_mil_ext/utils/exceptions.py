@@ -1,14 +1,28 @@
-"""Root cause of a nested exception, printed last, where users look for it.
+"""Causes of a nested exception: the root, and whether a single case of many is to blame.
 
 MONAI wraps an error in several others, so that the reason is lost in the traceback.
 """
 
 from __future__ import annotations
 
+import errno
+import re
 import sys
+import sysconfig
+import traceback
+from pathlib import Path
 from types import TracebackType
 
-__all__ = ["print_root_cause", "root_cause"]
+__all__ = ["case_error", "describe_error", "print_root_cause", "root_cause"]
+
+# the machine is to blame, so that every further case would fail
+SYSTEM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE)
+# what the name or the folder of a single case may cause while its results are written
+CASE_WRITING = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EACCES, errno.EPERM)
+# errors that a mistake in a program causes, if they are not raised by a library that meets an unexpected file
+MISTAKES = (TypeError, AttributeError, NameError, LookupError, AssertionError, NotImplementedError, ImportError)
+PACKAGE = Path(__file__).resolve().parents[1]
+INSTALLED = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")]
 
 
 def root_cause(error: BaseException) -> BaseException:
@@ -24,6 +38,61 @@ def root_cause(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
     return error
+
+
+def case_error(error: BaseException, writing: bool = False) -> Exception | None:
+    """Return the cause of an error if a single case is to blame, so that a run of many can continue; None otherwise.
+
+    A case is to blame for whatever its file makes a reader, a network or a library do: for an ``OSError`` or a
+    ``ValueError``, for lack of memory, and for any other error that an installed library raises. It is not to blame for
+    a full or read-only disk, too many open files, an interruption, and mistakes in the program, such as a ``TypeError``
+    that this package or a user's own code raises.
+
+    Args:
+        error: error, possibly wrapped in others.
+        writing: whether the results of the case were being written; of an ``OSError``, only one about the name or the
+            permission of its files is then due to the case.
+
+    Example:
+        >>> case_error(ValueError("`image` must be a scan")), case_error(TypeError("a mistake"))
+        (ValueError('`image` must be a scan'), None)
+    """
+    chain = [error]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+    if any(isinstance(link, OSError) and not _is_of_case(link, writing) for link in chain):
+        return None
+    cause = next((link for link in chain if isinstance(link, (OSError, ValueError))), chain[-1])
+    if not isinstance(cause, Exception) or (isinstance(cause, MISTAKES) and not _is_of_library(cause)):
+        return None
+    return cause
+
+
+def describe_error(error: BaseException) -> str:
+    """Return the reason of an error in one line, without the absolute paths that the system or a library names.
+
+    Example:
+        >>> describe_error(FileNotFoundError(2, "No such file or directory", "/data/doe.svs"))
+        'No such file or directory'
+        >>> describe_error(KeyError("PixelData"))
+        "KeyError: 'PixelData'"
+    """
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    kind = "" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: "
+    if not isinstance(error, ValueError):
+        text = re.sub(r"(?<![\w<])(/[^/'\"\n:,]+){2,}", "<path>", text)
+    return kind + " ".join(text.split())
+
+
+def _is_of_case(error: OSError, writing: bool) -> bool:
+    return error.errno in CASE_WRITING if writing else error.errno not in SYSTEM
+
+
+def _is_of_library(error: BaseException) -> bool:
+    """Return whether an installed library other than this package raised an error."""
+    frames = traceback.extract_tb(error.__traceback__)
+    file = Path(frames[-1].filename).resolve() if frames else PACKAGE
+    return not file.is_relative_to(PACKAGE) and any(file.is_relative_to(folder) for folder in INSTALLED)
 
 
 def print_root_cause() -> None:

@@ -1,11 +1,17 @@
-"""Tests of the root cause of nested exceptions."""
+"""Tests of the root cause of nested exceptions, and of who is to blame for one."""
 
+import errno
+import io
+import struct
 import sys
+import zipfile
 
+import pydicom
 import pytest
+import torch
 
-from monai_mil_ext.utils import print_root_cause
-from monai_mil_ext.utils.exceptions import root_cause
+from monai_mil_ext.utils import EmptyBagError, print_root_cause
+from monai_mil_ext.utils.exceptions import case_error, describe_error, root_cause
 
 
 def test_root_cause_follows_every_cause():
@@ -30,3 +36,97 @@ def test_print_root_cause_prints_the_cause_last(hook, capsys):
     assert capsys.readouterr().err.endswith("\nThe cause: ValueError: `image` must be one scan, got two.\n")
     hook(ValueError, ValueError("plain"), None)
     assert capsys.readouterr().err == "ValueError: plain\n"
+
+
+def raised(function, *args):
+    """Return the error that a call raises, with its traceback."""
+    try:
+        function(*args)
+    except BaseException as error:
+        return error
+    return None
+
+
+def wrapped(error):
+    """Return an error inside of others, as MONAI's transforms wrap it."""
+    outer = RuntimeError("applying transform")
+    outer.__cause__ = error
+    return outer
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("no scan"),
+        EmptyBagError("no tissue"),
+        FileNotFoundError(2, "No such file or directory"),
+        OSError(5, "Input/output error"),
+        OSError("no HDF5 file"),
+        RuntimeError("not a tensor"),
+        MemoryError("7 TiB"),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        zipfile.BadZipFile("not a zip file"),
+        EOFError(),
+        ZeroDivisionError(),
+        struct.error("unpack requires 4 bytes"),
+    ],
+)
+def test_case_error_is_whatever_a_file_may_cause(error):
+    assert case_error(error) is error
+    assert case_error(wrapped(error)) is error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(OSError(number, "full") for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE)),
+        TypeError("a mistake"),
+        KeyError("a mistake"),
+        AttributeError("a mistake"),
+        NameError("a mistake"),
+        NotImplementedError(),
+        AssertionError(),
+        KeyboardInterrupt(),
+        SystemExit(),
+    ],
+)
+def test_case_error_is_none_for_the_machine_the_program_and_the_user(error):
+    assert case_error(error) is None
+    assert case_error(wrapped(error)) is None
+    assert case_error(raised(lambda: (_ for _ in ()).throw(error))) is None
+
+
+def test_case_error_prefers_our_message_to_its_cause():
+    ours = ValueError("`path` must be an undamaged bag file")
+    ours.__cause__ = KeyError("features")
+    assert case_error(wrapped(ours)) is ours
+    ours.__cause__ = OSError(errno.ENOSPC, "full")
+    assert case_error(wrapped(ours)) is None
+
+
+def test_case_error_is_a_mistake_of_a_library_that_meets_an_unexpected_file():
+    missing = raised(getattr, pydicom.Dataset(), "SliceThickness")
+    assert isinstance(missing, AttributeError)
+    assert case_error(missing) is missing
+    file = io.BytesIO()
+    zipfile.ZipFile(file, "w").close()
+    absent = raised(zipfile.ZipFile(file).getinfo, "features.npy")
+    assert isinstance(absent, KeyError)
+    assert case_error(absent) is absent
+
+
+def test_case_error_of_writing_is_about_the_name_of_the_case():
+    for number in (errno.ENAMETOOLONG, errno.EACCES, errno.ENOTDIR):
+        assert case_error(OSError(number, "name"), writing=True)
+    for error in (OSError("encoder error -2"), OSError(errno.EIO, "disk"), OSError(errno.ENOSPC, "full")):
+        assert case_error(error, writing=True) is None
+    assert case_error(ValueError("no series"), writing=True)
+
+
+def test_describe_error_is_one_line_without_a_path():
+    assert describe_error(OSError(2, "No such file", "/secret/a")) == "No such file"
+    assert describe_error(ValueError("two\n  lines")) == "two lines"
+    itk = RuntimeError("Could not open file '/data/Secret Name/a b.nii' for reading: 1/2")
+    assert describe_error(itk) == "RuntimeError: Could not open file '<path>' for reading: 1/2"
+    assert describe_error(OSError("Unable to open /data/Secretname/x.h5")) == "Unable to open <path>"
+    assert describe_error(RuntimeError("bad")) == "RuntimeError: bad"

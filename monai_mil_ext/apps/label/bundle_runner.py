@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
 from monai.handlers import CheckpointLoader
 
+from monai_mil_ext.data import input_identity
 from monai_mil_ext.handlers import BatchInference
 
 from .errors import http_error
@@ -25,7 +26,7 @@ __all__ = ["BundleRunner", "device_override"]
 SITE = "site"
 _LOCK = threading.RLock()  # bundles share the module name `scripts` and the GPU
 
-Version = dict[Path, tuple[int, int]]  # size and modification time of files
+Version = dict[Path, str]  # identities of files
 
 
 class _KeptWorkflow(NamedTuple):
@@ -177,25 +178,21 @@ def _run_again(workflow: ConfigWorkflow, item: Mapping[str, str], output_dir: Pa
     """Run the evaluator of an initialized workflow on another image."""
     content = workflow.parser.get_parsed_content
     content("saver").output_dir = output_dir
-    items = [dict(item)]
     batch = content("results") if "results" in workflow.parser else None
     if isinstance(batch, BatchInference):
-        batch.restart(items)
-        items = batch.pending
-    content("dataset").data = items
-    content("evaluator").run()
-    if isinstance(batch, BatchInference):
-        batch.finish()
+        batch.restart([item])
+        content("dataset").data = batch.pending
+        batch.run(content("evaluator"))
+    else:
+        content("dataset").data = [dict(item)]
+        content("evaluator").run()
 
 
 def _version(files: Iterable[Path]) -> Version:
     version = {}
     for path in files:
-        try:
-            status = path.stat()
-        except OSError:
-            continue
-        version[path] = (status.st_size, status.st_mtime_ns)
+        with suppress(OSError):
+            version[path] = input_identity(path)
     return version
 
 

@@ -105,10 +105,8 @@ class ScanTrainTask(TrainTask):
 
 
 def _item(image: str, path: str, label: int) -> Item:
-    # features are cached by case ID, so an image whose content has changed needs a new ID
-    state = Path(path).stat()
-    case = hashlib.sha256(f"{image} {state.st_size} {state.st_mtime_ns}".encode()).hexdigest()[:16]
-    return {"case_id": f"scan_{case}", "patient": f"scan_{case}", "image": path, "label": label}
+    case = f"scan_{hashlib.sha256(image.encode()).hexdigest()[:16]}"  # the name may be that of a patient
+    return {"case_id": case, "patient": case, "image": path, "label": label}
 
 
 def _split(scans: Sequence[Item], fraction: float) -> tuple[list[Item], list[Item]]:

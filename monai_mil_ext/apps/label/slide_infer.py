@@ -23,6 +23,7 @@ from .slide_annotations import asap_annotation, dsa_annotation
 __all__ = ["SlideInferTask"]
 
 CASE = "slide"  # the file may be named after the patient
+HASHES = ("settings", "input", "options")  # by which a later run knows its own results
 TOP = "tiles of the highest attention"
 SUFFIXES = {"dsa": ".json", "asap": ".xml", "geojson": ".geojson", "tiff": ".tif"}
 
@@ -81,7 +82,7 @@ class SlideInferTask(InferTask):
         ]
         added = {"model": self.bundle.name, "prediction": prediction, "uncertainty": normalized_entropy(scores)}
         added |= {"trained_model": record["model"]} if "model" in record else {}
-        return {**{k: v for k, v in record.items() if k != "settings"}, **added, "label_names": self.labels}
+        return {**{k: v for k, v in record.items() if k not in HASHES}, **added, "label_names": self.labels}
 
 
 def _kind(request: Mapping[str, Any]) -> str | None:

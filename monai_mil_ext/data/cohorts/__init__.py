@@ -1,6 +1,6 @@
 """Cohorts: tables, checks, splits and lists of cases."""
 
-from .case_lists import list_scans, list_slides
+from .case_lists import list_bags, list_scans, list_slides, single_case
 from .check_report import CohortReport
 from .cohort import check_cohort, load_cohort, load_scan_cohort, load_slide_cohort
 from .cohort_checks import CohortChecks
@@ -15,10 +15,12 @@ __all__ = [
     "CohortSplits",
     "ScanChecks",
     "check_cohort",
+    "list_bags",
     "list_scans",
     "list_slides",
     "load_cohort",
     "load_scan_cohort",
     "load_slide_cohort",
+    "single_case",
     "split_cohort",
 ]

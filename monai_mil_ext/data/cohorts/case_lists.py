@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from monai_mil_ext.data.bags.bag_folder import SUFFIXES as FEATURE_SUFFIXES
-from monai_mil_ext.utils import BagKeys, check_local, check_name, load_json, resolve_path
+from monai_mil_ext.data.features.identities import item_identity
+from monai_mil_ext.utils import BagKeys, check_case_ids, check_local, check_name, load_json, resolve_path
 
 from .check_report import CohortReport, Issue
 from .table_file import TABLE_SUFFIXES, read_table
@@ -19,8 +19,10 @@ from .table_file import TABLE_SUFFIXES, read_table
 __all__ = [
     "check_scan_list",
     "is_feature_file",
+    "list_bags",
     "list_scans",
     "list_slides",
+    "single_case",
 ]
 
 
@@ -47,8 +49,7 @@ def check_scan_list(path: Path) -> CohortReport:
     errors = [
         Issue(f"scan {i}", text, _case_name(scan, i)) for i, scan in enumerate(scans) for text in _problems(scan, root)
     ]
-    counts = Counter(str(scan["case_id"]) for scan in scans if scan.get("case_id") is not None)
-    errors += [Issue("", f"`case_id` must be unique, got {case!r} {n} times") for case, n in counts.items() if n > 1]
+    errors += _repeated_ids([(f"scan {i}", scan) for i, scan in enumerate(scans)])
     invalid = {error.location for error in errors}
     items = [_resolve_paths(scan, root) for i, scan in enumerate(scans) if f"scan {i}" not in invalid]
     return CohortReport(path.name, len(scans), items, errors)
@@ -132,8 +133,7 @@ def list_scans(
     columns = (*COLUMNS, *keep)
     rows = _rows(file, columns)
     errors = [Issue(location, text) for location, row in rows for text in _row_errors(row, folder)]
-    counts = Counter(row.get(CASE) for _, row in rows if row.get(CASE))
-    errors += [Issue("", f"`case_id` must be unique, got {case!r} {n} times") for case, n in counts.items() if n > 1]
+    errors += _repeated_ids(rows)
     items = [] if errors else [_item(row, folder, columns) for _, row in rows]
     CohortReport(file.name, len(rows), items, errors).raise_if_errors()
     return items
@@ -154,6 +154,18 @@ def _rows(file: Path, columns: Sequence[str]) -> list[tuple[str, Mapping[str, An
             f'`path` must be .csv, .tsv, .xlsx, or JSON of the form {{"scans": [{{...}}, ...]}}, got {file.name!r}.'
         )
     return [(f"scan {i}", {key: scan[key] for key in columns if key in scan}) for i, scan in enumerate(scans)]
+
+
+def _repeated_ids(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Issue]:
+    places: dict[str, list[str]] = {}
+    for place, row in rows:
+        if row.get(CASE):
+            places.setdefault(str(row[CASE]), []).append(place)
+    repeated = {case: named for case, named in places.items() if len(named) > 1}
+    return [
+        Issue("", f"`case_id` must be unique, got {case!r} {len(named)} times: {', '.join(named)}")
+        for case, named in repeated.items()
+    ]
 
 
 def _row_errors(row: Mapping[str, Any], folder: Path) -> Sequence[str]:
@@ -186,19 +198,20 @@ def list_slides(
 ) -> list[dict[str, Any]]:
     """Return an item with ``case_id`` and ``image`` for each slide or feature file at ``path``.
 
-    - A file is one item with the given ``case_id``, by default ``"slide"``, since its name may identify a patient.
+    - A file is one item, see :py:func:`single_case`.
     - In a folder, slides and feature files are sorted by name, and the name without suffix is the case ID; a name with
       characters other than letters, digits, ``.``, ``_`` and ``-`` becomes ``slide_`` and a hash of it.
     - A table (CSV, TSV, Excel, JSON) is read by :py:func:`list_scans`; its column ``slide_mpp`` is kept.
 
     Args:
         path: path of the file, folder or table.
-        case_id: case ID of a single file.
+        case_id: case ID of a single file; None derives one.
         root: folder of the slides of a table, by default that of the table.
 
     Raises:
         FileNotFoundError: when there is nothing at ``path``, or no slide in the folder.
-        ValueError: when two files of a folder have the same name without suffix, or the table has errors.
+        ValueError: when two files of a folder have the same name without suffix, or the table has errors. The message
+            counts the files in the order of their names.
 
     Example:
         >>> folder = Path("slides")
@@ -216,9 +229,61 @@ def list_slides(
         return _folder_items(source)
     if not os.path.exists(source):
         raise FileNotFoundError(f"`path` must be a slide, a folder or a table that exists, got {source.name!r}.")
-    case_id = "slide" if case_id is None else case_id
+    return [single_case(source, case_id)]
+
+
+def list_bags(path: str | os.PathLike[str], case_id: str | None = None) -> list[dict[str, Any]]:
+    """Return an item with ``case_id`` and ``image`` for each feature file at ``path``.
+
+    A file is one item, see :py:func:`single_case`. In a folder, feature files are sorted by name, and the name without
+    suffix is the case ID, as in :py:func:`list_slides`.
+
+    Args:
+        path: path of the file or folder.
+        case_id: case ID of a single file; None derives one.
+
+    Raises:
+        FileNotFoundError: when there is nothing at ``path``, or no feature file in the folder.
+        ValueError: when two files of a folder have the same name without suffix.
+    """
+    source = Path(path)
+    if source.is_dir() and not is_feature_file(source):
+        return _folder_items(source, (*FEATURE_SUFFIXES, ".zarr"))
+    return [single_case(source, case_id)]
+
+
+def single_case(
+    path: str | os.PathLike[str],
+    case_id: str | None = None,
+    series: str | None = None,
+    reference: str | os.PathLike[str] | None = None,
+) -> dict[str, Any]:
+    """Return the item of one scan, slide or feature file.
+
+    Without ``case_id``, the case ID is ``case-`` and 12 digits of the :py:func:`monai_mil_ext.data.item_identity`: the
+    same for the same content, another for another file, and without the file's name, which may identify a patient. A
+    file that can't be read, which has no results either, is ``case-unreadable``.
+
+    Args:
+        path: path of the file or folder.
+        case_id: case ID; None derives one.
+        series: UID, description or number of the series, if a folder has several.
+        reference: path of the reference mask.
+
+    Raises:
+        ValueError: when ``case_id`` can't be a file name.
+
+    Example:
+        >>> _ = Path("Jane_Doe.svs").write_bytes(b"slide")
+        >>> single_case("Jane_Doe.svs", "c7")["case_id"], single_case("Jane_Doe.svs")["case_id"][:5]
+        ('c7', 'case-')
+    """
+    image = {"image": str(resolve_path(path)), **({} if series is None else {str(BagKeys.SERIES): str(series)})}
+    if case_id is None:
+        case_id = f"case-{(item_identity(image) or 'unreadable')[:12]}"
+    case_id = str(case_id)
     check_name(case_id=case_id)
-    return [{CASE: case_id, "image": str(resolve_path(source))}]
+    return {CASE: case_id, **image, **({} if reference is None else {"reference": str(resolve_path(reference))})}
 
 
 def is_feature_file(path: str | os.PathLike[str]) -> bool:
@@ -231,15 +296,15 @@ def is_feature_file(path: str | os.PathLike[str]) -> bool:
     return Path(path).suffix.lower() in (*FEATURE_SUFFIXES, ".zarr")
 
 
-def _folder_items(folder: Path) -> list[dict[str, Any]]:
-    suffixes = (*SLIDE_SUFFIXES, *FEATURE_SUFFIXES, ".zarr")
+def _folder_items(
+    folder: Path, suffixes: Sequence[str] = (*SLIDE_SUFFIXES, *FEATURE_SUFFIXES, ".zarr")
+) -> list[dict[str, Any]]:
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
     if not files:
         raise FileNotFoundError(f"`path` must be a folder with slides or feature files, got {folder.name!r}.")
-    items = {_case_id(file.stem): str(resolve_path(file)) for file in files}
-    if len(items) < len(files):
-        raise ValueError(f"`path` must have files of different names, got {len(files)} files of {len(items)} names.")
-    return [{CASE: case, "image": image} for case, image in items.items()]
+    items = [{CASE: _case_id(file.stem), "image": str(resolve_path(file))} for file in files]
+    check_case_ids(items, [f"file {number} ({file.suffix})" for number, file in enumerate(files, 1)])
+    return items
 
 
 def _case_id(stem: str) -> str:

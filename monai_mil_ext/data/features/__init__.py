@@ -4,7 +4,8 @@ from .bad_cases import BadCasesError
 from .chunk_loader import ChunkLoader
 from .feature_cache import FeatureCache
 from .feature_extraction import FeatureExtraction
-from .fingerprints import fingerprint
+from .fingerprints import fingerprint, model_fingerprint
+from .identities import input_identity, item_identity
 
 __all__ = [
     "BadCasesError",
@@ -12,4 +13,7 @@ __all__ = [
     "FeatureCache",
     "FeatureExtraction",
     "fingerprint",
+    "input_identity",
+    "item_identity",
+    "model_fingerprint",
 ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,14 +15,16 @@ from monai.utils import ensure_tuple
 from tqdm import tqdm
 
 from monai_mil_ext.data.bags.bag_file import read_attributes, write_bag
-from monai_mil_ext.utils import BagKeys, EmptyBagError, check_choice, check_local, check_name, remove_stale_files
+from monai_mil_ext.utils import BagKeys, EmptyBagError, check_case_ids, check_choice, check_local, remove_stale_files
 from monai_mil_ext.utils.exceptions import root_cause
 
-from .bad_cases import BadCasesError, is_system_error, reason_of
+from .bad_cases import BadCasesError, describe_failure, is_system_error, reason_of
 from .fingerprints import fingerprint as fingerprint_of
+from .identities import item_identity
 
 __all__ = ["EncodingStats", "FeatureCache"]
 
+logger = logging.getLogger(__name__)
 SLIDE_MPP = "slide_mpp"  # key of items that affects the features
 PER_BAG = {str(BagKeys.AFFINE), str(BagKeys.SPATIAL_SHAPE), "grid_shape", "tile_size", "unit", "mpp", SLIDE_MPP}
 EMPTY = {"status": "empty"}
@@ -40,18 +42,19 @@ class FeatureCache:
     """Cache of features: runs ``transform`` on every scan without a feature file.
 
     Files are ``<cache_dir>/<fingerprint[:12]>/<case_id>.h5``, so that features of different encoders, weights or
-    windows are in different folders. A file that is damaged or has another fingerprint is computed again. Files are
-    written atomically: an interrupted run can be continued, and several processes may fill one folder, where files that
-    another process has finished in the meantime are not computed again. A file contains features, the requested keys,
-    the case ID and the fingerprint of a scan, but no path and no DICOM tag.
+    windows are in different folders. A file is computed again if it is damaged, has another fingerprint, or does not
+    belong to the present input: to the same scan and reference by :py:func:`item_identity`, with the same values of
+    ``keys`` and the same ``attributes``. Files are written atomically: an interrupted run can be continued, and several
+    processes may fill one folder, where files that another process has finished in the meantime are not computed
+    again. A file contains features, the requested keys, the case ID, and hashes of configuration and input, but no path
+    and no DICOM tag. If a changed scan fails, the features of its former version are removed.
 
     Args:
         cache_dir: folder of all features.
         transform: deterministic transform to an item whose first key holds the features (N, F).
         keys: keys to save: first the features, then arrays (N, ...) of the instances, and of the bag ``affine``,
             ``spatial_shape``, ``grid_shape``, ``tile_size``, ``unit``, ``mpp`` and ``slide_mpp``. Keys that a scan
-            lacks, such as a reference, are omitted. With ``slide_mpp``, an item whose value differs from that of its
-            file is computed again.
+            lacks, such as a reference, are omitted.
         fingerprint: fingerprint of the configuration; ``None`` takes that of ``transform`` and ``keys``.
         progress: whether to show a progress bar.
         attributes: further attributes of every file, such as the name of the ``encoder``.
@@ -116,31 +119,26 @@ class FeatureCache:
 
     def missing(self, items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """Return the ``items`` without features, and remove temporary files of interrupted writers."""
-        cases = [item.get(BagKeys.CASE_ID) for item in items]
-        for case in cases:
-            check_name(case_id=case)  # type: ignore[arg-type]
-        repeated = sorted(case for case, n in Counter(map(str, cases)).items() if n > 1)
-        if repeated:
-            raise ValueError(f"`case_id` must be different for every scan, got {repeated} more than once.")
+        check_case_ids(items)
         remove_stale_files(self.folder)
-        return [item for item in items if not self.is_done(item)]
+        missing = [item for item in items if not self.is_done(item)]
+        former = sum("input" not in (self._attributes(item) or {"input": None}) for item in missing)
+        if former:
+            logger.warning(f"features of {former} cases do not state their input and are computed again")
+        return missing
 
     def file(self, item: Mapping[str, Any]) -> Path:
         """Return the path of the feature file of ``item``, which need not exist."""
         return self.folder / f"{item[BagKeys.CASE_ID]}.h5"
 
     def is_done(self, item: Mapping[str, Any]) -> bool:
-        """Return whether ``item`` has a feature file of this configuration."""
-        try:
-            attributes = read_attributes(self.file(item))
-            same_mpp = SLIDE_MPP not in self.keys or attributes.get(SLIDE_MPP) == _slide_mpp(item)
-            return bool(same_mpp and attributes.get("fingerprint") == self.fingerprint)
-        except (FileNotFoundError, ValueError):
-            return False
+        """Return whether ``item`` has a feature file of this configuration and of its present input."""
+        attributes = self._attributes(item)
+        return attributes is not None and "input" in attributes and attributes["input"] == self._input(item)
 
     def is_empty(self, item: Mapping[str, Any]) -> bool:
-        """Return whether ``item`` has a feature file that marks it as empty."""
-        return self.is_done(item) and EMPTY.items() <= read_attributes(self.file(item)).items()
+        """Return whether ``item`` has a feature file of this configuration that marks it as empty."""
+        return EMPTY.items() <= (self._attributes(item) or {}).items()
 
     def make(self, item: Mapping[str, Any]) -> EncodingStats:
         """Compute and write the features of ``item``.
@@ -148,44 +146,61 @@ class FeatureCache:
         Raises:
             RuntimeError: when ``transform`` fails; the message names case and cause.
         """
+        present = self._input(item)  # before reading, so that a change while encoding is noticed later
         try:
             try:
                 result = self.transform(dict(item))
             except Exception as error:
                 if self.on_empty == "error" or not isinstance(root_cause(error), EmptyBagError):
                     raise
-                return self._write_empty(item)
-            return self._write(item, result)
+                return self._write_empty(item, present)
+            return self._write(item, result, present)
         except Exception as error:
-            case = item[BagKeys.CASE_ID]
-            raise RuntimeError(f"case {case!r} gave no features: {root_cause(error)}") from error
+            if present is not None and not self.is_done(item):
+                self.file(item).unlink(missing_ok=True)
+            reason = describe_failure(root_cause(error), item)
+            raise RuntimeError(f"case {item[BagKeys.CASE_ID]!r} gave no features: {reason}") from error
 
-    def _write(self, item: Mapping[str, Any], result: Mapping[str, Any]) -> EncodingStats:
+    def _attributes(self, item: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the attributes of the feature file of ``item``, or None if there is none of this configuration."""
+        try:
+            attributes = read_attributes(self.file(item))
+        except (FileNotFoundError, ValueError):
+            return None
+        return attributes if attributes.get("fingerprint") == self.fingerprint else None
+
+    def _input(self, item: Mapping[str, Any]) -> str | None:
+        """Return the hash of everything that a feature file depends on except the configuration; None if unknown."""
+        identity = item_identity(item, self.keys)
+        return None if identity is None else fingerprint_of(identity, self.attributes)
+
+    def _write(self, item: Mapping[str, Any], result: Mapping[str, Any], present: str | None) -> EncodingStats:
         features, *others = self.keys
         values = {key: result[key] for key in others if result.get(key) is not None}
         arrays = {"features": result[features], **{k: v for k, v in values.items() if k not in PER_BAG}}
         attributes = {k: v for k, v in values.items() if k in PER_BAG - {SLIDE_MPP}}
         described = {} if self.describe is None else self.describe(result)
-        write_bag(
-            self.file(item), arrays, self._file_attributes(item, attributes), self._array_attributes(item, described)
-        )
+        about = self._file_attributes(item, attributes, present)
+        write_bag(self.file(item), arrays, about, self._array_attributes(item, described))
         return EncodingStats(len(result[features]), result.get("encode_seconds"))
 
-    def _write_empty(self, item: Mapping[str, Any]) -> EncodingStats:
+    def _write_empty(self, item: Mapping[str, Any], present: str | None) -> EncodingStats:
         arrays = {"features": np.empty((0, 0), dtype=np.float32)}
         if "coords" in self.keys:
             arrays["coords"] = np.empty((0, 2), dtype=np.int64)
-        write_bag(
-            self.file(item), arrays, self._file_attributes(item, EMPTY), self._array_attributes(item, {"features": {}})
-        )
+        about = self._file_attributes(item, EMPTY, present)
+        write_bag(self.file(item), arrays, about, self._array_attributes(item, {"features": {}}))
         return EncodingStats(0, None)
 
-    def _file_attributes(self, item: Mapping[str, Any], attributes: Mapping[str, Any]) -> dict[str, Any]:
+    def _file_attributes(
+        self, item: Mapping[str, Any], attributes: Mapping[str, Any], present: str | None
+    ) -> dict[str, Any]:
         """Return the attributes of the file."""
         mpp = _slide_mpp(item) if SLIDE_MPP in self.keys else None
         resolution = {} if mpp is None else {SLIDE_MPP: mpp}
         identity = {str(BagKeys.CASE_ID): item[BagKeys.CASE_ID], "fingerprint": self.fingerprint}
-        return {**attributes, **resolution, **self.attributes, **identity}
+        known = {} if present is None else {"input": present}
+        return {**attributes, **resolution, **self.attributes, **identity, **known}
 
     def _array_attributes(self, item: Mapping[str, Any], described: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """Return the attributes of single arrays."""

@@ -75,6 +75,8 @@ class FeatureExtraction:
         in_group = distributed.is_available() and distributed.is_initialized()
         rank, size = (distributed.get_rank(), distributed.get_world_size()) if in_group else (0, 1)
         missing = self._missing(items, rank, size)
+        if rank == 0:
+            (self.output_dir / REPORT).unlink(missing_ok=True)  # so that an interrupted run leaves no report of another
         share = self._make([items[i] for i in missing[rank::size]], rank, size)
         write_json(self._share_file(rank), share)
         if size > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import enum
 import functools
 import hashlib
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["fingerprint"]
+__all__ = ["fingerprint", "model_fingerprint"]
 
 # state and device of a computation, which do not change its result
 IGNORED = (np.random.RandomState, np.random.Generator, torch.Generator, torch.device, logging.Logger)
@@ -43,6 +44,31 @@ def fingerprint(*objects: Any) -> str:
         False
     """
     return _digest(objects, {}).hex()
+
+
+def model_fingerprint(network: nn.Module, path: str | os.PathLike[str]) -> str:
+    """Compute the fingerprint of a network with the weights of a file, before they are loaded.
+
+    It covers class, options and structure of ``network`` and the content of the file, but not the random weights with
+    which the network was made.
+
+    Args:
+        network: network of the weights.
+        path: file of the weights.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+
+    Example:
+        >>> torch.save(nn.Linear(2, 1).state_dict(), "model.pt")
+        >>> model_fingerprint(nn.Linear(2, 1), "model.pt") == model_fingerprint(nn.Linear(2, 1), "model.pt")
+        True
+    """
+    blank = copy.deepcopy(network).cpu()
+    with torch.no_grad():
+        for tensor in (*blank.parameters(), *blank.buffers()):
+            tensor.zero_()
+    return fingerprint(blank, torch.load(path, map_location="cpu", weights_only=True))
 
 
 def _digest(value: Any, seen: dict[int, int]) -> bytes:

@@ -25,6 +25,7 @@ from monai_mil_ext.utils.probabilities import TASKS
 
 from .class_columns import class_columns
 from .gather import gather_rows
+from .infer_or_status import InferOrStatus
 from .model_columns import model_columns
 
 __all__ = ["BagPredictionsSaver"]
@@ -37,11 +38,12 @@ class BagPredictionsSaver:
     """Saver that writes ``predictions.csv``: case id, status, number of instances and prediction of every bag.
 
     It reads decollated items: ``pred`` (C,), probabilities of ``task`` (one value is the probability of the second of
-    two classes), and, if present, ``mask`` (N,), ``case_id`` and the
-    ``status`` of :py:class:`monai_mil_ext.transforms.LoadOrStatus` (without it, a bag is done). A bag that is not
-    done is removed from the iteration, so that no metric and no other saver sees it. When the run has finished and
-    everything is written, an error names these bags, so that the exit status of a program is not 0. Attach it first.
-    In a distributed run the rows of all ranks are gathered; the first rank writes.
+    two classes), and, if present, ``mask`` (N,), ``case_id`` and the ``status`` of
+    :py:class:`monai_mil_ext.transforms.LoadOrStatus` (without it, a bag is done), or of :py:class:`InferOrStatus` if
+    the network fails; the postprocessing must then be a :py:class:`monai_mil_ext.transforms.PostprocessOrStatus`. A bag
+    that is not done is removed from the iteration, so that no metric and no other saver sees it. When the run has
+    finished and everything is written, an error names these bags, so that the exit status of a program is not 0. Attach
+    it first. In a distributed run the rows of all ranks are gathered; the first rank writes.
 
     With ``instances``, ``instances.csv`` has the case id, index (from 0, as in the bag's file) and attention of
     every valid instance of every bag that is done. For ``attention`` (N, A) it has the mean over A, and each head.
@@ -84,6 +86,7 @@ class BagPredictionsSaver:
 
     def _start(self, engine: Engine) -> None:
         self._rows = []
+        InferOrStatus.wrap(engine)
         if not engine.has_event_handler(self._raise, Events.COMPLETED):
             engine.add_event_handler(
                 Events.COMPLETED, self._raise

@@ -7,6 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any, ClassVar
@@ -14,15 +15,27 @@ from typing import Any, ClassVar
 from ignite.engine import Engine, Events
 from monai.engines import IterationEvents
 
-from monai_mil_ext.utils import RESEARCH_USE, BagKeys, BagStatus, remove_stale_files, write_csv, write_json
+from monai_mil_ext.data import fingerprint, item_identity
+from monai_mil_ext.utils import (
+    RESEARCH_USE,
+    BagKeys,
+    BagStatus,
+    check_case_ids,
+    remove_stale_files,
+    write_csv,
+    write_json,
+)
+from monai_mil_ext.utils.exceptions import case_error, describe_error, root_cause
 
 from .class_columns import class_columns
+from .infer_or_status import InferOrStatus
 from .model_columns import model_columns
 from .results_saver import ResultsSaver
 
 __all__ = ["BatchInference", "ScanBatchInference", "SlideBatchInference"]
 
 CASE, STATUS = str(BagKeys.CASE_ID), str(BagKeys.STATUS)
+TABLE, REPORT = "results.csv", "report.json"
 
 
 class BatchInference(ABC):
@@ -33,17 +46,22 @@ class BatchInference(ABC):
     loading and writing.
 
     Items come through :py:class:`monai_mil_ext.transforms.LoadOrStatus`, in batches of one, and
-    :py:class:`monai_mil_ext.transforms.PostprocessOrStatus`. An item that can't be loaded, processed or saved because
-    of its file (``OSError`` before saving, ``ValueError``) gets a row with the reason, without the path; any other
-    error, such as a full disk, ends the run. The files of finished items stay in either case, and a later run with the
-    same ``settings`` of ``saver`` processes only the ``pending`` items, those without a prediction of these settings.
+    :py:class:`monai_mil_ext.transforms.PostprocessOrStatus`. An item that can't be loaded, predicted or saved gets a
+    row with the reason, without the path, and the run goes on: :py:func:`monai_mil_ext.utils.exceptions.case_error`.
+    A full disk, a mistake in the program or an interruption ends the run, after :py:meth:`run` has written the table.
+
+    The files of finished items stay, and a later run processes only the ``pending`` items. An item is done before if
+    its ``prediction.json`` has the same ``settings`` and options of ``saver``, and the same ``input``: the
+    :py:func:`monai_mil_ext.data.item_identity` of its files. Without ``settings``, no item counts as done before. If an
+    item fails whose files can be read, results of an earlier run are removed.
 
     Args:
         saver: saver of each item; do not attach it.
         items: all items of the list, with ``case_id``.
 
     Raises:
-        RuntimeError: by ``finish``, after everything is written, if an item failed.
+        ValueError: when a case ID is invalid, or two items have the same.
+        RuntimeError: by ``run`` and ``finish``, after everything is written, if an item failed.
     """
 
     item_name: ClassVar[str]  # in messages and in the report
@@ -54,33 +72,69 @@ class BatchInference(ABC):
 
     def restart(self, items: Sequence[Mapping[str, Any]]) -> None:
         """Start with another list of items, and discard the results of the previous one."""
+        check_case_ids(items)
         self.items = {str(item[CASE]): item for item in items}
         remove_stale_files(self.saver.output_dir)
-        self.pending = [dict(item) for case, item in self.items.items() if self._read(case) is None]
+        self._options = fingerprint(type(self.saver), self.saver.options())[:12]
+        self._inputs = {case: item_identity(item) for case, item in self.items.items()}
+        self._done = {case for case in self.items if self._is_done_before(case)}
+        self.pending = [dict(item) for case, item in self.items.items() if case not in self._done]
         self._seconds: dict[str, float] = {}
         self._failed: dict[str, str] = {}
         self._begin = 0.0
 
     def attach(self, engine: Engine) -> None:
         """Remove failed items from every iteration of ``engine``, before metrics and savers, and write the others."""
+        engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.GET_BATCH_STARTED, self._start_timer)
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._remove_failed)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._save)
 
+    def run(self, engine: Engine) -> None:
+        """Run ``engine``, whose data are the ``pending`` items, and finish; an error leaves the table of what was done.
+
+        An evaluator has its data; they are not looked at if no item is pending.
+        """
+        for name in (TABLE, REPORT):
+            (self.saver.output_dir / name).unlink(missing_ok=True)
+        try:
+            if self.pending:
+                engine.run()
+            else:
+                self._log_counts(engine)
+        except BaseException:
+            with suppress(OSError):  # of a full disk, whose own error is raised
+                self._write()
+            raise
+        self.finish()
+
     def finish(self) -> None:
         """Write the table and the report of all items, including those that earlier runs finished."""
-        rows = [self._row(case) for case in self.items]
-        write_csv(self.saver.output_dir / "results.csv", rows)
-        write_json(self.saver.output_dir / "report.json", self._report(rows))
+        rows = self._write()
         failed = [f"{row[CASE]!r} is {row[STATUS]}" for row in rows if row[STATUS] != BagStatus.DONE]
         if failed:
             count = f"{len(failed)} of {len(rows)}"
             message = f"every {self.item_name} must get a prediction, got none for {count}:"
             raise RuntimeError("\n  ".join([message, *failed]))
 
+    def _write(self) -> list[dict[str, Any]]:
+        rows = [self._row(case) for case in self.items]
+        write_csv(self.saver.output_dir / TABLE, rows)
+        write_json(self.saver.output_dir / REPORT, self._report(rows))
+        return rows
+
     @abstractmethod
     def _columns(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Return the columns of the table that depend on the kind of item, from the content of ``prediction.json``."""
+
+    def _start(self, engine: Engine) -> None:
+        InferOrStatus.wrap(engine)
+        self._log_counts(engine)
+
+    def _log_counts(self, engine: Engine) -> None:
+        counts = f"{len(self._done)} done before, {len(self.pending)} to do"
+        total = f"{len(self.items)} {self.item_name}{'' if len(self.items) == 1 else 's'}"
+        engine.logger.info(f"{total}: {counts}; {RESEARCH_USE}")
 
     def _start_timer(self, engine: Engine) -> None:
         self._begin = time.perf_counter()
@@ -101,10 +155,14 @@ class BatchInference(ABC):
         for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
             case = str(batch[CASE])
             try:
-                self.saver.save({**batch, **output})
-            except ValueError as error:
-                self._fail(engine, case, f"not written: {error}")
+                self.saver.save({**batch, **output}, {"input": self._inputs[case], "options": self._options})
+            except Exception as error:
+                cause = case_error(error, writing=True)
+                self._fail(engine, case, f"not written: {describe_error(cause or root_cause(error))}")
+                if cause is None:
+                    raise
                 continue
+            self._done.add(case)
             self._seconds[case] = time.perf_counter() - self._begin
             engine.logger.info(f"{case}: done; {RESEARCH_USE}")
 
@@ -115,21 +173,27 @@ class BatchInference(ABC):
                 reason = reason.replace(repr(name), f"the {self.item_name}")
                 reason = reason.replace(str(path), f"the {self.item_name}")
         self._failed[case] = reason
+        if self._inputs[case] is not None:  # else the files may be absent for now
+            self.saver.discard(case)
         engine.logger.warning(f"{case}: {reason}")
 
+    def _is_done_before(self, case: str) -> bool:
+        """Return whether there is a prediction of this input with these settings and options."""
+        now = {"settings": self.saver.settings, "input": self._inputs[case], "options": self._options, CASE: case}
+        result = self._read(case)
+        return result is not None and None not in now.values() and all(result.get(k) == v for k, v in now.items())
+
     def _read(self, case: str) -> dict[str, Any] | None:
-        """Return the prediction of a case, if there is one of these settings."""
         try:
             result = json.loads(self.saver.prediction_file(case).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return None
-        same = isinstance(result, dict) and result.get("settings") == self.saver.settings
-        return result if same and result.get(CASE) == case else None
+        return result if isinstance(result, dict) else None
 
     def _row(self, case: str) -> dict[str, Any]:
-        result = self._read(case)
+        result = self._read(case) if case in self._done else None
         row = {CASE: case, "use": RESEARCH_USE}
-        if case in self._failed or result is None:
+        if result is None:
             return {**row, STATUS: self._failed.get(case, "not reached")}
         return {
             **row,

@@ -83,13 +83,11 @@ class ResultsSaver(ABC):
             self.save({**batch, **output})
             engine.logger.info(f"{batch[BagKeys.CASE_ID]}: written to {self.output_dir.name}; {RESEARCH_USE}")
 
-    def save(self, data: Mapping[str, Any]) -> None:
-        """Write the files of one case."""
+    def save(self, data: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> None:
+        """Write the files of one case; ``about`` has further entries of ``prediction.json``."""
         case = data[BagKeys.CASE_ID]
-        check_name(case_id=case)
+        self.discard(case)
         folder = self.output_dir / case
-        for name in (PREDICTION, *(case + ending for ending in self.endings)):
-            (folder / name).unlink(missing_ok=True)
         remove_stale_files(folder)
         item = {key: value.detach().cpu() if isinstance(value, Tensor) else value for key, value in data.items()}
         item["pred"] = class_probabilities(item["pred"], self.task)
@@ -97,6 +95,7 @@ class ResultsSaver(ABC):
             "case_id": case,
             "use": RESEARCH_USE,
             **({} if self.settings is None else {"settings": self.settings}),
+            **(about or {}),
             **self.provenance(item),
             "probability": item["pred"].tolist(),
             "prediction": predicted_classes(item["pred"], self.task),
@@ -134,6 +133,20 @@ class ResultsSaver(ABC):
         parts += [f"weights {hashes}"] if hashes else []
         check = f"trained on: {UNKNOWN}" if self.model.get("trained_on") == UNKNOWN else item.get(BagKeys.SOURCE_CHECK)
         return "; ".join([", ".join(parts) or "model", *([str(check)] if check else [])])
+
+    def discard(self, case_id: str) -> None:
+        """Remove the files of a case that this or an earlier run has written."""
+        check_name(case_id=case_id)
+        for name in (PREDICTION, *(case_id + ending for ending in self.endings)):
+            (self.output_dir / case_id / name).unlink(missing_ok=True)
+
+    def options(self) -> dict[str, Any]:
+        """Return all options that affect the content of the files; ``settings`` are compared on their own."""
+        return {name: value for name, value in vars(self).items() if name not in ("output_dir", "settings")}
+
+    def check(self, item: Mapping[str, Any]) -> None:
+        """Raise ``ValueError`` if an option does not fit the prediction of any item, such as this one."""
+        self.classes(item)
 
     def prediction_file(self, case_id: str) -> Path:
         """Return the path of the prediction of a case; once it exists, so do all other files of the case."""

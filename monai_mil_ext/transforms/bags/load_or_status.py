@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from monai_mil_ext.utils import BagKeys, BagStatus, EmptyBagError, SourceMismatchError
+from monai_mil_ext.utils.exceptions import case_error, describe_error
 
 __all__ = ["LoadOrStatus", "PostprocessOrStatus"]
 
@@ -21,7 +22,9 @@ class LoadOrStatus:
     handlers see it. It has only the case ID and the patient of the item, so bags of different status can't be in one
     batch: infer with a batch size of 1.
 
-    Only an ``OSError`` or a ``ValueError``, which a file may cause, becomes a status; any other error is raised.
+    A bag whose features have another number of columns than the placeholder is unreadable too. Only an error that a
+    file may cause becomes a status, see :py:func:`monai_mil_ext.utils.exceptions.case_error`; a full disk or a mistake
+    in the program is raised.
 
     Args:
         transform: transform from an item to a bag.
@@ -48,23 +51,36 @@ class LoadOrStatus:
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Any, Any]:
         """Return the bag of ``data`` with its status."""
         try:
-            return {**self.transform(dict(data)), str(BagKeys.STATUS): str(BagStatus.DONE)}
+            bag = self.transform(dict(data))
+            self._check(bag)
+            return {**bag, str(BagKeys.STATUS): str(BagStatus.DONE)}
         except Exception as error:
-            cause = _file_error(error)
+            cause = case_error(error)
             if cause is None:
                 raise
         ids = {str(key): data[key] for key in (BagKeys.CASE_ID, BagKeys.PATIENT) if key in data}
         blank = {key: torch.zeros(1, *shape) for key, shape in self.instance_shapes.items()}
         kind = "refused" if isinstance(cause, SourceMismatchError) else "unreadable"
-        status = BagStatus.EMPTY if isinstance(cause, EmptyBagError) else f"{kind}: {_reason(cause)}"
+        status = BagStatus.EMPTY if isinstance(cause, EmptyBagError) else f"{kind}: {describe_error(cause)}"
         return {**ids, **blank, str(BagKeys.STATUS): str(status)}
+
+    def _check(self, bag: Mapping[Any, Any]) -> None:
+        """Raise ``ValueError`` for a bag that would not fit a batch or the network."""
+        for key, shape in self.instance_shapes.items():
+            if key not in bag:
+                raise ValueError(f"`{key}` must be in the bag, got {sorted(map(str, bag))}.")
+            columns = tuple(bag[key].shape[1:])
+            if len(shape) == 1 and columns != shape:  # features; pictures of instances may have any size
+                name = "features" if key == "image" else f"`{key}`"
+                got = columns[0] if len(columns) == 1 else f"shape {tuple(bag[key].shape)}"
+                raise ValueError(f"{name} must have {shape[0]} columns, got {got}.")
 
 
 class PostprocessOrStatus:
     """Postprocessing that skips a bag that is not done, and records an error as the ``status`` of its bag.
 
-    It is for inference on bags that :py:class:`LoadOrStatus` loads. Only an ``OSError`` or a ``ValueError``
-    becomes a status, ``"not written: <reason>"``; any other error is raised. A bag without a ``status`` counts as done.
+    It is for inference on bags that :py:class:`LoadOrStatus` loads. An error that :py:class:`LoadOrStatus` would not
+    raise becomes a status, ``"not written: <reason>"``. A bag without a ``status`` counts as done.
 
     Args:
         transform: postprocessing of one item.
@@ -88,20 +104,7 @@ class PostprocessOrStatus:
         try:
             return dict(self.transform(dict(data)))
         except Exception as error:
-            cause = _file_error(error)
+            cause = case_error(error)
             if cause is None:
                 raise
-        return {**data, str(BagKeys.STATUS): f"not written: {_reason(cause)}"}
-
-
-def _file_error(error: BaseException | None) -> OSError | ValueError | None:
-    """Return the first error in the chain of causes that a file may cause: MONAI wraps errors of transforms."""
-    while error is not None and not isinstance(error, (OSError, ValueError)):
-        error = error.__cause__
-    return error
-
-
-def _reason(error: OSError | ValueError) -> str:
-    # the text of an operating system error contains the whole path of the file
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(reason.split())
+        return {**data, str(BagKeys.STATUS): f"not written: {describe_error(cause)}"}

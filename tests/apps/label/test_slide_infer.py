@@ -20,6 +20,8 @@ RECORD = {
     "tile_size": 32,
     "top_tiles": [{"x": 64, "y": 0}],
     "settings": {"secret": 1},
+    "input": "abc",
+    "options": "def",
 }
 TILE = {
     "geometry": {"coordinates": [[[64, 0], [96, 0], [96, 32], [64, 32], [64, 0]]]},
@@ -66,7 +68,7 @@ def test_slide_infer_task_json_has_scores_without_settings(infer):
     assert [entry["score"] for entry in params["prediction"]] == [0.25, 0.75]
     assert [entry["label"] for entry in params["prediction"]] == ["benign", "malignant"]
     assert params["uncertainty"] == pytest.approx(0.8113, abs=1e-4)
-    assert "settings" not in params
+    assert not {"settings", "input", "options"} & set(params)
     assert params["model"] == "bundle"
 
 

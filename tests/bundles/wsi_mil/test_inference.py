@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import os
+import re
 
 import numpy as np
 import pytest
@@ -35,6 +36,7 @@ def weights(folder, network="qgmil", in_features=12, class_names=None, **values)
 
 def infer(tmp_path, where, *overlays, **override):
     paths = {"ckpt_dir": str(tmp_path / "m"), "output_dir": str(tmp_path / "out"), "input": str(where)}
+    paths |= {"case_id": "slide"}
     workflow = start("inference", *overlays, kind="infer", **{**paths, **override})
     workflow.run()
     workflow.finalize()
@@ -43,6 +45,10 @@ def infer(tmp_path, where, *overlays, **override):
 
 def prediction(tmp_path, case):
     return json.loads((tmp_path / "out" / case / "prediction.json").read_text())
+
+
+def times(tmp_path):
+    return {path.parent.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/prediction.json")}
 
 
 def results(tmp_path):
@@ -175,18 +181,15 @@ def test_wsi_mil_inference_infers_missing_slides_and_all_with_other_settings(tmp
     weights(tmp_path / "m", in_features=F)
     folder = write_cohort(tmp_path / "data", patients=2) / "features"
 
-    def times():
-        return {path.parent.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/prediction.json")}
-
     infer(tmp_path, folder)
-    first = times()
+    first = times(tmp_path)
     (tmp_path / "out" / "s1_0" / "prediction.json").unlink()
     infer(tmp_path, folder)
-    second = times()
+    second = times(tmp_path)
     assert {case for case in first if first[case] != second[case]} == {"s1_0"}
     assert {row["status"] for row in results(tmp_path).values()} == {"done"}
     infer(tmp_path, folder, scaling="ratio")
-    assert all(time > second[case] for case, time in times().items())
+    assert all(time > second[case] for case, time in times(tmp_path).items())
 
 
 def test_wsi_mil_inference_names_neither_patient_nor_path(tmp_path, caplog, capfd):
@@ -252,9 +255,109 @@ def test_wsi_mil_inference_shows_the_attention_of_a_class(tmp_path, head):
     assert report["top_tiles"][0]["attention"] == pytest.approx(float(attention[:, number].max()), rel=1e-5)
 
 
-def test_wsi_mil_inference_reports_a_missing_head_for_every_slide(tmp_path):
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"head": 3}, "`head` must be from 0 to 0, got 3"),
+        ({"head": "predicted"}, "`head` 'predicted' must have attention for each of the classes, got 1 weights"),
+        ({"class_names": ["a", "b", "c"]}, "`class_names` must be one for each of 2 classes"),
+    ],
+)
+def test_wsi_mil_inference_refuses_an_option_that_fits_no_slide(tmp_path, option, message):
     weights(tmp_path / "m", in_features=F)
     data = write_cohort(tmp_path / "data", patients=2)
+    with pytest.raises(RuntimeError, match="Failed to evaluate") as error:
+        infer(tmp_path, data / "features", **option)
+    assert message in str(root_cause(error.value)) or message in str(error.value.__cause__)
+    assert not (tmp_path / "out").exists()
+
+
+def test_wsi_mil_inference_of_one_file_after_the_other(tmp_path):
+    weights(tmp_path / "m", in_features=F)
+    for i, n in ((3, 7), (4, 5)):
+        write_features(tmp_path / f"s{i}.h5", np.random.default_rng(i).normal(size=(n, F)).astype(np.float32))
+        infer(tmp_path, tmp_path / f"s{i}.h5", case_id=None)
+    (last,) = results(tmp_path)
+    assert re.fullmatch("case-[0-9a-f]{12}", last)
+    assert prediction(tmp_path, last)["num_tiles"] == 5
+    assert sorted(json.loads(path.read_text())["num_tiles"] for path in tmp_path.glob("out/*/prediction.json")) == [
+        5,
+        7,
+    ]
+    infer(tmp_path, tmp_path / "s3.h5")
+    infer(tmp_path, tmp_path / "s4.h5")
+    assert prediction(tmp_path, "slide")["num_tiles"] == 5
+
+
+@pytest.mark.parametrize("change", ["file", "temperature", "top_k", "pictures", "class_names"])
+def test_wsi_mil_inference_predicts_again_what_has_changed(tmp_path, change):
+    weights(tmp_path / "m", in_features=F)
+    folder = write_cohort(tmp_path / "data", patients=2) / "features"
+    infer(tmp_path, folder)
+    options = {"top_k": 2, "pictures": [], "class_names": ["a", "b"]}
+    override = {change: options[change]} if change in options else {}
+    if change == "file":
+        write_features(folder / "s1_0.h5", np.ones((3, F), dtype=np.float32))
+    if change == "temperature":
+        weights(tmp_path / "m", in_features=F, calibration={"temperature": 2.0})
+    first = {path.parent.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/prediction.json")}
+    infer(tmp_path, folder, **override)
+    again = {
+        case for case, time in first.items() if (tmp_path / f"out/{case}/prediction.json").stat().st_mtime_ns > time
+    }
+    assert again == ({"s1_0"} if change == "file" else set(first))
+
+
+def test_wsi_mil_inference_continues_after_features_of_another_width(tmp_path):
+    weights(tmp_path / "m", in_features=F)
+    folder = tmp_path / "data"
+    for name, width in (("a", F), ("b", 2 * F), ("c", F)):
+        write_features(folder / f"{name}.h5", np.ones((3, width), dtype=np.float32))
+    with pytest.raises(RuntimeError, match="Failed to evaluate") as error:
+        infer(tmp_path, folder)
+    assert "got none for 1 of 3" in str(root_cause(error.value))
+    status = {case: row["status"] for case, row in results(tmp_path).items()}
+    assert status == {"a": "done", "b": f"unreadable: features must have {F} columns, got {2 * F}.", "c": "done"}
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), ValueError("`x` must be a bag")])
+def test_wsi_mil_inference_continues_after_an_error_of_the_network(tmp_path, monkeypatch, error):
+    weights(tmp_path / "m", in_features=F)
+    folder, real = tmp_path / "data", QGMIL.forward_bag
+    for name, tiles in (("a", 3), ("b", 5), ("c", 4)):
+        write_features(folder / f"{name}.h5", np.ones((tiles, F), dtype=np.float32))
+
+    def fail(self, x, mask=None):
+        if x.shape[1] == 5:
+            raise error
+        return real(self, x, mask)
+
+    monkeypatch.setattr(QGMIL, "forward_bag", fail)
     with pytest.raises(RuntimeError, match="Failed to evaluate"):
-        infer(tmp_path, data / "features", head=3)
-    assert {row["status"] for row in results(tmp_path).values()} == {"not written: `head` must be from 0 to 0, got 3."}
+        infer(tmp_path, folder)
+    status = {case: row["status"] for case, row in results(tmp_path).items()}
+    assert (status.pop("a"), status.pop("c")) == ("done", "done")
+    assert status["b"].startswith("failed: ")
+    assert str(error) in status["b"]
+
+
+@pytest.mark.parametrize("error", [TypeError("a mistake"), KeyboardInterrupt()])
+def test_wsi_mil_inference_leaves_a_table_if_the_program_is_to_blame(tmp_path, monkeypatch, error):
+    weights(tmp_path / "m", in_features=F)
+    folder, real = tmp_path / "data", QGMIL.forward_bag
+    for name, tiles in (("a", 3), ("b", 5), ("c", 4)):
+        write_features(folder / f"{name}.h5", np.ones((tiles, F), dtype=np.float32))
+
+    def fail(self, x, mask=None):
+        if x.shape[1] == 5:
+            raise error
+        return real(self, x, mask)
+
+    monkeypatch.setattr(QGMIL, "forward_bag", fail)
+    with pytest.raises((RuntimeError, KeyboardInterrupt)):
+        infer(tmp_path, folder)
+    status = {case: row["status"] for case, row in results(tmp_path).items()}
+    assert status == {"a": "done", "b": "not reached", "c": "not reached"}
+    monkeypatch.setattr(QGMIL, "forward_bag", real)
+    infer(tmp_path, folder)
+    assert {row["status"] for row in results(tmp_path).values()} == {"done"}

@@ -1,10 +1,12 @@
 """Tests of the lists of scans and slides without labels."""
 
 import json
+import os
+import re
 
 import pytest
 
-from monai_mil_ext.data import check_cohort, list_scans, list_slides, load_cohort
+from monai_mil_ext.data import check_cohort, list_bags, list_scans, list_slides, load_cohort, single_case
 
 
 def write(tmp_path, *lines):
@@ -39,7 +41,7 @@ def test_list_scans_lists_all_errors(tmp_path):
     with pytest.raises(ValueError, match="4 errors") as error:
         list_scans(table)
     for text in (
-        "`case_id` must be unique, got 'a' 2 times",
+        "`case_id` must be unique, got 'a' 2 times: row 2, row 3",
         "row 4: `case_id` must be letters, digits",
         "row 5: `image` must lie in the folder of the scans",
         "row 6: `image` must be given, got an empty cell",
@@ -59,7 +61,9 @@ def test_list_scans_refuses_other_files(tmp_path):
 
 def test_list_slides_hides_the_name_of_a_file(tmp_path):
     (tmp_path / "Jane_Doe.svs").touch()
-    assert list_slides(tmp_path / "Jane_Doe.svs") == [{"case_id": "slide", "image": str(tmp_path / "Jane_Doe.svs")}]
+    (item,) = list_slides(tmp_path / "Jane_Doe.svs")
+    assert item["image"] == str(tmp_path / "Jane_Doe.svs")
+    assert re.fullmatch("case-[0-9a-f]{12}", item["case_id"])
     assert list_slides(tmp_path / "Jane_Doe.svs", "c7")[0]["case_id"] == "c7"
     with pytest.raises(ValueError, match="`case_id` must be letters, digits"):
         list_slides(tmp_path / "Jane_Doe.svs", "../c7")
@@ -72,7 +76,7 @@ def test_list_slides_in_a_folder(tmp_path):
     cases = [item["case_id"] for item in list_slides(tmp_path)]
     assert cases[:2] + cases[3:] == ["a", "b", "z"]
     assert cases[2].startswith("slide_")
-    assert list_slides(tmp_path / "z.zarr") == [{"case_id": "slide", "image": str(tmp_path / "z.zarr")}]
+    assert list_slides(tmp_path / "z.zarr", "z1") == [{"case_id": "z1", "image": str(tmp_path / "z.zarr")}]
 
 
 def test_list_slides_in_a_table_with_slide_mpp(tmp_path):
@@ -95,7 +99,7 @@ def test_list_slides_refuses_empty_folders_and_repeated_names(tmp_path):
         list_slides(tmp_path)
     for name in ("a.svs", "a.h5"):
         (tmp_path / name).touch()
-    with pytest.raises(ValueError, match="`path` must have files of different names, got 2 files of 1 names"):
+    with pytest.raises(ValueError, match=r"must be unique, got 'a' in file 1 \(\.h5\) and file 2 \(\.svs\)"):
         list_slides(tmp_path)
 
 
@@ -175,3 +179,35 @@ def test_scans_with_a_long_case_id_or_path_are_refused_before_anything_is_comput
         "scan 0: `case_id` must have at most 200 characters, got 261.",
         "scan 0: `image` must exist, got a path without a file",
     ]
+
+
+def test_single_case_has_an_id_that_other_files_do_not_share(tmp_path):
+    for name, content in (("a", "x"), ("b", "y"), ("same", "x")):
+        (tmp_path / name).write_text(content)
+        os.utime(tmp_path / name, (1, 1))
+    ids = {name: single_case(tmp_path / name)["case_id"] for name in ("a", "b", "same")}
+    assert ids["a"] == ids["same"] != ids["b"]
+    assert single_case(tmp_path / "a", series="2")["case_id"] not in ids.values()
+    assert single_case(tmp_path / "a", reference=tmp_path / "b")["case_id"] == ids["a"]
+    (tmp_path / "a").write_text("z")
+    assert single_case(tmp_path / "a")["case_id"] != ids["a"]
+
+
+def test_single_case_keeps_series_and_reference(tmp_path):
+    assert single_case(tmp_path / "s", "7", 2, tmp_path / "r") == {
+        "case_id": "7",
+        "image": str(tmp_path / "s"),
+        "series": "2",
+        "reference": str(tmp_path / "r"),
+    }
+    assert single_case(tmp_path / "Secretname")["case_id"] == "case-unreadable"
+
+
+def test_list_bags_of_a_file_and_of_a_folder(tmp_path):
+    for name in ("b.npy", "a.h5", "a.tif"):
+        (tmp_path / name).touch()
+    assert [item["case_id"] for item in list_bags(tmp_path)] == ["a", "b"]
+    assert list_bags(tmp_path / "a.h5") == [single_case(tmp_path / "a.h5")]
+    (tmp_path / "b.pt").touch()
+    with pytest.raises(ValueError, match=r"must be unique, got 'b' in file 2 \(\.npy\) and file 3 \(\.pt\)"):
+        list_bags(tmp_path)

@@ -2,6 +2,7 @@
 
 import errno
 import multiprocessing
+import os
 import time
 from pathlib import Path
 
@@ -139,7 +140,7 @@ def test_feature_cache_of_a_scan_without_instances(tmp_path):
 
 
 def test_feature_cache_refuses_invalid_items_and_transforms(tmp_path):
-    with pytest.raises(ValueError, match=r"`case_id` must be different for every scan, got \['a'\] more than once"):
+    with pytest.raises(ValueError, match="`case_id` must be unique, got 'a' in item 0 and item 1"):
         FeatureCache(tmp_path, Counted())([ITEMS[0], ITEMS[0]])
     for item in ({"image": 1.0}, {"image": 1.0, "case_id": "../a"}):
         with pytest.raises(ValueError, match="`case_id` must be letters"):
@@ -219,3 +220,77 @@ def test_feature_cache_is_filled_by_two_processes(tmp_path):
     calls = log.read_text().split()
     assert set(calls) == {item["case_id"] for item in MANY}
     assert len(calls) < 2 * len(MANY), "features of the other process were computed again"
+
+
+def mean_of_file(item):
+    """Features of a scan that is a text of numbers, and of its reference if it has one."""
+    files = [item["image"], *([item["reference"]] if "reference" in item else [])]
+    numbers = [float(number) for file in files for number in Path(file).read_text().split()]
+    return {**item, "image": torch.tensor([numbers])}
+
+
+def features_of(cache, item):
+    return read_bag(cache([item])[0]["image"])["features"].flatten().tolist()
+
+
+def rewrite(path, text):
+    """Replace a file by one of the same size and modification time."""
+    status = path.stat()
+    path.write_text(text)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_feature_cache_computes_a_changed_scan_or_reference_again(tmp_path):
+    scan, reference, other = (tmp_path / name for name in ("s.txt", "r.txt", "o.txt"))
+    for path in (scan, reference, other):
+        path.write_text("1 1")
+    cache = FeatureCache(tmp_path / "cache", mean_of_file, progress=False)
+    item = {"case_id": "a", "image": str(scan), "reference": str(reference)}
+    assert features_of(cache, item) == [1, 1, 1, 1]
+    assert cache.missing([item]) == []
+    rewrite(scan, "1 7")
+    assert features_of(cache, item) == [1, 7, 1, 1]
+    rewrite(reference, "2 2")
+    assert features_of(cache, item) == [1, 7, 2, 2]
+    assert features_of(cache, {**item, "image": str(other)}) == [1, 1, 2, 2]
+    assert features_of(cache, {**item, "image": scan}) == [1, 7, 2, 2]
+
+
+def test_feature_cache_depends_on_the_values_that_a_file_keeps(tmp_path):
+    keys = ("image", "grade")
+    old = FeatureCache(tmp_path, Counted(), keys, progress=False, attributes={"encoder": "one"})
+    item = {"case_id": "a", "image": 1.0, "grade": torch.ones(3), "label": 0}
+    old([item])
+    assert old.is_done({**item, "label": 1})
+    for change in ({"grade": torch.zeros(3)}, {"series": "2"}, {"slide_mpp": 0.5}, {"image": 2.0}):
+        assert not old.is_done({**item, **change})
+    assert not FeatureCache(tmp_path, Counted(), keys, attributes={"encoder": "two"}).is_done(item)
+
+
+def test_feature_cache_without_inputs_is_computed_again_and_says_so_once(tmp_path, caplog):
+    cache = FeatureCache(tmp_path, Counted(), progress=False)
+    for case in "ab":
+        write_bag(cache.folder / f"{case}.h5", {"features": np.zeros((1, 1))}, {"fingerprint": cache.fingerprint})
+    with caplog.at_level("WARNING"):
+        cache(ITEMS)
+        cache(ITEMS)
+    assert [record.getMessage() for record in caplog.records] == [
+        "features of 2 cases do not state their input and are computed again"
+    ]
+    assert Counted.calls == ["a", "b"]
+
+
+def test_feature_cache_keeps_no_features_of_a_former_scan(tmp_path):
+    scan = tmp_path / "s.txt"
+    scan.write_text("1")
+    cache = FeatureCache(tmp_path / "cache", mean_of_file, progress=False)
+    item = {"case_id": "a", "image": str(scan)}
+    file = Path(cache([item])[0]["image"])
+    scan.rename(tmp_path / "away")
+    with pytest.raises(RuntimeError, match="case 'a' gave no features"):
+        cache([item])
+    assert file.is_file(), "features of a scan that is absent for now are kept"
+    scan.write_text("no number")
+    with pytest.raises(RuntimeError, match="case 'a' gave no features: could not convert string to float"):
+        cache([item])
+    assert not file.exists()

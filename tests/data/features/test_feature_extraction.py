@@ -29,6 +29,13 @@ def test_feature_extraction_computes_only_missing_features(tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["features.json"]
 
 
+def test_feature_extraction_leaves_no_report_of_an_earlier_run(tmp_path):
+    make_run(tmp_path)(scans(2))
+    with pytest.raises(RuntimeError, match="case 'bad' gave no features: No space left on device"):
+        make_run(tmp_path, error=OSError(28, "No space left on device"))(scans(2, "bad"))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_feature_extraction_table_is_a_cohort(tmp_path):
     run = make_run(tmp_path, error=ValueError("no scan"))
     report = run(scans(3, "bad"))

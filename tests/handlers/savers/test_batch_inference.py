@@ -2,36 +2,60 @@
 
 import csv
 import json
+import logging
+import os
 
 import pytest
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from monai.engines import IterationEvents
 
 from monai_mil_ext.handlers import ScanBatchInference, ScanResultsSaver, SlideBatchInference, SlideResultsSaver
 from tests.handlers.savers.items import scan, slide
 
 
-def infer(results, items):
-    """Run an engine that gives postprocessed ``items`` one by one, and return those that remain in its output."""
-    kept = []
+def engine_of(items, kept=None, error=None):
+    """Return an engine that gives postprocessed ``items`` one by one, and ends with ``error`` if given."""
 
     def step(engine, item):
         engine.state.batch = [{key: value for key, value in item.items() if key != "pred"}]
         engine.state.output = [{"pred": item.get("pred")}]
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
-        kept.extend(item["case_id"] for item in engine.state.batch)
+        if kept is not None:
+            kept.extend(item["case_id"] for item in engine.state.batch)
         return engine.state.output
+
+    def data():
+        yield from items
+        if error is not None:
+            raise error
 
     engine = Engine(step)
     engine.register_events(*IterationEvents)
+    run, engine.run = engine.run, lambda: run(data(), epoch_length=len(items) + (error is not None))
+    return engine
+
+
+def infer(results, items):
+    """Run an engine of ``items`` and return those that remain in its output."""
+    kept = []
+    engine = engine_of(items, kept)
     results.attach(engine)
-    engine.run(items)
+    engine.run()
     return kept
 
 
-def scans(folder, *cases, settings="a"):
-    saver = ScanResultsSaver(folder, pictures=[], settings=settings)
-    return ScanBatchInference(saver, [{"case_id": case, "image": f"/data/{case}.nii.gz"} for case in cases])
+def scans(folder, *cases, settings="a", pictures=()):
+    saver = ScanResultsSaver(folder, pictures=pictures, settings=settings)
+    return ScanBatchInference(saver, [{"case_id": case, "image": str(scan_file(folder, case))} for case in cases])
+
+
+def scan_file(folder, case):
+    """Return a file in place of a scan, written once."""
+    path = folder / "data" / f"{case}.nii.gz"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(case)
+    return path
 
 
 def table(folder):
@@ -70,7 +94,7 @@ def test_slide_batch_inference_adds_columns_of_slides(tmp_path):
 
 def test_batch_inference_removes_failed_items_and_raises_at_the_end(tmp_path):
     results = scans(tmp_path, "c1", "c2", "c3", "c4")
-    broken = {"case_id": "c2", "status": "unreadable: bad header of /data/c2.nii.gz"}
+    broken = {"case_id": "c2", "status": f"unreadable: bad header of {scan_file(tmp_path, 'c2')}"}
     not_writable = scan(case_id="c3")
     del not_writable["mask"]
     not_writable["position"] = not_writable["position"][:3]
@@ -97,7 +121,61 @@ def test_batch_inference_resumes_with_the_pending_items(tmp_path):
     assert [item["case_id"] for item in results.pending] == ["c3"]
 
 
-def test_batch_inference_ends_with_any_other_error(tmp_path):
+def rewrite(path, text):
+    """Replace a file by one of the same size and modification time."""
+    status = path.stat()
+    path.write_text(text)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_batch_inference_infers_a_replaced_file_again(tmp_path):
+    infer(scans(tmp_path, "c1", "c2"), [scan(), scan(case_id="c2")])
+    assert json.loads((tmp_path / "c1" / "prediction.json").read_text())["input"]
+    assert scans(tmp_path, "c1", "c2").pending == []
+    rewrite(scan_file(tmp_path, "c2"), "cX")
+    assert [item["case_id"] for item in scans(tmp_path, "c1", "c2").pending] == ["c2"]
+
+
+@pytest.mark.parametrize("key", ["reference", "series", "slide_mpp"])
+def test_batch_inference_infers_again_with_another_reference_or_series(tmp_path, key):
+    saver = ScanResultsSaver(tmp_path, pictures=[], settings="a")
+    item = {"case_id": "c1", "image": str(scan_file(tmp_path, "c1")), key: str(scan_file(tmp_path, "r1"))}
+    infer(ScanBatchInference(saver, [item]), [scan()])
+    assert ScanBatchInference(saver, [item]).pending == []
+    assert ScanBatchInference(saver, [{**item, key: str(scan_file(tmp_path, "r2"))}]).pending
+    rewrite(scan_file(tmp_path, "r1"), "rX")
+    assert ScanBatchInference(saver, [item]).pending
+
+
+def test_batch_inference_infers_again_with_other_options_of_the_saver(tmp_path):
+    infer(scans(tmp_path, "c1"), [scan()])
+    assert len(scans(tmp_path, "c1", pictures=["png"]).pending) == 1
+    other = ScanResultsSaver(tmp_path, pictures=[], settings="a", plane="coronal")
+    assert len(ScanBatchInference(other, list(scans(tmp_path, "c1").items.values())).pending) == 1
+
+
+def test_batch_inference_takes_nothing_for_done_that_it_can_not_compare(tmp_path):
+    infer(scans(tmp_path, "c1", settings=None), [scan()])
+    assert len(scans(tmp_path, "c1", settings=None).pending) == 1
+    infer(scans(tmp_path, "c1"), [scan()])
+    scan_file(tmp_path, "c1").unlink()
+    absent = ScanBatchInference(scans(tmp_path).saver, [{"case_id": "c1", "image": str(tmp_path / "data/c1.nii.gz")}])
+    assert len(absent.pending) == 1
+    record = tmp_path / "c1" / "prediction.json"
+    for missing in ("input", "options"):  # as earlier versions wrote it
+        infer(scans(tmp_path, "c1"), [scan()])
+        record.write_text(json.dumps({k: v for k, v in json.loads(record.read_text()).items() if k != missing}))
+        assert len(scans(tmp_path, "c1").pending) == 1
+
+
+def test_batch_inference_refuses_a_repeated_case_id(tmp_path):
+    with pytest.raises(ValueError, match="`case_id` must be unique, got 'c1' in item 0 and item 2"):
+        scans(tmp_path, "c1", "c2", "c1")
+
+
+def test_batch_inference_removes_results_of_a_former_file_that_now_fails(tmp_path):
+    infer(scans(tmp_path, "c1"), [scan()])
+    rewrite(scan_file(tmp_path, "c1"), "cX")
     results = scans(tmp_path, "c1")
     results.saver.save = lambda item: (_ for _ in ()).throw(OSError("no space left"))
     with pytest.raises(OSError, match="no space left"):
@@ -121,3 +199,88 @@ def test_batch_inference_gives_logits_a_row_with_the_reason(tmp_path):
     refused, done = table(tmp_path)
     assert refused["status"].startswith("not written: `pred` must be probabilities in [0, 1], got -1")
     assert (done["status"], refused["prediction"], done["prediction"]) == ("done", "", "1")
+    infer(results, [{"case_id": "c1", "status": "unreadable: bad header"}])
+    assert list((tmp_path / "c1").iterdir()) == []
+    infer(scans(tmp_path, "c1"), [scan()])
+    scan_file(tmp_path, "c1").unlink()
+    absent = ScanBatchInference(results.saver, [{"case_id": "c1", "image": str(tmp_path / "data/c1.nii.gz")}])
+    infer(absent, [{"case_id": "c1", "status": "unreadable: no such file"}])
+    assert (tmp_path / "c1" / "prediction.json").is_file(), "the file may only be absent for now"
+    with pytest.raises(RuntimeError, match="'c1' is unreadable: no such file"):
+        absent.finish()
+
+
+def test_batch_inference_logs_what_was_done_before(tmp_path, caplog):
+    infer(scans(tmp_path, "c1"), [scan()])
+    with caplog.at_level(logging.INFO):
+        infer(scans(tmp_path, "c1", "c2", "c3"), [scan(case_id="c2")])
+        scans(tmp_path, "c1").run(engine_of([]))
+    lines = [record.getMessage() for record in caplog.records if "done before" in record.getMessage()]
+    assert lines[0].startswith("3 scans: 1 done before, 2 to do")
+    assert lines[-1].startswith("1 scan: 1 done before, 0 to do")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), TypeError("a mistake"), OSError(28, "No space left on device")])
+def test_batch_inference_leaves_a_table_after_an_interruption(tmp_path, error):
+    results = scans(tmp_path, "c1", "c2")
+    engine = engine_of([scan()], error=error)
+    results.attach(engine)
+    (tmp_path / "results.csv").write_text("of an earlier run")
+    with pytest.raises(type(error)):
+        results.run(engine)
+    assert [(row["case_id"], row["status"]) for row in table(tmp_path)] == [("c1", "done"), ("c2", "not reached")]
+    assert report(tmp_path)["failed"] == {"not reached": 1}
+
+
+def test_batch_inference_run_ends_with_an_error_if_an_item_failed(tmp_path):
+    results = scans(tmp_path, "c1", "c2")
+    engine = engine_of([{"case_id": "c1", "status": "empty"}, scan(case_id="c2")])
+    results.attach(engine)
+    with pytest.raises(RuntimeError, match="got none for 1 of 2"):
+        results.run(engine)
+    assert [row["status"] for row in table(tmp_path)] == ["empty", "done"]
+
+
+def fail_with(error):
+    def save(item, about=None):
+        raise error
+
+    return save
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ValueError("no series"), "no series"),
+        (RuntimeError("no series"), "RuntimeError: no series"),
+        (MemoryError("7 TiB"), "MemoryError: 7 TiB"),
+        (OSError(36, "File name too long", "/secret"), "File name too long"),
+        (PermissionError(13, "Permission denied", "/secret"), "Permission denied"),
+    ],
+)
+def test_batch_inference_continues_after_a_case_that_can_not_be_written(tmp_path, error, reason):
+    results = scans(tmp_path, "c1", "c2")
+    save, results.saver.save = results.saver.save, fail_with(error)
+    engine = engine_of([scan(), scan(case_id="c2")])
+    results.attach(engine)
+
+    @engine.on(Events.ITERATION_COMPLETED(once=1))
+    def mend(_):
+        results.saver.save = save
+
+    with pytest.raises(RuntimeError, match="got none for 1 of 2"):
+        results.run(engine)
+    assert [row["status"] for row in table(tmp_path)] == [f"not written: {reason}", "done"]
+
+
+@pytest.mark.parametrize("error", [OSError("no space left"), OSError(28, "No space left"), TypeError("a mistake")])
+def test_batch_inference_ends_if_the_case_is_not_to_blame(tmp_path, error):
+    results = scans(tmp_path, "c1", "c2")
+    results.saver.save = fail_with(error)
+    engine = engine_of([scan(), scan(case_id="c2")])
+    results.attach(engine)
+    with pytest.raises(type(error)):
+        results.run(engine)
+    status = [row["status"] for row in table(tmp_path)]
+    assert status[0].startswith("not written: ")
+    assert status[1] == "not reached"

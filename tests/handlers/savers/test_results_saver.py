@@ -129,3 +129,28 @@ def test_savers_of_results_refuse_logits(tmp_path, saver):
         saver(tmp_path).save(make(pred=torch.tensor([-1.0, 2.0])))
     with pytest.raises(ValueError, match=r"`task` must be one of 'classification', .*, got 'binary'"):
         saver(tmp_path, task="binary")
+
+
+def test_results_saver_writes_what_else_is_known_of_a_case(tmp_path):
+    saver = TextSaver(tmp_path, pictures=[])
+    saver.save(item(), {"input": "abc"})
+    assert json.loads(saver.prediction_file("c1").read_text())["input"] == "abc"
+    saver.save(item())
+    assert "input" not in json.loads(saver.prediction_file("c1").read_text())
+
+
+def test_results_saver_discards_the_files_of_one_case_only(tmp_path):
+    saver = TextSaver(tmp_path, pictures=[])
+    for case in ("c1", "c2"):
+        saver.save(item(case, text="one"))
+    saver.discard("c1")
+    saver.discard("c3")
+    assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["c2.txt", "prediction.json"]
+
+
+def test_results_saver_options_are_all_but_folder_and_settings(tmp_path):
+    saver = SlideResultsSaver(tmp_path, ["a", "b"], pictures=["tiles"], settings="x")
+    assert saver.options() == {"pictures": ("tiles",), "class_names": ("a", "b")}
+    with pytest.raises(ValueError, match="`class_names` must be one for each of 3 classes"):
+        saver.check({"pred": torch.zeros(3)})
+    saver.check({"pred": torch.zeros(2)})

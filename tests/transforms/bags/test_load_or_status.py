@@ -1,5 +1,6 @@
 """Tests of LoadOrStatus and PostprocessOrStatus: a bag or the reason of a failure, without a path."""
 
+import pydicom
 import pytest
 import torch
 from monai.transforms import Compose
@@ -85,3 +86,24 @@ def test_postprocess_or_status_records_an_error_of_a_file(error):
 def test_postprocess_or_status_raises_other_errors():
     with pytest.raises(KeyError, match="absent"):
         PostprocessOrStatus(lambda data: data["absent"])({})
+
+
+def test_load_or_status_of_features_of_another_width_is_unreadable(file):
+    load = LoadOrStatus(LOAD, {"image": [4], "position": []})
+    out = load(item(file))
+    assert out["status"] == "unreadable: features must have 4 columns, got 3."
+    assert out["image"].shape == (1, 4)
+    wide = LoadOrStatus(lambda data: {"image": torch.ones(2, 3, 3)}, {"image": [3]})
+    assert wide({})["status"] == "unreadable: features must have 3 columns, got shape (2, 3, 3)."
+    pictures = LoadOrStatus(lambda data: {"slices": torch.ones(2, 1, 9, 9)}, {"slices": [1, 8, 8]})
+    assert pictures({})["status"] == "done"
+
+
+def test_load_or_status_of_a_bag_without_a_key_is_unreadable():
+    out = LoadOrStatus(lambda data: {"image": torch.ones(2, 3)}, {"image": [3], "position": []})({"case_id": "a"})
+    assert out["status"] == "unreadable: `position` must be in the bag, got ['image']."
+
+
+def test_load_or_status_takes_an_error_of_a_library_for_that_of_a_file():
+    load = LoadOrStatus(Compose([lambda data: pydicom.Dataset().SliceThickness]), {"image": [3]})
+    assert load({})["status"].startswith("unreadable: AttributeError: 'Dataset' object has no attribute")
