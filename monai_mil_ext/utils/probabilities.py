@@ -115,7 +115,7 @@ def class_probabilities(values: Any, task: str = "classification", name: str = "
         [0.25, 0.75]
     """
     check_probabilities(values, task, name)
-    p = torch.as_tensor(values).as_subclass(Tensor).detach().cpu().double()
+    p = torch.as_tensor(values).as_subclass(Tensor).detach().cpu().double().clamp(0, 1)
     return torch.cat([1 - p, p], dim=-1) if task in EXCLUSIVE and p.shape[-1] == 1 else p
 
 

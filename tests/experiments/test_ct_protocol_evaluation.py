@@ -94,3 +94,19 @@ def test_ct_protocol_refuses_to_evaluate_another_split(start, scans, tmp_path):
         assert "`fold` must be the one that the weights were trained for, 0 with the same options" in causes(
             error.value
         )
+
+
+@pytest.mark.slow(buys="a search without labels of slices ends with its table and page")
+def test_ct_protocol_search_needs_no_slice_labels(scans, tmp_path, capsys):
+    from experiments.reproduce import main
+
+    data = study(scans, tmp_path / "data", lambda _: False)
+    words = ["ct_protocol", "--protocol", "modern", "--methods", "ABMIL", "ABMIL + NG", "--seeds", "1001"]
+    words += ["--data", "digits", "--folder", str(tmp_path / "runs"), "--grid", "learning_rate=[0.001]"]
+    main([*words, "--set", f"dataset_dir={data}", "epochs=2", "batch_size=8", "num_samples=5"])
+    result = json.loads((tmp_path / "runs" / "modern.json").read_text())
+    assert [row["name"] for row in result["rows"]] == ["ABMIL", "ABMIL + NG"]
+    assert set(result["rows"][0]["values"]) == BAG_VALUES
+    assert result["comparisons"] == []
+    assert "| method | seed | scan AUROC | scan AUPRC |" in capsys.readouterr().out
+    assert "<img" not in (tmp_path / "runs" / "modern.html").read_text()

@@ -106,7 +106,10 @@ PAGES = {
     ),
     "docs/how-to/protocols.md": Page(
         setup=page_setup.labeled_scans,
+        replace={"for fold in 0 1 2 3 4 5;": "for fold in 0 5;"},
         append={
+            **FEW,
+            **FEW_OF_FOLDS,
             "protocol.yaml": [*PIXELS, "--epochs", "2", "--batch_size", "8", "--below_train", "False"],
             "--input SCAN": PIXELS,
             "--protocol published": ["--seeds", "1001", "--gallery", "1", *GRID, "--set", *PROTOCOL_OF_PIXELS],
@@ -115,6 +118,8 @@ PAGES = {
         before={"eval_one": "for name in one two; do cp -r runs/published/ABMIL/1001/*/test eval_$name; done"},
         creates={
             "--input SCAN": ["models/published/model.pt", "models/modern/model.pt", "eval/case/prediction.json"],
+            "evaluate.yaml": ["eval/bags.csv", "eval/report.json"],
+            "kfold.yaml": ["eval/fold_5/report.json", "eval/folds.json"],
             "ct_protocol": ["runs/published.html", "runs/modern/TransMIL/1001/*/run.json"],
             "reproduce report": ["page.html"],
         },

@@ -107,6 +107,7 @@ def test_class_probabilities_have_a_column_for_each_class():
     assert class_probabilities([0.25], "multilabel").tolist() == [0.25]
     assert class_probabilities([0.25], "survival").tolist() == [0.25]
     assert class_probabilities([0.25, 0.25, 0.5]).tolist() == [0.25, 0.25, 0.5]
+    assert class_probabilities([1 + 1e-7, -1e-7]).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("p", [0.03, 0.5, 0.51, 0.97])
