@@ -141,4 +141,4 @@ def _modality_of_slice(path: Path) -> str | None:
     except (InvalidDicomError, EOFError):
         return None
     modality = str(header.get("Modality", None) or "")
-    return None if modality in NO_IMAGE or any(tag not in header for tag in SLICE_TAGS) else modality
+    return None if modality in NO_IMAGE or any(header.get(tag, None) is None for tag in SLICE_TAGS) else modality

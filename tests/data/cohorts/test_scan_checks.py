@@ -109,9 +109,11 @@ def test_scan_checks_modalities_are_mixed_or_confounded(tmp_path):
 
 
 def test_scan_checks_modality_is_that_of_the_image_slices(tmp_path):
-    """Neither a structure set beside them, nor a series that is not chosen, nor a file that states none."""
+    """Neither a structure set, a dose or a secondary capture beside them, nor a series that is not chosen."""
     write_series(tmp_path / "a")
     write_structure_set(tmp_path / "a")
+    write_series(tmp_path / "a", series=0, Modality="RTDOSE")
+    write_series(tmp_path / "a", series=-1, Modality="OT", ImagePositionPatient=None)
     write_series(tmp_path / "b", series=2)
     write_series(tmp_path / "b", series=1, Modality="PT")
     write_nifti(tmp_path / "c.nii", np.zeros((4, 4, 4), np.float32), np.eye(4))
