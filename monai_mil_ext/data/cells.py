@@ -66,7 +66,7 @@ class CellImages:
         self.path = Path(path)
         self.max_bytes = max_bytes
         self.max_pixels = max_pixels
-        if not self.path.exists():
+        if not os.path.exists(self.path):
             raise FileNotFoundError(f"`image` must be a folder or zip archive that exists, got {self.path.name!r}.")
         self.is_folder = self.path.is_dir()
         names = self._folder_names() if self.is_folder else self._archive_names()

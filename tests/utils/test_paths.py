@@ -94,3 +94,12 @@ def test_every_reader_and_writer_refuses_a_remote_path(read, tmp_path, monkeypat
     with pytest.raises(ValueError, match="must be a local path, got an address that begins with 's3://'"):
         read()
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_reader_of_an_impossible_path_says_that_there_is_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("loop")
+    for path in ("loop", "n" * 300):
+        for read in (transforms.LoadScan(), data.SlideFile, transforms.LoadCellBag(8)):
+            with pytest.raises((FileNotFoundError, RuntimeError), match=rf"must be a .* that exists, got '{path}'"):
+                read(path)

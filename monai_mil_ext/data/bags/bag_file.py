@@ -58,6 +58,8 @@ def write_bag(
     if "features" not in rows or rows["features"].ndim != 2:
         got = rows["features"].shape if "features" in rows else sorted(rows)
         raise ValueError(f"`arrays` must have features (N, F), got {got}.")
+    if rows["features"].dtype.kind == "c":
+        raise ValueError(f"`arrays` must have features of real numbers, got {rows['features'].dtype}.")
     sizes = {name: len(values) if values.ndim else None for name, values in rows.items()}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"`arrays` must have the same number of instances, got {sizes}.")
@@ -282,6 +284,8 @@ def _open_layout(path: Path, slide: str | None) -> Iterator[BagLayout]:
     if path.is_dir():
         yield open_zarr(path, slide)
         return
+    if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe waits for its writer
+        raise BagFileError("`path` must be a file or a folder, got a pipe or a device")
     with path.open("rb", buffering=0) as file:
         signature = os.pread(file.fileno(), 9, 0)
         if signature.startswith(HDF5):

@@ -62,7 +62,7 @@ class ScanReader(ITKReader):
             raise ValueError(f"`image` must be the path of one scan, got {len(paths)} paths.")
         path = paths[0]
         check_local(image=path)
-        if not path.exists():
+        if not os.path.exists(path):
             raise FileNotFoundError(f"`image` must be a scan that exists, got {path.name!r}.")
         if path.name.lower().endswith((".nii", ".nii.gz")):
             return _read_nifti(path)

@@ -88,7 +88,7 @@ class SlideFile:
         check_local(slide=path)
         self.path = Path(path)
         self.name = self.path.name
-        if not self.path.is_file():
+        if not os.path.isfile(self.path):
             raise FileNotFoundError(f"`slide` must be a file that exists, got {self.name!r}.")
         self.reader = reader
         self._tifffile = reader == "tifffile"

@@ -82,6 +82,7 @@ def test_write_bag_without_instances(tmp_path):
     [
         ({"position": [1.0]}, r"`arrays` must have features \(N, F\), got \['position'\]"),
         ({"features": [1.0]}, r"`arrays` must have features \(N, F\), got \(1,\)"),
+        ({"features": np.ones((2, 1), complex)}, r"`arrays` must have features of real numbers, got complex128"),
         ({"features": np.ones((2, 1)), "p": [1.0]}, r"same number of instances, got \{'features': 2, 'p': 1\}"),
         ({"features": np.ones((2, 1)), "p": 1.0}, r"same number of instances, got \{'features': 2, 'p': None\}"),
     ],

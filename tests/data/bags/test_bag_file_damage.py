@@ -1,6 +1,7 @@
 """Tests of damaged, malicious and half-written bag files: a documented error that names the file, or correct data."""
 
 import multiprocessing
+import os
 import signal
 import warnings
 
@@ -160,3 +161,15 @@ def test_open_bag_names_a_file_that_is_no_bag(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(BagFileError, match="must be a zarr store where it is a folder, got no metadata in 'folder'"):
         read_bag(tmp_path / "folder")
+
+
+def test_open_bag_refuses_a_pipe_and_a_link_to_itself_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "pipe.h5")
+    (tmp_path / "loop.h5").symlink_to("loop.h5")
+    for name, rule in {
+        "pipe.h5": "a file or a folder, got a pipe or a device",
+        "loop.h5": "an undamaged bag file",
+    }.items():
+        for read in (inspect_bag, read_bag):
+            with pytest.raises(BagFileError, match=rf"`path` must be {rule}.* '{name}'\.$"):
+                read(tmp_path / name)

@@ -22,7 +22,9 @@ def color(fraction):
 
 def heatmap(side=40_000, mpp=0.5):
     to_map = TileScoresToHeatmap(16, "ratio")
-    return to_map(SCORES, COORDS * 64, 19_200, (side, side // 2), mpp)
+    shape, coords = np.array([side, side // 2]), np.minimum(COORDS, 300) * 64
+    inside = (coords < shape).all(axis=1)
+    return to_map(SCORES[inside], coords[inside], 19_200, shape, mpp)
 
 
 def test_write_tile_geojson_squares_with_score_and_color(tmp_path):
