@@ -52,6 +52,7 @@ def test_input_identity_depends_on_size_but_not_on_the_name(tmp_path):
     assert input_identity(write(tmp_path / "Secretname", 5)) == one
     assert input_identity(write(tmp_path / "a", 6)) != one
     assert input_identity(write(tmp_path / "a", 0)) != one
+    assert input_identity(write(tmp_path / "a", SIZE)) != input_identity(write(tmp_path / "b", SIZE + 1))
     assert input_identity(str(tmp_path / "Secretname")) == one
 
 
@@ -66,6 +67,7 @@ def test_input_identity_of_a_folder_covers_every_file_and_its_name(tmp_path):
     assert input_identity(folder(tmp_path / "b", names=("sub/3.dcm", "2.dcm", "1.dcm"))) == before
     others = [folder(tmp_path / name, name) for name in ("1.dcm", "2.dcm", "sub/3.dcm")]
     others += [folder(tmp_path / "c", names=("1.dcm", "2.dcm")), folder(tmp_path / "d", names=("1.dcm", "4.dcm"))]
+    others.append(folder(tmp_path / "f", names=("1.dcm", "2.dcm", "other/3.dcm")))
     swapped = folder(tmp_path / "e", "1.dcm", names=("2.dcm", "1.dcm", "sub/3.dcm"))
     others.append(swapped / "sub")
     assert before not in [input_identity(other) for other in others]

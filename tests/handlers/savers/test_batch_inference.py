@@ -232,6 +232,17 @@ def test_batch_inference_leaves_a_table_after_an_interruption(tmp_path, error):
     assert report(tmp_path)["failed"] == {"not reached": 1}
 
 
+def test_batch_inference_run_removes_the_table_of_an_earlier_run_first(tmp_path):
+    (tmp_path / "results.csv").write_text("of an earlier run")
+    results = scans(tmp_path, "c1")
+    engine = engine_of([scan()])
+    results.attach(engine)
+    engine.add_event_handler(Events.STARTED, lambda: seen.append((tmp_path / "results.csv").exists()))
+    seen = []
+    results.run(engine)
+    assert seen == [False]
+
+
 def test_batch_inference_run_ends_with_an_error_if_an_item_failed(tmp_path):
     results = scans(tmp_path, "c1", "c2")
     engine = engine_of([{"case_id": "c1", "status": "empty"}, scan(case_id="c2")])
