@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
+
+from monai_mil_ext.utils import without_autocast
 
 from .label_loss import LabelLoss
 
@@ -45,7 +46,7 @@ class MultiLabelLoss(LabelLoss):
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         """Compute the loss of logits (B, C) against labels (B, C), or (B,) if C = 1."""
-        with torch.autocast(logits.device.type, enabled=False):
+        with without_autocast(logits):
             z = self.float_logits(logits)
             y, known = self.known_labels(label, z)
             invalid = (y < 0) | (y > 1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from monai_mil_ext.networks.layers import masked_softmax
-from monai_mil_ext.utils import check_choice, check_positive_number
+from monai_mil_ext.utils import check_choice, check_positive_number, without_autocast
 
 from .attention_loss import AttentionLoss
 
@@ -71,7 +71,7 @@ class NormalGuidanceLoss(AttentionLoss):
 
     def forward(self, attention: Tensor, mask: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
         """Compute the loss of attention (B, N, H) at ``positions`` (B, N), by default 1, 2, ..., N."""
-        with torch.autocast(attention.device.type, enabled=False):
+        with without_autocast(attention):
             a, mask = self.real_attention(attention, mask)
             target = self._target(a.detach(), mask, positions)
             if self.renormalize:

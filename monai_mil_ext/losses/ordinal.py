@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, pad
 
+from monai_mil_ext.utils import without_autocast
+
 from .label_loss import LabelLoss
 
 __all__ = ["OrdinalLoss", "ordinal_probabilities"]
@@ -40,7 +42,7 @@ class OrdinalLoss(LabelLoss):
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         """Compute the loss of logits (B, C - 1) against classes (B,) from 0 to C - 1."""
-        with torch.autocast(logits.device.type, enabled=False):
+        with without_autocast(logits):
             z = self.float_logits(logits)
             y = self.class_indices("label", label, z, z.shape[1])
             above = (y > torch.arange(z.shape[1], device=z.device)).to(z.dtype)
@@ -62,7 +64,7 @@ def ordinal_probabilities(logits: Tensor) -> Tensor:
         >>> ordinal_probabilities(torch.tensor([[0.0, 0.0], [0.0, 9.0]])).tolist()
         [[0.5, 0.0, 0.5], [0.5, 0.0, 0.5]]
     """
-    with torch.autocast(logits.device.type, enabled=False):
+    with without_autocast(logits):
         z = LabelLoss().float_logits(logits).cummin(dim=1).values
         largest = torch.finfo(z.dtype).max
         z = z.clamp(-largest, largest)

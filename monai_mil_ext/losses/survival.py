@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
+from monai_mil_ext.utils import without_autocast
+
 from .label_loss import LabelLoss
 
 __all__ = ["DiscreteSurvivalLoss", "survival_curve"]
@@ -68,7 +70,7 @@ class DiscreteSurvivalLoss(LabelLoss):
             if time.ndim != 2 or time.shape[1] != 2:
                 raise ValueError(f"`time` must have shape (B, 2) if `event` is None, got {tuple(time.shape)}.")
             time, event = time.unbind(dim=1)
-        with torch.autocast(logits.device.type, enabled=False):
+        with without_autocast(logits):
             z = self.float_logits(logits)
             t = self.class_indices("time", time, z, z.shape[1] - 1)
             e = self.class_indices("event", event, z, 1).bool()
@@ -91,5 +93,5 @@ def survival_curve(logits: Tensor) -> Tensor:
         >>> survival_curve(torch.zeros(1, 3)).tolist()
         [[0.5, 0.25, 0.125]]
     """
-    with torch.autocast(logits.device.type, enabled=False):
+    with without_autocast(logits):
         return logsigmoid(-LabelLoss().float_logits(logits)).cumsum(dim=1).exp()

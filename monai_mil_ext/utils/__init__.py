@@ -1,5 +1,6 @@
 """Utilities of all other packages: keys of a bag, argument checks and atomic file writes."""
 
+from .autocast import without_autocast
 from .bag_items import drop_padding, head_mean
 from .checks import (
     EmptyBagError,
@@ -36,6 +37,7 @@ __all__ = [
     "optional_dependency",
     "print_root_cause",
     "remove_stale_files",
+    "without_autocast",
     "write_csv",
     "write_json",
 ]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from monai_mil_ext.metrics import attention_divergence, attention_uniformity
 from monai_mil_ext.networks.layers import masked_softmax
-from monai_mil_ext.utils import check_count, check_positive
+from monai_mil_ext.utils import check_count, check_positive, without_autocast
 
 from .auxiliary_loss import AuxiliaryLossHandler
 from .ema_teacher import EMATeacher
@@ -116,7 +116,7 @@ class AttentionAnchorHandler(AuxiliaryLossHandler):
             return {}
         args, kwargs = self._hook.pop_call()
         anchor_scores = self._plain(self._anchor.scores(*args, **kwargs))
-        with torch.autocast(scores.device.type, enabled=False):
+        with without_autocast(scores):
             term = self.loss(scores, anchor_scores, mask)
             return {self.name: term, **self._log(scores.detach(), anchor_scores, mask)}
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from monai_mil_ext.networks.layers import masked_softmax
-from monai_mil_ext.utils import check_choice
+from monai_mil_ext.utils import check_choice, without_autocast
 
 from .auxiliary_loss import AuxiliaryLossHandler
 
@@ -75,7 +75,7 @@ class AttentionPriorHandler(AuxiliaryLossHandler):
     def values(self, scores: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
         """Compute the loss of attention in float32."""
         attention = masked_softmax(scores, mask) if self.kind == "scores" else scores
-        with torch.autocast(attention.device.type, enabled=False):
+        with without_autocast(attention):
             return {self.name: self.loss(attention, mask, **self._extra)}
 
     def _add_term(self, engine: Any) -> None:

@@ -14,7 +14,7 @@ from monai.engines.utils import IterationEvents
 from monai.utils import CommonKeys
 from torch import Tensor, nn
 
-from monai_mil_ext.utils import check_mask
+from monai_mil_ext.utils import check_mask, without_autocast
 
 from .score_hook import RecordedScores, ScoreHook, call_after_run
 
@@ -118,7 +118,7 @@ class AuxiliaryLossHandler(ABC):
             if value.ndim:
                 raise ValueError(f"`loss` must give a scalar, got shape {tuple(value.shape)}.")
         if values:
-            with torch.autocast(values[self.name].device.type, enabled=False):
+            with without_autocast(values[self.name]):
                 output[CommonKeys.LOSS] = output[CommonKeys.LOSS] + self.effective_weight() * values[self.name]
         for name, value in values.items():
             output[name] = value.detach()
