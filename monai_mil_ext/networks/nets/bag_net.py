@@ -10,6 +10,8 @@ from monai_mil_ext.utils import check_bags, check_mask
 
 __all__ = ["BagNet", "BagOutput", "BagOutputWrapper"]
 
+AUTOCAST = {torch.float16, torch.bfloat16, torch.float32}  # dtypes that autocast converts
+
 
 class BagOutput(NamedTuple):
     """Output of a network for a batch of bags.
@@ -62,9 +64,13 @@ class BagNet(nn.Module, ABC):
         return self.forward_bag(x, mask).logits
 
     def check_input(self, x: Tensor, mask: Optional[Tensor], in_features: int) -> None:
-        """Raise ``ValueError`` unless ``x`` is (B, N, ``in_features``) and ``mask`` Boolean (B, N) or ``None``."""
+        """Raise ``ValueError`` unless ``x`` is (B, N, ``in_features``) and ``mask`` Boolean (B, N) or ``None``.
+
+        ``x`` must also have the dtype of the weights, unless autocast converts both.
+        """
         if not torch.jit.is_scripting():  # TorchScript cannot compile the error messages
             check_bags(x, in_features)
+            check_dtype(x, self)
             if mask is not None:
                 check_mask(mask, x)
 
@@ -89,3 +95,25 @@ class BagOutputWrapper(nn.Module):
         """Compute the outputs for bags (B, N, F) by name, without those that the network does not have."""
         output = self.net.forward_bag(x, mask)
         return {name: value for name, value in output._asdict().items() if value is not None}
+
+
+def check_dtype(x: Tensor, net: nn.Module) -> None:
+    """Raise ``ValueError`` unless instances ``x`` have the dtype of a weight of ``net``, or autocast converts both.
+
+    A network without weights takes any floating-point dtype.
+
+    Example:
+        >>> check_dtype(torch.zeros(1, 5, 2).half(), nn.Linear(2, 1))
+        Traceback (most recent call last):
+        ...
+        ValueError: `x` must be of dtype torch.float32, like the weights, got torch.float16.
+    """
+    dtypes = [weight.dtype for weight in net.parameters() if weight.is_floating_point()]
+    if x.dtype in dtypes or (not dtypes and x.is_floating_point()):
+        return
+    kind = x.device.type
+    autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    if autocast and x.dtype in AUTOCAST and not AUTOCAST.isdisjoint(dtypes):
+        return
+    rule = f"of dtype {dtypes[0]}, like the weights" if dtypes else "floating point"
+    raise ValueError(f"`x` must be {rule}, got {x.dtype}.")
