@@ -38,14 +38,16 @@ def masked_softmax(scores: Tensor, mask: Optional[Tensor]) -> Tensor:
         [0.5, 0.5, 0.0]
     """
     dtype = torch.promote_types(scores.dtype, torch.float32)
-    # the kernel of softmax adds the N terms one by one, with an error of a percent for millions of instances; the sum
-    # of its result is exact, and dividing by it removes that error from values and gradients
     if mask is None:
         weights = torch.softmax(scores, 1, dtype=dtype)
-        return weights / weights.sum(1, keepdim=True)
-    weights = torch.softmax(_mask_scores(scores.to(dtype), mask), 1)
-    not_empty = mask.unsqueeze(-1).any(1, keepdim=True)
-    return weights / torch.where(not_empty, weights.sum(1, keepdim=True), float("inf"))
+        total = weights.sum(1, keepdim=True)
+    else:
+        weights = torch.softmax(_mask_scores(scores.to(dtype), mask), 1)
+        not_empty = mask.unsqueeze(-1).any(1, keepdim=True)
+        total = torch.where(not_empty, weights.sum(1, keepdim=True), float("inf"))
+    # the kernel of softmax adds the N terms one by one, with an error of a percent for millions of instances; the sum
+    # of its result is exact, and dividing by it removes that error from values and gradients
+    return weights / total if torch.is_grad_enabled() else weights.div_(total)
 
 
 def masked_log_softmax(scores: Tensor, mask: Optional[Tensor]) -> Tensor:
