@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
-from monai_mil_ext.utils import without_autocast
+from monai_mil_ext.utils import check_fraction, without_autocast
 
 from .label_loss import LabelLoss
 
@@ -57,8 +57,7 @@ class DiscreteSurvivalLoss(LabelLoss):
 
     def __init__(self, alpha: float = 0.0, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"`alpha` must be from 0 to 1, got {alpha!r}.")
+        check_fraction(alpha=alpha)
         self.alpha = alpha
 
     def forward(self, logits: Tensor, time: Tensor, event: Tensor | None = None) -> Tensor:

@@ -17,8 +17,10 @@ __all__ = [
     "check_bags",
     "check_choice",
     "check_count",
+    "check_fraction",
     "check_mask",
     "check_name",
+    "check_not_negative",
     "check_positions",
     "check_positive",
     "check_positive_number",
@@ -84,6 +86,34 @@ def check_positive_number(**values: float) -> None:
     for name, value in values.items():
         if not (_is_number(value) and 0 < value < math.inf):
             raise ValueError(f"`{name}` must be positive and finite, got {value!r}.")
+
+
+def check_not_negative(**values: float) -> None:
+    """Raise ``ValueError`` unless every value, passed by name, is a finite number of at least 0.
+
+    Example:
+        >>> check_not_negative(weight="1")
+        Traceback (most recent call last):
+        ...
+        ValueError: `weight` must be finite and not negative, got '1'.
+    """
+    for name, value in values.items():
+        if not (_is_number(value) and 0 <= value < math.inf):
+            raise ValueError(f"`{name}` must be finite and not negative, got {value!r}.")
+
+
+def check_fraction(**values: float) -> None:
+    """Raise ``ValueError`` unless every value, passed by name, is a number in [0, 1].
+
+    Example:
+        >>> check_fraction(momentum=1.5)
+        Traceback (most recent call last):
+        ...
+        ValueError: `momentum` must be in [0, 1], got 1.5.
+    """
+    for name, value in values.items():
+        if not (_is_number(value) and 0 <= value <= 1):
+            raise ValueError(f"`{name}` must be in [0, 1], got {value!r}.")
 
 
 def _is_number(value: Any) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from ignite.engine import Engine, Events
 from monai.engines import IterationEvents
 
+from monai_mil_ext.handlers.monai_engines import check_evaluator, check_not_attached
 from monai_mil_ext.utils import RESEARCH_USE, BagKeys, BagStatus, remove_stale_files, write_csv, write_json
 
 from .results_saver import ResultsSaver
@@ -61,6 +62,8 @@ class BatchInference(ABC):
 
     def attach(self, engine: Engine) -> None:
         """Remove failed items from every iteration of ``engine``, before metrics and savers, and write the others."""
+        check_evaluator(engine)
+        check_not_attached(engine, self._remove_failed, IterationEvents.MODEL_COMPLETED)
         engine.add_event_handler(Events.GET_BATCH_STARTED, self._start_timer)
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._remove_failed)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._save)

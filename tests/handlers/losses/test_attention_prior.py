@@ -49,7 +49,7 @@ def mil_model_by_hand(net, x):
     if net.transformer is not None:
         h = net.transformer(h.transpose(0, 1)).transpose(0, 1)
     scores = net.attention(h)
-    return net.myfc((h * scores.softmax(1)).sum(1)), scores.softmax(1), None
+    return net.myfc((h * scores.softmax(1)).sum(1)), masked_softmax(scores, None), None
 
 
 def abmil_by_hand(net, x, mask):

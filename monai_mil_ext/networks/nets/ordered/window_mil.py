@@ -69,7 +69,8 @@ class WindowMIL(BagNet):
     ) -> None:
         super().__init__()
         check_positive(in_features=in_features, num_classes=num_classes, reach=reach)
-        if not 0 < half_width <= reach:
+        check_positive_number(half_width=half_width)
+        if half_width > reach:
             raise ValueError(f"`half_width` must be in (0, {reach}], got {half_width!r}.")
         check_positive_number(softness=softness)
         self.in_features = in_features
