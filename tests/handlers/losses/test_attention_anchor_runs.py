@@ -293,6 +293,7 @@ def test_attention_anchor_dtype_affects_the_anchor_only():
     ((online, anchor_scores),) = seen
     assert (online, anchor_scores.dtype) == (torch.float32, torch.bfloat16)
     assert_close(anchor_scores, expected, rtol=0, atol=0)
+    assert not torch.equal(expected.float(), twin.forward_bag(batch[0]["image"], batch[0]["mask"]).scores)
     assert {t.dtype for t in handler.state_dict()["anchor"].values()} == {torch.float32}
 
 

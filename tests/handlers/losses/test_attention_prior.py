@@ -156,6 +156,10 @@ def test_attention_prior_term_is_float32_under_autocast():
         loss.backward()
     assert seen == [(torch.float32, False)]
     assert_close(gradients(net), gradients(same), rtol=0, atol=0)
+    plain = abmil()
+    torch.manual_seed(1)
+    make_trainer(plain, bag_batches(1), AttentionPriorHandler(GUIDANCE, weight=WEIGHT)).run()
+    assert all(not torch.equal(g, gradients(plain)[name]) for name, g in gradients(net).items())  # bfloat16 was used
 
 
 @pytest.mark.gpu
