@@ -154,6 +154,13 @@ def no_bags_give_no_logits(make, x, mask):
             assert all(not t.any() for t in (bags.grad, *gradients(net)))
 
 
+def large_features_stay_finite(make, x, mask):
+    net, bags = fill(make()).float().train(), (x.float() * 1e15).requires_grad_()
+    out = net.forward_bag(bags, mask)
+    out.logits.sum().backward()
+    assert all(t.isfinite().all() for t in (out.logits, bags.grad, *gradients(net)))
+
+
 def gradients(net):
     return [p.grad for p in net.parameters() if p.grad is not None]
 
@@ -324,6 +331,7 @@ EXPENSIVE = [
     torchscript_agrees,
     compiles_without_graph_break,
     autocast_is_close,
+    large_features_stay_finite,
     values_are_not_needed,
     vmap_agrees,
     gradients_are_exact_in_float64,

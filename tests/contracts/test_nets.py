@@ -68,6 +68,7 @@ test_law_compiles_without_graph_break = on_one_batch(
     every_net_with_slow(SLOW_TO_COMPILE, "torch.compile traces the network as one graph"),
 )
 test_law_autocast_is_close = on_one_batch(laws.autocast_is_close)
+test_law_large_features_stay_finite = on_one_batch(laws.large_features_stay_finite)
 test_law_values_are_not_needed = on_one_batch(laws.values_are_not_needed)
 test_law_vmap_agrees = pytest.mark.filterwarnings("ignore:There is a performance drop")(on_one_batch(laws.vmap_agrees))
 test_law_gradients_are_exact_in_float64 = on_one_batch(

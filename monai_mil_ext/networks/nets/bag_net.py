@@ -36,6 +36,9 @@ class BagNet(nn.Module, ABC):
     loss handlers hook in. If it lacks one of the properties below, it sets the class attribute to False and gives the
     reason in its docstring.
 
+    Instances must have the dtype of the weights. In float32, features up to 1e15 give finite results; beyond about 1e19
+    the squares in layer normalization overflow.
+
     Attributes:
         permutation_invariant: whether the output does not depend on the order of instances.
         attention_is_distribution: whether attention sums to one over the valid instances.
