@@ -33,6 +33,7 @@ class MultiLabelLoss(LabelLoss):
         ValueError: when a weight is not positive, ``reduction`` is unknown, or an input has the wrong shape or range.
 
     Example:
+        >>> import torch
         >>> labels = torch.tensor([[1.0, torch.nan], [0.0, 1.0]])
         >>> MultiLabelLoss(reduction="none")(torch.zeros(2, 2), labels).tolist()
         [[0.6931..., 0.0], [0.6931..., 0.6931...]]

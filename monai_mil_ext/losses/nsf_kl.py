@@ -43,6 +43,7 @@ class NSFKLLoss(AttentionLoss):
         Ye et al., "ASMIL: Attention-Stabilized Multiple Instance Learning", arXiv:2603.06658.
 
     Example:
+        >>> import torch
         >>> loss, scores = NSFKLLoss(), torch.tensor([[[2.0], [1.0], [-1.0]]])
         >>> [round(loss(z, z).item(), 3) for z in (scores, 0 * scores)]  # the target is flatter than a softmax
         [0.166, 0.0]

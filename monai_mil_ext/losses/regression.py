@@ -37,6 +37,7 @@ class RegressionLoss(LabelLoss):
         Huber, "Robust Estimation of a Location Parameter", The Annals of Mathematical Statistics 35(1), 1964.
 
     Example:
+        >>> import torch
         >>> targets = torch.tensor([[1.0, torch.nan], [0.0, 4.0]])
         >>> RegressionLoss(reduction="none")(torch.zeros(2, 2), targets).tolist()
         [[1.0, 0.0], [0.0, 16.0]]
