@@ -9,6 +9,8 @@ from ignite.engine import Events
 from monai.engines.utils import IterationEvents
 from monai.utils import CommonKeys
 
+from .monai_engines import check_trainer
+
 __all__ = ["DDPLossWeightHandler"]
 
 
@@ -27,12 +29,18 @@ class DDPLossWeightHandler:
     weights.
 
     Example:
-        >>> from ignite.engine import Engine
-        >>> DDPLossWeightHandler().attach(Engine(lambda engine, batch: None))
+        >>> import torch
+        >>> from monai.engines import SupervisedTrainer
+        >>> net, loss = torch.nn.Linear(2, 1), torch.nn.MSELoss()
+        >>> batch = {"image": torch.ones(1, 2), "label": torch.ones(1, 1)}
+        >>> trainer = SupervisedTrainer("cpu", 1, [batch], net, torch.optim.SGD(net.parameters(), lr=0.1), loss,
+        ...     train_handlers=[DDPLossWeightHandler()])
+        >>> trainer.run()
     """
 
     def attach(self, engine: Any) -> None:
         """Attach to a ``SupervisedTrainer``."""
+        check_trainer(engine)
         engine.add_event_handler(Events.STARTED, self._start)
 
     def _start(self, engine: Any) -> None:

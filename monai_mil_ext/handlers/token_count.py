@@ -11,6 +11,7 @@ from monai.engines.utils import IterationEvents
 from torch import Tensor, nn
 
 from monai_mil_ext.handlers.losses.score_hook import call_after_run, find_layer, unwrap_network
+from monai_mil_ext.handlers.monai_engines import check_not_attached, check_trainer
 
 __all__ = ["TokenCountHandler"]
 
@@ -39,6 +40,8 @@ class TokenCountHandler:
 
     def attach(self, engine: Any) -> None:
         """Attach to a ``SupervisedTrainer``."""
+        check_trainer(engine)
+        check_not_attached(engine, self._start, Events.STARTED)
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self._log)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._report)

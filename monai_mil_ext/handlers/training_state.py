@@ -22,6 +22,8 @@ from torch.utils.data import DataLoader, Dataset
 from monai_mil_ext.utils import check_local
 from monai_mil_ext.utils.archives import damaged_member
 
+from .whole_passes import WholePasses
+
 __all__ = ["TrainingState", "find_checkpoint"]
 
 
@@ -31,8 +33,9 @@ class TrainingState:
     It contains the random states of PyTorch (CPU and all CUDA devices), NumPy and Python, the ``R`` of every
     ``Randomizable`` in ``transforms``, and the states of the parts; only tensors and plain types, since checkpoints are
     loaded with ``weights_only=True``. A run that is resumed at the end of an epoch then ends with the same weights as
-    an uninterrupted one. Not supported are resuming within an epoch, persistent workers, and data loaders with their
-    own ``generator``.
+    an uninterrupted one. What cannot be resumed exactly is refused when it starts: an ``epoch_length`` that is no
+    multiple of the batches of the data, resuming within an epoch, persistent workers, and data loaders or samplers with
+    their own ``generator``; see :py:class:`WholePasses`.
 
     In a distributed run, the random states of all processes are part of every saved state, and each process restores
     its own, provided that all processes attached it. If the run is resumed with another number of processes, the first
@@ -50,7 +53,8 @@ class TrainingState:
 
     Raises:
         TypeError: if a part has no state, or its state has other types than tensors and plain types.
-        ValueError: if a loaded state has other parts or another number of random transforms.
+        ValueError: if a loaded state has other parts or another number of random transforms; in a run, if it could not
+            be resumed exactly, or is resumed within an epoch.
 
     Example:
         >>> state = TrainingState()
@@ -67,13 +71,14 @@ class TrainingState:
                 raise TypeError(f"`{name}` must have state_dict and load_state_dict, got {type(part).__name__}.")
         self._random = list(_randomizables(transforms, set()))
         self._parts = parts
-        self._attached = False
+        self._attached = self._loaded = False
         self._boundary: dict[str, Any] | None = None  # random state at the start of the next epoch
         self._processes: list[dict[str, Any]] = []  # the same for all processes of a distributed run
 
     def attach(self, engine: Any) -> None:
         """Attach to a trainer, so that each epoch starts from the random state saved or loaded at its boundary."""
         self._attached = True
+        WholePasses().attach(engine)
         engine.add_event_handler(Events.EPOCH_STARTED, self._restore_boundary)
         engine.add_event_handler(Events.ITERATION_STARTED, self._leave_boundary)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._gather)
@@ -90,6 +95,7 @@ class TrainingState:
         """Load the state that :py:meth:`state_dict` returned."""
         if set(state["parts"]) != set(self._parts):
             raise ValueError(f"`state` must have the parts {sorted(self._parts)}, got {sorted(state['parts'])}.")
+        self._loaded = True
         states, rank = state["random"], idist.get_rank()
         if (count := len(states[0]["transforms"])) != len(self._random):
             raise ValueError(f"`state` must have {len(self._random)} random transforms, got {count}.")
@@ -118,7 +124,11 @@ class TrainingState:
         for randomizable, saved in zip(self._random, state["transforms"], strict=True):
             randomizable.R.set_state(_to_numpy(saved))
 
-    def _restore_boundary(self, _engine: Any) -> None:
+    def _restore_boundary(self, engine: Any) -> None:
+        iteration, epoch_length = engine.state.iteration, engine.state.epoch_length
+        if self._loaded and epoch_length and iteration % epoch_length:
+            raise ValueError(f"`state` must be of the end of an epoch of {epoch_length}, got iteration {iteration}.")
+        self._loaded = False
         if self._boundary is not None:
             self._restore(self._boundary)
 

@@ -42,7 +42,9 @@ class BagInferer(Inferer):
         chunk_size: number of instances to encode at once; ``None`` means as many as fit into ``chunk_bytes``.
         chunk_bytes: size of a chunk at the input of the encoder; the activations take a multiple of it.
         device: device of the features while they are collected; ``None`` means that of the aggregator.
-        amp_dtype: dtype of autocast; ``None`` keeps the autocast state of the caller.
+        amp_dtype: dtype of autocast, after which outputs are converted to float32; ``None`` keeps the autocast state of
+            the caller. It works on every device and in training, whereas ``amp=True`` of MONAI's engines is for CUDA
+            alone and does nothing on a CPU.
         progress: whether to show a progress bar.
 
     Raises:
@@ -90,9 +92,9 @@ class BagInferer(Inferer):
         features = features.to(_device_of(getattr(net, "aggregator", net), features))
         with self._autocast(features.device):
             output = net.aggregate(features, None if mask is None else mask.to(features.device), *args, **kwargs)
-        if wants_dict:
-            return {name: value for name, value in output._asdict().items() if value is not None}
-        return output.logits
+        found = {name: value for name, value in output._asdict().items() if value is not None}
+        result = found if wants_dict else output.logits
+        return result if self.amp_dtype is None else _widened(result)
 
     def _call(
         self, rows: InstanceRows, network: Callable[..., Any], net: Any, mask: Tensor | None, *args: Any, **kwargs: Any
@@ -108,7 +110,8 @@ class BagInferer(Inferer):
         elif args:
             raise ValueError(f"`mask` must be given where more arguments follow it, got none before {len(args)}.")
         with self._autocast(x.device):
-            return network(x, *masks, *args, **kwargs)
+            output = network(x, *masks, *args, **kwargs)
+        return output if self.amp_dtype is None else _widened(output)
 
     def _encode(self, rows: InstanceRows, net: Any, mask: Tensor | None) -> Tensor:
         """Return features (B, N, F), zero at padding."""
@@ -159,6 +162,15 @@ class BagInferer(Inferer):
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         return nullcontext() if self.amp_dtype is None else torch.autocast(device.type, self.amp_dtype)
+
+
+def _widened(output: Any) -> Any:
+    """Convert tensors of less than 32 bits, alone or in a dictionary, to float32, in which losses are computed."""
+    if isinstance(output, dict):
+        return {name: _widened(value) for name, value in output.items()}
+    if isinstance(output, Tensor) and output.is_floating_point() and output.element_size() < 4:
+        return output.float()
+    return output
 
 
 def _unwrap(network: Any) -> tuple[Any, bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from monai_mil_ext.utils import check_positive
+from monai_mil_ext.utils import check_positive, without_autocast
 
 from .attention_loss import AttentionLoss
 
@@ -46,7 +46,7 @@ class AttentionEntropyLoss(AttentionLoss):
 
     def forward(self, attention: Tensor, mask: Tensor | None = None) -> Tensor:
         """Compute the loss of attention (B, N, H); ``mask`` (B, N) is True for a valid instance."""
-        with torch.autocast(attention.device.type, enabled=False):
+        with without_autocast(attention):
             a, mask = self.real_attention(attention, mask)
             tiny = torch.finfo(a.dtype).tiny
             count = mask.sum(dim=1)

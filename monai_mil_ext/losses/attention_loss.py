@@ -29,9 +29,9 @@ class AttentionLoss(_Loss):
 
     def real_attention(self, attention: Tensor, mask: Tensor | None, name: str = "attention") -> tuple[Tensor, Tensor]:
         """Return attention in float32 (float64 stays) with zeros at padding, and the mask as (B, N, 1)."""
-        if attention.ndim != 3 or not attention.is_floating_point():
+        if attention.ndim != 3 or not attention.is_floating_point() or not attention.shape[2]:
             got = f"{attention.dtype} {tuple(attention.shape)}"
-            raise ValueError(f"`{name}` must be floating point of shape (B, N, H), got {got}.")
+            raise ValueError(f"`{name}` must be floating point of shape (B, N, H) with H >= 1, got {got}.")
         a = attention.to(torch.promote_types(attention.dtype, torch.float32))
         if mask is None:
             return a, torch.ones_like(a[..., :1], dtype=torch.bool)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from monai_mil_ext.networks.layers import attention_pool
+from monai_mil_ext.utils import without_autocast
+
 from .attention_loss import AttentionLoss
 
 __all__ = ["BranchDiversityLoss"]
@@ -36,11 +39,12 @@ class BranchDiversityLoss(AttentionLoss):
 
     def forward(self, attention: Tensor, mask: Tensor | None = None) -> Tensor:
         """Compute the loss of attention (B, N, K); ``mask`` (B, N) is True for a valid instance."""
-        with torch.autocast(attention.device.type, enabled=False):
+        with without_autocast(attention):
             a, mask = self.real_attention(attention, mask)
-            unit_rows = torch.nn.functional.normalize(a, dim=1)
+            # products by `attention_pool`, which is exact for millions of instances, as a matrix product is not
+            products = attention_pool(a, a)
+            norms = products.diagonal(dim1=1, dim2=2).clamp(min=torch.finfo(a.dtype).tiny).sqrt()
+            cosines = products / (norms.unsqueeze(1) * norms.unsqueeze(2))
             branches = a.shape[2]
-            cosines = unit_rows.transpose(1, 2) @ unit_rows
-            pairs = torch.ones_like(cosines[0]).triu(diagonal=1)
-            mean = (cosines * pairs).sum(dim=(1, 2)) * (2 / max(branches * (branches - 1), 1))
-            return self.reduce(mean.unsqueeze(1), mask)
+            total = cosines.triu(diagonal=1).sum(dim=(1, 2))
+            return self.reduce(total.unsqueeze(1) * (2 / max(branches * (branches - 1), 1)), mask)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from monai_mil_ext.utils import without_autocast
+
 __all__ = ["BranchLoss"]
 
 
@@ -43,6 +45,8 @@ class BranchLoss(nn.Module):
         if logits.ndim != 3 or not logits.is_floating_point() or not logits.shape[1]:
             got = f"{logits.dtype} {tuple(logits.shape)}"
             raise ValueError(f"`logits` must be floating point of shape (B, K, C) with K >= 1, got {got}.")
-        with torch.autocast(logits.device.type, enabled=False):
+        with without_autocast(logits):
             y = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            if not len(y):
+                return y.sum()  # zero, where the mean over no bags would be NaN
             return torch.stack([self.loss(branch, label).mean() for branch in y.unbind(1)]).mean()

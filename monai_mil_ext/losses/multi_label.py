@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
+
+from monai_mil_ext.utils import without_autocast
 
 from .label_loss import LabelLoss
 
@@ -32,6 +33,7 @@ class MultiLabelLoss(LabelLoss):
         ValueError: when a weight is not positive, ``reduction`` is unknown, or an input has the wrong shape or range.
 
     Example:
+        >>> import torch
         >>> labels = torch.tensor([[1.0, torch.nan], [0.0, 1.0]])
         >>> MultiLabelLoss(reduction="none")(torch.zeros(2, 2), labels).tolist()
         [[0.6931..., 0.0], [0.6931..., 0.6931...]]
@@ -45,7 +47,7 @@ class MultiLabelLoss(LabelLoss):
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         """Compute the loss of logits (B, C) against labels (B, C), or (B,) if C = 1."""
-        with torch.autocast(logits.device.type, enabled=False):
+        with without_autocast(logits):
             z = self.float_logits(logits)
             y, known = self.known_labels(label, z)
             invalid = (y < 0) | (y > 1)

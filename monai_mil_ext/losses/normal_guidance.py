@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from monai_mil_ext.networks.layers import masked_softmax
-from monai_mil_ext.utils import check_choice, check_positive_number
+from monai_mil_ext.utils import check_choice, check_positions, check_positive_number, without_autocast
 
 from .attention_loss import AttentionLoss
 
@@ -40,7 +40,8 @@ class NormalGuidanceLoss(AttentionLoss):
         reduction: ``"mean"`` over non-empty bags, ``"sum"`` or ``"none"``; an empty bag gives 0.
 
     Raises:
-        ValueError: when an option is unknown, a lower bound is not positive, or an input has the wrong shape.
+        ValueError: when an option is unknown, a lower bound is not positive, an input has the wrong shape, or a
+            position of a valid instance is not finite.
 
     References:
         Harvey, Loevlie, Hughes, "Normal Guidance is what Attention Needs", arXiv:2605.27306.
@@ -71,7 +72,7 @@ class NormalGuidanceLoss(AttentionLoss):
 
     def forward(self, attention: Tensor, mask: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
         """Compute the loss of attention (B, N, H) at ``positions`` (B, N), by default 1, 2, ..., N."""
-        with torch.autocast(attention.device.type, enabled=False):
+        with without_autocast(attention):
             a, mask = self.real_attention(attention, mask)
             target = self._target(a.detach(), mask, positions)
             if self.renormalize:
@@ -105,8 +106,7 @@ def _grid(a: Tensor, mask: Tensor, positions: Tensor | None) -> Tensor:
     """Return positions (B, N, 1) in the dtype of ``a``, zero at padding."""
     if positions is None:
         return torch.arange(1, a.shape[1] + 1, dtype=a.dtype, device=a.device).view(1, -1, 1)
-    if positions.shape != a.shape[:2]:
-        raise ValueError(f"`positions` must have shape (B, N) = {tuple(a.shape[:2])}, got {tuple(positions.shape)}.")
+    check_positions(positions, a.shape[:2], mask.squeeze(-1))
     return positions.to(a).unsqueeze(-1).masked_fill(~mask, 0.0)
 
 

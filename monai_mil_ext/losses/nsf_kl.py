@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from monai_mil_ext.networks.layers import masked_log_softmax
 from monai_mil_ext.networks.layers.nsf import log_sigmoid_scores
-from monai_mil_ext.utils import check_choice, check_positive_number
+from monai_mil_ext.utils import check_choice, check_positive_number, without_autocast
 
 from .attention_loss import AttentionLoss
 
@@ -44,6 +43,7 @@ class NSFKLLoss(AttentionLoss):
         Ye et al., "ASMIL: Attention-Stabilized Multiple Instance Learning", arXiv:2603.06658.
 
     Example:
+        >>> import torch
         >>> loss, scores = NSFKLLoss(), torch.tensor([[[2.0], [1.0], [-1.0]]])
         >>> [round(loss(z, z).item(), 3) for z in (scores, 0 * scores)]  # the target is flatter than a softmax
         [0.166, 0.0]
@@ -70,7 +70,7 @@ class NSFKLLoss(AttentionLoss):
                 f"`anchor_scores` must have the shape of `scores`, {tuple(scores.shape)}, "
                 f"got {tuple(anchor_scores.shape)}."
             )
-        with torch.autocast(scores.device.type, enabled=False):
+        with without_autocast(scores):
             z, full_mask = self.real_attention(scores, mask, "scores")
             target = self.log_target(anchor_scores, mask)
             # both logarithms are 0 at padding; in place, since N x S tensors dominate the memory of an anchor

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from monai_mil_ext.utils import logits_to_probabilities
+from monai_mil_ext.utils import logits_to_probabilities, without_autocast
 
 from .label_loss import LabelLoss
 
@@ -42,7 +42,7 @@ class OrdinalLoss(LabelLoss):
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         """Compute the loss of logits (B, C - 1) against classes (B,) from 0 to C - 1."""
-        with torch.autocast(logits.device.type, enabled=False):
+        with without_autocast(logits):
             z = self.float_logits(logits)
             y = self.class_indices("label", label, z, z.shape[1])
             above = (y > torch.arange(z.shape[1], device=z.device)).to(z.dtype)
@@ -64,5 +64,5 @@ def ordinal_probabilities(logits: Tensor) -> Tensor:
         >>> ordinal_probabilities(torch.tensor([[0.0, 0.0], [0.0, 9.0]])).tolist()
         [[0.5, 0.0, 0.5], [0.5, 0.0, 0.5]]
     """
-    with torch.autocast(logits.device.type, enabled=False):
+    with without_autocast(logits):
         return logits_to_probabilities(LabelLoss().float_logits(logits), "ordinal")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn.functional import huber_loss, mse_loss
 
-from monai_mil_ext.utils import check_positive_number
+from monai_mil_ext.utils import check_positive_number, without_autocast
 
 from .label_loss import LabelLoss
 
@@ -38,6 +37,7 @@ class RegressionLoss(LabelLoss):
         Huber, "Robust Estimation of a Location Parameter", The Annals of Mathematical Statistics 35(1), 1964.
 
     Example:
+        >>> import torch
         >>> targets = torch.tensor([[1.0, torch.nan], [0.0, 4.0]])
         >>> RegressionLoss(reduction="none")(torch.zeros(2, 2), targets).tolist()
         [[1.0, 0.0], [0.0, 16.0]]
@@ -52,7 +52,7 @@ class RegressionLoss(LabelLoss):
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         """Compute the loss of outputs (B, C) against targets (B, C), or (B,) if C = 1."""
-        with torch.autocast(logits.device.type, enabled=False):
+        with without_autocast(logits):
             z = self.float_logits(logits)
             y, known = self.known_labels(label, z)
             if y.isinf().any():

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from monai_mil_ext.utils import logits_to_probabilities
+from monai_mil_ext.utils import check_fraction, logits_to_probabilities, without_autocast
 
 from .label_loss import LabelLoss
 
@@ -57,8 +57,7 @@ class DiscreteSurvivalLoss(LabelLoss):
 
     def __init__(self, alpha: float = 0.0, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"`alpha` must be from 0 to 1, got {alpha!r}.")
+        check_fraction(alpha=alpha)
         self.alpha = alpha
 
     def forward(self, logits: Tensor, time: Tensor, event: Tensor | None = None) -> Tensor:
@@ -70,7 +69,7 @@ class DiscreteSurvivalLoss(LabelLoss):
             if time.ndim != 2 or time.shape[1] != 2:
                 raise ValueError(f"`time` must have shape (B, 2) if `event` is None, got {tuple(time.shape)}.")
             time, event = time.unbind(dim=1)
-        with torch.autocast(logits.device.type, enabled=False):
+        with without_autocast(logits):
             z = self.float_logits(logits)
             t = self.class_indices("time", time, z, z.shape[1] - 1)
             e = self.class_indices("event", event, z, 1).bool()
@@ -93,5 +92,5 @@ def survival_curve(logits: Tensor) -> Tensor:
         >>> survival_curve(torch.zeros(1, 3)).tolist()
         [[0.5, 0.25, 0.125]]
     """
-    with torch.autocast(logits.device.type, enabled=False):
+    with without_autocast(logits):
         return logits_to_probabilities(LabelLoss().float_logits(logits), "survival")

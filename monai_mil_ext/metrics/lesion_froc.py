@@ -92,13 +92,13 @@ def lesion_hits(
     if coords.shape != (len(s), mask.ndim):
         raise ValueError(f"`coords` must be (N, D) = {(len(s), mask.ndim)}, got {tuple(coords.shape)}.")
     corners = coords.detach().cpu().double().numpy()
-    pixels = np.floor((corners + np.asarray(tile_size) / 2) / np.asarray(spacing)).astype(int)
-    if ((pixels < 0) | (pixels >= mask.shape)).any():
+    pixels = np.floor((corners + np.asarray(tile_size) / 2) / np.asarray(spacing))
+    if not ((pixels >= 0) & (pixels < mask.shape)).all():  # before the conversion, which makes some number of a NaN
         raise ValueError(f"`coords` must lie in the mask of shape {mask.shape}, got pixels up to {pixels.max(axis=0)}.")
     if box_size is not None:
         kept = _highest(s, corners, box_size)
         s, pixels = s[kept], pixels[kept]
-    return _split_by_lesion(s, pixels, mask, exclude)
+    return _split_by_lesion(s, pixels.astype(int), mask, exclude)
 
 
 def _split_by_lesion(

@@ -1,5 +1,6 @@
 """Utilities of all other packages: keys of a bag, argument checks, probabilities and atomic file writes."""
 
+from .autocast import without_autocast
 from .bag_items import check_case_ids, drop_padding, head_mean
 from .checks import (
     EmptyBagError,
@@ -7,8 +8,11 @@ from .checks import (
     check_bags,
     check_choice,
     check_count,
+    check_fraction,
     check_mask,
     check_name,
+    check_not_negative,
+    check_positions,
     check_positive,
     check_positive_number,
     check_rate,
@@ -40,10 +44,13 @@ __all__ = [
     "check_choice",
     "check_class_names",
     "check_count",
+    "check_fraction",
     "check_local",
     "check_local_settings",
     "check_mask",
     "check_name",
+    "check_not_negative",
+    "check_positions",
     "check_positive",
     "check_positive_number",
     "check_probabilities",
@@ -61,6 +68,7 @@ __all__ = [
     "remove_stale_files",
     "resolve_path",
     "save_tensors",
+    "without_autocast",
     "write_csv",
     "write_json",
 ]

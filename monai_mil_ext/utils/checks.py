@@ -18,8 +18,11 @@ __all__ = [
     "check_bags",
     "check_choice",
     "check_count",
+    "check_fraction",
     "check_mask",
     "check_name",
+    "check_not_negative",
+    "check_positions",
     "check_positive",
     "check_positive_number",
     "check_rate",
@@ -93,6 +96,34 @@ def check_positive_number(**values: float) -> None:
             raise ValueError(f"`{name}` must be positive and finite, got {value!r}.")
 
 
+def check_not_negative(**values: float) -> None:
+    """Raise ``ValueError`` unless every value, passed by name, is a finite number of at least 0.
+
+    Example:
+        >>> check_not_negative(weight="1")
+        Traceback (most recent call last):
+        ...
+        ValueError: `weight` must be finite and not negative, got '1'.
+    """
+    for name, value in values.items():
+        if not (_is_number(value) and 0 <= value < math.inf):
+            raise ValueError(f"`{name}` must be finite and not negative, got {value!r}.")
+
+
+def check_fraction(**values: float) -> None:
+    """Raise ``ValueError`` unless every value, passed by name, is a number in [0, 1].
+
+    Example:
+        >>> check_fraction(momentum=1.5)
+        Traceback (most recent call last):
+        ...
+        ValueError: `momentum` must be in [0, 1], got 1.5.
+    """
+    for name, value in values.items():
+        if not (_is_number(value) and 0 <= value <= 1):
+            raise ValueError(f"`{name}` must be in [0, 1], got {value!r}.")
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
@@ -159,3 +190,35 @@ def check_mask(mask: Tensor, x: Tensor) -> None:
         raise ValueError(f"`mask` must be of dtype torch.bool (True for a valid instance), got {mask.dtype}.")
     if mask.shape != x.shape[:2]:
         raise ValueError(f"`mask` must have shape (B, N) = {tuple(x.shape[:2])}, got {tuple(mask.shape)}.")
+
+
+LARGEST_POSITION = 1e15  # squares of larger positions may overflow in float32
+
+
+def check_positions(positions: Tensor, shape: tuple[int, ...], mask: Tensor | None = None) -> None:
+    """Raise ``ValueError`` unless ``positions`` have the shape (B, N) and are finite at valid instances.
+
+    The mask is read only if a position is not finite, so positions on the CPU are checked without waiting for a GPU.
+    Positions without values, as in a compiled program, are not checked.
+
+    Example:
+        >>> check_positions(torch.tensor([[0.0, 2.5, float("nan")]]), (1, 3))
+        Traceback (most recent call last):
+        ...
+        ValueError: `positions` must be finite (at most 1e+15) at valid instances, got nan at instance 2 of bag 0.
+    """
+    if positions.shape != shape:
+        raise ValueError(f"`positions` must have shape (B, N) = {tuple(shape)}, got {tuple(positions.shape)}.")
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return
+    bad = ~(positions.detach().float().abs() <= LARGEST_POSITION)
+    try:
+        if not bad.any():
+            return
+    except RuntimeError:  # no values: on the device `meta`, under FakeTensorMode or torch.func.vmap
+        return
+    if mask is not None:
+        bad = bad & mask.to(bad.device)
+    for bag, instance in bad.nonzero()[:1].tolist():
+        got = f"{positions[bag, instance].item()} at instance {instance} of bag {bag}"
+        raise ValueError(f"`positions` must be finite (at most {LARGEST_POSITION:g}) at valid instances, got {got}.")

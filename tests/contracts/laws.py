@@ -8,6 +8,7 @@ import io
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 from torch.testing import assert_close
 
 from tests.helpers import fill
@@ -142,6 +143,24 @@ def empty_bag_is_finite(make, x, mask):
         assert all(t.isfinite().all() for t in (out.logits, bag.grad, *gradients(net)))
 
 
+def no_bags_give_no_logits(make, x, mask):
+    for given, real in ((x[:0], mask[:0]), (x[:0], None), (x[:0, :0], None)):
+        for net in (make().double().train(), tested(make).eval()):
+            bags = given.clone().requires_grad_()
+            out = net.forward_bag(bags, real)
+            assert out.logits.shape == (0, NUM_CLASSES)
+            assert out.attention is None or out.attention.shape[:2] == given.shape[:2]
+            out.logits.square().sum().backward()
+            assert all(not t.any() for t in (bags.grad, *gradients(net)))
+
+
+def large_features_stay_finite(make, x, mask):
+    net, bags = fill(make()).float().train(), (x.float() * 1e15).requires_grad_()
+    out = net.forward_bag(bags, mask)
+    out.logits.sum().backward()
+    assert all(t.isfinite().all() for t in (out.logits, bags.grad, *gradients(net)))
+
+
 def gradients(net):
     return [p.grad for p in net.parameters() if p.grad is not None]
 
@@ -204,6 +223,7 @@ def autocast_is_close(make, x, mask):
     with torch.autocast("cpu", torch.bfloat16):
         rough = net.forward_bag(x, mask)
     assert_close(rough.logits.float(), exact.logits, rtol=0.05, atol=0.05)
+    assert not list(net.parameters()) or not torch.equal(rough.logits.float(), exact.logits), "nothing ran in bfloat16"
     if exact.attention is not None:
         assert rough.attention.dtype == torch.float32
         room = 1e-6 if claimed(attention_is_a_distribution, make) else 0.05  # other sums are not exact
@@ -211,6 +231,32 @@ def autocast_is_close(make, x, mask):
     half = copy.deepcopy(net).bfloat16()(x.bfloat16(), mask)
     assert half.dtype == torch.bfloat16
     assert_close(half.float(), exact.logits, rtol=0.05, atol=0.05)
+
+
+def values_are_not_needed(make, x, mask):
+    """Run on the device `meta` and under FakeTensorMode, where tensors have a shape but no values."""
+    net, x, mask = tested(make), x.repeat(1, 9, 1), mask.repeat(1, 9)  # long enough to be packed
+    expected = shapes(net.forward_bag(x, mask))
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
+        assert shapes(net.forward_bag(mode.from_tensor(x), mode.from_tensor(mask))) == expected
+        assert shapes(net.forward_bag(mode.from_tensor(x))) == expected
+    net = net.to("meta")
+    assert shapes(net.forward_bag(x.to("meta"), mask.to("meta"))) == expected
+    assert shapes(net.forward_bag(x.to("meta"))) == expected
+
+
+def shapes(out):
+    return {name: part.shape for name, part in parts(out).items()}
+
+
+def vmap_agrees(make, x, mask):
+    net, x, mask = tested(make), x.repeat(1, 9, 1), mask.repeat(1, 9)
+    x, mask = torch.stack([x, x.flip(0)]), torch.stack([mask, mask.flip(0)])
+    assert_close(torch.func.vmap(net)(x), torch.stack([net(bags) for bags in x]), **TIGHT)
+    expected = [torch.stack([net(bags, real) for bags in x]) for real in mask]
+    for real, logits in zip(mask, expected, strict=True):
+        assert_close(torch.func.vmap(lambda bags, real=real: net(bags, real))(x), logits, **TIGHT)
+    assert_close(torch.func.vmap(net)(x, mask), torch.stack([logits[i] for i, logits in enumerate(expected)]), **TIGHT)
 
 
 def gradients_are_exact_in_float64(make, x, mask):
@@ -236,6 +282,11 @@ def bad_input_is_named(make, x, mask):
     for message, arguments in bad.items():
         with pytest.raises(ValueError, match=message):
             net(*arguments)
+    rule = "of dtype torch.float64, like the weights" if list(net.parameters()) else "floating point"
+    for dtype in (torch.int64, torch.uint8, torch.bool, torch.float16, torch.float32):
+        if list(net.parameters()) or not dtype.is_floating_point:
+            with pytest.raises(ValueError, match=f"`x` must be {rule}, got {dtype}"):
+                net(x.to(dtype), mask)
 
 
 EXCEPTIONS = {  # class attribute by which a network declares, with False, that it does not keep the law
@@ -270,6 +321,7 @@ CHEAP = [
     forward_agrees_with_forward_bag,
     eval_is_deterministic,
     empty_bag_is_finite,
+    no_bags_give_no_logits,
     every_parameter_has_a_gradient,
 ]
 EXPENSIVE = [
@@ -279,6 +331,9 @@ EXPENSIVE = [
     torchscript_agrees,
     compiles_without_graph_break,
     autocast_is_close,
+    large_features_stay_finite,
+    values_are_not_needed,
+    vmap_agrees,
     gradients_are_exact_in_float64,
     bad_input_is_named,
     exceptions_are_needed,

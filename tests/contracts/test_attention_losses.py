@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 from monai_mil_ext import losses
 from monai_mil_ext.losses import AttentionEntropyLoss, AttentionLoss, BranchDiversityLoss, NormalGuidanceLoss
+from monai_mil_ext.networks.layers import masked_softmax
 from tests.helpers import bags
 
 CASES = {
@@ -101,6 +102,34 @@ def test_attention_loss_law_empty_bag_counts_for_nothing(loss, bag):
 
 
 @every_loss
+@pytest.mark.parametrize("shape", [(0, 5, 2), (0, 0, 2), (2, 0, 2)])
+def test_attention_loss_law_no_bags_and_no_instances_are_zero(loss, shape):
+    for mask in (None, torch.ones(shape[:2]).bool()):
+        attention = torch.zeros(shape, requires_grad=True)
+        value = loss(attention, mask)
+        value.backward()
+        assert value.item() == 0
+        assert attention.grad.shape == shape
+
+
+@every_loss
+def test_attention_loss_law_runs_on_the_meta_device(loss):
+    attention, mask = torch.ones(2, 5, 3, device="meta"), torch.ones(2, 5, device="meta").bool()
+    assert loss(attention).shape == loss(attention, mask).shape == ()
+
+
+@every_loss
+@pytest.mark.parametrize("background", [-2.0, -10.0])
+def test_attention_loss_law_of_a_million_instances_is_that_of_float64(loss, background):
+    """Most instances are alike, as empty tiles are: sums one by one would all round to the same side."""
+    z = torch.full((1, 1_000_000, 2), background)
+    z[0, ::1000] = torch.randn(1000, 2)
+    attention = masked_softmax(z, None)
+    wide = masked_softmax(z.double(), None)
+    assert_close(loss(attention).double(), loss(wide), rtol=1e-4, atol=1e-5)
+
+
+@every_loss
 def test_attention_loss_law_one_instance(loss):
     value, gradient = value_and_gradient(loss, torch.randn(3, 1, 2))
     assert value == ON_ONE_INSTANCE.get(type(loss), 0)
@@ -138,7 +167,11 @@ def test_attention_loss_law_gradients_are_exact(loss):
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ((torch.ones(2, 5),), r"`attention` must be floating point of shape \(B, N, H\), got torch.float32 \(2, 5\)"),
+        (
+            (torch.ones(2, 5),),
+            r"`attention` must be floating point of shape \(B, N, H\) .*, got torch.float32 \(2, 5\)",
+        ),
+        ((torch.ones(2, 5, 0),), r"`attention` must be floating point .* with H >= 1, got torch.float32 \(2, 5, 0\)"),
         ((torch.ones(2, 5, 1).int(),), r"`attention` must be floating point .*, got torch.int32"),
         ((torch.ones(2, 5, 1), torch.ones(2, 5)), r"`mask` must be of dtype torch.bool"),
         ((torch.ones(2, 5, 1), torch.ones(2, 4).bool()), r"`mask` must have shape \(B, N\) = \(2, 5\), got \(2, 4\)"),

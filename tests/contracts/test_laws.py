@@ -132,6 +132,12 @@ class RoundsAttention(ABMIL):
         return out._replace(attention=out.scores.masked_fill(~mask[..., None], -1e9).softmax(1))
 
 
+class NeverInBfloat16(ABMIL):
+    def forward_bag(self, x, mask=None):
+        with torch.autocast("cpu", enabled=False):
+            return super().forward_bag(x, mask)
+
+
 class BranchesOnBagSize(ABMIL):
     def forward_bag(self, x, mask=None):
         return super().forward_bag(x if x.shape[1] > 3 else x * 2, mask)
@@ -140,6 +146,23 @@ class BranchesOnBagSize(ABMIL):
 class BranchesOnValues(ABMIL):
     def forward_bag(self, x, mask=None):
         return super().forward_bag(x * 2 if x.sum().item() > 0 else x, mask)
+
+
+class InfersTheBagSize(ABMIL):
+    """Network that has no bag size for zero bags."""
+
+    def forward_bag(self, x, mask=None):
+        return super().forward_bag(x.view(len(x), -1, self.in_features), mask)
+
+
+class SquaresFeatures(ABMIL):
+    def forward_bag(self, x, mask=None):
+        return super().forward_bag(x.square() * x.square().mean(-1, keepdim=True), mask)
+
+
+class DiffersUnderVmap(ABMIL):
+    def forward_bag(self, x, mask=None):
+        return super().forward_bag(x * 1.001 if torch._C._functorch.is_batchedtensor(x) else x, mask)
 
 
 class DiffersInOnnxExport(ABMIL):
@@ -177,6 +200,7 @@ BROKEN = [
     (laws.forward_agrees_with_forward_bag, ForwardDiffers),
     (laws.eval_is_deterministic, DropsInEvaluation),
     (laws.empty_bag_is_finite, DividesByCount),
+    (laws.no_bags_give_no_logits, InfersTheBagSize),
     (laws.every_parameter_has_a_gradient, HasUnusedWeight),
     (laws.state_dict_restores_network, DoesNotSaveAWeight),
     (laws.deepcopy_is_independent, RefersToItself),
@@ -184,6 +208,10 @@ BROKEN = [
     (laws.torchscript_agrees, changed(dict)),
     (laws.compiles_without_graph_break, BranchesOnValues),
     (laws.autocast_is_close, RoundsAttention),
+    (laws.autocast_is_close, NeverInBfloat16),
+    (laws.large_features_stay_finite, SquaresFeatures),
+    (laws.values_are_not_needed, BranchesOnValues),
+    (laws.vmap_agrees, DiffersUnderVmap),
     (laws.gradients_are_exact_in_float64, changed(lambda o: {"embedding": o.embedding.float()})),
     (laws.gradients_are_exact_in_float64, changed(lambda o: {"logits": o.logits + o.logits.detach()})),
     (laws.bad_input_is_named, AcceptsAnyInput),
@@ -204,6 +232,8 @@ def test_law_catches_broken_net(law, net):
         laws.torchscript_agrees,
         laws.compiles_without_graph_break,
         laws.bad_input_is_named,
+        laws.no_bags_give_no_logits,
+        laws.values_are_not_needed,
     )
     error = Exception if law in tools else (AssertionError, pytest.fail.Exception)
     with pytest.raises(error):

@@ -2,6 +2,7 @@
 
 import inspect
 
+import pytest
 from hypothesis import given
 
 from monai_mil_ext.networks import nets
@@ -52,6 +53,7 @@ test_law_score_tap_passes_scores = on_random_batches(laws.score_tap_passes_score
 test_law_forward_agrees_with_forward_bag = on_random_batches(laws.forward_agrees_with_forward_bag)
 test_law_eval_is_deterministic = on_random_batches(laws.eval_is_deterministic)
 test_law_empty_bag_is_finite = on_random_batches(laws.empty_bag_is_finite)
+test_law_no_bags_give_no_logits = on_one_batch(laws.no_bags_give_no_logits)
 test_law_every_parameter_has_a_gradient = on_random_batches(laws.every_parameter_has_a_gradient)
 
 test_law_state_dict_restores_network = on_one_batch(laws.state_dict_restores_network)
@@ -66,6 +68,9 @@ test_law_compiles_without_graph_break = on_one_batch(
     every_net_with_slow(SLOW_TO_COMPILE, "torch.compile traces the network as one graph"),
 )
 test_law_autocast_is_close = on_one_batch(laws.autocast_is_close)
+test_law_large_features_stay_finite = on_one_batch(laws.large_features_stay_finite)
+test_law_values_are_not_needed = on_one_batch(laws.values_are_not_needed)
+test_law_vmap_agrees = pytest.mark.filterwarnings("ignore:There is a performance drop")(on_one_batch(laws.vmap_agrees))
 test_law_gradients_are_exact_in_float64 = on_one_batch(
     laws.gradients_are_exact_in_float64,
     every_net_with_slow(SLOW_TO_DIFFERENTIATE, "exact gradients of networks with class tokens"),

@@ -81,6 +81,29 @@ def test_nsf_kl_law_empty_bag_counts_for_nothing(loss, bag):
 
 
 @every_loss
+@pytest.mark.parametrize("shape", [(0, 5, 4), (0, 0, 4), (2, 0, 4)])
+def test_nsf_kl_law_no_bags_and_no_instances_are_zero(loss, shape):
+    value, gradient = value_and_gradients(loss, torch.zeros(shape), torch.ones(shape[:2]).bool())
+    assert value == 0
+    assert gradient.shape == (*shape[:2], 2)
+
+
+@every_loss
+def test_nsf_kl_law_runs_on_the_meta_device(loss):
+    scores, mask = torch.ones(2, 5, 3, device="meta"), torch.ones(2, 5, device="meta").bool()
+    assert loss(scores, scores).shape == loss(scores, scores, mask).shape == ()
+
+
+@every_loss
+@pytest.mark.parametrize("background", [-2.0, -10.0])
+def test_nsf_kl_law_of_a_million_instances_is_that_of_float64(loss, background):
+    z = torch.full((1, 1_000_000, 2), background)
+    z[0, ::1000] = torch.randn(1000, 2)
+    anchor = z.roll(100, 1)
+    assert_close(loss(z, anchor).double(), loss(z.double(), anchor.double()), rtol=1e-4, atol=1e-5)
+
+
+@every_loss
 def test_nsf_kl_law_one_instance(loss):
     value, gradient = value_and_gradients(loss, torch.randn(3, 1, 4))
     assert value == 0
@@ -112,7 +135,10 @@ def test_nsf_kl_law_gradients_are_exact(loss):
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ([torch.ones(2, 5)] * 2, r"`scores` must be floating point of shape \(B, N, H\), got torch.float32 \(2, 5\)"),
+        (
+            [torch.ones(2, 5)] * 2,
+            r"`scores` must be floating point of shape \(B, N, H\) .*, got torch.float32 \(2, 5\)",
+        ),
         ([torch.ones(2, 5, 1).int()] * 2, r"`scores` must be floating point .*, got torch.int32"),
         (
             [torch.ones(2, 5, 1), torch.ones(2, 5, 2)],

@@ -174,11 +174,17 @@ def test_bag_inferer_autocast_equals_that_of_the_network():
     with torch.autocast("cpu", torch.bfloat16):
         expected = net.forward_bag(x, MASK)
     got = BagInferer(chunk_size=3, amp_dtype=torch.bfloat16)(x, BagOutputWrapper(net), MASK)
-    assert got["logits"].dtype == expected.logits.dtype == torch.bfloat16
-    assert_close(got["scores"][MASK], expected.scores[MASK], rtol=1e-2, atol=1e-2)
-    assert_close(got["logits"].float(), net(x, MASK), rtol=2e-2, atol=2e-2)
-    features = fill(ABMIL(64, 2))
-    assert BagInferer(amp_dtype=torch.bfloat16)(x.flatten(2), features).dtype == torch.bfloat16
+    assert {part.dtype for part in got.values()} == {torch.float32}
+    assert expected.logits.dtype == torch.bfloat16
+    assert_close(got["scores"][MASK], expected.scores[MASK].float(), rtol=1e-2, atol=1e-2)
+    assert_close(got["logits"], net(x, MASK), rtol=2e-2, atol=2e-2)
+    assert not torch.equal(got["logits"], net(x, MASK))
+    features, rows = fill(ABMIL(64, 2)), x.flatten(2)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = features(rows).float()
+    half = BagInferer(amp_dtype=torch.bfloat16)(rows, features)
+    assert_close(half, rough, rtol=0, atol=0)
+    assert not torch.equal(half, features(rows))
 
 
 @torch.no_grad()

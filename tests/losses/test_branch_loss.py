@@ -51,3 +51,10 @@ def test_branch_loss_rejects_bad_logits(logits):
         ValueError, match=r"`logits` must be floating point of shape \(B, K, C\) with K >= 1, got torch"
     ):
         BranchLoss(nn.CrossEntropyLoss())(logits, torch.tensor([0, 1]))
+
+
+def test_branch_loss_of_no_bags_is_zero():
+    logits = torch.zeros(0, 3, 2, requires_grad=True)
+    value = BranchLoss(nn.CrossEntropyLoss())(logits, torch.zeros(0).long())
+    value.backward()
+    assert value.item() == 0

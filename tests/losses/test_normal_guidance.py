@@ -173,3 +173,32 @@ def test_normal_guidance_rejects_bad_options(options, message):
 def test_normal_guidance_rejects_bad_positions():
     with pytest.raises(ValueError, match=r"`positions` must have shape \(B, N\) = \(2, 5\), got \(5,\)"):
         NormalGuidanceLoss()(torch.ones(2, 5, 1), positions=torch.ones(5))
+
+
+BAD_POSITIONS = [float("nan"), float("inf"), -float("inf"), 1e19, -1e19]
+
+
+@pytest.mark.parametrize("bad", BAD_POSITIONS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_normal_guidance_names_a_position_that_is_not_finite(bad, dtype):
+    attention, positions = torch.rand(2, 5, 2).softmax(1), torch.arange(10, dtype=dtype).view(2, 5)
+    positions[1, 3] = bad
+    message = r"`positions` must be finite \(at most 1e\+15\) at valid instances, got .* at instance 3 of bag 1"
+    for mask in (None, torch.arange(5) < torch.tensor([[2], [4]])):
+        with pytest.raises(ValueError, match=message):
+            NormalGuidanceLoss()(attention, mask, positions)
+        with pytest.raises(ValueError, match=message):
+            NormalGuidanceLoss().moments(attention, mask, positions)
+    mask = torch.arange(5) < torch.tensor([[2], [3]])
+    assert_close(NormalGuidanceLoss()(attention, mask, positions), NormalGuidanceLoss()(attention, mask))
+
+
+def test_normal_guidance_takes_positions_without_values():
+    """A compiled program, `vmap` and the device `meta` cannot look at positions."""
+    attention, positions = torch.rand(3, 2, 5, 1).softmax(2), torch.arange(5.0).expand(3, 2, 5)
+    loss = NormalGuidanceLoss()
+    each = torch.stack([loss(a, None, p) for a, p in zip(attention, positions, strict=True)])
+    assert_close(torch.func.vmap(lambda a, p: loss(a, None, p))(attention, positions), each)
+    assert loss(attention[0].to("meta"), None, positions[0].to("meta")).shape == ()
+    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    assert_close(compiled(attention[0], None, positions[0]), each[0])

@@ -157,5 +157,5 @@ def test_survival_loss_rejects_bad_labels(time, event, message):
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.1, torch.nan])
 def test_survival_loss_rejects_bad_alpha(alpha):
-    with pytest.raises(ValueError, match=f"`alpha` must be from 0 to 1, got {alpha}"):
+    with pytest.raises(ValueError, match=rf"`alpha` must be in \[0, 1\], got {alpha}"):
         DiscreteSurvivalLoss(alpha)

@@ -152,6 +152,9 @@ def test_froc_metric_names_invalid_arguments():
         lesion_hits(-scores, PIXELS, mask)
     with pytest.raises(ValueError, match=r"`coords` must be \(N, D\) = \(20, 2\), got \(20, 3\)"):
         lesion_hits(scores, torch.zeros(20, 3), mask)
+    for bad in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=rf"`coords` must lie in the mask .*, got pixels up to \[{bad}"):
+            lesion_hits(scores, PIXELS.double().index_fill(0, torch.tensor(3), bad), mask)
     for wrong in (PIXELS.flip(1), PIXELS - 1):
         with pytest.raises(ValueError, match=r"`coords` must lie in the mask of shape \(4, 5\), got pixels up to"):
             lesion_hits(scores, wrong, mask, tile_size=0)

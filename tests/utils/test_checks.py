@@ -8,8 +8,11 @@ import torch
 from monai_mil_ext.utils import (
     check_bags,
     check_choice,
+    check_fraction,
     check_mask,
     check_name,
+    check_not_negative,
+    check_positions,
     check_positive,
     check_positive_number,
     check_rate,
@@ -84,3 +87,27 @@ def test_check_positive_number_rejects_other_values(value):
 def test_check_rate_and_check_positive_number_accept_valid_numbers():
     check_rate(dropout=0, rate=0.999)
     check_positive_number(scale=1, temperature=0.5)
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf"), True, "2", None])
+def test_check_not_negative_and_check_fraction_reject_other_values(value):
+    with pytest.raises(ValueError, match=f"`weight` must be finite and not negative, got {value!r}"):
+        check_not_negative(weight=value)
+    with pytest.raises(ValueError, match=rf"`momentum` must be in \[0, 1\], got {value!r}"):
+        check_fraction(momentum=value)
+
+
+def test_check_not_negative_and_check_fraction_accept_valid_numbers():
+    check_not_negative(weight=0, beta=7.5)
+    check_fraction(momentum=0, rate=1.0)
+    with pytest.raises(ValueError, match=r"`momentum` must be in \[0, 1\], got 1.5"):
+        check_fraction(momentum=1.5)
+
+
+def test_check_positions_ignores_padding():
+    positions = torch.tensor([[1.0, float("nan")], [float("inf"), 2.0]])
+    check_positions(positions, (2, 2), torch.tensor([[True, False], [False, True]]))
+    with pytest.raises(ValueError, match=r"`positions` must be finite .*, got inf at instance 0 of bag 1"):
+        check_positions(positions, (2, 2), torch.tensor([[True, False], [True, True]]))
+    with pytest.raises(ValueError, match=r"`positions` must have shape \(B, N\) = \(2, 3\), got \(2, 2\)"):
+        check_positions(positions, (2, 3))

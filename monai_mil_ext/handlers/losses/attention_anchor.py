@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from ignite.engine import Events
-from torch import Tensor
+from torch import Tensor, nn
 
 from monai_mil_ext.metrics import attention_divergence, attention_uniformity
 from monai_mil_ext.networks.layers import masked_softmax
-from monai_mil_ext.utils import check_count, check_positive
+from monai_mil_ext.utils import check_count, check_fraction, check_positive, without_autocast
 
 from .auxiliary_loss import AuxiliaryLossHandler
 from .ema_teacher import EMATeacher
+from .score_hook import unwrap_network
 
 __all__ = ["AttentionAnchorHandler"]
 
@@ -55,7 +57,8 @@ class AttentionAnchorHandler(AuxiliaryLossHandler):
             hardware that supports it; its weights keep their dtype. ``None`` uses the precision of the network.
 
     Raises:
-        ValueError: if an option is not allowed, or as in :py:class:`AuxiliaryLossHandler`.
+        ValueError: if an option is not allowed, or as in :py:class:`AuxiliaryLossHandler`; when a run starts, if it
+            trains another network than the anchor's, or one that cannot be copied; see :py:class:`EMATeacher`.
 
     References:
         Ye et al., "ASMIL: Attention-Stabilized Multiple Instance Learning", arXiv:2603.06658.
@@ -82,12 +85,11 @@ class AttentionAnchorHandler(AuxiliaryLossHandler):
         anchor_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(layer, beta, name, mask_argument)
-        if not 0 <= momentum <= 1:
-            raise ValueError(f"`momentum` must be in [0, 1], got {momentum!r}.")
+        check_fraction(momentum=momentum)
         check_positive(every=every)
         check_count(start_step=start_step, beta_warmup_steps=beta_warmup_steps)
-        if anchor_dtype is not None and not anchor_dtype.is_floating_point:
-            raise ValueError(f"`anchor_dtype` must be a floating type or None, got {anchor_dtype}.")
+        if anchor_dtype is not None and not getattr(anchor_dtype, "is_floating_point", False):
+            raise ValueError(f"`anchor_dtype` must be a floating type or None, got {anchor_dtype!r}.")
         self.loss = loss
         self.anchor_dtype = anchor_dtype
         self.momentum = momentum
@@ -97,6 +99,7 @@ class AttentionAnchorHandler(AuxiliaryLossHandler):
         self.steps = 0  # taken by the optimizer
         self._anchor: EMATeacher | None = None
         self._loaded: Mapping[str, Tensor] | None = None  # state for an anchor that does not exist yet
+        self._copied: weakref.ref[nn.Module] | None = None  # the network of the anchor
         self._step_hook: Any = None
         self._pinned_epochs = 0
         self._warned = False
@@ -116,7 +119,7 @@ class AttentionAnchorHandler(AuxiliaryLossHandler):
             return {}
         args, kwargs = self._hook.pop_call()
         anchor_scores = self._plain(self._anchor.scores(*args, **kwargs))
-        with torch.autocast(scores.device.type, enabled=False):
+        with without_autocast(scores):
             term = self.loss(scores, anchor_scores, mask)
             return {self.name: term, **self._log(scores.detach(), anchor_scores, mask)}
 
@@ -144,7 +147,15 @@ class AttentionAnchorHandler(AuxiliaryLossHandler):
 
     def _make_anchor(self, engine: Any) -> None:
         """Copy the network before the first forward pass, after handlers that load a checkpoint at the start."""
+        network = unwrap_network(engine.network)[0]
+        copied = None if self._copied is None else self._copied()
+        if self._anchor is not None and copied is not network:
+            raise ValueError(
+                f"`engine` must train the network of the anchor, got another {type(network).__name__}: "
+                "make a new handler for each network."
+            )
         if self._anchor is None:
+            self._copied = weakref.ref(network)
             self._anchor = EMATeacher(engine.network, self.layer, self.anchor_dtype)
             self._load_anchor()
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from monai_mil_ext.networks.layers import masked_softmax
-from monai_mil_ext.utils import check_choice
+from monai_mil_ext.utils import check_choice, check_positions, without_autocast
 
 from .auxiliary_loss import AuxiliaryLossHandler
 
@@ -29,7 +29,8 @@ class AttentionPriorHandler(AuxiliaryLossHandler):
     the handler to :py:class:`TrainingState` to save it.
 
     With ``positions_key="position"``, Normal Guidance uses positions in mm instead of slice numbers, which matters if
-    slices were left out or sampled. :py:class:`monai_mil_ext.data.BagCollate` must pad the positions.
+    slices were left out or sampled. :py:class:`monai_mil_ext.data.BagCollate` must pad the positions, with any value.
+    They are checked on the device of the batch, usually the CPU, so the check doesn't wait for a GPU.
 
     Args:
         loss: function of attention (B, N, H) and mask (B, N) or ``None`` that returns a scalar; with
@@ -44,8 +45,8 @@ class AttentionPriorHandler(AuxiliaryLossHandler):
 
     Raises:
         ValueError: if ``kind`` or the weight is not allowed; when a run starts, if the network has no such ``layer``;
-            in a run, if the output of the layer has another shape, the layer is not called, ``name`` is taken, or the
-            batch has no ``positions_key``.
+            in a run, if the output of the layer has another shape, the layer is not called, ``name`` is taken, the
+            batch has no ``positions_key``, or a position of a valid instance is not finite.
 
     Example:
         >>> from monai_mil_ext.losses import NormalGuidanceLoss
@@ -74,8 +75,10 @@ class AttentionPriorHandler(AuxiliaryLossHandler):
 
     def values(self, scores: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
         """Compute the loss of attention in float32."""
+        if "positions" in self._extra:
+            check_positions(self._extra["positions"], scores.shape[:2], mask)
         attention = masked_softmax(scores, mask) if self.kind == "scores" else scores
-        with torch.autocast(attention.device.type, enabled=False):
+        with without_autocast(attention):
             return {self.name: self.loss(attention, mask, **self._extra)}
 
     def _add_term(self, engine: Any) -> None:

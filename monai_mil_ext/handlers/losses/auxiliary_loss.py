@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +13,8 @@ from monai.engines.utils import IterationEvents
 from monai.utils import CommonKeys
 from torch import Tensor, nn
 
-from monai_mil_ext.utils import check_mask
+from monai_mil_ext.handlers.monai_engines import check_not_attached, check_trainer
+from monai_mil_ext.utils import check_mask, check_not_negative, without_autocast
 
 from .score_hook import RecordedScores, ScoreHook, call_after_run
 
@@ -36,8 +36,9 @@ class AuxiliaryLossHandler(ABC):
 
     Raises:
         ValueError: if the weight is not allowed; when a run starts, if the network has no such ``layer``; in a run, if
-            the output of the layer has another shape, the layer is not called, the term is not a scalar, or its name
-            is taken.
+            the output of the layer has another shape, the layer is not called, the term is not a scalar, its name is
+            taken, or the network got a mask that is not its ``mask_argument``: a Boolean tensor (B, N), or one whose
+            name contains "mask".
     """
 
     _weight_name = "weight"  # argument name in the constructor of the subclass
@@ -56,7 +57,9 @@ class AuxiliaryLossHandler(ABC):
         """Compute scalars by name from the scores (B, N, S): the term under ``self.name``, and others to log."""
 
     def attach(self, engine: Any) -> None:
-        """Attach to a ``SupervisedTrainer``."""
+        """Attach to a ``SupervisedTrainer``; raise ``ValueError`` for another engine, or for the same one again."""
+        check_trainer(engine)
+        check_not_attached(engine, self._start, Events.STARTED)
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self._add_term)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._report)
@@ -64,8 +67,7 @@ class AuxiliaryLossHandler(ABC):
 
     def set_weight(self, value: float) -> None:
         """Set the weight for all following iterations."""
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"`{self._weight_name}` must be finite and not negative, got {value!r}.")
+        check_not_negative(**{self._weight_name: value})
         self.weight = float(value)
         self._hook_if_needed()
 
@@ -118,7 +120,7 @@ class AuxiliaryLossHandler(ABC):
             if value.ndim:
                 raise ValueError(f"`loss` must give a scalar, got shape {tuple(value.shape)}.")
         if values:
-            with torch.autocast(values[self.name].device.type, enabled=False):
+            with without_autocast(values[self.name]):
                 output[CommonKeys.LOSS] = output[CommonKeys.LOSS] + self.effective_weight() * values[self.name]
         for name, value in values.items():
             output[name] = value.detach()
@@ -127,10 +129,21 @@ class AuxiliaryLossHandler(ABC):
     def _checked(self, recorded: RecordedScores) -> RecordedScores:
         """Return checked scores (B, N, S) and mask as plain tensors: a MetaTensor would make the loss a MetaTensor."""
         scores, mask = self._plain(recorded.output), recorded.mask
-        if mask is not None:
+        if mask is None:
+            self._refuse_unread_mask(scores)
+        else:
             mask = mask.as_subclass(Tensor)
             check_mask(mask, scores)
         return RecordedScores(scores, mask)
+
+    def _refuse_unread_mask(self, scores: Tensor) -> None:
+        """Raise ``ValueError`` if the network got a mask by another name, since padding would enter the term."""
+        unread = None if self._hook is None else self._hook.unread_mask(*scores.shape[:2])
+        if unread is not None:
+            raise ValueError(
+                f"`mask_argument` must be the argument of the network's forward that is the mask, "
+                f"got {self.mask_argument!r}, while {unread!r} looks like a mask."
+            )
 
     def _plain(self, output: Any) -> Tensor:
         """Return the output of the layer as scores (B, N, S)."""

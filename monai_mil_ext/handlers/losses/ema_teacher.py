@@ -23,7 +23,8 @@ class EMATeacher:
     .. math:: \theta' \leftarrow m \theta' + (1 - m) \theta
 
     for parameters and floating-point buffers; other buffers are copied. Averages of 16-bit weights are kept in
-    float32, since a step of :math:`1 - m` would be lost in 16 bits. Hooks on the network are not copied.
+    float32, since a step of :math:`1 - m` would be lost in 16 bits. Hooks on the network are not copied, except those
+    with which ``spectral_norm``, ``weight_norm`` and pruning of ``torch.nn.utils`` compute a weight.
 
     Args:
         network: network to copy; it may be wrapped by ``DistributedDataParallel`` or ``torch.compile``.
@@ -32,7 +33,8 @@ class EMATeacher:
             autocast; ``None`` keeps the caller's.
 
     Raises:
-        ValueError: if the network has no such submodule, or the state of another network is loaded.
+        ValueError: if the network has no such submodule, cannot be copied, computes a tensor in another kind of hook,
+            or the weights or state are of another network.
 
     Example:
         >>> net = nn.Linear(2, 1)
@@ -59,10 +61,10 @@ class EMATeacher:
 
     def update(self, network: nn.Module, momentum: float) -> None:
         """Update the averages; with momentum 0 the weights are copied. Buffers are taken from the first process."""
-        net, _ = unwrap_network(network)
+        online_tensors = self._matching(network)
         groups: dict[tuple[torch.device, torch.dtype], tuple[list[Tensor], list[Tensor]]] = {}
         with torch.no_grad():
-            for name, online in _synchronized_tensors(net).items():
+            for name, online in online_tensors.items():
                 average = self._averages[name]
                 if average.is_floating_point() and momentum:
                     averages, targets = groups.setdefault((average.device, average.dtype), ([], []))
@@ -76,9 +78,10 @@ class EMATeacher:
 
     def distance(self, network: nn.Module) -> Tensor:
         r"""Compute :math:`\lVert \theta - \theta' \rVert_2` over all parameters."""
-        net, _ = unwrap_network(network)
+        self._matching(network)
         with torch.no_grad():
-            gaps = [(p.to(self._averages[name]) - self._averages[name]).norm() for name, p in net.named_parameters()]
+            online = unwrap_network(network)[0].named_parameters()
+            gaps = [(p.to(self._averages[name]) - self._averages[name]).norm() for name, p in online]
             return torch.stack(gaps).norm()
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -87,14 +90,27 @@ class EMATeacher:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Load the averages that :py:meth:`state_dict` returned."""
-        unmatched = set(self._averages) ^ set(state)
-        wrong = sorted(unmatched | {n for n in set(state) - unmatched if state[n].shape != self._averages[n].shape})
-        if wrong:
-            raise ValueError(f"`state` must be that of an anchor of the same network, got other {', '.join(wrong)}.")
+        others = _differing(state, self._averages)
+        if others:
+            raise ValueError(f"`state` must be that of an anchor of the same network, got other {others}.")
         with torch.no_grad():
             for name, average in self._averages.items():
                 average.copy_(state[name])
             self._update_short_weights()
+
+    def _matching(self, network: nn.Module) -> dict[str, Tensor]:
+        """Return the tensors of the network, or raise ``ValueError`` if they are not those of the copy.
+
+        Buffers are those of the first process.
+        """
+        tensors = _tensors(unwrap_network(network)[0])
+        others = _differing(tensors, self._averages)
+        if others:
+            raise ValueError(f"`network` must have the weights of the one that was copied, got other {others}.")
+        if idist.get_world_size() > 1:
+            buffers = dict(unwrap_network(network)[0].named_buffers())
+            tensors |= {name: idist.broadcast(buffer.clone()) for name, buffer in buffers.items()}
+        return tensors
 
     def _update_short_weights(self) -> None:
         """Round the float32 averages of 16-bit weights into the copy; all other averages are its own tensors."""
@@ -116,12 +132,11 @@ def _tensors(net: nn.Module) -> dict[str, Tensor]:
     return {**dict(net.named_parameters()), **dict(net.named_buffers())}
 
 
-def _synchronized_tensors(net: nn.Module) -> dict[str, Tensor]:
-    """Return parameters and buffers; in a distributed run the buffers are those of the first process."""
-    tensors = _tensors(net)
-    if idist.get_world_size() > 1:
-        tensors |= {name: idist.broadcast(buffer.clone()) for name, buffer in net.named_buffers()}
-    return tensors
+def _differing(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+    """Return the names of tensors that only one side has, or that have other shapes."""
+    both = set(tensors) & set(expected)
+    others = set(tensors) ^ set(expected) | {name for name in both if tensors[name].shape != expected[name].shape}
+    return ", ".join(sorted(others))
 
 
 def _is_short(tensor: Tensor) -> bool:
@@ -129,9 +144,31 @@ def _is_short(tensor: Tensor) -> bool:
 
 
 def _copy_without_hooks(net: nn.Module) -> nn.Module:
-    """Copy a network deeply without its hooks, which may hold a whole trainer."""
-    empty: dict[int, Any] = {id(hooks): OrderedDict() for module in net.modules() for hooks in _hooks(module)}
-    return copy.deepcopy(net, empty)
+    """Copy a network deeply without its hooks, which may hold a whole trainer, except those that compute a weight."""
+    memo: dict[int, Any] = {}
+    for path, module in net.named_modules():
+        kept = {key: hook for key, hook in module._forward_pre_hooks.items() if _computes_weight(hook)}
+        for hooks in _hooks(module):
+            memo[id(hooks)] = OrderedDict()
+        memo[id(module._forward_pre_hooks)] = OrderedDict((key, copy.deepcopy(hook)) for key, hook in kept.items())
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor) and value.grad_fn is not None:  # the result of a hook, or of the last forward
+                if len(module._forward_pre_hooks) > len(kept):
+                    raise ValueError(
+                        f"`network` must not compute weights in its own hooks, which are not copied, got {name!r} of "
+                        f"{path!r}; use torch.nn.utils.parametrize."
+                    )
+                memo[id(value)] = value.detach().clone()
+    try:
+        return copy.deepcopy(net, memo)
+    except (RuntimeError, TypeError) as error:
+        kind, reason = type(net).__name__, str(error).partition("\n")[0]
+        raise ValueError(f"`network` must be one that copy.deepcopy can copy, got {kind}: {reason}") from error
+
+
+def _computes_weight(hook: Any) -> bool:
+    """Return whether a hook is from ``torch.nn.utils``: spectral or weight normalization, or pruning."""
+    return type(hook).__module__.startswith("torch.nn.utils.")
 
 
 def _hooks(module: nn.Module) -> Iterable[Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from monai.engines.utils import IterationEvents
 from torch import nn
 
+from monai_mil_ext.handlers.monai_engines import check_not_attached, check_trainer
 from monai_mil_ext.utils import check_positive_number
 
 __all__ = ["GradientClipHandler"]
@@ -49,6 +50,8 @@ class GradientClipHandler:
 
     def attach(self, engine: Any) -> None:
         """Clip after each backward pass of a ``SupervisedTrainer`` that a step of the optimizer follows."""
+        check_trainer(engine)
+        check_not_attached(engine, self._clip, IterationEvents.BACKWARD_COMPLETED)
         if self.max_norm < math.inf:
             engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._clip)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,8 @@ import torch
 from ignite.engine import Events
 from torch import Tensor
 
-from monai_mil_ext.utils import check_choice
+from monai_mil_ext.handlers.monai_engines import check_not_attached, check_trainer
+from monai_mil_ext.utils import check_choice, check_not_negative
 
 from .score_hook import call_after_run, unwrap_network
 
@@ -49,8 +49,7 @@ class ProximalL1Handler:
     """
 
     def __init__(self, weight: float, parameters: Sequence[str] | None = None) -> None:
-        if not (math.isfinite(weight) and weight >= 0):
-            raise ValueError(f"`weight` must be finite and not negative, got {weight!r}.")
+        check_not_negative(weight=weight)
         self.weight = float(weight)
         self.parameters = None if parameters is None else tuple(parameters)
         self._penalized: list[tuple[dict[str, Any], Tensor]] = []
@@ -58,6 +57,8 @@ class ProximalL1Handler:
 
     def attach(self, engine: Any) -> None:
         """Attach to a ``SupervisedTrainer``."""
+        check_trainer(engine)
+        check_not_attached(engine, self._start, Events.STARTED)
         engine.add_event_handler(Events.STARTED, self._start)
         call_after_run(engine, self._stop)
 

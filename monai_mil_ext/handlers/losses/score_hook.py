@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -59,6 +59,7 @@ class ScoreHook:
         net, self._compiled = unwrap_network(network)
         submodule = find_layer(net, layer)
         self._mask_argument = mask_argument
+        self._parameters = list(inspect.signature(net.forward).parameters)
         self._mask_index = _find_argument(net, mask_argument)
         self._inside = False
         self._mask: Tensor | None = None
@@ -80,6 +81,19 @@ class ScoreHook:
         """Return and clear the positional and keyword arguments of the last recorded forward pass."""
         call, self._call = self._call, ((), {})
         return call
+
+    def unread_mask(self, bags: int, instances: int) -> str | None:
+        """Return the name of an argument of the recorded call that looks like a mask but was not read as one.
+
+        That is a Boolean tensor (B, N), whatever its name, or any tensor (B, N) with "mask" in its name.
+        """
+        for name, value in _named_arguments(self._parameters, *self._call):
+            if name == self._mask_argument or not isinstance(value, Tensor) or value.ndim < 2:
+                continue
+            fits = len(value) == bags and value.numel() == bags * instances
+            if fits and (value.dtype == torch.bool or "mask" in name):
+                return name
+        return None
 
     def remove(self) -> None:
         """Remove all hooks from the network and clear the record."""
@@ -157,6 +171,15 @@ def find_layer(net: nn.Module, layer: str) -> nn.Module:
         hint = f"; did you mean {', '.join(map(repr, near))}?" if near else "."
         raise ValueError(f"`layer` must be the path of a submodule of {type(net).__name__}, got {layer!r}{hint}")
     return layers[layer]
+
+
+def _named_arguments(parameters: list[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the arguments of a call by name, and the items of those that are dictionaries."""
+    names = [*parameters[: len(args)], *(f"argument {i}" for i in range(len(parameters), len(args)))]
+    for name, value in [*zip(names, args, strict=True), *kwargs.items()]:
+        yield name, value
+        if isinstance(value, Mapping):
+            yield from ((str(key), item) for key, item in value.items())
 
 
 def _find_argument(net: nn.Module, name: str) -> int | None:

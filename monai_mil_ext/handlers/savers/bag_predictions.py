@@ -11,6 +11,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.engines import IterationEvents
 
+from monai_mil_ext.handlers.monai_engines import check_evaluator, check_not_attached
 from monai_mil_ext.utils import (
     RESEARCH_USE,
     BagKeys,
@@ -80,6 +81,8 @@ class BagPredictionsSaver:
 
     def attach(self, engine: Engine) -> None:
         """Collect after every iteration of ``engine`` and write when it has finished."""
+        check_evaluator(engine)
+        check_not_attached(engine, self._collect, IterationEvents.MODEL_COMPLETED)
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._collect)
         engine.add_event_handler(Events.COMPLETED, self._write)

@@ -16,6 +16,7 @@ from ignite.engine import Engine, Events
 from monai.engines import IterationEvents
 
 from monai_mil_ext.data import fingerprint, item_identity
+from monai_mil_ext.handlers.monai_engines import check_evaluator, check_not_attached
 from monai_mil_ext.utils import (
     RESEARCH_USE,
     BagKeys,
@@ -85,6 +86,8 @@ class BatchInference(ABC):
 
     def attach(self, engine: Engine) -> None:
         """Remove failed items from every iteration of ``engine``, before metrics and savers, and write the others."""
+        check_evaluator(engine)
+        check_not_attached(engine, self._remove_failed, IterationEvents.MODEL_COMPLETED)
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.GET_BATCH_STARTED, self._start_timer)
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._remove_failed)

@@ -110,7 +110,7 @@ def _landmark_means(h: Tensor, num_landmarks: int, group_size: Tensor, num_zeros
     index = torch.arange(num_landmarks, device=h.device).unsqueeze(1) * group_size + step - num_zeros
     mask = (step < group_size) & (index >= 0)
     index = index.clamp(0, tokens - 1).flatten(1).unsqueeze(-1).expand(-1, -1, size)
-    groups = h.gather(1, index).view(bags, num_landmarks, -1, size)
+    groups = h.gather(1, index).view(bags, num_landmarks, max_size, size)  # no -1, which zero bags do not determine
     total = groups.masked_fill(~mask.unsqueeze(-1), 0.0).sum(2, dtype=torch.promote_types(h.dtype, torch.float32))
     return (total / group_size).to(h.dtype)
 

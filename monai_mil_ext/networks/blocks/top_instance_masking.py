@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from monai_mil_ext.utils import check_positive
+from monai_mil_ext.utils import check_fraction, check_positive
 
 __all__ = ["TopInstanceMasking"]
 
@@ -34,8 +34,7 @@ class TopInstanceMasking(nn.Module):
     def __init__(self, num_top: int = 10, rate: float = 0.6) -> None:
         super().__init__()
         check_positive(num_top=num_top)
-        if not 0 <= rate <= 1:
-            raise ValueError(f"`rate` must be in [0, 1], got {rate!r}.")
+        check_fraction(rate=rate)
         self.num_top = num_top
         self.rate = rate
         self.masked = [int(top * rate) for top in range(num_top + 1)]

@@ -1,10 +1,12 @@
 """Masked operations on padded bags, in which padding has no effect."""
 
-from typing import Optional, Tuple
+from typing import List, Optional, Tuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from monai_mil_ext.utils import without_autocast
 
 __all__ = [
     "attention_pool",
@@ -37,16 +39,23 @@ def masked_softmax(scores: Tensor, mask: Optional[Tensor]) -> Tensor:
     """
     dtype = torch.promote_types(scores.dtype, torch.float32)
     if mask is None:
-        return torch.softmax(scores, 1, dtype=dtype)
-    return torch.softmax(_mask_scores(scores.to(dtype), mask), 1).masked_fill(~mask.unsqueeze(-1), 0.0)
+        weights = torch.softmax(scores, 1, dtype=dtype)
+        total = weights.sum(1, keepdim=True)
+    else:
+        weights = torch.softmax(_mask_scores(scores.to(dtype), mask), 1)
+        not_empty = mask.unsqueeze(-1).any(1, keepdim=True)
+        total = torch.where(not_empty, weights.sum(1, keepdim=True), float("inf"))
+    # the kernel of softmax adds the N terms one by one, with an error of a percent for millions of instances; the sum
+    # of its result is exact, and dividing by it removes that error from values and gradients
+    return weights / total if torch.is_grad_enabled() else weights.div_(total)
 
 
 def masked_log_softmax(scores: Tensor, mask: Optional[Tensor]) -> Tensor:
     """Compute the logarithm of :py:func:`masked_softmax`, without its underflow; zero at padding."""
     dtype = torch.promote_types(scores.dtype, torch.float32)
-    if mask is None:
-        return torch.log_softmax(scores, 1, dtype=dtype)
-    return torch.log_softmax(_mask_scores(scores.to(dtype), mask), 1).masked_fill(~mask.unsqueeze(-1), 0.0)
+    logs = torch.log_softmax(scores if mask is None else _mask_scores(scores.to(dtype), mask), 1, dtype=dtype)
+    logs = logs - logs.logsumexp(1, keepdim=True)  # against the error of a sum one by one, as above
+    return logs if mask is None else logs.masked_fill(~mask.unsqueeze(-1), 0.0)
 
 
 def _mask_scores(scores: Tensor, mask: Tensor) -> Tensor:
@@ -69,21 +78,34 @@ def attention_pool(attention: Tensor, h: Tensor) -> Tensor:
 
     .. math:: z_h = \sum_n a_{nh} h_n
 
-    All computation is in float32 (float64 stays float64), also under autocast. ``h`` must be finite at padding.
+    All computation is in float32 (float64 stays float64), also under autocast. ``h`` must be finite at padding. Bags of
+    more than 16,384 instances are summed in parts, since a matrix product adds them one by one, which is wrong by a
+    percent for millions; exported and compiled programs sum them at once.
     """
     weights = attention.transpose(1, 2)
     if torch.jit.is_scripting():  # TorchScript cannot compile is_autocast_enabled
-        return _bmm(weights, h)
-    if torch.is_autocast_enabled(h.device.type):
-        with torch.autocast(h.device.type, enabled=False):
+        return _bmm_in_parts(weights, h)
+    with without_autocast(h):
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # a branch on N would fix it
             return _bmm(weights, h)
-    return _bmm(weights, h)
+        return _bmm_in_parts(weights, h)
 
 
 def _bmm(a: Tensor, b: Tensor) -> Tensor:
     """Compute a batched matrix product in the wider dtype of both, and at least in float32."""
     dtype = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
     return torch.bmm(a.to(dtype), b.to(dtype))
+
+
+def _bmm_in_parts(a: Tensor, b: Tensor, limit: int = 16384, size: int = 4096) -> Tensor:
+    """Compute a batched matrix product; for more than ``limit`` rows of ``b``, as the sum of products of parts."""
+    if b.shape[1] <= limit:
+        return _bmm(a, b)
+    products: List[Tensor] = []
+    b_parts = b.split(size, 1)
+    for i, part in enumerate(a.split(size, 2)):
+        products.append(_bmm(part, b_parts[i]))
+    return torch.stack(products).sum(0)
 
 
 def masked_max(h: Tensor, mask: Optional[Tensor]) -> Tuple[Tensor, Tensor]:

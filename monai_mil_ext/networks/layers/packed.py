@@ -34,8 +34,9 @@ class PackedLayout(NamedTuple):
 def packed_layout(mask: Optional[Tensor]) -> Optional[PackedLayout]:
     """Return the packed layout of ``mask`` (B, N) if packing is faster than computing padding, else ``None``.
 
-    The layout depends on the values of the mask, so it is ``None`` while a program is traced, exported or compiled. On
-    a GPU it synchronizes with the device.
+    The layout depends on the values of the mask, so it is ``None`` while a program is traced, exported or compiled, and
+    for a mask without values: on the device ``meta``, under ``FakeTensorMode`` and under ``torch.func.vmap``. On a GPU
+    it synchronizes with the device.
 
     Example:
         >>> packed_layout(torch.arange(1000) < torch.tensor([[1000], [2]])).sizes
@@ -46,7 +47,10 @@ def packed_layout(mask: Optional[Tensor]) -> Optional[PackedLayout]:
     min_padding = (MIN_PADDING_CPU if mask.device.type == "cpu" else MIN_PADDING_GPU) * mask.shape[0]
     if mask.numel() <= min_padding:  # decided without waiting for the values of the mask
         return None
-    counts: List[int] = mask.sum(1).tolist()
+    try:
+        counts: List[int] = mask.sum(1).tolist()
+    except RuntimeError:  # a mask without values: on the device `meta`, under FakeTensorMode or torch.func.vmap
+        return None
     bags = [bag for bag, count in enumerate(counts) if count > 0]
     if not bags or mask.numel() - sum(counts) < min_padding:
         return None

@@ -12,6 +12,8 @@ from .constructor_arguments import describe_call
 
 __all__ = ["BagNet", "BagOutput", "BagOutputWrapper"]
 
+AUTOCAST = {torch.float16, torch.bfloat16, torch.float32}  # dtypes that autocast converts
+
 
 class BagOutput(NamedTuple):
     """Output of a network for a batch of bags.
@@ -35,6 +37,9 @@ class BagNet(nn.Module, ABC):
     A subclass first calls :py:meth:`check_input`, and passes its scores (B, N, S) through ``self.score_tap``, where
     loss handlers hook in. If it lacks one of the properties below, it sets the class attribute to False and gives the
     reason in its docstring.
+
+    Instances must have the dtype of the weights. In float32, features up to 1e15 give finite results; beyond about 1e19
+    the squares in layer normalization overflow.
 
     Attributes:
         permutation_invariant: whether the output does not depend on the order of instances.
@@ -70,9 +75,13 @@ class BagNet(nn.Module, ABC):
         return self.forward_bag(x, mask).logits
 
     def check_input(self, x: Tensor, mask: Optional[Tensor], in_features: int) -> None:
-        """Raise ``ValueError`` unless ``x`` is (B, N, ``in_features``) and ``mask`` Boolean (B, N) or ``None``."""
+        """Raise ``ValueError`` unless ``x`` is (B, N, ``in_features``) and ``mask`` Boolean (B, N) or ``None``.
+
+        ``x`` must also have the dtype of the weights, unless autocast converts both.
+        """
         if not torch.jit.is_scripting():  # TorchScript cannot compile the error messages
             check_bags(x, in_features)
+            check_dtype(x, self)
             if mask is not None:
                 check_mask(mask, x)
 
@@ -97,3 +106,25 @@ class BagOutputWrapper(nn.Module):
         """Compute the outputs for bags (B, N, F) by name, without those that the network does not have."""
         output = self.net.forward_bag(x, mask)
         return {name: value for name, value in output._asdict().items() if value is not None}
+
+
+def check_dtype(x: Tensor, net: nn.Module) -> None:
+    """Raise ``ValueError`` unless instances ``x`` have the dtype of a weight of ``net``, or autocast converts both.
+
+    A network without weights takes any floating-point dtype.
+
+    Example:
+        >>> check_dtype(torch.zeros(1, 5, 2).half(), nn.Linear(2, 1))
+        Traceback (most recent call last):
+        ...
+        ValueError: `x` must be of dtype torch.float32, like the weights, got torch.float16.
+    """
+    dtypes = [weight.dtype for weight in net.parameters() if weight.is_floating_point()]
+    if x.dtype in dtypes or (not dtypes and x.is_floating_point()):
+        return
+    kind = x.device.type
+    autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    if autocast and x.dtype in AUTOCAST and not AUTOCAST.isdisjoint(dtypes):
+        return
+    rule = f"of dtype {dtypes[0]}, like the weights" if dtypes else "floating point"
+    raise ValueError(f"`x` must be {rule}, got {x.dtype}.")

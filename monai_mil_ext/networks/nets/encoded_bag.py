@@ -68,23 +68,26 @@ class EncodedBag(BagNet):
     def encode(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:
         """Encode the instances of bags (B, N, C, H, W) to features (B, N, F), zero at padding."""
         bags, n = x.shape[0], x.shape[1]
-        instances = x.flatten(0, 1)
-        if torch.jit.is_scripting() or torch.compiler.is_compiling():
-            features = self.encoder(zero_out_padding(x.flatten(2), mask).view(x.shape).flatten(0, 1))
-            return features.view(bags, n, features.shape[1])
-        valid = instances if mask is None else instances[mask.flatten()]
-        if len(valid):
-            features = self._encode_instances(valid)
-        else:  # encode one blank instance to get the number of features, and discard it
-            features = self._encode_instances(torch.cat([valid, x.new_zeros((1, *x.shape[2:]))]))[:0]
-        if mask is not None:
-            features = features.new_zeros(bags * n, features.shape[1]).index_put((mask.flatten(),), features)
+        if not torch.jit.is_scripting():
+            valid = None if torch.compiler.is_compiling() else _valid_instances(x, mask)
+            if valid is not None:
+                features = self._encode_valid(valid)
+                if mask is not None:
+                    features = features.new_zeros(bags * n, features.shape[1]).index_put((mask.flatten(),), features)
+                return features.view(bags, n, features.shape[1])
+        features = self.encoder(zero_out_padding(x.flatten(2), mask).view(x.shape).flatten(0, 1))
         return features.view(bags, n, features.shape[1])
 
     def aggregate(self, features: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
         """Compute all outputs for bags of encoded instances, features (B, N, F)."""
         output: BagOutput = self.aggregator.forward_bag(features, mask)
         return output
+
+    def _encode_valid(self, valid: Tensor) -> Tensor:
+        """Encode instances (n, C, H, W); without any, encode a blank one to get the number of features."""
+        if len(valid):
+            return self._encode_instances(valid)
+        return self._encode_instances(torch.cat([valid, valid.new_zeros((1, *valid.shape[1:]))]))[:0]
 
     def _encode_instances(self, x: Tensor) -> Tensor:
         if self.chunk_size == 0:
@@ -100,3 +103,17 @@ class EncodedBag(BagNet):
         if features.ndim != 2 or len(features) != len(x):
             raise ValueError(f"`encoder` must give (n, F) for {len(x)} instances, got {tuple(features.shape)}.")
         return features
+
+
+def _valid_instances(x: Tensor, mask: Optional[Tensor]) -> Optional[Tensor]:
+    """Return the valid instances (n, C, H, W) of bags (B, N, C, H, W); ``None`` if the mask has no values.
+
+    It has none on the device ``meta``, under ``FakeTensorMode`` and under ``torch.func.vmap``.
+    """
+    instances = x.flatten(0, 1)
+    if mask is None:
+        return instances
+    try:
+        return instances[mask.flatten()]
+    except RuntimeError:
+        return None

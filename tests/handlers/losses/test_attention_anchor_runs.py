@@ -293,6 +293,7 @@ def test_attention_anchor_dtype_affects_the_anchor_only():
     ((online, anchor_scores),) = seen
     assert (online, anchor_scores.dtype) == (torch.float32, torch.bfloat16)
     assert_close(anchor_scores, expected, rtol=0, atol=0)
+    assert not torch.equal(expected.float(), twin.forward_bag(batch[0]["image"], batch[0]["mask"]).scores)
     assert {t.dtype for t in handler.state_dict()["anchor"].values()} == {torch.float32}
 
 
@@ -345,6 +346,8 @@ def test_attention_anchor_is_equal_in_all_processes(tmp_path):
     [
         ({"beta": -1.0}, "`beta` must be finite and not negative, got -1.0"),
         ({"momentum": 1.5}, r"`momentum` must be in \[0, 1\], got 1.5"),
+        ({"momentum": "1"}, r"`momentum` must be in \[0, 1\], got '1'"),
+        ({"anchor_dtype": "bfloat16"}, "`anchor_dtype` must be a floating type or None, got 'bfloat16'"),
         ({"every": 0}, "`every` must be a positive integer, got 0"),
         ({"start_step": -1}, "`start_step` must be an integer from 0, got -1"),
         ({"anchor_dtype": torch.int8}, "`anchor_dtype` must be a floating type or None, got torch.int8"),

@@ -49,7 +49,7 @@ def mil_model_by_hand(net, x):
     if net.transformer is not None:
         h = net.transformer(h.transpose(0, 1)).transpose(0, 1)
     scores = net.attention(h)
-    return net.myfc((h * scores.softmax(1)).sum(1)), scores.softmax(1), None
+    return net.myfc((h * scores.softmax(1)).sum(1)), masked_softmax(scores, None), None
 
 
 def abmil_by_hand(net, x, mask):
@@ -156,6 +156,10 @@ def test_attention_prior_term_is_float32_under_autocast():
         loss.backward()
     assert seen == [(torch.float32, False)]
     assert_close(gradients(net), gradients(same), rtol=0, atol=0)
+    plain = abmil()
+    torch.manual_seed(1)
+    make_trainer(plain, bag_batches(1), AttentionPriorHandler(GUIDANCE, weight=WEIGHT)).run()
+    assert all(not torch.equal(g, gradients(plain)[name]) for name, g in gradients(net).items())  # bfloat16 was used
 
 
 @pytest.mark.gpu

@@ -100,6 +100,27 @@ def test_attention_prior_names_a_batch_without_positions():
         train([wrong], prior())
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e19])
+@pytest.mark.parametrize("loss", [NormalGuidanceLoss(), lambda attention, mask, positions: attention.square().sum()])
+def test_attention_prior_refuses_a_position_that_is_not_finite(bad, loss):
+    """Any loss with positions: the weights are those before the step."""
+    data, net = batches(count=2), network()
+    data[1]["position"][1, 3] = bad
+    handler = AttentionPriorHandler(loss, weight=WEIGHT, positions_key="position")
+    first = network()
+    train(data[:1], AttentionPriorHandler(loss, weight=WEIGHT, positions_key="position"), first)
+    with pytest.raises(ValueError, match=r"`positions` must be finite .*, got .* at instance 3 of bag 1"):
+        train(data, handler, net)
+    assert_close(net.state_dict(), first.state_dict(), rtol=0, atol=0)
+
+
+def test_attention_prior_checks_positions_without_the_device_of_the_mask():
+    """The mask, on the device of the network, is read only if a position is not finite."""
+    handler = AttentionPriorHandler(lambda attention, mask, positions: attention.sum(), positions_key="position")
+    handler._extra = {"positions": torch.arange(5.0).expand(2, 5)}
+    handler.values(torch.zeros(2, 5, 1, device="meta"), torch.ones(2, 5, device="meta").bool())
+
+
 def test_attention_prior_with_weight_zero_needs_no_positions():
     handler = AttentionPriorHandler(NormalGuidanceLoss(), weight=0, positions_key="mm")
     make_trainer(network(), bag_batches(1), handler).run()

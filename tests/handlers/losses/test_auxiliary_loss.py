@@ -152,7 +152,7 @@ def test_auxiliary_loss_weight_can_become_zero(net):
     assert names == [["squared_scores"], []]
 
 
-@pytest.mark.parametrize("bad", [-1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("bad", [-1.0, float("nan"), float("inf"), "1", None, True])
 def test_auxiliary_loss_weight_must_be_finite_and_not_negative(bad):
     with pytest.raises(ValueError, match="`weight` must be finite and not negative, got"):
         SquaredScores(weight=bad)

@@ -42,7 +42,7 @@ def test_gradient_clip_limits_the_norm_of_all_parameters_together():
     assert total_norm(trained_network(clip(0.05))) == pytest.approx(0.05, rel=1e-4)
 
 
-# MONAI makes a scaler for CUDA and asks for autocast on CUDA
+# MONAI makes a scaler for CUDA and asks for autocast on CUDA, so on a CPU these tests are of the scaler alone
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*CUDA is not available"),
     pytest.mark.filterwarnings("ignore:.*GradScaler.*is deprecated"),

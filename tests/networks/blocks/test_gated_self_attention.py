@@ -113,6 +113,7 @@ def test_attention_weights_match_the_fused_kernel(num_heads, num_kv_heads):
 def test_attention_logits_are_float32_under_autocast():
     query, key = torch.randn(1, 2, 3, 16), torch.randn(1, 1, 50, 16)
     with torch.autocast("cpu", torch.bfloat16):
+        assert not torch.equal((query @ key.transpose(-1, -2)).float() / 4, attention_logits(query, key))
         scores, received = attention_logits(query, key), propagate_attention(torch.ones(1, 3).bfloat16(), query, key)
     assert scores.dtype == received.dtype == torch.float32
     assert_close(scores, query @ key.transpose(-1, -2) / 4)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from monai_mil_ext.networks.layers import attention_pool, masked_max, masked_softmax
+from monai_mil_ext.networks.layers import attention_pool, masked_log_softmax, masked_max, masked_softmax
 from monai_mil_ext.networks.layers.masked import zero_out_padding
 from tests.helpers import bags
 
@@ -74,6 +74,53 @@ def test_masked_softmax_and_attention_pool_compute_in_float32(given, expected, m
         assert attention.dtype == pooled.dtype == expected
         assert_close(attention.sum(1).item(), 1.0, rtol=0, atol=1e-5)
         assert_close(pooled, torch.ones_like(pooled), rtol=0, atol=1e-4)
+
+
+def large_bag(kind, size=2_000_000, num_heads=3):
+    """Return scores (1, N, H) of a slide; of alike tiles, sums one by one would all round to the same side."""
+    z = torch.randn(1, size, num_heads, generator=torch.Generator().manual_seed(0))
+    background = {"random": z, "alike": torch.full_like(z, -10.0), "two kinds": torch.where(z > 0, -9.7, -3.3)}[kind]
+    return torch.where(torch.arange(size).view(1, -1, 1) % 50_000 == 0, z, background)
+
+
+@pytest.mark.parametrize("kind", ["random", "alike", "two kinds"])
+@pytest.mark.parametrize("with_mask", [False, True])
+def test_masked_softmax_of_millions_is_that_of_float64(kind, with_mask):
+    z = large_bag(kind)
+    mask = torch.ones(z.shape[:2], dtype=torch.bool) if with_mask else None
+    exact = z.double().softmax(1)
+    attention = masked_softmax(z, mask)
+    assert_close(attention.double().sum(1), torch.ones(1, 3).double(), rtol=0, atol=1e-6)
+    assert_close(attention.double(), exact, rtol=3e-6, atol=0)
+    assert_close(masked_log_softmax(z, mask).double(), z.double().log_softmax(1), rtol=0, atol=3e-6)
+
+
+@pytest.mark.parametrize("kind", ["random", "alike", "two kinds"])
+def test_masked_softmax_of_millions_has_the_gradient_of_float64(kind):
+    z, slope = large_bag(kind, 500_000), large_bag("random", 500_000).cos()
+    gradients = []
+    for dtype in (torch.float32, torch.float64):
+        scores = z.to(dtype, copy=True).requires_grad_()
+        masked_softmax(scores, None).mul(slope.to(dtype)).sum().backward()
+        gradients.append(scores.grad.double())
+    assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-6 * gradients[1].abs().max().item())
+
+
+@pytest.mark.parametrize("kind", ["random", "alike", "two kinds"])
+@pytest.mark.parametrize(("num_heads", "size"), [(1, 5), (3, 2)])
+def test_attention_pool_of_millions_is_that_of_float64(kind, num_heads, size):
+    attention = masked_softmax(large_bag(kind, num_heads=num_heads), None)
+    h = 0.7 + 0.01 * large_bag("random", num_heads=size)
+    exact = torch.bmm(attention.double().transpose(1, 2), h.double())
+    assert_close(attention_pool(attention, h).double(), exact, rtol=1e-5, atol=0)
+
+
+def test_attention_pool_in_parts_has_the_gradients_of_one_product():
+    attention, h = torch.rand(2, 40_000, 2, requires_grad=True), torch.rand(2, 40_000, 3, requires_grad=True)
+    slope = torch.rand(2, 2, 3)
+    parts = torch.autograd.grad(attention_pool(attention, h).mul(slope).sum(), [attention, h])
+    whole = torch.autograd.grad(torch.bmm(attention.transpose(1, 2), h).mul(slope).sum(), [attention, h])
+    assert_close(parts, whole)
 
 
 @given(batch=bags(3, dtype=torch.float64), num_heads=st.integers(1, 3))

@@ -9,7 +9,7 @@ from monai_mil_ext.networks.blocks import PreNormQueryAttention, QueryAttention
 from monai_mil_ext.networks.layers import masked_softmax
 from monai_mil_ext.networks.layers.masked import zero_out_padding
 from monai_mil_ext.networks.nets.bag_net import BagNet, BagOutput
-from monai_mil_ext.utils import check_choice, check_positive, check_rate
+from monai_mil_ext.utils import check_choice, check_count, check_positive, check_rate
 
 __all__ = ["ASMIL"]
 
@@ -80,7 +80,8 @@ class ASMIL(BagNet):
         if size % num_heads:
             raise ValueError(f"`hidden_size` must be a multiple of the {num_heads} heads, got {size}.")
         check_rate(token_drop=token_drop, dropout=dropout)
-        if n_drop is not None and not 0 <= n_drop < num_tokens:
+        check_count(n_drop=0 if n_drop is None else n_drop)
+        if n_drop is not None and n_drop >= num_tokens:
             raise ValueError(f"`n_drop` must leave at least one of {num_tokens} tokens, got {n_drop!r}.")
         self.in_features = in_features
         self.token_drop = token_drop

@@ -11,7 +11,7 @@ from monai_mil_ext.networks.layers import masked_softmax
 from monai_mil_ext.networks.layers.compact import compact, compact_order, uncompact
 from monai_mil_ext.networks.layers.masked import zero_out_padding
 from monai_mil_ext.networks.nets.bag_net import BagNet, BagOutput
-from monai_mil_ext.utils import check_positive, check_positive_number
+from monai_mil_ext.utils import check_positive, check_positive_number, without_autocast
 
 __all__ = ["WindowMIL"]
 
@@ -69,7 +69,8 @@ class WindowMIL(BagNet):
     ) -> None:
         super().__init__()
         check_positive(in_features=in_features, num_classes=num_classes, reach=reach)
-        if not 0 < half_width <= reach:
+        check_positive_number(half_width=half_width)
+        if half_width > reach:
             raise ValueError(f"`half_width` must be in (0, {reach}], got {half_width!r}.")
         check_positive_number(softness=softness)
         self.in_features = in_features
@@ -108,10 +109,8 @@ class WindowMIL(BagNet):
         """Sum values (B, N, C) in the box around each instance to (B, N, C), in float32 or float64."""
         if torch.jit.is_scripting():  # TorchScript cannot compile is_autocast_enabled
             return _convolve(values, box)
-        if torch.is_autocast_enabled(values.device.type):
-            with torch.autocast(values.device.type, enabled=False):
-                return _convolve(values, box)
-        return _convolve(values, box)
+        with without_autocast(values):
+            return _convolve(values, box)
 
     def _box(self) -> Tensor:
         """Compute the box (C, 2 reach + 1) of each class, of height one."""

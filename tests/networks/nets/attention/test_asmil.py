@@ -169,7 +169,7 @@ def test_asmil_rejects_sizes_that_are_not_positive(name):
     ("options", "message"),
     [
         ({"n_drop": 8}, "`n_drop` must leave at least one of 8 tokens, got 8"),
-        ({"n_drop": -1}, "`n_drop` must leave at least one of 8 tokens, got -1"),
+        ({"n_drop": -1}, "`n_drop` must be an integer from 0, got -1"),
         ({"token_drop": 1.0}, r"`token_drop` must be in \[0, 1\), got 1.0"),
         ({"dropout": float("nan")}, r"`dropout` must be in \[0, 1\), got nan"),
         ({"hidden_size": 12}, "`hidden_size` must be a multiple of the 8 heads, got 12"),

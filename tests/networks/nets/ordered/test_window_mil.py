@@ -77,7 +77,8 @@ def test_window_mil_of_an_empty_bag_has_the_bias_as_logit():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"half_width": 0.0}, r"`half_width` must be in \(0, 30\], got 0.0"),
+        ({"half_width": 0.0}, "`half_width` must be positive and finite, got 0.0"),
+        ({"half_width": "5"}, "`half_width` must be positive and finite, got '5'"),
         ({"half_width": 31.0}, r"`half_width` must be in \(0, 30\], got 31.0"),
         ({"softness": 0.0}, "`softness` must be positive and finite, got 0.0"),
         ({"softness": float("inf")}, "`softness` must be positive and finite, got inf"),
