@@ -16,6 +16,7 @@ from .enums import RESEARCH_USE, BagKeys, BagStatus
 from .exceptions import print_root_cause
 from .files import atomic_path, remove_stale_files, write_csv, write_json
 from .optional import optional_dependency
+from .privacy import hide_paths
 
 __all__ = [
     "RESEARCH_USE",
@@ -33,6 +34,7 @@ __all__ = [
     "check_rate",
     "drop_padding",
     "head_mean",
+    "hide_paths",
     "optional_dependency",
     "print_root_cause",
     "remove_stale_files",

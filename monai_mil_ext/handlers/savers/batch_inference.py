@@ -7,14 +7,13 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any, ClassVar
 
 from ignite.engine import Engine, Events
 from monai.engines import IterationEvents
 
-from monai_mil_ext.utils import RESEARCH_USE, BagKeys, BagStatus, remove_stale_files, write_csv, write_json
+from monai_mil_ext.utils import RESEARCH_USE, BagKeys, BagStatus, hide_paths, remove_stale_files, write_csv, write_json
 
 from .results_saver import ResultsSaver
 
@@ -107,11 +106,8 @@ class BatchInference(ABC):
             engine.logger.info(f"{case}: done; {RESEARCH_USE}")
 
     def _fail(self, engine: Engine, case: str, reason: str) -> None:
-        for key in ("image", "reference"):
-            path = self.items[case].get(key)
-            for name in (path, Path(path).name) if path else ():
-                reason = reason.replace(repr(name), f"the {self.item_name}")
-                reason = reason.replace(str(path), f"the {self.item_name}")
+        paths = [self.items[case][key] for key in ("image", "reference") if self.items[case].get(key)]
+        reason = hide_paths(reason, paths, f"the {self.item_name}")
         self._failed[case] = reason
         engine.logger.warning(f"{case}: {reason}")
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import lzma
+import os
+import struct
+import zipfile
+import zlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from monai_mil_ext.utils import BagKeys, BagStatus, EmptyBagError
+from monai_mil_ext.utils import BagKeys, BagStatus, EmptyBagError, hide_paths
 
 __all__ = ["LoadOrStatus", "PostprocessOrStatus"]
+
+FILE_ERRORS = (OSError, ValueError, EOFError, struct.error, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 
 
 class LoadOrStatus:
@@ -20,7 +27,12 @@ class LoadOrStatus:
     handlers see it. It has only the case ID and the patient of the item, so bags of different status can't be in one
     batch: infer with a batch size of 1.
 
-    Only an ``OSError`` or a ``ValueError``, which a file may cause, becomes a status; any other error is raised.
+    An ``OSError`` or a ``ValueError`` becomes a status, and so do the errors that Python's own readers raise on damaged
+    files (``EOFError``, ``struct.error``, ``zlib.error``, ``lzma.LZMAError``, ``zipfile.BadZipFile``). Readers of this
+    package turn whatever a library raises on a file into one of them, where they call it. So any other error is a
+    mistake in a program, and is raised.
+
+    No status has a path or the name of a file or folder of the item, see :py:func:`monai_mil_ext.utils.hide_paths`.
 
     Args:
         transform: transform from an item to a bag.
@@ -33,7 +45,7 @@ class LoadOrStatus:
         >>> from monai_mil_ext.transforms import LoadBagd
         >>> load = LoadOrStatus(LoadBagd("image"), {"image": [4]})
         >>> load({"image": "absent.h5", "case_id": "a"})["status"]
-        "unreadable: `path` must be a bag file that exists, got 'absent.h5'."
+        'unreadable: `path` must be a bag file that exists, got the file.'
     """
 
     def __init__(
@@ -54,15 +66,15 @@ class LoadOrStatus:
                 raise
         ids = {str(key): data[key] for key in (BagKeys.CASE_ID, BagKeys.PATIENT) if key in data}
         blank = {key: torch.zeros(1, *shape) for key, shape in self.instance_shapes.items()}
-        status = BagStatus.EMPTY if isinstance(cause, EmptyBagError) else f"unreadable: {_reason(cause)}"
+        status = BagStatus.EMPTY if isinstance(cause, EmptyBagError) else f"unreadable: {_reason(cause, data)}"
         return {**ids, **blank, str(BagKeys.STATUS): str(status)}
 
 
 class PostprocessOrStatus:
     """Postprocessing that skips a bag that is not done, and records an error as the ``status`` of its bag.
 
-    It is for inference on bags that :py:class:`LoadOrStatus` loads. Only an ``OSError`` or a ``ValueError``
-    becomes a status, ``"not written: <reason>"``; any other error is raised. A bag without a ``status`` counts as done.
+    It is for inference on bags that :py:class:`LoadOrStatus` loads. The same errors become a status,
+    ``"not written: <reason>"``, without a path; any other error is raised. A bag without a ``status`` counts as done.
 
     Args:
         transform: postprocessing of one item.
@@ -89,17 +101,25 @@ class PostprocessOrStatus:
             cause = _file_error(error)
             if cause is None:
                 raise
-        return {**data, str(BagKeys.STATUS): f"not written: {_reason(cause)}"}
+        return {**data, str(BagKeys.STATUS): f"not written: {_reason(cause, data)}"}
 
 
-def _file_error(error: BaseException | None) -> OSError | ValueError | None:
+def _file_error(error: BaseException | None) -> BaseException | None:
     """Return the first error in the chain of causes that a file may cause: MONAI wraps errors of transforms."""
-    while error is not None and not isinstance(error, (OSError, ValueError)):
+    while error is not None and not isinstance(error, FILE_ERRORS):
         error = error.__cause__
     return error
 
 
-def _reason(error: OSError | ValueError) -> str:
+def _reason(error: BaseException, data: Mapping[Hashable, Any]) -> str:
     # the text of an operating system error contains the whole path of the file
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(reason.split())
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
+    return hide_paths(" ".join(reason.split()), _paths(data))
+
+
+def _paths(data: Mapping[Hashable, Any]) -> list[str | os.PathLike[str]]:
+    """Return all texts of an item that may be paths."""
+    ids = (BagKeys.CASE_ID, BagKeys.PATIENT, BagKeys.STATUS, BagKeys.PLANE)
+    values = [value for key, value in data.items() if key not in ids]
+    values = [item for value in values for item in (value if isinstance(value, (list, tuple)) else [value])]
+    return [value for value in values if isinstance(value, (str, os.PathLike)) and value]
