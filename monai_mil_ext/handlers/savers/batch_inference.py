@@ -19,7 +19,7 @@ from .results_saver import ResultsSaver
 
 __all__ = ["BatchInference", "ScanBatchInference", "SlideBatchInference"]
 
-CASE, STATUS = str(BagKeys.CASE_ID), str(BagKeys.STATUS)
+CASE, STATUS, DONE = str(BagKeys.CASE_ID), str(BagKeys.STATUS), str(BagStatus.DONE)
 
 
 class BatchInference(ABC):
@@ -40,7 +40,7 @@ class BatchInference(ABC):
         items: all items of the list, with ``case_id``.
 
     Raises:
-        RuntimeError: by ``finish``, after everything is written, if an item failed.
+        RuntimeError: by ``finish``, after everything is written, if an item failed or lacks results.
     """
 
     item_name: ClassVar[str]  # in messages and in the report
@@ -69,11 +69,13 @@ class BatchInference(ABC):
         rows = [self._row(case) for case in self.items]
         write_csv(self.saver.output_dir / "results.csv", rows)
         write_json(self.saver.output_dir / "report.json", self._report(rows))
-        failed = [f"{row[CASE]!r} is {row[STATUS]}" for row in rows if row[STATUS] != BagStatus.DONE]
-        if failed:
-            count = f"{len(failed)} of {len(rows)}"
-            message = f"every {self.item_name} must get a prediction, got none for {count}:"
-            raise RuntimeError("\n  ".join([message, *failed]))
+        failed = [f"{row[CASE]!r} is {row[STATUS]}" for row in rows if not _is_done(row)]
+        incomplete = [f"{row[CASE]!r} is {row[STATUS]}" for row in rows if _is_done(row) and row[STATUS] != DONE]
+        if failed or incomplete:
+            got = [f"none for {len(failed)} of {len(rows)}"] if failed else []
+            got += [f"some without all results for {len(incomplete)} of {len(rows)}"] if incomplete else []
+            message = f"every {self.item_name} must get a prediction, got {' and '.join(got)}:"
+            raise RuntimeError("\n  ".join([message, *failed, *incomplete]))
 
     @abstractmethod
     def _columns(self, result: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,12 +100,12 @@ class BatchInference(ABC):
         for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
             case = str(batch[CASE])
             try:
-                self.saver.save({**batch, **output})
+                record = self.saver.save({**batch, **output})
             except ValueError as error:
                 self._fail(engine, case, f"not written: {error}")
                 continue
             self._seconds[case] = time.perf_counter() - self._begin
-            engine.logger.info(f"{case}: done; {RESEARCH_USE}")
+            engine.logger.info(f"{case}: {self.saver.status(record)}; {RESEARCH_USE}")
 
     def _fail(self, engine: Engine, case: str, reason: str) -> None:
         paths = [self.items[case][key] for key in ("image", "reference") if self.items[case].get(key)]
@@ -127,7 +129,7 @@ class BatchInference(ABC):
             return {**row, STATUS: self._failed.get(case, "not reached")}
         return {
             **row,
-            STATUS: str(BagStatus.DONE),
+            STATUS: self.saver.status(result),
             "seconds": f"{self._seconds[case]:.2f}" if case in self._seconds else "",
             **self._columns(result),
             "prediction": result["prediction"],
@@ -136,15 +138,19 @@ class BatchInference(ABC):
 
     def _report(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         seconds = list(self._seconds.values())
-        failed = Counter(str(row[STATUS]).split(", got")[0] for row in rows if row[STATUS] != BagStatus.DONE)
+        failed = Counter(str(row[STATUS]).split(", got")[0] for row in rows if row[STATUS] != DONE)
         return {
             "use": RESEARCH_USE,
             f"{self.item_name}s": len(rows),
-            "done": sum(row[STATUS] == BagStatus.DONE for row in rows),
+            "done": sum(map(_is_done, rows)),
             "done_in_this_run": len(seconds),
             "failed": dict(failed.most_common()),
             f"seconds_a_{self.item_name}": {"median": median(seconds), "longest": max(seconds)} if seconds else None,
         }
+
+
+def _is_done(row: Mapping[str, Any]) -> bool:
+    return str(row[STATUS]).split(";")[0] == DONE
 
 
 class ScanBatchInference(BatchInference):

@@ -10,7 +10,15 @@ from typing import Any, ClassVar
 from ignite.engine import Engine, Events
 from torch import Tensor
 
-from monai_mil_ext.utils import RESEARCH_USE, BagKeys, check_choice, check_name, remove_stale_files, write_json
+from monai_mil_ext.utils import (
+    RESEARCH_USE,
+    BagKeys,
+    BagStatus,
+    check_choice,
+    check_name,
+    remove_stale_files,
+    write_json,
+)
 
 __all__ = ["ResultsSaver"]
 
@@ -39,19 +47,32 @@ class ResultsSaver(ABC):
         self.output_dir = Path(output_dir)
         self.pictures = tuple(pictures)
         self.settings = settings
+        self._incomplete: list[str] = []
 
     def attach(self, engine: Engine) -> None:
-        """Write after every iteration of ``engine``."""
+        """Write after every iteration of ``engine``, and raise at the end of a run if a requested file is missing."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED, self._check_complete)
 
     def __call__(self, engine: Engine) -> None:
         """Write the files of the cases of this iteration."""
         for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
-            self.save({**batch, **output})
-            engine.logger.info(f"{batch[BagKeys.CASE_ID]}: written to {self.output_dir.name}; {RESEARCH_USE}")
+            status = self.status(self.save({**batch, **output}))
+            engine.logger.info(f"{batch[BagKeys.CASE_ID]}: {status}; {RESEARCH_USE}")
+            if status != BagStatus.DONE:
+                self._incomplete.append(f"{batch[BagKeys.CASE_ID]!r} is {status}")
 
-    def save(self, data: Mapping[str, Any]) -> None:
-        """Write the files of one case."""
+    def _check_complete(self, engine: Engine) -> None:
+        incomplete, self._incomplete = self._incomplete, []
+        if incomplete:
+            raise RuntimeError("\n  ".join(["every case must get all results, got some without:", *incomplete]))
+
+    def status(self, record: Mapping[str, Any]) -> str:
+        """Return the status of a case from its ``prediction.json``: ``done``, and what of its results is missing."""
+        return str(BagStatus.DONE)
+
+    def save(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the files of one case, and return the content of its ``prediction.json``."""
         case = data[BagKeys.CASE_ID]
         check_name(case_id=case)
         folder = self.output_dir / case
@@ -64,9 +85,11 @@ class ResultsSaver(ABC):
             "use": RESEARCH_USE,
             **({} if self.settings is None else {"settings": self.settings}),
             "probability": item["pred"].tolist(),
-            "prediction": int(item["pred"].argmax()),
+            "prediction": _predicted_class(item["pred"]),
         }
-        write_json(folder / PREDICTION, {**record, **self._write(folder, item)})
+        record |= self._write(folder, item)
+        write_json(folder / PREDICTION, record)
+        return record
 
     def prediction_file(self, case_id: str) -> Path:
         """Return the path of the prediction of a case; once it exists, so do all other files of the case."""
@@ -75,3 +98,8 @@ class ResultsSaver(ABC):
     @abstractmethod
     def _write(self, folder: Path, item: Mapping[str, Any]) -> dict[str, Any]:
         """Write all other files of an item, whose tensors are on the CPU, and return the rest of the record."""
+
+
+def _predicted_class(pred: Tensor) -> int:
+    """Return the class of the highest of the probabilities (C,), or of the probability (1,) of the positive class."""
+    return int(pred[0] >= 0.5) if len(pred) == 1 else int(pred.argmax())

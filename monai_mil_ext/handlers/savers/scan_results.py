@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from monai_mil_ext.data import DicomWriter, ScoreBands, write_nifti
-from monai_mil_ext.utils import RESEARCH_USE, BagKeys, atomic_path, check_choice, drop_padding
+from monai_mil_ext.transforms.scans.slice_order import item_plane
+from monai_mil_ext.utils import RESEARCH_USE, BagKeys, BagStatus, atomic_path, check_choice, drop_padding, hide_paths
 from monai_mil_ext.visualize import plot_slice_scores, scan_page, write_cine
 
 from .results_saver import ResultsSaver
@@ -36,11 +37,13 @@ class ScanResultsSaver(ResultsSaver):
 
     Results as DICOM belong to the study of the scan and **carry its patient**, see
     :py:class:`monai_mil_ext.data.DicomWriter`. They need the folder of the series as item ``source`` (and ``series``,
-    if it has several).
+    if it has several). Where they can't be written, all other files are, and ``prediction.json`` has the reason; its
+    ``status`` is ``"done; not written as DICOM: <reason>"``.
 
     Args:
         output_dir: parent of the folders.
-        plane: plane of the slices, see :py:class:`monai_mil_ext.transforms.SliceBagd`.
+        plane: plane of the slices; by default the item ``plane`` of :py:class:`monai_mil_ext.transforms.SliceBagd`, or
+            else axial.
         slices_key: item with the slices (N, 1, h, w) in [0, 1].
         reference_key: item with the reference mask (N, 1, h, w).
         pictures: any of ``"png"``, ``"html"`` (one self-contained file) and ``"gif"`` (an animation of all slices).
@@ -50,8 +53,8 @@ class ScanResultsSaver(ResultsSaver):
         settings: fingerprint of network and preprocessing, for ``prediction.json``.
 
     Raises:
-        ValueError: when an option is not allowed, a case id can't be a file name, or a scan has no series for results
-            as DICOM.
+        ValueError: when an option is not allowed, a case id can't be a file name, or ``plane`` is not that of an item.
+        RuntimeError: at the end of a run, when results as DICOM could not be written.
     """
 
     endings = ("_scores.nii.gz", ".png", ".html", ".gif", "_seg.dcm", "_sr.dcm")
@@ -60,7 +63,7 @@ class ScanResultsSaver(ResultsSaver):
     def __init__(
         self,
         output_dir: str,
-        plane: str = "axial",
+        plane: str | None = None,
         slices_key: str = "slices",
         reference_key: str = "reference",
         pictures: Sequence[str] = ("png",),
@@ -78,22 +81,45 @@ class ScanResultsSaver(ResultsSaver):
     def _write(self, folder: Path, item: Mapping[str, Any]) -> dict[str, Any]:
         keys = (BagKeys.SCORES, BagKeys.POSITION, BagKeys.SLICE_INDEX, self.slices_key, self.reference_key)
         item = {**item, **{str(key): drop_padding(item[key], item) for key in keys if key in item}}
-        if self.dicom:
-            self._write_dicom(folder, item)
+        plane = item_plane(item, self.plane)
         path = folder / f"{item[BagKeys.CASE_ID]}_scores.nii.gz"
         write_nifti(path, item[BagKeys.SCORE_VOLUME], f"attention of slices; {RESEARCH_USE}")
         self._write_pictures(folder, item)
+        reason = self._dicom_reason(folder, item)
         index = item[BagKeys.SLICE_INDEX]
         columns = zip(index.tolist(), item[BagKeys.POSITION].tolist(), item[BagKeys.SCORES].tolist(), strict=True)
         return {
-            "plane": self.plane,
+            **({} if reason is None else {"dicom": {"missing": reason}}),
+            "plane": plane,
             "top_slices": index[item[BagKeys.TOP]].tolist(),
             "slices": [{"slice_index": i, "position_mm": round(p, 3), "attention": a} for i, p, a in columns],
         }
 
+    def check_sources(self, items: Sequence[Mapping[str, Any]]) -> None:
+        """Raise ``ValueError`` if DICOM is asked for and no item has a DICOM folder, before anything is computed."""
+        if self.dicom and items and not any(Path(str(item["image"])).is_dir() for item in items):
+            raise ValueError(
+                f"`dicom` must be empty for scans that are no DICOM folders, got {list(self.dicom)}; "
+                "NIfTI, NRRD and MHA files have no study to write into."
+            )
+
+    def status(self, record: Mapping[str, Any]) -> str:
+        """Return ``done``, and why a case has no results as DICOM."""
+        reason = (record.get("dicom") or {}).get("missing")
+        return super().status(record) if reason is None else f"{BagStatus.DONE}; not written as DICOM: {reason}"
+
+    def _dicom_reason(self, folder: Path, item: Mapping[str, Any]) -> str | None:
+        """Write the results as DICOM, and return why that is not possible, or None."""
+        try:
+            if self.dicom:
+                self._write_dicom(folder, item)
+        except ValueError as error:
+            return hide_paths(str(error), [item[BagKeys.SOURCE]] if BagKeys.SOURCE in item else [], "the scan")
+        return None
+
     def _write_dicom(self, folder: Path, item: Mapping[str, Any]) -> None:
         if BagKeys.SOURCE not in item:
-            raise ValueError(f"an item must have the `source` of its scan for results as DICOM, got {sorted(item)}.")
+            raise ValueError(f"`source` must be an item with the folder of the scan, got {sorted(item)}.")
         case, volume, top_k = item[BagKeys.CASE_ID], item[BagKeys.SCORE_VOLUME], len(item[BagKeys.TOP])
         results = DicomWriter(item[BagKeys.SOURCE], item.get(BagKeys.SERIES))
         if "seg" in self.dicom:
@@ -107,12 +133,13 @@ class ScanResultsSaver(ResultsSaver):
         masks = None if reference is None else reference[:, 0].numpy() > 0
         scores, position = item[BagKeys.SCORES].numpy(), item[BagKeys.POSITION].numpy()
         scan = (scores, position, item[self.slices_key][:, 0].numpy(), masks)
+        index = item[BagKeys.SLICE_INDEX].numpy()
         title = f"{case}: probability {float(item['pred'][-1]):.2f}"
         if "png" in self.pictures:
             with atomic_path(folder / f"{case}.png") as temporary:
                 plot_slice_scores(*scan, top_k, title).savefig(temporary, dpi=160)
         if "html" in self.pictures:
             with atomic_path(folder / f"{case}.html") as temporary:
-                temporary.write_text(scan_page(*scan, top_k, title), encoding="utf-8")
+                temporary.write_text(scan_page(*scan, top_k, title, slice_index=index), encoding="utf-8")
         if "gif" in self.pictures:
             write_cine(folder / f"{case}.gif", *scan)
