@@ -118,8 +118,9 @@ def read_header(path: Path) -> Any:
         header = dcmread(path, specific_tags=TAGS, defer_size=1024, force=True)
         # the values are converted here, since that may raise as well
         values = {tag: header.get(tag) for tag in TAGS if tag not in PIXELS}
-        whole = list(header.file_meta) and (values["SeriesInstanceUID"] or is_directory(header))
+        list(header.file_meta)
         num_frames(header)
+        whole = values["SeriesInstanceUID"] or is_directory(header)
     except Exception:
         # whatever pydicom raises is caused by the file: EOFError, NotImplementedError, struct.error, zlib.error, ...
         raise ValueError("damaged content") from None

@@ -81,8 +81,12 @@ class DicomWriter:
         self.headers = [_header(item.path, step) for item in stack]
         required = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
         missing = [tag for tag in required if not self.headers[0].get(tag)]
+        each = ("Modality", "SOPClassUID", "SOPInstanceUID")
+        missing += [tag for tag in each if not all(header.get(tag) for header in self.headers)]
         if missing:
-            raise ValueError(f"`source` must have {', '.join(required)} for results as DICOM, got none of {missing}.")
+            raise ValueError(
+                f"`source` must have {', '.join((*required, *each))} for results as DICOM, got none of {missing}."
+            )
 
     def write_segmentation(
         self, path: str | os.PathLike[str], volume: MetaTensor, bands: ScoreBands | None = None

@@ -165,11 +165,25 @@ def test_dicom_writer_refuses_a_series_without_a_header_or_does_without_it(tmp_p
         ds = dcmread(path)
         del ds[tag]
         ds.save_as(path)
-    writer = DicomWriter(tmp_path / "s")
-    write = writer.write_segmentation if kind == "seg" else partial(writer.write_report, probability=0.75)
-    if tag in ("SOPInstanceUID", "SOPClassUID") or (tag == "Modality" and kind == "seg"):
-        with pytest.raises(ValueError, match=f"all headers that results as DICOM need, got none of {tag}"):
-            write(tmp_path / "x.dcm", volume)
+    if tag in ("SOPInstanceUID", "SOPClassUID", "Modality"):
+        with pytest.raises(ValueError, match=rf"for results as DICOM, got none of \['{tag}'\]"):
+            DicomWriter(tmp_path / "s")
     else:
+        writer = DicomWriter(tmp_path / "s")
+        write = writer.write_segmentation if kind == "seg" else partial(writer.write_report, probability=0.75)
         write(tmp_path / "x.dcm", volume)
         assert dcmread(tmp_path / "x.dcm").StudyInstanceUID
+
+
+def test_dicom_writer_turns_errors_of_highdicom_into_one_of_the_series(tmp_path, monkeypatch):
+    volume, _ = answered(tmp_path / "s")
+    writer = DicomWriter(tmp_path / "s")
+
+    def fail(*args, **kwargs):
+        raise AttributeError(f"'FileDataset' of {SECRETS['PatientName']} has no attribute 'Laterality'")
+
+    monkeypatch.setattr(hd.seg, "Segmentation", fail)
+    monkeypatch.setattr(hd.sr, "ComprehensiveSR", fail)
+    for write in (writer.write_segmentation, partial(writer.write_report, probability=0.75)):
+        with pytest.raises(ValueError, match=r"results as DICOM need, got none of Laterality\.$"):
+            write(tmp_path / "x.dcm", volume)

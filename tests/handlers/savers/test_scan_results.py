@@ -107,7 +107,7 @@ def series_item(folder, **changes):
         ("NIfTI", "`source` must be the DICOM folder of the scan for results as DICOM, got a single file"),
         ("other plane", "`volume` must have one score for each slice of the series, got slices with several scores"),
         ("no frame of reference", "`source` must have StudyInstanceUID, SeriesInstanceUID, FrameOfReferenceUID"),
-        ("no SOPInstanceUID", "`source` must have all headers that results as DICOM need, got none of SOPInstanceUID"),
+        ("no SOPInstanceUID", "`source` must have StudyInstanceUID, SeriesInstanceUID, FrameOfReferenceUID, Modality"),
         ("no source", "`source` must be an item with the folder of the scan"),
     ],
 )
