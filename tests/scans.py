@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -10,7 +11,13 @@ import nibabel as nib
 import nrrd
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    ExplicitVRLittleEndian,
+    RTStructureSetStorage,
+    generate_uid,
+)
 
 SECRETS = MappingProxyType(
     {
@@ -65,6 +72,51 @@ def write_series(
             setattr(ds, tag, value)
         ds.save_as(folder / f"{(k * 7 + 3) % 11}_{series}_{k}{suffix}", enforce_file_format=True)
     return stored * SLOPE + INTERCEPT
+
+
+def write_enhanced(
+    path: Path, heights: Sequence[float], slopes: Sequence[float] = (), shape: tuple[int, int] = (6, 5), **tags
+) -> np.ndarray:
+    """Write an enhanced CT whose frames are at ``heights``, and return its voxel array (X, Y, Z) in stored order.
+
+    The value of a pixel is its stored value times the slope of the frame.
+    """
+    stored = voxels((*shape, len(heights)))
+    slopes = slopes or [1.0] * len(heights)
+    ds = _header(EnhancedCTImageStorage, "CT", "1.2.826.0.1.55", 55)
+    ds.NumberOfFrames, ds.Rows, ds.Columns = len(heights), shape[1], shape[0]
+    ds.BitsAllocated = ds.BitsStored = 16
+    ds.HighBit, ds.PixelRepresentation, ds.SamplesPerPixel = 15, 1, 1
+    ds.PhotometricInterpretation = "MONOCHROME2"
+    ds.FrameOfReferenceUID = "1.2.826.0.1.78"
+    ds.SharedFunctionalGroupsSequence = [
+        _group(
+            PixelMeasures={"PixelSpacing": [0.7, 0.9], "SliceThickness": 2.5},
+            PlaneOrientation={"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]},
+        )
+    ]
+    ds.PerFrameFunctionalGroupsSequence = [
+        _group(
+            PlanePosition={"ImagePositionPatient": [-10, -20, float(height)]},
+            PixelValueTransformation={"RescaleSlope": slope, "RescaleIntercept": 0, "RescaleType": "HU"},
+        )
+        for height, slope in zip(heights, slopes, strict=True)
+    ]
+    ds.PixelData = stored.T.tobytes()
+    for tag, value in tags.items():
+        setattr(ds, tag, value)
+    ds.save_as(path, enforce_file_format=True)
+    return stored * np.array(slopes)
+
+
+def _group(**sequences: dict) -> Dataset:
+    group = Dataset()
+    for name, values in sequences.items():
+        item = Dataset()
+        for tag, value in values.items():
+            setattr(item, tag, value)
+        setattr(group, f"{name}Sequence", [item])
+    return group
 
 
 def write_structure_set(folder: Path) -> None:

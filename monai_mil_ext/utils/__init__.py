@@ -23,6 +23,7 @@ from .exceptions import print_root_cause
 from .files import atomic_path, load_json, remove_stale_files, save_tensors, write_csv, write_json
 from .optional import optional_dependency
 from .paths import check_local, check_local_settings, resolve_path
+from .privacy import hide_paths
 from .probabilities import (
     check_class_names,
     check_probabilities,
@@ -60,6 +61,7 @@ __all__ = [
     "drop_padding",
     "format_prediction",
     "head_mean",
+    "hide_paths",
     "load_json",
     "logits_to_probabilities",
     "optional_dependency",

@@ -19,8 +19,10 @@ class BagKeys(StrEnum):
     Per bag: ``mask`` (N,), ``affine`` (4, 4) and ``spatial_shape`` (3,) of the scan's own voxel array (or width and
     height of a slide), ``grid_shape`` (3,) of the tokens of a volume, ``tile_size`` in the ``unit`` of the
     coordinates, ``slide_mpp`` (micrometers per pixel of level 0), ``source`` (path of the scan or slide), ``series``
-    (UID, description or number, if a DICOM folder has several), ``case_id``, ``patient``, ``status`` and
-    ``source_check`` (whether the bag comes from the source that a model was trained on).
+    (UID, description or number, if a DICOM folder has several), ``plane`` of the slices of a scan, ``case_id``,
+    ``patient``, ``status`` and ``source_check`` (whether the bag comes from the source that a model was trained on).
+
+    In the metadata of a scan: ``modality`` (of DICOM only) and ``value_range`` (lowest and highest value as loaded).
 
     Results: ``score_source`` (head or class whose attention the scores are, or ``"mean"``), ``score_volume`` (1, X,
     Y, Z) of a scan, ``heatmap`` (1, h, w) of a slide, or ``heatmap_missing`` (the reason for its absence),
@@ -44,6 +46,9 @@ class BagKeys(StrEnum):
     GRID_SHAPE = "grid_shape"
     SOURCE = "source"
     SERIES = "series"
+    PLANE = "plane"
+    MODALITY = "modality"
+    VALUE_RANGE = "value_range"
     CASE_ID = "case_id"
     PATIENT = "patient"
     STATUS = "status"

@@ -34,6 +34,7 @@ def scan_page(
     top_k: int = 4,
     title: str = "",
     facts: Mapping[str, str] | None = None,
+    slice_index: Array | None = None,
 ) -> str:
     """Render the prediction for a scan as HTML: slices with most and least attention, side view, heat map and curve.
 
@@ -47,6 +48,7 @@ def scan_page(
         top_k: number of slices with the most and with the least attention; no slice is shown twice.
         title: heading of the page.
         facts: rows of a table below the heading.
+        slice_index: indices (N,) of the slices in the scan, for their captions; by default 0 to N - 1.
 
     Returns:
         The page as HTML.
@@ -55,12 +57,13 @@ def scan_page(
         ValueError: if the arrays differ in length, or ``top_k`` is not positive.
     """
     top = rank_slices(attention, position, slices, reference, top_k)
+    numbers = np.arange(len(attention)) if slice_index is None else slice_index
     rest = np.argsort(attention, kind="stable")[: min(top_k, len(attention) - len(top))]
     axis = _image(plot_axis(attention, position, slices, reference, top), "attention along the axis", "axis")
     rows = "".join(f"<tr><td>{html.escape(k)}</td><td>{html.escape(v)}</td></tr>" for k, v in (facts or {}).items())
 
     def strip(indices: Iterable[int]) -> str:
-        return "".join(_slice(int(i), attention, position, slices, reference) for i in indices)
+        return "".join(_slice(int(i), int(numbers[i]), attention, position, slices, reference) for i in indices)
 
     least = f"<h2>Least attention</h2>{strip(rest)}" if len(rest) else ""
     return (
@@ -71,11 +74,11 @@ def scan_page(
     )
 
 
-def _slice(i: int, attention: Array, position: Array, slices: Array, reference: Array | None) -> str:
+def _slice(i: int, number: int, attention: Array, position: Array, slices: Array, reference: Array | None) -> str:
     slice_reference = None if reference is None else reference[i]
     note = ", reference" if slice_reference is not None and slice_reference.any() else ""
-    caption = f"slice {i}, {position[i]:.1f} mm<br>attention {attention[i]:.3f}{note}"
-    picture = _image(plot_slice(slices[i], slice_reference), f"slice {i}")
+    caption = f"slice {number}, {position[i]:.1f} mm<br>attention {attention[i]:.3f}{note}"
+    picture = _image(plot_slice(slices[i], slice_reference), f"slice {number}")
     return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
 
 

@@ -61,3 +61,10 @@ def test_scan_page_refuses_invalid_arguments():
     attention, position, slices, _ = scan()
     with pytest.raises(ValueError, match="`top_k` must be a positive integer, got 0"):
         scan_page(attention, position, slices, top_k=0)
+
+
+def test_scan_page_names_slices_by_their_index_in_the_scan():
+    attention, position, slices, _ = scan(3)
+    page = Page(scan_page(attention, position, slices, top_k=2, slice_index=position.astype(int)))
+    expected = {f"slice {int(mm)}" for mm in position} | {"attention along the axis"}
+    assert {image["alt"] for image in page.images} == expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from monai_mil_ext.utils import hide_paths
 from monai_mil_ext.utils.exceptions import root_cause
 
 from ._monailabel import HTTPException
@@ -21,7 +22,4 @@ def http_error_from(error: BaseException, *paths: str | Path) -> Exception:
     """Return the root cause of ``error`` as an HTTP error, without ``paths``, their folders and their names."""
     cause = root_cause(error)
     text = f"{type(cause).__name__}: {cause}".strip()
-    for path in paths:
-        for hidden in (str(path), str(Path(path).parent), Path(path).name):
-            text = text.replace(hidden, "...")
-    return http_error(text)
+    return http_error(hide_paths(text, paths, "..."))

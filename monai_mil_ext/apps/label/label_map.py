@@ -11,6 +11,7 @@ from monai.transforms import MapTransform
 
 from monai_mil_ext.data import ScoreBands
 from monai_mil_ext.transforms import SliceScoresToVolume
+from monai_mil_ext.transforms.scans.slice_order import item_plane
 from monai_mil_ext.utils import RESEARCH_USE, BagKeys, drop_padding, head_mean
 
 from .active_learning import normalized_entropy
@@ -56,7 +57,7 @@ class ScoresToLabelMapd(MapTransform):
         keys: probabilities.
         class_names: names of the C classes.
         top_k: last rank of every band of slices.
-        plane: plane of the slices.
+        plane: plane of the slices; by default the item ``plane``, or else axial.
         allow_missing_keys: whether to skip missing keys.
     """
 
@@ -65,7 +66,7 @@ class ScoresToLabelMapd(MapTransform):
         keys: KeysCollection,
         class_names: Sequence[str],
         top_k: Sequence[int] = (4, 12),
-        plane: str = "axial",
+        plane: str | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
@@ -76,6 +77,7 @@ class ScoresToLabelMapd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Replace the probabilities of each key with a label map (1, X, Y, Z)."""
         d = dict(data)
+        to_volume = SliceScoresToVolume(item_plane(d, self.plane))
         for key in self.key_iterator(d):
             attention = head_mean(drop_padding(d[BagKeys.ATTENTION], d).float().cpu())
             index, position = (drop_padding(d[name], d) for name in (BagKeys.SLICE_INDEX, BagKeys.POSITION))
@@ -85,5 +87,5 @@ class ScoresToLabelMapd(MapTransform):
             ]
             d["result"] = scan_result(d[key].tolist(), self.class_names, slices, self.bands)
             band = np.array([entry["band"] for entry in d["result"]["slices"]])
-            d[key] = SliceScoresToVolume(self.plane)(band, index, d[BagKeys.AFFINE], d[BagKeys.SPATIAL_SHAPE])
+            d[key] = to_volume(band, index, d[BagKeys.AFFINE], d[BagKeys.SPATIAL_SHAPE])
         return d

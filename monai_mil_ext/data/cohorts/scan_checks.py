@@ -10,7 +10,8 @@ from typing import Any
 from monai.utils import optional_import
 
 from monai_mil_ext.data.features.bad_cases import reason_of
-from monai_mil_ext.data.scans.dicom_series import NO_IMAGE, find_series
+from monai_mil_ext.data.scans.dicom_files import NO_IMAGE
+from monai_mil_ext.data.scans.dicom_series import find_series
 from monai_mil_ext.utils import BagKeys
 
 from .check_report import CohortReport, Issue

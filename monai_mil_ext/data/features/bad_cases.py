@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import errno
-import os
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from monai_mil_ext.utils import BagKeys
 from monai_mil_ext.utils.exceptions import root_cause
+from monai_mil_ext.utils.privacy import describe_case_error
 
-__all__ = ["BadCasesError", "describe_failure", "is_system_error", "reason_of"]
+__all__ = ["BadCasesError", "is_system_error", "reason_of"]
 
 SYSTEM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS)
 
@@ -43,32 +40,14 @@ class BadCasesError(ValueError):
         return BadCasesError, (self.reasons,)
 
 
-def describe_failure(cause: BaseException, item: Mapping[str, Any]) -> str:
-    """Describe an error in one line without paths and names of the item's files, which may identify a patient.
+def reason_of(error: BaseException, item: Mapping[str, Any]) -> str:
+    """Describe the root cause of an error without the names of the item's files, which may identify a patient.
 
     Example:
-        >>> describe_failure(ValueError("`image` must be a scan, got '/data/doe.nii'."), {"image": "/data/doe.nii"})
-        "`image` must be a scan, got '<image>'."
+        >>> reason_of(KeyError("image"), {"image": "/data/doe.nii"})
+        "KeyError: 'image'"
     """
-    text = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
-    for key, value in item.items():
-        for path in _paths(value) if key != BagKeys.CASE_ID else []:
-            text = re.sub(re.escape(str(path)) + r"[^\s'\"]*", f"<{key}>", text)
-            text = re.sub(rf"(?<!\w){re.escape(path.name)}(?!\w)", f"<{key}>", text)
-    text = re.sub(r"(?<![\w<])(/[^\s/'\":,]+){2,}", "<path>", text)
-    return " ".join(text.split())
-
-
-def reason_of(error: BaseException, item: Mapping[str, Any]) -> str:
-    """Describe the root cause of an error, with its type unless it is a ``ValueError``, whose text is a sentence."""
-    cause = root_cause(error)
-    kind = "" if isinstance(cause, ValueError) else f"{type(cause).__name__}: "
-    return f"{kind}{describe_failure(cause, item)}"
-
-
-def _paths(value: Any) -> list[Path]:
-    values = value if isinstance(value, (list, tuple)) else [value]
-    return [Path(v) for v in values if isinstance(v, (str, os.PathLike)) and os.sep in os.fspath(v)]
+    return describe_case_error(root_cause(error), item)
 
 
 def is_system_error(cause: BaseException) -> bool:

@@ -18,7 +18,7 @@ from monai_mil_ext.data.bags.bag_file import read_attributes, write_bag
 from monai_mil_ext.utils import BagKeys, EmptyBagError, check_case_ids, check_choice, check_local, remove_stale_files
 from monai_mil_ext.utils.exceptions import root_cause
 
-from .bad_cases import BadCasesError, describe_failure, is_system_error, reason_of
+from .bad_cases import BadCasesError, is_system_error, reason_of
 from .fingerprints import fingerprint as fingerprint_of
 from .identities import item_identity
 
@@ -158,7 +158,7 @@ class FeatureCache:
         except Exception as error:
             if present is not None and not self.is_done(item):
                 self.file(item).unlink(missing_ok=True)
-            reason = describe_failure(root_cause(error), item)
+            reason = reason_of(error, item)
             raise RuntimeError(f"case {item[BagKeys.CASE_ID]!r} gave no features: {reason}") from error
 
     def _attributes(self, item: Mapping[str, Any]) -> dict[str, Any] | None:

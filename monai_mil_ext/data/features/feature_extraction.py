@@ -16,7 +16,7 @@ from tqdm import tqdm
 from monai_mil_ext.utils import RESEARCH_USE, BagKeys, check_choice, check_local, write_csv, write_json
 from monai_mil_ext.utils.exceptions import root_cause
 
-from .bad_cases import describe_failure, is_system_error
+from .bad_cases import is_system_error, reason_of
 from .feature_cache import FeatureCache
 
 __all__ = ["FeatureExtraction"]
@@ -144,7 +144,7 @@ class FeatureExtraction:
                     cause = root_cause(error)
                     if self.on_error == "raise" or is_system_error(cause):
                         raise
-                    failed[item[BagKeys.CASE_ID]] = f"{type(cause).__name__}: {describe_failure(cause, item)}"
+                    failed[item[BagKeys.CASE_ID]] = reason_of(cause, item)
                 seconds = time.perf_counter() - start
                 bar.set_postfix(
                     {f"{self.item_names[1]}/s": f"{instances / seconds:.0f}", "failed": len(failed)}, refresh=False

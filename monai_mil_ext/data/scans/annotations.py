@@ -1,14 +1,11 @@
-"""Masks of a scan, read from mask files, RTSTRUCT contours and DICOM SEG frames.
-
-Frames of a SEG are read with pydicom, because ``iter_segments`` of highdicom refuses label maps and segments stated in
-the shared functional groups, returns no geometry, and so would replace only a few of the lines below.
-"""
+"""Masks of a scan, read from RTSTRUCT contours with pydicom and from DICOM SEG with highdicom."""
 
 from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,7 @@ from monai.data import MetaTensor
 from monai.utils import SpaceKeys, optional_import
 from numpy.typing import NDArray
 
-from monai_mil_ext.utils import check_local
+from monai_mil_ext.utils import check_local, optional_dependency
 
 from .dicom_series import SeriesSlice, find_series, series_affine
 
@@ -28,6 +25,7 @@ dcmread, _ = optional_import("pydicom", name="dcmread")
 InvalidDicomError, _ = optional_import("pydicom.errors", name="InvalidDicomError")
 
 MODALITIES = ("RTSTRUCT", "SEG")
+GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 OFF_PLANE = 0.25  # largest distance of a contour from its slice, as a fraction of the slice spacing
 OFF_GRID = 0.25  # largest distance of a corner of a frame from that of its slice, in voxels
 
@@ -90,7 +88,8 @@ def _modality(file: Path) -> str:
 def _names(annotation: Any) -> dict[int, str]:
     if annotation.Modality == "RTSTRUCT":
         return {int(roi.ROINumber): str(roi.ROIName) for roi in annotation.get("StructureSetROISequence") or ()}
-    return {int(s.SegmentNumber): str(s.SegmentLabel) for s in annotation.get("SegmentSequence") or ()}
+    segments = {int(s.SegmentNumber): str(s.SegmentLabel) for s in annotation.get("SegmentSequence") or ()}
+    return {number: name for number, name in segments.items() if number}  # 0 is the background of a label map
 
 
 def _choose_names(available: dict[int, str], names: Sequence[str] | None) -> dict[int, str]:
@@ -122,7 +121,7 @@ def _check_same_series(annotation: Any, item: SeriesSlice) -> None:
 def _tag_values(dataset: Any, keyword: str, nested_only: bool = False) -> set[str]:
     """Collect the values of a tag at all levels of nested sequences, or ``nested_only`` without the top level."""
     # these have thousands of items and refer to no series
-    skip = ("ROIContourSequence", "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
+    skip = ("ROIContourSequence", *GROUPS)
     values = {str(dataset[keyword].value)} if keyword in dataset and not nested_only else set()
     items: Iterable[Any] = (
         item for element in dataset if element.VR == "SQ" and element.keyword not in skip for item in element.value
@@ -194,11 +193,8 @@ def fill_segments(
 ) -> NDArray[np.bool_]:
     """Build the mask of some segments from their frames; fractions of at least one half count as inside.
 
-    Frames may be on any slices. ``Segmentation.get_volume`` of highdicom needs regularly spaced frames, so it fails if
-    slices without a segment are omitted and the optional SpacingBetweenSlices is missing.
-
     Args:
-        segmentation: dataset of the SEG: binary, fractional or a label map.
+        segmentation: dataset of the SEG: binary, fractional or a label map. Frames without a segment may be omitted.
         segments: labels of the segments by number.
         affine: affine (4, 4) of the series, voxel index (column, row, slice) to RAS mm.
         shape: shape of its voxel array.
@@ -206,34 +202,35 @@ def fill_segments(
     Raises:
         ValueError: when a frame has another pixel grid than the slices of the series, or lies on none of them.
     """
-    mask = np.zeros(shape, dtype=bool)
-    pixels = segmentation.pixel_array.reshape(-1, segmentation.Rows, segmentation.Columns)
+    volume = _segment_volume(segmentation, segments, float(np.linalg.norm(affine[:3, 2])))
     half = segmentation.get("MaximumFractionalValue", 1) / 2
-    labels = segmentation.SegmentationType == "LABELMAP"
-    for frame, (number, frame_affine) in zip(pixels, _frames(segmentation), strict=True):
-        if not labels and number not in segments:
-            continue
-        marked = np.isin(frame, list(segments)) if labels else frame >= half
+    to_ras = np.diag([-1.0, -1.0, 1.0, 1.0]) @ volume.affine  # indices of slice, row and column to mm
+    mask = np.zeros(shape, dtype=bool)
+    for k, plane in enumerate(volume.array):
+        marked = (plane >= half).any(axis=-1)
         if marked.any():
-            mask[:, :, _slice(frame_affine, frame.shape, affine, shape)] |= marked.T
+            frame = np.stack([to_ras[:, 2], to_ras[:, 1], to_ras @ [k, 0, 0, 1]], axis=1)
+            mask[:, :, _slice(frame, marked.shape, affine, shape)] |= marked.T
     return mask
 
 
-def _frames(segmentation: Any) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    """Iterate over segment number and affine (4, 3), pixel (column, row) to RAS mm, of every frame."""
-    shared = segmentation.SharedFunctionalGroupsSequence[0]
-    for per_frame in segmentation.PerFrameFunctionalGroupsSequence:
-
-        def group(name: str, per_frame: Any = per_frame) -> Any:
-            return (per_frame if name in per_frame else shared)[name].value[0]
-
-        has_number = "SegmentIdentificationSequence" in per_frame or "SegmentIdentificationSequence" in shared
-        number = int(group("SegmentIdentificationSequence").ReferencedSegmentNumber) if has_number else 0
-        directions = np.asarray(group("PlaneOrientationSequence").ImageOrientationPatient, dtype=float)
-        spacing = np.asarray(group("PixelMeasuresSequence").PixelSpacing, dtype=float)
-        corner = np.asarray(group("PlanePositionSequence").ImagePositionPatient, dtype=float)
-        columns = np.stack([directions[:3] * spacing[1], directions[3:] * spacing[0], corner], axis=1)
-        yield number, np.concatenate([np.diag([-1.0, -1.0, 1.0]) @ columns, [[0.0, 0.0, 1.0]]])
+def _segment_volume(segmentation: Any, segments: Mapping[int, str], step: float) -> Any:
+    """Return the chosen segments as a volume (slices, rows, columns, segments) of highdicom."""
+    hd = optional_dependency("dicom", "highdicom.seg")  # takes long to import
+    groups = [group for name in GROUPS for group in segmentation.get(name) or ()]
+    if not all(segmentation.get(name) for name in GROUPS):
+        raise ValueError("`reference` must be a SEG on slices of the series, got one without functional groups.")
+    for measures in (item for group in groups for item in group.get("PixelMeasuresSequence", ())):
+        # both are often missing, and without them highdicom can't tell omitted frames from irregular ones
+        measures.SpacingBetweenSlices = measures.SliceThickness = step
+    options = {"combine_segments": False, "rescale_fractional": False, "atol": OFF_GRID * step}
+    try:
+        return hd.Segmentation.from_dataset(segmentation, copy=False).get_volume(
+            segment_numbers=list(segments), **options
+        )
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError, sqlite3.Error) as error:
+        text = " ".join(str(error).split()).rstrip(".")
+        raise ValueError(f"`reference` must be a SEG on slices of the series, got one with a fault: {text}.") from None
 
 
 def _slice(

@@ -5,83 +5,73 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
-from monai.utils import optional_import
 from numpy.typing import NDArray
 
-__all__ = ["SeriesSlice", "find_series", "series_affine"]
+from .dicom_files import ONE_VALUE, DicomFolder, SeriesSlice, read_dicom_folder
 
-dcmread, _ = optional_import("pydicom", name="dcmread")
-InvalidDicomError, _ = optional_import("pydicom.errors", name="InvalidDicomError")
+__all__ = ["SeriesSlice", "check_stack", "find_series", "series_affine"]
 
-TAGS = [
-    "Modality",
-    "SeriesInstanceUID",
-    "SeriesNumber",
-    "SeriesDescription",
-    "FrameOfReferenceUID",
-    "Rows",
-    "Columns",
-    "SamplesPerPixel",
-    "PixelSpacing",
-    "SliceThickness",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "NumberOfFrames",
-]
-NO_IMAGE = {"RTDOSE", "RTIMAGE", "RTPLAN", "RTSTRUCT", "SEG", "SR", "PR", "KO", "REG", "DOC", "FID", "RWV"}
+NAMES = dict(
+    zip(
+        ("Modality", *ONE_VALUE),
+        ("modalities", "studies", "patients", "patients", "frames of reference", "photometric interpretations"),
+        strict=True,
+    )
+)
 RELATIVE, ABSOLUTE = 0.01, 0.01  # tolerance of positions: 1 % of the spacing plus 0.01 mm
 
 
-class SeriesSlice(NamedTuple):
-    """Geometry and series of an image slice, from its header."""
-
-    path: Path
-    series: tuple[str, str, str]  # UID, modality, number
-    size: tuple[int, int, int]  # rows, columns, samples per pixel
-    spacing: NDArray[np.float64]  # (2,) mm
-    position: NDArray[np.float64]  # (3,) mm, LPS
-    orientation: NDArray[np.float64]  # (6,) directions of a row and a column
-    thickness: float | None
-    description: str = ""
-    frame_of_reference: str = ""
-
-
 def find_series(folder: Path, series: str | None = None) -> list[SeriesSlice]:
-    """Find the slices of one series in a folder, sorted in ascending order along their normal.
+    """Find the slices of one series in a folder, or that of a file, sorted in ascending order along their normal.
 
-    A slice is a DICOM object with one frame, a size, a position and an orientation. Files that are not DICOM and other
-    objects (RTSTRUCT, RTDOSE, SEG, SR, presentation states, multi-frame objects, ...) are ignored.
+    A slice is a DICOM object with one frame, a size, a position and an orientation. Files that are not DICOM, hidden
+    files and other objects (RTSTRUCT, RTDOSE, SEG, SR, presentation states, multi-frame objects, ...) are ignored.
 
     Args:
-        folder: folder of the files, without its subfolders.
+        folder: folder of the files, without its subfolders, or a single file.
         series: UID, description or number of the series, if the folder has several.
 
     Raises:
-        ValueError: when there is no slice, several series match, or the slices are not one regular stack: they differ
-            in size, spacing or orientation, share a position, have gaps, or are shifted against each other (gantry
-            tilt). Messages contain modality, number and size of a series only.
+        ValueError: when there is no slice, several series match, a file is damaged (no header, no pixels, fewer or more
+            pixels than its size, a spacing or slope that is not positive), or the slices are not one regular stack:
+            they differ in size, spacing, orientation, patient or study, share a position, have gaps, or are shifted
+            against each other (gantry tilt). Messages contain modality, number and size of a series, and no name of a
+            file.
     """
-    slices: list[SeriesSlice] = []
-    others: Counter[str] = Counter()
-    for path in sorted(p for p in folder.iterdir() if p.is_file()):
-        try:
-            header = dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
-        except (InvalidDicomError, EOFError):
-            continue
-        item = _slice(path, header)
-        if item is None:
-            others[str(header.get("Modality", None) or "unknown")] += 1
-        else:
-            slices.append(item)
-    if not slices:
-        rest = ", ".join(f"{n} of modality {m}" for m, n in sorted(others.items())) or "no DICOM object"
-        raise ValueError(f"`image` must be a folder with one series of DICOM image slices, got {rest}.")
-    slices = _choose_series(slices, series)
-    _check_same_grid(slices)
+    content = read_dicom_folder(folder)
+    if not content.slices:
+        _check_undamaged([fault for uid, fault in content.faults if not uid])
+        got = f"{content.rest}{_not_searched(folder)}"
+        raise ValueError(f"`image` must be a folder with one series of DICOM image slices, got {got}.")
+    slices = _choose_series(content.slices, series)
+    check_stack(slices, content)
     return _sorted_stack(slices)
+
+
+def check_stack(slices: Sequence[SeriesSlice], content: DicomFolder | None = None) -> None:
+    """Raise ``ValueError`` unless slices are undamaged and have one grid, patient and study."""
+    faults = [item.fault for item in slices if item.fault]
+    if content is not None:
+        faults += [fault for uid, fault in content.faults if uid in ("", slices[0].series[0])]
+    _check_same_grid(slices)
+    _check_undamaged(faults)
+    for name, values in zip(NAMES.values(), zip(*(item.constants for item in slices), strict=True), strict=True):
+        several = len({value for value in values if value})
+        if several > 1:
+            raise ValueError(f"`image` must be a series of one patient, study and kind, got {several} {name} in it.")
+
+
+def _check_undamaged(faults: Sequence[str]) -> None:
+    if faults:
+        got = ", ".join(f"{n} DICOM file{'s'[: n > 1]} with {fault}" for fault, n in sorted(Counter(faults).items()))
+        raise ValueError(f"`image` must be a readable, undamaged scan, got {got}.")
+
+
+def _not_searched(folder: Path) -> str:
+    number = sum(path.is_dir() for path in folder.iterdir()) if folder.is_dir() else 0
+    return f"; {number} sub-folder{'s were' if number > 1 else ' was'} not searched" if number else ""
 
 
 def series_affine(stack: Sequence[SeriesSlice]) -> NDArray[np.float64]:
@@ -93,26 +83,6 @@ def series_affine(stack: Sequence[SeriesSlice]) -> NDArray[np.float64]:
     affine = np.eye(4)
     affine[:3] = np.stack([row * first.spacing[1], column * first.spacing[0], step, first.position], axis=1)
     return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
-
-
-def _slice(path: Path, header: Any) -> SeriesSlice | None:
-    required = ("Rows", "Columns", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient")
-    values = {tag: header.get(tag, None) for tag in required}
-    modality = str(header.get("Modality", ""))
-    frames = header.get("NumberOfFrames", None) or 1
-    if modality in NO_IMAGE or frames > 1 or any(value is None for value in values.values()):
-        return None
-    return SeriesSlice(
-        path=path,
-        series=(str(header.get("SeriesInstanceUID", "")), modality, str(header.get("SeriesNumber", None))),
-        size=(int(values["Rows"]), int(values["Columns"]), int(header.get("SamplesPerPixel", None) or 1)),
-        spacing=np.asarray(values["PixelSpacing"], dtype=float),
-        position=np.asarray(values["ImagePositionPatient"], dtype=float),
-        orientation=np.asarray(values["ImageOrientationPatient"], dtype=float),
-        thickness=header.get("SliceThickness", None),
-        description=str(header.get("SeriesDescription", None) or ""),
-        frame_of_reference=str(header.get("FrameOfReferenceUID", None) or ""),
-    )
 
 
 def _choose_series(slices: Sequence[SeriesSlice], series: str | None) -> list[SeriesSlice]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -62,7 +63,8 @@ class DicomWriter:
         series: UID, description or number of the series, if the folder has several.
 
     Raises:
-        ValueError: when ``source`` is not a folder with one series, or lacks a frame of reference.
+        ValueError: when ``source`` is not a folder with one series, lacks a frame of reference, or, when written, any
+            other header that highdicom needs. A missing slice thickness is replaced by the distance of slices.
         OptionalImportError: when ``highdicom`` is not installed (extra ``dicom``).
     """
 
@@ -70,16 +72,21 @@ class DicomWriter:
         folder = Path(source)
         if not folder.is_dir():
             raise ValueError(
-                f"`source` must be the DICOM folder of the scan for results as DICOM, got {folder.name!r}; "
+                "`source` must be the DICOM folder of the scan for results as DICOM, got a single file; "
                 "NIfTI, NRRD and MHA files have no study to write into."
             )
         stack = find_series(folder, series)
         self.affine = series_affine(stack)
-        self.headers = [_header(item.path) for item in stack]
+        step = float(np.linalg.norm(self.affine[:3, 2]))
+        self.headers = [_header(item.path, step) for item in stack]
         required = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
         missing = [tag for tag in required if not self.headers[0].get(tag)]
+        each = ("Modality", "SOPClassUID", "SOPInstanceUID")
+        missing += [tag for tag in each if not all(header.get(tag) for header in self.headers)]
         if missing:
-            raise ValueError(f"`source` must have {', '.join(required)} for results as DICOM, got none of {missing}.")
+            raise ValueError(
+                f"`source` must have {', '.join((*required, *each))} for results as DICOM, got none of {missing}."
+            )
 
     def write_segmentation(
         self, path: str | os.PathLike[str], volume: MetaTensor, bands: ScoreBands | None = None
@@ -101,7 +108,7 @@ class DicomWriter:
             return False
         shape = (self.headers[0].Rows, self.headers[0].Columns)
         segments = [np.broadcast_to((band == number)[:, None, None], (len(band), *shape)) for number in numbers]
-        with _no_warnings():
+        with _highdicom_errors():
             segmentation = hd.seg.Segmentation(
                 source_images=self.headers,
                 pixel_array=np.stack(segments, axis=-1).astype(np.uint8),
@@ -129,14 +136,14 @@ class DicomWriter:
         scores = self._scores(volume)
         top = [int(k) for k in np.argsort(-scores, kind="stable")[:top_k] if scores[k] > 0]
         identity = self._identity("sr", scores, [str(probability), str(top_k)])
-        groups = [_measurement_group(hd, identity, "scan", "Probability of the positive class", probability)]
-        groups += [
-            _measurement_group(
-                hd, identity, f"slice of rank {rank}", "Attention of a slice", float(scores[k]), self.headers[k]
-            )
-            for rank, k in enumerate(top, 1)
-        ]
-        with _no_warnings():
+        with _highdicom_errors():
+            groups = [_measurement_group(hd, identity, "scan", "Probability of the positive class", probability)]
+            groups += [
+                _measurement_group(
+                    hd, identity, f"slice of rank {rank}", "Attention of a slice", float(scores[k]), self.headers[k]
+                )
+                for rank, k in enumerate(top, 1)
+            ]
             report = hd.sr.ComprehensiveSR(
                 evidence=self.headers,
                 content=_content(hd, identity, groups)[0],
@@ -177,8 +184,11 @@ class DicomWriter:
         }
 
 
-def _header(path: Path) -> Any:
+def _header(path: Path, step: float) -> Any:
+    """Read a header, and add what objects derived from it need: empty attributes, and the thickness of a slice."""
     header = dcmread(path, stop_before_pixels=True)
+    if not header.get("SliceThickness"):
+        header.SliceThickness = format(step, ".9g")
     for tag in TYPE_2:
         if tag not in header:
             setattr(header, tag, "")
@@ -186,11 +196,19 @@ def _header(path: Path) -> Any:
 
 
 @contextmanager
-def _no_warnings() -> Iterator[None]:
-    """Suppress warnings, since highdicom's warning on an unusual patient name prints that name."""
+def _highdicom_errors() -> Iterator[None]:
+    """Turn errors of highdicom on the headers of a series into ``ValueError``, without their values.
+
+    Warnings are suppressed, since that on an unusual patient name prints the name.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        try:
+            yield
+        except Exception as error:  # AttributeError, KeyError, TypeError, ... for whatever a header lacks
+            attribute = re.search(r"attribute '(\w+)'", str(error))
+            got = f"none of {attribute[1]}" if attribute else f"{type(error).__name__} in highdicom"
+            raise ValueError(f"`source` must have all headers that results as DICOM need, got {got}.") from None
 
 
 def _segment(hd: Any, number: int, name: str) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,23 +15,39 @@ from monai.data import ITKReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple, optional_import
 from numpy.typing import NDArray
 
-from monai_mil_ext.utils import check_local
+from monai_mil_ext.utils import BagKeys, check_local
 
-from .dicom_series import SeriesSlice, find_series
+from .dicom_files import SeriesSlice, is_directory, num_frames, read_header
+from .dicom_frames import read_frames
+from .dicom_series import find_series
 
 __all__ = ["ScanReader"]
 
 itk, _ = optional_import("itk", allow_namespace_pkg=True)
 nib, _ = optional_import("nibabel")
 
+UNDAMAGED = "`image` must be a readable, undamaged scan, got"
+# files that users take for scans, by their first bytes
+KINDS = {
+    b"": "an empty file",
+    b"PK\x03\x04": "a zip archive, which must be unpacked first,",
+    b"\x1f\x8b": "a gzip archive, which must be unpacked first,",
+    b"7z\xbc\xaf": "a 7z archive, which must be unpacked first,",
+    b"Rar!": "a RAR archive, which must be unpacked first,",
+}
+
 
 class ScanReader(ITKReader):
-    """Reader of one 3D scalar scan (DICOM folder, NIfTI or other ITK format) without patient data.
+    """Reader of one 3D scalar scan (DICOM folder or file, NIfTI or other ITK format) without patient data.
 
     In a folder, without its subfolders, it reads the only series of single-frame image slices, sorted along their
     normal; see :py:func:`monai_mil_ext.data.find_series` for ignored and refused files. Values are rescaled (slope,
     intercept) slice by slice. A series of one slice is a volume of depth 1 whose third spacing is the slice thickness,
-    or 1 mm if there is none. The metadata contain the geometry only, no DICOM tags.
+    or 1 mm if there is none. A multi-frame object (enhanced CT or MR), given as a file, is read with highdicom: its
+    frames are sorted along their normal and rescaled one by one. The metadata contain the geometry and, of DICOM, the
+    modality; no other tags.
+
+    Whatever ITK, nibabel, pydicom or highdicom raise on a file becomes a ``ValueError`` without the name of a file.
 
     MONAI's :py:class:`monai.transforms.LoadImage` silently tries other readers when a reader passed to its constructor
     raises. Pass this reader in the call instead, as :py:class:`monai_mil_ext.transforms.LoadScan` does.
@@ -42,18 +57,19 @@ class ScanReader(ITKReader):
 
     Raises:
         FileNotFoundError: when there is no such file or folder.
-        ValueError: when it is not one readable 3D scalar scan.
+        ValueError: when it is not one readable 3D scalar scan, or its voxels have no positive, finite size.
 
     Example:
         >>> ScanReader().read("no_such_scan.nii.gz")
         Traceback (most recent call last):
         ...
-        FileNotFoundError: `image` must be a scan that exists, got 'no_such_scan.nii.gz'.
+        FileNotFoundError: `image` must be a scan that exists, got the path of no file or folder.
     """
 
     def __init__(self, series: str | None = None) -> None:
         super().__init__()
         self.series = series
+        self._modality = ""
 
     def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> Any:
         """Read the only path in ``data`` as an image of ITK or nibabel."""
@@ -63,32 +79,55 @@ class ScanReader(ITKReader):
         path = paths[0]
         check_local(image=path)
         if not os.path.exists(path):
-            raise FileNotFoundError(f"`image` must be a scan that exists, got {path.name!r}.")
+            raise FileNotFoundError("`image` must be a scan that exists, got the path of no file or folder.")
+        self._modality = ""
         if path.name.lower().endswith((".nii", ".nii.gz")):
             return _read_nifti(path)
-        image = _read_folder(path, self.series) if path.is_dir() else _imread(str(path), path.name)
-        _check_volume(itk.size(image), image.GetNumberOfComponentsPerPixel(), path.name)
+        image = self._read_series(path) if path.is_dir() else self._read_file(path)
+        if hasattr(image, "dataobj"):
+            return image
+        _check_volume(itk.size(image), image.GetNumberOfComponentsPerPixel())
         _refresh_import_caches()
         return image
 
     def get_data(self, img: Any) -> tuple[NDArray[Any], dict[str, Any]]:
         """Return the voxel array (X, Y, Z) and the geometry of an image that ``read`` returned."""
-        if hasattr(img, "dataobj"):
-            return _nifti_data(img)
-        return super().get_data(img)
+        array, meta = _nifti_data(img) if hasattr(img, "dataobj") else super().get_data(img)
+        affine = np.asarray(meta[MetaKeys.AFFINE], dtype=float)
+        if not np.isfinite(affine).all() or not abs(np.linalg.det(affine[:3, :3])) > 0:
+            raise ValueError(f"`image` must have voxels of a positive, finite size, got the affine {affine.tolist()}.")
+        return array, meta | ({str(BagKeys.MODALITY): self._modality} if self._modality else {})
 
     def _get_meta_dict(self, img: Any) -> dict[str, Any]:
         """Return the spacing only, so that no tag of the scan is kept."""
         return {"spacing": np.asarray(img.GetSpacing())}
 
+    def _read_series(self, path: Path) -> Any:
+        """Read the series of a folder, or the only slice of a file."""
+        slices = find_series(path, self.series)
+        self._modality = slices[0].series[1]
+        # slices differ in slope and intercept, so the pixel type of the first one must not determine that of all
+        image = _imread([str(s.path) for s in slices], "a DICOM series", itk.F)
+        if len(slices) == 1:
+            _set_slice_spacing(image, slices[0])
+        return image
 
-def _read_folder(folder: Path, series: str | None) -> Any:
-    slices = find_series(folder, series)
-    # slices differ in slope and intercept, so the pixel type of the first one must not determine that of all
-    image = _imread([str(s.path) for s in slices], folder.name, itk.F)
-    if len(slices) == 1:
-        _set_slice_spacing(image, slices[0])
-    return image
+    def _read_file(self, path: Path) -> Any:
+        """Read a file that is not NIfTI."""
+        try:
+            header = read_header(path)
+        except ValueError as error:
+            raise ValueError(f"{UNDAMAGED} a DICOM file with {error}.") from None
+        if header is None:
+            return _imread(str(path), _kind(path))
+        if is_directory(header):
+            raise ValueError(
+                "`image` must be the folder of a series, got a DICOMDIR, which lists files of other folders."
+            )
+        if num_frames(header) > 1 or "ImagePositionPatient" not in header:
+            self._modality = str(header.get("Modality", None) or "")
+            return read_frames(path, header)
+        return self._read_series(path)
 
 
 def _set_slice_spacing(image: Any, item: SeriesSlice) -> None:
@@ -96,12 +135,21 @@ def _set_slice_spacing(image: Any, item: SeriesSlice) -> None:
     image.SetSpacing([*spacing[:2], item.thickness or 1.0])
 
 
-def _imread(source: str | list[str], name: str, pixel_type: Any = None) -> Any:
+def _imread(source: str | list[str], kind: str, pixel_type: Any = None) -> Any:
     try:
         return itk.imread(source, pixel_type)
-    except (RuntimeError, KeyError, TypeError):  # the last two for pixel types that ITK's Python lacks
-        # ITK's own message contains the path, which may contain a patient's name
-        raise ValueError(f"`image` must be a readable, undamaged scan, ITK can't read {name!r}.") from None
+    except Exception:
+        # the file alone is the cause of whatever ITK raises: RuntimeError, and also KeyError, TypeError and
+        # UnboundLocalError of its Python code; the text contains the path, which may contain a patient's name
+        raise ValueError(f"{UNDAMAGED} {kind} that ITK can't read.") from None
+
+
+def _kind(path: Path) -> str:
+    with path.open("rb") as file:
+        begin = file.read(8)
+    return next(
+        (kind for magic, kind in KINDS.items() if begin == magic or (magic and begin.startswith(magic))), "a file"
+    )
 
 
 def _refresh_import_caches() -> None:
@@ -119,10 +167,11 @@ def _read_nifti(path: Path) -> Any:
     try:
         image = nib.squeeze_image(nib.load(path))
         kind = image.get_data_dtype().kind
-        _check_volume(image.shape, 1 if kind in "biuf" else 2, path.name)
-        image.get_fdata(dtype=np.float32)  # raises on damaged data; cached by the image
-    except (OSError, EOFError, zlib.error, nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError):
-        raise ValueError(f"`image` must be a readable, undamaged scan, nibabel can't read {path.name!r}.") from None
+        if kind in "biuf":
+            image.get_fdata(dtype=np.float32)  # raises on damaged data; cached by the image
+    except Exception:  # as in ``_imread``: OSError, zlib.error, ImageFileError, OverflowError, MemoryError, ...
+        raise ValueError(f"{UNDAMAGED} a NIfTI file that nibabel can't read.") from None
+    _check_volume(image.shape, 1 if kind in "biuf" else 2)
     return image
 
 
@@ -139,9 +188,7 @@ def _nifti_data(image: Any) -> tuple[NDArray[np.float32], dict[str, Any]]:
     return image.get_fdata(dtype=np.float32), meta
 
 
-def _check_volume(size: Sequence[int], components: int, name: str) -> None:
+def _check_volume(size: Sequence[int], components: int) -> None:
     if len(size) != 3 or components != 1:
         voxels = " x ".join(map(str, size))
-        raise ValueError(
-            f"`image` must be one 3D scalar volume, got {voxels} voxels of {components} components in {name!r}."
-        )
+        raise ValueError(f"`image` must be one 3D scalar volume, got {voxels} voxels of {components} components.")

@@ -8,7 +8,6 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from statistics import median
 from typing import Any, ClassVar
 
@@ -22,6 +21,7 @@ from monai_mil_ext.utils import (
     BagKeys,
     BagStatus,
     check_case_ids,
+    hide_paths,
     remove_stale_files,
     write_csv,
     write_json,
@@ -35,7 +35,7 @@ from .results_saver import ResultsSaver
 
 __all__ = ["BatchInference", "ScanBatchInference", "SlideBatchInference"]
 
-CASE, STATUS = str(BagKeys.CASE_ID), str(BagKeys.STATUS)
+CASE, STATUS, DONE = str(BagKeys.CASE_ID), str(BagKeys.STATUS), str(BagStatus.DONE)
 TABLE, REPORT = "results.csv", "report.json"
 
 
@@ -62,7 +62,7 @@ class BatchInference(ABC):
 
     Raises:
         ValueError: when a case ID is invalid, or two items have the same.
-        RuntimeError: by ``run`` and ``finish``, after everything is written, if an item failed.
+        RuntimeError: by ``run`` and ``finish``, after everything is written, if an item failed or lacks results.
     """
 
     item_name: ClassVar[str]  # in messages and in the report
@@ -114,11 +114,13 @@ class BatchInference(ABC):
     def finish(self) -> None:
         """Write the table and the report of all items, including those that earlier runs finished."""
         rows = self._write()
-        failed = [f"{row[CASE]!r} is {row[STATUS]}" for row in rows if row[STATUS] != BagStatus.DONE]
-        if failed:
-            count = f"{len(failed)} of {len(rows)}"
-            message = f"every {self.item_name} must get a prediction, got none for {count}:"
-            raise RuntimeError("\n  ".join([message, *failed]))
+        failed = [f"{row[CASE]!r} is {row[STATUS]}" for row in rows if not _is_done(row)]
+        incomplete = [f"{row[CASE]!r} is {row[STATUS]}" for row in rows if _is_done(row) and row[STATUS] != DONE]
+        if failed or incomplete:
+            got = [f"none for {len(failed)} of {len(rows)}"] if failed else []
+            got += [f"some without all results for {len(incomplete)} of {len(rows)}"] if incomplete else []
+            message = f"every {self.item_name} must get a prediction, got {' and '.join(got)}:"
+            raise RuntimeError("\n  ".join([message, *failed, *incomplete]))
 
     def _write(self) -> list[dict[str, Any]]:
         rows = [self._row(case) for case in self.items]
@@ -158,7 +160,7 @@ class BatchInference(ABC):
         for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
             case = str(batch[CASE])
             try:
-                self.saver.save({**batch, **output}, {"input": self._inputs[case], "options": self._options})
+                record = self.saver.save({**batch, **output}, {"input": self._inputs[case], "options": self._options})
             except Exception as error:
                 cause = case_error(error, writing=True)
                 self._fail(engine, case, f"not written: {describe_error(cause or root_cause(error))}")
@@ -167,14 +169,11 @@ class BatchInference(ABC):
                 continue
             self._done.add(case)
             self._seconds[case] = time.perf_counter() - self._begin
-            engine.logger.info(f"{case}: done; {RESEARCH_USE}")
+            engine.logger.info(f"{case}: {self.saver.status(record)}; {RESEARCH_USE}")
 
     def _fail(self, engine: Engine, case: str, reason: str) -> None:
-        for key in ("image", "reference"):
-            path = self.items[case].get(key)
-            for name in (path, Path(path).name) if path else ():
-                reason = reason.replace(repr(name), f"the {self.item_name}")
-                reason = reason.replace(str(path), f"the {self.item_name}")
+        paths = [self.items[case][key] for key in ("image", "reference") if self.items[case].get(key)]
+        reason = hide_paths(reason, paths, f"the {self.item_name}")
         self._failed[case] = reason
         if self._inputs[case] is not None:  # else the files may be absent for now
             self.saver.discard(case)
@@ -200,7 +199,7 @@ class BatchInference(ABC):
             return {**row, STATUS: self._failed.get(case, "not reached")}
         return {
             **row,
-            STATUS: str(BagStatus.DONE),
+            STATUS: self.saver.status(result),
             "seconds": f"{self._seconds[case]:.2f}" if case in self._seconds else "",
             **self._columns(result),
             **class_columns(result["probability"], result.get("class_names"), self.saver.task),
@@ -210,15 +209,19 @@ class BatchInference(ABC):
 
     def _report(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         seconds = list(self._seconds.values())
-        failed = Counter(str(row[STATUS]).split(", got")[0] for row in rows if row[STATUS] != BagStatus.DONE)
+        failed = Counter(str(row[STATUS]).split(", got")[0] for row in rows if row[STATUS] != DONE)
         return {
             "use": RESEARCH_USE,
             f"{self.item_name}s": len(rows),
-            "done": sum(row[STATUS] == BagStatus.DONE for row in rows),
+            "done": sum(map(_is_done, rows)),
             "done_in_this_run": len(seconds),
             "failed": dict(failed.most_common()),
             f"seconds_a_{self.item_name}": {"median": median(seconds), "longest": max(seconds)} if seconds else None,
         }
+
+
+def _is_done(row: Mapping[str, Any]) -> bool:
+    return str(row[STATUS]).split(";")[0] == DONE
 
 
 class ScanBatchInference(BatchInference):

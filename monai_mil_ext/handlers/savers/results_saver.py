@@ -13,6 +13,7 @@ from torch import Tensor
 from monai_mil_ext.utils import (
     RESEARCH_USE,
     BagKeys,
+    BagStatus,
     check_choice,
     check_class_names,
     check_name,
@@ -72,19 +73,37 @@ class ResultsSaver(ABC):
         self.model = None if model is None else dict(model)
         self.class_names = None if class_names is None else tuple(map(str, class_names))
         self.task = task
+        self._incomplete: list[str] = []
 
     def attach(self, engine: Engine) -> None:
-        """Write after every iteration of ``engine``."""
+        """Write after every iteration of ``engine``, and raise at the end of a run if a requested file is missing."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED, self._check_complete)
 
     def __call__(self, engine: Engine) -> None:
         """Write the files of the cases of this iteration."""
         for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
-            self.save({**batch, **output})
-            engine.logger.info(f"{batch[BagKeys.CASE_ID]}: written to {self.output_dir.name}; {RESEARCH_USE}")
+            status = self.status(self.save({**batch, **output}))
+            engine.logger.info(f"{batch[BagKeys.CASE_ID]}: {status}; {RESEARCH_USE}")
+            if status != BagStatus.DONE:
+                self._incomplete.append(f"{batch[BagKeys.CASE_ID]!r} is {status}")
 
-    def save(self, data: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> None:
-        """Write the files of one case; ``about`` has further entries of ``prediction.json``."""
+    def _check_complete(self, engine: Engine) -> None:
+        incomplete, self._incomplete = self._incomplete, []
+        if incomplete:
+            raise RuntimeError("\n  ".join(["every case must get all results, got some without:", *incomplete]))
+
+    def status(self, record: Mapping[str, Any]) -> str:
+        """Return the status of a case from its ``prediction.json``: ``done``, and what of its results is missing."""
+        return str(BagStatus.DONE)
+
+    def save(self, data: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Write the files of one case, and return the content of its ``prediction.json``.
+
+        Args:
+            data: item of the case.
+            about: further entries of ``prediction.json``.
+        """
         case = data[BagKeys.CASE_ID]
         self.discard(case)
         folder = self.output_dir / case
@@ -101,7 +120,9 @@ class ResultsSaver(ABC):
             "prediction": predicted_classes(item["pred"], self.task),
             **self.classes(item),
         }
-        write_json(folder / PREDICTION, {**record, **self._write(folder, item)})
+        record |= self._write(folder, item)
+        write_json(folder / PREDICTION, record)
+        return record
 
     def provenance(self, item: Mapping[str, Any]) -> dict[str, Any]:
         """Return what each result states: the ``model``, and whether the input is as in its training."""
@@ -142,7 +163,8 @@ class ResultsSaver(ABC):
 
     def options(self) -> dict[str, Any]:
         """Return all options that affect the content of the files; ``settings`` are compared on their own."""
-        return {name: value for name, value in vars(self).items() if name not in ("output_dir", "settings")}
+        options = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        return {name: value for name, value in options.items() if name not in ("output_dir", "settings")}
 
     def check(self, item: Mapping[str, Any]) -> None:
         """Raise ``ValueError`` if an option does not fit the prediction of any item, such as this one."""

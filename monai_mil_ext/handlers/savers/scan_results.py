@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from monai_mil_ext.data import DicomWriter, ScoreBands, write_nifti
+from monai_mil_ext.transforms.scans.slice_order import item_plane
 from monai_mil_ext.utils import (
     RESEARCH_USE,
     BagKeys,
+    BagStatus,
     atomic_path,
     check_choice,
     drop_padding,
     format_prediction,
+    hide_paths,
     write_json,
 )
 from monai_mil_ext.visualize import plot_slice_scores, scan_page, write_cine
@@ -44,11 +47,13 @@ class ScanResultsSaver(ResultsSaver):
 
     Results as DICOM belong to the study of the scan and **carry its patient**, see
     :py:class:`monai_mil_ext.data.DicomWriter`. They need the folder of the series as item ``source`` (and ``series``,
-    if it has several).
+    if it has several). Where they can't be written, all other files are, and ``prediction.json`` has the reason; its
+    ``status`` is ``"done; not written as DICOM: <reason>"``.
 
     Args:
         output_dir: parent of the folders.
-        plane: plane of the slices, see :py:class:`monai_mil_ext.transforms.SliceBagd`.
+        plane: plane of the slices; by default the item ``plane`` of :py:class:`monai_mil_ext.transforms.SliceBagd`, or
+            else axial.
         slices_key: item with the slices (N, 1, h, w) in [0, 1].
         reference_key: item with the reference mask (N, 1, h, w).
         pictures: any of ``"png"``, ``"html"`` (one self-contained file) and ``"gif"`` (an animation of all slices).
@@ -62,7 +67,8 @@ class ScanResultsSaver(ResultsSaver):
 
     Raises:
         ValueError: when an option is not allowed, a case id can't be a file name, ``class_names`` and classes differ in
-            number, or a scan has no series for results as DICOM.
+            number, or ``plane`` is not that of an item.
+        RuntimeError: at the end of a run, when results as DICOM could not be written.
     """
 
     endings = ("_scores.nii.gz", "_scores.json", ".png", ".html", ".gif", "_seg.dcm", "_sr.dcm")
@@ -71,7 +77,7 @@ class ScanResultsSaver(ResultsSaver):
     def __init__(
         self,
         output_dir: str,
-        plane: str = "axial",
+        plane: str | None = None,
         slices_key: str = "slices",
         reference_key: str = "reference",
         pictures: Sequence[str] = ("png",),
@@ -92,24 +98,47 @@ class ScanResultsSaver(ResultsSaver):
     def _write(self, folder: Path, item: Mapping[str, Any]) -> dict[str, Any]:
         keys = (BagKeys.SCORES, BagKeys.POSITION, BagKeys.SLICE_INDEX, self.slices_key, self.reference_key)
         item = {**item, **{str(key): drop_padding(item[key], item) for key in keys if key in item}}
-        if self.dicom:
-            self._write_dicom(folder, item)
+        plane = item_plane(item, self.plane)
         path = folder / f"{item[BagKeys.CASE_ID]}_scores.nii.gz"
         write_nifti(path, item[BagKeys.SCORE_VOLUME], f"attention of slices; {RESEARCH_USE}")
         about = {"content": "attention of slices", "use": RESEARCH_USE, **self.provenance(item), **self.classes(item)}
         write_json(folder / f"{item[BagKeys.CASE_ID]}_scores.json", about)
         self._write_pictures(folder, item)
+        reason = self._dicom_reason(folder, item)
         index = item[BagKeys.SLICE_INDEX]
         columns = zip(index.tolist(), item[BagKeys.POSITION].tolist(), item[BagKeys.SCORES].tolist(), strict=True)
         return {
-            "plane": self.plane,
+            **({} if reason is None else {"dicom": {"missing": reason}}),
+            "plane": plane,
             "top_slices": index[item[BagKeys.TOP]].tolist(),
             "slices": [{"slice_index": i, "position_mm": round(p, 3), "attention": a} for i, p, a in columns],
         }
 
+    def check_sources(self, items: Sequence[Mapping[str, Any]]) -> None:
+        """Raise ``ValueError`` if DICOM is asked for and no item has a DICOM folder, before anything is computed."""
+        if self.dicom and items and not any(Path(str(item["image"])).is_dir() for item in items):
+            raise ValueError(
+                f"`dicom` must be empty for scans that are no DICOM folders, got {list(self.dicom)}; "
+                "NIfTI, NRRD and MHA files have no study to write into."
+            )
+
+    def status(self, record: Mapping[str, Any]) -> str:
+        """Return ``done``, and why a case has no results as DICOM."""
+        reason = (record.get("dicom") or {}).get("missing")
+        return super().status(record) if reason is None else f"{BagStatus.DONE}; not written as DICOM: {reason}"
+
+    def _dicom_reason(self, folder: Path, item: Mapping[str, Any]) -> str | None:
+        """Write the results as DICOM, and return why that is not possible, or None."""
+        try:
+            if self.dicom:
+                self._write_dicom(folder, item)
+        except ValueError as error:
+            return hide_paths(str(error), [item[BagKeys.SOURCE]] if BagKeys.SOURCE in item else [], "the scan")
+        return None
+
     def _write_dicom(self, folder: Path, item: Mapping[str, Any]) -> None:
         if BagKeys.SOURCE not in item:
-            raise ValueError(f"an item must have the `source` of its scan for results as DICOM, got {sorted(item)}.")
+            raise ValueError(f"`source` must be an item with the folder of the scan, got {sorted(item)}.")
         case, volume, top_k = item[BagKeys.CASE_ID], item[BagKeys.SCORE_VOLUME], len(item[BagKeys.TOP])
         results = DicomWriter(item[BagKeys.SOURCE], item.get(BagKeys.SERIES))
         if "seg" in self.dicom:
@@ -123,6 +152,7 @@ class ScanResultsSaver(ResultsSaver):
         masks = None if reference is None else reference[:, 0].numpy() > 0
         scores, position = item[BagKeys.SCORES].numpy(), item[BagKeys.POSITION].numpy()
         scan = (scores, position, item[self.slices_key][:, 0].numpy(), masks)
+        index = item[BagKeys.SLICE_INDEX].numpy()
         title, note = f"{case}: {format_prediction(item['pred'], self.task, self.class_names)}", self.note(item)
         if "png" in self.pictures:
             with atomic_path(folder / f"{case}.png") as temporary:
@@ -130,6 +160,6 @@ class ScanResultsSaver(ResultsSaver):
         if "html" in self.pictures:
             with atomic_path(folder / f"{case}.html") as temporary:
                 facts = {"model": note} if note else {}
-                temporary.write_text(scan_page(*scan, top_k, title, facts), encoding="utf-8")
+                temporary.write_text(scan_page(*scan, top_k, title, facts, slice_index=index), encoding="utf-8")
         if "gif" in self.pictures:
             write_cine(folder / f"{case}.gif", *scan, note=note)

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from monai_mil_ext.utils import BagKeys, BagStatus, EmptyBagError, SourceMismatchError
-from monai_mil_ext.utils.exceptions import case_error, describe_error
+from monai_mil_ext.utils.exceptions import case_error
+from monai_mil_ext.utils.privacy import describe_case_error
 
 __all__ = ["LoadOrStatus", "PostprocessOrStatus"]
 
@@ -24,7 +25,8 @@ class LoadOrStatus:
 
     A bag whose features have another number of columns than the placeholder is unreadable too. Only an error that a
     file may cause becomes a status, see :py:func:`monai_mil_ext.utils.exceptions.case_error`; a full disk or a mistake
-    in the program is raised.
+    in the program is raised. No status has a path or the name of a file or folder of the item, see
+    :py:func:`monai_mil_ext.utils.hide_paths`.
 
     Args:
         transform: transform from an item to a bag.
@@ -37,7 +39,7 @@ class LoadOrStatus:
         >>> from monai_mil_ext.transforms import LoadBagd
         >>> load = LoadOrStatus(LoadBagd("image"), {"image": [4]})
         >>> load({"image": "absent.h5", "case_id": "a"})["status"]
-        "unreadable: `path` must be a bag file that exists, got 'absent.h5'."
+        'unreadable: `path` must be a bag file that exists, got the file.'
     """
 
     def __init__(
@@ -61,7 +63,7 @@ class LoadOrStatus:
         ids = {str(key): data[key] for key in (BagKeys.CASE_ID, BagKeys.PATIENT) if key in data}
         blank = {key: torch.zeros(1, *shape) for key, shape in self.instance_shapes.items()}
         kind = "refused" if isinstance(cause, SourceMismatchError) else "unreadable"
-        status = BagStatus.EMPTY if isinstance(cause, EmptyBagError) else f"{kind}: {describe_error(cause)}"
+        status = BagStatus.EMPTY if isinstance(cause, EmptyBagError) else f"{kind}: {describe_case_error(cause, data)}"
         return {**ids, **blank, str(BagKeys.STATUS): str(status)}
 
     def _check(self, bag: Mapping[Any, Any]) -> None:
@@ -80,7 +82,7 @@ class PostprocessOrStatus:
     """Postprocessing that skips a bag that is not done, and records an error as the ``status`` of its bag.
 
     It is for inference on bags that :py:class:`LoadOrStatus` loads. An error that :py:class:`LoadOrStatus` would not
-    raise becomes a status, ``"not written: <reason>"``. A bag without a ``status`` counts as done.
+    raise becomes a status, ``"not written: <reason>"``, without a path. A bag without a ``status`` counts as done.
 
     Args:
         transform: postprocessing of one item.
@@ -107,4 +109,4 @@ class PostprocessOrStatus:
             cause = case_error(error)
             if cause is None:
                 raise
-        return {**data, str(BagKeys.STATUS): f"not written: {describe_error(cause)}"}
+        return {**data, str(BagKeys.STATUS): f"not written: {describe_case_error(cause, data)}"}

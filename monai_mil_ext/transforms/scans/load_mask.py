@@ -40,7 +40,7 @@ class LoadMask(Transform):
         >>> LoadMask()("no_such_mask.nii.gz", "no_such_scan")
         Traceback (most recent call last):
         ...
-        FileNotFoundError: `image` must be a scan that exists, got 'no_such_mask.nii.gz'.
+        FileNotFoundError: `image` must be a scan that exists, got the path of no file or folder.
     """
 
     backend = [TransformBackends.TORCH]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Hashable, Mapping
 from functools import cache
 from typing import Any
@@ -23,11 +24,13 @@ class LoadScan(Transform):
     """Load a scan from a DICOM folder or a file as a float32 :py:class:`monai.data.MetaTensor` (1, X, Y, Z).
 
     Unlike :py:class:`monai.transforms.LoadImage`, it refuses ambiguous or damaged scans, see
-    :py:class:`monai_mil_ext.data.ScanReader`, and its metadata are affine (RAS, mm), spacing and shape only, without
-    DICOM tags and paths.
+    :py:class:`monai_mil_ext.data.ScanReader`. The metadata have no DICOM tags and paths, but affine (RAS, mm), spacing
+    and shape, ``value_range`` (lowest and highest value of the scan) and, for DICOM, ``modality``.
 
     Args:
         series: UID, description or number of the series to load from a DICOM folder with several.
+        hounsfield: whether the next transform is a window of CT. A scan that has no Hounsfield units then gives a
+            warning: one of another modality, or with values from 0 to 255 only.
 
     Raises:
         FileNotFoundError: if the scan does not exist.
@@ -36,8 +39,9 @@ class LoadScan(Transform):
 
     backend = [TransformBackends.TORCH]
 
-    def __init__(self, series: str | None = None) -> None:
+    def __init__(self, series: str | None = None, hounsfield: bool = False) -> None:
         self.series = series
+        self.hounsfield = hounsfield
 
     def __call__(self, path: str | os.PathLike[str], series: str | None = None) -> MetaTensor:
         """Load the scan at ``path``; ``series`` overrides that of the constructor."""
@@ -47,7 +51,21 @@ class LoadScan(Transform):
         if wrong:
             raise ValueError(f"`image` must have finite voxels, got {wrong} that are NaN or infinite.")
         image.meta.pop("filename_or_obj", None)
+        image.meta[str(BagKeys.VALUE_RANGE)] = [float(value) for value in image.as_tensor().aminmax()]
+        if self.hounsfield:
+            _warn_unless_hounsfield(image.meta)
         return image
+
+
+def _warn_unless_hounsfield(meta: Mapping[str, Any]) -> None:
+    (low, high), modality = meta[BagKeys.VALUE_RANGE], meta.get(BagKeys.MODALITY, "CT")
+    if modality != "CT":
+        warnings.warn(f"`image` must be a CT for a window in Hounsfield units, got modality {modality}.", stacklevel=3)
+    elif low == high:
+        warnings.warn(f"`image` must have voxels that differ, got {low:g} in all of them.", stacklevel=3)
+    elif low >= 0 and high <= 255:
+        text = f"`image` must have Hounsfield units, from about -1000 in air on, got values {low:g}..{high:g}."
+        warnings.warn(text, stacklevel=3)
 
 
 @cache
@@ -61,14 +79,21 @@ class LoadScand(MapTransform):
     Args:
         keys: items with the path of a scan or of a mask with the geometry of a scan.
         series: see :py:class:`LoadScan`; an item ``series`` takes precedence.
+        hounsfield: see :py:class:`LoadScan`.
         allow_missing_keys: whether to skip missing keys.
     """
 
     backend = LoadScan.backend
 
-    def __init__(self, keys: KeysCollection, series: str | None = None, allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        series: str | None = None,
+        hounsfield: bool = False,
+        allow_missing_keys: bool = False,
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.load = LoadScan(series)
+        self.load = LoadScan(series, hounsfield)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Load the scan of each key."""

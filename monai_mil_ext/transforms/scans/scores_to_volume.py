@@ -17,7 +17,7 @@ from torch import Tensor
 
 from monai_mil_ext.utils import BagKeys, check_choice, drop_padding
 
-from .slice_order import PLANES, SliceOrder
+from .slice_order import PLANES, SliceOrder, item_plane
 
 __all__ = ["SliceScoresToVolume", "SliceScoresToVolumeD", "SliceScoresToVolumeDict", "SliceScoresToVolumed"]
 
@@ -100,9 +100,12 @@ class SliceScoresToVolumed(MapTransform):
     Args:
         keys: scores (N,) or (N, A) of the slices.
         names: keys of the volumes; by default they replace the scores.
-        plane: see :py:class:`monai_mil_ext.transforms.SliceBag`.
+        plane: see :py:class:`monai_mil_ext.transforms.SliceBag`; by default the item ``plane``, or else axial.
         fill: see :py:class:`SliceScoresToVolume`.
         allow_missing_keys: whether to skip missing keys.
+
+    Raises:
+        ValueError: when ``plane`` differs from the item ``plane``.
     """
 
     backend = SliceScoresToVolume.backend
@@ -111,20 +114,23 @@ class SliceScoresToVolumed(MapTransform):
         self,
         keys: KeysCollection,
         names: KeysCollection | None = None,
-        plane: str = "axial",
+        plane: str | None = None,
         fill: float | str = 0.0,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.names = self.keys if names is None else ensure_tuple_rep(names, len(self.keys))
-        self.to_volume = SliceScoresToVolume(plane, fill)
+        SliceScoresToVolume(plane or "axial", fill)  # checks both arguments
+        self.plane = plane
+        self.fill = fill
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Convert the scores of each key to a volume."""
         d = dict(data)
         index = drop_padding(d[BagKeys.SLICE_INDEX], d)
+        to_volume = SliceScoresToVolume(item_plane(d, self.plane), self.fill)
         for key, name in self.key_iterator(d, self.names):
-            d[name] = self.to_volume(drop_padding(d[key], d), index, d[BagKeys.AFFINE], d[BagKeys.SPATIAL_SHAPE])
+            d[name] = to_volume(drop_padding(d[key], d), index, d[BagKeys.AFFINE], d[BagKeys.SPATIAL_SHAPE])
         return d
 
 

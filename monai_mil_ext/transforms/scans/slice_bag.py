@@ -15,7 +15,7 @@ from monai.utils.enums import TransformBackends
 from torch import Tensor
 from torch.nn import functional as F
 
-from monai_mil_ext.utils import check_choice, check_positive
+from monai_mil_ext.utils import BagKeys, check_choice, check_positive
 
 from .scores_to_volume import SliceScoresToVolume
 from .slice_order import SliceOrder, checked_affine
@@ -168,7 +168,7 @@ class SliceBag(InvertibleTransform):
 class SliceBagd(MapTransform, InvertibleTransform):
     """Dictionary form of :py:class:`SliceBag`, which replaces the scan by its bag.
 
-    It adds the items ``position``, ``validity``, ``slice_index``, ``affine`` and ``spatial_shape``, see
+    It adds the items ``position``, ``validity``, ``slice_index``, ``affine``, ``spatial_shape`` and ``plane``, see
     :py:class:`monai_mil_ext.utils.BagKeys`. They and the selection of slices are those of the first key.
 
     Args:
@@ -210,6 +210,7 @@ class SliceBagd(MapTransform, InvertibleTransform):
                 slices = slicer(image)
                 first = (key, image, slices)
                 d.update({name: value for name, value in slices._asdict().items() if name != "bag"})
+                d[str(BagKeys.PLANE)] = slicer.plane
             else:
                 _check_same_geometry(slicer.plane, first[:2], (key, image))
                 slices = slicer(image, first[2].slice_index)

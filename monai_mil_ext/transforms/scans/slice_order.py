@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +11,9 @@ from monai.transforms import Orientation
 from monai.utils import SpaceKeys
 from torch import Tensor
 
-__all__ = ["PLANES", "SliceOrder", "checked_affine"]
+from monai_mil_ext.utils import BagKeys
+
+__all__ = ["PLANES", "SliceOrder", "checked_affine", "item_plane"]
 
 # directions of increasing slice, row and column number: slices ascend in RAS, images are in radiological orientation
 PLANES = {"axial": "SPL", "coronal": "AIL", "sagittal": "RIP"}
@@ -55,6 +57,18 @@ class SliceOrder(NamedTuple):
         normal = normal / normal.norm() * torch.sign(normal @ along) * (-1 if 0 in self.flips else 1)
         heights = normal @ affine[:3, 3] + torch.arange(shape[self.axes[0]], dtype=torch.float64) * (normal @ along)
         return (heights.flip(0) if 0 in self.flips else heights).float()
+
+
+def item_plane(item: Mapping[Any, Any], plane: str | None) -> str:
+    """Return the plane of the slices of an item: that of :py:class:`monai_mil_ext.transforms.SliceBagd`, or ``plane``.
+
+    Raises:
+        ValueError: when both are given and differ.
+    """
+    own = item.get(BagKeys.PLANE)
+    if own is not None and plane is not None and own != plane:
+        raise ValueError(f"`plane` must be that of the slices, {own!r}, or None, got {plane!r}.")
+    return str(own or plane or "axial")
 
 
 def checked_affine(image: Any) -> Tensor:

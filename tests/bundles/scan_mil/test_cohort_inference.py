@@ -61,8 +61,8 @@ def test_cohort_inference_continues_after_a_failing_scan(start, cohort, tmp_path
     rows = results(cohort)
     assert list(rows) == ["good", "cut", "gone", "two", "chosen", "dicom", "last"]
     assert [case for case, row in rows.items() if row["status"] == "done"] == ["good", "chosen", "dicom", "last"]
-    assert "undamaged scan, nibabel can't read the scan" in rows["cut"]["status"]
-    assert "must be a scan that exists, got the scan" in rows["gone"]["status"]
+    assert "undamaged scan, got a NIfTI file that nibabel can't read" in rows["cut"]["status"]
+    assert "must be a scan that exists, got the path of no file" in rows["gone"]["status"]
     assert "one series, got 2: 5 slices of modality CT, series number 1; 5 slices" in rows["two"]["status"]
     result = json.loads((tmp_path / "out/good/prediction.json").read_text())
     assert float(rows["good"]["probability_1"]) == result["probability"][1]
@@ -127,9 +127,12 @@ def test_cohort_inference_writes_dicom_and_html_if_possible(start, cohort, tmp_p
     from pydicom import dcmread
 
     output = finish(start(*CONFIGS, **cohort, dicom=["seg", "sr"], pictures=["html", "gif"]))
-    assert "got none for 5 of 7" in output
+    assert "got none for 3 of 7 and some without all results for 2 of 7" in output
     rows = results(cohort)
-    assert "not written: `source` must be the DICOM folder of the scan" in rows["good"]["status"]
+    assert "done; not written as DICOM: `source` must be the DICOM folder of the scan" in rows["good"]["status"]
+    assert sorted(path.name for path in (tmp_path / "out/good").iterdir()) == [
+        *("good.gif", "good.html", "good_scores.nii.gz", "prediction.json"),
+    ]
     assert "Secretname" not in rows["good"]["status"]
     written = sorted(path.name for path in (tmp_path / "out/dicom").iterdir())
     endings = (".gif", ".html", "_scores.nii.gz", "_seg.dcm", "_sr.dcm")

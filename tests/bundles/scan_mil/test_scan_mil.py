@@ -71,6 +71,27 @@ def test_scan_mil_inference_writes_scores_in_the_voxels_of_the_scan(start, digit
     assert not any(str(digits) in path.read_text(errors="ignore") for path in folder.iterdir())
 
 
+def test_scan_mil_inference_draws_in_the_plane_of_its_slices(start, digits, trained, tmp_path):
+    out = {**paths(digits, trained), "output_dir": str(tmp_path), "input": str(digits / "digits_0.nii.gz")}
+    key = "preprocessing#transforms#3"  # the only one that is changed
+    start("inference", "digits", **out, pictures=[], **{f"{key}#plane": "coronal", f"{key}#spatial_size": 8}).run()
+    result = json.loads((tmp_path / "case/prediction.json").read_text())
+    written = nib.load(tmp_path / "case/case_scores.nii.gz").get_fdata()
+    assert result["plane"] == "coronal"
+    assert len(result["slices"]) == written.shape[1]
+    assert (written == written[:1, :, :1]).all()
+
+
+def test_scan_mil_inference_refuses_dicom_of_a_file_before_it_encodes(start, digits, trained, tmp_path):
+    out = {**paths(digits, trained), "output_dir": str(tmp_path), "input": str(digits / "digits_0.nii.gz")}
+    workflow = start("inference", "digits", **out, dicom=["seg"])
+    with pytest.raises(RuntimeError, match="Failed to evaluate") as error:
+        workflow.run()
+    assert "`dicom` must be empty for scans that are no DICOM folders" in str(causes(error.value))
+    assert workflow.parser.get_parsed_content("evaluator").state.iteration == 0
+    assert not list(tmp_path.iterdir())
+
+
 def test_scan_mil_kfold_leaves_out_one_patient_after_the_other(start, digits, tmp_path):
     for fold in (1, 3):
         where = {"ckpt_dir": str(tmp_path / f"m{fold}"), "output_dir": str(tmp_path / "e" / f"fold_{fold}")}

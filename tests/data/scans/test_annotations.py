@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from pydicom import dcmread
 
 from monai_mil_ext.data import find_annotation, find_series, read_annotation_mask
 from tests.dicom_annotations import FRAME, square, write_contours, write_segments
@@ -47,6 +48,43 @@ def test_read_annotation_mask_reads_segments(folder, tmp_path, kind):
     for names in (["lesion"], ["vessel"], ["lesion", "vessel"]):
         expected = np.maximum.reduce([masks[name] for name in names])
         np.testing.assert_array_equal(read_annotation_mask(file, folder, names)[0], expected)
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "FRACTIONAL", "LABELMAP"])
+@pytest.mark.parametrize("slices", [(1, 4, 9), (3,), (1, 3, 5)], ids=str)
+@pytest.mark.parametrize("place", ["shared", "per frame"])
+def test_read_annotation_mask_reads_omitted_frames_without_their_spacing(tmp_path, kind, slices, place):
+    write_series(tmp_path / "s", (11, 9, 10), FrameOfReferenceUID=FRAME)
+    mask = np.zeros((11, 9, 10), dtype=np.uint8)
+    for k in slices:
+        mask[k, 2, k] = 1
+    file = write_segments(
+        tmp_path / "seg.dcm", tmp_path / "s", {"a": mask * 0.7 if kind == "FRACTIONAL" else mask}, kind
+    )
+    segmentation = dcmread(file)
+    (shared,) = segmentation.SharedFunctionalGroupsSequence
+    measures = shared.PixelMeasuresSequence[0]
+    measures.pop("SpacingBetweenSlices", None)
+    del measures.SliceThickness
+    if place == "per frame":
+        for frame in segmentation.PerFrameFunctionalGroupsSequence:
+            frame.PixelMeasuresSequence = [measures]
+        del shared.PixelMeasuresSequence
+    segmentation.save_as(file)
+    np.testing.assert_array_equal(read_annotation_mask(file, tmp_path / "s")[0], mask)
+
+
+def test_read_annotation_mask_refuses_segments_on_irregular_frames(scan, tmp_path):
+    file = write_segments(tmp_path / "seg.dcm", scan, {"a": np.ones(SHAPE, dtype=np.uint8)})
+    segmentation = dcmread(file)
+    segmentation.PerFrameFunctionalGroupsSequence[-1].PlanePositionSequence[0].ImagePositionPatient[2] += 1
+    segmentation.save_as(file)
+    with pytest.raises(ValueError, match="a SEG on slices of the series, got one with a fault: Frame positions do not"):
+        read_annotation_mask(file, scan)
+    del segmentation.PerFrameFunctionalGroupsSequence
+    segmentation.save_as(file)
+    with pytest.raises(ValueError, match="a SEG on slices of the series, got one without functional groups"):
+        read_annotation_mask(file, scan)
 
 
 def test_read_annotation_mask_thresholds_fractions_at_one_half(scan, tmp_path):

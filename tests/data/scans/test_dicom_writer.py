@@ -1,6 +1,7 @@
 """Tests of DicomWriter: geometry, slices and study, read back by highdicom and pydicom."""
 
 import warnings
+from functools import partial
 
 import highdicom as hd
 import numpy as np
@@ -121,7 +122,7 @@ def test_dicom_writer_does_not_print_patient_names(tmp_path, caplog, capfd):
 
 def test_dicom_writer_needs_a_dicom_folder(tmp_path):
     path = write_nifti(tmp_path / "scan.nii.gz", np.zeros((3, 3, 3), np.float32), np.eye(4))
-    with pytest.raises(ValueError, match=r"`source` must be the DICOM folder of the scan .* got 'scan.nii.gz'; NIfTI"):
+    with pytest.raises(ValueError, match=r"`source` must be the DICOM folder of the scan .* got a single file; NIfTI"):
         DicomWriter(path)
 
 
@@ -144,3 +145,45 @@ def test_dicom_writer_refuses_volumes_of_another_scan_or_plane(tmp_path):
     with pytest.raises(ValueError, match=r"`probability` must be in \[0, 1\], got 1.5"):
         results.write_report(tmp_path / "sr.dcm", volume, 1.5)
     assert not (tmp_path / "seg.dcm").exists()
+
+
+@pytest.mark.parametrize("thickness", [None, 0, ""])
+def test_dicom_writer_takes_the_distance_of_slices_for_a_missing_thickness(tmp_path, thickness):
+    volume, _ = answered(tmp_path / "s", SliceThickness=thickness)
+    writer = DicomWriter(tmp_path / "s")
+    writer.write_segmentation(tmp_path / "seg.dcm", volume)
+    writer.write_report(tmp_path / "sr.dcm", volume, 0.75)
+    (measures,) = dcmread(tmp_path / "seg.dcm").SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    assert measures.SliceThickness == 2.5
+
+
+@pytest.mark.parametrize("tag", ["Modality", "SOPInstanceUID", "SOPClassUID", "SeriesNumber", "InstanceNumber"])
+@pytest.mark.parametrize("kind", ["seg", "sr"])
+def test_dicom_writer_refuses_a_series_without_a_header_or_does_without_it(tmp_path, tag, kind):
+    volume, _ = answered(tmp_path / "s")
+    for path in (tmp_path / "s").iterdir():
+        ds = dcmread(path)
+        del ds[tag]
+        ds.save_as(path)
+    if tag in ("SOPInstanceUID", "SOPClassUID", "Modality"):
+        with pytest.raises(ValueError, match=rf"for results as DICOM, got none of \['{tag}'\]"):
+            DicomWriter(tmp_path / "s")
+    else:
+        writer = DicomWriter(tmp_path / "s")
+        write = writer.write_segmentation if kind == "seg" else partial(writer.write_report, probability=0.75)
+        write(tmp_path / "x.dcm", volume)
+        assert dcmread(tmp_path / "x.dcm").StudyInstanceUID
+
+
+def test_dicom_writer_turns_errors_of_highdicom_into_one_of_the_series(tmp_path, monkeypatch):
+    volume, _ = answered(tmp_path / "s")
+    writer = DicomWriter(tmp_path / "s")
+
+    def fail(*args, **kwargs):
+        raise AttributeError(f"'FileDataset' of {SECRETS['PatientName']} has no attribute 'Laterality'")
+
+    monkeypatch.setattr(hd.seg, "Segmentation", fail)
+    monkeypatch.setattr(hd.sr, "ComprehensiveSR", fail)
+    for write in (writer.write_segmentation, partial(writer.write_report, probability=0.75)):
+        with pytest.raises(ValueError, match=r"results as DICOM need, got none of Laterality\.$"):
+            write(tmp_path / "x.dcm", volume)

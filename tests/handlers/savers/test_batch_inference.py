@@ -295,3 +295,17 @@ def test_batch_inference_ends_if_the_case_is_not_to_blame(tmp_path, error):
     status = [row["status"] for row in table(tmp_path)]
     assert status[0].startswith("not written: ")
     assert status[1] == "not reached"
+
+
+def test_batch_inference_counts_a_case_without_dicom_as_done_and_says_so(tmp_path):
+    saver = ScanResultsSaver(tmp_path, pictures=[], dicom=["seg"])
+    items = [{"case_id": case, "image": f"/data/{case}.nii.gz"} for case in ("c1", "c2")]
+    first = ScanBatchInference(saver, items)
+    infer(first, [scan(source="/data/c1.nii.gz"), scan(case_id="c2", source="/data/c2.nii.gz")])
+    for results in (first, ScanBatchInference(saver, items)):  # also if an earlier run wrote them
+        with pytest.raises(RuntimeError, match="got some without all results for 2 of 2:\n  'c1' is done"):
+            results.finish()
+        for row in table(tmp_path):
+            assert row["status"].startswith("done; not written as DICOM: `source` must be the DICOM folder of the scan")
+            assert row["prediction"] == "1"
+        assert report(tmp_path)["done"] == 2

@@ -1,14 +1,28 @@
 """Tests of the files that ScanResultsSaver writes."""
 
+import csv
 import json
+import re
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose
+from pydicom import dcmread
 
-from monai_mil_ext.handlers import ScanResultsSaver
+from monai_mil_ext.handlers import ScanBatchInference, ScanResultsSaver
+from monai_mil_ext.transforms import (
+    InstanceScoresd,
+    LoadScan,
+    RankInstancesd,
+    SliceBagd,
+    SliceScoresToVolumed,
+    SliceSelection,
+)
 from tests.handlers.savers.items import run, scan
+from tests.scans import write_series
 
 
 def test_scan_results_saver_writes_scores_in_the_voxels_of_the_scan(tmp_path):
@@ -76,3 +90,93 @@ def test_scan_results_saver_needs_a_name_for_each_class(tmp_path):
     with pytest.raises(ValueError, match=r"`class_names` must be one for each of 2 classes, got \['tumor'\]"):
         ScanResultsSaver(tmp_path, class_names=["tumor"]).save(scan())
     assert list((tmp_path).rglob("*.json")) == []
+
+
+@pytest.mark.parametrize("plane", ["axial", "coronal"])
+def test_scan_results_saver_takes_the_plane_of_the_slices(tmp_path, plane):
+    item = scan(plane=plane, spatial_shape=torch.tensor([6, 4, 4]))
+    ScanResultsSaver(tmp_path, pictures=[]).save(item)
+    assert json.loads((tmp_path / "c1" / "prediction.json").read_text())["plane"] == plane
+    other = {"axial": "coronal", "coronal": "axial"}[plane]
+    with pytest.raises(ValueError, match=f"`plane` must be that of the slices, '{plane}', or None, got '{other}'"):
+        ScanResultsSaver(tmp_path, plane=other, pictures=[]).save(item)
+
+
+def test_scan_results_saver_names_slices_by_their_index_after_a_selection(tmp_path):
+    image = MetaTensor(torch.rand(1, 6, 5, 30), affine=torch.diag(torch.tensor([1.0, 1, 2, 1])))
+    item = SliceBagd("image", selection=SliceSelection(start_mm=20, stride=2))({"image": image})
+    item |= {"case_id": "c1", "slices": item["image"].as_tensor(), "pred": torch.tensor([0.3, 0.7])}
+    item["attention"] = torch.linspace(0.1, 1, len(item["slice_index"]))
+    item = Compose([InstanceScoresd(), RankInstancesd(top_k=2), SliceScoresToVolumed("scores", "score_volume")])(item)
+    saver = ScanResultsSaver(tmp_path, pictures=["html"])
+    saver.save(item)
+    record = json.loads((tmp_path / "c1" / "prediction.json").read_text())
+    assert record["top_slices"] == item["slice_index"][[-1, -2]].tolist() == [28, 26]
+    assert {"slice 28", "slice 26", "slice 10"} <= set(re.findall(r"slice \d+", (tmp_path / "c1/c1.html").read_text()))
+    batch = ScanBatchInference(saver, [{"case_id": "c1"}])
+    batch.finish()
+    (row,) = csv.DictReader((tmp_path / "results.csv").open())
+    assert (row["top_slice"], row["top_slice_mm"]) == ("28", "56.0")
+
+
+@pytest.mark.parametrize(("pred", "expected"), [([0.97], 1), ([0.5], 1), ([0.49], 0), ([0.2, 0.8], 1), ([0.8, 0.2], 0)])
+def test_scan_results_saver_predicts_the_class_of_one_or_more_probabilities(tmp_path, pred, expected):
+    ScanResultsSaver(tmp_path, pictures=[]).save(scan(pred=torch.tensor(pred)))
+    assert json.loads((tmp_path / "c1" / "prediction.json").read_text())["prediction"] == expected
+
+
+def series_item(folder, **changes):
+    """Return a postprocessed item of a series of four axial slices."""
+    image = LoadScan()(folder)
+    item = SliceBagd("image", plane=changes.pop("plane", "axial"))({"image": image})
+    slices = item.pop("image").as_tensor()
+    scores = torch.arange(1.0, len(slices) + 1)
+    item |= {"case_id": "c1", "slices": slices, "pred": torch.tensor([0.3, 0.7]), "attention": scores / scores.sum()}
+    item |= {"source": str(folder)} | changes
+    return Compose([InstanceScoresd(), RankInstancesd(), SliceScoresToVolumed("scores", "score_volume")])(item)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("NIfTI", "`source` must be the DICOM folder of the scan for results as DICOM, got a single file"),
+        ("other plane", "`volume` must have one score for each slice of the series, got slices with several scores"),
+        ("no frame of reference", "`source` must have StudyInstanceUID, SeriesInstanceUID, FrameOfReferenceUID"),
+        ("no SOPInstanceUID", "`source` must have StudyInstanceUID, SeriesInstanceUID, FrameOfReferenceUID, Modality"),
+        ("no source", "`source` must be an item with the folder of the scan"),
+    ],
+)
+def test_scan_results_saver_writes_all_else_where_dicom_is_impossible(tmp_path, kind, reason):
+    folder = tmp_path / "Secretname"
+    write_series(folder, **({} if kind == "no frame of reference" else {"FrameOfReferenceUID": "1.2.3"}))
+    item = series_item(folder, plane="coronal" if kind == "other plane" else "axial")
+    if kind == "NIfTI":
+        item["source"] = str(tmp_path / "Secretname.nii.gz")
+    elif kind == "no source":
+        del item["source"]
+    elif kind == "no SOPInstanceUID":
+        for path in folder.iterdir():
+            ds = dcmread(path)
+            del ds.SOPInstanceUID
+            ds.save_as(path)
+    saver = ScanResultsSaver(tmp_path / "out", dicom=["seg", "sr"])
+    record = saver.save(item)
+    assert saver.status(record).startswith(f"done; not written as DICOM: {reason}")
+    assert "Secretname" not in saver.status(record)
+    names = {path.name for path in (tmp_path / "out/c1").iterdir()}
+    assert {"c1.png", "c1_scores.nii.gz", "prediction.json"} <= names
+    assert json.loads((tmp_path / "out/c1/prediction.json").read_text())["prediction"] == 1
+    with pytest.raises(RuntimeError, match="every case must get all results, got some without:\n  'c1' is done; not"):
+        run(saver, [item])
+
+
+@pytest.mark.parametrize("kind", ["Secretname.nii.gz", "absent"])
+def test_scan_results_saver_refuses_dicom_of_no_folder_before_the_first_case(tmp_path, kind):
+    saver = ScanResultsSaver(tmp_path, dicom=["seg"])
+    items = [{"case_id": "a", "image": str(tmp_path / kind)}, {"case_id": "b", "image": str(tmp_path / "b.nrrd")}]
+    with pytest.raises(ValueError, match="`dicom` must be empty for scans that are no DICOM folders") as error:
+        saver.check_sources(items)
+    assert "Secretname" not in str(error.value)
+    saver.check_sources([*items, {"case_id": "c", "image": str(tmp_path)}])
+    saver.check_sources([])
+    ScanResultsSaver(tmp_path).check_sources(items)

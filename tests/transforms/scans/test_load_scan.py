@@ -1,6 +1,7 @@
 """Tests of LoadScan: all formats, without patient data and paths."""
 
 import logging
+import warnings
 
 import numpy as np
 import pytest
@@ -85,3 +86,39 @@ def test_load_scand_skips_missing_keys(tmp_path):
     assert set(out) == {"image", "case_id"}
     with pytest.raises(KeyError, match="reference"):
         LoadScand(["image", "reference"])({"image": path})
+
+
+def test_load_scan_has_the_modality_and_the_range_of_values(tmp_path):
+    expected = write_series(tmp_path / "s", Modality="MR")
+    write_nifti(tmp_path / "s.nii", expected.astype(np.float32), np.eye(4))
+    for name, modality in (("s", "MR"), ("s.nii", None)):
+        image = LoadScand("image")({"image": tmp_path / name})["image"]
+        assert image.meta.get("modality") == modality
+        assert image.meta["value_range"] == [expected.min(), expected.max()]
+        bag = Compose([ScaleIntensityRanged("image", 0, 1, 0, 1, clip=True), SliceBagd("image")])({"image": image})
+        assert bag["image"].meta["value_range"] == [expected.min(), expected.max()]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [(0, 255, "values 0..255"), (0, 0, "got 0 in all"), (3, 3, "got 3 in all"), (0, 1, "values 0..1")],
+)
+def test_load_scan_warns_of_values_that_are_no_hounsfield_units(tmp_path, low, high, text):
+    array = np.full((6, 5, 4), low, np.float32)
+    array[0, 0, 0] = high
+    path = write_nifti(tmp_path / "s.nii", array, np.eye(4))
+    with pytest.warns(UserWarning, match=text):
+        LoadScan(hounsfield=True)(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        LoadScan()(path)
+
+
+def test_load_scan_warns_of_another_modality_before_a_ct_window(tmp_path):
+    write_series(tmp_path / "mr", Modality="MR")
+    write_series(tmp_path / "ct")
+    with pytest.warns(UserWarning, match="must be a CT for a window in Hounsfield units, got modality MR"):
+        LoadScan(hounsfield=True)(tmp_path / "mr")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        LoadScan(hounsfield=True)(tmp_path / "ct")

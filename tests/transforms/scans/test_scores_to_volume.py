@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 from monai.transforms import SaveImage
 
 from monai_mil_ext.data import ScanReader
-from monai_mil_ext.transforms import SliceBag, SliceScoresToVolume, SliceScoresToVolumed
+from monai_mil_ext.transforms import SliceBag, SliceBagd, SliceScoresToVolume, SliceScoresToVolumed
 from tests.transforms.geometry import ORDERS, PLANES, affines, reordered, scan
 
 
@@ -111,3 +111,16 @@ def test_slice_scores_to_volumed_drops_padding():
 def test_slice_scores_to_volume_names_scores_of_other_slices(scores, index, match):
     with pytest.raises(ValueError, match=match):
         SliceScoresToVolume()(scores, torch.tensor(index), torch.eye(4), [5, 4, 3])
+
+
+@pytest.mark.parametrize("plane", PLANES)
+def test_slice_scores_to_volumed_takes_the_plane_of_the_slices(plane):
+    item = SliceBagd("image", plane=plane)({"image": scan((5, 4, 3), np.diag([1.0, 1, -1, 1]))})
+    assert item["plane"] == plane
+    item["scores"] = torch.rand(len(item["slice_index"]))
+    expected = SliceScoresToVolume(plane)(item["scores"], item["slice_index"], item["affine"], item["spatial_shape"])
+    for transform in (SliceScoresToVolumed("scores"), SliceScoresToVolumed("scores", plane=plane)):
+        assert torch.equal(transform(item)["scores"], expected)
+    other = next(name for name in PLANES if name != plane)
+    with pytest.raises(ValueError, match=f"`plane` must be that of the slices, '{plane}', or None, got '{other}'"):
+        SliceScoresToVolumed("scores", plane=other)(item)

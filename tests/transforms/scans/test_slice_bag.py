@@ -92,7 +92,17 @@ def test_slice_bagd_stores_the_geometry():
     out = SliceBagd(["image", "label", "other"], mode="nearest", allow_missing_keys=True)(
         {"image": image, "label": mask, "case_id": "a"}
     )
-    assert list(out) == ["image", "label", "case_id", "position", "validity", "slice_index", "affine", "spatial_shape"]
+    assert list(out) == [
+        "image",
+        "label",
+        "case_id",
+        "position",
+        "validity",
+        "slice_index",
+        "affine",
+        "spatial_shape",
+        "plane",
+    ]
     assert torch.equal(out["image"], out["label"])
     assert torch.equal(out["affine"], image.affine)
     assert out["spatial_shape"].tolist() == [5, 4, 3]

@@ -1,0 +1,47 @@
+"""Tests of hide_paths: no name of a file or folder stays in a text, and its words do."""
+
+from urllib.parse import quote
+
+import pytest
+
+from monai_mil_ext.utils import hide_paths
+
+NAME = "Müller Jörg_1950"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "can't read {path!r}",
+        "can't read {path}",
+        "can't read {path}/0001_SECRET.dcm (a slice)",
+        "got {name!r}.",
+        "got {name}.",
+        "url file://{quoted}",
+        "got {ascii}",
+        "relative x/{name}/y",
+        "ITK: {path}/0001_SECRET.dcm: no such file, 0001_SECRET.dcm",
+        "a file named 0001_SECRET",
+        "parent {parent}",
+        "parent name 'ward_7' and ward_7/other",
+    ],
+)
+def test_hide_paths_hides_every_form_of_a_name(tmp_path, text):
+    folder = tmp_path / "ward_7" / NAME
+    folder.mkdir(parents=True)
+    (folder / "0001_SECRET.dcm").write_bytes(b"")
+    forms = {"path": str(folder), "name": NAME, "quoted": quote(str(folder)), "ascii": ascii(NAME)}
+    hidden = hide_paths(text.format(**forms, parent=folder.parent), [folder], "the scan")
+    assert "the scan" in hidden
+    for secret in ("ller", "rg_1950", "SECRET", "ward_7"):
+        assert secret not in hidden
+
+
+def test_hide_paths_leaves_the_words_of_a_message(tmp_path):
+    text = "`image` must be a series of DICOM image slices, got 1 of modality CT."
+    for name in ("image", "slices", "DICOM", "CT", "series"):
+        assert hide_paths(text, [tmp_path / name / name, f"{name}.nii.gz"]) == text
+    assert hide_paths("got 'image'", ["image"]) == "got the file"
+    assert hide_paths("got DOERING and 'DOE.h5' of DOE_JOHN", ["DOE.h5"]) == "got DOERING and the file of the file_JOHN"
+    assert hide_paths(text, []) == text
+    assert hide_paths("got 'a'", ["/x/a"], r"\1") == r"got \1"
