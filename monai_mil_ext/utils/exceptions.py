@@ -77,11 +77,20 @@ def describe_error(error: BaseException) -> str:
         >>> describe_error(KeyError("PixelData"))
         "KeyError: 'PixelData'"
     """
+    return hide_absolute_paths(error, reason_text(error))
+
+
+def reason_text(error: BaseException) -> str:
+    """Return the text of an error in one line, with its kind unless it is a sentence of this package or the system."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     kind = "" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: "
-    if not isinstance(error, ValueError):
-        text = re.sub(r"(?<![\w<])(/[^/'\"\n:,]+){2,}", "<path>", text)
     return kind + " ".join(text.split())
+
+
+def hide_absolute_paths(error: BaseException, text: str) -> str:
+    """Replace absolute paths in the text of an error; those that a library names may contain blanks."""
+    name = r"[^\s/'\":,]+" if isinstance(error, ValueError) else r"[^/'\":,]+"
+    return re.sub(rf"(?<![\w<])(/{name}){{2,}}", "<path>", text)
 
 
 def _is_of_case(error: OSError, writing: bool) -> bool:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from .enums import BagKeys
-from .exceptions import describe_error
+from .exceptions import hide_absolute_paths, reason_text
 
 __all__ = ["describe_case_error", "hide_paths", "item_paths"]
 
@@ -52,17 +52,17 @@ def hide_paths(text: str, paths: Iterable[str | os.PathLike[str]], substitute: s
     return text
 
 
-def describe_case_error(error: BaseException, item: Mapping[Hashable, Any], substitute: str = "the file") -> str:
+def describe_case_error(error: BaseException, item: Mapping[Any, Any], substitute: str = "the file") -> str:
     """Describe an error in one line without paths and without the names of the files and folders of an item.
 
     Example:
         >>> describe_case_error(ValueError("`image` must be a scan, got '/data/doe.nii'."), {"image": "/data/doe.nii"})
         '`image` must be a scan, got the file.'
     """
-    return hide_paths(describe_error(error), item_paths(item), substitute)
+    return hide_absolute_paths(error, hide_paths(reason_text(error), item_paths(item), substitute))
 
 
-def item_paths(item: Mapping[Hashable, Any]) -> list[str | os.PathLike[str]]:
+def item_paths(item: Mapping[Any, Any]) -> list[str | os.PathLike[str]]:
     """Return all texts of an item that may be paths."""
     ids = (BagKeys.CASE_ID, BagKeys.PATIENT, BagKeys.STATUS, BagKeys.PLANE)
     values = [value for key, value in item.items() if key not in ids]

@@ -196,7 +196,7 @@ def test_load_scan_cohort_lists_what_only_encoding_shows_at_once(tmp_path):
     with pytest.raises(ValueError, match="cohort must be a valid cohort, got 3 errors:") as error:
         load_scan_cohort(scans, cache_of(tmp_path, calls))
     assert calls == cases
-    reason = "`image` must be undamaged, got <image>"
+    reason = "`image` must be undamaged, got the file."
     assert f"case 'bad1': {reason}\n  case 'bad2': {reason}\n  case 'nan': features must be finite" in str(error.value)
     items = load_scan_cohort(path, cache_of(tmp_path, calls), on_bad="skip", output_dir=tmp_path)
     assert [(item["case_id"], item["num_instances"]) for item in items] == [("a", 3), ("b", 3)]

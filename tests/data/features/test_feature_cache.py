@@ -115,7 +115,7 @@ def test_feature_cache_names_no_file_of_a_failing_scan(tmp_path):
         raise ValueError(f"can't read 'DOE_JOHN.nii' in {tmp_path}/DOE_JOHN.nii")
 
     item = {"case_id": "a", "image": str(tmp_path / "DOE_JOHN.nii"), "series": str(tmp_path / "J")}
-    with pytest.raises(BadCasesError, match=r"case 'a': can't read '<image>' in <image>$") as error:
+    with pytest.raises(BadCasesError, match=r"case 'a': can't read the file in \S+( file)?$") as error:
         FeatureCache(tmp_path, fail, fingerprint="a" * 64)([item])
     assert "JOHN" not in str(error.value)
 
@@ -287,10 +287,10 @@ def test_feature_cache_keeps_no_features_of_a_former_scan(tmp_path):
     item = {"case_id": "a", "image": str(scan)}
     file = Path(cache([item])[0]["image"])
     scan.rename(tmp_path / "away")
-    with pytest.raises(RuntimeError, match="case 'a' gave no features"):
+    with pytest.raises(BadCasesError, match="case 'a': No such file"):
         cache([item])
     assert file.is_file(), "features of a scan that is absent for now are kept"
     scan.write_text("no number")
-    with pytest.raises(RuntimeError, match="case 'a' gave no features: could not convert string to float"):
+    with pytest.raises(BadCasesError, match="case 'a': could not convert string to float"):
         cache([item])
     assert not file.exists()

@@ -2,6 +2,7 @@
 
 import torch
 from ignite.engine import Engine
+from monai.engines import IterationEvents
 from monai.transforms import Compose
 
 from monai_mil_ext.transforms import InstanceScoresd, RankInstancesd, SliceScoresToVolumed, TileScoresToHeatmapd
@@ -52,3 +53,34 @@ def slide(**changes):
     } | changes
     to_heatmap = TileScoresToHeatmapd("scores", "heatmap", skip_unplaced=True, downsample=16, scaling="ratio")
     return Compose([InstanceScoresd(), RankInstancesd(), to_heatmap])(item)
+
+
+def engine_of(items, kept=None, error=None):
+    """Return an engine that gives postprocessed ``items`` one by one, and ends with ``error`` if given."""
+
+    def step(engine, item):
+        engine.state.batch = [{key: value for key, value in item.items() if key != "pred"}]
+        engine.state.output = [{"pred": item.get("pred")}]
+        engine.fire_event(IterationEvents.MODEL_COMPLETED)
+        if kept is not None:
+            kept.extend(item["case_id"] for item in engine.state.batch)
+        return engine.state.output
+
+    def data():
+        yield from items
+        if error is not None:
+            raise error
+
+    engine = Engine(step)
+    engine.register_events(*IterationEvents)
+    run, engine.run = engine.run, lambda: run(data(), epoch_length=len(items) + (error is not None))
+    return engine
+
+
+def infer(results, items):
+    """Run an engine of ``items`` and return those that remain in its output."""
+    kept = []
+    engine = engine_of(items, kept)
+    results.attach(engine)
+    engine.run()
+    return kept

@@ -6,42 +6,10 @@ import logging
 import os
 
 import pytest
-from ignite.engine import Engine, Events
-from monai.engines import IterationEvents
+from ignite.engine import Events
 
 from monai_mil_ext.handlers import ScanBatchInference, ScanResultsSaver, SlideBatchInference, SlideResultsSaver
-from tests.handlers.savers.items import scan, slide
-
-
-def engine_of(items, kept=None, error=None):
-    """Return an engine that gives postprocessed ``items`` one by one, and ends with ``error`` if given."""
-
-    def step(engine, item):
-        engine.state.batch = [{key: value for key, value in item.items() if key != "pred"}]
-        engine.state.output = [{"pred": item.get("pred")}]
-        engine.fire_event(IterationEvents.MODEL_COMPLETED)
-        if kept is not None:
-            kept.extend(item["case_id"] for item in engine.state.batch)
-        return engine.state.output
-
-    def data():
-        yield from items
-        if error is not None:
-            raise error
-
-    engine = Engine(step)
-    engine.register_events(*IterationEvents)
-    run, engine.run = engine.run, lambda: run(data(), epoch_length=len(items) + (error is not None))
-    return engine
-
-
-def infer(results, items):
-    """Run an engine of ``items`` and return those that remain in its output."""
-    kept = []
-    engine = engine_of(items, kept)
-    results.attach(engine)
-    engine.run()
-    return kept
+from tests.handlers.savers.items import engine_of, infer, scan, slide
 
 
 def scans(folder, *cases, settings="a", pictures=()):
@@ -177,9 +145,15 @@ def test_batch_inference_removes_results_of_a_former_file_that_now_fails(tmp_pat
     infer(scans(tmp_path, "c1"), [scan()])
     rewrite(scan_file(tmp_path, "c1"), "cX")
     results = scans(tmp_path, "c1")
-    results.saver.save = lambda item: (_ for _ in ()).throw(OSError("no space left"))
-    with pytest.raises(OSError, match="no space left"):
-        infer(results, [scan()])
+    infer(results, [{"case_id": "c1", "status": "unreadable: bad header"}])
+    assert list((tmp_path / "c1").iterdir()) == []
+    infer(scans(tmp_path, "c1"), [scan()])
+    scan_file(tmp_path, "c1").unlink()
+    absent = ScanBatchInference(results.saver, [{"case_id": "c1", "image": str(tmp_path / "data/c1.nii.gz")}])
+    infer(absent, [{"case_id": "c1", "status": "unreadable: no such file"}])
+    assert (tmp_path / "c1" / "prediction.json").is_file(), "the file may only be absent for now"
+    with pytest.raises(RuntimeError, match="'c1' is unreadable: no such file"):
+        absent.finish()
 
 
 def test_slide_batch_inference_names_the_predicted_class(tmp_path):
@@ -199,15 +173,6 @@ def test_batch_inference_gives_logits_a_row_with_the_reason(tmp_path):
     refused, done = table(tmp_path)
     assert refused["status"].startswith("not written: `pred` must be probabilities in [0, 1], got -1")
     assert (done["status"], refused["prediction"], done["prediction"]) == ("done", "", "1")
-    infer(results, [{"case_id": "c1", "status": "unreadable: bad header"}])
-    assert list((tmp_path / "c1").iterdir()) == []
-    infer(scans(tmp_path, "c1"), [scan()])
-    scan_file(tmp_path, "c1").unlink()
-    absent = ScanBatchInference(results.saver, [{"case_id": "c1", "image": str(tmp_path / "data/c1.nii.gz")}])
-    infer(absent, [{"case_id": "c1", "status": "unreadable: no such file"}])
-    assert (tmp_path / "c1" / "prediction.json").is_file(), "the file may only be absent for now"
-    with pytest.raises(RuntimeError, match="'c1' is unreadable: no such file"):
-        absent.finish()
 
 
 def test_batch_inference_logs_what_was_done_before(tmp_path, caplog):
@@ -298,10 +263,10 @@ def test_batch_inference_ends_if_the_case_is_not_to_blame(tmp_path, error):
 
 
 def test_batch_inference_counts_a_case_without_dicom_as_done_and_says_so(tmp_path):
-    saver = ScanResultsSaver(tmp_path, pictures=[], dicom=["seg"])
-    items = [{"case_id": case, "image": f"/data/{case}.nii.gz"} for case in ("c1", "c2")]
+    saver = ScanResultsSaver(tmp_path, pictures=[], dicom=["seg"], settings="a")
+    items = [{"case_id": case, "image": str(scan_file(tmp_path, case))} for case in ("c1", "c2")]
     first = ScanBatchInference(saver, items)
-    infer(first, [scan(source="/data/c1.nii.gz"), scan(case_id="c2", source="/data/c2.nii.gz")])
+    infer(first, [scan(case_id=item["case_id"], source=item["image"]) for item in items])
     for results in (first, ScanBatchInference(saver, items)):  # also if an earlier run wrote them
         with pytest.raises(RuntimeError, match="got some without all results for 2 of 2:\n  'c1' is done"):
             results.finish()

@@ -150,7 +150,8 @@ def test_results_saver_discards_the_files_of_one_case_only(tmp_path):
 
 def test_results_saver_options_are_all_but_folder_and_settings(tmp_path):
     saver = SlideResultsSaver(tmp_path, ["a", "b"], pictures=["tiles"], settings="x")
-    assert saver.options() == {"pictures": ("tiles",), "class_names": ("a", "b")}
+    options = {"pictures": ("tiles",), "model": None, "class_names": ("a", "b"), "task": "classification"}
+    assert saver.options() == options
     with pytest.raises(ValueError, match="`class_names` must be one for each of 3 classes"):
         saver.check({"pred": torch.zeros(3)})
     saver.check({"pred": torch.zeros(2)})

@@ -21,7 +21,7 @@ from monai_mil_ext.transforms import (
     SliceScoresToVolumed,
     SliceSelection,
 )
-from tests.handlers.savers.items import run, scan
+from tests.handlers.savers.items import infer, run, scan
 from tests.scans import write_series
 
 
@@ -108,18 +108,19 @@ def test_scan_results_saver_names_slices_by_their_index_after_a_selection(tmp_pa
     item |= {"case_id": "c1", "slices": item["image"].as_tensor(), "pred": torch.tensor([0.3, 0.7])}
     item["attention"] = torch.linspace(0.1, 1, len(item["slice_index"]))
     item = Compose([InstanceScoresd(), RankInstancesd(top_k=2), SliceScoresToVolumed("scores", "score_volume")])(item)
-    saver = ScanResultsSaver(tmp_path, pictures=["html"])
-    saver.save(item)
+    saver = ScanResultsSaver(tmp_path, pictures=["html"], settings="a")
+    (tmp_path / "scan.nii").touch()
+    batch = ScanBatchInference(saver, [{"case_id": "c1", "image": str(tmp_path / "scan.nii")}])
+    infer(batch, [item])
     record = json.loads((tmp_path / "c1" / "prediction.json").read_text())
     assert record["top_slices"] == item["slice_index"][[-1, -2]].tolist() == [28, 26]
     assert {"slice 28", "slice 26", "slice 10"} <= set(re.findall(r"slice \d+", (tmp_path / "c1/c1.html").read_text()))
-    batch = ScanBatchInference(saver, [{"case_id": "c1"}])
     batch.finish()
     (row,) = csv.DictReader((tmp_path / "results.csv").open())
     assert (row["top_slice"], row["top_slice_mm"]) == ("28", "56.0")
 
 
-@pytest.mark.parametrize(("pred", "expected"), [([0.97], 1), ([0.5], 1), ([0.49], 0), ([0.2, 0.8], 1), ([0.8, 0.2], 0)])
+@pytest.mark.parametrize(("pred", "expected"), [([0.97], 1), ([0.5], 0), ([0.49], 0), ([0.2, 0.8], 1), ([0.8, 0.2], 0)])
 def test_scan_results_saver_predicts_the_class_of_one_or_more_probabilities(tmp_path, pred, expected):
     ScanResultsSaver(tmp_path, pictures=[]).save(scan(pred=torch.tensor(pred)))
     assert json.loads((tmp_path / "c1" / "prediction.json").read_text())["prediction"] == expected

@@ -17,7 +17,6 @@ from monai_mil_ext.transforms import (
     LoadScand,
     PostprocessOrStatus,
 )
-from monai_mil_ext.transforms.bags.load_or_status import FILE_ERRORS
 from tests.scans import write_series
 
 LOAD = Compose([LoadBagd(["image", "position"]), LoadBagLabeld("label", num_classes=2)])
@@ -99,7 +98,7 @@ def test_load_or_status_has_no_name_of_a_patient_in_a_status_or_log(tmp_path, ca
     assert out["case_id"] == case_id
 
 
-@pytest.mark.parametrize("error", FILE_ERRORS)
+@pytest.mark.parametrize("error", [OSError, ValueError])
 def test_load_or_status_takes_the_errors_of_damaged_files(file, error):
     def broken(data):
         raise error(f"cannot read {data['image']}")

@@ -106,7 +106,7 @@ def test_slice_bagd_stores_the_geometry():
     assert torch.equal(out["image"], out["label"])
     assert torch.equal(out["affine"], image.affine)
     assert out["spatial_shape"].tolist() == [5, 4, 3]
-    assert {type(v) for k, v in out.items() if k not in ("case_id", "image", "label")} == {torch.Tensor}
+    assert {type(v) for k, v in out.items() if k not in ("case_id", "image", "label", "plane")} == {torch.Tensor}
     assert {type(k) for k in out} == {str}
 
 
