@@ -6,9 +6,13 @@ MONAI wraps an error in several others, so that the reason is lost in the traceb
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 
 __all__ = ["print_root_cause", "root_cause"]
+
+Hook = Callable[[type[BaseException], BaseException, TracebackType | None], object]
 
 
 def root_cause(error: BaseException) -> BaseException:
@@ -29,14 +33,17 @@ def root_cause(error: BaseException) -> BaseException:
 def print_root_cause() -> None:
     """Make the process print the root cause of an uncaught error below the traceback.
 
-    It sets ``sys.excepthook``, so use it in programs only: a bundle calls it in ``initialize`` if it was started from
-    the command line.
+    It sets ``sys.excepthook``, which first calls the hook before it, so use it in programs only: a bundle calls it in
+    ``initialize`` if it was started from the command line.
     """
-    sys.excepthook = _print_with_root_cause
+    if getattr(sys.excepthook, "func", None) is not _print_with_root_cause:
+        sys.excepthook = partial(_print_with_root_cause, sys.excepthook)
 
 
-def _print_with_root_cause(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    sys.__excepthook__(kind, error, trace)
+def _print_with_root_cause(
+    hook: Hook, kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    hook(kind, error, trace)
     cause = root_cause(error)
     if cause is not error:
         sys.stderr.write(f"\nThe cause: {type(cause).__name__}: {cause}\n")

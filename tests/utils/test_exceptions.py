@@ -30,3 +30,15 @@ def test_print_root_cause_prints_the_cause_last(hook, capsys):
     assert capsys.readouterr().err.endswith("\nThe cause: ValueError: `image` must be one scan, got two.\n")
     hook(ValueError, ValueError("plain"), None)
     assert capsys.readouterr().err == "ValueError: plain\n"
+
+
+def test_print_root_cause_calls_the_hook_before_it_once(monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: seen.append(error))
+    print_root_cause()
+    print_root_cause()
+    wrapped = RuntimeError("Failed to evaluate")
+    wrapped.__cause__ = ValueError("`plane` must be axial.")
+    sys.excepthook(type(wrapped), wrapped, None)
+    assert seen == [wrapped]
+    assert capsys.readouterr().err == "\nThe cause: ValueError: `plane` must be axial.\n"
