@@ -11,10 +11,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from monai.utils import optional_import
 from torch import Tensor
 
-from monai_mil_ext.utils import atomic_path
+from monai_mil_ext.utils import atomic_path, optional_dependency
 
 from .bag_layout import BagInfo, BagLayout, CoordinateSpec
 from .bag_rows import BagFileError, Index, Rows, errors_for_file, is_numeric
@@ -25,7 +24,7 @@ from .zarr_bag import open_zarr
 
 __all__ = ["OpenBag", "inspect_bag", "open_bag", "read_attributes", "read_bag", "write_bag"]
 
-h5py, _ = optional_import("h5py")
+h5py = optional_dependency("", "h5py")
 
 HDF5, NPY, ZIP, PICKLE = b"\x89HDF\r\n\x1a\n", b"\x93NUMPY", b"PK\x03\x04", b"\x80"
 SAFETENSORS = b"\0\0\0\0{"  # the upper half of the header's length, then the first byte of the header

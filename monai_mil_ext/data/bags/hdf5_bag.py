@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monai.utils import optional_import
 from numpy.typing import NDArray
+
+from monai_mil_ext.utils import optional_dependency
 
 from .bag_layout import BagLayout, CoordinateSpec, feature_key, smallest_step, text
 from .bag_rows import UNFINISHED, ArrayRows, BagFileError, HDF5Rows, RawRows, Rows, check_header_size, is_numeric
 
 __all__ = ["open_hdf5"]
 
-h5py, _ = optional_import("h5py")
+h5py = optional_dependency("", "h5py")
 
 STAMP_UM, STAMP_PX = 256.0, 224.0  # tile size of the versions of STAMP that wrote no unit
 

@@ -12,15 +12,23 @@ import numpy as np
 from monai.config import KeysCollection
 from monai.transforms import Compose, RandomizableTrait
 from monai.utils import ensure_tuple
-from tqdm import tqdm
 
 from monai_mil_ext.data.bags.bag_file import read_attributes, write_bag
-from monai_mil_ext.utils import BagKeys, EmptyBagError, check_choice, check_name, remove_stale_files
+from monai_mil_ext.utils import (
+    BagKeys,
+    EmptyBagError,
+    check_choice,
+    check_name,
+    optional_dependency,
+    remove_stale_files,
+)
 from monai_mil_ext.utils.exceptions import root_cause
 
 from .fingerprints import fingerprint as fingerprint_of
 
 __all__ = ["EncodingStats", "FeatureCache"]
+
+tqdm = optional_dependency("", "tqdm", "tqdm")
 
 SLIDE_MPP = "slide_mpp"  # key of items that affects the features
 PER_BAG = {str(BagKeys.AFFINE), str(BagKeys.SPATIAL_SHAPE), "grid_shape", "tile_size", "unit", "mpp", SLIDE_MPP}

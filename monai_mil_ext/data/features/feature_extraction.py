@@ -13,14 +13,15 @@ from typing import Any
 
 import torch
 from torch import distributed
-from tqdm import tqdm
 
-from monai_mil_ext.utils import RESEARCH_USE, BagKeys, check_choice, write_csv, write_json
+from monai_mil_ext.utils import RESEARCH_USE, BagKeys, check_choice, optional_dependency, write_csv, write_json
 from monai_mil_ext.utils.exceptions import root_cause
 
 from .feature_cache import FeatureCache
 
 __all__ = ["FeatureExtraction"]
+
+tqdm = optional_dependency("", "tqdm", "tqdm")
 
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 REPORT, TABLE = "features.json", "bags.csv"
@@ -204,7 +205,7 @@ def _idle_fraction(shares: Sequence[Mapping[str, Any]]) -> float | None:
 
 def _is_system_error(cause: BaseException) -> bool:
     full = isinstance(cause, OSError) and cause.errno in FULL
-    return full or isinstance(cause, (MemoryError, torch.OutOfMemoryError))
+    return full or isinstance(cause, (ImportError, MemoryError, torch.OutOfMemoryError))
 
 
 def _reason(cause: BaseException, item: Mapping[str, Any]) -> str:

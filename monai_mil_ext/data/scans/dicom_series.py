@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from monai.utils import optional_import
 from numpy.typing import NDArray
+
+from monai_mil_ext.utils import optional_dependency
 
 __all__ = ["SeriesSlice", "find_series", "series_affine"]
 
-dcmread, _ = optional_import("pydicom", name="dcmread")
-InvalidDicomError, _ = optional_import("pydicom.errors", name="InvalidDicomError")
+pydicom = optional_dependency("dicom", "pydicom")
 
 TAGS = [
     "Modality",
@@ -68,8 +68,8 @@ def find_series(folder: Path, series: str | None = None) -> list[SeriesSlice]:
     others: Counter[str] = Counter()
     for path in sorted(p for p in folder.iterdir() if p.is_file()):
         try:
-            header = dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
-        except (InvalidDicomError, EOFError):
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
+        except (pydicom.errors.InvalidDicomError, EOFError):
             continue
         item = _slice(path, header)
         if item is None:

@@ -13,15 +13,17 @@ from typing import Any
 import numpy as np
 from monai.config.type_definitions import PathLike
 from monai.data import ITKReader
-from monai.utils import MetaKeys, SpaceKeys, ensure_tuple, optional_import
+from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 from numpy.typing import NDArray
+
+from monai_mil_ext.utils import optional_dependency
 
 from .dicom_series import SeriesSlice, find_series
 
 __all__ = ["ScanReader"]
 
-itk, _ = optional_import("itk", allow_namespace_pkg=True)
-nib, _ = optional_import("nibabel")
+itk = optional_dependency("", "itk")
+nib = optional_dependency("", "nibabel")
 
 
 class ScanReader(ITKReader):
