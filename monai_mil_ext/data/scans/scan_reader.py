@@ -52,6 +52,7 @@ class ScanReader(ITKReader):
     """
 
     def __init__(self, series: str | None = None) -> None:
+        _ = itk.imread  # the error of a missing package names the command to install it, unlike MONAI's
         super().__init__()
         self.series = series
 
