@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from importlib import import_module
 from typing import Any
 
@@ -46,13 +45,12 @@ class _FirstUse:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name != "__version__":  # asked by tools that only look at a module's names
             raise AttributeError(name)
-        return getattr(self._imported, name)
+        return getattr(self._import(), name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._imported(*args, **kwargs)
+        return self._import()(*args, **kwargs)
 
-    @cached_property
-    def _imported(self) -> Any:
+    def _import(self) -> Any:
         statement = f"from {self._module} import {self._name}" if self._name else f"import {self._module}"
         try:
             module = import_module(self._module)
