@@ -18,12 +18,13 @@ from monai_mil_ext.utils import RESEARCH_USE
 
 __all__ = ["main"]
 
-CORE = ("monai", "torch", "numpy", "pytorch-ignite", "h5py", "itk", "nibabel", "pydicom", "scikit-learn")
+CORE = ("monai", "torch", "numpy", "pytorch-ignite", "h5py", "itk-io", "nibabel", "scikit-learn", "tensorboard")
 EXTRAS = {  # name of the extra: packages that it installs
-    "dicom": ("highdicom",),
+    "dicom": ("highdicom", "pydicom"),
     "encoders": ("transformers", "einops"),
     "excel": ("openpyxl",),
     "export": ("onnx", "onnxruntime", "onnxscript"),
+    "figures": ("matplotlib",),
     "timm": ("timm",),
     "wsi": ("openslide-python", "openslide-bin", "tifffile", "imagecodecs"),
     "zarr": ("zarr", "pyarrow"),

@@ -84,7 +84,10 @@ def test_it_works_where_nothing_else_is_and_with_its_extras(wheel, tmp_path):
     run(*install, wheel, cwd=tmp_path)
     told = run(python, "-m", "monai_mil_ext", cwd=tmp_path)
     assert told[-1] == "all well"
-    assert any(line.startswith("  [wsi] openslide-python not installed") for line in told)
+    for extra, package in (("wsi", "openslide-python"), ("figures", "matplotlib"), ("dicom", "highdicom")):
+        assert any(line.startswith(f"  [{extra}] {package} not installed") for line in told)
+    listed = run(python, "-m", "pip", "list", "--format=freeze", "--disable-pip-version-check", cwd=tmp_path)
+    assert {line.split("==")[0] for line in listed if line.startswith("itk")} == {"itk-core", "itk-io"}
     code = "from monai_mil_ext.data import SlideFile; open('s.svs', 'w'); SlideFile('s.svs')"
     missing = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert missing.stderr.splitlines()[-1] == "ImportError: Reading slides needs more: pip install monai-mil-ext[wsi]."

@@ -12,14 +12,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from monai.utils import optional_import
 from numpy.typing import NDArray
 
-from monai_mil_ext.utils import EmptyBagError, check_local, check_positive
+from monai_mil_ext.utils import EmptyBagError, check_local, check_positive, optional_dependency
 
 __all__ = ["CellImages"]
 
-Image, _ = optional_import("PIL.Image")  # a dependency of matplotlib, so always installed
+Image = optional_dependency("", "PIL.Image")
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
 WIDE = ("I", "F")  # Pillow modes with more than eight bits per channel, which a conversion to eight would clip
@@ -126,7 +125,7 @@ class CellImages:
         """Convert any error of a decoder to one that names the cell; damaged files raise errors of many types."""
         try:
             yield
-        except _LimitError:
+        except (_LimitError, ImportError):
             raise
         except Exception as error:
             raise ValueError(f"{self._subject(name)} be an image that can be read, got {_cause(error)}.") from None

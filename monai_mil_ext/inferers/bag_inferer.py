@@ -11,18 +11,17 @@ from typing import Any
 
 import torch
 from monai.inferers import Inferer
-from monai.utils import optional_import
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from monai_mil_ext.networks.nets import BagOutputWrapper
-from monai_mil_ext.utils import check_mask, check_positive
+from monai_mil_ext.utils import check_mask, check_positive, optional_dependency
 
 from .instance_rows import InstanceRows, cast
 
 __all__ = ["BagInferer"]
 
-tqdm, _ = optional_import("tqdm", name="tqdm")
+tqdm = optional_dependency("", "tqdm", "tqdm")
 
 
 class BagInferer(Inferer):

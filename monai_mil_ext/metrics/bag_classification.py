@@ -8,19 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics import (
-    average_precision_score,
-    cohen_kappa_score,
-    precision_recall_fscore_support,
-    roc_auc_score,
-)
 from torch import Tensor
 
-from monai_mil_ext.utils import check_choice, check_probabilities, class_probabilities
+from monai_mil_ext.utils import check_choice, check_probabilities, class_probabilities, optional_dependency
 
 from .bag_iteration_metric import BagIterationMetric
 
 __all__ = ["BagClassificationMetric", "bag_values", "class_labels", "labels_and_probabilities"]
+
+sklearn_metrics = optional_dependency("", "sklearn.metrics")
 
 BAG_VALUES = ("bag_auroc", "bag_auprc", "bag_accuracy", "bag_balanced_accuracy", "bag_macro_f1", "bag_kappa")
 
@@ -68,9 +64,9 @@ def bag_values(
     if len(present) < 2:
         auroc = auprc = float("nan")
     else:
-        auroc = float(np.mean([roc_auc_score(y == c, p[:, c]) for c in classes]))
-        auprc = float(np.mean([average_precision_score(y == c, p[:, c]) for c in classes]))
-    _, recall, f1, support = precision_recall_fscore_support(y, predicted, zero_division=0)
+        auroc = float(np.mean([sklearn_metrics.roc_auc_score(y == c, p[:, c]) for c in classes]))
+        auprc = float(np.mean([sklearn_metrics.average_precision_score(y == c, p[:, c]) for c in classes]))
+    _, recall, f1, support = sklearn_metrics.precision_recall_fscore_support(y, predicted, zero_division=0)
     balanced = float(recall[support > 0].mean())
     values = (auroc, auprc, float(np.mean(y == predicted)), balanced, float(f1.mean()))
     return dict(zip(BAG_VALUES, (*values, _kappa(y, predicted, p.shape[1], kappa_weights)), strict=True))
@@ -80,7 +76,7 @@ def _kappa(y: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any], num_classes
     """Compute kappa over all classes, since classes that do not occur still count in the distance |i - j|."""
     if len(np.union1d(y, predicted)) < 2:
         return float("nan")
-    return float(cohen_kappa_score(y, predicted, labels=range(num_classes), weights=weights))
+    return float(sklearn_metrics.cohen_kappa_score(y, predicted, labels=range(num_classes), weights=weights))
 
 
 def labels_and_probabilities(label: Any, probability: Any) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

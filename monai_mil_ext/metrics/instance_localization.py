@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 from torch import Tensor
 
-from monai_mil_ext.utils import check_choice, check_positive, head_mean
+from monai_mil_ext.utils import check_choice, check_positive, head_mean, optional_dependency
 
 from .bag_iteration_metric import BagIterationMetric, is_fraction
 
@@ -25,6 +24,8 @@ __all__ = [
     "pointing_game",
     "precision_at_recall",
 ]
+
+sklearn_metrics = optional_dependency("", "sklearn.metrics")
 
 
 METRICS = ("auroc", "average_precision", "mass", "pointing_game", "precision_at_0.1", "skill")
@@ -60,8 +61,8 @@ def localization(scores: Tensor, labels: Tensor) -> dict[str, float]:
         return dict.fromkeys(("auroc", "average_precision", "mass"), float("nan"))
     mass = float(s[y].sum() / s.sum()) if (s >= 0).all() and s.sum() > 0 else float("nan")
     return {
-        "auroc": float(roc_auc_score(y, s)),
-        "average_precision": float(average_precision_score(y, s)),
+        "auroc": float(sklearn_metrics.roc_auc_score(y, s)),
+        "average_precision": float(sklearn_metrics.average_precision_score(y, s)),
         "mass": mass,
     }
 
@@ -191,7 +192,7 @@ def precision_at_recall(scores: Tensor, labels: Tensor, recall: float) -> float:
     s, y = _instances(scores, labels)
     if y.all() or not y.any():
         return float("nan")
-    precision, reached, _ = precision_recall_curve(y, s)
+    precision, reached, _ = sklearn_metrics.precision_recall_curve(y, s)
     return float(precision[reached >= recall - 1e-9].max())  # with tolerance, so that 3/10 reaches 0.1 + 0.2
 
 
@@ -292,12 +293,12 @@ def localization_curves(
 
 
 def _sensitivity(scores: NDArray[Any], labels: NDArray[Any], rate: NDArray[np.float64]) -> NDArray[np.float64]:
-    false, true, _ = roc_curve(labels, scores, drop_intermediate=False)
+    false, true, _ = sklearn_metrics.roc_curve(labels, scores, drop_intermediate=False)
     return np.interp(rate, false, true)  # at vertical steps, NumPy returns the upper end
 
 
 def _precision(scores: NDArray[Any], labels: NDArray[Any], recall: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the precision at the highest threshold that reaches each recall."""
-    precision, reached, _ = precision_recall_curve(labels, scores)
+    precision, reached, _ = sklearn_metrics.precision_recall_curve(labels, scores)
     precision, reached = precision[-2::-1], reached[-2::-1]  # ascending, without the end point that scikit-learn adds
     return precision[np.searchsorted(reached, recall - 1e-12)]

@@ -10,15 +10,13 @@ import numpy as np
 import torch
 from monai.metrics import compute_fp_tp_probs_nd, compute_froc_curve_data, compute_froc_score
 from monai.transforms import ProbNMS
-from monai.utils import optional_import
 from torch import Tensor
 
-from monai_mil_ext.utils import head_mean
+from monai_mil_ext.utils import head_mean, optional_dependency
 
 from .bag_iteration_metric import BagIterationMetric
 
-label_regions, _ = optional_import("scipy.ndimage", name="label")
-binary_structure, _ = optional_import("scipy.ndimage", name="generate_binary_structure")
+ndimage = optional_dependency("", "scipy.ndimage")
 
 __all__ = ["FROCMetric", "LesionHits", "froc_values", "lesion_hits"]
 
@@ -105,7 +103,7 @@ def _split_by_lesion(
     scores: Tensor, pixels: np.ndarray[Any, Any], mask: np.ndarray[Any, Any], exclude: Sequence[int]
 ) -> LesionHits:
     if mask.dtype == bool:
-        mask, _ = label_regions(mask, structure=binary_structure(mask.ndim, mask.ndim))
+        mask, _ = ndimage.label(mask, structure=ndimage.generate_binary_structure(mask.ndim, mask.ndim))
     numbers = [i for i in np.unique(mask).tolist() if i > 0]
     regions = np.searchsorted([0, *numbers], mask)  # renumbered to 1, 2, ..., since unused numbers would be lesions
     excluded = [k for k, i in enumerate(numbers, 1) if i in exclude]

@@ -10,6 +10,8 @@ import re
 import sys
 import sysconfig
 import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -23,6 +25,8 @@ CASE_WRITING = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, e
 MISTAKES = (TypeError, AttributeError, NameError, LookupError, AssertionError, NotImplementedError, ImportError)
 PACKAGE = Path(__file__).resolve().parents[1]
 INSTALLED = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")]
+
+Hook = Callable[[type[BaseException], BaseException, TracebackType | None], object]
 
 
 def root_cause(error: BaseException) -> BaseException:
@@ -107,14 +111,17 @@ def _is_of_library(error: BaseException) -> bool:
 def print_root_cause() -> None:
     """Make the process print the root cause of an uncaught error below the traceback.
 
-    It sets ``sys.excepthook``, so use it in programs only: a bundle calls it in ``initialize`` if it was started from
-    the command line.
+    It sets ``sys.excepthook``, which first calls the hook before it, so use it in programs only: a bundle calls it in
+    ``initialize`` if it was started from the command line.
     """
-    sys.excepthook = _print_with_root_cause
+    if getattr(sys.excepthook, "func", None) is not _print_with_root_cause:
+        sys.excepthook = partial(_print_with_root_cause, sys.excepthook)
 
 
-def _print_with_root_cause(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    sys.__excepthook__(kind, error, trace)
+def _print_with_root_cause(
+    hook: Hook, kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    hook(kind, error, trace)
     cause = root_cause(error)
     if cause is not error:
         sys.stderr.write(f"\nThe cause: {type(cause).__name__}: {cause}\n")

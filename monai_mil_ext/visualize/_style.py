@@ -5,16 +5,26 @@ from __future__ import annotations
 import os
 import textwrap
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.figure import Figure
+from monai_mil_ext.utils import RESEARCH_USE, atomic_path, optional_dependency
 
-from monai_mil_ext.utils import RESEARCH_USE, atomic_path
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-__all__ = ["ATTENTION", "HEAT", "REFERENCE", "SECONDARY", "save_figure", "sign"]
+__all__ = ["ATTENTION", "HEAT", "REFERENCE", "SECONDARY", "new_figure", "save_figure", "sign"]
+
+matplotlib_figure = optional_dependency("figures", "matplotlib.figure")
 
 # distinguishable by color-blind readers; in grayscale, lines differ by being solid, dashed or dotted
 ATTENTION, REFERENCE, SECONDARY = "#D55E00", "#0072B2", "#666666"
 HEAT = "cividis"  # its lightness increases evenly, so it reads the same in grayscale
+
+
+def new_figure(**options: Any) -> Figure:
+    """Return an empty figure."""
+    figure: Figure = matplotlib_figure.Figure(**options)
+    return figure
 
 
 def sign(figure: Figure, title: str = "", note: str = "") -> Figure:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator
 
-from ._style import SECONDARY, sign
+from monai_mil_ext.utils import optional_dependency
+
+from ._style import SECONDARY, new_figure, sign
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["plot_attention_mass", "plot_attention_stability"]
+
+ConstrainedLayoutEngine = optional_dependency("figures", "matplotlib.layout_engine", "ConstrainedLayoutEngine")
+MaxNLocator = optional_dependency("figures", "matplotlib.ticker", "MaxNLocator")
 
 # colors of Okabe and Ito, distinguishable by color-blind readers; in grayscale the lines differ by dashes and markers
 STYLES: list[dict[str, Any]] = [
@@ -103,7 +108,7 @@ def _check(name: str, lines: Mapping[str, Any]) -> None:
 
 
 def _figure(columns: int, title: str) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(4.2 * columns, 3.6), layout=ConstrainedLayoutEngine(rect=(0, 0.04, 1, 0.96)))
+    figure = new_figure(figsize=(4.2 * columns, 3.6), layout=ConstrainedLayoutEngine(rect=(0, 0.04, 1, 0.96)))
     axes = list(figure.subplots(1, columns, squeeze=False)[0])
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)

@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from monai.utils import optional_import
 
-from monai_mil_ext.utils import RESEARCH_USE, atomic_path, check_positive
+from monai_mil_ext.utils import RESEARCH_USE, atomic_path, check_positive, optional_dependency
 
 from ._style import HEAT
 from .slice_scores import rank_slices
 
 __all__ = ["write_cine"]
 
-Image, _ = optional_import("PIL.Image")  # always installed, since matplotlib needs it
-ImageDraw, _ = optional_import("PIL.ImageDraw")
+Image = optional_dependency("", "PIL.Image")
+ImageDraw = optional_dependency("", "PIL.ImageDraw")
+matplotlib = optional_dependency("figures", "matplotlib")
 
 BAR_WIDTH, LINE_HEIGHT = 28, 16  # of the attention bar and of a line of text, in pixels
 Array = np.ndarray[Any, Any]
@@ -74,7 +73,7 @@ def _heat(attention: Array, height: int) -> Array:
     """Return the colors (height, BAR_WIDTH, 3) of the bar, with the last slice on top."""
     rows = ((np.arange(height)[::-1] + 0.5) / height * len(attention)).astype(int)
     values = attention / max(float(attention.max()), np.finfo(float).tiny)
-    colors: Array = mpl.colormaps[HEAT](values[rows])[:, None, :3]
+    colors: Array = matplotlib.colormaps[HEAT](values[rows])[:, None, :3]
     return np.broadcast_to((colors * 255).astype(np.uint8), (height, BAR_WIDTH, 3))
 
 

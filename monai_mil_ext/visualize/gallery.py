@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from monai_mil_ext.utils import check_name, check_positive
+from monai_mil_ext.utils import check_name, check_positive, optional_dependency
 
-from ._style import HEAT, save_figure, sign
+from ._style import HEAT, new_figure, save_figure, sign
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = [
     "plot_cell_gallery",
@@ -22,6 +23,8 @@ __all__ = [
     "write_cell_gallery",
     "write_tile_montage",
 ]
+
+matplotlib = optional_dependency("figures", "matplotlib")
 
 
 COLUMNS = 8
@@ -67,7 +70,7 @@ def plot_tile_montage(
         for start in range(0, len(tiles), COLUMNS)
     ]
     columns = min(COLUMNS, max(len(top), len(bottom)))
-    figure = Figure(figsize=(max(4.0, 1.35 * columns), 0.7 + 1.7 * len(rows)), layout="constrained")
+    figure = new_figure(figsize=(max(4.0, 1.35 * columns), 0.7 + 1.7 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for ax in axes.flat:
         ax.set_axis_off()
@@ -154,10 +157,10 @@ def plot_cell_gallery(
         for start in range(0, len(indices), CELL_COLUMNS)
     ]
     columns = min(CELL_COLUMNS, max(len(indices) for _, indices in rows))
-    figure = Figure(figsize=(max(4.5, 1.25 * columns), 0.7 + 1.62 * len(rows)), layout="constrained")
+    figure = new_figure(figsize=(max(4.5, 1.25 * columns), 0.7 + 1.62 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False)
     ratio = np.asarray(attention, dtype=float) * len(cells)
-    heat = mpl.colormaps[HEAT](ratio / max(float(ratio.max()), np.finfo(float).tiny))
+    heat = matplotlib.colormaps[HEAT](ratio / max(float(ratio.max()), np.finfo(float).tiny))
     labeled: set[str] = set()
     for row_axes, (group, indices) in zip(axes, rows, strict=True):
         for ax in row_axes[len(indices) :]:

@@ -6,14 +6,16 @@ import base64
 import html
 import io
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from monai_mil_ext.utils import RESEARCH_USE
 
 from .slice_scores import plot_axis, plot_slice, rank_slices
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["scan_page"]
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from monai_mil_ext.utils import check_positive
+from monai_mil_ext.utils import check_positive, optional_dependency
 
-from ._style import ATTENTION, HEAT, REFERENCE, SECONDARY, sign
+from ._style import ATTENTION, HEAT, REFERENCE, SECONDARY, new_figure, sign
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["plot_axis", "plot_slice", "plot_slice_scores", "rank_slices"]
 
-RIM: list[Any] = [withStroke(linewidth=2.4, foreground="white", alpha=0.8)]
+with_stroke = optional_dependency("figures", "matplotlib.patheffects", "withStroke")
+
+RIM: dict[str, Any] = {"linewidth": 2.4, "foreground": "white", "alpha": 0.8}
 OUTLINE: dict[str, Any] = {"levels": [0.5], "colors": [REFERENCE], "linewidths": 1.2}
 Array = np.ndarray[Any, Any]
 
@@ -50,7 +53,7 @@ def plot_slice_scores(
     top = rank_slices(attention, position, slices, reference, top_k)
     if slices is None:
         return plot_axis(attention, position, None, reference, top, title, note)
-    figure = Figure(figsize=(2.1 * max(len(top), 4), 6.9), layout="constrained")
+    figure = new_figure(figsize=(2.1 * max(len(top), 4), 6.9), layout="constrained")
     halves = figure.add_gridspec(2, 1, height_ratios=[2.1, 3.3])
     strip, axis = figure.add_subfigure(halves[0]), figure.add_subfigure(halves[1])
     masks = reference if reference is not None and reference.ndim == 3 else None
@@ -83,14 +86,14 @@ def plot_axis(
     note: str = "",
 ) -> Figure:
     """Plot side view, heat map and curve, the lower part of :py:func:`plot_slice_scores`."""
-    figure = Figure(figsize=(8.4, 4.2 if slices is not None else 3.2), layout="constrained")
+    figure = new_figure(figsize=(8.4, 4.2 if slices is not None else 3.2), layout="constrained")
     _draw_axis(figure, attention, position, slices, reference, top)
     return sign(figure, title, note)
 
 
 def plot_slice(image: Array, reference: Array | None) -> Figure:
     """Plot a slice (h, w) and, if ``reference`` is a mask, its outline."""
-    figure = Figure(figsize=(2.2, 2.2 * image.shape[0] / image.shape[1]))
+    figure = new_figure(figsize=(2.2, 2.2 * image.shape[0] / image.shape[1]))
     axes = figure.add_axes((0, 0, 1, 1))
     _draw_slice(axes, image, reference if reference is not None and reference.ndim == 2 else None)
     return figure
@@ -120,7 +123,7 @@ def _draw_axis(
 def _draw_slice(axes: Axes, image: Array, reference: Array | None, title: str = "") -> None:
     axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="bilinear")
     if reference is not None and reference.any():
-        axes.contour(reference > 0, **OUTLINE).set_path_effects(RIM)
+        axes.contour(reference > 0, **OUTLINE).set_path_effects([with_stroke(**RIM)])
     axes.set_title(title, fontsize=9)
     axes.set_axis_off()
 
@@ -134,7 +137,7 @@ def _draw_side(axes: Axes, slices: Array, position: Array, reference: Array | No
     axes.pcolormesh(edges, np.arange(slices.shape[2] + 1), slices[:, row].T, cmap="gray", vmin=0, vmax=1)
     if reference is not None and reference[:, row].any() and len(position) > 1:
         columns = np.arange(slices.shape[2]) + 0.5
-        axes.contour(position, columns, reference[:, row].T > 0, **OUTLINE).set_path_effects(RIM)
+        axes.contour(position, columns, reference[:, row].T > 0, **OUTLINE).set_path_effects([with_stroke(**RIM)])
     axes.set_ylabel("front view", fontsize=8)
     axes.set_yticks([])
     axes.tick_params(labelbottom=False)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from monai.data import MetaTensor
 
 from monai_mil_ext.data import Thumbnail
 from monai_mil_ext.utils import check_name
 
-from ._style import HEAT, save_figure, sign
+from ._style import HEAT, new_figure, save_figure, sign
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["plot_slide_overlay", "write_slide_overlay"]
 
@@ -43,7 +45,7 @@ def plot_slide_overlay(
         raise ValueError(f"`heatmap` must be a map (A, h, w) of a slide with channel {channel}, got shape {got}.")
     image, heat = thumbnail.image, np.ma.masked_invalid(heatmap[channel].as_tensor().cpu().numpy())
     height, width = (side * thumbnail.downsample for side in image.shape[:2])
-    figure = Figure(figsize=(11, 0.6 + 5 * min(2.0, height / width)), layout="constrained")
+    figure = new_figure(figsize=(11, 0.6 + 5 * min(2.0, height / width)), layout="constrained")
     axes = figure.subplots(1, 2)
     for ax in axes:
         ax.imshow(image, extent=(0, width, height, 0))

@@ -130,3 +130,15 @@ def test_describe_error_is_one_line_without_a_path():
     assert describe_error(itk) == "RuntimeError: Could not open file '<path>' for reading: 1/2"
     assert describe_error(OSError("Unable to open /data/Secretname/x.h5")) == "Unable to open <path>"
     assert describe_error(RuntimeError("bad")) == "RuntimeError: bad"
+
+
+def test_print_root_cause_calls_the_hook_before_it_once(monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: seen.append(error))
+    print_root_cause()
+    print_root_cause()
+    wrapped = RuntimeError("Failed to evaluate")
+    wrapped.__cause__ = ValueError("`plane` must be axial.")
+    sys.excepthook(type(wrapped), wrapped, None)
+    assert seen == [wrapped]
+    assert capsys.readouterr().err == "\nThe cause: ValueError: `plane` must be axial.\n"

@@ -12,9 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from sklearn.model_selection import train_test_split
-
-from monai_mil_ext.utils import RESEARCH_USE, atomic_path, write_json
+from monai_mil_ext.utils import RESEARCH_USE, atomic_path, optional_dependency, write_json
 
 from ._monailabel import TrainTask
 from .bundle_runner import BundleRunner, device_override
@@ -22,6 +20,8 @@ from .errors import http_error, http_error_from
 from .scan_labels import label_of
 
 __all__ = ["ScanTrainTask"]
+
+train_test_split = optional_dependency("", "sklearn.model_selection", "train_test_split")
 
 Item = dict[str, Any]
 

@@ -10,10 +10,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from monai.utils import optional_import
 from torch import Tensor
 
-from monai_mil_ext.utils import atomic_path, check_local
+from monai_mil_ext.utils import atomic_path, check_local, optional_dependency
 from monai_mil_ext.utils.archives import open_archive
 
 from .bag_layout import BagInfo, BagLayout, CoordinateSpec
@@ -25,7 +24,7 @@ from .zarr_bag import open_zarr
 
 __all__ = ["OpenBag", "inspect_bag", "open_bag", "read_attributes", "read_bag", "write_bag"]
 
-h5py, _ = optional_import("h5py")
+h5py = optional_dependency("", "h5py")
 
 HDF5, NPY, ZIP, PICKLE = b"\x89HDF\r\n\x1a\n", b"\x93NUMPY", b"PK\x03\x04", b"\x80"
 SAFETENSORS = b"\0\0\0\0{"  # the upper half of the header's length, then the first byte of the header

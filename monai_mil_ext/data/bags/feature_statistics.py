@@ -8,11 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.preprocessing import StandardScaler
+
+from monai_mil_ext.utils import optional_dependency
 
 from .bag_file import read_bag
 
 __all__ = ["FeatureStatistics"]
+
+StandardScaler = optional_dependency("", "sklearn.preprocessing", "StandardScaler")
 
 
 class FeatureStatistics(NamedTuple):

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monai.utils import optional_import
 from numpy.typing import NDArray
+
+from monai_mil_ext.utils import optional_dependency
 
 from .bag_layout import BagLayout, CoordinateSpec, feature_key, number, positive_number, smallest_step, text
 from .bag_rows import (
@@ -28,7 +29,7 @@ from .bag_rows import (
 
 __all__ = ["open_hdf5"]
 
-h5py, _ = optional_import("h5py")
+h5py = optional_dependency("", "h5py")
 
 STAMP_UM, STAMP_PX = 256.0, 224.0  # tile size of the versions of STAMP that wrote no unit
 

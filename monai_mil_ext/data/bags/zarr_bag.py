@@ -34,6 +34,9 @@ from .numpy_bag import named_arrays
 
 __all__ = ["open_zarr"]
 
+parquet = optional_dependency("zarr", "pyarrow.parquet")
+zarr = optional_dependency("zarr", "zarr")
+
 
 def open_zarr(path: Path, table: str | None = None) -> BagLayout:
     """Open a zarr store: an array of features, a group with such an array, or a slide of wsidata.
@@ -42,7 +45,6 @@ def open_zarr(path: Path, table: str | None = None) -> BagLayout:
         path: folder of the store.
         table: name of the table of features, for a slide with several.
     """
-    zarr = optional_dependency("zarr", "zarr")  # takes long to import
     try:
         store = zarr.open(str(path), mode="r")
     except FileNotFoundError as error:
@@ -119,8 +121,7 @@ def _level0_tile_size(spec: Mapping[str, Any]) -> float | None:
 
 def _corners(file: Path, ids: NDArray[Any]) -> NDArray[np.float64]:
     """Return the top left corners (n, 2) of the tiles ``ids`` from their polygons in GeoParquet."""
-    read_table = optional_dependency("zarr", "pyarrow.parquet", "read_table")
-    tiles = read_table(os.fspath(file))
+    tiles = parquet.read_table(os.fspath(file))
     known_ids = np.asarray(tiles["tile_id"]) if "tile_id" in tiles.column_names else np.arange(len(tiles))
     order = np.argsort(known_ids, kind="stable")
     rows = np.minimum(np.searchsorted(known_ids, ids, sorter=order), len(known_ids) - 1)

@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 from torch import Tensor
 
 from monai_mil_ext.data.bags.bag_file import read_bag
 from monai_mil_ext.data.features.fingerprints import fingerprint
-from monai_mil_ext.utils import BagKeys, check_choice, check_local, load_json, write_json
+from monai_mil_ext.utils import BagKeys, check_choice, check_local, load_json, optional_dependency, write_json
 
 __all__ = ["CohortSplits", "split_cohort"]
+
+model_selection = optional_dependency("", "sklearn.model_selection")
 
 PARTS = ("train", "val", "test")
 Part = Mapping[str, Sequence[str]]
@@ -218,7 +219,7 @@ def split_cohort(
 def _k_fold(
     num_folds: int, seed: int, classes: NDArray[Any] | None, groups: NDArray[Any]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    kind = GroupKFold if classes is None else StratifiedGroupKFold
+    kind = model_selection.GroupKFold if classes is None else model_selection.StratifiedGroupKFold
     yield from kind(num_folds, shuffle=True, random_state=seed).split(groups, classes, groups)
 
 

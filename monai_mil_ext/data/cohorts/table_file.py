@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from monai.utils import optional_import
-
-from monai_mil_ext.utils import check_choice, check_local
+from monai_mil_ext.utils import check_choice, check_local, optional_dependency
 
 __all__ = ["TABLE_SUFFIXES", "Table", "read_table"]
+
+openpyxl = optional_dependency("excel", "openpyxl")
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx")
 
@@ -76,9 +76,6 @@ def _read_text(file: Path) -> list[tuple[int, list[str]]]:
 
 
 def _read_excel(file: Path) -> list[tuple[int, list[str]]]:
-    openpyxl, installed = optional_import("openpyxl")  # imported here, since it is slow to import
-    if not installed:
-        raise ImportError("Reading Excel needs openpyxl: pip install openpyxl, or save the table as CSV.")
     book = openpyxl.load_workbook(file, read_only=True, data_only=True)
     try:
         rows: Iterable[tuple[Any, ...]] = book.worksheets[0].iter_rows(values_only=True)

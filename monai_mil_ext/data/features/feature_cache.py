@@ -12,10 +12,17 @@ import numpy as np
 from monai.config import KeysCollection
 from monai.transforms import Compose, RandomizableTrait
 from monai.utils import ensure_tuple
-from tqdm import tqdm
 
 from monai_mil_ext.data.bags.bag_file import read_attributes, write_bag
-from monai_mil_ext.utils import BagKeys, EmptyBagError, check_case_ids, check_choice, check_local, remove_stale_files
+from monai_mil_ext.utils import (
+    BagKeys,
+    EmptyBagError,
+    check_case_ids,
+    check_choice,
+    check_local,
+    optional_dependency,
+    remove_stale_files,
+)
 from monai_mil_ext.utils.exceptions import root_cause
 
 from .bad_cases import BadCasesError, is_system_error, reason_of
@@ -25,6 +32,7 @@ from .identities import item_identity
 __all__ = ["EncodingStats", "FeatureCache"]
 
 logger = logging.getLogger(__name__)
+tqdm = optional_dependency("", "tqdm", "tqdm")
 SLIDE_MPP = "slide_mpp"  # key of items that affects the features
 PER_BAG = {str(BagKeys.AFFINE), str(BagKeys.SPATIAL_SHAPE), "grid_shape", "tile_size", "unit", "mpp", SLIDE_MPP}
 EMPTY = {"status": "empty"}

@@ -11,9 +11,16 @@ from typing import Any
 
 import torch
 from torch import distributed
-from tqdm import tqdm
 
-from monai_mil_ext.utils import RESEARCH_USE, BagKeys, check_choice, check_local, write_csv, write_json
+from monai_mil_ext.utils import (
+    RESEARCH_USE,
+    BagKeys,
+    check_choice,
+    check_local,
+    optional_dependency,
+    write_csv,
+    write_json,
+)
 from monai_mil_ext.utils.exceptions import root_cause
 
 from .bad_cases import is_system_error, reason_of
@@ -21,6 +28,7 @@ from .feature_cache import FeatureCache
 
 __all__ = ["FeatureExtraction"]
 
+tqdm = optional_dependency("", "tqdm", "tqdm")
 REPORT, TABLE = "features.json", "bags.csv"
 COLUMNS = (str(BagKeys.PATIENT), "label")  # of items, for the table
 

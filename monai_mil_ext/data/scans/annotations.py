@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.path import Path as Polygon
 from monai.data import MetaTensor
-from monai.utils import SpaceKeys, optional_import
+from monai.utils import SpaceKeys
 from numpy.typing import NDArray
 
 from monai_mil_ext.utils import check_local, optional_dependency
@@ -21,8 +20,8 @@ from .dicom_series import SeriesSlice, find_series, series_affine
 
 __all__ = ["fill_regions", "fill_segments", "find_annotation", "read_annotation_mask"]
 
-dcmread, _ = optional_import("pydicom", name="dcmread")
-InvalidDicomError, _ = optional_import("pydicom.errors", name="InvalidDicomError")
+pydicom = optional_dependency("dicom", "pydicom")
+Polygon = optional_dependency("dicom", "matplotlib.path", "Path")
 
 MODALITIES = ("RTSTRUCT", "SEG")
 GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
@@ -69,7 +68,7 @@ def read_annotation_mask(
     if not Path(scan).is_dir():
         raise ValueError(f"`image` must be the DICOM folder of the annotated series, got {Path(scan).name!r}.")
     stack = find_series(Path(scan), series)
-    annotation = dcmread(file)
+    annotation = pydicom.dcmread(file)
     _check_same_series(annotation, stack[0])
     fill: Callable[..., NDArray[np.bool_]] = fill_regions if annotation.Modality == "RTSTRUCT" else fill_segments
     affine = series_affine(stack)
@@ -80,8 +79,8 @@ def read_annotation_mask(
 
 def _modality(file: Path) -> str:
     try:
-        return str(dcmread(file, stop_before_pixels=True, specific_tags=["Modality"]).get("Modality", ""))
-    except (InvalidDicomError, EOFError, FileNotFoundError):
+        return str(pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["Modality"]).get("Modality", ""))
+    except (pydicom.errors.InvalidDicomError, EOFError, FileNotFoundError):
         return ""
 
 

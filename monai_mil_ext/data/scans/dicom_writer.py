@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from monai.data import MetaTensor
-from monai.utils import optional_import
 from numpy.typing import NDArray
 
 from monai_mil_ext.utils import RESEARCH_USE, atomic_path, check_positive, optional_dependency
@@ -22,8 +21,8 @@ from .score_bands import ScoreBands
 
 __all__ = ["DicomWriter"]
 
-dcmread, _ = optional_import("pydicom", name="dcmread")
-generate_uid, _ = optional_import("pydicom.uid", name="generate_uid")
+dcmread = optional_dependency("dicom", "pydicom", "dcmread")
+generate_uid = optional_dependency("dicom", "pydicom.uid", "generate_uid")
 
 EQUIPMENT = {
     "manufacturer": "monai_mil_ext",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 
-import nibabel as nib
 import numpy as np
 from monai.data import MetaTensor
 
-from monai_mil_ext.utils import atomic_path
+from monai_mil_ext.utils import atomic_path, optional_dependency
 
 __all__ = ["write_nifti"]
+
+nib = optional_dependency("", "nibabel")
 
 
 def write_nifti(path: str | os.PathLike[str], volume: MetaTensor, description: str = "") -> None:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from monai.config.type_definitions import PathLike
 from monai.data import ITKReader
-from monai.utils import MetaKeys, SpaceKeys, ensure_tuple, optional_import
+from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 from numpy.typing import NDArray
 
-from monai_mil_ext.utils import BagKeys, check_local
+from monai_mil_ext.utils import BagKeys, check_local, optional_dependency
 
 from .dicom_files import SeriesSlice, is_directory, num_frames, read_header
 from .dicom_frames import read_frames
@@ -23,8 +23,8 @@ from .dicom_series import find_series
 
 __all__ = ["ScanReader"]
 
-itk, _ = optional_import("itk", allow_namespace_pkg=True)
-nib, _ = optional_import("nibabel")
+itk = optional_dependency("", "itk")
+nib = optional_dependency("", "nibabel")
 
 UNDAMAGED = "`image` must be a readable, undamaged scan, got"
 # files that users take for scans, by their first bytes
@@ -67,6 +67,7 @@ class ScanReader(ITKReader):
     """
 
     def __init__(self, series: str | None = None) -> None:
+        _ = itk.imread  # the error of a missing package names the command to install it, unlike MONAI's
         super().__init__()
         self.series = series
         self._modality = ""

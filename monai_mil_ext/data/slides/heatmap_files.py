@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from monai.data import MetaTensor
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from monai_mil_ext.utils import RESEARCH_USE, atomic_path, check_name, optional_dependency
 
 __all__ = ["write_heatmap_tiff", "write_tile_geojson"]
 
+Image = optional_dependency("", "PIL.Image")
+matplotlib = optional_dependency("wsi", "matplotlib")
 tifffile = optional_dependency("wsi", "tifffile")
 COLORMAP = "cividis"  # of uniformly increasing lightness, so readable for color-blind people and in gray prints
 SMALLEST = 512  # pixels; longer side of the last level
@@ -135,7 +135,7 @@ def _colorize(values: NDArray[np.float64], low: float, high: float) -> Pixels:
     """Map values to RGB bytes (..., 3); non-finite values are white, and constant values get the middle color."""
     finite = np.isfinite(values)
     fraction = (np.where(finite, values, low) - low) / (high - low) if high > low else np.full(values.shape, 0.5)
-    colors: Pixels = colormaps[COLORMAP](fraction, bytes=True)[..., :3].copy()
+    colors: Pixels = matplotlib.colormaps[COLORMAP](fraction, bytes=True)[..., :3].copy()
     colors[~finite] = 255
     return colors
 

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from monai.data import WSIReader
 from numpy.typing import NDArray
-from PIL import Image
 
 from monai_mil_ext.utils import check_choice, check_local, check_positive, check_positive_number, optional_dependency
 
 __all__ = ["SlideFile", "SlideFileError", "Thumbnail"]
 
+Image = optional_dependency("", "PIL.Image")
 openslide = optional_dependency("wsi", "openslide")
 
 Pixels = NDArray[np.uint8]
@@ -236,15 +236,15 @@ class SlideFile:
     def _errors_for_slide(self, rule: str) -> Iterator[None]:
         try:
             yield
-        except ImportError as error:
-            raise ImportError("Reading slides needs more: pip install monai-mil-ext[wsi].") from error
+        except ImportError:
+            raise ImportError("Reading slides needs more: pip install monai-mil-ext[wsi].") from None
         except MemoryError:
             raise
         except Exception as error:  # not chained, since its message may contain the path
             raise SlideFileError(f"`slide` must {rule}, got {type(error).__name__} for {self.name!r}.") from None
 
 
-def to_pil(pixels: Pixels) -> Image.Image:
+def to_pil(pixels: Pixels) -> Any:
     """Convert pixels (h, w, 3) to a Pillow image."""
     contiguous = np.empty(pixels.shape, dtype=np.uint8)
     for channel in range(3):  # NumPy copies strided channels faster than strided pixels of three values

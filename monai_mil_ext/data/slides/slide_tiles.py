@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from monai_mil_ext.utils import check_choice, check_positive, check_positive_number
+from monai_mil_ext.utils import check_choice, check_positive, check_positive_number, optional_dependency
 
 from .slide_file import READERS, WHITE, Pixels, SlideFile, SlideFileError, to_pil
 
 __all__ = ["SlideTiles"]
+
+Image = optional_dependency("", "PIL.Image")
 
 SAME = 1e-6  # pixels; below this offset a tile is read without resampling
 FINER = 1.01  # largest ratio by which a level may be coarser than the tile

@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from monai_mil_ext.utils import optional_dependency
 
 __all__ = ["OtsuTissue", "tissue_fraction"]
+
+remove_small_objects = optional_dependency("wsi", "skimage.morphology", "remove_small_objects")
+threshold_otsu = optional_dependency("wsi", "skimage.filters", "threshold_otsu")
+ndimage = optional_dependency("", "scipy.ndimage")
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -79,9 +82,6 @@ class OtsuTissue:
         lowest = self.min_saturation * 255
         if not saturation.size or saturation.min() == saturation.max():  # Otsu's method needs two values
             return lowest
-        threshold_otsu = optional_dependency(
-            "wsi", "skimage.filters", "threshold_otsu"
-        )  # imported here, since it is slow
         otsu = float(threshold_otsu(saturation))
         paler = saturation[saturation <= otsu]
         no_glass = len(paler) > 0 and paler.mean() > 2 * lowest
@@ -89,7 +89,6 @@ class OtsuTissue:
 
     def _clean(self, mask: Mask) -> Mask:
         """Fill small holes and remove small pieces."""
-        remove_small_objects = optional_dependency("wsi", "skimage.morphology", "remove_small_objects")
         # remove_small_holes would also fill bays of the edge
         holes = ndimage.binary_fill_holes(mask) & ~mask
         filled = mask | (holes & ~remove_small_objects(holes, max_size=self.max_hole * mask.size))

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
 
-from monai_mil_ext.utils import check_positive
+from monai_mil_ext.utils import check_positive, optional_dependency
 
 __all__ = ["DIGITS_LICENSE", "DigitBag", "draw_digit_bags"]
+
+load_digits = optional_dependency("", "sklearn.datasets", "load_digits")
 
 DIGITS_LICENSE = "scikit-learn's copy of the UCI optical handwritten digits (CC BY 4.0)."
 

@@ -13,6 +13,9 @@ from .instance_encoder import InstanceEncoder
 
 __all__ = ["transformers_encoder"]
 
+transformers = optional_dependency("encoders", "transformers")
+ImageProcessingMixin = optional_dependency("encoders", "transformers.image_processing_base", "ImageProcessingMixin")
+
 
 def transformers_encoder(
     model: Union[str, "os.PathLike[str]"],
@@ -46,7 +49,6 @@ def transformers_encoder(
         OSError: when the model, or its weights as safetensors, cannot be loaded.
         ValueError: when weights are missing, or there is neither ``input_spec`` nor an image processor.
     """
-    transformers = optional_dependency("encoders", "transformers")  # here, since the import takes long
     source = {"local_files_only": local_files_only, "revision": revision}
     input_spec = input_spec or _processor_input(str(model), source)
     net, report = transformers.AutoModel.from_pretrained(
@@ -80,9 +82,8 @@ class _LastHiddenState(nn.Module):
 
 def _processor_input(model: str, source: Mapping[str, Any]) -> InputSpec:
     """Read the specification of the images from the image processor of the model."""
-    base = optional_dependency("encoders", "transformers.image_processing_base", "ImageProcessingMixin")
     try:
-        settings: Dict[str, Any] = base.get_image_processor_dict(model, **source)[0]
+        settings: Dict[str, Any] = ImageProcessingMixin.get_image_processor_dict(model, **source)[0]
     except OSError as error:
         raise ValueError(
             f"`input_spec` must be given for a model without an image processor, got {model!r}."

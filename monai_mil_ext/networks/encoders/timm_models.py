@@ -14,6 +14,8 @@ from .instance_encoder import InstanceEncoder
 
 __all__ = ["timm_encoder"]
 
+timm = optional_dependency("timm", "timm")
+
 
 def timm_encoder(
     model: str,
@@ -42,7 +44,6 @@ def timm_encoder(
         OptionalImportError: without ``timm`` (``pip install monai-mil-ext[timm]``).
         ValueError: when the checkpoint does not match.
     """
-    timm = optional_dependency("timm", "timm")
     net = timm.create_model(model, pretrained=checkpoint is None, num_classes=0)
     if checkpoint is not None:
         load_encoder_weights(net, checkpoint, ("head.", "fc.", "classifier."))

@@ -15,12 +15,13 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import ensure_tuple_rep
 from monai.utils.enums import TransformBackends
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from torch import Tensor
 
-from monai_mil_ext.utils import BagKeys, check_choice, drop_padding
+from monai_mil_ext.utils import BagKeys, check_choice, drop_padding, optional_dependency
 
 __all__ = ["TileScoresToHeatmap", "TileScoresToHeatmapD", "TileScoresToHeatmapDict", "TileScoresToHeatmapd"]
+
+rankdata = optional_dependency("", "scipy.stats", "rankdata")
 
 LARGEST = 2**28  # values of a map
 PIXELS_PER_TILE = 4  # pixels of the map along a side of a tile, if no downsample is given

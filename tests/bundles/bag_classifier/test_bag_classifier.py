@@ -33,7 +33,8 @@ def start(monkeypatch, data, tmp_path):
 
     def make(*configs, kind="train", **override):
         places = {**paths(data, tmp_path / "m"), "output_dir": str(tmp_path / "e")}
-        return open_workflow(*configs_of(*configs), kind=kind, **{**SETTINGS, **places, **override})
+        settings = SETTINGS if kind == "train" else {}
+        return open_workflow(*configs_of(*configs), kind=kind, **{**settings, **places, **override})
 
     return make
 

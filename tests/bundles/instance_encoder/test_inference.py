@@ -1,6 +1,7 @@
 """Tests of the network of instance_encoder with random weights: rules of the zoo, exports, features of one scan."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -17,7 +18,6 @@ from monai.bundle import (
     verify_net_in_out,
 )
 
-from monai_mil_ext.apps.bundle import check_cli_overrides
 from monai_mil_ext.data import read_bag
 from monai_mil_ext.networks.encoders import MobileNetV2Features
 from monai_mil_ext.utils.exceptions import root_cause
@@ -121,9 +121,9 @@ def test_instance_encoder_hugging_face_replaces_the_network(hugging_face, digits
 
 def test_instance_encoder_refuses_a_model_name_without_its_config(monkeypatch):
     monkeypatch.chdir(BUNDLE)
-    command = ["monai/bundle/__main__.py", "run", "--config_file", "configs/encode.yaml", "--encoder_name"]
-    with pytest.raises(ValueError, match=r"`encoder_name` must be one of .* got 'encoder_name'"):
-        check_cli_overrides([*command, "facebook/dinov2-base"])
+    with pytest.raises(RuntimeError, match="Failed to evaluate") as error:
+        workflow("encode", encoder_name="facebook/dinov2-base")
+    assert re.match("`encoder_name` must be one of .* got 'encoder_name'", str(root_cause(error.value)))
 
 
 def test_instance_encoder_names_missing_weights(monkeypatch, tmp_path):

@@ -31,7 +31,8 @@ def run(data, tmp_path):
 
     def make(*configs, **override):
         paths = {"dataset_dir": str(data), "ckpt_dir": str(tmp_path / "m"), "output_dir": str(tmp_path / "e")}
-        workflow = start(*configs, **{**paths, **SMALL, **override})
+        settings = SMALL if "train" in configs else {"network_def#hidden_size": SMALL["network_def#hidden_size"]}
+        workflow = start(*configs, **{**paths, **settings, **override})
         workflow.run()
         workflow.finalize()
         return workflow
@@ -47,7 +48,8 @@ def test_wsi_mil_has_the_properties_of_monai(network, configs, data, tmp_path):
     torch.save({}, tmp_path / "model.pt")
     kind = "infer" if configs == ("inference",) else "train"
     paths = {"dataset_dir": str(data), "ckpt_dir": str(tmp_path), "output_dir": str(tmp_path / "e")}
-    assert start(*configs, network=network, kind=kind, **paths, input=str(data / "features")).check_properties() == []
+    paths |= {"input": str(data / "features")} if kind == "infer" else {}
+    assert start(*configs, network=network, kind=kind, **paths).check_properties() == []
 
 
 def test_wsi_mil_metadata_is_valid():
