@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from monai_mil_ext.data.models.network_options import check_same_options
 from monai_mil_ext.utils import write_json
 
 __all__ = [
@@ -56,14 +57,7 @@ def check_network_config(path: str | os.PathLike[str], net: nn.Module) -> None:
 
 def check_network_options(trained: Mapping[str, Any], net: nn.Module) -> None:
     """Raise ``ValueError`` if options of ``net`` differ from those of the network that was trained."""
-    current = network_options(net)
-    names = [name for name in current if name in trained and trained[name] != current[name]]
-    if names:
-        differences = "; ".join(f"whose {name} is {trained[name]}, got {current[name]}" for name in names[:3])
-        raise ValueError(
-            f"`network_def` must be the network that was trained, {differences}; "
-            "pass the --network_def#... options of the training."
-        )
+    check_same_options(trained, network_options(net))
 
 
 def network_options(net: nn.Module) -> dict[str, Any]:

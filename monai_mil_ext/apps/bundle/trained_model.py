@@ -126,6 +126,11 @@ class TrainedModel:
         self._known = ModelRecord("unknown") if self.record is None else self.record
         self._is_recorded = self.record is not None and self._has_recorded_weights()
 
+    @classmethod
+    def of(cls, weights: str | os.PathLike[str], allow_mismatch: bool = False) -> TrainedModel:
+        """Return the model of a file of weights."""
+        return cls(Path(weights).parent, Path(weights).name, allow_mismatch)
+
     def _has_recorded_weights(self) -> bool:
         if self.weights.is_file():
             try:
@@ -157,6 +162,17 @@ class TrainedModel:
         """Return the source of the instances in the training, or ``None`` if it is unknown."""
         sources = self._known.sources
         return sources[index] if len(sources) > index else None
+
+    def check_source(self, source: InstanceSource) -> None:
+        """Check that options make instances as those of the training; see ``allow_mismatch``.
+
+        Raises:
+            ValueError: when one differs; the message names all differences.
+        """
+        trained = self.trained_source()
+        difference = None if trained is None else trained.compare(source)
+        if difference and not self.allow_mismatch:
+            raise SourceMismatchError(difference.message())
 
     def check_items(self, items: Iterable[Mapping[str, Any]], key: str = "image") -> None:
         """Check that the bag files of ``items`` come from the source of the training; see ``allow_mismatch``.

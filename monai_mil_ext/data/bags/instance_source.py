@@ -152,6 +152,10 @@ class InstanceSource:
         values = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
         return {name: value for name, value in values.items() if value not in (None, [])}
 
+    def to_attributes(self) -> dict[str, Any]:
+        """Return the known values that a bag file states in its attributes, see :py:meth:`from_bag`."""
+        return {name: value for name, value in self.to_values().items() if name != "key"}
+
     def compare(self, other: InstanceSource) -> SourceDifference:
         """Compare the source of training with that of a bag; what the training does not know is not compared."""
         trained, got, unknown = [], [], []
@@ -164,7 +168,8 @@ class InstanceSource:
             elif not agree(self, a, b):
                 trained.append(describe(a))
                 got.append(describe(b))
-        return _with_nominal(self, other, SourceDifference(tuple(trained), tuple(got), tuple(unknown)))
+        difference = SourceDifference(tuple(trained), tuple(got), tuple(unknown))
+        return _with_scaling(self, other, _with_nominal(self, other, difference))
 
 
 def _plain(value: Any) -> Any:
@@ -267,6 +272,17 @@ def _with_nominal(trained: InstanceSource, other: InstanceSource, difference: So
     if all(any(_near(v, m, NOMINAL_TOLERANCE) for m in mine) for v in other_mpp):
         return difference._replace(unknown=unknown)
     return SourceDifference((*difference.trained, texts[0]), (*difference.got, texts[1]), unknown)
+
+
+def _with_scaling(trained: InstanceSource, other: InstanceSource, difference: SourceDifference) -> SourceDifference:
+    """Compare a window with the normalization that another preprocessing has in its place."""
+    for name, instead in (("window", "normalization"), ("normalization", "window")):
+        a, b = getattr(trained, name), getattr(other, instead)
+        if a and b and not getattr(other, name) and not getattr(trained, instead):
+            unknown = tuple(entry for entry in difference.unknown if entry != name)
+            texts = _COMPARED[name][0](a), _COMPARED[instead][0](b)
+            return SourceDifference((*difference.trained, texts[0]), (*difference.got, texts[1]), unknown)
+    return difference
 
 
 _RANGES = ("lowest", "highest", "spacing")

@@ -24,6 +24,7 @@ __all__ = ["EncodingStats", "FeatureCache"]
 
 SLIDE_MPP = "slide_mpp"  # key of items that affects the features
 PER_BAG = {str(BagKeys.AFFINE), str(BagKeys.SPATIAL_SHAPE), "grid_shape", "tile_size", "unit", "mpp", SLIDE_MPP}
+PER_BAG |= {"modality", "lowest", "highest", "spacing"}  # what a scan states of itself
 EMPTY = {"status": "empty"}
 Describe = Callable[[Mapping[str, Any]], Mapping[str, Mapping[str, Any]]]
 
@@ -50,7 +51,7 @@ class FeatureCache:
         keys: keys to save: first the features, then arrays (N, ...) of the instances, and of the bag ``affine``,
             ``spatial_shape``, ``grid_shape``, ``tile_size``, ``unit``, ``mpp`` and ``slide_mpp``. Keys that a scan
             lacks, such as a reference, are omitted. With ``slide_mpp``, an item whose value differs from that of its
-            file is computed again.
+            file is computed again. Of the bag are also ``modality``, ``lowest``, ``highest`` and ``spacing`` of a scan.
         fingerprint: fingerprint of the configuration; ``None`` takes that of ``transform`` and ``keys``.
         progress: whether to show a progress bar.
         attributes: further attributes of every file, such as the name of the ``encoder``.

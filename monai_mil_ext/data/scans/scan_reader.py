@@ -30,7 +30,7 @@ class ScanReader(ITKReader):
     In a folder, without its subfolders, it reads the only series of single-frame image slices, sorted along their
     normal; see :py:func:`monai_mil_ext.data.find_series` for ignored and refused files. Values are rescaled (slope,
     intercept) slice by slice. A series of one slice is a volume of depth 1 whose third spacing is the slice thickness,
-    or 1 mm if there is none. The metadata contain the geometry only, no DICOM tags.
+    or 1 mm if there is none. The metadata contain the geometry and, of DICOM, the modality; no other tags.
 
     MONAI's :py:class:`monai.transforms.LoadImage` silently tries other readers when a reader passed to its constructor
     raises. Pass this reader in the call instead, as :py:class:`monai_mil_ext.transforms.LoadScan` does.
@@ -52,6 +52,7 @@ class ScanReader(ITKReader):
     def __init__(self, series: str | None = None) -> None:
         super().__init__()
         self.series = series
+        self._modality = ""
 
     def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> Any:
         """Read the only path in ``data`` as an image of ITK or nibabel."""
@@ -61,31 +62,31 @@ class ScanReader(ITKReader):
         path = paths[0]
         if not path.exists():
             raise FileNotFoundError(f"`image` must be a scan that exists, got {path.name!r}.")
+        self._modality = ""
         if path.name.lower().endswith((".nii", ".nii.gz")):
             return _read_nifti(path)
-        image = _read_folder(path, self.series) if path.is_dir() else _imread(str(path), path.name)
+        image = self._read_folder(path) if path.is_dir() else _imread(str(path), path.name)
         _check_volume(itk.size(image), image.GetNumberOfComponentsPerPixel(), path.name)
         _refresh_import_caches()
         return image
 
     def get_data(self, img: Any) -> tuple[NDArray[Any], dict[str, Any]]:
         """Return the voxel array (X, Y, Z) and the geometry of an image that ``read`` returned."""
-        if hasattr(img, "dataobj"):
-            return _nifti_data(img)
-        return super().get_data(img)
+        array, meta = _nifti_data(img) if hasattr(img, "dataobj") else super().get_data(img)
+        return array, meta | ({"modality": self._modality} if self._modality else {})
 
     def _get_meta_dict(self, img: Any) -> dict[str, Any]:
         """Return the spacing only, so that no tag of the scan is kept."""
         return {"spacing": np.asarray(img.GetSpacing())}
 
-
-def _read_folder(folder: Path, series: str | None) -> Any:
-    slices = find_series(folder, series)
-    # slices differ in slope and intercept, so the pixel type of the first one must not determine that of all
-    image = _imread([str(s.path) for s in slices], folder.name, itk.F)
-    if len(slices) == 1:
-        _set_slice_spacing(image, slices[0])
-    return image
+    def _read_folder(self, folder: Path) -> Any:
+        slices = find_series(folder, self.series)
+        self._modality = slices[0].series[1]
+        # slices differ in slope and intercept, so the pixel type of the first one must not determine that of all
+        image = _imread([str(s.path) for s in slices], folder.name, itk.F)
+        if len(slices) == 1:
+            _set_slice_spacing(image, slices[0])
+        return image
 
 
 def _set_slice_spacing(image: Any, item: SeriesSlice) -> None:

@@ -12,6 +12,7 @@ import ignite.distributed as idist
 from ignite.engine import Engine, Events
 
 from monai_mil_ext.data.models import RECORD_FILE, ModelRecord, file_sha256
+from monai_mil_ext.data.models.network_options import check_same_options
 
 __all__ = ["ModelRecordSaver"]
 
@@ -19,7 +20,9 @@ __all__ = ["ModelRecordSaver"]
 class ModelRecordSaver:
     """Handler that keeps ``model.json`` beside the weights: written whenever their file has changed.
 
-    Attach it to the trainer after all handlers that write weights. In a distributed run the first process writes.
+    Attach it to the trainer after all handlers that write weights. In a distributed run the first process writes. Save
+    it with the state of a training: a run that is resumed with other options of the network, whose weights may have the
+    same shapes, is refused.
 
     Args:
         record: record of the model without the hashes of its weights, which this handler adds.
@@ -49,6 +52,14 @@ class ModelRecordSaver:
     def attach(self, engine: Engine) -> None:
         """Write after every epoch of ``engine`` that has changed the weights, and at its end."""
         engine.add_event_handler(Events.EPOCH_COMPLETED | Events.COMPLETED, self.write)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the options of the network."""
+        return {"options": dict(self.record.network.get("options", {}))}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raise ``ValueError`` if the resumed run had another network."""
+        check_same_options(state["options"], self.record.network.get("options", {}))
 
     def write(self, engine: Engine | None = None) -> None:
         """Write the record, if the file of weights exists and has changed since."""

@@ -16,6 +16,7 @@ __all__ = ["ResultsSaver"]
 
 PREDICTION = "prediction.json"
 UNKNOWN = "unknown"
+UNCHECKED = "not checked: no transform compared the input with that of the training"
 HASH_DIGITS = 12
 
 
@@ -81,11 +82,9 @@ class ResultsSaver(ABC):
 
     def provenance(self, item: Mapping[str, Any]) -> dict[str, Any]:
         """Return what each result states: the ``model``, and whether the input is as in its training."""
-        check = item.get(BagKeys.SOURCE_CHECK)
-        return {
-            **({} if self.model is None else {"model": self.model}),
-            **({} if check is None else {str(BagKeys.SOURCE_CHECK): check}),
-        }
+        if self.model is None:
+            return {}
+        return {"model": self.model, str(BagKeys.SOURCE_CHECK): str(item.get(BagKeys.SOURCE_CHECK, UNCHECKED))}
 
     def note(self, item: Mapping[str, Any]) -> str:
         """Describe the model in a line for pictures: name, version, first digits of its hash, and ``source_check``.
@@ -99,8 +98,9 @@ class ResultsSaver(ABC):
         hashes = [sha256] if isinstance(sha256, str) else list(sha256 or ())
         parts = [f"{name} {version}"] if name else []
         parts += [f"weights {' '.join(value[:HASH_DIGITS] for value in hashes)}"] if hashes else []
-        check = f"trained on: {UNKNOWN}" if self.model.get("trained_on") == UNKNOWN else item.get(BagKeys.SOURCE_CHECK)
-        return "; ".join([", ".join(parts) or "model", *([str(check)] if check else [])])
+        is_unknown = self.model.get("trained_on") == UNKNOWN
+        check = f"trained on: {UNKNOWN}" if is_unknown else self.provenance(item)[str(BagKeys.SOURCE_CHECK)]
+        return f"{', '.join(parts) or 'model'}; {check}"
 
     def prediction_file(self, case_id: str) -> Path:
         """Return the path of the prediction of a case; once it exists, so do all other files of the case."""

@@ -91,8 +91,9 @@ class CheckSourced(MapTransform):
             if is_feature_file(d[key]):
                 return InstanceSource.from_bag(d[key], str(key), d.get("slide"))
         else:
-            values["width"] = d[key].shape[-1]
-            slices = d.get(self.meta_key)
+            if d[key].ndim == 2:  # features
+                values["width"] = d[key].shape[-1]
+            slices = d[key] if isinstance(d[key], MetaTensor) else d.get(self.meta_key)
             if isinstance(slices, MetaTensor):
                 facts = {name: slices.meta.get(name) for name in ("modality", "lowest", "highest")}
                 values.update({name: value for name, value in facts.items() if value is not None})

@@ -3,6 +3,7 @@
 from .ct_windows import CTWindows, CTWindowsD, CTWindowsd, CTWindowsDict
 from .load_mask import LoadMask, LoadMaskD, LoadMaskd, LoadMaskDict
 from .load_scan import LoadScan, LoadScanD, LoadScand, LoadScanDict
+from .scan_source import ScanPreprocessing, scan_source
 from .scores_to_volume import SliceScoresToVolume, SliceScoresToVolumeD, SliceScoresToVolumed, SliceScoresToVolumeDict
 from .slice_bag import SliceBag, SliceBagD, SliceBagd, SliceBagDict, SlicedScan
 from .slice_selection import SliceSelection
@@ -36,6 +37,7 @@ __all__ = [
     "LoadScanD",
     "LoadScanDict",
     "LoadScand",
+    "ScanPreprocessing",
     "SliceBag",
     "SliceBagD",
     "SliceBagDict",
@@ -55,4 +57,5 @@ __all__ = [
     "VolumeTokensD",
     "VolumeTokensDict",
     "VolumeTokensd",
+    "scan_source",
 ]

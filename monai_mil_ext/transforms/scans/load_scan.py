@@ -23,8 +23,8 @@ class LoadScan(Transform):
     """Load a scan from a DICOM folder or a file as a float32 :py:class:`monai.data.MetaTensor` (1, X, Y, Z).
 
     Unlike :py:class:`monai.transforms.LoadImage`, it refuses ambiguous or damaged scans, see
-    :py:class:`monai_mil_ext.data.ScanReader`, and its metadata are affine (RAS, mm), spacing and shape only, without
-    DICOM tags and paths.
+    :py:class:`monai_mil_ext.data.ScanReader`, and its metadata are affine (RAS, mm), spacing and shape, the ``lowest``
+    and ``highest`` value and, of DICOM, the ``modality``, without other DICOM tags and paths.
 
     Args:
         series: UID, description or number of the series to load from a DICOM folder with several.
@@ -47,6 +47,7 @@ class LoadScan(Transform):
         if wrong:
             raise ValueError(f"`image` must have finite voxels, got {wrong} that are NaN or infinite.")
         image.meta.pop("filename_or_obj", None)
+        image.meta["lowest"], image.meta["highest"] = (float(value) for value in image.as_tensor().aminmax())
         return image
 
 
