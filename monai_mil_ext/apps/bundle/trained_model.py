@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from monai_mil_ext.data import InstanceSource, ModelRecord
 from monai_mil_ext.data.models import RECORD_FILE, file_sha256
 from monai_mil_ext.networks import nets
 from monai_mil_ext.networks.nets.constructor_arguments import describe_object
+from monai_mil_ext.transforms.bags.check_source import compare_source
 from monai_mil_ext.utils import BagKeys, SourceMismatchError, atomic_path
 
 from .network_config import check_network_options, network_options
@@ -169,24 +171,26 @@ class TrainedModel:
         Raises:
             ValueError: when one differs; the message names all differences.
         """
-        trained = self.trained_source()
-        difference = None if trained is None else trained.compare(source)
-        if difference and not self.allow_mismatch:
-            raise SourceMismatchError(difference.message())
+        compare_source(self.trained_source(), source, self.allow_mismatch)
 
-    def check_items(self, items: Iterable[Mapping[str, Any]], key: str = "image") -> None:
+    def check_items(self, items: Iterable[Mapping[str, Any]], key: str = "image") -> str:
         """Check that the bag files of ``items`` come from the source of the training; see ``allow_mismatch``.
+
+        Returns:
+            ``"agrees with the training"``, what could not be checked, or what differs, for the results.
 
         Raises:
             ValueError: when one differs; the message names its case and all differences.
         """
-        trained = self.trained_source()
-        if trained is None or self.allow_mismatch:
-            return
-        for item in items:
-            difference = trained.compare(InstanceSource.from_items([item], key))
-            if difference:
-                raise SourceMismatchError(f"{item.get(str(BagKeys.CASE_ID))!r} is refused: {difference.message()}")
+        files = {str(item[key]): item for item in items}
+        checks = Counter(self._check_item(item, key) for item in files.values())
+        return "; ".join(text if len(checks) == 1 else f"{text} ({n} files)" for text, n in checks.most_common())
+
+    def _check_item(self, item: Mapping[str, Any], key: str) -> str:
+        try:
+            return compare_source(self.trained_source(), InstanceSource.from_items([item], key), self.allow_mismatch)
+        except SourceMismatchError as error:
+            raise SourceMismatchError(f"{item.get(str(BagKeys.CASE_ID))!r} is refused: {error}") from None
 
     def network(self, default: nn.Module) -> nn.Module:
         """Return the network of the record, or ``default`` if the record does not describe it by plain values."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from monai_mil_ext.utils import SourceMismatchError
 from monai_mil_ext.utils.exceptions import root_cause
 
 from ._monailabel import HTTPException
@@ -20,7 +21,8 @@ def http_error(text: str, status: int = 400) -> Exception:
 def http_error_from(error: BaseException, *paths: str | Path) -> Exception:
     """Return the root cause of ``error`` as an HTTP error, without ``paths``, their folders and their names."""
     cause = root_cause(error)
-    text = f"{type(cause).__name__}: {cause}".strip()
+    kind = "refused" if isinstance(cause, SourceMismatchError) else type(cause).__name__
+    text = f"{kind}: {cause}".strip()
     for path in paths:
         for hidden in (str(path), str(Path(path).parent), Path(path).name):
             text = text.replace(hidden, "...")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,25 +18,23 @@ from .gather import gather_rows
 
 __all__ = ["BagResultsSaver"]
 
-CHECK = str(BagKeys.SOURCE_CHECK)
-
 
 class BagResultsSaver:
     """Saver that collects every bag of an evaluation and writes ``bags.csv``, ``instances.csv`` and ``report.json``.
 
     It reads decollated items of MONAI's evaluators: ``pred`` (C,) probabilities, ``attention`` (N,) or
     (N, A) whose mean over A is the score of an instance, ``label``, and, if present, ``mask`` (N,),
-    ``instance_label`` (N,), ``position`` (N,), ``slice_index`` (N,), ``case_id``, ``patient`` and
-    ``source_check``. Files hold the case id and nothing else about a patient. In a distributed run the rows of all
-    ranks are gathered, in the order of the dataset if its sampler does not shuffle, and a bag that the sampler repeated
-    counts once; the first rank writes.
+    ``instance_label`` (N,), ``position`` (N,), ``slice_index`` (N,), ``case_id`` and ``patient``. Files hold the case
+    id and nothing else about a patient. In a distributed run the rows of all ranks are gathered, in the order of the
+    dataset if its sampler does not shuffle, and a bag that the sampler repeated counts once; the first rank writes.
 
     Args:
         output_dir: folder of the three files, which are replaced atomically.
         num_samples: number of bootstrap samples for the confidence intervals.
         name: attribute of ``engine.state`` that gets the report.
         kappa_weights: see :py:func:`monai_mil_ext.metrics.bag_values`.
-        model: name, version and hash of the model, see :py:meth:`monai_mil_ext.apps.bundle.TrainedModel.identity`.
+        model: name, version and hash of the model, see :py:meth:`monai_mil_ext.apps.bundle.TrainedModel.identity`, for
+            the report; with a ``source_check``, each row of ``bags.csv`` has it.
     """
 
     def __init__(
@@ -70,14 +67,13 @@ class BagResultsSaver:
 
     def _finish(self, engine: Engine) -> None:
         rows = gather_rows(self._rows, lambda row: str(row["case_id"]))
-        provenance = {} if self.model is None else {"model": self.model}
-        checks = Counter(row[CHECK] for row in rows if CHECK in row)
-        provenance |= {CHECK: dict(checks.most_common())} if checks else {}
-        report = {"use": RESEARCH_USE, **provenance, **bag_report(rows, self.num_samples, self.kappa_weights)}
+        model = {} if self.model is None else {"model": self.model}
+        report = {"use": RESEARCH_USE, **model, **bag_report(rows, self.num_samples, self.kappa_weights)}
         setattr(engine.state, self.name, report)
         if idist.get_rank() == 0:
             write_json(self.output_dir / "report.json", report)
-            write_csv(self.output_dir / "bags.csv", map(_bag_line, rows))
+            check = {key: value for key, value in (self.model or {}).items() if key == BagKeys.SOURCE_CHECK}
+            write_csv(self.output_dir / "bags.csv", ({**_bag_line(row), **check} for row in rows))
             write_csv(self.output_dir / "instances.csv", (line for row in rows for line in _instance_lines(row)))
             engine.logger.info(_text(report))
 
@@ -94,8 +90,6 @@ def _row(item: Mapping[str, Any]) -> dict[str, Any]:
     for key in (BagKeys.SLICE_INDEX, BagKeys.POSITION, BagKeys.INSTANCE_LABEL):
         if key in item:
             row[str(key)] = drop_padding(item[key], item).tolist()
-    if CHECK in item:
-        row[CHECK] = str(item[CHECK])
     labels = row.get(str(BagKeys.INSTANCE_LABEL))
     return {**row, **instance_values(attention, None if labels is None else torch.tensor(labels))}
 
@@ -111,7 +105,6 @@ def _bag_line(row: Mapping[str, Any]) -> dict[str, Any]:
         **probability,
         "num_instances": len(row["attention"]),
         **localization,
-        **({CHECK: row[CHECK]} if CHECK in row else {}),
         "use": RESEARCH_USE,
     }
 

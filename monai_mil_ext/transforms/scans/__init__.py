@@ -3,7 +3,7 @@
 from .ct_windows import CTWindows, CTWindowsD, CTWindowsd, CTWindowsDict
 from .load_mask import LoadMask, LoadMaskD, LoadMaskd, LoadMaskDict
 from .load_scan import LoadScan, LoadScanD, LoadScand, LoadScanDict
-from .scan_source import ScanPreprocessing, scan_source
+from .scan_source import scan_preprocessing, scan_source
 from .scores_to_volume import SliceScoresToVolume, SliceScoresToVolumeD, SliceScoresToVolumed, SliceScoresToVolumeDict
 from .slice_bag import SliceBag, SliceBagD, SliceBagd, SliceBagDict, SlicedScan
 from .slice_selection import SliceSelection
@@ -37,7 +37,6 @@ __all__ = [
     "LoadScanD",
     "LoadScanDict",
     "LoadScand",
-    "ScanPreprocessing",
     "SliceBag",
     "SliceBagD",
     "SliceBagDict",
@@ -57,5 +56,6 @@ __all__ = [
     "VolumeTokensD",
     "VolumeTokensDict",
     "VolumeTokensd",
+    "scan_preprocessing",
     "scan_source",
 ]

@@ -10,7 +10,7 @@ from monai.transforms import Compose, CopyItemsd, MapTransform, ScaleIntensityRa
 from torch import Tensor
 
 from monai_mil_ext.data import InstanceSource
-from monai_mil_ext.data.features.fingerprints import fingerprint
+from monai_mil_ext.data.features.fingerprints import TRANSFORM_STATE, fingerprint
 from monai_mil_ext.data.models import preprocessing_id
 from monai_mil_ext.transforms.bags.check_source import CheckSourced
 from monai_mil_ext.transforms.bags.encode_instances import EncodeInstancesd
@@ -18,7 +18,7 @@ from monai_mil_ext.utils import BagKeys
 
 from .slice_bag import SliceBagd
 
-__all__ = ["ScanPreprocessing", "scan_source"]
+__all__ = ["scan_preprocessing", "scan_source"]
 
 PLAIN = (bool, int, float, str)
 INTENSITY = "monai.transforms.intensity"  # module of the transforms that change values
@@ -56,12 +56,19 @@ def scan_source(transform: Callable[[Any], Any], key: str = "image", encoder: st
     return InstanceSource.from_values(values)
 
 
-class ScanPreprocessing(Compose):
-    """Preprocessing of a scan that says where its instances come from, and can compare that with the training.
+def scan_preprocessing(
+    transforms: Sequence[Callable[[Any], Any]],
+    check: bool = False,
+    trained: InstanceSource | None = None,
+    allow_mismatch: bool = False,
+    key: str = "image",
+) -> Compose:
+    """Compose a preprocessing that says where its instances come from, and can compare that with the training.
 
     Items get what the scan states of itself: ``lowest`` and ``highest`` (values before the window), ``spacing`` (lowest
     and highest distance of two slices in mm) and, of DICOM, ``modality``. With ``check``, options that differ from the
-    training are refused before the scan is read, and its modality and values before it is encoded.
+    training are refused before the scan is read, and its modality and values before it is encoded, with a
+    :py:class:`monai_mil_ext.utils.checks.SourceMismatchError`.
 
     Args:
         transforms: transforms from the path of a scan to its features.
@@ -70,32 +77,20 @@ class ScanPreprocessing(Compose):
         allow_mismatch: whether to mark an item that differs instead of raising.
         key: key of the scan.
 
-    Raises:
-        SourceMismatchError: (a ``ValueError``) when an item is checked and its source is another one.
-
     Example:
         >>> window = ScaleIntensityRanged("image", -160, 240, 0, 1, clip=True)
-        >>> preprocessing = ScanPreprocessing([window], check=True, trained=InstanceSource(window=(-1000, 400)))
+        >>> preprocessing = scan_preprocessing([window], check=True, trained=InstanceSource(window=(-1000, 400)))
         >>> scan_source(preprocessing).window
         (-160.0, 240.0)
     """
-
-    def __init__(
-        self,
-        transforms: Sequence[Callable[[Any], Any]],
-        check: bool = False,
-        trained: InstanceSource | None = None,
-        allow_mismatch: bool = False,
-        key: str = "image",
-    ) -> None:
-        steps = list(transforms)
-        encoding = next((i for i, step in enumerate(steps) if isinstance(step, EncodeInstancesd)), len(steps))
-        before, after = [*steps[:encoding], _DescribeScan(key)], steps[encoding:]
-        if check:
-            given = scan_source(Compose(steps), key).to_values()
-            compare = CheckSourced(key, trained, given, allow_mismatch=allow_mismatch)
-            before = [compare, *before, compare]
-        super().__init__([*before, *after])
+    steps = list(Compose(transforms).flatten().transforms)
+    encoding = next((i for i, step in enumerate(steps) if isinstance(step, EncodeInstancesd)), len(steps))
+    before, after = [*steps[:encoding], _DescribeScan(key)], steps[encoding:]
+    if check:
+        given = scan_source(Compose(steps), key).to_values()
+        compare = CheckSourced(key, trained, given, allow_mismatch=allow_mismatch)
+        before = [compare, *before, compare]
+    return Compose([*before, *after])
 
 
 class _DescribeScan(Transform):
@@ -130,12 +125,26 @@ def _changes(step: Any, key: str) -> bool:
 def _of_key(step: Any, key: str) -> Any:
     """Return what a step does to ``key``, whichever other keys it has, such as a mask."""
     if not isinstance(step, MapTransform):
-        return step
+        return _comparable(step)
     index, count = step.keys.index(key), len(step.keys)
     values = {name: value for name, value in vars(step).items() if name not in ("keys", "allow_missing_keys")}
     per_key = {n for n, value in values.items() if isinstance(value, (list, tuple)) and len(value) == count}
-    name = f"{type(step).__module__}.{type(step).__qualname__}"
-    return name, {n: value[index] if n in per_key else value for n, value in values.items()}
+    return _name(step), {n: _comparable(value[index] if n in per_key else value) for n, value in values.items()}
+
+
+def _comparable(value: Any) -> Any:
+    """Return an equal value for equal numbers: a record has the window -1000.0 to 400.0 for -1000 to 400."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, (list, tuple)):
+        return [_comparable(part) for part in value]
+    if isinstance(value, Transform):
+        return _name(value), {n: _comparable(part) for n, part in vars(value).items() if n not in TRANSFORM_STATE}
+    return value
+
+
+def _name(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 def _step_values(step: Any, key: str) -> Mapping[str, Any]:
@@ -148,10 +157,10 @@ def _step_values(step: Any, key: str) -> Mapping[str, Any]:
     stated = getattr(step, "source_values", None)
     if isinstance(stated, Mapping):
         return stated
-    return {"normalization": _name(step)} if type(step).__module__.startswith(INTENSITY) else {}
+    return {"normalization": _normalization(step)} if type(step).__module__.startswith(INTENSITY) else {}
 
 
-def _name(step: Any) -> str:
+def _normalization(step: Any) -> str:
     """Return the name of a transform and its numbers: ``ScaleIntensityRangePercentiles(lower=1, upper=99)``."""
     inner = [value for value in vars(step).values() if isinstance(value, Transform)]
     public = {n: v for part in inner for n, v in vars(part).items() if n[0] != "_" and isinstance(v, PLAIN)}
