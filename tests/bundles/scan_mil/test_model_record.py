@@ -6,55 +6,14 @@ import os
 import re
 import shutil
 
-import nibabel as nib
-import numpy as np
 import pytest
 import torch
 
 from monai_mil_ext.data import ModelRecord
 from monai_mil_ext.utils.exceptions import root_cause
 from tests.bundles.conftest import BUNDLE
-from tests.scans import write_series
-from tests.workflows import configs_of, open_workflow
 
-SIDE = 8
-SHAPE = (SIDE, SIDE, 6)
-
-
-def encoder(weight):
-    """An encoder of 16 features, whose weights all have one value."""
-    fill = f"lambda m: [p.data.fill_({weight}) for p in m.parameters()] and None"
-    return f"$torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear({SIDE**2}, 16)).apply({fill})"
-
-
-OPTIONS = {"encoder": encoder(0.01)}
-
-
-@pytest.fixture(scope="module")
-def scans(tmp_path_factory):
-    """CT series, of which one also lies there as NIfTI, as an MR, and with values of bytes."""
-    folder = tmp_path_factory.mktemp("scans")
-    for case in "abcd":
-        array = write_series(folder / case, SHAPE, spacing=(1.0, 1.0, 2.5))
-    write_series(folder / "mr", SHAPE, Modality="MR")
-    for name, values in {"nifti": array, "bytes": np.clip(array, 0, 255)}.items():
-        nib.save(nib.Nifti1Image(values.astype(np.float32), np.eye(4)), folder / f"{name}.nii.gz")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def trained(scans, tmp_path_factory):
-    """A model of whole scans."""
-    out = tmp_path_factory.mktemp("model")
-    items = [{"case_id": c, "patient": c, "image": str(scans / c), "label": i % 2} for i, c in enumerate("abcd")]
-    options = {"scans": items, "in_features": 16, "spatial_size": SIDE, "epochs": 1, "class_names": ["benign", "tumor"]}
-    paths = {"dataset_dir": str(out), "ckpt_dir": str(out), "output_dir": str(out / "log")}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(BUNDLE)
-        workflow = open_workflow(*configs_of("train", "scan_labels"), kind=None, **options, **paths, **OPTIONS)
-        workflow.run()
-        workflow.finalize()
-    return out
+from .ct_series import OPTIONS, SIDE, encoder
 
 
 @pytest.fixture
