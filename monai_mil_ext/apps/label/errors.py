@@ -21,8 +21,9 @@ def http_error(text: str, status: int = 400) -> Exception:
 def http_error_from(error: BaseException, *paths: str | Path) -> Exception:
     """Return the root cause of ``error`` as an HTTP error, without ``paths``, their folders and their names."""
     cause = root_cause(error)
-    kind = "refused" if isinstance(cause, SourceMismatchError) else type(cause).__name__
-    text = f"{kind}: {cause}".strip()
+    if isinstance(cause, SourceMismatchError):  # it has no path, but may have a word that is also the name of a file
+        return http_error(f"refused: {cause}")
+    text = f"{type(cause).__name__}: {cause}".strip()
     for path in paths:
         for hidden in (str(path), str(Path(path).parent), Path(path).name):
             text = text.replace(hidden, "...")

@@ -173,7 +173,8 @@ class FeatureCache:
             return {}
         identity = {"name": item[BagKeys.CASE_ID], "savetodir": self.folder.name}
         arrays = {name: {**attributes, **identity} for name, attributes in described.items()}
-        return {**arrays, "features": {**self.attributes, **arrays.get("features", identity)}}
+        encoder = {name: value for name, value in self.attributes.items() if name == "encoder"}
+        return {**arrays, "features": {**encoder, **arrays.get("features", identity)}}
 
 
 def _slide_mpp(item: Mapping[str, Any]) -> float | None:
