@@ -158,7 +158,9 @@ class InstanceSource:
 
     def compare(self, other: InstanceSource) -> SourceDifference:
         """Compare the source of training with that of a bag; what the training does not know is not compared."""
-        trained, got, unknown = [], [], []
+        trained: list[str] = []
+        got: list[str] = []
+        unknown: list[str] = []
         for name, (describe, agree) in _COMPARED.items():
             a, b = getattr(self, name), getattr(other, name)
             if a in (None, ()):
@@ -289,10 +291,9 @@ def _with_scaling(trained: InstanceSource, other: InstanceSource, difference: So
         if a and b and not getattr(other, name) and not getattr(trained, instead):
             unknown = tuple(entry for entry in difference.unknown if entry != name)
             texts = _COMPARED[name][0](a), _COMPARED[instead][0](b)
-            pairs = [
-                p for p in zip(difference.trained, difference.got, strict=True) if p[0].split()[0] not in _EXPLAINED
-            ]
-            return SourceDifference(*map(tuple, zip(*pairs, texts, strict=True)), unknown)  # type: ignore[arg-type]
+            pairs = zip(difference.trained, difference.got, strict=True)
+            kept = [pair for pair in pairs if pair[0].split()[0] not in _EXPLAINED]
+            return SourceDifference((*(p[0] for p in kept), texts[0]), (*(p[1] for p in kept), texts[1]), unknown)
     return difference
 
 

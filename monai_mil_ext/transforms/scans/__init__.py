@@ -3,10 +3,10 @@
 from .ct_windows import CTWindows, CTWindowsD, CTWindowsd, CTWindowsDict
 from .load_mask import LoadMask, LoadMaskD, LoadMaskd, LoadMaskDict
 from .load_scan import LoadScan, LoadScanD, LoadScand, LoadScanDict
-from .scan_source import scan_preprocessing, scan_source
 from .scores_to_volume import SliceScoresToVolume, SliceScoresToVolumeD, SliceScoresToVolumed, SliceScoresToVolumeDict
 from .slice_bag import SliceBag, SliceBagD, SliceBagd, SliceBagDict, SlicedScan
 from .slice_selection import SliceSelection
+from .slice_source import scan_preprocessing, scan_source
 from .slice_spacing import CheckSliceSpacing, CheckSliceSpacingD, CheckSliceSpacingd, CheckSliceSpacingDict
 from .volume_tokens import (
     TokenizedVolume,

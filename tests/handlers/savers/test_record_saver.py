@@ -1,5 +1,6 @@
 """Tests of the saver of a model's record."""
 
+import pytest
 import torch
 from ignite.engine import Engine, Events
 
@@ -39,3 +40,11 @@ def test_the_record_takes_the_calibration_of_the_moment(tmp_path):
 def test_without_weights_there_is_no_record(tmp_path):
     ModelRecordSaver(ModelRecord("m"), tmp_path).write()
     assert not (tmp_path / "model.json").exists()
+
+
+def test_a_state_of_another_network_is_refused():
+    saver = ModelRecordSaver(ModelRecord("m", network={"options": {"num_heads": 2}}), "models")
+    saver.load_state_dict(saver.state_dict())
+    other = ModelRecordSaver(ModelRecord("m", network={"options": {"num_heads": 4}}), "models")
+    with pytest.raises(ValueError, match="whose num_heads is 2, got 4"):
+        other.load_state_dict(saver.state_dict())
