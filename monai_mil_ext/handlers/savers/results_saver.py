@@ -82,9 +82,11 @@ class ResultsSaver(ABC):
 
     def provenance(self, item: Mapping[str, Any]) -> dict[str, Any]:
         """Return what each result states: the ``model``, and whether the input is as in its training."""
-        if self.model is None:
-            return {}
-        return {"model": self.model, str(BagKeys.SOURCE_CHECK): str(item.get(BagKeys.SOURCE_CHECK, UNCHECKED))}
+        check = item.get(BagKeys.SOURCE_CHECK, None if self.model is None else UNCHECKED)
+        return {
+            **({} if self.model is None else {"model": self.model}),
+            **({} if check is None else {str(BagKeys.SOURCE_CHECK): check}),
+        }
 
     def note(self, item: Mapping[str, Any]) -> str:
         """Describe the model in a line for pictures: name, version, first digits of its hash, and ``source_check``.

@@ -61,6 +61,13 @@ def test_training_is_not_resumed_with_another_network_of_equal_weights(scans, tm
     assert "num_heads is 2, got 4" in str(root_cause(error.value))
 
 
+def test_training_is_not_resumed_with_another_window(scans, tmp_path):
+    train(scans, tmp_path)
+    with pytest.raises(RuntimeError, match=r".") as error:
+        train(scans, tmp_path, hu_window=[-160, 240], epochs=2)
+    assert str(root_cause(error.value)).endswith("trained on window -1000 to 400, got window -160 to 240")
+
+
 def test_training_does_not_start_from_weights_of_another_encoder(scans, trained, tmp_path):
     start_from = str(trained / "model.pt")
     with pytest.raises(RuntimeError, match=r".") as error:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 
-from monai_mil_ext.data import ModelRecord, file_sha256
+from monai_mil_ext.data import InstanceSource, ModelRecord, file_sha256
 from monai_mil_ext.handlers import ModelRecordSaver
 
 
@@ -48,3 +48,13 @@ def test_a_state_of_another_network_is_refused():
     other = ModelRecordSaver(ModelRecord("m", network={"options": {"num_heads": 4}}), "models")
     with pytest.raises(ValueError, match="whose num_heads is 2, got 4"):
         other.load_state_dict(saver.state_dict())
+
+
+def test_a_state_of_other_instances_is_refused():
+    def saver(window):
+        return ModelRecordSaver(ModelRecord("m", sources=(InstanceSource(window=window),)), "models")
+
+    state = saver((-1000, 400)).state_dict()
+    saver((-1000, 400)).load_state_dict(state)
+    with pytest.raises(ValueError, match="must go on as it began: trained on window -1000 to 400, got window 0 to 80"):
+        saver((0, 80)).load_state_dict(state)
