@@ -22,7 +22,7 @@ class BagKeys(StrEnum):
     (UID, description or number, if a DICOM folder has several), ``plane`` of the slices of a scan, ``case_id``,
     ``patient``, ``status`` and ``source_check`` (whether the bag comes from the source that a model was trained on).
 
-    In the metadata of a scan: ``modality`` (of DICOM only) and ``value_range`` (lowest and highest value as loaded).
+    In the metadata of a scan: ``modality`` (of DICOM only), ``lowest`` and ``highest`` value as loaded.
 
     Results: ``score_source`` (head or class whose attention the scores are, or ``"mean"``), ``score_volume`` (1, X,
     Y, Z) of a scan, ``heatmap`` (1, h, w) of a slide, or ``heatmap_missing`` (the reason for its absence),
@@ -48,7 +48,6 @@ class BagKeys(StrEnum):
     SERIES = "series"
     PLANE = "plane"
     MODALITY = "modality"
-    VALUE_RANGE = "value_range"
     CASE_ID = "case_id"
     PATIENT = "patient"
     STATUS = "status"

@@ -147,6 +147,10 @@ def test_bundle_inference_is_complete_and_agrees_with_train(bundle):
     parser = ConfigParser(alone)
     assert [name for name in IDS["inference"] if name not in parser] == []
     alone["network_def"] = alone.get("unrecorded_network", alone["network_def"])
+    if "trained" in alone:  # options of weights without a record
+        parser["ckpt_dir"] = "absent"
+        options = {"hu_window", "plane", "spatial_size", "in_features"} & alone.keys() & trained.keys()
+        alone |= {name: parser.get_parsed_content(name) for name in options}
     shared = ("network_def", "prepare_batch", "encoder", "hu_window", "plane", "spatial_size")
     assert {key for key in shared if key in alone and alone[key] != trained.get(key)} == set()
     if other == "train":

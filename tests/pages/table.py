@@ -145,9 +145,18 @@ PAGES = {
         append={"inference.yaml": PIXELS},
         creates={
             "pat_4": ["eval/pat_4/prediction.json"]
-            + [f"eval/pat_4/pat_4{end}" for end in ("_scores.nii.gz", ".png", ".html", ".gif", "_seg.dcm", "_sr.dcm")],
+            + [
+                f"eval/pat_4/pat_4{end}"
+                for end in ("_scores.nii.gz", "_scores.json", ".png", ".html", ".gif", "_seg.dcm", "_sr.dcm")
+            ],
             "scans.csv": ["results/results.csv", "results/report.json", "results/b/prediction.json"],
         },
+    ),
+    "docs/how-to/model-record.md": Page(
+        setup=page_setup.trained_on_scans,
+        replace={"--input SCAN": "--input data/pat_1"},
+        append={"inference.yaml": PIXELS},
+        creates={"inference.yaml": ["eval/case/prediction.json"]},
     ),
     "docs/how-to/slide-predictions.md": Page(
         start="bundles/wsi_mil",

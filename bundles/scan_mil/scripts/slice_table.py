@@ -29,7 +29,7 @@ class LoadSliceTabled(MapTransform):
 
     Values are clamped to ``hu_window``, padded to a square with the smallest value of the scan, and resized (bilinear,
     antialiased). Tilted gantries and uneven steps, which a volume can't have, are accepted. The items ``position``
-    (column ``place`` of the table), ``slice_index`` and ``instance_label`` are added.
+    (column ``place`` of the table), ``slice_index``, ``instance_label``, ``lowest`` and ``highest`` are added.
 
     Args:
         keys: items with the path of a table with the columns ``file``, ``place`` and ``instance_label``.
@@ -56,6 +56,12 @@ class LoadSliceTabled(MapTransform):
         self.spatial_size = spatial_size
         self.hu_window = None if hu_window is None else tuple(map(float, hu_window))
 
+    @property
+    def source_values(self) -> dict[str, Any]:
+        """Window, or the lack of one, and size of the slices, for the record of a model."""
+        window = {"normalization": "none"} if self.hu_window is None else {"window": self.hu_window}
+        return {"spatial_size": self.spatial_size, **window}
+
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Load the scan of each key."""
         d = dict(data)
@@ -63,18 +69,20 @@ class LoadSliceTabled(MapTransform):
             table = read_table(d[key])
             if not set(COLUMNS) <= set(table.columns):
                 raise ValueError(f"`{key!s}` must be a table with the columns {COLUMNS}, got {table.columns}.")
-            d[key] = self._bag([row["file"] for row in table.rows])
+            d[key], d["lowest"], d["highest"] = self._bag([row["file"] for row in table.rows])
             d["position"] = torch.tensor([float(row["place"]) for row in table.rows])
             d["slice_index"] = torch.arange(len(table.rows))
             d["instance_label"] = torch.tensor([int(row["instance_label"]) for row in table.rows])
         return d
 
-    def _bag(self, files: Sequence[str]) -> Tensor:
+    def _bag(self, files: Sequence[str]) -> tuple[Tensor, float, float]:
+        """Return the slices, and the lowest and the highest value before the window."""
         slices = [_hounsfield(self.root.find(name), k) for k, name in enumerate(files)]
         sizes = {image.shape for image in slices}
         if len(sizes) > 1:
             raise ValueError(f"`image` must have slices of one size, got {sorted(sizes)}.")
         bag = torch.from_numpy(np.stack(slices)).unsqueeze(1)
+        low, high = (float(value) for value in bag.aminmax())
         if self.hu_window is not None:
             bag = bag.clamp(*self.hu_window)
         height, width = bag.shape[-2:]
@@ -82,7 +90,7 @@ class LoadSliceTabled(MapTransform):
         padding = (left, max(height, width) - width - left, top, max(height, width) - height - top)
         square = functional.pad(bag, padding, value=float(bag.min()))
         size = (self.spatial_size, self.spatial_size)
-        return functional.interpolate(square, size=size, mode="bilinear", antialias=True)
+        return functional.interpolate(square, size=size, mode="bilinear", antialias=True), low, high
 
 
 class _Root:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from monai_mil_ext.data import InstanceSource, ModelRecord
 from monai_mil_ext.data.models import RECORD_FILE, file_sha256
 from monai_mil_ext.networks import nets
 from monai_mil_ext.networks.nets.constructor_arguments import describe_object
+from monai_mil_ext.transforms.bags.check_source import compare_source
 from monai_mil_ext.utils import BagKeys, SourceMismatchError, check_local
 from monai_mil_ext.utils.files import save_tensors
 
-from .network_config import check_network_options, network_options
+from .network_options import check_network_options, network_options
 
 __all__ = ["TrainedModel", "build_network", "describe_network", "save_model"]
 
@@ -126,6 +128,11 @@ class TrainedModel:
         self._known = ModelRecord("unknown") if self.record is None else self.record
         self._is_recorded = self.record is not None and self._has_recorded_weights()
 
+    @classmethod
+    def of(cls, weights: str | os.PathLike[str], allow_mismatch: bool = False) -> TrainedModel:
+        """Return the model of a file of weights."""
+        return cls(Path(weights).parent, Path(weights).name, allow_mismatch)
+
     def _has_recorded_weights(self) -> bool:
         if self.weights.is_file():
             try:
@@ -158,19 +165,32 @@ class TrainedModel:
         sources = self._known.sources
         return sources[index] if len(sources) > index else None
 
-    def check_items(self, items: Iterable[Mapping[str, Any]], key: str = "image") -> None:
+    def check_source(self, source: InstanceSource) -> None:
+        """Check that options make instances as those of the training; see ``allow_mismatch``.
+
+        Raises:
+            ValueError: when one differs; the message names all differences.
+        """
+        compare_source(self.trained_source(), source, self.allow_mismatch)
+
+    def check_items(self, items: Iterable[Mapping[str, Any]], key: str = "image") -> str:
         """Check that the bag files of ``items`` come from the source of the training; see ``allow_mismatch``.
+
+        Returns:
+            ``"agrees with the training"``, what could not be checked, or what differs, for the results.
 
         Raises:
             ValueError: when one differs; the message names its case and all differences.
         """
-        trained = self.trained_source()
-        if trained is None or self.allow_mismatch:
-            return
-        for item in items:
-            difference = trained.compare(InstanceSource.from_items([item], key))
-            if difference:
-                raise SourceMismatchError(f"{item.get(str(BagKeys.CASE_ID))!r} is refused: {difference.message()}")
+        files = {str(item[key]): item for item in items}
+        checks = Counter(self._check_item(item, key) for item in files.values())
+        return "; ".join(text if len(checks) == 1 else f"{text} ({n} files)" for text, n in checks.most_common())
+
+    def _check_item(self, item: Mapping[str, Any], key: str) -> str:
+        try:
+            return compare_source(self.trained_source(), InstanceSource.from_items([item], key), self.allow_mismatch)
+        except SourceMismatchError as error:
+            raise SourceMismatchError(f"{item.get(str(BagKeys.CASE_ID))!r} is refused: {error}") from None
 
     def network(self, default: nn.Module) -> nn.Module:
         """Return the network of the record, or ``default`` if the record does not describe it by plain values."""

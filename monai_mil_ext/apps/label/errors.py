@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from monai_mil_ext.utils import hide_paths
+from monai_mil_ext.utils import SourceMismatchError, hide_paths
 from monai_mil_ext.utils.exceptions import root_cause
 
 from ._monailabel import HTTPException
@@ -21,5 +21,7 @@ def http_error(text: str, status: int = 400) -> Exception:
 def http_error_from(error: BaseException, *paths: str | Path) -> Exception:
     """Return the root cause of ``error`` as an HTTP error, without ``paths``, their folders and their names."""
     cause = root_cause(error)
+    if isinstance(cause, SourceMismatchError):  # it has no path, but may have a word that is also the name of a file
+        return http_error(f"refused: {cause}")
     text = f"{type(cause).__name__}: {cause}".strip()
     return http_error(hide_paths(text, paths, "..."))

@@ -32,8 +32,10 @@ class ScanInferTask(InferTask):
     """Inference task that runs the ``inference`` of a bundle and turns its slice scores into a label map of bands.
 
     The JSON contains ``prediction`` (a score for each class), ``slices`` (index, position in mm, score and band of
-    each), ``uncertainty`` (entropy of the class scores, 1 if all are equal), ``top_slices``, ``plane`` and ``use``. The
-    label map has the voxels and the affine of the image, and is 0 in slices without a band.
+    each), ``uncertainty`` (entropy of the class scores, 1 if all are equal), ``top_slices``, ``plane``, ``use``,
+    ``trained_model`` (name, version and hash of the weights) and ``source_check`` (whether the scan is as in the
+    training; another one is refused, unless ``site.yaml`` has ``allow_mismatch: true``). The label map has the voxels
+    and the affine of the image, and is 0 in slices without a band.
 
     Args:
         bundle: bundle of scans, such as ``scan_mil``.
@@ -61,12 +63,14 @@ class ScanInferTask(InferTask):
         begin, image = time.perf_counter(), request["image"]
         extension = _extension(request, image)
         record, scores = self._infer(image, device_override(request))
-        result = scan_result(record["probability"], self.bundle.class_names, record["slices"], self.bands)
+        classes = record.get("class_names") or self.bundle.class_names
+        result = scan_result(record["probability"], classes, record["slices"], self.bands)
         file = None
         if request.get("result_write_to_file", True):
             file = _write(_label_map(result["slices"], record["plane"], scores), extension)
         names = {"model": self.bundle.name, "plane": record["plane"], "top_slices": record["top_slices"]}
-        params = {**result, **names, "label_names": self.labels}
+        trained = {"trained_model": record.get("model"), "source_check": record.get("source_check")}
+        params = {**result, **names, **trained, "label_names": self.labels}
         return file, {**params, "latencies": {"total": round(time.perf_counter() - begin, 2)}}
 
     def _infer(self, image: str, device: Mapping[str, str]) -> tuple[dict[str, Any], MetaTensor]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from monai_mil_ext.data.models import RECORD_FILE
 from monai_mil_ext.utils import RESEARCH_USE, atomic_path, optional_dependency, write_json
 
 from ._monailabel import TrainTask
@@ -70,7 +71,7 @@ class ScanTrainTask(TrainTask):
             except Exception as error:
                 images = [scan["image"] for scan in scans]
                 raise http_error_from(error, *images, folder, self.bundle.root) from error
-            for name in ("network.json", "model.pt"):
+            for name in (self.bundle.weights.name, RECORD_FILE):
                 with atomic_path(self.bundle.weights.with_name(name)) as temporary:
                     shutil.copyfile(Path(folder) / name, temporary)
         metrics = workflow.parser.get_parsed_content("validate#evaluator").state.metrics if held_out else {}

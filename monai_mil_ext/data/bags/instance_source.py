@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, NamedTuple
 
@@ -36,7 +36,7 @@ class SourceDifference(NamedTuple):
 
     def message(self) -> str:
         """Return the sentence ``"trained on encoder uni_v1 at 0.5 mpp, got encoder gigapath at 1 mpp"``."""
-        return f"trained on {' at '.join(self.trained)}, got {' at '.join(self.got)}"
+        return f"trained on {_phrase(self.trained)}, got {_phrase(self.got)}"
 
 
 @dataclass(frozen=True)
@@ -150,19 +150,26 @@ class InstanceSource:
         values = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
         return {name: value for name, value in values.items() if value not in (None, [])}
 
+    def to_attributes(self) -> dict[str, Any]:
+        """Return the known values that a bag file states in its attributes, see :py:meth:`from_bag`."""
+        return {name: value for name, value in self.to_values().items() if name != "key"}
+
     def compare(self, other: InstanceSource) -> SourceDifference:
         """Compare the source of training with that of a bag; what the training does not know is not compared."""
-        trained, got, unknown = [], [], []
+        trained: list[str] = []
+        got: list[str] = []
+        unknown: list[str] = []
         for name, (describe, agree) in _COMPARED.items():
             a, b = getattr(self, name), getattr(other, name)
             if a in (None, ()):
                 continue
             if b in (None, ()):
                 unknown += [] if name == "width" else [name]  # the shape of the features is checked when they are read
-            elif not agree(self, a, b):
+            elif not agree(self, a, b) and not (trained and name in _EXPLAINED):
                 trained.append(describe(a))
                 got.append(describe(b))
-        return _with_nominal(self, other, SourceDifference(tuple(trained), tuple(got), tuple(unknown)))
+        difference = SourceDifference(tuple(trained), tuple(got), tuple(unknown))
+        return _with_scaling(self, other, _with_nominal(self, other, difference))
 
 
 def _plain(value: Any) -> Any:
@@ -253,6 +260,28 @@ def _with_nominal(trained: InstanceSource, other: InstanceSource, difference: So
     return SourceDifference((*difference.trained, texts[0]), (*difference.got, texts[1]), unknown)
 
 
+def _phrase(descriptions: Sequence[str]) -> str:
+    """Join descriptions: ``"encoder uni_v1 at 0.5 mpp and slices of 8 px"``."""
+    text = descriptions[0]
+    for part in descriptions[1:]:
+        text += f" at {part}" if part[0].isdigit() and part.endswith(("mpp", "x")) else f" and {part}"
+    return text
+
+
+def _with_scaling(trained: InstanceSource, other: InstanceSource, difference: SourceDifference) -> SourceDifference:
+    """Compare a window with the normalization that another preprocessing has in its place."""
+    for name, instead in (("window", "normalization"), ("normalization", "window")):
+        a, b = getattr(trained, name), getattr(other, instead)
+        if a and b and not getattr(other, name) and not getattr(trained, instead):
+            unknown = tuple(entry for entry in difference.unknown if entry != name)
+            texts = _COMPARED[name][0](a), _COMPARED[instead][0](b)
+            pairs = zip(difference.trained, difference.got, strict=True)
+            kept = [pair for pair in pairs if pair[0].split()[0] not in _EXPLAINED]
+            return SourceDifference((*(p[0] for p in kept), texts[0]), (*(p[1] for p in kept), texts[1]), unknown)
+    return difference
+
+
+_EXPLAINED = ("encoder_fingerprint", "preprocessing")  # fingerprints that differ if anything before them does
 _RANGES = ("lowest", "highest", "spacing")
 _SETS = ("mpp", "magnification", "tile_size", "modality")
 _Agree = Callable[[InstanceSource, Any, Any], bool]

@@ -7,21 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from monai.utils import optional_import
-
 from monai_mil_ext.data.features.bad_cases import reason_of
 from monai_mil_ext.data.scans.dicom_files import NO_IMAGE
 from monai_mil_ext.data.scans.dicom_series import find_series
-from monai_mil_ext.utils import BagKeys
+from monai_mil_ext.utils import BagKeys, optional_dependency
 
 from .check_report import CohortReport, Issue
 from .mixtures import class_labels, mixture_issues
 
 __all__ = ["ScanChecks"]
 
-dcmread, _ = optional_import("pydicom", name="dcmread")
-InvalidDicomError, _ = optional_import("pydicom.errors", name="InvalidDicomError")
-nib, _ = optional_import("nibabel")
+pydicom = optional_dependency("dicom", "pydicom")
+nib = optional_dependency("", "nibabel")
 
 CASE, LABEL = str(BagKeys.CASE_ID), "label"
 NIFTI = (".nii", ".nii.gz")
@@ -138,8 +135,8 @@ def _modality(path: Path, series: str | None) -> str | None:
 
 def _modality_of_slice(path: Path) -> str | None:
     try:
-        header = dcmread(path, stop_before_pixels=True, specific_tags=["Modality", *SLICE_TAGS])
-    except (InvalidDicomError, EOFError):
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Modality", *SLICE_TAGS])
+    except (pydicom.errors.InvalidDicomError, EOFError):
         return None
     modality = str(header.get("Modality", None) or "")
     return None if modality in NO_IMAGE or any(header.get(tag, None) is None for tag in SLICE_TAGS) else modality

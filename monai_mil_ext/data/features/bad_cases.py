@@ -51,6 +51,6 @@ def reason_of(error: BaseException, item: Mapping[str, Any]) -> str:
 
 
 def is_system_error(cause: BaseException) -> bool:
-    """Return whether the disk is full or read-only, memory is full or a package missing: the next case would fail too."""
+    """Return whether a full disk, full memory or a missing package is to blame: the next case would fail too."""
     disk = isinstance(cause, OSError) and cause.errno in SYSTEM
     return disk or isinstance(cause, (ImportError, MemoryError, torch.OutOfMemoryError))

@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 tqdm = optional_dependency("", "tqdm", "tqdm")
 SLIDE_MPP = "slide_mpp"  # key of items that affects the features
 PER_BAG = {str(BagKeys.AFFINE), str(BagKeys.SPATIAL_SHAPE), "grid_shape", "tile_size", "unit", "mpp", SLIDE_MPP}
+PER_BAG |= {"modality", "lowest", "highest", "spacing"}  # what a scan states of itself
 EMPTY = {"status": "empty"}
 Describe = Callable[[Mapping[str, Any]], Mapping[str, Mapping[str, Any]]]
 
@@ -62,7 +63,8 @@ class FeatureCache:
         transform: deterministic transform to an item whose first key holds the features (N, F).
         keys: keys to save: first the features, then arrays (N, ...) of the instances, and of the bag ``affine``,
             ``spatial_shape``, ``grid_shape``, ``tile_size``, ``unit``, ``mpp`` and ``slide_mpp``. Keys that a scan
-            lacks, such as a reference, are omitted.
+            lacks, such as a reference, are omitted. Of the bag are also ``modality``, ``lowest``, ``highest`` and
+            ``spacing`` of a scan.
         fingerprint: fingerprint of the configuration; ``None`` takes that of ``transform`` and ``keys``.
         progress: whether to show a progress bar.
         attributes: further attributes of every file, such as the name of the ``encoder``.
@@ -216,7 +218,8 @@ class FeatureCache:
             return {}
         identity = {"name": item[BagKeys.CASE_ID], "savetodir": self.folder.name}
         arrays = {name: {**attributes, **identity} for name, attributes in described.items()}
-        return {**arrays, "features": {**self.attributes, **arrays.get("features", identity)}}
+        encoder = {name: value for name, value in self.attributes.items() if name == "encoder"}
+        return {**arrays, "features": {**encoder, **arrays.get("features", identity)}}
 
 
 def _slide_mpp(item: Mapping[str, Any]) -> float | None:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from monai.utils import optional_import
 from numpy.typing import NDArray
+
+from monai_mil_ext.utils import optional_dependency
 
 __all__ = [
     "DicomFolder",
@@ -22,9 +23,7 @@ __all__ = [
     "read_header",
 ]
 
-dcmread, _ = optional_import("pydicom", name="dcmread")
-UID, _ = optional_import("pydicom.uid", name="UID")
-ImplicitVRLittleEndian, _ = optional_import("pydicom.uid", name="ImplicitVRLittleEndian")
+pydicom = optional_dependency("dicom", "pydicom")
 
 GEOMETRY = ("Rows", "Columns", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient")
 ONE_VALUE = ("StudyInstanceUID", "PatientID", "PatientName", "FrameOfReferenceUID", "PhotometricInterpretation")
@@ -115,7 +114,7 @@ def read_header(path: Path) -> Any:
     if begin[128:] != b"DICM" and begin[:2] not in (b"\x02\x00", b"\x08\x00"):
         return None
     try:
-        header = dcmread(path, specific_tags=TAGS, defer_size=1024, force=True)
+        header = pydicom.dcmread(path, specific_tags=TAGS, defer_size=1024, force=True)
         # the values are converted here, since that may raise as well
         values = {tag: header.get(tag) for tag in TAGS if tag not in PIXELS}
         list(header.file_meta)
@@ -162,7 +161,7 @@ def _sort(content: DicomFolder, path: Path, header: Any) -> None:
 def _is_cut(header: Any) -> bool:
     """Return whether an image has no pixels, unlike raw data, waveforms and the like, which are no images."""
     storage = header.file_meta.get("MediaStorageSOPClassUID") or header.get("SOPClassUID")
-    return "Image Storage" in UID(str(storage)).name and not any(tag in header for tag in PIXELS)
+    return "Image Storage" in pydicom.uid.UID(str(storage)).name and not any(tag in header for tag in PIXELS)
 
 
 def _slice(path: Path, header: Any) -> SeriesSlice:
@@ -211,7 +210,7 @@ def pixel_fault(header: Any, path: Path) -> str:
     """
     if "PixelData" not in header:
         return "floating-point pixels" if any(tag in header for tag in PIXELS) else "no pixel data"
-    syntax = UID(str(header.file_meta.get("TransferSyntaxUID") or ImplicitVRLittleEndian))
+    syntax = pydicom.uid.UID(str(header.file_meta.get("TransferSyntaxUID") or pydicom.uid.ImplicitVRLittleEndian))
     if not syntax.is_transfer_syntax:
         return "an unknown transfer syntax"
     if (syntax.is_compressed and not syntax.is_deflated) or _number(header, "SamplesPerPixel", 1) != 1:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monai.utils import optional_import
 from numpy.typing import NDArray
 
 from monai_mil_ext.utils import optional_dependency
@@ -15,7 +14,7 @@ from .dicom_files import pixel_fault
 
 __all__ = ["read_frames"]
 
-nib, _ = optional_import("nibabel")
+nib = optional_dependency("", "nibabel")
 
 RULE = "`image` must be a multi-frame DICOM object with one regular stack of frames, each with its position and value"
 

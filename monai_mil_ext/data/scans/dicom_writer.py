@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from monai.data import MetaTensor
@@ -42,7 +42,22 @@ TYPE_2 = (
     "StudyID",
     "StudyTime",
 )
+DEFAULT_ALGORITHM = {"name": "monai_mil_ext", "version": "1"}
+LONGEST = 64  # characters of a DICOM value of representation LO
 SCHEME = "99MONAIMIL"  # private coding scheme, since DICOM has no code for attention scores
+
+
+class _Algorithm(NamedTuple):
+    """Identity of the model that made a result."""
+
+    name: str
+    version: str
+    note: str
+
+    @classmethod
+    def of(cls, model: Mapping[str, Any], note: str) -> _Algorithm:
+        name, version = (str(model.get(key) or default)[:LONGEST] for key, default in DEFAULT_ALGORITHM.items())
+        return cls(name, version, note)
 
 
 class DicomWriter:
@@ -60,6 +75,9 @@ class DicomWriter:
     Args:
         source: folder of the series.
         series: UID, description or number of the series, if the folder has several.
+        model: ``name`` and ``version`` of the model.
+        note: further text on the model, such as the hash of its weights.
+        finding: name of the class whose probability is reported.
 
     Raises:
         ValueError: when ``source`` is not a folder with one series, lacks a frame of reference, or, when written, any
@@ -67,7 +85,16 @@ class DicomWriter:
         OptionalImportError: when ``highdicom`` is not installed (extra ``dicom``).
     """
 
-    def __init__(self, source: str | os.PathLike[str], series: str | None = None) -> None:
+    def __init__(
+        self,
+        source: str | os.PathLike[str],
+        series: str | None = None,
+        model: Mapping[str, Any] | None = None,
+        note: str = "",
+        finding: str = "the positive class",
+    ) -> None:
+        self.algorithm = _Algorithm.of(model or {}, note)
+        self.finding = finding
         folder = Path(source)
         if not folder.is_dir():
             raise ValueError(
@@ -112,7 +139,9 @@ class DicomWriter:
                 source_images=self.headers,
                 pixel_array=np.stack(segments, axis=-1).astype(np.uint8),
                 segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-                segment_descriptions=[_segment(hd, i, bands.names[number - 1]) for i, number in enumerate(numbers, 1)],
+                segment_descriptions=[
+                    _segment(hd, i, bands.names[number - 1], self.algorithm) for i, number in enumerate(numbers, 1)
+                ],
                 **self._identity("seg", scores, bands.names),
                 **EQUIPMENT,
             )
@@ -135,8 +164,9 @@ class DicomWriter:
         scores = self._scores(volume)
         top = [int(k) for k in np.argsort(-scores, kind="stable")[:top_k] if scores[k] > 0]
         identity = self._identity("sr", scores, [str(probability), str(top_k)])
+        meaning = f"Probability of {self.finding}"[:LONGEST]
         with _highdicom_errors():
-            groups = [_measurement_group(hd, identity, "scan", "Probability of the positive class", probability)]
+            groups = [_measurement_group(hd, identity, "scan", meaning, probability, algorithm=self.algorithm)]
             groups += [
                 _measurement_group(
                     hd, identity, f"slice of rank {rank}", "Attention of a slice", float(scores[k]), self.headers[k]
@@ -173,7 +203,8 @@ class DicomWriter:
 
     def _identity(self, kind: str, scores: NDArray[np.float64], settings: Sequence[str]) -> dict[str, Any]:
         uids = [str(header.SOPInstanceUID) for header in self.headers]
-        content = [kind, *uids, *(format(score, ".9g") for score in scores), *settings]
+        made_by = [*self.algorithm, self.finding]
+        content = [kind, *uids, *(format(score, ".9g") for score in scores), *settings, *made_by]
         return {
             "series_instance_uid": generate_uid(entropy_srcs=["series", *content]),
             "sop_instance_uid": generate_uid(entropy_srcs=["instance", *content]),
@@ -210,24 +241,30 @@ def _highdicom_errors() -> Iterator[None]:
             raise ValueError(f"`source` must have all headers that results as DICOM need, got {got}.") from None
 
 
-def _segment(hd: Any, number: int, name: str) -> Any:
+def _segment(hd: Any, number: int, name: str, algorithm: _Algorithm) -> Any:
     return hd.seg.SegmentDescription(
         segment_number=number,
         segment_label=name,
         segmented_property_category=hd.sr.CodedConcept("309825002", "SCT", "Spatial and Relational Concept"),
         segmented_property_type=hd.sr.CodedConcept("111099", "DCM", "Selected region"),
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
-        algorithm_identification=_algorithm(hd),
+        algorithm_identification=hd.AlgorithmIdentificationSequence(
+            name=algorithm.name,
+            family=hd.sr.CodedConcept("123110", "DCM", "Artificial Intelligence"),
+            version=algorithm.version,
+            parameters={"model": algorithm.note} if algorithm.note else None,
+        ),
     )
 
 
-def _algorithm(hd: Any) -> Any:
-    family = hd.sr.CodedConcept("123110", "DCM", "Artificial Intelligence")
-    return hd.AlgorithmIdentificationSequence(name="monai_mil_ext", family=family, version="1")
-
-
 def _measurement_group(
-    hd: Any, identity: Mapping[str, Any], name: str, meaning: str, value: float, image: Any = None
+    hd: Any,
+    identity: Mapping[str, Any],
+    name: str,
+    meaning: str,
+    value: float,
+    image: Any = None,
+    algorithm: _Algorithm | None = None,
 ) -> Any:
     """Return a measurement group (TID 1501) with one number, of the scan or of one of its slices."""
     code = hd.sr.CodedConcept(meaning.split(maxsplit=1)[0].lower(), SCHEME, meaning)
@@ -239,7 +276,13 @@ def _measurement_group(
         ),
         measurements=[hd.sr.Measurement(name=code, value=value, unit=unit)],
         source_images=sources or None,
+        algorithm_id=None if algorithm is None else _sr_algorithm(hd, algorithm),
     )
+
+
+def _sr_algorithm(hd: Any, algorithm: _Algorithm) -> Any:
+    parameters = [algorithm.note] if algorithm.note else None
+    return hd.sr.AlgorithmIdentification(algorithm.name, algorithm.version, parameters)
 
 
 def _content(hd: Any, identity: Mapping[str, Any], groups: Sequence[Any]) -> Any:

@@ -50,6 +50,8 @@ class BagResultsSaver:
         num_samples: number of bootstrap samples for the confidence intervals.
         name: attribute of ``engine.state`` that gets the report.
         kappa_weights: see :py:func:`monai_mil_ext.metrics.bag_values`.
+        model: name, version and hash of the model, see :py:meth:`monai_mil_ext.apps.bundle.TrainedModel.identity`, for
+            the report; with a ``source_check``, each row of ``bags.csv`` has it.
         class_names: names of the C classes, for all files.
 
     Raises:
@@ -63,12 +65,14 @@ class BagResultsSaver:
         num_samples: int = 1000,
         name: str = "bag_report",
         kappa_weights: str | None = None,
+        model: Mapping[str, Any] | None = None,
         class_names: Sequence[str] | None = None,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.num_samples = num_samples
         self.name = name
         self.kappa_weights = kappa_weights
+        self.model = None if model is None else dict(model)
         self.class_names = None if class_names is None else tuple(map(str, class_names))
         self._rows: list[dict[str, Any]] = []
 
@@ -89,10 +93,16 @@ class BagResultsSaver:
 
     def _finish(self, engine: Engine) -> None:
         rows = gather_rows(self._rows, lambda row: str(row["case_id"]), _content)
-        report = {"use": RESEARCH_USE, **bag_report(rows, self.num_samples, self.kappa_weights, self.class_names)}
+        model = {} if self.model is None else {"model": self.model}
+        report = {
+            "use": RESEARCH_USE,
+            **model,
+            **bag_report(rows, self.num_samples, self.kappa_weights, self.class_names),
+        }
         setattr(engine.state, self.name, report)
         if idist.get_rank() == 0:
-            bags = [_bag_line(row, self.class_names) for row in rows]
+            check = {key: value for key, value in (self.model or {}).items() if key == BagKeys.SOURCE_CHECK}
+            bags = [{**_bag_line(row, self.class_names), **check} for row in rows]
             instances = [line for row in rows for line in _instance_lines(row)]
             text = _text(report)
             write_csv(self.output_dir / "instances.csv", instances, None if instances else NO_INSTANCES)

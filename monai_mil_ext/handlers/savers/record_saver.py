@@ -11,7 +11,10 @@ from typing import Any
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
 
+from monai_mil_ext.data import InstanceSource
 from monai_mil_ext.data.models import RECORD_FILE, ModelRecord, file_sha256
+from monai_mil_ext.data.models.network_options import check_same_options
+from monai_mil_ext.utils import SourceMismatchError
 
 __all__ = ["ModelRecordSaver"]
 
@@ -19,7 +22,9 @@ __all__ = ["ModelRecordSaver"]
 class ModelRecordSaver:
     """Handler that keeps ``model.json`` beside the weights: written whenever their file has changed.
 
-    Attach it to the trainer after all handlers that write weights. In a distributed run the first process writes.
+    Attach it to the trainer after all handlers that write weights. In a distributed run the first process writes. Save
+    it with the state of a training: a run is not resumed with another network, whose weights may have the same shapes,
+    or with instances of another source.
 
     Args:
         record: record of the model without the hashes of its weights, which this handler adds.
@@ -49,6 +54,19 @@ class ModelRecordSaver:
     def attach(self, engine: Engine) -> None:
         """Write after every epoch of ``engine`` that has changed the weights, and at its end."""
         engine.add_event_handler(Events.EPOCH_COMPLETED | Events.COMPLETED, self.write)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the options of the network and the sources of the instances."""
+        sources = [source.to_values() for source in self.record.sources]
+        return {"options": dict(self.record.network.get("options", {})), "sources": sources}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raise ``ValueError`` if the resumed run had another network or other instances."""
+        check_same_options(state["options"], self.record.network.get("options", {}))
+        for values, source in zip(state["sources"], self.record.sources, strict=False):
+            difference = InstanceSource.from_values(values).compare(source)
+            if difference:
+                raise SourceMismatchError(f"a training must go on as it began: {difference.message()}")
 
     def write(self, engine: Engine | None = None) -> None:
         """Write the record, if the file of weights exists and has changed since."""

@@ -30,6 +30,7 @@ from .model_columns import UNKNOWN, short_hash
 __all__ = ["ResultsSaver"]
 
 PREDICTION = "prediction.json"
+UNCHECKED = "not checked: no transform compared the input with that of the training"
 
 
 class ResultsSaver(ABC):
@@ -126,7 +127,7 @@ class ResultsSaver(ABC):
 
     def provenance(self, item: Mapping[str, Any]) -> dict[str, Any]:
         """Return what each result states: the ``model``, and whether the input is as in its training."""
-        check = item.get(BagKeys.SOURCE_CHECK)
+        check = item.get(BagKeys.SOURCE_CHECK, None if self.model is None else UNCHECKED)
         return {
             **({} if self.model is None else {"model": self.model}),
             **({} if check is None else {str(BagKeys.SOURCE_CHECK): check}),
@@ -152,8 +153,9 @@ class ResultsSaver(ABC):
         name, version, hashes = self.model.get("name"), self.model.get("version"), short_hash(self.model.get("sha256"))
         parts = [f"{name} {version}"] if name else []
         parts += [f"weights {hashes}"] if hashes else []
-        check = f"trained on: {UNKNOWN}" if self.model.get("trained_on") == UNKNOWN else item.get(BagKeys.SOURCE_CHECK)
-        return "; ".join([", ".join(parts) or "model", *([str(check)] if check else [])])
+        is_unknown = self.model.get("trained_on") == UNKNOWN
+        check = f"trained on: {UNKNOWN}" if is_unknown else self.provenance(item)[str(BagKeys.SOURCE_CHECK)]
+        return f"{', '.join(parts) or 'model'}; {check}"
 
     def discard(self, case_id: str) -> None:
         """Remove the files of a case that this or an earlier run has written."""

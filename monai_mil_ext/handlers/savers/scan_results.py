@@ -140,7 +140,9 @@ class ScanResultsSaver(ResultsSaver):
         if BagKeys.SOURCE not in item:
             raise ValueError(f"`source` must be an item with the folder of the scan, got {sorted(item)}.")
         case, volume, top_k = item[BagKeys.CASE_ID], item[BagKeys.SCORE_VOLUME], len(item[BagKeys.TOP])
-        results = DicomWriter(item[BagKeys.SOURCE], item.get(BagKeys.SERIES))
+        finding = {} if self.class_names is None else {"finding": self.class_names[-1]}
+        source, series = item[BagKeys.SOURCE], item.get(BagKeys.SERIES)
+        results = DicomWriter(source, series, self.model, self.note(item), **finding)
         if "seg" in self.dicom:
             bands = ScoreBands(top_k=(top_k, 3 * top_k))
             results.write_segmentation(folder / f"{case}_seg.dcm", volume, bands)

@@ -21,6 +21,25 @@ AGREES = "agrees with the training"
 UNKNOWN = "not checked: it is not known what the model was trained on"
 
 
+def compare_source(trained: InstanceSource | None, source: InstanceSource, allow_mismatch: bool = False) -> str:
+    """Compare a source with that of the training, for results.
+
+    Returns:
+        ``"agrees with the training"``, or what could not be checked, or with ``allow_mismatch`` what differs.
+
+    Raises:
+        SourceMismatchError: (a ``ValueError``) when the source is another one; the message names all differences.
+    """
+    if trained is None:
+        return UNKNOWN
+    difference = trained.compare(source)
+    if difference:
+        if not allow_mismatch:
+            raise SourceMismatchError(difference.message())
+        return f"mismatch: {difference.message()}"
+    return f"not checked: {', '.join(difference.unknown)}" if difference.unknown else AGREES
+
+
 class CheckSourced(MapTransform):
     """Check that encoder, resolution, window and other preprocessing of a bag are those of the training.
 
@@ -70,20 +89,8 @@ class CheckSourced(MapTransform):
         """Check the source of the item."""
         d = dict(data)
         for key in self.key_iterator(d):
-            d[BagKeys.SOURCE_CHECK] = self._check(d, key)
+            d[BagKeys.SOURCE_CHECK] = compare_source(self.trained, self._source(d, key), self.allow_mismatch)
         return d
-
-    def _check(self, d: Mapping[Hashable, Any], key: Hashable) -> str:
-        if self.trained is None:
-            return UNKNOWN
-        difference = self.trained.compare(self._source(d, key))
-        if difference:
-            if not self.allow_mismatch:
-                raise SourceMismatchError(difference.message())
-            return f"mismatch: {difference.message()}"
-        if difference.unknown:
-            return f"not checked: {', '.join(difference.unknown)}"
-        return AGREES
 
     def _source(self, d: Mapping[Hashable, Any], key: Hashable) -> InstanceSource:
         values = dict(self.given)
@@ -91,8 +98,9 @@ class CheckSourced(MapTransform):
             if is_feature_file(d[key]):
                 return InstanceSource.from_bag(d[key], str(key), d.get("slide"))
         else:
-            values["width"] = d[key].shape[-1]
-            slices = d.get(self.meta_key)
+            if d[key].ndim == 2:  # features
+                values["width"] = d[key].shape[-1]
+            slices = d[key] if isinstance(d[key], MetaTensor) else d.get(self.meta_key)
             if isinstance(slices, MetaTensor):
                 facts = {name: slices.meta.get(name) for name in ("modality", "lowest", "highest")}
                 values.update({name: value for name, value in facts.items() if value is not None})

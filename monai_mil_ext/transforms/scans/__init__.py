@@ -6,6 +6,7 @@ from .load_scan import LoadScan, LoadScanD, LoadScand, LoadScanDict
 from .scores_to_volume import SliceScoresToVolume, SliceScoresToVolumeD, SliceScoresToVolumed, SliceScoresToVolumeDict
 from .slice_bag import SliceBag, SliceBagD, SliceBagd, SliceBagDict, SlicedScan
 from .slice_selection import SliceSelection
+from .slice_source import scan_preprocessing, scan_source
 from .slice_spacing import CheckSliceSpacing, CheckSliceSpacingD, CheckSliceSpacingd, CheckSliceSpacingDict
 from .volume_tokens import (
     TokenizedVolume,
@@ -55,4 +56,6 @@ __all__ = [
     "VolumeTokensD",
     "VolumeTokensDict",
     "VolumeTokensd",
+    "scan_preprocessing",
+    "scan_source",
 ]

@@ -25,7 +25,7 @@ class LoadScan(Transform):
 
     Unlike :py:class:`monai.transforms.LoadImage`, it refuses ambiguous or damaged scans, see
     :py:class:`monai_mil_ext.data.ScanReader`. The metadata have no DICOM tags and paths, but affine (RAS, mm), spacing
-    and shape, ``value_range`` (lowest and highest value of the scan) and, for DICOM, ``modality``.
+    and shape, the ``lowest`` and ``highest`` value of the scan and, for DICOM, ``modality``.
 
     Args:
         series: UID, description or number of the series to load from a DICOM folder with several.
@@ -51,14 +51,14 @@ class LoadScan(Transform):
         if wrong:
             raise ValueError(f"`image` must have finite voxels, got {wrong} that are NaN or infinite.")
         image.meta.pop("filename_or_obj", None)
-        image.meta[str(BagKeys.VALUE_RANGE)] = [float(value) for value in image.as_tensor().aminmax()]
+        image.meta["lowest"], image.meta["highest"] = (float(value) for value in image.as_tensor().aminmax())
         if self.hounsfield:
             _warn_unless_hounsfield(image.meta)
         return image
 
 
 def _warn_unless_hounsfield(meta: Mapping[str, Any]) -> None:
-    (low, high), modality = meta[BagKeys.VALUE_RANGE], meta.get(BagKeys.MODALITY, "CT")
+    low, high, modality = meta["lowest"], meta["highest"], meta.get("modality", "CT")
     if modality != "CT":
         warnings.warn(f"`image` must be a CT for a window in Hounsfield units, got modality {modality}.", stacklevel=3)
     elif low == high:

@@ -17,7 +17,7 @@ class TrainingBundle(Bundle):
         self.calls.append((kind, configs, options))
         if self.error:
             raise self.error
-        for name in ("network.json", "model.pt"):
+        for name in ("model.pt", "model.json"):
             Path(options["ckpt_dir"], name).write_text("new")
         engine = SimpleNamespace(state=SimpleNamespace(metrics={"bag_auroc": 0.75}))
         return SimpleNamespace(parser=SimpleNamespace(get_parsed_content=lambda name: engine))
@@ -49,6 +49,7 @@ def test_scan_train_task_trains_on_labeled_scans_and_replaces_the_weights(tmp_pa
     assert (stats["scans"], stats["held_out"]) == (6, 3)
     assert (stats["labels"], stats["metrics"]) == ({"benign": 5, "malignant": 4}, {"bag_auroc": 0.75})
     assert task.bundle.weights.read_text() == "new"
+    assert task.bundle.weights.with_name("model.json").read_text() == "new"
     assert task.stats() == stats
 
 

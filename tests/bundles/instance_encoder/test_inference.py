@@ -18,7 +18,7 @@ from monai.bundle import (
     verify_net_in_out,
 )
 
-from monai_mil_ext.data import read_bag
+from monai_mil_ext.data import InstanceSource, read_bag
 from monai_mil_ext.networks.encoders import MobileNetV2Features
 from monai_mil_ext.utils.exceptions import root_cause
 
@@ -109,6 +109,12 @@ def test_instance_encoder_inference_equals_encode_for_one_scan(checkpoint, digit
     record = read_bag(tmp_path / "out" / "c7.h5", ["encoder", "case_id"])
     assert record == {"encoder": "MobileNetV2-ImageNet", "case_id": "c7"}
     assert b"digits_2" not in (tmp_path / "out" / "c7.h5").read_bytes()
+    one, of_cohort = (
+        InstanceSource.from_bag(next(tmp_path.glob(f"{place}/**/c7.h5"))) for place in ("out", "features")
+    )
+    assert one == of_cohort
+    assert (one.plane, one.window, one.spatial_size, one.lowest, one.highest) == ("axial", (0, 16), (32,), (0,), (16,))
+    assert (one.spacing, one.modality, len(one.encoder_fingerprint)) == ((5, 5), (), 64)
 
 
 def test_instance_encoder_hugging_face_replaces_the_network(hugging_face, digits, tmp_path, monkeypatch):

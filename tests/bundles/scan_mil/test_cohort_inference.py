@@ -135,7 +135,7 @@ def test_cohort_inference_writes_dicom_and_html_if_possible(start, cohort, tmp_p
     ]
     assert "Secretname" not in rows["good"]["status"]
     written = sorted(path.name for path in (tmp_path / "out/dicom").iterdir())
-    endings = (".gif", ".html", "_scores.nii.gz", "_seg.dcm", "_sr.dcm")
+    endings = (".gif", ".html", "_scores.json", "_scores.nii.gz", "_seg.dcm", "_sr.dcm")
     assert written == [*(f"dicom{ending}" for ending in endings), "prediction.json"]
     source = {dcmread(p).SOPInstanceUID for p in (tmp_path / "Secretname_archive/Secretname_two").glob("*_2_*")}
     seg = dcmread(tmp_path / "out/chosen/chosen_seg.dcm")

@@ -111,7 +111,7 @@ def test_scan_mil_inference_with_a_network_of_one_output(start, digits, tmp_path
     where = paths(digits, tmp_path)
     net = start("train", "digits", "protocol", protocol, **where).parser.get_parsed_content("network_def")
     torch.save(net.state_dict(), tmp_path / "model.pt")
-    same = {f"network_def#{key}": value for key, value in {"num_classes": 1, **override}.items()}
+    same = {f"unrecorded_network#{key}": value for key, value in {"num_classes": 1, **override}.items()}
     workflow = start("inference", "digits", **where, **same, input=str(digits / "digits_1.nii.gz"), case_id="c1")
     workflow.run()
     with torch.no_grad():
@@ -127,7 +127,7 @@ def test_scan_mil_refuses_a_checkpoint_of_another_network(start, digits, tmp_pat
     workflow = start("train", "digits", "evaluate", **paths(digits, tmp_path))
     with pytest.raises(RuntimeError, match="Failed to evaluate") as error:
         workflow.run()
-    assert "Error(s) in loading state_dict for ABMIL:\n\tMissing key(s) in state_dict" in causes(error.value)
+    assert "must have the weights of this ABMIL, got others: Missing key(s) in state_dict" in causes(error.value)
 
 
 def test_scan_mil_names_an_unknown_patient(start, digits, tmp_path):

@@ -91,6 +91,23 @@ def test_dicom_writer_report_has_probability_and_top_slices(tmp_path):
     assert referenced == [ascending[k].SOPInstanceUID for k in (1, 3, 0)]
 
 
+def test_dicom_writer_names_the_model_and_the_class(tmp_path):
+    volume, _ = answered(tmp_path / "s")
+    note = "tumor 2, weights 0123456789ab; mismatch: trained on modality MR, got modality CT"
+    results = DicomWriter(tmp_path / "s", None, {"name": "tumor", "version": "2"}, note, "malignant")
+    results.write_segmentation(tmp_path / "seg.dcm", volume)
+    results.write_report(tmp_path / "sr.dcm", volume, 0.75)
+    algorithm = dcmread(tmp_path / "seg.dcm").SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0]
+    assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == ("tumor", "2")
+    assert note in algorithm.AlgorithmParameters
+    (group, *_) = hd.sr.srread(tmp_path / "sr.dcm").content.get_image_measurement_groups()
+    assert group.get_measurements()[0].name.meaning == "Probability of malignant"
+    assert note.encode() in (tmp_path / "sr.dcm").read_bytes()
+    other = DicomWriter(tmp_path / "s")
+    other.write_report(tmp_path / "other.dcm", volume, 0.75)
+    assert dcmread(tmp_path / "other.dcm").SOPInstanceUID != dcmread(tmp_path / "sr.dcm").SOPInstanceUID
+
+
 def test_dicom_writer_uids_depend_on_the_content(tmp_path):
     volume, _ = answered(tmp_path / "s")
     results = DicomWriter(tmp_path / "s")

@@ -88,10 +88,11 @@ def test_scan_reader_keeps_array_and_affine_of_files(tmp_path, name):
     np.testing.assert_allclose(meta["affine"], affine, atol=1e-6)
 
 
-def test_scan_reader_metadata_are_geometry_only(tmp_path):
+def test_scan_reader_metadata_are_geometry_and_modality(tmp_path):
     write_series(tmp_path / "s")
     expected = {"affine", "original_affine", "original_channel_dim", "space", "spacing", "spatial_shape"}
-    assert set(read(tmp_path / "s")[1]) == expected | {"modality"}
+    meta = read(tmp_path / "s")[1]
+    assert (set(meta), meta["modality"]) == (expected | {"modality"}, "CT")
     single = next((tmp_path / "s").iterdir())
     assert set(read(single)[1]) == expected | {"modality"}
     assert read(single)[1]["modality"] == "CT"

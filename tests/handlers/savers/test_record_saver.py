@@ -1,9 +1,10 @@
 """Tests of the saver of a model's record."""
 
+import pytest
 import torch
 from ignite.engine import Engine, Events
 
-from monai_mil_ext.data import ModelRecord, file_sha256
+from monai_mil_ext.data import InstanceSource, ModelRecord, file_sha256
 from monai_mil_ext.handlers import ModelRecordSaver
 
 
@@ -39,3 +40,21 @@ def test_the_record_takes_the_calibration_of_the_moment(tmp_path):
 def test_without_weights_there_is_no_record(tmp_path):
     ModelRecordSaver(ModelRecord("m"), tmp_path).write()
     assert not (tmp_path / "model.json").exists()
+
+
+def test_a_state_of_another_network_is_refused():
+    saver = ModelRecordSaver(ModelRecord("m", network={"options": {"num_heads": 2}}), "models")
+    saver.load_state_dict(saver.state_dict())
+    other = ModelRecordSaver(ModelRecord("m", network={"options": {"num_heads": 4}}), "models")
+    with pytest.raises(ValueError, match="whose num_heads is 2, got 4"):
+        other.load_state_dict(saver.state_dict())
+
+
+def test_a_state_of_other_instances_is_refused():
+    def saver(window):
+        return ModelRecordSaver(ModelRecord("m", sources=(InstanceSource(window=window),)), "models")
+
+    state = saver((-1000, 400)).state_dict()
+    saver((-1000, 400)).load_state_dict(state)
+    with pytest.raises(ValueError, match="must go on as it began: trained on window -1000 to 400, got window 0 to 80"):
+        saver((0, 80)).load_state_dict(state)

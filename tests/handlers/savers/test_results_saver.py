@@ -59,12 +59,24 @@ def test_results_saver_writes_the_model_and_the_check_of_the_source(tmp_path):
         (MODEL, "agrees with the training", "tumor 2, weights 0123456789ab; agrees with the training"),
         (MODEL, "mismatch: trained on 5x, got 20x", "tumor 2, weights 0123456789ab; mismatch: trained on 5x, got 20x"),
         ({**MODEL, "name": None, "trained_on": "unknown"}, None, "weights 0123456789ab; trained on: unknown"),
-        ({**MODEL, "sha256": ["0" * 64, "1" * 64]}, None, "tumor 2, weights 000000000000 111111111111"),
+        (
+            {**MODEL, "sha256": ["0" * 64, "1" * 64]},
+            "not checked: encoder",
+            "tumor 2, weights 000000000000 111111111111; not checked: encoder",
+        ),
         ({"trained_on": "unknown", "sha256": None}, None, "model; trained on: unknown"),
     ],
 )
 def test_results_saver_describes_the_model_in_a_line(tmp_path, model, check, note):
-    assert TextSaver(tmp_path, pictures=[], model=model).note(item(source_check=check)) == note
+    given = {} if check is None else {"source_check": check}
+    assert TextSaver(tmp_path, pictures=[], model=model).note(item(**given)) == note
+
+
+def test_results_saver_says_that_nothing_was_compared(tmp_path):
+    saver = TextSaver(tmp_path, pictures=[], model=MODEL)
+    saver.save(item())
+    check = json.loads(saver.prediction_file("c1").read_text())["source_check"]
+    assert check == "not checked: no transform compared the input with that of the training"
 
 
 def test_results_saver_removes_files_of_an_earlier_run(tmp_path):

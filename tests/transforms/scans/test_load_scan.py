@@ -26,6 +26,8 @@ def test_load_scan_returns_the_same_scan_for_every_format(tmp_path, kind):
     assert image.dtype == torch.float32
     np.testing.assert_array_equal(image[0].numpy(), expected)
     np.testing.assert_allclose(image.affine, affine, atol=1e-6)
+    assert (image.meta["lowest"], image.meta["highest"]) == (expected.min(), expected.max())
+    assert image.meta.get("modality") == ("CT" if kind == "dicom" else None)
     bag, position, *_ = SliceBag()(image)
     np.testing.assert_array_equal(bag[:, 0], expected.transpose(2, 1, 0))
     np.testing.assert_allclose(position, 30 + 2.5 * np.arange(4))
@@ -94,9 +96,9 @@ def test_load_scan_has_the_modality_and_the_range_of_values(tmp_path):
     for name, modality in (("s", "MR"), ("s.nii", None)):
         image = LoadScand("image")({"image": tmp_path / name})["image"]
         assert image.meta.get("modality") == modality
-        assert image.meta["value_range"] == [expected.min(), expected.max()]
+        assert (image.meta["lowest"], image.meta["highest"]) == (expected.min(), expected.max())
         bag = Compose([ScaleIntensityRanged("image", 0, 1, 0, 1, clip=True), SliceBagd("image")])({"image": image})
-        assert bag["image"].meta["value_range"] == [expected.min(), expected.max()]
+        assert bag["image"].meta["lowest"] == expected.min()
 
 
 @pytest.mark.parametrize(
