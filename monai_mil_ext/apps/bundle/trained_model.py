@@ -15,7 +15,7 @@ from monai_mil_ext.data import InstanceSource, ModelRecord
 from monai_mil_ext.data.models import RECORD_FILE, file_sha256
 from monai_mil_ext.networks import nets
 from monai_mil_ext.networks.nets.constructor_arguments import describe_object
-from monai_mil_ext.transforms.bags.check_source import compare_source
+from monai_mil_ext.transforms.bags.check_source import as_flag, compare_source
 from monai_mil_ext.utils import BagKeys, SourceMismatchError, atomic_path
 
 from .network_config import check_network_options, network_options
@@ -122,7 +122,7 @@ class TrainedModel:
         self, folder: str | os.PathLike[str], weights: str = WEIGHTS_FILE, allow_mismatch: bool = False
     ) -> None:
         self.weights = Path(folder) / weights
-        self.allow_mismatch = allow_mismatch
+        self.allow_mismatch = as_flag(allow_mismatch)
         file = Path(folder) / RECORD_FILE
         self.record = ModelRecord.read(file) if file.is_file() else None
         self._known = ModelRecord("unknown") if self.record is None else self.record

@@ -21,6 +21,20 @@ AGREES = "agrees with the training"
 UNKNOWN = "not checked: it is not known what the model was trained on"
 
 
+def as_flag(allow_mismatch: Any) -> bool:
+    """Return the value of an option that command lines give as a word: ``"false"`` must not count as true.
+
+    Example:
+        >>> as_flag("false"), as_flag(True)
+        (False, True)
+    """
+    if isinstance(allow_mismatch, bool):
+        return allow_mismatch
+    if str(allow_mismatch).lower() not in ("true", "false"):
+        raise ValueError(f"`allow_mismatch` must be true or false, got {allow_mismatch!r}.")
+    return str(allow_mismatch).lower() == "true"
+
+
 def compare_source(trained: InstanceSource | None, source: InstanceSource, allow_mismatch: bool = False) -> str:
     """Compare a source with that of the training, for results.
 
@@ -83,7 +97,7 @@ class CheckSourced(MapTransform):
         self.trained = trained
         self.given = dict(given or {})
         self.meta_key = meta_key
-        self.allow_mismatch = allow_mismatch
+        self.allow_mismatch = as_flag(allow_mismatch)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Check the source of the item."""

@@ -85,3 +85,12 @@ def test_check_source_checks_the_options_before_a_scan_is_loaded(tmp_path):
     check = CheckSourced("image", SLICES, {"window": [-160, 240]})
     with pytest.raises(SourceMismatchError, match="got window -160 to 240"):
         check({"image": str(tmp_path / "scan.nii.gz")})
+
+
+def test_the_word_false_of_a_command_line_allows_nothing(bag):
+    item = bag(encoder="gigapath")
+    with pytest.raises(SourceMismatchError, match="trained on encoder uni_v1, got encoder gigapath"):
+        CheckSourced("image", TILES, allow_mismatch="false")(item)
+    assert CheckSourced("image", TILES, allow_mismatch="True")(item)["source_check"].startswith("mismatch: ")
+    with pytest.raises(ValueError, match="`allow_mismatch` must be true or false, got 'maybe'"):
+        CheckSourced("image", TILES, allow_mismatch="maybe")
