@@ -14,7 +14,7 @@ from monai_mil_ext.data import InstanceSource, ModelRecord
 from monai_mil_ext.data.models import RECORD_FILE, file_sha256
 from monai_mil_ext.networks import nets
 from monai_mil_ext.networks.nets.constructor_arguments import describe_object
-from monai_mil_ext.transforms.bags.check_source import compare_source
+from monai_mil_ext.transforms.bags.check_source import as_flag, compare_source
 from monai_mil_ext.utils import BagKeys, SourceMismatchError, check_local
 from monai_mil_ext.utils.files import save_tensors
 
@@ -122,7 +122,7 @@ class TrainedModel:
     ) -> None:
         check_local(folder=folder)
         self.weights = Path(folder) / weights
-        self.allow_mismatch = allow_mismatch
+        self.allow_mismatch = as_flag(allow_mismatch)
         file = Path(folder) / RECORD_FILE
         self.record = ModelRecord.read(file) if file.is_file() else None
         self._known = ModelRecord("unknown") if self.record is None else self.record

@@ -21,6 +21,28 @@ AGREES = "agrees with the training"
 UNKNOWN = "not checked: it is not known what the model was trained on"
 
 
+def scan_facts(meta: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return what the metadata of a scan state: lowest and highest value, and modality, which DICOM may leave empty."""
+    low, high = meta.get("value_range", (meta.get("lowest"), meta.get("highest")))
+    modality = str(meta.get("modality") or "").strip()
+    facts = {"modality": None if modality.lower() in ("", "unknown") else modality, "lowest": low, "highest": high}
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def as_flag(allow_mismatch: Any) -> bool:
+    """Return the value of an option that command lines give as a word: ``"false"`` must not count as true.
+
+    Example:
+        >>> as_flag("false"), as_flag(True)
+        (False, True)
+    """
+    if isinstance(allow_mismatch, bool):
+        return allow_mismatch
+    if str(allow_mismatch).lower() not in ("true", "false"):
+        raise ValueError(f"`allow_mismatch` must be true or false, got {allow_mismatch!r}.")
+    return str(allow_mismatch).lower() == "true"
+
+
 def compare_source(trained: InstanceSource | None, source: InstanceSource, allow_mismatch: bool = False) -> str:
     """Compare a source with that of the training, for results.
 
@@ -83,7 +105,7 @@ class CheckSourced(MapTransform):
         self.trained = trained
         self.given = dict(given or {})
         self.meta_key = meta_key
-        self.allow_mismatch = allow_mismatch
+        self.allow_mismatch = as_flag(allow_mismatch)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Check the source of the item."""
@@ -102,8 +124,7 @@ class CheckSourced(MapTransform):
                 values["width"] = d[key].shape[-1]
             slices = d[key] if isinstance(d[key], MetaTensor) else d.get(self.meta_key)
             if isinstance(slices, MetaTensor):
-                facts = {name: slices.meta.get(name) for name in ("modality", "lowest", "highest")}
-                values.update({name: value for name, value in facts.items() if value is not None})
+                values.update(scan_facts(slices.meta))
         return InstanceSource.from_values(values)
 
 

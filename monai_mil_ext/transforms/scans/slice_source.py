@@ -12,17 +12,17 @@ from torch import Tensor
 from monai_mil_ext.data import InstanceSource
 from monai_mil_ext.data.features.fingerprints import TRANSFORM_STATE, fingerprint
 from monai_mil_ext.data.models import preprocessing_id
-from monai_mil_ext.transforms.bags.check_source import CheckSourced
+from monai_mil_ext.transforms.bags.check_source import CheckSourced, scan_facts
 from monai_mil_ext.transforms.bags.encode_instances import EncodeInstancesd
 from monai_mil_ext.utils import BagKeys
 
+from .load_scan import LoadScand
 from .slice_bag import SliceBagd
 
 __all__ = ["scan_preprocessing", "scan_source"]
 
 PLAIN = (bool, int, float, str)
 INTENSITY = "monai.transforms.intensity"  # module of the transforms that change values
-UNSTATED = ("", "unknown")
 
 
 def scan_source(transform: Callable[[Any], Any], key: str = "image", encoder: str | None = None) -> InstanceSource:
@@ -103,8 +103,7 @@ class _DescribeScan(Transform):
         d = dict(data)
         image, position = d.get(self.key), d.get(BagKeys.POSITION)
         if isinstance(image, MetaTensor):
-            facts = {name: image.meta.get(name) for name in ("modality", "lowest", "highest")}
-            d.update({name: value for name, value in facts.items() if value is not None and value not in UNSTATED})
+            d.update(scan_facts(image.meta))
         if isinstance(position, Tensor) and len(position) > 1:
             distance = position.diff()
             d["spacing"] = (round(float(distance.min()), 4), round(float(distance.max()), 4))
@@ -124,6 +123,8 @@ def _changes(step: Any, key: str) -> bool:
 
 def _of_key(step: Any, key: str) -> Any:
     """Return what a step does to ``key``, whichever other keys it has, such as a mask."""
+    if isinstance(step, LoadScand):  # which series it selects is no preprocessing
+        return _name(step)
     if not isinstance(step, MapTransform):
         return _comparable(step)
     index, count = step.keys.index(key), len(step.keys)

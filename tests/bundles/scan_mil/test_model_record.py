@@ -60,6 +60,7 @@ PERCENTILES = {
     "b_max": 1,
 }
 MISMATCHES = [
+    ({"hu_window": [-160, 240], "allow_mismatch": "false"}, "^trained on window .*, got window -160 to 240$"),
     ({"hu_window": [-160, 240]}, r"trained on window -1000 to 400, got window -160 to 240$"),
     ({"plane": "coronal"}, r"trained on plane axial, got plane coronal$"),
     ({"spatial_size": 16, "encoder": encoder(0.01).replace("64,", "256,")}, r"slices of 8 px.*, got .*slices of 16 px"),

@@ -85,11 +85,11 @@ def test_the_command_line_ends_with_the_difference(trained, scans, tmp_path):
         return subprocess.run(command, cwd=BUNDLE, capture_output=True, text=True, check=False)
 
     one = ["--config_file", "configs/inference.yaml", "--input", str(scans / "a")]
-    refused = run(*one, "--hu_window", "[-160,240]")
+    refused = run(*one, "--hu_window", "[-160,240]", "--allow_mismatch", "false")
     assert refused.returncode != 0
     sentence = "trained on window -1000 to 400, got window -160 to 240"
     assert refused.stderr.splitlines()[-1].endswith(sentence)
     assert str(scans) not in refused.stderr.splitlines()[-1]
-    marked = run(*one, "--hu_window", "[-160,240]", "--allow_mismatch", "True")
+    marked = run(*one, "--hu_window", "[-160,240]", "--allow_mismatch", "true")
     assert marked.returncode == 0
     assert json.loads((tmp_path / "case" / "prediction.json").read_text())["source_check"] == f"mismatch: {sentence}"

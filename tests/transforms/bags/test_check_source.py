@@ -85,3 +85,24 @@ def test_check_source_checks_the_options_before_a_scan_is_loaded(tmp_path):
     check = CheckSourced("image", SLICES, {"window": [-160, 240]})
     with pytest.raises(SourceMismatchError, match="got window -160 to 240"):
         check({"image": str(tmp_path / "scan.nii.gz")})
+
+
+def test_the_word_false_of_a_command_line_allows_nothing(bag):
+    item = bag(encoder="gigapath")
+    with pytest.raises(SourceMismatchError, match="trained on encoder uni_v1, got encoder gigapath"):
+        CheckSourced("image", TILES, allow_mismatch="false")(item)
+    assert CheckSourced("image", TILES, allow_mismatch="True")(item)["source_check"].startswith("mismatch: ")
+    with pytest.raises(ValueError, match="`allow_mismatch` must be true or false, got 'maybe'"):
+        CheckSourced("image", TILES, allow_mismatch="maybe")
+
+
+@pytest.mark.parametrize("modality", [None, "", "unknown"])
+def test_a_modality_that_a_header_leaves_empty_is_not_another_one(modality):
+    item = CheckSourced("image", SLICES, GIVEN)(scan(modality=modality, lowest=-1024.0, highest=2000.0))
+    assert item["source_check"] == "not checked: modality"
+
+
+def test_the_range_of_values_of_a_scan_is_compared():
+    item = scan(modality="CT", value_range=[0.0, 255.0])
+    with pytest.raises(SourceMismatchError, match="trained on values from -1024, got values from 0"):
+        CheckSourced("image", SLICES, GIVEN)(item)

@@ -63,6 +63,7 @@ def test_scan_source_depends_neither_on_masks_and_copies_nor_on_the_type_of_a_nu
     ]
     assert scan_source(Compose(masks)) == BASE
     assert scan_source(scan_preprocessing(steps(), check=True)) == BASE
+    assert scan_source(Compose([LoadScand("image", series="2"), *steps()[1:]])) == BASE
     assert scan_source(Compose([Compose(steps()[:2]), steps()[2]])) == BASE
 
 
