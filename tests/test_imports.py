@@ -228,7 +228,14 @@ def test_a_package_is_a_requirement_of_the_extra_that_its_error_names(extra, mod
 
 def test_the_requirements_are_few():
     named_by_design = {"torch", "monai", "pytorch-ignite", "itk-io", "tensorboard", "pyyaml"}
-    others = {"fire", "h5py", "nibabel", "scikit-learn", "tqdm"}  # bundles, features, NIfTI, metrics, progress
+    others = {
+        "fire",
+        "h5py",
+        "jsonschema",
+        "nibabel",
+        "scikit-learn",
+        "tqdm",
+    }  # bundles, features, records, NIfTI, metrics
     assert requirements()[""] == named_by_design | others
 
 

@@ -6,18 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import (
-    average_precision_score,
-    confusion_matrix,
-    precision_recall_fscore_support,
-    roc_auc_score,
-)
 
-from monai_mil_ext.utils import check_class_names
+from monai_mil_ext.utils import check_class_names, optional_dependency
 
 from .bag_classification import labels_and_probabilities
 
 __all__ = ["class_values"]
+
+sklearn_metrics = optional_dependency("", "sklearn.metrics")
 
 
 def class_values(
@@ -48,7 +44,8 @@ def class_values(
     numbers = range(p.shape[1])
     check_class_names(class_names, p.shape[1])
     predicted = p.argmax(axis=1)
-    precision, recall, f1, support = precision_recall_fscore_support(y, predicted, labels=numbers, zero_division=np.nan)
+    scores = sklearn_metrics.precision_recall_fscore_support(y, predicted, labels=numbers, zero_division=np.nan)
+    precision, recall, f1, support = scores
     classes = [
         {
             "class": c,
@@ -61,13 +58,14 @@ def class_values(
         }
         for c in numbers
     ]
-    return {"classes": classes, "confusion_matrix": confusion_matrix(y, predicted, labels=numbers).tolist()}
+    matrix = sklearn_metrics.confusion_matrix(y, predicted, labels=numbers)
+    return {"classes": classes, "confusion_matrix": matrix.tolist()}
 
 
 def _ranking(positive: np.ndarray[Any, Any], score: np.ndarray[Any, Any]) -> dict[str, float]:
     if positive.all() or not positive.any():
         return {"auroc": float("nan"), "auprc": float("nan")}
     return {
-        "auroc": float(roc_auc_score(positive, score)),
-        "auprc": float(average_precision_score(positive, score)),
+        "auroc": float(sklearn_metrics.roc_auc_score(positive, score)),
+        "auprc": float(sklearn_metrics.average_precision_score(positive, score)),
     }

@@ -64,7 +64,7 @@ def describe_case_error(error: BaseException, item: Mapping[Any, Any], substitut
 
 def item_paths(item: Mapping[Any, Any]) -> list[str | os.PathLike[str]]:
     """Return all texts of an item that may be paths."""
-    ids = (BagKeys.CASE_ID, BagKeys.PATIENT, BagKeys.STATUS, BagKeys.PLANE)
+    ids = (BagKeys.CASE_ID, BagKeys.PATIENT, BagKeys.STATUS, BagKeys.PLANE, BagKeys.SLIDE_MPP, BagKeys.UNIT, "label")
     values = [value for key, value in item.items() if key not in ids]
     values = [part for value in values for part in (value if isinstance(value, (list, tuple)) else [value])]
     return [value for value in values if isinstance(value, (str, os.PathLike)) and value]

@@ -66,8 +66,8 @@ def test_bag_classifier_refuses_all_bad_bags_at_once(bag_data, tmp_path):
 
 def test_bag_classifier_skips_bad_bags(bag_data, tmp_path, caplog):
     data, names = bag_data
-    out = {**paths(data, tmp_path / "fold_0"), "folds_dir": str(tmp_path)}
-    run(open_workflow(*configs_of("train", "kfold"), **SETTINGS, **out, on_bad="skip"))
+    out = paths(data, tmp_path / "fold_0")
+    run(open_workflow(*configs_of("train", "kfold"), **SETTINGS, **out, folds_dir=str(tmp_path), on_bad="skip"))
     assert set(left_out(tmp_path / "fold_0")) == set(names)
     (line,) = [text for text in caplog.messages if "left out" in text]
     assert line.splitlines()[0] == f"cohort.csv: left out {len(names)} of {40 + len(names)} cases:"

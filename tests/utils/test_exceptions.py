@@ -24,7 +24,7 @@ def test_root_cause_follows_every_cause():
 @pytest.fixture
 def hook(monkeypatch):
     """The hook that `print_root_cause` sets, for the time of a test."""
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
     print_root_cause()
     return sys.excepthook
 

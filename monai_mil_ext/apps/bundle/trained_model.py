@@ -12,13 +12,14 @@ from torch import nn
 
 from monai_mil_ext.data import InstanceSource, ModelRecord
 from monai_mil_ext.data.models import RECORD_FILE, file_sha256
+from monai_mil_ext.data.models.network_options import check_same_options
 from monai_mil_ext.networks import nets
 from monai_mil_ext.networks.nets.constructor_arguments import describe_object
 from monai_mil_ext.transforms.bags.check_source import as_flag, compare_source
 from monai_mil_ext.utils import BagKeys, SourceMismatchError, check_local
 from monai_mil_ext.utils.files import save_tensors
 
-from .network_options import check_network_options, network_options
+from .module_options import network_options
 
 __all__ = ["TrainedModel", "build_network", "describe_network", "save_model"]
 
@@ -199,7 +200,7 @@ class TrainedModel:
 
     def check_network(self, net: nn.Module) -> None:
         """Raise ``ValueError`` if ``net`` has other options than the network that was trained."""
-        check_network_options(self._known.network.get("options", {}), net)
+        check_same_options(self._known.network.get("options", {}), network_options(net))
 
     def identity(self) -> dict[str, Any]:
         """Return what every result states: ``name``, ``version`` and ``sha256`` of the model, and ``trained_on``."""

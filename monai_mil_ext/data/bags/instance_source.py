@@ -13,6 +13,7 @@ __all__ = ["InstanceSource", "SourceDifference"]
 
 TOLERANCE = 0.02  # relative, of resolutions and tile sizes: values that differ by rounding
 NOMINAL_TOLERANCE = 0.15  # relative, of an mpp against a nominal magnification: scanners differ
+OR = " or "  # between the names of several encoders of one cohort
 NOMINAL_MPP = 10.0  # mpp times magnification of a nominal objective: 0.5 mpp is 20x
 HIGHER_MINIMUM = 0.2  # part of the trained value range by which the lowest value may be higher than in training
 LOWER_MAXIMUM = 0.5  # part by which the highest value may be lower
@@ -135,8 +136,10 @@ class InstanceSource:
     def merge(cls, sources: Iterable[InstanceSource]) -> InstanceSource:
         """Combine the sources of the bags of a cohort.
 
+        A cohort of several encoders, which :py:func:`monai_mil_ext.data.check_cohort` refuses, has the names of all.
+
         Raises:
-            ValueError: when bags differ in something that can't be mixed, such as the encoder; both values are named.
+            ValueError: when bags differ in something that can't be mixed, such as the plane; both values are named.
         """
         merged: InstanceSource | None = None
         for source in sources:
@@ -203,6 +206,8 @@ def _merged(a: InstanceSource, b: InstanceSource) -> InstanceSource:
             values[name] = y if x in (None, ()) else x
         elif name == "dtype":
             values[name] = None
+        elif name in _JOINED:
+            values[name] = OR.join(sorted({*x.split(OR), *y.split(OR)}))
         else:
             raise ValueError(f"`sources` must have one {name.replace('_', ' ')}, got {x!r} and {y!r}.")
     return replace(a, **values)
@@ -221,7 +226,7 @@ def _list(values: Iterable[Any], unit: str = "") -> str:
 
 
 def _equal(_: InstanceSource, a: Any, b: Any) -> bool:
-    return bool(a == b)
+    return bool(a == b) or (isinstance(a, str) and isinstance(b, str) and set(b.split(OR)) <= set(a.split(OR)))
 
 
 def _all_seen(_: InstanceSource, a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
@@ -283,6 +288,7 @@ def _with_scaling(trained: InstanceSource, other: InstanceSource, difference: So
 
 _EXPLAINED = ("encoder_fingerprint", "preprocessing")  # fingerprints that differ if anything before them does
 _RANGES = ("lowest", "highest", "spacing")
+_JOINED = ("encoder", "encoder_fingerprint")
 _SETS = ("mpp", "magnification", "tile_size", "modality")
 _Agree = Callable[[InstanceSource, Any, Any], bool]
 _COMPARED: dict[str, tuple[Callable[[Any], str], _Agree]] = {

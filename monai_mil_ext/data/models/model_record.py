@@ -14,16 +14,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jsonschema import Draft202012Validator
-
 from monai_mil_ext.data.bags.instance_source import InstanceSource
 from monai_mil_ext.data.features.fingerprints import fingerprint
-from monai_mil_ext.utils import check_local, load_json, write_json
+from monai_mil_ext.utils import check_local, load_json, optional_dependency, write_json
 
 from .weights import file_sha256
 
 __all__ = ["RECORD_FILE", "ModelRecord", "preprocessing_id"]
 
+jsonschema = optional_dependency("", "jsonschema")
 RECORD_FILE = "model.json"
 SCHEMA_VERSION = "1.0"
 PACKAGES = ("monai-mil-ext", "monai", "torch", "numpy")
@@ -181,7 +180,7 @@ def _parse(file: Path) -> Any:
 @cache
 def _validator() -> Any:
     schema = json.loads(files(__package__).joinpath("model.schema.json").read_text(encoding="utf-8"))
-    return Draft202012Validator(schema)
+    return jsonschema.Draft202012Validator(schema)
 
 
 def _check_version(values: Any) -> None:

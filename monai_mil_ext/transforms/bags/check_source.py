@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,8 @@ class CheckSourced(MapTransform):
         values = dict(self.given)
         if isinstance(d[key], (str, Path)):
             if is_feature_file(d[key]):
-                return InstanceSource.from_bag(d[key], str(key), d.get("slide"))
+                stated = InstanceSource.from_bag(d[key], str(key), d.get("slide"))
+                return replace(stated, width=None)  # a file of another width is unreadable
         else:
             if d[key].ndim == 2:  # features
                 values["width"] = d[key].shape[-1]

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from monai_mil_ext.data import FeatureStatistics, write_bag
+from monai_mil_ext.apps.bundle import save_model
+from monai_mil_ext.data import InstanceSource, write_bag
 from monai_mil_ext.networks.nets import ABMIL
 from tests.bundles.small_bags import BUNDLE
 from tests.workflows import causes, configs_of, open_workflow
@@ -20,9 +21,7 @@ def infer(monkeypatch, tmp_path):
     """Run the inference with untrained weights, and return the rows of its table."""
     monkeypatch.chdir(BUNDLE)
     models = tmp_path / "m"
-    models.mkdir()
-    torch.save(ABMIL(F, 2, hidden_size=128).state_dict(), models / "model.pt")
-    FeatureStatistics.identity(F).write(models / "statistics.json")
+    save_model(models, ABMIL(F, 2, hidden_size=128), sources=[InstanceSource(width=F)])
 
     def run(source, error=None, **override):
         places = {"input": str(source), "ckpt_dir": str(models), "output_dir": str(tmp_path / "out")}

@@ -131,7 +131,7 @@ def test_cohort_inference_writes_dicom_and_html_if_possible(start, cohort, tmp_p
     rows = results(cohort)
     assert "done; not written as DICOM: `source` must be the DICOM folder of the scan" in rows["good"]["status"]
     assert sorted(path.name for path in (tmp_path / "out/good").iterdir()) == [
-        *("good.gif", "good.html", "good_scores.nii.gz", "prediction.json"),
+        *("good.gif", "good.html", "good_scores.json", "good_scores.nii.gz", "prediction.json"),
     ]
     assert "Secretname" not in rows["good"]["status"]
     written = sorted(path.name for path in (tmp_path / "out/dicom").iterdir())

@@ -74,9 +74,11 @@ def test_scan_mil_inference_writes_scores_in_the_voxels_of_the_scan(start, digit
 def test_scan_mil_inference_draws_in_the_plane_of_its_slices(start, digits, trained, tmp_path):
     out = {**paths(digits, trained), "output_dir": str(tmp_path), "input": str(digits / "digits_0.nii.gz")}
     key = "preprocessing#transforms#3"  # the only one that is changed
-    start("inference", "digits", **out, pictures=[], **{f"{key}#plane": "coronal", f"{key}#spatial_size": 8}).run()
-    result = json.loads((tmp_path / "case/prediction.json").read_text())
-    written = nib.load(tmp_path / "case/case_scores.nii.gz").get_fdata()
+    changed = {f"{key}#plane": "coronal", f"{key}#spatial_size": 8, "allow_mismatch": True, "case_id": "c1"}
+    start("inference", "digits", **out, pictures=[], **changed).run()
+    result = json.loads((tmp_path / "c1/prediction.json").read_text())
+    assert result["source_check"].startswith("mismatch: trained on plane axial")
+    written = nib.load(tmp_path / "c1/c1_scores.nii.gz").get_fdata()
     assert result["plane"] == "coronal"
     assert len(result["slices"]) == written.shape[1]
     assert (written == written[:1, :, :1]).all()

@@ -144,7 +144,9 @@ def test_wsi_mil_inference_without_coordinates_gives_the_reason(tmp_path):
     features = np.zeros((3, F), dtype=np.float32)
     (tmp_path / "in").mkdir()
     np.save(tmp_path / "in" / "plain.npy", features)
-    write_features(tmp_path / "in" / "micrometers.h5", features, unit="um", tile_size=112.0)
+    write_features(
+        tmp_path / "in" / "micrometers.h5", features, unit="um", tile_size=112.0, spatial_shape=np.array([512, 384])
+    )
     infer(tmp_path, tmp_path / "in")
     assert prediction(tmp_path, "plain")["map"]["missing"].startswith("the features come without coordinates")
     assert "`slide_mpp` is not known" in prediction(tmp_path, "micrometers")["map"]["missing"]

@@ -97,10 +97,10 @@ def test_merge_keeps_all_resolutions_and_the_ranges_of_values():
     assert InstanceSource.merge([TRAINED, changed(TRAINED, mpp=[1.0])]).mpp == (0.5, 1.0)
 
 
-def test_merge_takes_what_one_of_two_states_and_refuses_two_encoders():
+def test_merge_takes_what_one_of_two_states_and_refuses_two_planes():
     assert InstanceSource.merge([InstanceSource(), TRAINED]) == TRAINED
-    with pytest.raises(ValueError, match="`sources` must have one encoder, got 'uni_v1' and 'gigapath'"):
-        InstanceSource.merge([TRAINED, changed(TRAINED, encoder="gigapath")])
+    with pytest.raises(ValueError, match="`sources` must have one plane, got 'axial' and 'coronal'"):
+        InstanceSource.merge([CT, changed(CT, plane="coronal")])
     with pytest.raises(ValueError, match="`sources` must not be empty, got none"):
         InstanceSource.merge([])
 
@@ -125,3 +125,13 @@ def test_from_bag_reads_slices(tmp_path):
     assert source == InstanceSource(
         width=4, dtype="float64", plane="axial", window=(-1000.0, 400.0), modality=("CT",), lowest=(-1024.0,)
     )
+
+
+def test_merge_names_all_encoders_and_accepts_each_of_them():
+    gigapath = changed(TRAINED, encoder="gigapath")
+    mixed = InstanceSource.merge([TRAINED, gigapath, TRAINED])
+    assert mixed.encoder == "gigapath or uni_v1"
+    assert not mixed.compare(TRAINED)
+    assert not mixed.compare(gigapath)
+    message = "trained on encoder gigapath or uni_v1, got encoder ctranspath"
+    assert mixed.compare(changed(TRAINED, encoder="ctranspath")).message() == message
