@@ -173,3 +173,11 @@ def test_normal_guidance_rejects_bad_options(options, message):
 def test_normal_guidance_rejects_bad_positions():
     with pytest.raises(ValueError, match=r"`positions` must have shape \(B, N\) = \(2, 5\), got \(5,\)"):
         NormalGuidanceLoss()(torch.ones(2, 5, 1), positions=torch.ones(5))
+
+
+@pytest.mark.parametrize("min_sd", [0.5, 2.0, 3.0])
+def test_normal_guidance_min_sd_is_a_standard_deviation(min_sd):
+    loss = NormalGuidanceLoss(min_sd=min_sd)
+    mean, variance = loss.moments(SHAPES["one-hot"])
+    assert (mean.item(), variance.item()) == (12.0, min_sd**2)
+    assert loss(bell(13, min_sd)).item() == pytest.approx(0, abs=2e-3)
