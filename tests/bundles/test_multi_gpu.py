@@ -60,7 +60,9 @@ def test_multi_gpu_train_equals_one_process_with_the_bags_of_both(case, backend,
     assert_close(first["net"], second["net"], rtol=0, atol=0)
     assert_close(first["anchor"], second["anchor"], rtol=0, atol=0)
     assert first["metrics"] == second["metrics"]  # of all bags, not of a process's own
-    assert_close(first["net"], single["net"], rtol=0, atol=1e-5 if single["anchor"] else 1e-4)
+    # the softmax ignores this bias, so that its gradient is rounding alone
+    several, one = ({k: v for k, v in run["net"].items() if k != "attend.score.bias"} for run in (first, single))
+    assert_close(several, one, rtol=0, atol=1e-5 if single["anchor"] else 1e-4)
     assert_close(first["anchor"], single["anchor"], rtol=0, atol=1e-5)
     assert_close(first["metrics"], single["metrics"], rtol=0, atol=1e-6)
     weights = torch.load(tmp_path / "0" / "model" / "model.pt", weights_only=True)

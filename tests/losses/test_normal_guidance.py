@@ -202,3 +202,11 @@ def test_normal_guidance_takes_positions_without_values():
     assert loss(attention[0].to("meta"), None, positions[0].to("meta")).shape == ()
     compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
     assert_close(compiled(attention[0], None, positions[0]), each[0])
+
+
+@pytest.mark.parametrize("min_sd", [0.5, 2.0, 3.0])
+def test_normal_guidance_min_sd_is_a_standard_deviation(min_sd):
+    loss = NormalGuidanceLoss(min_sd=min_sd)
+    mean, deviation = loss.moments(SHAPES["one-hot"])
+    assert (mean.item(), deviation.item()) == (13.0, min_sd)
+    assert loss(bell(13, min_sd)).item() == pytest.approx(0, abs=2e-3)

@@ -120,8 +120,10 @@ def read_header(path: Path) -> Any:
         list(header.file_meta)
         num_frames(header)
         whole = values["SeriesInstanceUID"] or is_directory(header)
+    except ImportError:
+        raise
     except Exception:
-        # whatever pydicom raises is caused by the file: EOFError, NotImplementedError, struct.error, zlib.error, ...
+        # whatever else pydicom raises is caused by the file: EOFError, struct.error, zlib.error, ...
         raise ValueError("damaged content") from None
     if not whole:
         raise ValueError("an incomplete header")

@@ -110,3 +110,10 @@ def test_tissue_share_is_exact():
 def test_otsu_tissue_refuses_invalid_options():
     with pytest.raises(ValueError, match=r"`max_hole` must be from 0 to 1, got 40"):
         OtsuTissue(max_hole=40)
+
+
+def test_otsu_tissue_without_pens_leaves_out_what_is_nearly_black():
+    """A dark violet of (10, 2, 12) has a high saturation, but no color that an eye would see."""
+    thumbnail = stained((240, 320), BOX)
+    thumbnail[200:230, 20:300] = (10, 2, 12)
+    assert boxed(OtsuTissue(pens=False)(thumbnail))

@@ -144,3 +144,10 @@ def test_slice_bag_names_invalid_arguments():
         SliceBag(mode="cubic")
     with pytest.raises(ValueError, match="`spatial_size` must be a positive integer, got 0"):
         SliceBagd("image", spatial_size=0)
+
+
+def test_slice_bag_is_valid_where_one_of_its_channels_varies():
+    image = torch.zeros(2, 3, 3, 3)
+    image[0, 0, 0, 0] = image[1, 1, 1, 1] = 1.0
+    bag = SliceBag()(MetaTensor(image, affine=np.eye(4)))
+    assert bag.validity.tolist() == [True, True, False]

@@ -192,3 +192,11 @@ def test_tile_scores_to_heatmapd_skips_unplaced_tiles_with_the_reason():
         out = to_map({key: value for key, value in item.items() if key != missing})
         assert reason in out["heatmap_missing"]
         assert "heatmap" not in out
+
+
+def test_tile_scores_to_heatmap_ranks_each_head_by_itself():
+    coords = np.array([[0, 0], [100, 0], [200, 0]])
+    scores = np.array([[0.1, 30.0], [0.2, 20.0], [0.3, 10.0]])
+    heat = TileScoresToHeatmap(100, scaling="percentile")(scores, coords, 100, (300, 100))
+    assert heat[0, 0].tolist() == pytest.approx([100 / 6, 50, 500 / 6])
+    assert heat[1, 0].tolist() == pytest.approx([500 / 6, 50, 100 / 6])
