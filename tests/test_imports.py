@@ -128,7 +128,7 @@ def message(use):
         return f"{type(error).__name__}: {error}"
 print(json.dumps({use: message(use) for use in USES}))
 """
-FILES = {"a.nii.gz": b"x", "a.svs": b"x", "t.xlsx": b"PK", "s/1.dcm": b"x" * 200, "c/a.png": b"x"}
+FILES = {"a.nii.gz": b"x", "a.svs": b"x", "t.xlsx": b"PK", "s/1.dcm": bytes(128) + b"DICM" + b"x" * 60, "c/a.png": b"x"}
 FILES["b.h5"] = b"\x89HDF\r\n\x1a\n" + bytes(600)
 
 
