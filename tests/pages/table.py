@@ -49,7 +49,6 @@ HUGGING_FACE = ["--encoder_name", "$ENCODER", "--local_files_only", "True"]
 SMALL_NET = ["--network_def#hidden_size", "16"]
 SLIDE_TRAINING = {
     "train.yaml": ["--epochs", "2", "--batch_size", "4", "--num_samples", "20", *SMALL_NET],
-    "inference.yaml": SMALL_NET,
     "slides.yaml": ["--encoder_name", "$ENCODER", "--tile_size", "32"],
 }
 # below_train=False: with so few epochs, that rule would exclude all of them
@@ -67,7 +66,7 @@ SLIDES = Page(
     },
     creates={
         "--input FEATURES": ["models/model.pt", "eval/report.json", "eval/f0/prediction.json", "eval/f2/f2.geojson"],
-        "--input SLIDE": ["eval/slide/prediction.json", "eval/slide/slide_tiles.png"],
+        "--input SLIDE": ["eval/case-*/prediction.json", "eval/case-*/case-*_tiles.png"],
         "kfold.yaml": ["eval/folds.json", "eval/fold_4/bags.csv", "models/model.pt"],
     },
 )
@@ -117,7 +116,7 @@ PAGES = {
         },
         before={"eval_one": "for name in one two; do cp -r runs/published/ABMIL/1001/*/test eval_$name; done"},
         creates={
-            "--input SCAN": ["models/published/model.pt", "models/modern/model.pt", "eval/case/prediction.json"],
+            "--input SCAN": ["models/published/model.pt", "models/modern/model.pt", "eval/case-*/prediction.json"],
             "evaluate.yaml": ["eval/bags.csv", "eval/report.json"],
             "kfold.yaml": ["eval/fold_5/report.json", "eval/folds.json"],
             "ct_protocol": ["runs/published.html", "runs/modern/TransMIL/1001/*/run.json"],
@@ -153,15 +152,17 @@ PAGES = {
         },
     ),
     "docs/how-to/model-record.md": Page(
-        setup=page_setup.trained_on_scans,
+        setup=page_setup.phantoms,
+        before={"--input SCAN": "cd bundles/scan_mil; python -m monai.bundle run --config_file configs/train.yaml; cd -"},
         replace={"--input SCAN": "--input data/pat_1"},
-        append={"inference.yaml": PIXELS},
-        creates={"inference.yaml": ["eval/case/prediction.json"]},
+        # the width and size of slices, which are not the defaults, come from the record
+        append={"train.yaml": [*PIXELS, *EPOCH], "inference.yaml": PIXELS[:2]},
+        creates={"inference.yaml": ["eval/case-*/prediction.json"]},
     ),
     "docs/how-to/slide-predictions.md": Page(
         start="bundles/wsi_mil",
         setup=page_setup.slides_to_predict,
-        append={text: SLIDE_TRAINING[text] for text in ("inference.yaml", "slides.yaml")},
+        append={"slides.yaml": SLIDE_TRAINING["slides.yaml"]},
         creates={"slide.svs": ["out/f1/prediction.json", "eval/c1/c1.png", "eval/c1/c1_tiles.png", "eval/c1/c1.tif"]},
     ),
     "docs/how-to/zoo.md": Page(

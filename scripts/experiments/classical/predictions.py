@@ -38,8 +38,8 @@ def predict_network(config: Mapping[str, Any], train_bags: Bags, eval_bags: Bags
     part = workflow.parser["train"]
     part["dataset"] = Dataset([{"image": bag["image"], "label": bag["label"]} for bag in train_bags])
     part["sampler"]["sizes"] = bag_sizes(train_bags)
-    for name in ("validation", "stats"):
-        del part["named_handlers"][name]  # nothing is validated or logged
+    for name in ("validation", "stats", "record"):
+        del part["named_handlers"][name]  # nothing is validated, logged or written
     workflow.initialize()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # each run warns that the anchor makes attention uniform

@@ -22,6 +22,7 @@ from monai.transforms import Compose
 
 from experiments.workflows import BUNDLES, ROOT, make_workflow
 from monai_mil_ext.apps.study import Run, StudyRunner, collect_provenance, parse_part
+from monai_mil_ext.data import load_cohort
 from monai_mil_ext.utils import write_json
 
 from .figures import read_scans
@@ -172,11 +173,12 @@ def slice_reader(plan: Plan, method: str, seed: int) -> ReadSlices:
     run = plan.run(method, seed, plan.settings(method)[0])
     workflow = open_workflow(run, {**plan.paths, "ckpt_dir": str(plan.folder), "output_dir": str(plan.folder / "log")})
     workflow.initialize()
-    cohort = {str(scan["case_id"]): scan for scan in workflow.parser.get_parsed_content("cohort")}
+    table = Path(workflow.parser.get_parsed_content("dataset_dir"), "cohort.json")
+    scans = {str(scan["case_id"]): scan for scan in load_cohort(table)}  # `cohort` has their features
     load = Compose(workflow.parser.get_parsed_content("preprocessing").transforms[:-1])
 
     def read_slices(case: str) -> tuple[np.ndarray, np.ndarray | None]:
-        loaded = load(dict(cohort[case]))
+        loaded = load(dict(scans[case]))
         images = np.asarray(loaded.get("slices", loaded["image"])[:, 0], dtype=np.float32)
         low, high = np.percentile(images, [0.5, 99.5])
         mask = np.asarray(loaded["reference"][:, 0]) if "reference" in loaded else None
