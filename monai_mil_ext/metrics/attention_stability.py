@@ -38,7 +38,8 @@ def attention_divergence(attention: Tensor, other: Tensor) -> Tensor:
         raise ValueError(f"`other` must have shape {tuple(attention.shape)}, got {tuple(other.shape)}.")
     p, q = (a.to(torch.promote_types(a.dtype, torch.float32)).clamp(min=1e-8) for a in (attention, other))
     middle = (p + q) / 2
-    return (p * (p / middle).log() + q * (q / middle).log()).sum(dim=1) / 2
+    divergence = (p * (p / middle).log() + q * (q / middle).log()).sum(dim=1) / 2
+    return divergence.clamp(min=0)  # rounding may give less for attention that is nearly the same
 
 
 def attention_uniformity(attention: Tensor, mask: Tensor | None = None) -> Tensor:
