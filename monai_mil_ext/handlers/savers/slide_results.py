@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from monai_mil_ext.data import Thumbnail, write_heatmap_tiff, write_tile_geojson
-from monai_mil_ext.utils import BagKeys, drop_padding
+from monai_mil_ext.utils import RESEARCH_USE, BagKeys, drop_padding, write_json
 from monai_mil_ext.visualize import write_slide_overlay, write_tile_montage
 
 from .results_saver import ResultsSaver
@@ -20,13 +20,13 @@ __all__ = ["SlideResultsSaver"]
 class SlideResultsSaver(ResultsSaver):
     """Saver that writes a folder ``<output_dir>/<case_id>`` for every slide.
 
-    ======================= ==============================================================================
+    ======================= ====================================================================================
     ``prediction.json``     probabilities, tiles, what the map shows and how it is scaled; written last
     ``<case_id>.geojson``   every tile with its attention, for QuPath
-    ``<case_id>.tif``       the map as a pyramid in the geometry of the slide
+    ``<case_id>.tif``       the map as a pyramid in the geometry of the slide; ``_map.json`` names its model
     ``<case_id>.png``       the map over a thumbnail; for items with pixels
     ``<case_id>_tiles.png`` the tiles of the highest and the lowest attention; for items with pixels
-    ======================= ==============================================================================
+    ======================= ====================================================================================
 
     It reads decollated items of one slide each: ``pred`` (C,) probabilities, ``scores`` (N,) and ``score_source`` of
     :py:class:`monai_mil_ext.transforms.InstanceScoresd`, ``top`` and ``bottom`` of
@@ -49,7 +49,7 @@ class SlideResultsSaver(ResultsSaver):
             in number.
     """
 
-    endings = (".geojson", ".tif", ".png", "_tiles.png")
+    endings = (".geojson", ".tif", "_map.json", ".png", "_tiles.png")
     choices = ("overlay", "tiles")
 
     def __init__(
@@ -73,6 +73,7 @@ class SlideResultsSaver(ResultsSaver):
         about = {**self.provenance(item), **self.classes(item)}
         write_tile_geojson(folder, case, item[BagKeys.SCORES], item[BagKeys.COORDS], edge, about=about)
         write_heatmap_tiff(folder, case, heatmap, about=about)
+        write_json(folder / f"{case}_map.json", {"content": "attention of tiles", "use": RESEARCH_USE, **about})
         self._write_pictures(folder, item)
         slide_mpp = item.get(BagKeys.SLIDE_MPP)
         return {

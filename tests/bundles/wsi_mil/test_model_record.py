@@ -82,7 +82,7 @@ def test_allow_mismatch_marks_every_output(trained, tmp_path):
     features(tmp_path / "a.h5", encoder="gigapath", magnification=5.0)
     infer(trained, tmp_path, tmp_path / "a.h5", allow_mismatch=True)
     mark = f"mismatch: {MISMATCH}"
-    for name in ("prediction.json", "c1.geojson"):
+    for name in ("prediction.json", "c1.geojson", "c1_map.json"):
         assert json.loads((tmp_path / "out" / "c1" / name).read_text())["source_check"] == mark
 
 

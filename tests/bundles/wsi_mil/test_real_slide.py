@@ -97,6 +97,7 @@ def test_wsi_mil_localizes_pale_tiles_on_a_real_slide(slide, mobilenet, tmp_path
         "cmu.geojson",
         "cmu.tif",
         "cmu.png",
+        "cmu_map.json",
         "cmu_tiles.png",
     }
     again = SlideFile(slide)

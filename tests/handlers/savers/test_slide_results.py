@@ -29,7 +29,7 @@ def test_slide_results_saver_writes_map_and_tiles_without_padding(tmp_path):
     assert result["top_tiles"][0]["ratio"] == pytest.approx(1.5)
     geojson = json.loads((tmp_path / "s1" / "s1.geojson").read_text())
     assert len(geojson["features"]) == 3
-    assert names(tmp_path / "s1") == ["prediction.json", "s1.geojson", "s1.tif"]
+    assert names(tmp_path / "s1") == ["prediction.json", "s1.geojson", "s1.tif", "s1_map.json"]
 
 
 def test_slide_results_saver_writes_pictures_of_items_with_pixels(tmp_path):
@@ -39,7 +39,7 @@ def test_slide_results_saver_writes_pictures_of_items_with_pixels(tmp_path):
     SlideResultsSaver(tmp_path).save(slide(**pixels))
     assert {"s1.png", "s1_tiles.png"} < set(names(tmp_path / "s1"))
     SlideResultsSaver(tmp_path, pictures=[]).save(slide(**pixels))
-    assert names(tmp_path / "s1") == ["prediction.json", "s1.geojson", "s1.tif"]
+    assert names(tmp_path / "s1") == ["prediction.json", "s1.geojson", "s1.tif", "s1_map.json"]
 
 
 def test_slide_results_saver_gives_the_reason_for_a_missing_map(tmp_path):
