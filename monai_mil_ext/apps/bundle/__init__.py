@@ -1,7 +1,7 @@
 """Helpers of bundle configs: checks of overrides, and trained models with their record."""
 
 from .cli import check_cli_overrides
-from .trained_model import TrainedModel, build_network, describe_network, save_model
+from .trained_model import TrainedModel, build_network, describe_network, save_model, trained_network
 
 __all__ = [
     "TrainedModel",
@@ -9,4 +9,5 @@ __all__ = [
     "check_cli_overrides",
     "describe_network",
     "save_model",
+    "trained_network",
 ]

@@ -21,7 +21,7 @@ from monai_mil_ext.utils.files import save_tensors
 
 from .module_options import network_options
 
-__all__ = ["TrainedModel", "build_network", "describe_network", "save_model"]
+__all__ = ["TrainedModel", "build_network", "describe_network", "save_model", "trained_network"]
 
 WEIGHTS_FILE = "model.pt"
 DATACLASSES = ("QGMILBlock",)  # options of networks that are no networks themselves
@@ -208,3 +208,28 @@ class TrainedModel:
             return {**self._known.identity(), "trained_on": RECORD_FILE}
         sha256 = file_sha256(self.weights) if self.weights.is_file() else None
         return {"name": None, "version": None, "sha256": sha256, "trained_on": "unknown"}
+
+
+def trained_network(trained: TrainedModel, default: nn.Module, **options: Any) -> nn.Module:
+    """Return the network of a record, or ``default`` for weights without one; for configs of inference.
+
+    Args:
+        trained: trained model.
+        default: network of weights without a record.
+        **options: none; an override of the config adds them.
+
+    Raises:
+        ValueError: when there are ``options``, since the network is that of the training.
+
+    Example:
+        >>> trained_network(TrainedModel("absent"), nets.MeanMIL(8, 2), hidden_size=16)
+        Traceback (most recent call last):
+        ...
+        ValueError: `network_def` must be the network of model.json, got the options ['hidden_size']; ...
+    """
+    if options:
+        raise ValueError(
+            f"`network_def` must be the network of {RECORD_FILE}, got the options {sorted(options)}; for weights "
+            "without a record pass --unrecorded_network#..., or the whole network as --network_def."
+        )
+    return trained.network(default)

@@ -80,7 +80,16 @@ def test_training_does_not_start_from_weights_of_another_encoder(scans, trained,
 @pytest.mark.slow(buys="the command line ends with the difference, for one scan and for a cohort")
 def test_the_command_line_ends_with_the_difference(trained, scans, tmp_path):
     def run(*options):
-        paths = ["--ckpt_dir", str(trained), "--output_dir", str(tmp_path), "--encoder", encoder(0.01)]
+        paths = [
+            "--ckpt_dir",
+            str(trained),
+            "--output_dir",
+            str(tmp_path),
+            "--encoder",
+            encoder(0.01),
+            "--case_id",
+            "c1",
+        ]
         command = [sys.executable, "-m", "monai.bundle", "run", *options, *paths, "--pictures", "[]"]
         return subprocess.run(command, cwd=BUNDLE, capture_output=True, text=True, check=False)
 
@@ -92,4 +101,4 @@ def test_the_command_line_ends_with_the_difference(trained, scans, tmp_path):
     assert str(scans) not in refused.stderr.splitlines()[-1]
     marked = run(*one, "--hu_window", "[-160,240]", "--allow_mismatch", "true")
     assert marked.returncode == 0
-    assert json.loads((tmp_path / "case" / "prediction.json").read_text())["source_check"] == f"mismatch: {sentence}"
+    assert json.loads((tmp_path / "c1" / "prediction.json").read_text())["source_check"] == f"mismatch: {sentence}"

@@ -150,6 +150,13 @@ def test_the_network_need_not_be_given_again(trained, tmp_path):
     assert (type(network), network.in_features) == (QGMIL, F)
 
 
+def test_an_option_of_the_network_is_refused_at_inference(trained, tmp_path):
+    features(tmp_path / "a.h5", **UNI)
+    with pytest.raises(RuntimeError, match="Failed to instantiate") as error:
+        infer(trained, tmp_path, tmp_path / "a.h5", **{"network_def#hidden_size": 32})
+    assert "`network_def` must be the network of model.json, got the options" in str(root_cause(error.value))
+
+
 def content_of_inference(model, tmp_path):
     features(tmp_path / "a.h5", **UNI)
     workflow = start("inference", kind="infer", ckpt_dir=str(model), input=str(tmp_path / "a.h5"))
