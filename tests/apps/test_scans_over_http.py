@@ -30,7 +30,7 @@ def bundle_result(server, image, folder, monkeypatch):
     root = server.app / "model" / "scan_mil"
     monkeypatch.syspath_prepend(str(root))
     files = [str(root / "configs" / f"{name}.yaml") for name in ("inference", "digits")]
-    places = {"bundle_root": str(root), "output_dir": str(folder), "input": str(image)}
+    places = {"bundle_root": str(root), "output_dir": str(folder), "input": str(image), "case_id": "case"}
     workflow = ConfigWorkflow(files, workflow_type="infer", logging_file=False, **places, pictures=[])
     workflow.initialize()
     workflow.run()

@@ -116,6 +116,8 @@ def test_bag_classifier_weights_are_those_that_training_gives(monkeypatch, tmp_p
     workflow.initialize()
     workflow.run()
     again, shipped = (torch.load(f / "model.pt", weights_only=True) for f in (tmp_path, BUNDLE / "models"))
+    for weights in (again, shipped):
+        del weights["attend.score.bias"]  # the softmax ignores it, so that its gradient is rounding alone
     torch.testing.assert_close(again, shipped, rtol=0, atol=1e-4)  # another processor sums in another order
 
 
