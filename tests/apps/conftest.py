@@ -21,7 +21,7 @@ from tests.bundles.wsi import BUNDLES, ENCODER, write_small_slide
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / os.environ.get("VENV_LABEL", ".venv-label") / "bin" / "python"
-SITE = {**ENCODER, "network_def#hidden_size": 16}
+SITE = ENCODER
 STARTED = 600  # seconds, on a busy machine; a server that dies is seen at once
 
 

@@ -79,7 +79,7 @@ def test_wsi_mil_localizes_pale_tiles_on_a_real_slide(slide, mobilenet, tmp_path
     assert content(trained, "validate#evaluator").state.best_metric > 0.9
     out = Path(os.environ.get("WSI_DEMO", tmp_path / "out"))
     override = {"encoder": {**ENCODER, "weights": str(mobilenet)}, "tile_size": TILE, "mpp": MPP}
-    paths |= {"output_dir": str(out), "input": str(slide), "case_id": "cmu", "network_def#hidden_size": 64}
+    paths |= {"output_dir": str(out), "input": str(slide), "case_id": "cmu"}
     start("inference", "slides", kind="infer", **paths, **override).run()
     record = json.loads((out / "cmu" / "prediction.json").read_text())
     assert (record["num_tiles"], record["slide_size"]) == (len(positive), [2220, 2967])
