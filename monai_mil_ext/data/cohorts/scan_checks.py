@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_mil_ext.data.features.bad_cases import reason_of
-from monai_mil_ext.data.scans.dicom_files import NO_IMAGE
+from monai_mil_ext.data.scans.dicom_files import NO_IMAGE, has_preamble
 from monai_mil_ext.data.scans.dicom_series import find_series
 from monai_mil_ext.utils import BagKeys, optional_dependency
 
@@ -134,9 +134,11 @@ def _modality(path: Path, series: str | None) -> str | None:
 
 
 def _modality_of_slice(path: Path) -> str | None:
+    if not has_preamble(path):
+        return None
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Modality", *SLICE_TAGS])
-    except (pydicom.errors.InvalidDicomError, EOFError):
+    except EOFError:
         return None
     modality = str(header.get("Modality", None) or "")
     return None if modality in NO_IMAGE or any(header.get(tag, None) is None for tag in SLICE_TAGS) else modality
