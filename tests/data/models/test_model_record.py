@@ -70,6 +70,11 @@ def test_model_record_ignores_keys_of_a_later_minor_version(record):
         ("calibration.temperature", 0),
         ("calibration.temperature", float("nan")),
         ("sources", [{"plane": "oblique"}]),
+        ("sources", [{"window": [400]}]),
+        ("sources", [{"window": [0, 1, 2]}]),
+        ("sources", [{"highest": [400]}]),
+        ("sources", [{"spatial_size": []}]),
+        ("sources", [{"spatial_size": [0]}]),
         ("cohort.table_sha256", "/home/x"),
     ],
 )
