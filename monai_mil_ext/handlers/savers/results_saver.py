@@ -18,6 +18,7 @@ from monai_mil_ext.utils import (
     check_class_names,
     check_name,
     class_probabilities,
+    optional_dependency,
     predicted_classes,
     remove_stale_files,
     write_json,
@@ -29,6 +30,7 @@ from .model_columns import UNKNOWN, short_hash
 
 __all__ = ["ResultsSaver"]
 
+matplotlib = optional_dependency("figures", "matplotlib")
 PREDICTION = "prediction.json"
 UNCHECKED = "not checked: no transform compared the input with that of the training"
 
@@ -68,6 +70,8 @@ class ResultsSaver(ABC):
         check_choice("task", task, TASKS)
         for picture in pictures:
             check_choice("pictures", picture, self.choices)
+        if pictures:
+            _ = matplotlib.__version__  # so that a missing package is said before the first case
         self.output_dir = Path(output_dir)
         self.pictures = tuple(pictures)
         self.settings = settings
