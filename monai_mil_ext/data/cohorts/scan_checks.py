@@ -101,7 +101,7 @@ def _inspect(item: Mapping[str, Any], headers: bool) -> tuple[str | None, str]:
     """Return the modality of a scan, if it states one, and an error message or an empty string."""
     path = Path(item["image"])
     try:
-        if not path.exists():
+        if not (path.is_file() or path.is_dir()):
             raise ValueError("`image` must exist, got a path without a file.")
         if headers:
             _check_header(path, item.get("series"))

@@ -1,5 +1,7 @@
 """Tests of the checks of scans before they are encoded."""
 
+import os
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -153,3 +155,11 @@ def test_only_dicom_needs_pydicom(tmp_path):
     write_series(tmp_path / "series")
     with pytest.raises(ImportError, match=r"pip install monai-mil-ext\[dicom\]"):
         checked([{"case_id": "c", "image": str(tmp_path / "series")}], ScanChecks())
+
+
+def test_scan_checks_do_not_wait_for_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "scan.mha")
+    item = {"case_id": "a", "image": str(tmp_path / "scan.mha")}
+    for headers in (True, False):
+        (error,) = checked([item], ScanChecks(headers=headers)).errors
+        assert error.message == "`image` must exist, got a path without a file."
