@@ -61,6 +61,7 @@ def test_model_record_ignores_keys_of_a_later_minor_version(record):
         ("network.free", 1),
         ("task.parameters", {"a": [{"_mode_": "callable"}]}),
         ("task.class_names", ["a", "a"]),
+        ("task", {"num_classes": 2, "class_names": ["a", "b", "c"]}),
         ("task.activation", "exec"),
         ("name", " $print(1)"),
         ("name", "%macro"),
