@@ -20,7 +20,16 @@ import torch
 
 from .paths import check_local
 
-__all__ = ["atomic_path", "load_json", "load_tensors", "remove_stale_files", "save_tensors", "write_csv", "write_json"]
+__all__ = [
+    "atomic_path",
+    "load_json",
+    "load_tensors",
+    "remove_file",
+    "remove_stale_files",
+    "save_tensors",
+    "write_csv",
+    "write_json",
+]
 
 PREFIX = ".writing-"
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
@@ -89,6 +98,17 @@ def remove_stale_files(folder: str | os.PathLike[str], seconds: float = 86_400) 
                 file.unlink()
                 removed.append(file.name)
     return removed
+
+
+def remove_file(path: str | os.PathLike[str]) -> None:
+    """Remove a file, which need not exist.
+
+    Raises:
+        OSError: with the message of :py:func:`atomic_path`.
+    """
+    target = Path(path)
+    with _named_errors(target.name):
+        target.unlink(missing_ok=True)
 
 
 def load_json(path: str | os.PathLike[str]) -> Any:

@@ -23,6 +23,7 @@ from monai_mil_ext.utils import (
     remove_stale_files,
     write_json,
 )
+from monai_mil_ext.utils.files import remove_file
 from monai_mil_ext.utils.probabilities import TASKS
 
 from .class_columns import class_columns
@@ -165,7 +166,7 @@ class ResultsSaver(ABC):
         """Remove the files of a case that this or an earlier run has written."""
         check_name(case_id=case_id)
         for name in (PREDICTION, *(case_id + ending for ending in self.endings)):
-            (self.output_dir / case_id / name).unlink(missing_ok=True)
+            remove_file(self.output_dir / case_id / name)
 
     def options(self) -> dict[str, Any]:
         """Return all options that affect the content of the files; ``settings`` are compared on their own."""
