@@ -143,7 +143,7 @@ def load_tensors(path: str | os.PathLike[str], map_location: Any = "cpu") -> Any
     """
     check_local(path=path)
     file = Path(path)
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise FileNotFoundError(f"`path` must be a file of weights that exists, got {file.name!r}.")
     try:
         return torch.load(file, map_location=map_location, weights_only=True)
