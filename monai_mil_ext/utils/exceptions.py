@@ -20,7 +20,7 @@ __all__ = ["case_error", "describe_error", "print_root_cause", "root_cause"]
 # the machine is to blame, so that every further case would fail
 SYSTEM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE)
 # what the name or the folder of a single case may cause while its results are written
-CASE_WRITING = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EACCES, errno.EPERM)
+CASE_WRITING = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EEXIST, errno.EACCES, errno.EPERM)
 # errors that a mistake in a program causes, if they are not raised by a library that meets an unexpected file
 MISTAKES = (TypeError, AttributeError, NameError, LookupError, AssertionError, NotImplementedError, ImportError)
 PACKAGE = Path(__file__).resolve().parents[1]

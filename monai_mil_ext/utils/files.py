@@ -20,7 +20,16 @@ import torch
 
 from .paths import check_local
 
-__all__ = ["atomic_path", "load_json", "remove_stale_files", "save_tensors", "write_csv", "write_json"]
+__all__ = [
+    "atomic_path",
+    "load_json",
+    "load_tensors",
+    "remove_file",
+    "remove_stale_files",
+    "save_tensors",
+    "write_csv",
+    "write_json",
+]
 
 PREFIX = ".writing-"
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
@@ -91,6 +100,17 @@ def remove_stale_files(folder: str | os.PathLike[str], seconds: float = 86_400) 
     return removed
 
 
+def remove_file(path: str | os.PathLike[str]) -> None:
+    """Remove a file, which need not exist.
+
+    Raises:
+        OSError: with the message of :py:func:`atomic_path`.
+    """
+    target = Path(path)
+    with _named_errors(target.name):
+        target.unlink(missing_ok=True)
+
+
 def load_json(path: str | os.PathLike[str]) -> Any:
     """Read a JSON file in UTF-8, with or without a byte order mark.
 
@@ -112,6 +132,24 @@ def save_tensors(path: str | os.PathLike[str], content: Mapping[str, Any]) -> No
     """
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         torch.save(content, file)
+
+
+def load_tensors(path: str | os.PathLike[str], map_location: Any = "cpu") -> Any:
+    """Read a file of weights that ``torch.save`` wrote, without pickle.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when it can't be read safely.
+    """
+    check_local(path=path)
+    file = Path(path)
+    if not os.path.isfile(file):
+        raise FileNotFoundError(f"`path` must be a file of weights that exists, got {file.name!r}.")
+    try:
+        return torch.load(file, map_location=map_location, weights_only=True)
+    except Exception as error:
+        kind = type(error).__name__
+        raise ValueError(f"`path` must be an undamaged file of weights, got {file.name!r}: {kind}.") from None
 
 
 def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:

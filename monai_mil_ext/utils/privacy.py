@@ -15,6 +15,7 @@ from .exceptions import hide_absolute_paths, reason_text
 
 __all__ = ["describe_case_error", "hide_paths", "item_paths"]
 
+FILES = ("image", "reference", str(BagKeys.SOURCE))  # keys of an item whose values are always paths
 # names of folders that are words of messages
 WORDS = {"dicom", "dicomdir", "itk", "nifti", "nibabel", "pydicom", "highdicom", "series", "rtstruct"}
 
@@ -63,11 +64,18 @@ def describe_case_error(error: BaseException, item: Mapping[Any, Any], substitut
 
 
 def item_paths(item: Mapping[Any, Any]) -> list[str | os.PathLike[str]]:
-    """Return all texts of an item that may be paths."""
+    """Return all texts of an item that may be paths: those of ``image``, and others with the form of a path."""
     ids = (BagKeys.CASE_ID, BagKeys.PATIENT, BagKeys.STATUS, BagKeys.PLANE, BagKeys.SLIDE_MPP, BagKeys.UNIT, "label")
-    values = [value for key, value in item.items() if key not in ids]
-    values = [part for value in values for part in (value if isinstance(value, (list, tuple)) else [value])]
-    return [value for value in values if isinstance(value, (str, os.PathLike)) and value]
+    values = [(key, value) for key, value in item.items() if key not in ids]
+    parts = [(key, part) for key, v in values for part in (v if isinstance(v, (list, tuple)) else [v])]
+    return [part for key, part in parts if _is_path(part, always=key in FILES)]
+
+
+def _is_path(value: Any, always: bool) -> bool:
+    """Return whether a value may be a path; words, numbers and UIDs, such as the series of a scan, are none."""
+    if not isinstance(value, str):
+        return isinstance(value, os.PathLike)
+    return bool(value) and (always or bool(re.search(r"[/\\]|\.[^\W\d_]\w*$", value)) or os.path.lexists(value))
 
 
 def _names(path: Path) -> set[str]:

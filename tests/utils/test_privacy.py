@@ -1,10 +1,12 @@
 """Tests of hide_paths: no name of a file or folder stays in a text, and its words do."""
 
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
 from monai_mil_ext.utils import hide_paths
+from monai_mil_ext.utils.privacy import describe_case_error
 
 NAME = "Müller Jörg_1950"
 
@@ -45,3 +47,15 @@ def test_hide_paths_leaves_the_words_of_a_message(tmp_path):
     assert hide_paths("got DOERING and 'DOE.h5' of DOE_JOHN", ["DOE.h5"]) == "got DOERING and the file of the file_JOHN"
     assert hide_paths(text, []) == text
     assert hide_paths("got 'a'", ["/x/a"], r"\1") == r"got \1"
+
+
+@pytest.mark.parametrize("option", ["F", "a", "1", "CT", "image", "one series", "1.2.840.1"])
+def test_options_of_an_item_are_words_of_a_message(option):
+    text = "`image` must be a Folder with one series, got 1 of modality CT with a gap at 1.2.840.1 mm."
+    assert describe_case_error(ValueError(text), {"image": "/data/DOE", "series": option, "sex": option}) == text
+
+
+@pytest.mark.parametrize("name", ["DOE.nii.gz", "DOE/1.dcm", Path("DOE")])
+def test_files_of_an_item_are_hidden_under_any_key(name):
+    assert describe_case_error(ValueError(f"got '{name}'."), {"image": "/x/y", "mask": [name]}) == "got the file."
+    assert describe_case_error(ValueError("got 'DOE'."), {"image": "DOE"}) == "got the file."

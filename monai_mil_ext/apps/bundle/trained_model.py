@@ -125,7 +125,7 @@ class TrainedModel:
         self.weights = Path(folder) / weights
         self.allow_mismatch = as_flag(allow_mismatch)
         file = Path(folder) / RECORD_FILE
-        self.record = ModelRecord.read(file) if file.is_file() else None
+        self.record = ModelRecord.read(file) if os.path.lexists(file) else None
         self._known = ModelRecord("unknown") if self.record is None else self.record
         self._is_recorded = self.record is not None and self._has_recorded_weights()
 
@@ -146,8 +146,8 @@ class TrainedModel:
 
     def source(self, name: str, default: Any = None, index: int = 0) -> Any:
         """Return a value of the source of the instances, such as ``"window"``, or the default if it is unknown."""
-        source = self.trained_source(index)
-        return default if source is None else source.to_values().get(name, default)
+        sources = self._known.sources
+        return sources[index].to_values().get(name, default) if len(sources) > index else default
 
     def task(self, name: str, default: Any = None) -> Any:
         """Return a value of the task, such as ``"class_names"``, or the default if it is unknown."""
@@ -162,8 +162,8 @@ class TrainedModel:
         return self._known.preprocessing.get(name, default)
 
     def trained_source(self, index: int = 0) -> InstanceSource | None:
-        """Return the source of the instances in the training, or ``None`` if it is unknown."""
-        sources = self._known.sources
+        """Return the source of the instances in the training, or ``None`` if it is unknown, as of other weights."""
+        sources = self._known.sources if self._is_recorded else ()
         return sources[index] if len(sources) > index else None
 
     def check_source(self, source: InstanceSource) -> None:
@@ -202,11 +202,22 @@ class TrainedModel:
         """Raise ``ValueError`` if ``net`` has other options than the network that was trained."""
         check_same_options(self._known.network.get("options", {}), network_options(net))
 
+    def check_task(self, **given: Any) -> None:
+        """Raise ``ValueError`` if a value, such as ``kind`` or ``class_names``, is not that of the recorded task.
+
+        Results would have probabilities or names of other classes. ``allow_mismatch`` does not change this.
+        """
+        for name, value in given.items():
+            trained = self.task(name)
+            if trained is not None and value != trained:
+                raise ValueError(f"`{name}` must be as in the training, {trained!r}, got {value!r}.")
+
     def identity(self) -> dict[str, Any]:
         """Return what every result states: ``name``, ``version`` and ``sha256`` of the model, and ``trained_on``."""
-        if self._is_recorded:
-            return {**self._known.identity(), "trained_on": RECORD_FILE}
         sha256 = file_sha256(self.weights) if self.weights.is_file() else None
+        if self._is_recorded:
+            known = self._known.identity()  # of an ensemble it has the hashes of all files
+            return {**known, "sha256": sha256 or known["sha256"], "trained_on": RECORD_FILE}
         return {"name": None, "version": None, "sha256": sha256, "trained_on": "unknown"}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from monai_mil_ext.utils import SourceMismatchError, hide_paths
-from monai_mil_ext.utils.exceptions import root_cause
+from monai_mil_ext.utils.exceptions import hide_absolute_paths, root_cause
 
 from ._monailabel import HTTPException
 
@@ -24,4 +24,4 @@ def http_error_from(error: BaseException, *paths: str | Path) -> Exception:
     if isinstance(cause, SourceMismatchError):  # it has no path, but may have a word that is also the name of a file
         return http_error(f"refused: {cause}")
     text = f"{type(cause).__name__}: {cause}".strip()
-    return http_error(hide_paths(text, paths, "..."))
+    return http_error(hide_absolute_paths(cause, hide_paths(text, paths, "...")))

@@ -63,6 +63,7 @@ class ScanTrainTask(TrainTask):
         start = str(self.bundle.weights) if request.get("pretrained", True) and self.bundle.weights.is_file() else None
         with TemporaryDirectory() as folder:
             options = {"scans": training, "held_out": held_out, "epochs": epochs, "start_from": start}
+            options["class_names"] = self.bundle.class_names  # by which labels are read, so that results have them
             paths = {"ckpt_dir": folder, "output_dir": folder}
             try:
                 workflow = self.bundle.run(

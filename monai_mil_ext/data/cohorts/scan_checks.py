@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_mil_ext.data.features.bad_cases import reason_of
-from monai_mil_ext.data.scans.dicom_files import NO_IMAGE
+from monai_mil_ext.data.scans.dicom_files import NO_IMAGE, has_preamble
 from monai_mil_ext.data.scans.dicom_series import find_series
 from monai_mil_ext.utils import BagKeys, optional_dependency
 
@@ -101,7 +101,7 @@ def _inspect(item: Mapping[str, Any], headers: bool) -> tuple[str | None, str]:
     """Return the modality of a scan, if it states one, and an error message or an empty string."""
     path = Path(item["image"])
     try:
-        if not path.exists():
+        if not (path.is_file() or path.is_dir()):
             raise ValueError("`image` must exist, got a path without a file.")
         if headers:
             _check_header(path, item.get("series"))
@@ -134,9 +134,11 @@ def _modality(path: Path, series: str | None) -> str | None:
 
 
 def _modality_of_slice(path: Path) -> str | None:
+    if not has_preamble(path):
+        return None
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Modality", *SLICE_TAGS])
-    except (pydicom.errors.InvalidDicomError, EOFError):
+    except EOFError:
         return None
     modality = str(header.get("Modality", None) or "")
     return None if modality in NO_IMAGE or any(header.get(tag, None) is None for tag in SLICE_TAGS) else modality

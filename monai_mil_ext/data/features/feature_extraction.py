@@ -22,6 +22,7 @@ from monai_mil_ext.utils import (
     write_json,
 )
 from monai_mil_ext.utils.exceptions import root_cause
+from monai_mil_ext.utils.files import remove_file
 
 from .bad_cases import is_system_error, reason_of
 from .feature_cache import FeatureCache
@@ -84,7 +85,7 @@ class FeatureExtraction:
         rank, size = (distributed.get_rank(), distributed.get_world_size()) if in_group else (0, 1)
         missing = self._missing(items, rank, size)
         if rank == 0:
-            (self.output_dir / REPORT).unlink(missing_ok=True)  # so that an interrupted run leaves no report of another
+            remove_file(self.output_dir / REPORT)  # so that an interrupted run leaves no report of another
         share = self._make([items[i] for i in missing[rank::size]], rank, size)
         write_json(self._share_file(rank), share)
         if size > 1:

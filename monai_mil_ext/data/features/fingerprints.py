@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from monai_mil_ext.utils.files import load_tensors
+
 __all__ = ["fingerprint", "model_fingerprint"]
 
 # state and device of a computation, which do not change its result
@@ -58,6 +60,7 @@ def model_fingerprint(network: nn.Module, path: str | os.PathLike[str]) -> str:
 
     Raises:
         FileNotFoundError: when there is no such file.
+        ValueError: when it can't be read safely.
 
     Example:
         >>> torch.save(nn.Linear(2, 1).state_dict(), "model.pt")
@@ -68,7 +71,7 @@ def model_fingerprint(network: nn.Module, path: str | os.PathLike[str]) -> str:
     with torch.no_grad():
         for tensor in (*blank.parameters(), *blank.buffers()):
             tensor.zero_()
-    return fingerprint(blank, torch.load(path, map_location="cpu", weights_only=True))
+    return fingerprint(blank, load_tensors(path))
 
 
 def _digest(value: Any, seen: dict[int, int]) -> bytes:

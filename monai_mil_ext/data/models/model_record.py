@@ -196,6 +196,9 @@ def _check_values(values: Any) -> None:
     if error is not None:
         where = ".".join(map(str, error.absolute_path)) or "the record"
         raise ValueError(f"`{where}` of a model record must fit its schema: {' '.join(error.message.split())[:200]}.")
+    names, number = values["task"].get("class_names"), values["task"].get("num_classes")
+    if names is not None and number is not None and len(names) != number:
+        raise ValueError(f"`task.class_names` of a model record must fit its schema: one for each of {number} classes.")
     for where, value in _leaves(values):
         if isinstance(value, str) and value.lstrip().startswith(CONFIG_MARKS):
             raise ValueError(f"`{where}` of a model record must be a value, got the expression {value[:40]!r}.")

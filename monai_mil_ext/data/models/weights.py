@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monai_mil_ext.utils import check_local
+from monai_mil_ext.utils.files import load_tensors
 
 __all__ = ["file_sha256", "load_weights"]
 
@@ -40,18 +40,10 @@ def load_weights(path: str | os.PathLike[str], map_location: Any = "cpu") -> dic
         >>> load_weights("model.pt")
         {'weight': tensor([1., 1.])}
     """
-    check_local(path=path)
-    file = Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f"`path` must be a file of weights that exists, got {file.name!r}.")
-    try:
-        content = torch.load(file, map_location=map_location, weights_only=True)
-    except Exception as error:
-        kind = type(error).__name__
-        raise ValueError(f"`path` must be an undamaged file of weights, got {file.name!r}: {kind}.") from None
+    content = load_tensors(path, map_location)
     weights = _find_state_dict(content)
     if weights is None:
-        raise ValueError(f"`path` must hold the state dict of a network, got {file.name!r} without one.")
+        raise ValueError(f"`path` must hold the state dict of a network, got {Path(path).name!r} without one.")
     return {_unwrapped(name): torch.as_tensor(value) for name, value in weights.items()}
 
 

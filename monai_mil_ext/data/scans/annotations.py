@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from monai_mil_ext.utils import check_local, optional_dependency
 
+from .dicom_files import has_preamble
 from .dicom_series import SeriesSlice, find_series, series_affine
 
 __all__ = ["fill_regions", "fill_segments", "find_annotation", "read_annotation_mask"]
@@ -79,8 +80,10 @@ def read_annotation_mask(
 
 def _modality(file: Path) -> str:
     try:
+        if not has_preamble(file):
+            return ""
         return str(pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["Modality"]).get("Modality", ""))
-    except (pydicom.errors.InvalidDicomError, EOFError, FileNotFoundError):
+    except (EOFError, FileNotFoundError):
         return ""
 
 

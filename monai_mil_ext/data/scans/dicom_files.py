@@ -16,6 +16,7 @@ from monai_mil_ext.utils import optional_dependency
 __all__ = [
     "DicomFolder",
     "SeriesSlice",
+    "has_preamble",
     "is_directory",
     "num_frames",
     "pixel_fault",
@@ -250,6 +251,12 @@ def _finite(value: Any, tag: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"a {tag} that is not finite")
     return number
+
+
+def has_preamble(path: Path) -> bool:
+    """Return whether a file begins like DICOM, so that pydicom is needed for no other file."""
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
 
 
 def _is_blank(path: Path) -> bool:

@@ -79,7 +79,7 @@ class ScanReader(ITKReader):
             raise ValueError(f"`image` must be the path of one scan, got {len(paths)} paths.")
         path = paths[0]
         check_local(image=path)
-        if not os.path.exists(path):
+        if not (os.path.isfile(path) or os.path.isdir(path)):  # no pipe either, which would be waited for
             raise FileNotFoundError("`image` must be a scan that exists, got the path of no file or folder.")
         self._modality = ""
         if path.name.lower().endswith((".nii", ".nii.gz")):

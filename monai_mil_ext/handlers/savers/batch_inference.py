@@ -27,6 +27,7 @@ from monai_mil_ext.utils import (
     write_json,
 )
 from monai_mil_ext.utils.exceptions import case_error, describe_error, root_cause
+from monai_mil_ext.utils.files import remove_file
 
 from .class_columns import class_columns
 from .infer_or_status import InferOrStatus
@@ -99,7 +100,7 @@ class BatchInference(ABC):
         An evaluator has its data; they are not looked at if no item is pending.
         """
         for name in (TABLE, REPORT):
-            (self.saver.output_dir / name).unlink(missing_ok=True)
+            remove_file(self.saver.output_dir / name)
         try:
             if self.pending:
                 engine.run()
@@ -176,7 +177,8 @@ class BatchInference(ABC):
         reason = hide_paths(reason, paths, f"the {self.item_name}")
         self._failed[case] = reason
         if self._inputs[case] is not None:  # else the files may be absent for now
-            self.saver.discard(case)
+            with suppress(OSError):  # a folder that can't be written is a reason of its own
+                self.saver.discard(case)
         engine.logger.warning(f"{case}: {reason}")
 
     def _is_done_before(self, case: str) -> bool:
@@ -188,7 +190,7 @@ class BatchInference(ABC):
     def _read(self, case: str) -> dict[str, Any] | None:
         try:
             result = json.loads(self.saver.prediction_file(case).read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
+        except (OSError, RecursionError, ValueError):  # as none of our writers leaves it
             return None
         return result if isinstance(result, dict) else None
 

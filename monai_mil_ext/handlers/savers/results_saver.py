@@ -18,10 +18,12 @@ from monai_mil_ext.utils import (
     check_class_names,
     check_name,
     class_probabilities,
+    optional_dependency,
     predicted_classes,
     remove_stale_files,
     write_json,
 )
+from monai_mil_ext.utils.files import remove_file
 from monai_mil_ext.utils.probabilities import TASKS
 
 from .class_columns import class_columns
@@ -29,6 +31,7 @@ from .model_columns import UNKNOWN, short_hash
 
 __all__ = ["ResultsSaver"]
 
+matplotlib = optional_dependency("figures", "matplotlib")
 PREDICTION = "prediction.json"
 UNCHECKED = "not checked: no transform compared the input with that of the training"
 
@@ -68,6 +71,8 @@ class ResultsSaver(ABC):
         check_choice("task", task, TASKS)
         for picture in pictures:
             check_choice("pictures", picture, self.choices)
+        if pictures:
+            _ = matplotlib.__version__  # so that a missing package is said before the first case
         self.output_dir = Path(output_dir)
         self.pictures = tuple(pictures)
         self.settings = settings
@@ -161,7 +166,7 @@ class ResultsSaver(ABC):
         """Remove the files of a case that this or an earlier run has written."""
         check_name(case_id=case_id)
         for name in (PREDICTION, *(case_id + ending for ending in self.endings)):
-            (self.output_dir / case_id / name).unlink(missing_ok=True)
+            remove_file(self.output_dir / case_id / name)
 
     def options(self) -> dict[str, Any]:
         """Return all options that affect the content of the files; ``settings`` are compared on their own."""

@@ -154,6 +154,8 @@ def _step_values(step: Any, key: str) -> Mapping[str, Any]:
         slicer = step.slicers[step.keys.index(key)]
         return {"plane": slicer.plane, "spatial_size": slicer.spatial_size}
     if isinstance(step, ScaleIntensityRanged):
+        if step.scaler.a_min == step.scaler.a_max:  # MONAI leaves the values as they are
+            raise ValueError(f"`a_min` and `a_max` of a window must differ, got {step.scaler.a_min} for both.")
         return {"window": (step.scaler.a_min, step.scaler.a_max)}
     stated = getattr(step, "source_values", None)
     if isinstance(stated, Mapping):

@@ -1,6 +1,8 @@
 """Tests of the trained model of a bundle, and of networks built from a record."""
 
 import os
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -80,6 +82,43 @@ def test_trained_model_refuses_weights_of_another_record(tmp_path):
     assert identity == {
         "name": None, "version": None, "sha256": file_sha256(tmp_path / "model.pt"), "trained_on": "unknown"
     }  # fmt: skip
+
+
+def test_input_never_agrees_with_the_record_of_other_weights(tmp_path):
+    source = InstanceSource(window=(-160.0, 240.0))
+    write_model(tmp_path, sources=(source,))
+    torch.save({"w": torch.ones(2)}, tmp_path / "model.pt")
+    model = TrainedModel(tmp_path, allow_mismatch=True)
+    assert model.trained_source() is None
+    assert model.source("window") == [-160.0, 240.0]
+
+
+def test_results_state_the_file_of_weights_that_was_used(tmp_path):
+    write_model(tmp_path)
+    torch.save({"w": torch.ones(2)}, tmp_path / "second.pt")
+    record = ModelRecord.read(tmp_path)
+    sha256 = file_sha256(tmp_path / "second.pt")
+    replace(record, weights=(*record.weights, {"file": "second.pt", "sha256": sha256})).write(tmp_path / "model.json")
+    assert TrainedModel.of(tmp_path / "second.pt").identity()["sha256"] == sha256
+    replace(record, weights=()).write(tmp_path / "model.json")
+    assert TrainedModel.of(tmp_path / "second.pt").identity()["sha256"] == sha256
+
+
+def test_trained_model_refuses_another_task(tmp_path):
+    write_model(tmp_path, task={"kind": "multilabel", "class_names": ["a", "b"]})
+    model = TrainedModel(tmp_path, allow_mismatch=True)
+    model.check_task(kind="multilabel", class_names=["a", "b"], unknown=1)
+    with pytest.raises(ValueError, match=r"`kind` must be as in the training, 'multilabel', got 'classification'\."):
+        model.check_task(kind="classification")
+    with pytest.raises(ValueError, match=r"`class_names` must be as in the training, \['a', 'b'\], got \['b', 'a'\]\."):
+        model.check_task(class_names=["b", "a"])
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to(path.name)])
+def test_trained_model_refuses_a_record_that_is_no_file(make, tmp_path):
+    make(tmp_path / "model.json")
+    with pytest.raises(FileNotFoundError, match=r"must be the record of a model that exists, got 'model\.json'"):
+        TrainedModel(tmp_path)
 
 
 def test_trained_model_marks_weights_without_a_record(tmp_path):

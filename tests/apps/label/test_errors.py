@@ -18,3 +18,9 @@ def test_http_error_from_gives_the_root_cause_without_paths(http_errors):
     response = http_error_from(error, "/data/Jane/s.nii", "/tmp/x")  # noqa: S108
     assert response.detail == "ValueError: `image` must be a scan, got ... of ... and ... in ..."
     assert response.status_code == 400
+
+
+def test_http_error_from_hides_paths_that_it_is_not_given(http_errors):
+    error = FileNotFoundError(2, "No such file or directory", "/srv/Jane/encoder.pth")
+    response = http_error_from(error, "/data/s.nii")
+    assert response.detail == "FileNotFoundError: [Errno 2] No such file or directory: '<path>'"

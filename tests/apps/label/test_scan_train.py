@@ -41,6 +41,7 @@ def test_scan_train_task_trains_on_labeled_scans_and_replaces_the_weights(tmp_pa
     stats = task({"max_epochs": 3, "val_split": 0.25}, store)
     (kind, configs, options) = task.bundle.calls[0]
     assert (kind, configs, options["epochs"], options["start_from"]) == ("train", ("train", "scan_labels"), 3, None)
+    assert options["class_names"] == task.bundle.class_names  # by which the labels are read
     scans = options["scans"] + options["held_out"]
     assert sorted(Path(scan["image"]).stem for scan in scans) == [f"i{n}" for n in range(9)]
     assert all(scan["label"] == int(Path(scan["image"]).stem[1]) % 2 for scan in scans)

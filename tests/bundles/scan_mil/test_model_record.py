@@ -172,7 +172,25 @@ def test_replaced_weights_are_refused_or_marked(infer, copy):
     with pytest.raises(RuntimeError, match=r".") as error:
         infer(folder=copy)
     assert "must have the weights that model.json describes, got others in 'model.pt'" in str(root_cause(error.value))
-    assert infer(folder=copy, allow_mismatch=True)["model"]["trained_on"] == "unknown"
+    result = infer(folder=copy, allow_mismatch=True)
+    assert result["model"]["trained_on"] == "unknown"
+    assert result["source_check"] == "not checked: it is not known what the model was trained on"
+
+
+def test_inference_refuses_other_names_of_the_classes(infer):
+    for allow_mismatch in (False, True):
+        with pytest.raises(RuntimeError, match=r".") as error:
+            infer(class_names=["tumor", "benign"], allow_mismatch=allow_mismatch)
+        assert "`class_names` must be as in the training, ['benign', 'tumor']" in str(root_cause(error.value))
+
+
+def test_inference_refuses_a_model_of_another_task(infer, copy):
+    values = json.loads((copy / "model.json").read_text())
+    values["task"]["kind"] = "multilabel"
+    (copy / "model.json").write_text(json.dumps(values))
+    with pytest.raises(RuntimeError, match=r".") as error:
+        infer(folder=copy)
+    assert "`kind` must be as in the training, 'multilabel', got 'classification'" in str(root_cause(error.value))
 
 
 def test_inference_loads_weights_of_flare_and_ddp(infer, copy):

@@ -34,6 +34,9 @@ def test_evaluation_agrees_with_the_training(evaluate):
     report, rows = evaluate()
     assert (report["model"]["name"], report["model"]["source_check"]) == ("scan_mil", "agrees with the training")
     assert [row["source_check"] for row in rows] == ["agrees with the training"] * 4
+    assert {row["model"] for row in rows} == {"scan_mil"}
+    assert report["class_names"] == ["benign", "tumor"]
+    assert [row["predicted_class"] for row in rows] == [report["class_names"][int(row["prediction"])] for row in rows]
 
 
 def test_evaluation_refuses_features_of_another_window_or_encoder(evaluate):

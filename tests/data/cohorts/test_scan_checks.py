@@ -1,11 +1,15 @@
 """Tests of the checks of scans before they are encoded."""
 
+import os
+
 import nibabel as nib
 import numpy as np
 import pytest
 
 from monai_mil_ext.data import CohortReport, ScanChecks, check_cohort
 from monai_mil_ext.data.cohorts import scan_checks
+from monai_mil_ext.data.scans import annotations, dicom_files
+from monai_mil_ext.utils import optional_dependency
 from tests.data.cohort_files import texts, write_scans
 from tests.scans import write_mha, write_nifti, write_series, write_structure_set
 
@@ -131,3 +135,31 @@ def test_scan_checks_read_one_header_of_encoded_scans(tmp_path):
     assert len(checked(scans, ScanChecks()).errors) == 1
     assert checked(scans, ScanChecks(), {"gap"}).errors == []
     assert checked(scans, ScanChecks(headers=False)).errors == []
+
+
+@pytest.fixture
+def without_pydicom(monkeypatch):
+    """An environment without the packages of DICOM."""
+    missing = optional_dependency("dicom", "no_pydicom")
+    for module in (scan_checks, dicom_files, annotations):
+        monkeypatch.setattr(module, "pydicom", missing)
+
+
+@pytest.mark.usefixtures("without_pydicom")
+def test_only_dicom_needs_pydicom(tmp_path):
+    volume = np.zeros((4, 4, 4), np.float32)
+    paths = [write_nifti(tmp_path / "a.nii.gz", volume, np.eye(4)), write_mha(tmp_path / "b.mha", volume, np.eye(4))]
+    report = checked([{"case_id": path.stem[0], "image": str(path)} for path in paths], ScanChecks())
+    assert (len(report.items), report.errors) == (2, [])
+    assert [annotations.find_annotation(path) for path in paths] == [None, None]
+    write_series(tmp_path / "series")
+    with pytest.raises(ImportError, match=r"pip install monai-mil-ext\[dicom\]"):
+        checked([{"case_id": "c", "image": str(tmp_path / "series")}], ScanChecks())
+
+
+def test_scan_checks_do_not_wait_for_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "scan.mha")
+    item = {"case_id": "a", "image": str(tmp_path / "scan.mha")}
+    for headers in (True, False):
+        (error,) = checked([item], ScanChecks(headers=headers)).errors
+        assert error.message == "`image` must exist, got a path without a file."

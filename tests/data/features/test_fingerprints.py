@@ -16,7 +16,7 @@ from monai.transforms import Compose, Lambda, Orientationd, RandFlip, ScaleInten
 from monai.utils import CommonKeys
 from torch import nn
 
-from monai_mil_ext.data import fingerprint
+from monai_mil_ext.data import fingerprint, model_fingerprint
 from monai_mil_ext.transforms import EncodeInstancesd, LoadScand, SliceBagd
 
 OPTIONS = frozenset({CommonKeys.IMAGE, "b", "c", ("d", 1.5), None})
@@ -125,3 +125,12 @@ def test_fingerprint_of_cycles_and_opaque_objects():
     assert fingerprint(ring) != fingerprint(other)
     with pytest.raises(TypeError, match=r"must have attributes that distinguish them, got builtins\.object"):
         fingerprint({"a": object()})
+
+
+def test_model_fingerprint_names_a_file_of_weights_without_its_folder(tmp_path):
+    path = tmp_path / "model.pt"
+    with pytest.raises(FileNotFoundError, match=r"`path` must be a file of weights that exists, got 'model\.pt'\.$"):
+        model_fingerprint(nn.Linear(2, 1), path)
+    path.write_bytes(b"no weights")
+    with pytest.raises(ValueError, match=r"`path` must be an undamaged file of weights, got 'model\.pt': \w+\.$"):
+        model_fingerprint(nn.Linear(2, 1), path)

@@ -1,5 +1,6 @@
 """Tests of ScanReader: one scan, or a clear error."""
 
+import os
 import subprocess
 import sys
 
@@ -225,3 +226,10 @@ def test_scan_reader_keeps_bundle_scripts_importable(tmp_path):
     code = "; ".join([*steps, "ScanReader().read('scan.nrrd')", "import beside"])
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["scan.mha", "scan.nii", "scan.dcm"])
+def test_scan_reader_does_not_wait_for_a_pipe(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match="must be a scan that exists, got the path of no file or folder"):
+        ScanReader().read(tmp_path / name)

@@ -83,6 +83,14 @@ def test_bag_results_saver_gives_one_probability_two_columns(tmp_path):
     assert json.loads((tmp_path / "report.json").read_text())["values"]["bag_accuracy"] == 1.0
 
 
+def test_bag_results_saver_names_the_model_in_every_row(tmp_path):
+    model = {"name": "tumor", "version": "2", "sha256": "ab" * 32, "trained_on": "model.json", "source_check": "agrees"}
+    run(BagResultsSaver(tmp_path, num_samples=5, model=model), [bag("a1", 0), bag("b1", 1)])
+    named = {"model": "tumor", "model_version": "2", "model_sha256": "ab" * 6, "trained_on": "model.json"}
+    for row in rows_of(tmp_path / "bags.csv"):
+        assert {key: row[key] for key in (*named, "source_check")} == {**named, "source_check": "agrees"}
+
+
 def test_bag_results_saver_names_the_classes(tmp_path):
     names, rng = ["LUAD", "LUSC", "normal"], torch.Generator().manual_seed(0)
     items = [bag(f"{k}1", 0) | {"label": k % 3, "pred": torch.rand(3, generator=rng).softmax(0)} for k in range(6)]

@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import os
+from pathlib import Path
 
 import pytest
 from ignite.engine import Events
@@ -274,3 +275,28 @@ def test_batch_inference_counts_a_case_without_dicom_as_done_and_says_so(tmp_pat
             assert row["status"].startswith("done; not written as DICOM: `source` must be the DICOM folder of the scan")
             assert row["prediction"] == "1"
         assert report(tmp_path)["done"] == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (Path.touch, "Not a directory"),
+        (lambda path: path.symlink_to(path.name), "Too many levels of symbolic links"),
+        (lambda path: (path / "prediction.json").mkdir(parents=True), "Is a directory"),
+    ],
+)
+def test_batch_inference_gives_a_folder_that_can_not_be_written_a_row(tmp_path, make, reason):
+    make(tmp_path / "c1")
+    results = scans(tmp_path, "c1", "c2")
+    infer(results, [scan(), scan(case_id="c2")])
+    with pytest.raises(RuntimeError, match="got none for 1 of 2"):
+        results.finish()
+    message = f"`path` must be a file that can be written, got {reason} for 'prediction.json'"
+    assert [row["status"] for row in table(tmp_path)] == [f"not written: {message}", "done"]
+
+
+def test_batch_inference_infers_again_where_a_result_is_no_json(tmp_path):
+    results = scans(tmp_path, "c1", "c2")
+    infer(results, [scan(), scan(case_id="c2")])
+    (tmp_path / "c1" / "prediction.json").write_text("[" * 100_000)
+    assert [item["case_id"] for item in scans(tmp_path, "c1", "c2").pending] == ["c1"]

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from monai_mil_ext.handlers import ScanResultsSaver, SlideResultsSaver
+from monai_mil_ext.handlers.savers import results_saver, scan_results
 from monai_mil_ext.handlers.savers.results_saver import ResultsSaver
+from monai_mil_ext.utils import optional_dependency
 from tests.handlers.savers.items import run, scan, slide
 
 
@@ -167,3 +169,12 @@ def test_results_saver_options_are_all_but_folder_and_settings(tmp_path):
     with pytest.raises(ValueError, match="`class_names` must be one for each of 3 classes"):
         saver.check({"pred": torch.zeros(3)})
     saver.check({"pred": torch.zeros(2)})
+
+
+@pytest.mark.parametrize("options", [{"pictures": ["png"]}, {"pictures": [], "dicom": ["seg"]}])
+def test_a_missing_package_is_said_before_the_first_case(tmp_path, monkeypatch, options):
+    for module, name, extra in ((results_saver, "matplotlib", "figures"), (scan_results, "highdicom", "dicom")):
+        monkeypatch.setattr(module, name, optional_dependency(extra, f"no_{name}"))
+    with pytest.raises(ImportError, match=r"pip install monai-mil-ext\[(figures|dicom)\]"):
+        ScanResultsSaver(str(tmp_path), **options)
+    ScanResultsSaver(str(tmp_path), pictures=[])

@@ -142,3 +142,8 @@ def test_scan_source_takes_what_a_transform_of_another_package_states():
 
     source = scan_source(LoadRows())
     assert (source.window, source.spatial_size) == ((-100.0, 300.0), (224,))
+
+
+def test_scan_source_refuses_a_window_without_width():
+    with pytest.raises(ValueError, match=r"`a_min` and `a_max` of a window must differ, got 40 for both\."):
+        scan_source(Compose([ScaleIntensityRanged("image", 40, 40, 0, 1)]))
