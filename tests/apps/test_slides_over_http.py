@@ -22,7 +22,12 @@ def ask(server, output, **params):
 def expected(server, tmp_path_factory):
     """The results of the bundle itself for the slide, in this process: prediction and tiles."""
     root, out = server.app / "model" / "wsi_mil", tmp_path_factory.mktemp("expected")
-    places = {"bundle_root": str(root), "output_dir": str(out), "input": str(server.studies / "slide_1.tif")}
+    places = {
+        "bundle_root": str(root),
+        "output_dir": str(out),
+        "input": str(server.studies / "slide_1.tif"),
+        "case_id": "slide",
+    }
     from .conftest import SITE
 
     start("inference", "slides", kind="infer", **places, **SITE).run()
