@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from monai_mil_ext.data.bags.torch_bag import NUMPY_GLOBALS
 from monai_mil_ext.utils import check_local
 
 __all__ = ["file_sha256", "load_weights"]
@@ -45,7 +46,8 @@ def load_weights(path: str | os.PathLike[str], map_location: Any = "cpu") -> dic
     if not file.is_file():
         raise FileNotFoundError(f"`path` must be a file of weights that exists, got {file.name!r}.")
     try:
-        content = torch.load(file, map_location=map_location, weights_only=True)
+        with torch.serialization.safe_globals(NUMPY_GLOBALS):
+            content = torch.load(file, map_location=map_location, weights_only=True)
     except Exception as error:
         kind = type(error).__name__
         raise ValueError(f"`path` must be an undamaged file of weights, got {file.name!r}: {kind}.") from None

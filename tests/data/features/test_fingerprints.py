@@ -16,7 +16,7 @@ from monai.transforms import Compose, Lambda, Orientationd, RandFlip, ScaleInten
 from monai.utils import CommonKeys
 from torch import nn
 
-from monai_mil_ext.data import fingerprint
+from monai_mil_ext.data import fingerprint, model_fingerprint
 from monai_mil_ext.transforms import EncodeInstancesd, LoadScand, SliceBagd
 
 OPTIONS = frozenset({CommonKeys.IMAGE, "b", "c", ("d", 1.5), None})
@@ -125,3 +125,16 @@ def test_fingerprint_of_cycles_and_opaque_objects():
     assert fingerprint(ring) != fingerprint(other)
     with pytest.raises(TypeError, match=r"must have attributes that distinguish them, got builtins\.object"):
         fingerprint({"a": object()})
+
+
+def test_model_fingerprint_reads_weights_of_every_framework(tmp_path):
+    net = nn.Linear(2, 1)
+    arrays = {name: value.numpy() for name, value in net.state_dict().items()}
+    torch.save({"model": arrays, "train_conf": {}}, tmp_path / "model.pt")  # as NVIDIA FLARE
+    torch.save({"model": {**arrays, "bias": arrays["bias"] + 1}, "train_conf": {}}, tmp_path / "b.pt")
+    assert model_fingerprint(net, tmp_path / "model.pt") != model_fingerprint(net, tmp_path / "b.pt")
+
+
+def test_model_fingerprint_names_missing_weights_without_their_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"^`path` must be a file of weights that exists, got 'model\.pt'\.$"):
+        model_fingerprint(nn.Linear(2, 1), tmp_path / "model.pt")
