@@ -153,7 +153,9 @@ PAGES = {
     ),
     "docs/how-to/model-record.md": Page(
         setup=page_setup.phantoms,
-        before={"--input SCAN": "cd bundles/scan_mil; python -m monai.bundle run --config_file configs/train.yaml; cd -"},
+        before={
+            "--input SCAN": "cd bundles/scan_mil; python -m monai.bundle run --config_file configs/train.yaml; cd -"
+        },
         replace={"--input SCAN": "--input data/pat_1"},
         # the width and size of slices, which are not the defaults, come from the record
         append={"train.yaml": [*PIXELS, *EPOCH], "inference.yaml": PIXELS[:2]},

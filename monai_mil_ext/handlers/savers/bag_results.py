@@ -26,6 +26,7 @@ from monai_mil_ext.utils import (
 
 from .class_columns import class_columns
 from .gather import gather_rows
+from .model_columns import model_columns
 
 __all__ = ["BagResultsSaver"]
 
@@ -51,7 +52,7 @@ class BagResultsSaver:
         name: attribute of ``engine.state`` that gets the report.
         kappa_weights: see :py:func:`monai_mil_ext.metrics.bag_values`.
         model: name, version and hash of the model, see :py:meth:`monai_mil_ext.apps.bundle.TrainedModel.identity`, for
-            the report; with a ``source_check``, each row of ``bags.csv`` has it.
+            all files; with a ``source_check``, each row has it.
         class_names: names of the C classes, for all files.
 
     Raises:
@@ -102,8 +103,9 @@ class BagResultsSaver:
         setattr(engine.state, self.name, report)
         if idist.get_rank() == 0:
             check = {key: value for key, value in (self.model or {}).items() if key == BagKeys.SOURCE_CHECK}
-            bags = [{**_bag_line(row, self.class_names), **check} for row in rows]
-            instances = [line for row in rows for line in _instance_lines(row)]
+            about = {**check, **model_columns(self.model)}
+            bags = [{**_bag_line(row, self.class_names), **about} for row in rows]
+            instances = [{**line, **about} for row in rows for line in _instance_lines(row)]
             text = _text(report)
             write_csv(self.output_dir / "instances.csv", instances, None if instances else NO_INSTANCES)
             write_csv(self.output_dir / "bags.csv", bags)

@@ -82,6 +82,53 @@ def test_trained_model_refuses_weights_of_another_record(tmp_path):
     }  # fmt: skip
 
 
+def test_trained_model_does_not_know_what_other_weights_were_trained_on(tmp_path):
+    write_model(tmp_path, sources=(InstanceSource(encoder="uni_v1"),))
+    torch.save({"w": torch.ones(2)}, tmp_path / "model.pt")
+    assert TrainedModel(tmp_path, allow_mismatch=True).trained_source() is None
+
+
+def test_trained_model_does_not_trust_a_record_without_hashes(tmp_path):
+    write_model(tmp_path, sources=(InstanceSource(encoder="uni_v1"),))
+    ModelRecord("m", sources=(InstanceSource(encoder="uni_v1"),)).write(tmp_path / "model.json")
+    model = TrainedModel(tmp_path)
+    assert model.trained_source() is None
+    assert model.identity()["trained_on"] == "unknown"
+    assert model.identity()["sha256"] == file_sha256(tmp_path / "model.pt")
+
+
+def test_trained_model_states_the_hash_of_its_own_weights_of_several(tmp_path):
+    for name in ("a.pt", "b.pt"):
+        torch.save({name: torch.zeros(2)}, tmp_path / name)
+    weights = tuple({"file": name, "sha256": file_sha256(tmp_path / name)} for name in ("a.pt", "b.pt"))
+    ModelRecord("m", weights=weights).write(tmp_path / "model.json")
+    assert TrainedModel.of(tmp_path / "b.pt").identity()["sha256"] == weights[1]["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"class_names": ["b", "a"]}, r"`class_names` must be \['a', 'b'\], as in the training, got \['b', 'a'\]\."),
+        ({"class_names": ["a", "b", "c"]}, r"`class_names` must be \['a', 'b'\], as in the training, got"),
+        ({"num_classes": 3}, r"`num_classes` must be 2, as in the training, got 3\."),
+        (
+            {"kinds": ["survival", "ordinal"]},
+            "`ckpt_dir` must have a model for survival or ordinal, got one for classif",
+        ),
+    ],
+)
+def test_trained_model_refuses_options_of_another_task(tmp_path, options, message):
+    write_model(tmp_path, task={"kind": "classification", "num_classes": 2, "class_names": ["a", "b"]})
+    TrainedModel(tmp_path).check_task(["a", "b"], 2)
+    with pytest.raises(ValueError, match=message):
+        TrainedModel(tmp_path).check_task(**options)
+
+
+def test_trained_model_takes_names_that_the_training_had_not(tmp_path):
+    write_model(tmp_path, task={"kind": "classification", "num_classes": 2, "class_names": None})
+    TrainedModel(tmp_path).check_task(["a", "b"], 2)
+
+
 def test_trained_model_marks_weights_without_a_record(tmp_path):
     torch.save({"w": torch.zeros(2)}, tmp_path / "model.pt")
     model = TrainedModel(tmp_path)
