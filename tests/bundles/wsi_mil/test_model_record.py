@@ -79,6 +79,17 @@ def test_a_slide_of_another_encoder_is_refused_and_the_others_are_predicted(trai
     assert prediction["model"] == TrainedModel(trained).identity()
 
 
+def test_training_is_not_resumed_with_another_encoder(trained, tmp_path):
+    shutil.copytree(trained.parent, tmp_path / "t")
+    for path in (tmp_path / "t" / "data").glob("*.h5"):
+        features(path, encoder="gigapath", magnification=20.0)
+    folders = {"dataset_dir": "data", "ckpt_dir": "m", "output_dir": "e"}
+    paths = {name: str(tmp_path / "t" / folder) for name, folder in folders.items()}
+    with pytest.raises(RuntimeError, match="Failed to evaluate") as error:
+        start("train", **paths, **SMALL | {"epochs": 3}).run()
+    assert "must go on as it began: trained on encoder uni_v1, got encoder gigapath" in str(root_cause(error.value))
+
+
 def test_allow_mismatch_marks_every_output(trained, tmp_path):
     features(tmp_path / "a.h5", encoder="gigapath", magnification=5.0)
     infer(trained, tmp_path, tmp_path / "a.h5", allow_mismatch=True)
