@@ -170,3 +170,10 @@ def test_instance_source_prefers_what_the_file_states(tmp_path):
     write_bag(path, {"features": np.ones((3, 4), np.float32)}, {"encoder": "uni_v1", "mpp": 0.5})
     source = InstanceSource.from_bag(path)
     assert (source.encoder, source.mpp, source.magnification) == ("uni_v1", (0.5,), ())
+
+
+@pytest.mark.parametrize(("name", "value"), [("window", "hann"), ("lowest", "x"), ("spacing", "none")])
+def test_instance_source_ignores_attributes_of_another_meaning(tmp_path, name, value):
+    write_bag(tmp_path / "a.h5", {"features": np.ones((3, 4), np.float32)}, {"encoder": "uni_v1", name: value})
+    source = InstanceSource.from_bag(tmp_path / "a.h5")
+    assert (source.encoder, getattr(source, name)) == ("uni_v1", ())
