@@ -219,6 +219,10 @@ class TrainedModel:
         checks = Counter(self._check_item(item, key) for item in files.values())
         return "; ".join(text if len(checks) == 1 else f"{text} ({n} files)" for text, n in checks.most_common())
 
+    def describe(self, items: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+        """Return what results on bag files state: the :py:meth:`identity`, and ``source_check`` of ``items``."""
+        return {**self.identity(), str(BagKeys.SOURCE_CHECK): self.check_items(items)}
+
     def _check_item(self, item: Mapping[str, Any], key: str) -> str:
         try:
             return compare_source(self.trained_source(), InstanceSource.from_items([item], key), self.allow_mismatch)
