@@ -57,7 +57,7 @@ def logits_to_probabilities(logits: Tensor, task: str = "classification") -> Ten
 
 
 def check_class_names(class_names: Sequence[str] | None, num_classes: int) -> None:
-    """Raise ``ValueError`` unless there is one name for each class, or no names at all.
+    """Raise ``ValueError`` unless there is one name, of its own, for each class, or no names at all.
 
     Example:
         >>> check_class_names(["benign", "malignant"], 3)
@@ -65,6 +65,9 @@ def check_class_names(class_names: Sequence[str] | None, num_classes: int) -> No
         ...
         ValueError: `class_names` must be one for each of 3 classes, got ['benign', 'malignant'].
     """
+    names = None if class_names is None else [*map(str, class_names)]
+    if isinstance(class_names, str) or (names is not None and len(set(names)) < len(names)):
+        raise ValueError(f"`class_names` must be a list of different names, got {class_names!r}.")
     if class_names is not None and len(class_names) != num_classes:
         raise ValueError(
             f"`class_names` must be one for each of {num_classes} classes, got {list(map(str, class_names))}."

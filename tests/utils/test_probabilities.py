@@ -136,3 +136,9 @@ def test_check_class_names():
     check_class_names(("a", "b"), 2)
     with pytest.raises(ValueError, match=r"`class_names` must be one for each of 3 classes, got \['a', 'b'\]"):
         check_class_names(("a", "b"), 3)
+
+
+@pytest.mark.parametrize("names", ["ab", ["a", "a"], [1, "1"]])
+def test_check_class_names_refuses_text_and_repeated_names(names):
+    with pytest.raises(ValueError, match="`class_names` must be a list of different names, got"):
+        check_class_names(names, 2)

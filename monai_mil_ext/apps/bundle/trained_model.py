@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +136,8 @@ class TrainedModel:
 
     def _has_recorded_weights(self) -> bool:
         if self.weights.is_file():
+            if not self._known.weights:  # a record without hashes may be that of any weights
+                return False
             try:
                 self._known.check_weights(self.weights)
             except ValueError:
@@ -162,9 +164,39 @@ class TrainedModel:
         return self._known.preprocessing.get(name, default)
 
     def trained_source(self, index: int = 0) -> InstanceSource | None:
-        """Return the source of the instances in the training, or ``None`` if it is unknown, as of other weights."""
+        """Return the source of the instances in the training, or ``None`` if it is unknown.
+
+        It is unknown if the record describes other weights, which ``allow_mismatch`` lets pass.
+        """
         sources = self._known.sources if self._is_recorded else ()
         return sources[index] if len(sources) > index else None
+
+    def check_task(
+        self,
+        class_names: Sequence[str] | None = None,
+        num_classes: int | None = None,
+        kinds: Sequence[str] = ("classification",),
+    ) -> None:
+        """Check that options agree with the task that the model was trained for.
+
+        Args:
+            class_names: names of the classes in order; ``None`` is not checked.
+            num_classes: number of classes; ``None`` is not checked.
+            kinds: kinds of tasks that the config can evaluate.
+
+        Raises:
+            ValueError: when the record states another kind, number, or names or order of the classes.
+        """
+        task, kind = self._known.task, self.task("kind")
+        if kind is not None and kind not in kinds:
+            raise ValueError(f"`ckpt_dir` must have a model for {' or '.join(kinds)}, got one for {kind}.")
+        names = None if class_names is None else list(map(str, class_names))
+        for option, given, trained in (
+            ("class_names", names, task.get("class_names")),
+            ("num_classes", num_classes, task.get("num_classes")),
+        ):
+            if given is not None and trained is not None and given != trained:
+                raise ValueError(f"`{option}` must be {trained}, as in the training, got {given}.")
 
     def check_source(self, source: InstanceSource) -> None:
         """Check that options make instances as those of the training; see ``allow_mismatch``.
@@ -187,6 +219,10 @@ class TrainedModel:
         checks = Counter(self._check_item(item, key) for item in files.values())
         return "; ".join(text if len(checks) == 1 else f"{text} ({n} files)" for text, n in checks.most_common())
 
+    def describe(self, items: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+        """Return what results on bag files state: the :py:meth:`identity`, and ``source_check`` of ``items``."""
+        return {**self.identity(), str(BagKeys.SOURCE_CHECK): self.check_items(items)}
+
     def _check_item(self, item: Mapping[str, Any], key: str) -> str:
         try:
             return compare_source(self.trained_source(), InstanceSource.from_items([item], key), self.allow_mismatch)
@@ -202,22 +238,11 @@ class TrainedModel:
         """Raise ``ValueError`` if ``net`` has other options than the network that was trained."""
         check_same_options(self._known.network.get("options", {}), network_options(net))
 
-    def check_task(self, **given: Any) -> None:
-        """Raise ``ValueError`` if a value, such as ``kind`` or ``class_names``, is not that of the recorded task.
-
-        Results would have probabilities or names of other classes. ``allow_mismatch`` does not change this.
-        """
-        for name, value in given.items():
-            trained = self.task(name)
-            if trained is not None and value != trained:
-                raise ValueError(f"`{name}` must be as in the training, {trained!r}, got {value!r}.")
-
     def identity(self) -> dict[str, Any]:
         """Return what every result states: ``name``, ``version`` and ``sha256`` of the model, and ``trained_on``."""
         sha256 = file_sha256(self.weights) if self.weights.is_file() else None
-        if self._is_recorded:
-            known = self._known.identity()  # of an ensemble it has the hashes of all files
-            return {**known, "sha256": sha256 or known["sha256"], "trained_on": RECORD_FILE}
+        if self._is_recorded:  # a record may have several files of weights, of which this is one
+            return {**self._known.identity(), **({"sha256": sha256} if sha256 else {}), "trained_on": RECORD_FILE}
         return {"name": None, "version": None, "sha256": sha256, "trained_on": "unknown"}
 
 

@@ -12,6 +12,7 @@ from tempfile import NamedTemporaryFile, TemporaryDirectory
 from typing import Any
 
 from monai_mil_ext.data.cohorts.case_lists import is_feature_file
+from monai_mil_ext.handlers.savers.batch_inference import NOT_REACHED
 from monai_mil_ext.utils import RESEARCH_USE
 
 from ._monailabel import InferTask
@@ -97,11 +98,11 @@ def _kind(request: Mapping[str, Any]) -> str | None:
 
 
 def _reason(table: Path) -> str:
-    """Return the reason of a failure from the table of the bundle, or an empty string if there is none."""
+    """Return the reason why the slide failed from the table of the bundle; empty if the failure is another."""
     if not table.is_file():
         return ""
     with table.open(newline="", encoding="utf-8") as lines:
-        return next((row["status"] for row in csv.DictReader(lines)), "")
+        return next((row["status"] for row in csv.DictReader(lines) if row["status"] != NOT_REACHED), "")
 
 
 def _file(kind: str, results: Path, params: Mapping[str, Any]) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,6 +30,9 @@ h5py = optional_dependency("", "h5py")
 
 HDF5, NPY, ZIP, PICKLE = b"\x89HDF\r\n\x1a\n", b"\x93NUMPY", b"PK\x03\x04", b"\x80"
 SAFETENSORS = b"\0\0\0\0{"  # the upper half of the header's length, then the first byte of the header
+FEATURES = "features_"  # folder of an encoder in TRIDENT, features_uni_v1, in that of a job, 20x_256px_0px_overlap
+SPLITS = ("", "train", "training", "val", "valid", "validation", "test")  # folders of a split, not of an encoder
+JOB = re.compile(r"(\d+(?:\.\d+)?)x_(\d+)px(?:_.*)?")
 METADATA_KEYS = ("encoder", "unit", "tile_size", "magnification", "mpp", "format", "level")
 
 
@@ -205,7 +210,7 @@ def open_bag(path: str | os.PathLike[str], slide: str | None = None) -> Iterator
     file = Path(path)
     with ExitStack() as stack:
         with errors_for_file(file.name):
-            layout = stack.enter_context(_open_layout(file, slide))
+            layout = _with_folder_names(stack.enter_context(_open_layout(file, slide)), file)
         yield OpenBag(layout, file.name)
 
 
@@ -292,6 +297,17 @@ def _open_layout(path: Path, slide: str | None) -> Iterator[BagLayout]:
                 yield layout
         else:
             yield _open_by_signature(signature, file)
+
+
+def _with_folder_names(layout: BagLayout, path: Path) -> BagLayout:
+    """Return the layout with what TRIDENT states in the names of folders only: encoder, magnification, tile size."""
+    encoder, job = path.parent.name, JOB.fullmatch(path.parent.parent.name)
+    known: dict[str, Any] = {}
+    if layout.encoder is None and encoder.startswith(FEATURES) and encoder[len(FEATURES) :].lower() not in SPLITS:
+        known["encoder"] = encoder[len(FEATURES) :]
+        if job and layout.mpp is None and layout.magnification is None:
+            known |= {"magnification": float(job[1]), "input_size": layout.input_size or float(job[2])}
+    return replace(layout, **known) if known else layout
 
 
 def _open_by_signature(signature: bytes, file: BinaryIO) -> BagLayout:

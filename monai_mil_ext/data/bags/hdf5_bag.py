@@ -51,7 +51,7 @@ def open_hdf5(path: Path, slide: str | None = None) -> Iterator[BagLayout]:
         if slides and not any(isinstance(member, h5py.Dataset) for member in members.values()):
             group = members[_choose_slide(slide, slides)]
             members, unreadable = _members(group)
-        yield _layout(file, group, members, unreadable, path)
+        yield _layout(file, group, members, unreadable)
 
 
 def _members(group: Any) -> tuple[dict[str, Any], dict[str, Unreadable]]:
@@ -94,9 +94,7 @@ def _choose_slide(slide: str | None, slides: list[str]) -> str:
     return slide
 
 
-def _layout(
-    file: Any, group: Any, members: Mapping[str, Any], unreadable: Mapping[str, Unreadable], path: Path
-) -> BagLayout:
+def _layout(file: Any, group: Any, members: Mapping[str, Any], unreadable: Mapping[str, Unreadable]) -> BagLayout:
     datasets = {n: m for n, m in members.items() if isinstance(m, h5py.Dataset) and n not in unreadable}
     arrays = {name: dataset for name, dataset in datasets.items() if dataset.ndim}
     features = feature_key({name: dataset.shape for name, dataset in arrays.items()}, unreadable)
@@ -115,7 +113,7 @@ def _layout(
     metadata = (
         _stamp_metadata(attributes)
         if format_name == "stamp"
-        else _metadata(format_name, attributes, on_features, on_coords, path)
+        else _metadata(format_name, attributes, on_features, on_coords)
     )
     return BagLayout(format_name, columns, attributes, level, **metadata)
 
@@ -196,13 +194,10 @@ def _metadata(
     attributes: Mapping[str, Any],
     on_features: Mapping[str, Any],
     on_coords: Mapping[str, Any],
-    path: Path,
 ) -> dict[str, Any]:
     """Read the metadata from the attributes of the file and its arrays, under the names that each tool uses."""
     encoder = text(attributes.get("encoder")) or text(on_features.get("encoder"))
     trident = format_name == "trident"
-    if trident and encoder is None and path.parent.name.startswith("features_"):
-        encoder = path.parent.name.removeprefix("features_")
     unit = text(attributes.get("unit")) or ("px" if format_name in ("trident", "clam", "asmil") else None)
     size = positive_number(attributes.get("tile_size"))
     spec = CoordinateSpec(unit, _level0_tile_size(on_coords) if size is None else size)

@@ -109,7 +109,9 @@ class InstanceSource:
         """
         with open_bag(path, slide) as bag:
             info, attributes = bag.info(), bag.attributes
-        stated = cls.from_values({k: v for k, v in attributes.items() if k not in ("key", "mpp", "tile_size")})
+        stated = cls.from_values(
+            {k: v for k, v in attributes.items() if k not in ("key", "mpp", "tile_size") and _fits(k, v)}
+        )
         return replace(
             stated,
             key=key,
@@ -173,6 +175,15 @@ class InstanceSource:
                 got.append(describe(b))
         difference = SourceDifference(tuple(trained), tuple(got), tuple(unknown))
         return _with_scaling(self, other, _with_nominal(self, other, difference))
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Return whether an attribute has the type of a field; another tool may use its name for something else."""
+    try:
+        InstanceSource.from_values({name: value})
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _plain(value: Any) -> Any:

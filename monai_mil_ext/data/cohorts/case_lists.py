@@ -228,7 +228,7 @@ def list_slides(
     if os.path.isdir(source) and not is_feature_file(source):
         return _folder_items(source)
     if not os.path.exists(source):
-        raise FileNotFoundError(f"`path` must be a slide, a folder or a table that exists, got {source.name!r}.")
+        raise FileNotFoundError("`path` must be a slide, a folder or a table that exists, got none.")
     return [single_case(source, case_id)]
 
 
@@ -301,7 +301,7 @@ def _folder_items(
 ) -> list[dict[str, Any]]:
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
     if not files:
-        raise FileNotFoundError(f"`path` must be a folder with slides or feature files, got {folder.name!r}.")
+        raise FileNotFoundError("`path` must be a folder with slides or feature files, got one without.")
     items = [{CASE: _case_id(file.stem), "image": str(resolve_path(file))} for file in files]
     check_case_ids(items, [f"file {number} ({file.suffix})" for number, file in enumerate(files, 1)])
     return items

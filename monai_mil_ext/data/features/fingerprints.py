@@ -18,8 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from monai_mil_ext.utils.files import load_tensors
-
 __all__ = ["fingerprint", "model_fingerprint"]
 
 # state and device of a computation, which do not change its result
@@ -71,7 +69,10 @@ def model_fingerprint(network: nn.Module, path: str | os.PathLike[str]) -> str:
     with torch.no_grad():
         for tensor in (*blank.parameters(), *blank.buffers()):
             tensor.zero_()
-    return fingerprint(blank, load_tensors(path))
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"`path` must be a file of weights that exists, got {os.path.basename(path)!r}.")
+    with open(path, "rb") as file:  # not its tensors, which may lie in the containers of several frameworks
+        return fingerprint(blank, hashlib.file_digest(file, "sha256").digest())
 
 
 def _digest(value: Any, seen: dict[int, int]) -> bytes:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from monai_mil_ext.data.bags.torch_bag import NUMPY_GLOBALS
 from monai_mil_ext.utils.files import load_tensors
 
 __all__ = ["file_sha256", "load_weights"]
@@ -40,7 +41,8 @@ def load_weights(path: str | os.PathLike[str], map_location: Any = "cpu") -> dic
         >>> load_weights("model.pt")
         {'weight': tensor([1., 1.])}
     """
-    content = load_tensors(path, map_location)
+    with torch.serialization.safe_globals(NUMPY_GLOBALS):
+        content = load_tensors(path, map_location)
     weights = _find_state_dict(content)
     if weights is None:
         raise ValueError(f"`path` must hold the state dict of a network, got {Path(path).name!r} without one.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class BagResultsSaver:
         name: attribute of ``engine.state`` that gets the report.
         kappa_weights: see :py:func:`monai_mil_ext.metrics.bag_values`.
         model: name, version and hash of the model, see :py:meth:`monai_mil_ext.apps.bundle.TrainedModel.identity`, for
-            the report and each row of ``bags.csv``, which also have its ``source_check``.
+            all files, or a function that returns it after the run; with a ``source_check``, each row has it.
         class_names: names of the C classes, for all files.
 
     Raises:
@@ -66,14 +66,14 @@ class BagResultsSaver:
         num_samples: int = 1000,
         name: str = "bag_report",
         kappa_weights: str | None = None,
-        model: Mapping[str, Any] | None = None,
+        model: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
         class_names: Sequence[str] | None = None,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.num_samples = num_samples
         self.name = name
         self.kappa_weights = kappa_weights
-        self.model = None if model is None else dict(model)
+        self.model = model
         self.class_names = None if class_names is None else tuple(map(str, class_names))
         self._rows: list[dict[str, Any]] = []
 
@@ -94,7 +94,8 @@ class BagResultsSaver:
 
     def _finish(self, engine: Engine) -> None:
         rows = gather_rows(self._rows, lambda row: str(row["case_id"]), _content)
-        model = {} if self.model is None else {"model": self.model}
+        stated = self.model() if callable(self.model) else self.model
+        model = {} if stated is None else {"model": dict(stated)}
         report = {
             "use": RESEARCH_USE,
             **model,
@@ -102,9 +103,10 @@ class BagResultsSaver:
         }
         setattr(engine.state, self.name, report)
         if idist.get_rank() == 0:
-            check = {key: value for key, value in (self.model or {}).items() if key == BagKeys.SOURCE_CHECK}
-            bags = [{**_bag_line(row, self.class_names), **check, **model_columns(self.model)} for row in rows]
-            instances = [line for row in rows for line in _instance_lines(row)]
+            check = {key: value for key, value in (stated or {}).items() if key == BagKeys.SOURCE_CHECK}
+            about = {**check, **model_columns(stated)}
+            bags = [{**_bag_line(row, self.class_names), **about} for row in rows]
+            instances = [{**line, **about} for row in rows for line in _instance_lines(row)]
             text = _text(report)
             write_csv(self.output_dir / "instances.csv", instances, None if instances else NO_INSTANCES)
             write_csv(self.output_dir / "bags.csv", bags)

@@ -38,6 +38,7 @@ __all__ = ["BatchInference", "ScanBatchInference", "SlideBatchInference"]
 
 CASE, STATUS, DONE = str(BagKeys.CASE_ID), str(BagKeys.STATUS), str(BagStatus.DONE)
 TABLE, REPORT = "results.csv", "report.json"
+NOT_REACHED = "not reached"  # status of an item when an error has ended the run before it
 
 
 class BatchInference(ABC):
@@ -198,7 +199,7 @@ class BatchInference(ABC):
         result = self._read(case) if case in self._done else None
         row = {CASE: case, "use": RESEARCH_USE}
         if result is None:
-            return {**row, STATUS: self._failed.get(case, "not reached")}
+            return {**row, STATUS: self._failed.get(case, NOT_REACHED)}
         return {
             **row,
             STATUS: self.saver.status(result),

@@ -56,17 +56,23 @@ class ModelRecordSaver:
         engine.add_event_handler(Events.EPOCH_COMPLETED | Events.COMPLETED, self.write)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the options of the network and the sources of the instances."""
+        """Return the options of the network, the sources of the instances and the names of the classes."""
         sources = [source.to_values() for source in self.record.sources]
-        return {"options": dict(self.record.network.get("options", {})), "sources": sources}
+        return {"options": dict(self.record.network.get("options", {})), "sources": sources, "classes": self._classes()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Raise ``ValueError`` if the resumed run had another network or other instances."""
+        """Raise ``ValueError`` if the resumed run had another network, other instances or other classes."""
         check_same_options(state["options"], self.record.network.get("options", {}))
         for values, source in zip(state["sources"], self.record.sources, strict=False):
             difference = InstanceSource.from_values(values).compare(source)
             if difference:
                 raise SourceMismatchError(f"a training must go on as it began: {difference.message()}")
+
+        if state.get("classes") and self._classes() and state["classes"] != self._classes():
+            raise ValueError(f"`class_names` must be {state['classes']}, as before, got {self._classes()}.")
+
+    def _classes(self) -> list[str]:
+        return list(self.record.class_names or ())
 
     def write(self, engine: Engine | None = None) -> None:
         """Write the record, if the file of weights exists and has changed since."""

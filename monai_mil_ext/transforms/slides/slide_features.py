@@ -13,7 +13,7 @@ from monai.utils.enums import TransformBackends
 from monai_mil_ext.data import SlideCache
 from monai_mil_ext.data.cohorts.case_lists import is_feature_file
 from monai_mil_ext.transforms.bags.load_bag import LoadBag
-from monai_mil_ext.utils import BagKeys, check_positive
+from monai_mil_ext.utils import BagKeys, check_positive, check_positive_number
 
 from .tile_bag import TileBagd, slide_resolution
 
@@ -43,7 +43,8 @@ class SlideFeaturesd(MapTransform):
         allow_missing_keys: whether to skip missing keys.
 
     Raises:
-        ValueError: when a slide must be encoded but ``encode`` is None, or there are several keys.
+        ValueError: when a slide must be encoded but ``encode`` is None, ``slide_mpp`` is not a positive number, or
+            there are several keys.
 
     Example:
         >>> from monai_mil_ext.data import write_bag
@@ -68,6 +69,8 @@ class SlideFeaturesd(MapTransform):
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         check_positive(keys=len(self.keys), thumbnail_size=1 if thumbnail_size is None else thumbnail_size)
+        if slide_mpp is not None:
+            check_positive_number(slide_mpp=slide_mpp)
         if len(self.keys) > 1:
             raise ValueError(f"`keys` must name one path of an item, got {self.keys}.")
         self.tiles = TileBagd(self.keys) if tiles is None else tiles

@@ -1,7 +1,6 @@
 """Tests of the trained model of a bundle, and of networks built from a record."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,32 +92,58 @@ def test_input_never_agrees_with_the_record_of_other_weights(tmp_path):
     assert model.source("window") == [-160.0, 240.0]
 
 
-def test_results_state_the_file_of_weights_that_was_used(tmp_path):
-    write_model(tmp_path)
-    torch.save({"w": torch.ones(2)}, tmp_path / "second.pt")
-    record = ModelRecord.read(tmp_path)
-    sha256 = file_sha256(tmp_path / "second.pt")
-    replace(record, weights=(*record.weights, {"file": "second.pt", "sha256": sha256})).write(tmp_path / "model.json")
-    assert TrainedModel.of(tmp_path / "second.pt").identity()["sha256"] == sha256
-    replace(record, weights=()).write(tmp_path / "model.json")
-    assert TrainedModel.of(tmp_path / "second.pt").identity()["sha256"] == sha256
-
-
-def test_trained_model_refuses_another_task(tmp_path):
-    write_model(tmp_path, task={"kind": "multilabel", "class_names": ["a", "b"]})
-    model = TrainedModel(tmp_path, allow_mismatch=True)
-    model.check_task(kind="multilabel", class_names=["a", "b"], unknown=1)
-    with pytest.raises(ValueError, match=r"`kind` must be as in the training, 'multilabel', got 'classification'\."):
-        model.check_task(kind="classification")
-    with pytest.raises(ValueError, match=r"`class_names` must be as in the training, \['a', 'b'\], got \['b', 'a'\]\."):
-        model.check_task(class_names=["b", "a"])
-
-
 @pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to(path.name)])
 def test_trained_model_refuses_a_record_that_is_no_file(make, tmp_path):
     make(tmp_path / "model.json")
     with pytest.raises(FileNotFoundError, match=r"must be the record of a model that exists, got 'model\.json'"):
         TrainedModel(tmp_path)
+
+
+def test_trained_model_does_not_know_what_other_weights_were_trained_on(tmp_path):
+    write_model(tmp_path, sources=(InstanceSource(encoder="uni_v1"),))
+    torch.save({"w": torch.ones(2)}, tmp_path / "model.pt")
+    assert TrainedModel(tmp_path, allow_mismatch=True).trained_source() is None
+
+
+def test_trained_model_does_not_trust_a_record_without_hashes(tmp_path):
+    write_model(tmp_path, sources=(InstanceSource(encoder="uni_v1"),))
+    ModelRecord("m", sources=(InstanceSource(encoder="uni_v1"),)).write(tmp_path / "model.json")
+    model = TrainedModel(tmp_path)
+    assert model.trained_source() is None
+    assert model.identity()["trained_on"] == "unknown"
+    assert model.identity()["sha256"] == file_sha256(tmp_path / "model.pt")
+
+
+def test_trained_model_states_the_hash_of_its_own_weights_of_several(tmp_path):
+    for name in ("a.pt", "b.pt"):
+        torch.save({name: torch.zeros(2)}, tmp_path / name)
+    weights = tuple({"file": name, "sha256": file_sha256(tmp_path / name)} for name in ("a.pt", "b.pt"))
+    ModelRecord("m", weights=weights).write(tmp_path / "model.json")
+    assert TrainedModel.of(tmp_path / "b.pt").identity()["sha256"] == weights[1]["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"class_names": ["b", "a"]}, r"`class_names` must be \['a', 'b'\], as in the training, got \['b', 'a'\]\."),
+        ({"class_names": ["a", "b", "c"]}, r"`class_names` must be \['a', 'b'\], as in the training, got"),
+        ({"num_classes": 3}, r"`num_classes` must be 2, as in the training, got 3\."),
+        (
+            {"kinds": ["survival", "ordinal"]},
+            "`ckpt_dir` must have a model for survival or ordinal, got one for ",
+        ),
+    ],
+)
+def test_trained_model_refuses_options_of_another_task(tmp_path, options, message):
+    write_model(tmp_path, task={"kind": "classification", "num_classes": 2, "class_names": ["a", "b"]})
+    TrainedModel(tmp_path).check_task(["a", "b"], 2)
+    with pytest.raises(ValueError, match=message):
+        TrainedModel(tmp_path).check_task(**options)
+
+
+def test_trained_model_takes_names_that_the_training_had_not(tmp_path):
+    write_model(tmp_path, task={"kind": "classification", "num_classes": 2, "class_names": None})
+    TrainedModel(tmp_path).check_task(["a", "b"], 2)
 
 
 def test_trained_model_marks_weights_without_a_record(tmp_path):

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from monai_mil_ext.apps.bundle import save_model
 from monai_mil_ext.apps.label import BundleRunner, SlideInferTask
 from monai_mil_ext.data import InstanceSource
+from monai_mil_ext.data.models import file_sha256
 from monai_mil_ext.networks.nets import QGMIL
 from tests.bundles.wsi import BUNDLES, F, write_features
 
@@ -129,3 +131,14 @@ def test_slide_infer_task_names_the_model_and_its_check(trained_task, tmp_path):
     _, params = trained_task({"image": str(path), "output": "json"})
     assert params["source_check"] == "agrees with the training"
     assert params["trained_model"]["name"] == "study"
+
+
+def test_slide_infer_task_says_that_weights_do_not_fit(trained_task, http_errors, tmp_path):
+    record = tmp_path / "b" / "models" / "model.json"
+    torch.save(QGMIL(F, 2, hidden_size=8).state_dict(), record.with_name("model.pt"))
+    values = json.loads(record.read_text())
+    values["weights"][0]["sha256"] = file_sha256(record.with_name("model.pt"))
+    record.write_text(json.dumps(values))
+    path = write_features(tmp_path / "a.h5", np.ones((3, F), np.float32), encoder="uni_v1", magnification=20.0)
+    with pytest.raises(http_errors, match="`load_path` must have the weights of this QGMIL, got others"):
+        trained_task({"image": str(path), "output": "json"})

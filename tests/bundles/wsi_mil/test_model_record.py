@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -78,12 +79,64 @@ def test_a_slide_of_another_encoder_is_refused_and_the_others_are_predicted(trai
     assert prediction["model"] == TrainedModel(trained).identity()
 
 
+def test_training_is_not_resumed_with_another_encoder(trained, tmp_path):
+    shutil.copytree(trained.parent, tmp_path / "t")
+    for path in (tmp_path / "t" / "data").glob("*.h5"):
+        features(path, encoder="gigapath", magnification=20.0)
+    folders = {"dataset_dir": "data", "ckpt_dir": "m", "output_dir": "e"}
+    paths = {name: str(tmp_path / "t" / folder) for name, folder in folders.items()}
+    with pytest.raises(RuntimeError, match="Failed to evaluate") as error:
+        start("train", **paths, **SMALL | {"epochs": 3}).run()
+    assert "must go on as it began: trained on encoder uni_v1, got encoder gigapath" in str(root_cause(error.value))
+
+
 def test_allow_mismatch_marks_every_output(trained, tmp_path):
     features(tmp_path / "a.h5", encoder="gigapath", magnification=5.0)
     infer(trained, tmp_path, tmp_path / "a.h5", allow_mismatch=True)
     mark = f"mismatch: {MISMATCH}"
     for name in ("prediction.json", "c1.geojson", "c1_map.json"):
         assert json.loads((tmp_path / "out" / "c1" / name).read_text())["source_check"] == mark
+
+
+def test_an_evaluation_names_its_model_and_marks_slides_of_another_encoder(trained, tmp_path):
+    rows = ["bag,patient,label"]
+    for i in range(18):
+        features(tmp_path / f"s{i}.h5", encoder="gigapath", magnification=5.0)
+        rows.append(f"s{i}.h5,p{i},{i % 2}")
+    (tmp_path / "cohort.csv").write_text("\n".join(rows))
+    paths = {"dataset_dir": str(tmp_path), "ckpt_dir": str(trained), "output_dir": str(tmp_path / "out")}
+    with pytest.raises(RuntimeError, match="Failed to evaluate") as error:
+        start("train", "evaluate", **paths, **SMALL).run()
+    assert MISMATCH in str(root_cause(error.value))
+    start("train", "evaluate", **paths, **SMALL, allow_mismatch=True).run()
+    with (tmp_path / "out" / "bags.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    sha256 = TrainedModel(trained).identity()["sha256"][:12]
+    assert {(line["source_check"], line["model_sha256"]) for line in lines} == {(f"mismatch: {MISMATCH}", sha256)}
+
+
+@pytest.mark.parametrize("option", [{"num_classes": 3}, {"class_names": ["tumor", "normal"]}])
+def test_classes_other_than_those_of_the_training_are_refused(trained, tmp_path, option):
+    shutil.copytree(trained, tmp_path / "m")
+    record = json.loads((trained / "model.json").read_text())
+    record["task"]["class_names"] = ["normal", "tumor"]
+    (tmp_path / "m" / "model.json").write_text(json.dumps(record))
+    features(tmp_path / "a.h5", **UNI)
+    with pytest.raises(RuntimeError, match="Failed to evaluate") as error:
+        infer(tmp_path / "m", tmp_path, tmp_path / "a.h5", **option)
+    assert re.search("must be .*, as in the training, got", str(root_cause(error.value)))
+    infer(tmp_path / "m", tmp_path, tmp_path / "a.h5", class_names=["normal", "tumor"])
+
+
+def test_the_task_of_the_record_makes_the_probabilities(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "m")
+    record = json.loads((trained / "model.json").read_text())
+    record["task"] = {"kind": "ordinal", "num_classes": 3}
+    (tmp_path / "m" / "model.json").write_text(json.dumps(record))
+    features(tmp_path / "a.h5", **UNI)
+    infer(tmp_path / "m", tmp_path, tmp_path / "a.h5")
+    prediction = json.loads((tmp_path / "out" / "c1" / "prediction.json").read_text())
+    assert len(prediction["probability"]) == 3
 
 
 def test_a_file_that_states_no_encoder_is_predicted_and_says_so(trained, tmp_path):

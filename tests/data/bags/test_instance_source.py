@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from monai_mil_ext.data import InstanceSource, write_bag
 
@@ -135,3 +136,44 @@ def test_merge_names_all_encoders_and_accepts_each_of_them():
     assert not mixed.compare(gigapath)
     message = "trained on encoder gigapath or uni_v1, got encoder ctranspath"
     assert mixed.compare(changed(TRAINED, encoder="ctranspath")).message() == message
+
+
+@pytest.mark.parametrize(
+    ("folder", "encoder", "magnification"),
+    [
+        ("features_gigapath", "gigapath", ()),
+        ("20x_512px_0px_overlap/features_uni_v1", "uni_v1", (20.0,)),
+        ("features_train", None, ()),
+        ("gigapath", None, ()),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".pt", ".npy", ".h5", ".zarr"])
+def test_instance_source_reads_encoder_and_magnification_from_the_folders_of_trident(
+    tmp_path, folder, encoder, magnification, suffix
+):
+    path = tmp_path / folder / f"a{suffix}"
+    path.parent.mkdir(parents=True)
+    if suffix == ".pt":
+        torch.save(torch.ones(3, 4), path)
+    elif suffix == ".npy":
+        np.save(path, np.ones((3, 4), np.float32))
+    elif suffix == ".h5":
+        write_bag(path, {"features": np.ones((3, 4), np.float32)})
+    else:
+        pytest.importorskip("zarr").save_array(str(path), np.ones((3, 4), np.float32))
+    source = InstanceSource.from_bag(path)
+    assert (source.encoder, source.magnification) == (encoder, magnification)
+
+
+def test_instance_source_prefers_what_the_file_states(tmp_path):
+    path = tmp_path / "5x_512px_0px_overlap" / "features_gigapath" / "a.h5"
+    write_bag(path, {"features": np.ones((3, 4), np.float32)}, {"encoder": "uni_v1", "mpp": 0.5})
+    source = InstanceSource.from_bag(path)
+    assert (source.encoder, source.mpp, source.magnification) == ("uni_v1", (0.5,), ())
+
+
+@pytest.mark.parametrize(("name", "value"), [("window", "hann"), ("lowest", "x"), ("spacing", "none")])
+def test_instance_source_ignores_attributes_of_another_meaning(tmp_path, name, value):
+    write_bag(tmp_path / "a.h5", {"features": np.ones((3, 4), np.float32)}, {"encoder": "uni_v1", name: value})
+    source = InstanceSource.from_bag(tmp_path / "a.h5")
+    assert (source.encoder, getattr(source, name)) == ("uni_v1", ())

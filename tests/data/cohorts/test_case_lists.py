@@ -93,7 +93,7 @@ def test_list_slides_in_a_table_with_slide_mpp(tmp_path):
 
 
 def test_list_slides_refuses_empty_folders_and_repeated_names(tmp_path):
-    with pytest.raises(FileNotFoundError, match="`path` must be a slide, a folder or a table that exists, got 'x"):
+    with pytest.raises(FileNotFoundError, match="`path` must be a slide, a folder or a table that exists, got none"):
         list_slides(tmp_path / "x.svs")
     with pytest.raises(FileNotFoundError, match="`path` must be a folder with slides or feature files"):
         list_slides(tmp_path)
@@ -167,7 +167,7 @@ def test_scans_behind_a_link_to_itself_are_found_or_missing_without_a_crash(tmp_
     ]
     (tmp_path / "loop.svs").symlink_to("loop.svs")
     assert list_slides(tmp_path) == [{"case_id": "loop", "image": str(tmp_path / "loop.svs")}]
-    with pytest.raises(FileNotFoundError, match=r"a slide, a folder or a table that exists, got 'loop\.svs'"):
+    with pytest.raises(FileNotFoundError, match=r"a slide, a folder or a table that exists, got none"):
         list_slides(tmp_path / "loop.svs")
 
 

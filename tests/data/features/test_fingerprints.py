@@ -127,10 +127,14 @@ def test_fingerprint_of_cycles_and_opaque_objects():
         fingerprint({"a": object()})
 
 
-def test_model_fingerprint_names_a_file_of_weights_without_its_folder(tmp_path):
-    path = tmp_path / "model.pt"
-    with pytest.raises(FileNotFoundError, match=r"`path` must be a file of weights that exists, got 'model\.pt'\.$"):
-        model_fingerprint(nn.Linear(2, 1), path)
-    path.write_bytes(b"no weights")
-    with pytest.raises(ValueError, match=r"`path` must be an undamaged file of weights, got 'model\.pt': \w+\.$"):
-        model_fingerprint(nn.Linear(2, 1), path)
+def test_model_fingerprint_reads_weights_of_every_framework(tmp_path):
+    net = nn.Linear(2, 1)
+    arrays = {name: value.numpy() for name, value in net.state_dict().items()}
+    torch.save({"model": arrays, "train_conf": {}}, tmp_path / "model.pt")  # as NVIDIA FLARE
+    torch.save({"model": {**arrays, "bias": arrays["bias"] + 1}, "train_conf": {}}, tmp_path / "b.pt")
+    assert model_fingerprint(net, tmp_path / "model.pt") != model_fingerprint(net, tmp_path / "b.pt")
+
+
+def test_model_fingerprint_names_missing_weights_without_their_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"^`path` must be a file of weights that exists, got 'model\.pt'\.$"):
+        model_fingerprint(nn.Linear(2, 1), tmp_path / "model.pt")

@@ -15,11 +15,12 @@ PREFIXED = {f"module._orig_mod.{name}": value for name, value in WEIGHTS.items()
     [
         WEIGHTS,
         {"model": WEIGHTS, "train_conf": {"epochs": 3}},
+        {"model": NUMPY, "train_conf": {}},
         {"network": WEIGHTS},
         {"state_dict": PREFIXED},
         PREFIXED,
     ],
-    ids=["plain", "flare", "monai", "lightning", "ddp"],
+    ids=["plain", "flare", "flare_arrays", "monai", "lightning", "ddp"],
 )
 def test_load_weights_finds_the_state_dict(content, tmp_path):
     torch.save(content, tmp_path / "model.pt")

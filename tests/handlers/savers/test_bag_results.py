@@ -185,3 +185,18 @@ def test_bag_results_saver_writes_an_undefined_metric_as_null(tmp_path):
     run(BagResultsSaver(tmp_path, num_samples=5), [bag("a1", 0)])
     assert "NaN" not in (tmp_path / "report.json").read_text()
     assert json.loads((tmp_path / "report.json").read_text())["values"]["bag_auroc"] is None
+
+
+def test_bag_results_saver_states_model_and_check_in_every_row(tmp_path):
+    model = {
+        "name": "m",
+        "version": "2",
+        "sha256": "ab" * 32,
+        "trained_on": "model.json",
+        "source_check": "mismatch: x",
+    }
+    run(BagResultsSaver(tmp_path, num_samples=5, model=model), [bag("a1", 0), bag("b1", 1)])
+    for row in rows_of(tmp_path / "bags.csv") + rows_of(tmp_path / "instances.csv"):
+        assert (row["model"], row["model_version"], row["model_sha256"]) == ("m", "2", "ab" * 6)
+        assert (row["source_check"], row["trained_on"]) == ("mismatch: x", "model.json")
+    assert json.loads((tmp_path / "report.json").read_text())["model"] == model

@@ -50,6 +50,17 @@ def test_a_state_of_another_network_is_refused():
         other.load_state_dict(saver.state_dict())
 
 
+def test_a_state_of_classes_in_another_order_is_refused():
+    def saver(*names):
+        return ModelRecordSaver(ModelRecord("m", task={"class_names": names or None}), "models")
+
+    state = saver("normal", "tumor").state_dict()
+    saver("normal", "tumor").load_state_dict(state)
+    saver().load_state_dict(state)
+    with pytest.raises(ValueError, match=r"`class_names` must be \['normal', 'tumor'\], as before, got \['tumor', "):
+        saver("tumor", "normal").load_state_dict(state)
+
+
 def test_a_state_of_other_instances_is_refused():
     def saver(window):
         return ModelRecordSaver(ModelRecord("m", sources=(InstanceSource(window=window),)), "models")

@@ -72,3 +72,9 @@ def test_slide_featuresd_refuse_a_slide_without_encoder_and_two_paths(slide):
         SlideFeaturesd("image")({"image": slide})
     with pytest.raises(ValueError, match="`keys` must name one path of an item"):
         SlideFeaturesd(["image", "other"])
+
+
+@pytest.mark.parametrize("slide_mpp", [-1.0, 0, float("nan"), "abc"])
+def test_slide_featuresd_refuse_a_resolution_that_no_slide_has(slide_mpp):
+    with pytest.raises(ValueError, match="`slide_mpp` must be positive and finite, got"):
+        SlideFeaturesd("image", slide_mpp=slide_mpp)
