@@ -181,7 +181,7 @@ def test_inference_refuses_other_names_of_the_classes(infer):
     for allow_mismatch in (False, True):
         with pytest.raises(RuntimeError, match=r".") as error:
             infer(class_names=["tumor", "benign"], allow_mismatch=allow_mismatch)
-        assert "`class_names` must be as in the training, ['benign', 'tumor']" in str(root_cause(error.value))
+        assert "`class_names` must be ['benign', 'tumor'], as in the training" in str(root_cause(error.value))
 
 
 def test_inference_refuses_a_model_of_another_task(infer, copy):
@@ -190,7 +190,7 @@ def test_inference_refuses_a_model_of_another_task(infer, copy):
     (copy / "model.json").write_text(json.dumps(values))
     with pytest.raises(RuntimeError, match=r".") as error:
         infer(folder=copy)
-    assert "`kind` must be as in the training, 'multilabel', got 'classification'" in str(root_cause(error.value))
+    assert "`ckpt_dir` must have a model for classification, got one for multilabel" in str(root_cause(error.value))
 
 
 def test_inference_loads_weights_of_flare_and_ddp(infer, copy):
