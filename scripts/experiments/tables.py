@@ -33,6 +33,7 @@ COLUMNS = {
     "wall_seconds": "s a run",
     "cpu_seconds": "s of a core a run",
 }
+NOTICED = ("killed", "timeout", "suspicious")
 UNITS = {"gib": "GiB", "kib": "KiB"}
 
 
@@ -78,6 +79,24 @@ def benchmark_table(result: dict[str, Any]) -> str:
     return "\n".join([*lines, "", machine, result["note"], ""])
 
 
+def list_table(result: dict[str, Any]) -> str:
+    """Return the Markdown table of a list of texts, then the note."""
+    lines = _header(list(result["columns"].values()))
+    lines += [_line([row[key] for key in result["columns"]]) for row in result["rows"]]
+    return "\n".join([*lines, "", result["note"], ""])
+
+
+def mutants_table(result: dict[str, Any]) -> str:
+    """Return the Markdown table of ``scripts/mutants``: how many were noticed, and the reason for each that was not."""
+    reasons = {row["mutant"]: row.get("reason", "") for row in result["mutants"] if row["status"] not in NOTICED}
+    noticed = result["drawn"] - len(reasons)
+    line = f"{noticed} of {result['drawn']} mutants ({100 * noticed / result['drawn']:.1f} %) are noticed"
+    lines = [f"{line}, of {result['of']:,} that mutmut makes (seed {result['seed']}).", ""]
+    lines += _header(["mutant that no test notices", "reason"]) if reasons else []
+    lines += [_line([f"`{name.removeprefix('monai_mil_ext.')}`", reason]) for name, reason in reasons.items()]
+    return "\n".join([*lines, ""])
+
+
 def _header(heads: Sequence[str]) -> list[str]:
     return [_line(heads), "|---" * len(heads) + "|"]
 
@@ -93,12 +112,15 @@ def _cell(value: float | None, interval: list[float | None] | None, sd: float | 
     return f"{shown} [{interval[0]:.2f}, {interval[1]:.2f}]" if interval and None not in interval else shown
 
 
+KINDS = {"benchmark": benchmark_table, "list": list_table, "mutants": mutants_table}
+
+
 def fill(text: str) -> str:
     """Return the text with a new table in every ``<!-- results:NAME -->`` block."""
 
     def block(match: re.Match[str]) -> str:
         result = json.loads((ROOT / "docs" / "results" / f"{match[2]}.json").read_text())
-        table = benchmark_table if result.get("kind") == "benchmark" else result_table
+        table = KINDS.get(result.get("kind"), result_table)
         return match[1] + (patient_table if match[3] else table)(result) + match[4]
 
     return BLOCK.sub(block, text)
