@@ -59,6 +59,11 @@ def test_attention_mass_by_hand():
     assert mass["peak"] == pytest.approx(2.0)
 
 
+def test_attention_mass_of_two_instances_has_the_ratio_of_their_entropy():
+    entropy = -(0.9 * math.log(0.9) + 0.1 * math.log(0.1))
+    assert attention_mass(torch.tensor([0.9, 0.1]))["entropy_ratio"] == pytest.approx(entropy / math.log(2))
+
+
 @given(st.integers(1, 50))
 def test_attention_mass_of_uniform_attention(n):
     mass = attention_mass(torch.full((n,), 1 / n))

@@ -86,6 +86,12 @@ def test_bag_iteration_metric_counts_every_bag_without_names():
     assert Value().get_buffer() is None
 
 
+def test_bag_iteration_metric_takes_any_name_of_a_bag():
+    metric = Value()
+    metric(torch.arange(20.0)[:, None], case_id=[f"case {i}" for i in range(20)])
+    assert metric.aggregate() == 9.5
+
+
 def test_bag_iteration_metric_reset_removes_names():
     metric = Value()
     for _ in range(2):

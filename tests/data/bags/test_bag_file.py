@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from monai_mil_ext.data import BagFileError, BagInfo, inspect_bag, open_bag, read_bag, write_bag
 from monai_mil_ext.data.bags.bag_file import read_attributes
+from tests.data import bag_files as make
 
 
 @pytest.fixture
@@ -145,6 +146,18 @@ def test_read_bag_refuses_invalid_rows(bag, rows, match):
 def test_open_bag_keeps_errors_of_its_body(bag):
     with pytest.raises(KeyError, match="mine"), open_bag(bag):
         raise KeyError("mine")
+
+
+def test_open_bag_names_a_file_that_is_no_bag(tmp_path):
+    (tmp_path / "a.txt").write_text("features")
+    with pytest.raises(BagFileError, match=r"of a known format, got one that begins with b'features' in 'a\.txt'"):
+        read_bag(tmp_path / "a.txt")
+    make.zipped(tmp_path / "a.zip", {"a.txt": b"x"})
+    with pytest.raises(BagFileError, match=r"must be a \.npz or \.pt archive, got one with \['a\.txt'\] in 'a\.zip'"):
+        read_bag(tmp_path / "a.zip")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(BagFileError, match="must be a zarr store where it is a folder, got no metadata in 'folder'"):
+        read_bag(tmp_path / "folder")
 
 
 def test_inspect_bag_does_not_read_features(tmp_path):

@@ -151,18 +151,6 @@ def test_check_header_size_refuses_endless_rows(tmp_path):
                 read(path)
 
 
-def test_open_bag_names_a_file_that_is_no_bag(tmp_path):
-    (tmp_path / "a.txt").write_text("features")
-    with pytest.raises(BagFileError, match=r"of a known format, got one that begins with b'features' in 'a\.txt'"):
-        read_bag(tmp_path / "a.txt")
-    make.zipped(tmp_path / "a.zip", {"a.txt": b"x"})
-    with pytest.raises(BagFileError, match=r"must be a \.npz or \.pt archive, got one with \['a\.txt'\] in 'a\.zip'"):
-        read_bag(tmp_path / "a.zip")
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(BagFileError, match="must be a zarr store where it is a folder, got no metadata in 'folder'"):
-        read_bag(tmp_path / "folder")
-
-
 def test_open_bag_refuses_a_pipe_and_a_link_to_itself_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "pipe.h5")
     (tmp_path / "loop.h5").symlink_to("loop.h5")

@@ -88,6 +88,13 @@ def test_compare_lists_what_the_other_source_does_not_state():
     assert InstanceSource().compare(TRAINED).unknown == ()
 
 
+def test_compare_of_a_window_with_a_normalization_lists_only_what_is_not_stated():
+    trained = InstanceSource(plane="axial", window=(-1000.0, 400.0), modality=("CT",))
+    difference = trained.compare(InstanceSource(plane="axial", normalization="z-score"))
+    assert "trained on window -1000 to 400, got normalization z-score" in difference.message()
+    assert difference.unknown == ("modality",)
+
+
 def test_merge_keeps_all_resolutions_and_the_ranges_of_values():
     other = changed(CT, lowest=[-3024], highest=[1200], spacing=[5.0])
     merged = InstanceSource.merge([CT, other, changed(CT, modality=["PT"], spacing=[0.6])])

@@ -231,6 +231,12 @@ def test_torch_archive_refuses_a_tensor_without_values(tmp_path):
         read_bag(path)
 
 
+def test_torch_archive_takes_no_other_tensor_for_features_without_values(tmp_path):
+    path = saved(tmp_path / "a.pt", {"x": torch.zeros(10, 4, device="meta"), "weights": X})
+    with pytest.raises(BagFileError, match=r"features under one of the names .* got \['weights', 'x'\] in 'a\.pt'"):
+        read_bag(path)
+
+
 EDITS = st.lists(
     st.tuples(
         st.sampled_from(["flip", "cut", "add", "drop", "rename"]),

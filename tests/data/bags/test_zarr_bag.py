@@ -36,6 +36,28 @@ def test_open_zarr_of_many_tables_needs_a_name(tmp_path):
         read_bag(path)
 
 
+@pytest.mark.filterwarnings("ignore:Numcodecs codecs are not in the Zarr")
+def test_open_zarr_takes_no_other_array_for_complex_features(tmp_path):
+    import zarr
+
+    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w")
+    group.create_array("x", data=FEATURES.astype(complex))
+    group.create_array("weights", data=FEATURES)
+    with pytest.raises(BagFileError, match=r"features under one of the names .* got \['weights', 'x'\] in 'a\.zarr'"):
+        read_bag(tmp_path / "a.zarr")
+
+
+def test_open_zarr_reads_a_slide_that_does_not_specify_its_tiles(tmp_path):
+    import zarr
+
+    path = make.wsidata(tmp_path / "a.zarr")
+    del zarr.open_group(str(path)).attrs["tile_spec"]
+    info, bag = inspect_bag(path), read_bag(path, ["features", "coords"])
+    assert (info.unit, info.tile_size, info.mpp) == ("px", None, None)
+    assert bag["features"].tolist() == FEATURES.tolist()
+    assert bag["coords"].tolist() == (GRID[::-1] * 256).tolist()
+
+
 @pytest.mark.parametrize("part", ["zarr.json", "features/zarr.json", "features/c/1/0"])
 @pytest.mark.parametrize("content", [b"", b"\xff" * 40, None], ids=["empty", "noise", "absent"])
 def test_open_zarr_names_a_damaged_store(tmp_path, part, content):

@@ -124,6 +124,15 @@ def test_read_annotation_mask_refuses_points(scan, tmp_path):
         read_annotation_mask(file, scan)
 
 
+def test_read_annotation_mask_refuses_a_region_without_contours(scan, tmp_path):
+    file = write_contours(tmp_path / "rt.dcm", {"GTV-1": [square(scan, 1, (5, 5), 2)], "node": []})
+    plan = dcmread(file)
+    del plan.ROIContourSequence[1]  # listed, but never drawn
+    plan.save_as(file)
+    with pytest.raises(ValueError, match="closed planar contours, got 'node' without one"):
+        read_annotation_mask(file, scan, ["node"])
+
+
 def test_read_annotation_mask_refuses_annotations_of_another_scan(scan, tmp_path):
     regions = {"GTV-1": [square(scan, 1, (5, 5), 2)]}
     with pytest.raises(ValueError, match="must have the frame of reference of the series, got one drawn in another"):
@@ -134,6 +143,15 @@ def test_read_annotation_mask_refuses_annotations_of_another_scan(scan, tmp_path
     segments = write_segments(tmp_path / "seg.dcm", tmp_path / "other", {"a": np.ones(SHAPE, dtype=np.uint8)})
     with pytest.raises(ValueError, match="must have the frame of reference of the series"):
         read_annotation_mask(segments, scan)
+
+
+def test_read_annotation_mask_refuses_regions_that_alone_state_another_frame_of_reference(scan, tmp_path):
+    file = write_contours(tmp_path / "rt.dcm", {"GTV-1": [square(scan, 1, (5, 5), 2)]}, frame="1.2.3")
+    plan = dcmread(file)
+    del plan.ReferencedFrameOfReferenceSequence
+    plan.save_as(file)
+    with pytest.raises(ValueError, match="must have the frame of reference of the series, got one drawn in another"):
+        read_annotation_mask(file, scan)
 
 
 def test_read_annotation_mask_refuses_segments_on_another_grid(scan, tmp_path):

@@ -151,3 +151,10 @@ def test_slice_bag_is_valid_where_one_of_its_channels_varies():
     image[0, 0, 0, 0] = image[1, 1, 1, 1] = 1.0
     bag = SliceBag()(MetaTensor(image, affine=np.eye(4)))
     assert bag.validity.tolist() == [True, True, False]
+
+
+def test_slice_bag_inverse_gives_each_slice_of_the_scan_its_score():
+    bag = SliceBag()(scan((5, 4, 3), np.eye(4))).bag
+    scores = MetaTensor(torch.tensor([1.0, 2.0, 3.0]), applied_operations=bag.applied_operations)
+    volume = SliceBag().inverse(scores).as_tensor()
+    assert torch.equal(volume, torch.tensor([1.0, 2.0, 3.0]).expand(1, 5, 4, 3))

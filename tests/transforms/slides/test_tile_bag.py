@@ -114,6 +114,12 @@ def test_tile_bagd_takes_one_slide_per_item(path):
         TileBagd(["a", "b"])({"a": path, "b": path})
 
 
+def test_tile_bagd_refuses_an_item_without_its_slide_unless_allowed():
+    with pytest.raises(KeyError, match="image"):
+        TileBagd("image")({"case_id": "s1"})
+    assert TileBagd("image", allow_missing_keys=True)({"case_id": "s1"}) == {"case_id": "s1"}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
