@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from monai_mil_ext.data import check_cohort, load_cohort, write_bag
+from monai_mil_ext.data import CohortColumns, check_cohort, load_cohort, write_bag
 from monai_mil_ext.transforms import LoadBagd, LoadPatientBagd
 from tests.data.cohort_files import HEAD, texts, write_bags, write_table
 
@@ -147,6 +147,15 @@ def test_check_cohort_refuses_remote_rows_by_name(tmp_path):
             check_cohort(tmp_path / "c.csv", root=root)
 
 
+def test_check_cohort_names_a_bag_given_by_an_absolute_path_without_its_folder(tmp_path):
+    write_bags(tmp_path, {"a": 1})
+    rows = [[str(tmp_path / name), "p", "0"] for name in ("a.h5", "gone.h5")]
+    report = check_cohort(write_table(tmp_path / "c.csv", [HEAD, *rows]))
+    assert [item["case_id"] for item in report.items] == ["a"]
+    assert [issue.location for issue in report.errors] == ["row 3, 'gone.h5'"]
+    assert str(tmp_path) not in str(report)
+
+
 @pytest.mark.parametrize("empty", [(0, 3), (0,)])
 def test_load_cohort_skips_or_refuses_empty_bags(tmp_path, empty, caplog):
     write_bags(tmp_path, {"a": 2})
@@ -178,6 +187,15 @@ def test_load_cohort_merges_bags_of_a_patient(tmp_path):
     report = check_cohort(write_table(tmp_path / "c.csv", rows), level="patient")
     assert texts(report.errors) == ["patient 'q': `label` must be the same for all bags, got 0 for 's3', 1 for 's4'"]
     assert [item["case_id"] for item in report.items] == ["p"]
+
+
+def test_load_cohort_keeps_the_instance_labels_of_each_bag_of_a_patient(tmp_path):
+    write_bags(tmp_path, {"s1": 2, "s2": 2})
+    np.save(tmp_path / "labels.npy", np.array([0, 1]))
+    rows = [[*HEAD, "tiles"], ["s1", "p", "1", ""], ["s2", "p", "1", "labels.npy"]]
+    columns = CohortColumns(instance_label="tiles")
+    (item,) = load_cohort(write_table(tmp_path / "c.csv", rows), columns, level="patient")
+    assert item["instance_label"] == [None, str(tmp_path.resolve() / "labels.npy")]
 
 
 def test_load_cohort_refuses_invalid_options(tmp_path):

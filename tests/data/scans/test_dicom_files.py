@@ -9,6 +9,7 @@ from pydicom.fileset import FileSet
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless
 
 from monai_mil_ext.data import find_series
+from monai_mil_ext.data.scans.dicom_files import read_header
 from monai_mil_ext.transforms import LoadScan
 from tests.scans import SECRETS, voxels, write_enhanced, write_series
 
@@ -176,3 +177,16 @@ def test_find_series_says_what_it_did_not_search(tmp_path):
         find_series(tmp_path)
     with pytest.raises(ValueError, match="must be the folder of a series, got a DICOMDIR"):
         LoadScan()(tmp_path / "DICOMDIR")
+
+
+def test_read_header_leaves_the_pixels_in_the_file(tmp_path):
+    write_series(tmp_path / "s", (60, 50, 1))
+    pixels = read_header(next((tmp_path / "s").iterdir())).get_item("PixelData", keep_deferred=True)
+    assert (pixels.length, pixels.value) == (60 * 50 * 2, None)
+
+
+def test_pixel_fault_finds_no_damage_in_color_frames(tmp_path):
+    color = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}
+    write_enhanced(tmp_path / "enhanced.dcm", [0, 5], **color, PixelData=bytes(2 * 5 * 6 * 3 * 2))
+    with pytest.raises(ValueError, match="must be a multi-frame DICOM object with one regular stack of frames"):
+        LoadScan()(tmp_path / "enhanced.dcm")

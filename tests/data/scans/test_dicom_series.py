@@ -35,6 +35,15 @@ def test_find_series_accepts_rounded_positions(tmp_path):
     assert [s.position[2] for s in find_series(tmp_path / "s")] == [30, 32.505, 34.995, 37.5]
 
 
+def test_find_series_accepts_rounded_orientations(tmp_path):
+    write_series(tmp_path / "s", orientation=(0.95534, 0.29552, 0, -0.29552, 0.95534, 0))
+    path = find_series(tmp_path / "s")[2].path
+    ds = dcmread(path)
+    ds.ImageOrientationPatient = [0.955, 0.296, 0, -0.296, 0.955, 0]
+    ds.save_as(path)
+    assert len(find_series(tmp_path / "s")) == 4
+
+
 @pytest.mark.parametrize(
     ("tag", "value", "name"),
     [

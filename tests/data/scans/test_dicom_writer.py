@@ -9,6 +9,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from pydicom import dcmread
+from pydicom.sr.codedict import codes
 
 from monai_mil_ext.data import DicomWriter, ScoreBands, find_series
 from monai_mil_ext.transforms import LoadScan, SliceBag, SliceScoresToVolume
@@ -69,6 +70,21 @@ def test_dicom_writer_segmentation_belongs_to_the_study(tmp_path):
         assert ds.SeriesDescription.endswith("research use only")
     assert dcmread(tmp_path / "seg.dcm").FrameOfReferenceUID == FRAME
     assert dcmread(tmp_path / "sr.dcm").SOPClassUID.name == "Comprehensive SR Storage"
+
+
+def test_dicom_writer_segments_have_standard_codes(tmp_path):
+    volume, _ = answered(tmp_path / "s")
+    DicomWriter(tmp_path / "s").write_segmentation(tmp_path / "seg.dcm", volume)
+    for segment in hd.seg.segread(tmp_path / "seg.dcm").SegmentSequence:
+        for coded, code in (
+            (segment.segmented_property_category, codes.SCT.SpatialAndRelationalConcept),
+            (segment.segmented_property_type, codes.DCM.SelectedRegion),
+        ):
+            assert (coded.value, coded.scheme_designator, coded.meaning) == (
+                code.value,
+                code.scheme_designator,
+                code.meaning,
+            )
 
 
 def test_dicom_writer_report_has_probability_and_top_slices(tmp_path):

@@ -72,6 +72,15 @@ def test_scan_reader_ignores_other_objects_and_files(tmp_path):
     np.testing.assert_array_equal(read(tmp_path / "s")[0], expected)
 
 
+def test_scan_reader_reads_the_chosen_series(tmp_path):
+    write_series(tmp_path / "s", series=2)
+    expected = write_series(tmp_path / "s", (6, 5, 3), series=5, Modality="MR")
+    reader = ScanReader("5")
+    array, meta = reader.get_data(reader.read(tmp_path / "s"))
+    np.testing.assert_array_equal(array, expected)
+    assert meta["modality"] == "MR"
+
+
 @pytest.mark.parametrize(("thickness", "depth"), [(2.5, 2.5), (None, 1.0)])
 def test_scan_reader_of_one_slice(tmp_path, thickness, depth):
     expected = write_series(tmp_path / "s", (6, 5, 1), SliceThickness=thickness)

@@ -42,6 +42,7 @@ def test_bag_results_saver_writes_bags_instances_and_report(tmp_path):
     instances = list(csv.DictReader((tmp_path / "instances.csv").open()))
     assert len(instances) == 16
     assert [row["position"] for row in instances[:4]] == ["0.0", "3.0", "6.0", "9.0"]
+    assert [float(row["attention"]) for row in instances[:4]] == pytest.approx([0.1, 0.6, 0.2, 0.1])
     assert {row["use"] for row in rows + instances} == {"research use only"}
 
 

@@ -136,6 +136,23 @@ def test_results_saver_writes_the_prediction_of_every_task(tmp_path, task, pred,
     assert (result["probability"], result["prediction"]) == (probability, prediction)
 
 
+@pytest.mark.parametrize(
+    ("task", "pred", "named"),
+    [
+        ("classification", [0.25, 0.75], {"predicted_class": "b"}),
+        ("multilabel", [0.75, 1.0, 0.25], {"predicted_class": "a; b"}),
+        ("survival", [0.75, 0.5], {}),
+    ],
+)
+def test_results_saver_names_the_predicted_classes_of_every_task(tmp_path, task, pred, named):
+    names = ["a", "b", "c"][: len(pred)]
+    record = TextSaver(tmp_path, pictures=[], class_names=names, task=task).save({**item(), "pred": torch.tensor(pred)})
+    assert {key: record[key] for key in ("class_names", "predicted_class") if key in record} == {
+        "class_names": names,
+        **named,
+    }
+
+
 @pytest.mark.parametrize("saver", [ScanResultsSaver, SlideResultsSaver])
 def test_savers_of_results_refuse_logits(tmp_path, saver):
     make = scan if saver is ScanResultsSaver else slide

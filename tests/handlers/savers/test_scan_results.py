@@ -86,6 +86,13 @@ def test_scan_results_saver_names_model_and_classes_in_all_files(tmp_path):
     assert Image.open(folder / "c1.gif").info["comment"].decode() == f"research use only; {note}"
 
 
+def test_scan_results_saver_writes_a_page_without_a_row_for_an_unknown_model(tmp_path):
+    ScanResultsSaver(tmp_path, pictures=["html"]).save(scan())
+    page = (tmp_path / "c1" / "c1.html").read_text()
+    assert "c1: probability 0.70" in page
+    assert "<td>model</td>" not in page
+
+
 def test_scan_results_saver_needs_a_name_for_each_class(tmp_path):
     with pytest.raises(ValueError, match=r"`class_names` must be one for each of 2 classes, got \['tumor'\]"):
         ScanResultsSaver(tmp_path, class_names=["tumor"]).save(scan())

@@ -42,6 +42,20 @@ def test_slide_results_saver_writes_pictures_of_items_with_pixels(tmp_path):
     assert names(tmp_path / "s1") == ["prediction.json", "s1.geojson", "s1.tif", "s1_map.json"]
 
 
+@pytest.mark.parametrize("name", ["s1.png", "s1_tiles.png"])
+def test_slide_results_saver_names_the_model_in_each_picture(tmp_path, name):
+    tiles = torch.full((3, 8, 8, 3), 100, dtype=torch.uint8)
+    thumbnail = torch.full((32, 40, 3), 200, dtype=torch.uint8)
+    pixels = {"thumbnail": thumbnail, "thumbnail_downsample": 4.0, "top_tiles": tiles, "bottom_tiles": tiles[:0]}
+    pictures = []
+    for version in ("2", "3", "2"):
+        model = {"name": "tumor", "version": version, "trained_on": "unknown"}
+        SlideResultsSaver(tmp_path, model=model).save(slide(**pixels))
+        pictures.append((tmp_path / "s1" / name).read_bytes())
+    assert pictures[0] == pictures[2]
+    assert pictures[0] != pictures[1]
+
+
 def test_slide_results_saver_gives_the_reason_for_a_missing_map(tmp_path):
     SlideResultsSaver(tmp_path).save(slide(unit="um"))
     result = prediction(tmp_path / "s1")
