@@ -33,7 +33,7 @@ COLUMNS = {
     "wall_seconds": "s a run",
     "cpu_seconds": "s of a core a run",
 }
-NOTICED = ("killed", "timeout", "suspicious")
+NOTICED = ("killed", "killed later", "timeout", "suspicious")
 UNITS = {"gib": "GiB", "kib": "KiB"}
 
 

@@ -219,7 +219,7 @@ def pixel_fault(header: Any, path: Path) -> str:
     if (syntax.is_compressed and not syntax.is_deflated) or _number(header, "SamplesPerPixel", 1) != 1:
         return ""  # color is refused in any case
     rows, columns, bits = (_number(header, tag, 0) for tag in ("Rows", "Columns", "BitsAllocated"))
-    pixels, frames = header.get_item(0x7FE00010, keep_deferred=True), num_frames(header)  # not read, by its number
+    pixels, frames = _raw_pixels(header), num_frames(header)
     length = pixels.length
     needed = math.ceil(frames * rows * columns * bits / 8)
     if length not in (needed, needed + needed % 2) or not needed:
@@ -228,6 +228,12 @@ def pixel_fault(header: Any, path: Path) -> str:
     if not syntax.is_deflated and pixels.value_tell + length > path.stat().st_size:
         return "pixels that are cut"
     return ""
+
+
+def _raw_pixels(header: Any) -> Any:
+    """Return the element of the pixels without their values, which only pydicom 2, as in MONAI Label, reads for it."""
+    options = {"keep_deferred": True} if int(pydicom.__version__.split(".")[0]) > 2 else {}
+    return header.get_item(0x7FE00010, **options)
 
 
 def _vector(header: Any, tag: str, size: int) -> NDArray[np.float64]:
