@@ -85,6 +85,11 @@ class DicomWriter:
         OptionalImportError: when ``highdicom`` is not installed (extra ``dicom``).
     """
 
+    @staticmethod
+    def check_installed() -> None:
+        """Raise ``OptionalImportError`` unless ``highdicom`` is installed (extra ``dicom``)."""
+        _ = optional_dependency("dicom", "highdicom").__version__
+
     def __init__(
         self,
         source: str | os.PathLike[str],

@@ -17,7 +17,6 @@ from monai_mil_ext.utils import (
     drop_padding,
     format_prediction,
     hide_paths,
-    optional_dependency,
     write_json,
 )
 from monai_mil_ext.visualize import plot_slice_scores, scan_page, write_cine
@@ -26,7 +25,6 @@ from .results_saver import ResultsSaver
 
 __all__ = ["ScanResultsSaver"]
 
-highdicom = optional_dependency("dicom", "highdicom")
 PICTURES, DICOM = ("png", "html", "gif"), ("seg", "sr")
 
 
@@ -92,7 +90,7 @@ class ScanResultsSaver(ResultsSaver):
         super().__init__(output_dir, pictures, settings, model, class_names, task)
         for value in dicom:
             check_choice("dicom", value, DICOM)
-            _ = highdicom.__version__  # so that a missing package is said before the first case
+            DicomWriter.check_installed()  # so that a missing package is said before the first case
         self.plane = plane
         self.slices_key = slices_key
         self.reference_key = reference_key
