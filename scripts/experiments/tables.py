@@ -88,10 +88,10 @@ def list_table(result: dict[str, Any]) -> str:
 
 def mutants_table(result: dict[str, Any]) -> str:
     """Return the Markdown table of ``scripts/mutants``: how many were noticed, and the reason for each that was not."""
-    reasons = {row["mutant"]: row.get("reason", "") for row in result["mutants"] if row["status"] not in NOTICED}
+    reasons = {row["mutant"]: row.get("reason", "") for row in result["rows"] if row["status"] not in NOTICED}
     noticed = result["drawn"] - len(reasons)
     line = f"{noticed} of {result['drawn']} mutants ({100 * noticed / result['drawn']:.1f} %) are noticed"
-    lines = [f"{line}, of {result['of']:,} that mutmut makes (seed {result['seed']}).", ""]
+    lines = [f"{line}, of {result['of']:,} that mutmut makes (seed {result['seeds'][0]}).", ""]
     lines += _header(["mutant that no test notices", "reason"]) if reasons else []
     lines += [_line([f"`{name.removeprefix('monai_mil_ext.')}`", reason]) for name, reason in reasons.items()]
     return "\n".join([*lines, ""])

@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 
+from monai_mil_ext.data.scans import dicom_writer
 from monai_mil_ext.handlers import ScanResultsSaver, SlideResultsSaver
-from monai_mil_ext.handlers.savers import results_saver, scan_results
+from monai_mil_ext.handlers.savers import results_saver
 from monai_mil_ext.handlers.savers.results_saver import ResultsSaver
 from monai_mil_ext.utils import optional_dependency
 from tests.handlers.savers.items import run, scan, slide
@@ -190,8 +191,10 @@ def test_results_saver_options_are_all_but_folder_and_settings(tmp_path):
 
 @pytest.mark.parametrize("options", [{"pictures": ["png"]}, {"pictures": [], "dicom": ["seg"]}])
 def test_a_missing_package_is_said_before_the_first_case(tmp_path, monkeypatch, options):
-    for module, name, extra in ((results_saver, "matplotlib", "figures"), (scan_results, "highdicom", "dicom")):
-        monkeypatch.setattr(module, name, optional_dependency(extra, f"no_{name}"))
+    for module, name in ((results_saver, "matplotlib"),):
+        monkeypatch.setattr(module, name, optional_dependency("figures", f"no_{name}"))
+    absent = optional_dependency("dicom", "no_highdicom")
+    monkeypatch.setattr(dicom_writer, "optional_dependency", lambda extra, name: absent)
     with pytest.raises(ImportError, match=r"pip install monai-mil-ext\[(figures|dicom)\]"):
         ScanResultsSaver(str(tmp_path), **options)
     ScanResultsSaver(str(tmp_path), pictures=[])
