@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from monai_mil_ext.data import Thumbnail, write_heatmap_tiff, write_tile_geojson
-from monai_mil_ext.utils import RESEARCH_USE, BagKeys, drop_padding, write_json
+from monai_mil_ext.utils import RESEARCH_USE, BagKeys, drop_padding, format_prediction, write_json
 from monai_mil_ext.visualize import write_slide_overlay, write_tile_montage
 
 from .results_saver import ResultsSaver
@@ -91,14 +91,15 @@ class SlideResultsSaver(ResultsSaver):
         }
 
     def _write_pictures(self, folder: Path, item: Mapping[str, Any]) -> None:
-        case = item[BagKeys.CASE_ID]
+        case, note = item[BagKeys.CASE_ID], self.note(item)
+        title = f"{case}: {format_prediction(item['pred'], self.task, self.class_names)}"
         if "overlay" in self.pictures and BagKeys.THUMBNAIL in item:
             thumbnail = Thumbnail(item[BagKeys.THUMBNAIL].numpy(), float(item[BagKeys.THUMBNAIL_DOWNSAMPLE]))
-            write_slide_overlay(folder, case, thumbnail, item[BagKeys.HEATMAP], note=self.note(item))
+            write_slide_overlay(folder, case, thumbnail, item[BagKeys.HEATMAP], title=title, note=note)
         if "tiles" in self.pictures and BagKeys.TOP_TILES in item:
             top, bottom = (item[key].numpy() for key in (BagKeys.TOP_TILES, BagKeys.BOTTOM_TILES))
             high, low = (item[BagKeys.SCORES][item[key]].double().numpy() for key in (BagKeys.TOP, BagKeys.BOTTOM))
-            write_tile_montage(folder, case, top, bottom, high, low, note=self.note(item))
+            write_tile_montage(folder, case, top, bottom, high, low, title, note)
 
 
 def _tile_records(item: Mapping[str, Any], indices: Tensor) -> list[dict[str, Any]]:
