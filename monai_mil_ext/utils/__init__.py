@@ -19,7 +19,7 @@ from .checks import (
     count_non_finite,
 )
 from .enums import RESEARCH_USE, BagKeys, BagStatus
-from .exceptions import print_root_cause
+from .exceptions import InputError, print_root_cause
 from .files import atomic_path, load_json, remove_stale_files, save_tensors, write_csv, write_json
 from .optional import optional_dependency
 from .paths import check_local, check_local_settings, resolve_path
@@ -38,6 +38,7 @@ __all__ = [
     "BagKeys",
     "BagStatus",
     "EmptyBagError",
+    "InputError",
     "SourceMismatchError",
     "atomic_path",
     "check_bags",

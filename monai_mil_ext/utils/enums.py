@@ -22,7 +22,10 @@ class BagKeys(StrEnum):
     (UID, description or number, if a DICOM folder has several), ``plane`` of the slices of a scan, ``case_id``,
     ``patient``, ``status`` and ``source_check`` (whether the bag comes from the source that a model was trained on).
 
-    In the metadata of a scan: ``modality`` (of DICOM only), ``lowest`` and ``highest`` value as loaded.
+    In the metadata of a scan: ``modality`` (of DICOM only), ``lowest`` and ``highest`` value as loaded, ``container``
+    (kind of file or folder), ``notes`` (list of sentences: what was left out, filled or resampled while reading),
+    ``instance_number`` (Z,) of DICOM slices along the third axis, and ``slice_position`` (Z, 3) in RAS mm of the first
+    voxel of each slice of an irregular series. A bag has ``container``, ``notes`` and ``instance_number`` (N,) too.
 
     Results: ``score_source`` (head or class whose attention the scores are, or ``"mean"``), ``score_volume`` (1, X,
     Y, Z) of a scan, ``heatmap`` (1, h, w) of a slide, or ``heatmap_missing`` (the reason for its absence),
@@ -48,6 +51,10 @@ class BagKeys(StrEnum):
     SERIES = "series"
     PLANE = "plane"
     MODALITY = "modality"
+    CONTAINER = "container"
+    NOTES = "notes"
+    INSTANCE_NUMBER = "instance_number"
+    SLICE_POSITION = "slice_position"
     CASE_ID = "case_id"
     PATIENT = "patient"
     STATUS = "status"

@@ -10,12 +10,13 @@ import re
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-__all__ = ["case_error", "describe_error", "print_root_cause", "root_cause"]
+__all__ = ["InputError", "case_error", "describe_error", "print_root_cause", "root_cause"]
 
 # the machine is to blame, so that every further case would fail
 SYSTEM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE)
@@ -27,6 +28,41 @@ PACKAGE = Path(__file__).resolve().parents[1]
 INSTALLED = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")]
 
 Hook = Callable[[type[BaseException], BaseException, TracebackType | None], object]
+
+
+class InputError(ValueError):
+    """Error of an input that cannot be used as it is.
+
+    Args:
+        message: what is wrong, as `` `name` must <rule>, got <value>.``
+        option: command-line option that would help, such as ``"--irregular allow"``; empty if there is none.
+        container: kind of file or folder, such as ``"DICOM series"``, if it is known.
+        shape: numbers of voxels or pixels, if they are known.
+        spacing: size of a voxel in mm or of a pixel in micrometers, if it is known.
+
+    Example:
+        >>> error = InputError("`image` must have equal steps, got a gap.", "--irregular allow", "DICOM series")
+        >>> error.option, error.facts
+        ('--irregular allow', {'container': 'DICOM series'})
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        option: str = "",
+        container: str = "",
+        shape: Sequence[int] = (),
+        spacing: Sequence[float] = (),
+    ) -> None:
+        super().__init__(message)
+        self.option = option
+        self.facts: dict[str, Any] = {}
+        self.add_facts(container, shape, spacing)
+
+    def add_facts(self, container: str = "", shape: Sequence[int] = (), spacing: Sequence[float] = ()) -> None:
+        """Add what is known of the input, unless it was stated before."""
+        stated = {"container": container, "shape": tuple(shape), "spacing": tuple(spacing)}
+        self.facts = {name: value for name, value in stated.items() if value} | self.facts
 
 
 def root_cause(error: BaseException) -> BaseException:

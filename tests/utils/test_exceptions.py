@@ -1,5 +1,6 @@
 """Tests of the root cause of nested exceptions, and of who is to blame for one."""
 
+import copy
 import errno
 import io
 import struct
@@ -10,7 +11,7 @@ import pydicom
 import pytest
 import torch
 
-from monai_mil_ext.utils import EmptyBagError, print_root_cause
+from monai_mil_ext.utils import EmptyBagError, InputError, print_root_cause
 from monai_mil_ext.utils.exceptions import case_error, describe_error, root_cause
 
 
@@ -142,3 +143,12 @@ def test_print_root_cause_calls_the_hook_before_it_once(monkeypatch, capsys):
     sys.excepthook(type(wrapped), wrapped, None)
     assert seen == [wrapped]
     assert capsys.readouterr().err == "\nThe cause: ValueError: `plane` must be axial.\n"
+
+
+def test_an_input_error_keeps_option_and_facts_on_the_way_from_a_worker():
+    error = InputError("`image` must be one stack, got 2 of them.", "--stack 1", "enhanced DICOM", spacing=(1, 1, 5))
+    error.add_facts("another container", shape=(4, 4, 2))
+    copied = copy.copy(error)  # by ``__reduce__``, as between processes
+    assert str(copied) == "`image` must be one stack, got 2 of them."
+    assert copied.option == "--stack 1"
+    assert copied.facts == {"container": "enhanced DICOM", "shape": (4, 4, 2), "spacing": (1, 1, 5)}
