@@ -107,7 +107,7 @@ def test_feature_extraction_in_two_processes(tmp_path):
     report, other = (json.loads((tmp_path / f"report_{rank}.json").read_text()) for rank in (0, 1))
     assert report == other
     assert [report[key] for key in ("done_before", "made", "failed", "processes", "instances")] == [2, 4, 1, 2, 12]
-    assert report["reasons"] == {"ValueError: no scan": ["bad"]}
+    assert report["reasons"] == {"no scan": ["bad"]}
 
 
 WORKER = """
