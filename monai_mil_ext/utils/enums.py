@@ -25,7 +25,8 @@ class BagKeys(StrEnum):
     In the metadata of a scan: ``modality`` (of DICOM only), ``lowest`` and ``highest`` value as loaded, ``container``
     (kind of file or folder), ``notes`` (list of sentences: what was left out, filled or resampled while reading),
     ``instance_number`` (Z,) of DICOM slices along the third axis, and ``slice_position`` (Z, 3) in RAS mm of the first
-    voxel of each slice of an irregular series. A bag has ``container``, ``notes`` and ``instance_number`` (N,) too.
+    voxel of each slice of an irregular series. A bag has ``container``, ``notes`` (sentences joined by ``"; "``) and
+    ``instance_number`` (N,) too; one that can't be used has the ``option`` that would help, if there is one.
 
     Results: ``score_source`` (head or class whose attention the scores are, or ``"mean"``), ``score_volume`` (1, X,
     Y, Z) of a scan, ``heatmap`` (1, h, w) of a slide, or ``heatmap_missing`` (the reason for its absence),
@@ -53,6 +54,7 @@ class BagKeys(StrEnum):
     MODALITY = "modality"
     CONTAINER = "container"
     NOTES = "notes"
+    OPTION = "option"
     INSTANCE_NUMBER = "instance_number"
     SLICE_POSITION = "slice_position"
     CASE_ID = "case_id"

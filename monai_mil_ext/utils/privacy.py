@@ -40,7 +40,7 @@ def hide_paths(text: str, paths: Iterable[str | os.PathLike[str]], substitute: s
     given = [os.fspath(path) for path in paths]
     names = {name for path in given for name in _names(Path(path))}
     whole = {form for path in given for form in (path, str(Path(path).absolute()), str(Path(path).absolute().parent))}
-    whole = {path for path in whole if len(Path(path).parts) > 2 or path in given}
+    whole = {path for path in whole if len(Path(path).parts) > 2 or (path in given and re.search(r"[/\\]", path))}
     bare = {name for name in names if _is_bare(name)}
     for pattern in (
         rf"['\"]?(?:{_any(whole, True)})(?:[/\\][^\s'\"]*)?['\"]?" if whole else "",

@@ -59,3 +59,8 @@ def test_options_of_an_item_are_words_of_a_message(option):
 def test_files_of_an_item_are_hidden_under_any_key(name):
     assert describe_case_error(ValueError(f"got '{name}'."), {"image": "/x/y", "mask": [name]}) == "got the file."
     assert describe_case_error(ValueError("got 'DOE'."), {"image": "DOE"}) == "got the file."
+
+
+def test_hide_paths_leaves_words_that_contain_a_short_name():
+    text = "`image` must be regular, got a gap in 'a' at a/0001.dcm"
+    assert hide_paths(text, ["a"]) == "`image` must be regular, got a gap in the file at the file"

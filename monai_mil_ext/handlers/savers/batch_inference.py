@@ -31,6 +31,7 @@ from monai_mil_ext.utils.files import remove_file
 
 from .class_columns import class_columns
 from .infer_or_status import InferOrStatus
+from .input_facts import input_columns, input_facts
 from .model_columns import model_columns
 from .results_saver import ResultsSaver
 
@@ -44,7 +45,8 @@ NOT_REACHED = "not reached"  # status of an item when an error has ended the run
 class BatchInference(ABC):
     """Base class of handlers that save the results of a list of items, with a table and a report of all of them.
 
-    The files of every item are those of ``saver``. ``results.csv`` has a row for each item, including failed ones, and
+    The files of every item are those of ``saver``. ``results.csv`` has a row for each item, including failed ones, with
+    its status, the kind of its file, its shape and spacing and, if it was refused, the option that would help; and
     ``report.json`` the numbers of items done and failed, by reason, and the seconds per item in this run, including
     loading and writing.
 
@@ -84,6 +86,7 @@ class BatchInference(ABC):
         self.pending = [dict(item) for case, item in self.items.items() if case not in self._done]
         self._seconds: dict[str, float] = {}
         self._failed: dict[str, str] = {}
+        self._facts: dict[str, dict[str, Any]] = {}  # columns of the input of failed items
         self._begin = 0.0
 
     def attach(self, engine: Engine) -> None:
@@ -154,6 +157,7 @@ class BatchInference(ABC):
             if status == BagStatus.DONE:
                 done.append((batch, output))
             else:
+                self._facts[str(batch[CASE])] = _failed_columns(batch)
                 self._fail(engine, str(batch[CASE]), status)
         engine.state.batch = [batch for batch, _ in done]
         engine.state.output = [output for _, output in done]
@@ -165,6 +169,7 @@ class BatchInference(ABC):
                 record = self.saver.save({**batch, **output}, {"input": self._inputs[case], "options": self._options})
             except Exception as error:
                 cause = case_error(error, writing=True)
+                self._facts[case] = input_columns(input_facts(batch))
                 self._fail(engine, case, f"not written: {describe_error(cause or root_cause(error))}")
                 if cause is None:
                     raise
@@ -199,10 +204,11 @@ class BatchInference(ABC):
         result = self._read(case) if case in self._done else None
         row = {CASE: case, "use": RESEARCH_USE}
         if result is None:
-            return {**row, STATUS: self._failed.get(case, NOT_REACHED)}
+            return {**row, STATUS: self._failed.get(case, NOT_REACHED), **self._facts.get(case, {})}
         return {
             **row,
             STATUS: self.saver.status(result),
+            **input_columns(result),
             "seconds": f"{self._seconds[case]:.2f}" if case in self._seconds else "",
             **self._columns(result),
             **class_columns(result["probability"], result.get("class_names"), self.saver.task),
@@ -221,6 +227,13 @@ class BatchInference(ABC):
             "failed": dict(failed.most_common()),
             f"seconds_a_{self.item_name}": {"median": median(seconds), "longest": max(seconds)} if seconds else None,
         }
+
+
+def _failed_columns(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of the input of an item that failed while it was loaded, or in the network."""
+    stated = {key: [float(v) for v in item[key]] for key in ("shape", "spacing") if key in item}
+    facts = {**input_facts(item), **stated}
+    return input_columns(facts, str(item.get(BagKeys.OPTION, "")))
 
 
 def _is_done(row: Mapping[str, Any]) -> bool:

@@ -27,6 +27,7 @@ from monai_mil_ext.utils.files import remove_file
 from monai_mil_ext.utils.probabilities import TASKS
 
 from .class_columns import class_columns
+from .input_facts import input_facts
 from .model_columns import UNKNOWN, short_hash
 
 __all__ = ["ResultsSaver"]
@@ -121,6 +122,7 @@ class ResultsSaver(ABC):
             "use": RESEARCH_USE,
             **({} if self.settings is None else {"settings": self.settings}),
             **(about or {}),
+            **input_facts(item),
             **self.provenance(item),
             "probability": item["pred"].tolist(),
             "prediction": predicted_classes(item["pred"], self.task),

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from monai_mil_ext.utils import BagKeys, BagStatus, EmptyBagError, SourceMismatchError
+from monai_mil_ext.utils import BagKeys, BagStatus, EmptyBagError, InputError, SourceMismatchError
 from monai_mil_ext.utils.exceptions import case_error
 from monai_mil_ext.utils.privacy import describe_case_error
 
@@ -20,8 +20,9 @@ class LoadOrStatus:
     Every item gets a ``status``: ``"done"``, ``"empty"``, ``"unreadable: <reason>"`` or
     ``"refused: <reason>"``, for a bag from another source than that of the training. A placeholder is one instance
     of zeros, so that inference continues; a saver such as ``BagPredictionsSaver`` removes it before metrics and other
-    handlers see it. It has only the case ID and the patient of the item, so bags of different status can't be in one
-    batch: infer with a batch size of 1.
+    handlers see it. It has only the case ID and the patient of the item, and what an
+    :py:class:`monai_mil_ext.utils.InputError` states: ``option``, ``container``, ``shape`` and ``spacing``. So bags of
+    different status can't be in one batch: infer with a batch size of 1.
 
     A bag whose features have another number of columns than the placeholder is unreadable too. Only an error that a
     file may cause becomes a status, see :py:func:`monai_mil_ext.utils.exceptions.case_error`; a full disk or a mistake
@@ -64,7 +65,7 @@ class LoadOrStatus:
         blank = {key: torch.zeros(1, *shape) for key, shape in self.instance_shapes.items()}
         kind = "refused" if isinstance(cause, SourceMismatchError) else "unreadable"
         status = BagStatus.EMPTY if isinstance(cause, EmptyBagError) else f"{kind}: {describe_case_error(cause, data)}"
-        return {**ids, **blank, str(BagKeys.STATUS): str(status)}
+        return {**ids, **blank, **_facts(cause), str(BagKeys.STATUS): str(status)}
 
     def _check(self, bag: Mapping[Any, Any]) -> None:
         """Raise ``ValueError`` for a bag that would not fit a batch or the network."""
@@ -76,6 +77,14 @@ class LoadOrStatus:
                 name = "features" if key == "image" else f"`{key}`"
                 got = columns[0] if len(columns) == 1 else f"shape {tuple(bag[key].shape)}"
                 raise ValueError(f"{name} must have {shape[0]} columns, got {got}.")
+
+
+def _facts(error: Exception) -> dict[str, Any]:
+    """Return what an error states of its input, in the form in which a bag can be collated."""
+    if not isinstance(error, InputError):
+        return {}
+    facts = {name: list(v) if isinstance(v, tuple) else v for name, v in error.facts.items()}
+    return {str(BagKeys.OPTION): error.option, **facts}
 
 
 class PostprocessOrStatus:

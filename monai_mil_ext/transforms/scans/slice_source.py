@@ -104,6 +104,8 @@ class _DescribeScan(Transform):
         image, position = d.get(self.key), d.get(BagKeys.POSITION)
         if isinstance(image, MetaTensor):
             d.update(scan_facts(image.meta))
+            d[BagKeys.CONTAINER] = str(image.meta.get(BagKeys.CONTAINER, ""))
+            d[BagKeys.NOTES] = "; ".join(image.meta.get(BagKeys.NOTES, ()))
         if isinstance(position, Tensor) and len(position) > 1:
             distance = position.diff()
             d["spacing"] = (round(float(distance.min()), 4), round(float(distance.max()), 4))

@@ -300,3 +300,22 @@ def test_batch_inference_infers_again_where_a_result_is_no_json(tmp_path):
     infer(results, [scan(), scan(case_id="c2")])
     (tmp_path / "c1" / "prediction.json").write_text("[" * 100_000)
     assert [item["case_id"] for item in scans(tmp_path, "c1", "c2").pending] == ["c1"]
+
+
+def test_every_row_says_what_the_input_was_and_a_refused_one_what_would_help(tmp_path):
+    results = scans(tmp_path, "c1", "c2", "c3")
+    known = scan(container="NIfTI", notes="2 scouts were left out; one file was no image")
+    refused = {"case_id": "c2", "status": "unreadable: a gap", "option": "--irregular allow"}
+    refused |= {"container": "DICOM series", "shape": [512, 512, 9], "spacing": [0.5, 0.5, 5.0]}
+    infer(results, [known, refused, {"case_id": "c3", "status": "failed: no memory", "affine": known["affine"]}])
+    with pytest.raises(RuntimeError, match="none for 2 of 3"):
+        results.finish()
+    rows = [[row[k] for k in ("container", "shape", "spacing", "option", "notes")] for row in table(tmp_path)]
+    assert rows == [
+        ["NIfTI", "6 x 5 x 4", "2 x 2 x 3 mm", "", "2 scouts were left out; one file was no image"],
+        ["DICOM series", "512 x 512 x 9", "0.5 x 0.5 x 5 mm", "try --irregular allow", ""],
+        ["", "", "2 x 2 x 3 mm", "", ""],
+    ]
+    stated = json.loads((tmp_path / "c1" / "prediction.json").read_text())
+    assert stated["notes"] == ["2 scouts were left out", "one file was no image"]
+    assert (stated["container"], stated["shape"], stated["spacing"]) == ("NIfTI", [6, 5, 4], [2.0, 2.0, 3.0])

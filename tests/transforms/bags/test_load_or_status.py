@@ -5,10 +5,11 @@ import logging
 import pydicom
 import pytest
 import torch
+from monai.data import decollate_batch
 from monai.transforms import Compose
 from pydicom import dcmread
 
-from monai_mil_ext.data import write_bag
+from monai_mil_ext.data import BagCollate, write_bag
 from monai_mil_ext.transforms import (
     LoadBagd,
     LoadBagLabeld,
@@ -17,6 +18,7 @@ from monai_mil_ext.transforms import (
     LoadScand,
     PostprocessOrStatus,
 )
+from monai_mil_ext.utils import InputError
 from tests.scans import write_series
 
 LOAD = Compose([LoadBagd(["image", "position"]), LoadBagLabeld("label", num_classes=2)])
@@ -157,3 +159,15 @@ def test_load_or_status_of_a_bag_without_a_key_is_unreadable():
 def test_load_or_status_takes_an_error_of_a_library_for_that_of_a_file():
     load = LoadOrStatus(Compose([lambda data: pydicom.Dataset().SliceThickness]), {"image": [3]})
     assert load({})["status"].startswith("unreadable: AttributeError: 'Dataset' object has no attribute")
+
+
+def test_load_or_status_keeps_what_an_error_states_of_its_input():
+    def refuse(item):
+        text = "`image` must be regular, got a gap."
+        raise InputError(text, "--irregular allow", "DICOM series", (4, 4, 9), (1, 1, 5))
+
+    bag = LoadOrStatus(refuse, {"image": [4]})({"image": "a", "case_id": "a"})
+    item = decollate_batch(BagCollate("image")([bag]))[0]
+    assert item["status"] == "unreadable: `image` must be regular, got a gap."
+    assert (item["option"], item["container"]) == ("--irregular allow", "DICOM series")
+    assert (item["shape"], item["spacing"]) == ([4, 4, 9], [1, 1, 5])
