@@ -17,6 +17,7 @@ OR = " or "  # between the names of several encoders of one cohort
 NOMINAL_MPP = 10.0  # mpp times magnification of a nominal objective: 0.5 mpp is 20x
 HIGHER_MINIMUM = 0.2  # part of the trained value range by which the lowest value may be higher than in training
 LOWER_MAXIMUM = 0.5  # part by which the highest value may be lower
+SPACING_FACTOR = 2.0  # by which slices may be closer or further apart than any in training
 
 
 class SourceDifference(NamedTuple):
@@ -60,7 +61,8 @@ class InstanceSource:
         normalization: name of a normalization in the place of a window.
         spatial_size: size of a slice in pixels of the encoder's input.
         modality: DICOM modalities of the scans.
-        spacing: lowest and highest distance of two slices in mm.
+        spacing: lowest and highest distance of two slices in mm; those of a scan agree unless all are more than
+            twice as far apart as any in training, or less than half as far.
         lowest: range of the lowest value of the scans, before the window.
         highest: range of the highest value of the scans, before the window.
         preprocessing: fingerprint of the preprocessing, see :py:func:`monai_mil_ext.data.preprocessing_id`.
@@ -254,6 +256,16 @@ def _values_fit(trained: InstanceSource, name: str, b: tuple[float, ...]) -> boo
     return min(trained.highest) - min(b) <= LOWER_MAXIMUM * width
 
 
+def _spacing_fits(_: InstanceSource, a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    """Return whether some slices are about as far apart as some in training; others may have a gap between them."""
+    return min(b) <= SPACING_FACTOR * max(a) and max(b) >= min(a) / SPACING_FACTOR
+
+
+def _range(values: tuple[float, ...], unit: str) -> str:
+    low, high = _number(min(values)), _number(max(values))
+    return f"{low}{unit}" if low == high else f"{low} to {high}{unit}"
+
+
 def _same_preprocessing(_: InstanceSource, a: str, b: str) -> bool:
     """Return whether fingerprints agree; those of other versions of the packages can't be compared."""
     (one, versions), (other, other_versions) = a.split("@", 1), b.split("@", 1)
@@ -314,6 +326,7 @@ _COMPARED: dict[str, tuple[Callable[[Any], str], _Agree]] = {
     "window": (lambda v: f"window {_number(v[0])} to {_number(v[-1])}", _equal),
     "normalization": ("normalization {}".format, _equal),
     "spatial_size": (lambda v: f"slices of {' x '.join(map(str, v))} px", _equal),
+    "spacing": (lambda v: f"slices {_range(v, ' mm')} apart", _spacing_fits),
     "lowest": (lambda v: f"values from {_number(min(v))}", lambda s, a, b: _values_fit(s, "lowest", b)),
     "highest": (lambda v: f"values up to {_number(max(v))}", lambda s, a, b: _values_fit(s, "highest", b)),
     "preprocessing": (lambda v: f"preprocessing {v[:12]}", _same_preprocessing),

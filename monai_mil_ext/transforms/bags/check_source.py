@@ -127,6 +127,7 @@ class CheckSourced(MapTransform):
             slices = d[key] if isinstance(d[key], MetaTensor) else d.get(self.meta_key)
             if isinstance(slices, MetaTensor):
                 values.update(scan_facts(slices.meta))
+                values.update({"spacing": d["spacing"]} if "spacing" in d else {})
         return InstanceSource.from_values(values)
 
 

@@ -22,12 +22,12 @@ OPTIONS = {"encoder": encoder(0.01)}
 
 
 def make_scans(folder):
-    """Write CT series, of which one also lies there as NIfTI, as an MR, and with values of bytes."""
+    """Write CT series, of which one also lies there as NIfTI, as an MR, with thick slices, and with values of bytes."""
     for case in "abcd":
         array = write_series(folder / case, SHAPE, spacing=(1.0, 1.0, 2.5))
     write_series(folder / "mr", SHAPE, Modality="MR")
-    for name, values in {"nifti": array, "bytes": np.clip(array, 0, 255)}.items():
-        nib.save(nib.Nifti1Image(values.astype(np.float32), np.eye(4)), folder / f"{name}.nii.gz")
+    for name, values, step in (("nifti", array, 2.5), ("bytes", np.clip(array, 0, 255), 2.5), ("far", array, 10)):
+        nib.save(nib.Nifti1Image(values.astype(np.float32), np.diag([1, 1, step, 1])), folder / f"{name}.nii.gz")
     return folder
 
 

@@ -72,6 +72,7 @@ MISMATCHES = [
     ),
     ({"preprocessing#transforms#2#clip": False}, r"^trained on preprocessing \w{12}, got preprocessing \w{12}$"),
     ({"name": "mr"}, "^trained on modality CT, got modality MR$"),
+    ({"name": "far.nii.gz"}, "^trained on slices 2.5 mm apart, got slices 10 mm apart$"),
     (
         {"name": "bytes.nii.gz"},
         "^trained on values from -1024 and values up to 2270, got values from 0 and values up to 255$",

@@ -179,6 +179,16 @@ def test_instance_source_prefers_what_the_file_states(tmp_path):
     assert (source.encoder, source.mpp, source.magnification) == ("uni_v1", (0.5,), ())
 
 
+@pytest.mark.parametrize(
+    ("spacing", "agrees"), [((0.6, 0.6), True), ((0.4, 0.4), False), ((12, 12), False), ((5, 30), True)]
+)
+def test_slices_agree_if_some_are_about_as_far_apart_as_in_training(spacing, agrees):
+    difference = InstanceSource(spacing=(1.0, 5.0)).compare(InstanceSource(spacing=spacing))
+    assert bool(difference) is not agrees
+    if spacing == (12, 12):
+        assert difference.message() == "trained on slices 1 to 5 mm apart, got slices 12 mm apart"
+
+
 @pytest.mark.parametrize(("name", "value"), [("window", "hann"), ("lowest", "x"), ("spacing", "none")])
 def test_instance_source_ignores_attributes_of_another_meaning(tmp_path, name, value):
     write_bag(tmp_path / "a.h5", {"features": np.ones((3, 4), np.float32)}, {"encoder": "uni_v1", name: value})
