@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("monai_mil_ext", "setup.cfg", "pyproject.toml", "README.md", "LICENSE", "NOTICE")
+PARTS = ("monai_mil_ext", "bundles", "setup.cfg", "pyproject.toml", "README.md", "LICENSE", "NOTICE")
 SERVER = ("monailabel", "pydicom-seg")  # what the extra `label` is for
 
 
@@ -19,6 +19,11 @@ def run(*command, cwd):
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False, cwd=cwd)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout.splitlines()
+
+
+def tracked(*names):
+    """Files of the repository in folders of these names, or with these names."""
+    return run("git", "ls-files", *names, cwd=ROOT)
 
 
 def label_pins(folder):
@@ -30,8 +35,8 @@ def label_pins(folder):
 
 
 def told_by(python, cwd):
-    """Exit status and lines of ``python -m monai_mil_ext``."""
-    command = [python, "-m", "monai_mil_ext"]
+    """Exit status and lines of ``python -m monai_mil_ext doctor``."""
+    command = [python, "-m", "monai_mil_ext", "doctor"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
     return done.returncode, done.stdout.splitlines()
 
@@ -44,9 +49,9 @@ def faults_of(lines):
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
-    for name in PARTS:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, folder / name)
+    for name in tracked(*PARTS):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
     run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", "dist", ".", cwd=folder)
     return next((folder / "dist").glob("*.whl"))
 
@@ -69,7 +74,8 @@ def test_it_has_the_package_and_the_app_and_nothing_else(wheel):
     assert 'Requires-Dist: pydicom<3; extra == "label"' in label
     app = "monai_mil_ext-0.2.0.dev0.data/data/monailabel/sample-apps/mil"
     others = {name for name in names if name not in own and ".dist-info/" not in name}
-    assert others == {f"{app}/README.md", f"{app}/main.py"}
+    share = "monai_mil_ext-0.2.0.dev0.data/data/share/monai_mil_ext"
+    assert others == {f"{app}/README.md", f"{app}/main.py", *(f"{share}/{name}" for name in tracked("bundles"))}
 
 
 @pytest.mark.slow(buys="the wheel works in an empty environment, with its extras")
@@ -82,8 +88,13 @@ def test_it_works_where_nothing_else_is_and_with_its_extras(wheel, tmp_path):
     torch = re.search(r"^torch==\S+", (ROOT / "constraints.txt").read_text(), re.MULTILINE).group()
     run(*install, torch, cwd=tmp_path)
     run(*install, wheel, cwd=tmp_path)
-    told = run(python, "-m", "monai_mil_ext", cwd=tmp_path)
+    told = run(python, "-m", "monai_mil_ext", "doctor", cwd=tmp_path)
     assert told[-1] == "all well"
+    run(python, "-m", "monai_mil_ext", "bundle", "copy", "bag_classifier", tmp_path, cwd=tmp_path)
+    run(python, "-m", "scripts.prepare", "digits", cwd=tmp_path / "bag_classifier")
+    predict = (python, "-m", "monai.bundle", "run", "--config_file", "configs/inference.yaml")
+    run(*predict, cwd=tmp_path / "bag_classifier")
+    assert (tmp_path / "bag_classifier/eval/predictions.csv").read_text().count("\n") > 200
     for extra, package in (("wsi", "openslide-python"), ("figures", "matplotlib"), ("dicom", "highdicom")):
         assert any(line.startswith(f"  [{extra}] {package} not installed") for line in told)
     listed = run(python, "-m", "pip", "list", "--format=freeze", "--disable-pip-version-check", cwd=tmp_path)
