@@ -157,3 +157,10 @@ def test_load_or_status_of_a_bag_without_a_key_is_unreadable():
 def test_load_or_status_takes_an_error_of_a_library_for_that_of_a_file():
     load = LoadOrStatus(Compose([lambda data: pydicom.Dataset().SliceThickness]), {"image": [3]})
     assert load({})["status"].startswith("unreadable: AttributeError: 'Dataset' object has no attribute")
+
+
+def test_load_or_status_of_a_row_that_cannot_be_used(tmp_path):
+    row = {"case_id": "a", "image": "", "input_error": "`image` must be given, got an empty cell"}
+    out = LoadOrStatus(LOAD, SHAPES)(row)
+    assert out["status"] == "unreadable: `image` must be given, got an empty cell."
+    assert (out["case_id"], out["image"].shape) == ("a", (1, 3))
