@@ -51,7 +51,7 @@ class BagFolder:
 
     @property
     def _is_disk(self) -> bool:
-        """Whether the folder is that of all others, which is not searched."""
+        """Truth of the folder being that of all others, which is not searched."""
         return self.root == self.root.parent
 
     @cached_property
