@@ -120,6 +120,6 @@ def test_timm_encoder_says_that_its_weights_cannot_be_downloaded(monkeypatch, er
     timm.create_model = create_model
     monkeypatch.setitem(sys.modules, "timm", timm)
     with pytest.raises(
-        OSError, match="`model` must be on this machine .*, got 'vit_small'.* give its file as `checkpoint`"
+        OSError, match=r"`model` must be on this machine .*, got 'vit_small'.* give its file as `checkpoint`"
     ):
         timm_encoder("vit_small")
