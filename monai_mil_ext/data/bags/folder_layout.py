@@ -12,6 +12,8 @@ __all__ = ["FEATURE_SUFFIXES", "list_files", "name_folders", "prefer_files"]
 FEATURE_SUFFIXES = (".h5", ".hdf5", ".pt", ".pth", ".npy", ".npz", ".safetensors", ".zarr")
 INDEX = ".index.npz"  # coordinates that slideflow writes beside a bag
 RESULTS = "prediction.json"  # of a folder that inference of this package has written
+RECORD = "model.json"  # of a folder that training of this package has written
+WEIGHTS = (".pt", ".pth")
 # folders of files that belong to a bag or slide of the same name, and are none
 SIDE_FOLDERS = {
     "adj",
@@ -34,9 +36,9 @@ TOOL_FOLDER = re.compile(
 def list_files(folder: Path, suffixes: Sequence[str] = FEATURE_SUFFIXES) -> list[Path]:
     """Return the sorted paths of all files and zarr stores below a folder that are bags or slides.
 
-    Links to folders are followed. Left out are hidden files and folders, the indices of slideflow, the results of this
-    package, ``pt_files`` of CLAM where ``h5_files`` has the same bag, and files in folders such as ``patches``,
-    ``coords`` or ``thumbnails`` if there are files elsewhere.
+    Links to folders are followed. Left out are hidden files and folders, the indices of slideflow, results and weights
+    of this package, ``pt_files`` of CLAM where ``h5_files`` has the same bag, and files in folders such as
+    ``patches``, ``coords`` or ``thumbnails`` if there are files elsewhere.
 
     Args:
         folder: the folder.
@@ -65,15 +67,21 @@ def _walk(folder: Path, suffixes: tuple[str, ...], seen: set[str]) -> Iterator[P
         entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
     except OSError:  # a folder that may not be read
         return
-    if any(entry.name == RESULTS for entry in entries):
-        return
+    kinds = _kinds({entry.name for entry in entries}, suffixes)
     for entry in entries:
         name = entry.name.lower()
-        if name.endswith(suffixes) and not name.endswith(INDEX):
+        if name.endswith(kinds) and not name.endswith(INDEX):
             if name.endswith(".zarr") or not _is_folder(entry):  # a zarr store is a bag, not a folder of bags
                 yield Path(entry.path)
-        elif _is_folder(entry) and not name.endswith(".zarr"):
+        elif kinds and _is_folder(entry) and not name.endswith(".zarr"):
             yield from _walk(Path(entry.path), suffixes, seen)
+
+
+def _kinds(names: set[str], suffixes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the suffixes of the bags or slides of a folder that has ``names``, as far as this package wrote none."""
+    if RESULTS in names:
+        return ()
+    return tuple(suffix for suffix in suffixes if suffix not in WEIGHTS) if RECORD in names else suffixes
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -133,6 +133,7 @@ def test_list_slides_finds_the_folders_of_the_gdc_client(tmp_path):
 
 def test_list_slides_passes_over_results_and_files_of_the_system(tmp_path):
     names = "a.svs .DS_Store Thumbs.db a.svs.md5 a.svs.partial out/a/a.tif out/a/prediction.json logs/run.pt a.h5.lock"
+    names += " models/model.json models/model.pt models/checkpoint_epoch=2.pt"
     for name in names.split():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
