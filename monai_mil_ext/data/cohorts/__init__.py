@@ -7,6 +7,7 @@ from .cohort_checks import CohortChecks
 from .columns import CohortColumns
 from .scan_checks import ScanChecks
 from .slide_lists import list_bags, list_slides
+from .split_files import load_splits
 from .splits import CohortSplits, split_cohort
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "load_cohort",
     "load_scan_cohort",
     "load_slide_cohort",
+    "load_splits",
     "single_case",
     "split_cohort",
 ]

@@ -30,8 +30,8 @@ def read_table(path: str | os.PathLike[str]) -> Table:
     """Read a table whose first row holds the column names; cells are text without surrounding whitespace.
 
     ``.csv`` is separated by commas, or by semicolons if the first row has no comma; ``.tsv`` by tabs; of ``.xlsx`` the
-    first sheet is read. Empty rows are ignored. Text is not converted, so ``007`` stays ``007``; whole numbers of a
-    spreadsheet get no decimal point.
+    first sheet is read. Empty rows are ignored, and so is a first column without a name, the index of a data frame.
+    Text is not converted, so ``007`` stays ``007``; whole numbers of a spreadsheet get no decimal point.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -56,6 +56,8 @@ def read_table(path: str | os.PathLike[str]) -> Table:
             f"`path` must be a table with column names and a row, got {len(filled)} rows in {file.name!r}."
         )
     columns = _trim(filled[0][1])
+    if columns and not columns[0]:
+        columns, filled = columns[1:], [(number, row[1:]) for number, row in filled]
     _check_columns(columns, file.name)
     long = [number for number, row in filled if len(_trim(row)) > len(columns)]
     if long:

@@ -88,3 +88,10 @@ def test_read_table_refuses_every_damaged_workbook(tmp_path):
             read_table(tmp_path / "t.xlsx")
         except ValueError as error:
             assert "'t.xlsx'" in str(error)  # noqa: PT017
+
+
+def test_read_table_passes_over_the_index_of_a_data_frame(tmp_path):
+    (tmp_path / "t.csv").write_text(",bag,label\n0,a,1.0\n1,b,\n")
+    table = read_table(tmp_path / "t.csv")
+    assert (table.columns, table.numbers) == (["bag", "label"], [2, 3])
+    assert table.rows == [{"bag": "a", "label": "1.0"}, {"bag": "b", "label": ""}]
