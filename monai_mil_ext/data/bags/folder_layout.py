@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
-__all__ = ["FEATURE_SUFFIXES", "list_files", "name_folders", "prefer_files"]
+__all__ = ["FEATURE_SUFFIXES", "file_name", "list_files", "name_folders", "prefer_files"]
+
+logger = logging.getLogger(__name__)
 
 FEATURE_SUFFIXES = (".h5", ".hdf5", ".pt", ".pth", ".npy", ".npz", ".safetensors", ".zarr")
 INDEX = ".index.npz"  # coordinates that slideflow writes beside a bag
@@ -55,12 +58,25 @@ def list_files(folder: Path, suffixes: Sequence[str] = FEATURE_SUFFIXES) -> list
     beside = {file for file in files if SIDE_FOLDERS & {part.lower() for part in file.relative_to(folder).parts[:-1]}}
     files = [file for file in files if file not in beside] or files
     known = set(files)
-    return [file for file in files if not _has_h5(file, known)]
+    kept = [file for file in files if not _has_h5(file, known)]
+    if len(kept) < len(files):
+        logger.info("%d files of pt_files are left out: h5_files has them with coordinates", len(files) - len(kept))
+    return kept
+
+
+def file_name(path: str) -> str:
+    r"""Return the name of a file from a path in the form of this system, or in that of Windows.
+
+    Example:
+        >>> file_name("D:\\slides\\a.svs"), file_name("slides/a.svs")
+        ('a.svs', 'a.svs')
+    """
+    return PureWindowsPath(path).name if "\\" in path else Path(path).name
 
 
 def _walk(folder: Path, suffixes: tuple[str, ...], seen: set[str]) -> Iterator[Path]:
     place = os.path.realpath(folder)
-    if place in seen:
+    if place in seen or not suffixes:
         return
     seen.add(place)
     try:
@@ -70,11 +86,10 @@ def _walk(folder: Path, suffixes: tuple[str, ...], seen: set[str]) -> Iterator[P
     kinds = _kinds({entry.name for entry in entries}, suffixes)
     for entry in entries:
         name = entry.name.lower()
-        if name.endswith(kinds) and not name.endswith(INDEX):
-            if name.endswith(".zarr") or not _is_folder(entry):  # a zarr store is a bag, not a folder of bags
-                yield Path(entry.path)
-        elif kinds and _is_folder(entry) and not name.endswith(".zarr"):
-            yield from _walk(Path(entry.path), suffixes, seen)
+        if not name.endswith(".zarr") and _is_folder(entry):  # a zarr store is a bag, not a folder of bags
+            yield from _walk(Path(entry.path), suffixes if kinds else (), seen)
+        elif name.endswith(kinds) and not name.endswith(INDEX):
+            yield Path(entry.path)
 
 
 def _kinds(names: set[str], suffixes: tuple[str, ...]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 __all__ = ["UNKNOWN", "class_index", "describe_words", "label_text"]
 
 UNKNOWN = {"", "na", "n/a", "nan", "none", "null", "<na>"}
-NUMBER = re.compile(r"\d{1,9}(\.0*)?", re.ASCII)  # 1.0: pandas, if another row of the column is empty
+NUMBER = re.compile(r"\d{1,9}([.,]0*)?", re.ASCII)  # 1.0: pandas, if another row of the column is empty
 MAX_CLASSES = 20  # names that one message lists
 
 
@@ -21,7 +21,7 @@ def label_text(value: Any) -> str:
         ['1', '1', '1', '1', 'LUAD', '', 'True']
     """
     text = "" if value is None else str(value).strip()
-    return str(int(text.split(".")[0])) if NUMBER.fullmatch(text) else text
+    return str(int(re.split("[.,]", text)[0])) if NUMBER.fullmatch(text) else text
 
 
 def class_index(value: Any, classes: Sequence[str] | None = None, num_classes: int | None = None) -> int:

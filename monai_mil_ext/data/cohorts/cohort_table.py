@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from monai_mil_ext.data.bags.bag_folder import BagFolder
-from monai_mil_ext.data.bags.folder_layout import FEATURE_SUFFIXES
+from monai_mil_ext.data.bags.folder_layout import FEATURE_SUFFIXES, file_name
 from monai_mil_ext.utils import BagKeys, check_name, resolve_path
 
 from .check_report import CohortReport, Issue
@@ -71,10 +71,10 @@ class _Row:
     def __init__(self, number: int, cells: dict[str, str], columns: CohortColumns, folder: BagFolder) -> None:
         bag = cells[columns.bag]
         self.number = number
-        self.location = f"row {number}, {Path(bag).name!r}" if bag else f"row {number}"
+        self.location = f"row {number}, {file_name(bag)!r}" if bag else f"row {number}"
         self.errors: list[str] = []  # that leaving out the row resolves
         self.conflicts: list[str] = []  # with other rows
-        self.stem = Path(bag).stem
+        self.stem = Path(file_name(bag)).stem
         self.path = self._find_file("bag", bag, folder)
         self.item: dict[str, Any] = {}
         if self.path is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from monai_mil_ext.data.bags.bag_folder import BagFolder
-from monai_mil_ext.data.bags.folder_layout import FEATURE_SUFFIXES, list_files, name_folders, prefer_files
+from monai_mil_ext.data.bags.folder_layout import FEATURE_SUFFIXES, file_name, list_files, name_folders, prefer_files
 from monai_mil_ext.utils import BagKeys, check_case_ids, check_choice, check_local, check_name, resolve_path
 
 from .case_lists import is_feature_file, list_scans, single_case
@@ -196,8 +196,8 @@ def _found(item: dict[str, Any], name: str, folder: BagFolder) -> dict[str, Any]
         reason = str(error)
     except (OSError, RuntimeError) as error:  # such as a name that is too long
         reason = f"must be the path or the name of a file, got {type(error).__name__}"
-    known = Path(name).suffix.lower() in folder.suffixes  # a name may have dots
-    case = _case_id(Path(name).stem if known else Path(name).name)
+    last = Path(file_name(name))
+    case = _case_id(last.stem if last.suffix.lower() in folder.suffixes else last.name)  # a name may have dots
     return {CASE: case, **item, "image": "", ERROR: reason if reason.startswith("`") else f"`image` {reason}"}
 
 

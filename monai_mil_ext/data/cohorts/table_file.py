@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -101,16 +102,21 @@ def read_tables(paths: Sequence[str | os.PathLike[str]], bag: str, patient: str)
         columns += [name for name in table.columns if name not in columns]
         known = _rows_by_patient(table, patient)
         empty = dict.fromkeys(table.columns, "")
-        rows = [{**known.get(row[patient], empty), **row} for row in rows]
+        rows = [{**known.get(_plain_id(row[patient]), empty), **row} for row in rows]
     return Table(columns, [{name: row.get(name, "") for name in columns} for row in rows], base.numbers)
 
 
 def _rows_by_patient(table: Table, patient: str) -> dict[str, dict[str, str]]:
     rows: dict[str, dict[str, str]] = {}
     for number, row in zip(table.numbers, table.rows, strict=True):
-        if rows.setdefault(row[patient], row) != row:
+        if rows.setdefault(_plain_id(row[patient]), row) != row:
             raise ValueError(f"tables must have one row for each patient, got another for that of row {number}.")
     return rows
+
+
+def _plain_id(cell: str) -> str:
+    """Return an ID without the decimal point of a whole number, which one of two data frames may have added."""
+    return re.sub(r"(?<=\d)\.0+$", "", cell)
 
 
 def _read_text(file: Path) -> list[tuple[int, list[str]]]:

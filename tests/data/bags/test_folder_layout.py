@@ -1,5 +1,6 @@
 """Tests of the choice of bags and slides in folders of other tools."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -25,11 +26,19 @@ def listed(folder, *names, suffixes=(".h5", ".pt", ".npz", ".zarr")):
         (["pt_files/a.pt", "pt_files/b.pt", "h5_files/a.h5"], ["h5_files/a.h5", "pt_files/b.pt"]),
         (["z.zarr/inner.h5", "z.zarr/deep/inner.pt"], ["z.zarr"]),
         ([".hidden/a.h5", "._a.h5", ".writing-a.h5", "a.h5"], ["a.h5"]),
-        (["out/a/a.h5", "out/a/prediction.json", "a.h5"], ["a.h5"]),
+        (["out/a/a.h5", "out/a/prediction.json", "out/a/deep/b.h5", "a.h5"], ["a.h5"]),
+        (["m/model.pt", "m/model.json", "m/bags/a.pt", "m/a.h5"], ["m/a.h5", "m/bags/a.pt"]),
+        (["a.h5/a.h5", "b.pt/deep/b.pt"], ["a.h5/a.h5", "b.pt/deep/b.pt"]),  # a folder a slide, named as its file
     ],
 )
 def test_list_files_takes_bags_and_leaves_what_lies_beside_them(tmp_path, names, expected):
     assert listed(tmp_path, *names) == expected
+
+
+def test_list_files_says_once_that_a_format_is_preferred(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    listed(tmp_path, "pt_files/a.pt", "pt_files/b.pt", "pt_files/c.pt", "h5_files/a.h5", "h5_files/b.h5")
+    assert caplog.messages == ["2 files of pt_files are left out: h5_files has them with coordinates"]
 
 
 def test_list_files_follows_links_to_folders_once(tmp_path):

@@ -11,6 +11,7 @@ from monai_mil_ext.data.cohorts.class_labels import class_index, describe_words
     [
         ("0.0", None, 0),
         ("1.", None, 1),
+        ("1,0", None, 1),  # with the decimal comma of a table with semicolons
         (" 2 ", None, 2),
         ("007", None, 7),
         (3.0, None, 3),

@@ -204,3 +204,16 @@ def test_a_whole_disk_as_root_is_not_searched(tmp_path, monkeypatch):
     x, y, z = list_slides(table, root="/")
     assert x["image"] == y["image"] == str(tmp_path / "a.svs")
     assert "got none" in z["input_error"]
+
+
+def test_paths_of_another_system_are_found_by_their_name_and_not_shown(tmp_path):
+    make.touch(tmp_path, "deep/a.svs")
+    rows = [["C:\\Users\\DOE\\slides\\a.svs", "p", 0], ["C:\\Users\\DOE\\slides\\lost.svs", "q", 1]]
+    table = make.write_table(tmp_path / "t.csv", [make.HEAD, *rows])
+    a, lost = list_slides(table)
+    assert a == {"case_id": "a", "patient": "p", "image": str(tmp_path / "deep" / "a.svs")}
+    assert (lost["case_id"], "DOE" in lost["input_error"]) == ("lost", False)
+    make.write_bags(tmp_path / "bags", {"a": 2})
+    with pytest.raises(ValueError, match=r"row 3, 'lost\.svs': `bag` must be the path or the name") as error:
+        load_cohort(table, root=tmp_path / "bags")
+    assert "DOE" not in str(error.value)

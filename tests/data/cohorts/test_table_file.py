@@ -6,7 +6,7 @@ import numpy as np
 import openpyxl
 import pytest
 
-from monai_mil_ext.data.cohorts.table_file import read_table
+from monai_mil_ext.data.cohorts.table_file import read_table, read_tables
 from tests.data.cohort_files import write_table
 
 ROWS = [["bag", "patient", "label"], ["a b", "007", "1"], ["c", "", "2.5"]]
@@ -95,3 +95,10 @@ def test_read_table_passes_over_the_index_of_a_data_frame(tmp_path):
     table = read_table(tmp_path / "t.csv")
     assert (table.columns, table.numbers) == (["bag", "label"], [2, 3])
     assert table.rows == [{"bag": "a", "label": "1.0"}, {"bag": "b", "label": ""}]
+
+
+def test_read_tables_joins_patients_whose_numbers_a_data_frame_has_changed(tmp_path):
+    (tmp_path / "slide.csv").write_text("FILENAME,PATIENT\na,12.0\nb,007\n")
+    (tmp_path / "clini.csv").write_text("PATIENT,KRAS\n12,1\n7,0\n")
+    table = read_tables([tmp_path / "slide.csv", tmp_path / "clini.csv"], "FILENAME", "PATIENT")
+    assert [row["KRAS"] for row in table.rows] == ["1", ""]
