@@ -10,8 +10,9 @@ from torch import Tensor
 
 from .checks import check_name
 from .enums import BagKeys
+from .exceptions import InputError
 
-__all__ = ["check_case_ids", "drop_padding", "head_mean"]
+__all__ = ["check_case_ids", "check_input", "drop_padding", "head_mean"]
 
 
 def check_case_ids(items: Sequence[Mapping[Any, Any]], places: Sequence[str] | None = None) -> None:
@@ -35,6 +36,19 @@ def check_case_ids(items: Sequence[Mapping[Any, Any]], places: Sequence[str] | N
     repeated = [f"{case!r} in {' and '.join(named)}" for case, named in found.items() if len(named) > 1]
     if repeated:
         raise ValueError(f"`case_id` must be unique, got {', '.join(repeated)}.")
+
+
+def check_input(item: Mapping[Any, Any]) -> None:
+    """Raise :py:class:`InputError` if an item has an ``input_error``, for which its row of a table can't be used.
+
+    Example:
+        >>> check_input({"case_id": "a", "image": "", "input_error": "`image` must be given, got an empty cell"})
+        Traceback (most recent call last):
+        ...
+        monai_mil_ext.utils.exceptions.InputError: `image` must be given, got an empty cell.
+    """
+    if item.get(BagKeys.INPUT_ERROR):
+        raise InputError(f"{item[BagKeys.INPUT_ERROR]}.")
 
 
 def drop_padding(value: Any, item: Mapping[Any, Any]) -> Tensor:

@@ -21,6 +21,7 @@ class BagKeys(StrEnum):
     coordinates, ``slide_mpp`` (micrometers per pixel of level 0), ``source`` (path of the scan or slide), ``series``
     (UID, description or number, if a DICOM folder has several), ``plane`` of the slices of a scan, ``case_id``,
     ``patient``, ``status`` and ``source_check`` (whether the bag comes from the source that a model was trained on).
+    In an item that is not loaded yet: ``input_error`` (why the row of a table can't be used).
 
     In the metadata of a scan: ``modality`` (of DICOM only), ``lowest`` and ``highest`` value as loaded, ``container``
     (kind of file or folder), ``notes`` (list of sentences: what was left out, filled or resampled while reading),
@@ -59,6 +60,7 @@ class BagKeys(StrEnum):
     SLICE_POSITION = "slice_position"
     CASE_ID = "case_id"
     PATIENT = "patient"
+    INPUT_ERROR = "input_error"
     STATUS = "status"
     SOURCE_CHECK = "source_check"
     SCORES = "scores"

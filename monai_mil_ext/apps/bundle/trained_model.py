@@ -176,6 +176,7 @@ class TrainedModel:
         class_names: Sequence[str] | None = None,
         num_classes: int | None = None,
         kinds: Sequence[str] = ("classification",),
+        level: str | None = None,
     ) -> None:
         """Check that options agree with the task that the model was trained for.
 
@@ -183,9 +184,10 @@ class TrainedModel:
             class_names: names of the classes in order; ``None`` is not checked.
             num_classes: number of classes; ``None`` is not checked.
             kinds: kinds of tasks that the config can evaluate.
+            level: ``"bag"`` or ``"patient"``, for which all bags of a patient are one; ``None`` is not checked.
 
         Raises:
-            ValueError: when the record states another kind, number, or names or order of the classes.
+            ValueError: when the record states another kind, number, names or order of the classes, or level.
         """
         task, kind = self._known.task, self.task("kind")
         if kind is not None and kind not in kinds:
@@ -194,6 +196,7 @@ class TrainedModel:
         for option, given, trained in (
             ("class_names", names, task.get("class_names")),
             ("num_classes", num_classes, task.get("num_classes")),
+            ("level", level, task.get("level")),
         ):
             if given is not None and trained is not None and given != trained:
                 raise ValueError(f"`{option}` must be {trained}, as in the training, got {given}.")

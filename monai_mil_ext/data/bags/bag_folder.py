@@ -1,52 +1,72 @@
-"""Lookup of bag files in a folder by the names that a table uses."""
+"""Lookup of bag files or slides in a folder by the names that a table uses."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
 from monai_mil_ext.utils import check_local, resolve_path
 
-__all__ = ["BagFolder"]
+from .folder_layout import FEATURE_SUFFIXES, file_name, list_files, name_folders, prefer_files
 
-SUFFIXES = (".h5", ".hdf5", ".pt", ".pth", ".npy", ".npz", ".safetensors", ".zarr")
+__all__ = ["BagFolder", "resolve_inside"]
+
+OUTSIDE = "must lie below `root`, got a path or a link out of it: give --root / to allow paths to anywhere"
 
 
 class BagFolder:
-    """Bag files below a folder, found by path or name; no name may lead out of the folder.
+    """Bag files or slides below a folder, found by path or name; no name may lead out of the folder.
 
     Args:
-        root: the folder; hidden files and folders, such as half-written files, are ignored.
+        root: the folder; see :py:func:`list_files` for what is left out.
+        table_dir: folder of the table, from where a relative path is taken if there is no such file below ``root``.
+        suffixes: suffixes of the files, in lower case.
+        preferred: suffixes that are taken where several files have the name of a bag.
 
     Raises:
         FileNotFoundError: when there is no such folder.
 
     Example:
-        >>> folder = Path("bags")
-        >>> folder.mkdir()
+        >>> folder = Path("bags", "features_uni_v1")
+        >>> folder.mkdir(parents=True)
         >>> (folder / "slide_1.h5").touch()
-        >>> BagFolder(folder).find("slide_1.svs").name
+        >>> BagFolder("bags").find("slide_1.svs").name
         'slide_1.h5'
     """
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        table_dir: str | os.PathLike[str] | None = None,
+        suffixes: Sequence[str] = FEATURE_SUFFIXES,
+        preferred: Sequence[str] = (),
+    ) -> None:
         self.root = resolve_path(root, "root")
+        self.table_dir = self.root if table_dir is None else resolve_path(table_dir)
+        self.suffixes, self.preferred = tuple(suffixes), tuple(preferred)
         if not os.path.isdir(self.root):
             raise FileNotFoundError(f"`root` must be a folder that exists, got {Path(root).name!r}.")
+
+    @property
+    def _is_disk(self) -> bool:
+        """Truth of the folder being that of all others, which is not searched."""
+        return self.root == self.root.parent
 
     @cached_property
     def files(self) -> list[Path]:
         """Sorted paths of all bag files."""
-        return sorted(_bag_files(self.root))
+        return list_files(self.table_dir if self._is_disk else self.root, self.suffixes)
 
     @cached_property
-    def _by_stem(self) -> dict[str, list[Path]]:
-        stems: dict[str, list[Path]] = {}
+    def _by_name(self) -> dict[str, list[Path]]:
+        """Paths of the files by their names with and without suffix."""
+        names: dict[str, list[Path]] = {}
         for file in self.files:
-            stems.setdefault(file.stem, []).append(file)
-        return stems
+            for name in {file.name, file.stem}:
+                names.setdefault(name, []).append(file)
+        return names
 
     def find(self, name: str) -> Path:
         """Return the file of a bag, given its path relative to the folder, or its name with or without suffix.
@@ -55,35 +75,45 @@ class BagFolder:
             ValueError: when there is no such file, there are several, or it lies outside the folder.
         """
         direct = self.inside(name)
-        if os.path.isfile(direct) or (direct.suffix == ".zarr" and os.path.isdir(direct)):
+        if self._is_bag(direct):
             return direct
-        matches = self._by_stem.get(name) or self._by_stem.get(Path(name).stem) or []
+        last = file_name(name)
+        names = [] if self._is_disk and Path(name).is_absolute() else [name, last, Path(last).stem]
+        found = next((self._by_name[key] for key in names if key in self._by_name), [])
+        matches = prefer_files(found, self.preferred)
         if not matches:
-            raise ValueError("must be the path or the name of a bag file in the folder, got none")
+            raise ValueError("must be the path or the name of a file below `root`, got none")
         if len(matches) > 1:
-            paths = ", ".join(repr(str(file.relative_to(self.root))) for file in matches)
-            raise ValueError(f"must name one file, got {paths}: give its path, or one of their folders as `root`")
+            raise ValueError(
+                f"must name one file, got {len(matches)} in {name_folders(matches)}: give one of these folders as "
+                "`root`, or the path of the file"
+            )
         return self.inside(matches[0])
 
     def inside(self, path: str | os.PathLike[str]) -> Path:
-        """Resolve a path relative to the folder.
+        """Resolve a path relative to the folder, see :py:func:`resolve_inside`."""
+        return resolve_inside(path, self.root, self.table_dir)
 
-        Raises:
-            ValueError: when the path leads out of the folder, or is an address such as ``s3://bucket/x``.
-        """
-        try:
-            check_local(path=path)
-        except ValueError as error:
-            raise ValueError(str(error).removeprefix("`path` ").removesuffix(".")) from None
-        resolved = resolve_path(self.root / path)
-        if not resolved.is_relative_to(self.root):
-            raise ValueError("must lie in the folder of the bags, got a path out of it")
-        return resolved
+    def _is_bag(self, path: Path) -> bool:
+        """Return whether a path is a file, or a folder that is a bag or a slide."""
+        if os.path.isdir(path):
+            return path.suffix == ".zarr" or (".dcm" in self.suffixes and any(path.glob("*.dcm")))
+        return os.path.isfile(path)
 
 
-def _bag_files(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder):
-        visible = [name for name in [*folders, *files] if not name.startswith(".")]
-        yield from (Path(parent) / name for name in visible if name.lower().endswith(SUFFIXES))
-        # a zarr store is a bag, not a folder of bags
-        folders[:] = [name for name in folders if name in visible and not name.lower().endswith(".zarr")]
+def resolve_inside(path: str | os.PathLike[str], root: Path, table_dir: Path) -> Path:
+    """Resolve a path that a table names relative to ``root``, or to the folder of the table if there is no such file.
+
+    Raises:
+        ValueError: when the path leads out of ``root``, or is an address such as ``s3://bucket/x``.
+    """
+    try:
+        check_local(path=path)
+    except ValueError as error:
+        raise ValueError(str(error).removeprefix("`path` ").removesuffix(".")) from None
+    resolved, beside = resolve_path(root / path), resolve_path(table_dir / path)
+    if not os.path.lexists(resolved) and os.path.lexists(beside) and beside.is_relative_to(root):
+        return beside
+    if not resolved.is_relative_to(root):
+        raise ValueError(OUTSIDE)
+    return resolved

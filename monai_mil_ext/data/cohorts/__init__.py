@@ -1,11 +1,13 @@
 """Cohorts: tables, checks, splits and lists of cases."""
 
-from .case_lists import list_bags, list_scans, list_slides, single_case
+from .case_lists import list_scans, single_case
 from .check_report import CohortReport
 from .cohort import check_cohort, load_cohort, load_scan_cohort, load_slide_cohort
 from .cohort_checks import CohortChecks
 from .columns import CohortColumns
 from .scan_checks import ScanChecks
+from .slide_lists import list_bags, list_slides
+from .split_files import load_splits
 from .splits import CohortSplits, split_cohort
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "load_cohort",
     "load_scan_cohort",
     "load_slide_cohort",
+    "load_splits",
     "single_case",
     "split_cohort",
 ]

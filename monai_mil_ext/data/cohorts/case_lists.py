@@ -2,60 +2,75 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_mil_ext.data.bags.bag_folder import SUFFIXES as FEATURE_SUFFIXES
+from monai_mil_ext.data.bags.bag_folder import resolve_inside
+from monai_mil_ext.data.bags.folder_layout import FEATURE_SUFFIXES
 from monai_mil_ext.data.features.identities import item_identity
-from monai_mil_ext.utils import BagKeys, check_case_ids, check_local, check_name, load_json, resolve_path
+from monai_mil_ext.utils import BagKeys, check_local, check_name, load_json, resolve_path
 
 from .check_report import CohortReport, Issue
+from .class_labels import label_text
 from .table_file import TABLE_SUFFIXES, read_table
 
 __all__ = [
     "check_scan_list",
     "is_feature_file",
-    "list_bags",
     "list_scans",
-    "list_slides",
     "single_case",
 ]
 
 
-CASE, SLIDE_MPP = str(BagKeys.CASE_ID), str(BagKeys.SLIDE_MPP)
+CASE = str(BagKeys.CASE_ID)
 IDS = (CASE, str(BagKeys.PATIENT))
 PATHS = ("image", "reference")
 COLUMNS = (*IDS, *PATHS, "series")
 
 
-def check_scan_list(path: Path) -> CohortReport:
-    """Check a file of the form ``{"scans": [...]}``; see :py:func:`monai_mil_ext.data.check_cohort`.
+def check_scan_list(path: Path, root: str | os.PathLike[str] | None = None) -> CohortReport:
+    """Check a table of scans, or JSON of the form ``{"scans": [...]}``; see :py:func:`monai_mil_ext.data.check_cohort`.
 
     Raises:
-        FileNotFoundError: when there is no such JSON file.
+        FileNotFoundError: when there is no such file.
         ValueError: when it has another form.
     """
     check_local(path=path)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"`path` must be a cohort file that exists, got {path.name!r}.")
-    scans = _read_scans(path)
-    if scans is None:
-        raise ValueError(f'`path` must be JSON of the form {{"scans": [{{...}}, ...]}}, got {path.name!r}.')
-    root = path.parent
-    errors = [
-        Issue(f"scan {i}", text, _case_name(scan, i)) for i, scan in enumerate(scans) for text in _problems(scan, root)
-    ]
-    errors += _repeated_ids([(f"scan {i}", scan) for i, scan in enumerate(scans)])
+    rows = _read_rows(path)
+    folder = resolve_path(path.parent if root is None else root, "root")
+    resolved = [_resolve_paths(scan, folder, resolve_path(path.parent)) for _, scan in rows]
+    errors = []
+    for (place, scan), (item, wrong) in zip(rows, resolved, strict=True):
+        texts = [*_id_errors(scan), *wrong, *_absent(item, wrong)]
+        errors += [Issue(place, text, _case_name(scan, place)) for text in texts]
+    errors += _repeated_ids(rows)
     invalid = {error.location for error in errors}
-    items = [_resolve_paths(scan, root) for i, scan in enumerate(scans) if f"scan {i}" not in invalid]
-    return CohortReport(path.name, len(scans), items, errors)
+    items = [item for (place, _), (item, _) in zip(rows, resolved, strict=True) if place not in invalid]
+    return CohortReport(path.name, len(rows), items, errors)
 
 
-def _read_scans(path: Path) -> list[dict[str, Any]] | None:
+def _read_rows(file: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Return the scans of a table or of JSON, each with its place, without empty cells and values that are null."""
+    if file.suffix.lower() in TABLE_SUFFIXES:
+        table = read_table(file)
+        missing = [name for name in (CASE, "image") if name not in table.columns]
+        if missing:
+            raise ValueError(f"`path` must have the columns {CASE!r} and 'image', got {list(table.columns)}.")
+        rows = [(f"row {number}", row) for number, row in zip(table.numbers, table.rows, strict=True)]
+        return [(place, {key: cell for key, cell in row.items() if cell}) for place, row in rows]
+    if not os.path.isfile(file):
+        raise FileNotFoundError(f"`path` must be a cohort file that exists, got {file.name!r}.")
+    scans = _read_json(file)
+    if scans is None:
+        raise ValueError(
+            f'`path` must be .csv, .tsv, .xlsx, or JSON of the form {{"scans": [{{...}}, ...]}}, got {file.name!r}.'
+        )
+    return [(f"scan {i}", scan) for i, scan in enumerate(scans)]
+
+
+def _read_json(path: Path) -> list[dict[str, Any]] | None:
     """Return the scans of a JSON file without those of their values that are null, or None for another form."""
     try:
         scans = load_json(path)["scans"]
@@ -63,29 +78,51 @@ def _read_scans(path: Path) -> list[dict[str, Any]] | None:
         return None
     if not isinstance(scans, list) or not scans or not all(isinstance(scan, dict) for scan in scans):
         return None
-    return [{key: value for key, value in scan.items() if value is not None} for scan in scans]
+    return [{key: _as_text(key, value) for key, value in scan.items() if value is not None} for scan in scans]
 
 
-def _resolve_paths(scan: Mapping[str, Any], root: Path) -> dict[str, Any]:
-    return {**scan, **{key: str(resolve_path(root / scan[key])) for key in PATHS if key in scan}}
+def _as_text(key: str, value: Any) -> Any:
+    """Return an ID that JSON has as a number as the text of a cell."""
+    return (
+        label_text(value) if key in IDS and isinstance(value, (int, float)) and not isinstance(value, bool) else value
+    )
 
 
-def _case_name(scan: Mapping[str, Any], number: int) -> str:
+def _resolve_paths(scan: Mapping[str, Any], root: Path, table_dir: Path) -> tuple[dict[str, Any], list[str]]:
+    """Return a scan with absolute paths, and the errors of those that are none or lead out of ``root``."""
+    item, errors = dict(scan), []
+    for key in PATHS:
+        if key not in scan:
+            continue
+        if not isinstance(scan[key], str) or not scan[key]:
+            errors.append(f"`{key}` must be a path, got {scan[key]!r}")
+            continue
+        try:
+            item[key] = str(resolve_inside(scan[key], root, table_dir))
+        except ValueError as error:
+            errors.append(f"`{key}` {error}")
+    return item, errors
+
+
+def _absent(item: Mapping[str, Any], wrong: Sequence[str]) -> list[str]:
+    """Return the errors of paths without a file, if all paths could be resolved."""
+    absent = [key for key in PATHS if not wrong and key in item and not os.path.exists(item[key])]
+    return [f"`{key}` must exist, got a path without a file" for key in absent]
+
+
+def _case_name(scan: Mapping[str, Any], place: str) -> str:
     try:
         check_name(case_id=scan.get(CASE, ""))
     except ValueError:
-        return f"scan {number}"
+        return place
     return str(scan[CASE])
 
 
-def _problems(scan: Mapping[str, Any], root: Path) -> list[str]:
+def _id_errors(scan: Mapping[str, Any]) -> list[str]:
     problems = [f"no `{key}`" for key in (*IDS, "image") if key not in scan]
     for key in IDS:
         if key in scan:
             problems += _errors_of(check_name, key, scan[key])
-    for key in PATHS:
-        if key in scan:
-            problems += _path_problems(key, scan[key], root)
     return problems
 
 
@@ -97,17 +134,6 @@ def _errors_of(check: Callable[..., None], key: str, value: Any) -> list[str]:
     return []
 
 
-def _path_problems(key: str, value: Any, root: Path) -> list[str]:
-    if not isinstance(value, str) or not value:
-        return [f"`{key}` must be a path, got {value!r}"]
-    problems = _errors_of(check_local, key, value)
-    if problems:
-        return problems
-    if not resolve_path(root / value).is_relative_to(resolve_path(root)):
-        return [f"`{key}` must lie in the folder of the cohort, got a path that leads out of it"]
-    return [] if os.path.exists(root / value) else [f"`{key}` must exist, got a path without a file"]
-
-
 def list_scans(
     path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None, keep: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
@@ -116,11 +142,13 @@ def list_scans(
     The table is CSV, TSV or Excel with the columns ``case_id`` and ``image`` (a DICOM folder or a file) and, if
     available, ``patient``, ``reference`` and ``series`` (UID, description or number); or JSON as for
     :py:func:`monai_mil_ext.data.load_cohort`. The items have absolute paths, which are not checked for existence. Other
-    columns are ignored.
+    columns are ignored. A row whose path is empty, an address or leads out of ``root`` has ``input_error`` instead, the
+    reason for which :py:class:`monai_mil_ext.transforms.LoadOrStatus` calls it unreadable.
 
     Args:
         path: the table.
-        root: folder of the scans, by default that of the table; no path may lead out of it.
+        root: folder of the scans, by default that of the table; no path may lead out of it. A path is
+            relative to it, or to the table.
         keep: further columns to keep, as text, if not empty.
 
     Raises:
@@ -129,31 +157,12 @@ def list_scans(
     """
     check_local(path=path)
     file = Path(path)
+    rows = _read_rows(file)
+    errors = [Issue(place, text) for place, row in rows for text in _row_errors(row)] + _repeated_ids(rows)
     folder = resolve_path(file.parent if root is None else root, "root")
-    columns = (*COLUMNS, *keep)
-    rows = _rows(file, columns)
-    errors = [Issue(location, text) for location, row in rows for text in _row_errors(row, folder)]
-    errors += _repeated_ids(rows)
-    items = [] if errors else [_item(row, folder, columns) for _, row in rows]
+    items = [] if errors else [_item(row, folder, resolve_path(file.parent), (*COLUMNS, *keep)) for _, row in rows]
     CohortReport(file.name, len(rows), items, errors).raise_if_errors()
     return items
-
-
-def _rows(file: Path, columns: Sequence[str]) -> list[tuple[str, Mapping[str, Any]]]:
-    if file.suffix.lower() in TABLE_SUFFIXES:
-        table = read_table(file)
-        missing = [name for name in (CASE, "image") if name not in table.columns]
-        if missing:
-            raise ValueError(f"`path` must have the columns {CASE!r} and 'image', got {list(table.columns)}.")
-        return [(f"row {number}", row) for number, row in zip(table.numbers, table.rows, strict=True)]
-    if not os.path.isfile(file):
-        raise FileNotFoundError(f"`path` must be a table of scans that exists, got {file.name!r}.")
-    scans = _read_scans(file)
-    if scans is None:
-        raise ValueError(
-            f'`path` must be .csv, .tsv, .xlsx, or JSON of the form {{"scans": [{{...}}, ...]}}, got {file.name!r}.'
-        )
-    return [(f"scan {i}", {key: scan[key] for key in columns if key in scan}) for i, scan in enumerate(scans)]
 
 
 def _repeated_ids(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Issue]:
@@ -168,88 +177,19 @@ def _repeated_ids(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Issue]:
     ]
 
 
-def _row_errors(row: Mapping[str, Any], folder: Path) -> Sequence[str]:
-    wrong = [key for key, value in row.items() if isinstance(value, (list, dict, bool))]
+def _row_errors(row: Mapping[str, Any]) -> list[str]:
+    known = {key: value for key, value in row.items() if key in (*COLUMNS, str(BagKeys.SLIDE_MPP))}
+    wrong = [key for key, value in known.items() if isinstance(value, (list, dict, bool))]
     if wrong:
         return [f"`{key}` must be text or a number, got {row[key]!r}" for key in wrong]
-    errors = _errors_of(check_name, CASE, str(row.get(CASE, "")))
-    if not row.get("image"):
-        errors.append("`image` must be given, got an empty cell")
-    for key in PATHS:
-        if row.get(key):
-            value = str(row[key])
-            remote = _errors_of(check_local, key, value)
-            errors += remote
-            if not remote and not resolve_path(folder / value).is_relative_to(folder):
-                errors.append(f"`{key}` must lie in the folder of the scans, got a path that leads out of it")
-    return errors
+    return _errors_of(check_name, CASE, str(row.get(CASE, "")))
 
 
-def _item(row: Mapping[str, Any], folder: Path, columns: Sequence[str]) -> dict[str, Any]:
-    item = {key: str(row[key]) for key in columns if str(row.get(key, ""))}
-    return {**item, **{key: str(resolve_path(folder / item[key])) for key in PATHS if key in item}}
-
-
-SLIDE_SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".czi")
-
-
-def list_slides(
-    path: str | os.PathLike[str], case_id: str | None = None, root: str | os.PathLike[str] | None = None
-) -> list[dict[str, Any]]:
-    """Return an item with ``case_id`` and ``image`` for each slide or feature file at ``path``.
-
-    - A file is one item, see :py:func:`single_case`.
-    - In a folder, slides and feature files are sorted by name, and the name without suffix is the case ID; a name with
-      characters other than letters, digits, ``.``, ``_`` and ``-`` becomes ``slide_`` and a hash of it.
-    - A table (CSV, TSV, Excel, JSON) is read by :py:func:`list_scans`; its column ``slide_mpp`` is kept.
-
-    Args:
-        path: path of the file, folder or table.
-        case_id: case ID of a single file; None derives one.
-        root: folder of the slides of a table, by default that of the table.
-
-    Raises:
-        FileNotFoundError: when there is nothing at ``path``, or no slide in the folder.
-        ValueError: when two files of a folder have the same name without suffix, or the table has errors. The message
-            counts the files in the order of their names.
-
-    Example:
-        >>> folder = Path("slides")
-        >>> folder.mkdir()
-        >>> for name in ("b.svs", "a.h5", "Müller.svs", "notes.txt"):
-        ...     (folder / name).touch()
-        >>> [item["case_id"] for item in list_slides(folder)]
-        ['slide_a78429899b', 'a', 'b']
-    """
-    check_local(path=path)
-    source = Path(path)
-    if source.suffix.lower() in (*TABLE_SUFFIXES, ".json"):
-        return _table_items(source, root)
-    if os.path.isdir(source) and not is_feature_file(source):
-        return _folder_items(source)
-    if not os.path.exists(source):
-        raise FileNotFoundError("`path` must be a slide, a folder or a table that exists, got none.")
-    return [single_case(source, case_id)]
-
-
-def list_bags(path: str | os.PathLike[str], case_id: str | None = None) -> list[dict[str, Any]]:
-    """Return an item with ``case_id`` and ``image`` for each feature file at ``path``.
-
-    A file is one item, see :py:func:`single_case`. In a folder, feature files are sorted by name, and the name without
-    suffix is the case ID, as in :py:func:`list_slides`.
-
-    Args:
-        path: path of the file or folder.
-        case_id: case ID of a single file; None derives one.
-
-    Raises:
-        FileNotFoundError: when there is nothing at ``path``, or no feature file in the folder.
-        ValueError: when two files of a folder have the same name without suffix.
-    """
-    source = Path(path)
-    if source.is_dir() and not is_feature_file(source):
-        return _folder_items(source, (*FEATURE_SUFFIXES, ".zarr"))
-    return [single_case(source, case_id)]
+def _item(row: Mapping[str, Any], root: Path, table_dir: Path, columns: Sequence[str]) -> dict[str, Any]:
+    item, errors = _resolve_paths({key: str(row[key]) for key in columns if key in row}, root, table_dir)
+    if not item.get("image"):
+        errors = ["`image` must be given, got an empty cell"]
+    return {**item, "image": "", str(BagKeys.INPUT_ERROR): "; ".join(errors)} if errors else item
 
 
 def single_case(
@@ -293,42 +233,4 @@ def is_feature_file(path: str | os.PathLike[str]) -> bool:
         >>> is_feature_file("a/b.h5"), is_feature_file("a/b.svs")
         (True, False)
     """
-    return Path(path).suffix.lower() in (*FEATURE_SUFFIXES, ".zarr")
-
-
-def _folder_items(
-    folder: Path, suffixes: Sequence[str] = (*SLIDE_SUFFIXES, *FEATURE_SUFFIXES, ".zarr")
-) -> list[dict[str, Any]]:
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
-    if not files:
-        raise FileNotFoundError("`path` must be a folder with slides or feature files, got one without.")
-    items = [{CASE: _case_id(file.stem), "image": str(resolve_path(file))} for file in files]
-    check_case_ids(items, [f"file {number} ({file.suffix})" for number, file in enumerate(files, 1)])
-    return items
-
-
-def _case_id(stem: str) -> str:
-    try:
-        check_name(case_id=stem)
-    except ValueError:
-        return f"slide_{hashlib.sha256(stem.encode('utf-8', 'surrogateescape')).hexdigest()[:10]}"
-    return stem
-
-
-def _table_items(table: Path, root: str | os.PathLike[str] | None) -> list[dict[str, Any]]:
-    items = list_scans(table, root)
-    if table.suffix.lower() in TABLE_SUFFIXES:
-        for item, row in zip(items, read_table(table).rows, strict=True):
-            if row.get(SLIDE_MPP):
-                item[SLIDE_MPP] = _positive_number(row[SLIDE_MPP], item[CASE])
-    return items
-
-
-def _positive_number(cell: str, case: str) -> float:
-    try:
-        number = float(cell)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:  # the message shows the cell, so that check_positive_number does not serve
-        raise ValueError(f"`{SLIDE_MPP}` must be a positive number, got {cell!r} of {case!r}.")
-    return number
+    return Path(path).suffix.lower() in FEATURE_SUFFIXES

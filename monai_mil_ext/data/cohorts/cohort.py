@@ -17,7 +17,8 @@ from .cohort_checks import BagSummary, CohortChecks
 from .cohort_table import check_table, merge_patients
 from .columns import CohortColumns
 from .scan_checks import ScanChecks
-from .table_file import TABLE_SUFFIXES
+from .slide_lists import SLIDE_SUFFIXES
+from .table_file import TABLE_SUFFIXES, read_table
 
 __all__ = [
     "check_cohort",
@@ -27,11 +28,12 @@ __all__ = [
 ]
 
 CASE, PATIENT = str(BagKeys.CASE_ID), str(BagKeys.PATIENT)
+Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 Encode = Callable[[Sequence[dict[str, Any]]], list[dict[str, Any]]]
 
 
 def load_cohort(
-    path: str | os.PathLike[str],
+    path: Paths,
     columns: CohortColumns | None = None,
     checks: CohortChecks | ScanChecks | None = None,
     root: str | os.PathLike[str] | None = None,
@@ -60,13 +62,13 @@ def load_cohort(
 
 
 def check_cohort(
-    path: str | os.PathLike[str],
+    path: Paths,
     columns: CohortColumns | None = None,
     checks: CohortChecks | ScanChecks | None = None,
     root: str | os.PathLike[str] | None = None,
     level: str = "bag",
 ) -> CohortReport:
-    """Check a cohort: a table of bag files (CSV, TSV, Excel), or a JSON list of scans.
+    """Check a cohort: a table of bag files (CSV, TSV, Excel), or a table or JSON list of scans.
 
     A row of a table names a bag, its patient and its label; see :py:class:`CohortColumns`. Its item has ``case_id``
     (the name of the file without suffix), ``patient``, ``image`` (the absolute path, for ``LoadBagd``),
@@ -74,15 +76,18 @@ def check_cohort(
     bags of a patient are one item: ``case_id`` is the patient and ``image`` the list of paths, for ``LoadPatientBagd``.
 
     JSON is ``{"scans": [{"case_id": ..., "patient": ..., "image": ..., "reference": ...}, ...]}``, where ``image`` (a
-    DICOM folder or a file) and the optional ``reference`` are relative to the JSON file; the items have absolute paths.
-    Other entries are kept unchanged.
+    DICOM folder or a file) and the optional ``reference`` are relative to ``root`` or to the JSON file; the items have
+    absolute paths. Other entries are kept unchanged. A table with the columns ``case_id``, ``patient``, ``image`` and,
+    if available, ``reference``, ``label`` and ``series`` is the same.
 
     Args:
-        path: the table or JSON file.
+        path: the table or JSON file; or a list with a table of the bags and one of their patients, which are joined by
+            the column of the patient, as STAMP's slide table and clini table are.
         columns: meaning of the columns of a table.
         checks: checks of the bag files of a table (:py:class:`CohortChecks`), by default of sizes, encoder and
             resolution; or of the scans of JSON (:py:class:`ScanChecks`), by default of their modality only.
-        root: folder of the bag files, by default that of the table; no path may lead out of it.
+        root: folder of the bag files or scans, by default that of the table; no path may lead out of it. A path is
+            relative to it, or to the table. ``"/"`` allows paths to anywhere.
         level: ``"bag"`` or ``"patient"``.
 
     Raises:
@@ -90,21 +95,37 @@ def check_cohort(
         ValueError: when the file is not a table. The report lists the errors in its content.
     """
     check_choice("level", level, ("bag", "patient"))
-    file = Path(path)
-    if file.suffix.lower() in TABLE_SUFFIXES:
+    files = _files(path)
+    names = " + ".join(file.name for file in files)
+    is_table = all(file.suffix.lower() in TABLE_SUFFIXES for file in files)
+    if is_table and not _lists_scans(files, columns, checks):
         if isinstance(checks, ScanChecks):
-            raise ValueError(f"`checks` must be CohortChecks for a table, got ScanChecks for {file.name!r}.")
-        report = check_table(file, columns or CohortColumns(), checks or CohortChecks(), root or file.parent)
+            raise ValueError(f"`checks` must be CohortChecks for a table of bags, got ScanChecks for {names!r}.")
+        report = check_table(files, columns or CohortColumns(), checks or CohortChecks(), root)
         return merge_patients(report) if level == "patient" else report
-    if columns is not None or isinstance(checks, CohortChecks) or root is not None or level != "bag":
-        raise ValueError(f"`path` must be .csv, .tsv or .xlsx if options of tables are given, got {file.name!r}.")
-    report = check_scan_list(file)
+    if columns is not None or isinstance(checks, CohortChecks) or level != "bag":
+        raise ValueError(f"`path` must be .csv, .tsv or .xlsx if options of tables are given, got {names!r}.")
+    report = check_scan_list(files[0], root)
     (checks or ScanChecks(headers=False)).check(report)
     return report
 
 
+def _files(path: Paths) -> list[Path]:
+    return [Path(path)] if isinstance(path, (str, os.PathLike)) else [Path(part) for part in path]
+
+
+def _lists_scans(
+    files: Sequence[Path], columns: CohortColumns | None, checks: CohortChecks | ScanChecks | None
+) -> bool:
+    """Return whether a table is one of scans and not of bags: by its checks, or else by its columns."""
+    if len(files) > 1 or columns is not None or isinstance(checks, CohortChecks):
+        return False
+    names = set(read_table(files[0]).columns)
+    return {CASE, "image"} <= names and (isinstance(checks, ScanChecks) or CohortColumns().bag not in names)
+
+
 def load_slide_cohort(
-    path: str | os.PathLike[str],
+    path: Paths,
     encode: Encode,
     columns: CohortColumns | None = None,
     root: str | os.PathLike[str] | None = None,
@@ -135,8 +156,7 @@ def load_slide_cohort(
         ValueError: when the table has errors, or slides give no features; all are listed.
     """
     check_choice("level", level, ("bag", "patient"))
-    file = Path(path)
-    report = check_table(file, columns or CohortColumns(), _SlideChecks(), root or file.parent)
+    report = check_table(_files(path), columns or CohortColumns(), _SlideChecks(), root, SLIDE_SUFFIXES)
     if level == "patient":
         _drop_conflicts(report)
     report.usable_items(on_bad, output_dir)
@@ -152,6 +172,7 @@ def load_scan_cohort(
     checks: ScanChecks | None = None,
     on_bad: str = "refuse",
     output_dir: str | os.PathLike[str] | None = None,
+    root: str | os.PathLike[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Load a cohort of scans, compute missing features and return items of feature files.
 
@@ -159,15 +180,16 @@ def load_scan_cohort(
     are reported after all others are encoded.
 
     Args:
-        scans: JSON as for :py:func:`check_cohort`, or its items with absolute paths.
+        scans: table or JSON of scans as for :py:func:`check_cohort`, or its items with absolute paths.
         encode: function that computes missing features and replaces the scans of the items by feature files, such as a
             :py:class:`FeatureCache`.
         checks: checks of the scans.
         on_bad: see :py:func:`load_cohort`.
         output_dir: see :py:func:`load_cohort`.
+        root: folder of the scans, by default that of the table or JSON file; no path may lead out of it.
 
     Raises:
-        FileNotFoundError: when there is no such JSON file.
+        FileNotFoundError: when there is no such file.
         ValueError: when the cohort has errors, or scans give no features; all are listed.
 
     Example:
@@ -183,7 +205,7 @@ def load_scan_cohort(
         lost,"`image` must exist, got a path without a file."
     """
     if isinstance(scans, (str, os.PathLike)):
-        report = check_scan_list(Path(scans))
+        report = check_scan_list(Path(scans), root)
     else:
         report = CohortReport("cohort", len(scans), [dict(scan) for scan in scans])
     (checks or ScanChecks()).check(report, _encoded(report.items, encode))

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from monai_mil_ext.data.bags.bag_folder import BagFolder
+from monai_mil_ext.data.bags.folder_layout import FEATURE_SUFFIXES, file_name
 from monai_mil_ext.utils import BagKeys, check_name, resolve_path
 
 from .check_report import CohortReport, Issue
 from .cohort_checks import BagSummary, CohortChecks
 from .columns import CohortColumns
-from .table_file import Table, read_table
+from .table_file import Table, read_table, read_tables
 
 __all__ = [
     "check_table",
@@ -23,16 +25,29 @@ __all__ = [
 ]
 
 
+PATIENT = str(BagKeys.PATIENT)
 MAX_NAMES = 5  # of files listed in a note
 
 
-def check_table(path: Path, columns: CohortColumns, checks: CohortChecks, root: str | os.PathLike[str]) -> CohortReport:
+def check_table(
+    path: Path | Sequence[Path],
+    columns: CohortColumns,
+    checks: CohortChecks,
+    root: str | os.PathLike[str] | None = None,
+    suffixes: Sequence[str] = FEATURE_SUFFIXES,
+) -> CohortReport:
     """Check a table and every bag file in it; see :py:func:`monai_mil_ext.data.check_cohort`."""
-    table, folder = read_table(path), BagFolder(root)
-    report = CohortReport(path.name, len(table.rows))
+    paths = [path] if isinstance(path, Path) else list(path)
+    table = read_table(paths[0]) if len(paths) == 1 else read_tables(paths, columns.bag, columns.patient or PATIENT)
+    folder = BagFolder(root or paths[0].parent, paths[0].parent, suffixes)
+    report = CohortReport(" + ".join(file.name for file in paths), len(table.rows))
     report.errors += [Issue("row 1", text) for text in columns.missing(table.columns)]
     if report.errors:
         return report
+    words = columns.words(table.rows)
+    if words:  # one error for all rows, whose labels are then not read
+        report.errors.append(Issue("", words))
+        columns = replace(columns, label=None)
     rows = [_Row(number, row, columns, folder) for number, row in zip(table.numbers, table.rows, strict=True)]
     _find_duplicates(rows, lambda row: row.path, "must be in one row only")
     _find_duplicates(rows, lambda row: row.case_id, "must have a unique name")
@@ -56,11 +71,10 @@ class _Row:
     def __init__(self, number: int, cells: dict[str, str], columns: CohortColumns, folder: BagFolder) -> None:
         bag = cells[columns.bag]
         self.number = number
-        shown = Path(bag).name if Path(bag).is_absolute() else bag
-        self.location = f"row {number}, {shown!r}" if bag else f"row {number}"
+        self.location = f"row {number}, {file_name(bag)!r}" if bag else f"row {number}"
         self.errors: list[str] = []  # that leaving out the row resolves
         self.conflicts: list[str] = []  # with other rows
-        self.stem = Path(bag).stem
+        self.stem = Path(file_name(bag)).stem
         self.path = self._find_file("bag", bag, folder)
         self.item: dict[str, Any] = {}
         if self.path is not None:
@@ -128,7 +142,7 @@ def _find_duplicates(rows: list[_Row], identity: Callable[[_Row], Hashable], rul
 def _notes(table: Table, columns: CohortColumns, folder: BagFolder, rows: list[_Row]) -> list[Issue]:
     unused = [column for column in table.columns if column not in columns.names]
     listed = {row.path for row in rows}
-    unlisted = [str(file.relative_to(folder.root)) for file in folder.files if resolve_path(file) not in listed]
+    unlisted = [file.name for file in folder.files if resolve_path(file) not in listed]
     more = f" and {len(unlisted) - MAX_NAMES} more" if len(unlisted) > MAX_NAMES else ""
     texts = {
         f"unused columns: {', '.join(map(repr, unused))}": unused,

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-__all__ = ["CohortColumns"]
+from .class_labels import UNKNOWN, class_index, describe_words, label_text
 
-UNKNOWN = {"", "na", "n/a", "nan", "none", "null"}
+__all__ = ["CohortColumns"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class CohortColumns:
         patient: column of the patient; ``None`` if every bag is from another patient.
         label: column of the class, or several columns of 0 and 1 (multi-label; an empty cell is an unknown label, NaN),
             or ``None`` for bags without labels.
-        classes: names of the classes in the order of their indices; without them labels are class indices.
+        classes: names of the classes in the order of their indices; without them labels are class indices. ``1.0``,
+            as data frames write it, is the index 1.
         numeric: whether ``label`` is a number, for regression.
         time: column of the time to event or censoring, for survival analysis; needs ``event``.
         event: column of the event indicator: 1 for an observed event, 0 for censoring.
@@ -95,15 +96,13 @@ class CohortColumns:
         return readers
 
     def _class(self, cell: str) -> int:
-        if self.classes is not None:
-            if cell not in self.classes:
-                raise ValueError(f"one of {', '.join(map(repr, self.classes))}, got {_repr_cell(cell)}")
-            return list(self.classes).index(cell)
-        if not cell.isascii() or not cell.isdigit():
-            raise ValueError(f"a class index, or a name if `classes` is given, got {_repr_cell(cell)}")
-        if self.num_classes is not None and int(cell) >= self.num_classes:
-            raise ValueError(f"a class index from 0 to {self.num_classes - 1}, got {_repr_cell(cell)}")
-        return int(cell)
+        return class_index(cell, self.classes, self.num_classes)
+
+    def words(self, rows: Sequence[Mapping[str, str]]) -> str:
+        """Return the message on labels that are names of other classes than ``classes``, or an empty string."""
+        if not isinstance(self.label, str) or self.numeric:
+            return ""
+        return describe_words((row[self.label] for row in rows), self.classes)
 
 
 def _number(cell: str) -> float:
@@ -124,9 +123,10 @@ def _time(cell: str) -> float:
 
 
 def _bit(cell: str) -> int:
-    if cell not in ("0", "1"):
+    text = label_text(cell)
+    if text not in ("0", "1"):
         raise ValueError(f"0 or 1, got {_repr_cell(cell)}")
-    return int(cell)
+    return int(text)
 
 
 def _multi_label(cells: Sequence[str]) -> torch.Tensor:

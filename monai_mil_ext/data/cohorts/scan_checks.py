@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from monai_mil_ext.data.scans.dicom_series import find_series
 from monai_mil_ext.utils import BagKeys, optional_dependency
 
 from .check_report import CohortReport, Issue
+from .class_labels import class_index, describe_words
 from .mixtures import class_labels, mixture_issues
 
 __all__ = ["ScanChecks"]
@@ -34,7 +35,8 @@ class ScanChecks:
 
     Args:
         required: keys that every scan must have, such as ``reference``, each with an advice for cohorts without it.
-        num_classes: number of classes, if the ``label`` of a scan must be one of 0, 1, ...
+        num_classes: number of classes, if the ``label`` of a scan must be one of 0, 1, ..., or a name of ``classes``.
+        classes: names of the classes in the order of their indices.
         headers: whether to read all headers; otherwise only one of each scan is read, for its modality.
         allow_mismatch: whether several modalities are a note and no error.
 
@@ -49,6 +51,7 @@ class ScanChecks:
 
     required: Mapping[str, str] = field(default_factory=dict)
     num_classes: int | None = None
+    classes: Sequence[str] | None = None
     headers: bool = True
     allow_mismatch: bool = False
 
@@ -59,11 +62,12 @@ class ScanChecks:
             report: the report.
             encoded: IDs of cases that have features, so that of their headers only the modality is read.
         """
-        lacking = self._lacking(report)
+        lacking, words = self._lacking(report), self._words(report)
+        report.errors += [Issue("", words)] if words else []
         modalities: list[str | None] = []
         valid = []
         for item in report.items:
-            texts = [*lacking.get(str(item[CASE]), []), *self._label_errors(item)]
+            texts = [*lacking.get(str(item[CASE]), []), *([] if words else self._read_label(item))]
             modality, error = _inspect(item, self.headers and item[CASE] not in encoded)
             texts += [error] if error else []
             report.errors += [Issue(f"case {item[CASE]!r}", text, str(item[CASE])) for text in texts]
@@ -88,13 +92,22 @@ class ScanChecks:
                 texts.setdefault(case, []).append(f"`{key}` must be given, got none: {advice}")
         return texts
 
-    def _label_errors(self, item: Mapping[str, Any]) -> list[str]:
+    def _words(self, report: CohortReport) -> str:
+        if self.num_classes is None:
+            return ""
+        return describe_words((item[LABEL] for item in report.items if LABEL in item), self.classes)
+
+    def _read_label(self, item: dict[str, Any]) -> list[str]:
+        """Replace the label of an item by its class number, and return the error if it is none."""
         label = item.get(LABEL)
         if self.num_classes is None or (label is None and LABEL in self.required):
             return []
-        if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < self.num_classes:
-            return []
-        return [f"`label` must be a class from 0 to {self.num_classes - 1}, got {label!r}"]
+        try:
+            item[LABEL] = class_index(label, self.classes, self.num_classes)
+        except ValueError as error:
+            rule = f"a class from 0 to {self.num_classes - 1}, got {label!r}" if self.classes is None else str(error)
+            return [f"`label` must be {rule}"]
+        return []
 
 
 def _inspect(item: Mapping[str, Any], headers: bool) -> tuple[str | None, str]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from monai_mil_ext.utils import check_choice, check_local, optional_dependency
 
-__all__ = ["TABLE_SUFFIXES", "Table", "read_table"]
+__all__ = ["TABLE_SUFFIXES", "Table", "read_table", "read_tables"]
 
 openpyxl = optional_dependency("excel", "openpyxl")
 
@@ -30,8 +31,8 @@ def read_table(path: str | os.PathLike[str]) -> Table:
     """Read a table whose first row holds the column names; cells are text without surrounding whitespace.
 
     ``.csv`` is separated by commas, or by semicolons if the first row has no comma; ``.tsv`` by tabs; of ``.xlsx`` the
-    first sheet is read. Empty rows are ignored. Text is not converted, so ``007`` stays ``007``; whole numbers of a
-    spreadsheet get no decimal point.
+    first sheet is read. Empty rows are ignored, and so is a first column without a name, the index of a data frame.
+    Text is not converted, so ``007`` stays ``007``; whole numbers of a spreadsheet get no decimal point.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -56,6 +57,8 @@ def read_table(path: str | os.PathLike[str]) -> Table:
             f"`path` must be a table with column names and a row, got {len(filled)} rows in {file.name!r}."
         )
     columns = _trim(filled[0][1])
+    if columns and not columns[0]:
+        columns, filled = columns[1:], [(number, row[1:]) for number, row in filled]
     _check_columns(columns, file.name)
     long = [number for number, row in filled if len(_trim(row)) > len(columns)]
     if long:
@@ -64,6 +67,56 @@ def read_table(path: str | os.PathLike[str]) -> Table:
         )
     rows = [dict(zip(columns, [*row, *[""] * len(columns)], strict=False)) for _, row in filled[1:]]
     return Table(columns, rows, [number for number, _ in filled[1:]])
+
+
+def read_tables(paths: Sequence[str | os.PathLike[str]], bag: str, patient: str) -> Table:
+    r"""Read a table of bags and further tables of their patients, such as the slide and the clini table of STAMP.
+
+    Args:
+        paths: the tables in any order; one of them has a row for each bag.
+        bag: column of the bags.
+        patient: column of the patients in each table.
+
+    Returns:
+        The table of the bags with the columns of the other tables, whose cells are empty for an unknown patient.
+
+    Raises:
+        ValueError: when none or several have the column ``bag``, one lacks ``patient``, or a patient has two rows that
+            differ. See :py:func:`read_table`.
+
+    Example:
+        >>> _ = Path("slide.csv").write_text("FILENAME,PATIENT\na.h5,p\nb.h5,q\n")
+        >>> _ = Path("clini.csv").write_text("PATIENT,KRAS\np,1\n")
+        >>> read_tables(["clini.csv", "slide.csv"], "FILENAME", "PATIENT").rows[0]
+        {'FILENAME': 'a.h5', 'PATIENT': 'p', 'KRAS': '1'}
+    """
+    tables = [read_table(path) for path in paths]
+    with_bags = [i for i, table in enumerate(tables) if bag in table.columns]
+    lacking = [sorted(table.columns) for table in tables if patient not in table.columns]
+    if len(with_bags) != 1 or lacking:
+        got = f"{len(with_bags)} with {bag!r}" if len(with_bags) != 1 else f"one with the columns {lacking[0]}"
+        raise ValueError(f"tables must have the column {patient!r}, and one of them {bag!r}, got {got}.")
+    base = tables.pop(with_bags[0])
+    columns, rows = list(base.columns), [dict(row) for row in base.rows]
+    for table in tables:
+        columns += [name for name in table.columns if name not in columns]
+        known = _rows_by_patient(table, patient)
+        empty = dict.fromkeys(table.columns, "")
+        rows = [{**known.get(_plain_id(row[patient]), empty), **row} for row in rows]
+    return Table(columns, [{name: row.get(name, "") for name in columns} for row in rows], base.numbers)
+
+
+def _rows_by_patient(table: Table, patient: str) -> dict[str, dict[str, str]]:
+    rows: dict[str, dict[str, str]] = {}
+    for number, row in zip(table.numbers, table.rows, strict=True):
+        if rows.setdefault(_plain_id(row[patient]), row) != row:
+            raise ValueError(f"tables must have one row for each patient, got another for that of row {number}.")
+    return rows
+
+
+def _plain_id(cell: str) -> str:
+    """Return an ID without the decimal point of a whole number, which one of two data frames may have added."""
+    return re.sub(r"(?<=\d)\.0+$", "", cell)
 
 
 def _read_text(file: Path) -> list[tuple[int, list[str]]]:

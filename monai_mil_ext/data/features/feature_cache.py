@@ -23,6 +23,7 @@ from monai_mil_ext.utils import (
     optional_dependency,
     remove_stale_files,
 )
+from monai_mil_ext.utils.bag_items import check_input
 from monai_mil_ext.utils.exceptions import root_cause
 
 from .bad_cases import BadCasesError, is_system_error, reason_of
@@ -158,6 +159,7 @@ class FeatureCache:
         """
         present = self._input(item)  # before reading, so that a change while encoding is noticed later
         try:
+            check_input(item)
             try:
                 result = self.transform(dict(item))
             except Exception as error:

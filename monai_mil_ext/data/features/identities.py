@@ -161,4 +161,5 @@ def _is_absent(value: Any) -> bool:
     """Return whether a value has the form of a path, or of a list of paths, but is none."""
     if isinstance(value, (list, tuple)):
         return any(map(_is_absent, value))
-    return isinstance(value, (str, os.PathLike)) and os.sep in os.fspath(value) and not _exists(value)
+    is_path = isinstance(value, (str, os.PathLike)) and (os.sep in os.fspath(value) or not os.fspath(value))
+    return is_path and not _exists(value)

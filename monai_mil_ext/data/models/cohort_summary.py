@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,10 +15,12 @@ from .weights import file_sha256
 
 __all__ = ["summarize_cohort"]
 
+Tables = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
 
 def summarize_cohort(
     items: Sequence[Mapping[str, Any]],
-    table: str | os.PathLike[str] | None = None,
+    table: Tables | None = None,
     fold: int | None = None,
     num_folds: int | None = None,
     seed: int | None = None,
@@ -26,7 +29,8 @@ def summarize_cohort(
 
     Args:
         items: items of the training part, with ``case_id``, ``patient`` and, for classes, an integer ``label``.
-        table: table of the cohort, whose SHA-256 is recorded if the file exists.
+        table: table of the cohort, whose SHA-256 is recorded if the file exists; of several tables, that of the
+            list of theirs.
         fold: fold that is left out for the test.
         num_folds: number of folds.
         seed: seed of the split.
@@ -37,7 +41,6 @@ def summarize_cohort(
     """
     labels = [item.get("label") for item in items]
     classes = Counter(str(int(label)) for label in labels if isinstance(label, (int, float)) and label == int(label))
-    file = None if table is None else Path(table)
     return {
         "cases": len(items),
         "patients": len({str(item.get(BagKeys.PATIENT, item.get(BagKeys.CASE_ID))) for item in items}),
@@ -45,5 +48,13 @@ def summarize_cohort(
         "fold": fold,
         "num_folds": num_folds,
         "seed": seed,
-        "table_sha256": file_sha256(file) if file is not None and file.is_file() else None,
+        "table_sha256": _sha256([] if table is None else table),
     }
+
+
+def _sha256(table: Tables) -> str | None:
+    files = [Path(table)] if isinstance(table, (str, os.PathLike)) else [Path(file) for file in table]
+    if not files or not all(file.is_file() for file in files):
+        return None
+    hashes = [file_sha256(file) for file in files]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()

@@ -67,8 +67,9 @@ class ModelRecord:
             ``arguments`` of its constructor (``None`` if unknown) and ``options`` of all modules.
         sources: sources of the instances, one for each input of the network.
         task: ``kind`` (``"classification"``, ``"multilabel"``, ``"ordinal"``, ``"survival"``, ``"regression"``),
-            ``num_classes``, ``class_names``, ``activation`` (``"softmax"``, ``"sigmoid"``, ``"none"``) and the
-            ``parameters`` of the task, such as ``bin_edges``.
+            ``num_classes``, ``class_names``, ``activation`` (``"softmax"``, ``"sigmoid"``, ``"none"``), ``level``
+            (``"bag"``, or ``"patient"`` if all bags of a patient are one) and the ``parameters`` of the task, such as
+            ``bin_edges``.
         weights: for each file of weights beside the record its ``file`` name and ``sha256``.
         covariates: for each further input of the network its ``name`` and ``parameters``.
         calibration: ``temperature``, and how it was found.

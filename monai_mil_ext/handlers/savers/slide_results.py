@@ -66,7 +66,7 @@ class SlideResultsSaver(ResultsSaver):
     def _write(self, folder: Path, item: Mapping[str, Any]) -> dict[str, Any]:
         keys = (BagKeys.SCORES, BagKeys.COORDS)
         item = {**item, **{str(key): drop_padding(item[key], item) for key in keys if key in item}}
-        record = {"num_tiles": len(item[BagKeys.SCORES])}
+        record = {"num_tiles": len(item[BagKeys.SCORES]), **_by_slide(item)}
         if BagKeys.HEATMAP not in item:
             return {**record, "map": {"missing": item[BagKeys.HEATMAP_MISSING]}}
         case, heatmap, edge = item[BagKeys.CASE_ID], item[BagKeys.HEATMAP], float(item[BagKeys.TILE_SIZE])
@@ -100,6 +100,15 @@ class SlideResultsSaver(ResultsSaver):
             top, bottom = (item[key].numpy() for key in (BagKeys.TOP_TILES, BagKeys.BOTTOM_TILES))
             high, low = (item[BagKeys.SCORES][item[key]].double().numpy() for key in (BagKeys.TOP, BagKeys.BOTTOM))
             write_tile_montage(folder, case, top, bottom, high, low, title, note)
+
+
+def _by_slide(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the number of tiles and the sum of attention of each slide of a patient, in the order of its table."""
+    if "slide_index" not in item:
+        return {}
+    scores, index = item[BagKeys.SCORES].double().flatten(), drop_padding(item["slide_index"], item)
+    slides = [index == i for i in range(int(index.max()) + 1)]
+    return {"slides": [{"num_tiles": int(rows.sum()), "attention": float(scores[rows].sum())} for rows in slides]}
 
 
 def _tile_records(item: Mapping[str, Any], indices: Tensor) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from monai_mil_ext.utils import optional_dependency
 
 from .encoder_base import InputSpec
+from .hub_models import explain_hub_errors, is_local_only
 from .instance_encoder import InstanceEncoder
 
 __all__ = ["transformers_encoder"]
@@ -46,19 +47,21 @@ def transformers_encoder(
 
     Raises:
         OptionalImportError: without ``transformers`` (``pip install monai-mil-ext[encoders]``).
-        OSError: when the model, or its weights as safetensors, cannot be loaded.
+        OSError: when the model, or its weights as safetensors, cannot be loaded; it says whether the hub can't be
+            reached, has no such model, or denies access.
         ValueError: when weights are missing, or there is neither ``input_spec`` nor an image processor.
     """
-    source = {"local_files_only": local_files_only, "revision": revision}
-    input_spec = input_spec or _processor_input(str(model), source)
-    net, report = transformers.AutoModel.from_pretrained(
-        str(model),
-        use_safetensors=True,
-        trust_remote_code=False,
-        dtype=torch.float32,
-        output_loading_info=True,
-        **source,
-    )
+    source = {"local_files_only": is_local_only(model, revision, local_files_only), "revision": revision}
+    with explain_hub_errors(model):
+        input_spec = input_spec or _processor_input(str(model), source)
+        net, report = transformers.AutoModel.from_pretrained(
+            str(model),
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **source,
+        )
     missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)
     if missing:
         raise ValueError(f"`model` must come with all weights, got none for {', '.join(missing)}.")

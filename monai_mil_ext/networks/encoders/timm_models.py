@@ -10,6 +10,7 @@ from monai_mil_ext.utils import optional_dependency
 
 from .checkpoint import load_encoder_weights
 from .encoder_base import InputSpec
+from .hub_models import explain_hub_errors
 from .instance_encoder import InstanceEncoder
 
 __all__ = ["timm_encoder"]
@@ -42,9 +43,11 @@ def timm_encoder(
 
     Raises:
         OptionalImportError: without ``timm`` (``pip install monai-mil-ext[timm]``).
+        OSError: when the weights can't be downloaded; it says whether the hub can't be reached or denies access.
         ValueError: when the checkpoint does not match.
     """
-    net = timm.create_model(model, pretrained=checkpoint is None, num_classes=0)
+    with explain_hub_errors(model, "its file as `checkpoint`"):
+        net = timm.create_model(model, pretrained=checkpoint is None, num_classes=0)
     if checkpoint is not None:
         load_encoder_weights(net, checkpoint, ("head.", "fc.", "classifier."))
     if input_spec is None:

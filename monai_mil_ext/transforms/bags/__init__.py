@@ -50,7 +50,15 @@ from .load_bag import (
 )
 from .load_cell_bag import LoadCellBag, LoadCellBagD, LoadCellBagd, LoadCellBagDict
 from .load_or_status import LoadOrStatus, PostprocessOrStatus
-from .load_patient_bag import LoadPatientBag, LoadPatientBagD, LoadPatientBagd, LoadPatientBagDict
+from .load_patient_bag import (
+    LoadPatientBag,
+    LoadPatientBagD,
+    LoadPatientBagd,
+    LoadPatientBagDict,
+    PatientBagD,
+    PatientBagd,
+    PatientBagDict,
+)
 from .transform_history import KeepTransformHistoryD, KeepTransformHistoryd, KeepTransformHistoryDict
 
 __all__ = [
@@ -92,6 +100,9 @@ __all__ = [
     "MaskToInstanceLabelD",
     "MaskToInstanceLabelDict",
     "MaskToInstanceLabeld",
+    "PatientBagD",
+    "PatientBagDict",
+    "PatientBagd",
     "PostprocessOrStatus",
     "RandFeatureJitter",
     "RandFeatureJitterD",

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from monai_mil_ext.utils import BagKeys, BagStatus, EmptyBagError, InputError, SourceMismatchError
+from monai_mil_ext.utils.bag_items import check_input
 from monai_mil_ext.utils.exceptions import case_error
 from monai_mil_ext.utils.privacy import describe_case_error
 
@@ -24,7 +25,8 @@ class LoadOrStatus:
     :py:class:`monai_mil_ext.utils.InputError` states: ``option``, ``container``, ``shape`` and ``spacing``. So bags of
     different status can't be in one batch: infer with a batch size of 1.
 
-    A bag whose features have another number of columns than the placeholder is unreadable too. Only an error that a
+    An item with an ``input_error``, such as one of :py:func:`monai_mil_ext.data.list_slides`, is unreadable for this
+    reason, and so is a bag whose features have another number of columns than the placeholder. Only an error that a
     file may cause becomes a status, see :py:func:`monai_mil_ext.utils.exceptions.case_error`; a full disk or a mistake
     in the program is raised. No status has a path or the name of a file or folder of the item, see
     :py:func:`monai_mil_ext.utils.hide_paths`.
@@ -54,6 +56,7 @@ class LoadOrStatus:
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Any, Any]:
         """Return the bag of ``data`` with its status."""
         try:
+            check_input(data)
             bag = self.transform(dict(data))
             self._check(bag)
             return {**bag, str(BagKeys.STATUS): str(BagStatus.DONE)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,11 +12,22 @@ from monai.transforms import MapTransform, Transform
 from monai.utils.enums import TransformBackends
 from torch import Tensor
 
+from monai_mil_ext.utils import BagKeys, EmptyBagError
+
 from .load_bag import LoadBag
 
-__all__ = ["LoadPatientBag", "LoadPatientBagD", "LoadPatientBagDict", "LoadPatientBagd"]
+__all__ = [
+    "LoadPatientBag",
+    "LoadPatientBagD",
+    "LoadPatientBagDict",
+    "LoadPatientBagd",
+    "PatientBagD",
+    "PatientBagDict",
+    "PatientBagd",
+]
 
 SLIDE_INDEX = "slide_index"
+PER_SLIDE = (str(BagKeys.SLIDE_MPP), "magnification")  # lists of values, one for each path
 
 
 class LoadPatientBag(Transform):
@@ -85,6 +96,101 @@ class LoadPatientBagd(MapTransform):
         return d
 
 
+class PatientBagd(MapTransform):
+    """Load all slides of a patient by a transform of one slide, and concatenate their instances.
+
+    An item with one path, or with a list of one, is passed to the transform as it is. Of several slides the features
+    are kept, with ``slide_index`` (n,), the index of the slide of each instance, and ``source_check``; tiles of
+    different slides have no common coordinates. A slide without instances is passed over if another has some, which
+    ``notes`` say.
+
+    Args:
+        keys: path of the slide, or list of the paths of a patient, which is replaced by the features; a single key.
+        transform: transform from the item of one slide to its bag.
+        allow_missing_keys: whether to skip missing keys.
+
+    Raises:
+        EmptyBagError: when no slide has an instance.
+        ValueError: when the list is empty, or slides differ in the width of their features.
+
+    Example:
+        >>> from monai_mil_ext.data import write_bag
+        >>> from monai_mil_ext.transforms import LoadBagd
+        >>> for name, n in (("a.h5", 2), ("b.h5", 1)):
+        ...     write_bag(name, {"features": torch.ones(n, 4)})
+        >>> bag = PatientBagd("image", LoadBagd("image"))({"image": ["a.h5", "b.h5"]})
+        >>> tuple(bag["image"].shape), bag["slide_index"].tolist()
+        ((3, 4), [0, 0, 1])
+    """
+
+    backend = [TransformBackends.TORCH]
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        transform: Callable[[dict[Hashable, Any]], Mapping[Hashable, Any]],
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        if len(self.keys) > 1:
+            raise ValueError(f"`keys` must name one path of an item, got {self.keys}.")
+        self.transform = transform
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Load the bags of the item."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            if isinstance(d[key], (list, tuple)):
+                return self._load(d, key)
+        return dict(self.transform(d))
+
+    def _load(self, d: dict[Hashable, Any], key: Hashable) -> dict[Hashable, Any]:
+        count = len(d[key])
+        if not count:
+            raise ValueError(f"`{key!s}` must be a list of paths of slides, got an empty one.")
+        bags = [self._load_slide(_slide_item(d, key, i), i, count) for i in range(count)]
+        if count == 1:
+            return bags[0]
+        sizes = torch.tensor([len(bag.get(key, ())) for bag in bags])
+        if not sizes.any():
+            raise EmptyBagError(f"`{key!s}` must have an instance in one of {count} slides, got none.")
+        features = [bag[key] for bag in bags if key in bag]
+        widths = sorted({tuple(values.shape[1:]) for values in features})
+        if len(widths) > 1:
+            raise ValueError(f"features must have one width in all slides of a patient, got {widths}.")
+        kept = {name: value for name, value in d.items() if name not in PER_SLIDE}
+        kept |= {key: torch.cat(features), SLIDE_INDEX: torch.arange(count).repeat_interleave(sizes)}
+        checks = dict.fromkeys(bag[BagKeys.SOURCE_CHECK] for bag in bags if BagKeys.SOURCE_CHECK in bag)
+        kept |= {str(BagKeys.SOURCE_CHECK): "; ".join(checks)} if checks else {}
+        empty = int((sizes == 0).sum())
+        kept |= {str(BagKeys.NOTES): [f"{empty} of {count} slides have no instance"]} if empty else {}
+        return kept
+
+    def _load_slide(self, item: dict[Hashable, Any], index: int, count: int) -> dict[Hashable, Any]:
+        """Return the bag of a slide; without instances, an empty dictionary if there are other slides."""
+        try:
+            return dict(self.transform(item))
+        except EmptyBagError:
+            if count == 1:
+                raise
+            return {}
+        except ValueError as error:
+            if count > 1:
+                error.args = (f"slide {index + 1} of {count}: {error}",)
+            raise
+
+
+def _slide_item(d: Mapping[Hashable, Any], key: Hashable, index: int) -> dict[Hashable, Any]:
+    """Return the item of one slide of a patient."""
+    item = {**d, key: d[key][index]}
+    for name in PER_SLIDE:
+        if isinstance(item.get(name), (list, tuple)):
+            item[name] = item[name][index]
+            if item[name] is None:
+                del item[name]
+    return item
+
+
 def _merged(key: str, bags: Sequence[Mapping[str, Any]], sizes: Sequence[int]) -> Tensor:
     values = [bag.get(key) for bag in bags]
     fits = all(isinstance(v, Tensor) and v.ndim and len(v) == n for v, n in zip(values, sizes, strict=True))
@@ -97,3 +203,4 @@ def _merged(key: str, bags: Sequence[Mapping[str, Any]], sizes: Sequence[int]) -
 
 
 LoadPatientBagD = LoadPatientBagDict = LoadPatientBagd
+PatientBagD = PatientBagDict = PatientBagd

@@ -178,6 +178,8 @@ class TileScoresToHeatmapd(MapTransform):
 
 def _missing_geometry(item: Mapping[Hashable, Any]) -> str:
     """Return the reason why tiles can't be placed on the slide, or an empty string if they can."""
+    if "slide_index" in item and BagKeys.COORDS not in item:
+        return "the bag has the tiles of several slides of a patient, which have no map together"
     if BagKeys.COORDS not in item or BagKeys.TILE_SIZE not in item:
         return "the features come without coordinates, or without the size of a tile"
     unit = item.get(BagKeys.UNIT)

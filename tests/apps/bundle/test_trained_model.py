@@ -146,6 +146,16 @@ def test_trained_model_takes_names_that_the_training_had_not(tmp_path):
     TrainedModel(tmp_path).check_task(["a", "b"], 2)
 
 
+def test_trained_model_refuses_another_level(tmp_path):
+    write_model(tmp_path, task={"kind": "classification", "num_classes": 2, "level": "patient"})
+    assert TrainedModel(tmp_path).task("level", "bag") == "patient"
+    TrainedModel(tmp_path).check_task(level="patient")
+    with pytest.raises(ValueError, match="`level` must be patient, as in the training, got bag"):
+        TrainedModel(tmp_path).check_task(level="bag")
+    write_model(tmp_path, task={"kind": "classification", "num_classes": 2})  # of an earlier version
+    TrainedModel(tmp_path).check_task(level="patient")
+
+
 def test_trained_model_marks_weights_without_a_record(tmp_path):
     torch.save({"w": torch.zeros(2)}, tmp_path / "model.pt")
     model = TrainedModel(tmp_path)

@@ -192,3 +192,36 @@ def test_bag_classifier_evaluate_refuses_a_test_part_of_another_encoder(start, d
     with pytest.raises(RuntimeError, match="Failed to evaluate") as error:
         start("train", "evaluate").run()
     assert "is refused: trained on 9 features, got 8 features" in causes(error.value)
+
+
+def test_bag_classifier_trains_on_the_tables_of_stamp_and_the_splits_of_clam(monkeypatch, tmp_path):
+    """Slide and clini table as they are, names of classes, published splits, and all slides of a patient as one bag."""
+    monkeypatch.chdir(BUNDLE)
+    slides, clini, splits = ["PATIENT,FILENAME"], ["PATIENT,KRAS,AGE"], [",train,val,test"]
+    for number, (label, instances) in bags(24).items():
+        write_bag(tmp_path / "features" / f"s{number}.h5", {"features": instances})
+        slides.append(f"p{int(number) // 4}_{label},s{number}.h5")
+        clini += [f"p{int(number) // 4}_{label},{('wild type', 'mutated')[label]},60"] if int(number) % 4 < 2 else []
+    for i in range(16):
+        splits.append(f"{i},s{i}" + (f",s{i + 16},s{i + 20}" if i < 4 else ",,"))
+    for name, lines in {"slide.csv": slides, "clini.csv": clini, "splits_0.csv": splits}.items():
+        (tmp_path / name).write_text("\n".join(lines))
+    columns = {"columns#bag": "FILENAME", "columns#patient": "PATIENT", "columns#label": "KRAS"}
+    options = {"table": [str(tmp_path / "clini.csv"), str(tmp_path / "slide.csv")], "level": "patient", "epochs": 1}
+    options |= {"split_file": str(tmp_path / "splits_0.csv"), "class_names": ["wild type", "mutated"]}
+    places = {"ckpt_dir": str(tmp_path / "m"), "output_dir": str(tmp_path / "e")}
+    workflow = open_workflow(*configs_of("train"), kind=None, **columns, **options, **places)
+    workflow.run()
+    split = json.loads((tmp_path / "m" / "split.json").read_text())
+    assert (split["val"], split["test"]) == (["p4_0", "p4_1"], ["p5_0", "p5_1"])
+    record = json.loads((tmp_path / "m" / "model.json").read_text())
+    assert (record["task"]["level"], record["task"]["class_names"]) == ("patient", ["wild type", "mutated"])
+    assert (record["cohort"]["cases"], record["cohort"]["num_folds"], record["cohort"]["seed"]) == (8, 1, None)
+    assert record["cohort"]["table_sha256"]
+    asked = {"input": str(tmp_path / "slide.csv"), **columns, "columns#label": None}
+    workflow = open_workflow(*configs_of("inference"), kind="infer", **asked, **places)
+    workflow.run()
+    rows = list(csv.DictReader((tmp_path / "e" / "predictions.csv").open()))
+    assert len(rows) == 12
+    assert {row["status"] for row in rows} == {"done"}
+    assert rows[0]["predicted_class"] in ("wild type", "mutated")

@@ -21,9 +21,11 @@ def infer(monkeypatch, tmp_path):
     """Run the inference with untrained weights, and return the rows of its table."""
     monkeypatch.chdir(BUNDLE)
     models = tmp_path / "m"
-    save_model(models, ABMIL(F, 2, hidden_size=128), sources=[InstanceSource(width=F)])
+    net = ABMIL(F, 2, hidden_size=128)
 
-    def run(source, error=None, **override):
+    def run(source, error=None, level="bag", **override):
+        task = {"kind": "classification", "num_classes": 2, "level": level}
+        save_model(models, net, sources=[InstanceSource(width=F)], task=task)
         places = {"input": str(source), "ckpt_dir": str(models), "output_dir": str(tmp_path / "out")}
         workflow = open_workflow(*configs_of("inference"), kind="infer", **places, **override)
         if error is None:
@@ -75,3 +77,30 @@ def test_bag_classifier_inference_refuses_two_files_of_one_name(infer, tmp_path)
     for name in ("a.h5", "b.h5", "b.npz"):
         (tmp_path / name).touch()
     assert infer(tmp_path, error="must be unique, got 'b' in file 2 (.h5) and file 3 (.npz)") == {}
+
+
+def test_bag_classifier_inference_finds_the_bags_of_a_table_as_the_training_does(infer, tmp_path):
+    for name in ("a.1", "b", "c"):
+        write(tmp_path / "deep" / "bags" / f"{name}.h5")
+    table = tmp_path / "clam.csv"
+    table.write_text("slide_id,label,case_id\na.1,tumor,p\nb,normal,q\nlost,normal,r\n")
+    columns = {"columns#bag": "slide_id", "columns#patient": "case_id"}
+    rows = infer(table, "'lost' is unreadable: `image` must be the path or the name of a file below `root`", **columns)
+    assert {case: row["status"][:10] for case, row in rows.items()} == {
+        "a.1": "done",
+        "b": "done",
+        "lost": "unreadable",
+    }
+
+
+def test_bag_classifier_inference_of_patients(infer, tmp_path):
+    for name, value in (("a", 0.0), ("b", 1.0), ("c", 2.0)):
+        write_bag(tmp_path / f"{name}.h5", {"features": np.full((3, F), value, dtype=np.float32)})
+    write_bag(tmp_path / "ab.h5", {"features": np.repeat([0.0, 1.0], 3)[:, None] + np.zeros((1, F))})
+    table = tmp_path / "cohort.csv"
+    table.write_text("bag,patient,label\na,p,0\nc,q,1\nb,p,0\n")
+    rows = infer(table, level="patient")
+    assert [(case, row["num_instances"]) for case, row in rows.items()] == [("p", "6"), ("q", "3")]
+    whole = infer(tmp_path / "ab.h5", level="patient", case_id="p")
+    assert float(whole["p"]["probability_1"]) == pytest.approx(float(rows["p"]["probability_1"]), abs=1e-5)
+    infer(tmp_path, "a table with a patient in every row for level 'patient', got 4 of 4 without", level="patient")

@@ -175,8 +175,8 @@ def test_instance_encoder_slides_continues_after_broken_slides(start, tmp_path, 
         "cut": "must be a slide that can be read",
         "label": "must be a slide that can be read",
         "small": "must be at least as large as a tile",
-        "gone": "must be a file that exists",
-        "odd_mpp": "`slide_mpp` must be a number, got 'coarse'",
+        "gone": "must be the path or the name of a file below `root`",
+        "odd_mpp": "`slide_mpp` must be a positive number, got 'coarse'",
     }.items():
         assert words in reasons[case]
     output = capsys.readouterr().out

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ignite.engine import Engine
 
 from monai_mil_ext.losses import MultiLabelLoss
+from tests.workflows import causes
 
 EPOCHS = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=6)
 
@@ -123,3 +124,23 @@ def test_whole_scans_keep_no_slice_labels():
     del scan["label"]
     with pytest.raises(ValueError, match=r"`label` must be 0 or 1 for every scan of the cohort, got .* for \['a'\]"):
         whole_scans([scan])
+
+
+def test_protocol_trains_on_a_table_of_scans_with_names_of_classes(scans, start, tmp_path):
+    from .ct_series import OPTIONS
+
+    rows = [
+        "case_id,patient,image,label",
+        *(f"{c},{i},{c},{('benign', 'malignant')[i % 2]}" for i, c in enumerate("abcd")),
+    ]
+    (tmp_path / "scans.csv").write_text("\n".join(rows))
+    places = {"dataset_dir": str(tmp_path), "table": str(tmp_path / "scans.csv"), "root": str(scans)}
+    options = {**OPTIONS, **places, "output_dir": str(tmp_path / "e"), "in_features": 16, "spatial_size": 8}
+    cohort = start("train", "protocol", **options, class_names=["benign", "malignant"]).parser.get_parsed_content(
+        "cohort"
+    )
+    assert [(item["patient"], item["label"]) for item in cohort] == [("0", 0), ("1", 1), ("2", 0), ("3", 1)]
+    with pytest.raises(RuntimeError, match="Failed to") as error:
+        start("train", "protocol", **options).parser.get_parsed_content("cohort")
+    message = "labels are benign, malignant: give --class_names \"['benign','malignant']\""
+    assert causes(error.value).count(message) == 1

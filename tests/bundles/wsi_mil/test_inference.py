@@ -24,12 +24,18 @@ NETS = {"qgmil": QGMIL, "asmil": ASMIL}
 SLIDES = ENCODER
 
 
-def weights(folder, network="qgmil", in_features=12, class_names=None, **values):
+def weights(folder, network="qgmil", in_features=12, class_names=None, level="bag", **values):
     """A network as training leaves it, untrained."""
     torch.manual_seed(0)
     net = NETS[network](in_features=in_features, num_classes=2, hidden_size=16)
     source = InstanceSource(width=in_features)
-    task = {"kind": "classification", "num_classes": 2, "class_names": class_names, "activation": "softmax"}
+    task = {
+        "kind": "classification",
+        "num_classes": 2,
+        "class_names": class_names,
+        "activation": "softmax",
+        "level": level,
+    }
     save_model(folder, net, sources=[source], task=task, **values)
     return net.eval()
 
@@ -364,3 +370,36 @@ def test_wsi_mil_inference_leaves_a_table_if_the_program_is_to_blame(tmp_path, m
     monkeypatch.setattr(QGMIL, "forward_bag", real)
     infer(tmp_path, folder)
     assert {row["status"] for row in results(tmp_path).values()} == {"done"}
+
+
+def test_wsi_mil_inference_of_patients(tmp_path):
+    """All slides of a patient are one bag, as in a training at that level, which the record states."""
+    net = weights(tmp_path / "m", in_features=F, level="patient")
+    draw = np.random.default_rng(0)
+    features = {name: draw.normal(size=(n, F)).astype(np.float32) for name, n in (("s1", 5), ("s2", 3), ("s3", 4))}
+    for name, values in features.items():
+        write_features(tmp_path / "job" / "20x" / "features_uni_v1" / f"{name}.h5", values)
+    table = tmp_path / "clam.csv"
+    table.write_text("slide_id,label,case_id\ns1,0,p\ns3,1,q\ns2,0,p\nlost,0,r\n")
+    columns = {"columns#bag": "slide_id", "columns#patient": "case_id"}
+    with pytest.raises(RuntimeError, match="Failed to evaluate") as error:
+        infer(tmp_path, table, **columns)
+    assert "every slide must get a prediction, got none for 1 of 3" in str(root_cause(error.value))
+    with torch.no_grad():
+        output = net.forward_bag(torch.from_numpy(np.concatenate([features["s1"], features["s2"]]))[None])
+    report = prediction(tmp_path, "p")
+    torch.testing.assert_close(torch.tensor(report["probability"]), output.logits.softmax(1)[0])
+    assert "several slides of a patient" in report["map"]["missing"]
+    assert [slide["num_tiles"] for slide in report["slides"]] == [5, 3]
+    assert report["slides"][1]["attention"] == pytest.approx(float(output.attention[0, 5:, 0].sum()), rel=1e-5)
+    assert sum(slide["attention"] for slide in report["slides"]) == pytest.approx(1, rel=1e-5)
+    assert (tmp_path / "out" / "q" / "q.geojson").is_file()  # one slide has a map
+    rows = results(tmp_path)
+    assert rows["r"]["status"].startswith("unreadable: slide 1 of 1: `image` must be the path or the name of a file")
+    first = times(tmp_path)
+    with pytest.raises(RuntimeError, match="Failed to evaluate"):
+        infer(tmp_path, table, **columns)
+    assert times(tmp_path) == first
+    with pytest.raises(RuntimeError, match="Failed to evaluate") as error:
+        infer(tmp_path, table, level="bag", **columns)
+    assert "`level` must be patient, as in the training, got bag" in str(root_cause(error.value))

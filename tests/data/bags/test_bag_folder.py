@@ -49,12 +49,12 @@ def test_bag_folder_find_takes_a_path_or_a_name(root, name, expected):
 @pytest.mark.parametrize(
     ("name", "match"),
     [
-        ("none", "must be the path or the name of a bag file in the folder, got none"),
-        ("b", "must be the path or the name of a bag file in the folder, got none"),
-        ("same", "must name one file, got 'x/same.pt', 'y/same.h5': give its path"),
-        ("../outside.h5", "must lie in the folder of the bags, got a path out of it"),
-        ("link.h5", "must lie in the folder of the bags, got a path out of it"),
-        ("link", "must lie in the folder of the bags, got a path out of it"),
+        ("none", "must be the path or the name of a file below `root`, got none"),
+        ("b", "must be the path or the name of a file below `root`, got none"),
+        ("same", "must name one file, got 2 in 2 folders: give one of these folders as `root`"),
+        ("../outside.h5", "must lie below `root`, got a path or a link out of it"),
+        ("link.h5", "must lie below `root`, got a path or a link out of it"),
+        ("link", "must lie below `root`, got a path or a link out of it"),
     ],
 )
 def test_bag_folder_find_refuses_missing_ambiguous_and_outside_files(root, name, match):
@@ -65,10 +65,22 @@ def test_bag_folder_find_refuses_missing_ambiguous_and_outside_files(root, name,
 def test_bag_folder_inside_resolves_relative_paths(root):
     folder = BagFolder(root)
     assert folder.inside("x/../a.h5") == root.resolve() / "a.h5"
-    with pytest.raises(ValueError, match="must lie in the folder of the bags"):
+    with pytest.raises(ValueError, match="must lie below `root`"):
         folder.inside("/etc")
 
 
 def test_bag_folder_needs_a_folder(root):
     with pytest.raises(FileNotFoundError, match=r"`root` must be a folder that exists, got 'a.h5'"):
         BagFolder(root / "a.h5")
+
+
+def test_bag_folder_resolves_paths_relative_to_the_table_as_well(root, tmp_path):
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "t.h5").touch()
+    (tmp_path / "tables" / "link.h5").symlink_to(tmp_path / "outside.h5")
+    folder = BagFolder(tmp_path, tmp_path / "tables")
+    assert folder.find("t.h5") == folder.find("t") == tmp_path.resolve() / "tables" / "t.h5"
+    assert folder.find("root/a.h5") == root.resolve() / "a.h5"
+    assert folder.find("link.h5") == tmp_path.resolve() / "outside.h5"
+    with pytest.raises(ValueError, match="must lie below `root`"):
+        BagFolder(root, tmp_path / "tables").find("link.h5")

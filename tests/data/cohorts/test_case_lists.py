@@ -2,11 +2,10 @@
 
 import json
 import os
-import re
 
 import pytest
 
-from monai_mil_ext.data import check_cohort, list_bags, list_scans, list_slides, load_cohort, single_case
+from monai_mil_ext.data import check_cohort, list_scans, load_cohort, single_case
 
 
 def write(tmp_path, *lines):
@@ -36,17 +35,41 @@ def test_list_scans_keeps_requested_columns(tmp_path):
     assert list_scans(tmp_path / "scans.json", keep=["mpp"])[0]["mpp"] == "0.5"
 
 
-def test_list_scans_lists_all_errors(tmp_path):
-    table = write(tmp_path, "case_id,image", "a,one", "a,two", "../b,three", "c,../four", "d,")
-    with pytest.raises(ValueError, match="4 errors") as error:
+def test_list_scans_lists_all_errors_of_case_ids(tmp_path):
+    table = write(tmp_path, "case_id,image", "a,one", "a,two", "../b,three")
+    with pytest.raises(ValueError, match="2 errors") as error:
         list_scans(table)
     for text in (
         "`case_id` must be unique, got 'a' 2 times: row 2, row 3",
         "row 4: `case_id` must be letters, digits",
-        "row 5: `image` must lie in the folder of the scans",
-        "row 6: `image` must be given, got an empty cell",
     ):
         assert text in str(error.value)
+
+
+OUTSIDE = "`image` must lie below `root`, got a path or a link out of it: give --root / to allow paths to anywhere"
+
+
+def test_list_scans_marks_a_row_that_cannot_be_used_and_keeps_the_others(tmp_path):
+    table_dir = tmp_path / "tables"
+    table_dir.mkdir()
+    (tmp_path / "far.nii").touch()
+    (table_dir / "link.nii").symlink_to(tmp_path / "far.nii")
+    rows = ["a,one", "b,../far.nii", f"c,{tmp_path / 'far.nii'}", "d,", "e,s3://bucket/x.nii", "f,link.nii"]
+    table = write(table_dir, "case_id,image", *rows)
+    items = {item["case_id"]: item for item in list_scans(table)}
+    assert items["a"] == {"case_id": "a", "image": str(table_dir / "one")}
+    assert {case: item["input_error"] for case, item in items.items() if case != "a"} == {
+        "b": OUTSIDE,
+        "c": OUTSIDE,
+        "d": "`image` must be given, got an empty cell",
+        "e": "`image` must be a local path, got an address that begins with 's3://'",
+        "f": OUTSIDE,
+    }
+    assert {items[case]["image"] for case in "bcdef"} == {""}
+    everywhere = {item["case_id"]: item["image"] for item in list_scans(table, "/")}
+    far = str(tmp_path / "far.nii")
+    assert [everywhere[case] for case in "bcf"] == [far, far, far]  # paths are relative to the table as well
+    assert everywhere["a"] == "/one"
 
 
 def test_list_scans_refuses_other_files(tmp_path):
@@ -55,52 +78,8 @@ def test_list_scans_refuses_other_files(tmp_path):
     (tmp_path / "scans.json").write_text("{}")
     with pytest.raises(ValueError, match="or JSON of the form"):
         list_scans(tmp_path / "scans.json")
-    with pytest.raises(FileNotFoundError, match=r"must be a table of scans that exists, got 'no\.json'"):
+    with pytest.raises(FileNotFoundError, match=r"must be a cohort file that exists, got 'no\.json'"):
         list_scans(tmp_path / "no.json")
-
-
-def test_list_slides_hides_the_name_of_a_file(tmp_path):
-    (tmp_path / "Jane_Doe.svs").touch()
-    (item,) = list_slides(tmp_path / "Jane_Doe.svs")
-    assert item["image"] == str(tmp_path / "Jane_Doe.svs")
-    assert re.fullmatch("case-[0-9a-f]{12}", item["case_id"])
-    assert list_slides(tmp_path / "Jane_Doe.svs", "c7")[0]["case_id"] == "c7"
-    with pytest.raises(ValueError, match="`case_id` must be letters, digits"):
-        list_slides(tmp_path / "Jane_Doe.svs", "../c7")
-
-
-def test_list_slides_in_a_folder(tmp_path):
-    for name in ("b.SVS", "a.h5", ".writing-x.h5", "c.txt", "d e.tif"):
-        (tmp_path / name).touch()
-    (tmp_path / "z.zarr").mkdir()
-    cases = [item["case_id"] for item in list_slides(tmp_path)]
-    assert cases[:2] + cases[3:] == ["a", "b", "z"]
-    assert cases[2].startswith("slide_")
-    assert list_slides(tmp_path / "z.zarr", "z1") == [{"case_id": "z1", "image": str(tmp_path / "z.zarr")}]
-
-
-def test_list_slides_in_a_table_with_slide_mpp(tmp_path):
-    for name in ("a.svs", "b.svs"):
-        (tmp_path / name).touch()
-    table = tmp_path / "t.csv"
-    table.write_text("case_id,image,slide_mpp\nc1,a.svs,0.25\nc2,b.svs,\n")
-    first, second = list_slides(table)
-    assert (first["case_id"], first["slide_mpp"]) == ("c1", 0.25)
-    assert "slide_mpp" not in second
-    table.write_text("case_id,image,slide_mpp\nc1,a.svs,fine\n")
-    with pytest.raises(ValueError, match="`slide_mpp` must be a positive number, got 'fine' of 'c1'"):
-        list_slides(table)
-
-
-def test_list_slides_refuses_empty_folders_and_repeated_names(tmp_path):
-    with pytest.raises(FileNotFoundError, match="`path` must be a slide, a folder or a table that exists, got none"):
-        list_slides(tmp_path / "x.svs")
-    with pytest.raises(FileNotFoundError, match="`path` must be a folder with slides or feature files"):
-        list_slides(tmp_path)
-    for name in ("a.svs", "a.h5"):
-        (tmp_path / name).touch()
-    with pytest.raises(ValueError, match=r"must be unique, got 'a' in file 1 \(\.h5\) and file 2 \(\.svs\)"):
-        list_slides(tmp_path)
 
 
 def write_scans(tmp_path, *scans, **options):
@@ -126,8 +105,7 @@ def test_scans_in_json_of_another_form_are_refused(tmp_path, text):
 
 def test_scans_in_json_with_null_lack_the_value(tmp_path):
     path = write_scans(tmp_path, {"case_id": "a", "patient": "p", "image": None, "series": None})
-    with pytest.raises(ValueError, match="scan 0: `image` must be given, got an empty cell"):
-        list_scans(path)
+    assert list_scans(path)[0]["input_error"] == "`image` must be given, got an empty cell"
     with pytest.raises(ValueError, match="scan 0: no `image`"):
         load_cohort(path)
     path = write_scans(tmp_path, {"case_id": None, "patient": None, "image": "one"})
@@ -151,11 +129,11 @@ NOWHERE = {
 def test_scans_at_no_local_path_are_refused_by_row(tmp_path, image, key):
     scan = {"case_id": "a", "patient": "p", "image": "one", key: image}
     path = write_scans(tmp_path, scan)
-    for read in (list_scans, load_cohort):
-        with pytest.raises(ValueError, match=f"scan 0: `{key}` {NOWHERE[image]}"):
-            read(path)
-    with pytest.raises(ValueError, match=f"row 2: `image` {NOWHERE[image]}"):
-        list_scans(write(tmp_path, "case_id,image", f"a,{image}"))
+    with pytest.raises(ValueError, match=f"scan 0: `{key}` {NOWHERE[image]}"):
+        load_cohort(path)
+    assert list_scans(path)[0]["input_error"] == f"`{key}` {NOWHERE[image]}"
+    (item,) = list_scans(write(tmp_path, "case_id,image", f"a,{image}"))
+    assert item == {"case_id": "a", "image": "", "input_error": f"`image` {NOWHERE[image]}"}
 
 
 def test_scans_behind_a_link_to_itself_are_found_or_missing_without_a_crash(tmp_path):
@@ -165,10 +143,6 @@ def test_scans_behind_a_link_to_itself_are_found_or_missing_without_a_crash(tmp_
     assert [str(error) for error in check_cohort(path).errors] == [
         "scan 0: `image` must exist, got a path without a file"
     ]
-    (tmp_path / "loop.svs").symlink_to("loop.svs")
-    assert list_slides(tmp_path) == [{"case_id": "loop", "image": str(tmp_path / "loop.svs")}]
-    with pytest.raises(FileNotFoundError, match=r"a slide, a folder or a table that exists, got none"):
-        list_slides(tmp_path / "loop.svs")
 
 
 def test_scans_with_a_long_case_id_or_path_are_refused_before_anything_is_computed(tmp_path):
@@ -201,13 +175,3 @@ def test_single_case_keeps_series_and_reference(tmp_path):
         "reference": str(tmp_path / "r"),
     }
     assert single_case(tmp_path / "Secretname")["case_id"] == "case-unreadable"
-
-
-def test_list_bags_of_a_file_and_of_a_folder(tmp_path):
-    for name in ("b.npy", "a.h5", "a.tif"):
-        (tmp_path / name).touch()
-    assert [item["case_id"] for item in list_bags(tmp_path)] == ["a", "b"]
-    assert list_bags(tmp_path / "a.h5") == [single_case(tmp_path / "a.h5")]
-    (tmp_path / "b.pt").touch()
-    with pytest.raises(ValueError, match=r"must be unique, got 'b' in file 2 \(\.npy\) and file 3 \(\.pt\)"):
-        list_bags(tmp_path)

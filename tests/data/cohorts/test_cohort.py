@@ -16,7 +16,7 @@ from monai_mil_ext.data import (
     load_slide_cohort,
     write_bag,
 )
-from tests.data.cohort_files import HEAD, write_bags, write_scans, write_table
+from tests.data.cohort_files import HEAD, gdc_download, write_bags, write_scans, write_table
 
 COLUMNS = CohortColumns(bag="slide")
 
@@ -47,8 +47,8 @@ def test_load_cohort_lists_all_errors(tmp_path):
         "scan 1: no `patient`",
         "scan 1: `image` must be a path, got 3",
         "scan 2: `case_id` must be letters",
-        "scan 2: `image` must lie in the folder of the cohort, got a path that leads out of it",
-        "scan 3: `image` must lie in the folder of the cohort",
+        "scan 2: `image` must lie below `root`, got a path or a link out of it: give --root /",
+        "scan 3: `image` must lie below `root`",
         "scan 3: `reference` must be a path, got ''",
         "`case_id` must be unique, got 'a' 2 times",
     ):
@@ -59,14 +59,14 @@ def test_load_cohort_refuses_links_out_of_the_folder(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "out.nii").touch()
     (tmp_path / "in" / "link.nii").symlink_to(tmp_path / "out.nii")
-    with pytest.raises(ValueError, match="scan 0: `image` must lie in the folder"):
+    with pytest.raises(ValueError, match="scan 0: `image` must lie below `root`"):
         load_cohort(write_scans(tmp_path / "in", [{"case_id": "a", "patient": "p", "image": "link.nii"}]))
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"scans": {}}', '{"scans": []}', '{"scans": ["a"]}', "{}"])
 def test_load_cohort_names_a_file_that_is_no_cohort(tmp_path, text):
     (tmp_path / "c.json").write_text(text)
-    with pytest.raises(ValueError, match=r"`path` must be JSON of the form .*, got 'c.json'"):
+    with pytest.raises(ValueError, match=r"`path` must be .csv, .tsv, .xlsx, or JSON of the form .*, got 'c.json'"):
         load_cohort(tmp_path / "c.json")
     with pytest.raises(FileNotFoundError, match=r"a cohort file that exists, got 'none.json'"):
         load_cohort(tmp_path / "none.json")
@@ -234,3 +234,77 @@ def test_load_slide_cohort_leaves_out_patients_whose_slides_contradict_each_othe
     items = load_slide_cohort(table, encode, COLUMNS, level="patient", on_bad="skip", output_dir=tmp_path)
     assert [(item["case_id"], item["num_instances"]) for item in items] == [("q", 6)]
     assert list(left_out(tmp_path)) == ["p"]
+
+
+def test_load_cohort_of_scans_with_a_root_reads_paths_to_anywhere(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out.nii").touch()
+    (tmp_path / "in" / "link.nii").symlink_to(tmp_path / "out.nii")
+    images = ["link.nii", "../out.nii", str(tmp_path / "out.nii")]
+    scans = [{"case_id": str(i), "patient": 12 + i, "image": image} for i, image in enumerate(images)]
+    path = write_scans(tmp_path / "in", scans)
+    for root in (tmp_path, "/"):
+        assert {item["image"] for item in load_cohort(path, root=root)} == {str(tmp_path / "out.nii")}
+    assert [item["patient"] for item in load_cohort(path, root="/")] == ["12", "13", "14"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "json"])
+def test_load_scan_cohort_reads_a_table_like_json(tmp_path, kind):
+    for case in "abc":
+        (tmp_path / f"{case}.mha").write_text("voxels")
+    head = ["case_id", "patient", "image", "label", "doctor"]
+    rows = [["a", "7", "a.mha", "1.0", "x"], ["b", "8", "b.mha", "no tumor", ""], ["c", "8", "c.mha", "0", ""]]
+    if kind == "csv":
+        path = write_table(tmp_path / "scans.csv", [head, *rows])
+    else:
+        path = write_scans(tmp_path, [dict(zip(head[:4], row[:4], strict=True)) for row in rows])
+    checks = ScanChecks({"label": "give labels"}, num_classes=2, classes=["no tumor", "tumor"])
+    items = load_scan_cohort(path, cache_of(tmp_path, []), checks)
+    assert [(i["case_id"], i["patient"], i["label"]) for i in items] == [("a", "7", 1), ("b", "8", 0), ("c", "8", 0)]
+    with pytest.raises(ValueError, match="case 'b': `label` must be a class from 0 to 1, got 'no tumor'"):
+        load_scan_cohort(path, pytest.fail, ScanChecks(num_classes=2))
+    assert [item["case_id"] for item in load_cohort(path)] == ["a", "b", "c"]
+
+
+def test_load_scan_cohort_names_the_option_for_labels_that_are_words_once(tmp_path):
+    (tmp_path / "a.mha").write_text("voxels")
+    scans = [
+        {"case_id": f"{i}", "patient": f"{i}", "image": "a.mha", "label": label}
+        for i, label in enumerate(["healthy", "bleeding"] * 9)
+    ]
+    words = r"""got 1 error:\n  labels are bleeding, healthy: give --class_names "\['bleeding','healthy'\]" """
+    for classes in (None, ["no tumor", "tumor"]):
+        with pytest.raises(ValueError, match=words.strip()):
+            load_scan_cohort(write_scans(tmp_path, scans), pytest.fail, ScanChecks(num_classes=2, classes=classes))
+
+
+def test_load_slide_cohort_finds_slides_by_name_in_sub_folders(tmp_path):
+    gdc_download(tmp_path)
+    names = ["TCGA-AA-0001-01Z-00-DX1.0b1c", "TCGA-AA-0002-01Z-00-DX1.2d3e"]
+    rows = [["slide_id", "case_id", "label"], *([name, f"p{i}", i] for i, name in enumerate(names))]
+    items = load_slide_cohort(
+        write_table(tmp_path / "c.csv", rows),
+        lambda items: [{**item, "image": written(tmp_path, item)} for item in items],
+        CohortColumns(bag="slide_id", patient="case_id"),
+    )
+    assert [item["case_id"] for item in items] == names
+
+
+def written(folder, item):
+    path = folder / "out" / f"{item['case_id']}.h5"
+    write_bag(path, {"features": np.zeros((2, 4), np.float32)})
+    return str(path)
+
+
+def test_load_cohort_joins_the_two_tables_of_stamp(tmp_path):
+    write_bags(tmp_path / "features", {"a": 2, "b": 3, "c": 1})
+    slides = write_table(tmp_path / "slide.csv", [["FILENAME", "PATIENT"], ["a.h5", "p"], ["b.h5", "p"], ["c.h5", "q"]])
+    clini = write_table(tmp_path / "clini.csv", [["PATIENT", "KRAS", "AGE"], ["p", "WT", "50"], ["r", "MUT", "40"]])
+    columns = CohortColumns("FILENAME", "PATIENT", "KRAS", classes=["WT", "MUT"])
+    options = {"columns": columns, "root": tmp_path / "features", "on_bad": "skip", "output_dir": tmp_path}
+    for tables in ([clini, slides], [slides, clini]):
+        items = load_cohort(tables, **options)
+        assert [(item["case_id"], item["patient"], item["label"]) for item in items] == [("a", "p", 0), ("b", "p", 0)]
+    assert left_out(tmp_path) == {"c": "`label` must be one of 'WT', 'MUT', got an empty cell"}
+    (patient,) = load_cohort([slides, clini], level="patient", **options)
+    assert (patient["case_id"], patient["num_instances"]) == ("p", 5)

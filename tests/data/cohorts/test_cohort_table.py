@@ -58,14 +58,14 @@ def test_check_cohort_lists_all_errors(tmp_path):
     errors = texts(report.errors)
     expected = [
         "row 4, 'twice.h5': `bag` must be in one row only, got it in row 3 too",
-        "row 5, 'none': `bag` must be the path or the name of a bag file in the folder, got none",
+        "row 5, 'none': `bag` must be the path or the name of a file below `root`, got none",
         "row 6: `bag` must be given, got an empty cell",
-        "row 7, '../outside.h5': `bag` must lie in the folder of the bags, got a path out of it",
-        "row 8, 'link.h5': `bag` must lie in the folder of the bags, got a path out of it",
+        "row 7, 'outside.h5': `bag` must lie below `root`, got a path or a link out of it: give --root /",
+        "row 8, 'link.h5': `bag` must lie below `root`, got a path or a link out of it: give --root /",
         "row 9, 'cut': `path` must ",
         "row 10, 'wide': features must have 3 columns as in 6 bags, got 5",
-        "row 11, 'same': `bag` must name one file, got 'x/same.h5', 'y/same.h5'",
-        "row 13, 'y/same.h5': `bag` must have a unique name, got it in row 12 too",
+        "row 11, 'same': `bag` must name one file, got 2 in 2 folders: give one of these folders as `root`",
+        "row 13, 'same.h5': `bag` must have a unique name, got it in row 12 too",
         "row 14, 'again': `patient` must be given, got an empty cell",
         "row 14, 'again': `label` must be a class index, or a name if `classes` is given, got an empty cell",
         "row 15, 'a b': `case_id` must be letters",
@@ -136,8 +136,8 @@ def test_check_cohort_refuses_remote_rows_by_name(tmp_path):
     report = check_cohort(write_table(tmp_path / "c.csv", [HEAD, *rows]))
     assert report.items == []
     assert texts(report.errors) == [
-        "row 2, 's3://bucket/a.h5': `bag` must be a local path, got an address that begins with 's3://'",
-        "row 3, 'gs://b/a': `bag` must be a local path, got an address that begins with 'gs://'",
+        "row 2, 'a.h5': `bag` must be a local path, got an address that begins with 's3://'",
+        "row 3, 'a': `bag` must be a local path, got an address that begins with 'gs://'",
         "row 4, 'a.h5\\x00': `bag` must be a path, got one with a null character",
     ]
     for root, text in (("s3://bucket", "a local path, got an address"), (tmp_path / "loop", "a folder that exists")):
@@ -205,3 +205,26 @@ def test_load_cohort_refuses_invalid_options(tmp_path):
         load_cohort(tmp_path / "c.json", level="patient")
     with pytest.raises(FileNotFoundError, match="`root` must be a folder that exists, got 'none'"):
         load_cohort(write_table(tmp_path / "c.csv", [HEAD, ["a", "p", "0"]]), root=tmp_path / "none")
+
+
+def test_check_cohort_names_labels_that_are_words_once_with_the_option_that_takes_them(tmp_path):
+    names = ["LUSC", "LUAD", "normal"] * 4
+    write_bags(tmp_path, {f"s{i}": 1 for i in range(len(names))})
+    rows = [[f"s{i}", f"p{i}", name] for i, name in enumerate(names)]
+    table = write_table(tmp_path / "c.csv", [HEAD, *rows])
+    option = "--class_names \"['LUAD','LUSC','normal']\""
+    words = [f"labels are LUAD, LUSC, normal: give {option} (in Python, `classes` of the columns)"]
+    for columns in (CohortColumns(), CohortColumns(num_classes=2), CohortColumns(classes=["tumor", "other"])):
+        assert texts(check_cohort(table, columns).errors) == words
+        with pytest.raises(ValueError, match="got 1 error:\n  labels are LUAD, LUSC, normal"):
+            load_cohort(table, columns, on_bad="skip")
+    classes = eval(option.split('"')[1])  # noqa: S307
+    assert {item["label"] for item in load_cohort(table, CohortColumns(classes=classes))} == {0, 1, 2}
+
+
+def test_check_cohort_shows_no_folder(tmp_path):
+    write_bags(tmp_path, {"DOE_JOHN/a": 2, "DOE_JOHN/b": 2, "ROE/b": 2, "DOE_JOHN/more": 2})
+    rows = [[name, "p", "x"] for name in ("DOE_JOHN/a.h5", "DOE_JOHN/lost.h5", "b", "../DOE_JOHN/c.h5", "b.svs")]
+    report = str(check_cohort(write_table(tmp_path / "c.csv", [HEAD, *rows, ["DOE_JOHN/more.h5", "q", "1"]])))
+    assert "DOE_JOHN" not in report
+    assert "ROE" not in report

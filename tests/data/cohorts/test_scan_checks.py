@@ -85,7 +85,7 @@ def test_scan_checks_required_keys(tmp_path):
     assert [item["case_id"] for item in report.items] == ["a"]
 
 
-@pytest.mark.parametrize("label", [None, 2, -1, "1", 0.0, True, float("nan"), [1]])
+@pytest.mark.parametrize("label", [None, 2, -1, "2", "tumor", 0.5, True, float("nan"), [1]])
 def test_scan_checks_labels(tmp_path, label):
     (tmp_path / "a.mha").write_text("voxels")
     scans = [{"case_id": str(i), "image": str(tmp_path / "a.mha"), "label": i} for i in range(2)]
@@ -93,6 +93,14 @@ def test_scan_checks_labels(tmp_path, label):
     report = checked(scans, ScanChecks(num_classes=2))
     assert texts(report.errors) == [f"case 'bad': `label` must be a class from 0 to 1, got {label!r}"]
     assert len(checked(scans, ScanChecks()).items) == 3
+
+
+@pytest.mark.parametrize("label", [1, 1.0, "1", "1.0", " 1 ", "tumor"])
+def test_scan_checks_read_labels_as_tables_do(tmp_path, label):
+    (tmp_path / "a.mha").write_text("voxels")
+    scan = {"case_id": "a", "image": str(tmp_path / "a.mha"), "label": label}
+    (item,) = checked([scan], ScanChecks(num_classes=2, classes=["no tumor", "tumor"])).items
+    assert (item["label"], type(item["label"])) == (1, int)
 
 
 def test_scan_checks_modalities_are_mixed_or_confounded(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import openpyxl
 import pytest
 
-from monai_mil_ext.data.cohorts.table_file import read_table
+from monai_mil_ext.data.cohorts.table_file import read_table, read_tables
 from tests.data.cohort_files import write_table
 
 ROWS = [["bag", "patient", "label"], ["a b", "007", "1"], ["c", "", "2.5"]]
@@ -88,3 +88,17 @@ def test_read_table_refuses_every_damaged_workbook(tmp_path):
             read_table(tmp_path / "t.xlsx")
         except ValueError as error:
             assert "'t.xlsx'" in str(error)  # noqa: PT017
+
+
+def test_read_table_passes_over_the_index_of_a_data_frame(tmp_path):
+    (tmp_path / "t.csv").write_text(",bag,label\n0,a,1.0\n1,b,\n")
+    table = read_table(tmp_path / "t.csv")
+    assert (table.columns, table.numbers) == (["bag", "label"], [2, 3])
+    assert table.rows == [{"bag": "a", "label": "1.0"}, {"bag": "b", "label": ""}]
+
+
+def test_read_tables_joins_patients_whose_numbers_a_data_frame_has_changed(tmp_path):
+    (tmp_path / "slide.csv").write_text("FILENAME,PATIENT\na,12.0\nb,007\n")
+    (tmp_path / "clini.csv").write_text("PATIENT,KRAS\n12,1\n7,0\n")
+    table = read_tables([tmp_path / "slide.csv", tmp_path / "clini.csv"], "FILENAME", "PATIENT")
+    assert [row["KRAS"] for row in table.rows] == ["1", ""]

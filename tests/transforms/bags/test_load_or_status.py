@@ -171,3 +171,10 @@ def test_load_or_status_keeps_what_an_error_states_of_its_input():
     assert item["status"] == "unreadable: `image` must be regular, got a gap."
     assert (item["option"], item["container"]) == ("--irregular allow", "DICOM series")
     assert (item["shape"], item["spacing"]) == ([4, 4, 9], [1, 1, 5])
+
+
+def test_load_or_status_of_a_row_that_cannot_be_used(tmp_path):
+    row = {"case_id": "a", "image": "", "input_error": "`image` must be given, got an empty cell"}
+    out = LoadOrStatus(LOAD, SHAPES)(row)
+    assert out["status"] == "unreadable: `image` must be given, got an empty cell."
+    assert (out["case_id"], out["image"].shape) == ("a", (1, 3))

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from monai_mil_ext.data import write_bag
-from monai_mil_ext.transforms import LoadPatientBag, LoadPatientBagd
+from monai_mil_ext.transforms import CheckSourced, LoadBagd, LoadOrStatus, LoadPatientBag, LoadPatientBagd, PatientBagd
+from monai_mil_ext.utils import EmptyBagError
 
 
 @pytest.fixture
@@ -53,3 +54,60 @@ def test_load_patient_bag_refuses_inconsistent_files(files):
             load(paths)
     with pytest.raises(FileNotFoundError, match=r"'none.h5'"):
         load([files / "a.h5", files / "none.h5"])
+
+
+def test_patient_bagd_makes_the_bag_of_the_training(files):
+    paths = [str(files / "b.h5"), str(files / "a.h5")]
+    bag = PatientBagd("image", LoadBagd("image"))({"image": paths, "case_id": "p", "slide_mpp": [0.5, None]})
+    trained = LoadPatientBagd("image")({"image": paths, "case_id": "p"})
+    assert bag.keys() == trained.keys()
+    assert torch.equal(bag["image"], trained["image"])
+    assert torch.equal(bag["slide_index"], trained["slide_index"])
+
+
+def test_patient_bagd_gives_each_slide_its_own_values(files):
+    seen = []
+
+    def load(item):
+        seen.append({key: item.get(key) for key in ("image", "slide_mpp", "magnification")})
+        return {**item, "image": torch.ones(1, 4), "coords": torch.zeros(1, 2)}
+
+    item = {"image": ["a", "b"], "slide_mpp": [0.5, None], "magnification": [None, 20.0]}
+    assert "coords" not in PatientBagd("image", load)(item)
+    assert seen == [
+        {"image": "a", "slide_mpp": 0.5, "magnification": None},
+        {"image": "b", "slide_mpp": None, "magnification": 20.0},
+    ]
+    # one slide has coordinates, whether in a list or not
+    assert "coords" in PatientBagd("image", load)({"image": ["a"]})
+    assert "coords" in PatientBagd("image", load)({"image": "a"})
+
+
+def test_patient_bagd_passes_over_a_slide_without_instances(files):
+    def load(item):
+        if item["image"] == "glass":
+            raise EmptyBagError("no tissue")
+        return {**item, "image": torch.ones(2, 4)}
+
+    bag = PatientBagd("image", load)({"image": ["glass", "a"]})
+    assert (bag["slide_index"].tolist(), bag["notes"]) == ([1, 1], ["1 of 2 slides have no instance"])
+    status = LoadOrStatus(PatientBagd("image", load), {"image": [4]})
+    assert status({"image": ["glass", "glass"], "case_id": "p"})["status"] == "empty"
+    assert status({"image": ["glass"], "case_id": "p"})["status"] == "empty"
+
+
+def test_patient_bagd_names_the_slide_that_fails(files):
+    check = CheckSourced("image", None)
+    load = PatientBagd("image", lambda item: LoadBagd("image")(check(item)))
+    good, bad = str(files / "a.h5"), str(files / "bare.h5")
+    (files / "bare.h5").write_bytes(b"no bag")
+    status = LoadOrStatus(load, {"image": [4]})({"image": [good, bad], "case_id": "p"})["status"]
+    assert status.startswith("unreadable: slide 2 of 2: `path` must be")
+    assert "bare" not in status
+    (files / "b.h5").unlink()
+    wide = LoadOrStatus(load, {"image": [4]})({"image": [good, str(files / "wide.h5")], "case_id": "p"})["status"]
+    assert wide == "unreadable: features must have one width in all slides of a patient, got [(4,), (5,)]."
+    with pytest.raises(ValueError, match="`image` must be a list of paths of slides, got an empty one"):
+        load({"image": []})
+    with pytest.raises(ValueError, match="`keys` must name one path of an item"):
+        PatientBagd(["image", "coords"], check)

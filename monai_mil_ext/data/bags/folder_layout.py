@@ -1,0 +1,136 @@
+"""Files of bags or slides below a folder, as TRIDENT, CLAM, STAMP, slideflow, torchmil and gdc-client leave them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PureWindowsPath
+
+__all__ = ["FEATURE_SUFFIXES", "file_name", "list_files", "name_folders", "prefer_files"]
+
+logger = logging.getLogger(__name__)
+
+FEATURE_SUFFIXES = (".h5", ".hdf5", ".pt", ".pth", ".npy", ".npz", ".safetensors", ".zarr")
+INDEX = ".index.npz"  # coordinates that slideflow writes beside a bag
+RESULTS = "prediction.json"  # of a folder that inference of this package has written
+RECORD = "model.json"  # of a folder that training of this package has written
+WEIGHTS = (".pt", ".pth")
+# folders of files that belong to a bag or slide of the same name, and are none
+SIDE_FOLDERS = {
+    "adj",
+    "annotations",
+    "contours",
+    "contours_geojson",
+    "coords",
+    "inst_labels",
+    "labels",
+    "logs",
+    "masks",
+}
+SIDE_FOLDERS |= {"patch_labels", "patches", "qc", "segmentations", "stitches", "thumbnails", "visualization"}
+# names of folders that tools choose, so that they name no patient
+TOOL_FOLDER = re.compile(
+    r"(slide_)?feat(ure)?s([_-].*)?|h5_files|pt_files|bags|slides|wsis?|\d+(\.\d+)?x_.*", re.IGNORECASE
+)
+
+
+def list_files(folder: Path, suffixes: Sequence[str] = FEATURE_SUFFIXES) -> list[Path]:
+    """Return the sorted paths of all files and zarr stores below a folder that are bags or slides.
+
+    Links to folders are followed. Left out are hidden files and folders, the indices of slideflow, results and weights
+    of this package, ``pt_files`` of CLAM where ``h5_files`` has the same bag, and files in folders such as
+    ``patches``, ``coords`` or ``thumbnails`` if there are files elsewhere.
+
+    Args:
+        folder: the folder.
+        suffixes: suffixes in lower case.
+
+    Example:
+        >>> for name in ("20x/features_uni_v1/a.h5", "20x/patches/a_patches.h5", "bags/b.pt", "bags/b.index.npz"):
+        ...     Path("job", name).parent.mkdir(parents=True, exist_ok=True)
+        ...     Path("job", name).touch()
+        >>> [file.name for file in list_files(Path("job"))]
+        ['a.h5', 'b.pt']
+    """
+    files = sorted(_walk(folder, tuple(suffixes), set()))
+    beside = {file for file in files if SIDE_FOLDERS & {part.lower() for part in file.relative_to(folder).parts[:-1]}}
+    files = [file for file in files if file not in beside] or files
+    known = set(files)
+    kept = [file for file in files if not _has_h5(file, known)]
+    if len(kept) < len(files):
+        logger.info("%d files of pt_files are left out: h5_files has them with coordinates", len(files) - len(kept))
+    return kept
+
+
+def file_name(path: str) -> str:
+    r"""Return the name of a file from a path in the form of this system, or in that of Windows.
+
+    Example:
+        >>> file_name("D:\\slides\\a.svs"), file_name("slides/a.svs")
+        ('a.svs', 'a.svs')
+    """
+    return PureWindowsPath(path).name if "\\" in path else Path(path).name
+
+
+def _walk(folder: Path, suffixes: tuple[str, ...], seen: set[str]) -> Iterator[Path]:
+    place = os.path.realpath(folder)
+    if place in seen or not suffixes:
+        return
+    seen.add(place)
+    try:
+        entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+    except OSError:  # a folder that may not be read
+        return
+    kinds = _kinds({entry.name for entry in entries}, suffixes)
+    for entry in entries:
+        name = entry.name.lower()
+        if not name.endswith(".zarr") and _is_folder(entry):  # a zarr store is a bag, not a folder of bags
+            yield from _walk(Path(entry.path), suffixes if kinds else (), seen)
+        elif name.endswith(kinds) and not name.endswith(INDEX):
+            yield Path(entry.path)
+
+
+def _kinds(names: set[str], suffixes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the suffixes of the bags or slides of a folder that has ``names``, as far as this package wrote none."""
+    if RESULTS in names:
+        return ()
+    return tuple(suffix for suffix in suffixes if suffix not in WEIGHTS) if RECORD in names else suffixes
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _has_h5(file: Path, known: set[Path]) -> bool:
+    """Return whether a file of CLAM's ``pt_files`` is one of ``h5_files`` too, which has its coordinates."""
+    return file.parent.name == "pt_files" and file.parent.parent / "h5_files" / f"{file.stem}.h5" in known
+
+
+def prefer_files(files: Sequence[Path], suffixes: Sequence[str]) -> list[Path]:
+    """Return the files without those that have a file of the same name with one of ``suffixes`` beside them.
+
+    Example:
+        >>> [file.name for file in prefer_files([Path("a.svs"), Path("features/a.h5"), Path("b.h5")], [".svs"])]
+        ['a.svs', 'b.h5']
+    """
+    preferred = {file.stem for file in files if file.suffix.lower() in suffixes}
+    return [file for file in files if file.suffix.lower() in suffixes or file.stem not in preferred]
+
+
+def name_folders(files: Iterable[Path]) -> str:
+    """Name the folders of files for a message, as far as a tool and not a user has chosen their names.
+
+    Example:
+        >>> name_folders([Path("20x/features_uni_v1/a.h5"), Path("20x/features_gigapath/a.h5"), Path("DOE_JOHN/a.h5")])
+        "'features_gigapath', 'features_uni_v1' and 1 other folder"
+    """
+    folders = {file.parent for file in files}
+    named = sorted({folder.name for folder in folders if TOOL_FOLDER.fullmatch(folder.name)})
+    others = sum(not TOOL_FOLDER.fullmatch(folder.name) for folder in folders)
+    rest = f"{others} other folder{'s' * (others > 1)}" if named else f"{others} folder{'s' * (others > 1)}"
+    return " and ".join([", ".join(map(repr, named))] * bool(named) + [rest] * bool(others))

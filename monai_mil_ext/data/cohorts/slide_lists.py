@@ -1,0 +1,235 @@
+"""Lists of slides and feature files for inference, from a file, a folder or a table."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from monai_mil_ext.data.bags.bag_folder import BagFolder
+from monai_mil_ext.data.bags.folder_layout import FEATURE_SUFFIXES, file_name, list_files, name_folders, prefer_files
+from monai_mil_ext.utils import BagKeys, check_case_ids, check_choice, check_local, check_name, resolve_path
+
+from .case_lists import is_feature_file, list_scans, single_case
+from .columns import CohortColumns
+from .table_file import TABLE_SUFFIXES, read_table
+
+__all__ = ["SLIDE_SUFFIXES", "list_bags", "list_slides"]
+
+CASE, PATIENT, ERROR = str(BagKeys.CASE_ID), str(BagKeys.PATIENT), str(BagKeys.INPUT_ERROR)
+NUMBERS = (str(BagKeys.SLIDE_MPP), "magnification")  # columns of positive numbers that a slide may lack
+SLIDE_SUFFIXES = (".svs", ".tif", ".tiff", ".qptiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide")
+SLIDE_SUFFIXES += (".bif", ".czi", ".dcm")
+
+
+def list_slides(
+    path: str | os.PathLike[str],
+    case_id: str | None = None,
+    root: str | os.PathLike[str] | None = None,
+    columns: CohortColumns | None = None,
+    level: str = "bag",
+    prefer: str | None = None,
+    keep: Sequence[str] = (),
+) -> list[dict[str, Any]]:
+    """Return an item with ``case_id`` and ``image`` for each slide or feature file at ``path``.
+
+    - A file is one item, see :py:func:`single_case`.
+    - In a folder and its sub-folders, slides and feature files are sorted by path, and the name without suffix is the
+      case ID; a name with characters other than letters, digits, ``.``, ``_`` and ``-`` becomes ``slide_`` and a hash
+      of it. What other tools keep beside the slides and bags, such as an index or coordinates, is left out.
+    - A table (CSV, TSV, Excel) has the column ``bag`` of ``columns`` as in the training, and the case ID is the name of
+      the file; or it has the columns ``case_id`` and ``image``. Files are given by path or by name, and found anywhere
+      below ``root``. JSON is as for :py:func:`list_scans`. ``patient`` and ``slide_mpp`` are kept. A row whose file is
+      not found has ``input_error``, see :py:func:`list_scans`.
+
+    Args:
+        path: path of the file, folder or table.
+        case_id: case ID of a single file; None derives one.
+        root: folder of the slides of a table, by default that of the table; no path may lead out of it.
+        columns: meaning of the columns of a table; labels are not read.
+        level: ``"bag"``, or ``"patient"`` for one item per patient with the list of all slides as ``image``.
+        prefer: ``"slides"`` or ``"features"``, which are taken where a slide and a feature file have the same name;
+            ``None`` refuses them.
+        keep: further columns to keep, as text, if not empty.
+
+    Raises:
+        FileNotFoundError: when there is nothing at ``path``, or no slide in the folder.
+        ValueError: when two files of a folder have the same name without suffix, the table has errors, or patients are
+            not known. The message has no name of a file.
+
+    Example:
+        >>> folder = Path("slides")
+        >>> folder.mkdir()
+        >>> for name in ("b.svs", "a.h5", "Müller.svs", "notes.txt"):
+        ...     (folder / name).touch()
+        >>> [item["case_id"] for item in list_slides(folder)]
+        ['slide_a78429899b', 'a', 'b']
+    """
+    check_choice("prefer", prefer or "slides", ("slides", "features"))
+    preferred = {None: (), "slides": SLIDE_SUFFIXES, "features": FEATURE_SUFFIXES}[prefer]
+    kinds = _Kinds("slide", (*SLIDE_SUFFIXES, *FEATURE_SUFFIXES), preferred)
+    return _list(path, case_id, root, columns, level, kinds, keep)
+
+
+def list_bags(
+    path: str | os.PathLike[str],
+    case_id: str | None = None,
+    root: str | os.PathLike[str] | None = None,
+    columns: CohortColumns | None = None,
+    level: str = "bag",
+) -> list[dict[str, Any]]:
+    """Return an item with ``case_id`` and ``image`` for each feature file at ``path``, as :py:func:`list_slides` does.
+
+    Args:
+        path: path of the file, folder or table.
+        case_id: case ID of a single file; None derives one.
+        root: folder of the files of a table, by default that of the table; no path may lead out of it.
+        columns: meaning of the columns of a table; labels are not read.
+        level: ``"bag"``, or ``"patient"`` for one item per patient with the list of all files as ``image``.
+
+    Raises:
+        FileNotFoundError: when there is nothing at ``path``, or no feature file in the folder.
+        ValueError: see :py:func:`list_slides`.
+    """
+    return _list(path, case_id, root, columns, level, _Kinds("feature file", FEATURE_SUFFIXES))
+
+
+class _Kinds(NamedTuple):
+    """Kind of the listed files, their suffixes, and those that are preferred."""
+
+    name: str
+    suffixes: Sequence[str]
+    preferred: Sequence[str] = ()
+
+
+def _list(
+    path: str | os.PathLike[str],
+    case_id: str | None,
+    root: str | os.PathLike[str] | None,
+    columns: CohortColumns | None,
+    level: str,
+    kinds: _Kinds,
+    keep: Sequence[str] = (),
+) -> list[dict[str, Any]]:
+    check_choice("level", level, ("bag", "patient"))
+    check_local(path=path)
+    source = Path(path)
+    if source.suffix.lower() in (*TABLE_SUFFIXES, ".json"):
+        folder = BagFolder(root or source.parent, source.parent, kinds.suffixes, kinds.preferred)
+        items = _table_items(source, folder, columns or CohortColumns(), keep)
+    elif os.path.isdir(source) and not is_feature_file(source):
+        items = _folder_items(source, kinds)
+    elif not os.path.exists(source):
+        raise FileNotFoundError(f"`path` must be a {kinds.name}, a folder or a table that exists, got none.")
+    else:
+        items = [single_case(source, case_id)]
+    return _patient_items(items) if level == "patient" else items
+
+
+def _folder_items(folder: Path, kinds: _Kinds) -> list[dict[str, Any]]:
+    files = prefer_files(list_files(folder, kinds.suffixes), kinds.preferred)
+    if not files:
+        expected = "feature files" if kinds.name == "feature file" else "slides or feature files"
+        raise FileNotFoundError(f"`path` must be a folder with {expected}, got one without.")
+    stems: dict[str, list[Path]] = {}
+    for file in files:
+        stems.setdefault(file.stem, []).append(file)
+    repeated = [file for same in stems.values() if len(same) > 1 for file in same]
+    if len({file.parent for file in repeated}) > 1:
+        count = sum(len(same) > 1 for same in stems.values())
+        raise ValueError(
+            f"`path` must have one file for each {kinds.name}, got several for {count} of {len(stems)}, "
+            f"in {name_folders(repeated)}: give one of these folders."
+        )
+    items = [{CASE: _case_id(file.stem), "image": str(resolve_path(file))} for file in files]
+    check_case_ids(items, [f"file {number} ({file.suffix})" for number, file in enumerate(files, 1)])
+    return items
+
+
+def _case_id(stem: str) -> str:
+    try:
+        check_name(case_id=stem)
+    except ValueError:
+        return f"slide_{hashlib.sha256(stem.encode('utf-8', 'surrogateescape')).hexdigest()[:10]}"
+    return stem
+
+
+def _table_items(table: Path, folder: BagFolder, columns: CohortColumns, keep: Sequence[str]) -> list[dict[str, Any]]:
+    if table.suffix.lower() == ".json":
+        items = list_scans(table, folder.root, (*NUMBERS, *keep))
+        return [item if ERROR in item else _found(item, item["image"], folder) for item in items]
+    content = read_table(table)
+    is_cohort = columns.bag in content.columns
+    if not is_cohort and not {CASE, "image"} <= set(content.columns):
+        raise ValueError(
+            f"`path` must have the columns {CASE!r} and 'image', or the column {columns.bag!r} of a training, got "
+            f"{content.columns}: name it by --columns#bag."
+        )
+    names = (None, columns.bag, columns.patient) if is_cohort else (CASE, "image", PATIENT)
+    items = [_found(*_named(row, *names, keep), folder) for row in content.rows]
+    check_case_ids(items, [f"row {number}" for number in content.numbers])
+    return items
+
+
+def _named(
+    row: Mapping[str, str], case: str | None, image: str, patient: str | None, keep: Sequence[str]
+) -> tuple[dict[str, Any], str]:
+    """Return the item of a row without its file, and the name of the file."""
+    item: dict[str, Any] = {} if case is None else {CASE: row[case]}
+    if patient is not None and row.get(patient):
+        item[PATIENT] = row[patient]
+    return item | {name: row[name] for name in (*NUMBERS, *keep) if row.get(name)}, row[image]
+
+
+def _found(item: dict[str, Any], name: str, folder: BagFolder) -> dict[str, Any]:
+    """Return an item with the path of its file, or with the reason why there is none; its case ID may be the name."""
+    try:
+        numbers = {key: _positive_number(key, item[key]) for key in NUMBERS if key in item}
+        if not name:
+            raise ValueError("must be given, got an empty cell")
+        path = folder.find(name)
+        return {CASE: _case_id(path.stem), **item, **numbers, "image": str(path)}
+    except ValueError as error:
+        reason = str(error)
+    except (OSError, RuntimeError) as error:  # such as a name that is too long
+        reason = f"must be the path or the name of a file, got {type(error).__name__}"
+    last = Path(file_name(name))
+    case = _case_id(last.stem if last.suffix.lower() in folder.suffixes else last.name)  # a name may have dots
+    return {CASE: case, **item, "image": "", ERROR: reason if reason.startswith("`") else f"`image` {reason}"}
+
+
+def _positive_number(name: str, cell: str) -> float:
+    try:
+        number = float(cell)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:  # the message shows the cell, so that check_positive_number does not serve
+        raise ValueError(f"`{name}` must be a positive number, got {cell!r}")
+    return number
+
+
+def _patient_items(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return an item for each patient, with lists of the paths and resolutions of the slides."""
+    unknown = sum(not item.get(PATIENT) for item in items)
+    if unknown and len(items) > 1:
+        raise ValueError(
+            "`path` must be a table with a patient in every row for level 'patient', got "
+            f"{unknown} of {len(items)} without: name its column by --columns#patient."
+        )
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for item in items:
+        groups.setdefault(str(item.get(PATIENT) or item[CASE]), []).append(item)
+    return [_patient_item(patient, slides) for patient, slides in groups.items()]
+
+
+def _patient_item(patient: str, slides: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    check_name(patient=patient)
+    item: dict[str, Any] = {CASE: patient, PATIENT: patient, "image": [slide["image"] for slide in slides]}
+    for name in NUMBERS:
+        if any(name in slide for slide in slides):
+            item[name] = [slide.get(name) for slide in slides]
+    errors = [f"slide {i} of {len(slides)}: {slide[ERROR]}" for i, slide in enumerate(slides, 1) if ERROR in slide]
+    return {**item, "image": [], ERROR: "; ".join(errors)} if errors else item
