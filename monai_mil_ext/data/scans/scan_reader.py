@@ -20,6 +20,7 @@ from monai_mil_ext.utils import BagKeys, InputError, check_local, optional_depen
 from .dicom_files import HeaderError, is_directory, read_header
 from .dicom_frames import read_voxels
 from .dicom_series import find_stack, series_affine
+from .scan_archives import is_zip, unpacked_scan
 
 __all__ = ["ScanReader"]
 
@@ -40,7 +41,7 @@ UNDAMAGED = "`image` must be a readable, undamaged scan, got"
 # files that users take for scans, by their first bytes
 KINDS = {
     b"": "an empty file",
-    b"PK\x03\x04": "a zip archive, which must be unpacked first,",
+    b"PK\x05\x06": "an empty zip archive",
     b"\x1f\x8b": "a gzip archive, which must be unpacked first,",
     b"7z\xbc\xaf": "a 7z archive, which must be unpacked first,",
     b"Rar!": "a RAR archive, which must be unpacked first,",
@@ -53,7 +54,8 @@ class ScanReader(ITKReader):
     In a folder and its sub-folders, it reads the only series of image slices or frames of enhanced objects, sorted
     along their normal; see :py:func:`monai_mil_ext.data.find_series` for what is left out and refused. Values are
     rescaled (slope, intercept) slice by slice. A series of one slice is a volume of depth 1 whose third spacing is the
-    slice thickness, or 1 mm if there is none. A DICOMDIR is read like its folder.
+    slice thickness, or 1 mm if there is none. A zip archive of a series or of one volume is read like its content; a
+    DICOMDIR, like its folder.
 
     The metadata contain the geometry, ``container`` (kind of file), ``notes`` (sentences on what was left out) and, of
     DICOM, ``modality`` and ``instance_number`` of each slice; no other tags.
@@ -127,6 +129,10 @@ class ScanReader(ITKReader):
             return self._read_series(path, prefix)
         if name.endswith(NIFTI):
             return _read_nifti(path)
+        if not prefix and is_zip(path):
+            self._about[BagKeys.CONTAINER] = "zip"
+            with unpacked_scan(path) as content:
+                return self._read(content, "zip of a ")
         try:
             header = read_header(path)
         except HeaderError as error:
