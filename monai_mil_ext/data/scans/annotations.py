@@ -59,7 +59,7 @@ def read_annotation_mask(
 
     Args:
         file: the RTSTRUCT or SEG file.
-        scan: folder of the series.
+        scan: folder of the series, or file of an enhanced object.
         names: names of regions (segments), whose union is the mask; ``None`` takes the only one.
         series: UID, description or number of the series, if the folder has several.
         stack: number or name of the stack, if the series has several.
@@ -68,8 +68,8 @@ def read_annotation_mask(
         ValueError: when a name does not exist, the object belongs to another series or frame of reference, or it marks
             a position where the series has no slice.
     """
-    if not Path(scan).is_dir():
-        raise ValueError(f"`image` must be the DICOM folder of the annotated series, got {Path(scan).name!r}.")
+    if not (Path(scan).is_dir() or (Path(scan).is_file() and has_preamble(Path(scan)))):
+        raise ValueError("`image` must be the DICOM folder of the annotated series, or its enhanced file, got another.")
     slices = find_series(Path(scan), series, stack)
     annotation = pydicom.dcmread(file)
     _check_same_series(annotation, slices[0])
