@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -10,6 +10,7 @@ import itk
 import nibabel as nib
 import nrrd
 import numpy as np
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
     CTImageStorage,
@@ -117,6 +118,21 @@ def _group(**sequences: dict) -> Dataset:
             setattr(item, tag, value)
         setattr(group, f"{name}Sequence", [item])
     return group
+
+
+def edit_dicom(path: Path, edit: Callable[[Dataset], object]) -> None:
+    """Change the dataset of a file."""
+    ds = dcmread(path)
+    edit(ds)
+    ds.save_as(path)
+
+
+def set_in_group(group: Dataset, sequence: str, **values) -> None:
+    """Set values in the item of a sequence of a functional group, which is added if it is missing."""
+    if f"{sequence}Sequence" not in group:
+        setattr(group, f"{sequence}Sequence", [Dataset()])
+    for tag, value in values.items():
+        setattr(group[f"{sequence}Sequence"][0], tag, value)
 
 
 def write_structure_set(folder: Path) -> None:

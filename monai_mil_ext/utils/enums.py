@@ -19,8 +19,9 @@ class BagKeys(StrEnum):
     Per bag: ``mask`` (N,), ``affine`` (4, 4) and ``spatial_shape`` (3,) of the scan's own voxel array (or width and
     height of a slide), ``grid_shape`` (3,) of the tokens of a volume, ``tile_size`` in the ``unit`` of the
     coordinates, ``slide_mpp`` (micrometers per pixel of level 0), ``source`` (path of the scan or slide), ``series``
-    (UID, description or number, if a DICOM folder has several), ``plane`` of the slices of a scan, ``case_id``,
-    ``patient``, ``status`` and ``source_check`` (whether the bag comes from the source that a model was trained on).
+    (UID, description or number, if a DICOM folder has several) and ``stack`` (number or name, if a series has several),
+    ``plane`` of the slices of a scan, ``case_id``, ``patient``, ``status`` and ``source_check`` (whether the bag comes
+    from the source that a model was trained on).
     In an item that is not loaded yet: ``input_error`` (why the row of a table can't be used).
 
     In the metadata of a scan: ``modality`` (of DICOM only), ``lowest`` and ``highest`` value as loaded, ``container``
@@ -51,6 +52,7 @@ class BagKeys(StrEnum):
     GRID_SHAPE = "grid_shape"
     SOURCE = "source"
     SERIES = "series"
+    STACK = "stack"
     PLANE = "plane"
     MODALITY = "modality"
     CONTAINER = "container"

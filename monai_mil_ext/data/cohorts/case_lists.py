@@ -27,7 +27,7 @@ __all__ = [
 CASE = str(BagKeys.CASE_ID)
 IDS = (CASE, str(BagKeys.PATIENT))
 PATHS = ("image", "reference")
-COLUMNS = (*IDS, *PATHS, "series")
+COLUMNS = (*IDS, *PATHS, str(BagKeys.SERIES), str(BagKeys.STACK))
 
 
 def check_scan_list(path: Path, root: str | os.PathLike[str] | None = None) -> CohortReport:
@@ -140,7 +140,7 @@ def list_scans(
     """Load the rows of a table of scans, for inference that continues when a scan can't be read.
 
     The table is CSV, TSV or Excel with the columns ``case_id`` and ``image`` (a DICOM folder or a file) and, if
-    available, ``patient``, ``reference`` and ``series`` (UID, description or number); or JSON as for
+    available, ``patient``, ``reference``, ``series`` (UID, description or number) and ``stack``; or JSON as for
     :py:func:`monai_mil_ext.data.load_cohort`. The items have absolute paths, which are not checked for existence. Other
     columns are ignored. A row whose path is empty, an address or leads out of ``root`` has ``input_error`` instead, the
     reason for which :py:class:`monai_mil_ext.transforms.LoadOrStatus` calls it unreadable.
@@ -197,6 +197,7 @@ def single_case(
     case_id: str | None = None,
     series: str | None = None,
     reference: str | os.PathLike[str] | None = None,
+    stack: str | int | None = None,
 ) -> dict[str, Any]:
     """Return the item of one scan, slide or feature file.
 
@@ -209,6 +210,7 @@ def single_case(
         case_id: case ID; None derives one.
         series: UID, description or number of the series, if a folder has several.
         reference: path of the reference mask.
+        stack: number or name of the stack, if the series has several.
 
     Raises:
         ValueError: when ``case_id`` can't be a file name.
@@ -218,7 +220,11 @@ def single_case(
         >>> single_case("Jane_Doe.svs", "c7")["case_id"], single_case("Jane_Doe.svs")["case_id"][:5]
         ('c7', 'case-')
     """
-    image = {"image": str(resolve_path(path)), **({} if series is None else {str(BagKeys.SERIES): str(series)})}
+    choice = {str(BagKeys.SERIES): series, str(BagKeys.STACK): stack}
+    image = {
+        "image": str(resolve_path(path)),
+        **{key: str(value) for key, value in choice.items() if value is not None},
+    }
     if case_id is None:
         case_id = f"case-{(item_identity(image) or 'unreadable')[:12]}"
     case_id = str(case_id)

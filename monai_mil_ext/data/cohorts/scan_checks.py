@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from monai_mil_ext.data.features.bad_cases import reason_of
-from monai_mil_ext.data.scans.dicom_files import NO_IMAGE, has_preamble
+from monai_mil_ext.data.scans.dicom_files import GROUPS, NO_IMAGE, has_preamble, is_enhanced
+from monai_mil_ext.data.scans.dicom_folder import scan_files
 from monai_mil_ext.data.scans.dicom_series import find_series
 from monai_mil_ext.utils import BagKeys, optional_dependency
 
@@ -117,18 +118,18 @@ def _inspect(item: Mapping[str, Any], headers: bool) -> tuple[str | None, str]:
         if not (path.is_file() or path.is_dir()):
             raise ValueError("`image` must exist, got a path without a file.")
         if headers:
-            _check_header(path, item.get("series"))
-        return _modality(path, item.get("series")), ""
+            _check_header(path, item.get("series"), item.get("stack"))
+        return _modality(path, item.get("series"), item.get("stack")), ""
     except ImportError:
         raise
     except Exception as error:  # a damaged header can raise almost any error in the libraries that read it
         return None, reason_of(error, item)
 
 
-def _check_header(path: Path, series: str | None) -> None:
+def _check_header(path: Path, series: str | None, stack: str | None) -> None:
     """Raise unless the header of a scan is that of a 3D volume."""
-    if path.is_dir():
-        find_series(path, series)
+    if path.is_dir() or has_preamble(path):
+        find_series(path, series, stack)
     elif not path.stat().st_size:
         raise ValueError("`image` must be a readable, undamaged scan, got an empty file.")
     elif path.name.lower().endswith(NIFTI):
@@ -138,20 +139,20 @@ def _check_header(path: Path, series: str | None) -> None:
             raise ValueError(f"`image` must be one 3D scalar volume, got {voxels} voxels of {image.get_data_dtype()}.")
 
 
-def _modality(path: Path, series: str | None) -> str | None:
+def _modality(path: Path, series: str | None, stack: str | None) -> str | None:
     """Return the modality from the header of the first image slice, or of the chosen series."""
     if series is not None and path.is_dir():
-        return find_series(path, series)[0].series[1] or None
-    files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
-    return next((modality for modality in map(_modality_of_slice, files) if modality), None)
+        return find_series(path, series, stack)[0].series[1] or None
+    return next((modality for modality in map(_modality_of_slice, scan_files(path)) if modality), None)
 
 
 def _modality_of_slice(path: Path) -> str | None:
     if not has_preamble(path):
         return None
     try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Modality", *SLICE_TAGS])
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Modality", *SLICE_TAGS, *GROUPS])
     except EOFError:
         return None
     modality = str(header.get("Modality", None) or "")
-    return None if modality in NO_IMAGE or any(header.get(tag, None) is None for tag in SLICE_TAGS) else modality
+    has_geometry = is_enhanced(header) or all(header.get(tag, None) is not None for tag in SLICE_TAGS)
+    return modality if has_geometry and modality not in NO_IMAGE else None

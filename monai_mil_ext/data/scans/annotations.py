@@ -53,28 +53,30 @@ def read_annotation_mask(
     scan: str | os.PathLike[str],
     names: Sequence[str] | None = None,
     series: str | None = None,
+    stack: str | int | None = None,
 ) -> MetaTensor:
     """Read regions or segments as a mask (1, X, Y, Z) of 0 and 1 in the voxels of their series.
 
     Args:
         file: the RTSTRUCT or SEG file.
-        scan: folder of the series.
+        scan: folder of the series, or file of an enhanced object.
         names: names of regions (segments), whose union is the mask; ``None`` takes the only one.
         series: UID, description or number of the series, if the folder has several.
+        stack: number or name of the stack, if the series has several.
 
     Raises:
         ValueError: when a name does not exist, the object belongs to another series or frame of reference, or it marks
             a position where the series has no slice.
     """
-    if not Path(scan).is_dir():
-        raise ValueError(f"`image` must be the DICOM folder of the annotated series, got {Path(scan).name!r}.")
-    stack = find_series(Path(scan), series)
+    if not (Path(scan).is_dir() or (Path(scan).is_file() and has_preamble(Path(scan)))):
+        raise ValueError("`image` must be the DICOM folder of the annotated series, or its enhanced file, got another.")
+    slices = find_series(Path(scan), series, stack)
     annotation = pydicom.dcmread(file)
-    _check_same_series(annotation, stack[0])
+    _check_same_series(annotation, slices[0])
     fill: Callable[..., NDArray[np.bool_]] = fill_regions if annotation.Modality == "RTSTRUCT" else fill_segments
-    affine = series_affine(stack)
+    affine = series_affine(slices)
     chosen = _choose_names(_names(annotation), names)
-    mask = fill(annotation, chosen, affine, (stack[0].size[1], stack[0].size[0], len(stack)))
+    mask = fill(annotation, chosen, affine, (slices[0].size[1], slices[0].size[0], len(slices)))
     return MetaTensor(mask[None].astype(np.float32), affine=affine, meta={"space": SpaceKeys.RAS})
 
 

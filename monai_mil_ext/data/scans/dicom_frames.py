@@ -1,76 +1,218 @@
-"""Reader of multi-frame DICOM objects."""
+"""Voxels of the slices of a DICOM series: decoded, checked against the header, and rescaled one by one."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_mil_ext.utils import optional_dependency
+from monai_mil_ext.utils import InputError, optional_dependency
 
-from .dicom_files import pixel_fault
+from .dicom_files import num_frames, transfer_syntax
+from .dicom_slices import SeriesSlice
 
-__all__ = ["read_frames"]
+__all__ = ["read_stored", "read_voxels"]
 
-nib = optional_dependency("", "nibabel")
+itk = optional_dependency("", "itk")
+pydicom = optional_dependency("dicom", "pydicom")
+pixels = optional_dependency("dicom", "pydicom.pixels")
 
-RULE = "`image` must be a multi-frame DICOM object with one regular stack of frames, each with its position and value"
+UNDAMAGED = "`image` must be a readable, undamaged scan, got"
+PLUGINS = {"JPEG-LS": "pyjpegls", "2000": "pylibjpeg-openjpeg", "JPEG": "pylibjpeg-libjpeg"}  # by words in the syntax
+RLE, EXTENDED = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.51"
+TAGS = (
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "PlanarConfiguration",
+    "PixelData",
+)
+OFFSETS = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
+JPEG_END = b"\xff\xd9"
+SIZES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7}  # SOF markers of JPEG
 
 
-def read_frames(path: Path, header: Any) -> Any:
-    """Read the frames of an enhanced CT or MR, sorted along their normal, as an image of nibabel in RAS mm.
+def read_voxels(stack: Sequence[SeriesSlice]) -> NDArray[np.float32]:
+    """Return the voxels (X, Y, Z) of sorted slices, each rescaled with its own slope and intercept.
 
-    Each frame is rescaled with its own slope and intercept.
-
-    Args:
-        path: the file.
-        header: its header, see :py:func:`read_header`.
+    Each file is read once, also if it has several of the frames.
 
     Raises:
-        ValueError: when the frames have no positions (no functional groups), are not one regular stack, or have fewer
-            or more pixels than their size.
+        InputError: when pixels can't be decoded, or have another size than their header says.
     """
-    fault = pixel_fault(header, path)
-    if fault:
-        raise ValueError(f"`image` must be a readable, undamaged scan, got a DICOM file with {fault}.")
+    voxels = np.empty((0, 0, 0), np.float32)
+    files: dict[Path, list[int]] = {}
+    for k, item in enumerate(stack):
+        files.setdefault(item.path, []).append(k)
+    for path, indices in files.items():
+        indices.sort(key=lambda k: stack[k].frame or 0)
+        frames = read_stored(path, [stack[k].frame or 0 for k in indices])
+        for k, values in zip(indices, frames, strict=True):
+            if not voxels.size:  # not before the first slice has the size that its header says
+                voxels = np.empty((len(stack), *values.shape), np.float32)
+            slope, intercept = stack[k].rescale
+            voxels[k] = values * slope + intercept
+    return voxels.transpose(2, 1, 0)
+
+
+def read_stored(path: Path, frames: Sequence[int]) -> Iterator[NDArray[Any]]:
+    """Yield the stored values (rows, columns) of some frames of a file, in ascending order.
+
+    Raises:
+        InputError: see :py:func:`read_voxels`.
+    """
     try:
-        return _stack(optional_dependency("dicom", "highdicom").imread(path))
-    except Exception as error:  # the file is the cause, or that highdicom is not installed
-        reason = (
-            str(error) if isinstance(error, (ImportError, RuntimeError)) else f"{type(error).__name__} in highdicom"
-        )
-        raise ValueError(f"{RULE}, got: {reason.rstrip('.')}.") from None
+        dataset = pydicom.dcmread(path, force=True, specific_tags=[*TAGS, *OFFSETS])
+        syntax = transfer_syntax(dataset)
+        dataset.file_meta.TransferSyntaxUID = syntax
+        shape = (int(dataset.Rows), int(dataset.Columns))
+        if syntax.is_compressed and not syntax.is_deflated:
+            _check_sizes(dataset, syntax, shape, frames)
+        for values in _decoded(path, dataset, syntax, frames):
+            if values.shape != shape:
+                raise InputError(f"{UNDAMAGED} pixels of another size than {_size(shape)}.")
+            yield _stored_bits(values, dataset)
+    except (InputError, ImportError, GeneratorExit):
+        raise
+    except Exception:  # the file is the cause of whatever a decoder raises; its text may have names
+        raise InputError(f"{UNDAMAGED} a DICOM file with pixels that can't be decoded.") from None
 
 
-def _stack(image: Any) -> Any:
-    if "PerFrameFunctionalGroupsSequence" not in image or "SharedFunctionalGroupsSequence" not in image:
-        raise RuntimeError("no functional groups")
-    shared: Any = image.SharedFunctionalGroupsSequence[0]
-    groups: list[Any] = list(image.PerFrameFunctionalGroupsSequence)
-    content = [item for group in groups for item in group.get("FrameContentSequence", ())]
-    stacks = {str(item.get("StackID", "")) for item in content}
-    if len(stacks) > 1:
-        raise RuntimeError(f"{len(stacks)} stacks")
-    volume = image.get_volume(
-        dtype=np.float32,
-        apply_real_world_transform=False,
-        # where a frame has a rescaling, all frames must have one
-        apply_modality_transform=any("PixelValueTransformationSequence" in group for group in (shared, *groups)),
-        apply_presentation_lut=False,
-    )
-    array, affine = volume.array.transpose(2, 1, 0), _to_ras(volume.affine)
-    if len(groups) == 1:
-        measures = (shared if "PixelMeasuresSequence" in shared else groups[0]).PixelMeasuresSequence[0]
-        affine[:3, 2] *= float(measures.get("SliceThickness") or 1.0)
-    if np.linalg.det(affine[:3, :3]) < 0:  # as those of a series, slices ascend along their normal
-        array = array[..., ::-1]
-        affine[:3, 3] += affine[:3, 2] * (array.shape[2] - 1)
-        affine[:3, 2] *= -1
-    return nib.Nifti1Image(np.ascontiguousarray(array), affine)
+def _decoded(path: Path, dataset: Any, syntax: Any, frames: Sequence[int]) -> Iterator[NDArray[Any]]:
+    if int(pydicom.__version__.split(".")[0]) < 3:  # as in MONAI Label
+        every = dataset.pixel_array.reshape(-1, dataset.Rows, dataset.Columns)
+    elif _has_decoder(syntax):
+        yield from pixels.iter_pixels(dataset, indices=list(frames), raw=True)
+        return
+    else:
+        every = _read_with_itk(path, dataset, syntax)
+    yield from (every[k] for k in frames)
 
 
-def _to_ras(affine: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the affine of indices (column, row, slice) to RAS mm for one of (slice, row, column) to LPS mm."""
-    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine[:, [2, 1, 0, 3]]
+def _has_decoder(syntax: Any) -> bool:
+    """Return whether pydicom decodes a transfer syntax; pillow, which it may take, has 8 bits only for one of them."""
+    try:
+        decoder = pixels.get_decoder(syntax)
+    except NotImplementedError:
+        return False
+    plugins = set(decoder.available_plugins) - ({"pillow"} if syntax == EXTENDED else set())
+    return bool(plugins) or not syntax.is_compressed or bool(syntax.is_deflated)
+
+
+def _read_with_itk(path: Path, dataset: Any, syntax: Any) -> NDArray[Any]:
+    """Return the stored values (frames, rows, columns) of a file that pydicom has no decoder for."""
+    kind = next((package for word, package in PLUGINS.items() if word in syntax.name), "")
+    name = syntax.name if syntax.is_transfer_syntax else "an unknown encoding"
+    advice = f"; install a decoder: pip install {kind}" if kind else ""
+    if not all(frame.rstrip(b"\0").endswith(JPEG_END) for frame in _encoded_frames(dataset)):
+        raise InputError(f"{UNDAMAGED} a DICOM file with compressed pixels that are cut.")
+    try:
+        reader = itk.GDCMImageIO.New(FileName=str(path))
+        reader.ReadImageInformation()
+        image = itk.imread(str(path), itk.D, imageio=reader)
+        slope, intercept = reader.GetRescaleSlope(), reader.GetRescaleIntercept()
+        every = (itk.array_from_image(image) - intercept) / slope
+        count = num_frames(dataset)
+        every = every.reshape(count, dataset.Rows, dataset.Columns)
+    except ImportError:
+        raise
+    except Exception:
+        raise InputError(f"`image` must have pixels that can be decoded, got {name}{advice}.") from None
+    stored = np.rint(every)
+    if abs(every - stored).max(initial=0) > 1e-3:
+        raise InputError(f"`image` must have pixels that can be decoded, got {name}{advice}.")
+    return stored.astype(np.int64)
+
+
+def _stored_bits(values: NDArray[Any], dataset: Any) -> NDArray[Any]:
+    """Return values without the bits that are not part of them, such as an overlay in the highest bits."""
+    allocated, stored = int(dataset.BitsAllocated), int(dataset.get("BitsStored", 0) or dataset.BitsAllocated)
+    low = int(dataset.get("HighBit", None) or stored - 1) + 1 - stored
+    if allocated in (stored, 1):
+        return values
+    if not 0 < stored < allocated or low < 0:
+        raise InputError(f"{UNDAMAGED} a DICOM file with {stored} bits of {allocated} stored.")
+    values = (values.astype(np.int64) >> low) & ((1 << stored) - 1)
+    signed = int(dataset.get("PixelRepresentation", 0) or 0) == 1
+    return np.where(values >> (stored - 1), values - (1 << stored), values) if signed else values
+
+
+def _check_sizes(dataset: Any, syntax: Any, shape: tuple[int, int], frames: Sequence[int]) -> None:
+    """Raise unless compressed frames have as many rows and columns as the header says.
+
+    Decoders compare the number of pixels at most: ITK fills what is missing with whatever is in memory.
+    """
+    wanted = set(frames)
+    encoded = list(_encoded_frames(dataset))
+    if len(encoded) <= max(wanted):
+        raise InputError(f"{UNDAMAGED} a DICOM file with {len(encoded)} frames of pixels where more are stated.")
+    for frame in (encoded[k] for k in sorted(wanted)):
+        size = _rle_size(frame, shape) if syntax == RLE else _jpeg_size(frame)
+        if size is not None and size != shape:
+            raise InputError(
+                f"{UNDAMAGED} a DICOM file with compressed pixels of {_size(size)} where {_size(shape)} are stated."
+            )
+
+
+def _encoded_frames(dataset: Any) -> Iterator[bytes]:
+    if hasattr(pydicom.encaps, "generate_frames"):
+        offsets = tuple(bytes(dataset[tag].value) for tag in OFFSETS if tag in dataset)
+        options = {"extended_offsets": offsets} if len(offsets) == 2 else {}
+        return iter(pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=num_frames(dataset), **options))
+    return iter(pydicom.encaps.generate_pixel_data_frame(dataset.PixelData, num_frames(dataset)))
+
+
+def _jpeg_size(frame: bytes) -> tuple[int, int] | None:
+    """Return rows and columns from the markers of a JPEG, JPEG-LS or JPEG 2000 stream, or None for another one."""
+    start = frame.find(b"\xff\x4f\xff\x51")  # possibly in the boxes of a JP2 file
+    if start >= 0:
+        width, height, left, top = (int.from_bytes(frame[start + i : start + i + 4], "big") for i in (8, 12, 16, 20))
+        return height - top, width - left
+    if frame[:2] != b"\xff\xd8":
+        return None
+    place = 2
+    while place + 9 < len(frame) and frame[place] == 0xFF:
+        marker = frame[place + 1]
+        if marker in SIZES:
+            rows, columns = frame[place + 5 : place + 7], frame[place + 7 : place + 9]
+            return int.from_bytes(rows, "big"), int.from_bytes(columns, "big")
+        place += 1 if marker == 0xFF else 2 + int.from_bytes(frame[place + 2 : place + 4], "big")
+    return None
+
+
+def _rle_size(frame: bytes, shape: tuple[int, int]) -> tuple[int, int]:
+    """Return the size if the segments have as many bytes as it needs, else that which they have as one row."""
+    count = int.from_bytes(frame[:4], "little")
+    starts = [int.from_bytes(frame[4 * k : 4 * k + 4], "little") for k in range(1, min(count, 15) + 1)]
+    needed = shape[0] * shape[1]
+    for first, last in zip(starts, [*starts[1:], len(frame)], strict=True):
+        length = _unpacked_length(frame[first:last])
+        if not needed <= length <= needed + 2:  # padded to an even length
+            return 1, length
+    return shape
+
+
+def _unpacked_length(segment: bytes) -> int:
+    """Return the number of bytes that a segment of PackBits stands for; a byte of padding may follow."""
+    place = length = 0
+    while place < len(segment) - 1:
+        code = segment[place]
+        if code == 128:
+            place += 1
+            continue
+        length += code + 1 if code < 128 else 257 - code
+        place += code + 2 if code < 128 else 2
+    return length
+
+
+def _size(shape: tuple[int, int]) -> str:
+    return f"{shape[0]} x {shape[1]}"

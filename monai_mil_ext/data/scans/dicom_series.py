@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .dicom_files import ONE_VALUE, DicomFolder, SeriesSlice, read_dicom_folder
+from monai_mil_ext.utils import InputError
 
-__all__ = ["SeriesSlice", "check_stack", "find_series", "series_affine"]
+from .dicom_files import ONE_VALUE
+from .dicom_folder import DIRECTORY, DicomFolder, read_dicom_folder
+from .dicom_slices import SeriesSlice
+from .dicom_stacks import choose_series, choose_stack, drop_copies, drop_lone_slices, drop_scouts
+
+__all__ = ["DicomStack", "SeriesSlice", "check_stack", "find_series", "find_stack", "series_affine"]
 
 NAMES = dict(
     zip(
@@ -23,31 +29,65 @@ NAMES = dict(
 RELATIVE, ABSOLUTE = 0.01, 0.01  # tolerance of positions: 1 % of the spacing plus 0.01 mm
 
 
-def find_series(folder: Path, series: str | None = None) -> list[SeriesSlice]:
-    """Find the slices of one series in a folder, or that of a file, sorted in ascending order along their normal.
+class DicomStack(NamedTuple):
+    """Sorted slices of one series, and sentences on what was left out."""
 
-    A slice is a DICOM object with one frame, a size, a position and an orientation. Files that are not DICOM, hidden
-    files and other objects (RTSTRUCT, RTDOSE, SEG, SR, presentation states, multi-frame objects, ...) are ignored.
+    slices: list[SeriesSlice]
+    notes: list[str]
+
+
+def find_series(folder: Path, series: str | None = None, stack: str | int | None = None) -> list[SeriesSlice]:
+    """Find the slices of one series in a folder, or those of a file, sorted in ascending order along their normal.
+
+    A slice is a DICOM object with one frame, a size, a position and an orientation, or a frame of an enhanced object
+    (CT, MR) with functional groups. Files that are not DICOM, hidden files and other objects (RTSTRUCT, RTDOSE, SEG,
+    SR, presentation states, ...) are ignored. Scouts among other slices, exact copies, and a lone slice of another
+    orientation or size are left out.
 
     Args:
-        folder: folder of the files, without its subfolders, or a single file.
+        folder: folder of the files, whose sub-folders are searched too, or a single file.
         series: UID, description or number of the series, if the folder has several.
+        stack: number or name of the stack, if the series has several: other orientations, times, echoes, b values, ...
 
     Raises:
-        ValueError: when there is no slice, several series match, a file is damaged (no header, no pixels, fewer or more
-            pixels than its size, a spacing or slope that is not positive), or the slices are not one regular stack:
-            they differ in size, spacing, orientation, patient or study, share a position, have gaps, or are shifted
+        ValueError: when there is no slice, several series or stacks match, a file is damaged (no header, no pixels,
+            fewer or more pixels than its size, a spacing or slope that is not positive), or the slices are not one
+            regular stack: they differ in size, spacing, patient or study, share a position, have gaps, or are shifted
             against each other (gantry tilt). Messages contain modality, number and size of a series, and no name of a
             file.
     """
+    return find_stack(folder, series, stack).slices
+
+
+def find_stack(folder: Path, series: str | None = None, stack: str | int | None = None) -> DicomStack:
+    """Find the slices as :py:func:`find_series`, with notes on what was left out."""
     content = read_dicom_folder(folder)
     if not content.slices:
         _check_undamaged([fault for uid, fault in content.faults if not uid])
-        got = f"{content.rest}{_not_searched(folder)}"
-        raise ValueError(f"`image` must be a folder with one series of DICOM image slices, got {got}.")
-    slices = _choose_series(content.slices, series)
-    check_stack(slices, content)
-    return _sorted_stack(slices)
+        place = "folder" if folder.is_dir() else "file"
+        raise InputError(f"`image` must be a {place} with one series of DICOM image slices, got {content.rest}.")
+    notes = [_left_out(kind, n) for kind, n in sorted(content.others.items()) if kind != DIRECTORY]
+    slices, left_out = choose_series(content.slices, series)
+    try:
+        for drop in (drop_scouts, drop_copies, drop_lone_slices):
+            slices, texts = drop(slices)
+            left_out += texts
+        slices, texts = choose_stack(slices, stack)
+        check_stack(slices, content)
+        return DicomStack(_sorted_stack(slices), [*left_out, *texts, *notes, *_polarity(slices)])
+    except ValueError as error:
+        message = " ".join([str(error), *left_out])
+        shape, spacing = (*slices[0].size[1::-1], len(slices)), slices[0].spacing[::-1].tolist()
+        raise InputError(message, getattr(error, "option", ""), shape=shape, spacing=spacing) from None
+
+
+def _left_out(kind: str, count: int) -> str:
+    return f"{count} object{'s' * (count > 1)} {kind} {'were' if count > 1 else 'was'} left out."
+
+
+def _polarity(slices: Sequence[SeriesSlice]) -> list[str]:
+    inverted = slices[0].constants[-1].strip().upper() == "MONOCHROME1"
+    return ["Pixels are MONOCHROME1, shown inverted; values are those of the modality."] if inverted else []
 
 
 def check_stack(slices: Sequence[SeriesSlice], content: DicomFolder | None = None) -> None:
@@ -69,11 +109,6 @@ def _check_undamaged(faults: Sequence[str]) -> None:
         raise ValueError(f"`image` must be a readable, undamaged scan, got {got}.")
 
 
-def _not_searched(folder: Path) -> str:
-    number = sum(path.is_dir() for path in folder.iterdir()) if folder.is_dir() else 0
-    return f"; {number} sub-folder{'s were' if number > 1 else ' was'} not searched" if number else ""
-
-
 def series_affine(stack: Sequence[SeriesSlice]) -> NDArray[np.float64]:
     """Return the affine (4, 4), voxel index (column, row, slice) to RAS mm, of the sorted slices of a series."""
     first, last = stack[0], stack[-1]
@@ -83,21 +118,6 @@ def series_affine(stack: Sequence[SeriesSlice]) -> NDArray[np.float64]:
     affine = np.eye(4)
     affine[:3] = np.stack([row * first.spacing[1], column * first.spacing[0], step, first.position], axis=1)
     return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
-
-
-def _choose_series(slices: Sequence[SeriesSlice], series: str | None) -> list[SeriesSlice]:
-    """Return the slices of the only series, or of the requested one."""
-    wanted = [s for s in slices if series is None or str(series) in (s.series[0], s.series[2], s.description)]
-    uids = {s.series[0] for s in wanted}
-    if len(uids) == 1:
-        return wanted
-    available = Counter(s.series for s in (wanted if uids else slices))
-    rows = [f"{n} slices of modality {modality}, series number {no}" for (_, modality, no), n in available.items()]
-    text = f"{len(available)}: {'; '.join(sorted(rows))}."
-    if series is None:
-        raise ValueError(f"`image` must be a folder with one series, got {text} Choose one by `series`.")
-    matches = "more than one of" if uids else "none of"
-    raise ValueError(f"`series` must be UID, description or number of one series, got {matches} {text}")
 
 
 def _check_same_grid(slices: Sequence[SeriesSlice]) -> None:

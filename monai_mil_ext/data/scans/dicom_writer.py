@@ -78,6 +78,7 @@ class DicomWriter:
         model: ``name`` and ``version`` of the model.
         note: further text on the model, such as the hash of its weights.
         finding: name of the class whose probability is reported.
+        stack: number or name of the stack, if the series has several.
 
     Raises:
         ValueError: when ``source`` is not a folder with one series, lacks a frame of reference, or, when written, any
@@ -97,6 +98,7 @@ class DicomWriter:
         model: Mapping[str, Any] | None = None,
         note: str = "",
         finding: str = "the positive class",
+        stack: str | int | None = None,
     ) -> None:
         self.algorithm = _Algorithm.of(model or {}, note)
         self.finding = finding
@@ -106,10 +108,12 @@ class DicomWriter:
                 "`source` must be the DICOM folder of the scan for results as DICOM, got a single file; "
                 "NIfTI, NRRD and MHA files have no study to write into."
             )
-        stack = find_series(folder, series)
-        self.affine = series_affine(stack)
+        slices = find_series(folder, series, stack)
+        if any(item.frame is not None for item in slices):
+            raise ValueError("`source` must be a series of single slices for results as DICOM, got an enhanced object.")
+        self.affine = series_affine(slices)
         step = float(np.linalg.norm(self.affine[:3, 2]))
-        self.headers = [_header(item.path, step) for item in stack]
+        self.headers = [_header(item.path, step) for item in slices]
         required = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
         missing = [tag for tag in required if not self.headers[0].get(tag)]
         each = ("Modality", "SOPClassUID", "SOPInstanceUID")

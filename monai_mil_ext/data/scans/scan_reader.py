@@ -15,22 +15,33 @@ from monai.data import ITKReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 from numpy.typing import NDArray
 
-from monai_mil_ext.utils import BagKeys, check_local, optional_dependency
+from monai_mil_ext.utils import BagKeys, InputError, check_local, optional_dependency
 
-from .dicom_files import SeriesSlice, is_directory, num_frames, read_header
-from .dicom_frames import read_frames
-from .dicom_series import find_series
+from .dicom_files import HeaderError, is_directory, read_header
+from .dicom_frames import read_voxels
+from .dicom_series import find_stack, series_affine
+from .scan_archives import is_zip, unpacked_scan
 
 __all__ = ["ScanReader"]
 
 itk = optional_dependency("", "itk")
 nib = optional_dependency("", "nibabel")
 
+NIFTI = (".nii", ".nii.gz")
+SERIES, ENHANCED = "DICOM series", "enhanced DICOM"
+CONTAINERS = {
+    ".nii": "NIfTI",
+    ".nii.gz": "NIfTI",
+    ".nrrd": "NRRD",
+    ".nhdr": "NRRD",
+    ".mha": "MetaImage",
+    ".mhd": "MetaImage",
+}
 UNDAMAGED = "`image` must be a readable, undamaged scan, got"
 # files that users take for scans, by their first bytes
 KINDS = {
     b"": "an empty file",
-    b"PK\x03\x04": "a zip archive, which must be unpacked first,",
+    b"PK\x05\x06": "an empty zip archive",
     b"\x1f\x8b": "a gzip archive, which must be unpacked first,",
     b"7z\xbc\xaf": "a 7z archive, which must be unpacked first,",
     b"Rar!": "a RAR archive, which must be unpacked first,",
@@ -40,20 +51,27 @@ KINDS = {
 class ScanReader(ITKReader):
     """Reader of one 3D scalar scan (DICOM folder or file, NIfTI or other ITK format) without patient data.
 
-    In a folder, without its subfolders, it reads the only series of single-frame image slices, sorted along their
-    normal; see :py:func:`monai_mil_ext.data.find_series` for ignored and refused files. Values are rescaled (slope,
-    intercept) slice by slice. A series of one slice is a volume of depth 1 whose third spacing is the slice thickness,
-    or 1 mm if there is none. A multi-frame object (enhanced CT or MR), given as a file, is read with highdicom: its
-    frames are sorted along their normal and rescaled one by one. The metadata contain the geometry and, of DICOM, the
-    modality; no other tags.
+    In a folder and its sub-folders, it reads the only series of image slices or frames of enhanced objects, sorted
+    along their normal; see :py:func:`monai_mil_ext.data.find_series` for what is left out and refused. Values are
+    rescaled (slope, intercept) slice by slice. A series of one slice is a volume of depth 1 whose third spacing is the
+    slice thickness, or 1 mm if there is none. A zip archive of a series or of one volume is read like its content; a
+    DICOMDIR, like its folder.
 
-    Whatever ITK, nibabel, pydicom or highdicom raise on a file becomes a ``ValueError`` without the name of a file.
+    The metadata contain the geometry, ``container`` (kind of file), ``notes`` (sentences on what was left out) and, of
+    DICOM, ``modality`` and ``instance_number`` of each slice; no other tags.
+
+    Values of a CT or PET with MONOCHROME1 are those that its slope and intercept give, as in ITK, since photometric
+    interpretation concerns their display only; MONOCHROME1 of other modalities is refused.
+
+    Whatever ITK, nibabel or pydicom raise on a file becomes an :py:class:`monai_mil_ext.utils.InputError`, a
+    ``ValueError``, without the name of a file.
 
     MONAI's :py:class:`monai.transforms.LoadImage` silently tries other readers when a reader passed to its constructor
     raises. Pass this reader in the call instead, as :py:class:`monai_mil_ext.transforms.LoadScan` does.
 
     Args:
         series: UID, description or number of the series, if the folder has several.
+        stack: number or name of the stack, if the series has several: other orientations, times, echoes, b values, ...
 
     Raises:
         FileNotFoundError: when there is no such file or folder.
@@ -66,11 +84,12 @@ class ScanReader(ITKReader):
         FileNotFoundError: `image` must be a scan that exists, got the path of no file or folder.
     """
 
-    def __init__(self, series: str | None = None) -> None:
+    def __init__(self, series: str | None = None, stack: str | int | None = None) -> None:
         _ = itk.imread  # the error of a missing package names the command to install it, unlike MONAI's
         super().__init__()
         self.series = series
-        self._modality = ""
+        self.stack = stack
+        self._about: dict[str, Any] = {}
 
     def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> Any:
         """Read the only path in ``data`` as an image of ITK or nibabel."""
@@ -81,15 +100,13 @@ class ScanReader(ITKReader):
         check_local(image=path)
         if not (os.path.isfile(path) or os.path.isdir(path)):  # no pipe either, which would be waited for
             raise FileNotFoundError("`image` must be a scan that exists, got the path of no file or folder.")
-        self._modality = ""
-        if path.name.lower().endswith((".nii", ".nii.gz")):
-            return _read_nifti(path)
-        image = self._read_series(path) if path.is_dir() else self._read_file(path)
-        if hasattr(image, "dataobj"):
-            return image
-        _check_volume(itk.size(image), image.GetNumberOfComponentsPerPixel())
-        _refresh_import_caches()
-        return image
+        self._about = {str(BagKeys.CONTAINER): "", str(BagKeys.NOTES): []}
+        try:
+            return self._read(path)
+        except ValueError as error:
+            known = error if isinstance(error, InputError) else InputError(str(error))
+            known.add_facts(container=self._about[BagKeys.CONTAINER])
+            raise known from None
 
     def get_data(self, img: Any) -> tuple[NDArray[Any], dict[str, Any]]:
         """Return the voxel array (X, Y, Z) and the geometry of an image that ``read`` returned."""
@@ -97,48 +114,52 @@ class ScanReader(ITKReader):
         affine = np.asarray(meta[MetaKeys.AFFINE], dtype=float)
         if not np.isfinite(affine).all() or not abs(np.linalg.det(affine[:3, :3])) > 0:
             raise ValueError(f"`image` must have voxels of a positive, finite size, got the affine {affine.tolist()}.")
-        return array, meta | ({str(BagKeys.MODALITY): self._modality} if self._modality else {})
+        return array, {**meta, **{str(key): value for key, value in self._about.items()}}
 
     def _get_meta_dict(self, img: Any) -> dict[str, Any]:
         """Return the spacing only, so that no tag of the scan is kept."""
         return {"spacing": np.asarray(img.GetSpacing())}
 
-    def _read_series(self, path: Path) -> Any:
-        """Read the series of a folder, or the only slice of a file."""
-        slices = find_series(path, self.series)
-        self._modality = slices[0].series[1]
-        # slices differ in slope and intercept, so the pixel type of the first one must not determine that of all
-        image = _imread([str(s.path) for s in slices], "a DICOM series", itk.F)
-        if len(slices) == 1:
-            _set_slice_spacing(image, slices[0])
-        return image
-
-    def _read_file(self, path: Path) -> Any:
-        """Read a file that is not NIfTI."""
+    def _read(self, path: Path, prefix: str = "") -> Any:
+        """Read a folder or file; ``prefix`` begins the name of its container."""
+        name = path.name.lower()
+        kind = next((kind for suffix, kind in CONTAINERS.items() if name.endswith(suffix)), "")
+        self._about[BagKeys.CONTAINER] = f"{prefix}{kind}" if kind else ""
+        if path.is_dir():
+            return self._read_series(path, prefix)
+        if name.endswith(NIFTI):
+            return _read_nifti(path)
+        if not prefix and is_zip(path):
+            self._about[BagKeys.CONTAINER] = "zip"
+            with unpacked_scan(path) as content:
+                return self._read(content, "zip of a ")
         try:
             header = read_header(path)
-        except ValueError as error:
-            raise ValueError(f"{UNDAMAGED} a DICOM file with {error}.") from None
-        if header is None:
-            return _imread(str(path), _kind(path))
-        if is_directory(header):
-            raise ValueError(
-                "`image` must be the folder of a series, got a DICOMDIR, which lists files of other folders."
-            )
-        if num_frames(header) > 1 or "ImagePositionPatient" not in header:
-            self._modality = str(header.get("Modality", None) or "")
-            return read_frames(path, header)
-        return self._read_series(path)
+        except HeaderError as error:
+            raise InputError(f"{UNDAMAGED} a DICOM file with {error}.") from None
+        if header is not None:
+            return self._read_series(path.parent if is_directory(header) else path, prefix)
+        image = _imread(str(path), _kind(path))
+        _check_volume(itk.size(image), image.GetNumberOfComponentsPerPixel())
+        _refresh_import_caches()
+        return image
+
+    def _read_series(self, path: Path, prefix: str) -> Any:
+        """Read the series of a folder, or of a file."""
+        self._about[BagKeys.CONTAINER] = prefix + SERIES
+        slices, notes = find_stack(path, self.series, self.stack)
+        if slices[0].frame is not None:
+            self._about[BagKeys.CONTAINER] = f"{'zip of an ' if prefix else ''}{ENHANCED}"
+        self._about[BagKeys.NOTES] = notes
+        self._about[BagKeys.INSTANCE_NUMBER] = np.array([item.instance_number for item in slices])
+        if slices[0].series[1]:
+            self._about[BagKeys.MODALITY] = slices[0].series[1]
+        return nib.Nifti1Image(read_voxels(slices), series_affine(slices))
 
 
-def _set_slice_spacing(image: Any, item: SeriesSlice) -> None:
-    spacing = list(image.GetSpacing())
-    image.SetSpacing([*spacing[:2], item.thickness or 1.0])
-
-
-def _imread(source: str | list[str], kind: str, pixel_type: Any = None) -> Any:
+def _imread(source: str, kind: str) -> Any:
     try:
-        return itk.imread(source, pixel_type)
+        return itk.imread(source)
     except Exception:
         # the file alone is the cause of whatever ITK raises: RuntimeError, and also KeyError, TypeError and
         # UnboundLocalError of its Python code; the text contains the path, which may contain a patient's name

@@ -143,7 +143,7 @@ class ScanResultsSaver(ResultsSaver):
         case, volume, top_k = item[BagKeys.CASE_ID], item[BagKeys.SCORE_VOLUME], len(item[BagKeys.TOP])
         finding = {} if self.class_names is None else {"finding": self.class_names[-1]}
         source, series = item[BagKeys.SOURCE], item.get(BagKeys.SERIES)
-        results = DicomWriter(source, series, self.model, self.note(item), **finding)
+        results = DicomWriter(source, series, self.model, self.note(item), **finding, stack=item.get(BagKeys.STACK))
         if "seg" in self.dicom:
             bands = ScoreBands(top_k=(top_k, 3 * top_k))
             results.write_segmentation(folder / f"{case}_seg.dcm", volume, bands)

@@ -49,12 +49,16 @@ class LoadMask(Transform):
         self.names = names
 
     def __call__(
-        self, path: str | os.PathLike[str], scan: str | os.PathLike[str], series: str | None = None
+        self,
+        path: str | os.PathLike[str],
+        scan: str | os.PathLike[str],
+        series: str | None = None,
+        stack: str | int | None = None,
     ) -> MetaTensor:
-        """Load the mask at ``path`` of the series ``series`` of the scan at ``scan``."""
+        """Load the mask at ``path`` of the ``stack`` of the ``series`` of the scan at ``scan``."""
         annotation = find_annotation(path)
         if annotation is not None:
-            return read_annotation_mask(annotation, scan, self.names, series)
+            return read_annotation_mask(annotation, scan, self.names, series, stack)
         mask = LoadScan()(path)
         if self.names is not None:
             raise ValueError(f"`names` must be None for a mask that is a volume, got {list(self.names)}.")
@@ -69,7 +73,7 @@ class LoadMaskd(MapTransform):
 
     Args:
         keys: items with the path of a mask.
-        image_key: item with the path of the scan; an item ``series`` selects a series of its folder.
+        image_key: item with the path of the scan; items ``series`` and ``stack`` select one of its folder.
         names: see :py:class:`LoadMask`; an item ``names`` takes precedence.
         allow_missing_keys: whether to skip missing keys.
     """
@@ -92,7 +96,7 @@ class LoadMaskd(MapTransform):
         d = dict(data)
         load = LoadMask(d.pop("names", None) or self.names)
         for key in self.key_iterator(d):
-            d[key] = load(d[key], d[self.image_key], d.get(BagKeys.SERIES))
+            d[key] = load(d[key], d[self.image_key], d.get(BagKeys.SERIES), d.get(BagKeys.STACK))
         return d
 
 

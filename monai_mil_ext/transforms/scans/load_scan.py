@@ -25,12 +25,14 @@ class LoadScan(Transform):
 
     Unlike :py:class:`monai.transforms.LoadImage`, it refuses ambiguous or damaged scans, see
     :py:class:`monai_mil_ext.data.ScanReader`. The metadata have no DICOM tags and paths, but affine (RAS, mm), spacing
-    and shape, the ``lowest`` and ``highest`` value of the scan and, for DICOM, ``modality``.
+    and shape, the ``lowest`` and ``highest`` value of the scan, ``container`` and ``notes`` and, for DICOM,
+    ``modality`` and ``instance_number``.
 
     Args:
         series: UID, description or number of the series to load from a DICOM folder with several.
         hounsfield: whether the next transform is a window of CT. A scan that has no Hounsfield units then gives a
             warning: one of another modality, or with values from 0 to 255 only.
+        stack: number or name of the stack to load from a series with several, as the error of such a series lists them.
 
     Raises:
         FileNotFoundError: if the scan does not exist.
@@ -39,14 +41,19 @@ class LoadScan(Transform):
 
     backend = [TransformBackends.TORCH]
 
-    def __init__(self, series: str | None = None, hounsfield: bool = False) -> None:
+    def __init__(self, series: str | None = None, hounsfield: bool = False, stack: str | int | None = None) -> None:
         self.series = series
+        self.stack = stack
         self.hounsfield = hounsfield
 
-    def __call__(self, path: str | os.PathLike[str], series: str | None = None) -> MetaTensor:
-        """Load the scan at ``path``; ``series`` overrides that of the constructor."""
+    def __call__(
+        self, path: str | os.PathLike[str], series: str | None = None, stack: str | int | None = None
+    ) -> MetaTensor:
+        """Load the scan at ``path``; ``series`` and ``stack`` override those of the constructor."""
         # passed in the call, because LoadImage tries other readers if one passed to its constructor raises
-        image: MetaTensor = _load_image()(path, reader=ScanReader(series or self.series))
+        image: MetaTensor = _load_image()(
+            path, reader=ScanReader(series or self.series, self.stack if stack is None else stack)
+        )
         wrong = int((~torch.isfinite(image)).sum())
         if wrong:
             raise ValueError(f"`image` must have finite voxels, got {wrong} that are NaN or infinite.")
@@ -80,6 +87,7 @@ class LoadScand(MapTransform):
         keys: items with the path of a scan or of a mask with the geometry of a scan.
         series: see :py:class:`LoadScan`; an item ``series`` takes precedence.
         hounsfield: see :py:class:`LoadScan`.
+        stack: see :py:class:`LoadScan`; an item ``stack`` takes precedence.
         allow_missing_keys: whether to skip missing keys.
     """
 
@@ -90,16 +98,17 @@ class LoadScand(MapTransform):
         keys: KeysCollection,
         series: str | None = None,
         hounsfield: bool = False,
+        stack: str | int | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.load = LoadScan(series, hounsfield)
+        self.load = LoadScan(series, hounsfield, stack)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Load the scan of each key."""
         d = dict(data)
         for key in self.key_iterator(d):
-            d[key] = self.load(d[key], d.get(BagKeys.SERIES))
+            d[key] = self.load(d[key], d.get(BagKeys.SERIES), d.get(BagKeys.STACK))
         return d
 
 

@@ -14,10 +14,10 @@ def write(tmp_path, *lines):
 
 
 def test_list_scans_resolves_paths(tmp_path):
-    table = write(tmp_path, "case_id,image,series,doctor", "a,one,,x", "b,two.nii.gz,5,y")
+    table = write(tmp_path, "case_id,image,series,stack,doctor", "a,one,,,x", "b,two.nii.gz,5,echo 2,y")
     assert list_scans(table) == [
         {"case_id": "a", "image": str(tmp_path / "one")},
-        {"case_id": "b", "image": str(tmp_path / "two.nii.gz"), "series": "5"},
+        {"case_id": "b", "image": str(tmp_path / "two.nii.gz"), "series": "5", "stack": "echo 2"},
     ]
     assert list_scans(table, tmp_path / "archive")[0]["image"] == str(tmp_path / "archive" / "one")
     scans = {"scans": [{"case_id": "a", "image": "one", "patient": "p"}]}
@@ -174,4 +174,5 @@ def test_single_case_keeps_series_and_reference(tmp_path):
         "series": "2",
         "reference": str(tmp_path / "r"),
     }
+    assert single_case(tmp_path / "s", "7", stack=2) == {"case_id": "7", "image": str(tmp_path / "s"), "stack": "2"}
     assert single_case(tmp_path / "Secretname")["case_id"] == "case-unreadable"

@@ -11,7 +11,7 @@ from monai_mil_ext.data.cohorts import scan_checks
 from monai_mil_ext.data.scans import annotations, dicom_files
 from monai_mil_ext.utils import optional_dependency
 from tests.data.cohort_files import texts, write_scans
-from tests.scans import write_mha, write_nifti, write_series, write_structure_set
+from tests.scans import write_enhanced, write_mha, write_nifti, write_series, write_structure_set
 
 
 def checked(items, checks, encoded=()):
@@ -135,6 +135,23 @@ def test_scan_checks_modality_is_that_of_the_image_slices(tmp_path):
         report = checked(scans, ScanChecks(), encoded)
         assert report.errors == []
         assert texts(report.notes) == ["modality: 1 of 3 files does not state the modality: not checked"]
+
+
+def test_scan_checks_of_enhanced_objects_and_sub_folders(tmp_path):
+    write_enhanced(tmp_path / "enhanced.dcm", [0, 5, 10], Modality="MR")
+    write_enhanced(tmp_path / "gap.dcm", [0, 5, 15])
+    write_series(tmp_path / "series" / "sub" / "folder")
+    write_series(tmp_path / "echoes" / "a", EchoNumbers=1)
+    write_series(tmp_path / "echoes" / "b", EchoNumbers=2)
+    names = ("enhanced.dcm", "gap.dcm", "series", "echoes")
+    scans = [{"case_id": name, "image": str(tmp_path / name)} for name in names]
+    errors = checked(scans, ScanChecks()).errors
+    assert [error.case for error in errors] == ["gap.dcm", "echoes", ""]
+    assert "got a step of 10 mm between the slices at 5 and 15 mm" in errors[0].message
+    assert "1: 4 slices (echo 1); 2: 4 slices (echo 2). Choose one by `stack`." in errors[1].message
+    assert errors[2].message == "modality must be the same in all files, got 'MR' in 1, 'CT' in 1"
+    scans[3]["stack"] = "2"
+    assert [error.case for error in checked(scans[2:], ScanChecks()).errors] == []
 
 
 def test_scan_checks_read_one_header_of_encoded_scans(tmp_path):

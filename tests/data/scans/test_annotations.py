@@ -6,7 +6,7 @@ from pydicom import dcmread
 
 from monai_mil_ext.data import find_annotation, find_series, read_annotation_mask
 from tests.dicom_annotations import FRAME, square, write_contours, write_segments
-from tests.scans import write_nifti, write_series
+from tests.scans import write_enhanced, write_nifti, write_series
 
 SHAPE = (11, 9, 4)
 OBLIQUE = (0.8, 0.6, 0, -0.6, 0.8, 0)
@@ -72,6 +72,27 @@ def test_read_annotation_mask_reads_omitted_frames_without_their_spacing(tmp_pat
         del shared.PixelMeasuresSequence
     segmentation.save_as(file)
     np.testing.assert_array_equal(read_annotation_mask(file, tmp_path / "s")[0], mask)
+
+
+def test_read_annotation_mask_of_an_enhanced_object(tmp_path):
+    write_enhanced(tmp_path / "e.dcm", [5, 0, 10], shape=(11, 9), FrameOfReferenceUID=FRAME)
+    contour = square(tmp_path / "e.dcm", 2, (3, 5), 1.5)
+    file = write_contours(tmp_path / "rt.dcm", {"GTV-1": [contour]}, series="1.2.826.0.1.55")
+    expected = np.zeros((11, 9, 3), dtype=np.float32)
+    expected[2:5, 4:7, 2] = 1
+    np.testing.assert_array_equal(read_annotation_mask(file, tmp_path / "e.dcm")[0], expected)
+
+
+def test_read_annotation_mask_of_a_stack(tmp_path):
+    for echo in (1, 2):
+        write_series(tmp_path / "s" / str(echo), SHAPE, EchoNumbers=echo, FrameOfReferenceUID=FRAME)
+    contour = square(tmp_path / "s" / "1", 2, (3, 5), 1.5)
+    file = write_contours(tmp_path / "rt.dcm", {"GTV-1": [contour]})
+    with pytest.raises(ValueError, match=r"must be one stack of slices, got 2 in a series: 1: 4 slices \(echo 1\)"):
+        read_annotation_mask(file, tmp_path / "s")
+    mask = read_annotation_mask(file, tmp_path / "s", stack="echo 2")
+    assert mask.shape[1:] == SHAPE
+    assert mask.sum() == 9
 
 
 def test_read_annotation_mask_refuses_segments_on_irregular_frames(scan, tmp_path):
@@ -177,6 +198,8 @@ def test_find_annotation_in_a_folder(scan, tmp_path):
 def test_read_annotation_mask_needs_a_folder(scan, tmp_path):
     volume = write_nifti(tmp_path / "scan.nii.gz", np.zeros(SHAPE, np.float32), np.eye(4))
     file = write_contours(tmp_path / "rt.dcm", {"GTV-1": [square(scan, 1, (5, 5), 2)]})
-    with pytest.raises(ValueError, match=r"the DICOM folder of the annotated series, got 'scan.nii.gz'"):
+    with pytest.raises(
+        ValueError, match=r"the DICOM folder of the annotated series, or its enhanced file, got another"
+    ):
         read_annotation_mask(file, volume)
     assert find_annotation(volume) is None

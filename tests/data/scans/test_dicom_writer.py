@@ -13,7 +13,7 @@ from pydicom.sr.codedict import codes
 
 from monai_mil_ext.data import DicomWriter, ScoreBands, find_series
 from monai_mil_ext.transforms import LoadScan, SliceBag, SliceScoresToVolume
-from tests.scans import SECRETS, write_nifti, write_series
+from tests.scans import SECRETS, write_enhanced, write_nifti, write_series
 
 FRAME = "1.2.826.0.1.77"
 SCORES = torch.tensor([0.1, 0.5, 0.0, 0.4])
@@ -54,6 +54,24 @@ def test_dicom_writer_segmentation_marks_the_slices_of_the_bands(tmp_path, orien
     orientation_read = shared.PlaneOrientationSequence[0].ImageOrientationPatient
     assert orientation_read == ascending[0].ImageOrientationPatient
     assert shared.PixelMeasuresSequence[0].PixelSpacing == ascending[0].PixelSpacing
+
+
+def test_dicom_writer_refers_to_the_slices_of_the_chosen_stack(tmp_path):
+    tags = {"FrameOfReferenceUID": FRAME}
+    write_series(tmp_path / "s" / "a", EchoNumbers=1, **tags)
+    write_series(tmp_path / "s" / "b", EchoNumbers=2, **tags)
+    with pytest.raises(ValueError, match=r"got 2 in a series: 1: 4 slices \(echo 1\)"):
+        DicomWriter(tmp_path / "s")
+    headers = DicomWriter(tmp_path / "s", stack=2).headers
+    assert [header.EchoNumbers for header in headers] == [2] * 4
+
+
+def test_dicom_writer_refuses_an_enhanced_object(tmp_path):
+    """Its frames would have to be referred to by number."""
+    (tmp_path / "s").mkdir()
+    write_enhanced(tmp_path / "s" / "e.dcm", [0, 5, 10])
+    with pytest.raises(ValueError, match="a series of single slices for results as DICOM, got an enhanced object"):
+        DicomWriter(tmp_path / "s")
 
 
 def test_dicom_writer_segmentation_belongs_to_the_study(tmp_path):
