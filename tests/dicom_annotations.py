@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage
 
 from monai_mil_ext.data import find_series
-from monai_mil_ext.data.scans.dicom_series import series_affine
+from monai_mil_ext.data.scans.slice_stack import series_affine
 
 FRAME = "1.2.826.0.1.77"  # frame of reference UID
 

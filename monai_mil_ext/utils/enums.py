@@ -24,8 +24,9 @@ class BagKeys(StrEnum):
 
     In the metadata of a scan: ``modality`` (of DICOM only), ``lowest`` and ``highest`` value as loaded, ``container``
     (kind of file or folder), ``notes`` (list of sentences: what was left out, filled or resampled while reading),
-    ``instance_number`` (Z,) of DICOM slices along the third axis, and ``slice_position`` (Z, 3) in RAS mm of the first
-    voxel of each slice of an irregular series. A bag has ``container``, ``notes`` and ``instance_number`` (N,) too.
+    ``instance_number`` (Z,) of DICOM slices along the third axis, and of an irregular series ``slice_position`` (Z, 3)
+    in RAS mm of the first voxel of each slice, with their ``slice_thickness`` (Z,) in mm, 0 if unknown. A bag has
+    ``container``, ``notes`` and ``instance_number`` (N,) too.
 
     Results: ``score_source`` (head or class whose attention the scores are, or ``"mean"``), ``score_volume`` (1, X,
     Y, Z) of a scan, ``heatmap`` (1, h, w) of a slide, or ``heatmap_missing`` (the reason for its absence),
@@ -55,6 +56,7 @@ class BagKeys(StrEnum):
     NOTES = "notes"
     INSTANCE_NUMBER = "instance_number"
     SLICE_POSITION = "slice_position"
+    SLICE_THICKNESS = "slice_thickness"
     CASE_ID = "case_id"
     PATIENT = "patient"
     STATUS = "status"

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from monai_mil_ext.utils import check_local, optional_dependency
 
-from .dicom_files import has_preamble
-from .dicom_series import SeriesSlice, find_series, series_affine
+from .dicom_files import SeriesSlice, has_preamble
+from .dicom_series import find_series
+from .slice_stack import series_affine
 
 __all__ = ["fill_regions", "fill_segments", "find_annotation", "read_annotation_mask"]
 

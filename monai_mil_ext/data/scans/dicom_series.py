@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .dicom_files import ONE_VALUE, DicomFolder, SeriesSlice, read_dicom_folder
+from .slice_stack import sort_stack
 
-__all__ = ["SeriesSlice", "check_stack", "find_series", "series_affine"]
+__all__ = ["SeriesSlice", "check_stack", "find_series"]
 
 NAMES = dict(
     zip(
@@ -20,10 +20,9 @@ NAMES = dict(
         strict=True,
     )
 )
-RELATIVE, ABSOLUTE = 0.01, 0.01  # tolerance of positions: 1 % of the spacing plus 0.01 mm
 
 
-def find_series(folder: Path, series: str | None = None) -> list[SeriesSlice]:
+def find_series(folder: Path, series: str | None = None, irregular: str = "refuse") -> list[SeriesSlice]:
     """Find the slices of one series in a folder, or that of a file, sorted in ascending order along their normal.
 
     A slice is a DICOM object with one frame, a size, a position and an orientation. Files that are not DICOM, hidden
@@ -32,13 +31,15 @@ def find_series(folder: Path, series: str | None = None) -> list[SeriesSlice]:
     Args:
         folder: folder of the files, without its subfolders, or a single file.
         series: UID, description or number of the series, if the folder has several.
+        irregular: ``"refuse"``, or ``"allow"`` or ``"resample"`` for slices with gaps, steps that vary, or a shift
+            against each other (gantry tilt).
 
     Raises:
         ValueError: when there is no slice, several series match, a file is damaged (no header, no pixels, fewer or more
-            pixels than its size, a spacing or slope that is not positive), or the slices are not one regular stack:
-            they differ in size, spacing, orientation, patient or study, share a position, have gaps, or are shifted
-            against each other (gantry tilt). Messages contain modality, number and size of a series, and no name of a
-            file.
+            pixels than its size, a spacing or slope that is not positive), the slices differ in size, spacing,
+            orientation, patient or study, or share a position. Messages contain modality, number and size of a series,
+            and no name of a file.
+        InputError: (a ``ValueError``) when ``irregular`` is ``"refuse"`` and the slices are not one regular stack.
     """
     content = read_dicom_folder(folder)
     if not content.slices:
@@ -47,7 +48,7 @@ def find_series(folder: Path, series: str | None = None) -> list[SeriesSlice]:
         raise ValueError(f"`image` must be a folder with one series of DICOM image slices, got {got}.")
     slices = _choose_series(content.slices, series)
     check_stack(slices, content)
-    return _sorted_stack(slices)
+    return sort_stack(slices, irregular)
 
 
 def check_stack(slices: Sequence[SeriesSlice], content: DicomFolder | None = None) -> None:
@@ -72,17 +73,6 @@ def _check_undamaged(faults: Sequence[str]) -> None:
 def _not_searched(folder: Path) -> str:
     number = sum(path.is_dir() for path in folder.iterdir()) if folder.is_dir() else 0
     return f"; {number} sub-folder{'s were' if number > 1 else ' was'} not searched" if number else ""
-
-
-def series_affine(stack: Sequence[SeriesSlice]) -> NDArray[np.float64]:
-    """Return the affine (4, 4), voxel index (column, row, slice) to RAS mm, of the sorted slices of a series."""
-    first, last = stack[0], stack[-1]
-    row, column = first.orientation[:3], first.orientation[3:]
-    along = np.cross(row, column) * (first.thickness or 1.0)
-    step = (last.position - first.position) / (len(stack) - 1) if len(stack) > 1 else along
-    affine = np.eye(4)
-    affine[:3] = np.stack([row * first.spacing[1], column * first.spacing[0], step, first.position], axis=1)
-    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
 
 
 def _choose_series(slices: Sequence[SeriesSlice], series: str | None) -> list[SeriesSlice]:
@@ -111,50 +101,3 @@ def _check_same_grid(slices: Sequence[SeriesSlice]) -> None:
     ):
         if not same:
             raise ValueError(f"`image` must have slices of the same {name}, got a series that mixes them.")
-
-
-def _sorted_stack(slices: Sequence[SeriesSlice]) -> list[SeriesSlice]:
-    normal = np.cross(slices[0].orientation[:3], slices[0].orientation[3:])
-    if not np.isclose(np.linalg.norm(normal), 1, atol=1e-3):
-        raise ValueError(
-            "`image` must have slices with orthogonal row and column directions of length one, got others."
-        )
-    heights = np.array([s.position @ normal for s in slices])
-    order = np.argsort(heights, kind="stable")
-    stack = [slices[i] for i in order]
-    if len(stack) > 1:
-        _check_steps(heights[order])
-        _check_untilted(np.stack([s.position for s in stack]), normal, float(stack[0].spacing.min()))
-    return stack
-
-
-def _check_steps(heights: NDArray[np.float64]) -> None:
-    """Raise unless ``heights`` (mm, ascending) are evenly spaced."""
-    steps = np.diff(heights)
-    repeated = np.flatnonzero(steps < ABSOLUTE)
-    if len(repeated):
-        raise ValueError(
-            f"`image` must have one slice per position, got two at {heights[repeated[0]]:g} mm"
-            f" ({len(repeated)} slices too many; repeated acquisitions in one series?)."
-        )
-    usual = float(np.sort(steps)[(len(steps) - 1) // 2])
-    odd = np.flatnonzero(abs(steps - usual) > RELATIVE * usual + ABSOLUTE)
-    if len(odd):
-        k = odd[0]
-        missing = sum(max(round(step / usual) - 1, 0) for step in steps[odd])
-        raise ValueError(
-            f"`image` must have evenly spaced slices, got a step of {steps[k]:g} mm between the slices at "
-            f"{heights[k]:g} and {heights[k + 1]:g} mm where {usual:g} mm is usual ({missing} slices seem missing)."
-        )
-
-
-def _check_untilted(positions: NDArray[np.float64], normal: NDArray[np.float64], pixel: float) -> None:
-    """Raise if slices are shifted within their plane, since a tilted stack is not a regular grid."""
-    along = (positions - positions[0]) @ normal
-    shift = np.linalg.norm(positions - positions[0] - along[:, None] * normal, axis=1)
-    step = float(shift.max()) / (len(positions) - 1)
-    if step > RELATIVE * along[-1] / (len(positions) - 1) + ABSOLUTE or shift.max() > pixel / 2:
-        raise ValueError(
-            "`image` must have slices stacked along their normal, got a stack shifted by "
-            f"{shift.max():.3g} mm in the plane of its slices (gantry tilt?); resample it to a regular grid first."
-        )

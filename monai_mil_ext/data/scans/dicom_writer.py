@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from monai_mil_ext.utils import RESEARCH_USE, atomic_path, check_positive, optional_dependency
 
-from .dicom_series import find_series, series_affine
+from .dicom_series import find_series
 from .score_bands import ScoreBands
+from .slice_stack import series_affine
 
 __all__ = ["DicomWriter"]
 

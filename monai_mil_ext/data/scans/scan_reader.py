@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from monai.data import ITKReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 from numpy.typing import NDArray
 
-from monai_mil_ext.utils import BagKeys, check_local, optional_dependency
+from monai_mil_ext.utils import BagKeys, check_choice, check_local, optional_dependency
 
-from .dicom_files import SeriesSlice, is_directory, num_frames, read_header
+from .dicom_files import is_directory, num_frames, read_header
 from .dicom_frames import read_frames
 from .dicom_series import find_series
+from .slice_stack import IRREGULAR
+from .stack_grid import place_stack
 
 __all__ = ["ScanReader"]
 
@@ -54,9 +57,15 @@ class ScanReader(ITKReader):
 
     Args:
         series: UID, description or number of the series, if the folder has several.
+        irregular: what to do with a series whose slices have gaps, steps that vary, or a shift against each other
+            (gantry tilt). ``"refuse"`` raises. ``"allow"`` reads the slices as they are: the affine is the nearest
+            regular one, and the metadata have ``slice_position`` (Z, 3), the true position of each slice.
+            ``"resample"`` makes a regular grid with the usual step, linearly; where there are no data, it has the
+            minimum of the scan. Both add a sentence to the ``notes`` of the metadata, and change no regular series.
 
     Raises:
         FileNotFoundError: when there is no such file or folder.
+        InputError: (a ``ValueError``) when ``irregular`` is ``"refuse"`` and the slices are not one regular stack.
         ValueError: when it is not one readable 3D scalar scan, or its voxels have no positive, finite size.
 
     Example:
@@ -66,11 +75,14 @@ class ScanReader(ITKReader):
         FileNotFoundError: `image` must be a scan that exists, got the path of no file or folder.
     """
 
-    def __init__(self, series: str | None = None) -> None:
+    def __init__(self, series: str | None = None, irregular: str = "refuse") -> None:
         _ = itk.imread  # the error of a missing package names the command to install it, unlike MONAI's
         super().__init__()
+        check_choice("irregular", irregular, IRREGULAR)
         self.series = series
+        self.irregular = irregular
         self._modality = ""
+        self._facts: dict[str, Any] = {}
 
     def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> Any:
         """Read the only path in ``data`` as an image of ITK or nibabel."""
@@ -81,7 +93,7 @@ class ScanReader(ITKReader):
         check_local(image=path)
         if not (os.path.isfile(path) or os.path.isdir(path)):  # no pipe either, which would be waited for
             raise FileNotFoundError("`image` must be a scan that exists, got the path of no file or folder.")
-        self._modality = ""
+        self._modality, self._facts = "", {}
         if path.name.lower().endswith((".nii", ".nii.gz")):
             return _read_nifti(path)
         image = self._read_series(path) if path.is_dir() else self._read_file(path)
@@ -97,7 +109,7 @@ class ScanReader(ITKReader):
         affine = np.asarray(meta[MetaKeys.AFFINE], dtype=float)
         if not np.isfinite(affine).all() or not abs(np.linalg.det(affine[:3, :3])) > 0:
             raise ValueError(f"`image` must have voxels of a positive, finite size, got the affine {affine.tolist()}.")
-        return array, meta | ({str(BagKeys.MODALITY): self._modality} if self._modality else {})
+        return array, meta | self._facts | ({str(BagKeys.MODALITY): self._modality} if self._modality else {})
 
     def _get_meta_dict(self, img: Any) -> dict[str, Any]:
         """Return the spacing only, so that no tag of the scan is kept."""
@@ -105,13 +117,16 @@ class ScanReader(ITKReader):
 
     def _read_series(self, path: Path) -> Any:
         """Read the series of a folder, or the only slice of a file."""
-        slices = find_series(path, self.series)
+        slices = find_series(path, self.series, self.irregular)
         self._modality = slices[0].series[1]
         # slices differ in slope and intercept, so the pixel type of the first one must not determine that of all
-        image = _imread([str(s.path) for s in slices], "a DICOM series", itk.F)
-        if len(slices) == 1:
-            _set_slice_spacing(image, slices[0])
-        return image
+        with _without_itk_warnings():  # on steps that differ by any amount
+            image = _imread([str(s.path) for s in slices], "a DICOM series", itk.F)
+        _check_volume(itk.size(image), image.GetNumberOfComponentsPerPixel())
+        _refresh_import_caches()
+        # ITK takes the geometry from the first two slices and the last one only
+        array, affine, self._facts = place_stack(itk.array_from_image(image).T, slices, self.irregular)
+        return nib.Nifti1Image(array, affine)
 
     def _read_file(self, path: Path) -> Any:
         """Read a file that is not NIfTI."""
@@ -131,9 +146,14 @@ class ScanReader(ITKReader):
         return self._read_series(path)
 
 
-def _set_slice_spacing(image: Any, item: SeriesSlice) -> None:
-    spacing = list(image.GetSpacing())
-    image.SetSpacing([*spacing[:2], item.thickness or 1.0])
+@contextmanager
+def _without_itk_warnings() -> Iterator[None]:
+    before = itk.Object.GetGlobalWarningDisplay()
+    itk.Object.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        itk.Object.SetGlobalWarningDisplay(before)
 
 
 def _imread(source: str | list[str], kind: str, pixel_type: Any = None) -> Any:

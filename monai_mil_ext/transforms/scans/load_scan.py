@@ -15,7 +15,8 @@ from monai.transforms import LoadImage, MapTransform, Transform
 from monai.utils.enums import TransformBackends
 
 from monai_mil_ext.data import ScanReader
-from monai_mil_ext.utils import BagKeys
+from monai_mil_ext.data.scans.slice_stack import IRREGULAR
+from monai_mil_ext.utils import BagKeys, check_choice
 
 __all__ = ["LoadScan", "LoadScanD", "LoadScanDict", "LoadScand"]
 
@@ -31,6 +32,8 @@ class LoadScan(Transform):
         series: UID, description or number of the series to load from a DICOM folder with several.
         hounsfield: whether the next transform is a window of CT. A scan that has no Hounsfield units then gives a
             warning: one of another modality, or with values from 0 to 255 only.
+        irregular: ``"refuse"``, ``"allow"`` or ``"resample"`` for a DICOM series with gaps, varying steps or a tilted
+            gantry, see :py:class:`monai_mil_ext.data.ScanReader`.
 
     Raises:
         FileNotFoundError: if the scan does not exist.
@@ -39,14 +42,16 @@ class LoadScan(Transform):
 
     backend = [TransformBackends.TORCH]
 
-    def __init__(self, series: str | None = None, hounsfield: bool = False) -> None:
+    def __init__(self, series: str | None = None, hounsfield: bool = False, irregular: str = "refuse") -> None:
+        check_choice("irregular", irregular, IRREGULAR)
         self.series = series
         self.hounsfield = hounsfield
+        self.irregular = irregular
 
     def __call__(self, path: str | os.PathLike[str], series: str | None = None) -> MetaTensor:
         """Load the scan at ``path``; ``series`` overrides that of the constructor."""
         # passed in the call, because LoadImage tries other readers if one passed to its constructor raises
-        image: MetaTensor = _load_image()(path, reader=ScanReader(series or self.series))
+        image: MetaTensor = _load_image()(path, reader=ScanReader(series or self.series, self.irregular))
         wrong = int((~torch.isfinite(image)).sum())
         if wrong:
             raise ValueError(f"`image` must have finite voxels, got {wrong} that are NaN or infinite.")
@@ -80,6 +85,7 @@ class LoadScand(MapTransform):
         keys: items with the path of a scan or of a mask with the geometry of a scan.
         series: see :py:class:`LoadScan`; an item ``series`` takes precedence.
         hounsfield: see :py:class:`LoadScan`.
+        irregular: see :py:class:`LoadScan`.
         allow_missing_keys: whether to skip missing keys.
     """
 
@@ -90,10 +96,11 @@ class LoadScand(MapTransform):
         keys: KeysCollection,
         series: str | None = None,
         hounsfield: bool = False,
+        irregular: str = "refuse",
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.load = LoadScan(series, hounsfield)
+        self.load = LoadScan(series, hounsfield, irregular)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Load the scan of each key."""
