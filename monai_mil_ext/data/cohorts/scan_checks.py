@@ -37,6 +37,7 @@ class ScanChecks:
         num_classes: number of classes, if the ``label`` of a scan must be one of 0, 1, ...
         headers: whether to read all headers; otherwise only one of each scan is read, for its modality.
         allow_mismatch: whether several modalities are a note and no error.
+        irregular: see :py:class:`monai_mil_ext.data.ScanReader`.
 
     Example:
         >>> scans = [{"case_id": "a", "image": "a.mha"}, {"case_id": "b", "image": "b.mha"}]
@@ -51,6 +52,7 @@ class ScanChecks:
     num_classes: int | None = None
     headers: bool = True
     allow_mismatch: bool = False
+    irregular: str = "refuse"
 
     def check(self, report: CohortReport, encoded: Collection[str] = ()) -> None:
         """Check the items of a report: add errors and notes, and remove invalid items.
@@ -64,7 +66,7 @@ class ScanChecks:
         valid = []
         for item in report.items:
             texts = [*lacking.get(str(item[CASE]), []), *self._label_errors(item)]
-            modality, error = _inspect(item, self.headers and item[CASE] not in encoded)
+            modality, error = _inspect(item, self.headers and item[CASE] not in encoded, self.irregular)
             texts += [error] if error else []
             report.errors += [Issue(f"case {item[CASE]!r}", text, str(item[CASE])) for text in texts]
             if not texts:
@@ -97,14 +99,14 @@ class ScanChecks:
         return [f"`label` must be a class from 0 to {self.num_classes - 1}, got {label!r}"]
 
 
-def _inspect(item: Mapping[str, Any], headers: bool) -> tuple[str | None, str]:
+def _inspect(item: Mapping[str, Any], headers: bool, irregular: str) -> tuple[str | None, str]:
     """Return the modality of a scan, if it states one, and an error message or an empty string."""
     path = Path(item["image"])
     try:
         if not (path.is_file() or path.is_dir()):
             raise ValueError("`image` must exist, got a path without a file.")
         if headers:
-            _check_header(path, item.get("series"))
+            _check_header(path, item.get("series"), irregular)
         return _modality(path, item.get("series")), ""
     except ImportError:
         raise
@@ -112,10 +114,10 @@ def _inspect(item: Mapping[str, Any], headers: bool) -> tuple[str | None, str]:
         return None, reason_of(error, item)
 
 
-def _check_header(path: Path, series: str | None) -> None:
+def _check_header(path: Path, series: str | None, irregular: str) -> None:
     """Raise unless the header of a scan is that of a 3D volume."""
     if path.is_dir():
-        find_series(path, series)
+        find_series(path, series, irregular)
     elif not path.stat().st_size:
         raise ValueError("`image` must be a readable, undamaged scan, got an empty file.")
     elif path.name.lower().endswith(NIFTI):
@@ -128,7 +130,7 @@ def _check_header(path: Path, series: str | None) -> None:
 def _modality(path: Path, series: str | None) -> str | None:
     """Return the modality from the header of the first image slice, or of the chosen series."""
     if series is not None and path.is_dir():
-        return find_series(path, series)[0].series[1] or None
+        return find_series(path, series, "allow")[0].series[1] or None
     files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
     return next((modality for modality in map(_modality_of_slice, files) if modality), None)
 
