@@ -58,13 +58,14 @@ class StackGeometry(NamedTuple):
         """Return the rules that the stack breaks and what it has instead; nothing if it is regular.
 
         Each slice is compared with the least-squares line through all positions: it must lie within a tenth of the
-        step of its place, and the line must follow the normal.
+        step of its place, or of thin slices within the error of a rounded position, and the line must follow the
+        normal.
         """
         if len(self.positions) < 2:
             return []
         step, start = self.line
         off = self.positions - start - np.arange(len(self.positions))[:, None] * step
-        allowed = TOLERANCE * self.step + ABSOLUTE
+        allowed = max(TOLERANCE * self.step, min(0.75 * ROUNDED, self.step / 6)) + ABSOLUTE
         faults = [("evenly spaced slices", self._uneven())] if abs(off @ self.normal).max() > allowed else []
         if self._is_tilted(step) or _norm(self._in_plane(off)).max() > max(allowed, ROUNDED):
             faults.append(("slices stacked along their normal", self._shifted()))

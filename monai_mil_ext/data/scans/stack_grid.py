@@ -30,9 +30,7 @@ class VolumeSlices(NamedTuple):
     thickness: NDArray[np.float64]  # (S,) mm, 0 if unknown
 
     @classmethod
-    def of(
-        cls, meta: Mapping[Any, Any], affine: NDArray[np.float64], shape: Sequence[int]
-    ) -> VolumeSlices | None:
+    def of(cls, meta: Mapping[Any, Any], affine: NDArray[np.float64], shape: Sequence[int]) -> VolumeSlices | None:
         """Return the slices of a volume with such metadata, or ``None`` if its affine says where they are.
 
         The metadata are those of the series as it was read. Its voxel array may have been flipped, permuted, cropped,

@@ -145,9 +145,7 @@ class SliceBag(InvertibleTransform):
         values = (SliceBag.__name__, TraceKeys.NONE, traced, True)
         return dict(zip(self.transform_info_keys(), values, strict=True))
 
-    def _with_history(
-        self, bag: Tensor, image: MetaTensor, index: Tensor, slices: VolumeSlices | None
-    ) -> Tensor:
+    def _with_history(self, bag: Tensor, image: MetaTensor, index: Tensor, slices: VolumeSlices | None) -> Tensor:
         """Return the bag as a MetaTensor whose history any collate function handles: only strings and numbers."""
         info = {
             "plane": self.plane,
