@@ -258,13 +258,13 @@ def _check_same_geometry(plane: str, *scans: tuple[Hashable, Any]) -> None:
         affine, sizes = checked_affine(image), image.shape[1:]
         order, slices = SliceOrder.of(affine, plane), irregular_slices(image, affine, plane)
         irregular |= slices is not None
-        corners = [order.corners(affine, torch.tensor(sizes)), order.places(affine, sizes, slices)]
+        corners = [order.corners(affine, torch.tensor(sizes)), order.slice_corners(affine, sizes, slices)]
         grids.append(([sizes[a] for a in order.axes], corners, affine))
     (shape, corners, affine), (other_shape, other_corners, _) = grids
     voxel = float(affine[:3, :3].norm(dim=0).min())
     # the affine of an irregular series is a mean
     pairs = [] if shape != other_shape else list(zip(corners, other_corners, strict=True))[int(irregular) :]
-    if not pairs or max(float((a - b).norm(dim=1).max()) for a, b in pairs) >= voxel / 10:
+    if not pairs or max(float((a - b).norm(dim=-1).max()) for a, b in pairs) >= voxel / 10:
         got = (f"{str(k)!r} of shape {list(v.shape[1:])} with affine {v.affine.tolist()}" for k, v in scans)
         raise ValueError(f"`keys` must share one geometry, got {' and '.join(got)}.")
 

@@ -65,17 +65,17 @@ class SliceOrder(NamedTuple):
             heights = torch.as_tensor(slices.position) @ normal
         return (heights.flip(0) if 0 in self.flips else heights).float()
 
-    def places(self, affine: Tensor, shape: Sequence[int], slices: VolumeSlices | None = None) -> Tensor:
-        """Return the RAS coordinates (N, 3) in mm of the corner pixel at row 0 and column 0 of each slice."""
-        first = torch.tensor([shape[a] - 1.0 if i in self.flips else 0.0 for i, a in enumerate(self.axes)])
-        steps = [affine[:3, a] for a in self.axes]
-        within = first[1] * steps[1] + first[2] * steps[2]
+    def slice_corners(self, affine: Tensor, shape: Sequence[int], slices: VolumeSlices | None = None) -> Tensor:
+        """Return the RAS coordinates (N, 4, 3) in mm of the corner pixels of each slice."""
+        ends = [(shape[a] - 1.0, 0.0) if i in self.flips else (0.0, shape[a] - 1.0) for i, a in enumerate(self.axes)]
+        step, *across = (affine[:3, a] for a in self.axes)
+        within = torch.cartesian_prod(*(torch.tensor(end, dtype=torch.float64) for end in ends[1:]))
         if slices is None:
             along = torch.arange(shape[self.axes[0]], dtype=torch.float64)
-            start = affine[:3, 3] + along[:, None] * steps[0]
+            start = affine[:3, 3] + along[:, None] * step
         else:
             start = torch.as_tensor(slices.position)
-        return (start.flip(0) if 0 in self.flips else start) + within
+        return (start.flip(0) if 0 in self.flips else start)[:, None] + within @ torch.stack(across)
 
 
 def irregular_slices(image: MetaTensor, affine: Tensor, plane: str) -> VolumeSlices | None:
