@@ -7,6 +7,7 @@ from collections.abc import Hashable, Mapping
 from copy import deepcopy
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
@@ -115,7 +116,7 @@ class SliceBag(InvertibleTransform):
         position = order.positions(affine, image.shape[1:], slices)
         index = self.selection.choose(stack, position) if slice_index is None else slice_index
         shape = torch.tensor(image.shape[1:], dtype=torch.int64)
-        bag = self._with_history(self._bag(stack, index), image, index, slices)
+        bag = self._with_history(self._bag(stack, index), image, index)
         places = () if slices is None else (torch.tensor(slices.position), torch.tensor(slices.thickness))
         return SlicedScan(bag, position[index], _validity(stack[:, index]), index, affine, shape, *places)
 
@@ -132,10 +133,11 @@ class SliceBag(InvertibleTransform):
             raise ValueError(f"`scores` must be of {len(index)} slices, got {len(values)} that are no padding.")
         affine = torch.tensor(info["affine"], dtype=torch.float64)
         to_volume = SliceScoresToVolume(info["plane"], self.fill)
-        places = json.loads(info.get("places", "{}"))
-        volume = to_volume(values[: len(index)], index, affine, step[TraceKeys.ORIG_SIZE], **places)
+        size, places = step[TraceKeys.ORIG_SIZE], json.loads(info.get("places", "{}"))
+        slices = VolumeSlices.of(places, affine.numpy(), size)
+        volume = to_volume(values[: len(index)], index, affine, size, *(slices or (None,))[1:])
         meta = {key: value for key, value in scores.meta.items() if key != MetaKeys.AFFINE}
-        meta |= {key: volume.meta[key] for key in PLACES if key in volume.meta}
+        meta |= {key: np.asarray(value) for key, value in places.items()}  # of all slices, also of those cropped away
         return MetaTensor(volume.as_tensor(), affine=volume.affine, meta=meta, applied_operations=history)
 
     def get_transform_info(self) -> dict[Any, Any]:
@@ -145,16 +147,15 @@ class SliceBag(InvertibleTransform):
         values = (SliceBag.__name__, TraceKeys.NONE, traced, True)
         return dict(zip(self.transform_info_keys(), values, strict=True))
 
-    def _with_history(self, bag: Tensor, image: MetaTensor, index: Tensor, slices: VolumeSlices | None) -> Tensor:
+    def _with_history(self, bag: Tensor, image: MetaTensor, index: Tensor) -> Tensor:
         """Return the bag as a MetaTensor whose history any collate function handles: only strings and numbers."""
         info = {
             "plane": self.plane,
             "slice_index": ",".join(map(str, index.tolist())),
             "affine": image.affine.double().tolist(),
         }
-        if slices is not None:
-            places = {"slice_position": slices.position.tolist(), "slice_thickness": slices.thickness.tolist()}
-            info["places"] = json.dumps(places)
+        if PLACES[0] in image.meta:
+            info["places"] = json.dumps({key: np.asarray(image.meta[key]).tolist() for key in PLACES})
         history = deepcopy(image.applied_operations)
         traced = MetaTensor(bag, meta=deepcopy(image.meta), applied_operations=history)
         return self.push_transform(traced, orig_size=tuple(image.shape[1:]), extra_info=info)
