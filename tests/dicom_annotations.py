@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage
 
 from monai_mil_ext.data import find_series
-from monai_mil_ext.data.scans.dicom_series import series_affine
+from monai_mil_ext.data.scans.slice_stack import series_affine
 
 FRAME = "1.2.826.0.1.77"  # frame of reference UID
 
@@ -54,9 +54,11 @@ def write_contours(
     return path
 
 
-def write_segments(path: Path, folder: Path, masks: Mapping[str, np.ndarray], kind: str = "BINARY") -> Path:
+def write_segments(
+    path: Path, folder: Path, masks: Mapping[str, np.ndarray], kind: str = "BINARY", irregular: str = "refuse"
+) -> Path:
     """Write a SEG of named masks (X, Y, Z) of a series."""
-    headers = [dcmread(file.path, stop_before_pixels=True) for file in find_series(folder)]
+    headers = [dcmread(file.path, stop_before_pixels=True) for file in find_series(folder, irregular=irregular)]
     for header in headers:
         for tag in ("PatientSex", "StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"):
             setattr(header, tag, "")

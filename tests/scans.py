@@ -43,22 +43,24 @@ def write_series(
     spacing: tuple[float, float, float] = (0.9, 0.7, 2.5),
     orientation: tuple[float, ...] = (1, 0, 0, 0, 1, 0),
     heights: np.ndarray | None = None,
-    shift: float = 0.0,
+    shift: float | Sequence[float] = 0.0,
     series: int = 1,
     suffix: str = ".dcm",
     **tags,
 ) -> np.ndarray:
     """Write a CT series whose file names are not in slice order, and return its rescaled voxel array.
 
-    ``heights`` are the positions of the slices along their normal; ``shift`` moves each slice along its rows (tilt).
+    ``heights`` are the positions of the slices along their normal; ``shift`` in mm moves each slice along its rows from
+    the one below (tilt), or by its own value.
     """
     folder.mkdir(parents=True, exist_ok=True)
     stored = voxels(shape)
     heights = np.arange(shape[2]) * spacing[2] if heights is None else heights
+    shifts = np.arange(len(heights)) * shift if np.isscalar(shift) else shift
     row, column = np.array(orientation[:3]), np.array(orientation[3:])
     uid = f"1.2.826.0.1.{series}"
     for k, height in enumerate(heights):
-        position = np.array([-10.0, -20.0, 30.0]) + height * np.cross(row, column) + k * shift * row
+        position = np.array([-10.0, -20.0, 30.0]) + height * np.cross(row, column) + shifts[k] * row
         ds = _header(CTImageStorage, "CT", uid, series)
         ds.Rows, ds.Columns, ds.PixelSpacing = shape[1], shape[0], [spacing[1], spacing[0]]
         ds.ImagePositionPatient = [round(float(v), 6) for v in position]

@@ -26,9 +26,10 @@ class BagKeys(StrEnum):
 
     In the metadata of a scan: ``modality`` (of DICOM only), ``lowest`` and ``highest`` value as loaded, ``container``
     (kind of file or folder), ``notes`` (list of sentences: what was left out, filled or resampled while reading),
-    ``instance_number`` (Z,) of DICOM slices along the third axis, and ``slice_position`` (Z, 3) in RAS mm of the first
-    voxel of each slice of an irregular series. A bag has ``container``, ``notes`` (sentences joined by ``"; "``) and
-    ``instance_number`` (N,) too; one that can't be used has the ``option`` that would help, if there is one.
+    ``instance_number`` (Z,) of DICOM slices along the third axis, and of an irregular series ``slice_position`` (Z, 3)
+    in RAS mm of the first voxel of each slice, with their ``slice_thickness`` (Z,) in mm, 0 if unknown. A bag has
+    ``container``, ``notes`` (sentences joined by ``"; "``) and ``instance_number`` (N,) too; one that can't be used has
+    the ``option`` that would help, if there is one.
 
     Results: ``score_source`` (head or class whose attention the scores are, or ``"mean"``), ``score_volume`` (1, X,
     Y, Z) of a scan, ``heatmap`` (1, h, w) of a slide, or ``heatmap_missing`` (the reason for its absence),
@@ -60,6 +61,7 @@ class BagKeys(StrEnum):
     OPTION = "option"
     INSTANCE_NUMBER = "instance_number"
     SLICE_POSITION = "slice_position"
+    SLICE_THICKNESS = "slice_thickness"
     CASE_ID = "case_id"
     PATIENT = "patient"
     INPUT_ERROR = "input_error"

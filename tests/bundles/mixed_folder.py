@@ -180,7 +180,9 @@ SCANS = {
     "two_series": Expected(lambda path: [series(series=k)(path) for k in (1, 2)], "", "one series, got 2", "--series"),
     "two_echoes": Expected(echoes, SERIES, "one stack of slices, got 2", "--stack NUMBER"),
     "with_scout": Expected(edited(scout), SERIES, notes="1 scout"),
-    "copied_slice": Expected(edited(lambda files: copy(files[3], "copy.dcm")), SERIES, notes="1 (exact )?(copy|duplicate)"),
+    "copied_slice": Expected(
+        edited(lambda files: copy(files[3], "copy.dcm")), SERIES, notes="1 (exact )?(copy|duplicate)"
+    ),
     "sub_folders": Expected(sub_folders, SERIES),
     "no_preamble": Expected(edited(without_preamble), SERIES),
     "rle": Expected(edited(compressed), SERIES),
@@ -202,7 +204,9 @@ SCANS = {
 }
 SLIDES = {
     "aperio.svs": Expected(lambda path: write_aperio(path, tissue()), "^Aperio SVS$"),
-    "leica.scn": Expected(lambda path: write_scn(path, tissue(), plane=(4000, 4000), offset=(2000, 1000)), "^Leica SCN$"),
+    "leica.scn": Expected(
+        lambda path: write_scn(path, tissue(), plane=(4000, 4000), offset=(2000, 1000)), "^Leica SCN$"
+    ),
     "dicom_slide": Expected(lambda path: write_dicom(path, tissue(), 0.5), "^DICOM WSI$"),
     "ome.ome.tif": Expected(lambda path: write_ome(path, tissue()), "^OME-TIFF$"),
     "akoya.qptiff": Expected(lambda path: write_qptiff(path, tissue()), "QPTIFF"),

@@ -40,6 +40,7 @@ class ScanChecks:
         classes: names of the classes in the order of their indices.
         headers: whether to read all headers; otherwise only one of each scan is read, for its modality.
         allow_mismatch: whether several modalities are a note and no error.
+        irregular: see :py:class:`monai_mil_ext.data.ScanReader`.
 
     Example:
         >>> scans = [{"case_id": "a", "image": "a.mha"}, {"case_id": "b", "image": "b.mha"}]
@@ -55,6 +56,7 @@ class ScanChecks:
     classes: Sequence[str] | None = None
     headers: bool = True
     allow_mismatch: bool = False
+    irregular: str = "refuse"
 
     def check(self, report: CohortReport, encoded: Collection[str] = ()) -> None:
         """Check the items of a report: add errors and notes, and remove invalid items.
@@ -69,7 +71,7 @@ class ScanChecks:
         valid = []
         for item in report.items:
             texts = [*lacking.get(str(item[CASE]), []), *([] if words else self._read_label(item))]
-            modality, error = _inspect(item, self.headers and item[CASE] not in encoded)
+            modality, error = _inspect(item, self.headers and item[CASE] not in encoded, self.irregular)
             texts += [error] if error else []
             report.errors += [Issue(f"case {item[CASE]!r}", text, str(item[CASE])) for text in texts]
             if not texts:
@@ -111,14 +113,14 @@ class ScanChecks:
         return []
 
 
-def _inspect(item: Mapping[str, Any], headers: bool) -> tuple[str | None, str]:
+def _inspect(item: Mapping[str, Any], headers: bool, irregular: str) -> tuple[str | None, str]:
     """Return the modality of a scan, if it states one, and an error message or an empty string."""
     path = Path(item["image"])
     try:
         if not (path.is_file() or path.is_dir()):
             raise ValueError("`image` must exist, got a path without a file.")
         if headers:
-            _check_header(path, item.get("series"), item.get("stack"))
+            _check_header(path, item.get("series"), item.get("stack"), irregular)
         return _modality(path, item.get("series"), item.get("stack")), ""
     except ImportError:
         raise
@@ -126,10 +128,10 @@ def _inspect(item: Mapping[str, Any], headers: bool) -> tuple[str | None, str]:
         return None, reason_of(error, item)
 
 
-def _check_header(path: Path, series: str | None, stack: str | None) -> None:
+def _check_header(path: Path, series: str | None, stack: str | None, irregular: str) -> None:
     """Raise unless the header of a scan is that of a 3D volume."""
     if path.is_dir() or has_preamble(path):
-        find_series(path, series, stack)
+        find_series(path, series, stack, irregular)
     elif not path.stat().st_size:
         raise ValueError("`image` must be a readable, undamaged scan, got an empty file.")
     elif path.name.lower().endswith(NIFTI):
@@ -142,7 +144,7 @@ def _check_header(path: Path, series: str | None, stack: str | None) -> None:
 def _modality(path: Path, series: str | None, stack: str | None) -> str | None:
     """Return the modality from the header of the first image slice, or of the chosen series."""
     if series is not None and path.is_dir():
-        return find_series(path, series, stack)[0].series[1] or None
+        return find_series(path, series, stack, "allow")[0].series[1] or None
     return next((modality for modality in map(_modality_of_slice, scan_files(path)) if modality), None)
 
 

@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 tqdm = optional_dependency("", "tqdm", "tqdm")
 SLIDE_MPP = "slide_mpp"  # key of items that affects the features
 PER_BAG = {str(BagKeys.AFFINE), str(BagKeys.SPATIAL_SHAPE), "grid_shape", "tile_size", "unit", "mpp", SLIDE_MPP}
+PER_BAG |= {str(BagKeys.SLICE_POSITION), str(BagKeys.SLICE_THICKNESS)}
 PER_BAG |= {"modality", "lowest", "highest", "spacing"}  # what a scan states of itself
 EMPTY = {"status": "empty"}
 Describe = Callable[[Mapping[str, Any]], Mapping[str, Mapping[str, Any]]]

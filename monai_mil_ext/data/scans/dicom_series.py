@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from monai_mil_ext.utils import InputError
 
@@ -16,8 +15,9 @@ from .dicom_files import ONE_VALUE
 from .dicom_folder import DIRECTORY, DicomFolder, read_dicom_folder
 from .dicom_slices import SeriesSlice
 from .dicom_stacks import choose_series, choose_stack, drop_copies, drop_lone_slices, drop_scouts
+from .slice_stack import sort_stack
 
-__all__ = ["DicomStack", "SeriesSlice", "check_stack", "find_series", "find_stack", "series_affine"]
+__all__ = ["DicomStack", "SeriesSlice", "check_stack", "find_series", "find_stack"]
 
 NAMES = dict(
     zip(
@@ -26,7 +26,6 @@ NAMES = dict(
         strict=True,
     )
 )
-RELATIVE, ABSOLUTE = 0.01, 0.01  # tolerance of positions: 1 % of the spacing plus 0.01 mm
 
 
 class DicomStack(NamedTuple):
@@ -36,7 +35,9 @@ class DicomStack(NamedTuple):
     notes: list[str]
 
 
-def find_series(folder: Path, series: str | None = None, stack: str | int | None = None) -> list[SeriesSlice]:
+def find_series(
+    folder: Path, series: str | None = None, stack: str | int | None = None, irregular: str = "refuse"
+) -> list[SeriesSlice]:
     """Find the slices of one series in a folder, or those of a file, sorted in ascending order along their normal.
 
     A slice is a DICOM object with one frame, a size, a position and an orientation, or a frame of an enhanced object
@@ -48,18 +49,21 @@ def find_series(folder: Path, series: str | None = None, stack: str | int | None
         folder: folder of the files, whose sub-folders are searched too, or a single file.
         series: UID, description or number of the series, if the folder has several.
         stack: number or name of the stack, if the series has several: other orientations, times, echoes, b values, ...
+        irregular: ``"refuse"``, or ``"allow"`` or ``"resample"`` for slices with gaps, steps that vary, or a shift
+            against each other (gantry tilt).
 
     Raises:
-        ValueError: when there is no slice, several series or stacks match, a file is damaged (no header, no pixels,
-            fewer or more pixels than its size, a spacing or slope that is not positive), or the slices are not one
-            regular stack: they differ in size, spacing, patient or study, share a position, have gaps, or are shifted
-            against each other (gantry tilt). Messages contain modality, number and size of a series, and no name of a
-            file.
+        InputError: (a ``ValueError``) when there is no slice, several series or stacks match, a file is damaged (no
+            header, no pixels, fewer or more pixels than its size, a spacing or slope that is not positive), the slices
+            differ in size, spacing, patient or study, or share a position, or ``irregular`` is ``"refuse"`` and they
+            are not one regular stack. Messages contain modality, number and size of a series, and no name of a file.
     """
-    return find_stack(folder, series, stack).slices
+    return find_stack(folder, series, stack, irregular).slices
 
 
-def find_stack(folder: Path, series: str | None = None, stack: str | int | None = None) -> DicomStack:
+def find_stack(
+    folder: Path, series: str | None = None, stack: str | int | None = None, irregular: str = "refuse"
+) -> DicomStack:
     """Find the slices as :py:func:`find_series`, with notes on what was left out."""
     content = read_dicom_folder(folder)
     if not content.slices:
@@ -74,11 +78,14 @@ def find_stack(folder: Path, series: str | None = None, stack: str | int | None 
             left_out += texts
         slices, texts = choose_stack(slices, stack)
         check_stack(slices, content)
-        return DicomStack(_sorted_stack(slices), [*left_out, *texts, *notes, *_polarity(slices)])
+        return DicomStack(sort_stack(slices, irregular), [*left_out, *texts, *notes, *_polarity(slices)])
     except ValueError as error:
         message = " ".join([str(error), *left_out])
         shape, spacing = (*slices[0].size[1::-1], len(slices)), slices[0].spacing[::-1].tolist()
-        raise InputError(message, getattr(error, "option", ""), shape=shape, spacing=spacing) from None
+        known = getattr(error, "facts", {})
+        raise InputError(
+            message, getattr(error, "option", ""), **{"shape": shape, "spacing": spacing} | known
+        ) from None
 
 
 def _left_out(kind: str, count: int) -> str:
@@ -109,17 +116,6 @@ def _check_undamaged(faults: Sequence[str]) -> None:
         raise ValueError(f"`image` must be a readable, undamaged scan, got {got}.")
 
 
-def series_affine(stack: Sequence[SeriesSlice]) -> NDArray[np.float64]:
-    """Return the affine (4, 4), voxel index (column, row, slice) to RAS mm, of the sorted slices of a series."""
-    first, last = stack[0], stack[-1]
-    row, column = first.orientation[:3], first.orientation[3:]
-    along = np.cross(row, column) * (first.thickness or 1.0)
-    step = (last.position - first.position) / (len(stack) - 1) if len(stack) > 1 else along
-    affine = np.eye(4)
-    affine[:3] = np.stack([row * first.spacing[1], column * first.spacing[0], step, first.position], axis=1)
-    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
-
-
 def _check_same_grid(slices: Sequence[SeriesSlice]) -> None:
     if any(s.size[2] != 1 for s in slices):
         raise ValueError("`image` must be one 3D scalar volume, got DICOM slices in color.")
@@ -131,50 +127,3 @@ def _check_same_grid(slices: Sequence[SeriesSlice]) -> None:
     ):
         if not same:
             raise ValueError(f"`image` must have slices of the same {name}, got a series that mixes them.")
-
-
-def _sorted_stack(slices: Sequence[SeriesSlice]) -> list[SeriesSlice]:
-    normal = np.cross(slices[0].orientation[:3], slices[0].orientation[3:])
-    if not np.isclose(np.linalg.norm(normal), 1, atol=1e-3):
-        raise ValueError(
-            "`image` must have slices with orthogonal row and column directions of length one, got others."
-        )
-    heights = np.array([s.position @ normal for s in slices])
-    order = np.argsort(heights, kind="stable")
-    stack = [slices[i] for i in order]
-    if len(stack) > 1:
-        _check_steps(heights[order])
-        _check_untilted(np.stack([s.position for s in stack]), normal, float(stack[0].spacing.min()))
-    return stack
-
-
-def _check_steps(heights: NDArray[np.float64]) -> None:
-    """Raise unless ``heights`` (mm, ascending) are evenly spaced."""
-    steps = np.diff(heights)
-    repeated = np.flatnonzero(steps < ABSOLUTE)
-    if len(repeated):
-        raise ValueError(
-            f"`image` must have one slice per position, got two at {heights[repeated[0]]:g} mm"
-            f" ({len(repeated)} slices too many; repeated acquisitions in one series?)."
-        )
-    usual = float(np.sort(steps)[(len(steps) - 1) // 2])
-    odd = np.flatnonzero(abs(steps - usual) > RELATIVE * usual + ABSOLUTE)
-    if len(odd):
-        k = odd[0]
-        missing = sum(max(round(step / usual) - 1, 0) for step in steps[odd])
-        raise ValueError(
-            f"`image` must have evenly spaced slices, got a step of {steps[k]:g} mm between the slices at "
-            f"{heights[k]:g} and {heights[k + 1]:g} mm where {usual:g} mm is usual ({missing} slices seem missing)."
-        )
-
-
-def _check_untilted(positions: NDArray[np.float64], normal: NDArray[np.float64], pixel: float) -> None:
-    """Raise if slices are shifted within their plane, since a tilted stack is not a regular grid."""
-    along = (positions - positions[0]) @ normal
-    shift = np.linalg.norm(positions - positions[0] - along[:, None] * normal, axis=1)
-    step = float(shift.max()) / (len(positions) - 1)
-    if step > RELATIVE * along[-1] / (len(positions) - 1) + ABSOLUTE or shift.max() > pixel / 2:
-        raise ValueError(
-            "`image` must have slices stacked along their normal, got a stack shifted by "
-            f"{shift.max():.3g} mm in the plane of its slices (gantry tilt?); resample it to a regular grid first."
-        )

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from monai_mil_ext.utils import RESEARCH_USE, atomic_path, check_positive, optional_dependency
 
-from .dicom_series import find_series, series_affine
+from .dicom_series import find_series
 from .score_bands import ScoreBands
+from .slice_stack import StackGeometry, series_affine, slice_affines
+from .stack_grid import VolumeSlices
 
 __all__ = ["DicomWriter"]
 
@@ -70,7 +72,7 @@ class DicomWriter:
 
     Scores are a volume in the voxels of the scan, as returned by
     :py:class:`monai_mil_ext.transforms.SliceScoresToVolume`: one score for each slice of the series, so the plane of
-    the bag must be that of the series.
+    the bag must be that of the series. The slices of an irregular series may be read as they are, but not resampled.
 
     Args:
         source: folder of the series.
@@ -108,11 +110,13 @@ class DicomWriter:
                 "`source` must be the DICOM folder of the scan for results as DICOM, got a single file; "
                 "NIfTI, NRRD and MHA files have no study to write into."
             )
-        slices = find_series(folder, series, stack)
+        slices = find_series(folder, series, stack, "allow")  # the results refer to slices, which need no grid
         if any(item.frame is not None for item in slices):
             raise ValueError("`source` must be a series of single slices for results as DICOM, got an enhanced object.")
         self.affine = series_affine(slices)
-        step = float(np.linalg.norm(self.affine[:3, 2]))
+        self.position = np.stack([affine[:3, 3] for affine in slice_affines(slices)])
+        self.is_irregular = bool(StackGeometry.of(slices).fault())
+        step = float(np.linalg.norm(slice_affines(slices)[0][:3, 2]))
         self.headers = [_header(item.path, step) for item in slices]
         required = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
         missing = [tag for tag in required if not self.headers[0].get(tag)]
@@ -197,7 +201,7 @@ class DicomWriter:
         first = self.headers[0]
         shape = (1, first.Columns, first.Rows, len(self.headers))
         same_grid = tuple(volume.shape) == shape and np.allclose(volume.affine.cpu(), self.affine, atol=0.01)
-        if not same_grid:
+        if not same_grid or (self.is_irregular and not self._has_slices(volume)):
             raise ValueError(
                 f"`volume` must have the voxels of the series, {shape} with affine {self.affine.tolist()}, "
                 f"got {tuple(volume.shape)} with affine {volume.affine.tolist()}."
@@ -209,6 +213,11 @@ class DicomWriter:
                 "(was the bag sliced in another plane than the series?)."
             )
         return slices[0]
+
+    def _has_slices(self, volume: MetaTensor) -> bool:
+        """Return whether the slices of a volume are those of the irregular series."""
+        slices = VolumeSlices.of(volume.meta, volume.affine.cpu().numpy(), volume.shape[1:])
+        return slices is not None and slices.axis == 2 and np.allclose(slices.position, self.position, atol=0.01)
 
     def _identity(self, kind: str, scores: NDArray[np.float64], settings: Sequence[str]) -> dict[str, Any]:
         uids = [str(header.SOPInstanceUID) for header in self.headers]

@@ -9,6 +9,8 @@ from monai.data import MetaTensor
 
 from monai_mil_ext.utils import atomic_path, optional_dependency
 
+from .stack_grid import VolumeSlices, fill_grid
+
 __all__ = ["write_nifti"]
 
 nib = optional_dependency("", "nibabel")
@@ -16,6 +18,10 @@ nib = optional_dependency("", "nibabel")
 
 def write_nifti(path: str | os.PathLike[str], volume: MetaTensor, description: str = "") -> None:
     """Write a single-channel ``volume`` (1, X, Y, Z) and its affine (RAS mm) as NIfTI, atomically.
+
+    The slices of an irregular series, whose metadata have ``slice_position``, are copied to a regular grid on which
+    each has a voxel of its own. A slice fills half of the usual step, or of its own thickness, below and above its
+    position; gaps are NaN, and so are the corners beside slices that are shifted against each other (gantry tilt).
 
     Args:
         path: the file, ending in ``.nii`` or ``.nii.gz``.
@@ -27,7 +33,9 @@ def write_nifti(path: str | os.PathLike[str], volume: MetaTensor, description: s
     """
     if volume.ndim != 4 or volume.shape[0] != 1:
         raise ValueError(f"`volume` must have shape (1, X, Y, Z), got {tuple(volume.shape)}.")
-    image = nib.Nifti1Image(volume[0].cpu().numpy().astype(np.float32), np.asarray(volume.affine, dtype=np.float64))
+    array, affine = volume[0].cpu().numpy().astype(np.float32), np.asarray(volume.affine, dtype=np.float64)
+    slices = VolumeSlices.of(volume.meta, affine, array.shape)
+    image = nib.Nifti1Image(*((array, affine) if slices is None else fill_grid(array, affine, slices)))
     image.header["descrip"] = description.encode()[:79]
     image.header.set_xyzt_units("mm")
     with atomic_path(path) as temporary:

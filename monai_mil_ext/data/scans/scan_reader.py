@@ -15,12 +15,14 @@ from monai.data import ITKReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 from numpy.typing import NDArray
 
-from monai_mil_ext.utils import BagKeys, InputError, check_local, optional_dependency
+from monai_mil_ext.utils import BagKeys, InputError, check_choice, check_local, optional_dependency
 
 from .dicom_files import HeaderError, is_directory, read_header
 from .dicom_frames import read_voxels
-from .dicom_series import find_stack, series_affine
+from .dicom_series import find_stack
 from .scan_archives import is_zip, unpacked_scan
+from .slice_stack import IRREGULAR
+from .stack_grid import place_stack
 
 __all__ = ["ScanReader"]
 
@@ -72,9 +74,15 @@ class ScanReader(ITKReader):
     Args:
         series: UID, description or number of the series, if the folder has several.
         stack: number or name of the stack, if the series has several: other orientations, times, echoes, b values, ...
+        irregular: what to do with a series whose slices have gaps, steps that vary, or a shift against each other
+            (gantry tilt). ``"refuse"`` raises. ``"allow"`` reads the slices as they are: the affine is the nearest
+            regular one, and the metadata have ``slice_position`` (Z, 3), the true position of each slice.
+            ``"resample"`` makes a regular grid with the usual step, linearly; where there are no data, it has the
+            minimum of the scan. Both add a sentence to the ``notes`` of the metadata, and change no regular series.
 
     Raises:
         FileNotFoundError: when there is no such file or folder.
+        InputError: (a ``ValueError``) when ``irregular`` is ``"refuse"`` and the slices are not one regular stack.
         ValueError: when it is not one readable 3D scalar scan, or its voxels have no positive, finite size.
 
     Example:
@@ -84,11 +92,13 @@ class ScanReader(ITKReader):
         FileNotFoundError: `image` must be a scan that exists, got the path of no file or folder.
     """
 
-    def __init__(self, series: str | None = None, stack: str | int | None = None) -> None:
+    def __init__(self, series: str | None = None, stack: str | int | None = None, irregular: str = "refuse") -> None:
         _ = itk.imread  # the error of a missing package names the command to install it, unlike MONAI's
         super().__init__()
+        check_choice("irregular", irregular, IRREGULAR)
         self.series = series
         self.stack = stack
+        self.irregular = irregular
         self._about: dict[str, Any] = {}
 
     def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> Any:
@@ -147,14 +157,18 @@ class ScanReader(ITKReader):
     def _read_series(self, path: Path, prefix: str) -> Any:
         """Read the series of a folder, or of a file."""
         self._about[BagKeys.CONTAINER] = prefix + SERIES
-        slices, notes = find_stack(path, self.series, self.stack)
+        slices, notes = find_stack(path, self.series, self.stack, self.irregular)
         if slices[0].frame is not None:
             self._about[BagKeys.CONTAINER] = f"{'zip of an ' if prefix else ''}{ENHANCED}"
         self._about[BagKeys.NOTES] = notes
         self._about[BagKeys.INSTANCE_NUMBER] = np.array([item.instance_number for item in slices])
         if slices[0].series[1]:
             self._about[BagKeys.MODALITY] = slices[0].series[1]
-        return nib.Nifti1Image(read_voxels(slices), series_affine(slices))
+        array, affine, facts = place_stack(read_voxels(slices), slices, self.irregular)
+        if facts and self.irregular == "resample":
+            self._about.pop(BagKeys.INSTANCE_NUMBER)
+        self._about.update(facts, notes=[*notes, *facts.get(BagKeys.NOTES, [])])
+        return nib.Nifti1Image(array, affine)
 
 
 def _imread(source: str, kind: str) -> Any:

@@ -12,7 +12,8 @@ from monai.transforms import MapTransform, Transform
 from monai.utils.enums import TransformBackends
 
 from monai_mil_ext.data import find_annotation, read_annotation_mask
-from monai_mil_ext.utils import BagKeys
+from monai_mil_ext.data.scans.slice_stack import IRREGULAR
+from monai_mil_ext.utils import BagKeys, check_choice
 
 from .load_scan import LoadScan
 
@@ -30,6 +31,7 @@ class LoadMask(Transform):
     Args:
         names: names of the regions (segments) of a DICOM object, whose union is returned; ``None`` requires that there
             is only one.
+        irregular: see :py:class:`monai_mil_ext.transforms.LoadScan`; the same as for the scan.
 
     Raises:
         FileNotFoundError: if the file does not exist.
@@ -45,8 +47,10 @@ class LoadMask(Transform):
 
     backend = [TransformBackends.TORCH]
 
-    def __init__(self, names: Sequence[str] | None = None) -> None:
+    def __init__(self, names: Sequence[str] | None = None, irregular: str = "refuse") -> None:
+        check_choice("irregular", irregular, IRREGULAR)
         self.names = names
+        self.irregular = irregular
 
     def __call__(
         self,
@@ -58,8 +62,8 @@ class LoadMask(Transform):
         """Load the mask at ``path`` of the ``stack`` of the ``series`` of the scan at ``scan``."""
         annotation = find_annotation(path)
         if annotation is not None:
-            return read_annotation_mask(annotation, scan, self.names, series, stack)
-        mask = LoadScan()(path)
+            return read_annotation_mask(annotation, scan, self.names, series, stack, self.irregular)
+        mask = LoadScan(irregular=self.irregular)(path)
         if self.names is not None:
             raise ValueError(f"`names` must be None for a mask that is a volume, got {list(self.names)}.")
         return mask
@@ -75,6 +79,7 @@ class LoadMaskd(MapTransform):
         keys: items with the path of a mask.
         image_key: item with the path of the scan; items ``series`` and ``stack`` select one of its folder.
         names: see :py:class:`LoadMask`; an item ``names`` takes precedence.
+        irregular: see :py:class:`LoadMask`.
         allow_missing_keys: whether to skip missing keys.
     """
 
@@ -85,16 +90,19 @@ class LoadMaskd(MapTransform):
         keys: KeysCollection = "reference",
         image_key: str = "image",
         names: Sequence[str] | None = None,
+        irregular: str = "refuse",
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
+        check_choice("irregular", irregular, IRREGULAR)
         self.image_key = image_key
         self.names = names
+        self.irregular = irregular
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Load the mask of each key."""
         d = dict(data)
-        load = LoadMask(d.pop("names", None) or self.names)
+        load = LoadMask(d.pop("names", None) or self.names, self.irregular)
         for key in self.key_iterator(d):
             d[key] = load(d[key], d[self.image_key], d.get(BagKeys.SERIES), d.get(BagKeys.STACK))
         return d

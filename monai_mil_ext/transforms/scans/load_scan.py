@@ -15,7 +15,8 @@ from monai.transforms import LoadImage, MapTransform, Transform
 from monai.utils.enums import TransformBackends
 
 from monai_mil_ext.data import ScanReader
-from monai_mil_ext.utils import BagKeys
+from monai_mil_ext.data.scans.slice_stack import IRREGULAR
+from monai_mil_ext.utils import BagKeys, check_choice
 
 __all__ = ["LoadScan", "LoadScanD", "LoadScanDict", "LoadScand"]
 
@@ -33,6 +34,8 @@ class LoadScan(Transform):
         hounsfield: whether the next transform is a window of CT. A scan that has no Hounsfield units then gives a
             warning: one of another modality, or with values from 0 to 255 only.
         stack: number or name of the stack to load from a series with several, as the error of such a series lists them.
+        irregular: ``"refuse"``, ``"allow"`` or ``"resample"`` for a DICOM series with gaps, varying steps or a tilted
+            gantry, see :py:class:`monai_mil_ext.data.ScanReader`.
 
     Raises:
         FileNotFoundError: if the scan does not exist.
@@ -41,19 +44,26 @@ class LoadScan(Transform):
 
     backend = [TransformBackends.TORCH]
 
-    def __init__(self, series: str | None = None, hounsfield: bool = False, stack: str | int | None = None) -> None:
+    def __init__(
+        self,
+        series: str | None = None,
+        hounsfield: bool = False,
+        stack: str | int | None = None,
+        irregular: str = "refuse",
+    ) -> None:
+        check_choice("irregular", irregular, IRREGULAR)
         self.series = series
         self.stack = stack
         self.hounsfield = hounsfield
+        self.irregular = irregular
 
     def __call__(
         self, path: str | os.PathLike[str], series: str | None = None, stack: str | int | None = None
     ) -> MetaTensor:
         """Load the scan at ``path``; ``series`` and ``stack`` override those of the constructor."""
         # passed in the call, because LoadImage tries other readers if one passed to its constructor raises
-        image: MetaTensor = _load_image()(
-            path, reader=ScanReader(series or self.series, self.stack if stack is None else stack)
-        )
+        reader = ScanReader(series or self.series, self.stack if stack is None else stack, self.irregular)
+        image: MetaTensor = _load_image()(path, reader=reader)
         wrong = int((~torch.isfinite(image)).sum())
         if wrong:
             raise ValueError(f"`image` must have finite voxels, got {wrong} that are NaN or infinite.")
@@ -88,6 +98,7 @@ class LoadScand(MapTransform):
         series: see :py:class:`LoadScan`; an item ``series`` takes precedence.
         hounsfield: see :py:class:`LoadScan`.
         stack: see :py:class:`LoadScan`; an item ``stack`` takes precedence.
+        irregular: see :py:class:`LoadScan`.
         allow_missing_keys: whether to skip missing keys.
     """
 
@@ -99,10 +110,11 @@ class LoadScand(MapTransform):
         series: str | None = None,
         hounsfield: bool = False,
         stack: str | int | None = None,
+        irregular: str = "refuse",
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.load = LoadScan(series, hounsfield, stack)
+        self.load = LoadScan(series, hounsfield, stack, irregular)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Load the scan of each key."""

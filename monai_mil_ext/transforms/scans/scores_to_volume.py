@@ -11,28 +11,35 @@ from monai.config import KeysCollection
 from monai.config.type_definitions import NdarrayOrTensor
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
-from monai.utils import SpaceKeys, ensure_tuple_rep
+from monai.utils import MetaKeys, SpaceKeys, ensure_tuple_rep
 from monai.utils.enums import TransformBackends
+from numpy.typing import NDArray
 from torch import Tensor
 
+from monai_mil_ext.data.scans.stack_grid import VolumeSlices
 from monai_mil_ext.utils import BagKeys, check_choice, drop_padding
 
 from .slice_order import PLANES, SliceOrder, item_plane
 
 __all__ = ["SliceScoresToVolume", "SliceScoresToVolumeD", "SliceScoresToVolumeDict", "SliceScoresToVolumed"]
 
+# where the slices of an irregular series are, with the affine of the voxel array that they belong to
+PLACES = (str(BagKeys.SLICE_POSITION), str(BagKeys.SLICE_THICKNESS), str(MetaKeys.ORIGINAL_AFFINE))
+
 
 class SliceScoresToVolume(Transform):
     """Fill every slice of a volume with its score, as the inverse of :py:class:`monai_mil_ext.transforms.SliceBag`.
 
-    The volume has the shape of the voxel array and exactly the affine of the scan. Slices of a volume are evenly
-    spaced, so distances in slice numbers are proportional to those in mm.
+    The volume has the shape of the voxel array and exactly the affine of the scan. For the slices of an irregular
+    series, which no affine describes, the metadata have ``slice_position`` and ``slice_thickness``, with which
+    :py:func:`monai_mil_ext.data.write_nifti` puts them onto a regular grid.
 
     Args:
         plane: plane of the slices, see :py:class:`monai_mil_ext.transforms.SliceBag`.
         fill: value of slices without a score (skipped by a stride, a range or a foreground mask): a number;
             ``"nearest"``, the score of the nearest slice (of the lower one if two are equally near); or ``"linear"``,
-            interpolation between the scores below and above, and beyond the ends the score of the last slice.
+            interpolation between the scores below and above, and beyond the ends the score of the last slice. Distances
+            are those in mm.
 
     Raises:
         ValueError: when ``fill`` is not allowed, scores and slice indices differ in number, or an index is repeated or
@@ -62,8 +69,13 @@ class SliceScoresToVolume(Transform):
         slice_index: NdarrayOrTensor,
         affine: NdarrayOrTensor,
         spatial_shape: NdarrayOrTensor,
+        slice_position: NdarrayOrTensor | None = None,
+        slice_thickness: NdarrayOrTensor | None = None,
     ) -> MetaTensor:
-        """Convert ``scores`` (N,) or (N, A) to a float32 volume (A, X, Y, Z)."""
+        """Convert ``scores`` (N,) or (N, A) to a float32 volume (A, X, Y, Z).
+
+        ``slice_position`` (S, 3) and ``slice_thickness`` (S,) are those of an irregular series.
+        """
         values = _plain(scores).detach().float().cpu()
         values = values.unsqueeze(-1) if values.ndim == 1 else values
         index = _plain(slice_index).long().cpu()
@@ -72,30 +84,33 @@ class SliceScoresToVolume(Transform):
         order = SliceOrder.of(matrix, self.plane)
         num_slices = shape[order.axes[0]]
         _check_scores(values, index, num_slices)
-        column = self._column(values, index, num_slices)
+        slices = _slices(slice_position, slice_thickness, order.axes[0], num_slices)
+        heights = torch.arange(num_slices) if slices is None else order.positions(matrix, shape, slices)
+        column = self._column(values, index, heights.numpy())
         sizes = [shape[axis] for axis in order.axes]
         volume = order.undo(column.T[:, :, None, None].expand(-1, *sizes)).contiguous()
-        return MetaTensor(volume, affine=matrix.clone(), meta={"space": SpaceKeys.RAS})
+        return MetaTensor(volume, affine=matrix.clone(), meta={"space": SpaceKeys.RAS, **_places(slices, matrix)})
 
-    def _column(self, values: Tensor, index: Tensor, num_slices: int) -> Tensor:
-        """Return the scores (S, A) of all slices of the scan."""
+    def _column(self, values: Tensor, index: Tensor, heights: NDArray[np.floating]) -> Tensor:
+        """Return the scores (S, A) of all slices of the scan, which ascend by ``heights`` (S,)."""
         number = 0.0 if isinstance(self.fill, str) else self.fill
-        column = torch.full((num_slices, values.shape[1]), float(number))
+        column = torch.full((len(heights), values.shape[1]), float(number))
         column[index] = values
         if not isinstance(self.fill, str) or not len(index):
             return column
         index, order = index.sort()
-        values, slices = values[order], torch.arange(num_slices)
+        values, scored = values[order], heights[index.numpy()]
         if self.fill == "nearest":
-            return values[(slices[:, None] - index).abs().argmin(dim=1)]
-        lines = [np.interp(slices, index, line) for line in values.T.numpy()]
+            return values[abs(heights[:, None] - scored).argmin(axis=1)]
+        lines = [np.interp(heights, scored, line) for line in values.T.numpy()]
         return torch.as_tensor(np.stack(lines, axis=1)).float()
 
 
 class SliceScoresToVolumed(MapTransform):
     """Dictionary form of :py:class:`SliceScoresToVolume`.
 
-    It uses the items ``slice_index``, ``affine`` and ``spatial_shape``, and drops padding if there is a ``mask``.
+    It uses the items ``slice_index``, ``affine`` and ``spatial_shape``, and of an irregular series ``slice_position``
+    and ``slice_thickness``; it drops padding if there is a ``mask``.
 
     Args:
         keys: scores (N,) or (N, A) of the slices.
@@ -129,9 +144,32 @@ class SliceScoresToVolumed(MapTransform):
         d = dict(data)
         index = drop_padding(d[BagKeys.SLICE_INDEX], d)
         to_volume = SliceScoresToVolume(item_plane(d, self.plane), self.fill)
+        geometry = (d[BagKeys.AFFINE], d[BagKeys.SPATIAL_SHAPE], *(d.get(key) for key in PLACES[:2]))
         for key, name in self.key_iterator(d, self.names):
-            d[name] = to_volume(drop_padding(d[key], d), index, d[BagKeys.AFFINE], d[BagKeys.SPATIAL_SHAPE])
+            d[name] = to_volume(drop_padding(d[key], d), index, *geometry)
         return d
+
+
+def _slices(position: Any, thickness: Any, axis: int, num_slices: int) -> VolumeSlices | None:
+    if position is None:
+        return None
+    places = np.asarray(position, dtype=float)
+    thick = np.zeros(num_slices) if thickness is None else np.asarray(thickness, dtype=float)
+    if places.shape != (num_slices, 3) or thick.shape != (num_slices,):
+        got = f"{places.shape} and {thick.shape}"
+        raise ValueError(
+            f"`slice_position` and `slice_thickness` must have shapes ({num_slices}, 3) and ({num_slices},), got {got}."
+        )
+    return VolumeSlices(axis, places, thick)
+
+
+def _places(slices: VolumeSlices | None, affine: Tensor) -> dict[str, Any]:
+    """Return the metadata of the slices of a volume with such an affine."""
+    if slices is None:
+        return {}
+    across = [a for a in range(3) if a != slices.axis]
+    loaded = affine[:, [*across, slices.axis, 3]].numpy()
+    return dict(zip(PLACES, (slices.position, slices.thickness, loaded), strict=True))
 
 
 def _check_scores(values: Tensor, index: Tensor, num_slices: int) -> None:

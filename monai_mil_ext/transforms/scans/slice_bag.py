@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable, Mapping
 from copy import deepcopy
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
@@ -15,10 +17,11 @@ from monai.utils.enums import TransformBackends
 from torch import Tensor
 from torch.nn import functional as F
 
+from monai_mil_ext.data.scans.stack_grid import VolumeSlices
 from monai_mil_ext.utils import BagKeys, check_choice, check_positive
 
-from .scores_to_volume import SliceScoresToVolume
-from .slice_order import SliceOrder, checked_affine
+from .scores_to_volume import PLACES, SliceScoresToVolume
+from .slice_order import SliceOrder, checked_affine, irregular_slices
 from .slice_selection import SliceSelection
 
 __all__ = ["SliceBag", "SliceBagD", "SliceBagDict", "SliceBagd", "SlicedScan"]
@@ -33,6 +36,8 @@ class SlicedScan(NamedTuple):
     slice_index: Tensor  # (N,) number of the slice in the scan, 0 = lowest position
     affine: Tensor  # (4, 4) float64, from indices of the scan's voxel array to RAS mm
     spatial_shape: Tensor  # (3,) shape of the scan's voxel array
+    slice_position: Tensor | None = None  # (S, 3) of an irregular series: RAS mm of the first voxel of all its slices
+    slice_thickness: Tensor | None = None  # (S,) of an irregular series: mm, 0 if unknown
 
 
 class SliceBag(InvertibleTransform):
@@ -44,7 +49,8 @@ class SliceBag(InvertibleTransform):
     so an oblique scan keeps its slices. A scan of one slice becomes a bag of one instance.
 
     The position of slice k is :math:`p_k = n^T x_k` with the unit normal n of the slices, oriented so that positions
-    ascend, and any point :math:`x_k` of slice k in RAS mm.
+    ascend, and any point :math:`x_k` of slice k in RAS mm. The slices of an irregular DICOM series that was read with
+    ``irregular="allow"`` have their own positions; they can be cut in the plane of the series only.
 
     With n neighbors on either side, channel c becomes the channels c(2n + 1) to c(2n + 1) + 2n: channel c of the slices
     k - n, ..., k, ..., k + n. A slice is *valid* if its own voxels are finite and, in some channel, not all equal;
@@ -67,6 +73,7 @@ class SliceBag(InvertibleTransform):
     Raises:
         ValueError: if the input is not a :py:class:`monai.data.MetaTensor` (C, X, Y, Z) with an invertible affine in
             RAS mm, or no slice is selected; in the inverse, if scores don't match the bag or have no history.
+        InputError: (a ``ValueError``) if an irregular series has slices in another plane, or was resampled across them.
 
     Example:
         >>> scan = MetaTensor(torch.rand(1, 5, 4, 3), affine=torch.diag(torch.tensor([1.0, 1.0, 2.5, 1.0])))
@@ -105,11 +112,13 @@ class SliceBag(InvertibleTransform):
         order = SliceOrder.of(affine, self.plane)
         # contiguous, since all further steps run over slices, whose pixels are far apart in the memory of a scan
         stack = order.apply(image.as_tensor().float()).contiguous()
-        position = order.positions(affine, image.shape[1:])
+        slices = irregular_slices(image, affine, self.plane)
+        position = order.positions(affine, image.shape[1:], slices)
         index = self.selection.choose(stack, position) if slice_index is None else slice_index
         shape = torch.tensor(image.shape[1:], dtype=torch.int64)
         bag = self._with_history(self._bag(stack, index), image, index)
-        return SlicedScan(bag, position[index], _validity(stack[:, index]), index, affine, shape)
+        places = () if slices is None else (torch.tensor(slices.position), torch.tensor(slices.thickness))
+        return SlicedScan(bag, position[index], _validity(stack[:, index]), index, affine, shape, *places)
 
     def inverse(self, scores: MetaTensor) -> MetaTensor:
         """Map scores (N,) or (N, A) to a volume (A, X, Y, Z) of the scan; trailing zeros are taken as padding."""
@@ -124,8 +133,11 @@ class SliceBag(InvertibleTransform):
             raise ValueError(f"`scores` must be of {len(index)} slices, got {len(values)} that are no padding.")
         affine = torch.tensor(info["affine"], dtype=torch.float64)
         to_volume = SliceScoresToVolume(info["plane"], self.fill)
-        volume = to_volume(values[: len(index)], index, affine, step[TraceKeys.ORIG_SIZE])
+        size, places = step[TraceKeys.ORIG_SIZE], json.loads(info.get("places", "{}"))
+        slices = VolumeSlices.of(places, affine.numpy(), size)
+        volume = to_volume(values[: len(index)], index, affine, size, *(slices or (None,))[1:])
         meta = {key: value for key, value in scores.meta.items() if key != MetaKeys.AFFINE}
+        meta |= {key: np.asarray(value) for key, value in places.items()}  # of all slices, also of those cropped away
         return MetaTensor(volume.as_tensor(), affine=volume.affine, meta=meta, applied_operations=history)
 
     def get_transform_info(self) -> dict[Any, Any]:
@@ -142,6 +154,8 @@ class SliceBag(InvertibleTransform):
             "slice_index": ",".join(map(str, index.tolist())),
             "affine": image.affine.double().tolist(),
         }
+        if PLACES[0] in image.meta:
+            info["places"] = json.dumps({key: np.asarray(image.meta[key]).tolist() for key in PLACES})
         history = deepcopy(image.applied_operations)
         traced = MetaTensor(bag, meta=deepcopy(image.meta), applied_operations=history)
         return self.push_transform(traced, orig_size=tuple(image.shape[1:]), extra_info=info)
@@ -168,8 +182,9 @@ class SliceBag(InvertibleTransform):
 class SliceBagd(MapTransform, InvertibleTransform):
     """Dictionary form of :py:class:`SliceBag`, which replaces the scan by its bag.
 
-    It adds the items ``position``, ``validity``, ``slice_index``, ``affine``, ``spatial_shape`` and ``plane``, see
-    :py:class:`monai_mil_ext.utils.BagKeys`. They and the selection of slices are those of the first key.
+    It adds the items ``position``, ``validity``, ``slice_index``, ``affine``, ``spatial_shape`` and ``plane``, and of
+    an irregular series ``slice_position`` and ``slice_thickness``, see :py:class:`monai_mil_ext.utils.BagKeys`. They
+    and the selection of slices are those of the first key.
 
     Args:
         keys: scans and masks of one geometry; the order of their voxel arrays may differ.
@@ -209,7 +224,7 @@ class SliceBagd(MapTransform, InvertibleTransform):
             if first is None:
                 slices = slicer(image)
                 first = (key, image, slices)
-                d.update({name: value for name, value in slices._asdict().items() if name != "bag"})
+                d.update({k: value for k, value in slices._asdict().items() if k != "bag" and value is not None})
                 d[str(BagKeys.PLANE)] = slicer.plane
             else:
                 _check_same_geometry(slicer.plane, first[:2], (key, image))
@@ -239,14 +254,18 @@ def _validity(stack: Tensor) -> Tensor:
 
 
 def _check_same_geometry(plane: str, *scans: tuple[Hashable, Any]) -> None:
-    grids = []
+    grids, irregular = [], False
     for _, image in scans:
         affine, sizes = checked_affine(image), image.shape[1:]
-        order = SliceOrder.of(affine, plane)
-        grids.append(([sizes[a] for a in order.axes], order.corners(affine, torch.tensor(sizes)), affine))
+        order, slices = SliceOrder.of(affine, plane), irregular_slices(image, affine, plane)
+        irregular |= slices is not None
+        corners = [order.corners(affine, torch.tensor(sizes)), order.slice_corners(affine, sizes, slices)]
+        grids.append(([sizes[a] for a in order.axes], corners, affine))
     (shape, corners, affine), (other_shape, other_corners, _) = grids
     voxel = float(affine[:3, :3].norm(dim=0).min())
-    if shape != other_shape or float((corners - other_corners).norm(dim=1).max()) >= voxel / 10:
+    # the affine of an irregular series is a mean
+    pairs = [] if shape != other_shape else list(zip(corners, other_corners, strict=True))[int(irregular) :]
+    if not pairs or max(float((a - b).norm(dim=-1).max()) for a, b in pairs) >= voxel / 10:
         got = (f"{str(k)!r} of shape {list(v.shape[1:])} with affine {v.affine.tolist()}" for k, v in scans)
         raise ValueError(f"`keys` must share one geometry, got {' and '.join(got)}.")
 

@@ -11,9 +11,10 @@ from monai.transforms import Orientation
 from monai.utils import SpaceKeys
 from torch import Tensor
 
-from monai_mil_ext.utils import BagKeys
+from monai_mil_ext.data.scans.stack_grid import RESAMPLE, VolumeSlices
+from monai_mil_ext.utils import BagKeys, InputError
 
-__all__ = ["PLANES", "SliceOrder", "checked_affine", "item_plane"]
+__all__ = ["PLANES", "SliceOrder", "checked_affine", "irregular_slices", "item_plane"]
 
 # directions of increasing slice, row and column number: slices ascend in RAS, images are in radiological orientation
 PLANES = {"axial": "SPL", "coronal": "AIL", "sagittal": "RIP"}
@@ -50,13 +51,48 @@ class SliceOrder(NamedTuple):
         voxels = self.apply(corners).reshape(3, 8) * (shape - 1).unsqueeze(-1)
         return (affine[:3, :3] @ voxels + affine[:3, 3:]).T
 
-    def positions(self, affine: Tensor, shape: Sequence[int]) -> Tensor:
-        """Return the positions (N,) of the slices along their normal in mm, ascending."""
+    def positions(self, affine: Tensor, shape: Sequence[int], slices: VolumeSlices | None = None) -> Tensor:
+        """Return the positions (N,) of the slices along their normal in mm, ascending.
+
+        Those of an irregular series are given by its ``slices``, which must be in this plane.
+        """
         along, *across = (affine[:3, a] for a in self.axes)
         normal = torch.linalg.cross(*across)
         normal = normal / normal.norm() * torch.sign(normal @ along) * (-1 if 0 in self.flips else 1)
-        heights = normal @ affine[:3, 3] + torch.arange(shape[self.axes[0]], dtype=torch.float64) * (normal @ along)
+        if slices is None:
+            heights = normal @ affine[:3, 3] + torch.arange(shape[self.axes[0]], dtype=torch.float64) * (normal @ along)
+        else:
+            heights = torch.as_tensor(slices.position) @ normal
         return (heights.flip(0) if 0 in self.flips else heights).float()
+
+    def slice_corners(self, affine: Tensor, shape: Sequence[int], slices: VolumeSlices | None = None) -> Tensor:
+        """Return the RAS coordinates (N, 4, 3) in mm of the corner pixels of each slice."""
+        ends = [(shape[a] - 1.0, 0.0) if i in self.flips else (0.0, shape[a] - 1.0) for i, a in enumerate(self.axes)]
+        step, *across = (affine[:3, a] for a in self.axes)
+        within = torch.cartesian_prod(*(torch.tensor(end, dtype=torch.float64) for end in ends[1:]))
+        if slices is None:
+            along = torch.arange(shape[self.axes[0]], dtype=torch.float64)
+            start = affine[:3, 3] + along[:, None] * step
+        else:
+            start = torch.as_tensor(slices.position)
+        return (start.flip(0) if 0 in self.flips else start)[:, None] + within @ torch.stack(across)
+
+
+def irregular_slices(image: MetaTensor, affine: Tensor, plane: str) -> VolumeSlices | None:
+    """Return the slices of the scan of an irregular series, or ``None`` for any other scan.
+
+    Raises:
+        InputError: when its slices are not in ``plane``.
+    """
+    slices = VolumeSlices.of(image.meta, affine.numpy(), image.shape[1:])
+    if slices is not None and SliceOrder.of(affine, plane).axes[0] != slices.axis:
+        own = next(name for name in PLANES if SliceOrder.of(affine, name).axes[0] == slices.axis)
+        raise InputError(
+            f"`plane` must be that of the slices of an irregular series, {own!r}, got {plane!r}; "
+            "for other planes, `irregular` can be resample.",
+            option=RESAMPLE,
+        )
+    return slices
 
 
 def item_plane(item: Mapping[Any, Any], plane: str | None) -> str:

@@ -126,7 +126,8 @@ def _changes(step: Any, key: str) -> bool:
 def _of_key(step: Any, key: str) -> Any:
     """Return what a step does to ``key``, whichever other keys it has, such as a mask."""
     if isinstance(step, LoadScand):  # which series it selects is no preprocessing
-        return _name(step)
+        resampled = step.load.irregular == "resample"  # other options give the same slices
+        return (_name(step), {"irregular": "resample"}) if resampled else _name(step)
     if not isinstance(step, MapTransform):
         return _comparable(step)
     index, count = step.keys.index(key), len(step.keys)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.config.type_definitions import NdarrayOrTensor
@@ -17,6 +18,7 @@ from monai_mil_ext.utils import BagKeys
 
 __all__ = ["CheckSliceSpacing", "CheckSliceSpacingD", "CheckSliceSpacingDict", "CheckSliceSpacingd"]
 
+ABSOLUTE = 0.01  # mm
 MAX_GAPS = 5  # largest number of gaps that a message lists
 
 
@@ -24,12 +26,12 @@ class CheckSliceSpacing(Transform):
     """Check that the slices of a bag are evenly spaced, and raise an error that lists the gaps.
 
     For bags with positions but without a scan, for example from feature files; for scans,
-    :py:class:`monai_mil_ext.transforms.LoadScan` does this check. Steps are compared with their lower median: about
-    twice the median indicates a missing slice. Slices that were left out on purpose, by a range, a stride or the
-    foreground, are not reported if ``slice_index`` is given.
+    :py:class:`monai_mil_ext.transforms.LoadScan` does this check. Each position is compared with the least-squares line
+    through all of them, and each step with the lower median: about twice the median indicates a missing slice. Slices
+    that were left out on purpose, by a range, a stride or the foreground, are not reported if ``slice_index`` is given.
 
     Args:
-        tolerance: allowed deviation of a step as a fraction of the median step, to which 0.01 mm are added.
+        tolerance: allowed distance from the line as a fraction of the median step, to which 0.01 mm are added.
 
     Raises:
         ValueError: if positions are not finite, not ascending or not evenly spaced.
@@ -44,7 +46,7 @@ class CheckSliceSpacing(Transform):
 
     backend = [TransformBackends.TORCH]
 
-    def __init__(self, tolerance: float = 0.01) -> None:
+    def __init__(self, tolerance: float = 0.1) -> None:
         if not 0 <= tolerance < 0.5:
             raise ValueError(f"`tolerance` must be at least 0 and below 0.5, got {tolerance!r}.")
         self.tolerance = tolerance
@@ -71,13 +73,14 @@ class CheckSliceSpacing(Transform):
             raise ValueError(f"`position` must ascend with the slices, got {_between(height, index, k)}.")
         spacing = steps / counts
         usual = spacing.sort().values[(len(spacing) - 1) // 2].item()
-        odd = ((spacing - usual).abs() > self.tolerance * usual + 0.01).nonzero().flatten().tolist()
-        if odd:
-            gaps = [_gap(height, index, k, usual) for k in odd[:MAX_GAPS]]
-            more = f" and {len(odd) - MAX_GAPS} more gaps" if len(odd) > MAX_GAPS else ""
-            raise ValueError(
-                f"`position` must be evenly spaced, got {', '.join(gaps)}{more} where {usual:g} mm is usual."
-            )
+        line = np.polyval(np.polyfit(index.numpy(), height.numpy(), 1), index.numpy())
+        off = float(abs(height.numpy() - line).max())
+        if off <= self.tolerance * usual + ABSOLUTE:
+            return
+        odd = ((spacing - usual).abs() > 2 * self.tolerance * usual + ABSOLUTE).nonzero().flatten().tolist()
+        gaps = [_gap(height, index, k, usual) for k in odd[:MAX_GAPS]] or [f"slices up to {off:g} mm off"]
+        more = f" and {len(odd) - MAX_GAPS} more gaps" if len(odd) > MAX_GAPS else ""
+        raise ValueError(f"`position` must be evenly spaced, got {', '.join(gaps)}{more} where {usual:g} mm is usual.")
 
 
 class CheckSliceSpacingd(MapTransform):
@@ -92,7 +95,7 @@ class CheckSliceSpacingd(MapTransform):
     backend = CheckSliceSpacing.backend
 
     def __init__(
-        self, keys: KeysCollection = BagKeys.POSITION, tolerance: float = 0.01, allow_missing_keys: bool = False
+        self, keys: KeysCollection = BagKeys.POSITION, tolerance: float = 0.1, allow_missing_keys: bool = False
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.check = CheckSliceSpacing(tolerance)

@@ -16,7 +16,8 @@ from monai.utils.enums import TransformBackends
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from monai_mil_ext.utils import BagKeys, check_choice, drop_padding
+from monai_mil_ext.data.scans.stack_grid import RESAMPLE
+from monai_mil_ext.utils import BagKeys, InputError, check_choice, drop_padding
 
 from .slice_order import checked_affine
 
@@ -57,6 +58,7 @@ class VolumeTokens(Transform):
     Raises:
         ValueError: if the input is not a :py:class:`monai.data.MetaTensor` (C, X, Y, Z) with an invertible affine in
             RAS mm, or the encoder does not return a feature map.
+        InputError: (a ``ValueError``) if the scan is an irregular series that was not resampled.
 
     Example:
         >>> scan = MetaTensor(torch.rand(1, 8, 8, 4), affine=torch.diag(torch.tensor([1.0, 1.0, 2.5, 1.0])))
@@ -74,6 +76,7 @@ class VolumeTokens(Transform):
     def __call__(self, image: MetaTensor) -> TokenizedVolume:
         """Encode ``image`` and return its tokens."""
         affine = checked_affine(image)
+        _check_regular(image)
         device = self.device or next((p.device for p in self.encoder.parameters()), torch.device("cpu"))
         encoder = self.encoder.to(device)
         with eval_mode(encoder):
@@ -193,6 +196,15 @@ class TokenScoresToVolumed(MapTransform):
             scores = drop_padding(d[key], d)
             d[key] = self.to_volume(scores, d[BagKeys.GRID_SHAPE], d[BagKeys.AFFINE], d[BagKeys.SPATIAL_SHAPE])
         return d
+
+
+def _check_regular(image: MetaTensor) -> None:
+    if str(BagKeys.SLICE_POSITION) in image.meta:
+        raise InputError(
+            "`image` must be a regular grid of voxels for tokens, got the slices of an irregular series; "
+            "`irregular` can be resample.",
+            option=RESAMPLE,
+        )
 
 
 def _plain(values: NdarrayOrTensor) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 from pydicom import dcmread
 
 from monai_mil_ext.data import find_series
-from monai_mil_ext.data.scans.dicom_series import series_affine
+from monai_mil_ext.data.scans.slice_stack import series_affine
 from monai_mil_ext.transforms import LoadScan
 from tests.scans import SECRETS, write_series, write_structure_set
 
@@ -16,8 +16,8 @@ from tests.scans import SECRETS, write_series, write_structure_set
     ("how", "match"),
     [
         ({"heights": np.array([0, 2.5, 7.5, 10])}, r"a step of 5 mm between the slices at 32.5 and 37.5 mm where 2.5"),
-        ({"heights": np.array([0, 2.5, 10, 12.5])}, r"\(2 slices seem missing\)"),
-        ({"heights": np.array([0, 2.5, 5.1, 7.5])}, r"evenly spaced slices, got a step of 2.6 mm"),
+        ({"heights": np.array([0, 2.5, 10, 12.5])}, r"\(2 slices seem missing, 5 mm\)"),
+        ({"heights": np.array([0, 2.5, 5.6, 7.5])}, r"evenly spaced slices, got a step of 3.1 mm"),
         ({"heights": np.array([0, 2.5, 2.5, 5])}, r"one slice per position, got two at 32.5 mm \(1 slices too many"),
         ({"shift": 0.3}, r"stack shifted by 0.9 mm in the plane of its slices \(gantry tilt\?\)"),
         ({"SamplesPerPixel": 3}, r"one 3D scalar volume, got DICOM slices in color"),

@@ -226,7 +226,7 @@ def test_drop_lone_slices_says_so_if_a_gap_is_left(tmp_path):
     write_series(tmp_path / "s")
     middle = find_series(tmp_path / "s")[2].path
     edit_dicom(middle, lambda ds: setattr(ds, "ImageOrientationPatient", [0.8, 0.6, 0, -0.6, 0.8, 0]))
-    message = r"\(1 slices seem missing\)\. 1 slice of another orientation or size was left out\."
+    message = r"\(1 slice seems missing, 2\.5 mm\).* 1 slice of another orientation or size was left out\."
     with pytest.raises(InputError, match=message):
         LoadScan()(tmp_path / "s")
 

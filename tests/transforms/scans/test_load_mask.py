@@ -5,7 +5,7 @@ import pytest
 from monai.transforms import Compose
 
 from monai_mil_ext.data import find_series
-from monai_mil_ext.data.scans.dicom_series import series_affine
+from monai_mil_ext.data.scans.slice_stack import series_affine
 from monai_mil_ext.transforms import LoadMask, LoadMaskd, LoadScand, MaskToInstanceLabeld, SliceBagd
 from tests.dicom_annotations import FRAME, square, write_contours, write_segments
 from tests.scans import write_nifti, write_series

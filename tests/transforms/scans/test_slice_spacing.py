@@ -59,6 +59,14 @@ def test_check_slice_spacing_tolerance():
         CheckSliceSpacing(tolerance=0.5)
 
 
+def test_check_slice_spacing_accepts_positions_that_are_rounded():
+    for step in (0.625, 1.3333, 6.97):
+        position = np.round(np.arange(200) * step, 1)
+        CheckSliceSpacing()(position)
+        with pytest.raises(ValueError, match=r"between slices 99 and 100 .*; 1 missing\) where"):
+            CheckSliceSpacing()(np.delete(position, 100))
+
+
 @pytest.mark.parametrize(
     ("position", "index", "match"),
     [
