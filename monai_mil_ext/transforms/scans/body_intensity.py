@@ -21,7 +21,7 @@ __all__ = ["ScaleBodyIntensity", "ScaleBodyIntensityD", "ScaleBodyIntensityDict"
 
 DEFAULTS = {"percentile": (1.0, 99.0), "zscore": (3.0,)}
 FORM = re.compile(r"(?P<name>[a-z]+)\s*(?:\((?P<numbers>[^()]*)\))?")
-MAX_VOXELS = 2**22  # of a sorted scan with more, every k-th voxel is used
+MAX_VOXELS = 2**20  # of a sorted scan with more, every k-th voxel is used
 FLOOR = 0.001  # part of the voxels that may lie below the level of air, such as overshoots of a resampling
 BRIGHT = 0.995  # brighter voxels, such as artifacts, do not count in the choice of the threshold
 AIR = 0.25  # greatest ratio of the medians of the darker and the brighter class at which the darker one is air
@@ -79,6 +79,8 @@ class ScaleBodyIntensity(Transform):
         return result
 
     def _scale(self, channel: NDArray[Any]) -> NDArray[np.float32]:
+        if channel.dtype.kind != "f":
+            channel = channel.astype(np.float64)
         voxels = np.sort(channel, axis=None)  # a sorted scan is the same for every orientation
         if not np.isfinite(voxels[[0, -1]]).all():
             raise ValueError("`image` must have finite voxels, got some that are NaN or infinite.")
@@ -87,8 +89,10 @@ class ScaleBodyIntensity(Transform):
         low, high = self._range(voxels[:: max(1, len(voxels) // MAX_VOXELS)].astype(np.float64))
         if not low < high:
             low, high = float(voxels[0]), float(voxels[-1])
-        scaled: NDArray[np.float32] = ((channel.astype(np.float64) - low) / (high - low)).clip(0, 1).astype(np.float32)
-        return scaled
+        scaled = channel - low  # in the type of the scan, since a large one is slow in float64
+        scaled /= high - low
+        result: NDArray[np.float32] = scaled.clip(0, 1, out=scaled).astype(np.float32, copy=False)
+        return result
 
     def _range(self, voxels: NDArray[np.float64]) -> tuple[float, float]:
         """Return the values that become 0 and 1, from sorted voxels."""

@@ -63,8 +63,7 @@ class LoadScan(Transform):
         image: MetaTensor = _load_image()(path, reader=ScanReader(series or self.series))
         image.meta.pop("filename_or_obj", None)
         try:
-            _fill(image, self.fill_nan)
-            image.meta["lowest"], image.meta["highest"] = (float(value) for value in image.as_tensor().aminmax())
+            _state_range(image, self.fill_nan)
             if self.hounsfield:
                 _check_hounsfield(image.meta)
         except InputError as error:
@@ -86,13 +85,14 @@ def _as_fill(fill_nan: Any) -> float | str | None:
     return value
 
 
-def _fill(image: MetaTensor, fill_nan: float | str | None) -> None:
-    """Fill voxels that are NaN in place; refuse infinite ones, and NaN if they are not to be filled."""
+def _state_range(image: MetaTensor, fill_nan: float | str | None) -> None:
+    """State the range of the values, and fill NaN in place; refuse it if it is not to be filled, and infinite ones."""
     voxels = image.as_tensor()
+    image.meta["lowest"], image.meta["highest"] = (float(value) for value in voxels.aminmax())
+    if math.isfinite(image.meta["lowest"]) and math.isfinite(image.meta["highest"]):  # NaN would be both
+        return
     finite = torch.isfinite(voxels)
     wrong = int(voxels.numel() - finite.sum())
-    if not wrong:
-        return
     nan = torch.isnan(voxels)
     number = int(nan.sum())
     can_be_filled = number == wrong < voxels.numel()
@@ -101,6 +101,7 @@ def _fill(image: MetaTensor, fill_nan: float | str | None) -> None:
         raise InputError(f"`image` must have finite voxels, got {wrong} that are NaN or infinite.", option)
     value = float(voxels[finite].min()) if fill_nan == LOWEST else float(fill_nan)
     voxels[nan] = value
+    image.meta["lowest"], image.meta["highest"] = (float(value) for value in voxels.aminmax())
     note = f"{number} voxels that were NaN ({number / voxels.numel():.0%}) were filled with {value:g}"
     image.meta[str(BagKeys.NOTES)] = [*image.meta.get(BagKeys.NOTES, []), note]
 
