@@ -170,9 +170,12 @@ class InstanceSource:
         unknown: list[str] = []
         for name, (describe, agree) in _COMPARED.items():
             a, b = getattr(self, name), getattr(other, name)
-            if a in (None, ()) and not (name == "pixel_mm" and b and self.plane):  # slices that were not resampled
+            unscaled = (
+                name == "pixel_mm" and self.plane and other.plane
+            )  # slices that state no pixels are not resampled
+            if a in (None, ()) and not (unscaled and b):
                 continue
-            if b in (None, ()):
+            if b in (None, ()) and not unscaled:
                 unknown += [] if name == "width" else [name]  # the shape of the features is checked when they are read
             elif not agree(self, a, b) and not (trained and name in _EXPLAINED):
                 trained.append(describe(a))

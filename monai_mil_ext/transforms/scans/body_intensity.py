@@ -71,6 +71,20 @@ class ScaleBodyIntensity(Transform):
     def __init__(self, mode: str = "percentile") -> None:
         self.mode, self.numbers = _parse(mode)
 
+    @staticmethod
+    def mode_of(normalization: str | None) -> str | None:
+        """Return the mode that makes a recorded normalization, or None for that of another transform.
+
+        Example:
+            >>> ScaleBodyIntensity.mode_of("zscore(3)"), ScaleBodyIntensity.mode_of("NormalizeIntensity()")
+            ('zscore(3)', None)
+        """
+        try:
+            _parse(normalization)
+        except ValueError:
+            return None
+        return normalization
+
     def __call__(self, image: NdarrayOrTensor) -> Tensor:
         """Scale ``image`` (C, ...) and return float32."""
         tensor = convert_to_tensor(image, track_meta=get_track_meta())

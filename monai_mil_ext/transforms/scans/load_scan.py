@@ -15,7 +15,7 @@ from monai.transforms import LoadImage, MapTransform, Transform
 from monai.utils.enums import TransformBackends
 
 from monai_mil_ext.data import ScanReader
-from monai_mil_ext.transforms.bags.check_source import scan_facts
+from monai_mil_ext.transforms.bags.check_source import as_flag, scan_facts
 from monai_mil_ext.utils import BagKeys, InputError
 
 __all__ = ["LoadScan", "LoadScanD", "LoadScanDict", "LoadScand"]
@@ -54,7 +54,7 @@ class LoadScan(Transform):
         self, series: str | None = None, hounsfield: bool = False, fill_nan: float | str | None = None
     ) -> None:
         self.series = series
-        self.hounsfield = hounsfield
+        self.hounsfield = as_flag(hounsfield, "hounsfield")
         self.fill_nan = _as_fill(fill_nan)
 
     def __call__(self, path: str | os.PathLike[str], series: str | None = None) -> MetaTensor:

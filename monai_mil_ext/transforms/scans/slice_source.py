@@ -29,8 +29,8 @@ def scan_source(transform: Callable[[Any], Any], key: str = "image", encoder: st
     """Find out from the transforms of a preprocessing which instances it makes of a scan.
 
     The window is that of ``ScaleIntensityRanged``; any other transform of ``monai.transforms.intensity`` is the
-    ``normalization``. Plane, size and pixels are those of :py:class:`monai_mil_ext.transforms.SliceBagd`. A transform of other
-    packages may have a mapping ``source_values`` of the same names. ``preprocessing`` is a fingerprint of every step
+    ``normalization``. Plane, size and pixels are those of :py:class:`monai_mil_ext.transforms.SliceBagd`. Another
+    transform may have a mapping ``source_values`` of the same names. ``preprocessing`` is a fingerprint of every step
     before the encoder that changes ``key``, so that any other difference is noticed too.
 
     Args:

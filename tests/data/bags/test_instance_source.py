@@ -97,7 +97,8 @@ def test_compare_names_pixels_that_were_not_resampled():
     assert unscaled.compare(CT).message() == "trained on pixels of their own size, got pixels of 1 mm"
     other = unscaled.compare(changed(CT, preprocessing="ffffffffffff@0.2+1.6"))
     assert other.trained == ("pixels of their own size",)
-    assert CT.compare(unscaled).unknown == ("pixel_mm",)
+    assert CT.compare(unscaled).message() == "trained on pixels of 1 mm, got pixels of their own size"
+    assert CT.compare(changed(unscaled, plane=None)).unknown == ("plane", "pixel_mm")
     assert not InstanceSource().compare(CT)
 
 

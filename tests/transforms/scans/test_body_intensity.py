@@ -139,7 +139,8 @@ def test_voxels_that_are_not_finite_are_refused(value):
 
 
 @pytest.mark.parametrize(
-    "mode", ["percentiles", "", None, 3, "percentile(1)", "percentile(99, 1)", "percentile(a, b)", "zscore(0)", "zscore()"]
+    "mode",
+    ["percentiles", "", None, 3, "percentile(1)", "percentile(99, 1)", "percentile(a, b)", "zscore(0)", "zscore()"],
 )
 def test_other_modes_are_refused(mode):
     with pytest.raises(ValueError, match="`mode` must be 'percentile' or 'zscore', or one with numbers"):
