@@ -23,7 +23,7 @@ from .enums import RESEARCH_USE, BagKeys, BagStatus
 from .exceptions import InputError, print_root_cause
 from .files import atomic_path, load_json, remove_stale_files, save_tensors, write_csv, write_json
 from .optional import optional_dependency
-from .paths import check_local, check_local_settings, resolve_path
+from .paths import check_local, check_local_settings, find_file, resolve_path
 from .privacy import hide_paths
 from .probabilities import (
     check_class_names,
@@ -62,6 +62,7 @@ __all__ = [
     "class_probabilities",
     "count_non_finite",
     "drop_padding",
+    "find_file",
     "format_prediction",
     "head_mean",
     "hide_paths",

@@ -107,7 +107,7 @@ def test_a_window_of_ct_refuses_mr_and_names_the_option(infer, trained, tmp_path
     error = cause(infer, folder=tmp_path, in_features=16)
     assert isinstance(error, InputError)
     assert error.option == "--normalization percentile"
-    with pytest.raises(ValueError, match="^trained on values from -1024, got values from 0$"):
+    with pytest.raises(ValueError, match=r"^trained on values from -1024, got values from 0$"):
         raise cause(infer, folder=trained)
 
 
