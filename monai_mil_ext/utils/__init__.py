@@ -5,6 +5,7 @@ from .bag_items import check_case_ids, drop_padding, head_mean
 from .checks import (
     EmptyBagError,
     SourceMismatchError,
+    as_range,
     check_bags,
     check_choice,
     check_count,
@@ -22,7 +23,7 @@ from .enums import RESEARCH_USE, BagKeys, BagStatus
 from .exceptions import InputError, print_root_cause
 from .files import atomic_path, load_json, remove_stale_files, save_tensors, write_csv, write_json
 from .optional import optional_dependency
-from .paths import check_local, check_local_settings, resolve_path
+from .paths import check_local, check_local_settings, find_file, resolve_path
 from .privacy import hide_paths
 from .probabilities import (
     check_class_names,
@@ -40,6 +41,7 @@ __all__ = [
     "EmptyBagError",
     "InputError",
     "SourceMismatchError",
+    "as_range",
     "atomic_path",
     "check_bags",
     "check_case_ids",
@@ -60,6 +62,7 @@ __all__ = [
     "class_probabilities",
     "count_non_finite",
     "drop_padding",
+    "find_file",
     "format_prediction",
     "head_mean",
     "hide_paths",

@@ -15,6 +15,7 @@ from torch import Tensor
 __all__ = [
     "EmptyBagError",
     "SourceMismatchError",
+    "as_range",
     "check_bags",
     "check_choice",
     "check_count",
@@ -38,6 +39,27 @@ class EmptyBagError(ValueError):
 
 class SourceMismatchError(ValueError):
     """Error for a bag from another encoder, resolution or preprocessing than those a network was trained on."""
+
+
+def as_range(**values: Any) -> tuple[float, float]:
+    """Return a value, passed by name, as its two limits.
+
+    Raises:
+        ValueError: when it is not a list of two finite numbers, the lower one first.
+
+    Example:
+        >>> as_range(hu_window=[-160, 240])
+        (-160.0, 240.0)
+        >>> as_range(hu_window=[400])
+        Traceback (most recent call last):
+        ...
+        ValueError: `hu_window` must be two numbers, the lower one first, got [400].
+    """
+    ((name, value),) = values.items()
+    limits = list(value) if isinstance(value, (list, tuple)) else []
+    if len(limits) != 2 or not all(map(_is_number, limits)) or not -math.inf < limits[0] < limits[1] < math.inf:
+        raise ValueError(f"`{name}` must be two numbers, the lower one first, got {value!r}.")
+    return float(limits[0]), float(limits[1])
 
 
 def check_positive(**values: int) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-__all__ = ["InputError", "case_error", "describe_error", "print_root_cause", "root_cause"]
+__all__ = ["InputError", "case_error", "describe_error", "option_hint", "print_root_cause", "root_cause"]
 
 # the machine is to blame, so that every further case would fail
 SYSTEM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE)
@@ -63,6 +63,16 @@ class InputError(ValueError):
         """Add what is known of the input, unless it was stated before."""
         stated = {"container": container, "shape": tuple(shape), "spacing": tuple(spacing)}
         self.facts = {name: value for name, value in stated.items() if value} | self.facts
+
+
+def option_hint(error: BaseException) -> str:
+    """Return a sentence on the option that would help, to follow the message of an error; empty if there is none.
+
+    Example:
+        >>> option_hint(InputError("`image` must have finite voxels, got 3 that are NaN.", "--fill_nan lowest"))
+        ' Consider `--fill_nan lowest`.'
+    """
+    return f" Consider `{error.option}`." if isinstance(error, InputError) and error.option else ""
 
 
 def root_cause(error: BaseException) -> BaseException:
@@ -160,4 +170,4 @@ def _print_with_root_cause(
     hook(kind, error, trace)
     cause = root_cause(error)
     if cause is not error:
-        sys.stderr.write(f"\nThe cause: {type(cause).__name__}: {cause}\n")
+        sys.stderr.write(f"\nThe cause: {type(cause).__name__}: {cause}{option_hint(cause)}\n")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["check_local", "check_local_settings", "resolve_path"]
+__all__ = ["check_local", "check_local_settings", "find_file", "resolve_path"]
 
 # fsspec's form, also chained (``simplecache::s3://``); one slash is left of the two where a Path was made of it.
 # A scheme has two letters at least, so that a drive of Windows is none.
@@ -51,6 +51,18 @@ def check_local_settings(settings: Mapping[str, Any]) -> None:
         name = re.split("#|::", str(key))[-1]
         if isinstance(value, (str, os.PathLike)) and (name.endswith("_dir") or name in FILES):
             check_local(**{str(key): value})
+
+
+def find_file(name: str, *folders: str | os.PathLike[str]) -> str:
+    """Return the path of a file in the first of several folders that has it, or in the first one if none has it.
+
+    Example:
+        >>> find_file("mobilenet_v2.pth", "own", "data")
+        'own/mobilenet_v2.pth'
+    """
+    check_local(**{f"folder {i}": folder for i, folder in enumerate(folders)})
+    paths = [os.path.join(folder, name) for folder in folders]
+    return next(filter(os.path.isfile, paths), paths[0])
 
 
 def resolve_path(path: str | os.PathLike[str], name: str = "path") -> Path:

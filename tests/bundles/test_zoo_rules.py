@@ -149,9 +149,20 @@ def test_bundle_inference_is_complete_and_agrees_with_train(bundle):
     alone["network_def"] = alone.get("unrecorded_network", alone["network_def"])
     if "trained" in alone:  # options of weights without a record
         parser["ckpt_dir"] = "absent"
-        options = {"hu_window", "plane", "spatial_size", "in_features"} & alone.keys() & trained.keys()
+        options = {"hu_window", "normalization", "pixel_mm", "fill_nan", "plane", "spatial_size", "in_features"}
+        options &= alone.keys() & trained.keys()
         alone |= {name: parser.get_parsed_content(name) for name in options}
-    shared = ("network_def", "prepare_batch", "encoder", "hu_window", "plane", "spatial_size")
+    shared = (
+        "network_def",
+        "prepare_batch",
+        "encoder",
+        "hu_window",
+        "normalization",
+        "pixel_mm",
+        "fill_nan",
+        "plane",
+        "spatial_size",
+    )
     assert {key for key in shared if key in alone and alone[key] != trained.get(key)} == set()
     if other == "train":
         steps = alone.get("process_output", alone["postprocessing"])["transforms"]

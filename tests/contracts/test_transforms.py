@@ -100,6 +100,7 @@ CASES = {
     ),
     "RandSampleInstances": Case({"num_instances": 2}, images),
     "RandTokenDrop": Case({"num_drop": 1}, images),
+    "ScaleBodyIntensity": Case({}, images),
     "SliceBag": Case({}, scan, lambda t, item: t(item["x"]).bag),
     "SliceScoresToVolume": Case({}, scores, lambda t, item: t(*item.values()), ("names",)),
     "TileBag": Case({"grid": TileGrid(64)}, slide_file, lambda t, item: t(item["x"]).bag),

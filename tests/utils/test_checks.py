@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from monai_mil_ext.utils import (
+    as_range,
     check_bags,
     check_choice,
     check_fraction,
@@ -24,6 +25,33 @@ from monai_mil_ext.utils import (
 def test_check_positive_rejects_other_values(value):
     with pytest.raises(ValueError, match=f"`size` must be a positive integer, got {value!r}"):
         check_positive(size=value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [400],
+        [400, -1000],
+        [0, 0],
+        [0, math.nan],
+        [-math.inf, 0],
+        [-1000, 400, 3],
+        "wide",
+        400,
+        [None, 4],
+        [],
+        None,
+        [False, 1],
+    ],
+)
+def test_as_range_rejects_other_values(value):
+    with pytest.raises(ValueError, match="`window` must be two numbers, the lower one first, got ") as error:
+        as_range(window=value)
+    assert str(error.value).endswith(f"got {value!r}.")
+
+
+def test_as_range_accepts_lists_and_tuples():
+    assert as_range(window=[-1000, 400]) == as_range(window=(-1000.0, 400.0)) == (-1000, 400)
 
 
 def test_check_choice_without_close_match():

@@ -133,6 +133,16 @@ def test_describe_error_is_one_line_without_a_path():
     assert describe_error(RuntimeError("bad")) == "RuntimeError: bad"
 
 
+def test_print_root_cause_names_the_option_that_would_help(hook, capsys):
+    error = RuntimeError("while running")
+    error.__cause__ = InputError("`image` must have finite voxels, got 3 that are NaN.", "--fill_nan lowest")
+    hook(type(error), error, None)
+    expected = (
+        "\nThe cause: InputError: `image` must have finite voxels, got 3 that are NaN. Consider `--fill_nan lowest`.\n"
+    )
+    assert capsys.readouterr().err.endswith(expected)
+
+
 def test_print_root_cause_calls_the_hook_before_it_once(monkeypatch, capsys):
     seen = []
     monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: seen.append(error))

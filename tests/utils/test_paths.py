@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from monai_mil_ext import data, handlers, transforms
-from monai_mil_ext.utils import check_local, resolve_path
+from monai_mil_ext.utils import check_local, find_file, resolve_path
 
 REMOTE = {
     "s3://bucket/a.h5": "s3",
@@ -103,3 +103,16 @@ def test_a_reader_of_an_impossible_path_says_that_there_is_none(tmp_path, monkey
         for read in (transforms.LoadScan(), data.SlideFile, transforms.LoadCellBag(8)):
             with pytest.raises((FileNotFoundError, RuntimeError), match=r"must be a .* that exists, got ('|the path)"):
                 read(path)
+
+
+def test_find_file_takes_the_first_folder_that_has_the_file(tmp_path):
+    folders = [tmp_path / "own", tmp_path / "data"]
+    for folder in folders:
+        folder.mkdir()
+    assert find_file("w.pth", *folders) == str(folders[0] / "w.pth")
+    (folders[1] / "w.pth").touch()
+    assert find_file("w.pth", *folders) == str(folders[1] / "w.pth")
+    (folders[0] / "w.pth").touch()
+    assert find_file("w.pth", *folders) == str(folders[0] / "w.pth")
+    with pytest.raises(ValueError, match="must be a local path"):
+        find_file("w.pth", "s3://bucket")

@@ -60,6 +60,8 @@ class InstanceSource:
         window: lowest and highest value of the window of slices, in the unit of the scan (HU for CT).
         normalization: name of a normalization in the place of a window.
         spatial_size: size of a slice in pixels of the encoder's input.
+        pixel_mm: size in mm of a pixel of slices that were resampled to it.
+        fill_nan: what voxels that are NaN are replaced by: a number, or ``"lowest"``.
         modality: DICOM modalities of the scans.
         spacing: lowest and highest distance of two slices in mm; those of a scan agree unless all are more than
             twice as far apart as any in training, or less than half as far.
@@ -87,6 +89,8 @@ class InstanceSource:
     window: tuple[float, ...] = ()
     normalization: str | None = None
     spatial_size: tuple[int, ...] = ()
+    pixel_mm: tuple[float, ...] = ()
+    fill_nan: str | None = None
     modality: tuple[str, ...] = ()
     spacing: tuple[float, ...] = ()
     lowest: tuple[float, ...] = ()
@@ -168,9 +172,12 @@ class InstanceSource:
         unknown: list[str] = []
         for name, (describe, agree) in _COMPARED.items():
             a, b = getattr(self, name), getattr(other, name)
-            if a in (None, ()):
+            unscaled = (
+                name == "pixel_mm" and self.plane and other.plane
+            )  # slices that state no pixels are not resampled
+            if a in (None, ()) and not (unscaled and b):
                 continue
-            if b in (None, ()):
+            if b in (None, ()) and not unscaled:
                 unknown += [] if name == "width" else [name]  # the shape of the features is checked when they are read
             elif not agree(self, a, b) and not (trained and name in _EXPLAINED):
                 trained.append(describe(a))
@@ -246,9 +253,16 @@ def _all_seen(_: InstanceSource, a: tuple[Any, ...], b: tuple[Any, ...]) -> bool
     return all(any(_near(value, seen) for seen in a) for value in b)
 
 
+def _same_pixels(_: InstanceSource, a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    return len(a) == len(b) and all(map(_near, b, a))
+
+
 def _values_fit(trained: InstanceSource, name: str, b: tuple[float, ...]) -> bool:
-    """Return whether values are not as far from those of training as another unit or modality makes them."""
-    if not trained.lowest or not trained.highest:
+    """Return whether values are not as far from those of training as another unit or modality makes them.
+
+    A normalization makes the instances independent of the unit, which differs between the scanners of MR.
+    """
+    if trained.normalization or not trained.lowest or not trained.highest:
         return True
     width = max(trained.highest) - min(trained.lowest)
     if name == "lowest":
@@ -327,6 +341,8 @@ _COMPARED: dict[str, tuple[Callable[[Any], str], _Agree]] = {
     "normalization": ("normalization {}".format, _equal),
     "spatial_size": (lambda v: f"slices of {' x '.join(map(str, v))} px", _equal),
     "spacing": (lambda v: f"slices {_range(v, ' mm')} apart", _spacing_fits),
+    "pixel_mm": (lambda v: f"pixels of {_list(v, ' mm') or 'their own size'}", _same_pixels),
+    "fill_nan": ("NaN filled with {}".format, _equal),
     "lowest": (lambda v: f"values from {_number(min(v))}", lambda s, a, b: _values_fit(s, "lowest", b)),
     "highest": (lambda v: f"values up to {_number(max(v))}", lambda s, a, b: _values_fit(s, "highest", b)),
     "preprocessing": (lambda v: f"preprocessing {v[:12]}", _same_preprocessing),

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from monai_mil_ext.utils.exceptions import root_cause
+from monai_mil_ext.utils.exceptions import option_hint, root_cause
 from monai_mil_ext.utils.privacy import describe_case_error
 
 __all__ = ["BadCasesError", "is_system_error", "reason_of"]
@@ -47,7 +47,8 @@ def reason_of(error: BaseException, item: Mapping[str, Any]) -> str:
         >>> reason_of(KeyError("image"), {"image": "/data/doe.nii"})
         "KeyError: 'image'"
     """
-    return describe_case_error(root_cause(error), item)
+    cause = root_cause(error)
+    return describe_case_error(cause, item) + option_hint(cause)
 
 
 def is_system_error(cause: BaseException) -> bool:

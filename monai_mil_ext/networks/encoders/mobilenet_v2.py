@@ -13,7 +13,10 @@ __all__ = ["MobileNetV2Features"]
 # expansion, width, repetitions, first stride: table 2 of the paper
 SETTINGS = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
 HEAD = "classifier."
-PUBLISHED = "the published one is https://download.pytorch.org/models/mobilenet_v2-b0353104.pth"
+PUBLISHED = (
+    "the published one is https://download.pytorch.org/models/mobilenet_v2-b0353104.pth, "
+    "and the bundle scan_mil has it in its folder data after `python -m scripts.prepare ct`"
+)
 
 
 class MobileNetV2Features(nn.Module):
@@ -57,7 +60,9 @@ class MobileNetV2Features(nn.Module):
         self.register_load_state_dict_pre_hook(_drop_classifier)
         if weights is not None:
             if not os.path.isfile(weights):
-                raise FileNotFoundError(f"`weights` must be a file that exists, got {str(weights)!r}; {PUBLISHED}.")
+                raise FileNotFoundError(
+                    f"`weights` must be a file that exists, got {os.path.basename(weights)!r}; {PUBLISHED}."
+                )
             load_encoder_weights(self, weights, ignore=[HEAD])
         self.eval().requires_grad_(False)
 

@@ -30,18 +30,18 @@ def scan_facts(meta: Mapping[Any, Any]) -> dict[str, Any]:
     return {name: value for name, value in facts.items() if value is not None}
 
 
-def as_flag(allow_mismatch: Any) -> bool:
+def as_flag(value: Any, name: str = "allow_mismatch") -> bool:
     """Return the value of an option that command lines give as a word: ``"false"`` must not count as true.
 
     Example:
         >>> as_flag("false"), as_flag(True)
         (False, True)
     """
-    if isinstance(allow_mismatch, bool):
-        return allow_mismatch
-    if str(allow_mismatch).lower() not in ("true", "false"):
-        raise ValueError(f"`allow_mismatch` must be true or false, got {allow_mismatch!r}.")
-    return str(allow_mismatch).lower() == "true"
+    if isinstance(value, bool):
+        return value
+    if str(value).lower() not in ("true", "false"):
+        raise ValueError(f"`{name}` must be true or false, got {value!r}.")
+    return str(value).lower() == "true"
 
 
 def compare_source(trained: InstanceSource | None, source: InstanceSource, allow_mismatch: bool = False) -> str:

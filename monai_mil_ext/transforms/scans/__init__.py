@@ -1,5 +1,6 @@
 """Transforms between 3D scans and bags of slices or tokens."""
 
+from .body_intensity import ScaleBodyIntensity, ScaleBodyIntensityD, ScaleBodyIntensityd, ScaleBodyIntensityDict
 from .ct_windows import CTWindows, CTWindowsD, CTWindowsd, CTWindowsDict
 from .load_mask import LoadMask, LoadMaskD, LoadMaskd, LoadMaskDict
 from .load_scan import LoadScan, LoadScanD, LoadScand, LoadScanDict
@@ -37,6 +38,10 @@ __all__ = [
     "LoadScanD",
     "LoadScanDict",
     "LoadScand",
+    "ScaleBodyIntensity",
+    "ScaleBodyIntensityD",
+    "ScaleBodyIntensityDict",
+    "ScaleBodyIntensityd",
     "SliceBag",
     "SliceBagD",
     "SliceBagDict",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from monai_mil_ext.data.scans.stack_grid import VolumeSlices
-from monai_mil_ext.utils import BagKeys, check_choice, check_positive
+from monai_mil_ext.utils import BagKeys, check_choice, check_positive, check_positive_number
 
 from .scores_to_volume import PLACES, SliceScoresToVolume
 from .slice_order import SliceOrder, checked_affine, irregular_slices
@@ -63,12 +63,14 @@ class SliceBag(InvertibleTransform):
     Args:
         plane: ``"axial"``, ``"coronal"`` or ``"sagittal"``.
         spatial_size: height and width to which slices are resized, after padding to a square with the minimum of the
-            scan; None keeps their size. Pixels are assumed to be square: otherwise resample the scan first
-            (:py:class:`monai.transforms.Spacing`).
+            scan; None keeps their size. Pixels are then assumed to be square, unless ``pixel_mm`` is given.
         mode: ``"bilinear"``, with antialiasing, or ``"nearest"``, for masks.
         selection: slices to take, and the number of their neighbors; None takes all slices without neighbors.
         fill: value that the inverse assigns to slices that were not selected, see
             :py:class:`monai_mil_ext.transforms.SliceScoresToVolume`.
+        pixel_mm: size in mm to which pixels are resampled, so that structures have one size in all scans; None keeps
+            pixels. With ``spatial_size``, slices are cropped or padded about their center to that number of such
+            pixels, and not resized to it. Whole numbers of pixels move a point by less than one pixel.
 
     Raises:
         ValueError: if the input is not a :py:class:`monai.data.MetaTensor` (C, X, Y, Z) with an invertible affine in
@@ -94,16 +96,20 @@ class SliceBag(InvertibleTransform):
         mode: str = "bilinear",
         selection: SliceSelection | None = None,
         fill: float | str = 0.0,
+        pixel_mm: float | None = None,
     ) -> None:
         check_choice("mode", mode, ["bilinear", "nearest"])
         SliceScoresToVolume(plane, fill)  # checks both arguments
         if spatial_size is not None:
             check_positive(spatial_size=spatial_size)
+        if pixel_mm is not None:
+            check_positive_number(pixel_mm=pixel_mm)
         self.plane = plane
         self.spatial_size = spatial_size
         self.mode = mode
         self.selection = SliceSelection() if selection is None else selection
         self.fill = fill
+        self.pixel_mm = pixel_mm
 
     def __call__(self, image: MetaTensor, slice_index: Tensor | None = None) -> SlicedScan:
         """Cut ``image`` into its selected slices, or into those at ``slice_index`` (N,)."""
@@ -116,7 +122,8 @@ class SliceBag(InvertibleTransform):
         position = order.positions(affine, image.shape[1:], slices)
         index = self.selection.choose(stack, position) if slice_index is None else slice_index
         shape = torch.tensor(image.shape[1:], dtype=torch.int64)
-        bag = self._with_history(self._bag(stack, index), image, index)
+        pixel = affine[:3, list(order.axes[1:])].norm(dim=0).tolist()
+        bag = self._with_history(self._bag(stack, index, pixel), image, index)
         places = () if slices is None else (torch.tensor(slices.position), torch.tensor(slices.thickness))
         return SlicedScan(bag, position[index], _validity(stack[:, index]), index, affine, shape, *places)
 
@@ -160,23 +167,23 @@ class SliceBag(InvertibleTransform):
         traced = MetaTensor(bag, meta=deepcopy(image.meta), applied_operations=history)
         return self.push_transform(traced, orig_size=tuple(image.shape[1:]), extra_info=info)
 
-    def _bag(self, stack: Tensor, index: Tensor) -> Tensor:
+    def _bag(self, stack: Tensor, index: Tensor, pixel: Sequence[float]) -> Tensor:
         """Return slices (N, C, h, w) of ``stack`` (C, S, h, w); a slice that several instances use is resized once."""
         needed, inverse = self.selection.around(index, stack.shape[1]).unique(return_inverse=True)
-        slices = stack[:, needed].transpose(0, 1)
-        if self.spatial_size is not None:
-            slices = self._resize(slices, self.spatial_size, float(stack.min()))
+        slices, outside = stack[:, needed].transpose(0, 1), float(stack.min())
+        if self.pixel_mm is not None:
+            size = [max(1, round(n * mm / self.pixel_mm)) for n, mm in zip(slices.shape[-2:], pixel, strict=True)]
+            slices = self._resize(slices, size)
+            slices = slices if self.spatial_size is None else _centered(slices, self.spatial_size, outside)
+        elif self.spatial_size is not None:
+            square = _centered(slices, max(slices.shape[-2:]), outside)
+            slices = self._resize(square, [self.spatial_size] * 2)
         return slices[inverse].transpose(1, 2).flatten(1, 2).contiguous()
 
-    def _resize(self, slices: Tensor, size: int, outside: float) -> Tensor:
-        height, width = slices.shape[-2:]
-        side = max(height, width)
-        top, left = (side - height) // 2, (side - width) // 2
-        padding = (left, side - width - left, top, side - height - top)
-        square = F.pad(slices, padding, value=outside) if any(padding) else slices
+    def _resize(self, slices: Tensor, size: list[int]) -> Tensor:
         if self.mode == "nearest":
-            return F.interpolate(square, size=(size, size), mode="nearest-exact")
-        return F.interpolate(square, size=(size, size), mode="bilinear", antialias=True)
+            return F.interpolate(slices, size=size, mode="nearest-exact")
+        return F.interpolate(slices, size=size, mode="bilinear", antialias=True)
 
 
 class SliceBagd(MapTransform, InvertibleTransform):
@@ -193,6 +200,7 @@ class SliceBagd(MapTransform, InvertibleTransform):
         mode: see :py:class:`SliceBag`; one mode for all keys or one per key.
         selection: see :py:class:`SliceBag`.
         fill: see :py:class:`SliceBag`.
+        pixel_mm: see :py:class:`SliceBag`.
         allow_missing_keys: whether to skip missing keys.
 
     Raises:
@@ -209,11 +217,12 @@ class SliceBagd(MapTransform, InvertibleTransform):
         mode: str | tuple[str, ...] = "bilinear",
         selection: SliceSelection | None = None,
         fill: float | str = 0.0,
+        pixel_mm: float | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         modes = ensure_tuple_rep(mode, len(self.keys))
-        self.slicers = [SliceBag(plane, spatial_size, m, selection, fill) for m in modes]
+        self.slicers = [SliceBag(plane, spatial_size, m, selection, fill, pixel_mm) for m in modes]
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Cut the scan of each key into slices."""
@@ -246,6 +255,14 @@ def _evaluated(image: Any) -> Any:
         return image
     result, _ = apply_pending(MetaTensor(image))
     return result
+
+
+def _centered(slices: Tensor, side: int, outside: float) -> Tensor:
+    """Crop or pad slices (N, C, h, w) about their center to a square."""
+    height, width = slices.shape[-2:]
+    top, left = (side - height) // 2, (side - width) // 2
+    padding = (left, side - width - left, top, side - height - top)
+    return F.pad(slices, padding, value=outside) if any(padding) else slices
 
 
 def _validity(stack: Tensor) -> Tensor:

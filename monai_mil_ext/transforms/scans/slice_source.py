@@ -29,8 +29,8 @@ def scan_source(transform: Callable[[Any], Any], key: str = "image", encoder: st
     """Find out from the transforms of a preprocessing which instances it makes of a scan.
 
     The window is that of ``ScaleIntensityRanged``; any other transform of ``monai.transforms.intensity`` is the
-    ``normalization``. Plane and size are those of :py:class:`monai_mil_ext.transforms.SliceBagd`. A transform of other
-    packages may have a mapping ``source_values`` of the same names. ``preprocessing`` is a fingerprint of every step
+    ``normalization``. Plane, size and pixels are those of :py:class:`monai_mil_ext.transforms.SliceBagd`. Another
+    transform may have a mapping ``source_values`` of the same names. ``preprocessing`` is a fingerprint of every step
     before the encoder that changes ``key``, so that any other difference is noticed too.
 
     Args:
@@ -155,7 +155,7 @@ def _step_values(step: Any, key: str) -> Mapping[str, Any]:
     """Return what a step determines of the source."""
     if isinstance(step, SliceBagd):
         slicer = step.slicers[step.keys.index(key)]
-        return {"plane": slicer.plane, "spatial_size": slicer.spatial_size}
+        return {"plane": slicer.plane, "spatial_size": slicer.spatial_size, "pixel_mm": slicer.pixel_mm}
     if isinstance(step, ScaleIntensityRanged):
         if step.scaler.a_min == step.scaler.a_max:  # MONAI leaves the values as they are
             raise ValueError(f"`a_min` and `a_max` of a window must differ, got {step.scaler.a_min} for both.")

@@ -91,7 +91,7 @@ def test_instance_encoder_folder_depends_on_every_weight(start, cohort, tmp_path
         state["layer4.0.conv1.weight"].view(-1)[5] += step
         torch.save(state, tmp_path / "weights.pt")
         override = {"checkpoint": str(tmp_path / "weights.pt"), "encoder_name": "resnet10", "encoder#options": options}
-        record = report(start(cohort, "monai", hu_window=[0, 16], spatial_size=32, **override))
+        record = report(start(cohort, "monai", hu_window=[0, 16], hounsfield=False, spatial_size=32, **override))
         folders.append((record["folder"], record["made"]))
     assert folders[1] == (folders[0][0], 0)
     assert folders[2][0] != folders[0][0]
@@ -104,7 +104,12 @@ def test_instance_encoder_hugging_face_encodes_gray_slices(start, cohort, tmp_pa
     transformers.Dinov2Model(transformers.Dinov2Config(**sizes, mlp_ratio=1)).save_pretrained(tmp_path / "dino")
     processor = {"size": {"height": 28, "width": 28}, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]}
     (tmp_path / "dino" / "preprocessor_config.json").write_text(json.dumps(processor))
-    override = {"encoder_name": str(tmp_path / "dino"), "local_files_only": True, "hu_window": [0, 16]}
+    override = {
+        "encoder_name": str(tmp_path / "dino"),
+        "local_files_only": True,
+        "hu_window": [0, 16],
+        "hounsfield": False,
+    }
     record = report(start(cohort, "hugging_face", spatial_size=28, **override))
     bag = read_bag(next((cohort / "features" / record["folder"]).glob("*.h5")), ["features", "encoder"])
     assert bag["features"].shape == (40, 16)

@@ -101,7 +101,7 @@ def one_and_cohort(digits, tmp_path, overlays, **options):
 
 def test_instance_encoder_inference_equals_encode_for_one_scan(checkpoint, digits, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(BUNDLE)
-    options = {"checkpoint": str(checkpoint), "hu_window": [0, 16], "spatial_size": 32}
+    options = {"checkpoint": str(checkpoint), "hu_window": [0, 16], "hounsfield": False, "spatial_size": 32}
     got, expected = one_and_cohort(digits, tmp_path, [], **options)
     assert "research use only" in capsys.readouterr().out
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
@@ -119,7 +119,9 @@ def test_instance_encoder_inference_equals_encode_for_one_scan(checkpoint, digit
 
 def test_instance_encoder_hugging_face_replaces_the_network(hugging_face, digits, tmp_path, monkeypatch):
     monkeypatch.chdir(BUNDLE)
-    got, expected = one_and_cohort(digits, tmp_path, ["hugging_face"], hu_window=[0, 16], **hugging_face)
+    got, expected = one_and_cohort(
+        digits, tmp_path, ["hugging_face"], hu_window=[0, 16], hounsfield=False, **hugging_face
+    )
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-6)
     assert got["features"].shape == (40, 16)
     assert read_bag(tmp_path / "out" / "c7.h5", ["encoder"]) == {"encoder": "dino"}

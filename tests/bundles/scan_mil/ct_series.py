@@ -31,15 +31,15 @@ def make_scans(folder):
     return folder
 
 
-def train(scans, out, **overrides):
-    """Train a model of whole scans, with its files in ``out``."""
+def train(scans, out, /, *overlays, **overrides):
+    """Train a model of whole scans, with its files in ``out``; overlays follow those of whole scans."""
     items = [{"case_id": c, "patient": c, "image": str(scans / c), "label": i % 2} for i, c in enumerate("abcd")]
     options = {"scans": items, "in_features": 16, "spatial_size": SIDE, "epochs": 1, "class_names": ["benign", "tumor"]}
     paths = {"dataset_dir": str(out), "ckpt_dir": str(out), "output_dir": str(out / "log")}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(BUNDLE)
         workflow = open_workflow(
-            *configs_of("train", "scan_labels"), kind=None, **{**OPTIONS, **options, **paths, **overrides}
+            *configs_of("train", "scan_labels", *overlays), kind=None, **{**OPTIONS, **options, **paths, **overrides}
         )
         workflow.run()
         workflow.finalize()

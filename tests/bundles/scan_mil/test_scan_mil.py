@@ -73,7 +73,7 @@ def test_scan_mil_inference_writes_scores_in_the_voxels_of_the_scan(start, digit
 
 def test_scan_mil_inference_draws_in_the_plane_of_its_slices(start, digits, trained, tmp_path):
     out = {**paths(digits, trained), "output_dir": str(tmp_path), "input": str(digits / "digits_0.nii.gz")}
-    key = "preprocessing#transforms#3"  # the only one that is changed
+    key = "preprocessing#transforms#4"  # the only one that is changed
     changed = {f"{key}#plane": "coronal", f"{key}#spatial_size": 8, "allow_mismatch": True, "case_id": "c1"}
     start("inference", "digits", **out, pictures=[], **changed).run()
     result = json.loads((tmp_path / "c1/prediction.json").read_text())

@@ -13,6 +13,8 @@ CT = InstanceSource(
     plane="axial",
     window=(-1000.0, 400.0),
     spatial_size=(224, 224),
+    pixel_mm=(1.0,),
+    fill_nan="lowest",
     modality=("CT",),
     lowest=(-1024.0, -1000.0),
     highest=(1500.0, 3071.0),
@@ -49,6 +51,8 @@ def test_compare_names_what_differs_between_tiles(values, message):
         ({"plane": "coronal"}, "trained on plane axial, got plane coronal"),
         ({"window": [-160, 240]}, "trained on window -1000 to 400, got window -160 to 240"),
         ({"spatial_size": [112, 112]}, "trained on slices of 224 x 224 px, got slices of 112 x 112 px"),
+        ({"pixel_mm": [2.0]}, "trained on pixels of 1 mm, got pixels of 2 mm"),
+        ({"fill_nan": "0"}, "trained on NaN filled with lowest, got NaN filled with 0"),
         ({"modality": ["MR"]}, "trained on modality CT, got modality MR"),
         ({"lowest": [0.0], "highest": [255.0]}, "trained on values from -1024, got values from 0"),
         ({"preprocessing": "ffffffffffff@0.2+1.6"}, "trained on preprocessing 0123456789ab, got preprocessing ffff"),
@@ -86,6 +90,23 @@ def test_compare_takes_nominal_magnifications_for_resolutions(trained, other, sa
 def test_compare_lists_what_the_other_source_does_not_state():
     assert TRAINED.compare(InstanceSource(width=1024)).unknown == ("encoder", "encoder_fingerprint", "mpp", "tile_size")
     assert InstanceSource().compare(TRAINED).unknown == ()
+
+
+def test_compare_names_pixels_that_were_not_resampled():
+    unscaled = changed(CT, pixel_mm=[])
+    assert unscaled.compare(CT).message() == "trained on pixels of their own size, got pixels of 1 mm"
+    other = unscaled.compare(changed(CT, preprocessing="ffffffffffff@0.2+1.6"))
+    assert other.trained == ("pixels of their own size",)
+    assert CT.compare(unscaled).message() == "trained on pixels of 1 mm, got pixels of their own size"
+    assert CT.compare(changed(unscaled, plane=None)).unknown == ("plane", "pixel_mm")
+    assert not InstanceSource().compare(CT)
+
+
+def test_compare_ignores_the_units_of_scans_that_are_normalized():
+    trained = InstanceSource(normalization="percentile(1, 99)", lowest=(0.0, 0.0), highest=(900.0, 3000.0))
+    for low, high in ((0.0, 60.0), (-32768.0, 32767.0), (100.0, 100000.0)):
+        assert not trained.compare(changed(trained, lowest=[low], highest=[high]))
+    assert trained.compare(changed(trained, normalization="percentile(0.5, 99.5)"))
 
 
 def test_compare_of_a_window_with_a_normalization_lists_only_what_is_not_stated():

@@ -66,7 +66,7 @@ def test_mobilenet_v2_loads_published_file_and_rejects_others(net, tmp_path):
     with pytest.raises(ValueError, match=r"of MobileNetV2Features, got 'w.pt': missing features\.18\.0\.weight"):
         MobileNetV2Features(tmp_path / "w.pt")
     with pytest.raises(
-        FileNotFoundError, match=r"`weights` must be a file that exists, got .*absent\.pt'; the published"
+        FileNotFoundError, match=r"`weights` must be a file that exists, got 'absent\.pt'; the published"
     ):
         MobileNetV2Features(tmp_path / "absent.pt")
 

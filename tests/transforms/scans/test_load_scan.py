@@ -1,7 +1,6 @@
 """Tests of LoadScan: all formats, without patient data and paths."""
 
 import logging
-import warnings
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from monai.transforms import Compose, LoadImage, ScaleIntensityRanged
 
 from monai_mil_ext.data import ScanReader
 from monai_mil_ext.transforms import LoadScan, LoadScand, SliceBag, SliceBagd
+from monai_mil_ext.utils import InputError
 from tests.scans import SECRETS, voxels, write_mha, write_nifti, write_nrrd, write_series
 
 
@@ -102,25 +102,92 @@ def test_load_scan_has_the_modality_and_the_range_of_values(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "text"),
-    [(0, 255, "values 0..255"), (0, 0, "got 0 in all"), (3, 3, "got 3 in all"), (0, 1, "values 0..1")],
+    ("low", "high", "option"),
+    [
+        (0, 255, "--normalization percentile"),
+        (0, 1, "--normalization percentile"),
+        (-3, 5, "--normalization percentile"),  # z-scores
+        (0, 4095, "--normalization percentile"),  # MR, or a CT without its intercept
+        (-40, 2500, "--normalization percentile"),  # MR with overshoots of a resampling
+        (-150, 3000, "--normalization percentile"),  # MR with noise about zero
+        (0, 0, ""),
+        (3, 3, ""),
+        (-1000, -1000, ""),
+    ],
 )
-def test_load_scan_warns_of_values_that_are_no_hounsfield_units(tmp_path, low, high, text):
+def test_load_scan_refuses_values_that_are_no_hounsfield_units(tmp_path, low, high, option):
+    array = np.full((6, 5, 4), low, np.float32)
+    array[0, 0, 0] = high
+    path = write_nifti(tmp_path / "s.nii", array, np.diag([0.5, 0.5, 2, 1]))
+    got = f"got values {low} to {high}" if low < high else f"must have voxels that differ, got {low} in all of them"
+    with pytest.raises(InputError, match=got) as error:
+        LoadScan(hounsfield=True)(path)
+    assert error.value.option == option
+    assert (error.value.facts["shape"], error.value.facts["spacing"]) == ((6, 5, 4), (0.5, 0.5, 2.0))
+    assert LoadScan()(path).meta["highest"] == high
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(-1024, 3071), (-1024, 30000), (-3024, 255), (-60, 180), (-120, 1500), (-1000, 0)],
+)
+def test_load_scan_accepts_values_of_a_ct(tmp_path, low, high):
     array = np.full((6, 5, 4), low, np.float32)
     array[0, 0, 0] = high
     path = write_nifti(tmp_path / "s.nii", array, np.eye(4))
-    with pytest.warns(UserWarning, match=text):
-        LoadScan(hounsfield=True)(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    assert LoadScan(hounsfield=True)(path).meta["lowest"] == low
+
+
+@pytest.mark.parametrize("modality", ["MR", "PT", "US", "MG", "NM"])
+def test_load_scan_refuses_another_modality_before_a_ct_window(tmp_path, modality):
+    write_series(tmp_path / "s", Modality=modality)
+    match = f"must be a CT for a window in Hounsfield units, got modality {modality}"
+    with pytest.raises(InputError, match=match) as error:
+        LoadScan(hounsfield=True)(tmp_path / "s")
+    assert error.value.option == "--normalization percentile"
+
+
+def test_load_scan_takes_a_ct_before_a_ct_window(tmp_path):
+    write_series(tmp_path / "s")
+    assert LoadScan(hounsfield=True)(tmp_path / "s").meta["modality"] == "CT"
+
+
+@pytest.mark.parametrize(("fill_nan", "value"), [("lowest", -7.0), (0, 0.0), ("-3.5", -3.5)])
+@pytest.mark.parametrize("write", [write_nifti, write_nrrd])
+def test_load_scan_fills_nan_and_says_so(tmp_path, fill_nan, value, write):
+    array = voxels((6, 5, 4)).astype(np.float32) - 7
+    array[3:] = np.nan
+    path = write(tmp_path / ("s.nii" if write is write_nifti else "s.nrrd"), array, np.eye(4)) or tmp_path / "s.nrrd"
+    with pytest.raises(InputError, match=r"must have finite voxels, got 60 that are NaN or infinite\.") as error:
         LoadScan()(path)
+    assert error.value.option == "--fill_nan lowest"
+    image = LoadScan(fill_nan=fill_nan)(path)
+    np.testing.assert_array_equal(image[0].numpy(), np.nan_to_num(array, nan=value))
+    assert image.meta["notes"] == [f"60 voxels that were NaN (50%) were filled with {value:g}"]
+    assert image.meta["lowest"] == min(-7.0, value)
+    assert "notes" not in LoadScan(fill_nan=fill_nan)(write_nifti(tmp_path / "w.nii", array[:3], np.eye(4))).meta
 
 
-def test_load_scan_warns_of_another_modality_before_a_ct_window(tmp_path):
-    write_series(tmp_path / "mr", Modality="MR")
-    write_series(tmp_path / "ct")
-    with pytest.warns(UserWarning, match="must be a CT for a window in Hounsfield units, got modality MR"):
-        LoadScan(hounsfield=True)(tmp_path / "mr")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        LoadScan(hounsfield=True)(tmp_path / "ct")
+@pytest.mark.parametrize("values", [[np.nan, np.inf], [-np.inf, 0]])
+def test_load_scan_fills_no_infinite_voxels(tmp_path, values):
+    array = voxels((6, 5, 4)).astype(np.float32)
+    array[0, 0, :2] = values
+    path = write_nifti(tmp_path / "s.nii", array, np.eye(4))
+    for fill_nan in (None, "lowest", 0):
+        with pytest.raises(InputError, match=r"must have finite voxels, got [12] that are NaN or infinite") as error:
+            LoadScan(fill_nan=fill_nan)(path)
+        assert error.value.option == ""
+
+
+def test_load_scan_fills_no_scan_without_a_value(tmp_path):
+    path = write_nifti(tmp_path / "s.nii", np.full((6, 5, 4), np.nan, np.float32), np.eye(4))
+    for fill_nan in (None, "lowest", 0):
+        with pytest.raises(InputError, match=r"must have finite voxels, got 120 that are NaN or infinite") as error:
+            LoadScan(fill_nan=fill_nan)(path)
+        assert error.value.option == ""
+
+
+@pytest.mark.parametrize("fill_nan", ["highest", "", "nan", True, float("nan"), float("inf"), [0]])
+def test_load_scan_refuses_other_values_for_nan(fill_nan):
+    with pytest.raises(ValueError, match="`fill_nan` must be a finite number, 'lowest' or None"):
+        LoadScan(fill_nan=fill_nan)
