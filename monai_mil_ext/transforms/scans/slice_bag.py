@@ -168,8 +168,9 @@ class SliceBag(InvertibleTransform):
 class SliceBagd(MapTransform, InvertibleTransform):
     """Dictionary form of :py:class:`SliceBag`, which replaces the scan by its bag.
 
-    It adds the items ``position``, ``validity``, ``slice_index``, ``affine``, ``spatial_shape`` and ``plane``, see
-    :py:class:`monai_mil_ext.utils.BagKeys`. They and the selection of slices are those of the first key.
+    It adds the items ``position``, ``validity``, ``slice_index``, ``affine``, ``spatial_shape`` and ``plane``, and
+    ``instance_number`` of slices that are those of a DICOM series, see :py:class:`monai_mil_ext.utils.BagKeys`. They
+    and the selection of slices are those of the first key.
 
     Args:
         keys: scans and masks of one geometry; the order of their voxel arrays may differ.
@@ -211,6 +212,7 @@ class SliceBagd(MapTransform, InvertibleTransform):
                 first = (key, image, slices)
                 d.update({name: value for name, value in slices._asdict().items() if name != "bag"})
                 d[str(BagKeys.PLANE)] = slicer.plane
+                d.update(_instance_numbers(image, slicer.plane, slices))
             else:
                 _check_same_geometry(slicer.plane, first[:2], (key, image))
                 slices = slicer(image, first[2].slice_index)
@@ -231,6 +233,28 @@ def _evaluated(image: Any) -> Any:
         return image
     result, _ = apply_pending(MetaTensor(image))
     return result
+
+
+def _instance_numbers(image: Any, plane: str, slices: SlicedScan) -> dict[str, Tensor]:
+    """Return the InstanceNumber (N,) of the slices, if they are those of a DICOM series, also flipped or cropped."""
+    numbers, original = (image.meta.get(str(key)) for key in (BagKeys.INSTANCE_NUMBER, MetaKeys.ORIGINAL_AFFINE))
+    if numbers is None or original is None:
+        return {}
+    order, size = SliceOrder.of(slices.affine, plane), image.shape[1:]
+    depth = order.axes[0]
+    # the index of the slice in the series is row @ (x, y, z, 1) of a voxel of the present scan
+    row = torch.linalg.solve(torch.as_tensor(original, dtype=torch.float64).cpu(), slices.affine)[2]
+    across = sum(abs(float(row[axis])) * size[axis] for axis in order.axes[1:])
+    voxel = size[depth] - 1 - slices.slice_index if 0 in order.flips else slices.slice_index
+    place = row[depth] * voxel + row[3]
+    index = place.round().long()
+    if (
+        across > 0.1
+        or float((place - index).abs().max()) > 0.1
+        or not 0 <= int(index.min()) <= int(index.max()) < len(numbers)
+    ):
+        return {}
+    return {str(BagKeys.INSTANCE_NUMBER): torch.as_tensor(numbers).long().cpu()[index]}
 
 
 def _validity(stack: Tensor) -> Tensor:
