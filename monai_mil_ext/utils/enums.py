@@ -19,8 +19,9 @@ class BagKeys(StrEnum):
     Per bag: ``mask`` (N,), ``affine`` (4, 4) and ``spatial_shape`` (3,) of the scan's own voxel array (or width and
     height of a slide), ``grid_shape`` (3,) of the tokens of a volume, ``tile_size`` in the ``unit`` of the
     coordinates, ``slide_mpp`` (micrometers per pixel of level 0), ``source`` (path of the scan or slide), ``series``
-    (UID, description or number, if a DICOM folder has several), ``plane`` of the slices of a scan, ``case_id``,
-    ``patient``, ``status`` and ``source_check`` (whether the bag comes from the source that a model was trained on).
+    (UID, description or number, if a DICOM folder has several), ``plane`` of the slices of a scan, ``window`` (text on
+    the window or normalization of their values), ``case_id``, ``patient``, ``status`` and ``source_check`` (whether the
+    bag comes from the source that a model was trained on).
 
     In the metadata of a scan: ``modality`` (of DICOM only), ``lowest`` and ``highest`` value as loaded, ``container``
     (kind of file or folder), ``notes`` (list of sentences: what was left out, filled or resampled while reading),
@@ -50,6 +51,7 @@ class BagKeys(StrEnum):
     SOURCE = "source"
     SERIES = "series"
     PLANE = "plane"
+    WINDOW = "window"
     MODALITY = "modality"
     CONTAINER = "container"
     NOTES = "notes"
