@@ -9,7 +9,7 @@ import numpy as np
 from ignite.engine import Engine, Events
 
 from monai_mil_ext.utils import RESEARCH_USE, BagKeys, check_positive, drop_padding, format_prediction, head_mean
-from monai_mil_ext.visualize import plot_slice_scores
+from monai_mil_ext.visualize import SliceDisplay, plot_slice_scores
 
 __all__ = ["BagFigureHandler"]
 
@@ -18,7 +18,8 @@ class BagFigureHandler:
     """Handler that draws the attention of a few bags by ``plot_slice_scores`` during each validation.
 
     It reads decollated items of MONAI's evaluators: ``attention``, ``position``, ``case_id`` and, if present, ``mask``,
-    ``pred``, ``instance_label`` and the slices. The step on TensorBoard is the epoch.
+    ``pred``, ``instance_label``, ``slice_index``, the slices and what else
+    :py:class:`monai_mil_ext.transforms.SliceBagd` adds. The step on TensorBoard is the epoch.
 
     Args:
         summary_writer: writer of TensorBoard.
@@ -71,13 +72,15 @@ class BagFigureHandler:
                 self.summary_writer.add_figure(f"attention/{case}", self._figure({**batch, **output}), epoch)
 
     def _figure(self, item: Mapping[str, Any]) -> Any:
-        keys = (BagKeys.ATTENTION, BagKeys.POSITION, BagKeys.INSTANCE_LABEL, self.slices_key)
+        numbers = (BagKeys.SLICE_INDEX, BagKeys.INSTANCE_NUMBER)
+        keys = (BagKeys.ATTENTION, BagKeys.POSITION, BagKeys.INSTANCE_LABEL, *numbers, self.slices_key)
         tensors = {key: drop_padding(item[key], item).detach().float().cpu() for key in keys if key in item}
         tensors[BagKeys.ATTENTION] = head_mean(tensors[BagKeys.ATTENTION])
         values = {key: tensor.numpy() for key, tensor in tensors.items()}
         order = np.argsort(values[BagKeys.POSITION], kind="stable")
         slices, labels = values.get(self.slices_key), values.get(BagKeys.INSTANCE_LABEL)
         prediction = f"{format_prediction(item['pred'], self.task)}, " if "pred" in item else ""
+        numbered = {key: values[key][order] for key in numbers if key in values}
         return plot_slice_scores(
             values[BagKeys.ATTENTION][order],
             values[BagKeys.POSITION][order],
@@ -85,4 +88,12 @@ class BagFigureHandler:
             None if labels is None else labels[order],
             self.top_k,
             f"{item[BagKeys.CASE_ID]}: {prediction}{RESEARCH_USE}",
+            display=_display({**item, **numbered}, slices),
         )
+
+
+def _display(item: Mapping[str, Any], slices: Any) -> SliceDisplay:
+    """Return what the figure shows beside the slices; without a known plane there are no letters."""
+    if slices is not None and BagKeys.PLANE in item:
+        return SliceDisplay.of(item, slices.shape[2:])
+    return SliceDisplay(slice_index=item.get(BagKeys.SLICE_INDEX))
