@@ -1,18 +1,17 @@
-"""Self-contained HTML pages: the prediction of a scan, and the index of a folder of predictions."""
+"""Self-contained HTML page of the prediction for a scan."""
 
 from __future__ import annotations
 
 import base64
 import io
 from collections.abc import Mapping
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
 
 from monai_mil_ext.utils import RESEARCH_USE, optional_dependency
 
+from .page_template import page_template
 from .relative_attention import EVEN_NOTE, RATIO_LIMITS, attention_ratio, is_nearly_even, ratio_colors, ratio_text
 from .slice_display import SliceDisplay
 from .slice_scores import check_slices, shown_slices
@@ -22,7 +21,6 @@ __all__ = ["scan_page"]
 
 Array = np.ndarray[Any, Any]
 Image = optional_dependency("", "PIL.Image")
-jinja2 = optional_dependency("", "jinja2")
 contour_generator = optional_dependency("figures", "contourpy", "contour_generator")
 
 MAX_PIXELS = 60 * 256 * 256  # of all slices together; more slices are shown smaller
@@ -84,7 +82,7 @@ def scan_page(
     }
     images = _slice_values(slices, display)
     stack = _stack_values(attention, position, slices, reference, display)
-    return str(_template().render(**values, **images, **stack))
+    return str(page_template("scan_page.html").render(**values, **images, **stack))
 
 
 def _slice_values(slices: Array, display: SliceDisplay) -> dict[str, Any]:
@@ -132,12 +130,6 @@ def _rows(
         }
         for i in range(len(slices))
     ]
-
-
-@cache
-def _template() -> Any:
-    source = files("monai_mil_ext.visualize").joinpath("scan_page.html").read_text(encoding="utf-8")
-    return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
 
 
 def _hex(colors: Array) -> list[str]:

@@ -62,6 +62,9 @@ def draw_view(axes: Axes, view: StackView, ratio: Array, position: Array, marks:
         axes.set(xlim=(0, across * (1 + STRIP[1])), ylim=(bottom, top), xticks=[])
     else:
         axes.set(xlim=(left, right), ylim=(across * (1 + STRIP[1]), 0), yticks=[])
+    if view.is_to_scale:
+        axes.yaxis.set_label_text("mm" if view.is_upright else "", fontsize=8)
+        axes.xaxis.set_label_text("" if view.is_upright else "mm", fontsize=8)
     axes.tick_params(labelsize=7)
     axes.spines[:].set_visible(False)
     axes.set_title(view.name, fontsize=9)

@@ -108,8 +108,8 @@ def _heights(views: tuple[StackView, StackView], size: tuple[int, int], display:
     mm = display.pixel_mm or (1.0, 1.0)
     slices = float(np.clip(2.0 * size[0] * mm[0] / (size[1] * mm[1]), *SLICE_HEIGHTS))
     wide, high = sum(view.size[0] for view in views), max(view.size[1] for view in views)
-    fitting = 0.8 * WIDTH * high / wide if views[0].is_to_scale else 2.0
-    return [slices + 0.75, float(np.clip(fitting, *VIEW_HEIGHTS)) + 0.4, 2.7]
+    fitting = 0.74 * WIDTH * high / wide if views[0].is_to_scale else 2.0
+    return [slices + 0.62, float(np.clip(fitting, *VIEW_HEIGHTS)) + 0.4, 2.7]
 
 
 def _draw_top(
@@ -139,8 +139,6 @@ def _draw_views(
     for column, view in enumerate(views):
         axes = figure.add_subplot(grid[0, column])
         heat = draw_view(axes, view, ratio, position, marks.tolist())
-        if column == 0:
-            axes.set_ylabel("mm" if view.is_to_scale else "", fontsize=8)
     bar = figure.colorbar(heat, ax=figure.axes, fraction=0.04, pad=0.03, aspect=18)
     bar.set_label("attention, × uniform", fontsize=8)
     bar.set_ticks(list(TICKS), labels=list(TICKS.values()), fontsize=7)

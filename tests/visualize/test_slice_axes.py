@@ -36,6 +36,8 @@ def test_slices_and_views_are_in_true_proportion(plane, spatial_size):
         assert abs(right - origin)[0] == pytest.approx(abs(up - origin)[1], rel=0.01)  # pixels of the screen per mm
         scale = next(line for line in axes.lines if line.get_label() == "_scale")
         length = abs(np.diff(scale.get_xdata()))[0]
+        views = drawn[2:]
+        assert {view.get_xlabel() + view.get_ylabel() for view in views} == {"mm"}
         assert f"{length:.0f} mm" in [text.get_text() for text in axes.texts]
 
 
