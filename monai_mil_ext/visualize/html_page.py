@@ -25,8 +25,9 @@ contour_generator = optional_dependency("figures", "contourpy", "contour_generat
 
 MAX_PIXELS = 60 * 256 * 256  # of all slices together; more slices are shown smaller
 MAX_SIDE, VIEW_SIDE = 512, 480  # of a slice and of a view, in pixels
-MAX_BYTES = 1_200_000  # of the slices as JPEG; base64 adds a third
+MAX_BYTES = 1_100_000  # of the slices as JPEG; base64 adds a third
 QUALITY = 80
+OUTLINE_SIDES = (64, 256)  # fewest and most points along a side of a mask whose outline is drawn
 GAP = 0.25  # gray of a place without a slice
 
 
@@ -117,6 +118,7 @@ def _rows(
     ratio, pictures = attention_ratio(attention), _jpegs(slices, display)
     colors = _hex(ratio_colors(ratio))
     masks = reference if reference is not None and reference.ndim == 3 else None
+    stride = _outline_stride(masks)
     return [
         {
             "src": pictures[i],
@@ -126,7 +128,7 @@ def _rows(
             "attention": f"{attention[i]:.4f}",
             "color": colors[i],
             "reference": bool(reference is not None and reference[i].any()),
-            "outline": "" if masks is None else _path(masks[i]),
+            "outline": "" if masks is None else _path(masks[i], stride),
         }
         for i in range(len(slices))
     ]
@@ -197,13 +199,27 @@ def _scale(columns: int, display: SliceDisplay) -> dict[str, float]:
     return {"mm": scale_length(width), "part": scale_length(width) / width}
 
 
-def _path(mask: Array) -> str:
-    """Return the outline of a mask as the path of an SVG in pixels."""
-    padded = np.pad(mask > 0, 1).astype(float)
+def _outline_stride(masks: Array | None) -> int:
+    """Return every which pixel of masks (N, h, w) outlines use, so that those of many slices fit on the page."""
+    if masks is None:
+        return 1
+    longest = float(np.clip(OUTLINE_SIDES[1] * (60 / len(masks)) ** 0.5, *OUTLINE_SIDES))
+    return int(np.ceil(max(masks.shape[1:]) / longest))
+
+
+def _path(mask: Array, stride: int = 1) -> str:
+    """Return the outline of a mask as the path of an SVG in steps of half a pixel; straight lines are one step."""
+    padded = np.pad(mask[stride // 2 :: stride, stride // 2 :: stride] > 0, 1).astype(float)
     if not padded.any():
         return ""
-    lines = contour_generator(z=padded).lines(0.5)
-    return " ".join("M" + "L".join(f"{x - 0.5:.4g} {y - 0.5:.4g}" for x, y in line) + "Z" for line in lines)
+    path = ""
+    for line in contour_generator(z=padded).lines(0.5):
+        points = np.round(2 * line - 1).astype(int)
+        steps = np.diff(points, axis=0)
+        begins = np.flatnonzero(np.append(True, (np.diff(steps, axis=0) != 0).any(axis=1)))
+        joined = np.add.reduceat(steps, begins) * stride
+        path += f"M{stride * points[0, 0]} {stride * points[0, 1]}l{' '.join(f'{x} {y}' for x, y in joined)}z"
+    return path
 
 
 def _parts(position: Array) -> tuple[Array, Array, Array]:

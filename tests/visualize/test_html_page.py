@@ -118,6 +118,43 @@ def test_scan_page_places_slices_by_mm_and_leaves_gaps():
     assert page.curve["y"][2] / page.curve["uniform"] == pytest.approx(2.1, abs=1e-3)
 
 
+def corners_of(path):
+    """Return the corners of every closed line of an outline, in pixels."""
+    lines = []
+    for line in path.split("z")[:-1]:
+        begin, steps = re.fullmatch(r"M(.*)l(.*)", line).groups()
+        numbers = np.array([begin.split(), *np.reshape(steps.split(), (-1, 2))], dtype=float)
+        lines.append(np.cumsum(numbers, axis=0) / 2)
+    return lines
+
+
+def test_scan_page_draws_outlines_between_the_pixels_of_a_mask_and_the_others():
+    _, position, slices, _ = scan()
+    masks = np.zeros((9, 16, 16), bool)
+    masks[3, 4:9, 2:12] = True
+    masks[5, 0:2, 0:2] = masks[5, 15, 15] = True  # at the border
+    page = Page(scan_page(np.full(9, 1 / 9), position, slices, masks))
+    (square,) = corners_of(page.slices[3]["outline"])
+    assert (square.min(axis=0).tolist(), square.max(axis=0).tolist()) == ([2, 4], [12, 9])
+    assert (square[0] == square[-1]).all()
+    ends = [(line.min(axis=0).tolist(), line.max(axis=0).tolist()) for line in corners_of(page.slices[5]["outline"])]
+    assert sorted(ends) == [([0, 0], [2, 2]), ([15, 15], [16, 16])]
+    boxes = [svg["viewbox"] for svg in page.all("svg") if "viewbox" in svg]
+    assert boxes[0] == "0 0 32 32"
+
+
+@pytest.mark.slow(buys="the size of a page of many large masks")
+def test_scan_page_of_many_masks_stays_below_two_megabytes():
+    n, middle = 400, np.arange(512) - 256
+    distance = np.hypot(middle[:, None], middle)
+    masks = np.stack([distance < 150 + i % 7 for i in range(n)])
+    slices = np.random.default_rng(0).random((n, 512, 512), dtype=np.float32)
+    page = scan_page(np.full(n, 1 / n), np.arange(n) * 1.0, slices, masks)
+    assert len(page) < 2e6
+    (circle,) = corners_of(Page(page).slices[0]["outline"])
+    assert np.abs(np.hypot(*(circle - 256).T) - 150).max() < 6
+
+
 @pytest.mark.slow(buys="the size of a page of many noisy slices")
 @pytest.mark.parametrize("n", [60, 400])
 def test_scan_page_stays_below_two_megabytes(n):
