@@ -26,7 +26,8 @@ class BagFigureHandler:
         cases: case ids to draw; ``None`` draws the first ``max_bags`` bags, and the same ones in later epochs.
         max_bags: maximum number of bags, if ``cases`` is ``None``.
         interval: number of epochs between two drawings.
-        slices_key: item with the slices (N, 1, h, w) in [0, 1]; without it no slice is shown.
+        slices_key: item with the slices (N, C, h, w), of which the middle channel is shown; without it no slice is
+            shown. Values outside of [0, 1] are scaled, which the figure says.
         top_k: number of slices to show.
         task: see :py:class:`monai_mil_ext.transforms.BagProbabilities`.
 
@@ -80,15 +81,17 @@ class BagFigureHandler:
         order = np.argsort(values[BagKeys.POSITION], kind="stable")
         slices, labels = values.get(self.slices_key), values.get(BagKeys.INSTANCE_LABEL)
         prediction = f"{format_prediction(item['pred'], self.task)}, " if "pred" in item else ""
-        numbered = {key: values[key][order] for key in numbers if key in values}
+        display = _display({**item, **{key: values[key][order] for key in numbers if key in values}}, slices)
+        if slices is not None:
+            slices, display = display.fit_gray(slices[order, slices.shape[1] // 2])
         return plot_slice_scores(
             values[BagKeys.ATTENTION][order],
             values[BagKeys.POSITION][order],
-            None if slices is None else slices[order, 0],
+            slices,
             None if labels is None else labels[order],
             self.top_k,
             f"{item[BagKeys.CASE_ID]}: {prediction}{RESEARCH_USE}",
-            display=_display({**item, **numbered}, slices),
+            display=display,
         )
 
 

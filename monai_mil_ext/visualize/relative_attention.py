@@ -27,6 +27,7 @@ LogNorm = optional_dependency("figures", "matplotlib.colors", "LogNorm")
 
 RATIO_LIMITS = (0.25, 4.0)  # ends of the color scale, which is logarithmic: 1 is its middle
 EVEN_RATIO = 1.5  # attention whose highest ratio is below is nearly even
+ROUNDING = 1e-6  # of attention as float32: a ratio of 1.4999999 reaches the limit
 EVEN_NOTE = "Attention is nearly even: the order of slices says little."
 
 
@@ -51,7 +52,7 @@ def is_nearly_even(attention: Any) -> bool:
         >>> is_nearly_even([0.3, 0.3, 0.4]), is_nearly_even([0.2, 0.2, 0.6])
         (True, False)
     """
-    return bool(attention_ratio(attention).max(initial=0) < EVEN_RATIO)
+    return bool(attention_ratio(attention).max(initial=0) < EVEN_RATIO * (1 - ROUNDING))
 
 
 def ratio_norm() -> Any:

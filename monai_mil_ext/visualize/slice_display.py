@@ -15,6 +15,8 @@ from monai_mil_ext.utils import BagKeys, check_choice, drop_padding
 __all__ = ["Sides", "SliceDisplay"]
 
 OPPOSITE = {"S": "I", "I": "S", "A": "P", "P": "A", "R": "L", "L": "R"}
+TOLERANCE = 1e-3  # of values in [0, 1], which interpolation may leave
+GRAY_PERCENTILES = (0.5, 99.5)
 Sides = tuple[str, str, str, str]  # letters at the left, right, top and bottom of an image
 
 
@@ -98,6 +100,20 @@ class SliceDisplay:
             return images
         top, bottom, left, right = self.field
         return images[:, top:bottom, left:right]
+
+    def fit_gray(self, images: Any) -> tuple[Any, SliceDisplay]:
+        """Return slices in [0, 1], and the display that says how they were scaled.
+
+        Values within [0, 1] stay as they are. Others, such as those of a z normalization, are scaled by their 0.5 and
+        99.5 percentiles, which ``window`` then states.
+        """
+        images = np.nan_to_num(np.asarray(images, dtype=np.float32))
+        if images.size == 0 or (images.min() >= -TOLERANCE and images.max() <= 1 + TOLERANCE):
+            return images, self
+        low, high = np.percentile(images, GRAY_PERCENTILES)
+        shown = f"shown from {low:.3g} to {high:.3g}"
+        scaled = np.clip((images - low) / max(float(high - low), 1e-6), 0, 1)
+        return scaled, replace(self, window=", ".join(filter(None, [self.window, shown])))
 
     @property
     def directions(self) -> str:

@@ -25,6 +25,7 @@ def test_attention_ratio_does_not_depend_on_the_sum():
         ([0.49, 0.51], True),
         ([0.26, 0.74], True),
         ([0.24, 0.76], False),
+        (np.array([0.2, 0.5, 0.3], dtype=np.float32), False),  # 1.5 but for rounding
         (np.array([1.499, *[1] * 999]), True),
         (np.array([1.51, *[1] * 999]), False),
         ([1.0], True),

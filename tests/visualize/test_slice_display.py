@@ -74,6 +74,26 @@ def test_slice_display_takes_the_pixel_of_a_resampled_bag():
     assert SliceDisplay.of(item, (20, 13)).pixel_mm is None  # cropped by a transform that does not say how
 
 
+def test_slice_display_scales_values_that_are_no_gray_values():
+    normalized = np.linspace(-3, 5, 801).reshape(9, 89, 1)
+    shown, display = SliceDisplay(window="normalization z").fit_gray(normalized)
+    assert display.window == "normalization z, shown from -2.96 to 4.96"
+    assert (shown.min(), shown.max()) == (0, 1)
+    np.testing.assert_allclose(shown.ravel()[[400]], (1 + 2.96) / 7.92, atol=1e-3)
+    assert SliceDisplay().fit_gray(normalized)[1].window == "shown from -2.96 to 4.96"
+    flat, _ = SliceDisplay().fit_gray(np.full((2, 3, 3), 7.0))
+    assert (flat == 0).all()
+
+
+@pytest.mark.parametrize("low", [0.0, 0.3, -1e-4])
+def test_slice_display_keeps_gray_values(low):
+    images = np.linspace(low, 1, 90, dtype=np.float32).reshape(10, 3, 3)
+    display = SliceDisplay(window="window 0 to 1")
+    shown, same = display.fit_gray(images)
+    np.testing.assert_array_equal(shown, images)
+    assert same is display
+
+
 def test_slice_display_refuses_invalid_arguments():
     with pytest.raises(ValueError, match="`plane` must be one of"):
         SliceDisplay("oblique")

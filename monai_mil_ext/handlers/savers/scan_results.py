@@ -78,8 +78,8 @@ class ScanResultsSaver(ResultsSaver):
         output_dir: parent of the folders.
         plane: plane of the slices; by default the item ``plane`` of :py:class:`monai_mil_ext.transforms.SliceBagd`, or
             else axial.
-        slices_key: item with the slices (N, C, h, w) in [0, 1]; pictures show the middle channel, which with
-            neighbors as channels is the slice itself.
+        slices_key: item with the slices (N, C, h, w); pictures show the middle channel, which with neighbors as
+            channels is the slice itself. Values outside of [0, 1] are scaled for the pictures, which say so.
         reference_key: item with the reference mask (N, C, h, w).
         pictures: any of ``"png"``, ``"html"`` (one self-contained file) and ``"gif"`` (an animation of all slices).
             They show as many slices as ``top`` has.
@@ -201,8 +201,8 @@ class ScanResultsSaver(ResultsSaver):
         slices, masks = _middle_channel(item[self.slices_key]), None
         if reference is not None:
             masks = _middle_channel(reference) > 0
+        slices, display = SliceDisplay.of(item, slices.shape[1:], self.plane).fit_gray(slices)
         scan = (item[BagKeys.SCORES].numpy(), item[BagKeys.POSITION].numpy(), slices, masks)
-        display = SliceDisplay.of(item, slices.shape[1:], self.plane)
         title, note = self._title(item), self.note(item)
         if "png" in self.pictures:
             figure = plot_slice_scores(*scan, top_k, title, note, display)

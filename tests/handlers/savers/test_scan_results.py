@@ -149,6 +149,7 @@ def series_item(folder, **changes):
     image = LoadScan()(folder)
     item = SliceBagd("image", plane=changes.pop("plane", "axial"))({"image": image})
     slices = item.pop("image").as_tensor()
+    slices = (slices - slices.min()) / (slices.max() - slices.min())
     scores = torch.arange(1.0, len(slices) + 1)
     item |= {"case_id": "c1", "slices": slices, "pred": torch.tensor([0.3, 0.7]), "attention": scores / scores.sum()}
     item |= {"source": str(folder)} | changes
@@ -245,6 +246,14 @@ def test_scan_results_saver_shows_the_slice_itself_among_its_neighbors(tmp_path,
     item = Compose([InstanceScoresd(), RankInstancesd(), SliceScoresToVolumed("scores", "score_volume")])(item)
     ScanResultsSaver(tmp_path, pictures=["html"]).save(item)
     assert (shown["slices"] == SliceBagd("image")({"image": image})["image"][:, 0].numpy()).all()
+
+
+def test_scan_results_saver_scales_slices_that_are_not_in_the_unit_interval(tmp_path):
+    item = scan(window="normalization z")
+    item["slices"] = item["slices"] * 6 - 3
+    record = ScanResultsSaver(tmp_path, pictures=["html"]).save(item)
+    assert record["window"] == "normalization z"
+    assert re.search(r"<dd>normalization z, shown from -[\d.]+ to [\d.]+</dd>", (tmp_path / "c1/c1.html").read_text())
 
 
 def test_scan_results_saver_takes_thresholds_from_the_model(tmp_path):
