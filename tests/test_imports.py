@@ -231,11 +231,12 @@ def test_the_requirements_are_few():
     others = {
         "fire",
         "h5py",
+        "jinja2",
         "jsonschema",
         "nibabel",
         "scikit-learn",
         "tqdm",
-    }  # bundles, features, records, NIfTI, metrics
+    }  # bundles, features, pages (torch has it too), records, NIfTI, metrics
     assert requirements()[""] == named_by_design | others
 
 

@@ -20,8 +20,8 @@ class BagKeys(StrEnum):
     height of a slide), ``grid_shape`` (3,) of the tokens of a volume, ``tile_size`` in the ``unit`` of the
     coordinates, ``slide_mpp`` (micrometers per pixel of level 0), ``source`` (path of the scan or slide), ``series``
     (UID, description or number, if a DICOM folder has several) and ``stack`` (number or name, if a series has several),
-    ``plane`` of the slices of a scan, ``case_id``, ``patient``, ``status`` and ``source_check`` (whether the bag comes
-    from the source that a model was trained on).
+    ``plane`` of the slices of a scan, ``window`` (text on the window or normalization of their values), ``case_id``,
+    ``patient``, ``status`` and ``source_check`` (whether the bag comes from the source that a model was trained on).
     In an item that is not loaded yet: ``input_error`` (why the row of a table can't be used).
 
     In the metadata of a scan: ``modality`` (of DICOM only), ``lowest`` and ``highest`` value as loaded, ``container``
@@ -55,6 +55,7 @@ class BagKeys(StrEnum):
     SERIES = "series"
     STACK = "stack"
     PLANE = "plane"
+    WINDOW = "window"
     MODALITY = "modality"
     CONTAINER = "container"
     NOTES = "notes"

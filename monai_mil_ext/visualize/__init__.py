@@ -4,10 +4,16 @@ from .attention_curves import plot_attention_mass, plot_attention_stability
 from .cine import write_cine
 from .gallery import plot_cell_gallery, plot_tile_montage, write_cell_gallery, write_tile_montage
 from .html_page import scan_page
+from .index_page import write_index
+from .relative_attention import attention_ratio, is_nearly_even
+from .slice_display import SliceDisplay
 from .slice_scores import plot_slice_scores
 from .slide_overlay import plot_slide_overlay, write_slide_overlay
 
 __all__ = [
+    "SliceDisplay",
+    "attention_ratio",
+    "is_nearly_even",
     "plot_attention_mass",
     "plot_attention_stability",
     "plot_cell_gallery",
@@ -17,6 +23,7 @@ __all__ = [
     "scan_page",
     "write_cell_gallery",
     "write_cine",
+    "write_index",
     "write_slide_overlay",
     "write_tile_montage",
 ]

@@ -1,31 +1,34 @@
-"""Self-contained HTML page for the prediction of a scan."""
+"""Self-contained HTML page of the prediction for a scan."""
 
 from __future__ import annotations
 
 import base64
-import html
 import io
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from monai_mil_ext.utils import RESEARCH_USE
+from monai_mil_ext.utils import RESEARCH_USE, optional_dependency
 
-from .slice_scores import plot_axis, plot_slice, rank_slices
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from .page_template import page_template
+from .relative_attention import EVEN_NOTE, RATIO_LIMITS, attention_ratio, is_nearly_even, ratio_colors, ratio_text
+from .slice_display import SliceDisplay
+from .slice_scores import check_slices, shown_slices
+from .stack_views import StackView, scale_length, slice_edges, stack_views
 
 __all__ = ["scan_page"]
 
 Array = np.ndarray[Any, Any]
-STYLE = """
-body { font-family: sans-serif; margin: 1.5rem auto; max-width: 60rem; color: #111; background: #fff; }
-figure { display: inline-block; margin: 0 .4rem .6rem 0; text-align: center; font-size: .85rem; }
-figure img { height: 11rem; } .axis { width: 100%; } td { padding: 0 1rem 0 0; }
-footer { color: #666; font-size: .85rem; }
-"""
+Image = optional_dependency("", "PIL.Image")
+contour_generator = optional_dependency("figures", "contourpy", "contour_generator")
+
+MAX_PIXELS = 60 * 256 * 256  # of all slices together; more slices are shown smaller
+MAX_SIDE, VIEW_SIDE = 512, 480  # of a slice and of a view, in pixels
+MAX_BYTES = 1_100_000  # of the slices as JPEG; base64 adds a third
+QUALITY = 80
+OUTLINE_SIDES = (64, 256)  # fewest and most points along a side of a mask whose outline is drawn
+GAP = 0.25  # gray of a place without a slice
 
 
 def scan_page(
@@ -36,21 +39,25 @@ def scan_page(
     top_k: int = 4,
     title: str = "",
     facts: Mapping[str, str] | None = None,
-    slice_index: Array | None = None,
+    display: SliceDisplay | None = None,
+    links: Mapping[str, str] | None = None,
 ) -> str:
-    """Render the prediction for a scan as HTML: slices with most and least attention, side view, heat map and curve.
+    """Render the prediction for a scan as an HTML page on which one scrolls through all slices.
 
-    Images are embedded as PNG. Opening the page loads no other file and runs no script.
+    Slider, mouse wheel, arrow keys, the views of the stack and the curve of attention choose the slice. Heat and
+    outlines can be switched off. Images are embedded as JPEG, smaller ones if there are many slices, so that the page
+    stays below 2 MB. It loads no other file and works from a folder.
 
     Args:
         attention: attention weights (N,) of the slices, which sum to 1.
         position: positions (N,) along the slice normal in mm, ascending.
         slices: images (N, h, w) in [0, 1].
         reference: reference masks (N, h, w) or labels (N,).
-        top_k: number of slices with the most and with the least attention; no slice is shown twice.
+        top_k: number of slices to list, see :py:func:`monai_mil_ext.visualize.plot_slice_scores`.
         title: heading of the page.
-        facts: rows of a table below the heading.
-        slice_index: indices (N,) of the slices in the scan, for their captions; by default 0 to N - 1.
+        facts: names and values to list, such as the model.
+        display: letters, millimeters, numbers and window.
+        links: names and relative addresses of files beside the page.
 
     Returns:
         The page as HTML.
@@ -58,34 +65,216 @@ def scan_page(
     Raises:
         ValueError: if the arrays differ in length, or ``top_k`` is not positive.
     """
-    top = rank_slices(attention, position, slices, reference, top_k)
-    numbers = np.arange(len(attention)) if slice_index is None else slice_index
-    rest = np.argsort(attention, kind="stable")[: min(top_k, len(attention) - len(top))]
-    axis = _image(plot_axis(attention, position, slices, reference, top), "attention along the axis", "axis")
-    rows = "".join(f"<tr><td>{html.escape(k)}</td><td>{html.escape(v)}</td></tr>" for k, v in (facts or {}).items())
-
-    def strip(indices: Iterable[int]) -> str:
-        return "".join(_slice(int(i), int(numbers[i]), attention, position, slices, reference) for i in indices)
-
-    least = f"<h2>Least attention</h2>{strip(rest)}" if len(rest) else ""
-    return (
-        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{STYLE}</style></head><body><h1>{html.escape(title)}</h1><table>{rows}</table>"
-        f"<h2>Most attention</h2>{strip(top)}<h2>Along the axis</h2>{axis}{least}"
-        f"<footer>{RESEARCH_USE}</footer></body></html>\n"
-    )
-
-
-def _slice(i: int, number: int, attention: Array, position: Array, slices: Array, reference: Array | None) -> str:
-    slice_reference = None if reference is None else reference[i]
-    note = ", reference" if slice_reference is not None and slice_reference.any() else ""
-    caption = f"slice {number}, {position[i]:.1f} mm<br>attention {attention[i]:.3f}{note}"
-    picture = _image(plot_slice(slices[i], slice_reference), f"slice {number}")
-    return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
+    check_slices(attention, position, slices, reference, top_k)
+    display = display or SliceDisplay()
+    slices, reference = display.crop(slices), display.crop(reference)
+    shown, is_ranked = shown_slices(attention, top_k)
+    values = {
+        "title": title,
+        "shown": shown.tolist(),
+        "is_ranked": is_ranked,
+        "first": int(shown[0]),
+        "facts": {**({"gray values": display.window} if display.window else {}), **(facts or {})},
+        "links": links or {},
+        "even_note": EVEN_NOTE if is_nearly_even(attention) else "",
+        "has_reference": reference is not None and bool(reference.any()),
+        "key": _hex(ratio_colors(np.geomspace(*RATIO_LIMITS, 9))),
+        "use": RESEARCH_USE,
+    }
+    images = _slice_values(slices, display)
+    stack = _stack_values(attention, position, slices, reference, display)
+    return str(page_template("scan_page.html").render(**values, **images, **stack))
 
 
-def _image(figure: Figure, text: str, css_class: str = "slice") -> str:
+def _slice_values(slices: Array, display: SliceDisplay) -> dict[str, Any]:
+    """Return what the page needs to show slices: size and letters of all, and the length of the scale bar."""
+    height, width = _size(slices.shape[1:], display)
+    return {
+        "size": {"width": width, "height": height, "rows": slices.shape[1], "columns": slices.shape[2]},
+        "sides": display.sides,
+        "scale": _scale(slices.shape[2], display),
+    }
+
+
+def _stack_values(
+    attention: Array, position: Array, slices: Array, reference: Array | None, display: SliceDisplay
+) -> dict[str, Any]:
+    """Return what the page shows of every slice, and of the stack."""
+    ratio = attention_ratio(attention)
+    colors = _hex(ratio_colors(ratio))
+    return {
+        "slices": _rows(attention, position, slices, reference, display),
+        "views": [_view(view) for view in stack_views(slices, position, display, reference)],
+        "curve": _curve(ratio, position, reference),
+        "heat": _strip(position, colors),
+        "gradient": _gradient(position, colors),
+    }
+
+
+def _rows(
+    attention: Array, position: Array, slices: Array, reference: Array | None, display: SliceDisplay
+) -> list[dict[str, Any]]:
+    """Return what the page shows of each slice."""
+    ratio, pictures = attention_ratio(attention), _jpegs(slices, display)
+    colors = _hex(ratio_colors(ratio))
+    masks = reference if reference is not None and reference.ndim == 3 else None
+    stride = _outline_stride(masks)
+    return [
+        {
+            "src": pictures[i],
+            "name": display.name(i, len(slices)),
+            "place": display.place(i, position[i]),
+            "ratio": f"{ratio_text(ratio[i])} × uniform",
+            "attention": f"{attention[i]:.4f}",
+            "color": colors[i],
+            "reference": bool(reference is not None and reference[i].any()),
+            "outline": "" if masks is None else _path(masks[i], stride),
+        }
+        for i in range(len(slices))
+    ]
+
+
+def _hex(colors: Array) -> list[str]:
+    return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colors.tolist()]
+
+
+def _size(shape: tuple[int, int], display: SliceDisplay) -> tuple[int, int]:
+    """Return height and width of a slice in pixels of the screen, in true proportion."""
+    height, width = display.pixel_mm or (1.0, 1.0)
+    size = np.array([shape[0] * height, shape[1] * width])
+    rows, columns = np.round(size * (MAX_SIDE / size.max())).astype(int).clip(1).tolist()
+    return rows, columns
+
+
+def _jpegs(slices: Array, display: SliceDisplay) -> list[str]:
+    """Return the slices as data addresses; they are made smaller until they fit on the page."""
+    rows, columns = _size(slices.shape[1:], display)
+    stored = max(slices.shape[1:]) / max(rows, columns)
+    zoom = min(1.0, stored, (MAX_PIXELS / (len(slices) * rows * columns)) ** 0.5)
+    while True:
+        size = max(1, round(columns * zoom)), max(1, round(rows * zoom))
+        codes = [_jpeg(image, size) for image in slices]
+        total = sum(map(len, codes))
+        if total <= MAX_BYTES or max(size) <= 48:
+            return [_address(code) for code in codes]
+        zoom *= min(0.9, (MAX_BYTES / total) ** 0.5)
+
+
+def _jpeg(image: Array, size: tuple[int, int]) -> bytes:
+    gray = Image.fromarray(np.round(np.clip(image, 0, 1) * 255).astype(np.uint8))
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    code = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img class="{css_class}" alt="{html.escape(text)}" src="data:image/png;base64,{code}">'
+    gray.resize(size, Image.LANCZOS).save(buffer, "JPEG", quality=QUALITY, optimize=True)
+    return buffer.getvalue()
+
+
+def _address(code: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(code).decode()}"
+
+
+def _view(view: StackView) -> dict[str, Any]:
+    """Return what the page shows of a view of the stack."""
+    wide, high = view.size if view.is_to_scale else (1.0, 0.6)
+    zoom = VIEW_SIDE / max(wide, high)
+    size = max(1, round(wide * zoom)), max(1, round(high * zoom))
+    return {
+        "name": view.name,
+        "src": _address(_jpeg(np.nan_to_num(view.image, nan=GAP), size)),
+        "width": size[0],
+        "height": size[1],
+        "sides": view.sides,
+        "upright": view.is_upright,
+        "outline": "" if view.outline is None else _path(view.outline),
+        "rows": view.image.shape[0],
+        "columns": view.image.shape[1],
+        "scale": scale_length(min(wide, 2 * high)) / wide if view.is_to_scale else 0,
+        "mm": scale_length(min(wide, 2 * high)) if view.is_to_scale else 0,
+    }
+
+
+def _scale(columns: int, display: SliceDisplay) -> dict[str, float]:
+    """Return the length of the scale bar of a slice in mm and as a part of its width; 0 if it is unknown."""
+    if display.pixel_mm is None:
+        return {"mm": 0, "part": 0}
+    width = columns * display.pixel_mm[1]
+    return {"mm": scale_length(width), "part": scale_length(width) / width}
+
+
+def _outline_stride(masks: Array | None) -> int:
+    """Return every which pixel of masks (N, h, w) outlines use, so that those of many slices fit on the page."""
+    if masks is None:
+        return 1
+    longest = float(np.clip(OUTLINE_SIDES[1] * (60 / len(masks)) ** 0.5, *OUTLINE_SIDES))
+    return int(np.ceil(max(masks.shape[1:]) / longest))
+
+
+def _path(mask: Array, stride: int = 1) -> str:
+    """Return the outline of a mask as the path of an SVG in steps of half a pixel; straight lines are one step."""
+    padded = np.pad(mask[stride // 2 :: stride, stride // 2 :: stride] > 0, 1).astype(float)
+    if not padded.any():
+        return ""
+    path = ""
+    for line in contour_generator(z=padded).lines(0.5):
+        points = np.round(2 * line - 1).astype(int)
+        steps = np.diff(points, axis=0)
+        begins = np.flatnonzero(np.append(True, (np.diff(steps, axis=0) != 0).any(axis=1)))
+        joined = np.add.reduceat(steps, begins) * stride
+        path += f"M{stride * points[0, 0]} {stride * points[0, 1]}l{' '.join(f'{x} {y}' for x, y in joined)}z"
+    return path
+
+
+def _parts(position: Array) -> tuple[Array, Array, Array]:
+    """Return middles, and edges with their slices, as parts of the length of the stack from its lowest position."""
+    edges, index = slice_edges(position)
+    length = edges[-1] - edges[0]
+    return (position - edges[0]) / length, (edges - edges[0]) / length, index
+
+
+def _strip(position: Array, colors: list[str]) -> list[dict[str, Any]]:
+    """Return the colored intervals of the heat along the stack."""
+    _, edges, index = _parts(position)
+    return [
+        {"begin": round(float(a), 5), "end": round(float(b), 5), "color": colors[i]}
+        for a, b, i in zip(edges[:-1], edges[1:], index, strict=True)
+        if i >= 0
+    ]
+
+
+def _gradient(position: Array, colors: list[str]) -> str:
+    """Return the heat along the stack as the stops of a CSS gradient, with hard edges and nothing in gaps."""
+    _, edges, index = _parts(position)
+    stops = [
+        f"{colors[i] if i >= 0 else 'transparent'} {100 * a:.4g}% {100 * b:.4g}%"
+        for a, b, i in zip(edges[:-1], edges[1:], index, strict=True)
+    ]
+    return ", ".join(stops)
+
+
+def _curve(ratio: Array, position: Array, reference: Array | None) -> dict[str, Any]:
+    """Return the curve of the ratios: places along the stack and heights as parts, and ticks of both axes."""
+    place, parts, index = _parts(position)
+    top = max(2.0, float(ratio.max()) * 1.1)
+    edges, _ = slice_edges(position)
+    length = edges[-1] - edges[0]
+    step = _tick_step(length, 6)
+    first = np.ceil(edges[0] / step) * step
+    labels = np.arange(first, edges[-1], step)
+    rise = _tick_step(top, 4)
+    positive = np.zeros(len(ratio), bool) if reference is None else np.any(reference.reshape(len(ratio), -1), axis=1)
+    return {
+        "x": np.round(place, 5).tolist(),
+        "y": np.round(ratio / top, 5).tolist(),
+        "uniform": 1 / top,
+        "x_ticks": [{"at": float((mm - edges[0]) / length), "text": f"{mm + 0:g}"} for mm in labels],
+        "y_ticks": [{"at": float(value / top), "text": f"{value:g}"} for value in np.arange(0, top, rise)],
+        "reference": [
+            {"begin": float(a), "end": float(b)}
+            for a, b, i in zip(parts[:-1], parts[1:], index, strict=True)
+            if i >= 0 and positive[i]
+        ],
+    }
+
+
+def _tick_step(length: float, count: int) -> float:
+    """Return a round step that divides ``length`` into at most ``count`` parts."""
+    magnitude = 10.0 ** np.floor(np.log10(length / count))
+    return float(next(step for step in magnitude * np.array([1, 2, 5, 10]) if length / step <= count))

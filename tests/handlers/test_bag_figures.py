@@ -28,7 +28,7 @@ class Writer:
         self.figures.append((tag, step, figure))
 
 
-def validate(handler, epochs, cases=("a", "b", "c")):
+def validate(handler, epochs, cases=("a", "b", "c"), **more):
     """Run as MONAI's ValidationHandler does: an evaluator of one epoch, at the epoch of its trainer."""
 
     def step(engine, batch):
@@ -40,7 +40,7 @@ def validate(handler, epochs, cases=("a", "b", "c")):
     for epoch in epochs:
         engine.state.epoch, engine.state.max_epochs, engine.state.iteration = epoch - 1, epoch, 0
         engine.state.epoch_length = None
-        engine.run([[bag(case)] for case in cases], max_epochs=epoch)
+        engine.run([[bag(case) | more] for case in cases], max_epochs=epoch)
 
 
 def test_bag_figure_handler_draws_the_first_bags_at_its_interval():
@@ -67,6 +67,22 @@ def test_bag_figure_handler_drops_padding_and_sorts_slices():
     assert curve.lines[0].get_ydata().tolist() == pytest.approx([0.3, 0.2, 0.5])
     assert len(curve.patches) == 1  # the slice that is labeled
     assert "probability 0.60, research use only" in figure.get_suptitle()
+
+
+def test_bag_figure_handler_shows_the_slice_itself_with_its_numbers_and_letters():
+    writer = Writer()
+    slices = torch.zeros(4, 3, 6, 5)
+    slices[:, 1] = torch.tensor([-1.0, 3.0, 1.0, 0.0]).view(4, 1, 1)  # of a z normalization; the others are neighbors
+    geometry = {"affine": torch.diag(torch.tensor([2.0, 1.0, 3.0, 1.0])), "spatial_shape": torch.tensor([5, 6, 9])}
+    numbers = {"slice_index": torch.tensor([1, 2, 0, 0]), "instance_number": torch.tensor([8, 7, 9, 0])}
+    handler = BagFigureHandler(writer, cases=["b"], top_k=1, slices_key="slices")
+    validate(handler, [1], slices=slices, plane="axial", **geometry, **numbers)
+    ((_, _, figure),) = writer.figures
+    axes = figure.axes[0]
+    assert axes.get_title() == "1.  slice 3 of 9\n6.0 mm, InstanceNumber 7\n1.5 × uniform"
+    assert (axes.images[0].get_array() == 1).all()  # the highest value
+    assert {text.get_text() for text in axes.texts} >= set("RLAP")
+    assert figure.get_supxlabel().startswith("shown from -1 to 3")
 
 
 def test_bag_figure_handler_writes_to_tensorboard(tmp_path):

@@ -242,10 +242,15 @@ class TrainedModel:
         check_same_options(self._known.network.get("options", {}), network_options(net))
 
     def identity(self) -> dict[str, Any]:
-        """Return what every result states: ``name``, ``version`` and ``sha256`` of the model, and ``trained_on``."""
+        """Return what every result states: ``name``, ``version``, ``sha256`` and ``trained_on`` of the model.
+
+        A record with ``operating_points`` states them too.
+        """
         sha256 = file_sha256(self.weights) if self.weights.is_file() else None
         if self._is_recorded:  # a record may have several files of weights, of which this is one
-            return {**self._known.identity(), **({"sha256": sha256} if sha256 else {}), "trained_on": RECORD_FILE}
+            points = {"operating_points": [dict(p) for p in self._known.operating_points]}
+            known = {**self._known.identity(), **(points if self._known.operating_points else {})}
+            return {**known, **({"sha256": sha256} if sha256 else {}), "trained_on": RECORD_FILE}
         return {"name": None, "version": None, "sha256": sha256, "trained_on": "unknown"}
 
 

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,6 +48,8 @@ TYPE_2 = (
 DEFAULT_ALGORITHM = {"name": "monai_mil_ext", "version": "1"}
 LONGEST = 64  # characters of a DICOM value of representation LO
 SCHEME = "99MONAIMIL"  # private coding scheme, since DICOM has no code for attention scores
+UNITS = {"probability": ("1", "no units"), "attention": ("{fraction}", "fraction of the attention of all slices")}
+COLORS = ((255, 222, 51), (230, 120, 20), (0, 114, 178))  # of segments, the strongest band first; the last one repeats
 
 
 class _Algorithm(NamedTuple):
@@ -153,7 +156,8 @@ class DicomWriter:
                 pixel_array=np.stack(segments, axis=-1).astype(np.uint8),
                 segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
                 segment_descriptions=[
-                    _segment(hd, i, bands.names[number - 1], self.algorithm) for i, number in enumerate(numbers, 1)
+                    _segment(hd, i, bands.names[number - 1], COLORS[min(number, len(COLORS)) - 1], self.algorithm)
+                    for i, number in enumerate(numbers, 1)
                 ],
                 **self._identity("seg", scores, bands.names),
                 **EQUIPMENT,
@@ -179,7 +183,8 @@ class DicomWriter:
         identity = self._identity("sr", scores, [str(probability), str(top_k)])
         meaning = f"Probability of {self.finding}"[:LONGEST]
         with _highdicom_errors():
-            groups = [_measurement_group(hd, identity, "scan", meaning, probability, algorithm=self.algorithm)]
+            of_scan = {"algorithm_id": _sr_algorithm(hd, self.algorithm), "finding_type": _finding(hd, self.finding)}
+            groups = [_measurement_group(hd, identity, "scan", meaning, probability, **of_scan)]
             groups += [
                 _measurement_group(
                     hd, identity, f"slice of rank {rank}", "Attention of a slice", float(scores[k]), self.headers[k]
@@ -259,7 +264,7 @@ def _highdicom_errors() -> Iterator[None]:
             raise ValueError(f"`source` must have all headers that results as DICOM need, got {got}.") from None
 
 
-def _segment(hd: Any, number: int, name: str, algorithm: _Algorithm) -> Any:
+def _segment(hd: Any, number: int, name: str, color: tuple[int, int, int], algorithm: _Algorithm) -> Any:
     return hd.seg.SegmentDescription(
         segment_number=number,
         segment_label=name,
@@ -272,6 +277,7 @@ def _segment(hd: Any, number: int, name: str, algorithm: _Algorithm) -> Any:
             version=algorithm.version,
             parameters={"model": algorithm.note} if algorithm.note else None,
         ),
+        display_color=hd.color.CIELabColor.from_rgb(*color),
     )
 
 
@@ -282,11 +288,12 @@ def _measurement_group(
     meaning: str,
     value: float,
     image: Any = None,
-    algorithm: _Algorithm | None = None,
+    **about: Any,
 ) -> Any:
     """Return a measurement group (TID 1501) with one number, of the scan or of one of its slices."""
-    code = hd.sr.CodedConcept(meaning.split(maxsplit=1)[0].lower(), SCHEME, meaning)
-    unit = hd.sr.CodedConcept("1", "UCUM", "no units")
+    quantity = meaning.split(maxsplit=1)[0].lower()
+    code = hd.sr.CodedConcept(quantity, SCHEME, meaning)
+    unit = hd.sr.CodedConcept(UNITS[quantity][0], "UCUM", UNITS[quantity][1])
     sources = [] if image is None else [hd.sr.SourceImageForMeasurementGroup.from_source_image(image)]
     return hd.sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd.sr.TrackingIdentifier(
@@ -294,8 +301,13 @@ def _measurement_group(
         ),
         measurements=[hd.sr.Measurement(name=code, value=value, unit=unit)],
         source_images=sources or None,
-        algorithm_id=None if algorithm is None else _sr_algorithm(hd, algorithm),
+        **about,
     )
+
+
+def _finding(hd: Any, name: str) -> Any:
+    """Return the code of a class: a hash, since the value of a code has 16 characters and no meaning of its own."""
+    return hd.sr.CodedConcept(sha256(name.encode()).hexdigest()[:16], SCHEME, name[:LONGEST])
 
 
 def _sr_algorithm(hd: Any, algorithm: _Algorithm) -> Any:

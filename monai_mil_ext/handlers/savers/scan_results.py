@@ -6,6 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
 from monai_mil_ext.data import DicomWriter, ScoreBands, write_nifti
 from monai_mil_ext.transforms.scans.slice_order import item_plane
 from monai_mil_ext.utils import (
@@ -19,22 +23,37 @@ from monai_mil_ext.utils import (
     hide_paths,
     write_json,
 )
-from monai_mil_ext.visualize import plot_slice_scores, scan_page, write_cine
+from monai_mil_ext.visualize import (
+    SliceDisplay,
+    attention_ratio,
+    is_nearly_even,
+    plot_slice_scores,
+    scan_page,
+    write_cine,
+)
 
 from .results_saver import ResultsSaver
+from .thresholds import at_operating_points, threshold_text
 
 __all__ = ["ScanResultsSaver"]
 
 PICTURES, DICOM = ("png", "html", "gif"), ("seg", "sr")
+LINKS = {
+    "attention in the voxels of the scan (NIfTI)": "_scores.nii.gz",
+    "segmentation (DICOM SEG)": "_seg.dcm",
+    "report (DICOM SR)": "_sr.dcm",
+    "animation (GIF)": ".gif",
+    "picture (PNG)": ".png",
+}
 
 
 class ScanResultsSaver(ResultsSaver):
     """Saver that writes a folder ``<output_dir>/<case_id>`` for every scan.
 
     =========================== ============================================================================
-    ``prediction.json``         probabilities, and the position and score of every slice; written last
-    ``<case_id>_scores.nii.gz`` the scores in the voxels of the scan; ``.json`` beside it names their model
-    ``<case_id>.png``           the scores and the slices with the highest ones; also ``.html`` and ``.gif``
+    ``prediction.json``         probabilities, and numbers, position and attention of every slice; written last
+    ``<case_id>_scores.nii.gz`` attention in the voxels of the scan; ``.json`` beside it names their model
+    ``<case_id>.png``           slices, views of the stack and attention; also ``.html`` and ``.gif``
     ``<case_id>_seg.dcm``       results as DICOM, off by default; also ``_sr.dcm``
     =========================== ============================================================================
 
@@ -45,6 +64,11 @@ class ScanResultsSaver(ResultsSaver):
     :py:class:`monai_mil_ext.transforms.SliceBagd`, the slices themselves, and a reference mask if present.
     No name, date or path is written.
 
+    In ``prediction.json`` each slice has its ``slice_index`` (0 is the lowest slice), the ``slice_number`` of pictures
+    (1 is the lowest), ``instance_number`` if DICOM tells it, ``position_mm``, ``attention``, and ``ratio``: attention
+    relative to uniform attention. ``nearly_even`` is true if no ratio reaches 1.5, so that the order of slices says
+    little: then pictures rank none. Colors of pictures are those of the ratio, from 1/4 to 4.
+
     Results as DICOM belong to the study of the scan and **carry its patient**, see
     :py:class:`monai_mil_ext.data.DicomWriter`. They need the folder of the series as item ``source`` (and ``series``,
     if it has several). Where they can't be written, all other files are, and ``prediction.json`` has the reason; its
@@ -54,8 +78,9 @@ class ScanResultsSaver(ResultsSaver):
         output_dir: parent of the folders.
         plane: plane of the slices; by default the item ``plane`` of :py:class:`monai_mil_ext.transforms.SliceBagd`, or
             else axial.
-        slices_key: item with the slices (N, 1, h, w) in [0, 1].
-        reference_key: item with the reference mask (N, 1, h, w).
+        slices_key: item with the slices (N, C, h, w); pictures show the middle channel, which with neighbors as
+            channels is the slice itself. Values outside of [0, 1] are scaled for the pictures, which say so.
+        reference_key: item with the reference mask (N, C, h, w).
         pictures: any of ``"png"``, ``"html"`` (one self-contained file) and ``"gif"`` (an animation of all slices).
             They show as many slices as ``top`` has.
         dicom: any of ``"seg"`` (segmentation: the slices of ``top``, and twice as many that rank after them) and
@@ -97,23 +122,42 @@ class ScanResultsSaver(ResultsSaver):
         self.dicom = tuple(dicom)
 
     def _write(self, folder: Path, item: Mapping[str, Any]) -> dict[str, Any]:
-        keys = (BagKeys.SCORES, BagKeys.POSITION, BagKeys.SLICE_INDEX, self.slices_key, self.reference_key)
-        item = {**item, **{str(key): drop_padding(item[key], item) for key in keys if key in item}}
+        numbers = (BagKeys.SLICE_INDEX, BagKeys.INSTANCE_NUMBER)
+        keys = (BagKeys.SCORES, BagKeys.POSITION, *numbers, self.slices_key, self.reference_key)
+        item = {**item, **{str(key): drop_padding(item[key], item) for key in keys if item.get(key) is not None}}
         plane = item_plane(item, self.plane)
         path = folder / f"{item[BagKeys.CASE_ID]}_scores.nii.gz"
         write_nifti(path, item[BagKeys.SCORE_VOLUME], f"attention of slices; {RESEARCH_USE}")
         about = {"content": "attention of slices", "use": RESEARCH_USE, **self.provenance(item), **self.classes(item)}
         write_json(folder / f"{item[BagKeys.CASE_ID]}_scores.json", about)
-        self._write_pictures(folder, item)
         reason = self._dicom_reason(folder, item)
-        index = item[BagKeys.SLICE_INDEX]
-        columns = zip(index.tolist(), item[BagKeys.POSITION].tolist(), item[BagKeys.SCORES].tolist(), strict=True)
+        self._write_pictures(folder, item)
+        points = at_operating_points(item["pred"].tolist(), self.class_names, self._operating_points())
         return {
             **({} if reason is None else {"dicom": {"missing": reason}}),
+            **({"operating_points": points} if points else {}),
             "plane": plane,
-            "top_slices": index[item[BagKeys.TOP]].tolist(),
-            "slices": [{"slice_index": i, "position_mm": round(p, 3), "attention": a} for i, p, a in columns],
+            **({"window": item[BagKeys.WINDOW]} if BagKeys.WINDOW in item else {}),
+            "top_slices": item[BagKeys.SLICE_INDEX][item[BagKeys.TOP]].tolist(),
+            "nearly_even": is_nearly_even(item[BagKeys.SCORES]),
+            "slices": self._slices(item),
         }
+
+    def _slices(self, item: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return what ``prediction.json`` says of each slice."""
+        columns = {
+            "slice_index": item[BagKeys.SLICE_INDEX].tolist(),
+            "slice_number": (item[BagKeys.SLICE_INDEX] + 1).tolist(),
+            "position_mm": [round(position, 3) for position in item[BagKeys.POSITION].tolist()],
+            "attention": item[BagKeys.SCORES].tolist(),
+            "ratio": np.round(attention_ratio(item[BagKeys.SCORES]), 4).tolist(),
+        }
+        if BagKeys.INSTANCE_NUMBER in item:
+            columns[str(BagKeys.INSTANCE_NUMBER)] = item[BagKeys.INSTANCE_NUMBER].tolist()
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+    def _operating_points(self) -> Sequence[Mapping[str, Any]]:
+        return (self.model or {}).get("operating_points", ())
 
     def check_sources(self, items: Sequence[Mapping[str, Any]]) -> None:
         """Raise ``ValueError`` if DICOM is asked for and no item has a DICOM folder, before anything is computed."""
@@ -151,18 +195,38 @@ class ScanResultsSaver(ResultsSaver):
             results.write_report(folder / f"{case}_sr.dcm", volume, float(item["pred"][-1]), top_k)
 
     def _write_pictures(self, folder: Path, item: Mapping[str, Any]) -> None:
+        if not self.pictures:
+            return
         case, top_k, reference = item[BagKeys.CASE_ID], len(item[BagKeys.TOP]), item.get(self.reference_key)
-        masks = None if reference is None else reference[:, 0].numpy() > 0
-        scores, position = item[BagKeys.SCORES].numpy(), item[BagKeys.POSITION].numpy()
-        scan = (scores, position, item[self.slices_key][:, 0].numpy(), masks)
-        index = item[BagKeys.SLICE_INDEX].numpy()
-        title, note = f"{case}: {format_prediction(item['pred'], self.task, self.class_names)}", self.note(item)
+        slices, masks = _middle_channel(item[self.slices_key]), None
+        if reference is not None:
+            masks = _middle_channel(reference) > 0
+        slices, display = SliceDisplay.of(item, slices.shape[1:], self.plane).fit_gray(slices)
+        scan = (item[BagKeys.SCORES].numpy(), item[BagKeys.POSITION].numpy(), slices, masks)
+        title, note = self._title(item), self.note(item)
         if "png" in self.pictures:
+            figure = plot_slice_scores(*scan, top_k, title, note, display)
             with atomic_path(folder / f"{case}.png") as temporary:
-                plot_slice_scores(*scan, top_k, title, note).savefig(temporary, dpi=160)
-        if "html" in self.pictures:
-            with atomic_path(folder / f"{case}.html") as temporary:
-                facts = {"model": note} if note else {}
-                temporary.write_text(scan_page(*scan, top_k, title, facts, slice_index=index), encoding="utf-8")
+                figure.savefig(temporary, dpi=160)
         if "gif" in self.pictures:
-            write_cine(folder / f"{case}.gif", *scan, note=note)
+            write_cine(folder / f"{case}.gif", *scan, note=note, display=display)
+        if "html" in self.pictures:
+            facts, links = {"model": note} if note else {}, self._links(folder, case)
+            page = scan_page(*scan, top_k, title, facts, display, links)
+            with atomic_path(folder / f"{case}.html") as temporary:
+                temporary.write_text(page, encoding="utf-8")
+
+    def _title(self, item: Mapping[str, Any]) -> str:
+        """Return case, probability, and the threshold with the class it leads to."""
+        threshold = threshold_text(item["pred"].tolist(), self.task, self.class_names, self._operating_points())
+        prediction = format_prediction(item["pred"], self.task, self.class_names)
+        return f"{item[BagKeys.CASE_ID]}: {prediction}{f' ({threshold})' if threshold else ''}"
+
+    def _links(self, folder: Path, case: str) -> dict[str, str]:
+        """Return the files beside the page that exist, by what they are."""
+        return {text: case + end for text, end in LINKS.items() if (folder / (case + end)).is_file()}
+
+
+def _middle_channel(images: Tensor) -> NDArray[Any]:
+    """Return (N, h, w) of images (N, C, h, w)."""
+    return np.asarray(images[:, images.shape[1] // 2])

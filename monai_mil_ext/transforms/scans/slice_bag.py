@@ -189,8 +189,9 @@ class SliceBag(InvertibleTransform):
 class SliceBagd(MapTransform, InvertibleTransform):
     """Dictionary form of :py:class:`SliceBag`, which replaces the scan by its bag.
 
-    It adds the items ``position``, ``validity``, ``slice_index``, ``affine``, ``spatial_shape`` and ``plane``, and of
-    an irregular series ``slice_position`` and ``slice_thickness``, see :py:class:`monai_mil_ext.utils.BagKeys`. They
+    It adds the items ``position``, ``validity``, ``slice_index``, ``affine``, ``spatial_shape`` and ``plane``,
+    ``instance_number`` of slices that are those of a DICOM series, and of an irregular series ``slice_position`` and
+    ``slice_thickness``, see :py:class:`monai_mil_ext.utils.BagKeys`. They
     and the selection of slices are those of the first key.
 
     Args:
@@ -235,6 +236,7 @@ class SliceBagd(MapTransform, InvertibleTransform):
                 first = (key, image, slices)
                 d.update({k: value for k, value in slices._asdict().items() if k != "bag" and value is not None})
                 d[str(BagKeys.PLANE)] = slicer.plane
+                d.update(_instance_numbers(image, slicer.plane, slices))
             else:
                 _check_same_geometry(slicer.plane, first[:2], (key, image))
                 slices = slicer(image, first[2].slice_index)
@@ -263,6 +265,28 @@ def _centered(slices: Tensor, side: int, outside: float) -> Tensor:
     top, left = (side - height) // 2, (side - width) // 2
     padding = (left, side - width - left, top, side - height - top)
     return F.pad(slices, padding, value=outside) if any(padding) else slices
+
+
+def _instance_numbers(image: Any, plane: str, slices: SlicedScan) -> dict[str, Tensor]:
+    """Return the InstanceNumber (N,) of the slices, if they are those of a DICOM series, also flipped or cropped."""
+    numbers, original = (image.meta.get(str(key)) for key in (BagKeys.INSTANCE_NUMBER, MetaKeys.ORIGINAL_AFFINE))
+    if numbers is None or original is None:
+        return {}
+    order, size = SliceOrder.of(slices.affine, plane), image.shape[1:]
+    depth = order.axes[0]
+    # the index of the slice in the series is row @ (x, y, z, 1) of a voxel of the present scan
+    row = torch.linalg.solve(torch.as_tensor(original, dtype=torch.float64).cpu(), slices.affine)[2]
+    across = sum(abs(float(row[axis])) * size[axis] for axis in order.axes[1:])
+    voxel = size[depth] - 1 - slices.slice_index if 0 in order.flips else slices.slice_index
+    place = row[depth] * voxel + row[3]
+    index = place.round().long()
+    if (
+        across > 0.1
+        or float((place - index).abs().max()) > 0.1
+        or not 0 <= int(index.min()) <= int(index.max()) < len(numbers)
+    ):
+        return {}
+    return {str(BagKeys.INSTANCE_NUMBER): torch.as_tensor(numbers).long().cpu()[index]}
 
 
 def _validity(stack: Tensor) -> Tensor:

@@ -66,7 +66,8 @@ def scan_preprocessing(
     """Compose a preprocessing that says where its instances come from, and can compare that with the training.
 
     Items get what the scan states of itself: ``lowest`` and ``highest`` (values before the window), ``spacing`` (lowest
-    and highest distance of two slices in mm) and, of DICOM, ``modality``. With ``check``, options that differ from the
+    and highest distance of two slices in mm), ``window`` (text on the window or normalization, for pictures) and, of
+    DICOM, ``modality``. With ``check``, options that differ from the
     training are refused before the scan is read, and its modality and values before it is encoded, with a
     :py:class:`monai_mil_ext.utils.checks.SourceMismatchError`.
 
@@ -85,7 +86,7 @@ def scan_preprocessing(
     """
     steps = list(Compose(transforms).flatten().transforms)
     encoding = next((i for i, step in enumerate(steps) if isinstance(step, EncodeInstancesd)), len(steps))
-    before, after = [*steps[:encoding], _DescribeScan(key)], steps[encoding:]
+    before, after = [*steps[:encoding], _DescribeScan(key, steps[:encoding])], steps[encoding:]
     if check:
         given = scan_source(Compose(steps), key).to_values()
         compare = CheckSourced(key, trained, given, allow_mismatch=allow_mismatch)
@@ -96,8 +97,11 @@ def scan_preprocessing(
 class _DescribeScan(Transform):
     """Transform that copies what a scan states of itself from its metadata to the item."""
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, steps: Sequence[Any] = ()) -> None:
         self.key = key
+        source = scan_source(Compose([step for step in steps if not isinstance(step, CheckSourced)]), key)
+        self.values = _describe_values(source)
+        self.is_ct = any(isinstance(step, LoadScand) and step.load.hounsfield for step in steps)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
@@ -106,10 +110,23 @@ class _DescribeScan(Transform):
             d.update(scan_facts(image.meta))
             d[BagKeys.CONTAINER] = str(image.meta.get(BagKeys.CONTAINER, ""))
             d[BagKeys.NOTES] = "; ".join(image.meta.get(BagKeys.NOTES, ()))
+            if self.values:
+                is_ct = d.get("modality", "CT" if self.is_ct else "") == "CT"
+                unit = " HU" if is_ct and self.values.startswith("window") else ""
+                d[str(BagKeys.WINDOW)] = self.values + unit
         if isinstance(position, Tensor) and len(position) > 1:
             distance = position.diff()
             d["spacing"] = (round(float(distance.min()), 4), round(float(distance.max()), 4))
         return d
+
+
+def _describe_values(source: InstanceSource) -> str:
+    """Return the window, ``"window -1000 to 400"``, or the normalization of gray values, or an empty text."""
+    values = source.to_values()
+    if "window" in values:
+        low, high = values["window"]
+        return f"window {low:g} to {high:g}"
+    return f"normalization {values['normalization']}" if "normalization" in values else ""
 
 
 def _steps(transform: Any) -> list[Any]:

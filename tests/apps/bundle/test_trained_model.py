@@ -72,6 +72,14 @@ def test_trained_model_prefers_the_record_to_defaults(tmp_path):
     assert model.identity()["trained_on"] == "model.json"
 
 
+def test_trained_model_states_the_operating_points_of_its_record(tmp_path):
+    point = {"name": "screening", "class_name": "b", "threshold": 0.2}
+    write_model(tmp_path, operating_points=(point,))
+    assert TrainedModel(tmp_path).identity()["operating_points"] == [point]
+    write_model(tmp_path)
+    assert "operating_points" not in TrainedModel(tmp_path).identity()
+
+
 def test_trained_model_refuses_weights_of_another_record(tmp_path):
     write_model(tmp_path)
     torch.save({"w": torch.ones(2)}, tmp_path / "model.pt")

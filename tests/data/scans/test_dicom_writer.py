@@ -105,6 +105,14 @@ def test_dicom_writer_segments_have_standard_codes(tmp_path):
             )
 
 
+def test_dicom_writer_segments_have_colors_of_their_own(tmp_path):
+    volume, _ = answered(tmp_path / "s")
+    DicomWriter(tmp_path / "s").write_segmentation(tmp_path / "seg.dcm", volume, ScoreBands(top_k=(1, 2, 3)))
+    colors = [segment.RecommendedDisplayCIELabValue for segment in dcmread(tmp_path / "seg.dcm").SegmentSequence]
+    rgb = [hd.color.CIELabColor.from_dicom_value(color).to_rgb() for color in colors]
+    np.testing.assert_allclose(rgb, [(255, 222, 51), (230, 120, 20), (0, 114, 178)], atol=2)
+
+
 def test_dicom_writer_report_has_probability_and_top_slices(tmp_path):
     volume, _ = answered(tmp_path / "s", "upside down")
     DicomWriter(tmp_path / "s").write_report(tmp_path / "sr.dcm", volume, 0.75, top_k=3)
@@ -121,6 +129,11 @@ def test_dicom_writer_report_has_probability_and_top_slices(tmp_path):
     ]
     assert [value for _, _, value in values] == pytest.approx([0.75, 0.5, 0.4, 0.1])
     ascending = sorted((dcmread(s.path) for s in find_series(tmp_path / "s")), key=lambda d: d.ImagePositionPatient[2])
+    units = [group.get_measurements()[0].unit for group in groups]
+    assert {unit.scheme_designator for unit in units} == {"UCUM"}
+    assert [unit.value for unit in units] == ["1", *["{fraction}"] * 3]
+    assert units[1].meaning == "fraction of the attention of all slices"
+    assert [group.finding_type is None for group in groups] == [False, True, True, True]
     referenced = [g.source_images[0].referenced_sop_instance_uid for g in groups[1:]]
     assert referenced == [ascending[k].SOPInstanceUID for k in (1, 3, 0)]
 
@@ -136,6 +149,7 @@ def test_dicom_writer_names_the_model_and_the_class(tmp_path):
     assert note in algorithm.AlgorithmParameters
     (group, *_) = hd.sr.srread(tmp_path / "sr.dcm").content.get_image_measurement_groups()
     assert group.get_measurements()[0].name.meaning == "Probability of malignant"
+    assert (group.finding_type.meaning, group.finding_type.scheme_designator) == ("malignant", "99MONAIMIL")
     assert note.encode() in (tmp_path / "sr.dcm").read_bytes()
     other = DicomWriter(tmp_path / "s")
     other.write_report(tmp_path / "other.dcm", volume, 0.75)

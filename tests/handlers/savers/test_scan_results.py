@@ -13,6 +13,7 @@ from monai.transforms import Compose
 from pydicom import dcmread
 
 from monai_mil_ext.handlers import ScanBatchInference, ScanResultsSaver
+from monai_mil_ext.handlers.savers import scan_results
 from monai_mil_ext.transforms import (
     InstanceScoresd,
     LoadScan,
@@ -31,7 +32,14 @@ def test_scan_results_saver_writes_scores_in_the_voxels_of_the_scan(tmp_path):
     result = json.loads((folder / "prediction.json").read_text())
     assert result["prediction"] == 1
     assert result["top_slices"] == [2, 1, 0, 3]
-    assert result["slices"][2] == {"slice_index": 2, "position_mm": 47.0, "attention": pytest.approx(0.6)}
+    assert result["slices"][2] == {
+        "slice_index": 2,
+        "slice_number": 3,
+        "position_mm": 47.0,
+        "attention": pytest.approx(0.6),
+        "ratio": pytest.approx(2.4),
+    }
+    assert result["nearly_even"] is False
     written = nib.load(folder / "c1_scores.nii.gz")
     assert (written.affine == scan()["affine"].numpy()).all()
     # the array of the scan runs from head to foot, so its first slice is the highest
@@ -81,16 +89,16 @@ def test_scan_results_saver_names_model_and_classes_in_all_files(tmp_path):
         assert (written["class_names"], written["predicted_class"]) == (["benign", "malignant"], "malignant")
     note = "tumor 2, weights 0123456789ab; agrees with the training"
     page = (folder / "c1.html").read_text()
-    assert f"<td>model</td><td>{note}</td>" in page
-    assert "c1: malignant: probability 0.70" in page
+    assert f"<dt>model</dt><dd>{note}</dd>" in page
+    assert "<h1>c1: malignant: probability 0.70 (threshold 0.5: malignant)</h1>" in page
     assert Image.open(folder / "c1.gif").info["comment"].decode() == f"research use only; {note}"
 
 
 def test_scan_results_saver_writes_a_page_without_a_row_for_an_unknown_model(tmp_path):
     ScanResultsSaver(tmp_path, pictures=["html"]).save(scan())
     page = (tmp_path / "c1" / "c1.html").read_text()
-    assert "c1: probability 0.70" in page
-    assert "<td>model</td>" not in page
+    assert "<h1>c1: probability 0.70 (threshold 0.5: class 1)</h1>" in page
+    assert "<dt>" not in page
 
 
 def test_scan_results_saver_needs_a_name_for_each_class(tmp_path):
@@ -121,7 +129,10 @@ def test_scan_results_saver_names_slices_by_their_index_after_a_selection(tmp_pa
     infer(batch, [item])
     record = json.loads((tmp_path / "c1" / "prediction.json").read_text())
     assert record["top_slices"] == item["slice_index"][[-1, -2]].tolist() == [28, 26]
-    assert {"slice 28", "slice 26", "slice 10"} <= set(re.findall(r"slice \d+", (tmp_path / "c1/c1.html").read_text()))
+    numbers = [entry["slice_number"] for entry in record["slices"]]
+    assert numbers == (item["slice_index"] + 1).tolist()
+    page = (tmp_path / "c1/c1.html").read_text()
+    assert re.findall(r'"name": "(slice \d+ of \d+)"', page) == [f"slice {number} of 30" for number in numbers]
     batch.finish()
     (row,) = csv.DictReader((tmp_path / "results.csv").open())
     assert (row["top_slice"], row["top_slice_mm"]) == ("28", "56.0")
@@ -138,6 +149,7 @@ def series_item(folder, **changes):
     image = LoadScan()(folder)
     item = SliceBagd("image", plane=changes.pop("plane", "axial"))({"image": image})
     slices = item.pop("image").as_tensor()
+    slices = (slices - slices.min()) / (slices.max() - slices.min())
     scores = torch.arange(1.0, len(slices) + 1)
     item |= {"case_id": "c1", "slices": slices, "pred": torch.tensor([0.3, 0.7]), "attention": scores / scores.sum()}
     item |= {"source": str(folder)} | changes
@@ -188,3 +200,68 @@ def test_scan_results_saver_refuses_dicom_of_no_folder_before_the_first_case(tmp
     saver.check_sources([*items, {"case_id": "c", "image": str(tmp_path)}])
     saver.check_sources([])
     ScanResultsSaver(tmp_path).check_sources(items)
+
+
+def test_scan_results_saver_says_if_attention_is_nearly_even(tmp_path):
+    attention = torch.tensor([0.24, 0.25, 0.26, 0.25, 0.0])[:, None]
+    ScanResultsSaver(tmp_path, pictures=["html"]).save(scan(attention=attention))
+    record = json.loads((tmp_path / "c1" / "prediction.json").read_text())
+    assert record["nearly_even"] is True
+    assert [entry["ratio"] for entry in record["slices"]] == pytest.approx([0.96, 1, 1.04, 1])
+    assert "Attention is nearly even" in (tmp_path / "c1" / "c1.html").read_text()
+    # the volume keeps attention itself
+    assert nib.load(tmp_path / "c1" / "c1_scores.nii.gz").get_fdata().max() == pytest.approx(0.26)
+
+
+def test_scan_results_saver_numbers_slices_as_dicom_does(tmp_path):
+    write_series(tmp_path / "series")  # InstanceNumber 1 is the lowest slice of four
+    item = series_item(tmp_path / "series", instance_number=torch.tensor([4, 3, 2, 1]), window="window -160 to 240 HU")
+    record = ScanResultsSaver(tmp_path, pictures=["html", "png", "gif"]).save(item)
+    assert [entry["instance_number"] for entry in record["slices"]] == [4, 3, 2, 1]
+    assert record["window"] == "window -160 to 240 HU"
+    page = (tmp_path / "c1" / "c1.html").read_text()
+    assert "<strong>slice 4 of 4</strong>, 37.5 mm, InstanceNumber 1" in page
+    assert "<dd>window -160 to 240 HU</dd>" in page
+
+
+def test_scan_results_saver_links_the_files_that_it_has_written(tmp_path):
+    write_series(tmp_path / "series", FrameOfReferenceUID="1.2.3")
+    item = series_item(tmp_path / "series")
+    ScanResultsSaver(tmp_path, pictures=["png", "html", "gif"], dicom=["seg", "sr"]).save(item)
+    links = re.findall(r'<a href="([^"]+)"', (tmp_path / "c1" / "c1.html").read_text())
+    assert links == ["c1_scores.nii.gz", "c1_seg.dcm", "c1_sr.dcm", "c1.gif", "c1.png"]
+    assert all((tmp_path / "c1" / name).is_file() for name in links)
+    ScanResultsSaver(tmp_path, pictures=["html"]).save(item)
+    page = (tmp_path / "c1" / "c1.html").read_text()
+    assert re.findall(r'<a href="([^"]+)"', page) == ["c1_scores.nii.gz"]
+
+
+def test_scan_results_saver_shows_the_slice_itself_among_its_neighbors(tmp_path, monkeypatch):
+    shown = {}
+    monkeypatch.setattr(scan_results, "scan_page", lambda *scan, **_: shown.update(slices=scan[2]) or "page")
+    image = MetaTensor(torch.rand(1, 6, 5, 4), affine=torch.diag(torch.tensor([1.0, 1, 2, 1])))
+    item = SliceBagd("image", selection=SliceSelection(num_neighbors=1))({"image": image})
+    item |= {"case_id": "c1", "slices": item["image"].as_tensor(), "pred": torch.tensor([0.3, 0.7])}
+    item["attention"] = torch.linspace(0.1, 1, 4)
+    item = Compose([InstanceScoresd(), RankInstancesd(), SliceScoresToVolumed("scores", "score_volume")])(item)
+    ScanResultsSaver(tmp_path, pictures=["html"]).save(item)
+    assert (shown["slices"] == SliceBagd("image")({"image": image})["image"][:, 0].numpy()).all()
+
+
+def test_scan_results_saver_scales_slices_that_are_not_in_the_unit_interval(tmp_path):
+    item = scan(window="normalization z")
+    item["slices"] = item["slices"] * 6 - 3
+    record = ScanResultsSaver(tmp_path, pictures=["html"]).save(item)
+    assert record["window"] == "normalization z"
+    assert re.search(r"<dd>normalization z, shown from -[\d.]+ to [\d.]+</dd>", (tmp_path / "c1/c1.html").read_text())
+
+
+def test_scan_results_saver_takes_thresholds_from_the_model(tmp_path):
+    point = {"name": "screening", "class_name": "tumor", "threshold": 0.2}
+    model = {"name": "m", "version": "1", "sha256": "0" * 64, "trained_on": "model.json", "operating_points": [point]}
+    saver = ScanResultsSaver(tmp_path, pictures=["html"], model=model, class_names=["no tumor", "tumor"])
+    record = saver.save(scan(pred=torch.tensor([0.7, 0.3])))
+    assert record["operating_points"] == [point | {"is_positive": True}]
+    assert record["predicted_class"] == "no tumor"  # the more probable class
+    page = (tmp_path / "c1" / "c1.html").read_text()
+    assert "<h1>c1: tumor: probability 0.30 (threshold 0.2, screening: tumor)</h1>" in page

@@ -6,10 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from monai.data import MetaTensor
-from monai.transforms import Orientation
+from monai.transforms import Flip, Orientation, Resize, SpatialCrop
 from torch.testing import assert_close
 
-from monai_mil_ext.transforms import SliceBag, SliceBagd
+from monai_mil_ext.transforms import SliceBag, SliceBagd, SliceSelection
 from tests.transforms.geometry import ORDERS, PLANES, affines, reordered, scan
 
 
@@ -108,6 +108,36 @@ def test_slice_bagd_stores_the_geometry():
     assert out["spatial_shape"].tolist() == [5, 4, 3]
     assert {type(v) for k, v in out.items() if k not in ("case_id", "image", "label", "plane")} == {torch.Tensor}
     assert {type(k) for k in out} == {str}
+
+
+def series():
+    """Return a scan whose slices are numbered as DICOM does, and carry their number as the value of a voxel."""
+    affine = torch.diag(torch.tensor([-1.0, -1.0, -2.5, 1.0], dtype=torch.float64))
+    image = MetaTensor(torch.rand(1, 6, 5, 8) / 4, affine=affine)
+    numbers = np.array([7, 3, 4, 5, 12, 8, 1, 9])
+    image[:, 1:4, 1:4] = torch.as_tensor(numbers)
+    image.meta.update(instance_number=numbers, original_affine=affine.numpy())
+    return image
+
+
+@pytest.mark.parametrize(
+    "change", [None, Flip(2), Flip([0, 2]), SpatialCrop([1, 1, 2], [5, 5, 7]), Orientation("SAR"), Orientation("PLI")]
+)
+@pytest.mark.parametrize("selection", [None, SliceSelection(start_mm=4, stride=2)])
+def test_slice_bagd_hands_over_the_numbers_of_dicom_slices(change, selection):
+    image = series() if change is None else change(series())
+    out = SliceBagd("image", selection=selection)({"image": image})
+    assert out["instance_number"].tolist() == out["image"].amax((1, 2, 3)).tolist()
+
+
+@pytest.mark.parametrize(
+    ("plane", "change"), [("coronal", None), ("sagittal", Flip(2)), ("axial", Resize([6, 5, 11])), ("coronal", Flip(1))]
+)
+def test_slice_bagd_numbers_no_slices_that_are_not_those_of_the_series(plane, change):
+    image = series() if change is None else change(series())
+    assert "instance_number" not in SliceBagd("image", plane=plane)({"image": image})
+    scan_without = scan((5, 4, 3), np.eye(4))
+    assert "instance_number" not in SliceBagd("image")({"image": scan_without})
 
 
 @pytest.mark.parametrize("other", [scan((5, 4, 2), np.eye(4)), scan((5, 4, 3), np.diag([1.0, 1, 1.2, 1]))])

@@ -108,6 +108,23 @@ def test_scan_preprocessing_leaves_out_what_a_scan_does_not_say(tmp_path):
     assert not {"modality", "spacing"} & item.keys()
 
 
+@pytest.mark.parametrize(
+    ("scale", "modality", "expected"),
+    [
+        (window(), "CT", "window -1000 to 400 HU"),
+        (window(), "MR", "window -1000 to 400"),
+        (window(0, 0.5), "CT", "window 0 to 0.5 HU"),
+        (NormalizeIntensityd("image", nonzero=True), "CT", "normalization NormalizeIntensity(nonzero=True"),
+        (Lambdad("image", abs), "CT", ""),
+    ],
+)
+def test_scan_preprocessing_names_the_window_for_pictures(scale, modality, expected, tmp_path):
+    write_series(tmp_path / "s", Modality=modality)
+    item = scan_preprocessing(steps(scale))({"image": str(tmp_path / "s")})
+    assert item.get("window", "").startswith(expected)
+    assert bool(item.get("window")) is bool(expected)
+
+
 class Encoder(torch.nn.Flatten):
     """Encoder that must not run."""
 

@@ -1,0 +1,86 @@
+"""Index page of the results of many cases."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from monai_mil_ext.utils import RESEARCH_USE, BagKeys, BagStatus, atomic_path
+
+from .page_template import page_template
+
+__all__ = ["write_index"]
+
+INDEX = "index.html"
+REMARKS = ("option", str(BagKeys.NOTES))  # columns that are shown below the status
+
+
+def write_index(
+    folder: str | os.PathLike[str],
+    rows: Sequence[Mapping[str, Any]],
+    title: str = "Results",
+    class_names: Sequence[str] | None = None,
+) -> Path:
+    """Write ``index.html``, a table of all cases of a folder of results with links to their pages and pictures.
+
+    Its rows can be sorted and searched. It loads only the pictures, which are beside it, and works from a folder.
+
+    Args:
+        folder: folder with ``results.csv`` and a folder ``<case_id>`` for each case, whose page is ``<case_id>.html``
+            and whose picture is ``<case_id>.png``, where they exist.
+        rows: rows of ``results.csv``: ``case_id``, ``status`` and, of finished cases, ``predicted_class`` or
+            ``prediction`` and ``probability_<c>`` of each class c; ``option`` and ``notes`` are shown too.
+        title: heading of the page.
+        class_names: names of the classes. Of two classes, the probability of the second one is shown.
+
+    Returns:
+        Path of the page.
+    """
+    path, classes = Path(folder) / INDEX, _classes(rows)
+    names = [f"probability of {f'class {c}' if class_names is None else class_names[c]}" for c in classes]
+    predicted = next((name for name in ("predicted_class", "prediction") if any(name in row for row in rows)), None)
+    columns = ["case", *(["prediction"] if predicted else []), *names, "status"]
+    cells = [*([predicted] if predicted else []), *(f"probability_{c}" for c in classes)]
+    shown = [_row(Path(folder), row, cells) for row in rows]
+    page = page_template("index_page.html").render(title=title, columns=columns, rows=shown, use=RESEARCH_USE)
+    with atomic_path(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def _classes(rows: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Return the classes whose probability is shown: the second one of two, or all."""
+    count = 0
+    while any(f"probability_{count}" in row for row in rows):
+        count += 1
+    return [1] if count == 2 else list(range(count))
+
+
+def _row(folder: Path, row: Mapping[str, Any], cells: Sequence[str]) -> dict[str, Any]:
+    case, status = str(row[BagKeys.CASE_ID]), str(row[BagKeys.STATUS])
+    is_done = status.split(";", maxsplit=1)[0] == BagStatus.DONE
+    return {
+        "case": case,
+        "status": status,
+        "done": is_done,
+        "page": _address(folder, case, ".html") if is_done else "",
+        "picture": _address(folder, case, ".png") if is_done else "",
+        "cells": [_text(row.get(cell, "")) for cell in cells],
+        "remarks": [str(row[name]) for name in REMARKS if row.get(name)],
+    }
+
+
+def _address(folder: Path, case: str, end: str) -> str:
+    """Return the address of a file of a case relative to the index, or an empty text if it does not exist."""
+    return f"{quote(case)}/{quote(case + end)}" if (folder / case / f"{case}{end}").is_file() else ""
+
+
+def _text(value: Any) -> str:
+    """Return a probability with three digits, and any other value as it is."""
+    try:
+        return str(value) if str(value).isdecimal() else f"{float(value):.3f}"
+    except ValueError:
+        return str(value)

@@ -1,0 +1,20 @@
+"""Templates of HTML pages."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from monai_mil_ext.utils import optional_dependency
+
+__all__ = ["page_template"]
+
+jinja2 = optional_dependency("", "jinja2")
+
+
+@cache
+def page_template(name: str) -> Any:
+    """Return a template of this package, which escapes all values and fails if one is missing."""
+    source = files("monai_mil_ext.visualize").joinpath(name).read_text(encoding="utf-8")
+    return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
