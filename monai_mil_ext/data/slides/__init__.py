@@ -2,7 +2,8 @@
 
 from .heatmap_files import write_heatmap_tiff, write_tile_geojson
 from .slide_cache import SlideCache
-from .slide_file import SlideFile, SlideFileError, Thumbnail
+from .slide_errors import SlideFileError
+from .slide_file import SlideFile, Thumbnail
 from .slide_tiles import SlideTiles
 from .tile_grid import TileGrid
 from .tissue import OtsuTissue, tissue_fraction
