@@ -11,6 +11,7 @@ import numpy as np
 
 from monai_mil_ext.utils import check_choice, check_local, check_positive, check_positive_number, optional_dependency
 
+from .dicom_slides import slide_file_of_folder
 from .slide_errors import SlideFileError, reading_errors
 from .slide_readers import READERS, WHITE, Pixels, SlideReader, open_reader
 from .slide_resolution import NOMINAL, UNEQUAL, square_mpp
@@ -43,7 +44,7 @@ class SlideFile:
     - ``"cucim"`` is left to MONAI.
 
     Args:
-        path: path of the slide.
+        path: path of the slide, or of a folder with the DICOM files of one slide, see :py:func:`find_dicom_slides`.
         reader: ``"openslide"``, ``"tifffile"`` or ``"cucim"``.
         mpp: micrometers per pixel of level 0, if missing or wrong in the file.
         magnification: magnification of level 0, such as 40, if missing or wrong in the file; if neither the file nor
@@ -193,6 +194,8 @@ class SlideFile:
 
 
 def _existing_file(path: Path) -> Path:
+    if path.is_dir():
+        return slide_file_of_folder(path)
     if not os.path.isfile(path):
         raise FileNotFoundError("`slide` must be a file that exists, got none.")
     return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import warnings
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 
 from monai_mil_ext.utils import optional_dependency
 
-from .slide_errors import SlideFileError
+from .dicom_slides import single_pyramid
+from .slide_errors import SlideFileError, is_dicom
 from .tiff_end import ends_early, is_tiff
 from .tiff_reader import TiffReader
 
@@ -99,7 +101,8 @@ class MonaiReader:
     _slide: Any = None
 
     def __init__(self, path: Path, name: str) -> None:
-        self._path = path
+        self._links = ExitStack()  # of links to files, which must last as long as the reader
+        self._path = self._links.enter_context(single_pyramid(path)) if is_dicom(path) else path
         self._reader = WSIReader(name)
         self._open()
         levels = range(self._reader.get_level_count(self._slide))
@@ -119,6 +122,7 @@ class MonaiReader:
     def close(self) -> None:
         """Close the file."""
         self._close()
+        self._links.close()
 
     def mpp(self) -> tuple[float, ...] | None:
         """Return the stated sides of a pixel of level 0 in micrometers."""

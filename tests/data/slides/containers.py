@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import tifffile
 
+from tests.data.slides.dicom_slide import write_dicom
+
 __all__ = ["CONTAINERS", "CORNERS", "SIDE", "marked", "pyramid", "write_ome", "write_scn"]
 
 Array = np.ndarray[Any, Any]
@@ -210,4 +212,5 @@ CONTAINERS: dict[str, tuple[str, Callable[..., Path]]] = {
     ),
     "OME-TIFF, 3 images": ("s.ome.tif", lambda *args: write_ome(*args, others=2)),
     "QPTIFF": ("s.qptiff", write_qptiff),
+    "DICOM": ("dicom", write_dicom),
 }

@@ -191,7 +191,7 @@ def test_slide_file_errors_contain_no_name(tmp_path):
     folder.mkdir()
     (folder / "Miller.svs").write_text("no slide")
     cut = write_truncated(folder / "Miller.tif", IMAGE)
-    for path in (folder / "Miller.svs", cut):
+    for path in (folder / "Miller.svs", cut, folder):
         with pytest.raises(SlideFileError, match="`slide` must be") as error:
             SlideFile(path)
         assert "Miller" not in str(error.value)
