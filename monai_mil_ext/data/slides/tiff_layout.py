@@ -11,7 +11,7 @@ from .slide_resolution import ome_channels, ome_image
 
 __all__ = ["TiffLayout", "find_layout"]
 
-KINDS = {"ome": "OME-TIFF", "qpi": "Akoya QPTIFF", "svs": "Aperio SVS", "scn": "Leica SCN", "ndpi": "Hamamatsu NDPI"}
+KINDS = {"qpi": "Akoya QPTIFF", "svs": "Aperio SVS", "scn": "Leica SCN", "ndpi": "Hamamatsu NDPI"}
 KINDS |= {"bif": "Ventana BIF", "philips": "Philips TIFF", "imagej": "ImageJ TIFF"}
 BESIDE = ("label", "macro", "thumbnail", "overview")  # names of images beside the slide
 COLORS = ("red", "green", "blue")
@@ -48,8 +48,8 @@ def find_layout(file: Any) -> TiffLayout:
     if not images:
         raise SlideFileError("`slide` must have an image, got a file with a label or an overview only.")
     slide = max(images, key=lambda image: _area(image.keyframe))
-    container = KINDS.get(slide.kind, "generic TIFF")
-    ome = ome_image(file.ome_metadata, file.series.index(slide), _size(slide.keyframe)) if slide.kind == "ome" else None
+    container = "OME-TIFF" if file.is_ome else KINDS.get(slide.kind, "generic TIFF")
+    ome = ome_image(file.ome_metadata, file.series.index(slide), _size(slide.keyframe)) if file.is_ome else None
     try:
         _check_pixels(slide, ome)
     except SlideFileError as error:
@@ -90,11 +90,13 @@ def _check_colors(page: Any) -> None:
 def _check_channels(slide: Any, ome: Any) -> None:
     """Refuse a stack or a series of images, and channels that are apart and not red, green and blue."""
     counts = {axis: count for axis, count in zip(slide.axes, slide.shape, strict=True) if axis not in "YXS"}
+    if ome is not None and ome.get("SizeC") == str(counts.get("I")) and ome.get("SizeZ") == ome.get("SizeT") == "1":
+        counts["C"] = counts.pop("I")  # XML without TiffData, as users of libvips write it
     channels = counts.pop("C", 1)
     if counts:
         count = next(iter(counts.values()))
         raise SlideFileError(f"`slide` must have one plane, got {count} images of the same size, as of a stack.")
-    if channels != len(COLORS) or len(slide.pages) != channels or slide.kind != "ome" or _is_fluorescent(ome):
+    if channels != len(COLORS) or len(slide.pages) != channels or ome is None or _is_fluorescent(ome):
         what = "1 channel in gray" if channels == 1 else f"{channels} channels apart, as of fluorescence"
         raise SlideFileError(f"`slide` must be a brightfield image in RGB, got {what}.")
 

@@ -39,7 +39,7 @@ class TiffReader:
 
     def __init__(self, path: Path) -> None:
         with _quiet():
-            self._file = tifffile.TiffFile(path)
+            self._file = tifffile.TiffFile(path, _multifile=False)  # OME-XML may name other files
             try:
                 self._layout = find_layout(self._file)
             except BaseException:

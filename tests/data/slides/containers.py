@@ -35,6 +35,11 @@ QPI = """<?xml version="1.0" encoding="utf-8"?>
 <PerkinElmer-QPI-ImageDescription><DescriptionVersion>2</DescriptionVersion><ImageType>{kind}</ImageType>
 <Objective>20x</Objective></PerkinElmer-QPI-ImageDescription>"""
 
+OME_PLANES = """<?xml version="1.0" encoding="UTF-8"?>
+<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0">
+<Pixels DimensionOrder="XYCZT" ID="Pixels:0" SizeC="3" SizeT="1" SizeX="{width}" SizeY="{height}" SizeZ="1"
+ Type="uint8" PhysicalSizeX="{mpp}" PhysicalSizeY="{mpp}"></Pixels></Image></OME>"""
+
 
 def marked(image: Array, side: int = SIDE) -> Array:
     """Return a copy of ``image`` with a square of another color in each corner: red, green, blue and yellow."""
@@ -168,6 +173,20 @@ def write_ome(
     return path
 
 
+def write_ome_planes(path: Path, image: Array, mpp: float = 0.5) -> Path:
+    """Write the OME-TIFF that the documentation of libvips shows, whose XML does not state where each plane is."""
+    height, width = image.shape[:2]
+    images = pyramid(image)
+    with tifffile.TiffWriter(path) as file:
+        for channel in range(3):
+            about = {} if channel else {"description": OME_PLANES.format(width=width, height=height, mpp=mpp)}
+            options = TILED | {"photometric": "minisblack"}
+            file.write(images[0][..., channel], subifds=len(images) - 1, **about, **options)
+            for level in images[1:]:
+                file.write(level[..., channel], subfiletype=1, **options)
+    return path
+
+
 def write_qptiff(path: Path, image: Array, mpp: float = 0.5) -> Path:
     """Write a brightfield QPTIFF: base, thumbnail, levels."""
     images = pyramid(image)
@@ -210,6 +229,7 @@ CONTAINERS: dict[str, tuple[str, Callable[..., Path]]] = {
         "s.ome.tif",
         lambda *args: write_ome(*args, planes=True, channel={"Name": ["Red", "Green", "Blue"]}),
     ),
+    "OME-TIFF by libvips": ("s.tif", write_ome_planes),
     "OME-TIFF, 3 images": ("s.ome.tif", lambda *args: write_ome(*args, others=2)),
     "QPTIFF": ("s.qptiff", write_qptiff),
     "DICOM": ("dicom", write_dicom),

@@ -85,6 +85,27 @@ def test_the_largest_of_several_images_is_read_and_noted(tmp_path):
     assert np.array_equal(slide.read(0, 0, 0, 700, 500), IMAGE)
 
 
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+def test_a_file_of_several_is_read_by_itself(tmp_path, order):
+    pixels = [
+        f'<Image ID="Image:{k}"><Pixels DimensionOrder="XYCZT" ID="Pixels:{k}" Type="uint8" SizeX="{700 + 100 * k}" '
+        f'SizeY="500" SizeC="3" SizeZ="1" SizeT="1" PhysicalSizeX="0.25" PhysicalSizeY="0.25">'
+        '<Channel SamplesPerPixel="3"/>'
+        f'<TiffData IFD="0" PlaneCount="1"><UUID FileName="{name}">urn:uuid:{k}</UUID></TiffData></Pixels></Image>'
+        for k, name in enumerate(["s.ome.tif", "other.ome.tif"])
+    ]
+    names = 'xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:0"'
+    xml = f"<OME {names}>{pixels[order[0]]}{pixels[order[1]]}</OME>"
+    tifffile.imwrite(tmp_path / "s.ome.tif", IMAGE, description=xml, **TILED)
+    larger = np.zeros((500, 800, 3), np.uint8)
+    tifffile.imwrite(
+        tmp_path / "other.ome.tif", larger, description=xml.replace('UUID="urn:uuid:0', 'UUID="urn:uuid:1'), **TILED
+    )
+    slide = SlideFile(tmp_path / "s.ome.tif")
+    assert (slide.mpp, slide.container) == (0.25, "OME-TIFF")
+    assert np.array_equal(slide.read(0, 0, 0, 700, 500), IMAGE)
+
+
 def test_levels_without_a_common_factor_are_found(tmp_path):
     path = tmp_path / "s.tif"
     with tifffile.TiffWriter(path, byteorder=">") as file:
