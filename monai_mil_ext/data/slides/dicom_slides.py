@@ -72,7 +72,8 @@ def slide_file_of_folder(folder: Path) -> Path:
 def single_pyramid(path: Path) -> Iterator[Path]:
     """Yield a path of the file in a folder without the other pyramids of its series, whose levels OpenSlide mixes."""
     chosen = _level(path)
-    siblings = [] if chosen is None else [_level(file) for file in sorted(path.parent.iterdir()) if _is_candidate(file)]
+    files = sorted(path.parent.iterdir()) if chosen and chosen.pyramid else []
+    siblings = [_level(file) for file in files if _is_candidate(file)]
     levels = [level for level in siblings if level and chosen and level.series == chosen.series]
     if chosen is None or len({level.pyramid for level in levels}) < 2:
         yield path

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from .slide_errors import CONVERT, SlideFileError
 from .slide_resolution import ome_channels, ome_image
 
-__all__ = ["TiffLayout", "find_layout"]
+__all__ = ["TiffLayout", "find_layout", "is_turned"]
 
 KINDS = {"qpi": "Akoya QPTIFF", "svs": "Aperio SVS", "scn": "Leica SCN", "ndpi": "Hamamatsu NDPI"}
 KINDS |= {"bif": "Ventana BIF", "philips": "Philips TIFF", "imagej": "ImageJ TIFF"}
@@ -64,11 +64,18 @@ def find_layout(file: Any) -> TiffLayout:
     return TiffLayout(container, pages, [_size(level.keyframe) for level in levels], _bits(slide, ome), ome, notes)
 
 
+def is_turned(page: Any) -> bool:
+    """Return whether a page is to be turned or flipped for display."""
+    return _orientation(page) != 1
+
+
 def _check_pixels(slide: Any, ome: Any) -> None:
     """Refuse what is no image in RGB."""
     page = slide.keyframe
     if page.is_reduced and not page.is_subifd:
         raise SlideFileError("`slide` must have an image, got a file with a label or an overview only.")
+    if is_turned(page):
+        raise SlideFileError(f"`slide` must have the orientation 1, got {_orientation(page)} (turn it: vips autorot).")
     if str(slide.dtype) not in DEPTHS:
         raise SlideFileError(f"`slide` must have 8 or 16 bits per channel, got {slide.dtype}.")
     if slide.axes in ("YXS", "SYX"):
@@ -163,6 +170,11 @@ def _is_level(image: Any, slide: Any) -> bool:
     differences = [whole.imagewidth / factor - page.imagewidth, whole.imagelength / factor - page.imagelength]
     same = image.axes == slide.axes and image.dtype == slide.dtype and page.photometric == whole.photometric
     return same and (page.is_reduced or page.is_subifd) and max(map(abs, differences)) < SMALL
+
+
+def _orientation(page: Any) -> int:
+    tag = page.tags.get("Orientation")
+    return 1 if tag is None else int(tag.value)
 
 
 def _size(page: Any) -> tuple[int, int]:

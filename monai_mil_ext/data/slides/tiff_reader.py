@@ -16,7 +16,7 @@ from monai_mil_ext.utils import optional_dependency
 
 from .slide_errors import CONVERT, SlideFileError
 from .slide_resolution import aperio_value, ome_pixel_size, tag_pixel_size
-from .tiff_layout import find_layout
+from .tiff_layout import find_layout, is_turned
 
 __all__ = ["TiffReader"]
 
@@ -27,7 +27,7 @@ WHITE = 255
 CACHED = 2**26  # bytes of decoded tiles to keep
 SEGMENT = 2**30  # bytes; the largest tile or strip to decode
 JPEG = (6, 7, 33007, 34892)  # compressions whose tables are stored once for a page
-PREMULTIPLIED = 1  # kind of extra sample
+PREMULTIPLIED, ALPHA = 1, 2  # kinds of extra samples
 
 
 class TiffReader:
@@ -60,11 +60,13 @@ class TiffReader:
 
     @staticmethod
     def knows_more(path: Path) -> bool:
-        """Return whether a TIFF file has levels, channels or metadata that OpenSlide ignores."""
+        """Return whether a TIFF file has levels, channels or metadata that OpenSlide ignores or takes for others."""
         try:
             with _quiet(), tifffile.TiffFile(path) as file:
                 page = file.pages[0]
-                return bool(page.is_ome or page.is_qpi or page.subifds or "I" in file.series[0].axes)
+                beside = page.is_ome or page.is_qpi or page.subifds or "I" in file.series[0].axes
+                gray = page.photometric in (tifffile.PHOTOMETRIC.MINISWHITE, tifffile.PHOTOMETRIC.MINISBLACK)
+                return bool(beside or gray or 0 in page.extrasamples or is_turned(page))
         except Exception:  # of whatever kind; OpenSlide has opened the file
             return False
 
@@ -95,7 +97,8 @@ class TiffReader:
         pages = range(len(self._layout.levels[level]))
         planes = [self._read_page(level, k, left, top, width, height) for k in pages]
         pixels = self._to_bytes(np.concatenate(planes, axis=-1))
-        return pixels if pixels.shape[-1] == 3 else self._on_white(pixels)
+        extra = [int(kind) for kind in self._page(level, 0).keyframe.extrasamples][:1]
+        return _on_white(pixels, extra == [PREMULTIPLIED]) if extra in ([PREMULTIPLIED], [ALPHA]) else pixels[..., :3]
 
     def _read_page(self, level: int, number: int, left: int, top: int, width: int, height: int) -> NDArray[Any]:
         page = self._page(level, number)
@@ -154,14 +157,6 @@ class TiffReader:
         scaled = (pixels.astype(np.uint32) * 510 + highest) // (2 * highest)  # rounded
         return scaled.clip(max=WHITE).astype(np.uint8)
 
-    def _on_white(self, pixels: Pixels) -> Pixels:
-        """Blend red, green, blue and alpha with white."""
-        color, alpha = pixels[..., :3].astype(np.uint16), pixels[..., 3:].astype(np.uint16)
-        extra = [int(kind) for kind in self._page(0, 0).keyframe.extrasamples]
-        if extra != [PREMULTIPLIED]:
-            color = (color * alpha + WHITE // 2) // WHITE
-        return (color + (WHITE - alpha)).clip(max=WHITE).astype(np.uint8)
-
     def _check_segments(self) -> None:
         """Refuse images that are stored in one piece that is too large to decode for a region."""
         keyframe = self._page(0, 0).keyframe
@@ -173,6 +168,14 @@ class TiffReader:
                 container=self.container,
                 shape=self.sizes[0],
             )
+
+
+def _on_white(pixels: Pixels, premultiplied: bool) -> Pixels:
+    """Blend red, green, blue and alpha with white."""
+    color, alpha = pixels[..., :3].astype(np.uint16), pixels[..., 3:4].astype(np.uint16)
+    if not premultiplied:
+        color = (color * alpha + WHITE // 2) // WHITE
+    return (color + (WHITE - alpha)).clip(max=WHITE).astype(np.uint8)
 
 
 def _paste(target: NDArray[Any], segment: NDArray[Any] | None, top: int, left: int) -> None:

@@ -128,6 +128,9 @@ def test_levels_without_a_common_factor_are_found(tmp_path):
             "RGB, got 4 samples of SEPARATED .*vips",
         ),
         (IMAGE[..., 0], {"photometric": "minisblack"}, "RGB, got 1 channel in gray"),
+        (IMAGE[..., 0], TILED | {"photometric": "minisblack"}, "RGB, got 1 channel in gray"),
+        (IMAGE, TILED | {"photometric": "minisblack", "planarconfig": "contig"}, "RGB, got 3 samples of MINISBLACK"),
+        (IMAGE, TILED | {"extratags": [(274, 3, 1, 3, False)]}, r"the orientation 1, got 3 \(turn it: vips autorot\)"),
     ],
 )
 def test_other_pixels_are_refused(tmp_path, image, options, message):

@@ -57,6 +57,14 @@ def test_tiff_reader_blends_with_white(tmp_path, kind):
     assert np.array_equal(region[:, 400:], IMAGE[:, 400:])
 
 
+@pytest.mark.parametrize("tiled", [True, False])
+def test_a_fourth_channel_that_is_no_alpha_is_left_out(tmp_path, tiled):
+    image = np.dstack([IMAGE, np.zeros((500, 700, 1), np.uint8)])
+    options = TILED if tiled else {"photometric": "rgb"}
+    tifffile.imwrite(tmp_path / "s.tif", image, extrasamples=["unspecified"], **options)
+    assert np.array_equal(SlideFile(tmp_path / "s.tif").read(0, 0, 0, 700, 500), IMAGE)
+
+
 def test_tiff_reader_is_white_where_no_tile_is_stored(tmp_path):
     tiles = (None if k in (1, 3) else IMAGE[:256, :256] for k in range(6))
     path = tmp_path / "s.tif"
