@@ -11,8 +11,9 @@ from monai_mil_ext.apps.download import extract_member, fetch_packages
 from monai_mil_ext.data import OtsuTissue, SlideFile, TileGrid, write_heatmap_tiff, write_tile_geojson
 from monai_mil_ext.transforms import TileBag, TileScoresToHeatmap
 from monai_mil_ext.visualize import write_slide_overlay
+from tests.data.slides.containers import CONTAINERS, write_tiff
 
-pytestmark = [pytest.mark.network, pytest.mark.slow(buys="both slide readers agree on a real slide of a scanner")]
+pytestmark = [pytest.mark.network, pytest.mark.slow(buys="readers and containers agree on a real slide of a scanner")]
 REQUIREMENTS = Path(__file__).with_name("demo_slide.txt")
 
 
@@ -37,9 +38,38 @@ def test_slide_file_readers_agree(path):
     assert torch.equal(TileBag(grid)(path).bag[:4], TileBag(grid, reader="tifffile")(path).bag[:4])
 
 
+@pytest.fixture(scope="module")
+def region(path):
+    with SlideFile(path) as slide:
+        return slide.read(0, 300, 700, 1500, 1200)
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_every_container_of_a_real_slide_has_its_pixels_and_tiles(region, tmp_path, name):
+    file, write = CONTAINERS[name]
+    written = write(tmp_path / file, region, 0.499)
+    with SlideFile(written) as slide:
+        assert slide.mpp == pytest.approx(0.499, rel=1e-4)
+        assert np.array_equal(slide.read(0, *slide.bounds), region)
+        levels = len(slide.downsamples)
+    if name != "Leica SCN":  # whose tiles start elsewhere
+        reference = write_tiff(tmp_path / "reference.tif", region, 0.499, levels)
+        first, second = (TileBag(TileGrid(112, mpp=1.0))(slide) for slide in (written, reference))
+        assert torch.equal(first.coords, second.coords)
+        assert len(first.coords) > 5
+        torch.testing.assert_close(first.bag[:8], second.bag[:8], rtol=0, atol=2 / 255)
+
+
+def test_a_lossy_copy_of_a_real_slide_has_its_colors(region, tmp_path):
+    slide = SlideFile(write_tiff(tmp_path / "s.tif", region, 0.499, compression="jpeg"))
+    for y, x in ((0, 0), (0, 1244), (944, 0), (944, 1244)):
+        means = slide.read(0, x, y, 256, 256).mean(axis=(0, 1)), region[y : y + 256, x : x + 256].mean(axis=(0, 1))
+        assert np.abs(means[0] - means[1]).max() < 1
+
+
 def test_otsu_tissue_fraction_of_a_real_slide(path):
     """36 percent by another measure; white holes and the green ink at the margin are not tissue."""
-    image, _ = SlideFile(path).thumbnail(1024)
+    image = SlideFile(path).thumbnail(1024).image
     mask = OtsuTissue()(image)
     assert 0.25 < mask.mean() < 0.4
     assert image[~mask].mean() > 225

@@ -12,7 +12,7 @@ from .slide_file import SlideFile
 
 __all__ = ["SlideCache"]
 
-Key = tuple[tuple[str, int, int], str, float | None]  # version of the file, reader, resolution
+Key = tuple[tuple[str, int, int], str, float | None, float | None]  # file, reader, resolution, magnification
 
 
 class SlideCache:
@@ -36,17 +36,23 @@ class SlideCache:
         self._slides: dict[Key, SlideFile] = {}
         self._process = -1
 
-    def open(self, path: str | os.PathLike[str], reader: str = "openslide", mpp: float | None = None) -> SlideFile:
+    def open(
+        self,
+        path: str | os.PathLike[str],
+        reader: str = "openslide",
+        mpp: float | None = None,
+        magnification: float | None = None,
+    ) -> SlideFile:
         """Return the open slide at ``path``; the arguments are those of :py:class:`SlideFile`."""
         self._drop_inherited()
-        return self._get((_file_version(path), reader, mpp), path)
+        return self._get((_file_version(path), reader, mpp, magnification), path)
 
     def open_pixels(self, path: str | os.PathLike[str], reader: str = "openslide") -> SlideFile:
         """Return the open slide at ``path`` with any resolution, for reading regions only."""
         self._drop_inherited()
         version = _file_version(path)
         keys = [key for key in self._slides if key[:2] == (version, reader)]
-        return self._get(keys[-1] if keys else (version, reader, None), path)
+        return self._get(keys[-1] if keys else (version, reader, None, None), path)
 
     def close(self) -> None:
         """Close all slides; they are opened again on request."""
@@ -62,7 +68,7 @@ class SlideCache:
         slide = self._slides.pop(key, None)
         while slide is None and len(self._slides) >= self.max_open:
             self._slides.pop(next(iter(self._slides))).close()
-        self._slides[key] = SlideFile(path, key[1], key[2]) if slide is None else slide
+        self._slides[key] = SlideFile(path, *key[1:]) if slide is None else slide
         return self._slides[key]
 
     def _drop_inherited(self) -> None:

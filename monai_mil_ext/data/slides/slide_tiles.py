@@ -15,7 +15,8 @@ from torch.utils.data import Dataset
 
 from monai_mil_ext.utils import check_choice, check_positive, check_positive_number, optional_dependency
 
-from .slide_file import READERS, WHITE, Pixels, SlideFile, SlideFileError, to_pil
+from .slide_file import SlideFile, to_pil
+from .slide_readers import READERS, WHITE, Pixels
 
 __all__ = ["SlideTiles"]
 
@@ -131,7 +132,7 @@ class SlideTiles(Dataset[Tensor]):
     def _pixels(self, x: int, y: int) -> Pixels:
         slide, size = self._open(), self.tile_size
         if not all(-size * self.scale < start < side for start, side in zip((x, y), slide.size, strict=True)):
-            raise SlideFileError(f"`coords` must lie in the slide, got ({x}, {y}) for {slide.size} in {slide.name!r}.")
+            raise slide.error(f"`coords` must lie in the slide, got ({x}, {y}) for {slide.size}.")
         level = max(k for k, down in enumerate(slide.downsamples) if down <= max(self.scale * FINER, 1.0))
         down = slide.downsamples[level]
         ratio, left, top = self.scale / down, x / down, y / down

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from monai_mil_ext.utils import check_choice, check_count, check_positive, check_positive_number
 
-from .slide_file import SlideFile, SlideFileError
+from .slide_file import SlideFile
+from .slide_resolution import NOMINAL
 
 __all__ = ["TileGrid"]
 
 EDGES = ("drop", "pad", "shift")
-NOMINAL = 10.0  # micrometers per pixel at a magnification of 1, so that 20 is 0.5
 MAX_UPSAMPLING = 1.25  # pixels of a tile per pixel of level 0, along a side
 
 
@@ -76,9 +76,9 @@ class TileGrid:
         else:
             scale = 1.0
         if scale < 1 / MAX_UPSAMPLING:
-            raise SlideFileError(
+            raise slide.error(
                 f"`slide` must be about as fine as the requested tiles, got {scale:.3g} of its pixels per pixel "
-                f"of a tile in {slide.name!r}."
+                "of a tile."
             )
         return scale
 
@@ -87,9 +87,9 @@ class TileGrid:
         scale = self.scale(slide)
         columns, rows = (self._starts(side, scale) for side in slide.size)
         if not len(columns) or not len(rows):
-            raise SlideFileError(
+            raise slide.error(
                 f"`slide` must be at least as large as a tile, or `edge` 'pad', got {slide.size} for "
-                f"{self.tile_size * scale:g} pixels of level 0 in {slide.name!r}."
+                f"{self.tile_size * scale:g} pixels of level 0."
             )
         y, x = np.meshgrid(rows, columns, indexing="ij")
         return np.stack([x.ravel(), y.ravel()], axis=1)
@@ -128,12 +128,17 @@ class TileGrid:
 
     def _required_value(self, slide: SlideFile, name: str) -> float:
         value: Any = getattr(slide, name)
-        if value is None:
-            raise SlideFileError(
-                f"`slide` must state its {name} (if missing, give `slide_mpp` and a grid with `mpp`), "
-                f"got none in {slide.name!r}."
-            )
-        return float(value)
+        if value is not None:
+            return float(value)
+        other = "mpp" if name == "magnification" else "magnification"
+        known = getattr(slide, other)
+        if known is None:
+            option, found = ("--slide_mpp MPP", "none") if name == "mpp" else ("--magnification M", "none")
+        else:  # nominal: 20 is 0.5 micrometers per pixel
+            option = f"--{'slide_mpp' if name == 'mpp' else name} {NOMINAL / known:.4g}"
+            found = f"none, but a {other} of {known:.4g}"
+        argument, number = option[2:].split()
+        raise slide.error(f"`slide` must state its {name}, got {found} (give `{argument}` {number}).", option)
 
 
 def _as_integer(number: float) -> int | float:

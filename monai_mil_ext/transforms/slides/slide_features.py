@@ -106,7 +106,8 @@ class SlideFeaturesd(MapTransform):
         source = str(d[key])
         options = self.tiles.to_tiles
         mpp = slide_resolution(d)
-        d[key] = slide = slides.open(source, options.reader, options.slide_mpp if mpp is None else mpp)
+        mpp = options.slide_mpp if mpp is None else mpp
+        d[key] = slide = slides.open(source, options.reader, mpp, options.magnification)
         d = self.tiles(d)
         mpp = d.pop("mpp")
         if mpp is not None:

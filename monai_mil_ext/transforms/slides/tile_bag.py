@@ -30,6 +30,8 @@ class TiledSlide(NamedTuple):
     unit: str  # of coords and tile_size: px, pixels of level 0
     mpp: float | None  # micrometers per pixel of the tiles of the bag
     spatial_shape: Tensor  # (2,) width and height of the slide in pixels of level 0
+    container: str = ""  # kind of file
+    notes: str = ""  # sentences, joined by "; ": what was done while reading
 
 
 class TileBag(Transform):
@@ -48,6 +50,7 @@ class TileBag(Transform):
         slide_mpp: micrometers per pixel of level 0 that override those of the file; see ``__call__``.
         reader: see :py:class:`monai_mil_ext.data.SlideFile`.
         dtype: see :py:class:`monai_mil_ext.data.SlideTiles`.
+        magnification: magnification of level 0, such as 40, for slides that do not state their resolution.
 
     Raises:
         ValueError: if an option is not allowed, or ``tissue`` does not return a mask of the thumbnail.
@@ -67,6 +70,7 @@ class TileBag(Transform):
         slide_mpp: float | None = None,
         reader: str = "openslide",
         dtype: torch.dtype = torch.float32,
+        magnification: float | None = None,
     ) -> None:
         check_positive(thumbnail_size=thumbnail_size)
         if not 0 <= min_tissue <= 1:
@@ -80,6 +84,7 @@ class TileBag(Transform):
         self.slide_mpp = slide_mpp
         self.reader = reader
         self.dtype = dtype
+        self.magnification = magnification
         # checks reader and dtype
         SlideTiles("", np.empty((0, 2), dtype=np.int64), self.grid.tile_size, 1.0, reader, dtype)
 
@@ -92,7 +97,8 @@ class TileBag(Transform):
         """
         if isinstance(slide, SlideFile):
             return self._find(slide, slide)
-        with SlideFile(slide, self.reader, self.slide_mpp if slide_mpp is None else slide_mpp) as opened:
+        mpp = self.slide_mpp if slide_mpp is None else slide_mpp
+        with SlideFile(slide, self.reader, mpp, self.magnification) as opened:
             return self._find(opened, opened.path)
 
     def _find(self, slide: SlideFile, source: os.PathLike[str] | SlideFile) -> TiledSlide:
@@ -114,23 +120,26 @@ class TileBag(Transform):
             unit="px",
             mpp=None if slide.mpp is None else slide.mpp * scale,
             spatial_shape=torch.tensor(slide.size),
+            container=slide.container,
+            notes="; ".join(slide.notes),
         )
 
     def _tissue_fraction(self, slide: SlideFile, corners: NDArray[np.int64], edge: float) -> NDArray[np.float64]:
         if self.tissue is False:
             return np.ones(len(corners))
-        image, downsample = slide.thumbnail(self.thumbnail_size)
+        image, downsample, origin = slide.thumbnail(self.thumbnail_size)
         mask = np.asarray(self.tissue(image))
         if mask.shape != image.shape[:2]:
             raise ValueError(f"`tissue` must give a mask of shape {image.shape[:2]}, got {mask.shape}.")
-        return tissue_fraction(mask.astype(bool), corners, edge, downsample)
+        return tissue_fraction(mask.astype(bool), corners - np.asarray(origin), edge, downsample)
 
 
 class TileBagd(MapTransform):
     """Dictionary form of :py:class:`TileBag`, which replaces the path of a slide by its bag.
 
-    It adds the items ``coords``, ``tissue``, ``tile_size``, ``unit``, ``mpp`` and ``spatial_shape``, see
-    :py:class:`TiledSlide`. An item ``slide_mpp`` overrides the resolution of its slide.
+    It adds the items ``coords``, ``tissue``, ``tile_size``, ``unit``, ``mpp``, ``spatial_shape`` and ``container``, see
+    :py:class:`TiledSlide`, and its ``notes`` if there are any. An item ``slide_mpp`` overrides the resolution of its
+    slide.
 
     Args:
         keys: item with the path of a slide; only one, since there is one set of coordinates.
@@ -141,6 +150,7 @@ class TileBagd(MapTransform):
         slide_mpp: see :py:class:`TileBag`.
         reader: see :py:class:`TileBag`.
         dtype: see :py:class:`TileBag`.
+        magnification: see :py:class:`TileBag`.
         allow_missing_keys: whether to skip missing keys.
 
     Raises:
@@ -159,10 +169,11 @@ class TileBagd(MapTransform):
         slide_mpp: float | None = None,
         reader: str = "openslide",
         dtype: torch.dtype = torch.float32,
+        magnification: float | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.to_tiles = TileBag(grid, tissue, min_tissue, thumbnail_size, slide_mpp, reader, dtype)
+        self.to_tiles = TileBag(grid, tissue, min_tissue, thumbnail_size, slide_mpp, reader, dtype, magnification)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Replace the path of the slide by its tiles."""
@@ -172,7 +183,9 @@ class TileBagd(MapTransform):
             raise ValueError(f"`keys` must name one slide of an item, got {present}.")
         for key in present:
             tiles = self.to_tiles(d[key], slide_resolution(d))
-            d.update({name: value for name, value in tiles._asdict().items() if name != "bag"})
+            d.update({name: value for name, value in tiles._asdict().items() if name not in ("bag", "notes")})
+            if tiles.notes:
+                d[BagKeys.NOTES] = "; ".join(filter(None, [d.get(BagKeys.NOTES), tiles.notes]))
             d[key] = tiles.bag
         return d
 

@@ -186,6 +186,12 @@ def test_wsi_mil_inference_continues_after_a_broken_slide(tmp_path):
     assert (report["slides"], report["done"], sum(report["failed"].values())) == (5, 2, 3)
 
 
+def test_wsi_mil_inference_takes_the_magnification_of_a_slide_without_resolution(tmp_path):
+    weights(tmp_path / "m")
+    infer(tmp_path, write_small_slide(tmp_path / "a.tif", mpp=None), "slides", case_id="a", magnification=20, **SLIDES)
+    assert prediction(tmp_path, "a")["slide_mpp"] == 0.5
+
+
 def test_wsi_mil_inference_infers_missing_slides_and_all_with_other_settings(tmp_path):
     weights(tmp_path / "m", in_features=F)
     folder = write_cohort(tmp_path / "data", patients=2) / "features"

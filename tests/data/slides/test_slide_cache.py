@@ -31,6 +31,12 @@ def test_slide_cache_keeps_resolutions_apart_and_pixels_together(paths):
     assert slides.open_pixels(paths[0]) in (plain, given)
 
 
+def test_slide_cache_keeps_magnifications_apart(paths):
+    slides = SlideCache(max_open=2)
+    assert slides.open(paths[0]).magnification is None
+    assert slides.open(paths[0], magnification=40).magnification == 40.0
+
+
 def test_slide_cache_opens_a_file_that_changed_again(paths):
     slides = SlideCache(max_open=2)
     first = slides.open(paths[0])

@@ -6,7 +6,9 @@ import warnings
 import numpy as np
 import pytest
 
-from monai_mil_ext.data import SlideFile, SlideFileError
+from monai_mil_ext.data import SlideFile, SlideFileError, TileGrid
+from monai_mil_ext.transforms import TileBag
+from tests.data.slides.containers import CORNERS, marked, write_scn
 from tests.make_slide import damage_tile, stained, write_slide, write_truncated
 
 IMAGE = stained((700, 900), (100, 60, 700, 500))
@@ -23,7 +25,7 @@ def test_slide_file_reads_the_pixels_of_a_region(slide_path, reader):
     slide = SlideFile(slide_path, reader)
     assert slide.size == (900, 700)
     assert slide.mpp == 0.5
-    assert len(slide.downsamples) == (3 if reader == "openslide" else 1)  # what MONAI counts for tifffile are pages
+    assert slide.downsamples == (1.0, 2.0, 4.0)
     assert np.array_equal(slide.read(0, 130, 40, 300, 200), IMAGE[40:240, 130:430])
 
 
@@ -59,12 +61,49 @@ def test_slide_file_is_white_where_transparent(tmp_path):
 @pytest.mark.parametrize("levels", [1, 3])
 def test_slide_file_thumbnail_is_the_mean_of_squares(tmp_path, levels):
     slide = SlideFile(write_slide(tmp_path / "s.tif", IMAGE, levels=levels))
-    image, downsample = slide.thumbnail(100)
+    image, downsample, origin = slide.thumbnail(100)
+    assert origin == (0.0, 0.0)
     assert downsample == (9.0 if levels == 1 else 12.0)
     assert image.shape == (-(-700 // int(downsample)), 900 // int(downsample), 3)
     side = int(downsample)
     square = IMAGE[5 * side : 6 * side, 20 * side : 21 * side].mean(axis=(0, 1))
     assert np.abs(image[5, 20] - square).max() <= 1.0
+
+
+@pytest.mark.parametrize(("max_size", "downsample"), [(2000, 1.0), (300, 4.0), (90, 12.0)])
+def test_slide_file_thumbnail_shows_the_bounds(tmp_path, max_size, downsample):
+    image = marked(stained((700, 1000), (200, 200, 800, 500)))
+    slide = SlideFile(write_scn(tmp_path / "s.scn", image, offset=(6_001, 4_003)))
+    assert (slide.size, slide.bounds, slide.mpp) == ((10_000, 8_000), (6_001, 4_003, 1_000, 700), pytest.approx(0.5))
+    thumbnail = slide.thumbnail(max_size)
+    assert (thumbnail.downsample, max(thumbnail.image.shape) <= max_size) == (downsample, True)
+    assert max(np.abs(np.subtract(thumbnail.origin, (6_001, 4_003)))) < 2  # a pixel of the second level
+    corners = [thumbnail.image[row, column] for row in (1, -2) for column in (1, -2)]
+    assert np.abs(np.subtract(corners, list(CORNERS.values()))).max() <= 1
+
+
+def test_slide_file_bounds_do_not_displace_tissue(tmp_path):
+    image = stained((1024, 1280), (256, 256, 768, 512))
+    tiles = TileBag(TileGrid(256))(write_scn(tmp_path / "s.scn", image, offset=(5_120, 3_840)))
+    assert tiles.coords.tolist() == [[5_376, 4_096], [5_632, 4_096]]
+
+
+@pytest.mark.parametrize(
+    ("stated", "bounds"),
+    [
+        ((10, 20, 300, 400), (10, 20, 300, 400)),
+        ((-5, 600, 100, 400), (0, 600, 95, 100)),
+        ((900, 0, 10, 10), (0, 0, 900, 700)),
+        ((0, 0, 0, 0), (0, 0, 900, 700)),
+        ((1.5, 0, 10, 10), (0, 0, 900, 700)),
+    ],
+)
+def test_slide_file_bounds_lie_in_the_slide(slide_path, monkeypatch, stated, bounds):
+    names = [f"openslide.bounds-{name}" for name in ("x", "y", "width", "height")]
+    properties = dict(zip(names, map(str, stated), strict=True))
+    monkeypatch.setattr("openslide.OpenSlide.properties", properties, raising=False)
+    monkeypatch.setattr("monai.data.WSIReader.get_mpp", lambda *_: (0.5, 0.5))
+    assert SlideFile(slide_path).bounds == bounds
 
 
 def test_slide_file_thumbnail_has_no_seams(tmp_path, monkeypatch):
@@ -84,11 +123,11 @@ def test_slide_file_finds_the_resolution_of_aperio_with_tifffile(tmp_path):
 def test_slide_file_closes(tmp_path, slide_path, reader):
     with SlideFile(slide_path, reader) as slide:
         slide.read(0, 0, 0, 9, 9)
-    with pytest.raises(ValueError, match=r"`slide` must be open, got 'slide.tif' after it was closed"):
+    with pytest.raises(ValueError, match=r"`slide` must be open, got one that was closed"):
         slide.read(0, 0, 0, 9, 9)
     assert slide.size == (900, 700)
     slide.close()
-    strange = write_slide(tmp_path / "s.tif", IMAGE.astype(np.uint16))
+    strange = write_slide(tmp_path / "s.tif", IMAGE.astype(np.float32))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ResourceWarning)
         SlideFile(slide_path, reader)
@@ -122,7 +161,7 @@ def test_slide_file_ignores_a_resolution_without_unit(slide_path, monkeypatch):
 
 def test_slide_file_refuses_pixels_that_are_not_square(slide_path, monkeypatch):
     monkeypatch.setattr("monai.data.WSIReader.get_mpp", lambda *args: (0.5, 0.51))
-    with pytest.raises(SlideFileError, match=r"square pixels, or `mpp` be given, got \[0.5, 0.51\] in 'slide.tif'"):
+    with pytest.raises(SlideFileError, match=r"square pixels, got 0.5 x 0.51 micrometers \(if this is wrong, give"):
         SlideFile(slide_path)
     assert SlideFile(slide_path, mpp=0.5).mpp == 0.5
 
@@ -132,44 +171,51 @@ def test_slide_file_with_a_name_in_any_script(tmp_path):
     assert np.array_equal(slide.read(0, 0, 0, 9, 9), IMAGE[:9, :9])
 
 
-def test_slide_file_of_sixteen_bits(tmp_path):
+@pytest.mark.parametrize("reader", ["openslide", "tifffile"])
+def test_slide_file_of_sixteen_bits(tmp_path, reader):
     path = write_slide(tmp_path / "s.tif", IMAGE.astype(np.uint16) * 256 + 77)
     wanted = np.round((IMAGE[40:139, 130:229].astype(float) * 256 + 77) / 257)
-    assert np.abs(SlideFile(path).read(0, 130, 40, 99, 99) - wanted).max() <= 1
-    with pytest.raises(SlideFileError, match=r"of 8 bits for the reader 'tifffile', got axes YXS of uint16 in 's.tif'"):
-        SlideFile(path, "tifffile")
+    assert np.abs(SlideFile(path, reader).read(0, 130, 40, 99, 99) - wanted).max() <= 1
 
 
-def test_slide_file_with_a_damaged_region(tmp_path):
-    slide = SlideFile(damage_tile(write_slide(tmp_path / "s.tif", IMAGE), 5))  # x from 256, y from 256
-    with pytest.raises(SlideFileError, match=r"`slide` must be readable at level 0, x 300, y 260, got OpenSlideError"):
+@pytest.mark.parametrize("reader", ["openslide", "tifffile"])
+def test_slide_file_with_a_damaged_region(tmp_path, reader):
+    slide = SlideFile(damage_tile(write_slide(tmp_path / "s.tif", IMAGE), 5), reader)  # x from 256, y from 256
+    with pytest.raises(SlideFileError, match=r"`slide` must be readable at level 0, x 300, y 260, got \w+Error"):
         slide.read(0, 300, 260, 10, 10)
     assert np.array_equal(slide.read(0, 0, 0, 99, 99), IMAGE[:99, :99])
 
 
-def test_slide_file_error_contains_no_folder(tmp_path):
+def test_slide_file_errors_contain_no_name(tmp_path):
     folder = tmp_path / "Miller, Jane"
     folder.mkdir()
-    (folder / "text.svs").write_text("no slide")
-    files = {
-        "text.svs": folder / "text.svs",
-        "cut.tif": write_truncated(folder / "cut.tif", IMAGE),
-        "label.tif": write_slide(folder / "label.tif", IMAGE[:200, :300], levels=1, tile=None),
-    }
-    for name, path in files.items():
-        with pytest.raises(SlideFileError, match=f"`slide` must be a slide that can be read, got .* for '{name}'") as e:
+    (folder / "Miller.svs").write_text("no slide")
+    cut = write_truncated(folder / "Miller.tif", IMAGE)
+    for path in (folder / "Miller.svs", cut, folder):
+        with pytest.raises(SlideFileError, match="`slide` must be") as error:
             SlideFile(path)
-        assert "Miller" not in str(e.value)
-    with pytest.raises(FileNotFoundError, match=r"`slide` must be a file that exists, got 'gone.tif'") as gone:
+        assert "Miller" not in str(error.value)
+    with pytest.raises(FileNotFoundError, match=r"`slide` must be a file that exists, got none\.$"):
         SlideFile(folder / "gone.tif")
-    assert "Miller" not in str(gone.value)
 
 
-def test_slide_file_refuses_large_levels_with_tifffile(slide_path, monkeypatch):
-    monkeypatch.setattr("monai_mil_ext.data.slides.slide_file.WHOLE_LEVEL", IMAGE.nbytes - 1)
-    with pytest.raises(SlideFileError, match=r"at most 1889999 bytes for the reader 'tifffile'"):
-        SlideFile(slide_path, "tifffile")
-    assert SlideFile(slide_path).size == (900, 700)
+def test_slide_file_errors_state_what_is_known(tmp_path, slide_path):
+    error = SlideFile(slide_path).error("`slide` must fit.", "--slide_mpp 1")
+    assert (error.option, error.facts) == (
+        "--slide_mpp 1",
+        {"container": "generic TIFF", "shape": (900, 700), "spacing": (0.5, 0.5)},
+    )
+
+
+def test_slide_file_prefers_a_given_resolution_and_says_so(tmp_path, slide_path):
+    slide = SlideFile(slide_path, mpp=0.25, magnification=40)
+    assert (slide.mpp, slide.magnification) == (0.25, 40.0)
+    assert slide.notes == ["0.25 micrometers per pixel were given; the file states 0.5."]
+    assert SlideFile(slide_path, mpp=0.5, magnification=40).notes == []
+    assert SlideFile(slide_path, magnification=40).mpp == 0.5
+    without = SlideFile(write_slide(tmp_path / "s.tif", IMAGE, mpp=None), magnification=40)
+    assert without.mpp == 0.25
+    assert without.notes == ["0.25 micrometers per pixel follow from the given magnification 40."]
 
 
 @pytest.mark.parametrize(

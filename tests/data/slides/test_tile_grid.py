@@ -1,5 +1,6 @@
 """Tests of TileGrid: coordinates of tiles."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,7 @@ from monai_mil_ext.data import SlideFileError, TileGrid
 
 
 def slide(width, height, mpp=0.5, magnification=20.0):
-    return SimpleNamespace(size=(width, height), mpp=mpp, magnification=magnification, name="s.tif")
+    return SimpleNamespace(size=(width, height), mpp=mpp, magnification=magnification, error=SlideFileError)
 
 
 def test_tile_grid_corners_are_sorted_by_row():
@@ -98,15 +99,27 @@ def test_tile_grid_describe_as_trident():
 
 
 def test_tile_grid_names_what_a_slide_lacks():
-    with pytest.raises(SlideFileError, match=r"`slide` must state its mpp .*got none in 's.tif'"):
-        TileGrid(mpp=0.5).corners(slide(900, 900, mpp=None))
-    with pytest.raises(SlideFileError, match=r"`slide` must state its magnification .*give `slide_mpp`"):
-        TileGrid(magnification=20).corners(slide(900, 900, magnification=None))
     with pytest.raises(SlideFileError, match=r"as fine as the requested tiles, got 0.5 of its pixels per pixel"):
         TileGrid(mpp=0.25).corners(slide(900, 900))
     with pytest.raises(SlideFileError, match=r"as large as a tile, or `edge` 'pad', got \(200, 900\) for 256 pixels"):
         TileGrid().corners(slide(200, 900))
     assert TileGrid(edge="pad").corners(slide(200, 100)).tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("grid", "stated", "message", "option"),
+    [
+        ({"mpp": 0.5}, (None, 40.0), "its mpp, got none, but a magnification of 40 (give `slide_mpp` 0.25)", "0.25"),
+        ({"mpp": 0.5}, (None, 20.0), "its mpp, got none, but a magnification of 20 (give `slide_mpp` 0.5)", "0.5"),
+        ({"mpp": 0.5}, (None, None), "its mpp, got none (give `slide_mpp` MPP)", "MPP"),
+        ({"magnification": 20}, (0.25, None), "got none, but a mpp of 0.25 (give `magnification` 40)", "40"),
+        ({"magnification": 20}, (None, None), "its magnification, got none (give `magnification` M)", "M"),
+    ],
+)
+def test_tile_grid_proposes_what_a_slide_lacks(grid, stated, message, option):
+    with pytest.raises(SlideFileError, match=re.escape(message)) as error:
+        TileGrid(**grid).corners(slide(900, 900, *stated))
+    assert error.value.option == f"--{'magnification' if 'magnification' in grid else 'slide_mpp'} {option}"
 
 
 @pytest.mark.parametrize(

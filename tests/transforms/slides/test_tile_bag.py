@@ -62,6 +62,18 @@ def test_tile_bag_takes_slide_mpp_for_all_slides_or_for_one(tmp_path):
     assert TileBag(TileGrid(64))(path).mpp is None
 
 
+def test_tile_bag_takes_the_magnification_of_slides_that_state_no_resolution(tmp_path):
+    without = write_slide(tmp_path / "a.tif", IMAGE, mpp=None)
+    stated = write_slide(tmp_path / "b.tif", IMAGE, mpp=0.5)
+    to_tiles = TileBagd("image", TileGrid(32, mpp=1.0), magnification=40)
+    first, second = to_tiles({"image": without, "notes": "a note"}), to_tiles({"image": stated})
+    assert (first["tile_size"], second["tile_size"]) == (128.0, 64.0)
+    assert first["notes"] == "a note; 0.25 micrometers per pixel follow from the given magnification 40."
+    assert "notes" not in second
+    assert (first["container"], second["container"]) == ("generic TIFF", "generic TIFF")
+    assert TileBag(TileGrid(32, magnification=20), magnification=40)(stated).tile_size == 64.0
+
+
 def test_tile_bag_tissue_is_a_function_or_false(path):
     right = TileBag(TileGrid(100), tissue=lambda picture: np.indices(picture.shape[:2])[1] >= 400)(path)
     assert right.coords[:, 0].unique().tolist() == [400, 500, 600, 700]
