@@ -5,7 +5,7 @@ from .slide_cache import SlideCache
 from .slide_file import SlideFile, SlideFileError, Thumbnail
 from .slide_tiles import SlideTiles
 from .tile_grid import TileGrid
-from .tissue import OtsuTissue, tissue_fraction
+from .tissue import OtsuTissue, TissueLabel, tissue_fraction
 
 __all__ = [
     "OtsuTissue",
@@ -15,6 +15,7 @@ __all__ = [
     "SlideTiles",
     "Thumbnail",
     "TileGrid",
+    "TissueLabel",
     "tissue_fraction",
     "write_heatmap_tiff",
     "write_tile_geojson",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ from numpy.typing import NDArray
 
 from monai_mil_ext.utils import optional_dependency
 
-__all__ = ["OtsuTissue", "tissue_fraction"]
+from .ink import find_ink
+
+__all__ = ["OtsuTissue", "TissueLabel", "tissue_fraction"]
 
 remove_small_objects = optional_dependency("wsi", "skimage.morphology", "remove_small_objects")
 threshold_otsu = optional_dependency("wsi", "skimage.filters", "threshold_otsu")
@@ -19,34 +22,53 @@ ndimage = optional_dependency("", "scipy.ndimage")
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
+Floats = NDArray[np.float32]
 DARK = 45  # darker than any stain at the resolution of a thumbnail: pen, folds of glass, dust
-VIVID = 200  # saturation of a red pen, of 255
-TINGE = 12  # excess of green over red that no stain has, of 255
-SMOOTH, RIM = 3, 3  # pixels: width of the noise filter, and of the soft rim of a pen stroke
+PADDING = 254.5  # brighter: painted by the scanner where it has not scanned
+TINT, WARM_TINT = 0.05, 0.1  # largest saturation of glass; the larger one if blue is its darkest channel
+BRIGHTEST = 0.1  # fraction of the pixels that are not stained strongly: glass rather than pale tissue
+NOISE, PALE_NOISE = 4.0, 2.5  # times the median saturation of glass
+NEAR = 8  # pixels from stained ones within which half of the saturation is enough
+SMOOTH, GAPS = 3, 7  # pixels: width of the noise filter, and of the filter that closes gaps between nuclei
+FILLED = 0.45  # fraction of stained neighbors; at a straight edge it is 3/7, so that edges do not move
+
+
+class TissueLabel(IntEnum):
+    """Labels of the pixels of a thumbnail; larger numbers are further classes that are left out, such as folds."""
+
+    GLASS = 0
+    TISSUE = 1
+    INK = 2
 
 
 @dataclass(frozen=True)
 class OtsuTissue:
-    """Tissue detector: pixels whose saturation is above Otsu's threshold.
+    """Tissue detector: pixels whose color differs from that of the glass.
 
-    Pen marks are excluded before the threshold is computed: pixels that are greener than red (green and blue pens),
-    very dark (black) or vividly red; a pale red stroke has the hue of blood and is kept. Glass is unsaturated, whether
-    bright or gray, and nothing below ``min_saturation`` is tissue, so that an empty slide has none. A thumbnail without
-    glass does not have two classes to separate: if the mean saturation of the paler class exceeds twice
-    ``min_saturation``, every pixel above ``min_saturation`` is tissue.
+    Otsu's threshold of the brightness separates strongly stained pixels from glass and pale tissue; of these, the
+    brightest are glass, if they are nearly gray. Tissue is what is more saturated than the glass by ``min_saturation``,
+    and by several times the noise of the glass; within 8 pixels of such tissue half of that is enough, so that pale
+    stroma between nuclei is included. The measure is the difference of the optical densities of the color channels, so
+    shading, dust and vignetting, which are gray, are not tissue. A thumbnail without glass is compared with white.
+
+    Pen marks are excluded: green and turquoise ink, vivid blue and vivid red ink, and what is nearly black, each with
+    its soft rim. H&E, hematoxylin alone, DAB, AEC, Fast Red, PAS and the blue of a trichrome are kept. Light green,
+    methyl green and dense Alcian blue have the color of ink: set ``pens=False`` for these stains. A pale blue or pale
+    red stroke that no vivid one touches has the color of hematoxylin or blood, and is kept.
 
     Args:
-        min_saturation: lower bound of the threshold, from 0 to 1.
-        pens: whether to exclude pen marks; ``False`` if the stain itself is blue or green.
+        min_saturation: smallest saturation of tissue, compared with glass, from 0 to 1.
+        pens: whether to exclude pen marks; ``False`` if the stain itself has the color of ink.
         max_hole: largest area of a hole that is filled, as a fraction of the thumbnail.
         min_area: smallest area of a piece of tissue, as a fraction of the thumbnail.
 
     Raises:
-        ValueError: when an option is not from 0 to 1.
+        ValueError: when an option is not allowed.
 
     References:
         N. Otsu, A threshold selection method from gray-level histograms. IEEE Transactions on Systems, Man, and
-        Cybernetics 9 (1979).
+        Cybernetics 9 (1979). A. C. Ruifrok and D. A. Johnston, Quantification of histochemical staining by color
+        deconvolution. Analytical and Quantitative Cytology and Histology 23 (2001).
 
     Example:
         >>> thumbnail = np.full((40, 40, 3), 240, dtype=np.uint8)
@@ -56,36 +78,47 @@ class OtsuTissue:
         (True, False)
     """
 
-    min_saturation: float = 0.06
+    min_saturation: float = 0.04
     pens: bool = True
     max_hole: float = 1e-4
     min_area: float = 2e-5
 
     def __post_init__(self) -> None:
         for name in ("min_saturation", "max_hole", "min_area"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"`{name}` must be from 0 to 1, got {getattr(self, name)!r}.")
+            value = getattr(self, name)
+            if isinstance(value, (bool, str)) or not 0 <= value <= 1:
+                raise ValueError(f"`{name}` must be from 0 to 1, got {value!r}.")
+        if not isinstance(self.pens, bool):
+            raise ValueError(f"`pens` must be true or false, got {self.pens!r}.")
 
     def __call__(self, thumbnail: Pixels) -> Mask:
         """Return the tissue mask (h, w) of a thumbnail (h, w, 3)."""
-        smooth = ndimage.uniform_filter(thumbnail, size=(SMOOTH, SMOOTH, 1), mode="nearest")
-        high, low = smooth.max(axis=-1), smooth.min(axis=-1)
-        saturation = ((high - low).astype(np.uint16) * 255 // np.maximum(high, 1)).astype(np.uint8)
-        saturation[high < DARK] = 0
-        candidates = np.ones(saturation.shape, dtype=bool)
-        if self.pens:
-            candidates = ~ndimage.binary_dilation(_pen(smooth, saturation), iterations=RIM)
-        tissue = (saturation > self._threshold(saturation[candidates])) & candidates
-        return self._clean(tissue)
+        mask: Mask = self.labels(thumbnail) == TissueLabel.TISSUE
+        return mask
 
-    def _threshold(self, saturation: Pixels) -> float:
-        lowest = self.min_saturation * 255
-        if not saturation.size or saturation.min() == saturation.max():  # Otsu's method needs two values
-            return lowest
-        otsu = float(threshold_otsu(saturation))
-        paler = saturation[saturation <= otsu]
-        no_glass = len(paler) > 0 and paler.mean() > 2 * lowest
-        return lowest if no_glass else max(otsu, lowest)
+    def labels(self, thumbnail: Pixels) -> Pixels:
+        """Return the :py:class:`TissueLabel` (h, w) of each pixel of a thumbnail (h, w, 3)."""
+        smooth = ndimage.uniform_filter(thumbnail, size=(SMOOTH, SMOOTH, 1), mode="nearest", output=np.float32)
+        dark = smooth.max(axis=-1) < DARK
+        # with the mixed pixels around them
+        blank = ndimage.maximum_filter(dark, size=SMOOTH)
+        blank |= ndimage.maximum_filter(smooth.min(axis=-1) >= PADDING, size=SMOOTH + 2)
+        glass, noise = _glass(smooth[~blank])
+        density = np.log(glass / np.maximum(smooth, 1))
+        saturation = 1 - np.exp(density.min(axis=-1) - density.max(axis=-1))
+        saturation[blank] = 0
+        ink = find_ink(density, saturation, dark) if self.pens else np.zeros_like(dark)
+        labels = np.where(ink, np.uint8(TissueLabel.INK), np.uint8(TissueLabel.GLASS))
+        labels[self._clean(self._stained(saturation, noise) & ~ink)] = TissueLabel.TISSUE
+        return labels
+
+    def _stained(self, saturation: Floats, noise: float) -> Mask:
+        """Return the stained pixels, the pale ones near them, and the gaps between them."""
+        stained = saturation > max(self.min_saturation, NOISE * noise)
+        pale = saturation > max(self.min_saturation / 2, PALE_NOISE * noise)
+        stained |= pale & ndimage.maximum_filter(stained, size=2 * NEAR + 1)
+        stained |= ndimage.uniform_filter(stained, size=GAPS, mode="nearest", output=np.float32) > FILLED
+        return stained
 
     def _clean(self, mask: Mask) -> Mask:
         """Fill small holes and remove small pieces."""
@@ -94,6 +127,27 @@ class OtsuTissue:
         filled = mask | (holes & ~remove_small_objects(holes, max_size=self.max_hole * mask.size))
         cleaned: Mask = remove_small_objects(filled, max_size=math.ceil(self.min_area * mask.size) - 1)
         return cleaned
+
+
+def _glass(scanned: Floats) -> tuple[Floats, float]:
+    """Return the color of the glass among pixels (N, 3), and the median of its saturation.
+
+    White without noise stands for a glass that is not there.
+    """
+    light = scanned.mean(axis=-1)
+    white = np.full(3, 255, dtype=np.float32)
+    if not light.size:
+        return white, 0.0
+    if light.min() < light.max():  # Otsu's method needs two values
+        bright = light > threshold_otsu(light)
+        scanned, light = scanned[bright], light[bright]
+    scanned = scanned[light >= np.quantile(light, 1 - BRIGHTEST)]
+    color = np.median(scanned, axis=0)
+    tint = 1 - color.min() / color.max()
+    if tint > (WARM_TINT if color[2] == color.min() else TINT):
+        return white, 0.0
+    ratio = scanned / color
+    return color, float(np.median(1 - ratio.min(axis=-1) / ratio.max(axis=-1)))
 
 
 def tissue_fraction(mask: Mask, corners: NDArray[np.int64], edge: float, downsample: float) -> NDArray[np.float64]:
@@ -130,9 +184,3 @@ def _interpolate(integral: NDArray[np.float64], x: Any, y: Any) -> Any:
     upper = integral[row, column] * (1 - right) + integral[row, column + 1] * right
     lower = integral[row + 1, column] * (1 - right) + integral[row + 1, column + 1] * right
     return upper * (1 - down) + lower * down
-
-
-def _pen(smooth: Pixels, saturation: Pixels) -> Mask:
-    red, green, blue = (smooth[..., k].astype(np.int16) for k in range(3))
-    pen: Mask = (green - red > TINGE) | (smooth.max(axis=-1) < DARK)
-    return pen | ((saturation > VIVID) & (red > 2 * blue) & (red > 150))

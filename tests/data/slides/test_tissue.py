@@ -1,11 +1,15 @@
 """Tests of tissue detection and the fraction of tissue in tiles."""
 
+import io
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
+from skimage.data import immunohistochemistry
 
-from monai_mil_ext.data import OtsuTissue, tissue_fraction
+from monai_mil_ext.data import OtsuTissue, TissueLabel, tissue_fraction
 from tests.make_slide import stained
 
 BOX = (60, 40, 260, 180)  # left, top, right, bottom
@@ -38,12 +42,95 @@ def test_otsu_tissue_excludes_pen_marks(pen):
     assert boxed(OtsuTissue()(thumbnail))
 
 
-@pytest.mark.parametrize("pen", [(20, 140, 60), (30, 60, 170)], ids=str)
-def test_otsu_tissue_excludes_pale_green_and_blue_pen_marks(pen):
-    """A pale red stroke has the hue of blood and is kept."""
+def test_otsu_tissue_excludes_pale_green_pen_marks():
+    """A pale red stroke has the hue of blood, a pale blue one that of hematoxylin: both are kept."""
     thumbnail = stained((240, 320), BOX, color=(228, 196, 216))
-    thumbnail[195:225, 20:300] = np.mean([pen, (243, 242, 244)], axis=0)
+    thumbnail[195:225, 20:300] = np.mean([(20, 140, 60), (243, 242, 244)], axis=0)
     assert boxed(OtsuTissue()(thumbnail))
+
+
+HEMATOXYLIN = [(150, 165, 205), (120, 140, 190), (170, 180, 215), (100, 120, 180), (70, 90, 170), (130, 120, 180)]
+CHROMOGENS = [
+    (120, 80, 40),
+    (60, 35, 15),
+    (190, 80, 60),
+    (170, 40, 90),
+    (205, 70, 150),
+]  # DAB twice, AEC, Fast Red, PAS
+SPECIAL = [(70, 110, 170), (160, 200, 230), (110, 95, 85)]  # aniline blue, pale Alcian blue, silver
+PALE = [(236, 222, 230), (220, 225, 235), (240, 225, 212)]
+GLASS = [(243, 242, 244), (255, 255, 255), (240, 236, 228), (205, 205, 203)]
+
+
+@pytest.mark.parametrize("glass", GLASS, ids=str)
+@pytest.mark.parametrize("color", [*HEMATOXYLIN, *CHROMOGENS, *SPECIAL, *PALE], ids=str)
+def test_otsu_tissue_includes_a_uniform_stain_on_glass(color, glass):
+    thumbnail = np.full((240, 320, 3), glass, dtype=np.float64)
+    left, top, right, bottom = BOX
+    thumbnail[top:bottom, left:right] *= np.array(color) / 243
+    assert boxed(OtsuTissue()(thumbnail.astype(np.uint8)))
+
+
+@pytest.mark.parametrize("pale", [(236, 222, 230), (224, 228, 238)], ids=str)
+def test_otsu_tissue_includes_pale_tissue_beside_dark(pale):
+    thumbnail = stained((240, 320), BOX, color=(150, 90, 160))
+    thumbnail[40:180, 160:260] = pale
+    assert boxed(OtsuTissue()(thumbnail))
+
+
+def test_otsu_tissue_includes_the_stroma_of_real_immunohistochemistry():
+    """Glass is a seventh of the picture: the left margin, the lumen of a gland, clefts below on the right."""
+    image = immunohistochemistry()
+    mask = OtsuTissue()(image)
+    assert 0.85 < mask.mean() < 0.9
+    assert not mask[340:380, :25].any()  # the margin
+    assert TissueLabel.INK not in OtsuTissue().labels(image)
+    thumbnail = np.asarray(Image.fromarray(image).reduce(8))  # as coarse as that of a slide
+    assert OtsuTissue()(thumbnail).mean() > 0.9
+
+
+def shaded(low, color=(243, 242, 244)):
+    """Return glass whose brightness falls towards the corners, to the fraction ``low``."""
+    y, x = np.mgrid[-1:1:240j, -1:1:320j]
+    return np.array(color) * (1 - (1 - low) * (x**2 + y**2) / 2)[..., None]
+
+
+def empty_slides():
+    draw = np.random.default_rng(0)
+    dusty = shaded(1.0)
+    for y, x, gray in zip(
+        draw.integers(0, 236, 60), draw.integers(0, 316, 60), draw.integers(60, 200, 60), strict=True
+    ):
+        dusty[y : y + 3, x : x + 3] = gray
+    noise = draw.normal(size=(240, 320, 3))
+    jpeg = io.BytesIO()
+    Image.fromarray((shaded(0.9) + 3 * noise).clip(0, 255).astype(np.uint8)).save(jpeg, "JPEG", quality=30)
+    half = shaded(1.0, (240, 236, 228))
+    half[:, :160] = 255  # not scanned
+    cases = {"vignette": shaded(0.6), "warm": shaded(0.8, (240, 236, 228)), "dust": dusty, "half": half}
+    cases |= {"noise": shaded(1.0) + 4 * noise, "dark": shaded(0.5, (180, 180, 182)) + noise, "white": shaded(1.0) * 2}
+    pictures = {name: image.clip(0, 255).astype(np.uint8) for name, image in cases.items()}
+    return {**pictures, "jpeg": np.asarray(Image.open(jpeg))}
+
+
+@pytest.mark.parametrize("name", empty_slides())
+def test_otsu_tissue_of_empty_glass(name):
+    assert not OtsuTissue(min_area=0)(empty_slides()[name]).any()
+
+
+def test_otsu_tissue_is_deterministic():
+    image = immunohistochemistry()
+    assert np.array_equal(OtsuTissue()(image), OtsuTissue()(image.copy()))
+
+
+def test_otsu_tissue_labels_the_ink_that_it_leaves_out():
+    thumbnail = stained((240, 320), BOX)
+    thumbnail[200:220, 20:300] = 20, 140, 60
+    labels = OtsuTissue().labels(thumbnail)
+    assert (labels[202:218, 22:298] == TissueLabel.INK).all()
+    assert labels[100, 100] == TissueLabel.TISSUE
+    assert labels[10, 10] == TissueLabel.GLASS
+    assert TissueLabel.INK not in OtsuTissue(pens=False).labels(thumbnail)
 
 
 def test_otsu_tissue_without_pens_includes_pen_marks():
@@ -110,6 +197,8 @@ def test_tissue_share_is_exact():
 def test_otsu_tissue_refuses_invalid_options():
     with pytest.raises(ValueError, match=r"`max_hole` must be from 0 to 1, got 40"):
         OtsuTissue(max_hole=40)
+    with pytest.raises(ValueError, match=r"`pens` must be true or false, got 'no'"):
+        OtsuTissue(pens="no")
 
 
 def test_otsu_tissue_without_pens_leaves_out_what_is_nearly_black():
