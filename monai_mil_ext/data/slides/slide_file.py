@@ -7,7 +7,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,6 +42,7 @@ class Thumbnail(NamedTuple):
 
     image: Pixels  # (h, w, 3)
     downsample: float  # pixels of level 0 per pixel of the image
+    origin: tuple[float, float] = (0.0, 0.0)  # (x, y) of its upper left corner in pixels of level 0
 
 
 class SlideFile:
@@ -67,6 +68,7 @@ class SlideFile:
         name: name of the file.
         reader: name of the reader.
         size: (width, height) in pixels of level 0.
+        bounds: (x, y, width, height) of the scanned region in pixels of level 0; all of it if the file states none.
         downsamples: downsample of each level, starting with 1.0.
         mpp: micrometers per pixel of level 0, or ``None``.
         magnification: magnification of level 0, or ``None``.
@@ -102,6 +104,7 @@ class SlideFile:
                 self._sizes = tuple((int(width), int(height)) for height, width in sizes)
                 self.downsamples = tuple(float(self._reader.get_downsample_ratio(self._slide, k)) for k in range(count))
             self.size = self._sizes[0]
+            self.bounds = _scanned(getattr(self._slide, "properties", {}), self.size)
             self._check_whole_level()
             self.mpp = self._mpp() if mpp is None else float(mpp)
             self.magnification = self._magnification() if magnification is None else float(magnification)
@@ -147,25 +150,36 @@ class SlideFile:
         return region
 
     def thumbnail(self, max_size: int = 2048) -> Thumbnail:
-        """Read a thumbnail whose longer side has at most ``max_size`` pixels.
+        """Read a thumbnail of the ``bounds`` whose longer side has at most ``max_size`` pixels.
 
         Its pixels are exact means of squares of the nearest finer level. That level is read in blocks, so that even a
         slide with one level is never in memory as a whole.
         """
         check_positive(max_size=max_size)
-        sizes = [max(self.level_size(k)) for k in range(len(self.downsamples))]
-        level = max((k for k, side in enumerate(sizes) if side >= max_size), default=0)
-        factor = math.ceil(sizes[level] / max_size)
-        width, height = self.level_size(level)
+        spans = [self._bounds_of_level(k) for k in range(len(self.downsamples))]
+        level = max((k for k, (_, _, *sides) in enumerate(spans) if max(sides) >= max_size), default=0)
+        x, y, width, height = spans[level]
+        factor = math.ceil(max(width, height) / max_size)
         image = np.empty((math.ceil(height / factor), math.ceil(width / factor), 3), dtype=np.uint8)
         step = factor * max(1, BLOCK // factor)
         for top in range(0, height, step):
             for left in range(0, width, step):
-                block = self.read(level, left, top, min(step, width - left), min(step, height - top))
+                block = self.read(level, x + left, y + top, min(step, width - left), min(step, height - top))
                 small = np.asarray(to_pil(block).reduce(factor))
                 rows, columns = top // factor, left // factor
                 image[rows : rows + small.shape[0], columns : columns + small.shape[1]] = small
-        return Thumbnail(image, factor * self.downsamples[level])
+        scale = self.downsamples[level]
+        return Thumbnail(image, factor * scale, (x * scale, y * scale))
+
+    def _bounds_of_level(self, level: int) -> tuple[int, int, int, int]:
+        """Return (x, y, width, height) of the bounds in whole pixels of ``level``."""
+        limits, scale = self.level_size(level), self.downsamples[level]
+        x, y, width, height = self.bounds
+        if (width, height) == self.size:
+            return 0, 0, *limits
+        left, top = (min(math.floor(start / scale), limit - 1) for start, limit in zip((x, y), limits, strict=True))
+        right, bottom = min(math.ceil((x + width) / scale), limits[0]), min(math.ceil((y + height) / scale), limits[1])
+        return left, top, max(right - left, 1), max(bottom - top, 1)
 
     def _open(self) -> None:
         self.close()
@@ -242,6 +256,16 @@ class SlideFile:
             raise
         except Exception as error:  # not chained, since its message may contain the path
             raise SlideFileError(f"`slide` must {rule}, got {type(error).__name__} for {self.name!r}.") from None
+
+
+def _scanned(properties: Mapping[str, str], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return the bounds that OpenSlide states, within the slide; the whole slide if there are none or they are wrong."""
+    try:
+        x, y, width, height = (int(properties[f"openslide.bounds-{name}"]) for name in ("x", "y", "width", "height"))
+    except (KeyError, ValueError):
+        return 0, 0, *size
+    left, top, right, bottom = max(x, 0), max(y, 0), min(x + width, size[0]), min(y + height, size[1])
+    return (left, top, right - left, bottom - top) if left < right and top < bottom else (0, 0, *size)
 
 
 def to_pil(pixels: Pixels) -> Any:

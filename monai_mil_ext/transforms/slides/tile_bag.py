@@ -119,11 +119,11 @@ class TileBag(Transform):
     def _tissue_fraction(self, slide: SlideFile, corners: NDArray[np.int64], edge: float) -> NDArray[np.float64]:
         if self.tissue is False:
             return np.ones(len(corners))
-        image, downsample = slide.thumbnail(self.thumbnail_size)
+        image, downsample, origin = slide.thumbnail(self.thumbnail_size)
         mask = np.asarray(self.tissue(image))
         if mask.shape != image.shape[:2]:
             raise ValueError(f"`tissue` must give a mask of shape {image.shape[:2]}, got {mask.shape}.")
-        return tissue_fraction(mask.astype(bool), corners, edge, downsample)
+        return tissue_fraction(mask.astype(bool), corners - np.asarray(origin), edge, downsample)
 
 
 class TileBagd(MapTransform):

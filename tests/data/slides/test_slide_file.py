@@ -6,7 +6,9 @@ import warnings
 import numpy as np
 import pytest
 
-from monai_mil_ext.data import SlideFile, SlideFileError
+from monai_mil_ext.data import SlideFile, SlideFileError, TileGrid
+from monai_mil_ext.transforms import TileBag
+from tests.data.slides.containers import CORNERS, marked, write_scn
 from tests.make_slide import damage_tile, stained, write_slide, write_truncated
 
 IMAGE = stained((700, 900), (100, 60, 700, 500))
@@ -59,12 +61,49 @@ def test_slide_file_is_white_where_transparent(tmp_path):
 @pytest.mark.parametrize("levels", [1, 3])
 def test_slide_file_thumbnail_is_the_mean_of_squares(tmp_path, levels):
     slide = SlideFile(write_slide(tmp_path / "s.tif", IMAGE, levels=levels))
-    image, downsample = slide.thumbnail(100)
+    image, downsample, origin = slide.thumbnail(100)
+    assert origin == (0.0, 0.0)
     assert downsample == (9.0 if levels == 1 else 12.0)
     assert image.shape == (-(-700 // int(downsample)), 900 // int(downsample), 3)
     side = int(downsample)
     square = IMAGE[5 * side : 6 * side, 20 * side : 21 * side].mean(axis=(0, 1))
     assert np.abs(image[5, 20] - square).max() <= 1.0
+
+
+@pytest.mark.parametrize(("max_size", "downsample"), [(2000, 1.0), (300, 4.0), (90, 12.0)])
+def test_slide_file_thumbnail_shows_the_bounds(tmp_path, max_size, downsample):
+    image = marked(stained((700, 1000), (200, 200, 800, 500)))
+    slide = SlideFile(write_scn(tmp_path / "s.scn", image, offset=(6_001, 4_003)))
+    assert (slide.size, slide.bounds, slide.mpp) == ((10_000, 8_000), (6_001, 4_003, 1_000, 700), pytest.approx(0.5))
+    thumbnail = slide.thumbnail(max_size)
+    assert (thumbnail.downsample, max(thumbnail.image.shape) <= max_size) == (downsample, True)
+    assert max(np.abs(np.subtract(thumbnail.origin, (6_001, 4_003)))) < 2  # a pixel of the second level
+    corners = [thumbnail.image[row, column] for row in (1, -2) for column in (1, -2)]
+    assert np.abs(np.subtract(corners, list(CORNERS.values()))).max() <= 1
+
+
+def test_slide_file_bounds_do_not_displace_tissue(tmp_path):
+    image = stained((1024, 1280), (256, 256, 768, 512))
+    tiles = TileBag(TileGrid(256))(write_scn(tmp_path / "s.scn", image, offset=(5_120, 3_840)))
+    assert tiles.coords.tolist() == [[5_376, 4_096], [5_632, 4_096]]
+
+
+@pytest.mark.parametrize(
+    ("stated", "bounds"),
+    [
+        ((10, 20, 300, 400), (10, 20, 300, 400)),
+        ((-5, 600, 100, 400), (0, 600, 95, 100)),
+        ((900, 0, 10, 10), (0, 0, 900, 700)),
+        ((0, 0, 0, 0), (0, 0, 900, 700)),
+        ((1.5, 0, 10, 10), (0, 0, 900, 700)),
+    ],
+)
+def test_slide_file_bounds_lie_in_the_slide(slide_path, monkeypatch, stated, bounds):
+    names = [f"openslide.bounds-{name}" for name in ("x", "y", "width", "height")]
+    properties = dict(zip(names, map(str, stated), strict=True))
+    monkeypatch.setattr("openslide.OpenSlide.properties", properties, raising=False)
+    monkeypatch.setattr("monai.data.WSIReader.get_mpp", lambda *_: (0.5, 0.5))
+    assert SlideFile(slide_path).bounds == bounds
 
 
 def test_slide_file_thumbnail_has_no_seams(tmp_path, monkeypatch):
