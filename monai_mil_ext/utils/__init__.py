@@ -5,6 +5,7 @@ from .bag_items import check_case_ids, drop_padding, head_mean
 from .checks import (
     EmptyBagError,
     SourceMismatchError,
+    as_flag,
     check_bags,
     check_choice,
     check_count,
@@ -40,6 +41,7 @@ __all__ = [
     "EmptyBagError",
     "InputError",
     "SourceMismatchError",
+    "as_flag",
     "atomic_path",
     "check_bags",
     "check_case_ids",

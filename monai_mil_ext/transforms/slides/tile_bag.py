@@ -14,8 +14,16 @@ from monai.utils.enums import TransformBackends
 from numpy.typing import NDArray
 from torch import Tensor
 
-from monai_mil_ext.data import OtsuTissue, SlideFile, SlideTiles, TileGrid, tissue_fraction
-from monai_mil_ext.utils import BagKeys, EmptyBagError, check_positive
+from monai_mil_ext.data import (
+    OtsuTissue,
+    SlideFile,
+    SlideTiles,
+    TileGrid,
+    TissueMap,
+    find_tissue,
+    tissue_fraction,
+)
+from monai_mil_ext.utils import BagKeys, EmptyBagError, as_flag, check_positive
 
 __all__ = ["TileBag", "TileBagD", "TileBagDict", "TileBagd", "TiledSlide"]
 
@@ -30,6 +38,7 @@ class TiledSlide(NamedTuple):
     unit: str  # of coords and tile_size: px, pixels of level 0
     mpp: float | None  # micrometers per pixel of the tiles of the bag
     spatial_shape: Tensor  # (2,) width and height of the slide in pixels of level 0
+    notes: str = ""  # sentences, joined by "; ": what was left out
 
 
 class TileBag(Transform):
@@ -41,8 +50,9 @@ class TileBag(Transform):
 
     Args:
         grid: size, resolution, overlap and border handling of the tiles.
-        tissue: function that maps a thumbnail (h, w, 3) of dtype uint8 to a mask (h, w), True for tissue; False takes
-            all tiles, None uses :py:class:`monai_mil_ext.data.OtsuTissue`.
+        tissue: function that maps a thumbnail (h, w, 3) of dtype uint8 to a mask (h, w), True for tissue, or to labels,
+            see :py:func:`monai_mil_ext.data.find_tissue`; False takes all tiles, None uses
+            :py:class:`monai_mil_ext.data.OtsuTissue`.
         min_tissue: fraction of a tile, 0 to 1, that must be tissue; 0 accepts any amount above zero.
         thumbnail_size: largest size of the longer side of the thumbnail in pixels.
         slide_mpp: micrometers per pixel of level 0 that override those of the file; see ``__call__``.
@@ -61,7 +71,7 @@ class TileBag(Transform):
     def __init__(
         self,
         grid: TileGrid | None = None,
-        tissue: Callable[[NDArray[np.uint8]], NDArray[np.bool_]] | bool | None = None,
+        tissue: Callable[..., Any] | bool | None = None,
         min_tissue: float = 0.25,
         thumbnail_size: int = 2048,
         slide_mpp: float | None = None,
@@ -71,6 +81,7 @@ class TileBag(Transform):
         check_positive(thumbnail_size=thumbnail_size)
         if not 0 <= min_tissue <= 1:
             raise ValueError(f"`min_tissue` must be from 0 to 1, got {min_tissue!r}.")
+        tissue = as_flag(tissue, "tissue") if isinstance(tissue, str) else tissue  # a word of a command line
         if tissue is True or not (tissue is None or tissue is False or callable(tissue)):
             raise ValueError(f"`tissue` must be a function of a thumbnail, None or False, got {tissue!r}.")
         self.grid = TileGrid() if grid is None else grid
@@ -95,42 +106,54 @@ class TileBag(Transform):
         with SlideFile(slide, self.reader, self.slide_mpp if slide_mpp is None else slide_mpp) as opened:
             return self._find(opened, opened.path)
 
-    def _find(self, slide: SlideFile, source: os.PathLike[str] | SlideFile) -> TiledSlide:
-        scale = self.grid.scale(slide)
+    def find_tissue(self, slide: SlideFile) -> TissueMap | None:
+        """Return the tissue map of an open slide, or None if all tiles are taken."""
+        return None if self.tissue is False else find_tissue(slide, self.tissue, self.thumbnail_size)
+
+    def corners(self, slide: SlideFile, found: TissueMap | None) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return the corners (N, 2) of the tiles with enough tissue, and their tissue fractions (N,).
+
+        Raises:
+            EmptyBagError: if there is none.
+        """
         corners = self.grid.corners(slide)
-        tissue = self._tissue_fraction(slide, corners, self.grid.tile_size * scale)
+        tissue = np.ones(len(corners))
+        if found is not None:
+            edge, (_, downsample, origin) = self.grid.tile_size * self.grid.scale(slide), found.thumbnail
+            tissue = tissue_fraction(found.mask, corners - np.asarray(origin), edge, downsample)
         enough = (tissue >= self.min_tissue) & (tissue > 0)
         if not enough.any():
-            raise EmptyBagError(
+            note = "" if found is None else found.note()
+            error = EmptyBagError(
                 f"`slide` must have a tile with a tissue fraction of {self.min_tissue:g} or more, got at most "
-                f"{tissue.max():.3g} among {len(tissue)} tiles of {slide.name!r}."
+                f"{tissue.max():.3g} among {len(tissue)} tiles of {slide.name!r}{note and f'; {note}'}.",
+                option=found.option if found is not None and note else "",
             )
-        corners = corners[enough]
+            error.add_facts(shape=slide.size, spacing=() if slide.mpp is None else [slide.mpp] * 2, notes=note)
+            raise error
+        return corners[enough], tissue[enough]
+
+    def _find(self, slide: SlideFile, source: os.PathLike[str] | SlideFile) -> TiledSlide:
+        scale, found = self.grid.scale(slide), self.find_tissue(slide)
+        corners, tissue = self.corners(slide, found)
         return TiledSlide(
             bag=SlideTiles(source, corners, self.grid.tile_size, scale, self.reader, self.dtype),
             coords=torch.from_numpy(corners),
-            tissue=torch.from_numpy(tissue[enough]).float(),
+            tissue=torch.from_numpy(tissue).float(),
             tile_size=self.grid.tile_size * scale,
             unit="px",
             mpp=None if slide.mpp is None else slide.mpp * scale,
             spatial_shape=torch.tensor(slide.size),
+            notes="" if found is None else found.note(),
         )
-
-    def _tissue_fraction(self, slide: SlideFile, corners: NDArray[np.int64], edge: float) -> NDArray[np.float64]:
-        if self.tissue is False:
-            return np.ones(len(corners))
-        image, downsample, origin = slide.thumbnail(self.thumbnail_size)
-        mask = np.asarray(self.tissue(image))
-        if mask.shape != image.shape[:2]:
-            raise ValueError(f"`tissue` must give a mask of shape {image.shape[:2]}, got {mask.shape}.")
-        return tissue_fraction(mask.astype(bool), corners - np.asarray(origin), edge, downsample)
 
 
 class TileBagd(MapTransform):
     """Dictionary form of :py:class:`TileBag`, which replaces the path of a slide by its bag.
 
     It adds the items ``coords``, ``tissue``, ``tile_size``, ``unit``, ``mpp`` and ``spatial_shape``, see
-    :py:class:`TiledSlide`. An item ``slide_mpp`` overrides the resolution of its slide.
+    :py:class:`TiledSlide`, and its ``notes`` if there are any. An item ``slide_mpp`` overrides the resolution of its
+    slide.
 
     Args:
         keys: item with the path of a slide; only one, since there is one set of coordinates.
@@ -153,7 +176,7 @@ class TileBagd(MapTransform):
         self,
         keys: KeysCollection,
         grid: TileGrid | None = None,
-        tissue: Callable[[NDArray[np.uint8]], NDArray[np.bool_]] | bool | None = None,
+        tissue: Callable[..., Any] | bool | None = None,
         min_tissue: float = 0.25,
         thumbnail_size: int = 2048,
         slide_mpp: float | None = None,
@@ -172,7 +195,9 @@ class TileBagd(MapTransform):
             raise ValueError(f"`keys` must name one slide of an item, got {present}.")
         for key in present:
             tiles = self.to_tiles(d[key], slide_resolution(d))
-            d.update({name: value for name, value in tiles._asdict().items() if name != "bag"})
+            d.update({name: value for name, value in tiles._asdict().items() if name not in ("bag", "notes")})
+            if tiles.notes:
+                d[BagKeys.NOTES] = "; ".join(filter(None, [d.get(BagKeys.NOTES), tiles.notes]))
             d[key] = tiles.bag
         return d
 

@@ -1,15 +1,13 @@
-"""Tests of tissue detection and the fraction of tissue in tiles."""
+"""Tests of tissue detection by colors."""
 
 import io
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from skimage.data import immunohistochemistry
 
-from monai_mil_ext.data import OtsuTissue, TissueLabel, tissue_fraction
+from monai_mil_ext.data import OtsuTissue, TissueLabel
 from tests.make_slide import stained
 
 BOX = (60, 40, 260, 180)  # left, top, right, bottom
@@ -176,29 +174,12 @@ def test_otsu_tissue_of_a_single_saturation():
     assert not OtsuTissue(min_saturation=0.1)(pale).any()
 
 
-@given(st.floats(0, 300), st.floats(0, 200), st.floats(5, 90), st.floats(1, 7), st.integers(0, 99))
-def test_tissue_share_is_the_integral_over_a_tile(x, y, edge, downsample, seed):
-    mask = np.random.default_rng(seed).random((31, 43)) < 0.4
-    corner = np.array([[int(x), int(y)]])
-    fine = 64
-    points = [(c + (np.arange(fine * 8) + 0.5) / (fine * 8) * edge) / downsample for c in corner[0]]
-    columns, rows = (p[p < side].astype(int) for p, side in zip(points, (43, 31), strict=True))
-    expected = mask[np.ix_(rows, columns)].sum() / (fine * 8) ** 2
-    assert tissue_fraction(mask, corner, edge, downsample)[0] == pytest.approx(expected, abs=0.01)
-
-
-def test_tissue_share_is_exact():
-    mask = np.zeros((4, 6), dtype=bool)
-    mask[1, 2:4] = True
-    corners = np.array([[0, 0], [20, 10], [25, 15], [50, 30]])
-    assert tissue_fraction(mask, corners, 20.0, 10.0) == pytest.approx([0.0, 0.5, 0.1875, 0.0])
-
-
 def test_otsu_tissue_refuses_invalid_options():
     with pytest.raises(ValueError, match=r"`max_hole` must be from 0 to 1, got 40"):
         OtsuTissue(max_hole=40)
     with pytest.raises(ValueError, match=r"`pens` must be true or false, got 'no'"):
         OtsuTissue(pens="no")
+    assert OtsuTissue(pens="false") == OtsuTissue(pens=False)  # a word of a command line
 
 
 def test_otsu_tissue_without_pens_leaves_out_what_is_nearly_black():

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from enum import IntEnum
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_mil_ext.utils import optional_dependency
+from monai_mil_ext.utils import as_flag, optional_dependency
 
 from .ink import find_ink
+from .tissue_map import TissueLabel
 
-__all__ = ["OtsuTissue", "TissueLabel", "tissue_fraction"]
+__all__ = ["OtsuTissue"]
 
 remove_small_objects = optional_dependency("wsi", "skimage.morphology", "remove_small_objects")
 threshold_otsu = optional_dependency("wsi", "skimage.filters", "threshold_otsu")
@@ -31,14 +31,6 @@ NOISE, PALE_NOISE = 4.0, 2.5  # times the median saturation of glass
 NEAR = 8  # pixels from stained ones within which half of the saturation is enough
 SMOOTH, GAPS = 3, 7  # pixels: width of the noise filter, and of the filter that closes gaps between nuclei
 FILLED = 0.45  # fraction of stained neighbors; at a straight edge it is 3/7, so that edges do not move
-
-
-class TissueLabel(IntEnum):
-    """Labels of the pixels of a thumbnail; larger numbers are further classes that are left out, such as folds."""
-
-    GLASS = 0
-    TISSUE = 1
-    INK = 2
 
 
 @dataclass(frozen=True)
@@ -83,21 +75,23 @@ class OtsuTissue:
     max_hole: float = 1e-4
     min_area: float = 2e-5
 
+    left_out: ClassVar[str] = "ink"
+    option: ClassVar[str] = "--tissue#pens false"
+
     def __post_init__(self) -> None:
         for name in ("min_saturation", "max_hole", "min_area"):
             value = getattr(self, name)
             if isinstance(value, (bool, str)) or not 0 <= value <= 1:
                 raise ValueError(f"`{name}` must be from 0 to 1, got {value!r}.")
-        if not isinstance(self.pens, bool):
-            raise ValueError(f"`pens` must be true or false, got {self.pens!r}.")
+        object.__setattr__(self, "pens", as_flag(self.pens, "pens"))  # a word of a command line
 
     def __call__(self, thumbnail: Pixels) -> Mask:
         """Return the tissue mask (h, w) of a thumbnail (h, w, 3)."""
         mask: Mask = self.labels(thumbnail) == TissueLabel.TISSUE
         return mask
 
-    def labels(self, thumbnail: Pixels) -> Pixels:
-        """Return the :py:class:`TissueLabel` (h, w) of each pixel of a thumbnail (h, w, 3)."""
+    def labels(self, thumbnail: Pixels, mpp: float | None = None) -> Pixels:
+        """Return the :py:class:`TissueLabel` (h, w) of each pixel of a thumbnail (h, w, 3); ``mpp`` is not used."""
         smooth = ndimage.uniform_filter(thumbnail, size=(SMOOTH, SMOOTH, 1), mode="nearest", output=np.float32)
         dark = smooth.max(axis=-1) < DARK
         # with the mixed pixels around them
@@ -148,39 +142,3 @@ def _glass(scanned: Floats) -> tuple[Floats, float]:
         return white, 0.0
     ratio = scanned / color
     return color, float(np.median(1 - ratio.min(axis=-1) / ratio.max(axis=-1)))
-
-
-def tissue_fraction(mask: Mask, corners: NDArray[np.int64], edge: float, downsample: float) -> NDArray[np.float64]:
-    """Compute the fraction of each tile that is tissue, exactly, by integrating the mask over the tile.
-
-    Args:
-        mask: tissue mask of a thumbnail.
-        corners: (N, 2), (x, y) in pixels of level 0.
-        edge: side of a tile in pixels of level 0.
-        downsample: pixels of level 0 per pixel of the thumbnail, along a side.
-    """
-    integral = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1))
-    integral[1:, 1:] = mask.cumsum(axis=0, dtype=np.float64).cumsum(axis=1)
-    low, high = corners / downsample, (corners + edge) / downsample
-    area = sum(
-        sign * _interpolate(integral, x, y)
-        for sign, x, y in (
-            (1, high[:, 0], high[:, 1]),
-            (-1, low[:, 0], high[:, 1]),
-            (-1, high[:, 0], low[:, 1]),
-            (1, low[:, 0], low[:, 1]),
-        )
-    )
-    fraction: NDArray[np.float64] = (area / (edge / downsample) ** 2).clip(0, 1)
-    return fraction
-
-
-def _interpolate(integral: NDArray[np.float64], x: Any, y: Any) -> Any:
-    """Interpolate the integral bilinearly, which is exact because the mask is constant within a pixel."""
-    height, width = integral.shape
-    x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
-    column, row = np.minimum(x.astype(np.int64), width - 2), np.minimum(y.astype(np.int64), height - 2)
-    right, down = x - column, y - row
-    upper = integral[row, column] * (1 - right) + integral[row, column + 1] * right
-    lower = integral[row + 1, column] * (1 - right) + integral[row + 1, column + 1] * right
-    return upper * (1 - down) + lower * down
