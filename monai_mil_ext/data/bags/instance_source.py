@@ -254,9 +254,15 @@ def _values_fit(trained: InstanceSource, name: str, b: tuple[float, ...]) -> boo
     return min(trained.highest) - min(b) <= LOWER_MAXIMUM * width
 
 
+def _describe_preprocessing(value: str) -> str:
+    """Describe a fingerprint, which may be preceded by what it is of, as in ``"tissue detection 1a2b3c"``."""
+    name = value.partition("@")[0]
+    return name if " " in name else f"preprocessing {name}"
+
+
 def _same_preprocessing(_: InstanceSource, a: str, b: str) -> bool:
     """Return whether fingerprints agree; those of other versions of the packages can't be compared."""
-    (one, versions), (other, other_versions) = a.split("@", 1), b.split("@", 1)
+    (one, _, versions), (other, _, other_versions) = a.partition("@"), b.partition("@")
     return versions != other_versions or one == other
 
 
@@ -316,5 +322,5 @@ _COMPARED: dict[str, tuple[Callable[[Any], str], _Agree]] = {
     "spatial_size": (lambda v: f"slices of {' x '.join(map(str, v))} px", _equal),
     "lowest": (lambda v: f"values from {_number(min(v))}", lambda s, a, b: _values_fit(s, "lowest", b)),
     "highest": (lambda v: f"values up to {_number(max(v))}", lambda s, a, b: _values_fit(s, "highest", b)),
-    "preprocessing": (lambda v: f"preprocessing {v[:12]}", _same_preprocessing),
+    "preprocessing": (_describe_preprocessing, _same_preprocessing),
 }

@@ -21,6 +21,7 @@ from monai_mil_ext.data import (
     TileGrid,
     TissueMap,
     find_tissue,
+    fingerprint,
     tissue_fraction,
 )
 from monai_mil_ext.utils import BagKeys, EmptyBagError, as_flag, check_positive
@@ -105,6 +106,11 @@ class TileBag(Transform):
             return self._find(slide, slide)
         with SlideFile(slide, self.reader, self.slide_mpp if slide_mpp is None else slide_mpp) as opened:
             return self._find(opened, opened.path)
+
+    @property
+    def tissue_id(self) -> str:
+        """Identifier of what selects the tiles: a short hash of ``tissue`` and ``min_tissue``."""
+        return f"tissue detection {fingerprint(self.tissue, self.min_tissue)[:12]}"
 
     def find_tissue(self, slide: SlideFile) -> TissueMap | None:
         """Return the tissue map of an open slide, or None if all tiles are taken."""

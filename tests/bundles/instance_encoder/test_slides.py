@@ -10,7 +10,7 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
-from monai_mil_ext.data import CohortColumns, SlideTiles, TileGrid, inspect_bag, load_cohort, read_bag
+from monai_mil_ext.data import CohortColumns, InstanceSource, SlideTiles, TileGrid, inspect_bag, load_cohort, read_bag
 from monai_mil_ext.transforms import TileBag
 from tests.make_slide import damage_tile, stained, write_slide, write_truncated
 
@@ -125,12 +125,15 @@ def test_instance_encoder_slides_folder_depends_on_the_grid_but_not_on_reading(s
             {"overlap": 8},
             {"min_tissue": 0.5},
             {"tissue#pens": False},
+            {"tissue#pens": "false"},  # a word of a command line
+            {"tissue#min_saturation": 0.03},
             {"tissue": False},
             {"encoder#amp_dtype": "$torch.bfloat16"},
         )
     ]
     assert folders[1] == folders[0]
-    assert len(set(folders)) == 7
+    assert folders[6] == folders[5]
+    assert len(set(folders)) == 8
 
 
 def test_instance_encoder_slides_uses_the_resolution_of_each_slide(start, tmp_path):
@@ -207,6 +210,19 @@ def test_instance_encoder_slides_writes_an_empty_bag_without_tissue(start, tmp_p
     assert [item["case_id"] for item in items] == ["one"]
     again = report(start(*rows, columns="case_id,image,patient,label"))
     assert [again[key] for key in ("done_before", "made", "empty")] == [2, 0, ["glass"]]
+
+
+def test_instance_encoder_slides_says_what_was_taken_for_ink(start, tmp_path, capsys):
+    write_slide(tmp_path / "green.tif", stained((700, 900), (100, 60, 700, 500), color=(60, 130, 90)))
+    told = report(start("green,green.tif"))
+    note = "100% of what is not glass was taken for ink, which --tissue#pens false keeps"
+    assert (told["empty"], told["notes"]) == (["green"], {"green": note})
+    assert f"  without tiles: green\n  note on green: {note}" in capsys.readouterr().out
+    kept = report(start("green,green.tif", **{"tissue#pens": "false"}))
+    assert (kept["empty"], kept["notes"]) == ([], {})
+    assert kept["instances"] > 8
+    stated = [InstanceSource.from_bag(file_of(r, tmp_path, "green")).preprocessing for r in (told, kept)]
+    assert stated[0] != stated[1]
 
 
 def test_instance_encoder_slides_reports_the_error_of_a_worker(start, tmp_path):
