@@ -6,6 +6,7 @@ from .gallery import plot_cell_gallery, plot_tile_montage, write_cell_gallery, w
 from .html_page import scan_page
 from .slice_scores import plot_slice_scores
 from .slide_overlay import plot_slide_overlay, write_slide_overlay
+from .tissue_preview import plot_tissue_preview, write_tissue_preview, write_tissue_previews
 
 __all__ = [
     "plot_attention_mass",
@@ -14,9 +15,12 @@ __all__ = [
     "plot_slice_scores",
     "plot_slide_overlay",
     "plot_tile_montage",
+    "plot_tissue_preview",
     "scan_page",
     "write_cell_gallery",
     "write_cine",
     "write_slide_overlay",
     "write_tile_montage",
+    "write_tissue_preview",
+    "write_tissue_previews",
 ]

@@ -116,32 +116,23 @@ class TileBag(Transform):
         """Return the tissue map of an open slide, or None if all tiles are taken."""
         return None if self.tissue is False else find_tissue(slide, self.tissue, self.thumbnail_size)
 
-    def corners(self, slide: SlideFile, found: TissueMap | None) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return the corners (N, 2) of the tiles with enough tissue, and their tissue fractions (N,).
-
-        Raises:
-            EmptyBagError: if there is none.
-        """
+    def tiles(
+        self, slide: SlideFile, found: TissueMap | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:
+        """Return corners (N, 2) and tissue fractions (N,) of all tiles, and which of them (N,) have enough tissue."""
         corners = self.grid.corners(slide)
         tissue = np.ones(len(corners))
         if found is not None:
             edge, (_, downsample, origin) = self.grid.tile_size * self.grid.scale(slide), found.thumbnail
             tissue = tissue_fraction(found.mask, corners - np.asarray(origin), edge, downsample)
-        enough = (tissue >= self.min_tissue) & (tissue > 0)
-        if not enough.any():
-            note = "" if found is None else found.note()
-            error = EmptyBagError(
-                f"`slide` must have a tile with a tissue fraction of {self.min_tissue:g} or more, got at most "
-                f"{tissue.max():.3g} among {len(tissue)} tiles of {slide.name!r}{note and f'; {note}'}.",
-                option=found.option if found is not None and note else "",
-            )
-            error.add_facts(shape=slide.size, spacing=() if slide.mpp is None else [slide.mpp] * 2, notes=note)
-            raise error
-        return corners[enough], tissue[enough]
+        return corners, tissue, (tissue >= self.min_tissue) & (tissue > 0)
 
     def _find(self, slide: SlideFile, source: os.PathLike[str] | SlideFile) -> TiledSlide:
         scale, found = self.grid.scale(slide), self.find_tissue(slide)
-        corners, tissue = self.corners(slide, found)
+        corners, tissue, enough = self.tiles(slide, found)
+        if not enough.any():
+            raise self._empty(slide, found, tissue)
+        corners, tissue = corners[enough], tissue[enough]
         return TiledSlide(
             bag=SlideTiles(source, corners, self.grid.tile_size, scale, self.reader, self.dtype),
             coords=torch.from_numpy(corners),
@@ -152,6 +143,16 @@ class TileBag(Transform):
             spatial_shape=torch.tensor(slide.size),
             notes="" if found is None else found.note(),
         )
+
+    def _empty(self, slide: SlideFile, found: TissueMap | None, tissue: NDArray[np.float64]) -> EmptyBagError:
+        note = "" if found is None else found.note()
+        error = EmptyBagError(
+            f"`slide` must have a tile with a tissue fraction of {self.min_tissue:g} or more, got at most "
+            f"{tissue.max():.3g} among {len(tissue)} tiles of {slide.name!r}{note and f'; {note}'}.",
+            option=found.option if found is not None and note else "",
+        )
+        error.add_facts(shape=slide.size, spacing=() if slide.mpp is None else [slide.mpp] * 2, notes=note)
+        return error
 
 
 class TileBagd(MapTransform):

@@ -54,9 +54,23 @@ def test_wsi_mil_inference_keeps_ink_if_asked(tmp_path):
 def test_wsi_mil_inference_refuses_other_tissue_than_that_of_the_training(tmp_path):
     weights(tmp_path / "m", OtsuTissue())
     path = write_small_slide(tmp_path / "s.tif")
-    assert infer(tmp_path, path)["status"] == "done"
     row = infer(tmp_path, path, **{"tissue#pens": "false"})
     assert row["status"].startswith("refused: trained on tissue detection ")
     row = infer(tmp_path, path, **{"tissue#pens": "false", "allow_mismatch": True})
     assert row["source_check"].startswith("mismatch: trained on tissue detection ")
-    assert infer(tmp_path, path, min_tissue=0.5)["status"].startswith("refused: trained on tissue detection ")
+
+
+def test_wsi_mil_inference_writes_tissue_previews_of_all_slides_if_asked(tmp_path):
+    weights(tmp_path / "m", OtsuTissue())
+    folder = tmp_path / "slides"
+    folder.mkdir()
+    write_small_slide(folder / "s.tif")
+    write_small_slide(folder / "green.tif", color=GREEN)
+    (folder / "t.csv").write_text("case_id,image\na,s.tif\nb,green.tif\n")
+    pictures = {"case_id": None, "pictures": ["tissue"]}
+    infer(tmp_path, folder / "t.csv", **pictures)
+    files = [tmp_path / "out" / case / f"{case}_tissue.jpg" for case in "ab"]
+    assert [file.is_file() for file in files] == [True, True]
+    assert not (tmp_path / "out/a/a.png").exists()
+    infer(tmp_path, folder / "t.csv", case_id=None)
+    assert [file.is_file() for file in files] == [False, False]

@@ -103,6 +103,14 @@ def test_tile_bag_of_ink_alone_names_the_option_that_keeps_it(tmp_path):
     assert len(TileBag(TileGrid(64), OtsuTissue(pens=False))(path).coords) > 10
 
 
+def test_tile_bag_identifies_what_selects_tiles():
+    kinds = [TileBag(), TileBag(tissue=OtsuTissue(pens=False)), TileBag(tissue=False), TileBag(min_tissue=0.5)]
+    assert len({tiles.tissue_id for tiles in kinds}) == 4
+    assert TileBag(TileGrid(64), OtsuTissue(pens=True)).tissue_id == TileBag().tissue_id
+    assert TileBag(tissue="false").tissue_id == TileBag(tissue=False).tissue_id
+    assert re.fullmatch(r"tissue detection [0-9a-f]{12}", TileBag().tissue_id)
+
+
 def test_tile_bag_takes_words_of_a_command_line(path):
     assert len(TileBag(TileGrid(100), tissue="false")(path).coords) == 48
     with pytest.raises(ValueError, match="`tissue` must be true or false, got 'otsu'"):
