@@ -27,11 +27,11 @@ def find_ink(density: NDArray[np.float32], saturation: NDArray[np.float32], dark
     """Find the ink of green, turquoise, blue, red and black pens, with its soft rims.
 
     Args:
-        density: optical density (h, w, 3), relative to glass.
+        density: optical density (3, h, w), relative to glass.
         saturation: saturation (h, w) from 0 to 1, relative to glass.
         dark: pixels (h, w) that are nearly black.
     """
-    red, green, blue = np.moveaxis(density, -1, 0)
+    red, green, blue = density
     turquoise = (green < TURQUOISE * red) & (blue > TURQUOISE * green) & (red - green > DIFFERENCE)
     bluish = blue < BLUE * red
     reddish = (red < RED[0] * green) & (blue > RED[1] * green)

@@ -25,7 +25,7 @@ Mask = NDArray[np.bool_]
 Floats = NDArray[np.float32]
 DARK = 45  # darker than any stain at the resolution of a thumbnail: pen, folds of glass, dust
 PADDING = 254.5  # brighter: painted by the scanner where it has not scanned
-TINT, WARM_TINT = 0.05, 0.1  # largest saturation of glass; the larger one if blue is its darkest channel
+TINT, PALE_TINT = 0.1, 0.05  # largest saturation of glass; the smaller one if it may be pale tissue
 BRIGHTEST = 0.1  # fraction of the pixels that are not stained strongly: glass rather than pale tissue
 NOISE, PALE_NOISE = 4.0, 2.5  # times the median saturation of glass
 NEAR = 8  # pixels from stained ones within which half of the saturation is enough
@@ -92,14 +92,16 @@ class OtsuTissue:
 
     def labels(self, thumbnail: Pixels, mpp: float | None = None) -> Pixels:
         """Return the :py:class:`TissueLabel` (h, w) of each pixel of a thumbnail (h, w, 3); ``mpp`` is not used."""
-        smooth = ndimage.uniform_filter(thumbnail, size=(SMOOTH, SMOOTH, 1), mode="nearest", output=np.float32)
-        dark = smooth.max(axis=-1) < DARK
+        channels = np.moveaxis(thumbnail, -1, 0)  # in front, where NumPy compares them faster
+        smooth = np.stack([ndimage.uniform_filter(c, SMOOTH, mode="nearest", output=np.float32) for c in channels])
+        dark = smooth.max(axis=0) < DARK
         # with the mixed pixels around them
         blank = ndimage.maximum_filter(dark, size=SMOOTH)
-        blank |= ndimage.maximum_filter(smooth.min(axis=-1) >= PADDING, size=SMOOTH + 2)
-        glass, noise = _glass(smooth[~blank])
-        density = np.log(glass / np.maximum(smooth, 1))
-        saturation = 1 - np.exp(density.min(axis=-1) - density.max(axis=-1))
+        white = smooth.min(axis=0) >= PADDING
+        blank |= ndimage.maximum_filter(white, size=SMOOTH + 2)
+        glass, noise = _glass(smooth[:, ~blank], bool(white.any()))
+        density = np.log(glass[:, None, None] / np.maximum(smooth, 1))
+        saturation = 1 - np.exp(density.min(axis=0) - density.max(axis=0))
         saturation[blank] = 0
         ink = find_ink(density, saturation, dark) if self.pens else np.zeros_like(dark)
         labels = np.where(ink, np.uint8(TissueLabel.INK), np.uint8(TissueLabel.GLASS))
@@ -123,22 +125,24 @@ class OtsuTissue:
         return cleaned
 
 
-def _glass(scanned: Floats) -> tuple[Floats, float]:
-    """Return the color of the glass among pixels (N, 3), and the median of its saturation.
+def _glass(scanned: Floats, has_white: bool) -> tuple[Floats, float]:
+    """Return the color of the glass among pixels (3, N), and the median of its saturation.
 
-    White without noise stands for a glass that is not there.
+    White without noise stands for a glass that is not there. What is bluish beside white, or pink, may be pale tissue
+    rather than glass.
     """
-    light = scanned.mean(axis=-1)
+    light = scanned.mean(axis=0)
     white = np.full(3, 255, dtype=np.float32)
     if not light.size:
         return white, 0.0
     if light.min() < light.max():  # Otsu's method needs two values
         bright = light > threshold_otsu(light)
-        scanned, light = scanned[bright], light[bright]
-    scanned = scanned[light >= np.quantile(light, 1 - BRIGHTEST)]
-    color = np.median(scanned, axis=0)
+        scanned, light = scanned[:, bright], light[bright]
+    scanned = scanned[:, light >= np.quantile(light, 1 - BRIGHTEST)]
+    color = np.median(scanned, axis=1)
     tint = 1 - color.min() / color.max()
-    if tint > (WARM_TINT if color[2] == color.min() else TINT):
+    may_be_tissue = color[1] == color.min() or (has_white and color[2] > color.min())
+    if tint > (PALE_TINT if may_be_tissue else TINT):
         return white, 0.0
-    ratio = scanned / color
-    return color, float(np.median(1 - ratio.min(axis=-1) / ratio.max(axis=-1)))
+    ratio = scanned / color[:, None]
+    return color, float(np.median(1 - ratio.min(axis=0) / ratio.max(axis=0)))

@@ -105,10 +105,19 @@ def empty_slides():
     Image.fromarray((shaded(0.9) + 3 * noise).clip(0, 255).astype(np.uint8)).save(jpeg, "JPEG", quality=30)
     half = shaded(1.0, (240, 236, 228))
     half[:, :160] = 255  # not scanned
-    cases = {"vignette": shaded(0.6), "warm": shaded(0.8, (240, 236, 228)), "dust": dusty, "half": half}
+    cases = {"blue": shaded(0.8, (226, 233, 242)) + noise, "green": shaded(0.9, (228, 242, 234)) + noise}
+    cases |= {"vignette": shaded(0.6), "warm": shaded(0.8, (240, 236, 228)), "dust": dusty, "half": half}
     cases |= {"noise": shaded(1.0) + 4 * noise, "dark": shaded(0.5, (180, 180, 182)) + noise, "white": shaded(1.0) * 2}
     pictures = {name: image.clip(0, 255).astype(np.uint8) for name, image in cases.items()}
     return {**pictures, "jpeg": np.asarray(Image.open(jpeg))}
+
+
+@pytest.mark.parametrize("glass", [(226, 233, 242), (228, 242, 234), (250, 245, 230)], ids=str)
+def test_otsu_tissue_on_glass_of_a_color_cast(glass):
+    thumbnail = np.full((240, 320, 3), glass, dtype=np.uint8)
+    left, top, right, bottom = BOX
+    thumbnail[top:bottom, left:right] = 190, 120, 170
+    assert boxed(OtsuTissue()(thumbnail))
 
 
 @pytest.mark.parametrize("name", empty_slides())
