@@ -23,20 +23,20 @@ FAINT = 0.04  # smallest saturation of a soft rim
 GROWTH, RIM = 8, 3  # pixels: width of a rim of the color of its stroke, and of one of any color
 
 
-def find_ink(density: NDArray[np.float32], saturation: NDArray[np.float32], dark: Mask) -> Mask:
+def find_ink(density: NDArray[np.float32], saturation: NDArray[np.float32], black: Mask) -> Mask:
     """Find the ink of green, turquoise, blue, red and black pens, with its soft rims.
 
     Args:
         density: optical density (3, h, w), relative to glass.
         saturation: saturation (h, w) from 0 to 1, relative to glass.
-        dark: pixels (h, w) that are nearly black.
+        black: pixels (h, w) that are nearly black.
     """
     red, green, blue = density
     turquoise = (green < TURQUOISE * red) & (blue > TURQUOISE * green) & (red - green > DIFFERENCE)
     bluish = blue < BLUE * red
     reddish = (red < RED[0] * green) & (blue > RED[1] * green)
     vivid = (bluish & (saturation > VIVID_BLUE)) | (reddish & (saturation > VIVID_RED))
-    ink = turquoise | vivid | dark
+    ink = turquoise | vivid | black
     if not ink.any():
         return ink
     rim = ink | ((bluish | reddish) & (saturation > FAINT))

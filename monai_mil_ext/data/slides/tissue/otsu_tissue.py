@@ -24,6 +24,7 @@ Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float32]
 DARK = 45  # darker than any stain at the resolution of a thumbnail: pen, folds of glass, dust
+BLACK, GRAY = 80, 0.16  # darker, and less saturated: thin strokes of a black pen
 PADDING = 254.5  # brighter: painted by the scanner where it has not scanned
 TINT, PALE_TINT = 0.1, 0.05  # largest saturation of glass; the smaller one if it may be pale tissue
 BRIGHTEST = 0.1  # fraction of the pixels that are not stained strongly: glass rather than pale tissue
@@ -94,7 +95,8 @@ class OtsuTissue:
         """Return the :py:class:`TissueLabel` (h, w) of each pixel of a thumbnail (h, w, 3); ``mpp`` is not used."""
         channels = np.moveaxis(thumbnail, -1, 0)  # in front, where NumPy compares them faster
         smooth = np.stack([ndimage.uniform_filter(c, SMOOTH, mode="nearest", output=np.float32) for c in channels])
-        dark = smooth.max(axis=0) < DARK
+        light = smooth.max(axis=0)
+        dark = light < DARK
         # with the mixed pixels around them
         blank = ndimage.maximum_filter(dark, size=SMOOTH)
         white = smooth.min(axis=0) >= PADDING
@@ -103,7 +105,8 @@ class OtsuTissue:
         density = np.log(glass[:, None, None] / np.maximum(smooth, 1))
         saturation = 1 - np.exp(density.min(axis=0) - density.max(axis=0))
         saturation[blank] = 0
-        ink = find_ink(density, saturation, dark) if self.pens else np.zeros_like(dark)
+        black = dark | ((light < BLACK) & (saturation < GRAY))
+        ink = find_ink(density, saturation, black) if self.pens else np.zeros_like(dark)
         labels = np.where(ink, np.uint8(TissueLabel.INK), np.uint8(TissueLabel.GLASS))
         labels[self._clean(self._stained(saturation, noise) & ~ink)] = TissueLabel.TISSUE
         return labels

@@ -113,3 +113,15 @@ def test_find_ink_of_strokes_with_soft_rims(pen):
             ]
         )
     assert (np.mean(found, axis=0) > [0.97, 0.8, 0.9, 0.99]).all(), np.mean(found, axis=0)
+
+
+@pytest.mark.parametrize("color_of_pen", [(35, 35, 40), (20, 20, 22), (40, 42, 38)], ids=str)
+def test_find_ink_of_a_thin_black_stroke(color_of_pen):
+    """No pixel of it is as dark as the ink."""
+    image = np.tile(GLASS, (120, 160, 1))
+    cover = np.zeros((120, 160))
+    cover[60:64, 10:150] = 1
+    cover = ndimage.gaussian_filter(cover, 1.0)[..., None]
+    labels = OtsuTissue().labels(with_noise(image * (1 - cover) + np.array(color_of_pen) * cover))
+    assert not (labels == TissueLabel.TISSUE).any()
+    assert (labels == TissueLabel.INK)[60:64, 12:148].all()
