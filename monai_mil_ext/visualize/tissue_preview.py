@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,30 +102,42 @@ def write_tissue_previews(
 ) -> list[Path]:
     """Write a tissue preview of each slide of a cohort, without reading tiles.
 
-    A slide that can't be read is skipped with a warning; so are feature files, and all slides if ``tiles`` looks for no
-    tissue. A slide without tiles has a preview too, which shows the reason.
+    A slide that can't be read is skipped with a warning; feature files are skipped, and all slides if ``tiles`` looks
+    for no tissue. A slide without tiles has a preview too, which shows the reason.
 
     Args:
-        items: items with ``case_id``, ``image`` and optionally ``slide_mpp``.
+        items: items with ``case_id``, ``image`` (a path, or the paths of a patient) and optionally ``slide_mpp``.
         tiles: transform that selects the tiles.
-        output_dir: folder in which ``<case_id>/<case_id>_tissue.jpg`` are written.
+        output_dir: folder in which ``<case_id>/<case_id>_tissue.jpg`` are written; ``<case_id>_1_tissue.jpg`` and so on
+            for the slides of a patient.
 
     Returns:
         Paths of the files.
     """
-    written = []
-    for item in items:
-        path, case = item[tiles.keys[0]], str(item[BagKeys.CASE_ID])
-        if is_feature_file(path) or tiles.to_tiles.tissue is False:
+    key, written = tiles.keys[0], []
+    for case, folder, item in _slides(items, key, Path(output_dir)):
+        if is_feature_file(item[key]) or tiles.to_tiles.tissue is False:
             continue
         try:
-            written.append(_write_preview(Path(output_dir) / case, case, item, tiles))
+            written.append(_write_preview(folder, case, item, tiles))
         except Exception as error:
             cause = case_error(error)
             if cause is None:
                 raise
             logger.warning(f"{case}: no tissue preview: {describe_case_error(cause, item)}")
     return written
+
+
+def _slides(
+    items: Iterable[Mapping[str, Any]], key: Any, output_dir: Path
+) -> Iterator[tuple[str, Path, Mapping[str, Any]]]:
+    """Yield name, folder and item of each slide."""
+    for item in items:
+        case, paths = str(item[BagKeys.CASE_ID]), item[key]
+        if isinstance(paths, (list, tuple)):
+            yield from ((f"{case}_{i}", output_dir / case, {**item, key: path}) for i, path in enumerate(paths, 1))
+        else:
+            yield case, output_dir / case, item
 
 
 def _write_preview(folder: Path, case: str, item: Mapping[str, Any], tiles: TileBagd) -> Path:

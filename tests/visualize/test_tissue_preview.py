@@ -92,3 +92,9 @@ def test_write_tissue_previews_of_all_slides_that_can_be_read(tmp_path, caplog):
     assert [text.split(":")[0] for text in messages] == ["c3", "c4"]
     assert "Smith" not in " ".join(messages)
     assert write_tissue_previews(items, TileBagd("image", tissue=False), tmp_path / "none") == []
+    patient = [{"case_id": "p", "image": [tmp_path / "Miller.tif", tmp_path / "glass.tif"]}]
+    written = write_tissue_previews(patient, TILES, tmp_path / "out")
+    assert [path.relative_to(tmp_path / "out").as_posix() for path in written] == [
+        "p/p_1_tissue.jpg",
+        "p/p_2_tissue.jpg",
+    ]
