@@ -262,8 +262,8 @@ def _describe_preprocessing(value: str) -> str:
 
 def _same_preprocessing(_: InstanceSource, a: str, b: str) -> bool:
     """Return whether fingerprints agree; those of other versions of the packages can't be compared."""
-    (one, _, versions), (other, _, other_versions) = a.partition("@"), b.partition("@")
-    return versions != other_versions or one == other
+    one, other = a.partition("@"), b.partition("@")
+    return one[2] != other[2] or one[0] == other[0]
 
 
 def _with_nominal(trained: InstanceSource, other: InstanceSource, difference: SourceDifference) -> SourceDifference:

@@ -1,21 +1,27 @@
 """Whole-slide images: files, tiles, tissue and result files."""
 
-from . import tissue
 from .heatmap_files import write_heatmap_tiff, write_tile_geojson
 from .slide_cache import SlideCache
 from .slide_file import SlideFile, SlideFileError, Thumbnail
 from .slide_tiles import SlideTiles
 from .tile_grid import TileGrid
-from .tissue import *
+from .tissue.otsu_tissue import OtsuTissue
+from .tissue.segmenter_tissue import SegmenterTissue
+from .tissue.tissue_map import TissueLabel, TissueMap, find_tissue, tissue_fraction
 
 __all__ = [
+    "OtsuTissue",
+    "SegmenterTissue",
     "SlideCache",
     "SlideFile",
     "SlideFileError",
     "SlideTiles",
     "Thumbnail",
     "TileGrid",
+    "TissueLabel",
+    "TissueMap",
+    "find_tissue",
+    "tissue_fraction",
     "write_heatmap_tiff",
     "write_tile_geojson",
 ]
-__all__ += tissue.__all__
