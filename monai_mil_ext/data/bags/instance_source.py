@@ -254,16 +254,16 @@ def _values_fit(trained: InstanceSource, name: str, b: tuple[float, ...]) -> boo
     return min(trained.highest) - min(b) <= LOWER_MAXIMUM * width
 
 
-def _describe_preprocessing(value: str) -> str:
-    """Describe a fingerprint, which may be preceded by what it is of, as in ``"tissue detection 1a2b3c"``."""
-    name = value.partition("@")[0]
-    return name if " " in name else f"preprocessing {name}"
-
-
 def _same_preprocessing(_: InstanceSource, a: str, b: str) -> bool:
     """Return whether fingerprints agree; those of other versions of the packages can't be compared."""
     one, other = a.partition("@"), b.partition("@")
     return one[2] != other[2] or one[0] == other[0]
+
+
+def _describe_preprocessing(value: str) -> str:
+    """Describe a fingerprint, which may be preceded by what it is of, as in ``"tissue detection 1a2b3c"``."""
+    name = value.partition("@")[0]
+    return name if " " in name else f"preprocessing {name}"
 
 
 def _with_nominal(trained: InstanceSource, other: InstanceSource, difference: SourceDifference) -> SourceDifference:
