@@ -5,6 +5,7 @@ from .bag_items import check_case_ids, drop_padding, head_mean
 from .checks import (
     EmptyBagError,
     SourceMismatchError,
+    as_flag,
     as_range,
     check_bags,
     check_choice,
@@ -41,6 +42,7 @@ __all__ = [
     "EmptyBagError",
     "InputError",
     "SourceMismatchError",
+    "as_flag",
     "as_range",
     "atomic_path",
     "check_bags",

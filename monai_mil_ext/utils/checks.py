@@ -12,9 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .exceptions import InputError
+
 __all__ = [
     "EmptyBagError",
     "SourceMismatchError",
+    "as_flag",
     "as_range",
     "check_bags",
     "check_choice",
@@ -33,12 +36,26 @@ __all__ = [
 MAX_NAME = 200  # characters
 
 
-class EmptyBagError(ValueError):
+class EmptyBagError(InputError):
     """Error for a bag without instances, such as a slide without tissue; callers catch it to skip the bag."""
 
 
 class SourceMismatchError(ValueError):
     """Error for a bag from another encoder, resolution or preprocessing than those a network was trained on."""
+
+
+def as_flag(value: Any, name: str = "allow_mismatch") -> bool:
+    """Return the value of an option that command lines give as a word: ``"false"`` must not count as true.
+
+    Example:
+        >>> as_flag("false"), as_flag(True)
+        (False, True)
+    """
+    if isinstance(value, bool):
+        return value
+    if str(value).lower() not in ("true", "false"):
+        raise ValueError(f"`{name}` must be true or false, got {value!r}.")
+    return str(value).lower() == "true"
 
 
 def as_range(**values: Any) -> tuple[float, float]:

@@ -59,9 +59,11 @@ class InputError(ValueError):
         self.facts: dict[str, Any] = {}
         self.add_facts(container, shape, spacing)
 
-    def add_facts(self, container: str = "", shape: Sequence[int] = (), spacing: Sequence[float] = ()) -> None:
-        """Add what is known of the input, unless it was stated before."""
-        stated = {"container": container, "shape": tuple(shape), "spacing": tuple(spacing)}
+    def add_facts(
+        self, container: str = "", shape: Sequence[int] = (), spacing: Sequence[float] = (), notes: str = ""
+    ) -> None:
+        """Add what is known of the input, and sentences about it, unless it was stated before."""
+        stated = {"container": container, "shape": tuple(shape), "spacing": tuple(spacing), "notes": notes}
         self.facts = {name: value for name, value in stated.items() if value} | self.facts
 
 

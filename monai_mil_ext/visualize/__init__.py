@@ -9,6 +9,7 @@ from .relative_attention import attention_ratio, is_nearly_even
 from .slice_display import SliceDisplay
 from .slice_scores import plot_slice_scores
 from .slide_overlay import plot_slide_overlay, write_slide_overlay
+from .tissue_preview import plot_tissue_preview, write_tissue_preview, write_tissue_previews
 
 __all__ = [
     "SliceDisplay",
@@ -20,10 +21,13 @@ __all__ = [
     "plot_slice_scores",
     "plot_slide_overlay",
     "plot_tile_montage",
+    "plot_tissue_preview",
     "scan_page",
     "write_cell_gallery",
     "write_cine",
     "write_index",
     "write_slide_overlay",
     "write_tile_montage",
+    "write_tissue_preview",
+    "write_tissue_previews",
 ]

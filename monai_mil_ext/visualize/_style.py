@@ -39,6 +39,10 @@ def sign(figure: Figure, title: str = "", note: str = "") -> Figure:
 
 def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: int = 130) -> Path:
     """Write a figure atomically, with "research use only" in its metadata, and return the path."""
+    is_jpeg = Path(path).suffix == ".jpg"
+    options: dict[str, Any] = (
+        {"pil_kwargs": {"comment": RESEARCH_USE}} if is_jpeg else {"metadata": {"Description": RESEARCH_USE}}
+    )
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=dpi, metadata={"Description": RESEARCH_USE})
+        figure.savefig(temporary, dpi=dpi, format=Path(path).suffix[1:], **options)
     return Path(path)

@@ -68,7 +68,7 @@ def test_a_lossy_copy_of_a_real_slide_has_its_colors(region, tmp_path):
 
 
 def test_otsu_tissue_fraction_of_a_real_slide(path):
-    """36 percent by another measure; white holes and the green ink at the margin are not tissue."""
+    """36 percent by another measure; white holes and the turquoise ink at the margin are not tissue."""
     image = SlideFile(path).thumbnail(1024).image
     mask = OtsuTissue()(image)
     assert 0.25 < mask.mean() < 0.4

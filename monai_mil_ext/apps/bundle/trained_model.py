@@ -15,8 +15,8 @@ from monai_mil_ext.data.models import RECORD_FILE, file_sha256
 from monai_mil_ext.data.models.network_options import check_same_options
 from monai_mil_ext.networks import nets
 from monai_mil_ext.networks.nets.constructor_arguments import describe_object
-from monai_mil_ext.transforms.bags.check_source import as_flag, compare_source
-from monai_mil_ext.utils import BagKeys, SourceMismatchError, check_local
+from monai_mil_ext.transforms.bags.check_source import compare_source
+from monai_mil_ext.utils import BagKeys, SourceMismatchError, as_flag, check_local
 from monai_mil_ext.utils.files import save_tensors
 
 from .module_options import network_options

@@ -282,8 +282,14 @@ def _range(values: tuple[float, ...], unit: str) -> str:
 
 def _same_preprocessing(_: InstanceSource, a: str, b: str) -> bool:
     """Return whether fingerprints agree; those of other versions of the packages can't be compared."""
-    (one, versions), (other, other_versions) = a.split("@", 1), b.split("@", 1)
-    return versions != other_versions or one == other
+    one, other = a.partition("@"), b.partition("@")
+    return one[2] != other[2] or one[0] == other[0]
+
+
+def _describe_preprocessing(value: str) -> str:
+    """Describe a fingerprint, which may be preceded by what it is of, as in ``"tissue detection 1a2b3c"``."""
+    name = value.partition("@")[0]
+    return name if " " in name else f"preprocessing {name}"
 
 
 def _with_nominal(trained: InstanceSource, other: InstanceSource, difference: SourceDifference) -> SourceDifference:
@@ -345,5 +351,5 @@ _COMPARED: dict[str, tuple[Callable[[Any], str], _Agree]] = {
     "fill_nan": ("NaN filled with {}".format, _equal),
     "lowest": (lambda v: f"values from {_number(min(v))}", lambda s, a, b: _values_fit(s, "lowest", b)),
     "highest": (lambda v: f"values up to {_number(max(v))}", lambda s, a, b: _values_fit(s, "highest", b)),
-    "preprocessing": (lambda v: f"preprocessing {v[:12]}", _same_preprocessing),
+    "preprocessing": (_describe_preprocessing, _same_preprocessing),
 }

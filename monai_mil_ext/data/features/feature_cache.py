@@ -39,6 +39,7 @@ PER_BAG = {str(BagKeys.AFFINE), str(BagKeys.SPATIAL_SHAPE), "grid_shape", "tile_
 PER_BAG |= {str(BagKeys.SLICE_POSITION), str(BagKeys.SLICE_THICKNESS)}
 PER_BAG |= {"modality", "lowest", "highest", "spacing"}  # what a scan states of itself
 EMPTY = {"status": "empty"}
+NOTES = str(BagKeys.NOTES)  # sentences: what was left out of a scan or slide
 Describe = Callable[[Mapping[str, Any]], Mapping[str, Mapping[str, Any]]]
 
 
@@ -66,7 +67,7 @@ class FeatureCache:
         keys: keys to save: first the features, then arrays (N, ...) of the instances, and of the bag ``affine``,
             ``spatial_shape``, ``grid_shape``, ``tile_size``, ``unit``, ``mpp`` and ``slide_mpp``. Keys that a scan
             lacks, such as a reference, are omitted. Of the bag are also ``modality``, ``lowest``, ``highest`` and
-            ``spacing`` of a scan.
+            ``spacing`` of a scan. ``notes``, what was left out of a scan or slide, are always saved.
         fingerprint: fingerprint of the configuration; ``None`` takes that of ``transform`` and ``keys``.
         progress: whether to show a progress bar.
         attributes: further attributes of every file, such as the name of the ``encoder``.
@@ -166,13 +167,17 @@ class FeatureCache:
             except Exception as error:
                 if self.on_empty == "error" or not isinstance(root_cause(error), EmptyBagError):
                     raise
-                return self._write_empty(item, present)
+                return self._write_empty(item, present, getattr(root_cause(error), "facts", {}))
             return self._write(item, result, present)
         except Exception as error:
             if present is not None and not self.is_done(item):
                 self.file(item).unlink(missing_ok=True)
             reason = reason_of(error, item)
             raise RuntimeError(f"case {item[BagKeys.CASE_ID]!r} gave no features: {reason}") from error
+
+    def notes(self, item: Mapping[str, Any]) -> str:
+        """Return the notes in the feature file of ``item``: what was left out; empty if there are none."""
+        return str((self._attributes(item) or {}).get(NOTES, ""))
 
     def _attributes(self, item: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the attributes of the feature file of ``item``, or None if there is none of this configuration."""
@@ -191,17 +196,17 @@ class FeatureCache:
         features, *others = self.keys
         values = {key: result[key] for key in others if result.get(key) is not None}
         arrays = {"features": result[features], **{k: v for k, v in values.items() if k not in PER_BAG}}
-        attributes = {k: v for k, v in values.items() if k in PER_BAG - {SLIDE_MPP}}
+        attributes = {k: v for k, v in values.items() if k in PER_BAG - {SLIDE_MPP}} | _notes(result)
         described = {} if self.describe is None else self.describe(result)
         about = self._file_attributes(item, attributes, present)
         write_bag(self.file(item), arrays, about, self._array_attributes(item, described))
         return EncodingStats(len(result[features]), result.get("encode_seconds"))
 
-    def _write_empty(self, item: Mapping[str, Any], present: str | None) -> EncodingStats:
+    def _write_empty(self, item: Mapping[str, Any], present: str | None, facts: Mapping[str, Any]) -> EncodingStats:
         arrays = {"features": np.empty((0, 0), dtype=np.float32)}
         if "coords" in self.keys:
             arrays["coords"] = np.empty((0, 2), dtype=np.int64)
-        about = self._file_attributes(item, EMPTY, present)
+        about = self._file_attributes(item, EMPTY | _notes(facts), present)
         write_bag(self.file(item), arrays, about, self._array_attributes(item, {"features": {}}))
         return EncodingStats(0, None)
 
@@ -223,6 +228,11 @@ class FeatureCache:
         arrays = {name: {**attributes, **identity} for name, attributes in described.items()}
         encoder = {name: value for name, value in self.attributes.items() if name == "encoder"}
         return {**arrays, "features": {**encoder, **arrays.get("features", identity)}}
+
+
+def _notes(values: Mapping[str, Any]) -> dict[str, str]:
+    notes = values.get(NOTES)
+    return {NOTES: notes} if notes and isinstance(notes, str) else {}
 
 
 def _slide_mpp(item: Mapping[str, Any]) -> float | None:

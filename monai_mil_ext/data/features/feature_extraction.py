@@ -110,6 +110,7 @@ class FeatureExtraction:
         lines += [f"  {', '.join(cases)}: {reason}" for reason, cases in report["reasons"].items()]
         if report["empty"]:
             lines.append(f"  without {instances}: {', '.join(report['empty'])}")
+        lines += [f"  note on {case}: {notes}" for case, notes in report["notes"].items()]
         return "\n".join(lines)
 
     def raise_if_failed(self, report: Mapping[str, Any]) -> None:
@@ -186,13 +187,16 @@ class FeatureExtraction:
             "instances_per_second": round(instances / seconds, 1) if instances else 0.0,
             "encoder_waited": _idle_fraction(shares),
             "empty": [],
+            "notes": {},
         }
         failed = {case for cases in reasons.values() for case in cases}
+        done_items = [item for item in items if item[BagKeys.CASE_ID] not in failed]
+        notes = {str(item[BagKeys.CASE_ID]): self.cache.notes(item) for item in done_items}
+        report["notes"] = {case: text for case, text in sorted(notes.items()) if text}
         if self.cache.on_empty == "write":
-            done_items = [item for item in items if item[BagKeys.CASE_ID] not in failed]
             report["empty"] = sorted(item[BagKeys.CASE_ID] for item in done_items if self.cache.is_empty(item))
         write_json(self.output_dir / REPORT, report)
-        self._write_table([item for item in items if item[BagKeys.CASE_ID] not in failed])
+        self._write_table(done_items)
         for rank in range(size):
             self._share_file(rank).unlink()
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from monai_mil_ext.data import Thumbnail, write_heatmap_tiff, write_tile_geojson
 from monai_mil_ext.utils import RESEARCH_USE, BagKeys, drop_padding, format_prediction, write_json
+from monai_mil_ext.utils.files import remove_file
 from monai_mil_ext.visualize import write_slide_overlay, write_tile_montage
 
 from .results_saver import ResultsSaver
@@ -39,7 +40,8 @@ class SlideResultsSaver(ResultsSaver):
     Args:
         output_dir: parent of the folders.
         class_names: names of the C classes, for ``prediction.json``.
-        pictures: any of ``"overlay"`` and ``"tiles"``.
+        pictures: any of ``"overlay"``, ``"tiles"`` and ``"tissue"``; the last is kept, but written by
+            :py:func:`monai_mil_ext.visualize.write_tissue_previews`, so that slides without tiles have it too.
         settings: fingerprint of network and preprocessing, for ``prediction.json``.
         model: name, version and hash of the model, see :py:meth:`monai_mil_ext.apps.bundle.TrainedModel.identity`.
         task: see :py:class:`monai_mil_ext.transforms.BagProbabilities`.
@@ -50,7 +52,7 @@ class SlideResultsSaver(ResultsSaver):
     """
 
     endings = (".geojson", ".tif", "_map.json", ".png", "_tiles.png")
-    choices = ("overlay", "tiles")
+    choices = ("overlay", "tiles", "tissue")
 
     def __init__(
         self,
@@ -62,6 +64,12 @@ class SlideResultsSaver(ResultsSaver):
         task: str = "classification",
     ) -> None:
         super().__init__(output_dir, pictures, settings, model, class_names, task)
+
+    def discard(self, case_id: str) -> None:
+        """Remove the files of a case, except for a tissue preview that this run was asked for."""
+        super().discard(case_id)
+        if "tissue" not in self.pictures:
+            remove_file(self.output_dir / case_id / f"{case_id}_tissue.jpg")
 
     def _write(self, folder: Path, item: Mapping[str, Any]) -> dict[str, Any]:
         keys = (BagKeys.SCORES, BagKeys.COORDS)

@@ -14,7 +14,7 @@ from monai.utils.enums import TransformBackends
 
 from monai_mil_ext.data import InstanceSource
 from monai_mil_ext.data.cohorts.case_lists import is_feature_file
-from monai_mil_ext.utils import BagKeys, SourceMismatchError
+from monai_mil_ext.utils import BagKeys, SourceMismatchError, as_flag
 
 __all__ = ["CheckSourceD", "CheckSourceDict", "CheckSourced"]
 
@@ -28,20 +28,6 @@ def scan_facts(meta: Mapping[Any, Any]) -> dict[str, Any]:
     modality = str(meta.get("modality") or "").strip()
     facts = {"modality": None if modality.lower() in ("", "unknown") else modality, "lowest": low, "highest": high}
     return {name: value for name, value in facts.items() if value is not None}
-
-
-def as_flag(value: Any, name: str = "allow_mismatch") -> bool:
-    """Return the value of an option that command lines give as a word: ``"false"`` must not count as true.
-
-    Example:
-        >>> as_flag("false"), as_flag(True)
-        (False, True)
-    """
-    if isinstance(value, bool):
-        return value
-    if str(value).lower() not in ("true", "false"):
-        raise ValueError(f"`{name}` must be true or false, got {value!r}.")
-    return str(value).lower() == "true"
 
 
 def compare_source(trained: InstanceSource | None, source: InstanceSource, allow_mismatch: bool = False) -> str:

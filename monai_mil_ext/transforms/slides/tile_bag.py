@@ -14,8 +14,17 @@ from monai.utils.enums import TransformBackends
 from numpy.typing import NDArray
 from torch import Tensor
 
-from monai_mil_ext.data import OtsuTissue, SlideFile, SlideTiles, TileGrid, tissue_fraction
-from monai_mil_ext.utils import BagKeys, EmptyBagError, check_positive
+from monai_mil_ext.data import (
+    OtsuTissue,
+    SlideFile,
+    SlideTiles,
+    TileGrid,
+    TissueMap,
+    find_tissue,
+    fingerprint,
+    tissue_fraction,
+)
+from monai_mil_ext.utils import BagKeys, EmptyBagError, as_flag, check_positive
 
 __all__ = ["TileBag", "TileBagD", "TileBagDict", "TileBagd", "TiledSlide"]
 
@@ -31,7 +40,7 @@ class TiledSlide(NamedTuple):
     mpp: float | None  # micrometers per pixel of the tiles of the bag
     spatial_shape: Tensor  # (2,) width and height of the slide in pixels of level 0
     container: str = ""  # kind of file
-    notes: str = ""  # sentences, joined by "; ": what was done while reading
+    notes: str = ""  # sentences, joined by "; ": what was done while reading, and left out
 
 
 class TileBag(Transform):
@@ -43,8 +52,9 @@ class TileBag(Transform):
 
     Args:
         grid: size, resolution, overlap and border handling of the tiles.
-        tissue: function that maps a thumbnail (h, w, 3) of dtype uint8 to a mask (h, w), True for tissue; False takes
-            all tiles, None uses :py:class:`monai_mil_ext.data.OtsuTissue`.
+        tissue: function that maps a thumbnail (h, w, 3) of dtype uint8 to a mask (h, w), True for tissue, or to labels,
+            see :py:func:`monai_mil_ext.data.find_tissue`; False takes all tiles, None uses
+            :py:class:`monai_mil_ext.data.OtsuTissue`.
         min_tissue: fraction of a tile, 0 to 1, that must be tissue; 0 accepts any amount above zero.
         thumbnail_size: largest size of the longer side of the thumbnail in pixels.
         slide_mpp: micrometers per pixel of level 0 that override those of the file; see ``__call__``.
@@ -64,7 +74,7 @@ class TileBag(Transform):
     def __init__(
         self,
         grid: TileGrid | None = None,
-        tissue: Callable[[NDArray[np.uint8]], NDArray[np.bool_]] | bool | None = None,
+        tissue: Callable[..., Any] | bool | None = None,
         min_tissue: float = 0.25,
         thumbnail_size: int = 2048,
         slide_mpp: float | None = None,
@@ -75,6 +85,7 @@ class TileBag(Transform):
         check_positive(thumbnail_size=thumbnail_size)
         if not 0 <= min_tissue <= 1:
             raise ValueError(f"`min_tissue` must be from 0 to 1, got {min_tissue!r}.")
+        tissue = as_flag(tissue, "tissue") if isinstance(tissue, str) else tissue  # a word of a command line
         if tissue is True or not (tissue is None or tissue is False or callable(tissue)):
             raise ValueError(f"`tissue` must be a function of a thumbnail, None or False, got {tissue!r}.")
         self.grid = TileGrid() if grid is None else grid
@@ -101,37 +112,59 @@ class TileBag(Transform):
         with SlideFile(slide, self.reader, mpp, self.magnification) as opened:
             return self._find(opened, opened.path)
 
-    def _find(self, slide: SlideFile, source: os.PathLike[str] | SlideFile) -> TiledSlide:
-        scale = self.grid.scale(slide)
+    @property
+    def tissue_id(self) -> str:
+        """Identifier of what selects the tiles: a short hash of ``tissue`` and ``min_tissue``."""
+        return f"tissue detection {fingerprint(self.tissue, self.min_tissue)[:12]}"
+
+    def find_tissue(self, slide: SlideFile) -> TissueMap | None:
+        """Return the tissue map of an open slide, or None if all tiles are taken."""
+        return None if self.tissue is False else find_tissue(slide, self.tissue, self.thumbnail_size)
+
+    def tiles(
+        self, slide: SlideFile, found: TissueMap | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:
+        """Return corners (N, 2) and tissue fractions (N,) of all tiles, and which of them (N,) have enough tissue."""
         corners = self.grid.corners(slide)
-        tissue = self._tissue_fraction(slide, corners, self.grid.tile_size * scale)
-        enough = (tissue >= self.min_tissue) & (tissue > 0)
+        tissue = np.ones(len(corners))
+        if found is not None:
+            edge, (_, downsample, origin) = self.grid.tile_size * self.grid.scale(slide), found.thumbnail
+            tissue = tissue_fraction(found.mask, corners - np.asarray(origin), edge, downsample)
+        return corners, tissue, (tissue >= self.min_tissue) & (tissue > 0)
+
+    def _find(self, slide: SlideFile, source: os.PathLike[str] | SlideFile) -> TiledSlide:
+        scale, found = self.grid.scale(slide), self.find_tissue(slide)
+        corners, tissue, enough = self.tiles(slide, found)
         if not enough.any():
-            raise EmptyBagError(
-                f"`slide` must have a tile with a tissue fraction of {self.min_tissue:g} or more, got at most "
-                f"{tissue.max():.3g} among {len(tissue)} tiles of {slide.name!r}."
-            )
-        corners = corners[enough]
+            raise self._empty(slide, found, tissue)
+        corners, tissue = corners[enough], tissue[enough]
         return TiledSlide(
             bag=SlideTiles(source, corners, self.grid.tile_size, scale, self.reader, self.dtype),
             coords=torch.from_numpy(corners),
-            tissue=torch.from_numpy(tissue[enough]).float(),
+            tissue=torch.from_numpy(tissue).float(),
             tile_size=self.grid.tile_size * scale,
             unit="px",
             mpp=None if slide.mpp is None else slide.mpp * scale,
             spatial_shape=torch.tensor(slide.size),
             container=slide.container,
-            notes="; ".join(slide.notes),
+            notes=_notes(slide, found),
         )
 
-    def _tissue_fraction(self, slide: SlideFile, corners: NDArray[np.int64], edge: float) -> NDArray[np.float64]:
-        if self.tissue is False:
-            return np.ones(len(corners))
-        image, downsample, origin = slide.thumbnail(self.thumbnail_size)
-        mask = np.asarray(self.tissue(image))
-        if mask.shape != image.shape[:2]:
-            raise ValueError(f"`tissue` must give a mask of shape {image.shape[:2]}, got {mask.shape}.")
-        return tissue_fraction(mask.astype(bool), corners - np.asarray(origin), edge, downsample)
+    def _empty(self, slide: SlideFile, found: TissueMap | None, tissue: NDArray[np.float64]) -> EmptyBagError:
+        note = "" if found is None else found.note()
+        error = EmptyBagError(
+            f"`slide` must have a tile with a tissue fraction of {self.min_tissue:g} or more, got at most "
+            f"{tissue.max():.3g} among {len(tissue)} tiles{note and f'; {note}'}.",
+            option=found.option if found is not None and note else "",
+        )
+        spacing = () if slide.mpp is None else [slide.mpp] * 2
+        error.add_facts(slide.container, slide.size, spacing, _notes(slide, found))
+        return error
+
+
+def _notes(slide: SlideFile, found: TissueMap | None) -> str:
+    note = "" if found is None else found.note()
+    return "; ".join([*slide.notes, *([note] if note else [])])
 
 
 class TileBagd(MapTransform):
@@ -163,7 +196,7 @@ class TileBagd(MapTransform):
         self,
         keys: KeysCollection,
         grid: TileGrid | None = None,
-        tissue: Callable[[NDArray[np.uint8]], NDArray[np.bool_]] | bool | None = None,
+        tissue: Callable[..., Any] | bool | None = None,
         min_tissue: float = 0.25,
         thumbnail_size: int = 2048,
         slide_mpp: float | None = None,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
-from monai_mil_ext.data import CohortColumns, SlideTiles, TileGrid, inspect_bag, load_cohort, read_bag
+from monai_mil_ext.data import CohortColumns, InstanceSource, SlideTiles, TileGrid, inspect_bag, load_cohort, read_bag
 from monai_mil_ext.transforms import TileBag
 from tests.make_slide import damage_tile, stained, write_slide, write_truncated
 
@@ -213,6 +213,30 @@ def test_instance_encoder_slides_writes_an_empty_bag_without_tissue(start, tmp_p
     assert [item["case_id"] for item in items] == ["one"]
     again = report(start(*rows, columns="case_id,image,patient,label"))
     assert [again[key] for key in ("done_before", "made", "empty")] == [2, 0, ["glass"]]
+
+
+def test_instance_encoder_slides_says_what_was_taken_for_ink(start, tmp_path, capsys):
+    write_slide(tmp_path / "green.tif", stained((700, 900), (100, 60, 700, 500), color=(60, 130, 90)))
+    told = report(start("green,green.tif"))
+    note = "100% of what is not glass was taken for ink, which --tissue#pens false keeps"
+    assert (told["empty"], told["notes"]) == (["green"], {"green": note})
+    assert f"  without tiles: green\n  note on green: {note}" in capsys.readouterr().out
+    kept = report(start("green,green.tif", **{"tissue#pens": "false"}))
+    assert (kept["empty"], kept["notes"]) == ([], {})
+    assert kept["instances"] > 8
+    stated = [InstanceSource.from_bag(file_of(r, tmp_path, "green")).preprocessing for r in (told, kept)]
+    assert stated[0] != stated[1]
+
+
+def test_instance_encoder_slides_writes_tissue_previews_if_asked(start, tmp_path):
+    write_slide(tmp_path / "s.tif", IMAGE)
+    write_slide(tmp_path / "glass.tif", stained((700, 900)))
+    rows = ["one,s.tif", "glass,glass.tif"]
+    report(start(*rows, previews="false"))  # a word of a command line
+    assert not list(tmp_path.rglob("*_tissue.jpg"))
+    again = report(start(*rows, previews=True))
+    assert again["done_before"] == 2
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*.jpg")) == ["glass_tissue.jpg", "one_tissue.jpg"]
 
 
 def test_instance_encoder_slides_reports_the_error_of_a_worker(start, tmp_path):

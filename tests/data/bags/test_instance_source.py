@@ -215,3 +215,9 @@ def test_instance_source_ignores_attributes_of_another_meaning(tmp_path, name, v
     write_bag(tmp_path / "a.h5", {"features": np.ones((3, 4), np.float32)}, {"encoder": "uni_v1", name: value})
     source = InstanceSource.from_bag(tmp_path / "a.h5")
     assert (source.encoder, getattr(source, name)) == ("uni_v1", ())
+
+
+def test_compare_names_another_tissue_detection():
+    trained, other = (InstanceSource(preprocessing=f"tissue detection {k}") for k in (12, 34))
+    assert trained.compare(other).message() == "trained on tissue detection 12, got tissue detection 34"
+    assert not trained.compare(trained)

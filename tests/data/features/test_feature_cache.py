@@ -12,7 +12,7 @@ import torch
 from monai.transforms import Compose, RandFlipd, ScaleIntensityRanged
 from torch import nn
 
-from monai_mil_ext.data import BadCasesError, FeatureCache, read_bag, write_bag
+from monai_mil_ext.data import BadCasesError, FeatureCache, FeatureExtraction, read_bag, write_bag
 from monai_mil_ext.data.bags.bag_file import read_attributes
 from monai_mil_ext.transforms import EncodeInstancesd, LoadBagd, LoadScand, MaskToInstanceLabeld, SliceBagd
 from monai_mil_ext.utils import EmptyBagError
@@ -118,6 +118,24 @@ def test_feature_cache_names_no_file_of_a_failing_scan(tmp_path):
     with pytest.raises(BadCasesError, match=r"case 'a': can't read the file in \S+( file)?$") as error:
         FeatureCache(tmp_path, fail, fingerprint="a" * 64)([item])
     assert "JOHN" not in str(error.value)
+
+
+def test_feature_cache_keeps_what_was_left_out(tmp_path):
+    def read(item):
+        if item["case_id"] == "glass":
+            error = EmptyBagError("`slide` must have tissue.")
+            error.add_facts(notes="all is ink")
+            raise error
+        return {"image": torch.ones(2, 3), **({"notes": "most is ink"} if item["case_id"] == "ink" else {})}
+
+    cache = FeatureCache(tmp_path / "f", read, fingerprint="a" * 64, on_empty="write")
+    items = [{"case_id": case, "image": 0.0} for case in ("glass", "ink", "plain")]
+    run = FeatureExtraction(cache, tmp_path / "out", progress=False)
+    for _ in range(2):  # the second time from the files
+        report = run(items)
+        assert report["notes"] == {"glass": "all is ink", "ink": "most is ink"}
+        assert run.summary(report).endswith("\n  note on glass: all is ink\n  note on ink: most is ink")
+    assert report["done_before"] == 3
 
 
 def test_feature_cache_of_a_scan_without_instances(tmp_path):

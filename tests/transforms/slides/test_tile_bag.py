@@ -1,10 +1,12 @@
 """Tests of TileBag: from a whole slide to a bag of tiles."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 
-from monai_mil_ext.data import FeatureCache, SlideFileError, TileGrid, read_bag
+from monai_mil_ext.data import FeatureCache, OtsuTissue, SlideFileError, TileGrid, read_bag
 from monai_mil_ext.transforms import RandSampleInstancesd, TileBag, TileBagd
 from monai_mil_ext.utils import EmptyBagError
 from tests.make_slide import stained, write_slide
@@ -80,6 +82,53 @@ def test_tile_bag_tissue_is_a_function_or_false(path):
     assert len(TileBag(TileGrid(100), tissue=False)(path).coords) == 48
     with pytest.raises(ValueError, match=r"`tissue` must give a mask of shape \(600, 800\), got \(3, 3\)"):
         TileBag(tissue=lambda picture: np.ones((3, 3)))(path)
+
+
+def inked(path, ink):
+    """Write a slide with ``ink`` rows of green ink below 100 rows of tissue."""
+    image = stained((400, 400), (50, 40, 350, 140), color=(190, 110, 170))
+    image[160 : 160 + ink, 50:350] = 20, 110, 50
+    return write_slide(path, image)
+
+
+def test_tile_bag_says_if_most_of_a_slide_is_taken_for_ink(tmp_path):
+    some, most = (TileBag(TileGrid(64))(inked(tmp_path / f"{k}.tif", k)) for k in (40, 200))
+    assert some.notes == ""
+    assert re.fullmatch(r"6\d% of what is not glass was taken for ink, which --tissue#pens false keeps", most.notes)
+    assert len(TileBag(TileGrid(64), OtsuTissue(pens=False))(tmp_path / "200.tif").coords) > len(most.coords)
+    item = TileBagd("image", TileGrid(64))({"image": tmp_path / "200.tif"})
+    assert item["notes"] == most.notes
+    assert "notes" not in TileBagd("image", TileGrid(64))({"image": tmp_path / "40.tif"})
+    item = TileBagd("image", TileGrid(64))({"image": tmp_path / "200.tif", "notes": "2 pages were left out"})
+    assert item["notes"] == f"2 pages were left out; {most.notes}"
+
+
+def test_tile_bag_of_ink_alone_names_the_option_that_keeps_it(tmp_path):
+    path = write_slide(tmp_path / "ink.tif", stained((400, 400), (50, 40, 350, 340), color=(20, 110, 50)))
+    with pytest.raises(
+        EmptyBagError, match=r"of 'ink.tif'; 100% of what is not glass was taken for ink, which"
+    ) as error:
+        TileBag(TileGrid(64))(path)
+    assert error.value.option == "--tissue#pens false"
+    assert error.value.facts["notes"].startswith("100% of what is not glass")
+    assert error.value.facts["shape"] == (400, 400)
+    assert len(TileBag(TileGrid(64), OtsuTissue(pens=False))(path).coords) > 10
+
+
+def test_tile_bag_identifies_what_selects_tiles():
+    kinds = [TileBag(), TileBag(tissue=OtsuTissue(pens=False)), TileBag(tissue=False), TileBag(min_tissue=0.5)]
+    assert len({tiles.tissue_id for tiles in kinds}) == 4
+    assert TileBag(TileGrid(64), OtsuTissue(pens=True)).tissue_id == TileBag().tissue_id
+    assert TileBag(tissue="false").tissue_id == TileBag(tissue=False).tissue_id
+    assert re.fullmatch(r"tissue detection [0-9a-f]{12}", TileBag().tissue_id)
+
+
+def test_tile_bag_takes_words_of_a_command_line(path):
+    assert len(TileBag(TileGrid(100), tissue="false")(path).coords) == 48
+    with pytest.raises(ValueError, match="`tissue` must be true or false, got 'otsu'"):
+        TileBag(tissue="otsu")
+    with pytest.raises(ValueError, match="`tissue` must be a function of a thumbnail, None or False, got True"):
+        TileBag(tissue="true")
 
 
 def test_tile_bag_of_a_slide_without_tissue_is_empty(tmp_path):
