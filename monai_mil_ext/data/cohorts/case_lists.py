@@ -14,6 +14,8 @@ from monai_mil_ext.data.features.identities import item_identity
 from monai_mil_ext.utils import BagKeys, check_case_ids, check_local, check_name, load_json, resolve_path
 
 from .check_report import CohortReport, Issue
+from .slide_pairs import COLUMN as SLIDE
+from .slide_pairs import pair_slides
 from .table_file import TABLE_SUFFIXES, read_table
 
 __all__ = [
@@ -194,7 +196,11 @@ SLIDE_SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mr
 
 
 def list_slides(
-    path: str | os.PathLike[str], case_id: str | None = None, root: str | os.PathLike[str] | None = None
+    path: str | os.PathLike[str],
+    case_id: str | None = None,
+    root: str | os.PathLike[str] | None = None,
+    slide_dir: str | os.PathLike[str] | None = None,
+    slide: str | os.PathLike[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Return an item with ``case_id`` and ``image`` for each slide or feature file at ``path``.
 
@@ -203,15 +209,21 @@ def list_slides(
       characters other than letters, digits, ``.``, ``_`` and ``-`` becomes ``slide_`` and a hash of it.
     - A table (CSV, TSV, Excel, JSON) is read by :py:func:`list_scans`; its column ``slide_mpp`` is kept.
 
+    The item of a feature file gets the path of its slide as ``source``, for pictures: ``slide``, the column ``slide``
+    of a table, or the slide below ``slide_dir`` with the stem of the file. If there is none, or there are several, it
+    gets the reason as ``pictures_missing``.
+
     Args:
         path: path of the file, folder or table.
         case_id: case ID of a single file; None derives one.
         root: folder of the slides of a table, by default that of the table.
+        slide_dir: folder that holds the slides of the feature files, at any depth.
+        slide: slide of a single feature file.
 
     Raises:
         FileNotFoundError: when there is nothing at ``path``, or no slide in the folder.
         ValueError: when two files of a folder have the same name without suffix, or the table has errors. The message
-            counts the files in the order of their names.
+            counts the files in the order of their names. When no feature file has a slide below ``slide_dir``.
 
     Example:
         >>> folder = Path("slides")
@@ -223,13 +235,16 @@ def list_slides(
     """
     check_local(path=path)
     source = Path(path)
+    folder: str | os.PathLike[str] | None = None
     if source.suffix.lower() in (*TABLE_SUFFIXES, ".json"):
-        return _table_items(source, root)
-    if os.path.isdir(source) and not is_feature_file(source):
-        return _folder_items(source)
-    if not os.path.exists(source):
+        items, folder = _table_items(source, root), source.parent if root is None else root
+    elif os.path.isdir(source) and not is_feature_file(source):
+        items = _folder_items(source)
+    elif not os.path.exists(source):
         raise FileNotFoundError("`path` must be a slide, a folder or a table that exists, got none.")
-    return [single_case(source, case_id)]
+    else:
+        items = [single_case(source, case_id)]
+    return pair_slides(items, SLIDE_SUFFIXES, slide_dir, slide, folder)
 
 
 def list_bags(path: str | os.PathLike[str], case_id: str | None = None) -> list[dict[str, Any]]:
@@ -316,7 +331,7 @@ def _case_id(stem: str) -> str:
 
 
 def _table_items(table: Path, root: str | os.PathLike[str] | None) -> list[dict[str, Any]]:
-    items = list_scans(table, root)
+    items = list_scans(table, root, (SLIDE,))
     if table.suffix.lower() in TABLE_SUFFIXES:
         for item, row in zip(items, read_table(table).rows, strict=True):
             if row.get(SLIDE_MPP):
