@@ -55,8 +55,8 @@ def describe_ratio(highest: float) -> str:
     """Describe the highest ratio to uniform attention in a line for pictures.
 
     Example:
-        >>> describe_ratio(12.34), describe_ratio(1.24)
-        ('attention: at most 12.3 x uniform', 'attention: at most 1.24 x uniform, so nearly even: its order says little')
+        >>> describe_ratio(12.34), describe_ratio(1.2)
+        ('attention: at most 12.3 x uniform', 'attention: at most 1.2 x uniform, so nearly even: its order says little')
     """
     even = ", so nearly even: its order says little" if is_nearly_even(highest) else ""
     return f"attention: at most {highest:.3g} x uniform{even}"

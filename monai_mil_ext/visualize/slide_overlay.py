@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 __all__ = ["plot_slide_overlay", "write_slide_overlay"]
 
 patheffects = optional_dependency("figures", "matplotlib.patheffects")
-UNITS = {"none": "score", "ratio": "times uniform attention (1: as if nothing were chosen)", "percentile": "percentile of the tiles"}
+UNITS = {
+    "none": "score",
+    "ratio": "times uniform attention (1: as if nothing were chosen)",
+    "percentile": "percentile of the tiles",
+}
 TICKS = [1 / 4, 1 / 2, 1, 2, 4]  # of ratios
 TICK_LABELS = ["≤ 1/4", "1/2", "1", "2", "≥ 4"]
 BAR = 0.25  # largest part of the width of a slide that its scale bar takes

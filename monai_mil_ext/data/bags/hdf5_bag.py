@@ -214,8 +214,9 @@ def _metadata(
 def _slide_facts(coords: Mapping[str, Any]) -> dict[str, Any]:
     """Return size and magnification of the slide at level 0 from TRIDENT's or CLAM's attributes of the coordinates."""
     sides = [positive_number(coords.get(name)) for name in ("level0_width", "level0_height")]
-    if number(coords.get("patch_level")) == 0 and np.shape(coords.get("level_dim")) == (2,):
-        sides = [positive_number(side) for side in coords["level_dim"]]
+    level_size = np.ravel(coords.get("level_dim", ()))  # of CLAM
+    if number(coords.get("patch_level")) == 0 and level_size.size == 2:
+        sides = [positive_number(side) for side in level_size]
     magnification = positive_number(coords.get("level0_magnification"))
     return {
         **({"spatial_shape": np.array(sides, dtype=np.int64)} if all(sides) else {}),

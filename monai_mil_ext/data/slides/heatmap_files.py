@@ -85,15 +85,8 @@ def write_tile_geojson(
         raise ValueError(
             f"`scores` must be finite, one for each of `coords` (N, 2), got {values.shape} for {corners.shape}."
         )
-    head = {
-        "type": "FeatureCollection",
-        "use": RESEARCH_USE,
-        "case_id": case_id,
-        **(about or {}),
-        "scaling": scaling,
-        "origin": [*map(float, origin)],
-        "colors": COLORMAP,
-    }
+    shown = {"scaling": scaling, "origin": [*map(float, origin)], "colors": COLORMAP}
+    head = {"type": "FeatureCollection", "use": RESEARCH_USE, "case_id": case_id, **(about or {}), **shown}
     squares = _tiles(values, corners - np.asarray(origin, dtype=np.float64), float(tile_size), name, scaling)
     path = Path(folder) / f"{case_id}.geojson"
     with atomic_path(path) as temporary, temporary.open("w") as file:

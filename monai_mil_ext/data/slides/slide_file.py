@@ -259,7 +259,7 @@ class SlideFile:
 
 
 def _scanned(properties: Mapping[str, str], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Return the bounds that OpenSlide states, within the slide; the whole slide if there are none or they are wrong."""
+    """Return the bounds that OpenSlide states, or those of the whole slide if there are none or they are wrong."""
     try:
         x, y, width, height = (int(properties[f"openslide.bounds-{name}"]) for name in ("x", "y", "width", "height"))
     except (KeyError, ValueError):
