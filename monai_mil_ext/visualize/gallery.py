@@ -216,7 +216,7 @@ def _draw(axes: Any, cell: Array, ratio: float, color: Any, name: str | None) ->
 
 
 def _format_ratio(ratio: float) -> str:
-    return f"{ratio:.2g}" if ratio >= SMALLEST_RATIO else f"< {SMALLEST_RATIO}"
+    return f"{ratio:.3g}" if ratio >= SMALLEST_RATIO else f"< {SMALLEST_RATIO}"
 
 
 def _frame(axes: Any, color: Any) -> None:

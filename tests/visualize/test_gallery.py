@@ -25,7 +25,7 @@ def test_plot_cell_gallery_shows_most_first_least_last_and_none_twice(channels):
     order = np.argsort(-attention, kind="stable")
     expected = [*order[:5], *order[-3:]]
     assert [ax.get_xlabel() for ax in axes] == [f"cell {i}" for i in expected]
-    assert [ax.get_title() for ax in axes] == [f"{12 * attention[i]:.2g}" for i in expected]
+    assert [ax.get_title() for ax in axes] == [f"{12 * attention[i]:.3g}" for i in expected]
     for ax, i in zip(axes, expected, strict=True):
         assert np.asarray(ax.images[0].get_array()).flat[0] == pytest.approx(cells[i].flat[0])
     assert [ax.get_ylabel() for ax in axes if ax.get_ylabel()] == ["most attention", "least attention"]
@@ -79,7 +79,7 @@ def test_plot_tile_montage_draws_tiles_in_order_with_their_ratios():
     figure = plot_tile_montage(top, bottom, np.linspace(9, 2, 10), np.array([0.001, 0.25]), "c1")
     drawn = [axes for axes in figure.axes if axes.images]
     assert [int(axes.images[0].get_array()[0, 0, 0]) for axes in drawn] == [*range(200, 210), 10, 11]
-    assert [axes.texts[0].get_text() for axes in drawn][::5] == ["9", "5.1", "< 0.01"]
+    assert [axes.texts[0].get_text() for axes in drawn][::5] == ["9", "5.11", "< 0.01"]
     assert drawn[-1].texts[0].get_text() == "0.25"
     frames = [axes.spines["top"].get_edgecolor()[:3] for axes in drawn]
     ends = colormaps["cividis"]([0.0, 1.0])[:, :3].tolist()  # 1/4 or less, 4 or more
