@@ -16,6 +16,7 @@ __all__ = ["SlideFolder", "pair_slides"]
 COLUMN = "slide"  # of a table: path or name of the slide of a feature file
 SOURCE, MISSING = str(BagKeys.SOURCE), str(BagKeys.PICTURES_MISSING)
 NONE_FOUND = "no slide found"
+OUTSIDE = "the slide of the table lies outside of `slide_dir`, which must be a folder that holds it"
 Folder = str | os.PathLike[str]
 
 
@@ -112,8 +113,10 @@ def _with_slide(item: Mapping[str, Any], folder: SlideFolder | None, bases: Sequ
         return {**_plain(item), SOURCE: str(found[0])}
     if not found and not named and folder is None:
         return _plain(item)
+    if not found:
+        return {**_plain(item), MISSING: OUTSIDE if named and _leads_out(named, bases) else NONE_FOUND}
     several = f"{len(found)} slides of this name found, of which the column `{COLUMN}` must name one"
-    return {**_plain(item), MISSING: several if found else NONE_FOUND}
+    return {**_plain(item), MISSING: several}
 
 
 def _at_path(named: str, bases: Sequence[Path]) -> list[Path]:
@@ -121,6 +124,10 @@ def _at_path(named: str, bases: Sequence[Path]) -> list[Path]:
     check_local(slide=named)
     paths = [(base, resolve_path(base / named)) for base in bases]
     return [path for base, path in paths if path.is_relative_to(base) and os.path.exists(path)][:1]
+
+
+def _leads_out(named: str, bases: Sequence[Path]) -> bool:
+    return any(not resolve_path(base / named).is_relative_to(base) for base in bases)
 
 
 def _single(slide: Folder, items: Sequence[Mapping[str, Any]], features: Sequence[Mapping[str, Any]]) -> str:

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from monai_mil_ext.data import item_identity, list_slides
-from monai_mil_ext.data.cohorts.slide_pairs import SlideFolder, pair_slides
+from monai_mil_ext.data.cohorts.slide_pairs import OUTSIDE, SlideFolder, pair_slides
 
 SUFFIXES = (".svs", ".tif", ".mrxs", ".dcm")
 
@@ -76,7 +76,7 @@ def test_list_slides_takes_the_slide_of_a_single_file(tmp_path):
 def test_list_slides_reads_the_column_slide_of_a_table(tmp_path):
     touch(tmp_path, "t/f.h5", "t/near.svs", "s/deep/far.svs", "s/deep/f.svs", "outside.svs")
     rows = {"near": "near.svs", "path": "deep/far.svs", "name": "far", "empty": "", "out": "../outside.svs", "no": "x"}
-    rows["absolute"] = str(tmp_path / "s/deep/far.svs")
+    rows |= {"absolute": str(tmp_path / "s/deep/far.svs"), "elsewhere": str(tmp_path / "outside.svs")}
     lines = [f"{case},f.h5,{slide}" for case, slide in rows.items()]
     (tmp_path / "t" / "table.csv").write_text("\n".join(["case_id,image,slide", *lines]))
     items = list_slides(tmp_path / "t" / "table.csv", slide_dir=tmp_path / "s")
@@ -85,9 +85,10 @@ def test_list_slides_reads_the_column_slide_of_a_table(tmp_path):
         "path": "s/deep/far.svs",
         "name": "s/deep/far.svs",
         "empty": "s/deep/f.svs",
-        "out": "no slide found",
+        "out": OUTSIDE,
         "no": "no slide found",
         "absolute": "s/deep/far.svs",
+        "elsewhere": OUTSIDE,
     }
     found = relative(tmp_path, list_slides(tmp_path / "t" / "table.csv"))
     assert (found["near"], found["path"], found["empty"]) == ("t/near.svs", "no slide found", None)
