@@ -21,6 +21,7 @@ def slide_difference(
     size: Sequence[int] | None = None,
     mpp: float | None = None,
     magnification: float | None = None,
+    tile_size: float = 0.0,
 ) -> str:
     """Return why tiles can't be those of a slide, or an empty string if nothing speaks against it.
 
@@ -30,6 +31,7 @@ def slide_difference(
         size: (width, height) of the slide that the features were made from, if they state it.
         mpp: its micrometers per pixel of level 0, if they state it.
         magnification: its magnification at level 0, if they state it; scanners differ, so it is compared roughly.
+        tile_size: height and width of a tile in pixels of level 0.
     """
     if size is not None and tuple(size) != slide.size:
         return f"the features are of a slide of {_sides(size)} pixels, the slide has {_sides(slide.size)}"
@@ -44,6 +46,10 @@ def slide_difference(
         return (
             f"{int((~inside).sum())} of {len(coords)} tiles begin outside of the slide of {_sides(slide.size)} pixels"
         )
+    corner, sides = np.array(slide.bounds[:2]), np.array(slide.bounds[2:])
+    shown = ((coords + tile_size > corner) & (coords < corner + sides)).all(axis=1)
+    if 2 * shown.sum() < len(coords):  # a few may lie in the empty part of the plane
+        return f"{int((~shown).sum())} of {len(coords)} tiles lie outside of the scanned part of the slide"
     return ""
 
 

@@ -217,7 +217,7 @@ def _difference(
     sides = None if size is None else [int(side) for side in size]
     nominal = None if file.get(MAGNIFICATION) is None else float(file[MAGNIFICATION])
     resolution = {"mpp": stated, "magnification": nominal} if given is None else {}
-    return slide_difference(slide, d[BagKeys.COORDS].numpy(), sides, **resolution)
+    return slide_difference(slide, d[BagKeys.COORDS].numpy(), sides, tile_size=d[BagKeys.TILE_SIZE], **resolution)
 
 
 def _unchecked(file: Mapping[str, Any], stated: float | None) -> list[str]:
