@@ -116,7 +116,7 @@ def _reading(item: Mapping[str, Any]) -> dict[str, Any]:
     container, notes = item.get(BagKeys.CONTAINER), item.get(BagKeys.NOTES)
     return {
         **({} if container is None else {str(BagKeys.CONTAINER): str(container)}),
-        **({} if notes is None else {str(BagKeys.NOTES): [*map(str, notes)]}),
+        **({} if notes is None else {str(BagKeys.NOTES): str(notes).split("; ")}),
     }
 
 

@@ -49,7 +49,8 @@ class SlideFeaturesd(MapTransform):
     and the reason added as ``pictures_missing``, so that nothing is drawn in a wrong place.
 
     ``slide_mpp`` is that of the item or option, else that of the feature file, else that of the slide, else derived
-    from the nominal magnification in the feature file (40 is 0.25), which ``notes`` then say.
+    from the nominal magnification in the feature file (40 is 0.25), which ``notes`` (sentences joined by
+    ``"; "``) then say.
 
     Args:
         keys: path of the slide or feature file, a single key.
@@ -150,7 +151,7 @@ class SlideFeaturesd(MapTransform):
             reason = reason or _difference(slide, d, file, given, stated)
             notes += [] if reason else _unchecked(file, stated)
             d.update({} if reason else views)
-        d.update({str(BagKeys.NOTES): notes} if notes else {})
+        d.update({str(BagKeys.NOTES): "; ".join(notes)} if notes else {})
         return _without_pictures(d, reason) if reason else d
 
     def _look_at_slide(

@@ -115,9 +115,9 @@ def test_slide_results_saver_says_that_attention_is_nearly_even(tmp_path, monkey
 
 
 def test_slide_results_saver_states_container_and_notes(tmp_path):
-    SlideResultsSaver(tmp_path).save(slide(container="TRIDENT features", notes=["slide_mpp 0.25 is derived"]))
+    SlideResultsSaver(tmp_path).save(slide(container="TRIDENT features", notes="slide_mpp 0.25 is derived; a second"))
     result = prediction(tmp_path / "s1")
-    assert (result["container"], result["notes"]) == ("TRIDENT features", ["slide_mpp 0.25 is derived"])
+    assert (result["container"], result["notes"]) == ("TRIDENT features", ["slide_mpp 0.25 is derived", "a second"])
 
 
 def test_slide_results_saver_counts_polygons_from_the_bounds(tmp_path):

@@ -136,7 +136,7 @@ def test_slide_featuresd_that_state_no_slide_are_drawn_with_a_note(slide, tmp_pa
     """CLAM's files of features have coordinates only."""
     bag = SlideFeaturesd("image")({"image": features_of(slide, tmp_path / "s.h5", {}), "source": str(slide)})
     assert (bag["container"], bag["tile_size"], bag["spatial_shape"].tolist()) == ("CLAM features", 64.0, [320, 256])
-    estimated, unchecked = bag["notes"]
+    estimated, unchecked = bag["notes"].split("; ")
     assert estimated == "the size of a tile was estimated from the distance of the tiles"
     assert unchecked.startswith("the features state neither size nor resolution of their slide")
 
@@ -168,7 +168,7 @@ def test_slide_featuresd_derive_the_resolution_from_the_magnification(slide, tmp
     path = features_of(slide, tmp_path / "s.h5", level0_magnification=40)
     bag = SlideFeaturesd("image")({"image": path})
     assert bag["slide_mpp"] == 0.25
-    assert bag["notes"] == ["slide_mpp 0.25 is derived from the magnification 40x that the features state"]
+    assert bag["notes"] == "slide_mpp 0.25 is derived from the magnification 40x that the features state"
     assert SlideFeaturesd("image", slide_mpp=0.23)({"image": path})["slide_mpp"] == 0.23
     assert "notes" not in SlideFeaturesd("image")({"image": path, "slide_mpp": "0.23"})
 
