@@ -72,7 +72,10 @@ def _write(path, coords, spec):
         file["coords"].attrs.update(spec)
 
 
-@pytest.mark.parametrize("layout", [trident, clam])
+@pytest.mark.parametrize(
+    "layout",
+    [trident, pytest.param(clam, marks=pytest.mark.slow(buys="features of CLAM state nothing of their slide"))],
+)
 def test_wsi_mil_draws_features_on_their_slide_as_from_the_slide(layout, tmp_path):
     write_network(tmp_path / "m")
     (tmp_path / "slides" / "uuid").mkdir(parents=True)

@@ -8,6 +8,7 @@ from torch import nn
 
 from monai_mil_ext.data import SlideCache, SlideFile, TileGrid, write_bag
 from monai_mil_ext.transforms import EncodeInstancesd, SlideFeaturesd, TileBagd
+from tests.data import bag_files as make
 from tests.make_slide import stained, write_slide
 
 ENCODE = EncodeInstancesd("image", nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))
@@ -171,6 +172,25 @@ def test_slide_featuresd_derive_the_resolution_from_the_magnification(slide, tmp
     assert bag["notes"] == "slide_mpp 0.25 is derived from the magnification 40x that the features state"
     assert SlideFeaturesd("image", slide_mpp=0.23)({"image": path})["slide_mpp"] == 0.23
     assert "notes" not in SlideFeaturesd("image")({"image": path, "slide_mpp": "0.23"})
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "tile_size"),
+    [
+        ("CLAM", lambda folder: make.clam(folder / "a.h5"), 512),
+        ("STAMP", lambda folder: make.stamp(folder / "a.h5"), 512),  # 256 micrometers
+        ("wsidata", lambda folder: make.wsidata(folder / "a.zarr"), 256),
+    ],
+)
+def test_slide_featuresd_place_the_tiles_of_other_tools_on_their_slide(name, write, tile_size, tmp_path):
+    slide = write_slide(tmp_path / "a.tif", stained((1536, 2048), (0, 0, 2048, 1536)), mpp=0.5)
+    bag = SlideFeaturesd("image")({"image": write(tmp_path), "source": str(slide)})
+    assert (bag["container"], bag["unit"]) == (f"{name} features", "px")
+    assert bag["tile_size"] == pytest.approx(tile_size, rel=1e-3)
+    corners = make.GRID[::-1] if name == "wsidata" else make.GRID
+    np.testing.assert_allclose(bag["coords"], corners * tile_size, rtol=1e-3)
+    assert bag["slide_mpp"] == pytest.approx(0.5, rel=1e-3)
+    assert ("thumbnail" in bag, "pictures_missing" in bag) == (True, False)
 
 
 def test_slide_featuresd_know_the_resolution_of_our_own_files(tmp_path):
