@@ -18,11 +18,12 @@ class BagKeys(StrEnum):
 
     Per bag: ``mask`` (N,), ``affine`` (4, 4) and ``spatial_shape`` (3,) of the scan's own voxel array (or width and
     height of a slide), ``grid_shape`` (3,) of the tokens of a volume, ``tile_size`` in the ``unit`` of the
-    coordinates, ``slide_mpp`` (micrometers per pixel of level 0), ``source`` (path of the scan or slide), ``series``
-    (UID, description or number, if a DICOM folder has several) and ``stack`` (number or name, if a series has several),
-    ``plane`` of the slices of a scan, ``window`` (text on the window or normalization of their values), ``case_id``,
-    ``patient``, ``status`` and ``source_check`` (whether the bag comes from the source that a model was trained on).
-    In an item that is not loaded yet: ``input_error`` (why the row of a table can't be used).
+    coordinates, ``slide_mpp`` (micrometers per pixel of level 0), ``bounds`` (4,) of a slide (x, y, width and height of
+    its scanned part, to which viewers crop it, in pixels of level 0), ``source`` (path of the scan or slide),
+    ``series`` (UID, description or number, if a DICOM folder has several) and ``stack`` (number or name, if a series
+    has several), ``plane`` of the slices of a scan, ``window`` (text on the window or normalization of their values),
+    ``case_id``, ``patient``, ``status`` and ``source_check`` (whether the bag comes from the source that a model was
+    trained on). In an item that is not loaded yet: ``input_error`` (why the row of a table can't be used).
 
     In the metadata of a scan: ``modality`` (of DICOM only), ``lowest`` and ``highest`` value as loaded, ``container``
     (kind of file or folder), ``notes`` (list of sentences: what was left out, filled or resampled while reading),
@@ -33,7 +34,8 @@ class BagKeys(StrEnum):
 
     Results: ``score_source`` (head or class whose attention the scores are, or ``"mean"``), ``score_volume`` (1, X,
     Y, Z) of a scan, ``heatmap`` (1, h, w) of a slide, or ``heatmap_missing`` (the reason for its absence),
-    ``thumbnail`` (h, w, 3) of a slide with its ``thumbnail_downsample``, ``top`` and ``bottom`` (k,) (indices of
+    ``thumbnail`` (h, w, 3) of a slide with its ``thumbnail_downsample`` and ``thumbnail_origin`` (x, y),
+    ``pictures_missing`` (the reason for the absence of pixels of the slide), ``top`` and ``bottom`` (k,) (indices of
     the instances with the highest and the lowest scores), ``top_tiles`` and ``bottom_tiles`` (k, t, t, 3) (their
     pixels).
     """
@@ -48,6 +50,7 @@ class BagKeys(StrEnum):
     TILE_SIZE = "tile_size"
     UNIT = "unit"
     SLIDE_MPP = "slide_mpp"
+    BOUNDS = "bounds"
     AFFINE = "affine"
     SPATIAL_SHAPE = "spatial_shape"
     GRID_SHAPE = "grid_shape"
@@ -75,6 +78,8 @@ class BagKeys(StrEnum):
     HEATMAP_MISSING = "heatmap_missing"
     THUMBNAIL = "thumbnail"
     THUMBNAIL_DOWNSAMPLE = "thumbnail_downsample"
+    THUMBNAIL_ORIGIN = "thumbnail_origin"
+    PICTURES_MISSING = "pictures_missing"
     TOP = "top"
     BOTTOM = "bottom"
     TOP_TILES = "top_tiles"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from monai_mil_ext.utils import check_name, check_positive, optional_dependency
 
-from ._style import HEAT, new_figure, save_figure, sign
+from ._style import HEAT, new_figure, ratio_norm, save_figure, sign
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,18 +36,21 @@ Images = NDArray[np.uint8]
 def plot_tile_montage(
     top: Images,
     bottom: Images,
-    top_scores: NDArray[np.float64],
-    bottom_scores: NDArray[np.float64],
+    top_ratios: NDArray[np.float64],
+    bottom_ratios: NDArray[np.float64],
     title: str = "",
     note: str = "",
 ) -> Figure:
-    """Plot tiles with their scores above them, those with the highest scores first.
+    """Plot tiles with the ratio of their attention to uniform attention, those with the most attention first.
+
+    The ratio, :math:`N a` for attention a in a bag of N tiles, stands above each tile, and its frame has the color of
+    the ratio in the heat map.
 
     Args:
-        top: tiles (n, t, t, 3) with the highest scores.
-        bottom: tiles (m, t, t, 3) with the lowest scores; may be empty.
-        top_scores: scores (n,) of ``top``.
-        bottom_scores: scores (m,) of ``bottom``.
+        top: tiles (n, t, t, 3) with the most attention.
+        bottom: tiles (m, t, t, 3) with the least attention; may be empty.
+        top_ratios: ratios (n,) of ``top``.
+        bottom_ratios: ratios (m,) of ``bottom``.
         title: title of the figure.
         note: small line below the figure, such as the model.
 
@@ -55,30 +58,32 @@ def plot_tile_montage(
         The figure.
 
     Raises:
-        ValueError: if tiles and scores differ in number, or ``top`` is empty.
+        ValueError: if tiles and ratios differ in number, or ``top`` is empty.
     """
-    if (len(top), len(bottom)) != (len(top_scores), len(bottom_scores)):
+    if (len(top), len(bottom)) != (len(top_ratios), len(bottom_ratios)):
         raise ValueError(
-            f"`top_scores` and `bottom_scores` must be one for each tile, got {len(top_scores)} and "
-            f"{len(bottom_scores)} for {len(top)} and {len(bottom)}."
+            f"`top_ratios` and `bottom_ratios` must be one for each tile, got {len(top_ratios)} and "
+            f"{len(bottom_ratios)} for {len(top)} and {len(bottom)}."
         )
     check_positive(top=len(top))
-    groups = [("highest", top, top_scores), ("lowest", bottom, bottom_scores)]
+    groups = [("most", top, top_ratios), ("least", bottom, bottom_ratios)]
     rows = [
-        (f"{name} attention" if start == 0 else "", tiles[start : start + COLUMNS], scores[start : start + COLUMNS])
-        for name, tiles, scores in groups
+        (f"{name} attention" if start == 0 else "", tiles[start : start + COLUMNS], ratios[start : start + COLUMNS])
+        for name, tiles, ratios in groups
         for start in range(0, len(tiles), COLUMNS)
     ]
     columns = min(COLUMNS, max(len(top), len(bottom)))
     figure = new_figure(figsize=(max(4.0, 1.35 * columns), 0.7 + 1.7 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False)
-    for ax in axes.flat:
-        ax.set_axis_off()
-    for row, (name, tiles, scores) in zip(axes, rows, strict=True):
-        row[0].set_title(name, loc="left", fontsize=9, pad=16)
-        for ax, tile, score in zip(row, tiles, scores, strict=False):
+    for row_axes, (name, tiles, ratios) in zip(axes, rows, strict=True):
+        for ax in row_axes[len(tiles) :]:
+            ax.set_axis_off()
+        if name:
+            row_axes[0].set_title(f"{name}, times uniform", loc="left", fontsize=9, pad=16)
+        for ax, tile, ratio, color in zip(row_axes, tiles, ratios, _ratio_colors(ratios), strict=False):
             ax.imshow(tile)
-            ax.text(0.5, 1.03, f"{score:.3g}", transform=ax.transAxes, ha="center", va="bottom", fontsize=7)
+            ax.text(0.5, 1.03, _format_ratio(ratio), transform=ax.transAxes, ha="center", va="bottom", fontsize=7)
+            _frame(ax, color)
     return sign(figure, title, note)
 
 
@@ -87,8 +92,8 @@ def write_tile_montage(
     case_id: str,
     top: Images,
     bottom: Images,
-    top_scores: NDArray[np.float64],
-    bottom_scores: NDArray[np.float64],
+    top_ratios: NDArray[np.float64],
+    bottom_ratios: NDArray[np.float64],
     title: str = "",
     note: str = "",
 ) -> Path:
@@ -103,7 +108,7 @@ def write_tile_montage(
         ValueError: if ``case_id`` is not a valid file name, or as in :py:func:`plot_tile_montage`.
     """
     check_name(case_id=case_id)
-    figure = plot_tile_montage(top, bottom, top_scores, bottom_scores, title or case_id, note)
+    figure = plot_tile_montage(top, bottom, top_ratios, bottom_ratios, title or case_id, note)
     return save_figure(figure, Path(folder) / f"{case_id}_tiles.png")
 
 
@@ -127,7 +132,8 @@ def plot_cell_gallery(
     """Plot the cells with the most attention and, below them, those with the least.
 
     The number above a cell is the ratio of its attention to uniform attention, :math:`N a`: 1 means uniform attention.
-    The color of its frame shows the same ratio. A bag of at most ``most`` cells is shown completely.
+    The color of its frame shows the same ratio, from 1/4 to 4 as in the heat map of a slide. A bag of at most ``most``
+    cells is shown completely.
 
     Args:
         cells: images (N, C, h, w) in [0, 1] with one or three channels.
@@ -160,7 +166,7 @@ def plot_cell_gallery(
     figure = new_figure(figsize=(max(4.5, 1.25 * columns), 0.7 + 1.62 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False)
     ratio = np.asarray(attention, dtype=float) * len(cells)
-    heat = matplotlib.colormaps[HEAT](ratio / max(float(ratio.max()), np.finfo(float).tiny))
+    heat = _ratio_colors(ratio)
     labeled: set[str] = set()
     for row_axes, (group, indices) in zip(axes, rows, strict=True):
         for ax in row_axes[len(indices) :]:
@@ -193,12 +199,27 @@ def write_cell_gallery(
     return save_figure(figure, Path(folder) / f"{case_id}_cells.png")
 
 
+def _ratio_colors(ratios: NDArray[np.float64]) -> Array:
+    """Return the color (n, 4) of each ratio to uniform attention."""
+    norm = ratio_norm()
+    colors: Array = matplotlib.colormaps[HEAT](np.asarray(norm(np.maximum(np.asarray(ratios, float), norm.vmin or 0))))
+    return colors
+
+
 def _draw(axes: Any, cell: Array, ratio: float, color: Any, name: str | None) -> None:
     image = np.moveaxis(np.clip(cell, 0, 1), 0, 2)
     axes.imshow(image[..., 0] if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=1)
-    axes.set_title(f"{ratio:.2g}" if ratio >= SMALLEST_RATIO else f"< {SMALLEST_RATIO}", fontsize=8, pad=3)
+    axes.set_title(_format_ratio(ratio), fontsize=8, pad=3)
+    _frame(axes, color)
+    if name is not None:
+        axes.set_xlabel(name if len(name) <= 18 else f"…{name[-17:]}", fontsize=6)
+
+
+def _format_ratio(ratio: float) -> str:
+    return f"{ratio:.3g}" if ratio >= SMALLEST_RATIO else f"< {SMALLEST_RATIO}"
+
+
+def _frame(axes: Any, color: Any) -> None:
     axes.set(xticks=[], yticks=[])
     for side in axes.spines.values():
         side.set(color=color, linewidth=3)
-    if name is not None:
-        axes.set_xlabel(name if len(name) <= 18 else f"…{name[-17:]}", fontsize=6)

@@ -127,7 +127,8 @@ def wsidata(path, version=3, with_xy=True):
 
     store = zarr.open_group(str(path), mode="w", zarr_format=version)
     spec = {"height": 128, "width": 128, "mpp": 1.0, "base_downsample": 2.0, "ops_downsample": 2.0}
-    store.attrs.update({"tile_spec": {"tiles": spec}, "slide_properties": {"mpp": 0.5, "magnification": 20}})
+    slide = {"shape": [1536, 2048], "mpp": 0.5, "magnification": 20}  # height and width
+    store.attrs.update({"tile_spec": {"tiles": spec}, "slide_properties": slide})
     table = store.create_group("tables/resnet50_tiles")
     table.attrs.update({"encoding-type": "anndata", "region": "tiles", "instance_key": "tile_id"})
     table.create_array("X", data=FEATURES.astype(np.float32), chunks=(5, 3))

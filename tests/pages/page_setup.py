@@ -8,13 +8,14 @@ import json
 import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import torch
 
 from monai_mil_ext.apps.bundle import save_model
-from monai_mil_ext.data import InstanceSource
+from monai_mil_ext.data import InstanceSource, TileGrid
 from monai_mil_ext.networks.nets import ABMIL, QGMIL
-from monai_mil_ext.transforms import LoadScan
+from monai_mil_ext.transforms import LoadScan, TileBag
 from tests.bundles import rsna_files, small_bags, wsi
 from tests.bundles.scripts_of import scripts_of
 from tests.dicom_annotations import FRAME, square, write_contours
@@ -131,7 +132,7 @@ def slides_and_features(repo: Path) -> None:
 
 
 def slides_to_predict(repo: Path) -> None:
-    """Write a network of ``wsi_mil``, two files of features and a slide."""
+    """Write a network of ``wsi_mil``, files of features, some with their slide, and a slide."""
     bundle = repo / "bundles/wsi_mil"
     (bundle / "models").mkdir(exist_ok=True)
     net = QGMIL(wsi.F, 2, hidden_size=16, num_layers=1)
@@ -139,6 +140,20 @@ def slides_to_predict(repo: Path) -> None:
     for i in range(2):
         wsi.write_features(bundle / "features" / f"f{i}.h5", torch.randn(8, wsi.F).numpy())
     wsi.write_small_slide(bundle / "slide.svs")
+    tiles = TileBag(TileGrid(32, mpp=0.5))(bundle / "slide.svs").coords.numpy()
+    trident = {"patch_size": 32, "patch_size_level0": 32, "target_magnification": 20, "level0_magnification": 20}
+    trident |= {"level0_width": 320, "level0_height": 256}
+    layouts = {
+        ("trident/20x_256px_0px_overlap/features_uni_v1", "slides/batch_1"): trident,
+        ("FEATURES_DIRECTORY/h5_files", "DATA_DIRECTORY"): {},
+    }
+    for (features, slides), attributes in layouts.items():
+        (bundle / features).mkdir(parents=True)
+        (bundle / slides).mkdir(parents=True)
+        wsi.write_small_slide(bundle / slides / "s1.svs")
+        with h5py.File(bundle / features / "s1.h5", "w") as file:
+            file["features"], file["coords"] = torch.randn(len(tiles), wsi.F).numpy(), tiles
+            file["coords"].attrs.update(attributes)
 
 
 def scans_and_slides(repo: Path) -> None:

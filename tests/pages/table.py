@@ -163,7 +163,10 @@ PAGES = {
         start="bundles/wsi_mil",
         setup=page_setup.slides_to_predict,
         append={"slides.yaml": SLIDE_TRAINING["slides.yaml"]},
-        creates={"slide.svs": ["out/f1/prediction.json", "eval/c1/c1.png", "eval/c1/c1_tiles.png", "eval/c1/c1.tif"]},
+        creates={
+            "slide.svs": ["out/f1/prediction.json", "eval/c1/c1.png", "eval/c1/c1_tiles.png", "eval/c1/c1.tif"],
+            "h5_files": ["of_trident/s1/s1.png", "of_clam/s1/s1.png", "of_clam/s1/s1_tiles.png"],
+        },
     ),
     "docs/how-to/zoo.md": Page(
         start="bundles/bag_classifier", creates={"onnx_export": ["models/model.ts", "models/model.onnx"]}

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib import colormaps
 from PIL import Image
 
 from monai_mil_ext.visualize import plot_cell_gallery, plot_tile_montage, write_cell_gallery, write_tile_montage
@@ -24,7 +25,7 @@ def test_plot_cell_gallery_shows_most_first_least_last_and_none_twice(channels):
     order = np.argsort(-attention, kind="stable")
     expected = [*order[:5], *order[-3:]]
     assert [ax.get_xlabel() for ax in axes] == [f"cell {i}" for i in expected]
-    assert [ax.get_title() for ax in axes] == [f"{12 * attention[i]:.2g}" for i in expected]
+    assert [ax.get_title() for ax in axes] == [f"{12 * attention[i]:.3g}" for i in expected]
     for ax, i in zip(axes, expected, strict=True):
         assert np.asarray(ax.images[0].get_array()).flat[0] == pytest.approx(cells[i].flat[0])
     assert [ax.get_ylabel() for ax in axes if ax.get_ylabel()] == ["most attention", "least attention"]
@@ -42,8 +43,8 @@ def test_plot_cell_gallery_colors_frames_and_keeps_the_end_of_long_names():
     axes = image_axes(plot_cell_gallery(cells, attention, ["a" * 20 + "_7.png", "b", "c"]))
     assert axes[-1].get_xlabel() == "…" + ("a" * 20 + "_7.png")[-17:]
     frames = [ax.spines["top"].get_edgecolor()[:3] for ax in axes]
-    assert frames[0] == pytest.approx((0.995737, 0.909344, 0.217772))  # the top of cividis
-    assert len(set(frames)) == 3
+    fractions = [np.log(4 * ratio) / np.log(16) for ratio in (1.5, 1.0, 0.5)]  # as in the heat map of a slide
+    np.testing.assert_allclose(frames, colormaps["cividis"](fractions)[:, :3], atol=1 / 128)
 
 
 def test_write_cell_gallery_writes_a_signed_png(tmp_path):
@@ -73,14 +74,18 @@ def tiles(*values):
     return np.stack([np.full((8, 8, 3), value, dtype=np.uint8) for value in values])
 
 
-def test_plot_tile_montage_draws_tiles_in_order_with_their_scores():
+def test_plot_tile_montage_draws_tiles_in_order_with_their_ratios():
     top, bottom = tiles(*range(200, 210)), tiles(10, 11)
-    figure = plot_tile_montage(top, bottom, np.linspace(0.9, 0.5, 10), np.array([0.01, 0.02]), "c1")
+    figure = plot_tile_montage(top, bottom, np.linspace(9, 2, 10), np.array([0.001, 0.25]), "c1")
     drawn = [axes for axes in figure.axes if axes.images]
     assert [int(axes.images[0].get_array()[0, 0, 0]) for axes in drawn] == [*range(200, 210), 10, 11]
-    assert [axes.texts[0].get_text() for axes in drawn][::11] == ["0.9", "0.02"]
+    assert [axes.texts[0].get_text() for axes in drawn][::5] == ["9", "5.11", "< 0.01"]
+    assert drawn[-1].texts[0].get_text() == "0.25"
+    frames = [axes.spines["top"].get_edgecolor()[:3] for axes in drawn]
+    ends = colormaps["cividis"]([0.0, 1.0])[:, :3].tolist()  # 1/4 or less, 4 or more
+    assert [list(frames[i]) for i in (-1, 0, 1)] == [ends[0], ends[1], ends[1]]
     titles = [axes.get_title("left") for axes in figure.axes if axes.get_title("left")]
-    assert titles == ["highest attention", "lowest attention"]
+    assert titles == ["most attention, times uniform", "least attention, times uniform"]
 
 
 def test_write_tile_montage_of_a_single_tile(tmp_path):
@@ -90,6 +95,6 @@ def test_write_tile_montage_of_a_single_tile(tmp_path):
     assert path.name == "c1_tiles.png"
 
 
-def test_plot_tile_montage_refuses_other_numbers_of_scores():
+def test_plot_tile_montage_refuses_other_numbers_of_ratios():
     with pytest.raises(ValueError, match="must be one for each tile, got 1 and 1 for 2 and 1"):
         plot_tile_montage(tiles(1, 2), tiles(3), np.ones(1), np.ones(1))

@@ -33,7 +33,8 @@ SAFETENSORS = b"\0\0\0\0{"  # the upper half of the header's length, then the fi
 FEATURES = "features_"  # folder of an encoder in TRIDENT, features_uni_v1, in that of a job, 20x_256px_0px_overlap
 SPLITS = ("", "train", "training", "val", "valid", "validation", "test")  # folders of a split, not of an encoder
 JOB = re.compile(r"(\d+(?:\.\d+)?)x_(\d+)px(?:_.*)?")
-METADATA_KEYS = ("encoder", "unit", "tile_size", "magnification", "mpp", "format", "level")
+METADATA_KEYS = ("encoder", "unit", "tile_size", "tile_size_estimated", "magnification", "mpp", "format", "level")
+ESTIMATED_KEYS = ("unit", "tile_size", "tile_size_estimated")
 
 
 def write_bag(
@@ -163,7 +164,7 @@ class OpenBag:
         if column is not None:
             return self._read_column(column, key, rows, order)
         if key in METADATA_KEYS:  # as in `inspect_bag`, where a size of NaN is as good as not stated
-            return getattr(self.info(estimate=key in ("unit", "tile_size")), key)
+            return getattr(self.info(estimate=key in ESTIMATED_KEYS), key)
         with errors_for_file(self.name):
             value = self._layout.attributes.get(key)
         if value is None or isinstance(value, (str, bytes)):

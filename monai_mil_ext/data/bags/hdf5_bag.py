@@ -100,7 +100,7 @@ def _layout(file: Any, group: Any, members: Mapping[str, Any], unreadable: Mappi
     features = feature_key({name: dataset.shape for name, dataset in arrays.items()}, unreadable)
     on_features, on_coords = (_Attributes(arrays[n].attrs if n in arrays else (), {}) for n in (features, "coords"))
     scalars = {name: dataset for name, dataset in datasets.items() if name not in arrays}
-    attributes = _Attributes(group.attrs, {**_slide_shape(on_coords), **scalars})
+    attributes = _Attributes(group.attrs, {**_slide_facts(on_coords), **scalars})
     if features is None and "coords" not in arrays:
         raise BagFileError(f"`path` must hold features, got {sorted({*members, *attributes})}")
     format_name = "asmil" if group is not file else _format(members, attributes, on_features, on_coords)
@@ -211,10 +211,17 @@ def _metadata(
     }
 
 
-def _slide_shape(coords: Mapping[str, Any]) -> dict[str, Any]:
-    """Return width and height of the slide from TRIDENT's attributes of the coordinates."""
+def _slide_facts(coords: Mapping[str, Any]) -> dict[str, Any]:
+    """Return size and magnification of the slide at level 0 from TRIDENT's or CLAM's attributes of the coordinates."""
     sides = [positive_number(coords.get(name)) for name in ("level0_width", "level0_height")]
-    return {"spatial_shape": np.array(sides, dtype=np.int64)} if all(sides) else {}
+    level_size = np.ravel(coords.get("level_dim", ()))  # of CLAM
+    if number(coords.get("patch_level")) == 0 and level_size.size == 2:
+        sides = [positive_number(side) for side in level_size]
+    magnification = positive_number(coords.get("level0_magnification"))
+    return {
+        **({"spatial_shape": np.array(sides, dtype=np.int64)} if all(sides) else {}),
+        **({} if magnification is None else {"level0_magnification": np.float64(magnification)}),
+    }
 
 
 def _level0_tile_size(coords: Mapping[str, Any]) -> float | None:

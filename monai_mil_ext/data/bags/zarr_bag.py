@@ -105,12 +105,24 @@ def _slide(store: Any, path: Path, table: str | None) -> BagLayout:
     return BagLayout(
         "wsidata",
         columns,
-        {},
+        _slide_facts(slide),
         encoder=name.removesuffix(f"_{tiles}"),
         magnification=positive_number(slide.get("magnification")),
         mpp=positive_number(spec.get("mpp")),
         coordinate_spec=CoordinateSpec("px", _level0_tile_size(spec)),
     )
+
+
+def _slide_facts(slide: Mapping[str, Any]) -> dict[str, Any]:
+    """Return size, resolution and magnification of the slide at level 0."""
+    shape = slide.get("shape")
+    sides = [positive_number(side) for side in reversed(shape)] if isinstance(shape, list) and len(shape) == 2 else []
+    facts = {"slide_mpp": positive_number(slide.get("mpp"))}
+    facts["level0_magnification"] = positive_number(slide.get("magnification"))
+    return {
+        **({"spatial_shape": np.array(sides, dtype=np.int64)} if sides and all(sides) else {}),
+        **{name: value for name, value in facts.items() if value is not None},
+    }
 
 
 def _level0_tile_size(spec: Mapping[str, Any]) -> float | None:

@@ -15,6 +15,8 @@ from monai_mil_ext.utils import BagKeys, check_case_ids, check_choice, check_loc
 
 from .case_lists import is_feature_file, list_scans, single_case
 from .columns import CohortColumns
+from .slide_pairs import COLUMN as SLIDE
+from .slide_pairs import pair_slides
 from .table_file import TABLE_SUFFIXES, read_table
 
 __all__ = ["SLIDE_SUFFIXES", "list_bags", "list_slides"]
@@ -33,6 +35,8 @@ def list_slides(
     level: str = "bag",
     prefer: str | None = None,
     keep: Sequence[str] = (),
+    slide_dir: str | os.PathLike[str] | None = None,
+    slide: str | os.PathLike[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Return an item with ``case_id`` and ``image`` for each slide or feature file at ``path``.
 
@@ -45,6 +49,10 @@ def list_slides(
       below ``root``. JSON is as for :py:func:`list_scans`. ``patient`` and ``slide_mpp`` are kept. A row whose file is
       not found has ``input_error``, see :py:func:`list_scans`.
 
+    The item of a feature file gets the path of its slide as ``source``, for pictures: ``slide``, the column ``slide``
+    of a table, or the slide below ``slide_dir`` with the stem of the file. If there is none, or there are several, it
+    gets the reason as ``pictures_missing``.
+
     Args:
         path: path of the file, folder or table.
         case_id: case ID of a single file; None derives one.
@@ -54,11 +62,13 @@ def list_slides(
         prefer: ``"slides"`` or ``"features"``, which are taken where a slide and a feature file have the same name;
             ``None`` refuses them.
         keep: further columns to keep, as text, if not empty.
+        slide_dir: folder that holds the slides of the feature files, at any depth.
+        slide: slide of a single feature file.
 
     Raises:
         FileNotFoundError: when there is nothing at ``path``, or no slide in the folder.
-        ValueError: when two files of a folder have the same name without suffix, the table has errors, or patients are
-            not known. The message has no name of a file.
+        ValueError: when two files of a folder have the same name without suffix, the table has errors, patients are
+            not known, or no feature file has a slide below ``slide_dir``. The message has no name of a file.
 
     Example:
         >>> folder = Path("slides")
@@ -71,7 +81,9 @@ def list_slides(
     check_choice("prefer", prefer or "slides", ("slides", "features"))
     preferred = {None: (), "slides": SLIDE_SUFFIXES, "features": FEATURE_SUFFIXES}[prefer]
     kinds = _Kinds("slide", (*SLIDE_SUFFIXES, *FEATURE_SUFFIXES), preferred)
-    return _list(path, case_id, root, columns, level, kinds, keep)
+    named = () if columns is not None and columns.bag == SLIDE else (SLIDE,)
+    items = _list(path, case_id, root, columns, level, kinds, (*named, *keep))
+    return pair_slides(items, SLIDE_SUFFIXES, slide_dir, slide, root or Path(path).parent)
 
 
 def list_bags(

@@ -21,7 +21,7 @@ Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 # formats whose files refer to others with the same stem, such as an .mhd to its .raw and an .mrxs to its folder
 WITH_COMPANIONS = (".mhd", ".nhdr", ".hdr", ".img", ".mrxs", ".vms", ".vmu")
 # values of an item that affect how its files are read
-READ_OPTIONS = {str(BagKeys.SERIES), str(BagKeys.STACK), str(BagKeys.SLIDE_MPP), "slide"}
+READ_OPTIONS = {str(BagKeys.SERIES), str(BagKeys.STACK), str(BagKeys.SLIDE_MPP), str(BagKeys.PICTURES_MISSING), "slide"}
 NAMES = {str(BagKeys.CASE_ID), str(BagKeys.PATIENT)}
 
 
@@ -64,9 +64,9 @@ def input_identity(path: Paths) -> str:
 def item_identity(item: Mapping[str, Any], keys: Sequence[str] = ("image",)) -> str | None:
     """Compute the identity of everything that is read for an item: its files and the options of reading them.
 
-    It covers each value that is a path, or a list of paths, on this disk, such as ``image`` and ``reference``; further
-    the values of ``keys``, ``series``, ``stack``, ``slide`` and ``slide_mpp``; all values if the first of ``keys`` is
-    absent. It does not cover case ID and patient.
+    It covers each value that is a path, or a list of paths, on this disk, such as ``image``, ``reference`` and
+    ``source``; further the values of ``keys``, ``series``, ``stack``, ``slide``, ``slide_mpp`` and
+    ``pictures_missing``; all values if the first of ``keys`` is absent. It does not cover case ID and patient.
 
     Args:
         item: data dictionary before loading.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,30 @@ from monai.data import MetaTensor
 from numpy.typing import NDArray
 from torch import Tensor
 
-from monai_mil_ext.utils import RESEARCH_USE, atomic_path, check_name, optional_dependency
+from monai_mil_ext.utils import RESEARCH_USE, atomic_path, check_choice, check_name, optional_dependency
 
 __all__ = ["write_heatmap_tiff", "write_tile_geojson"]
 
 Image = optional_dependency("", "PIL.Image")
 matplotlib = optional_dependency("wsi", "matplotlib")
+rankdata = optional_dependency("", "scipy.stats", "rankdata")
 tifffile = optional_dependency("wsi", "tifffile")
 COLORMAP = "cividis"  # of uniformly increasing lightness, so readable for color-blind people and in gray prints
+LARGEST_RATIO = 4.0  # ratios to uniform attention have colors from 1/4 to 4, on a logarithmic scale, in every result
+SCALINGS = ("none", "ratio", "percentile")
 SMALLEST = 512  # pixels; longer side of the last level
 TILE = 256
 Pixels = NDArray[np.uint8]
+
+
+def scale_scores(scores: NDArray[np.float64], scaling: str) -> NDArray[np.float64]:
+    """Scale scores (N,) or (N, A): see :py:class:`monai_mil_ext.transforms.TileScoresToHeatmap`."""
+    if scaling == "ratio":
+        return scores * len(scores)
+    if scaling == "percentile" and len(scores):
+        percent: NDArray[np.float64] = (rankdata(scores, axis=0) - 0.5) * 100 / len(scores)
+        return percent
+    return scores
 
 
 def write_tile_geojson(
@@ -35,11 +48,13 @@ def write_tile_geojson(
     tile_size: float,
     name: str = "attention",
     about: Mapping[str, Any] | None = None,
+    scaling: str = "none",
+    origin: Sequence[float] = (0, 0),
 ) -> Path:
     """Write tiles as ``<case_id>.geojson`` for QuPath: squares with score and color.
 
-    Coordinates are pixels of level 0. Colors range from the lowest to the highest score. The file is written atomically
-    and contains the case ID but no path.
+    Coordinates are pixels of level 0, counted from ``origin``. Colors are those of :py:func:`write_heatmap_tiff`. The
+    file is written atomically and contains the case ID but no path.
 
     Args:
         folder: folder of the file; it is created if missing.
@@ -49,9 +64,14 @@ def write_tile_geojson(
         tile_size: height and width of a tile.
         name: name of the measurement in QuPath.
         about: what else the file states of all tiles, such as the model.
+        scaling: ``"none"``, ``"ratio"`` or ``"percentile"``, see
+            :py:class:`monai_mil_ext.transforms.TileScoresToHeatmap`; with ``"ratio"``, tiles have a second measurement,
+            ``<name> / uniform``.
+        origin: corner (x, y) from which QuPath counts: that of the bounds of the slide, to which QuPath crops it.
 
     Raises:
-        ValueError: when ``case_id`` is not a valid file name, or the arrays differ in length or are not finite.
+        ValueError: when ``case_id`` is not a valid file name, an option is not allowed, or the arrays differ in length
+            or are not finite.
 
     Example:
         >>> path = write_tile_geojson("results", "c1", np.array([0.2, 0.8]), np.array([[0, 0], [64, 0]]), 64)
@@ -59,16 +79,19 @@ def write_tile_geojson(
         [{'attention': 0.2}, {'attention': 0.8}]
     """
     check_name(case_id=case_id)
+    check_choice("scaling", scaling, SCALINGS)
     values, corners = (np.asarray(array, dtype=np.float64) for array in (scores, coords))
     if values.ndim != 1 or corners.shape != (len(values), 2) or not np.isfinite(values).all():
         raise ValueError(
             f"`scores` must be finite, one for each of `coords` (N, 2), got {values.shape} for {corners.shape}."
         )
-    head = {"type": "FeatureCollection", "use": RESEARCH_USE, "case_id": case_id, **(about or {}), "colors": COLORMAP}
+    shown = {"scaling": scaling, "origin": [*map(float, origin)], "colors": COLORMAP}
+    head = {"type": "FeatureCollection", "use": RESEARCH_USE, "case_id": case_id, **(about or {}), **shown}
+    squares = _tiles(values, corners - np.asarray(origin, dtype=np.float64), float(tile_size), name, scaling)
     path = Path(folder) / f"{case_id}.geojson"
     with atomic_path(path) as temporary, temporary.open("w") as file:
         file.write(json.dumps(head)[:-1] + ', "features": [')
-        for i, tile in enumerate(_tiles(values, corners, float(tile_size), name)):
+        for i, tile in enumerate(squares):
             file.write((",\n" if i else "\n") + json.dumps(tile))
         file.write("\n]}\n")
     return path
@@ -83,9 +106,11 @@ def write_heatmap_tiff(
 ) -> Path:
     """Write a heat map as ``<case_id>.tif``, a pyramidal color TIFF that OpenSlide and QuPath can open.
 
-    Colors range from the lowest to the highest value, which the description of the TIFF contains together with
-    scaling, downsample and slide size; white means no tile. The pixel size is that of the map, so that viewers that use
-    micrometers can overlay it on the slide. The file is written atomically and contains no path.
+    Colors of the scaling ``"ratio"`` range from 1/4 to 4 on a logarithmic scale, the same for every slide; others range
+    from the lowest to the highest value. The description of the TIFF contains both, scaling, downsample, size of the
+    slide, and its bounds; white means no tile. The map covers the bounds, to which QuPath crops the slide: its upper
+    left corner is that of the bounds. The pixel size is that of the map, so that viewers that use micrometers can
+    overlay it on the slide. The file is written atomically and contains no path.
 
     Args:
         folder: folder of the file; it is created if missing.
@@ -103,26 +128,30 @@ def write_heatmap_tiff(
         raise ValueError(f"`heatmap` must be a MetaTensor (A, h, w) with channel {channel}, got shape {got}.")
     values = heatmap[channel].as_tensor().cpu().numpy().astype(np.float64)
     low, high = _range(values)
-    meta = {key: heatmap.meta.get(key) for key in ("scaling", "downsample", "spatial_shape")}
-    description = json.dumps(
-        {"use": RESEARCH_USE, "case_id": case_id, **(about or {}), **meta, "low": low, "high": high, "colors": COLORMAP}
-    )
+    meta = {key: heatmap.meta.get(key) for key in ("scaling", "downsample", "spatial_shape", "bounds")}
+    colors = {"low": low, "high": high, "colors": COLORMAP}
+    if meta["scaling"] == "ratio":
+        colors["color_range"] = [1 / LARGEST_RATIO, LARGEST_RATIO]
+    description = json.dumps({"use": RESEARCH_USE, "case_id": case_id, **(about or {}), **meta, **colors})
     path = Path(folder) / f"{case_id}.tif"
     with atomic_path(path) as temporary:
-        _write_pyramid(temporary, _colorize(values, low, high), heatmap.meta.get("mpp"), description)
+        _write_pyramid(temporary, _colorize(values, meta["scaling"]), heatmap.meta.get("mpp"), description)
     return path
 
 
 def _tiles(
-    values: NDArray[np.float64], corners: NDArray[np.float64], edge: float, name: str
+    values: NDArray[np.float64], corners: NDArray[np.float64], edge: float, name: str, scaling: str
 ) -> Iterator[dict[str, Any]]:
-    colors = _colorize(values, *_range(values))
-    for (x, y), value, color in zip(corners.tolist(), values.tolist(), colors.tolist(), strict=True):
+    shown = scale_scores(values, scaling)
+    colors = _colorize(shown, scaling)
+    columns = {name: values.tolist(), **({f"{name} / uniform": shown.tolist()} if scaling == "ratio" else {})}
+    measurements = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    for (x, y), measured, color in zip(corners.tolist(), measurements, colors.tolist(), strict=True):
         ring = [[x, y], [x + edge, y], [x + edge, y + edge], [x, y + edge], [x, y]]
         yield {
             "type": "Feature",
             "geometry": {"type": "Polygon", "coordinates": [ring]},
-            "properties": {"objectType": "tile", "color": color, "measurements": {name: value}},
+            "properties": {"objectType": "tile", "color": color, "measurements": measured},
         }
 
 
@@ -131,10 +160,15 @@ def _range(values: NDArray[np.float64]) -> tuple[float, float]:
     return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
 
 
-def _colorize(values: NDArray[np.float64], low: float, high: float) -> Pixels:
+def _colorize(values: NDArray[np.float64], scaling: str | None) -> Pixels:
     """Map values to RGB bytes (..., 3); non-finite values are white, and constant values get the middle color."""
     finite = np.isfinite(values)
-    fraction = (np.where(finite, values, low) - low) / (high - low) if high > low else np.full(values.shape, 0.5)
+    low, high = _range(values)
+    if scaling == "ratio":
+        norm = matplotlib.colors.LogNorm(1 / LARGEST_RATIO, LARGEST_RATIO, clip=True)
+        fraction = np.asarray(norm(np.where(finite, values, 1.0).clip(min=1 / LARGEST_RATIO)))
+    else:
+        fraction = (np.where(finite, values, low) - low) / (high - low) if high > low else np.full(values.shape, 0.5)
     colors: Pixels = matplotlib.colormaps[COLORMAP](fraction, bytes=True)[..., :3].copy()
     colors[~finite] = 255
     return colors

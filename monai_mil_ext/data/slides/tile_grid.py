@@ -27,8 +27,8 @@ class TileGrid:
 
     At s pixels of level 0 per pixel of a tile (:math:`s = mpp / mpp_0`, or :math:`magnification_0 / magnification`), a
     tile of t pixels covers :math:`ts` pixels of level 0, and with an overlap of o, tile i starts at
-    :math:`\lfloor i (t - o) s + 1/2 \rfloor`. Rounding errors do not accumulate, and tiles are resampled from the
-    rounded corner with exactly s.
+    :math:`\lfloor i (t - o) s + 1/2 \rfloor`, counted from the corner of the bounds of the slide, its scanned part.
+    Rounding errors do not accumulate, and tiles are resampled from the rounded corner with exactly s.
 
     Args:
         tile_size: height and width of a tile as the encoder sees it.
@@ -85,13 +85,13 @@ class TileGrid:
     def corners(self, slide: SlideFile) -> NDArray[np.int64]:
         """Return the upper left corners (N, 2) of the tiles, (x, y) in pixels of level 0, row by row."""
         scale = self.scale(slide)
-        columns, rows = (self._starts(side, scale) for side in slide.size)
+        columns, rows = (self._starts(side, scale) for side in slide.bounds[2:])
         if not len(columns) or not len(rows):
             raise slide.error(
-                f"`slide` must be at least as large as a tile, or `edge` 'pad', got {slide.size} for "
+                f"`slide` must be at least as large as a tile, or `edge` 'pad', got {slide.bounds[2:]} for "
                 f"{self.tile_size * scale:g} pixels of level 0."
             )
-        y, x = np.meshgrid(rows, columns, indexing="ij")
+        y, x = np.meshgrid(rows + slide.bounds[1], columns + slide.bounds[0], indexing="ij")
         return np.stack([x.ravel(), y.ravel()], axis=1)
 
     def describe(self, bag: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -6,16 +6,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from monai.data import MetaTensor
 from torch import Tensor
 
 from monai_mil_ext.data import Thumbnail, write_heatmap_tiff, write_tile_geojson
-from monai_mil_ext.utils import RESEARCH_USE, BagKeys, drop_padding, format_prediction, write_json
+from monai_mil_ext.utils import RESEARCH_USE, BagKeys, BagStatus, drop_padding, format_prediction, write_json
 from monai_mil_ext.utils.files import remove_file
 from monai_mil_ext.visualize import write_slide_overlay, write_tile_montage
+from monai_mil_ext.visualize._style import describe_ratio, is_nearly_even
 
 from .results_saver import ResultsSaver
 
 __all__ = ["SlideResultsSaver"]
+
+# of the tiles in prediction.json
+TILE_COORDINATES = "pixels of level 0 of the whole slide, as OpenSlide counts; QuPath counts from geojson_origin"
 
 
 class SlideResultsSaver(ResultsSaver):
@@ -23,8 +29,8 @@ class SlideResultsSaver(ResultsSaver):
 
     ======================= ====================================================================================
     ``prediction.json``     probabilities, tiles, what the map shows and how it is scaled; written last
-    ``<case_id>.geojson``   every tile with its attention, for QuPath
-    ``<case_id>.tif``       the map as a pyramid in the geometry of the slide; ``_map.json`` names its model
+    ``<case_id>.geojson``   every tile with its attention, for QuPath, which counts from the bounds of a slide
+    ``<case_id>.tif``       the map as a pyramid in the geometry of the bounds; ``_map.json`` names its model
     ``<case_id>.png``       the map over a thumbnail; for items with pixels
     ``<case_id>_tiles.png`` the tiles of the highest and the lowest attention; for items with pixels
     ======================= ====================================================================================
@@ -35,7 +41,11 @@ class SlideResultsSaver(ResultsSaver):
     :py:class:`monai_mil_ext.transforms.TileScoresToHeatmapd`, and, if present, the ``thumbnail`` and coordinates of
     :py:class:`monai_mil_ext.transforms.SlideFeaturesd` and the tiles of
     :py:class:`monai_mil_ext.transforms.ReadTilesd`. Without a heat map, only ``prediction.json`` is written,
-    with the reason.
+    with the reason. ``pictures_missing``, the reason why there are no pictures of a slide that was asked for, becomes
+    part of the status.
+
+    Titles name the highest ratio to uniform attention. If it is below 1.5, they and ``prediction.json`` say that
+    attention is nearly even.
 
     Args:
         output_dir: parent of the folders.
@@ -75,38 +85,37 @@ class SlideResultsSaver(ResultsSaver):
         keys = (BagKeys.SCORES, BagKeys.COORDS)
         item = {**item, **{str(key): drop_padding(item[key], item) for key in keys if key in item}}
         record = {"num_tiles": len(item[BagKeys.SCORES]), **_by_slide(item)}
+        if self.pictures and BagKeys.PICTURES_MISSING in item:
+            record["pictures"] = {"missing": str(item[BagKeys.PICTURES_MISSING])}
         if BagKeys.HEATMAP not in item:
             return {**record, "map": {"missing": item[BagKeys.HEATMAP_MISSING]}}
-        case, heatmap, edge = item[BagKeys.CASE_ID], item[BagKeys.HEATMAP], float(item[BagKeys.TILE_SIZE])
+        case, heatmap = item[BagKeys.CASE_ID], item[BagKeys.HEATMAP]
         about = {**self.provenance(item), **self.classes(item)}
-        write_tile_geojson(folder, case, item[BagKeys.SCORES], item[BagKeys.COORDS], edge, about=about)
+        edge, origin, scaling = float(item[BagKeys.TILE_SIZE]), heatmap.meta["bounds"][:2], heatmap.meta["scaling"]
+        scores, coords = item[BagKeys.SCORES], item[BagKeys.COORDS]
+        write_tile_geojson(folder, case, scores, coords, edge, about=about, scaling=scaling, origin=origin)
         write_heatmap_tiff(folder, case, heatmap, about=about)
         write_json(folder / f"{case}_map.json", {"content": "attention of tiles", "use": RESEARCH_USE, **about})
         self._write_pictures(folder, item)
-        slide_mpp = item.get(BagKeys.SLIDE_MPP)
-        return {
-            **record,
-            "map": {
-                "attention": item[BagKeys.SCORE_SOURCE],
-                "scaling": heatmap.meta["scaling"],
-                "downsample": heatmap.meta["downsample"],
-            },
-            "tile_size": edge,
-            "slide_mpp": None if slide_mpp is None else float(slide_mpp),
-            "slide_size": list(heatmap.meta["spatial_shape"]),
-            "top_tiles": _tile_records(item, item[BagKeys.TOP]),
-            "bottom_tiles": _tile_records(item, item[BagKeys.BOTTOM]),
-        }
+        return {**record, **_geometry(item, heatmap)}
+
+    def status(self, record: Mapping[str, Any]) -> str:
+        """Return ``done``, and why a case has no pictures although its slide was asked for."""
+        reason = (record.get("pictures") or {}).get("missing")
+        return super().status(record) if reason is None else f"{BagStatus.DONE}; {reason}: no pictures"
 
     def _write_pictures(self, folder: Path, item: Mapping[str, Any]) -> None:
         case, note = item[BagKeys.CASE_ID], self.note(item)
-        title = f"{case}: {format_prediction(item['pred'], self.task, self.class_names)}"
+        ratios = item[BagKeys.SCORES].double() * len(item[BagKeys.SCORES])
+        prediction = format_prediction(item["pred"], self.task, self.class_names)
+        title = f"{case}: {prediction}\n{describe_ratio(float(ratios.max()))}"
         if "overlay" in self.pictures and BagKeys.THUMBNAIL in item:
-            thumbnail = Thumbnail(item[BagKeys.THUMBNAIL].numpy(), float(item[BagKeys.THUMBNAIL_DOWNSAMPLE]))
+            origin = tuple(torch.as_tensor(item.get(BagKeys.THUMBNAIL_ORIGIN, (0.0, 0.0))).tolist())
+            thumbnail = Thumbnail(item[BagKeys.THUMBNAIL].numpy(), float(item[BagKeys.THUMBNAIL_DOWNSAMPLE]), origin)
             write_slide_overlay(folder, case, thumbnail, item[BagKeys.HEATMAP], title=title, note=note)
         if "tiles" in self.pictures and BagKeys.TOP_TILES in item:
             top, bottom = (item[key].numpy() for key in (BagKeys.TOP_TILES, BagKeys.BOTTOM_TILES))
-            high, low = (item[BagKeys.SCORES][item[key]].double().numpy() for key in (BagKeys.TOP, BagKeys.BOTTOM))
+            high, low = (ratios[item[key]].numpy() for key in (BagKeys.TOP, BagKeys.BOTTOM))
             write_tile_montage(folder, case, top, bottom, high, low, title, note)
 
 
@@ -117,6 +126,28 @@ def _by_slide(item: Mapping[str, Any]) -> dict[str, Any]:
     scores, index = item[BagKeys.SCORES].double().flatten(), drop_padding(item["slide_index"], item)
     slides = [index == i for i in range(int(index.max()) + 1)]
     return {"slides": [{"num_tiles": int(rows.sum()), "attention": float(scores[rows].sum())} for rows in slides]}
+
+
+def _geometry(item: Mapping[str, Any], heatmap: MetaTensor) -> dict[str, Any]:
+    """Return what the map shows, and the tiles of highest and lowest attention with their places."""
+    slide_mpp, highest = item.get(BagKeys.SLIDE_MPP), float(item[BagKeys.SCORES].max()) * len(item[BagKeys.SCORES])
+    return {
+        "map": {
+            "attention": item[BagKeys.SCORE_SOURCE],
+            "scaling": heatmap.meta["scaling"],
+            "downsample": heatmap.meta["downsample"],
+            "highest_ratio": highest,
+            "nearly_even": is_nearly_even(highest),
+        },
+        "tile_size": float(item[BagKeys.TILE_SIZE]),
+        "slide_mpp": None if slide_mpp is None else float(slide_mpp),
+        "slide_size": list(heatmap.meta["spatial_shape"]),
+        "bounds": list(heatmap.meta["bounds"]),
+        "geojson_origin": list(heatmap.meta["bounds"][:2]),
+        "tile_coordinates": TILE_COORDINATES,
+        "top_tiles": _tile_records(item, item[BagKeys.TOP]),
+        "bottom_tiles": _tile_records(item, item[BagKeys.BOTTOM]),
+    }
 
 
 def _tile_records(item: Mapping[str, Any], indices: Tensor) -> list[dict[str, Any]]:

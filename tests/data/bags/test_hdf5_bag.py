@@ -32,10 +32,19 @@ def test_inspect_bag_of_trident(tmp_path):
     assert inspect_bag(make.trident(folder / "a.h5", encoder=None)).encoder == "conch"
     assert inspect_bag(make.trident(tmp_path / "a.h5", encoder=None)).encoder is None
     assert read_bag(tmp_path / "a.h5", ["spatial_shape"])["spatial_shape"].tolist() == [4096, 3072]  # width and height
+    assert float(read_bag(tmp_path / "a.h5", ["level0_magnification"])["level0_magnification"]) == 40
     with h5py.File(tmp_path / "a.h5", "a") as file:
         del file["coords"].attrs["level0_height"]
     with pytest.raises(ValueError, match="got 'spatial_shape' where there are"):
         read_bag(tmp_path / "a.h5", ["spatial_shape"])
+
+
+@pytest.mark.parametrize(("level", "size"), [(0, [4096, 3072]), (1, None)])
+def test_read_bag_of_clam_knows_the_size_of_the_slide_at_level_0(level, size, tmp_path):
+    with h5py.File(make.clam(tmp_path / "a.h5"), "a") as file:
+        file["coords"].attrs.update({"patch_size": 256, "patch_level": level, "level_dim": [4096, 3072]})
+    bag = read_bag(tmp_path / "a.h5", ["features", "spatial_shape"], allow_missing_keys=True)
+    assert (bag["spatial_shape"].tolist() if "spatial_shape" in bag else None) == size
 
 
 def test_inspect_bag_of_slide_vectors(tmp_path):

@@ -36,6 +36,12 @@ def test_open_zarr_of_many_tables_needs_a_name(tmp_path):
         read_bag(path)
 
 
+def test_open_zarr_reads_size_and_resolution_of_the_slide(tmp_path):
+    keys = ["spatial_shape", "slide_mpp", "level0_magnification"]
+    bag = read_bag(make.wsidata(tmp_path / "a.zarr"), keys)
+    assert [bag[key].tolist() for key in keys] == [[2048, 1536], 0.5, 20.0]
+
+
 @pytest.mark.filterwarnings("ignore:Numcodecs codecs are not in the Zarr")
 def test_open_zarr_takes_no_other_array_for_complex_features(tmp_path):
     import zarr

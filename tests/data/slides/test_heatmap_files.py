@@ -63,9 +63,9 @@ def test_write_heatmap_tiff_opens_in_openslide(tmp_path):
     values = heat[0].numpy()
     empty = np.isnan(values)
     assert (pixels[empty] == 255).all()
-    low, high = np.nanmin(values), np.nanmax(values)
-    expected = colormaps["cividis"]((values[~empty].astype(np.float64) - low) / (high - low), bytes=True)[:, :3]
-    assert np.array_equal(pixels[~empty], expected)
+    fraction = np.log(values[~empty].astype(np.float64) * 4) / np.log(16)
+    expected = colormaps["cividis"](fraction, bytes=True)[:, :3].astype(int)
+    assert np.abs(pixels[~empty] - expected).max() <= 1
     last = np.asarray(slide.read_region((0, 0), 3, (313, 157)))[..., :3]
     assert np.abs(last[20, 20].astype(int) - pixels[164, 164]).max() <= 1
 
@@ -80,10 +80,43 @@ def test_write_heatmap_tiff_describes_its_colors(tmp_path):
         "scaling": "ratio",
         "downsample": 16.0,
         "spatial_shape": [40_000, 20_000],
+        "bounds": [0, 0, 40_000, 20_000],
         "low": pytest.approx(0.4),
         "high": pytest.approx(1.6),
         "colors": "cividis",
+        "color_range": [0.25, 4.0],
     }
+
+
+@pytest.mark.parametrize("scores", [[0.25, 0.25, 0.25, 0.25], [0.1, 0.4, 0.2, 0.3], [0.0, 1.0, 0.0, 0.0]])
+def test_tiles_and_map_have_the_colors_of_their_ratio_in_every_slide(scores, tmp_path):
+    """A map that stretched its range would show the noise of even attention as contrast."""
+    fractions = [0.0 if s == 0 else min(max(np.log(4 * 4 * s) / np.log(16), 0), 1) for s in scores]
+    coords, scores = np.array([[0, 0], [64, 0], [0, 64], [64, 64]]), np.array(scores)
+    path = write_tile_geojson(tmp_path, "c", scores, coords, 64, scaling="ratio")
+    tiles = [tile["properties"] for tile in json.loads(path.read_text())["features"]]
+    heat = TileScoresToHeatmap(64, "ratio")(scores, coords, 64, (128, 128))
+    with tifffile.TiffFile(write_heatmap_tiff(tmp_path, "c", heat)) as file:
+        pixels = file.pages[0].asarray()[:2, :2].reshape(4, 3).astype(int)
+    for tile, pixel, score, fraction in zip(tiles, pixels, scores, fractions, strict=True):
+        assert np.abs(np.array(tile["color"]) - color(fraction)).max() <= 1
+        assert np.abs(pixel - color(fraction)).max() <= 1
+        assert tile["measurements"] == {"attention": score, "attention / uniform": pytest.approx(4 * score)}
+
+
+def test_write_tile_geojson_colors_percentiles_and_refuses_another_scaling(tmp_path):
+    path = write_tile_geojson(tmp_path, "c", np.array([0.9, 0.05, 0.05]), COORDS[:3], 64, scaling="percentile")
+    colors = [tile["properties"]["color"] for tile in json.loads(path.read_text())["features"]]
+    assert colors == [color(1.0), color(0.0), color(0.0)]
+    with pytest.raises(ValueError, match="`scaling` must be one of 'none', 'ratio', 'percentile', got 'rank'"):
+        write_tile_geojson(tmp_path, "c", SCORES, COORDS, 64, scaling="rank")
+
+
+def test_write_tile_geojson_counts_from_an_origin(tmp_path):
+    path = write_tile_geojson(tmp_path, "c", SCORES, COORDS + np.array([6000, 4000]), 64, origin=(6000, 4000))
+    content = json.loads(path.read_text())
+    assert content["origin"] == [6000.0, 4000.0]
+    assert [tile["geometry"]["coordinates"][0][0] for tile in content["features"]] == COORDS.tolist()
 
 
 def test_write_heatmap_tiff_without_mpp_or_tiles(tmp_path):

@@ -13,13 +13,22 @@ from monai_mil_ext.data import SlideFileError, TileGrid
 
 
 def slide(width, height, mpp=0.5, magnification=20.0):
-    return SimpleNamespace(size=(width, height), mpp=mpp, magnification=magnification, error=SlideFileError)
+    facts = {"size": (width, height), "bounds": (0, 0, width, height), "error": SlideFileError}
+    return SimpleNamespace(mpp=mpp, magnification=magnification, **facts)
 
 
 def test_tile_grid_corners_are_sorted_by_row():
     corners = TileGrid(100).corners(slide(300, 250))
     assert corners.tolist() == [[0, 0], [100, 0], [200, 0], [0, 100], [100, 100], [200, 100]]
     assert corners.dtype == np.int64
+
+
+def test_tile_grid_begins_at_the_bounds_of_a_slide():
+    scanned = slide(10_000, 8_000)
+    scanned.bounds = (6_005, 4_003, 250, 250)
+    assert TileGrid(100).corners(scanned).tolist() == [[6_005, 4_003], [6_105, 4_003], [6_005, 4_103], [6_105, 4_103]]
+    inside = TileGrid(100, edge="shift").corners(scanned) - (6_005, 4_003)
+    assert (inside.min(), inside.max()) == (0, 150)
 
 
 @pytest.mark.parametrize(("edge", "rows"), [("drop", [0, 100]), ("pad", [0, 100, 200]), ("shift", [0, 100, 150])])

@@ -4,8 +4,10 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 from monai_mil_ext.handlers import SlideResultsSaver
+from monai_mil_ext.handlers.savers import slide_results
 from tests.handlers.savers.items import run, slide
 
 
@@ -22,8 +24,11 @@ def test_slide_results_saver_writes_map_and_tiles_without_padding(tmp_path):
     result = prediction(tmp_path / "s1")
     assert (result["prediction"], result["predicted_class"], result["settings"]) == (1, "tumor", "abc")
     assert (result["num_tiles"], result["tile_size"], result["slide_mpp"]) == (3, 64.0, 0.5)
-    assert result["map"] == {"attention": "mean", "scaling": "ratio", "downsample": 16.0}
-    assert result["slide_size"] == [160, 128]
+    shown = {"attention": "mean", "scaling": "ratio", "downsample": 16.0}
+    assert result["map"] == {**shown, "highest_ratio": pytest.approx(1.5), "nearly_even": False}
+    assert (result["slide_size"], result["bounds"], result["geojson_origin"]) == ([160, 128], [0, 0, 160, 128], [0, 0])
+    assert result["tile_coordinates"].startswith("pixels of level 0 of the whole slide")
+    assert not {"container", "notes", "pictures"} & set(result)
     assert [(tile["x"], tile["y"]) for tile in result["top_tiles"]] == [(64, 0), (64, 64), (0, 0)]
     assert result["top_tiles"][0]["attention"] == pytest.approx(0.5)
     assert result["top_tiles"][0]["ratio"] == pytest.approx(1.5)
@@ -69,3 +74,69 @@ def test_slide_results_saver_rejects_class_names_of_other_number(tmp_path):
     with pytest.raises(ValueError, match=r"`class_names` must be one for each of 2 classes, got \['a', 'b', 'c'\]"):
         saver.save(slide())
     assert not (tmp_path / "s1" / "prediction.json").exists()
+
+
+PIXELS = {
+    "thumbnail": torch.full((32, 40, 3), 200, dtype=torch.uint8),
+    "thumbnail_downsample": 4.0,
+    "thumbnail_origin": torch.tensor([16.0, 0.0], dtype=torch.float64),
+    "top_tiles": torch.full((3, 8, 8, 3), 100, dtype=torch.uint8),
+    "bottom_tiles": torch.zeros((0, 8, 8, 3), dtype=torch.uint8),
+}
+
+
+def drawn(monkeypatch):
+    """Return what the two pictures of a slide are drawn from."""
+    calls = {}
+    for name in ("write_slide_overlay", "write_tile_montage"):
+        monkeypatch.setattr(
+            slide_results, name, lambda *args, name=name, **kwargs: calls.update({name: (args, kwargs)})
+        )
+    return calls
+
+
+def test_slide_results_saver_shows_one_scale_and_names_the_highest_ratio(tmp_path, monkeypatch):
+    calls = drawn(monkeypatch)
+    SlideResultsSaver(tmp_path, class_names=["normal", "tumor"]).save(slide(**PIXELS))
+    title = "s1: tumor: probability 0.75\nattention: at most 1.5 x uniform"
+    args, kwargs = calls["write_slide_overlay"]
+    assert (kwargs["title"], args[2].origin) == (title, (16.0, 0.0))
+    _, _, _, _, high, low, shown, _ = calls["write_tile_montage"][0]
+    assert (high.tolist(), low.tolist(), shown) == (pytest.approx([1.5, 0.9, 0.6]), [], title)
+
+
+def test_slide_results_saver_says_that_attention_is_nearly_even(tmp_path, monkeypatch):
+    calls = drawn(monkeypatch)
+    SlideResultsSaver(tmp_path).save(slide(attention=torch.tensor([0.3, 0.35, 0.35, 0.0])[:, None], **PIXELS))
+    assert calls["write_slide_overlay"][1]["title"].endswith(
+        "at most 1.05 x uniform, so nearly even: its order says little"
+    )
+    assert prediction(tmp_path / "s1")["map"]["nearly_even"] is True
+
+
+def test_slide_results_saver_states_container_and_notes(tmp_path):
+    SlideResultsSaver(tmp_path).save(slide(container="TRIDENT features", notes="slide_mpp 0.25 is derived; a second"))
+    result = prediction(tmp_path / "s1")
+    assert (result["container"], result["notes"]) == ("TRIDENT features", ["slide_mpp 0.25 is derived", "a second"])
+
+
+def test_slide_results_saver_counts_polygons_from_the_bounds(tmp_path):
+    places = {"coords": torch.tensor([[6000, 4000], [6064, 4000], [6064, 4064], [0, 0]]), "spatial_shape": (9000, 8000)}
+    SlideResultsSaver(tmp_path).save(slide(**places, bounds=torch.tensor([6000, 4000, 160, 128])))
+    result = prediction(tmp_path / "s1")
+    assert (result["geojson_origin"], result["slide_size"]) == ([6000, 4000], [9000, 8000])
+    assert [(tile["x"], tile["y"]) for tile in result["top_tiles"]] == [(6064, 4000), (6064, 4064), (6000, 4000)]
+    geojson = json.loads((tmp_path / "s1" / "s1.geojson").read_text())
+    corners = [tile["geometry"]["coordinates"][0][0] for tile in geojson["features"]]
+    assert (corners, geojson["origin"]) == ([[0, 0], [64, 0], [64, 64]], [6000.0, 4000.0])
+    with Image.open(tmp_path / "s1" / "s1.tif") as image:
+        assert image.size == (10, 8)
+
+
+def test_slide_results_saver_makes_missing_pictures_part_of_the_status(tmp_path):
+    saver = SlideResultsSaver(tmp_path)
+    record = saver.save(slide(pictures_missing="no slide found"))
+    assert record["pictures"] == {"missing": "no slide found"}
+    assert saver.status(record) == "done; no slide found: no pictures"
+    plain = SlideResultsSaver(tmp_path, pictures=[])
+    assert plain.status(plain.save(slide(pictures_missing="no slide found"))) == "done"

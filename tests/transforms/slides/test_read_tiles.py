@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from monai_mil_ext.data import SlideCache
+from monai_mil_ext.data import SlideCache, SlideFileError
 from monai_mil_ext.transforms import ReadTilesd
-from tests.make_slide import stained, write_slide
+from tests.make_slide import damage_tile, stained, write_slide
 
 IMAGE = stained((256, 320), (64, 64, 256, 192))
 
@@ -40,3 +40,18 @@ def test_read_tilesd_skips_an_item_without_slide(item):
     assert ReadTilesd()(features) == features
     with pytest.raises(ValueError, match="`size` must be a positive integer, got 0"):
         ReadTilesd(size=0)
+
+
+def test_read_tilesd_names_a_damaged_tile_without_the_name_of_its_slide(item, tmp_path):
+    damage_tile(tmp_path / "s.tif", 6)
+    with pytest.raises(SlideFileError, match="must be readable at level 0"):
+        ReadTilesd(size=64)(item)
+    out = ReadTilesd(size=64, skip_unreadable=True)(item)
+    assert "top_tiles" not in out
+    assert out["pictures_missing"].startswith("a tile of the slide can't be read: `slide` must be readable at level 0")
+    assert "s.tif" not in out["pictures_missing"]
+
+
+def test_read_tilesd_rounds_corners_that_come_from_micrometers(item):
+    exact = {**item, "coords": item["coords"].double() - 0.4}
+    assert torch.equal(ReadTilesd(size=64)(exact)["top_tiles"], ReadTilesd(size=64)(item)["top_tiles"])

@@ -106,6 +106,40 @@ def test_tile_scores_to_heatmap_has_affine_and_metadata():
     assert metadata == {"downsample": 32.0, "scaling": "ratio", "spatial_shape": SHAPE, "mpp": 8.0}
 
 
+@pytest.mark.parametrize(
+    ("scores", "highest"),
+    [
+        (torch.tensor([0.1, 0.6, 0.3]), (1.8,)),
+        (torch.tensor([[0.1, 1.0], [0.6, 0.0], [0.3, 0.0]]), (1.8, 3.0)),
+        (torch.tensor([1.0, 2.0, 3.0]), None),
+        (torch.tensor([-1.0, 1.0, 1.0]), None),
+    ],
+)
+def test_tile_scores_to_heatmap_states_the_highest_ratio_of_attention(scores, highest):
+    meta = TileScoresToHeatmap(64, "percentile")(scores, 64 * torch.eye(3, 2), 64, SHAPE).meta
+    assert meta["highest_ratio"] == (None if highest is None else pytest.approx(highest))
+
+
+def test_tile_scores_to_heatmap_covers_the_bounds_of_a_slide():
+    """Tile a covers two pixels of the map, b one, the other one lies outside of the bounds; c lies outside."""
+    coords, scores, bounds = np.array([[6000, 4000], [6192, 4064], [64, 64]]), np.array([0.2, 0.5, 0.3]), (6000, 4000)
+    heat = TileScoresToHeatmap(64)(scores, coords, 64, (10_000, 8_000), 0.5, (*bounds, 192, 128))
+    assert heat.shape == (1, 2, 3)
+    np.testing.assert_array_equal(heat[0].numpy(), np.float32([[0.2, np.nan, np.nan], [np.nan] * 3]))
+    assert (heat.meta["bounds"], heat.meta["spatial_shape"]) == ((6000, 4000, 192, 128), (10_000, 8_000))
+    corner = heat.affine.numpy() @ [1, 2, 0, 1]  # row 1, column 2
+    assert corner[:2].tolist() == [4064, 6128]
+    item = {"scores": scores, "coords": coords, "tile_size": 64, "spatial_shape": (10_000, 8_000)}
+    same = TileScoresToHeatmapd("scores")({**item, "bounds": torch.tensor([*bounds, 192, 128])})["scores"]
+    np.testing.assert_array_equal(same.numpy(), heat.numpy())
+    small = (0, 0, 64, 64)
+    assert TileScoresToHeatmap(0.05)(scores[2:], coords[2:] * 0, 64, (10_000, 8_000), None, small).shape == (
+        1,
+        1280,
+        1280,
+    )
+
+
 def test_tile_scores_to_heatmapd_inverts_tile_bagd(tmp_path):
     """Scores that are the red of a tile give the red of the slide; padding of a batch is dropped."""
     image = stained((480, 640), (128, 64, 448, 320))
