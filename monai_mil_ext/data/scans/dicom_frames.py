@@ -115,6 +115,8 @@ def _read_with_itk(path: Path, dataset: Any, syntax: Any) -> NDArray[Any]:
     advice = f"; install a decoder: pip install {kind}" if kind else ""
     if not all(frame.rstrip(b"\0").endswith(JPEG_END) for frame in _encoded_frames(dataset)):
         raise InputError(f"{UNDAMAGED} a DICOM file with compressed pixels that are cut.")
+    if str(dataset.get("PhotometricInterpretation", "")).strip().upper() == "MONOCHROME1":  # which ITK inverts
+        raise InputError(f"`image` must have pixels that can be decoded, got {name} of MONOCHROME1{advice}.")
     try:
         reader = itk.GDCMImageIO.New(FileName=str(path))
         reader.ReadImageInformation()

@@ -151,6 +151,15 @@ def test_read_voxels_keeps_the_values_of_a_ct_with_monochrome1(tmp_path):
     assert image.meta["notes"] == ["Pixels are MONOCHROME1, shown inverted; values are those of the modality."]
 
 
+def test_read_voxels_refuses_monochrome1_that_only_itk_decodes(tmp_path):
+    """ITK inverts it, and stored values can't be told from their complement."""
+    write_series(tmp_path / "s", (48, 64, 1), PhotometricInterpretation="MONOCHROME1")
+    (path,) = (tmp_path / "s").iterdir()
+    compress(path, "JPEG lossless")
+    with pytest.raises(ValueError, match=r"decoded, got JPEG Lossless.* of MONOCHROME1; install a decoder"):
+        LoadScan()(path)
+
+
 def test_read_voxels_of_a_large_stack_is_in_the_order_of_the_headers(tmp_path):
     shape = (7, 4, 150)
     write_enhanced(tmp_path / "e.dcm", list(np.random.default_rng(0).permutation(150) * 2.0), shape=shape[:2])
