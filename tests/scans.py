@@ -78,7 +78,12 @@ def write_series(
 
 
 def write_enhanced(
-    path: Path, heights: Sequence[float], slopes: Sequence[float] = (), shape: tuple[int, int] = (6, 5), **tags
+    path: Path,
+    heights: Sequence[float],
+    slopes: Sequence[float] = (),
+    shape: tuple[int, int] = (6, 5),
+    orientation: tuple[float, ...] = (1, 0, 0, 0, 1, 0),
+    **tags,
 ) -> np.ndarray:
     """Write an enhanced CT whose frames are at ``heights``, and return its voxel array (X, Y, Z) in stored order.
 
@@ -86,6 +91,7 @@ def write_enhanced(
     """
     stored = voxels((*shape, len(heights)))
     slopes = slopes or [1.0] * len(heights)
+    origin, normal = np.array([-10.0, -20.0, 0.0]), np.cross(orientation[:3], orientation[3:])
     ds = _header(EnhancedCTImageStorage, "CT", "1.2.826.0.1.55", 55)
     ds.NumberOfFrames, ds.Rows, ds.Columns = len(heights), shape[1], shape[0]
     ds.BitsAllocated = ds.BitsStored = 16
@@ -95,12 +101,12 @@ def write_enhanced(
     ds.SharedFunctionalGroupsSequence = [
         _group(
             PixelMeasures={"PixelSpacing": [0.7, 0.9], "SliceThickness": 2.5},
-            PlaneOrientation={"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]},
+            PlaneOrientation={"ImageOrientationPatient": list(orientation)},
         )
     ]
     ds.PerFrameFunctionalGroupsSequence = [
         _group(
-            PlanePosition={"ImagePositionPatient": [-10, -20, float(height)]},
+            PlanePosition={"ImagePositionPatient": (origin + height * normal).tolist()},
             PixelValueTransformation={"RescaleSlope": slope, "RescaleIntercept": 0, "RescaleType": "HU"},
         )
         for height, slope in zip(heights, slopes, strict=True)

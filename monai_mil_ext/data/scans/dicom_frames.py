@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def read_stored(path: Path, frames: Sequence[int]) -> Iterator[NDArray[Any]]:
         shape = (int(dataset.Rows), int(dataset.Columns))
         if syntax.is_compressed and not syntax.is_deflated:
             _check_sizes(dataset, syntax, shape, frames)
-        for values in _decoded(path, dataset, syntax, frames):
+        for values in _decoded(dataset, syntax, frames):
             if values.shape != shape:
                 raise InputError(f"{UNDAMAGED} pixels of another size than {_size(shape)}.")
             yield _stored_bits(values, dataset)
@@ -87,14 +88,15 @@ def read_stored(path: Path, frames: Sequence[int]) -> Iterator[NDArray[Any]]:
         raise InputError(f"{UNDAMAGED} a DICOM file with pixels that can't be decoded.") from None
 
 
-def _decoded(path: Path, dataset: Any, syntax: Any, frames: Sequence[int]) -> Iterator[NDArray[Any]]:
+def _decoded(dataset: Any, syntax: Any, frames: Sequence[int]) -> Iterator[NDArray[Any]]:
     if int(pydicom.__version__.split(".")[0]) < 3:  # as in MONAI Label
         every = dataset.pixel_array.reshape(-1, dataset.Rows, dataset.Columns)
     elif _has_decoder(syntax):
         yield from pixels.iter_pixels(dataset, indices=list(frames), raw=True)
         return
     else:
-        every = _read_with_itk(path, dataset, syntax)
+        yield from _read_with_itk(dataset, syntax, frames)
+        return
     yield from (every[k] for k in frames)
 
 
@@ -108,29 +110,45 @@ def _has_decoder(syntax: Any) -> bool:
     return bool(plugins) or not syntax.is_compressed or bool(syntax.is_deflated)
 
 
-def _read_with_itk(path: Path, dataset: Any, syntax: Any) -> NDArray[Any]:
-    """Return the stored values (frames, rows, columns) of a file that pydicom has no decoder for."""
+def _read_with_itk(dataset: Any, syntax: Any, frames: Sequence[int]) -> Iterator[NDArray[Any]]:
+    """Yield the stored values (rows, columns) of frames that pydicom has no decoder for."""
     kind = next((package for word, package in PLUGINS.items() if word in syntax.name), "")
     name = syntax.name if syntax.is_transfer_syntax else "an unknown encoding"
     advice = f"; install a decoder: pip install {kind}" if kind else ""
-    if not all(frame.rstrip(b"\0").endswith(JPEG_END) for frame in _encoded_frames(dataset)):
+    encoded = list(_encoded_frames(dataset))
+    if not all(frame.rstrip(b"\0").endswith(JPEG_END) for frame in encoded):
         raise InputError(f"{UNDAMAGED} a DICOM file with compressed pixels that are cut.")
-    try:
-        reader = itk.GDCMImageIO.New(FileName=str(path))
-        reader.ReadImageInformation()
-        image = itk.imread(str(path), itk.D, imageio=reader)
-        slope, intercept = reader.GetRescaleSlope(), reader.GetRescaleIntercept()
-        every = (itk.array_from_image(image) - intercept) / slope
-        count = num_frames(dataset)
-        every = every.reshape(count, dataset.Rows, dataset.Columns)
-    except ImportError:
-        raise
-    except Exception:
-        raise InputError(f"`image` must have pixels that can be decoded, got {name}{advice}.") from None
-    stored = np.rint(every)
-    if abs(every - stored).max(initial=0) > 1e-3:
-        raise InputError(f"`image` must have pixels that can be decoded, got {name}{advice}.")
-    return stored.astype(np.int64)
+    for k in frames:
+        try:
+            yield _decode_with_itk(encoded[k], dataset, syntax)
+        except (ImportError, GeneratorExit):
+            raise
+        except Exception:
+            raise InputError(f"`image` must have pixels that can be decoded, got {name}{advice}.") from None
+
+
+def _decode_with_itk(frame: bytes, dataset: Any, syntax: Any) -> NDArray[Any]:
+    """Return the stored values of a compressed frame.
+
+    ITK reads a file with nothing else in it, since by other tags it inverts and rescales values, or crashes.
+    """
+    single = pydicom.Dataset()
+    single.file_meta = pydicom.dataset.FileMetaDataset()
+    single.file_meta.TransferSyntaxUID = syntax
+    single.SOPClassUID, single.SOPInstanceUID = pydicom.uid.CTImageStorage, "1.2.3"
+    for tag in TAGS[1:7]:
+        setattr(single, tag, int(dataset[tag].value))
+    single.SamplesPerPixel, single.PhotometricInterpretation = 1, "MONOCHROME2"
+    if single.BitsAllocated not in (8, 16) or not 0 < single.BitsStored <= single.BitsAllocated:
+        raise ValueError("no JPEG has pixels of this many bits")
+    single.HighBit = single.BitsStored - 1
+    single.PixelData = pydicom.encaps.encapsulate([frame])
+    single["PixelData"].VR, single["PixelData"].is_undefined_length = "OB", True
+    with tempfile.TemporaryDirectory() as folder:
+        file = str(Path(folder) / "frame.dcm")
+        single.save_as(file, enforce_file_format=True)
+        image = itk.imread(file, itk.D, imageio=itk.GDCMImageIO.New(FileName=file))
+        return itk.array_from_image(image).reshape(single.Rows, single.Columns).astype(np.int64)
 
 
 def _stored_bits(values: NDArray[Any], dataset: Any) -> NDArray[Any]:
@@ -183,6 +201,8 @@ def _jpeg_size(frame: bytes) -> tuple[int, int] | None:
     while place + 9 < len(frame) and frame[place] == 0xFF:
         marker = frame[place + 1]
         if marker in SIZES:
+            if frame[place + 9] != 1:  # components: color, or none
+                return 0, 0
             rows, columns = frame[place + 5 : place + 7], frame[place + 7 : place + 9]
             return int.from_bytes(rows, "big"), int.from_bytes(columns, "big")
         place += 1 if marker == 0xFF else 2 + int.from_bytes(frame[place + 2 : place + 4], "big")

@@ -81,11 +81,10 @@ def find_stack(
         return DicomStack(sort_stack(slices, irregular), [*left_out, *texts, *notes, *_polarity(slices)])
     except ValueError as error:
         message = " ".join([str(error), *left_out])
+        container = "" if slices[0].frame is None else "enhanced DICOM"
         shape, spacing = (*slices[0].size[1::-1], len(slices)), slices[0].spacing[::-1].tolist()
-        known = getattr(error, "facts", {})
-        raise InputError(
-            message, getattr(error, "option", ""), **{"shape": shape, "spacing": spacing} | known
-        ) from None
+        facts = {"container": container, "shape": shape, "spacing": spacing} | getattr(error, "facts", {})
+        raise InputError(message, getattr(error, "option", ""), **facts) from None
 
 
 def _left_out(kind: str, count: int) -> str:
@@ -99,7 +98,7 @@ def _polarity(slices: Sequence[SeriesSlice]) -> list[str]:
 
 def check_stack(slices: Sequence[SeriesSlice], content: DicomFolder | None = None) -> None:
     """Raise ``ValueError`` unless slices are undamaged and have one grid, patient and study."""
-    faults = [item.fault for item in slices if item.fault]
+    faults = [fault for _, fault in dict.fromkeys((item.path, item.fault) for item in slices) if fault]
     if content is not None:
         faults += [fault for uid, fault in content.faults if uid in ("", slices[0].series[0])]
     _check_same_grid(slices)

@@ -62,8 +62,8 @@ class ScanReader(ITKReader):
     The metadata contain the geometry, ``container`` (kind of file), ``notes`` (sentences on what was left out) and, of
     DICOM, ``modality`` and ``instance_number`` of each slice; no other tags.
 
-    Values of a CT or PET with MONOCHROME1 are those that its slope and intercept give, as in ITK, since photometric
-    interpretation concerns their display only; MONOCHROME1 of other modalities is refused.
+    Values of a CT or PET with MONOCHROME1 are those that its slope and intercept give, as in pydicom, since photometric
+    interpretation concerns their display only (ITK inverts them); MONOCHROME1 of other modalities is refused.
 
     Whatever ITK, nibabel or pydicom raise on a file becomes an :py:class:`monai_mil_ext.utils.InputError`, a
     ``ValueError``, without the name of a file.
@@ -123,7 +123,8 @@ class ScanReader(ITKReader):
         array, meta = _nifti_data(img) if hasattr(img, "dataobj") else super().get_data(img)
         affine = np.asarray(meta[MetaKeys.AFFINE], dtype=float)
         if not np.isfinite(affine).all() or not abs(np.linalg.det(affine[:3, :3])) > 0:
-            raise ValueError(f"`image` must have voxels of a positive, finite size, got the affine {affine.tolist()}.")
+            message = f"`image` must have voxels of a positive, finite size, got the affine {affine.tolist()}."
+            raise InputError(message, container=self._about.get(BagKeys.CONTAINER, ""), shape=array.shape)
         return array, {**meta, **{str(key): value for key, value in self._about.items()}}
 
     def _get_meta_dict(self, img: Any) -> dict[str, Any]:
@@ -168,7 +169,8 @@ class ScanReader(ITKReader):
         if facts and self.irregular == "resample":
             self._about.pop(BagKeys.INSTANCE_NUMBER)
         self._about.update(facts, notes=[*notes, *facts.get(BagKeys.NOTES, [])])
-        return nib.Nifti1Image(array, affine)
+        # no image of NIfTI, whose header can't express every affine
+        return nib.spatialimages.SpatialImage(array, affine)
 
 
 def _imread(source: str, kind: str) -> Any:

@@ -131,7 +131,6 @@ def sort_stack(slices: Sequence[SeriesSlice], irregular: str = "refuse") -> list
         raise InputError(
             f"`image` must have {faults[0][0]}, got {geometry.fault()}; `irregular` can be allow or resample.",
             option="--irregular allow",
-            container="DICOM series",
             shape=(columns, rows, len(stack)),
             spacing=(*stack[0].spacing[::-1].tolist(), geometry.step),
         )

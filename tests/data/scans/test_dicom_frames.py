@@ -151,6 +151,17 @@ def test_read_voxels_keeps_the_values_of_a_ct_with_monochrome1(tmp_path):
     assert image.meta["notes"] == ["Pixels are MONOCHROME1, shown inverted; values are those of the modality."]
 
 
+@pytest.mark.parametrize("tags", [{"PhotometricInterpretation": "MONOCHROME1"}, {"RescaleSlope": "0.000610352"}])
+def test_read_voxels_rescales_and_inverts_nothing_by_itk(tmp_path, tags):
+    """ITK inverts MONOCHROME1 and rounds what it rescales, so it sees neither."""
+    expected = write_series(tmp_path / "s", (48, 64, 1), **tags)
+    (path,) = (tmp_path / "s").iterdir()
+    plain = LoadScan()(path)
+    compress(path, "JPEG lossless")
+    np.testing.assert_array_equal(LoadScan()(path), plain)
+    assert tags.get("RescaleSlope") or np.array_equal(plain[0], expected)
+
+
 def test_read_voxels_of_a_large_stack_is_in_the_order_of_the_headers(tmp_path):
     shape = (7, 4, 150)
     write_enhanced(tmp_path / "e.dcm", list(np.random.default_rng(0).permutation(150) * 2.0), shape=shape[:2])

@@ -121,6 +121,25 @@ def test_read_slices_ignores_a_real_world_value_mapping(tmp_path):
     np.testing.assert_array_equal(LoadScan()(tmp_path / "e.dcm")[0], expected)
 
 
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (
+            lambda ds: setattr(ds, "PixelData", ds.PixelData[:-60]),
+            "1 DICOM file with 300 bytes of pixels",
+        ),
+        (lambda ds: setattr(ds, "Modality", "MR"), "1 DICOM file with MONOCHROME1 pixels"),
+        (shared("PixelMeasures", PixelSpacing=[1e-300, 1e-300]), "voxels of a positive, finite size"),
+    ],
+)
+def test_read_slices_counts_files_and_no_frames(tmp_path, edit, reason):
+    write_enhanced(tmp_path / "e.dcm", HEIGHTS, PhotometricInterpretation="MONOCHROME1")
+    edit_dicom(tmp_path / "e.dcm", edit)
+    with pytest.raises(InputError, match=reason) as error:
+        LoadScan()(tmp_path / "e.dcm")
+    assert error.value.facts["container"] == "enhanced DICOM"
+
+
 @pytest.mark.parametrize("split", [1, 3, 5])
 def test_read_slices_joins_the_files_of_an_enhanced_series(tmp_path, split):
     """Frames are sorted by position, whichever file they are in, and files of one frame count too."""

@@ -1,8 +1,10 @@
 """Tests of ScanReader: one scan, or a clear error."""
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import itk
 import nibabel as nib
@@ -13,7 +15,7 @@ from monai.data import ITKReader
 from pydicom import dcmread
 
 from monai_mil_ext.data import ScanReader, find_series
-from tests.scans import voxels, write_nifti, write_nrrd, write_series, write_structure_set
+from tests.scans import voxels, write_enhanced, write_nifti, write_nrrd, write_series, write_structure_set
 
 C, S = np.cos(0.3), np.sin(0.3)
 ORIENTATIONS = {
@@ -39,6 +41,74 @@ def test_scan_reader_agrees_with_monai_on_a_series(tmp_path, orientation):
     np.testing.assert_array_equal(array, expected)
     np.testing.assert_array_equal(array, monai_array)
     np.testing.assert_allclose(meta["affine"], monai_meta["affine"], atol=1e-6)  # ITK rounds directions
+
+
+PLANES = {
+    "axial": (1, 0, 0, 0, 1, 0),
+    "feet first": (-1, 0, 0, 0, 1, 0),
+    "coronal": (1, 0, 0, 0, 0, -1),
+    "sagittal": (0, 1, 0, 0, 0, -1),
+    "oblique": (0.8, 0.6, 0, -0.48, 0.64, 0.6),
+}
+
+
+def points_of(ds, frame=None):
+    """Yield values and their places in RAS mm, by the equation of the standard (C.7.6.2.1-1)."""
+    shared = ds if frame is None else ds.SharedFunctionalGroupsSequence[0]
+    own = ds if frame is None else ds.PerFrameFunctionalGroupsSequence[frame]
+    position = np.array((own if frame is None else own.PlanePositionSequence[0]).ImagePositionPatient)
+    orientation = np.array((shared if frame is None else shared.PlaneOrientationSequence[0]).ImageOrientationPatient)
+    between_rows, between_columns = (shared if frame is None else shared.PixelMeasuresSequence[0]).PixelSpacing
+    stored = np.atleast_3d(ds.pixel_array.T).T[frame or 0]
+    rescale = ds if frame is None else own.PixelValueTransformationSequence[0]
+    for (row, column), value in np.ndenumerate(stored):
+        place = position + orientation[:3] * between_columns * column + orientation[3:] * between_rows * row
+        yield value * rescale.RescaleSlope + rescale.RescaleIntercept, place * [-1, -1, 1]
+
+
+HEIGHTS = [0, 7.5, 2.5, 5]
+CONTAINERS = ("series", "sub-folders", "no preamble", "zip", "file", "file in folder", "parts")
+
+
+def write_phantom(folder, container, orientation):
+    """Write slices or frames, and return their headers."""
+    folder.mkdir()
+    if container not in ("file", "file in folder", "parts"):
+        write_series(folder, orientation=orientation, heights=np.array(HEIGHTS))
+    else:
+        for k, part in enumerate([HEIGHTS[:1], HEIGHTS[1:]] if container == "parts" else [HEIGHTS]):
+            write_enhanced(folder / f"{k}.dcm", part, list(range(1, len(part) + 1)), orientation=orientation)
+    return [dcmread(path) for path in folder.iterdir()]
+
+
+def packed(folder, container):
+    """Return the path of the files of a folder, as another export writes them."""
+    for path in list(folder.iterdir()):
+        if container == "sub-folders":
+            (folder / path.stem).mkdir()
+            path.rename(folder / path.stem / "IM1")
+        elif container == "no preamble":
+            path.write_bytes(path.read_bytes()[132:])
+    if container == "zip":
+        return Path(shutil.make_archive(str(folder), "zip", folder))
+    return folder / "0.dcm" if container == "file" else folder
+
+
+@pytest.mark.parametrize("plane", PLANES)
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_scan_reader_has_each_value_where_the_headers_say(tmp_path, plane, container):
+    files = write_phantom(tmp_path / "s", container, PLANES[plane])
+    frames = [(ds, k) for ds in files for k in (range(ds.NumberOfFrames) if "NumberOfFrames" in ds else [None])]
+    array, meta = read(packed(tmp_path / "s", container))
+    to_voxels = np.linalg.inv(meta["affine"])
+    seen = set()
+    for value, place in (point for ds, k in frames for point in points_of(ds, k)):
+        voxel = to_voxels[:3, :3] @ place + to_voxels[:3, 3]
+        index = tuple(np.rint(voxel).astype(int).tolist())
+        np.testing.assert_allclose(voxel, index, atol=1e-4)
+        assert array[index] == value
+        seen.add(index)
+    assert len(seen) == array.size == 6 * 5 * 4
 
 
 def test_scan_reader_affine_is_that_of_the_headers(tmp_path):
