@@ -10,13 +10,19 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
 from monai_mil_ext.data import ScoreBands
+from monai_mil_ext.data.scans.stack_grid import RESAMPLE
 from monai_mil_ext.transforms import SliceScoresToVolume
 from monai_mil_ext.transforms.scans.slice_order import item_plane
-from monai_mil_ext.utils import RESEARCH_USE, BagKeys, drop_padding, head_mean
+from monai_mil_ext.utils import RESEARCH_USE, BagKeys, InputError, drop_padding, head_mean
 
 from .active_learning import normalized_entropy
 
 __all__ = ["ScoresToLabelMapd", "scan_result"]
+
+IRREGULAR = (
+    "`image` must be a regular stack of slices for a label map, got those of an irregular series; "
+    "`irregular` can be resample."
+)
 
 
 def scan_result(
@@ -77,6 +83,8 @@ class ScoresToLabelMapd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Replace the probabilities of each key with a label map (1, X, Y, Z)."""
         d = dict(data)
+        if str(BagKeys.SLICE_POSITION) in d:
+            raise InputError(IRREGULAR, RESAMPLE)
         to_volume = SliceScoresToVolume(item_plane(d, self.plane))
         for key in self.key_iterator(d):
             attention = head_mean(drop_padding(d[BagKeys.ATTENTION], d).float().cpu())

@@ -15,16 +15,18 @@ from monai.transforms import LoadImage
 
 from monai_mil_ext.data import ScoreBands
 from monai_mil_ext.transforms import SliceScoresToVolume
+from monai_mil_ext.transforms.scans.slice_order import SliceOrder
 from monai_mil_ext.utils import RESEARCH_USE
 
 from ._monailabel import InferTask, Writer
 from .bundle_runner import BundleRunner, device_override
 from .errors import http_error, http_error_from
-from .label_map import scan_result
+from .label_map import IRREGULAR, scan_result
 
 __all__ = ["ScanInferTask"]
 
 CASE = "scan"  # the file may be named after the patient
+SAME_MM = 0.05  # largest distance of a slice from its row in a file of scores
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".mha")
 
 
@@ -86,7 +88,12 @@ class ScanInferTask(InferTask):
 
 
 def _label_map(slices: Sequence[Mapping[str, Any]], plane: str, scores: MetaTensor) -> MetaTensor:
-    index, band = (np.array([entry[name] for entry in slices]) for name in ("slice_index", "band"))
+    index, band, position = (
+        np.array([entry[name] for entry in slices]) for name in ("slice_index", "band", "position_mm")
+    )
+    rows = SliceOrder.of(scores.affine, plane).positions(scores.affine.double(), scores.shape).numpy()
+    if index.max() >= len(rows) or abs(rows[index] - position).max() > SAME_MM:
+        raise http_error(IRREGULAR)  # its scores are on a grid whose rows are not its slices
     return SliceScoresToVolume(plane)(band, index, scores.affine, scores.shape)
 
 

@@ -181,7 +181,7 @@ class _SliceGrid(NamedTuple):
     @classmethod
     def of(cls, stack: Sequence[SeriesSlice]) -> _SliceGrid:
         affines = slice_affines(stack)
-        to_voxels = np.linalg.inv(affines[0])
+        to_voxels = np.linalg.inv(affines[0]).astype(np.float64)
         places = np.stack([(to_voxels @ affine[:, 3])[:3] for affine in affines])
         return cls(to_voxels, places, (stack[0].size[1], stack[0].size[0], len(stack)))
 

@@ -7,7 +7,9 @@ import torch
 from monai_mil_ext.apps.label import ScoresToLabelMapd
 from monai_mil_ext.apps.label.label_map import scan_result
 from monai_mil_ext.data import ScoreBands
-from monai_mil_ext.transforms import SliceBagd
+from monai_mil_ext.transforms import LoadScand, SliceBagd
+from monai_mil_ext.utils import InputError
+from tests.scans import write_series
 from tests.transforms.geometry import scan
 
 SLICES = [{"slice_index": i, "position_mm": 5.0 * i, "attention": a} for i, a in enumerate((0.1, 0.6, 0.0, 0.3))]
@@ -35,3 +37,11 @@ def test_scores_to_label_mapd_marks_the_bands_in_the_scan():
     assert [entry["band"] for entry in out["result"]["slices"]] == [2, 1, 0, 2]
     assert out["result"]["prediction"][1]["score"] == pytest.approx(0.8)
     assert item["pred"].shape == (2,)
+
+
+def test_scores_to_label_mapd_refuses_slices_of_an_irregular_series(tmp_path):
+    write_series(tmp_path / "s", heights=np.array([0, 2.5, 7.5, 10]))
+    item = SliceBagd("image")(LoadScand("image", irregular="allow")({"image": tmp_path / "s"}))
+    with pytest.raises(InputError, match="must be a regular stack of slices for a label map") as error:
+        ScoresToLabelMapd("pred", ["benign", "malignant"])(item)
+    assert error.value.option == "--irregular resample"

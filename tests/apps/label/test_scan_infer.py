@@ -79,3 +79,13 @@ def test_scan_infer_task_is_valid_with_weights(tmp_path):
     task.bundle.weights.parent.mkdir()
     task.bundle.weights.touch()
     assert (task.is_valid(), task.get_path()) == (True, str(task.bundle.weights))
+
+
+@pytest.mark.parametrize("moved", [2.5, 50.0])
+def test_scan_infer_task_refuses_scores_whose_rows_are_not_the_slices(tmp_path, written, http_errors, moved):
+    slices = [*SLICES[:2], {**SLICES[2], "position_mm": SLICES[2]["position_mm"] + moved}]
+    task = make_task(tmp_path)
+    task.bundle.record = {**RECORD, "slices": slices}
+    with pytest.raises(http_errors, match="must be a regular stack of slices for a label map"):
+        task({"image": "/data/s.nii", "device": "cpu"})
+    assert not written

@@ -252,3 +252,30 @@ def test_dicom_writer_turns_errors_of_highdicom_into_one_of_the_series(tmp_path,
     for write in (writer.write_segmentation, partial(writer.write_report, probability=0.75)):
         with pytest.raises(ValueError, match=r"results as DICOM need, got none of Laterality\.$"):
             write(tmp_path / "x.dcm", volume)
+
+
+@pytest.mark.parametrize(
+    ("heights", "shift"), [([0, 2.5, 7.5, 10], 0.0), ([0, 2.5, 5, 7.5], 0.9), ([0, 2, 5, 10], 0.3)]
+)
+def test_dicom_writer_refers_to_the_slices_of_an_irregular_series(tmp_path, heights, shift):
+    write_series(tmp_path / "s", heights=np.array(heights), shift=shift, FrameOfReferenceUID=FRAME)
+    volumes = {}
+    for irregular in ("allow", "resample"):
+        slices = SliceBag()(LoadScan(irregular=irregular)(tmp_path / "s"))
+        scores = torch.arange(1.0, len(slices.bag) + 1)
+        volumes[irregular] = SliceScoresToVolume()(scores, slices.slice_index, *slices[4:])
+    results = DicomWriter(tmp_path / "s")
+    results.write_segmentation(tmp_path / "seg.dcm", volumes["allow"], ScoreBands(top_k=(1, 3)))
+    ascending = sorted((dcmread(path) for path in (tmp_path / "s").iterdir()), key=lambda d: d.ImagePositionPatient[2])
+    read = hd.seg.segread(tmp_path / "seg.dcm")
+    frames = {}
+    for group in read.PerFrameFunctionalGroupsSequence:
+        number = group.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        frames.setdefault(number, []).append(group.PlanePositionSequence[0].ImagePositionPatient)
+    assert frames[1] == [ascending[3].ImagePositionPatient]
+    assert sorted(frames[2], key=lambda place: place[2]) == [ds.ImagePositionPatient for ds in ascending[1:3]]
+    with pytest.raises(ValueError, match="`volume` must have the voxels of the series"):
+        results.write_segmentation(tmp_path / "seg.dcm", volumes["resample"])
+    placeless = MetaTensor(volumes["allow"].as_tensor(), affine=volumes["allow"].affine)
+    with pytest.raises(ValueError, match="`volume` must have the voxels of the series"):
+        results.write_segmentation(tmp_path / "seg.dcm", placeless)

@@ -141,6 +141,14 @@ def test_series_affine_of_a_regular_stack_leads_from_its_first_to_its_last_slice
         np.testing.assert_allclose(affine @ [0, 0, k, 1], [*(slices[k].position * [-1, -1, 1]), 1], atol=1e-9)
 
 
+def test_series_affine_of_an_irregular_stack_is_the_line_through_all_slices():
+    slices = sort_stack(stack([0, 5, 10, 20]), "allow")
+    affine = series_affine(slices)
+    # 6.5 k - 1 is the least-squares line through 0, 5, 10 and 20
+    np.testing.assert_allclose(affine[:3, 2], [0, 0, 6.5], atol=1e-9)
+    np.testing.assert_allclose(affine[:3, 3], [-3, 7, 10], atol=1e-9)
+
+
 @pytest.mark.parametrize("tag", ["Rows", "PixelSpacing"])
 @pytest.mark.parametrize("irregular", ["allow", "resample"])
 def test_no_option_reads_a_series_of_several_grids(tmp_path, tag, irregular):

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from monai.data import MetaTensor
 from monai.transforms import Compose, CropForegroundd, Flipd, Invertd, Orientationd, Spacingd
 
-from monai_mil_ext.data import write_nifti
+from monai_mil_ext.data import FeatureCache, write_nifti
 from monai_mil_ext.losses import NormalGuidanceLoss
 from monai_mil_ext.transforms import (
+    EncodeInstancesd,
+    LoadBagd,
     LoadMaskd,
     LoadScan,
     LoadScand,
@@ -155,6 +157,20 @@ def test_scores_in_gaps_are_nan_in_the_file_of_an_allowed_series(tmp_path):
     read = nib.load(tmp_path / "scores.nii.gz")
     np.testing.assert_allclose(read.get_fdata()[2, 2], [0.1, 0.2, np.nan, 0.3, 0.4], atol=1e-6)
     np.testing.assert_allclose(read.affine @ [0, 0, 4, 1], [10, 20, 40, 1], atol=1e-5)
+
+
+def test_feature_files_keep_the_places_of_slices(tmp_path):
+    write_case(tmp_path / "s", "gap")
+    write_series(tmp_path / "regular")
+    places = ["affine", "spatial_shape", "slice_position", "slice_thickness"]
+    steps = [LoadScand("image", irregular="allow"), SliceBagd("image"), EncodeInstancesd("image", torch.nn.Flatten())]
+    cache = FeatureCache(tmp_path / "features", Compose(steps), keys=["image", "position", "slice_index", *places])
+    scans = [{"case_id": case, "patient": case, "image": str(tmp_path / case)} for case in ("s", "regular")]
+    for item, expected in zip(cache(scans), ([1, 2, np.nan, 3, 4], [1, 2, 3, 4]), strict=True):
+        bag = LoadBagd(["image", "position", "slice_index", *places], allow_missing_keys=True)(item)
+        volume = SliceScoresToVolumed("scores")({**bag, "scores": torch.arange(1.0, 5)})["scores"]
+        write_nifti(tmp_path / "scores.nii", volume)
+        np.testing.assert_array_equal(nib.load(tmp_path / "scores.nii").get_fdata()[3, 2], expected)
 
 
 def labels_of(folder, reference, irregular, **options):

@@ -82,6 +82,15 @@ def test_scan_source_differs_with_any_other_step(changed):
     assert scan_source(Compose(changed)).preprocessing != BASE.preprocessing
 
 
+def test_scan_source_differs_with_resampling_only_among_the_options_for_irregular_series():
+    sources = {
+        irregular: scan_source(Compose([LoadScand("image", irregular=irregular), *steps()[1:]])).preprocessing
+        for irregular in ("refuse", "allow", "resample")
+    }
+    assert sources["refuse"] == sources["allow"] == BASE.preprocessing
+    assert sources["resample"] != BASE.preprocessing
+
+
 def test_scan_source_names_a_normalization_with_its_numbers():
     source = scan_source(Compose(steps(ScaleIntensityRangePercentilesd("image", 1, 99, 0, 1))))
     assert source.window == ()
