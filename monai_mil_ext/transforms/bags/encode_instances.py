@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,7 +21,10 @@ from monai_mil_ext.utils import EmptyBagError, check_count, check_positive
 
 __all__ = ["EncodeInstances", "EncodeInstancesD", "EncodeInstancesDict", "EncodeInstancesd"]
 
+logger = logging.getLogger(__name__)
+
 BYTE = 255
+LOG_INTERVAL = 10.0  # s
 Bag = Tensor | Dataset[Tensor]
 
 
@@ -29,7 +33,8 @@ class EncodeInstances(Transform):
 
     The bag is a tensor or, like :py:class:`monai_mil_ext.data.SlideTiles`, a data set that returns a tensor for a
     slice of indices. Such a bag is never held in memory as a whole: worker processes read ahead while a chunk is
-    encoded. Images of dtype uint8 are transferred to the device as bytes and scaled to [0, 1] there.
+    encoded. Images of dtype uint8 are transferred to the device as bytes and scaled to [0, 1] there. A bag that takes
+    long logs every ten seconds how many instances are done.
 
     Args:
         encoder: network that maps (n, ...) to (n, F); its training flags are restored afterwards.
@@ -77,7 +82,7 @@ class EncodeInstances(Transform):
             chunks = ChunkLoader(bag, self.chunk_size, self.num_workers, pin_memory=device.type == "cuda")
         features, seconds = [], 0.0
         with _frozen(self.encoder.to(device)), torch.inference_mode():
-            for chunk in chunks:
+            for chunk in _logged(chunks, len(bag)):  # type: ignore[arg-type]
                 start = time.perf_counter()
                 features.append(self._encode(chunk.to(device, non_blocking=True)))
                 seconds += time.perf_counter() - start
@@ -89,6 +94,20 @@ class EncodeInstances(Transform):
             got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
             raise ValueError(f"`encoder` must give features (n, F) of n = {len(chunk)} instances, got {got}.")
         return features.float().cpu()
+
+
+def _logged(chunks: Iterable[Tensor], total: int) -> Iterator[Tensor]:
+    """Yield chunks, and log in intervals how many of ``total`` instances have been encoded."""
+    start = last = time.monotonic()
+    done = 0
+    for chunk in chunks:
+        yield chunk
+        done += len(chunk)
+        now = time.monotonic()
+        if now - last >= LOG_INTERVAL and done < total:
+            last = now
+            remaining = (now - start) * (total - done) / done
+            logger.info("Encoded %d of %d instances; about %.0f s remain.", done, total, remaining)
 
 
 @contextmanager

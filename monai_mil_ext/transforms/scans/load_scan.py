@@ -23,7 +23,8 @@ __all__ = ["LoadScan", "LoadScanD", "LoadScanDict", "LoadScand"]
 LOWEST = "lowest"
 NORMALIZE = "--normalization percentile"  # option for scans without Hounsfield units
 MIN_SPAN = 100.0  # HU; the values of a CT differ by more
-AIR_PART = 0.03  # part of the highest value below zero that a CT exceeds, since fat has -100 HU, and bone 1500
+# part of the highest value below zero that a CT exceeds, since fat has -100 HU and bone 1500; noise of MR does not
+AIR_PART = 0.06
 MAX_BONE = 3000.0  # HU; metal is brighter
 
 

@@ -118,3 +118,14 @@ def test_encode_instances_names_invalid_arguments():
         EncodeInstances(encoder())(torch.ones(0, 1, 5, 5))
     with pytest.raises(ValueError, match="`chunk_size` must be a positive integer, got 0"):
         EncodeInstances(encoder(), 0)
+
+
+def test_encode_instances_logs_how_much_of_a_long_bag_is_done(monkeypatch, caplog):
+    caplog.set_level("INFO", logger="monai_mil_ext")
+    encode = EncodeInstances(nn.Flatten(), chunk_size=4)
+    encode(torch.rand(10, 1, 2, 2))
+    assert caplog.messages == []
+    monkeypatch.setattr("monai_mil_ext.transforms.bags.encode_instances.LOG_INTERVAL", 0.0)
+    encode(torch.rand(10, 1, 2, 2))
+    assert [text.split(";")[0] for text in caplog.messages] == [f"Encoded {n} of 10 instances" for n in (4, 8)]
+    assert caplog.messages[0].endswith("; about 0 s remain.")

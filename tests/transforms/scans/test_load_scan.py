@@ -109,6 +109,7 @@ def test_load_scan_has_the_modality_and_the_range_of_values(tmp_path):
         (-3, 5, "--normalization percentile"),  # z-scores
         (0, 4095, "--normalization percentile"),  # MR, or a CT without its intercept
         (-40, 2500, "--normalization percentile"),  # MR with overshoots of a resampling
+        (-150, 3000, "--normalization percentile"),  # MR with noise about zero
         (0, 0, ""),
         (3, 3, ""),
         (-1000, -1000, ""),
