@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from monai_mil_ext.data.cohorts.table_file import read_table
+from monai_mil_ext.utils import as_range
 
 __all__ = ["LoadSliceTabled"]
 
@@ -54,7 +55,7 @@ class LoadSliceTabled(MapTransform):
         super().__init__(keys, allow_missing_keys)
         self.root = _Root(root)
         self.spatial_size = spatial_size
-        self.hu_window = None if hu_window is None else tuple(map(float, hu_window))
+        self.hu_window = None if hu_window is None else as_range(hu_window=hu_window)
 
     @property
     def source_values(self) -> dict[str, Any]:

@@ -115,9 +115,13 @@ def _window(window: str | Sequence[float]) -> tuple[float, float]:
     if isinstance(window, str):
         check_choice("windows", window, CTWindows.PRESETS)
         return CTWindows.PRESETS[window]
-    if len(window) != 2 or not all(map(math.isfinite, window)) or window[1] <= 0:
+    try:
+        center, width = map(float, window)
+    except (TypeError, ValueError):
+        center, width = math.nan, math.nan
+    if not (math.isfinite(center) and 0 < width < math.inf):
         raise ValueError(f"`windows` must be presets or (center, width) in HU with a positive width, got {window!r}.")
-    return float(window[0]), float(window[1])
+    return center, width
 
 
 def _plain(values: Tensor) -> Tensor:

@@ -199,6 +199,8 @@ def test_load_slice_tabled_are_windowed_before_padding_and_resized(one_head):
     assert (values.min(), values.max()) == (-100, -21)
     assert (values[:, 0, 0] == -100).all()
     assert load(one_head)["image"].shape == (3, 1, 224, 224)
+    with pytest.raises(ValueError, match="`hu_window` must be two numbers, the lower one first"):
+        load(one_head, hu_window=[400])
 
 
 def test_load_slice_tabled_name_a_damaged_slice_without_a_path(one_head):

@@ -84,6 +84,9 @@ def test_ct_windows_commutes_with_neighboring_slices():
         ([(40, 0)], r"must be presets or \(center, width\) in HU with a positive width, got \(40, 0\)"),
         ([[40]], r"must be presets or \(center, width\) in HU with a positive width, got \[40\]"),
         ([(float("nan"), 3)], r"with a positive width, got \(nan, 3\)"),
+        ([(40, float("inf"))], r"with a positive width, got \(40, inf\)"),
+        ([40], "with a positive width, got 40"),
+        ([["wide", 3]], r"with a positive width, got \['wide', 3\]"),
     ],
 )
 def test_ct_windows_names_invalid_windows(windows, match):
