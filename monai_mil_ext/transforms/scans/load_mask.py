@@ -12,9 +12,9 @@ from monai.transforms import MapTransform, Transform
 from monai.utils.enums import TransformBackends
 
 from monai_mil_ext.data import find_annotation, read_annotation_mask
-from monai_mil_ext.utils import BagKeys
+from monai_mil_ext.utils import BagKeys, InputError
 
-from .load_scan import LoadScan
+from .load_scan import FILL_LOWEST, LoadScan
 
 __all__ = ["LoadMask", "LoadMaskD", "LoadMaskDict", "LoadMaskd"]
 
@@ -55,7 +55,11 @@ class LoadMask(Transform):
         annotation = find_annotation(path)
         if annotation is not None:
             return read_annotation_mask(annotation, scan, self.names, series)
-        mask = LoadScan()(path)
+        try:
+            mask = LoadScan()(path)
+        except InputError as error:
+            error.option = error.option.replace(FILL_LOWEST, "")  # that fills the scan
+            raise
         if self.names is not None:
             raise ValueError(f"`names` must be None for a mask that is a volume, got {list(self.names)}.")
         return mask

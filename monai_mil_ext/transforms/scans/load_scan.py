@@ -21,6 +21,7 @@ from monai_mil_ext.utils import BagKeys, InputError
 __all__ = ["LoadScan", "LoadScanD", "LoadScanDict", "LoadScand"]
 
 LOWEST = "lowest"
+FILL_LOWEST = f"--fill_nan {LOWEST}"
 NORMALIZE = "--normalization percentile"  # option for scans without Hounsfield units
 MIN_SPAN = 100.0  # HU; the values of a CT differ by more
 # part of the highest value below zero that a CT exceeds, since fat has -100 HU and bone 1500; noise of MR does not
@@ -76,7 +77,7 @@ class LoadScan(Transform):
 def _as_fill(fill_nan: Any) -> float | str | None:
     """Return a value for voxels that are NaN; a record states a number as text."""
     if fill_nan is None or fill_nan == LOWEST:
-        return fill_nan  # type: ignore[no-any-return]
+        return fill_nan
     try:
         value = math.nan if isinstance(fill_nan, bool) else float(fill_nan)
     except (TypeError, ValueError):
@@ -98,7 +99,7 @@ def _state_range(image: MetaTensor, fill_nan: float | str | None) -> None:
     number = int(nan.sum())
     can_be_filled = number == wrong < voxels.numel()
     if fill_nan is None or not can_be_filled:
-        option = "--fill_nan lowest" if can_be_filled else ""
+        option = FILL_LOWEST if can_be_filled else ""
         raise InputError(f"`image` must have finite voxels, got {wrong} that are NaN or infinite.", option)
     value = float(voxels[finite].min()) if fill_nan == LOWEST else float(fill_nan)
     voxels[nan] = value

@@ -7,6 +7,7 @@ from monai.transforms import Compose
 from monai_mil_ext.data import find_series
 from monai_mil_ext.data.scans.dicom_series import series_affine
 from monai_mil_ext.transforms import LoadMask, LoadMaskd, LoadScand, MaskToInstanceLabeld, SliceBagd
+from monai_mil_ext.utils import InputError
 from tests.dicom_annotations import FRAME, square, write_contours, write_segments
 from tests.scans import write_nifti, write_series
 
@@ -62,3 +63,12 @@ def test_load_maskd_uses_the_series_of_the_item(scan, tmp_path):
 def square_of(folder, k):
     voxels = np.array([[4, 3, k, 1], [6, 3, k, 1], [6, 5, k, 1], [4, 5, k, 1]], dtype=float)
     return (voxels @ series_affine(find_series(folder, "2")).T)[:, :3] * [-1, -1, 1]
+
+
+def test_load_mask_of_nan_names_no_option_that_fills_scans(scan, tmp_path):
+    mask = np.full(SHAPE, np.nan, np.float32)
+    mask[4:7] = 1
+    file = write_nifti(tmp_path / "mask.nii.gz", mask, np.eye(4))
+    with pytest.raises(InputError, match="must have finite voxels, got 288 that are NaN") as error:
+        LoadMask()(file, scan)
+    assert error.value.option == ""
