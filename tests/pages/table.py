@@ -54,7 +54,13 @@ SLIDE_TRAINING = {
 # below_train=False: with so few epochs, that rule would exclude all of them
 PROTOCOL = ["epochs=2", "batch_size=8", "num_samples=20", "below_train=False"]
 GRID = ["--grid", "learning_rate=[0.1]", "l1=[0.0001]"]
-PROTOCOL_OF_PIXELS = [*PROTOCOL, "encoder={_target_: torch.nn.Flatten}", "in_features=64", "spatial_size=8"]
+PROTOCOL_OF_PIXELS = [
+    *PROTOCOL,
+    "encoder={_target_: torch.nn.Flatten}",
+    "in_features=64",
+    "spatial_size=8",
+    "hounsfield=false",
+]
 
 SLIDES = Page(
     setup=page_setup.slides_and_features,
@@ -109,7 +115,17 @@ PAGES = {
         append={
             **FEW,
             **FEW_OF_FOLDS,
-            "protocol.yaml": [*PIXELS, "--epochs", "2", "--batch_size", "8", "--below_train", "False"],
+            "protocol.yaml": [
+                *PIXELS,
+                "--hounsfield",
+                "false",
+                "--epochs",
+                "2",
+                "--batch_size",
+                "8",
+                "--below_train",
+                "False",
+            ],
             "--input SCAN": PIXELS,
             "--protocol published": ["--seeds", "1001", "--gallery", "1", *GRID, "--set", *PROTOCOL_OF_PIXELS],
             "--protocol modern": ["--grid", "learning_rate=[0.001]", "--set", *PROTOCOL_OF_PIXELS],
