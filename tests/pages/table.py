@@ -237,9 +237,9 @@ PAGES = {
         replace={**FOUR, "HOST:29500": "localhost:$PORT", "torchrun --nnodes 2": "srun torchrun --nnodes 2"},
         before={"torchrun --nnodes 2": "export SLURM_NNODES=2"},
         append={
-            "configs/encode.yaml --dataset_dir DIR": FLAT,
+            "configs/encode.yaml --dataset_dir DIR": [*FLAT, "--hounsfield", "false"],
             "configs/inference.yaml --input SCAN": FLAT,
-            "hugging_face.yaml": [*HUGGING_FACE, "--spatial_size", "32"],
+            "hugging_face.yaml": [*HUGGING_FACE, "--spatial_size", "32", "--hounsfield", "false"],
             "slides.yaml": [*HUGGING_FACE, "--tile_size", "32"],
         },
         creates={"--input SCAN": ["eval/c7.h5"], "slides.yaml": ["DIR/features/*/s1.h5", "eval/features.json"]},
