@@ -54,7 +54,13 @@ SLIDE_TRAINING = {
 # below_train=False: with so few epochs, that rule would exclude all of them
 PROTOCOL = ["epochs=2", "batch_size=8", "num_samples=20", "below_train=False"]
 GRID = ["--grid", "learning_rate=[0.1]", "l1=[0.0001]"]
-PROTOCOL_OF_PIXELS = [*PROTOCOL, "encoder={_target_: torch.nn.Flatten}", "in_features=64", "spatial_size=8"]
+PROTOCOL_OF_PIXELS = [
+    *PROTOCOL,
+    "encoder={_target_: torch.nn.Flatten}",
+    "in_features=64",
+    "spatial_size=8",
+    "hounsfield=false",
+]
 
 SLIDES = Page(
     setup=page_setup.slides_and_features,
@@ -109,7 +115,17 @@ PAGES = {
         append={
             **FEW,
             **FEW_OF_FOLDS,
-            "protocol.yaml": [*PIXELS, "--epochs", "2", "--batch_size", "8", "--below_train", "False"],
+            "protocol.yaml": [
+                *PIXELS,
+                "--hounsfield",
+                "false",
+                "--epochs",
+                "2",
+                "--batch_size",
+                "8",
+                "--below_train",
+                "False",
+            ],
             "--input SCAN": PIXELS,
             "--protocol published": ["--seeds", "1001", "--gallery", "1", *GRID, "--set", *PROTOCOL_OF_PIXELS],
             "--protocol modern": ["--grid", "learning_rate=[0.001]", "--set", *PROTOCOL_OF_PIXELS],
@@ -224,9 +240,9 @@ PAGES = {
         replace={**FOUR, "HOST:29500": "localhost:$PORT", "torchrun --nnodes 2": "srun torchrun --nnodes 2"},
         before={"torchrun --nnodes 2": "export SLURM_NNODES=2"},
         append={
-            "configs/encode.yaml --dataset_dir DIR": FLAT,
+            "configs/encode.yaml --dataset_dir DIR": [*FLAT, "--hounsfield", "false"],
             "configs/inference.yaml --input SCAN": FLAT,
-            "hugging_face.yaml": [*HUGGING_FACE, "--spatial_size", "32"],
+            "hugging_face.yaml": [*HUGGING_FACE, "--spatial_size", "32", "--hounsfield", "false"],
             "slides.yaml": [*HUGGING_FACE, "--tile_size", "32"],
         },
         creates={"--input SCAN": ["eval/c7.h5"], "slides.yaml": ["DIR/features/*/s1.h5", "eval/features.json"]},

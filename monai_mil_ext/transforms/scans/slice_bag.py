@@ -125,7 +125,7 @@ class SliceBag(InvertibleTransform):
         pixel = affine[:3, list(order.axes[1:])].norm(dim=0).tolist()
         bag = self._with_history(self._bag(stack, index, pixel), image, index)
         places = () if slices is None else (torch.tensor(slices.position), torch.tensor(slices.thickness))
-        return SlicedScan(bag, position[index], _validity(stack[:, index]), index, affine, shape, *places)
+        return SlicedScan(bag, position[index], _validity(_take(stack, index)), index, affine, shape, *places)
 
     def inverse(self, scores: MetaTensor) -> MetaTensor:
         """Map scores (N,) or (N, A) to a volume (A, X, Y, Z) of the scan; trailing zeros are taken as padding."""
@@ -170,7 +170,7 @@ class SliceBag(InvertibleTransform):
     def _bag(self, stack: Tensor, index: Tensor, pixel: Sequence[float]) -> Tensor:
         """Return slices (N, C, h, w) of ``stack`` (C, S, h, w); a slice that several instances use is resized once."""
         needed, inverse = self.selection.around(index, stack.shape[1]).unique(return_inverse=True)
-        slices, outside = stack[:, needed].transpose(0, 1), float(stack.min())
+        slices, outside = _take(stack, needed).transpose(0, 1), float(stack.min())
         if self.pixel_mm is not None:
             size = [max(1, round(n * mm / self.pixel_mm)) for n, mm in zip(slices.shape[-2:], pixel, strict=True)]
             slices = self._resize(slices, size)
@@ -257,6 +257,12 @@ def _evaluated(image: Any) -> Any:
         return image
     result, _ = apply_pending(MetaTensor(image))
     return result
+
+
+def _take(stack: Tensor, index: Tensor) -> Tensor:
+    """Return slices of ``stack`` (C, S, h, w); all of them are no copy, which a large scan may not have room for."""
+    is_whole = index.tolist() == list(range(stack.shape[1]))
+    return stack if is_whole else stack[:, index]
 
 
 def _centered(slices: Tensor, side: int, outside: float) -> Tensor:

@@ -111,6 +111,19 @@ def test_a_window_of_ct_refuses_mr_and_names_the_option(infer, trained, tmp_path
         raise cause(infer, folder=trained)
 
 
+def test_a_record_without_values_of_scans_leaves_the_check_for_a_ct(infer, trained, scans, tmp_path):
+    shutil.copytree(trained, tmp_path / "model")
+    file = tmp_path / "model" / "model.json"
+    record = json.loads(file.read_text())
+    for name in ("lowest", "highest", "modality"):
+        del record["sources"][0][name]
+    file.write_text(json.dumps(record))
+    with pytest.raises(InputError, match="must have Hounsfield units"):
+        raise cause(infer, folder=tmp_path / "model")
+    assert cause(infer, scans / "mr", folder=tmp_path / "model").option == "--normalization percentile"
+    assert infer(scans / "a", folder=tmp_path / "model")["source_check"] == "agrees with the training"
+
+
 WRONG = [
     ({"hu_window": [400]}, r"^`hu_window` must be two numbers, the lower one first, got \[400\]\.$"),
     ({"spatial_size": [8, 8]}, "^`spatial_size` must be a positive integer"),
