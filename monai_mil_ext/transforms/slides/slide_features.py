@@ -15,7 +15,7 @@ from monai_mil_ext.data.cohorts.case_lists import is_feature_file
 from monai_mil_ext.transforms.bags.load_bag import LoadBag
 from monai_mil_ext.utils import BagKeys, check_positive, check_positive_number
 
-from .tile_bag import TileBagd, slide_resolution
+from .tile_bag import TileBagd, slide_magnification, slide_resolution
 
 __all__ = ["SlideFeaturesD", "SlideFeaturesDict", "SlideFeaturesd"]
 
@@ -107,7 +107,9 @@ class SlideFeaturesd(MapTransform):
         options = self.tiles.to_tiles
         mpp = slide_resolution(d)
         mpp = options.slide_mpp if mpp is None else mpp
-        d[key] = slide = slides.open(source, options.reader, mpp, options.magnification)
+        magnification = slide_magnification(d)
+        magnification = options.magnification if magnification is None else magnification
+        d[key] = slide = slides.open(source, options.reader, mpp, magnification)
         d = self.tiles(d)
         mpp = d.pop("mpp")
         if mpp is not None:

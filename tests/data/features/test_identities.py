@@ -110,7 +110,13 @@ def test_item_identity_covers_image_reference_and_options_of_reading(tmp_path):
     item["reference"] = str(write(tmp_path / "r", 8))
     before = item_identity(item)
     assert item_identity({**item, "case_id": "b", "patient": str(tmp_path), "label": 0, "fold": "a/b"}) == before
-    for change in ({"series": "2"}, {"slide_mpp": 0.5}, {"image": item["image"] + "x"}, {"reference": item["image"]}):
+    for change in (
+        {"series": "2"},
+        {"slide_mpp": 0.5},
+        {"magnification": 40},
+        {"image": item["image"] + "x"},
+        {"reference": item["image"]},
+    ):
         assert item_identity({**item, **change}) != before
     assert item_identity(item, ["image", "label"]) != item_identity({**item, "label": 0}, ["image", "label"])
     write(tmp_path / "r", 8, changed=3)
