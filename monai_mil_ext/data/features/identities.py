@@ -21,7 +21,8 @@ Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 # formats whose files refer to others with the same stem, such as an .mhd to its .raw and an .mrxs to its folder
 WITH_COMPANIONS = (".mhd", ".nhdr", ".hdr", ".img", ".mrxs", ".vms", ".vmu")
 # values of an item that affect how its files are read
-READ_OPTIONS = {str(BagKeys.SERIES), str(BagKeys.STACK), str(BagKeys.SLIDE_MPP), str(BagKeys.PICTURES_MISSING), "slide"}
+NUMBERS = {str(BagKeys.SLIDE_MPP), "magnification"}
+READ_OPTIONS = {str(BagKeys.SERIES), str(BagKeys.STACK), str(BagKeys.PICTURES_MISSING), "slide", *NUMBERS}
 NAMES = {str(BagKeys.CASE_ID), str(BagKeys.PATIENT)}
 
 
@@ -65,7 +66,7 @@ def item_identity(item: Mapping[str, Any], keys: Sequence[str] = ("image",)) -> 
     """Compute the identity of everything that is read for an item: its files and the options of reading them.
 
     It covers each value that is a path, or a list of paths, on this disk, such as ``image``, ``reference`` and
-    ``source``; further the values of ``keys``, ``series``, ``stack``, ``slide``, ``slide_mpp`` and
+    ``source``; further the values of ``keys``, ``series``, ``stack``, ``slide``, ``slide_mpp``, ``magnification`` and
     ``pictures_missing``; all values if the first of ``keys`` is absent. It does not cover case ID and patient.
 
     Args:
@@ -151,7 +152,7 @@ def _exists(value: Any) -> bool:
 
 def _number(key: str, value: Any) -> Any:
     """Return a resolution as a number, so that 0.5 of a table is 0.50; anything else unchanged."""
-    if key == BagKeys.SLIDE_MPP:
+    if key in NUMBERS:
         with suppress(TypeError, ValueError):
             return float(value)
     return value

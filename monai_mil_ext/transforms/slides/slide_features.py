@@ -13,13 +13,13 @@ from monai.utils.enums import TransformBackends
 from monai_mil_ext.data import SlideCache, SlideFile
 from monai_mil_ext.data.cohorts.case_lists import is_feature_file
 from monai_mil_ext.data.slides.slide_match import slide_difference
-from monai_mil_ext.data.slides.tile_grid import NOMINAL
+from monai_mil_ext.data.slides.slide_resolution import NOMINAL
 from monai_mil_ext.transforms.bags.load_bag import LoadBag
 from monai_mil_ext.utils import BagKeys, check_positive, check_positive_number
 from monai_mil_ext.utils.exceptions import case_error
 from monai_mil_ext.utils.privacy import describe_case_error
 
-from .tile_bag import TileBagd, slide_resolution
+from .tile_bag import TileBagd, slide_magnification, slide_resolution
 
 __all__ = ["SlideFeaturesD", "SlideFeaturesDict", "SlideFeaturesd"]
 
@@ -119,7 +119,7 @@ class SlideFeaturesd(MapTransform):
         if self.encode is None:
             raise ValueError("`encode` must be given to compute features of a slide, got None.")
         source = str(d[key])
-        d[key] = slide = self._open(slides, source, slide_resolution(d))
+        d[key] = slide = self._open(slides, source, d, slide_resolution(d))
         d = self.tiles(d)
         mpp = d.pop("mpp")
         if mpp is not None:
@@ -161,7 +161,7 @@ class SlideFeaturesd(MapTransform):
         if BagKeys.SOURCE not in d:
             return None, {}, ""
         try:
-            slide = self._open(slides, d[BagKeys.SOURCE], mpp)
+            slide = self._open(slides, d[BagKeys.SOURCE], d, mpp)
             return slide, {str(BagKeys.SPATIAL_SHAPE): torch.tensor(slide.size), **self._views(slide)}, ""
         except Exception as error:
             cause = case_error(error)
@@ -169,9 +169,14 @@ class SlideFeaturesd(MapTransform):
                 raise
             return None, {}, f"the slide can't be read: {describe_case_error(cause, d, 'the slide').removesuffix('.')}"
 
-    def _open(self, slides: SlideCache, source: Any, mpp: float | None) -> SlideFile:
-        options = self.tiles.to_tiles
-        return slides.open(source, options.reader, options.slide_mpp if mpp is None else mpp, options.magnification)
+    def _open(self, slides: SlideCache, source: Any, d: Mapping[Hashable, Any], mpp: float | None) -> SlideFile:
+        options, magnification = self.tiles.to_tiles, slide_magnification(d)
+        return slides.open(
+            source,
+            options.reader,
+            options.slide_mpp if mpp is None else mpp,
+            options.magnification if magnification is None else magnification,
+        )
 
     def _views(self, slide: SlideFile) -> dict[Hashable, Any]:
         """Return bounds and thumbnail of an open slide."""

@@ -99,17 +99,24 @@ class TileBag(Transform):
         # checks reader and dtype
         SlideTiles("", np.empty((0, 2), dtype=np.int64), self.grid.tile_size, 1.0, reader, dtype)
 
-    def __call__(self, slide: str | os.PathLike[str] | SlideFile, slide_mpp: float | None = None) -> TiledSlide:
+    def __call__(
+        self,
+        slide: str | os.PathLike[str] | SlideFile,
+        slide_mpp: float | None = None,
+        magnification: float | None = None,
+    ) -> TiledSlide:
         """Find the tiles of a slide.
 
         Args:
             slide: path of the slide, or the open slide, which stays open and which the bag then reads.
             slide_mpp: resolution of this slide, overriding that of the transform; ignored for an open slide.
+            magnification: magnification of this slide, likewise.
         """
         if isinstance(slide, SlideFile):
             return self._find(slide, slide)
         mpp = self.slide_mpp if slide_mpp is None else slide_mpp
-        with SlideFile(slide, self.reader, mpp, self.magnification) as opened:
+        power = self.magnification if magnification is None else magnification
+        with SlideFile(slide, self.reader, mpp, power) as opened:
             return self._find(opened, opened.path)
 
     @property
@@ -171,8 +178,8 @@ class TileBagd(MapTransform):
     """Dictionary form of :py:class:`TileBag`, which replaces the path of a slide by its bag.
 
     It adds the items ``coords``, ``tissue``, ``tile_size``, ``unit``, ``mpp``, ``spatial_shape`` and ``container``, see
-    :py:class:`TiledSlide`, and its ``notes`` if there are any. An item ``slide_mpp`` overrides the resolution of its
-    slide.
+    :py:class:`TiledSlide`, and its ``notes`` if there are any. Items ``slide_mpp`` and ``magnification`` override
+    those of the transform.
 
     Args:
         keys: item with the path of a slide; only one, since there is one set of coordinates.
@@ -215,7 +222,7 @@ class TileBagd(MapTransform):
         if len(present) > 1:
             raise ValueError(f"`keys` must name one slide of an item, got {present}.")
         for key in present:
-            tiles = self.to_tiles(d[key], slide_resolution(d))
+            tiles = self.to_tiles(d[key], slide_resolution(d), slide_magnification(d))
             d.update({name: value for name, value in tiles._asdict().items() if name not in ("bag", "notes")})
             if tiles.notes:
                 d[BagKeys.NOTES] = "; ".join(filter(None, [d.get(BagKeys.NOTES), tiles.notes]))
@@ -225,11 +232,20 @@ class TileBagd(MapTransform):
 
 def slide_resolution(item: Mapping[Any, Any]) -> float | None:
     """Return the ``slide_mpp`` of an item as a number (it is text if read from a table), or None if it is missing."""
-    value = item.get(BagKeys.SLIDE_MPP)
+    return _number(item, str(BagKeys.SLIDE_MPP))
+
+
+def slide_magnification(item: Mapping[Any, Any]) -> float | None:
+    """Return the ``magnification`` of an item as a number, or None if it is missing."""
+    return _number(item, "magnification")
+
+
+def _number(item: Mapping[Any, Any], name: str) -> float | None:
+    value = item.get(name)
     try:
         return None if value is None else float(value)
     except (TypeError, ValueError):
-        raise ValueError(f"`{BagKeys.SLIDE_MPP}` must be a number, got {value!r}.") from None
+        raise ValueError(f"`{name}` must be a number, got {value!r}.") from None
 
 
 TileBagD = TileBagDict = TileBagd

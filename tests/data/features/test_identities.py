@@ -114,6 +114,7 @@ def test_item_identity_covers_image_reference_and_options_of_reading(tmp_path):
         {"series": "2"},
         {"stack": "2"},
         {"slide_mpp": 0.5},
+        {"magnification": 40},
         {"image": item["image"] + "x"},
         {"reference": item["image"]},
     ):

@@ -54,6 +54,13 @@ def test_slide_featuresd_prefer_the_resolution_of_the_item(slide):
     assert (bag["tile_size"], bag["slide_mpp"]) == (128.0, 0.25)
 
 
+def test_slide_featuresd_prefer_the_magnification_of_the_item(tmp_path):
+    path = write_slide(tmp_path / "s.tif", stained((256, 320), (0, 0, 256, 256)), mpp=None)
+    features = SlideFeaturesd("image", TileBagd("image", TileGrid(32, mpp=1.0), magnification=20), ENCODE)
+    assert features({"image": path})["slide_mpp"] == 0.5
+    assert features({"image": path, "magnification": 40})["slide_mpp"] == 0.25
+
+
 def test_slide_featuresd_of_a_file_have_coordinates_in_pixels_if_known(tmp_path):
     arrays = {"features": np.eye(3, 4, dtype=np.float16), "coords": np.array([[0, 0], [112, 0], [0, 112]])}
     write_bag(tmp_path / "a.h5", arrays, {"unit": "um", "tile_size": 112.0})

@@ -73,6 +73,9 @@ def test_tile_bag_takes_the_magnification_of_slides_that_state_no_resolution(tmp
     assert first["notes"] == "a note; 0.25 micrometers per pixel follow from the given magnification 40."
     assert "notes" not in second
     assert (first["container"], second["container"]) == ("generic TIFF", "generic TIFF")
+    assert to_tiles({"image": without, "magnification": "20"})["tile_size"] == 64.0
+    with pytest.raises(ValueError, match="`magnification` must be a number, got 'high'"):
+        to_tiles({"image": without, "magnification": "high"})
     assert TileBag(TileGrid(32, magnification=20), magnification=40)(stated).tile_size == 64.0
 
 
