@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from monai_mil_ext.utils import RESEARCH_USE, atomic_path, optional_dependency
 
 if TYPE_CHECKING:
-    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
 __all__ = [
@@ -18,20 +17,15 @@ __all__ = [
     "HEAT",
     "REFERENCE",
     "SECONDARY",
-    "describe_ratio",
-    "is_nearly_even",
     "new_figure",
-    "ratio_norm",
     "save_figure",
     "sign",
 ]
 
-matplotlib_colors = optional_dependency("figures", "matplotlib.colors")
 matplotlib_figure = optional_dependency("figures", "matplotlib.figure")
 
 # distinguishable by color-blind readers; in grayscale, lines differ by being solid, dashed or dotted
 ATTENTION, REFERENCE, SECONDARY = "#D55E00", "#0072B2", "#666666"
-NEARLY_EVEN = 1.5  # times uniform attention; below it, the order of instances says little
 HEAT = "cividis"  # its lightness increases evenly, so it reads the same in grayscale
 
 
@@ -39,32 +33,6 @@ def new_figure(**options: Any) -> Figure:
     """Return an empty figure."""
     figure: Figure = matplotlib_figure.Figure(**options)
     return figure
-
-
-def ratio_norm(vmax: float = 4.0) -> Normalize:
-    """Return the scale of colors, logarithmic and the same in all figures, of ratios to uniform attention.
-
-    It ranges from ``1 / vmax`` to ``vmax``, with uniform attention in the middle; other ratios have the colors of its
-    ends.
-    """
-    norm: Normalize = matplotlib_colors.LogNorm(1 / vmax, vmax, clip=True)
-    return norm
-
-
-def describe_ratio(highest: float) -> str:
-    """Describe the highest ratio to uniform attention in a line for pictures.
-
-    Example:
-        >>> describe_ratio(12.34), describe_ratio(1.2)
-        ('attention: at most 12.3 x uniform', 'attention: at most 1.2 x uniform, so nearly even: its order says little')
-    """
-    even = ", so nearly even: its order says little" if is_nearly_even(highest) else ""
-    return f"attention: at most {highest:.3g} x uniform{even}"
-
-
-def is_nearly_even(highest: float) -> bool:
-    """Return whether attention is nearly even: no instance has as much as 1.5 times uniform attention."""
-    return highest < NEARLY_EVEN
 
 
 def sign(figure: Figure, title: str = "", note: str = "") -> Figure:

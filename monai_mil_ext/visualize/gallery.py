@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from monai_mil_ext.utils import check_name, check_positive, optional_dependency
 
-from ._style import HEAT, new_figure, ratio_norm, save_figure, sign
+from ._style import HEAT, new_figure, save_figure, sign
+from .relative_attention import ratio_norm
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_mil_ext.data.slides.heatmap_files import LARGEST_RATIO
 from monai_mil_ext.utils import optional_dependency
 
 from ._style import HEAT
@@ -16,6 +17,7 @@ __all__ = [
     "EVEN_RATIO",
     "RATIO_LIMITS",
     "attention_ratio",
+    "describe_ratio",
     "is_nearly_even",
     "ratio_colors",
     "ratio_norm",
@@ -25,7 +27,7 @@ __all__ = [
 matplotlib = optional_dependency("figures", "matplotlib")
 LogNorm = optional_dependency("figures", "matplotlib.colors", "LogNorm")
 
-RATIO_LIMITS = (0.25, 4.0)  # ends of the color scale, which is logarithmic: 1 is its middle
+RATIO_LIMITS = (1 / LARGEST_RATIO, LARGEST_RATIO)  # ends of the color scale, which is logarithmic: 1 is its middle
 EVEN_RATIO = 1.5  # attention whose highest ratio is below is nearly even
 ROUNDING = 1e-6  # of attention as float32: a ratio of 1.4999999 reaches the limit
 EVEN_NOTE = "Attention is nearly even: the order of slices says little."
@@ -53,6 +55,19 @@ def is_nearly_even(attention: Any) -> bool:
         (True, False)
     """
     return bool(attention_ratio(attention).max(initial=0) < EVEN_RATIO * (1 - ROUNDING))
+
+
+def describe_ratio(attention: Any) -> str:
+    """Describe the highest ratio to uniform attention in a line for pictures.
+
+    Example:
+        >>> describe_ratio([0.1, 0.2, 0.7])
+        'attention: at most 2.1 x uniform'
+        >>> describe_ratio([0.3, 0.3, 0.4])
+        'attention: at most 1.2 x uniform, so nearly even: its order says little'
+    """
+    even = ", so nearly even: its order says little" if is_nearly_even(attention) else ""
+    return f"attention: at most {attention_ratio(attention).max():.3g} x uniform{even}"
 
 
 def ratio_norm() -> Any:

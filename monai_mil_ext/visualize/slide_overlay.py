@@ -13,7 +13,8 @@ from monai.data import MetaTensor
 from monai_mil_ext.data import Thumbnail
 from monai_mil_ext.utils import check_name, optional_dependency
 
-from ._style import HEAT, new_figure, ratio_norm, save_figure, sign
+from ._style import HEAT, new_figure, save_figure, sign
+from .relative_attention import ratio_norm
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from monai_mil_ext.visualize import attention_ratio, is_nearly_even
-from monai_mil_ext.visualize.relative_attention import RATIO_LIMITS, ratio_colors, ratio_norm
+from monai_mil_ext.visualize.relative_attention import RATIO_LIMITS, describe_ratio, ratio_colors, ratio_norm
 
 
 def test_attention_ratio_of_uniform_attention_is_one():
@@ -42,3 +42,17 @@ def test_ratio_colors_are_on_one_scale_with_one_in_its_middle():
     expected = np.round(np.array(mpl.colormaps["cividis"]([0.0, 0.5, 1.0]))[:, :3] * 255)
     assert (ratio_colors([0.25, 1, 4]) == expected).all()
     assert (ratio_colors([0, 0.1, 4, 50]) == expected[[0, 0, 2, 2]]).all()  # clipped
+
+
+@pytest.mark.parametrize(
+    ("highest", "text"),
+    [
+        (1.0, "at most 1 x uniform, so nearly even: its order says little"),
+        (1.49, "at most 1.49 x uniform, so nearly even: its order says little"),
+        (1.5, "at most 1.5 x uniform"),
+        (157.6, "at most 158 x uniform"),
+    ],
+)
+def test_describe_ratio_says_where_attention_is_nearly_even(highest, text):
+    rest = (1000 - highest) / 999
+    assert describe_ratio([highest, *[rest] * 999]) == f"attention: {text}"

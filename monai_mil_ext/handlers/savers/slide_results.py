@@ -13,8 +13,8 @@ from torch import Tensor
 from monai_mil_ext.data import Thumbnail, write_heatmap_tiff, write_tile_geojson
 from monai_mil_ext.utils import RESEARCH_USE, BagKeys, BagStatus, drop_padding, format_prediction, write_json
 from monai_mil_ext.utils.files import remove_file
-from monai_mil_ext.visualize import write_slide_overlay, write_tile_montage
-from monai_mil_ext.visualize._style import describe_ratio, is_nearly_even
+from monai_mil_ext.visualize import attention_ratio, is_nearly_even, write_slide_overlay, write_tile_montage
+from monai_mil_ext.visualize.relative_attention import describe_ratio
 
 from .results_saver import ResultsSaver
 
@@ -106,16 +106,16 @@ class SlideResultsSaver(ResultsSaver):
 
     def _write_pictures(self, folder: Path, item: Mapping[str, Any]) -> None:
         case, note = item[BagKeys.CASE_ID], self.note(item)
-        ratios = item[BagKeys.SCORES].double() * len(item[BagKeys.SCORES])
+        ratios = attention_ratio(item[BagKeys.SCORES])
         prediction = format_prediction(item["pred"], self.task, self.class_names)
-        title = f"{case}: {prediction}\n{describe_ratio(float(ratios.max()))}"
+        title = f"{case}: {prediction}\n{describe_ratio(item[BagKeys.SCORES])}"
         if "overlay" in self.pictures and BagKeys.THUMBNAIL in item:
             origin = tuple(torch.as_tensor(item.get(BagKeys.THUMBNAIL_ORIGIN, (0.0, 0.0))).tolist())
             thumbnail = Thumbnail(item[BagKeys.THUMBNAIL].numpy(), float(item[BagKeys.THUMBNAIL_DOWNSAMPLE]), origin)
             write_slide_overlay(folder, case, thumbnail, item[BagKeys.HEATMAP], title=title, note=note)
         if "tiles" in self.pictures and BagKeys.TOP_TILES in item:
             top, bottom = (item[key].numpy() for key in (BagKeys.TOP_TILES, BagKeys.BOTTOM_TILES))
-            high, low = (ratios[item[key]].numpy() for key in (BagKeys.TOP, BagKeys.BOTTOM))
+            high, low = (ratios[item[key].numpy()] for key in (BagKeys.TOP, BagKeys.BOTTOM))
             write_tile_montage(folder, case, top, bottom, high, low, title, note)
 
 
@@ -130,14 +130,14 @@ def _by_slide(item: Mapping[str, Any]) -> dict[str, Any]:
 
 def _geometry(item: Mapping[str, Any], heatmap: MetaTensor) -> dict[str, Any]:
     """Return what the map shows, and the tiles of highest and lowest attention with their places."""
-    slide_mpp, highest = item.get(BagKeys.SLIDE_MPP), float(item[BagKeys.SCORES].max()) * len(item[BagKeys.SCORES])
+    slide_mpp = item.get(BagKeys.SLIDE_MPP)
     return {
         "map": {
             "attention": item[BagKeys.SCORE_SOURCE],
             "scaling": heatmap.meta["scaling"],
             "downsample": heatmap.meta["downsample"],
-            "highest_ratio": highest,
-            "nearly_even": is_nearly_even(highest),
+            "highest_ratio": float(attention_ratio(item[BagKeys.SCORES]).max()),
+            "nearly_even": is_nearly_even(item[BagKeys.SCORES]),
         },
         "tile_size": float(item[BagKeys.TILE_SIZE]),
         "slide_mpp": None if slide_mpp is None else float(slide_mpp),
