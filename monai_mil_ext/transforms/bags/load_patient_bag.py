@@ -13,6 +13,7 @@ from monai.utils.enums import TransformBackends
 from torch import Tensor
 
 from monai_mil_ext.utils import BagKeys, EmptyBagError
+from monai_mil_ext.utils.exceptions import case_error
 
 from .load_bag import LoadBag
 
@@ -170,13 +171,12 @@ class PatientBagd(MapTransform):
         """Return the bag of a slide; without instances, an empty dictionary if there are other slides."""
         try:
             return dict(self.transform(item))
-        except EmptyBagError:
-            if count == 1:
-                raise
-            return {}
-        except ValueError as error:
-            if count > 1:
-                error.args = (f"slide {index + 1} of {count}: {error}",)
+        except Exception as error:
+            cause = case_error(error)  # which a Compose has wrapped
+            if count > 1 and isinstance(cause, EmptyBagError):
+                return {}
+            if count > 1 and isinstance(cause, ValueError):
+                cause.args = (f"slide {index + 1} of {count}: {cause}",)
             raise
 
 

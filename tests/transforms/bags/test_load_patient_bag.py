@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from monai.transforms import Compose
 
 from monai_mil_ext.data import write_bag
 from monai_mil_ext.transforms import CheckSourced, LoadBagd, LoadOrStatus, LoadPatientBag, LoadPatientBagd, PatientBagd
@@ -98,7 +99,7 @@ def test_patient_bagd_passes_over_a_slide_without_instances(files):
 
 def test_patient_bagd_names_the_slide_that_fails(files):
     check = CheckSourced("image", None)
-    load = PatientBagd("image", lambda item: LoadBagd("image")(check(item)))
+    load = PatientBagd("image", Compose([check, LoadBagd("image")]))
     good, bad = str(files / "a.h5"), str(files / "bare.h5")
     (files / "bare.h5").write_bytes(b"no bag")
     status = LoadOrStatus(load, {"image": [4]})({"image": [good, bad], "case_id": "p"})["status"]
