@@ -164,7 +164,7 @@ class PatientBagd(MapTransform):
         checks = dict.fromkeys(bag[BagKeys.SOURCE_CHECK] for bag in bags if BagKeys.SOURCE_CHECK in bag)
         kept |= {str(BagKeys.SOURCE_CHECK): "; ".join(checks)} if checks else {}
         empty = int((sizes == 0).sum())
-        kept |= {str(BagKeys.NOTES): [f"{empty} of {count} slides have no instance"]} if empty else {}
+        kept |= {str(BagKeys.NOTES): f"{empty} of {count} slides have no instance"} if empty else {}
         return kept
 
     def _load_slide(self, item: dict[Hashable, Any], index: int, count: int) -> dict[Hashable, Any]:

@@ -91,7 +91,7 @@ def test_patient_bagd_passes_over_a_slide_without_instances(files):
         return {**item, "image": torch.ones(2, 4)}
 
     bag = PatientBagd("image", load)({"image": ["glass", "a"]})
-    assert (bag["slide_index"].tolist(), bag["notes"]) == ([1, 1], ["1 of 2 slides have no instance"])
+    assert (bag["slide_index"].tolist(), bag["notes"]) == ([1, 1], "1 of 2 slides have no instance")
     status = LoadOrStatus(PatientBagd("image", load), {"image": [4]})
     assert status({"image": ["glass", "glass"], "case_id": "p"})["status"] == "empty"
     assert status({"image": ["glass"], "case_id": "p"})["status"] == "empty"
