@@ -180,8 +180,9 @@ def test_scan_mil_protocol_lists_missing_and_wrong_labels_before_encoding(start,
     with pytest.raises(RuntimeError, match="Failed to") as error:
         workflow.run()
     message = str(root_cause(error.value))
-    assert "got 3 errors" in message
-    assert "case 'digits_2': `label` must be a class from 0 to 1, got '1'" in message
+    assert "got 2 errors" in message
+    assert "case 'digits_3': `label` must be a class index from 0 to 1, got 2" in message
+    assert "digits_2" not in message  # text of a class number is one
     assert not (data / "features").exists()
 
 

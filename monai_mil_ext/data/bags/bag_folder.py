@@ -9,7 +9,7 @@ from pathlib import Path
 
 from monai_mil_ext.utils import check_local, resolve_path
 
-from .folder_layout import FEATURE_SUFFIXES, file_name, list_files, name_folders, prefer_files
+from .folder_layout import FEATURE_SUFFIXES, drop_links, file_name, list_files, name_folders, prefer_files
 
 __all__ = ["BagFolder", "resolve_inside"]
 
@@ -80,7 +80,7 @@ class BagFolder:
         last = file_name(name)
         names = [] if self._is_disk and Path(name).is_absolute() else [name, last, Path(last).stem]
         found = next((self._by_name[key] for key in names if key in self._by_name), [])
-        matches = prefer_files(found, self.preferred)
+        matches = drop_links(prefer_files(found, self.preferred))
         if not matches:
             raise ValueError("must be the path or the name of a file below `root`, got none")
         if len(matches) > 1:

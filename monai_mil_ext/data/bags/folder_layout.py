@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PureWindowsPath
 
-__all__ = ["FEATURE_SUFFIXES", "file_name", "list_files", "name_folders", "prefer_files"]
+__all__ = ["FEATURE_SUFFIXES", "drop_links", "file_name", "list_files", "name_folders", "prefer_files"]
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +109,23 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def _has_h5(file: Path, known: set[Path]) -> bool:
     """Return whether a file of CLAM's ``pt_files`` is one of ``h5_files`` too, which has its coordinates."""
     return file.parent.name == "pt_files" and file.parent.parent / "h5_files" / f"{file.stem}.h5" in known
+
+
+def drop_links(files: Sequence[Path]) -> list[Path]:
+    """Return the files without links to another of them that has the same name.
+
+    Example:
+        >>> Path("a.svs").touch()
+        >>> Path("links").mkdir()
+        >>> Path("links/a.svs").symlink_to("../a.svs")
+        >>> [str(file) for file in drop_links([Path("a.svs"), Path("links/a.svs")])]
+        ['a.svs']
+    """
+    first: dict[tuple[str, str], Path] = {}
+    for file in sorted(files, key=lambda file: file.is_symlink()):
+        first.setdefault((file.name, os.path.realpath(file)), file)
+    kept = set(first.values())
+    return [file for file in files if file in kept]
 
 
 def prefer_files(files: Sequence[Path], suffixes: Sequence[str]) -> list[Path]:

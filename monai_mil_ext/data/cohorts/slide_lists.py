@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from monai_mil_ext.data.bags.bag_folder import BagFolder
-from monai_mil_ext.data.bags.folder_layout import FEATURE_SUFFIXES, file_name, list_files, name_folders, prefer_files
+from monai_mil_ext.data.bags.folder_layout import (
+    FEATURE_SUFFIXES,
+    drop_links,
+    file_name,
+    list_files,
+    name_folders,
+    prefer_files,
+)
 from monai_mil_ext.utils import BagKeys, check_case_ids, check_choice, check_local, check_name, resolve_path
 
 from .case_lists import is_feature_file, list_scans, single_case
@@ -23,7 +30,18 @@ __all__ = ["SLIDE_SUFFIXES", "list_bags", "list_slides"]
 
 CASE, PATIENT, ERROR = str(BagKeys.CASE_ID), str(BagKeys.PATIENT), str(BagKeys.INPUT_ERROR)
 NUMBERS = (str(BagKeys.SLIDE_MPP), "magnification")  # columns of positive numbers that a slide may lack
-SLIDE_SUFFIXES = (".svs", ".tif", ".tiff", ".qptiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide")
+SLIDE_SUFFIXES: tuple[str, ...] = (
+    ".svs",
+    ".tif",
+    ".tiff",
+    ".qptiff",
+    ".ndpi",
+    ".vms",
+    ".vmu",
+    ".scn",
+    ".mrxs",
+    ".svslide",
+)
 SLIDE_SUFFIXES += (".bif", ".czi", ".dcm")
 
 
@@ -142,7 +160,7 @@ def _list(
 
 
 def _folder_items(folder: Path, kinds: _Kinds) -> list[dict[str, Any]]:
-    files = prefer_files(list_files(folder, kinds.suffixes), kinds.preferred)
+    files = drop_links(prefer_files(list_files(folder, kinds.suffixes), kinds.preferred))
     if not files:
         expected = "feature files" if kinds.name == "feature file" else "slides or feature files"
         raise FileNotFoundError(f"`path` must be a folder with {expected}, got one without.")
@@ -180,8 +198,8 @@ def _table_items(table: Path, folder: BagFolder, columns: CohortColumns, keep: S
             f"`path` must have the columns {CASE!r} and 'image', or the column {columns.bag!r} of a training, got "
             f"{content.columns}: name it by --columns#bag."
         )
-    names = (None, columns.bag, columns.patient) if is_cohort else (CASE, "image", PATIENT)
-    items = [_found(*_named(row, *names, keep), folder) for row in content.rows]
+    case, image, patient = (None, columns.bag, columns.patient) if is_cohort else (CASE, "image", PATIENT)
+    items = [_found(*_named(row, case, image, patient, keep), folder) for row in content.rows]
     check_case_ids(items, [f"row {number}" for number in content.numbers])
     return items
 

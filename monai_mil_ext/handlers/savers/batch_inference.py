@@ -28,6 +28,7 @@ from monai_mil_ext.utils import (
 )
 from monai_mil_ext.utils.exceptions import case_error, describe_error, root_cause
 from monai_mil_ext.utils.files import remove_file
+from monai_mil_ext.utils.privacy import item_paths
 
 from .class_columns import class_columns
 from .infer_or_status import InferOrStatus
@@ -179,8 +180,7 @@ class BatchInference(ABC):
             engine.logger.info(f"{case}: {self.saver.status(record)}; {RESEARCH_USE}")
 
     def _fail(self, engine: Engine, case: str, reason: str) -> None:
-        paths = [self.items[case][key] for key in ("image", "reference") if self.items[case].get(key)]
-        reason = hide_paths(reason, paths, f"the {self.item_name}")
+        reason = hide_paths(reason, item_paths(self.items[case]), f"the {self.item_name}")
         self._failed[case] = reason
         if self._inputs[case] is not None:  # else the files may be absent for now
             with suppress(OSError):  # a folder that can't be written is a reason of its own

@@ -13,6 +13,7 @@ from monai.utils.enums import TransformBackends
 from torch import Tensor
 
 from monai_mil_ext.utils import BagKeys, EmptyBagError
+from monai_mil_ext.utils.exceptions import case_error
 
 from .load_bag import LoadBag
 
@@ -100,9 +101,9 @@ class PatientBagd(MapTransform):
     """Load all slides of a patient by a transform of one slide, and concatenate their instances.
 
     An item with one path, or with a list of one, is passed to the transform as it is. Of several slides the features
-    are kept, with ``slide_index`` (n,), the index of the slide of each instance, and ``source_check``; tiles of
-    different slides have no common coordinates. A slide without instances is passed over if another has some, which
-    ``notes`` say.
+    are kept, with ``slide_index`` (n,), the index of the slide of each instance, ``source_check``, and the number of
+    slides in ``notes``; tiles of different slides have no common coordinates. A slide without instances is passed over
+    if another has some.
 
     Args:
         keys: path of the slide, or list of the paths of a patient, which is replaced by the features; a single key.
@@ -163,20 +164,19 @@ class PatientBagd(MapTransform):
         checks = dict.fromkeys(bag[BagKeys.SOURCE_CHECK] for bag in bags if BagKeys.SOURCE_CHECK in bag)
         kept |= {str(BagKeys.SOURCE_CHECK): "; ".join(checks)} if checks else {}
         empty = int((sizes == 0).sum())
-        kept |= {str(BagKeys.NOTES): [f"{empty} of {count} slides have no instance"]} if empty else {}
-        return kept
+        note = f"{count} slides in one bag" + (f", {empty} of them without instances" if empty else "")
+        return {**kept, str(BagKeys.NOTES): note}
 
     def _load_slide(self, item: dict[Hashable, Any], index: int, count: int) -> dict[Hashable, Any]:
         """Return the bag of a slide; without instances, an empty dictionary if there are other slides."""
         try:
             return dict(self.transform(item))
-        except EmptyBagError:
-            if count == 1:
-                raise
-            return {}
-        except ValueError as error:
-            if count > 1:
-                error.args = (f"slide {index + 1} of {count}: {error}",)
+        except Exception as error:
+            cause = case_error(error)  # which a Compose has wrapped
+            if count > 1 and isinstance(cause, EmptyBagError):
+                return {}
+            if count > 1 and isinstance(cause, ValueError):
+                cause.args = (f"slide {index + 1} of {count}: {cause}",)
             raise
 
 

@@ -200,9 +200,9 @@ def test_bag_classifier_trains_on_the_tables_of_stamp_and_the_splits_of_clam(mon
     slides, clini, splits = ["PATIENT,FILENAME"], ["PATIENT,KRAS,AGE"], [",train,val,test"]
     for number, (label, instances) in bags(24).items():
         write_bag(tmp_path / "features" / f"s{number}.h5", {"features": instances})
-        slides.append(f"p{int(number) // 4}_{label},s{number}.h5")
+        slides += [] if number == "15" else [f"p{int(number) // 4}_{label},s{number}.h5"]  # a patient with one slide
         clini += [f"p{int(number) // 4}_{label},{('wild type', 'mutated')[label]},60"] if int(number) % 4 < 2 else []
-    for i in range(16):
+    for i in range(15):
         splits.append(f"{i},s{i}" + (f",s{i + 16},s{i + 20}" if i < 4 else ",,"))
     for name, lines in {"slide.csv": slides, "clini.csv": clini, "splits_0.csv": splits}.items():
         (tmp_path / name).write_text("\n".join(lines))

@@ -411,3 +411,20 @@ def test_wsi_mil_inference_of_patients(tmp_path):
     with pytest.raises(RuntimeError, match="Failed to evaluate") as error:
         infer(tmp_path, table, level="bag", **columns)
     assert "`level` must be patient, as in the training, got bag" in str(root_cause(error.value))
+
+
+def test_wsi_mil_inference_of_patients_from_slides(tmp_path):
+    """A slide of glass beside another is passed over; a patient of glass only is empty."""
+    weights(tmp_path / "m", level="patient")
+    (tmp_path / "slides" / "deep").mkdir(parents=True)
+    for name, options in (("a", {}), ("glass", {"color": (243, 242, 244)}), ("b", {"color": (120, 60, 140)})):
+        write_small_slide(tmp_path / "slides" / "deep" / f"{name}.tif", **options)
+    table = tmp_path / "slides" / "t.csv"
+    write_small_slide(tmp_path / "slides" / "glass_2.tif", color=(243, 242, 244))
+    table.write_text("bag,patient,slide_mpp\na,p,0.5\nglass,p,\nb,p,\nglass_2.tif,q,\n")
+    with pytest.raises(RuntimeError, match="Failed to evaluate"):
+        infer(tmp_path, table, "slides", case_id=None, **SLIDES)
+    report = prediction(tmp_path, "p")
+    assert [slide["num_tiles"] for slide in report["slides"]] == [24, 0, 24]
+    assert "several slides" in report["map"]["missing"]
+    assert {case: row["status"] for case, row in results(tmp_path).items()} == {"p": "done", "q": "empty"}

@@ -112,6 +112,17 @@ def test_two_encoders_in_a_job_folder_are_refused_with_the_way_out(tmp_path):
         assert list_bags(given, root=root)[0]["image"] == str(root / "a.h5")
 
 
+def test_a_link_beside_its_file_is_not_another_slide(tmp_path):
+    make.touch(tmp_path, "store/a.svs", "store/b.svs")
+    (tmp_path / "links").mkdir()
+    for name in ("a.svs", "c.svs"):
+        (tmp_path / "links" / name).symlink_to("../store/a.svs")
+    a = {"case_id": "a", "image": str(tmp_path / "store" / "a.svs")}
+    table = make.write_table(tmp_path / "t.csv", [["case_id", "image"], ["a", "a.svs"], ["c", "c"]])
+    assert list_slides(table) == [a, {**a, "case_id": "c"}]
+    assert [item["case_id"] for item in list_slides(tmp_path)] == ["c", "a", "b"]
+
+
 def test_folders_of_patients_are_counted_and_not_named(tmp_path):
     for name in ("DOE_JOHN/a.svs", "ROE_JANE/a.svs", "ROE_JANE/b.svs"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from monai.transforms import Compose
 
 from monai_mil_ext.data import write_bag
 from monai_mil_ext.transforms import CheckSourced, LoadBagd, LoadOrStatus, LoadPatientBag, LoadPatientBagd, PatientBagd
@@ -60,7 +61,8 @@ def test_patient_bagd_makes_the_bag_of_the_training(files):
     paths = [str(files / "b.h5"), str(files / "a.h5")]
     bag = PatientBagd("image", LoadBagd("image"))({"image": paths, "case_id": "p", "slide_mpp": [0.5, None]})
     trained = LoadPatientBagd("image")({"image": paths, "case_id": "p"})
-    assert bag.keys() == trained.keys()
+    assert bag.keys() == {*trained, "notes"}
+    assert bag["notes"] == "2 slides in one bag"
     assert torch.equal(bag["image"], trained["image"])
     assert torch.equal(bag["slide_index"], trained["slide_index"])
 
@@ -90,7 +92,7 @@ def test_patient_bagd_passes_over_a_slide_without_instances(files):
         return {**item, "image": torch.ones(2, 4)}
 
     bag = PatientBagd("image", load)({"image": ["glass", "a"]})
-    assert (bag["slide_index"].tolist(), bag["notes"]) == ([1, 1], ["1 of 2 slides have no instance"])
+    assert (bag["slide_index"].tolist(), bag["notes"]) == ([1, 1], "2 slides in one bag, 1 of them without instances")
     status = LoadOrStatus(PatientBagd("image", load), {"image": [4]})
     assert status({"image": ["glass", "glass"], "case_id": "p"})["status"] == "empty"
     assert status({"image": ["glass"], "case_id": "p"})["status"] == "empty"
@@ -98,7 +100,7 @@ def test_patient_bagd_passes_over_a_slide_without_instances(files):
 
 def test_patient_bagd_names_the_slide_that_fails(files):
     check = CheckSourced("image", None)
-    load = PatientBagd("image", lambda item: LoadBagd("image")(check(item)))
+    load = PatientBagd("image", Compose([check, LoadBagd("image")]))
     good, bad = str(files / "a.h5"), str(files / "bare.h5")
     (files / "bare.h5").write_bytes(b"no bag")
     status = LoadOrStatus(load, {"image": [4]})({"image": [good, bad], "case_id": "p"})["status"]
