@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,21 @@ from .checks import check_name
 from .enums import BagKeys
 from .exceptions import InputError
 
-__all__ = ["check_case_ids", "check_input", "drop_padding", "head_mean"]
+__all__ = ["case_id_of", "check_case_ids", "check_input", "drop_padding", "head_mean"]
+
+
+def case_id_of(stem: str, prefix: str) -> str:
+    """Return the name of a file without suffix as case ID, or a prefix and a hash of it if it can't be one.
+
+    Example:
+        >>> case_id_of("s1", "slide"), case_id_of("Müller", "slide")
+        ('s1', 'slide_a78429899b')
+    """
+    try:
+        check_name(case_id=stem)
+    except ValueError:
+        return f"{prefix}_{hashlib.sha256(stem.encode('utf-8', 'surrogateescape')).hexdigest()[:10]}"
+    return stem
 
 
 def check_case_ids(items: Sequence[Mapping[Any, Any]], places: Sequence[str] | None = None) -> None:

@@ -14,6 +14,7 @@ from monai_mil_ext.utils import BagKeys, check_local, check_name, load_json, res
 
 from .check_report import CohortReport, Issue
 from .class_labels import label_text
+from .scan_folder import scans_of_folder
 from .table_file import TABLE_SUFFIXES, read_table
 
 __all__ = [
@@ -137,7 +138,7 @@ def _errors_of(check: Callable[..., None], key: str, value: Any) -> list[str]:
 def list_scans(
     path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None, keep: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
-    """Load the rows of a table of scans, for inference that continues when a scan can't be read.
+    """List the scans of a table or a folder, for inference that continues when a scan can't be read.
 
     The table is CSV, TSV or Excel with the columns ``case_id`` and ``image`` (a DICOM folder or a file) and, if
     available, ``patient``, ``reference``, ``series`` (UID, description or number) and ``stack``; or JSON as for
@@ -145,18 +146,23 @@ def list_scans(
     columns are ignored. A row whose path is empty, an address or leads out of ``root`` has ``input_error`` instead, the
     reason for which :py:class:`monai_mil_ext.transforms.LoadOrStatus` calls it unreadable.
 
+    A folder has one scan for each volume, sub-folder and DICOM series in it: see
+    :py:func:`monai_mil_ext.data.cohorts.scan_folder.scans_of_folder`.
+
     Args:
-        path: the table.
-        root: folder of the scans, by default that of the table; no path may lead out of it. A path is
+        path: the table or the folder.
+        root: folder of the scans of a table, by default that of the table; no path may lead out of it. A path is
             relative to it, or to the table.
         keep: further columns to keep, as text, if not empty.
 
     Raises:
-        FileNotFoundError: when there is no such table.
+        FileNotFoundError: when there is no such table or folder, or no scan in the folder.
         ValueError: when a column is missing, or a case id is missing, invalid or repeated; all errors are listed.
     """
     check_local(path=path)
     file = Path(path)
+    if os.path.isdir(file):
+        return scans_of_folder(file)
     rows = _read_rows(file)
     errors = [Issue(place, text) for place, row in rows for text in _row_errors(row)] + _repeated_ids(rows)
     folder = resolve_path(file.parent if root is None else root, "root")

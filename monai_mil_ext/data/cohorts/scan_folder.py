@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
@@ -10,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from monai_mil_ext.data.scans.dicom_files import has_preamble, read_header
-from monai_mil_ext.utils import BagKeys, check_name, resolve_path
+from monai_mil_ext.utils import BagKeys, resolve_path
+from monai_mil_ext.utils.bag_items import case_id_of
 
 __all__ = ["scans_of_folder"]
 
@@ -51,7 +51,7 @@ def scans_of_folder(folder: Path) -> list[dict[str, Any]]:
     stems = Counter(_stem(path) for path, _ in found)
     return [
         {
-            CASE: _case_id(_stem(path) if stems[_stem(path)] == 1 else path.name),
+            CASE: case_id_of(_stem(path) if stems[_stem(path)] == 1 else path.name, "scan"),
             "image": str(resolve_path(path if series is None else folder)),
             **({} if series is None else {SERIES: series}),
         }
@@ -88,11 +88,3 @@ def _series_uid(path: Path) -> str | None:
 
 def _stem(path: Path) -> str:
     return path.name if path.is_dir() else path.name[: len(path.name) - len(_suffix(path))]
-
-
-def _case_id(stem: str) -> str:
-    try:
-        check_name(case_id=stem)
-    except ValueError:
-        return f"scan_{hashlib.sha256(stem.encode('utf-8', 'surrogateescape')).hexdigest()[:10]}"
-    return stem

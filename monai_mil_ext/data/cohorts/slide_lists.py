@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,9 @@ from monai_mil_ext.data.bags.folder_layout import (
     name_folders,
     prefer_files,
 )
+from monai_mil_ext.data.slides import find_dicom_slides
 from monai_mil_ext.utils import BagKeys, check_case_ids, check_choice, check_local, check_name, resolve_path
+from monai_mil_ext.utils.bag_items import case_id_of
 
 from .case_lists import is_feature_file, list_scans, single_case
 from .columns import CohortColumns
@@ -42,7 +43,8 @@ SLIDE_SUFFIXES: tuple[str, ...] = (
     ".mrxs",
     ".svslide",
 )
-SLIDE_SUFFIXES += (".bif", ".czi", ".dcm")
+DICOM = ".dcm"  # in a folder, a series of files is a slide
+SLIDE_SUFFIXES += (".bif", ".czi", DICOM)
 
 
 def list_slides(
@@ -61,7 +63,8 @@ def list_slides(
     - A file is one item, see :py:func:`single_case`.
     - In a folder and its sub-folders, slides and feature files are sorted by path, and the name without suffix is the
       case ID; a name with characters other than letters, digits, ``.``, ``_`` and ``-`` becomes ``slide_`` and a hash
-      of it. What other tools keep beside the slides and bags, such as an index or coordinates, is left out.
+      of it. Each series of a slide in DICOM is one item, see :py:func:`monai_mil_ext.data.find_dicom_slides`. What
+      other tools keep beside the slides and bags, such as an index or coordinates, is left out.
     - A table (CSV, TSV, Excel) has the column ``bag`` of ``columns`` as in the training, and the case ID is the name of
       the file; or it has the columns ``case_id`` and ``image``. Files are given by path or by name, and found anywhere
       below ``root``. JSON is as for :py:func:`list_scans`. ``patient`` and ``slide_mpp`` are kept. A row whose file is
@@ -160,8 +163,10 @@ def _list(
 
 
 def _folder_items(folder: Path, kinds: _Kinds) -> list[dict[str, Any]]:
-    files = drop_links(prefer_files(list_files(folder, kinds.suffixes), kinds.preferred))
-    if not files:
+    suffixes = [suffix for suffix in kinds.suffixes if suffix != DICOM]
+    files = drop_links(prefer_files(list_files(folder, suffixes), kinds.preferred))
+    series = find_dicom_slides(folder) if DICOM in kinds.suffixes else []
+    if not files and not series:
         expected = "feature files" if kinds.name == "feature file" else "slides or feature files"
         raise FileNotFoundError(f"`path` must be a folder with {expected}, got one without.")
     stems: dict[str, list[Path]] = {}
@@ -174,17 +179,11 @@ def _folder_items(folder: Path, kinds: _Kinds) -> list[dict[str, Any]]:
             f"`path` must have one file for each {kinds.name}, got several for {count} of {len(stems)}, "
             f"in {name_folders(repeated)}: give one of these folders."
         )
-    items = [{CASE: _case_id(file.stem), "image": str(resolve_path(file))} for file in files]
-    check_case_ids(items, [f"file {number} ({file.suffix})" for number, file in enumerate(files, 1)])
+    items = [{CASE: case_id_of(file.stem, "slide"), "image": str(resolve_path(file))} for file in files]
+    items += [{CASE: case, "image": str(resolve_path(file))} for case, file in series]
+    places = [f"file {number} ({file.suffix})" for number, file in enumerate(files, 1)]
+    check_case_ids(items, [*places, *(f"series {number}" for number in range(1, len(series) + 1))])
     return items
-
-
-def _case_id(stem: str) -> str:
-    try:
-        check_name(case_id=stem)
-    except ValueError:
-        return f"slide_{hashlib.sha256(stem.encode('utf-8', 'surrogateescape')).hexdigest()[:10]}"
-    return stem
 
 
 def _table_items(table: Path, folder: BagFolder, columns: CohortColumns, keep: Sequence[str]) -> list[dict[str, Any]]:
@@ -221,13 +220,14 @@ def _found(item: dict[str, Any], name: str, folder: BagFolder) -> dict[str, Any]
         if not name:
             raise ValueError("must be given, got an empty cell")
         path = folder.find(name)
-        return {CASE: _case_id(path.stem), **item, **numbers, "image": str(path)}
+        return {CASE: case_id_of(path.stem, "slide"), **item, **numbers, "image": str(path)}
     except ValueError as error:
         reason = str(error)
     except (OSError, RuntimeError) as error:  # such as a name that is too long
         reason = f"must be the path or the name of a file, got {type(error).__name__}"
     last = Path(file_name(name))
-    case = _case_id(last.stem if last.suffix.lower() in folder.suffixes else last.name)  # a name may have dots
+    stem = last.stem if last.suffix.lower() in folder.suffixes else last.name  # a name may have dots
+    case = case_id_of(stem, "slide")
     return {CASE: case, **item, "image": "", ERROR: reason if reason.startswith("`") else f"`image` {reason}"}
 
 

@@ -29,6 +29,7 @@ from monai_mil_ext.utils import (
 from monai_mil_ext.utils.exceptions import case_error, describe_error, root_cause
 from monai_mil_ext.utils.files import remove_file
 from monai_mil_ext.utils.privacy import item_paths
+from monai_mil_ext.visualize import write_index
 
 from .class_columns import class_columns
 from .infer_or_status import InferOrStatus
@@ -132,6 +133,7 @@ class BatchInference(ABC):
         rows = [self._row(case) for case in self.items]
         write_csv(self.saver.output_dir / TABLE, rows)
         write_json(self.saver.output_dir / REPORT, self._report(rows))
+        write_index(self.saver.output_dir, rows, f"Results of {self._count()}", self.saver.class_names)
         return rows
 
     @abstractmethod
@@ -144,8 +146,10 @@ class BatchInference(ABC):
 
     def _log_counts(self, engine: Engine) -> None:
         counts = f"{len(self._done)} done before, {len(self.pending)} to do"
-        total = f"{len(self.items)} {self.item_name}{'' if len(self.items) == 1 else 's'}"
-        engine.logger.info(f"{total}: {counts}; {RESEARCH_USE}")
+        engine.logger.info(f"{self._count()}: {counts}; {RESEARCH_USE}")
+
+    def _count(self) -> str:
+        return f"{len(self.items)} {self.item_name}{'' if len(self.items) == 1 else 's'}"
 
     def _start_timer(self, engine: Engine) -> None:
         self._begin = time.perf_counter()
@@ -256,7 +260,7 @@ class ScanBatchInference(BatchInference):
     def _columns(self, result: Mapping[str, Any]) -> dict[str, Any]:
         position = {entry["slice_index"]: entry["position_mm"] for entry in result["slices"]}
         top = result["top_slices"][0]
-        return {"num_slices": len(position), "top_slice": top, "top_slice_mm": position[top]}
+        return {"num_slices": len(position), "top_slice_number": top + 1, "top_slice_mm": position[top]}
 
 
 class SlideBatchInference(BatchInference):

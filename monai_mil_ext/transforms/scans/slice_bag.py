@@ -236,6 +236,7 @@ class SliceBagd(MapTransform, InvertibleTransform):
                 first = (key, image, slices)
                 d.update({k: value for k, value in slices._asdict().items() if k != "bag" and value is not None})
                 d[str(BagKeys.PLANE)] = slicer.plane
+                d.update({} if slicer.pixel_mm is None else {"pixel_mm": slicer.pixel_mm})
                 d.update(_instance_numbers(image, slicer.plane, slices))
             else:
                 _check_same_geometry(slicer.plane, first[:2], (key, image))

@@ -1,11 +1,15 @@
 """Tests of the lists of slides and feature files for inference."""
 
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from monai_mil_ext.data import CohortColumns, list_bags, list_slides, load_cohort, single_case
 from tests.data import cohort_files as make
+from tests.data.slides.dicom_slide import write_dicom
+from tests.scans import write_series
 
 
 def test_list_slides_hides_the_name_of_a_file(tmp_path):
@@ -228,3 +232,15 @@ def test_paths_of_another_system_are_found_by_their_name_and_not_shown(tmp_path)
     with pytest.raises(ValueError, match=r"row 3, 'lost\.svs': `bag` must be the path or the name") as error:
         load_cohort(table, root=tmp_path / "bags")
     assert "DOE" not in str(error.value)
+
+
+def test_list_slides_in_a_folder_of_dicom_has_an_item_for_each_series(tmp_path):
+    image = np.full((600, 500, 3), 200, np.uint8)
+    for name in ("Jane", "Joe"):
+        write_dicom(tmp_path / name, image)
+    write_series(tmp_path / "ct")
+    (tmp_path / "s.svs").touch()
+    items = list_slides(tmp_path)
+    assert items[0]["case_id"] == "s"
+    assert [re.fullmatch(r"slide_\w{10}", item["case_id"]) is not None for item in items[1:]] == [True, True]
+    assert [Path(item["image"]).parent.name for item in items[1:]] == ["Jane", "Joe"]

@@ -44,7 +44,7 @@ def test_scan_batch_inference_writes_a_table_and_a_report(tmp_path):
         ("c1", "done", "1"),
         ("c2", "done", "1"),
     ]
-    assert (rows[0]["num_slices"], rows[0]["top_slice"], rows[0]["top_slice_mm"]) == ("4", "2", "47.0")
+    assert (rows[0]["num_slices"], rows[0]["top_slice_number"], rows[0]["top_slice_mm"]) == ("4", "3", "47.0")
     assert float(rows[0]["probability_1"]) == pytest.approx(0.7)
     assert float(rows[0]["seconds"]) >= 0
     assert (report(tmp_path)["scans"], report(tmp_path)["done_in_this_run"]) == (2, 2)

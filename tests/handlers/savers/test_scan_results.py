@@ -135,7 +135,7 @@ def test_scan_results_saver_names_slices_by_their_index_after_a_selection(tmp_pa
     assert re.findall(r'"name": "(slice \d+ of \d+)"', page) == [f"slice {number} of 30" for number in numbers]
     batch.finish()
     (row,) = csv.DictReader((tmp_path / "results.csv").open())
-    assert (row["top_slice"], row["top_slice_mm"]) == ("28", "56.0")
+    assert (row["top_slice_number"], row["top_slice_mm"]) == ("29", "56.0")
 
 
 @pytest.mark.parametrize(("pred", "expected"), [([0.97], 1), ([0.5], 0), ([0.49], 0), ([0.2, 0.8], 1), ([0.8, 0.2], 0)])
