@@ -15,7 +15,7 @@ from pydicom.uid import RLELossless, generate_uid
 
 from tests.data.slides.containers import write_aperio, write_ome, write_qptiff, write_scn, write_tiff
 from tests.data.slides.dicom_slide import write_dicom
-from tests.make_slide import stained, write_truncated
+from tests.make_slide import stained, write_slide, write_truncated
 from tests.scans import write_enhanced, write_mha, write_nifti, write_nrrd, write_series, write_structure_set
 
 __all__ = ["SCANS", "SLIDES", "Expected", "write_mixed_folder"]
@@ -118,9 +118,17 @@ def archive(path: Path, name: str = "{}") -> None:
     shutil.rmtree(folder)
 
 
+def enhanced(path: Path) -> None:
+    write_enhanced(path, np.arange(6) * 2.5, shape=SHAPE[:2])
+    ds = pydicom.dcmread(path)
+    for group in ds.PerFrameFunctionalGroupsSequence:
+        group.PixelValueTransformationSequence[0].RescaleIntercept = -1024
+    ds.save_as(path)
+
+
 def enhanced_series(path: Path) -> None:
     path.mkdir()
-    write_enhanced(path / "ct.dcm", np.arange(6) * 2.5, shape=SHAPE[:2])
+    enhanced(path / "ct.dcm")
 
 
 def sub_folders(path: Path) -> None:
@@ -173,34 +181,47 @@ SCANS = {
     "oblique": Expected(series(orientation=(0.8, 0.6, 0, 0, 0, -1)), SERIES),
     "sagittal": Expected(series(orientation=(0, 1, 0, 0, 0, -1)), SERIES),
     "rounded_positions": Expected(series(heights=np.round(np.arange(6) * 0.625, 1)), SERIES),
-    "tilted": Expected(series(shift=0.5), SERIES, "", IRREGULAR),
-    "missing_slice": Expected(series(heights=np.array([0, 2.5, 5, 10, 12.5, 15])), SERIES, "1 slice", IRREGULAR),
-    "varying_steps": Expected(series(heights=np.array([0, 1, 3, 6, 10, 15.0])), SERIES, "step", IRREGULAR),
-    "doubled_slice": Expected(edited(doubled), SERIES, "position"),
-    "two_series": Expected(lambda path: [series(series=k)(path) for k in (1, 2)], "", "one series, got 2", "--series"),
-    "two_echoes": Expected(echoes, SERIES, "one stack of slices, got 2", "--stack NUMBER"),
-    "with_scout": Expected(edited(scout), SERIES, notes="1 scout"),
+    "tilted": Expected(series(shift=0.5), SERIES, "slices stacked along their normal, .*gantry tilt", IRREGULAR),
+    "missing_slice": Expected(
+        series(heights=np.array([0, 2.5, 5, 10, 12.5, 15])), SERIES, "1 slice seems missing, 2.5 mm", IRREGULAR
+    ),
+    "varying_steps": Expected(
+        series(heights=np.array([0, 1, 3, 6, 10, 15.0])), SERIES, "evenly spaced slices, got a step of", IRREGULAR
+    ),
+    "doubled_slice": Expected(edited(doubled), SERIES, "one slice per position, got two at 35 mm"),
+    "two_series": Expected(
+        lambda path: [series(series=k)(path) for k in (1, 2)], SERIES, "one series, got 2: 6 slices", "--series NUMBER"
+    ),
+    "two_echoes": Expected(echoes, SERIES, "one stack of slices, got 2 in a series: .*echo 1", "--stack NUMBER"),
+    "with_scout": Expected(edited(scout), SERIES, notes="^1 scout was left out.$"),
     "copied_slice": Expected(
-        edited(lambda files: copy(files[3], "copy.dcm")), SERIES, notes="1 (exact )?(copy|duplicate)"
+        edited(lambda files: copy(files[3], "copy.dcm")), SERIES, notes="^1 exact copy of a slice was left out.$"
     ),
     "sub_folders": Expected(sub_folders, SERIES),
     "no_preamble": Expected(edited(without_preamble), SERIES),
     "rle": Expected(edited(compressed), SERIES),
-    "inverted": Expected(edited(inverted), SERIES),
-    "cut_slice": Expected(edited(cut), SERIES, "pixels|bytes"),
-    "contours": Expected(contours, "", "no image"),
-    "empty": Expected(Path.mkdir, "", "no DICOM"),
+    "inverted": Expected(edited(inverted), SERIES, notes="MONOCHROME1"),
+    "cut_slice": Expected(edited(cut), SERIES, "undamaged scan, got 1 DICOM file with pixels that are cut"),
+    "contours": Expected(contours, "^folder$", "one series of DICOM image slices, got 1 of modality RTSTRUCT"),
+    "empty": Expected(Path.mkdir, "^folder$", "one series of DICOM image slices, got no DICOM object"),
     "zipped.zip": Expected(archive, "^zip of a DICOM series$"),
-    "escaping.zip": Expected(lambda path: archive(path, "../{}"), "zip", "archive|zip"),
-    "enhanced.dcm": Expected(lambda path: write_enhanced(path, np.arange(6) * 2.5, shape=SHAPE[:2]), ENHANCED),
+    "escaping.zip": Expected(lambda path: archive(path, "../{}"), "^zip$", "inside its folder, got one that leads"),
+    "enhanced.dcm": Expected(enhanced, ENHANCED),
     "enhanced_folder": Expected(enhanced_series, ENHANCED),
     "volume.nii.gz": Expected(volume(write_nifti), "^NIfTI$"),
     "volume.nrrd": Expected(volume(write_nrrd), "^NRRD$"),
     "volume.mha": Expected(volume(write_mha), "^MetaImage$"),
-    "bytes.nii.gz": Expected(volume(write_nifti, lambda v: v.clip(0, 255)), "^NIfTI$", "Hounsfield", "--normalization"),
-    "stripped.nii.gz": Expected(volume(write_nifti, stripped), "^NIfTI$", "NaN", "--fill_nan lowest"),
-    "cut.nii.gz": Expected(shortened, "NIfTI", "undamaged"),
-    "mr": Expected(series(Modality="MR"), SERIES, "MR", "--normalization"),
+    "bytes.nii.gz": Expected(
+        volume(write_nifti, lambda v: v.clip(0, 255)),
+        "^NIfTI$",
+        "Hounsfield units, .* got values 0 to 255",
+        "--normalization percentile",
+    ),
+    "stripped.nii.gz": Expected(
+        volume(write_nifti, stripped), "^NIfTI$", "finite voxels, got 96 that are NaN", "--fill_nan lowest"
+    ),
+    "cut.nii.gz": Expected(shortened, "^NIfTI$", "undamaged scan, got a NIfTI file"),
+    "mr": Expected(series(Modality="MR"), SERIES, "a CT .* got modality MR", "--normalization percentile"),
 }
 SLIDES = {
     "aperio.svs": Expected(lambda path: write_aperio(path, tissue()), "^Aperio SVS$"),
@@ -209,12 +230,21 @@ SLIDES = {
     ),
     "dicom_slide": Expected(lambda path: write_dicom(path, tissue(), 0.5), "^DICOM WSI$"),
     "ome.ome.tif": Expected(lambda path: write_ome(path, tissue()), "^OME-TIFF$"),
-    "akoya.qptiff": Expected(lambda path: write_qptiff(path, tissue()), "QPTIFF"),
-    "generic.tif": Expected(lambda path: write_tiff(path, tissue()), "^generic TIFF$"),
-    "big_endian.tif": Expected(lambda path: write_tiff(path, tissue(), byteorder=">"), "TIFF"),
-    "cut.tif": Expected(lambda path: write_truncated(path, tissue()), "", "undamaged|cut|truncated|damaged"),
-    "glass.tif": Expected(lambda path: write_tiff(path, stained((SIDE, SIDE))), "^generic TIFF$", "no tissue|tissue"),
-    "features.h5": Expected(features, "^TRIDENT features$"),
+    "akoya.qptiff": Expected(lambda path: write_qptiff(path, tissue()), "^Akoya QPTIFF$"),
+    "unscaled.tif": Expected(
+        lambda path: write_slide(path, tissue(), mpp=None),
+        "^generic TIFF$",
+        "must state its mpp, got none",
+        "--slide_mpp",
+    ),
+    "big_endian.tif": Expected(
+        lambda path: write_tiff(path, tissue(), byteorder=">"), "^generic TIFF$", notes="read by tifffile"
+    ),
+    "cut.tif": Expected(lambda path: write_truncated(path, tissue()), "^TIFF$", "got a TIFF file that is cut off"),
+    "glass.tif": Expected(
+        lambda path: write_tiff(path, stained((SIDE, SIDE))), "^generic TIFF$", "^empty$", notes="tissue fraction"
+    ),
+    "features.h5": Expected(features, "^TRIDENT features$", notes="slide_mpp 0.5 is derived"),
 }
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from monai_mil_ext.data.scans.dicom_files import has_preamble, read_header
+from monai_mil_ext.data.scans.dicom_files import has_preamble, is_directory, read_header
 from monai_mil_ext.utils import BagKeys, resolve_path
 from monai_mil_ext.utils.bag_items import case_id_of
 
@@ -45,9 +46,12 @@ def scans_of_folder(folder: Path) -> list[dict[str, Any]]:
     """
     paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     found: list[tuple[Path, str | None]] = [(path, None) for path in paths if path.is_dir() or _suffix(path) in VOLUMES]
-    found += _series(folder, [path for path in paths if path.is_file() and _suffix(path) not in VOLUMES])
+    groups = _series(path for path in paths if path.is_file() and _suffix(path) not in VOLUMES)
+    found += [(group[0], None if len(group) == 1 else uid) for uid, group in groups.items() if uid]
     if not found:
         raise FileNotFoundError("`path` must be a folder with scans, got one without.")
+    if groups.get(""):
+        logging.getLogger(__name__).info("%d files of the folder are no scans and are left out.", len(groups[""]))
     stems = Counter(_stem(path) for path, _ in found)
     return [
         {
@@ -65,23 +69,23 @@ def _suffix(path: Path) -> str:
     return next((ending for ending in VOLUMES if name.endswith(ending)), path.suffix.lower())
 
 
-def _series(folder: Path, files: Iterable[Path]) -> list[tuple[Path, str | None]]:
-    """Return the first file and the UID of each DICOM series, without UID if it is the only file."""
+def _series(files: Iterable[Path]) -> dict[str, list[Path]]:
+    """Return files by the UID of their DICOM series, and those that are no part of a scan by an empty one."""
     groups: dict[str, list[Path]] = {}
     for path in files:
-        uid = _series_uid(path)
-        if uid is not None:
-            groups.setdefault(uid, []).append(path)
-    return [(group[0], None if len(group) == 1 else uid) for uid, group in groups.items()]
+        groups.setdefault(_series_uid(path), []).append(path)
+    return groups
 
 
-def _series_uid(path: Path) -> str | None:
-    """Return the series of a DICOM file, its own name if the header is damaged, and None for a file that is none."""
+def _series_uid(path: Path) -> str:
+    """Return the series of a DICOM file, its own name if the header is damaged, and nothing for a file that is none."""
     is_named = path.suffix.lower() in DICOM
     with suppress(ValueError, OSError):
         if not is_named and not has_preamble(path):
-            return None
+            return ""
         header = read_header(path)
+        if header is not None and is_directory(header):
+            return ""
         return path.name if header is None else str(header.get("SeriesInstanceUID", "") or path.name)
     return path.name
 

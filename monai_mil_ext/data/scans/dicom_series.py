@@ -69,7 +69,8 @@ def find_stack(
     if not content.slices:
         _check_undamaged([fault for uid, fault in content.faults if not uid])
         place = "folder" if folder.is_dir() else "file"
-        raise InputError(f"`image` must be a {place} with one series of DICOM image slices, got {content.rest}.")
+        text = f"`image` must be a {place} with one series of DICOM image slices, got {content.rest}."
+        raise InputError(text, container="folder" if folder.is_dir() else "DICOM")
     notes = [_left_out(kind, n) for kind, n in sorted(content.others.items()) if kind != DIRECTORY]
     slices, left_out = choose_series(content.slices, series)
     try:

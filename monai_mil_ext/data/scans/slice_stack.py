@@ -146,7 +146,7 @@ def _check_repeated(heights: NDArray[np.float64]) -> None:
     if len(repeated):
         raise ValueError(
             f"`image` must have one slice per position, got two at {heights[repeated[0]]:g} mm"
-            f" ({len(repeated)} slices too many; repeated acquisitions in one series?)."
+            f" ({len(repeated)} slice{'s' * (len(repeated) > 1)} too many; repeated acquisitions in one series?)."
         )
 
 

@@ -15,6 +15,7 @@ pydicom = optional_dependency("wsi", "pydicom")
 
 CONVERT = "vips tiffsave in.tif out.tif --tile --pyramid --compression jpeg --Q 90"
 WITH_PARTS = (".mrxs", ".vms", ".vmu")
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # first bytes, also of BigTIFF
 PREAMBLE = 132  # bytes of a DICOM file up to its first element
 SLIDE_CLASS = "1.2.840.10008.5.1.4.1.1.77.1.6"  # VL Whole Slide Microscopy Image Storage
 
@@ -35,18 +36,30 @@ def reading_errors(path: Path, rule: str = "") -> Iterator[None]:
         yield
     except ImportError:
         raise ImportError("Reading slides needs more: pip install monai-mil-ext[wsi].") from None
-    except (MemoryError, InputError):
+    except MemoryError:
+        raise
+    except InputError as error:
+        error.add_facts("" if rule else _container(path))
         raise
     except Exception as error:  # not chained, since its message may contain the path
         kind = type(error).__name__
         text = f"`slide` must {rule}, got {kind}." if rule else _unreadable(path, kind)
-        raise SlideFileError(text) from None
+        raise SlideFileError(text, container="" if rule else _container(path)) from None
 
 
 def is_dicom(path: Path) -> bool:
     """Return whether the file has DICOM's preamble."""
     with path.open("rb") as file:
         return file.read(PREAMBLE)[-4:] == b"DICM"
+
+
+def _container(path: Path) -> str:
+    """Return the kind of a file that is not a readable slide, by its first bytes or its suffix."""
+    with path.open("rb") as file:
+        begin = file.read(PREAMBLE)
+    if begin[:4] in TIFF:
+        return "TIFF"
+    return "DICOM" if begin[-4:] == b"DICM" else f"{path.suffix[1:].upper()} file".strip()
 
 
 def _unreadable(path: Path, kind: str) -> str:

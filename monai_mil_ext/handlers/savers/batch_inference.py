@@ -121,7 +121,7 @@ class BatchInference(ABC):
     def finish(self) -> None:
         """Write the table and the report of all items, including those that earlier runs finished."""
         rows = self._write()
-        failed = [f"{row[CASE]!r} is {row[STATUS]}" for row in rows if not _is_done(row)]
+        failed = [f"{row[CASE]!r} is {row[STATUS]}{_hint(row)}" for row in rows if not _is_done(row)]
         incomplete = [f"{row[CASE]!r} is {row[STATUS]}" for row in rows if _is_done(row) and row[STATUS] != DONE]
         if failed or incomplete:
             got = [f"none for {len(failed)} of {len(rows)}"] if failed else []
@@ -231,6 +231,10 @@ class BatchInference(ABC):
             "failed": dict(failed.most_common()),
             f"seconds_a_{self.item_name}": {"median": median(seconds), "longest": max(seconds)} if seconds else None,
         }
+
+
+def _hint(row: Mapping[str, Any]) -> str:
+    return f" ({row[BagKeys.OPTION]})" if row.get(BagKeys.OPTION) else ""
 
 
 def _failed_columns(item: Mapping[str, Any]) -> dict[str, Any]:

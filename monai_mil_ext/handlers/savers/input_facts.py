@@ -52,11 +52,11 @@ def input_columns(facts: Mapping[str, Any], option: str = "") -> dict[str, Any]:
         >>> input_columns({"container": "NIfTI", "shape": [512, 512, 40], "spacing": [0.7, 0.7, 5.0]})
         {'container': 'NIfTI', 'shape': '512 x 512 x 40', 'spacing': '0.7 x 0.7 x 5 mm', 'option': '', 'notes': ''}
     """
-    spacing = facts.get("spacing") or ()
-    unit = " um" if len(spacing) == 2 else " mm"
+    shape, spacing = facts.get("shape") or (), facts.get("spacing") or ()
+    unit = " um" if len(shape or spacing) == 2 else " mm"
     return {
         CONTAINER: facts.get(CONTAINER, ""),
-        "shape": _product(facts.get("shape") or ()),
+        "shape": _product(shape),
         "spacing": f"{_product(spacing)}{unit}" if spacing else "",
         OPTION: f"try {option}" if option else "",  # a spreadsheet takes text that begins with a dash for a formula
         NOTES: "; ".join(facts.get(NOTES) or ()),

@@ -68,9 +68,8 @@ class LoadBag(Transform):
         with open_bag(path, slide) as bag:
             rows = bag.rows(start, stop)
             if not len(rows):
-                raise EmptyBagError(
-                    f"`image` must hold an instance, got none in rows {start} to {stop} of {bag.name!r}."
-                )
+                part = "" if start is None and stop is None else f" in rows {start or 0} to {stop or 'the last'}"
+                raise EmptyBagError(f"`image` must hold an instance, got none{part} of {bag.name!r}.")
             loaded = bag.read(["features", *keys], self.choose(rows), allow_missing_keys)
             features = loaded["features"]
             loaded["features"] = features if self.dtype is None else features.to(self.dtype)  # may overflow

@@ -68,7 +68,10 @@ class LoadOrStatus:
         blank = {key: torch.zeros(1, *shape) for key, shape in self.instance_shapes.items()}
         kind = "refused" if isinstance(cause, SourceMismatchError) else "unreadable"
         status = BagStatus.EMPTY if isinstance(cause, EmptyBagError) else f"{kind}: {describe_case_error(cause, data)}"
-        return {**ids, **blank, **_facts(cause), str(BagKeys.STATUS): str(status)}
+        facts = _facts(cause)
+        if status == BagStatus.EMPTY:  # which says no more
+            facts[str(BagKeys.NOTES)] = describe_case_error(cause, data)
+        return {**ids, **blank, **facts, str(BagKeys.STATUS): str(status)}
 
     def _check(self, bag: Mapping[Any, Any]) -> None:
         """Raise ``ValueError`` for a bag that would not fit a batch or the network."""

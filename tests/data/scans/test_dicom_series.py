@@ -18,7 +18,7 @@ from tests.scans import SECRETS, write_series, write_structure_set
         ({"heights": np.array([0, 2.5, 7.5, 10])}, r"a step of 5 mm between the slices at 32.5 and 37.5 mm where 2.5"),
         ({"heights": np.array([0, 2.5, 10, 12.5])}, r"\(2 slices seem missing, 5 mm\)"),
         ({"heights": np.array([0, 2.5, 5.6, 7.5])}, r"evenly spaced slices, got a step of 3.1 mm"),
-        ({"heights": np.array([0, 2.5, 2.5, 5])}, r"one slice per position, got two at 32.5 mm \(1 slices too many"),
+        ({"heights": np.array([0, 2.5, 2.5, 5])}, r"one slice per position, got two at 32.5 mm \(1 slice too many"),
         ({"shift": 0.3}, r"stack shifted by 0.9 mm in the plane of its slices \(gantry tilt\?\)"),
         ({"SamplesPerPixel": 3}, r"one 3D scalar volume, got DICOM slices in color"),
         ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, r"orthogonal row and column directions of length one"),

@@ -45,8 +45,9 @@ def test_load_or_status_returns_the_bag_of_the_transform(file):
 def test_load_or_status_of_an_empty_bag_is_blank(tmp_path):
     write_bag(tmp_path / "b.h5", {"features": torch.ones(0, 3), "position": torch.ones(0)})
     out = LoadOrStatus(LOAD, SHAPES)(item(tmp_path / "b.h5"))
-    assert out.keys() == {"image", "position", "case_id", "patient", "status"}
-    assert out["status"] == "empty"
+    assert out.keys() == {"image", "position", "case_id", "patient", "status", "option", "notes"}
+    assert (out["status"], out["option"]) == ("empty", "")
+    assert out["notes"] == "`image` must hold an instance, got none of the file."
     assert torch.equal(out["image"], torch.zeros(1, 3))
     assert torch.equal(out["position"], torch.zeros(1))
 
