@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_mil_ext.__main__ import CORE, EXTRAS
+from monai_mil_ext.apps.doctor import CORE, EXTRAS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "monai_mil_ext"
@@ -209,12 +209,15 @@ def requirements():
 
 def distribution(module):
     """Names that pip knows a module by."""
-    return {name.lower() for name in packages_distributions().get(module, [module])}
+    return {name.lower().replace("_", "-") for name in packages_distributions().get(module, [module])}
 
 
 def brought_by(names):
     """Names with those of their own requirements: Pillow comes with TensorBoard, SciPy with scikit-learn."""
-    own = {name: {re.split(r"[ <>=!~;\[(]", line)[0].lower() for line in requires(name) or ()} for name in names}
+    own = {
+        name: {re.split(r"[ <>=!~;\[(]", line)[0].lower().replace("_", "-") for line in requires(name) or ()}
+        for name in names
+    }
     return set(names).union(*own.values())
 
 

@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from monai.utils import MetaKeys
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from monai_mil_ext.utils import BagKeys, InputError
+from monai_mil_ext.utils import BagKeys, InputError, optional_dependency
 
 from .dicom_slices import SeriesSlice
 from .slice_stack import GAP, TO_RAS, StackGeometry, series_affine
 
 __all__ = ["RESAMPLE", "VolumeSlices", "fill_grid", "place_stack", "resample_stack"]
+
+ndimage = optional_dependency("", "scipy.ndimage")
 
 RESAMPLE = "--irregular resample"
 SAME = 1e-3  # steps or pixels that count as none

@@ -100,7 +100,8 @@ def test_bundle_runner_reads_a_slide_again_whose_file_changed(root, tmp_path, co
     assert (
         first.keys()
         == second.keys()
-        == {f"slide{end}" for end in (".geojson", ".png", ".tif", "_map.json", "_tiles.png")} | {"prediction.json"}
+        == {f"slide{end}" for end in (".geojson", ".png", ".tif", "_map.json", "_tiles.png")}
+        | {"prediction.json", "index.html"}
     )
     assert first["prediction.json"] != second["prediction.json"]
 

@@ -221,7 +221,7 @@ def slide_model(tmp_path):
     """A model of slides: tiles of 32 pixels at 0.5 mpp, encoded by the encoder of these tests."""
     workflow = start("inference", "slides", kind="infer", input=str(write_small_slide(tmp_path / "a.tif")), **ENCODER)
     given = content(workflow, "given")
-    assert given.keys() == {"encoder", "encoder_fingerprint", "mpp", "tile_size"}
+    assert given.keys() == {"encoder", "encoder_fingerprint", "mpp", "tile_size", "preprocessing"}
     torch.manual_seed(0)
     source = InstanceSource.from_values({**given, "width": 12})
     save_model(tmp_path / "m", QGMIL(12, 2, hidden_size=16), sources=[source])

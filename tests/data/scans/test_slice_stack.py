@@ -129,7 +129,7 @@ def test_sort_stack_names_the_option_and_the_facts_of_an_irregular_series():
     with pytest.raises(InputError, match=r"got a step of 10 mm .* `irregular` can be allow or resample") as error:
         sort_stack(stack([0, 5, 15, 20]))
     assert error.value.option == "--irregular allow"
-    assert error.value.facts == {"container": "DICOM series", "shape": (6, 5, 4), "spacing": (0.9, 0.7, 5.0)}
+    assert error.value.facts == {"shape": (6, 5, 4), "spacing": (0.9, 0.7, 5.0)}
     with pytest.raises(ValueError, match=r"`irregular` must be .*, got 'maybe'"):
         sort_stack(stack([0, 5, 15, 20]), "maybe")
 
