@@ -67,7 +67,7 @@ def test_write_index_lists_done_and_failed_cases(tmp_path):
     assert page.links == ["c1/c1.html", "c1/c1.html", "c2/c2.png"]
     assert page.pictures == ["c1/c1.png", "c2/c2.png"]
     assert "3 cases, 2 done" in path.read_text()
-    assert "Research use only." in path.read_text()
+    assert "research use only" in path.read_text()
     assert "http" not in path.read_text()
 
 

@@ -51,6 +51,7 @@ def transformers_encoder(
             reached, has no such model, or denies access.
         ValueError: when weights are missing, or there is neither ``input_spec`` nor an image processor.
     """
+    _ = transformers.AutoModel  # the error of a missing package comes before one of the hub
     source = {"local_files_only": is_local_only(model, revision, local_files_only), "revision": revision}
     with explain_hub_errors(model):
         input_spec = input_spec or _processor_input(str(model), source)
