@@ -136,7 +136,11 @@ def _errors_of(check: Callable[..., None], key: str, value: Any) -> list[str]:
 
 
 def list_scans(
-    path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None, keep: Sequence[str] = ()
+    path: str | os.PathLike[str],
+    root: str | os.PathLike[str] | None = None,
+    keep: Sequence[str] = (),
+    series: str | int | None = None,
+    stack: str | int | None = None,
 ) -> list[dict[str, Any]]:
     """List the scans of a table or a folder, for inference that continues when a scan can't be read.
 
@@ -154,6 +158,8 @@ def list_scans(
         root: folder of the scans of a table, by default that of the table; no path may lead out of it. A path is
             relative to it, or to the table.
         keep: further columns to keep, as text, if not empty.
+        series: series of the scans that state none.
+        stack: stack of the scans that state none.
 
     Raises:
         FileNotFoundError: when there is no such table or folder, or no scan in the folder.
@@ -161,14 +167,16 @@ def list_scans(
     """
     check_local(path=path)
     file = Path(path)
+    chosen = {str(BagKeys.SERIES): series, str(BagKeys.STACK): stack}
+    chosen = {key: str(value) for key, value in chosen.items() if value is not None}
     if os.path.isdir(file):
-        return scans_of_folder(file)
+        return [chosen | item for item in scans_of_folder(file)]
     rows = _read_rows(file)
     errors = [Issue(place, text) for place, row in rows for text in _row_errors(row)] + _repeated_ids(rows)
     folder = resolve_path(file.parent if root is None else root, "root")
     items = [] if errors else [_item(row, folder, resolve_path(file.parent), (*COLUMNS, *keep)) for _, row in rows]
     CohortReport(file.name, len(rows), items, errors).raise_if_errors()
-    return items
+    return [chosen | item for item in items]
 
 
 def _repeated_ids(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Issue]:

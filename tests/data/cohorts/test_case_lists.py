@@ -176,3 +176,14 @@ def test_single_case_keeps_series_and_reference(tmp_path):
     }
     assert single_case(tmp_path / "s", "7", stack=2) == {"case_id": "7", "image": str(tmp_path / "s"), "stack": "2"}
     assert single_case(tmp_path / "Secretname")["case_id"] == "case-unreadable"
+
+
+def test_list_scans_gives_series_and_stack_to_those_that_state_none(tmp_path):
+    (tmp_path / "a").mkdir()
+    assert [item["stack"] for item in list_scans(tmp_path, stack=2)] == ["2"]
+    (tmp_path / "t.csv").write_text("case_id,image,series\nx,a,5\ny,a,\n")
+    items = list_scans(tmp_path / "t.csv", series="T1")
+    assert [(item["case_id"], item["series"], "stack" in item) for item in items] == [
+        ("x", "5", False),
+        ("y", "T1", False),
+    ]
