@@ -12,7 +12,16 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-__all__ = ["TILE", "damage_tile", "stained", "write_mosaic", "write_slide", "write_truncated"]
+__all__ = [
+    "TILE",
+    "centimeters",
+    "damage_tile",
+    "levels_of",
+    "stained",
+    "write_mosaic",
+    "write_slide",
+    "write_truncated",
+]
 
 Array = np.ndarray[Any, Any]
 PAPER, TISSUE = (243, 242, 244), (196, 120, 170)  # RGB of glass and of an H&E stain
@@ -29,6 +38,21 @@ def stained(size: tuple[int, int], *boxes: tuple[int, int, int, int], color: Any
     return (image + noise).clip(0, 255).astype(np.uint8)
 
 
+def levels_of(image: Array, levels: int = 3) -> list[Array]:
+    """Return ``image`` and its levels, each the mean of squares of 2 x 2 pixels of the one before."""
+    images = [image]
+    for _ in range(1, levels):
+        height, width = (side - side % 2 for side in images[-1].shape[:2])
+        squares = images[-1][:height, :width].reshape(height // 2, 2, width // 2, 2, -1)
+        images.append(squares.mean(axis=(1, 3)).round().astype(image.dtype))
+    return images
+
+
+def centimeters(mpp: float, factor: int = 1) -> dict[str, Any]:
+    """Return the resolution tags of a level."""
+    return {"resolution": (1e4 / mpp / factor, 1e4 / mpp / factor), "resolutionunit": "CENTIMETER"}
+
+
 def write_slide(
     path: Path, image: Array, mpp: float | None = 0.5, levels: int = 3, tile: int | None = 256, description: str = ""
 ) -> Path:
@@ -36,18 +60,13 @@ def write_slide(
 
     Each level is a page, since OpenSlide does not find levels in subdirectories of a page.
     """
-    resolution: dict[str, Any] = {}
-    if mpp is not None:
-        resolution = {"resolution": (1e4 / mpp, 1e4 / mpp), "resolutionunit": "CENTIMETER"}
     options: dict[str, Any] = {"photometric": "rgb", "compression": "deflate", "metadata": None}
     if tile is not None:
         options["tile"] = (tile, tile)
     with tifffile.TiffWriter(path) as file:
-        file.write(image, description=description, **options, **resolution)
-        for level in range(1, levels):
-            image = _halved(image)
-            rate = {k: tuple(v / 2**level for v in r) if k == "resolution" else r for k, r in resolution.items()}
-            file.write(image, subfiletype=1, **options, **rate)
+        for k, level in enumerate(levels_of(image, levels)):
+            about: dict[str, Any] = {"subfiletype": 1} if k else {"description": description}
+            file.write(level, **about, **options, **({} if mpp is None else centimeters(mpp, 2**k)))
     return path
 
 
@@ -102,12 +121,6 @@ def damage_tile(path: Path, number: int) -> Path:
         file.seek(offset)
         file.write(b"\xff" * size)
     return path
-
-
-def _halved(image: Array) -> Array:
-    height, width = (side - side % 2 for side in image.shape[:2])
-    blocks = image[:height, :width].reshape(height // 2, 2, width // 2, 2, -1)
-    return blocks.mean(axis=(1, 3)).round().astype(image.dtype)
 
 
 class _Level(NamedTuple):

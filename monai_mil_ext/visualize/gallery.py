@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_mil_ext.utils import check_name, check_positive, optional_dependency
+from monai_mil_ext.utils import check_name, check_positive
 
-from ._style import HEAT, new_figure, save_figure, sign
-from .relative_attention import ratio_norm
+from ._style import new_figure, save_figure, sign
+from .relative_attention import attention_ratio, ratio_colors
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,13 +25,10 @@ __all__ = [
     "write_tile_montage",
 ]
 
-matplotlib = optional_dependency("figures", "matplotlib")
-
-
-COLUMNS = 8
-
-
+Array = NDArray[Any]
 Images = NDArray[np.uint8]
+COLUMNS = 8  # of tiles and of cells
+SMALLEST_RATIO = 0.01  # smaller ratios to uniform attention are drawn as "< 0.01": their order means nothing
 
 
 def plot_tile_montage(
@@ -81,7 +78,7 @@ def plot_tile_montage(
             ax.set_axis_off()
         if name:
             row_axes[0].set_title(f"{name}, times uniform", loc="left", fontsize=9, pad=16)
-        for ax, tile, ratio, color in zip(row_axes, tiles, ratios, _ratio_colors(ratios), strict=False):
+        for ax, tile, ratio, color in zip(row_axes, tiles, ratios, ratio_colors(ratios), strict=False):
             ax.imshow(tile)
             ax.text(0.5, 1.03, _format_ratio(ratio), transform=ax.transAxes, ha="center", va="bottom", fontsize=7)
             _frame(ax, color)
@@ -111,15 +108,6 @@ def write_tile_montage(
     check_name(case_id=case_id)
     figure = plot_tile_montage(top, bottom, top_ratios, bottom_ratios, title or case_id, note)
     return save_figure(figure, Path(folder) / f"{case_id}_tiles.png")
-
-
-SMALLEST_RATIO = 0.01  # smaller ratios to uniform attention are drawn as "< 0.01": their order means nothing
-
-
-CELL_COLUMNS = 8
-
-
-Array = NDArray[Any]
 
 
 def plot_cell_gallery(
@@ -159,15 +147,15 @@ def plot_cell_gallery(
     order = np.argsort(-np.asarray(attention), kind="stable")
     rest = order[most:][-least:] if least > 0 else order[:0]
     rows = [
-        (group, indices[start : start + CELL_COLUMNS])
+        (group, indices[start : start + COLUMNS])
         for group, indices in (("most", order[:most]), ("least", rest))
-        for start in range(0, len(indices), CELL_COLUMNS)
+        for start in range(0, len(indices), COLUMNS)
     ]
-    columns = min(CELL_COLUMNS, max(len(indices) for _, indices in rows))
+    columns = min(COLUMNS, max(len(indices) for _, indices in rows))
     figure = new_figure(figsize=(max(4.5, 1.25 * columns), 0.7 + 1.62 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False)
-    ratio = np.asarray(attention, dtype=float) * len(cells)
-    heat = _ratio_colors(ratio)
+    ratio = attention_ratio(attention)
+    heat = ratio_colors(ratio)
     labeled: set[str] = set()
     for row_axes, (group, indices) in zip(axes, rows, strict=True):
         for ax in row_axes[len(indices) :]:
@@ -200,13 +188,6 @@ def write_cell_gallery(
     return save_figure(figure, Path(folder) / f"{case_id}_cells.png")
 
 
-def _ratio_colors(ratios: NDArray[np.float64]) -> Array:
-    """Return the color (n, 4) of each ratio to uniform attention."""
-    norm = ratio_norm()
-    colors: Array = matplotlib.colormaps[HEAT](np.asarray(norm(np.maximum(np.asarray(ratios, float), norm.vmin or 0))))
-    return colors
-
-
 def _draw(axes: Any, cell: Array, ratio: float, color: Any, name: str | None) -> None:
     image = np.moveaxis(np.clip(cell, 0, 1), 0, 2)
     axes.imshow(image[..., 0] if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=1)
@@ -217,10 +198,11 @@ def _draw(axes: Any, cell: Array, ratio: float, color: Any, name: str | None) ->
 
 
 def _format_ratio(ratio: float) -> str:
+    """Return a ratio with the digits that titles of slides have."""
     return f"{ratio:.3g}" if ratio >= SMALLEST_RATIO else f"< {SMALLEST_RATIO}"
 
 
 def _frame(axes: Any, color: Any) -> None:
     axes.set(xticks=[], yticks=[])
     for side in axes.spines.values():
-        side.set(color=color, linewidth=3)
+        side.set(color=color / 255, linewidth=3)

@@ -200,7 +200,7 @@ def _scale(columns: int, display: SliceDisplay) -> dict[str, float]:
 
 
 def _outline_stride(masks: Array | None) -> int:
-    """Return every which pixel of masks (N, h, w) outlines use, so that those of many slices fit on the page."""
+    """Return the step in pixels at which outlines follow masks (N, h, w), so that many of them fit on the page."""
     if masks is None:
         return 1
     longest = float(np.clip(OUTLINE_SIDES[1] * (60 / len(masks)) ** 0.5, *OUTLINE_SIDES))

@@ -1,4 +1,4 @@
-"""Lists of scans and slides for inference, from a file, a folder or a table."""
+"""Lists of scans for inference, from a table or a folder, and items of single files."""
 
 from __future__ import annotations
 

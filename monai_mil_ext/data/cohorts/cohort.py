@@ -78,7 +78,7 @@ def check_cohort(
     JSON is ``{"scans": [{"case_id": ..., "patient": ..., "image": ..., "reference": ...}, ...]}``, where ``image`` (a
     DICOM folder or a file) and the optional ``reference`` are relative to ``root`` or to the JSON file; the items have
     absolute paths. Other entries are kept unchanged. A table with the columns ``case_id``, ``patient``, ``image`` and,
-    if available, ``reference``, ``label`` and ``series`` is the same.
+    if available, ``reference``, ``label``, ``series`` and ``stack`` is the same.
 
     Args:
         path: the table or JSON file; or a list with a table of the bags and one of their patients, which are joined by

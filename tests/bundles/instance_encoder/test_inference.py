@@ -21,6 +21,7 @@ from monai.bundle import (
 from monai_mil_ext.data import InstanceSource, read_bag
 from monai_mil_ext.networks.encoders import MobileNetV2Features
 from monai_mil_ext.utils.exceptions import root_cause
+from tests.scans import write_series
 
 BUNDLE = Path(__file__).parents[3] / "bundles" / "instance_encoder"
 FILES = {"meta_file": "configs/metadata.json", "config_file": "configs/inference.yaml"}
@@ -146,6 +147,20 @@ def test_instance_encoder_inference_refuses_a_case_id_with_a_path(monkeypatch):
     with pytest.raises(RuntimeError, match="Failed to evaluate") as error:
         workflow("inference", case_id="../c7")
     assert "`case_id` must be letters, digits" in str(root_cause(error.value))
+
+
+def test_instance_encoder_inference_chooses_a_series_and_a_stack_of_it(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(BUNDLE)
+    for echo in (1, 2):
+        write_series(tmp_path / f"echo{echo}", (6, 5, echo + 2), EchoNumbers=echo)
+    write_series(tmp_path / "other", series=2)
+    options = {"checkpoint": str(checkpoint), "spatial_size": 32, "series": 1}
+    made = workflow("inference", input=str(tmp_path), case_id="c7", **options, stack="echo 2")
+    assert made.parser.get_parsed_content("bag")["image"].shape == (4, 1, 32, 32)
+    made = workflow("inference", input=str(tmp_path), case_id="c7", **options)
+    with pytest.raises(RuntimeError, match="Failed to evaluate") as error:
+        made.parser.get_parsed_content("bag")
+    assert "Choose one by `stack`" in str(root_cause(error.value))
 
 
 def test_instance_encoder_large_files_have_the_hash_of_the_weights(tmp_path):

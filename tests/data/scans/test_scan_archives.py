@@ -190,6 +190,23 @@ def test_unpacked_scan_refuses_headers_that_name_other_files(tmp_path, name, key
         LoadScan()(tmp_path / "scan.zip")
 
 
+def test_unpacked_scan_stops_to_write_where_the_archive_becomes_too_large(tmp_path, monkeypatch):
+    folder, left = tmp_path / "unpacked", []
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda **_: str(folder))
+    monkeypatch.setattr(
+        scan_archives.shutil, "rmtree", lambda *_, **__: left.extend(f.stat().st_size for f in folder.iterdir())
+    )
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.nii", bytes(8 * 2**20))
+    with (
+        pytest.raises(InputError, match="must be a zip archive of at most"),
+        unpacked_scan(tmp_path / "bomb.zip", max_bytes=2 * 2**20),
+    ):
+        pass
+    assert left == [2 * 2**20]
+
+
 def test_unpacked_scan_is_no_error_of_the_archive_when_the_disk_is_full(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError(28, "No space left on device")

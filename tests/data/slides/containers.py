@@ -10,8 +10,9 @@ import numpy as np
 import tifffile
 
 from tests.data.slides.dicom_slide import write_dicom
+from tests.make_slide import centimeters, levels_of
 
-__all__ = ["CONTAINERS", "CORNERS", "SIDE", "marked", "pyramid", "write_ome", "write_scn"]
+__all__ = ["CONTAINERS", "CORNERS", "SIDE", "marked", "write_ome", "write_scn"]
 
 Array = np.ndarray[Any, Any]
 SIDE = 128  # pixels, side of a marked corner
@@ -52,21 +53,6 @@ def marked(image: Array, side: int = SIDE) -> Array:
     return image
 
 
-def pyramid(image: Array, levels: int = 3) -> list[Array]:
-    """Return ``image`` and its levels, each the mean of squares of 2 x 2 pixels of the one before."""
-    images = [image]
-    for _ in range(1, levels):
-        height, width = (side - side % 2 for side in images[-1].shape[:2])
-        squares = images[-1][:height, :width].reshape(height // 2, 2, width // 2, 2, -1)
-        images.append(squares.mean(axis=(1, 3)).round().astype(image.dtype))
-    return images
-
-
-def centimeters(mpp: float, factor: int = 1) -> dict[str, Any]:
-    """Return the resolution tags of a level."""
-    return {"resolution": (1e4 / mpp / factor, 1e4 / mpp / factor), "resolutionunit": "CENTIMETER"}
-
-
 def write_scn(
     path: Path,
     image: Array,
@@ -77,7 +63,7 @@ def write_scn(
     power: int = 20,
 ) -> Path:
     """Write a Leica SCN, whose scanned region lies at ``offset`` (x, y) in a larger, empty ``plane`` of pixels."""
-    images = pyramid(image, levels)
+    images = levels_of(image, levels)
     nanometers = round(mpp * 1000)
     height, width = image.shape[:2]
     xml = SCN.format(
@@ -102,7 +88,7 @@ def write_aperio(path: Path, image: Array, mpp: float = 0.5) -> Path:
     """Write an SVS with a thumbnail, a label and a macro image, as Aperio orders them."""
     height, width = image.shape[:2]
     about = f"Aperio Image Library v12.0.15\r\n{width}x{height} (256x256) RAW/RGB |AppMag = 20|MPP = {mpp:.4f}"
-    images = pyramid(image)
+    images = levels_of(image)
     small = np.ascontiguousarray(images[-1][::2, ::2])
     options: dict[str, Any] = {"photometric": "rgb", "metadata": None, "rowsperstrip": 16}
     with tifffile.TiffWriter(path) as file:
@@ -119,14 +105,14 @@ def write_tiff(path: Path, image: Array, mpp: float = 0.5, levels: int = 3, **op
     """Write a pyramid of pages; ``options`` are those of ``TiffWriter`` and of its pages."""
     file_options = {name: options.pop(name) for name in ("byteorder", "bigtiff") if name in options}
     with tifffile.TiffWriter(path, **file_options) as file:
-        for k, level in enumerate(pyramid(image, levels)):
+        for k, level in enumerate(levels_of(image, levels)):
             file.write(level, subfiletype=min(k, 1), **(TILED | options), **centimeters(mpp, 2**k))
     return path
 
 
 def write_subifds(path: Path, image: Array, mpp: float = 0.5) -> Path:
     """Write a pyramid whose levels are directories of the first page, as ``vips tiffsave --subifd`` does."""
-    images = pyramid(image)
+    images = levels_of(image)
     with tifffile.TiffWriter(path, bigtiff=True) as file:
         file.write(image, subifds=len(images) - 1, **TILED, **centimeters(mpp))
         for level in images[1:]:
@@ -161,7 +147,7 @@ def write_ome(
     metadata |= {"SignificantBits": bits} if bits else {}
     metadata |= {"Channel": channel} if channel else {}
     options = TILED | {"photometric": "minisblack" if planes else "rgb"}
-    images = [np.ascontiguousarray(np.moveaxis(v, -1, 0)) if planes else v for v in pyramid(image)]
+    images = [np.ascontiguousarray(np.moveaxis(v, -1, 0)) if planes else v for v in levels_of(image)]
     with tifffile.TiffWriter(path, bigtiff=True, ome=True) as file:
         for number in range(others):
             file.write(
@@ -176,7 +162,7 @@ def write_ome(
 def write_ome_planes(path: Path, image: Array, mpp: float = 0.5) -> Path:
     """Write the OME-TIFF that the documentation of libvips shows, whose XML does not state where each plane is."""
     height, width = image.shape[:2]
-    images = pyramid(image)
+    images = levels_of(image)
     with tifffile.TiffWriter(path) as file:
         for channel in range(3):
             about = {} if channel else {"description": OME_PLANES.format(width=width, height=height, mpp=mpp)}
@@ -189,7 +175,7 @@ def write_ome_planes(path: Path, image: Array, mpp: float = 0.5) -> Path:
 
 def write_qptiff(path: Path, image: Array, mpp: float = 0.5) -> Path:
     """Write a brightfield QPTIFF: base, thumbnail, levels."""
-    images = pyramid(image)
+    images = levels_of(image)
     kinds = ["FullResolution", "Thumbnail", "ReducedResolution", "ReducedResolution"]
     small = np.ascontiguousarray(images[-1][::2, ::2])
     with tifffile.TiffWriter(path) as file:

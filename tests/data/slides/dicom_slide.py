@@ -10,6 +10,8 @@ import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
+from tests.make_slide import levels_of
+
 __all__ = ["write_dicom"]
 
 Array = np.ndarray[Any, Any]
@@ -24,12 +26,7 @@ def write_dicom(
     folder.mkdir(parents=True, exist_ok=True)
     series = dict.fromkeys(("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"), "")
     series = {name: generate_uid(entropy_srcs=[str(folder), name]) for name in series}
-    images = [image]
-    for _ in range(1, levels):
-        height, width = (side - side % 2 for side in images[-1].shape[:2])
-        squares = images[-1][:height, :width].reshape(height // 2, 2, width // 2, 2, -1)
-        images.append(squares.mean(axis=(1, 3)).round().astype(image.dtype))
-    for k, level in enumerate(images):
+    for k, level in enumerate(levels_of(image, levels)):
         path = folder / f"{levels - k}{pyramid[-4:]}.dcm"
         _write(path, level, series, mpp * image.shape[1] / level.shape[1], "VOLUME" if k == 0 else "RESAMPLED", pyramid)
     if beside:

@@ -134,7 +134,7 @@ def test_slide_file_closes(tmp_path, slide_path, reader):
         with pytest.raises(ValueError, match="`slide` must be open"):
             slide.read(0, 0, 0, 9, 9)
         for path in (strange, tmp_path / "gone.tif"):
-            with pytest.raises((SlideFileError, FileNotFoundError)):
+            with pytest.raises((SlideFileError, FileNotFoundError), match="`slide` must"):
                 SlideFile(path, "tifffile")
         gc.collect()
     assert [str(w.message) for w in caught if w.category is ResourceWarning] == []

@@ -6,8 +6,8 @@ import pytest
 from monai_mil_ext.data import SlideFile, SlideFileError, TileGrid
 from monai_mil_ext.data.slides.slide_readers import open_reader
 from monai_mil_ext.transforms import TileBag
-from tests.data.slides.containers import CONTAINERS, CORNERS, SIDE, marked, pyramid, write_aperio, write_tiff
-from tests.make_slide import stained, write_slide
+from tests.data.slides.containers import CONTAINERS, CORNERS, SIDE, marked, write_aperio, write_tiff
+from tests.make_slide import levels_of, stained, write_slide
 
 IMAGE = marked(stained((700, 1000), (200, 200, 800, 500)))
 MPP = 0.4
@@ -28,7 +28,7 @@ def test_every_container_has_the_same_pixels(tmp_path, name):
     corners = [slide.read(0, x + left, y + top, 10, 10)[5, 5] for top in (SIDE - 10, 690) for left in (SIDE - 10, 990)]
     assert np.array_equal(corners, list(CORNERS.values()))
     if x == 0:  # a region that starts at an odd pixel is displaced by half a pixel in the next level
-        for level, image in enumerate(pyramid(IMAGE, len(slide.downsamples))):
+        for level, image in enumerate(levels_of(IMAGE, len(slide.downsamples))):
             assert np.abs(slide.read(level, 0, 0, *image.shape[1::-1]).astype(int) - image).max() <= 1
 
 

@@ -5,7 +5,7 @@ import pytest
 import tifffile
 
 from monai_mil_ext.data import SlideFile, SlideFileError
-from monai_mil_ext.data.slides.slide_resolution import aperio_value
+from monai_mil_ext.data.slides.slide_resolution import aperio_value, ome_image
 from tests.data.slides.containers import TILED, write_ome, write_qptiff, write_tiff
 from tests.make_slide import stained, write_slide
 
@@ -74,6 +74,28 @@ def test_magnification_without_resolution(tmp_path, reader):
 def test_aperio_value_of_no_number():
     assert aperio_value("Aperio |MPP = 0..5|AppMag = x", "MPP") is None
     assert aperio_value("Aperio |MPP = 0..5|AppMag = x", "AppMag") is None
+
+
+OME = "<OME>{}</OME>".format("".join(f'<Pixels ID="{i}" SizeX="{x}" SizeY="9"/>' for i, x in enumerate((4, 7, 7))))
+
+
+@pytest.mark.parametrize(
+    ("index", "size", "expected"),
+    [
+        (1, (7, 9), "1"),
+        (2, (7, 9), "2"),  # of two of one size, that of the index
+        (0, (7, 9), "1"),  # that of the index is another image, since the order of pages may be another
+        (9, (4, 9), "0"),
+        (0, (9, 7), None),
+    ],
+)
+def test_ome_image_has_the_size_of_the_slide(index, size, expected):
+    pixels = ome_image(OME, index, size)
+    assert (None if pixels is None else pixels.get("ID")) == expected
+
+
+def test_ome_image_of_damaged_xml_is_none():
+    assert ome_image("<OME><Pixels", 0, (7, 9)) is None
 
 
 def test_resolution_of_a_printer_is_none(tmp_path):

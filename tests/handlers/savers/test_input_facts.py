@@ -10,6 +10,10 @@ def test_input_facts_leave_out_what_is_not_known():
     assert input_columns({}) == dict.fromkeys(("container", "shape", "spacing", "option", "notes"), "")
 
 
+def test_input_columns_have_an_option_that_no_spreadsheet_takes_for_a_formula():
+    assert input_columns({}, "--irregular allow")["option"] == "try --irregular allow"
+
+
 def test_input_facts_of_a_slide_are_in_micrometers():
     facts = input_facts({"slide_mpp": 0.25, "spatial_shape": (2220, 2967)})
     assert facts == {"shape": [2220, 2967], "spacing": [0.25, 0.25]}

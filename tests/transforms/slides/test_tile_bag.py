@@ -108,9 +108,7 @@ def test_tile_bag_says_if_most_of_a_slide_is_taken_for_ink(tmp_path):
 
 def test_tile_bag_of_ink_alone_names_the_option_that_keeps_it(tmp_path):
     path = write_slide(tmp_path / "ink.tif", stained((400, 400), (50, 40, 350, 340), color=(20, 110, 50)))
-    with pytest.raises(
-        EmptyBagError, match=r"among 36 tiles; 100% of what is not glass was taken for ink, which"
-    ) as error:
+    with pytest.raises(EmptyBagError, match="; 100% of what is not glass was taken for ink, which --tissue#p") as error:
         TileBag(TileGrid(64))(path)
     assert error.value.option == "--tissue#pens false"
     assert error.value.facts["notes"].startswith("100% of what is not glass")
