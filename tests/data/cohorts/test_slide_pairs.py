@@ -95,6 +95,40 @@ def test_list_slides_reads_the_column_slide_of_a_table(tmp_path):
     assert all("slide" not in item for item in items)  # the name of a bag in a file with several
 
 
+@pytest.mark.parametrize("where", ["s", None])
+def test_list_slides_pairs_each_row_whatever_another_row_names(where, tmp_path):
+    """By names alone, paths of Windows included; an address is a reason in its row, and no end of the run."""
+    touch(tmp_path, "f.h5", "s/deep/far.svs")
+    rows = {
+        "windows": "D:\\slides\\far.svs",
+        "s3": "s3://bucket/far.svs",
+        "name": "far.svs",
+        "stem": "far",
+        "none": "x",
+    }
+    lines = [f"{case},f.h5,{slide}" for case, slide in rows.items()]
+    (tmp_path / "table.csv").write_text("\n".join(["case_id,image,slide", *lines]))
+    items = list_slides(tmp_path / "table.csv", slide_dir=where and tmp_path / where)
+    assert relative(tmp_path, items) == {
+        **dict.fromkeys(("windows", "name", "stem"), "s/deep/far.svs"),
+        "s3": "`slide` must be a local path, got an address that begins with 's3://'",
+        "none": "no slide found",
+    }
+
+
+def test_slide_folder_follows_links_and_takes_no_thumbnail_for_a_slide(tmp_path):
+    touch(tmp_path, "s/a.svs", "s/thumbnails/a.tif", "s/Masks/a.tif", "s/done/a/prediction.json", "s/done/a/a.tif")
+    touch(tmp_path, "disk/b.svs", "disk/dicom/1.dcm")
+    (tmp_path / "s" / "disk").symlink_to(tmp_path / "disk")
+    (tmp_path / "s" / "again").mkdir()
+    (tmp_path / "s" / "again" / "a.svs").symlink_to(tmp_path / "s" / "a.svs")
+    folder = SlideFolder(tmp_path / "s", SUFFIXES)
+    found = {
+        name: [os.path.relpath(path, tmp_path) for path in folder.find(f"{name}.h5")] for name in ("a", "b", "dicom")
+    }
+    assert found == {"a": ["s/a.svs"], "b": ["s/disk/b.svs"], "dicom": ["s/disk/dicom"]}
+
+
 def test_list_slides_refuses_a_folder_without_any_of_the_slides(tmp_path):
     touch(tmp_path, "f/a.h5", "f/b.h5", "s/other.svs")
     with pytest.raises(
