@@ -64,6 +64,8 @@ class SlideFolder:
         return found
 
     def _slides(self) -> list[Path]:
+        if self.root == self.root.parent:  # the folder of all others, which gives paths and is not searched
+            return []
         files = [file for file in drop_links(list_files(self.root, self.suffixes)) if not _is_heatmap(file)]
         return sorted({file.parent if file.suffix.lower() == DICOM else file for file in files})
 

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from monai_mil_ext.data import item_identity, list_slides
+from monai_mil_ext.data.cohorts import slide_pairs
 from monai_mil_ext.data.cohorts.slide_pairs import OUTSIDE, SlideFolder, pair_slides
 
 SUFFIXES = (".svs", ".tif", ".mrxs", ".dcm")
@@ -114,6 +115,16 @@ def test_list_slides_pairs_each_row_whatever_another_row_names(where, tmp_path):
         "s3": "`slide` must be a local path, got an address that begins with 's3://'",
         "none": "no slide found",
     }
+
+
+def test_list_slides_takes_paths_below_the_folder_of_all_others_without_searching_it(tmp_path, monkeypatch):
+    touch(tmp_path, "t/f.h5", "disk/far.svs")
+    monkeypatch.setattr(slide_pairs, "list_files", lambda *args: pytest.fail("searched the whole disk"))
+    rows = [f"a,f.h5,{tmp_path / 'disk/far.svs'}", "b,f.h5,far.svs", "c,f.h5,"]
+    (tmp_path / "t" / "table.csv").write_text("\n".join(["case_id,image,slide", *rows]))
+    for options in ({"root": "/"}, {"slide_dir": "/"}):
+        found = relative(tmp_path, list_slides(tmp_path / "t" / "table.csv", **options))
+        assert (found["a"], found["b"]) == ("disk/far.svs", "no slide found")
 
 
 def test_slide_folder_follows_links_and_takes_no_thumbnail_for_a_slide(tmp_path):
