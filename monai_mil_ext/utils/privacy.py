@@ -16,6 +16,8 @@ from .exceptions import hide_absolute_paths, reason_text
 __all__ = ["describe_case_error", "hide_paths", "item_paths"]
 
 FILES = ("image", "reference", str(BagKeys.SOURCE))  # keys of an item whose values are always paths
+IDS = (BagKeys.CASE_ID, BagKeys.PATIENT, BagKeys.STATUS, BagKeys.PLANE, BagKeys.SLIDE_MPP, BagKeys.UNIT, "label")
+SENTENCES = (BagKeys.INPUT_ERROR, BagKeys.PICTURES_MISSING, BagKeys.CONTAINER, BagKeys.NOTES)  # without names
 # names of folders that are words of messages
 WORDS = {"dicom", "dicomdir", "itk", "nifti", "nibabel", "pydicom", "highdicom", "series", "rtstruct"}
 
@@ -65,8 +67,7 @@ def describe_case_error(error: BaseException, item: Mapping[Any, Any], substitut
 
 def item_paths(item: Mapping[Any, Any]) -> list[str | os.PathLike[str]]:
     """Return all texts of an item that may be paths: those of ``image``, and others with the form of a path."""
-    ids = (BagKeys.CASE_ID, BagKeys.PATIENT, BagKeys.STATUS, BagKeys.PLANE, BagKeys.SLIDE_MPP, BagKeys.UNIT, "label")
-    values = [(key, value) for key, value in item.items() if key not in ids]
+    values = [(key, value) for key, value in item.items() if key not in (*IDS, *SENTENCES)]
     parts = [(key, part) for key, v in values for part in (v if isinstance(v, (list, tuple)) else [v])]
     return [part for key, part in parts if _is_path(part, always=key in FILES)]
 

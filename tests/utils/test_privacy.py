@@ -61,6 +61,14 @@ def test_files_of_an_item_are_hidden_under_any_key(name):
     assert describe_case_error(ValueError("got 'DOE'."), {"image": "DOE"}) == "got the file."
 
 
+@pytest.mark.parametrize("key", ["input_error", "pictures_missing", "notes", "container"])
+def test_sentences_of_an_item_are_no_files(key):
+    """The reason for which a file can't be read may itself contain the form of a path."""
+    reason = "`image` must be a local path, got an address that begins with 's3://'."
+    item = {"case_id": "c", "image": "", key: reason.removesuffix(".")}
+    assert describe_case_error(ValueError(reason), item) == reason
+
+
 def test_hide_paths_leaves_words_that_contain_a_short_name():
     text = "`image` must be regular, got a gap in 'a' at a/0001.dcm"
     assert hide_paths(text, ["a"]) == "`image` must be regular, got a gap in the file at the file"

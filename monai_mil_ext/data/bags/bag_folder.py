@@ -13,6 +13,8 @@ from .folder_layout import FEATURE_SUFFIXES, drop_links, file_name, list_files, 
 
 __all__ = ["BagFolder", "resolve_inside"]
 
+DICOM = ".dcm"  # of files whose folder is a slide
+OME = ".ome"  # before the suffix of a TIFF file
 OUTSIDE = "must lie below `root`, got a path or a link out of it: give --root / to allow paths to anywhere"
 
 
@@ -61,11 +63,13 @@ class BagFolder:
 
     @cached_property
     def _by_name(self) -> dict[str, list[Path]]:
-        """Paths of the files by their names with and without suffix."""
+        """Paths of the files by their names with and without suffix, and of DICOM slides by the names of folders."""
         names: dict[str, list[Path]] = {}
         for file in self.files:
-            for name in {file.name, file.stem}:
+            for name in {file.name, file.stem, file.stem.removesuffix(OME)}:
                 names.setdefault(name, []).append(file)
+        for folder in sorted({file.parent for file in self.files if file.suffix.lower() == DICOM} - {self.root}):
+            names.setdefault(folder.name, []).append(folder)
         return names
 
     def find(self, name: str) -> Path:
@@ -97,7 +101,7 @@ class BagFolder:
     def _is_bag(self, path: Path) -> bool:
         """Return whether a path is a file, or a folder that is a bag or a slide."""
         if os.path.isdir(path):
-            return path.suffix == ".zarr" or (".dcm" in self.suffixes and any(path.glob("*.dcm")))
+            return path.suffix == ".zarr" or (DICOM in self.suffixes and any(path.glob("*.dcm")))
         return os.path.isfile(path)
 
 

@@ -147,7 +147,13 @@ def name_folders(files: Iterable[Path]) -> str:
         "'features_gigapath', 'features_uni_v1' and 1 other folder"
     """
     folders = {file.parent for file in files}
-    named = sorted({folder.name for folder in folders if TOOL_FOLDER.fullmatch(folder.name)})
+    named = sorted({_tool_name(folder, folders) for folder in folders if TOOL_FOLDER.fullmatch(folder.name)})
     others = sum(not TOOL_FOLDER.fullmatch(folder.name) for folder in folders)
     rest = f"{others} other folder{'s' * (others > 1)}" if named else f"{others} folder{'s' * (others > 1)}"
     return " and ".join([", ".join(map(repr, named))] * bool(named) + [rest] * bool(others))
+
+
+def _tool_name(folder: Path, folders: Iterable[Path]) -> str:
+    """Return the name of a folder, after that of its own folder if a tool has named both and others share the name."""
+    is_shared = any(other.name == folder.name for other in folders if other != folder)
+    return "/".join(folder.parts[-2:]) if is_shared and TOOL_FOLDER.fullmatch(folder.parent.name) else folder.name

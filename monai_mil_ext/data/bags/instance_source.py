@@ -38,7 +38,9 @@ class SourceDifference(NamedTuple):
 
     def message(self) -> str:
         """Return the sentence ``"trained on encoder uni_v1 at 0.5 mpp, got encoder gigapath at 1 mpp"``."""
-        return f"trained on {_phrase(self.trained)}, got {_phrase(self.got)}"
+        by_hash = any(text.startswith("tissue detection") for text in self.trained)
+        hint = ": give --tissue and --min_tissue of the training" if by_hash else ""
+        return f"trained on {_phrase(self.trained)}, got {_phrase(self.got)}{hint}"
 
 
 @dataclass(frozen=True)

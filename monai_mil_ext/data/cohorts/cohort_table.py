@@ -44,7 +44,7 @@ def check_table(
     report.errors += [Issue("row 1", text) for text in columns.missing(table.columns)]
     if report.errors:
         return report
-    words = columns.words(table.rows)
+    used, words = columns.names, columns.words(table.rows)
     if words:  # one error for all rows, whose labels are then not read
         report.errors.append(Issue("", words))
         columns = replace(columns, label=None)
@@ -61,7 +61,7 @@ def check_table(
     known = [summaries[row.path] for row in valid if row.path is not None]
     errors, notes = checks.compare(known, report.items, columns.classes)
     report.errors += errors
-    report.notes += [*_notes(table, columns, folder, rows), *notes]
+    report.notes += [*_notes(table, used, folder, rows), *notes]
     return report
 
 
@@ -139,8 +139,8 @@ def _find_duplicates(rows: list[_Row], identity: Callable[[_Row], Hashable], rul
             row.conflicts.append(f"`bag` {rule}, got it in row {first.number} too")
 
 
-def _notes(table: Table, columns: CohortColumns, folder: BagFolder, rows: list[_Row]) -> list[Issue]:
-    unused = [column for column in table.columns if column not in columns.names]
+def _notes(table: Table, used: Sequence[str], folder: BagFolder, rows: list[_Row]) -> list[Issue]:
+    unused = [column for column in table.columns if column not in used]
     listed = {row.path for row in rows}
     unlisted = [file.name for file in folder.files if resolve_path(file) not in listed]
     more = f" and {len(unlisted) - MAX_NAMES} more" if len(unlisted) > MAX_NAMES else ""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from monai_mil_ext.data.bags.folder_layout import FEATURE_SUFFIXES
+from monai_mil_ext.data.bags.folder_layout import FEATURE_SUFFIXES, drop_links, file_name, list_files
 from monai_mil_ext.utils import BagKeys, check_local, resolve_path
 
 __all__ = ["SlideFolder", "pair_slides"]
 
+DICOM = ".dcm"  # of files whose folder is the slide
 COLUMN = "slide"  # of a table: path or name of the slide of a feature file
 SOURCE, MISSING = str(BagKeys.SOURCE), str(BagKeys.PICTURES_MISSING)
 NONE_FOUND = "no slide found"
@@ -23,7 +24,8 @@ Folder = str | os.PathLike[str]
 class SlideFolder:
     """Slides below a folder, at any depth, found by name.
 
-    A folder of DICOM files is one slide. Hidden files and the heat maps of earlier results are no slides.
+    A folder of DICOM files is one slide. Hidden files, thumbnails and the heat maps of earlier results are no slides,
+    see :py:func:`monai_mil_ext.data.bags.folder_layout.list_files`; links are followed.
 
     Args:
         root: the folder.
@@ -61,16 +63,15 @@ class SlideFolder:
                 found.setdefault(stem, []).append(path)
         return found
 
-    def _slides(self) -> Iterator[Path]:
-        files_suffixes = tuple(suffix for suffix in self.suffixes if suffix != ".dcm")
-        for parent, folders, names in os.walk(self.root):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            if any(name.lower().endswith(".dcm") for name in names):
-                yield Path(parent)
-            for name in sorted(names):
-                is_map = f"{Path(name).stem}_map.json" in names
-                if name.lower().endswith(files_suffixes) and not name.startswith(".") and not is_map:
-                    yield Path(parent, name)
+    def _slides(self) -> list[Path]:
+        if self.root == self.root.parent:  # the folder of all others, which gives paths and is not searched
+            return []
+        files = [file for file in drop_links(list_files(self.root, self.suffixes)) if not _is_heatmap(file)]
+        return sorted({file.parent if file.suffix.lower() == DICOM else file for file in files})
+
+
+def _is_heatmap(file: Path) -> bool:
+    return file.with_name(f"{file.stem}_map.json").exists()
 
 
 def pair_slides(
@@ -82,9 +83,9 @@ def pair_slides(
 ) -> list[dict[str, Any]]:
     """Return the items of feature files with the path of their slide as ``source``, and all others unchanged.
 
-    A slide is ``slide``, or that of the item's ``slide``, a path relative to ``slide_dir`` or ``root`` or a name, or
-    the slide below ``slide_dir`` with the stem of the feature file. An item without a slide, or with several, gets the
-    reason as ``pictures_missing``.
+    A slide is ``slide``, or that of the item's ``slide``, a path relative to ``slide_dir`` or ``root`` or a name below
+    the first of them that is given, or the slide below ``slide_dir`` with the stem of the feature file. An item without
+    a slide, with several or with an address gets the reason as ``pictures_missing``.
 
     Raises:
         FileNotFoundError: when ``slide_dir`` or ``slide`` does not exist.
@@ -96,7 +97,10 @@ def pair_slides(
     folder = None if slide_dir is None else SlideFolder(slide_dir, suffixes)
     bases = [] if folder is None else [folder.root]
     bases += [] if root is None else [resolve_path(root, "root")]
-    paired = [_with_slide(item, folder, bases) if _is_feature_file(item) else _plain(item) for item in items]
+    by_name = SlideFolder(bases[0], suffixes) if bases and any(item.get(COLUMN) for item in features) else None
+    paired = [
+        _plain(item) if not _is_feature_file(item) else _with_slide(item, folder, bases, by_name) for item in items
+    ]
     if folder is not None and features and all(item.get(MISSING, "") == NONE_FOUND for item in paired):
         raise ValueError(
             f"`slide_dir` must hold a slide with the name of a feature file, got none for {len(features)} of them."
@@ -104,15 +108,20 @@ def pair_slides(
     return paired
 
 
-def _with_slide(item: Mapping[str, Any], folder: SlideFolder | None, bases: Sequence[Path]) -> dict[str, Any]:
+def _with_slide(
+    item: Mapping[str, Any], folder: SlideFolder | None, bases: Sequence[Path], by_name: SlideFolder | None
+) -> dict[str, Any]:
     named = str(item.get(COLUMN, ""))
-    found = _at_path(named, bases) if named else []
-    if not found and folder is not None:
-        found = folder.find(Path(named or item["image"]).name)
+    search = by_name if named else folder
+    if search is None:
+        return _plain(item)
+    try:
+        found = _at_path(named, bases) if named else []
+        found = found or search.find(file_name(named or str(item["image"])))
+    except ValueError as error:  # an address
+        return {**_plain(item), MISSING: str(error).removesuffix(".")}
     if len(found) == 1:
         return {**_plain(item), SOURCE: str(found[0])}
-    if not found and not named and folder is None:
-        return _plain(item)
     if not found:
         return {**_plain(item), MISSING: OUTSIDE if named and _leads_out(named, bases) else NONE_FOUND}
     several = f"{len(found)} slides of this name found, of which the column `{COLUMN}` must name one"
@@ -120,7 +129,11 @@ def _with_slide(item: Mapping[str, Any], folder: SlideFolder | None, bases: Sequ
 
 
 def _at_path(named: str, bases: Sequence[Path]) -> list[Path]:
-    """Return the slide at a path that leads out of none of the folders it may be relative to."""
+    """Return the slide at a path that leads out of none of the folders it may be relative to.
+
+    Raises:
+        ValueError: when it is an address, such as ``s3://bucket/x``.
+    """
     check_local(slide=named)
     paths = [(base, resolve_path(base / named)) for base in bases]
     return [path for base, path in paths if path.is_relative_to(base) and os.path.exists(path)][:1]

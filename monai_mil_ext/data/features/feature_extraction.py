@@ -118,7 +118,10 @@ class FeatureExtraction:
         first = not distributed.is_available() or not distributed.is_initialized() or distributed.get_rank() == 0
         if report["failed"] and first:
             cases = sorted(case for group in report["reasons"].values() for case in group)
-            raise RuntimeError(f"`cohort` must be scans that give features, got {len(cases)} that don't: {cases[:10]}.")
+            names = self.item_names[0]
+            raise RuntimeError(
+                f"`cohort` must be {names} that give features, got {len(cases)} that don't: {cases[:10]}."
+            )
 
     def _missing(self, items: Sequence[Mapping[str, Any]], rank: int, size: int) -> list[int]:
         """Return the indices of missing scans, found by the first process and sent to all others."""

@@ -189,8 +189,12 @@ class SlideFile:
     def _read(self, level: int, left: int, top: int, width: int, height: int) -> Pixels:
         if self._slide is None:
             raise ValueError("`slide` must be open, got one that was closed.")
-        with reading_errors(self.path, f"be readable at level {level}, x {left}, y {top}"):
-            return self._slide.read(level, left, top, width, height)
+        try:
+            with reading_errors(self.path, f"be readable at level {level}, x {left}, y {top}"):
+                return self._slide.read(level, left, top, width, height)
+        except SlideFileError as error:
+            error.add_facts(self.container, self.size, () if self.mpp is None else (self.mpp, self.mpp))
+            raise
 
 
 def _existing_file(path: Path) -> Path:

@@ -59,7 +59,7 @@ def input_columns(facts: Mapping[str, Any], option: str = "") -> dict[str, Any]:
         "shape": _product(shape),
         "spacing": f"{_product(spacing)}{unit}" if spacing else "",
         OPTION: f"try {option}" if option else "",  # a spreadsheet takes text that begins with a dash for a formula
-        NOTES: "; ".join(facts.get(NOTES) or ()),
+        NOTES: "; ".join(note.removesuffix(".") for note in facts.get(NOTES) or ()),
     }
 
 

@@ -124,7 +124,7 @@ def _by_slide(item: Mapping[str, Any]) -> dict[str, Any]:
     if "slide_index" not in item:
         return {}
     scores, index = item[BagKeys.SCORES].double().flatten(), drop_padding(item["slide_index"], item)
-    slides = [index == i for i in range(int(index.max()) + 1)]
+    slides = [index == i for i in range(int(item["slide_count"]))]
     return {"slides": [{"num_tiles": int(rows.sum()), "attention": float(scores[rows].sum())} for rows in slides]}
 
 

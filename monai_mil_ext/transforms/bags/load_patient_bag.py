@@ -27,7 +27,7 @@ __all__ = [
     "PatientBagd",
 ]
 
-SLIDE_INDEX = "slide_index"
+SLIDE_INDEX, SLIDE_COUNT = "slide_index", "slide_count"
 PER_SLIDE = (str(BagKeys.SLIDE_MPP), "magnification")  # lists of values, one for each path
 
 
@@ -101,9 +101,9 @@ class PatientBagd(MapTransform):
     """Load all slides of a patient by a transform of one slide, and concatenate their instances.
 
     An item with one path, or with a list of one, is passed to the transform as it is. Of several slides the features
-    are kept, with ``slide_index`` (n,), the index of the slide of each instance, ``source_check``, and the number of
-    slides in ``notes``; tiles of different slides have no common coordinates. A slide without instances is passed over
-    if another has some.
+    are kept, with ``slide_index`` (n,), the index of the slide of each instance, ``slide_count``, ``source_check``, and
+    ``notes``: the number of slides, and the notes on each. ``container`` is kept if all have the same. Tiles of
+    different slides have no common coordinates. A slide without instances is passed over if another has some.
 
     Args:
         keys: path of the slide, or list of the paths of a patient, which is replaced by the features; a single key.
@@ -161,11 +161,12 @@ class PatientBagd(MapTransform):
             raise ValueError(f"features must have one width in all slides of a patient, got {widths}.")
         kept = {name: value for name, value in d.items() if name not in PER_SLIDE}
         kept |= {key: torch.cat(features), SLIDE_INDEX: torch.arange(count).repeat_interleave(sizes)}
+        kept[SLIDE_COUNT] = count
         checks = dict.fromkeys(bag[BagKeys.SOURCE_CHECK] for bag in bags if BagKeys.SOURCE_CHECK in bag)
         kept |= {str(BagKeys.SOURCE_CHECK): "; ".join(checks)} if checks else {}
         empty = int((sizes == 0).sum())
         note = f"{count} slides in one bag" + (f", {empty} of them without instances" if empty else "")
-        return {**kept, str(BagKeys.NOTES): note}
+        return {**kept, **_same_container(bags), str(BagKeys.NOTES): "; ".join([note, *_notes_of_slides(bags)])}
 
     def _load_slide(self, item: dict[Hashable, Any], index: int, count: int) -> dict[Hashable, Any]:
         """Return the bag of a slide; without instances, an empty dictionary if there are other slides."""
@@ -178,6 +179,16 @@ class PatientBagd(MapTransform):
             if count > 1 and isinstance(cause, ValueError):
                 cause.args = (f"slide {index + 1} of {count}: {cause}",)
             raise
+
+
+def _same_container(bags: Sequence[Mapping[Hashable, Any]]) -> dict[Hashable, Any]:
+    containers = {bag[BagKeys.CONTAINER] for bag in bags if bag.get(BagKeys.CONTAINER)}
+    return {str(BagKeys.CONTAINER): containers.pop()} if len(containers) == 1 else {}
+
+
+def _notes_of_slides(bags: Sequence[Mapping[Hashable, Any]]) -> list[str]:
+    notes = [(i, bag.get(BagKeys.NOTES) or "") for i, bag in enumerate(bags, 1)]
+    return [f"slide {i}: {note}" for i, text in notes for note in text.split("; ") if note]
 
 
 def _slide_item(d: Mapping[Hashable, Any], key: Hashable, index: int) -> dict[Hashable, Any]:

@@ -31,6 +31,8 @@ FACTS = [MAGNIFICATION, "mpp", "input_size", "format", "tile_size_estimated"]
 NO_COORDS = "the features come without coordinates"
 ESTIMATED = "the size of a tile was estimated from the distance of the tiles"
 UNCHECKED = "the features state neither size nor resolution of their slide: only coordinates were compared with it"
+OF_PLANE = "the features do not state the size of their slide: tiles were placed in its plane, not its scanned region"
+OF_BOUNDS = "the features count tiles from the scanned region of the slide, not from its plane"
 TOOLS = {"trident": "TRIDENT", "clam": "CLAM", "stamp": "STAMP", "asmil": "ASMIL"}  # others are named as their format
 
 
@@ -46,7 +48,8 @@ class SlideFeaturesd(MapTransform):
 
     An item with a feature file and the path of its slide as ``source`` gets what the slide shows, too. If the slide
     can't be read, or size, resolution or coordinates of the features are not those of the slide, ``source`` is removed
-    and the reason added as ``pictures_missing``, so that nothing is drawn in a wrong place.
+    and the reason added as ``pictures_missing``, so that nothing is drawn in a wrong place. Coordinates that come with
+    the size of the ``bounds`` as that of the slide count from there, and are converted to those of the whole slide.
 
     ``slide_mpp`` is that of the item or option, else that of the feature file, else that of the slide, else derived
     from the nominal magnification in the feature file (40 is 0.25), which ``notes`` (sentences joined by
@@ -148,9 +151,10 @@ class SlideFeaturesd(MapTransform):
         if file.get("tile_size_estimated"):
             notes.append(ESTIMATED)
         if slide is not None:
-            reason = reason or _difference(slide, d, file, given, stated)
-            notes += [] if reason else _unchecked(file, stated)
-            d.update({} if reason else views)
+            moved, origin = _counted_from_plane(d, slide)
+            reason = reason or _difference(slide, {**d, **moved}, file, given, stated)
+            notes += [] if reason else [*origin, *_unchecked(file, stated)]
+            d.update({} if reason else {**moved, **views})
         d.update({str(BagKeys.NOTES): "; ".join(notes)} if notes else {})
         return _without_pictures(d, reason) if reason else d
 
@@ -224,6 +228,19 @@ def _difference(
     nominal = None if file.get(MAGNIFICATION) is None else float(file[MAGNIFICATION])
     resolution = {"mpp": stated, "magnification": nominal} if given is None else {}
     return slide_difference(slide, d[BagKeys.COORDS].numpy(), sides, tile_size=d[BagKeys.TILE_SIZE], **resolution)
+
+
+def _counted_from_plane(d: Mapping[Hashable, Any], slide: SlideFile) -> tuple[dict[Hashable, Any], list[str]]:
+    """Return coordinates that count from the plane of a slide, if they come with the size of its bounds, and a note."""
+    size = d.get(BagKeys.SPATIAL_SHAPE)
+    if slide.bounds[2:] == slide.size or d.get(BagKeys.UNIT) != "px":
+        return {}, []
+    if size is None:
+        return {}, [OF_PLANE]
+    if tuple(int(side) for side in size) != slide.bounds[2:]:
+        return {}, []
+    coords = d[BagKeys.COORDS] + torch.tensor(slide.bounds[:2], dtype=torch.float64)
+    return {str(BagKeys.COORDS): coords, str(BagKeys.SPATIAL_SHAPE): torch.tensor(slide.size)}, [OF_BOUNDS]
 
 
 def _unchecked(file: Mapping[str, Any], stated: float | None) -> list[str]:

@@ -100,6 +100,7 @@ def test_wsi_mil_places_everything_within_the_bounds_of_a_slide(tmp_path):
     """A slide of 1280 x 1024 pixels in a plane of 10,000 x 8,000, which QuPath shows as 1280 x 1024 pixels."""
     write_network(tmp_path / "m")
     image = marked(stained((1024, 1280), (128, 0, 1152, 1024)))
+    image[-128:, -128:] = image[0, -1]  # yellow is tissue, and the other corners are ink
     slide = write_scn(tmp_path / "s.scn", image)
     tiles = trident(tmp_path / "s.h5", slide, tile=128)
     assert len(tiles.coords) == 64

@@ -164,6 +164,14 @@ def test_wsi_mil_evaluate_refuses_another_fold(run):
     assert str(root_cause(error.value)).startswith("`fold` must be the one that the weights were trained for")
 
 
+def test_wsi_mil_evaluate_names_the_level_of_the_training_and_not_its_split(run):
+    """At another level, the split is another one, too: the level is what to change."""
+    run("train", epochs=1, level="patient")
+    with pytest.raises(RuntimeError, match="Failed to evaluate") as error:
+        run("train", "evaluate")
+    assert "`level` must be patient, as in the training, got bag" in str(root_cause(error.value))
+
+
 def test_wsi_mil_evaluate_refuses_weights_of_another_network(run, data):
     """Other numbers of heads give weights of the same shapes."""
     run("train", network="asmil", epochs=1, **{"network_def#num_heads": 2})

@@ -84,3 +84,22 @@ def test_bag_folder_resolves_paths_relative_to_the_table_as_well(root, tmp_path)
     assert folder.find("link.h5") == tmp_path.resolve() / "outside.h5"
     with pytest.raises(ValueError, match="must lie below `root`"):
         BagFolder(root, tmp_path / "tables").find("link.h5")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("s1", "deep/s1.ome.tif"),
+        ("s1.ome", "deep/s1.ome.tif"),
+        ("s1.ome.tif", "deep/s1.ome.tif"),
+        ("dicom", "deep/dicom"),
+        ("D:\\scans\\dicom", "deep/dicom"),
+        ("1.dcm", "deep/dicom/1.dcm"),
+    ],
+)
+def test_bag_folder_find_knows_slides_by_the_names_that_people_use(name, expected, tmp_path):
+    """An OME-TIFF without both suffixes, and a DICOM slide by its folder, wherever they are."""
+    for file in ("deep/s1.ome.tif", "deep/dicom/1.dcm", "deep/dicom/2.dcm"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    assert BagFolder(tmp_path, suffixes=(".tif", ".dcm")).find(name) == tmp_path.resolve() / expected

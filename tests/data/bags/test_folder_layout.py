@@ -69,3 +69,10 @@ def test_name_folders_names_only_what_tools_name():
     names = ["features_uni_v1", "feats-ctranspath", "h5_files", "20x_256px_0px_overlap", "DOE_JOHN", "1998-01-01"]
     text = name_folders([Path(name, "a.h5") for name in names])
     assert text == "'20x_256px_0px_overlap', 'feats-ctranspath', 'features_uni_v1', 'h5_files' and 2 other folders"
+
+
+def test_name_folders_tells_folders_of_one_name_apart():
+    """TRIDENT repeats the name of an encoder below each magnification; the name of a user's folder stays unsaid."""
+    names = ("job/20x_256px_0px_overlap/features_uni", "job/10x_256px_0px_overlap/features_uni", "DOE/bags", "ROE/bags")
+    text = name_folders([Path(name, "a.h5") for name in names])
+    assert text == "'10x_256px_0px_overlap/features_uni', '20x_256px_0px_overlap/features_uni', 'bags'"

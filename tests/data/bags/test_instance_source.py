@@ -219,5 +219,6 @@ def test_instance_source_ignores_attributes_of_another_meaning(tmp_path, name, v
 
 def test_compare_names_another_tissue_detection():
     trained, other = (InstanceSource(preprocessing=f"tissue detection {k}") for k in (12, 34))
-    assert trained.compare(other).message() == "trained on tissue detection 12, got tissue detection 34"
+    expected = "trained on tissue detection 12, got tissue detection 34: give --tissue and --min_tissue of the training"
+    assert trained.compare(other).message() == expected
     assert not trained.compare(trained)

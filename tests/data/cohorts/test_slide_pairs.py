@@ -5,6 +5,7 @@ import os
 import pytest
 
 from monai_mil_ext.data import item_identity, list_slides
+from monai_mil_ext.data.cohorts import slide_pairs
 from monai_mil_ext.data.cohorts.slide_pairs import OUTSIDE, SlideFolder, pair_slides
 
 SUFFIXES = (".svs", ".tif", ".mrxs", ".dcm")
@@ -93,6 +94,50 @@ def test_list_slides_reads_the_column_slide_of_a_table(tmp_path):
     found = relative(tmp_path, list_slides(tmp_path / "t" / "table.csv"))
     assert (found["near"], found["path"], found["empty"]) == ("t/near.svs", "no slide found", None)
     assert all("slide" not in item for item in items)  # the name of a bag in a file with several
+
+
+@pytest.mark.parametrize("where", ["s", None])
+def test_list_slides_pairs_each_row_whatever_another_row_names(where, tmp_path):
+    """By names alone, paths of Windows included; an address is a reason in its row, and no end of the run."""
+    touch(tmp_path, "f.h5", "s/deep/far.svs")
+    rows = {
+        "windows": "D:\\slides\\far.svs",
+        "s3": "s3://bucket/far.svs",
+        "name": "far.svs",
+        "stem": "far",
+        "none": "x",
+    }
+    lines = [f"{case},f.h5,{slide}" for case, slide in rows.items()]
+    (tmp_path / "table.csv").write_text("\n".join(["case_id,image,slide", *lines]))
+    items = list_slides(tmp_path / "table.csv", slide_dir=where and tmp_path / where)
+    assert relative(tmp_path, items) == {
+        **dict.fromkeys(("windows", "name", "stem"), "s/deep/far.svs"),
+        "s3": "`slide` must be a local path, got an address that begins with 's3://'",
+        "none": "no slide found",
+    }
+
+
+def test_list_slides_takes_paths_below_the_folder_of_all_others_without_searching_it(tmp_path, monkeypatch):
+    touch(tmp_path, "t/f.h5", "disk/far.svs")
+    monkeypatch.setattr(slide_pairs, "list_files", lambda *args: pytest.fail("searched the whole disk"))
+    rows = [f"a,f.h5,{tmp_path / 'disk/far.svs'}", "b,f.h5,far.svs", "c,f.h5,"]
+    (tmp_path / "t" / "table.csv").write_text("\n".join(["case_id,image,slide", *rows]))
+    for options in ({"root": "/"}, {"slide_dir": "/"}):
+        found = relative(tmp_path, list_slides(tmp_path / "t" / "table.csv", **options))
+        assert (found["a"], found["b"]) == ("disk/far.svs", "no slide found")
+
+
+def test_slide_folder_follows_links_and_takes_no_thumbnail_for_a_slide(tmp_path):
+    touch(tmp_path, "s/a.svs", "s/thumbnails/a.tif", "s/Masks/a.tif", "s/done/a/prediction.json", "s/done/a/a.tif")
+    touch(tmp_path, "disk/b.svs", "disk/dicom/1.dcm")
+    (tmp_path / "s" / "disk").symlink_to(tmp_path / "disk")
+    (tmp_path / "s" / "again").mkdir()
+    (tmp_path / "s" / "again" / "a.svs").symlink_to(tmp_path / "s" / "a.svs")
+    folder = SlideFolder(tmp_path / "s", SUFFIXES)
+    found = {
+        name: [os.path.relpath(path, tmp_path) for path in folder.find(f"{name}.h5")] for name in ("a", "b", "dicom")
+    }
+    assert found == {"a": ["s/a.svs"], "b": ["s/disk/b.svs"], "dicom": ["s/disk/dicom"]}
 
 
 def test_list_slides_refuses_a_folder_without_any_of_the_slides(tmp_path):

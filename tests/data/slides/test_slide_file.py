@@ -181,8 +181,12 @@ def test_slide_file_of_sixteen_bits(tmp_path, reader):
 @pytest.mark.parametrize("reader", ["openslide", "tifffile"])
 def test_slide_file_with_a_damaged_region(tmp_path, reader):
     slide = SlideFile(damage_tile(write_slide(tmp_path / "s.tif", IMAGE), 5), reader)  # x from 256, y from 256
-    with pytest.raises(SlideFileError, match=r"`slide` must be readable at level 0, x 300, y 260, got \w+Error"):
+    with pytest.raises(
+        SlideFileError, match=r"`slide` must be readable at level 0, x 300, y 260, got \w+Error"
+    ) as error:
         slide.read(0, 300, 260, 10, 10)
+    facts = {"container": "generic TIFF", "shape": slide.size, "spacing": (slide.mpp, slide.mpp)}
+    assert error.value.facts == facts
     assert np.array_equal(slide.read(0, 0, 0, 99, 99), IMAGE[:99, :99])
 
 

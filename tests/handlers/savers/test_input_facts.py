@@ -24,3 +24,9 @@ def test_input_facts_take_the_voxel_size_of_an_oblique_scan():
     turn = torch.tensor([[0.8, -0.6, 0, 5], [0.6, 0.8, 0, 7], [0, 0, 1, 50], [0, 0, 0, 1]], dtype=torch.float64)
     affine = turn @ torch.diag(torch.tensor([2.0, 3.0, 5.0, 1.0], dtype=torch.float64))
     assert input_facts({"affine": affine})["spacing"] == [2.0, 3.0, 5.0]
+
+
+def test_input_columns_join_sentences_to_one_text():
+    assert input_columns({"notes": ["The largest image was read.", "it was estimated"]})["notes"] == (
+        "The largest image was read; it was estimated"
+    )

@@ -69,6 +69,16 @@ def test_slide_results_saver_gives_the_reason_for_a_missing_map(tmp_path):
     assert names(tmp_path / "s1") == ["prediction.json"]
 
 
+@pytest.mark.parametrize("index", [[0, 0, 1], [1, 1, 2], [0, 2, 2], [0, 0, 0]])
+def test_slide_results_saver_counts_the_tiles_of_all_slides_of_a_patient(index, tmp_path):
+    """A slide without tiles has its place in the list, the last one too."""
+    item = slide(slide_index=torch.tensor([*index, 0]), slide_count=3, unit="um")
+    SlideResultsSaver(tmp_path).save(item)
+    slides = prediction(tmp_path / "s1")["slides"]
+    assert [one["num_tiles"] for one in slides] == [index.count(i) for i in range(3)]
+    assert sum(one["attention"] for one in slides) == pytest.approx(1)
+
+
 def test_slide_results_saver_rejects_class_names_of_other_number(tmp_path):
     saver = SlideResultsSaver(tmp_path, class_names=["a", "b", "c"])
     with pytest.raises(ValueError, match=r"`class_names` must be one for each of 2 classes, got \['a', 'b', 'c'\]"):

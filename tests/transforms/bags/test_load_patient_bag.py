@@ -61,7 +61,7 @@ def test_patient_bagd_makes_the_bag_of_the_training(files):
     paths = [str(files / "b.h5"), str(files / "a.h5")]
     bag = PatientBagd("image", LoadBagd("image"))({"image": paths, "case_id": "p", "slide_mpp": [0.5, None]})
     trained = LoadPatientBagd("image")({"image": paths, "case_id": "p"})
-    assert bag.keys() == {*trained, "notes"}
+    assert bag.keys() == {*trained, "notes", "slide_count"}
     assert bag["notes"] == "2 slides in one bag"
     assert torch.equal(bag["image"], trained["image"])
     assert torch.equal(bag["slide_index"], trained["slide_index"])
@@ -83,6 +83,26 @@ def test_patient_bagd_gives_each_slide_its_own_values(files):
     # one slide has coordinates, whether in a list or not
     assert "coords" in PatientBagd("image", load)({"image": ["a"]})
     assert "coords" in PatientBagd("image", load)({"image": "a"})
+
+
+def test_patient_bagd_keeps_what_was_done_with_each_slide(files):
+    notes = {"a": "0.25 follows from the magnification; the largest image was read", "b": "", "c": "ink was left out"}
+    kinds = dict.fromkeys("abc", "OME-TIFF")
+
+    def load(item):
+        name = item["image"]
+        return {**item, "image": torch.ones(1, 4), "notes": notes[name], "container": kinds[name]}
+
+    bag = PatientBagd("image", load)({"image": ["a", "b", "c"]})
+    assert bag["notes"].split("; ") == [
+        "3 slides in one bag",
+        "slide 1: 0.25 follows from the magnification",
+        "slide 1: the largest image was read",
+        "slide 3: ink was left out",
+    ]
+    assert (bag["container"], bag["slide_count"]) == ("OME-TIFF", 3)
+    kinds["b"] = "Aperio SVS"
+    assert "container" not in PatientBagd("image", load)({"image": ["a", "b"]})
 
 
 def test_patient_bagd_passes_over_a_slide_without_instances(files):

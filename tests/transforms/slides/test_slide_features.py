@@ -9,6 +9,7 @@ from torch import nn
 from monai_mil_ext.data import SlideCache, SlideFile, TileGrid, write_bag
 from monai_mil_ext.transforms import EncodeInstancesd, SlideFeaturesd, TileBagd
 from tests.data import bag_files as make
+from tests.data.slides.containers import write_scn
 from tests.make_slide import stained, write_slide
 
 ENCODE = EncodeInstancesd("image", nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))
@@ -147,6 +148,45 @@ def test_slide_featuresd_that_state_no_slide_are_drawn_with_a_note(slide, tmp_pa
     estimated, unchecked = bag["notes"].split("; ")
     assert estimated == "the size of a tile was estimated from the distance of the tiles"
     assert unchecked.startswith("the features state neither size nor resolution of their slide")
+
+
+@pytest.mark.parametrize(
+    ("size", "origin", "note"),
+    [
+        ((2000, 1500), (0, 0), None),
+        ((320, 256), (1001, 700), "the features count tiles from the scanned region of the slide"),
+        (None, (0, 0), "the features do not state the size of their slide: tiles were placed in its plane"),
+    ],
+)
+def test_slide_featuresd_place_tiles_that_count_from_plane_or_bounds(size, origin, note, tmp_path):
+    """In a slide whose scanned region lies in a larger plane, as tools of either kind count."""
+    image = stained((256, 320), (64, 64, 256, 192))
+    slide = write_scn(tmp_path / "s.scn", image, 0.5, (2000, 1500), (1001, 700))
+    sides = {} if size is None else {"level0_width": size[0], "level0_height": size[1]}
+    spec = {"patch_size": 32, "patch_size_level0": 64, "level0_magnification": 20, "target_magnification": 10, **sides}
+    path = features_of(slide, tmp_path / "s.h5", spec)
+    with h5py.File(path, "r+") as file:
+        file["coords"][:] = file["coords"][:] - origin
+    bag = SlideFeaturesd("image")({"image": path, "source": str(slide)})
+    expected = SlideFeaturesd("image", TILES, ENCODE)({"image": slide})
+    for key in (*PLACES, "bounds"):
+        assert np.array_equal(bag[key], expected[key]), key
+    assert bag.get("notes", "").startswith(note or "")
+    assert ("notes" in bag) == (note is not None)
+
+
+def test_slide_featuresd_keep_what_features_state_where_nothing_can_be_drawn(tmp_path):
+    """Coordinates that count from the bounds stay as they are if the resolution is that of another slide."""
+    image = stained((256, 320), (64, 64, 256, 192))
+    slide = write_scn(tmp_path / "s.scn", image, 0.5, (2000, 1500), (1001, 700))
+    spec = {"patch_size": 32, "patch_size_level0": 64, "level0_magnification": 80, "target_magnification": 10}
+    path = features_of(slide, tmp_path / "s.h5", {**spec, "level0_width": 320, "level0_height": 256})
+    with h5py.File(path, "r+") as file:
+        file["coords"][:] = stated = file["coords"][:] - (1001, 700)
+    bag = SlideFeaturesd("image")({"image": path, "source": str(slide)})
+    assert "magnification 80" in bag["pictures_missing"]
+    assert np.array_equal(bag["coords"], stated)
+    assert (bag["spatial_shape"].tolist(), "notes" in bag, "bounds" in bag) == ([320, 256], False, False)
 
 
 @pytest.mark.parametrize(("content", "reason"), [(None, "exist"), (b"no slide", "be a slide that can be read")])
