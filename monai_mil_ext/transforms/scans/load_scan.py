@@ -180,7 +180,9 @@ class LoadScand(MapTransform):
     def source_values(self) -> dict[str, str]:
         """Return what this transform determines of a :py:class:`monai_mil_ext.data.InstanceSource`."""
         fill_nan = self.load.fill_nan
-        return {} if fill_nan is None else {"fill_nan": fill_nan if isinstance(fill_nan, str) else f"{fill_nan:g}"}
+        values = {} if fill_nan is None else {"fill_nan": fill_nan if isinstance(fill_nan, str) else f"{fill_nan:g}"}
+        # other options give the same slices
+        return {**values, "irregular": "resample"} if self.load.irregular == "resample" else values
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Load the scan of each key."""
