@@ -94,7 +94,7 @@ def _left_out(kind: str, count: int) -> str:
 
 def _polarity(slices: Sequence[SeriesSlice]) -> list[str]:
     inverted = slices[0].constants[-1].strip().upper() == "MONOCHROME1"
-    return ["Pixels are MONOCHROME1, shown inverted; values are those of the modality."] if inverted else []
+    return ["Pixels are MONOCHROME1, shown inverted, and values are those of the modality."] if inverted else []
 
 
 def check_stack(slices: Sequence[SeriesSlice], content: DicomFolder | None = None) -> None:

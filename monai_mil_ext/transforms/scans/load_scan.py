@@ -120,7 +120,7 @@ def _state_range(image: MetaTensor, fill_nan: float | str | None) -> None:
     value = float(voxels[finite].min()) if fill_nan == LOWEST else float(fill_nan)
     voxels[nan] = value
     image.meta["lowest"], image.meta["highest"] = (float(value) for value in voxels.aminmax())
-    note = f"{number} voxels that were NaN ({number / voxels.numel():.0%}) were filled with {value:g}"
+    note = f"{number} voxels that were NaN ({number / voxels.numel():.0%}) were filled with {value:g}."
     image.meta[str(BagKeys.NOTES)] = [*image.meta.get(BagKeys.NOTES, []), note]
 
 

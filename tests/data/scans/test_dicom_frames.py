@@ -150,7 +150,7 @@ def test_read_voxels_keeps_the_values_of_a_ct_with_monochrome1(tmp_path):
     expected = write_series(tmp_path / "s", PhotometricInterpretation="MONOCHROME1")
     image = LoadScan()(tmp_path / "s")
     np.testing.assert_array_equal(image[0], expected)
-    assert image.meta["notes"] == ["Pixels are MONOCHROME1, shown inverted; values are those of the modality."]
+    assert image.meta["notes"] == ["Pixels are MONOCHROME1, shown inverted, and values are those of the modality."]
 
 
 @pytest.mark.parametrize("tags", [{"PhotometricInterpretation": "MONOCHROME1"}, {"RescaleSlope": "0.000610352"}])
