@@ -78,6 +78,7 @@ def test_a_slice_that_is_off_its_place_is_found(count):
     [
         ([0, 5, 10, 20, 25], "(1 slice seems missing, 5 mm)"),
         ([0, 5, 20, 25, 30, 40, 45], "(3 slices seem missing, 15 mm)"),
+        ([0, 2, 5, 7, 10, 12, 15, 17], "where 2 mm is usual"),
         ([0, 5.02, 10, 20.1, 25, 30], "(1 slice seems missing, 5.1 mm)"),
         ([0, 5, 10, 15, 18, 25], "a step of 3 mm between the slices at 15 and 18 mm where 5 mm is usual"),
         (np.arange(40) * 5 * 1.004 ** np.arange(40), "steps from 5.02 to 6.7"),
@@ -129,7 +130,7 @@ def test_sort_stack_names_the_option_and_the_facts_of_an_irregular_series():
     with pytest.raises(InputError, match=r"got a step of 10 mm .* `irregular` can be allow or resample") as error:
         sort_stack(stack([0, 5, 15, 20]))
     assert error.value.option == "--irregular allow"
-    assert error.value.facts == {"container": "DICOM series", "shape": (6, 5, 4), "spacing": (0.9, 0.7, 5.0)}
+    assert error.value.facts == {"shape": (6, 5, 4), "spacing": (0.9, 0.7, 5.0)}
     with pytest.raises(ValueError, match=r"`irregular` must be .*, got 'maybe'"):
         sort_stack(stack([0, 5, 15, 20]), "maybe")
 
