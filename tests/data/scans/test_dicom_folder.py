@@ -139,6 +139,14 @@ def test_read_dicom_folder_says_what_is_there_in_place_of_slices(tmp_path):
         LoadScan()(tmp_path / "contours.dcm")
 
 
+@pytest.mark.parametrize("name", ["sub/T1.nii.gz", "scan.NRRD", "export.zip"])
+def test_read_dicom_folder_says_that_a_volume_is_given_as_a_file(tmp_path, name):
+    (tmp_path / "s" / name).parent.mkdir(parents=True)
+    (tmp_path / "s" / name).write_bytes(b"volume")
+    with pytest.raises(InputError, match=r"got no DICOM object, but 1 NIfTI, .* zip, each to be given as a file\.$"):
+        LoadScan()(tmp_path / "s")
+
+
 def test_read_dicom_folder_takes_a_file_as_its_only_object(tmp_path):
     write_series(tmp_path / "s")
     path = next((tmp_path / "s").iterdir())
