@@ -34,7 +34,8 @@ class ScanInferTask(InferTask):
     """Inference task that runs the ``inference`` of a bundle and turns its slice scores into a label map of bands.
 
     The JSON contains ``prediction`` (a score for each class), ``slices`` (index, position in mm, score and band of
-    each), ``uncertainty`` (entropy of the class scores, 1 if all are equal), ``top_slices``, ``plane``, ``use``,
+    each), ``uncertainty`` (entropy of the class scores, 1 if all are equal), ``top_slices``, ``plane``, ``notes`` (what
+    was left out or changed when the scan was read), ``use``,
     ``trained_model`` (name, version and hash of the weights) and ``source_check`` (whether the scan is as in the
     training; another one is refused, unless ``site.yaml`` has ``allow_mismatch: true``). The label map has the voxels
     and the affine of the image, and is 0 in slices without a band.
@@ -71,6 +72,7 @@ class ScanInferTask(InferTask):
         if request.get("result_write_to_file", True):
             file = _write(_label_map(result["slices"], record["plane"], scores), extension)
         names = {"model": self.bundle.name, "plane": record["plane"], "top_slices": record["top_slices"]}
+        names["notes"] = record.get("notes", [])
         trained = {"trained_model": record.get("model"), "source_check": record.get("source_check")}
         params = {**result, **names, **trained, "label_names": self.labels}
         return file, {**params, "latencies": {"total": round(time.perf_counter() - begin, 2)}}

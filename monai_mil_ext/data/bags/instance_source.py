@@ -64,6 +64,7 @@ class InstanceSource:
         spatial_size: size of a slice in pixels of the encoder's input.
         pixel_mm: size in mm of a pixel of slices that were resampled to it.
         fill_nan: what voxels that are NaN are replaced by: a number, or ``"lowest"``.
+        irregular: ``"resample"`` if slices of irregular series are put onto a regular grid.
         modality: DICOM modalities of the scans.
         spacing: lowest and highest distance of two slices in mm; those of a scan agree unless all are more than
             twice as far apart as any in training, or less than half as far.
@@ -93,6 +94,7 @@ class InstanceSource:
     spatial_size: tuple[int, ...] = ()
     pixel_mm: tuple[float, ...] = ()
     fill_nan: str | None = None
+    irregular: str | None = None
     modality: tuple[str, ...] = ()
     spacing: tuple[float, ...] = ()
     lowest: tuple[float, ...] = ()
@@ -351,6 +353,7 @@ _COMPARED: dict[str, tuple[Callable[[Any], str], _Agree]] = {
     "spacing": (lambda v: f"slices {_range(v, ' mm')} apart", _spacing_fits),
     "pixel_mm": (lambda v: f"pixels of {_list(v, ' mm') or 'their own size'}", _same_pixels),
     "fill_nan": ("NaN filled with {}".format, _equal),
+    "irregular": ("irregular {}".format, _equal),
     "lowest": (lambda v: f"values from {_number(min(v))}", lambda s, a, b: _values_fit(s, "lowest", b)),
     "highest": (lambda v: f"values up to {_number(max(v))}", lambda s, a, b: _values_fit(s, "highest", b)),
     "preprocessing": (_describe_preprocessing, _same_preprocessing),

@@ -98,16 +98,20 @@ def _sort(content: DicomFolder, path: Path, header: Any) -> None:
             content.slices.extend(read_slices(path, header))
         except HeaderError as error:
             content.others[f"of modality {modality} with {error}"] += 1
-            if not _is_cut(header):
+            kind = _storage(header)
+            if "Image Storage" in kind and not any(tag in header for tag in PIXELS):
+                content.faults.append(("", "an incomplete header"))  # even the UID of its series may be cut
+            elif not kind or ("Image Storage" in kind and "Secondary Capture" not in kind):
                 content.faults.append((uid, str(error)))
-            else:  # even the UID of its series may be cut
-                content.faults.append(("", "an incomplete header"))
 
 
-def _is_cut(header: Any) -> bool:
-    """Return whether an image has no pixels, unlike raw data, waveforms and the like, which are no images."""
-    storage = header.file_meta.get("MediaStorageSOPClassUID") or header.get("SOPClassUID")
-    return "Image Storage" in pydicom.uid.UID(str(storage)).name and not any(tag in header for tag in PIXELS)
+def _storage(header: Any) -> str:
+    """Return the name of the kind of an object, or an empty text.
+
+    Raw data, waveforms and the like are no images, and secondary captures, such as a dose report, no slices.
+    """
+    uid = pydicom.uid.UID(str(header.file_meta.get("MediaStorageSOPClassUID") or header.get("SOPClassUID")))
+    return "" if uid.name == str(uid) else str(uid.name)
 
 
 def _is_blank(path: Path) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,32 @@ TAGS = (
 OFFSETS = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
 JPEG_END = b"\xff\xd9"
 SIZES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7}  # SOF markers of JPEG
+
+
+class _StoredBits(NamedTuple):
+    """Bits of a pixel that are its value; the others may hold anything, such as an overlay."""
+
+    allocated: int
+    stored: int
+    low: int  # lowest one
+    signed: bool
+
+    @classmethod
+    def of(cls, dataset: Any) -> _StoredBits:
+        allocated, stored = int(dataset.BitsAllocated), int(dataset.get("BitsStored", 0) or dataset.BitsAllocated)
+        low = int(dataset.get("HighBit", None) or stored - 1) + 1 - stored
+        if allocated in (stored, 1):
+            low = 0
+        elif not 0 < stored < allocated or not 0 <= low <= allocated - stored:
+            raise InputError(f"{UNDAMAGED} a DICOM file with {stored} bits of {allocated} stored.")
+        return cls(allocated, stored, low, int(dataset.get("PixelRepresentation", 0) or 0) == 1)
+
+    def of_pixels(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Return the values of pixels."""
+        if self.allocated in (self.stored, 1):
+            return pixels
+        values = (pixels.astype(np.int64) >> self.low) & ((1 << self.stored) - 1)
+        return np.where(values >> (self.stored - 1), values - (1 << self.stored), values) if self.signed else values
 
 
 def read_voxels(stack: Sequence[SeriesSlice]) -> NDArray[np.float32]:
@@ -78,10 +104,14 @@ def read_stored(path: Path, frames: Sequence[int]) -> Iterator[NDArray[Any]]:
         shape = (int(dataset.Rows), int(dataset.Columns))
         if syntax.is_compressed and not syntax.is_deflated:
             _check_sizes(dataset, syntax, shape, frames)
+        bits = _StoredBits.of(dataset)
+        if bits.low and (not syntax.is_compressed or syntax.is_deflated or syntax == RLE):
+            # pydicom takes the lowest bits for those of the values, wherever they are
+            dataset.BitsStored, dataset.HighBit = bits.allocated, bits.allocated - 1
         for values in _decoded(dataset, syntax, frames):
             if values.shape != shape:
                 raise InputError(f"{UNDAMAGED} pixels of another size than {_size(shape)}.")
-            yield _stored_bits(values, dataset)
+            yield bits.of_pixels(values)
     except (InputError, ImportError, GeneratorExit):
         raise
     except Exception:  # the file is the cause of whatever a decoder raises; its text may have names
@@ -149,19 +179,6 @@ def _decode_with_itk(frame: bytes, dataset: Any, syntax: Any) -> NDArray[Any]:
         single.save_as(file, enforce_file_format=True)
         image = itk.imread(file, itk.D, imageio=itk.GDCMImageIO.New(FileName=file))
         return itk.array_from_image(image).reshape(single.Rows, single.Columns).astype(np.int64)
-
-
-def _stored_bits(values: NDArray[Any], dataset: Any) -> NDArray[Any]:
-    """Return values without the bits that are not part of them, such as an overlay in the highest bits."""
-    allocated, stored = int(dataset.BitsAllocated), int(dataset.get("BitsStored", 0) or dataset.BitsAllocated)
-    low = int(dataset.get("HighBit", None) or stored - 1) + 1 - stored
-    if allocated in (stored, 1):
-        return values
-    if not 0 < stored < allocated or low < 0:
-        raise InputError(f"{UNDAMAGED} a DICOM file with {stored} bits of {allocated} stored.")
-    values = (values.astype(np.int64) >> low) & ((1 << stored) - 1)
-    signed = int(dataset.get("PixelRepresentation", 0) or 0) == 1
-    return np.where(values >> (stored - 1), values - (1 << stored), values) if signed else values
 
 
 def _check_sizes(dataset: Any, syntax: Any, shape: tuple[int, int], frames: Sequence[int]) -> None:

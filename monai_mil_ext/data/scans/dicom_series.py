@@ -12,13 +12,14 @@ import numpy as np
 from monai_mil_ext.utils import InputError
 
 from .dicom_files import ONE_VALUE
-from .dicom_folder import DIRECTORY, DicomFolder, read_dicom_folder
+from .dicom_folder import DIRECTORY, DicomFolder, read_dicom_folder, scan_files
 from .dicom_slices import SeriesSlice
 from .dicom_stacks import choose_series, choose_stack, drop_copies, drop_lone_slices, drop_scouts
 from .slice_stack import sort_stack
 
 __all__ = ["DicomStack", "SeriesSlice", "check_stack", "find_series", "find_stack"]
 
+VOLUMES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".zip")
 NAMES = dict(
     zip(
         ("Modality", *ONE_VALUE),
@@ -69,7 +70,9 @@ def find_stack(
     if not content.slices:
         _check_undamaged([fault for uid, fault in content.faults if not uid])
         place = "folder" if folder.is_dir() else "file"
-        text = f"`image` must be a {place} with one series of DICOM image slices, got {content.rest}."
+        volumes = sum(path.name.lower().endswith(VOLUMES) for path in scan_files(folder)) if folder.is_dir() else 0
+        others = f", but {volumes} NIfTI, NRRD, MetaImage or zip, each to be given as a file" if volumes else ""
+        text = f"`image` must be a {place} with one series of DICOM image slices, got {content.rest}{others}."
         raise InputError(text, container="folder" if folder.is_dir() else "DICOM")
     notes = [_left_out(kind, n) for kind, n in sorted(content.others.items()) if kind != DIRECTORY]
     slices, left_out = choose_series(content.slices, series)
@@ -94,7 +97,7 @@ def _left_out(kind: str, count: int) -> str:
 
 def _polarity(slices: Sequence[SeriesSlice]) -> list[str]:
     inverted = slices[0].constants[-1].strip().upper() == "MONOCHROME1"
-    return ["Pixels are MONOCHROME1, shown inverted; values are those of the modality."] if inverted else []
+    return ["Pixels are MONOCHROME1, shown inverted, and values are those of the modality."] if inverted else []
 
 
 def check_stack(slices: Sequence[SeriesSlice], content: DicomFolder | None = None) -> None:

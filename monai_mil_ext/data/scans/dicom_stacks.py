@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence, Sized
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
@@ -57,7 +57,9 @@ def choose_series(slices: Sequence[SeriesSlice], series: str | None) -> tuple[li
     if len(uids) == 1:
         return wanted, []
     available = Counter(s.series for s in (wanted if uids else slices))
-    rows = [f"{n} slices of modality {modality}, series number {no}" for (_, modality, no), n in available.items()]
+    rows = [
+        f"{_count(range(n))} of modality {modality}, series number {no}" for (_, modality, no), n in available.items()
+    ]
     text = f"{len(available)}: {'; '.join(sorted(rows))}."
     if series is None:
         message = f"`image` must be a folder with one series, got {text} Choose one by `series`."
@@ -125,7 +127,7 @@ def choose_stack(slices: Sequence[SeriesSlice], stack: str | int | None) -> tupl
     stacks = _stacks(slices)
     if stack is None and len(stacks) == 1:
         return stacks[0].slices, []
-    rows = [f"{k}: {len(s.slices)} slices{f' ({s.name})' if s.name else ''}" for k, s in enumerate(stacks, 1)]
+    rows = [f"{k}: {_count(s.slices)}{f' ({s.name})' if s.name else ''}" for k, s in enumerate(stacks, 1)]
     rest = f"; and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
     text = f"{len(stacks)} in a series: {'; '.join(rows[:SHOWN])}{rest}."
     if stack is None:
@@ -309,6 +311,10 @@ def _same_header(a: SeriesSlice, b: SeriesSlice) -> bool:
     arrays = ("position", "orientation", "spacing")
     same = all(getattr(a, name) == getattr(b, name) for name in plain)
     return same and not a.fault and all(np.array_equal(getattr(a, name), getattr(b, name)) for name in arrays)
+
+
+def _count(slices: Sized) -> str:
+    return f"{len(slices)} slice{'s'[: len(slices) != 1]}"
 
 
 def _note(count: int, kind: str, kinds: str = "") -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from monai_mil_ext.utils import BagKeys, InputError, check_choice, check_local, optional_dependency
 
-from .dicom_files import HeaderError, is_directory, read_header
+from .dicom_files import HeaderError, has_preamble, is_directory, read_header
 from .dicom_frames import read_voxels
 from .dicom_series import find_stack
 from .scan_archives import is_zip, unpacked_scan
@@ -29,7 +30,7 @@ __all__ = ["ScanReader"]
 itk = optional_dependency("", "itk")
 nib = optional_dependency("", "nibabel")
 
-NIFTI = (".nii", ".nii.gz")
+NIFTI, PAIR = (".nii", ".nii.gz"), (".hdr", ".img")
 SERIES, ENHANCED = "DICOM series", "enhanced DICOM"
 CONTAINERS = {
     ".nii": "NIfTI",
@@ -38,7 +39,16 @@ CONTAINERS = {
     ".nhdr": "NRRD",
     ".mha": "MetaImage",
     ".mhd": "MetaImage",
+    ".hdr": "NIfTI",
+    ".img": "NIfTI",
 }
+MM = {"meter": 1000.0, "micron": 0.001}  # by the unit of NIfTI
+NO_SIDES = "The file states no orientation: sides, such as R and L, may be wrong."
+NO_SIZE = "The file states no size of its voxels: 1 mm was taken."
+HEADER = 2**16  # bytes of a text header that are read
+ANATOMICAL = re.compile(
+    rb"(?m)^space:.*(left|right).*(anterior|posterior).*(superior|inferior)|^space:\s*(las|lps|ras)"
+)
 UNDAMAGED = "`image` must be a readable, undamaged scan, got"
 # files that users take for scans, by their first bytes
 KINDS = {
@@ -135,11 +145,16 @@ class ScanReader(ITKReader):
         """Read a folder or file; ``prefix`` begins the name of its container."""
         name = path.name.lower()
         kind = next((kind for suffix, kind in CONTAINERS.items() if name.endswith(suffix)), "")
+        is_nifti = name.endswith(NIFTI) or (name.endswith(PAIR) and path.is_file() and not has_preamble(path))
+        kind = "" if name.endswith(PAIR) and not is_nifti else kind
         self._about[BagKeys.CONTAINER] = f"{prefix}{kind}" if kind else ""
         if path.is_dir():
             return self._read_series(path, prefix)
-        if name.endswith(NIFTI):
-            return _read_nifti(path)
+        if is_nifti:
+            image, self._about[BagKeys.NOTES] = _read_nifti(path)
+            if not hasattr(image.header, "get_xyzt_units"):
+                self._about[BagKeys.CONTAINER] = f"{prefix}Analyze"
+            return image
         if not prefix and is_zip(path):
             self._about[BagKeys.CONTAINER] = "zip"
             with unpacked_scan(path) as content:
@@ -152,6 +167,7 @@ class ScanReader(ITKReader):
             return self._read_series(path.parent if is_directory(header) else path, prefix)
         image = _imread(str(path), _kind(path))
         _check_volume(itk.size(image), image.GetNumberOfComponentsPerPixel())
+        self._about[BagKeys.NOTES] = _header_notes(path, kind)
         _refresh_import_caches()
         return image
 
@@ -174,12 +190,16 @@ class ScanReader(ITKReader):
 
 
 def _imread(source: str, kind: str) -> Any:
+    shown = itk.Object.GetGlobalWarningDisplay()
+    itk.Object.SetGlobalWarningDisplay(False)  # the warnings contain the path, too
     try:
         return itk.imread(source)
     except Exception:
         # the file alone is the cause of whatever ITK raises: RuntimeError, and also KeyError, TypeError and
         # UnboundLocalError of its Python code; the text contains the path, which may contain a patient's name
         raise ValueError(f"{UNDAMAGED} {kind} that ITK can't read.") from None
+    finally:
+        itk.Object.SetGlobalWarningDisplay(shown)
 
 
 def _kind(path: Path) -> str:
@@ -200,8 +220,12 @@ def _refresh_import_caches() -> None:
         importlib.invalidate_caches()
 
 
-def _read_nifti(path: Path) -> Any:
-    """Read NIfTI with nibabel, since ITK changes NaN to 0, alters sheared affines and accepts truncated files."""
+def _read_nifti(path: Path) -> tuple[Any, list[str]]:
+    """Read NIfTI with nibabel, since ITK changes NaN to 0, alters sheared affines and accepts truncated files.
+
+    Returns:
+        image with its affine in mm, and notes.
+    """
     try:
         image = nib.squeeze_image(nib.load(path))
         kind = image.get_data_dtype().kind
@@ -210,7 +234,31 @@ def _read_nifti(path: Path) -> Any:
     except Exception:  # as in ``_imread``: OSError, zlib.error, ImageFileError, OverflowError, MemoryError, ...
         raise ValueError(f"{UNDAMAGED} a NIfTI file that nibabel can't read.") from None
     _check_volume(image.shape, 1 if kind in "biuf" else 2)
-    return image
+    has_codes = [tag in image.header and int(image.header[tag]) > 0 for tag in ("sform_code", "qform_code")]
+    notes = [] if any(has_codes) else [NO_SIDES]
+    unit = image.header.get_xyzt_units()[0] if hasattr(image.header, "get_xyzt_units") else ""
+    if unit in MM:
+        affine = np.diag([MM[unit]] * 3 + [1.0]) @ np.asarray(image.affine, dtype=float)
+        image = nib.Nifti1Image(image.get_fdata(dtype=np.float32), affine)
+        notes.append(f"Lengths in {unit}s were converted to mm.")
+    return image, notes
+
+
+def _header_notes(path: Path, kind: str) -> list[str]:
+    """Return notes on what the header of an NRRD or MetaImage file does not state; raise if it states NaN."""
+    with path.open("rb") as file:
+        text = file.read(HEADER).replace(b"\r\n", b"\n").lower()
+    if kind == "MetaImage":
+        stated = re.search(rb"(?m)^element(spacing|size)\b", text.partition(b"elementdatafile")[0])
+        return [] if stated else [NO_SIZE]
+    if kind != "NRRD":
+        return []
+    header = text.partition(b"\n\n")[0]
+    sizes = re.search(rb"(?m)^(spacings|space directions):(.*)$", header)
+    if sizes and sizes[1] == b"spacings" and b"nan" in sizes[2]:
+        raise InputError("`image` must have voxels of a positive, finite size, got NaN.")
+    has_sides = ANATOMICAL.search(header) and b"\nspace directions:" in header
+    return [*([] if sizes else [NO_SIZE]), *([] if has_sides else [NO_SIDES])]
 
 
 def _nifti_data(image: Any) -> tuple[NDArray[np.float32], dict[str, Any]]:

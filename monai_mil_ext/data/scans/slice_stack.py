@@ -20,6 +20,7 @@ ABSOLUTE = 0.01  # mm; also the largest distance of two slices at one position
 SHEAR = 0.01  # shift in the plane from one slice to the next, as a fraction of the step, that is no tilt
 ROUNDED = 0.1  # mm, to which positions are often rounded
 GAP = 1.5  # steps from one slice to the next between which at least one is missing
+WHOLE = 0.2  # largest distance of a gap from a whole number of steps, as a fraction of the step
 TO_RAS = np.array([-1.0, -1.0, 1.0])
 
 
@@ -90,7 +91,8 @@ class StackGeometry(NamedTuple):
         odd = np.flatnonzero(abs(steps - usual) > 2 * TOLERANCE * usual + ABSOLUTE)
         if not len(odd):
             return f"steps from {steps.min():g} to {steps.max():g} mm that drift"
-        gaps = [step for step in steps if step >= GAP * usual]
+        off = abs(steps - np.rint(steps / usual) * usual)
+        gaps = steps[(steps >= GAP * usual) & (off <= max(WHOLE * usual, 2 * ROUNDED + ABSOLUTE))]
         k = next((i for i in odd if steps[i] >= GAP * usual), odd[0])
         missing = sum(round(step / usual) - 1 for step in gaps)
         count = f"{missing} slice{' seems' if missing == 1 else 's seem'} missing, {sum(gaps) - len(gaps) * usual:g} mm"

@@ -120,7 +120,7 @@ def _state_range(image: MetaTensor, fill_nan: float | str | None) -> None:
     value = float(voxels[finite].min()) if fill_nan == LOWEST else float(fill_nan)
     voxels[nan] = value
     image.meta["lowest"], image.meta["highest"] = (float(value) for value in voxels.aminmax())
-    note = f"{number} voxels that were NaN ({number / voxels.numel():.0%}) were filled with {value:g}"
+    note = f"{number} voxels that were NaN ({number / voxels.numel():.0%}) were filled with {value:g}."
     image.meta[str(BagKeys.NOTES)] = [*image.meta.get(BagKeys.NOTES, []), note]
 
 
@@ -180,7 +180,9 @@ class LoadScand(MapTransform):
     def source_values(self) -> dict[str, str]:
         """Return what this transform determines of a :py:class:`monai_mil_ext.data.InstanceSource`."""
         fill_nan = self.load.fill_nan
-        return {} if fill_nan is None else {"fill_nan": fill_nan if isinstance(fill_nan, str) else f"{fill_nan:g}"}
+        values = {} if fill_nan is None else {"fill_nan": fill_nan if isinstance(fill_nan, str) else f"{fill_nan:g}"}
+        # other options give the same slices
+        return {**values, "irregular": "resample"} if self.load.irregular == "resample" else values
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Load the scan of each key."""

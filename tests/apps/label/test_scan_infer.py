@@ -9,7 +9,13 @@ from monai_mil_ext.data import ScoreBands
 from .server_parts import Bundle, without_init
 
 SLICES = [{"slice_index": i, "position_mm": 5.0 * i, "attention": a} for i, a in enumerate((0.1, 0.6, 0.3))]
-RECORD = {"probability": [0.0, 1.0], "slices": SLICES, "plane": "axial", "top_slices": [1, 2, 0]}
+RECORD = {
+    "probability": [0.0, 1.0],
+    "slices": SLICES,
+    "plane": "axial",
+    "top_slices": [1, 2, 0],
+    "notes": ["1 scout was left out."],
+}
 LABELS = {"slices ranked 1 to 1": 1, "slices ranked 2 to 2": 2}
 
 
@@ -44,6 +50,7 @@ def test_scan_infer_task_returns_label_map_and_json(tmp_path, written):
     assert [entry["band"] for entry in params["slices"]] == [0, 1, 2]
     assert (params["model"], params["plane"], params["uncertainty"]) == ("bundle", "axial", 0.0)
     assert (params["top_slices"], params["label_names"]) == ([1, 2, 0], LABELS)
+    assert params["notes"] == ["1 scout was left out."]
     (item, configs, overrides) = task.bundle.calls[0]
     assert (item, configs) == ({"image": "/data/s.nii", "case_id": "scan"}, ("inference",))
     assert overrides == {"pictures": [], "dicom": [], "device": "cpu"}

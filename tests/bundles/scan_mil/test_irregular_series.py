@@ -99,6 +99,17 @@ def test_resampling_belongs_to_the_preprocessing_of_a_model(start, irregular_sca
     assert nib.load(tmp_path / "c" / "c_scores.nii.gz").shape == (SIDE, SIDE, 7)
 
 
+def test_inference_resamples_as_the_training(start, irregular_scans, tmp_path):
+    model = train(irregular_scans, tmp_path / "model", irregular="resample")
+    paths = {"ckpt_dir": str(model), "output_dir": str(tmp_path / "out")}
+    for case, count in (("a", 6), ("b", 7)):
+        start("inference", **paths, **OPTIONS, pictures=[], input=str(irregular_scans / case), case_id=case).run()
+        written = json.loads((tmp_path / "out" / case / "prediction.json").read_text())
+        assert written["source_check"] == "agrees with the training"
+        positions = [entry["position_mm"] for entry in written["slices"]]
+        np.testing.assert_allclose(positions, 30 + np.arange(count) * 2.5, atol=1e-3)
+
+
 def test_cohort_inference_gives_irregular_series_a_row_or_a_prediction(start, irregular_scans, allowed, tmp_path):
     table = irregular_scans / "scans.csv"
     table.write_text("case_id,image\na,a\nb,b\nc,c\n")

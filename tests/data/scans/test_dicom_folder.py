@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from pydicom import dcmread, dcmwrite
+from pydicom import dcmread, dcmwrite, uid
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.fileset import FileSet
 
@@ -14,7 +14,7 @@ from monai_mil_ext.data.scans import dicom_folder
 from monai_mil_ext.data.scans.dicom_folder import read_dicom_folder, scan_files
 from monai_mil_ext.transforms import LoadScan
 from monai_mil_ext.utils import InputError
-from tests.scans import voxels, write_enhanced, write_series, write_structure_set
+from tests.scans import edit_dicom, voxels, write_enhanced, write_series, write_structure_set
 
 
 def scatter(source, folder):
@@ -139,6 +139,14 @@ def test_read_dicom_folder_says_what_is_there_in_place_of_slices(tmp_path):
         LoadScan()(tmp_path / "contours.dcm")
 
 
+@pytest.mark.parametrize("name", ["sub/T1.nii.gz", "scan.NRRD", "export.zip"])
+def test_read_dicom_folder_says_that_a_volume_is_given_as_a_file(tmp_path, name):
+    (tmp_path / "s" / name).parent.mkdir(parents=True)
+    (tmp_path / "s" / name).write_bytes(b"volume")
+    with pytest.raises(InputError, match=r"got no DICOM object, but 1 NIfTI, .* zip, each to be given as a file\.$"):
+        LoadScan()(tmp_path / "s")
+
+
 def test_read_dicom_folder_takes_a_file_as_its_only_object(tmp_path):
     write_series(tmp_path / "s")
     path = next((tmp_path / "s").iterdir())
@@ -159,3 +167,22 @@ def test_read_dicom_folder_tells_a_frame_of_secondary_capture_from_a_slice(tmp_p
     image = LoadScan()(tmp_path / "s")
     np.testing.assert_array_equal(image[0], voxels((6, 5, 4)) * 2.0 - 1024)
     assert image.meta["notes"] == ["1 object of modality CT with no ImagePositionPatient was left out."]
+
+
+@pytest.mark.parametrize(
+    "kind", ["SecondaryCaptureImageStorage", "MultiFrameTrueColorSecondaryCaptureImageStorage", "RawDataStorage"]
+)
+@pytest.mark.parametrize("missing", [["PixelSpacing"], ["ImagePositionPatient", "Rows"]])
+def test_read_dicom_folder_leaves_out_what_is_no_slice_of_its_series(tmp_path, kind, missing):
+    """A dose report or raw data may have the SeriesInstanceUID of the slices."""
+    expected = write_series(tmp_path / "s")
+    write_series(tmp_path / "s" / "other", (6, 5, 1), SOPClassUID=getattr(uid, kind))
+    (other,) = (tmp_path / "s" / "other").iterdir()
+    edit_dicom(other, lambda ds: [delattr(ds, tag) for tag in missing])
+    image = LoadScan()(tmp_path / "s")
+    np.testing.assert_array_equal(image[0], expected)
+    assert len(image.meta["notes"]) == 1
+    assert image.meta["notes"][0].startswith("1 object of modality CT with no ")
+    edit_dicom(other, lambda ds: setattr(ds.file_meta, "MediaStorageSOPClassUID", uid.CTImageStorage))
+    with pytest.raises(ValueError, match="undamaged scan, got 1 DICOM file with no "):
+        LoadScan()(tmp_path / "s")

@@ -113,9 +113,10 @@ def test_read_voxels_refuses_compressed_pixels_that_are_cut(tmp_path, kind, shar
 
 
 @pytest.mark.parametrize("signed", [0, 1])
+@pytest.mark.parametrize("low", [0, 2, 4])
 @pytest.mark.parametrize("kind", ["series", "enhanced"])
-def test_read_voxels_ignores_bits_that_are_not_stored(tmp_path, signed, kind):
-    """Old files have overlays in the highest bits; 12 bits may have a sign."""
+def test_read_voxels_ignores_bits_that_are_not_stored(tmp_path, signed, low, kind):
+    """Old files have overlays in the highest or lowest bits; 12 bits may have a sign."""
     if kind == "series":
         write_series(tmp_path, (6, 5, 1), RescaleSlope=1, RescaleIntercept=0)
     else:
@@ -123,8 +124,9 @@ def test_read_voxels_ignores_bits_that_are_not_stored(tmp_path, signed, kind):
     (path,) = tmp_path.iterdir()
     ds = dcmread(path)
     values = np.arange(30).reshape(5, 6) * 100 - (1500 if signed else 0)
-    ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 12, 11, signed
-    ds.PixelData = ((values & 0xFFF) | 0x5000).astype("<u2").tobytes()
+    ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 12, 11 + low, signed
+    overlay = 0x5555 & ~(0xFFF << low)
+    ds.PixelData = ((values & 0xFFF) << low | overlay).astype("<u2").tobytes()
     ds.save_as(path)
     np.testing.assert_array_equal(LoadScan()(path)[0, ..., 0].T, values)
 
@@ -148,7 +150,7 @@ def test_read_voxels_keeps_the_values_of_a_ct_with_monochrome1(tmp_path):
     expected = write_series(tmp_path / "s", PhotometricInterpretation="MONOCHROME1")
     image = LoadScan()(tmp_path / "s")
     np.testing.assert_array_equal(image[0], expected)
-    assert image.meta["notes"] == ["Pixels are MONOCHROME1, shown inverted; values are those of the modality."]
+    assert image.meta["notes"] == ["Pixels are MONOCHROME1, shown inverted, and values are those of the modality."]
 
 
 @pytest.mark.parametrize("tags", [{"PhotometricInterpretation": "MONOCHROME1"}, {"RescaleSlope": "0.000610352"}])

@@ -223,6 +223,74 @@ def test_scan_reader_rescales_nifti_and_drops_a_trailing_axis(tmp_path):
     assert read(write_nifti(tmp_path / "one.nii", voxels((6, 5, 1)), np.eye(4)))[0].shape == (6, 5, 1)
 
 
+@pytest.mark.parametrize(("unit", "factor"), [("meter", 1000), ("micron", 0.001), ("mm", 1), ("unknown", 1)])
+def test_scan_reader_has_mm_whatever_the_unit_of_the_file(tmp_path, unit, factor):
+    image = nib.Nifti1Image(voxels((6, 5, 4)), np.diag([0.5, 2, 4, 1]))
+    image.header.set_xyzt_units(unit)
+    nib.save(image, tmp_path / "s.nii")
+    array, meta = read(tmp_path / "s.nii")
+    np.testing.assert_array_equal(array, voxels((6, 5, 4)))
+    np.testing.assert_allclose(np.diag(meta["affine"])[:3], np.array([0.5, 2, 4]) * factor)
+    np.testing.assert_allclose(meta["spacing"], np.array([0.5, 2, 4]) * factor)
+    assert meta["notes"] == ([f"Lengths in {unit}s were converted to mm."] if factor != 1 else [])
+
+
+@pytest.mark.parametrize("name", ["s.hdr", "s.img"])
+def test_scan_reader_reads_a_pair_of_files_as_one(tmp_path, name):
+    array = voxels((6, 5, 4)).astype(np.float32)
+    array[1, 2, 3] = np.nan
+    affine = np.array([[0.0, -2.0, 0.1, 5.0], [0.8, 0.0, 0.0, -7.0], [0.1, 0.0, 3.0, 11.0], [0, 0, 0, 1]])
+    nib.save(nib.Nifti1Pair(array, affine), tmp_path / "s.hdr")
+    got, meta = read(tmp_path / name)
+    np.testing.assert_array_equal(got, array)
+    np.testing.assert_allclose(meta["affine"], affine, atol=1e-6)
+    assert (meta["container"], meta["notes"]) == ("NIfTI", [])
+
+
+NO_SIDES = "The file states no orientation: sides, such as R and L, may be wrong."
+NO_SIZE = "The file states no size of its voxels: 1 mm was taken."
+SPACES = {
+    "space: left-posterior-superior\nspace directions: (1,0,0) (0,2,0) (0,0,3)": [],
+    "space: RAS\nspace directions: (1,0,0) (0,2,0) (0,0,3)": [],
+    "space: scanner-xyz\nspace directions: (1,0,0) (0,2,0) (0,0,3)": [NO_SIDES],
+    "spacings: 1 2 3": [NO_SIDES],
+    "content: x": [NO_SIZE, NO_SIDES],
+}
+
+
+@pytest.mark.parametrize("lines", SPACES)
+def test_scan_reader_notes_what_an_nrrd_does_not_state(tmp_path, lines):
+    header = f"NRRD0004\ntype: uchar\ndimension: 3\nsizes: 6 5 4\n{lines}\nencoding: raw\n\n"
+    (tmp_path / "s.nrrd").write_bytes(header.encode() + bytes(120))
+    assert read(tmp_path / "s.nrrd")[1]["notes"] == SPACES[lines]
+
+
+def test_scan_reader_refuses_an_nrrd_with_a_spacing_that_is_no_number(tmp_path):
+    header = "NRRD0004\ntype: uchar\ndimension: 3\nsizes: 6 5 4\nspacings: 1 NaN 3\nencoding: raw\n\n"
+    (tmp_path / "s.nrrd").write_bytes(header.encode() + bytes(120))
+    with pytest.raises(ValueError, match="voxels of a positive, finite size, got NaN"):
+        ScanReader().read(tmp_path / "s.nrrd")
+
+
+@pytest.mark.parametrize(("line", "notes"), [("ElementSpacing = 1 2 3\n", []), ("", [NO_SIZE])])
+def test_scan_reader_notes_a_meta_image_without_a_spacing(tmp_path, line, notes):
+    header = f"ObjectType = Image\nNDims = 3\nDimSize = 6 5 4\n{line}ElementType = MET_UCHAR\nElementDataFile = LOCAL\n"
+    (tmp_path / "s.mha").write_bytes(header.encode() + bytes(120))
+    assert read(tmp_path / "s.mha")[1]["notes"] == notes
+
+
+def test_scan_reader_prints_no_path(tmp_path, capfd):
+    """ITK names the file in its warnings, as of an Analyze file."""
+    image = nib.AnalyzeImage(voxels((6, 5, 4)).astype(np.float32), np.diag([1, 2, 3, 1]))
+    nib.save(image, tmp_path / "Secretname.hdr")
+    meta = read(tmp_path / "Secretname.hdr")[1]
+    assert (meta["container"], meta["notes"]) == ("Analyze", [NO_SIDES])
+    shutil.copy(tmp_path / "Secretname.hdr", tmp_path / "Secretname.mha")
+    with pytest.raises(ValueError, match="ITK can't read"):
+        ScanReader().read(tmp_path / "Secretname.mha")
+    assert "Secretname" not in "".join(capfd.readouterr())
+
+
 def test_scan_reader_refuses_what_is_no_volume(tmp_path):
     for shape, got in (((6, 5), "6 x 5"), ((6, 5, 4, 2), "6 x 5 x 4 x 2")):
         path = write_nifti(tmp_path / "s.nii", np.zeros(shape, np.float32), np.eye(4))

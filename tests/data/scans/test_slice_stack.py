@@ -88,6 +88,11 @@ def test_a_fault_counts_missing_slices_and_millimeters(heights, fault):
     assert "0 slices" not in geometry(heights).fault()
 
 
+def test_a_fault_names_no_missing_slice_where_a_step_is_no_multiple_of_the_usual_one():
+    fault = geometry([0, 2, 5, 7, 10, 12, 15, 17]).fault()
+    assert fault == "a step of 3 mm between the slices at 2 and 5 mm where 2 mm is usual"
+
+
 def test_a_tilt_is_found_however_small_its_step():
     heights = np.arange(60) * 0.625
     assert (
