@@ -28,6 +28,7 @@ OUTLINE: dict[str, Any] = {"levels": [0.5], "colors": [REFERENCE], "linewidths":
 LETTER: dict[str, Any] = {"color": "#ffe08a", "fontsize": 9, "fontweight": "bold"}
 GAP: dict[str, Any] = {"facecolor": "white", "edgecolor": SECONDARY, "hatch": "////", "linewidth": 0.6}  # no slice
 CLOSE = 0.035  # distance of slices, as a part of the stack, within which ranks share a label
+NARROW = 0.1  # sides of a view whose letters and scale would overlap
 STRIP = (0.02, 0.09)  # begin and end of the heat beside a view, as parts of its width
 
 
@@ -52,8 +53,9 @@ def draw_view(axes: Axes, view: StackView, ratio: Array, position: Array, marks:
     image = np.ma.masked_invalid(view.image)
     axes.imshow(image, cmap=colors, vmin=0, vmax=1, extent=view.extent, aspect=aspect, interpolation="nearest")
     _draw_outline(axes, view.outline, view.extent)
-    _draw_letters(axes, view.sides)
-    if view.is_to_scale:
+    if is_wide := not view.is_to_scale or min(view.size) > NARROW * max(view.size):
+        _draw_letters(axes, view.sides)
+    if view.is_to_scale and is_wide:
         _draw_scale(axes, view.extent)
     across = view.size[0] if view.is_upright else view.size[1]
     heat = draw_strip(axes, ratio, position, (across * (1 + STRIP[0]), across * (1 + STRIP[1])), view.is_upright)
