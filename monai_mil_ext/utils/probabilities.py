@@ -149,15 +149,17 @@ def format_prediction(values: Any, task: str = "classification", class_names: Se
         >>> format_prediction([0.4, 0.6]), format_prediction([0.1, 0.7, 0.2])
         ('probability 0.60', 'class 1, probability 0.70')
         >>> format_prediction([0.4, 0.6], class_names=["benign", "malignant"])
-        'malignant: probability 0.60'
+        'probability of malignant 0.60'
     """
     p = class_probabilities(values, task)
     predicted = predicted_classes(p, task)
     if not isinstance(predicted, int):
         return f"probabilities {', '.join(f'{value:.2f}' for value in p.tolist())}"
     shown = 1 if len(p) == 2 else predicted
+    if class_names is not None and len(p) == 2:
+        return f"probability of {class_names[shown]} {p[shown]:.2f}"
     if class_names is not None:
-        return f"{class_names[shown]}: probability {p[shown]:.2f}"
+        return f"{class_names[shown]}, probability {p[shown]:.2f}"
     return f"probability {p[1]:.2f}" if len(p) == 2 else f"class {predicted}, probability {p[predicted]:.2f}"
 
 

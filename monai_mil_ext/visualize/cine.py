@@ -21,7 +21,7 @@ ImageDraw = optional_dependency("", "PIL.ImageDraw")
 
 BAR_WIDTH, LINE_HEIGHT = 28, 16  # of the attention bar and of a line of text, in pixels
 MIN_SIDE = 256  # of the longer side of a slice: smaller ones are enlarged, so that the text fits
-LETTER, GAP = (255, 224, 138), (59, 74, 99)
+LETTER, GAP = (255, 224, 138), (0, 0, 0)  # no color of heat
 Array = np.ndarray[Any, Any]
 
 

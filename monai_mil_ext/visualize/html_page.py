@@ -28,7 +28,7 @@ MAX_SIDE, VIEW_SIDE = 512, 480  # of a slice and of a view, in pixels
 MAX_BYTES = 1_100_000  # of the slices as JPEG; base64 adds a third
 QUALITY = 80
 OUTLINE_SIDES = (64, 256)  # fewest and most points along a side of a mask whose outline is drawn
-GAP = 0.25  # gray of a place without a slice
+STRIPE = 5  # pixels of a stripe where there is no slice
 
 
 def scan_page(
@@ -161,9 +161,14 @@ def _jpegs(slices: Array, display: SliceDisplay) -> list[str]:
 
 
 def _jpeg(image: Array, size: tuple[int, int]) -> bytes:
-    gray = Image.fromarray(np.round(np.clip(image, 0, 1) * 255).astype(np.uint8))
-    buffer = io.BytesIO()
-    gray.resize(size, Image.LANCZOS).save(buffer, "JPEG", quality=QUALITY, optimize=True)
+    """Return an image as JPEG; pixels that are NaN, where there is no slice, are striped."""
+    missing, buffer = np.isnan(image), io.BytesIO()
+    gray = Image.fromarray(np.round(np.nan_to_num(image).clip(0, 1) * 255).astype(np.uint8))
+    gray = gray.resize(size, Image.LANCZOS)
+    if missing.any():
+        stripes = np.add.outer(np.arange(size[1]), np.arange(size[0])) // STRIPE % 2 * 90 + 150
+        gray.paste(Image.fromarray(stripes.astype(np.uint8)), mask=Image.fromarray(missing).resize(size, Image.NEAREST))
+    gray.save(buffer, "JPEG", quality=QUALITY, optimize=True)
     return buffer.getvalue()
 
 
@@ -178,7 +183,7 @@ def _view(view: StackView) -> dict[str, Any]:
     size = max(1, round(wide * zoom)), max(1, round(high * zoom))
     return {
         "name": view.name,
-        "src": _address(_jpeg(np.nan_to_num(view.image, nan=GAP), size)),
+        "src": _address(_jpeg(view.image, size)),
         "width": size[0],
         "height": size[1],
         "sides": view.sides,

@@ -30,7 +30,8 @@ def write_index(
 
     Args:
         folder: folder with ``results.csv`` and a folder ``<case_id>`` for each case, whose page is ``<case_id>.html``
-            and whose picture is ``<case_id>.png``, where they exist.
+            and whose picture is ``<case_id>.png``, where they exist; that of a slide without tissue is
+            ``<case_id>_tissue.jpg``.
         rows: rows of ``results.csv``: ``case_id``, ``status`` and, of finished cases, ``predicted_class`` or
             ``prediction`` and ``probability_<c>`` of each class c; ``option`` and ``notes`` are shown too.
         title: heading of the page.
@@ -62,12 +63,13 @@ def _classes(rows: Sequence[Mapping[str, Any]]) -> list[int]:
 def _row(folder: Path, row: Mapping[str, Any], cells: Sequence[str]) -> dict[str, Any]:
     case, status = str(row[BagKeys.CASE_ID]), str(row[BagKeys.STATUS])
     is_done = status.split(";", maxsplit=1)[0] == BagStatus.DONE
+    picture = {BagStatus.DONE: ".png", BagStatus.EMPTY: "_tissue.jpg"}.get(BagStatus.DONE if is_done else status)
     return {
         "case": case,
         "status": status,
         "done": is_done,
         "page": _address(folder, case, ".html") if is_done else "",
-        "picture": _address(folder, case, ".png") if is_done else "",
+        "picture": _address(folder, case, picture) if picture else "",
         "cells": [_text(row.get(cell, "")) for cell in cells],
         "remarks": [str(row[name]) for name in REMARKS if row.get(name)],
     }

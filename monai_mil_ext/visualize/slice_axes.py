@@ -9,7 +9,7 @@ import numpy as np
 
 from monai_mil_ext.utils import optional_dependency
 
-from ._style import HEAT, REFERENCE
+from ._style import HEAT, REFERENCE, SECONDARY
 from .relative_attention import ratio_norm
 from .slice_display import Sides, SliceDisplay
 from .stack_views import StackView, scale_length, slice_edges, slice_spans
@@ -26,8 +26,9 @@ with_stroke = optional_dependency("figures", "matplotlib.patheffects", "withStro
 RIM: dict[str, Any] = {"linewidth": 2.4, "foreground": "white", "alpha": 0.8}
 OUTLINE: dict[str, Any] = {"levels": [0.5], "colors": [REFERENCE], "linewidths": 1.2}
 LETTER: dict[str, Any] = {"color": "#ffe08a", "fontsize": 9, "fontweight": "bold"}
-GAP = "#3b4a63"  # color of a place without a slice
+GAP: dict[str, Any] = {"facecolor": "white", "edgecolor": SECONDARY, "hatch": "////", "linewidth": 0.6}  # no slice
 CLOSE = 0.035  # distance of slices, as a part of the stack, within which ranks share a label
+NARROW = 0.1  # sides of a view whose letters and scale would overlap
 STRIP = (0.02, 0.09)  # begin and end of the heat beside a view, as parts of its width
 
 
@@ -41,18 +42,20 @@ def draw_slice(axes: Axes, image: Array, mask: Array | None, display: SliceDispl
     if display.pixel_mm:
         _draw_scale(axes, extent)
     axes.set_title(title, fontsize=8)
-    axes.set_axis_off()
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set(color=SECONDARY, linewidth=0.6)  # else a white slice has no edge
 
 
 def draw_view(axes: Axes, view: StackView, ratio: Array, position: Array, marks: Sequence[int] = ()) -> Any:
     """Draw a view of the stack with the heat of its slices beside it, which is returned, and ranks of ``marks``."""
-    colors = matplotlib.colormaps["gray"].with_extremes(bad=GAP)
+    colors = matplotlib.colormaps["gray"].with_extremes(bad=(0, 0, 0, 0))
     aspect: Literal["equal", "auto"] = "equal" if view.is_to_scale else "auto"
     image = np.ma.masked_invalid(view.image)
     axes.imshow(image, cmap=colors, vmin=0, vmax=1, extent=view.extent, aspect=aspect, interpolation="nearest")
     _draw_outline(axes, view.outline, view.extent)
-    _draw_letters(axes, view.sides)
-    if view.is_to_scale:
+    if is_wide := not view.is_to_scale or min(view.size) > NARROW * max(view.size):
+        _draw_letters(axes, view.sides)
+    if view.is_to_scale and is_wide:
         _draw_scale(axes, view.extent)
     across = view.size[0] if view.is_upright else view.size[1]
     heat = draw_strip(axes, ratio, position, (across * (1 + STRIP[0]), across * (1 + STRIP[1])), view.is_upright)
@@ -67,6 +70,7 @@ def draw_view(axes: Axes, view: StackView, ratio: Array, position: Array, marks:
         axes.xaxis.set_label_text("" if view.is_upright else "mm", fontsize=8)
     axes.tick_params(labelsize=7)
     axes.spines[:].set_visible(False)
+    axes.fill_between(view.extent[:2], *view.extent[2:], zorder=-1, **GAP)
     axes.set_title(view.name, fontsize=9)
     return heat
 

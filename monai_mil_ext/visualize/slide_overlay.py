@@ -25,7 +25,7 @@ __all__ = ["plot_slide_overlay", "write_slide_overlay"]
 patheffects = optional_dependency("figures", "matplotlib.patheffects")
 UNITS = {
     "none": "score",
-    "ratio": "times uniform attention\n(1: as if nothing were chosen)",
+    "ratio": "attention, × uniform",
     "percentile": "percentile of the tiles",
 }
 TICKS = [1 / 4, 1 / 2, 1, 2, 4]  # of ratios

@@ -73,6 +73,18 @@ def test_bundle_has_the_files_of_the_zoo(bundle):
 
 
 @every_bundle
+def test_bundle_readme_makes_sense_alone(bundle):
+    """A copy of the bundle has no other folder of the repository."""
+    text = (bundle / "docs" / "README.md").read_text()
+    targets = [link.split("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    inside = [(bundle / "docs" / target).resolve().is_relative_to(bundle) for target in targets]
+    assert [target for target, is_inside in zip(targets, inside, strict=True) if not is_inside] == []
+    assert [line for line in text.splitlines() if "../" in line] == []  # nor do commands leave it
+    pages = set(re.findall(r"docs/[\w/-]+\.md", text)) - {"docs/README.md"}
+    assert [page for page in pages if not (ROOT / page).is_file()] == []
+
+
+@every_bundle
 def test_bundle_metadata_is_complete(bundle):
     verify_metadata(str(bundle / "configs" / "metadata.json"), str(SCHEMA))
     text, result = (bundle / "configs" / "metadata.json").read_text(), metadata(bundle)

@@ -81,6 +81,25 @@ def trained_on_scans(repo: Path) -> None:
     (repo / CT / "models").mkdir(exist_ok=True)
     torch.save(ABMIL(64, 2, hidden_size=128).state_dict(), repo / CT / "models" / "model.pt")
     (repo / CT / "scans.csv").write_text("case_id,image\na,data/pat_1\nb,data/pat_2\n")
+    folder_of_scans(repo)
+
+
+def folder_of_scans(repo: Path) -> None:
+    """Write a folder of two scans in different containers."""
+    scans = repo / CT / "SCANS"
+    shutil.copytree(repo / CT / "data" / "pat_1", scans / "c1")
+    write_nifti(scans / "c2.nii.gz", *_loaded(scans / "c1"))
+
+
+def phantoms_and_folder(repo: Path) -> None:
+    """Write the phantoms, and a folder of scans."""
+    phantoms(repo)
+    folder_of_scans(repo)
+
+
+def _loaded(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    scan = LoadScan()(folder)
+    return scan[0].numpy(), scan.affine.numpy()
 
 
 def labeled_scans(repo: Path) -> None:

@@ -165,6 +165,7 @@ PAGES = {
                 for end in ("_scores.nii.gz", "_scores.json", ".png", ".html", ".gif", "_seg.dcm", "_sr.dcm")
             ],
             "scans.csv": ["results/results.csv", "results/report.json", "results/b/prediction.json"],
+            "SCANS": ["of_folder/index.html", "of_folder/c1/prediction.json", "of_folder/c2/prediction.json"],
         },
     ),
     "docs/how-to/model-record.md": Page(
@@ -215,7 +216,7 @@ PAGES = {
     ),
     "bundles/scan_mil/docs/README.md": Page(
         start="bundles/scan_mil",
-        setup=page_setup.phantoms,
+        setup=page_setup.phantoms_and_folder,
         replace={"for fold in 0 1 2 3 4 5;": "for fold in 0 5;"},
         append={"train.yaml": [*PIXELS, *EPOCH], "inference.yaml": PIXELS, **FEW, **FEW_OF_FOLDS},
         creates={
@@ -225,7 +226,8 @@ PAGES = {
                 "eval/pat_4/pat_4.png",
                 "eval/fold_5/report.json",
                 "eval/folds.json",
-            ]
+            ],
+            "SCANS": ["results/index.html", "results/c1/prediction.json", "results/c2/prediction.json"],
         },
     ),
     "bundles/instance_encoder/docs/README.md": Page(

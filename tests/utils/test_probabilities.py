@@ -125,6 +125,9 @@ def test_predicted_classes_of_each_task():
 def test_format_prediction_shows_no_logit_as_probability():
     assert format_prediction([0.97]) == format_prediction([0.03, 0.97]) == "probability 0.97"
     assert format_prediction([0.1, 0.2, 0.7]) == "class 2, probability 0.70"
+    # two classes: the second one's, whichever is predicted
+    assert format_prediction([0.9, 0.1], class_names=["benign", "malignant"]) == "probability of malignant 0.10"
+    assert format_prediction([0.1, 0.2, 0.7], class_names=["a", "b", "c"]) == "c, probability 0.70"
     assert format_prediction([0.9, 0.8], "multilabel") == "probabilities 0.90, 0.80"
     assert format_prediction([0.9, 0.5], "survival") == "probabilities 0.90, 0.50"
     with pytest.raises(ValueError, match=r"`pred` must be probabilities in \[0, 1\], got 1.84"):

@@ -118,6 +118,18 @@ def test_scan_page_places_slices_by_mm_and_leaves_gaps():
     assert page.curve["y"][2] / page.curve["uniform"] == pytest.approx(2.1, abs=1e-3)
 
 
+def test_scan_page_stripes_the_places_without_a_slice():
+    slices = np.zeros((4, 8, 8))
+    page = Page(scan_page(np.full(4, 0.25), np.array([0.0, 10.0, 40.0, 50.0]), slices))
+    views = [image["src"] for image in page.all("img") if "view" in image.get("alt", "")]
+    assert len(views) == 2
+    for view in views:
+        gray = np.asarray(image_of(view))
+        middle, end = gray[len(gray) // 2], gray[5]
+        assert end.max() < 20
+        assert (middle.min() > 120, middle.max() > 220) == (True, True)
+
+
 def corners_of(path):
     """Return the corners of every closed line of an outline, in pixels."""
     lines = []

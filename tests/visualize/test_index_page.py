@@ -64,7 +64,7 @@ def test_write_index_lists_done_and_failed_cases(tmp_path):
         ["", "c2", "no tumor", "0.250", "done cut"],
         ["", "c3", "", "", "unreadable: got 2 series try --series"],
     ]
-    assert page.links == ["c1/c1.html", "c1/c1.html", "c2/c2.png"]
+    assert page.links == ["c1/c1.html"] * 2 + ["c2/c2.png"] * 2
     assert page.pictures == ["c1/c1.png", "c2/c2.png"]
     assert "3 cases, 2 done" in path.read_text()
     assert "research use only" in path.read_text()
@@ -97,3 +97,11 @@ def test_write_index_of_a_run_without_any_result(tmp_path):
     assert page.rows[0] == ["picture", "case", "status"]
     assert page.rows[1][:3] == ["", "a", "not reached"]
     assert Page(write_index(tmp_path, []).read_text()).rows == [["picture", "case", "status"]]
+
+
+def test_write_index_shows_the_tissue_of_a_slide_without_tiles(tmp_path):
+    write_case(tmp_path, "c1", "_tissue.jpg")
+    write_case(tmp_path, "c2", "_tissue.jpg", ".png")
+    page = Page(write_index(tmp_path, [row("c1", "empty"), row("c2", "unreadable: cut off")]).read_text())
+    assert page.pictures == ["c1/c1_tissue.jpg"]  # results of an earlier run are not those of c2
+    assert page.links == ["c1/c1_tissue.jpg"] * 2

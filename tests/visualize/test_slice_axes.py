@@ -80,3 +80,12 @@ def test_pictures_of_unknown_orientation_have_no_letters_and_no_scale():
 def test_rank_labels_join_slices_that_are_close():
     assert rank_labels(np.array([10.0, 90.0, 11.0, 12.0]), 100) == [(11.0, "1 3 4"), (90.0, "2")]
     assert rank_labels(np.array([]), 100) == []
+
+
+def test_a_narrow_view_has_no_letters_that_overlap():
+    slices, position = np.random.default_rng(0).random((40, 8, 8)), 5.0 * np.arange(40)  # 8 mm wide, 200 mm high
+    display = SliceDisplay("axial", (1.0, 1.0), np.arange(40), 40, None, "")
+    figure = plot_slice_scores(np.full(40, 1 / 40), position, slices, display=display)
+    drawn = images_of(figure)
+    assert [len(axes.texts) > 0 for axes in drawn[-2:]] == [False, False]
+    assert all(len(letters(axes)) == 4 for axes in drawn[:-2])

@@ -71,7 +71,7 @@ def test_plot_slide_overlay_draws_ratios_with_the_same_colors_for_every_slide(sl
         figure = plot_slide_overlay(slide_and_map[0], heat)
         drawn, bar = figure.axes[1].images[1], figure.axes[-1]
         np.testing.assert_allclose(drawn.norm([0.25, 1.0, 4.0]), [0, 0.5, 1])
-        assert bar.get_ylabel() == "times uniform attention\n(1: as if nothing were chosen)"
+        assert bar.get_ylabel() == "attention, × uniform"
         assert [tick.get_text() for tick in bar.get_yticklabels()] == ["≤ 1/4", "1/2", "1", "2", "≥ 4"]
 
 

@@ -32,6 +32,7 @@ from monai_mil_ext.visualize import (
     write_cine,
 )
 
+from .input_facts import input_facts
 from .results_saver import ResultsSaver
 from .thresholds import at_operating_points, threshold_text
 
@@ -203,15 +204,16 @@ class ScanResultsSaver(ResultsSaver):
             masks = _middle_channel(reference) > 0
         slices, display = SliceDisplay.of(item, slices.shape[1:], self.plane).fit_gray(slices)
         scan = (item[BagKeys.SCORES].numpy(), item[BagKeys.POSITION].numpy(), slices, masks)
-        title, note = self._title(item), self.note(item)
+        title, note, notes = self._title(item), self.note(item), " ".join(input_facts(item).get(BagKeys.NOTES, ()))
         if "png" in self.pictures:
-            figure = plot_slice_scores(*scan, top_k, title, note, display)
+            figure = plot_slice_scores(*scan, top_k, title, "; ".join(filter(None, [note, notes])), display)
             with atomic_path(folder / f"{case}.png") as temporary:
                 figure.savefig(temporary, dpi=160)
         if "gif" in self.pictures:
             write_cine(folder / f"{case}.gif", *scan, note=note, display=display)
         if "html" in self.pictures:
-            facts, links = {"model": note} if note else {}, self._links(folder, case)
+            facts = {name: text for name, text in (("model", note), ("notes", notes)) if text}
+            links = self._links(folder, case)
             page = scan_page(*scan, top_k, title, facts, display, links)
             with atomic_path(folder / f"{case}.html") as temporary:
                 temporary.write_text(page, encoding="utf-8")

@@ -90,7 +90,7 @@ def test_scan_results_saver_names_model_and_classes_in_all_files(tmp_path):
     note = "tumor 2, weights 0123456789ab; agrees with the training"
     page = (folder / "c1.html").read_text()
     assert f"<dt>model</dt><dd>{note}</dd>" in page
-    assert "<h1>c1: malignant: probability 0.70 (threshold 0.5: malignant)</h1>" in page
+    assert "<h1>c1: probability of malignant 0.70 (threshold 0.5: malignant)</h1>" in page
     assert Image.open(folder / "c1.gif").info["comment"].decode() == f"research use only; {note}"
 
 
@@ -99,6 +99,11 @@ def test_scan_results_saver_writes_a_page_without_a_row_for_an_unknown_model(tmp
     page = (tmp_path / "c1" / "c1.html").read_text()
     assert "<h1>c1: probability 0.70 (threshold 0.5: class 1)</h1>" in page
     assert "<dt>" not in page
+
+
+def test_scan_results_saver_shows_what_was_done_to_the_input_on_the_page(tmp_path):
+    ScanResultsSaver(tmp_path, pictures=["html"]).save(scan(notes=["1 scout was left out.", "NaN was filled."]))
+    assert "<dt>notes</dt><dd>1 scout was left out. NaN was filled.</dd>" in (tmp_path / "c1" / "c1.html").read_text()
 
 
 def test_scan_results_saver_needs_a_name_for_each_class(tmp_path):
@@ -264,4 +269,4 @@ def test_scan_results_saver_takes_thresholds_from_the_model(tmp_path):
     assert record["operating_points"] == [point | {"is_positive": True}]
     assert record["predicted_class"] == "no tumor"  # the more probable class
     page = (tmp_path / "c1" / "c1.html").read_text()
-    assert "<h1>c1: tumor: probability 0.30 (threshold 0.2, screening: tumor)</h1>" in page
+    assert "<h1>c1: probability of tumor 0.30 (threshold 0.2, screening: tumor)</h1>" in page
