@@ -40,7 +40,7 @@ class EmptyBagError(InputError):
     """Error for a bag without instances, such as a slide without tissue; callers catch it to skip the bag."""
 
 
-class SourceMismatchError(ValueError):
+class SourceMismatchError(InputError):
     """Error for a bag from another encoder, resolution or preprocessing than those a network was trained on."""
 
 

@@ -197,4 +197,4 @@ def _bell(attention: Array, position: Array) -> tuple[Array | None, str]:
     if not sd > 0:
         return None, ""
     bell = np.exp(-((position - mean) ** 2) / (2 * sd**2))
-    return bell / bell.sum(), f"Gaussian of the same mean and SD ({mean:.0f} ± {sd:.0f} mm)"
+    return bell / bell.sum(), f"bell of the same mean and deviation ({mean:.0f} ± {sd:.0f} mm)"

@@ -25,7 +25,7 @@ def test_plot_slice_scores_shows_the_top_slices_with_their_numbers_and_positions
     assert "research use only" in [text.get_text() for text in figure.texts]
     assert figure.get_supxlabel() == "window -1000 to 400 HU"
     labels = [text.get_text() for text in figure.subfigs[2].legends[0].get_texts()]
-    gaussian = "Gaussian of the same mean and SD (7 ± 11 mm)"
+    gaussian = "bell of the same mean and deviation (7 ± 11 mm)"
     assert labels == ["attention", "slices above", "uniform", gaussian, "reference"]
     assert [axes.get_title() for axes in figure.axes[3:5]] == ["front view", "side view"]
 

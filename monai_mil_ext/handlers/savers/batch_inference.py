@@ -16,6 +16,7 @@ from monai.engines import IterationEvents
 
 from monai_mil_ext.data import fingerprint, item_identity
 from monai_mil_ext.handlers.monai_engines import check_evaluator, check_not_attached
+from monai_mil_ext.transforms.bags.input_facts import input_columns, input_facts
 from monai_mil_ext.utils import (
     RESEARCH_USE,
     BagKeys,
@@ -33,7 +34,6 @@ from monai_mil_ext.visualize import write_index
 
 from .class_columns import class_columns
 from .infer_or_status import InferOrStatus
-from .input_facts import input_columns, input_facts
 from .model_columns import model_columns
 from .results_saver import ResultsSaver
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from ignite.engine import Engine, Events
 from torch import Tensor
 
+from monai_mil_ext.transforms.bags.input_facts import input_facts
 from monai_mil_ext.utils import (
     RESEARCH_USE,
     BagKeys,
@@ -27,7 +28,6 @@ from monai_mil_ext.utils.files import remove_file
 from monai_mil_ext.utils.probabilities import TASKS
 
 from .class_columns import class_columns
-from .input_facts import input_facts
 from .model_columns import UNKNOWN, short_hash
 
 __all__ = ["ResultsSaver"]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from monai_mil_ext.data import DicomWriter, ScoreBands, write_nifti
+from monai_mil_ext.transforms.bags.input_facts import input_facts
 from monai_mil_ext.transforms.scans.slice_order import item_plane
 from monai_mil_ext.utils import (
     RESEARCH_USE,
@@ -32,7 +33,6 @@ from monai_mil_ext.visualize import (
     write_cine,
 )
 
-from .input_facts import input_facts
 from .results_saver import ResultsSaver
 from .thresholds import at_operating_points, threshold_text
 

@@ -16,8 +16,11 @@ from monai_mil_ext.data import InstanceSource
 from monai_mil_ext.data.cohorts.case_lists import is_feature_file
 from monai_mil_ext.utils import BagKeys, SourceMismatchError, as_flag
 
+from .input_facts import input_facts
+
 __all__ = ["CheckSourceD", "CheckSourceDict", "CheckSourced"]
 
+ALLOW = "--allow_mismatch true"
 AGREES = "agrees with the training"
 UNKNOWN = "not checked: it is not known what the model was trained on"
 
@@ -44,7 +47,7 @@ def compare_source(trained: InstanceSource | None, source: InstanceSource, allow
     difference = trained.compare(source)
     if difference:
         if not allow_mismatch:
-            raise SourceMismatchError(difference.message())
+            raise SourceMismatchError(difference.message(), ALLOW)
         return f"mismatch: {difference.message()}"
     return f"not checked: {', '.join(difference.unknown)}" if difference.unknown else AGREES
 
@@ -98,7 +101,13 @@ class CheckSourced(MapTransform):
         """Check the source of the item."""
         d = dict(data)
         for key in self.key_iterator(d):
-            d[BagKeys.SOURCE_CHECK] = compare_source(self.trained, self._source(d, key), self.allow_mismatch)
+            source = self._source(d, key)
+            try:
+                d[BagKeys.SOURCE_CHECK] = compare_source(self.trained, source, self.allow_mismatch)
+            except SourceMismatchError as error:
+                facts = input_facts(d)
+                error.add_facts(*(facts.get(name, ()) for name in ("container", "shape", "spacing")))
+                raise
         return d
 
     def _source(self, d: Mapping[Hashable, Any], key: Hashable) -> InstanceSource:

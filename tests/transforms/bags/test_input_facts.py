@@ -2,7 +2,7 @@
 
 import torch
 
-from monai_mil_ext.handlers.savers.input_facts import input_columns, input_facts
+from monai_mil_ext.transforms.bags.input_facts import input_columns, input_facts
 
 
 def test_input_facts_leave_out_what_is_not_known():
