@@ -194,7 +194,7 @@ class SlideFile:
 
 
 def _existing_file(path: Path) -> Path:
-    if path.is_dir():
+    if os.path.isdir(path):
         return slide_file_of_folder(path)
     if not os.path.isfile(path):
         raise FileNotFoundError("`slide` must be a file that exists, got none.")
