@@ -101,9 +101,7 @@ def test_a_reader_of_an_impossible_path_says_that_there_is_none(tmp_path, monkey
     Path("loop").symlink_to("loop")
     for path in ("loop", "n" * 300):
         for read in (transforms.LoadScan(), data.SlideFile, transforms.LoadCellBag(8)):
-            with pytest.raises(
-                (FileNotFoundError, RuntimeError), match=r"must be a .* that exists, got ('|the path|none)"
-            ):
+            with pytest.raises((FileNotFoundError, RuntimeError), match=r"must be a .* that exists, got"):
                 read(path)
 
 

@@ -49,7 +49,8 @@ def write_weights(root, seed=0, in_features=F):
 def infer(runner, image, out, *overlays, **overrides):
     runner.infer({"case_id": "slide", "image": str(image)}, out, "inference", *overlays, **overrides)
     files = sorted(path for path in out.rglob("*") if path.is_file())
-    return {path.name: path.read_bytes() for path in files if path.name not in ("results.csv", "report.json")}
+    of_run = ("results.csv", "report.json", "index.html")
+    return {path.name: path.read_bytes() for path in files if path.name not in of_run}
 
 
 def test_bundle_runner_keeps_a_workflow_and_gives_the_results_of_a_new_one(root, tmp_path, counts):
