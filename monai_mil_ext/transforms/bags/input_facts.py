@@ -14,7 +14,7 @@ __all__ = ["input_columns", "input_facts"]
 CONTAINER, NOTES, OPTION = str(BagKeys.CONTAINER), str(BagKeys.NOTES), str(BagKeys.OPTION)
 
 
-def input_facts(item: Mapping[str, Any]) -> dict[str, Any]:
+def input_facts(item: Mapping[Any, Any]) -> dict[str, Any]:
     """Return ``container``, ``shape``, ``spacing`` (mm of a scan, micrometers of a slide) and ``notes``, as far known.
 
     Args:
