@@ -74,7 +74,8 @@ def option_hint(error: BaseException) -> str:
         >>> option_hint(InputError("`image` must have finite voxels, got 3 that are NaN.", "--fill_nan lowest"))
         ' Consider `--fill_nan lowest`.'
     """
-    return f" Consider `{error.option}`." if isinstance(error, InputError) and error.option else ""
+    end = "" if str(error).endswith((".", "?")) else "."
+    return f"{end} Consider `{error.option}`." if isinstance(error, InputError) and error.option else ""
 
 
 def root_cause(error: BaseException) -> BaseException:

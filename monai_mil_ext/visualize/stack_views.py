@@ -91,7 +91,7 @@ def stack_views(
 
     They cut the middle of the slices, or the middle of the reference masks.
     """
-    masks = reference if reference is not None and reference.ndim == 3 and reference.any() else None
+    masks = None if reference is None or reference.ndim != 3 or not reference.any() else np.asarray(reference) > 0
     row, column = _center(slices, masks)
     directions = display.directions or "SPL"
     height, width = display.pixel_mm or (1.0, 1.0)

@@ -99,7 +99,7 @@ PAGES = {
             "#SBATCH --array": "cd $REPO; export SLURM_ARRAY_TASK_ID=3",
         },
         replace={**FOUR, ":29500": ":$PORT", "/shared/": "$STUDY/"},
-        append={"train.yaml": EPOCH, "study/cohort": [*PIXELS, "--test_patient", "digits_0"]},
+        append={"train.yaml": EPOCH, "study/cohort": [*PIXELS, "--test_patient", "digits_0", "--hounsfield", "false"]},
         creates={
             "=1 torchrun": ["models/fold_0/model.pt"],
             "srun": ["$STUDY/runs/mil/model.pt"],

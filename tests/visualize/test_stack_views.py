@@ -90,3 +90,14 @@ def test_slice_spans_of_few_slices():
     edges, index = slice_edges(np.array([0.0, 2.0, 4.0, 10.0]))
     assert edges.tolist() == [-1, 1, 3, 5.5, 8.5, 11]
     assert index.tolist() == [0, 1, 2, -1, 3]
+
+
+def test_stack_views_take_masks_of_any_type():
+    slices = np.random.default_rng(0).random((4, 6, 5))
+    mask = np.zeros((4, 6, 5), np.float32)
+    mask[1, 2, 3] = 1
+    display = SliceDisplay(pixel_mm=(1.0, 1.0))
+    first, second = (stack_views(slices, np.arange(4.0), display, m) for m in (mask, mask > 0))
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one.outline, other.outline)
+        assert one.outline.any()
