@@ -57,9 +57,11 @@ def find_layout(file: Any) -> TiffLayout:
         raise
     order, notes = _channels(slide, ome)
     levels = [*slide.levels, *_reduced(slide, images)]
-    others = len(images) - 1 - (len(levels) - len(slide.levels))
-    if others:
-        notes.append(f"The file has {others + 1} images, of which the largest was read.")
+    known = {id(level) for level in levels[1:]}
+    scenes = [image for image in images if id(image) not in known]
+    if len(scenes) > 1:  # by size, since a name may be that of a patient
+        sizes = ", ".join("{} x {}".format(*_size(image.keyframe)) for image in scenes)
+        notes.append(f"The file has {len(scenes)} images ({sizes}), of which the largest was read.")
     pages = [[level.pages[k] for k in order] for level in levels]
     return TiffLayout(container, pages, [_size(level.keyframe) for level in levels], _bits(slide, ome), ome, notes)
 

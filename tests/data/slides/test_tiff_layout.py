@@ -81,7 +81,7 @@ def test_a_stack_in_ome_is_refused(tmp_path, axes):
 def test_the_largest_of_several_images_is_read_and_noted(tmp_path):
     slide = SlideFile(write_ome(tmp_path / "s.ome.tif", IMAGE, mpp=0.3, others=2))
     assert (slide.size, slide.mpp, len(slide.downsamples)) == ((700, 500), pytest.approx(0.3), 3)
-    assert "The file has 3 images, of which the largest was read." in slide.notes
+    assert "The file has 3 images (400 x 300, 400 x 299, 700 x 500), of which the largest was read." in slide.notes
     assert np.array_equal(slide.read(0, 0, 0, 700, 500), IMAGE)
 
 
@@ -114,7 +114,7 @@ def test_levels_without_a_common_factor_are_found(tmp_path):
         file.write(IMAGE[:90, :300], subfiletype=1, **TILED)
     slide = SlideFile(path, mpp=0.5)
     assert [round(downsample) for downsample in slide.downsamples] == [1, 4, 8]
-    assert "The file has 2 images, of which the largest was read." in slide.notes
+    assert "The file has 2 images (700 x 500, 300 x 90), of which the largest was read." in slide.notes
     assert np.array_equal(slide.read(2, 0, 0, 88, 63), IMAGE[::8, ::8])
 
 
