@@ -1,0 +1,166 @@
+"""Methods of a study: networks by name, with the terms that their training adds to the loss."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from monai.bundle import ConfigParser
+from torch import nn
+
+from monai_mil_ext.utils import check_not_negative
+
+__all__ = ["METHODS", "Method", "parse_methods"]
+
+HIDDEN = 128  # width of the embedded instances: cohorts of some hundred bags do not need more
+NETS = "monai_mil_ext.networks.nets."
+
+
+@dataclass(frozen=True)
+class Method:
+    """Method of a study: a network and the terms that its training adds to the loss.
+
+    Args:
+        name: name in tables and folders.
+        network: config of the network with ``_target_``, without the sizes of its input and output.
+        guidance: weight of :py:class:`monai_mil_ext.losses.NormalGuidanceLoss` on the attention.
+        anchor: weight of the anchor on the attention, :py:class:`monai_mil_ext.handlers.AttentionAnchorHandler`.
+        branches: weight of the losses of the branches of :py:class:`monai_mil_ext.networks.nets.ACMIL`.
+        settings: settings of the training that differ from those of the study, such as ``learning_rate``.
+
+    Raises:
+        ValueError: when the name can't be a folder, there is no ``_target_``, or a weight is negative.
+
+    Example:
+        >>> config = {"_target_": "monai_mil_ext.networks.nets.ABMIL", "hidden_size": 8}
+        >>> Method("narrow", config).build(16, 2).in_features
+        16
+    """
+
+    name: str
+    network: Mapping[str, Any]
+    guidance: float = 0.0
+    anchor: float = 0.0
+    branches: float = 0.0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w+-][\w+ .-]*", self.name):
+            raise ValueError(f"`name` must be letters, digits, +, - and _, got {self.name!r}.")
+        if "_target_" not in self.network:
+            raise ValueError(f"`network` must have a `_target_`, got {sorted(self.network)}.")
+        check_not_negative(guidance=self.guidance, anchor=self.anchor, branches=self.branches)
+
+    def build(self, in_features: int, num_outputs: int) -> nn.Module:
+        """Build the network with new weights.
+
+        A network gets ``in_features`` and ``num_classes`` unless the config states them or it has no such argument.
+        """
+        sizes = {"in_features": in_features, "num_classes": num_outputs}
+        config = {name: size for name, size in sizes.items() if name in self.arguments()} | dict(self.network)
+        net = ConfigParser({"network": config}).get_parsed_content("network")
+        if not isinstance(net, nn.Module):
+            raise ValueError(f"`network` must be a torch.nn.Module, got {type(net).__name__}.")
+        return net
+
+    def arguments(self) -> set[str]:
+        """Return the names of the arguments of the network."""
+        return set(inspect.signature(_component(self.network["_target_"])).parameters)
+
+
+def _component(target: str) -> Any:
+    found = ConfigParser({"c": {"_target_": target, "_mode_": "callable"}}).get_parsed_content("c")
+    return found.func if hasattr(found, "func") else found
+
+
+def _net(target: str, **arguments: Any) -> dict[str, Any]:
+    return {"_target_": NETS + target, **arguments}
+
+
+METHODS: dict[str, dict[str, Any]] = {
+    "ABMIL": {"network": _net("ABMIL", hidden_size=HIDDEN)},
+    "QGMIL": {"network": _net("QGMIL", hidden_size=HIDDEN)},
+    "ASMIL": {"network": _net("ASMIL", hidden_size=HIDDEN), "anchor": 0.01, "settings": {"gradient_clip": 5.0}},
+    "TransMIL": {"network": _net("TransMIL", hidden_size=HIDDEN), "settings": {"learning_rate": 0.0002}},
+    "ACMIL": {"network": _net("ACMIL", hidden_size=HIDDEN), "branches": 1.0},
+    "SmAP": {"network": _net("SmAP")},
+    "SmTP": {"network": _net("SmTP"), "settings": {"learning_rate": 0.0002}},
+    "SequenceTransMIL": {"network": _net("SequenceTransMIL"), "settings": {"learning_rate": 0.0002}},
+    "WindowMIL": {"network": _net("WindowMIL")},
+    "MeanMIL": {"network": _net("MeanMIL")},
+    "MaxMIL": {"network": _net("MaxMIL")},
+    "InstanceMaxMIL": {"network": _net("InstanceMaxMIL")},
+    "InstanceConvMIL": {"network": _net("InstanceConvMIL")},
+    "CenterPrior": {"network": _net("CenterPrior")},
+}
+ALIASES = {
+    "mean": "MeanMIL",
+    "max": "MaxMIL",
+    "instanceconv": "InstanceConvMIL",
+    "instancemax": "InstanceMaxMIL",
+    "smoothattention": "SmAP",
+    "attentionmil": "ABMIL",
+}
+TERMS = {"ng": ("+NG", {"guidance": 1.0}), "anchor": ("+anchor", {"anchor": 0.01})}
+
+
+def parse_methods(methods: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]) -> list[Method]:
+    """Return the methods of a list of names, as a command line gives them.
+
+    Names are those of the networks of :py:mod:`monai_mil_ext.networks.nets`, whatever their case, hyphens and blanks.
+    ``+NG`` adds Normal Guidance, ``+anchor`` the anchor of ASMIL. Any other network is a config with ``_target_``, and
+    optionally a ``name``; it is called by the name of its class otherwise.
+
+    Args:
+        methods: names, separated by commas or in a list, and configs.
+
+    Raises:
+        ValueError: when a name is unknown, or two methods have one name.
+
+    Example:
+        >>> [method.name for method in parse_methods("abmil, QG-MIL, TransMIL+NG")]
+        ['ABMIL', 'QGMIL', 'TransMIL+NG']
+    """
+    given = [methods] if isinstance(methods, (str, Mapping)) else list(methods)
+    parts: list[str | Mapping[str, Any]] = []
+    for entry in given:
+        parts += [part.strip() for part in entry.split(",") if part.strip()] if isinstance(entry, str) else [entry]
+    found = [_named(part) if isinstance(part, str) else _configured(part) for part in parts]
+    names = [method.name for method in found]
+    if not found or len(set(names)) < len(names):
+        raise ValueError(f"`methods` must be one or more different methods, got {names}.")
+    return found
+
+
+def _named(text: str) -> Method:
+    name, *terms = [part.strip() for part in text.split("+")]
+    known = {_plain(method): method for method in METHODS} | ALIASES
+    if _plain(name) not in known:
+        near = difflib.get_close_matches(_plain(name), known, n=1)
+        hint = f"; did you mean {known[near[0]]!r}?" if near else "."
+        raise ValueError(f"`methods` must be of {', '.join(METHODS)}, got {name!r}{hint}")
+    method = known[_plain(name)]
+    values = dict(METHODS[method])
+    for term in terms:
+        if term.lower() not in TERMS:
+            raise ValueError(f"`methods` may have the terms +NG and +anchor, got +{term!s}.")
+        suffix, weights = TERMS[term.lower()]
+        method += suffix
+        values |= weights
+    return Method(method, **values)
+
+
+def _configured(config: Mapping[str, Any]) -> Method:
+    values = dict(config)
+    name = values.pop("name", str(values.get("_target_", "")).rpartition(".")[2])
+    if "network" in values:
+        return Method(name, **values)
+    return Method(name, values)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
