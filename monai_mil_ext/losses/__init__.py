@@ -4,6 +4,7 @@ from .attention_entropy import AttentionEntropyLoss
 from .attention_loss import AttentionLoss
 from .branch_diversity import BranchDiversityLoss
 from .branch_loss import BranchLoss
+from .cox import CoxLoss
 from .label_loss import LabelLoss
 from .multi_label import MultiLabelLoss
 from .normal_guidance import NormalGuidanceLoss
@@ -17,6 +18,7 @@ __all__ = [
     "AttentionLoss",
     "BranchDiversityLoss",
     "BranchLoss",
+    "CoxLoss",
     "DiscreteSurvivalLoss",
     "LabelLoss",
     "MultiLabelLoss",

@@ -44,6 +44,14 @@ class LabelLoss(_Loss):
             raise ValueError(f"`{name}` must be whole numbers from 0 to {largest}, got {values[invalid][0].item()}.")
         return values.long().unsqueeze(1)
 
+    def time_and_event(self, time: Tensor, event: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return ``time`` (B,) and ``event`` (B,), which are the columns of ``time`` (B, 2) if ``event`` is None."""
+        if event is not None:
+            return time, event
+        if time.ndim != 2 or time.shape[1] != 2:
+            raise ValueError(f"`time` must have shape (B, 2) if `event` is None, got {tuple(time.shape)}.")
+        return time[:, 0], time[:, 1]
+
     def known_labels(self, label: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Return labels (B, C) in the dtype of the logits, with 0 for NaN, and a mask (B, C) that is False for NaN.
 

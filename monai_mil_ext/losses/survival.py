@@ -65,10 +65,7 @@ class DiscreteSurvivalLoss(LabelLoss):
 
         Without ``event``, ``time`` (B, 2) holds bin and event, since a trainer passes a single label.
         """
-        if event is None:
-            if time.ndim != 2 or time.shape[1] != 2:
-                raise ValueError(f"`time` must have shape (B, 2) if `event` is None, got {tuple(time.shape)}.")
-            time, event = time.unbind(dim=1)
+        time, event = self.time_and_event(time, event)
         with without_autocast(logits):
             z = self.float_logits(logits)
             t = self.class_indices("time", time, z, z.shape[1] - 1)
