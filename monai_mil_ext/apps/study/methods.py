@@ -9,12 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from monai.bundle import ConfigParser
-from torch import nn
+from torch import Tensor, nn
 
+from monai_mil_ext.networks.nets import BagNet, BagOutput
 from monai_mil_ext.utils import check_not_negative
 
-__all__ = ["METHODS", "Method", "parse_methods"]
+__all__ = ["METHODS", "Method", "UnmaskedNet", "parse_methods"]
 
 HIDDEN = 128  # width of the embedded instances: cohorts of some hundred bags do not need more
 NETS = "monai_mil_ext.networks.nets."
@@ -55,21 +57,37 @@ class Method:
             raise ValueError(f"`network` must have a `_target_`, got {sorted(self.network)}.")
         check_not_negative(guidance=self.guidance, anchor=self.anchor, branches=self.branches)
 
-    def build(self, in_features: int, num_outputs: int) -> nn.Module:
+    def build(self, in_features: int, num_outputs: int) -> BagNet:
         """Build the network with new weights.
 
-        A network gets ``in_features`` and ``num_classes`` unless the config states them or it has no such argument.
+        A network gets ``in_features`` and ``num_classes`` unless the config states them or it has no such argument. One
+        that is no :py:class:`monai_mil_ext.networks.nets.BagNet` gets bags (1, N, F) one by one.
         """
         sizes = {"in_features": in_features, "num_classes": num_outputs}
         config = {name: size for name, size in sizes.items() if name in self.arguments()} | dict(self.network)
         net = ConfigParser({"network": config}).get_parsed_content("network")
         if not isinstance(net, nn.Module):
             raise ValueError(f"`network` must be a torch.nn.Module, got {type(net).__name__}.")
-        return net
+        return net if isinstance(net, BagNet) else UnmaskedNet(net)
 
     def arguments(self) -> set[str]:
         """Return the names of the arguments of the network."""
         return set(inspect.signature(_component(self.network["_target_"])).parameters)
+
+
+class UnmaskedNet(BagNet):
+    """Network of another package, which takes one bag (1, N, F) at a time, without a mask; it gives logits only."""
+
+    gives_scores = False
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward_bag(self, x: Tensor, mask: Tensor | None = None) -> BagOutput:
+        """Compute the logits, see :py:class:`BagNet`."""
+        bags = x.split(1) if mask is None else [bag[valid].unsqueeze(0) for bag, valid in zip(x, mask, strict=True)]
+        return BagOutput(torch.cat([self.net(bag) for bag in bags]), None, None, None)
 
 
 def _component(target: str) -> Any:
@@ -91,10 +109,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "SmTP": {"network": _net("SmTP"), "settings": {"learning_rate": 0.0002}},
     "SequenceTransMIL": {"network": _net("SequenceTransMIL"), "settings": {"learning_rate": 0.0002}},
     "WindowMIL": {"network": _net("WindowMIL")},
-    "MeanMIL": {"network": _net("MeanMIL")},
-    "MaxMIL": {"network": _net("MaxMIL")},
-    "InstanceMaxMIL": {"network": _net("InstanceMaxMIL")},
-    "InstanceConvMIL": {"network": _net("InstanceConvMIL")},
+    "MeanMIL": {"network": _net("MeanMIL"), "settings": {"learning_rate": 0.01}},
+    "MaxMIL": {"network": _net("MaxMIL"), "settings": {"learning_rate": 0.01}},
+    "InstanceMaxMIL": {"network": _net("InstanceMaxMIL"), "settings": {"learning_rate": 0.01}},
+    "InstanceConvMIL": {"network": _net("InstanceConvMIL"), "settings": {"learning_rate": 0.01}},
     "CenterPrior": {"network": _net("CenterPrior")},
 }
 ALIASES = {

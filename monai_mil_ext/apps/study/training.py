@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from ignite.engine import Engine, Events
 from monai.data import CacheDataset, DataLoader, Dataset
 from monai.engines import PrepareBatchExtraInput, SupervisedEvaluator, SupervisedTrainer
-from monai.engines.utils import default_prepare_batch
 from monai.handlers import EarlyStopHandler, LrScheduleHandler, ValidationHandler
 from monai.transforms import Compose, NormalizeIntensityd, SelectItemsd
 from monai.utils import set_determinism
-from torch import Tensor, nn
+from torch import nn
 
-from monai_mil_ext.data import BagBatchSampler, BagCollate, FeatureStatistics, bag_sizes, inspect_bag
+from monai_mil_ext.data import BagBatchSampler, BagCollate, FeatureStatistics, bag_sizes
 from monai_mil_ext.handlers import (
     AttentionAnchorHandler,
     AttentionPriorHandler,
@@ -28,20 +25,26 @@ from monai_mil_ext.handlers import (
     GradientClipHandler,
 )
 from monai_mil_ext.losses import BranchDiversityLoss, NormalGuidanceLoss, NSFKLLoss
-from monai_mil_ext.metrics import attention_changes
-from monai_mil_ext.networks.nets import CORAL, BagNet, BagOutputWrapper
+from monai_mil_ext.networks.nets import CORAL, BagNet, BagOutputWrapper, StandardizedNet
 from monai_mil_ext.transforms import LoadBagd, PatientBagd, RandLoadBagd
-from monai_mil_ext.utils import BagKeys, check_positive, check_positive_number, head_mean
+from monai_mil_ext.utils import BagKeys, check_positive, check_positive_number
 
 from .methods import Method
-from .outputs import Items, TaskOutputs, main_metric
+from .outputs import Items, TaskOutputs
 from .tasks import Task
+from .training_history import BestEpoch, Report
 
-__all__ = ["TrainedFold", "TrainingSettings", "apply_settings", "train_bag_network"]
+__all__ = [
+    "TrainedFold",
+    "TrainingSettings",
+    "apply_settings",
+    "available_memory",
+    "build_study_network",
+    "train_bag_network",
+]
 
 CASE = str(BagKeys.CASE_ID)
 CACHED = 0.25  # fraction of the free memory that features may take
-Report = Callable[[int, float], None]
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,9 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         check_positive(epochs=self.epochs, patience=self.patience, max_instances=self.max_instances)
-        check_positive(batch_instances=self.batch_instances, batch_size=1 if self.batch_size is None else self.batch_size)
+        check_positive(
+            batch_instances=self.batch_instances, batch_size=1 if self.batch_size is None else self.batch_size
+        )
         check_positive_number(learning_rate=self.learning_rate)
 
 
@@ -85,17 +90,15 @@ class TrainedFold:
     """Network of one fold.
 
     Attributes:
-        network: trained network of standardized instances.
-        statistics: mean and scale of the instances of the training part.
-        outputs: conversion of its logits.
+        network: trained network, which standardizes instances by the training part, and gives values in their unit.
+        note: what the loss weights, as a sentence, or an empty string.
         history: values of each epoch.
         epoch: epoch of its weights.
         loss: its validation loss; NaN without a validation part.
     """
 
-    network: nn.Module
-    statistics: FeatureStatistics
-    outputs: TaskOutputs
+    network: StandardizedNet
+    note: str
     history: list[dict[str, float]]
     epoch: int
     loss: float
@@ -127,7 +130,9 @@ def apply_settings(
     known = method.arguments()
     unknown = sorted(set(arguments) - known)
     if unknown:
-        raise ValueError(f"settings of {method.name} must be of {', '.join(sorted(names | own | known))}, got {unknown}.")
+        raise ValueError(
+            f"settings of {method.name} must be of {', '.join(sorted(names | own | known))}, got {unknown}."
+        )
     changed = replace(
         method,
         network={**method.network, **arguments},
@@ -168,9 +173,10 @@ def train_bag_network(
     device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     outputs = TaskOutputs.fit(task, train_items)
     statistics = FeatureStatistics.from_items(train_items)
-    net = _network(method, len(statistics.mean), task).to(device)
+    network = build_study_network(method, len(statistics.mean), task).to(device)
+    net = network.net
     bags = _Bags(statistics, outputs, training, device)
-    keeper = _BestEpoch(net, outputs, report)
+    keeper = BestEpoch(net, outputs, report)
     if any(weight.requires_grad for weight in net.parameters()):
         trainer = _trainer(net, method, bags, train_items)
         keeper.attach(trainer)
@@ -181,14 +187,20 @@ def train_bag_network(
             ValidationHandler(1, evaluator).attach(trainer)
         trainer.run()
     keeper.restore()
-    return TrainedFold(net.cpu().eval(), statistics, outputs, keeper.history, keeper.epoch, keeper.loss)
+    network.set_statistics(statistics.mean, statistics.scale, outputs.center, outputs.scale)
+    return TrainedFold(network.cpu().eval(), outputs.note, keeper.history, keeper.epoch, keeper.loss)
 
 
-def _network(method: Method, in_features: int, task: Task) -> nn.Module:
+def build_study_network(method: Method, in_features: int, task: Task) -> StandardizedNet:
+    """Build the network of a method for a task, with new weights; it standardizes the instances itself.
+
+    Ordered classes get the head of :py:class:`monai_mil_ext.networks.nets.CORAL`.
+    """
     if task.kind == "ordinal":
-        net = method.build(in_features, 1)
-        return CORAL(net, len(task.class_names)) if isinstance(net, BagNet) else method.build(in_features, task.num_logits)
-    return method.build(in_features, task.num_logits)
+        net: BagNet = CORAL(method.build(in_features, 1), len(task.class_names))
+    else:
+        net = method.build(in_features, task.num_logits)
+    return StandardizedNet(net, in_features)
 
 
 @dataclass(frozen=True)
@@ -200,7 +212,7 @@ class _Bags:
     training: TrainingSettings
     device: torch.device
 
-    def loader(self, items: Items, net: nn.Module, train: bool) -> DataLoader:
+    def loader(self, items: Items, train: bool) -> DataLoader:
         """Return a loader of batches; of training, in another order in each epoch."""
         cached = _size_in_bytes(items, len(self.statistics.mean)) <= CACHED * available_memory()
         most = None if cached or not train else self.training.max_instances
@@ -220,15 +232,13 @@ class _Bags:
         sampler = BagBatchSampler(
             bag_sizes(items, max_instances=most),
             self.training.batch_instances,
-            self._batch_size(len(items), net),
+            self._batch_size(len(items)),
             shuffle=train,
             seed=self.training.seed,
         )
         return DataLoader(dataset, batch_sampler=sampler, collate_fn=BagCollate("image"), num_workers=0)
 
-    def _batch_size(self, num_items: int, net: nn.Module) -> int:
-        if not takes_mask(net):
-            return 1
+    def _batch_size(self, num_items: int) -> int:
         if self.outputs.task.kind == "cox":  # its risk sets are those of the batch
             return num_items
         return self.training.batch_size or max(1, min(16, num_items // 8))
@@ -242,30 +252,18 @@ def _size_in_bytes(items: Items, in_features: int) -> int:
     return 4 * in_features * sum(bag_sizes(items))
 
 
-def takes_mask(net: nn.Module) -> bool:
-    """Return whether a network takes a mask of valid instances; any other gets one bag at a time."""
-    return "mask" in inspect.signature(net.forward).parameters
-
-
-def prepare_batch(net: nn.Module) -> Any:
-    """Return the function by which an engine takes the inputs of a network from a batch."""
-    return PrepareBatchExtraInput({"mask": "mask"}) if takes_mask(net) else default_prepare_batch
-
-
 def _trainer(net: nn.Module, method: Method, bags: _Bags, items: Items) -> SupervisedTrainer:
     settings = bags.training
-    optimizer = torch.optim.AdamW(
-        net.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
+    optimizer = torch.optim.AdamW(net.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs)
     return SupervisedTrainer(
         device=bags.device,
         max_epochs=settings.epochs,
-        train_data_loader=bags.loader(items, net, train=True),
+        train_data_loader=bags.loader(items, train=True),
         network=net,
         optimizer=optimizer,
         loss_function=bags.outputs.loss().to(bags.device),
-        prepare_batch=prepare_batch(net),
+        prepare_batch=PrepareBatchExtraInput({"mask": "mask"}),
         train_handlers=[LrScheduleHandler(schedule, print_lr=False), *_terms(net, method, settings)],
         amp=bags.device.type == "cuda",
         decollate=False,
@@ -293,91 +291,12 @@ def _terms(net: nn.Module, method: Method, settings: TrainingSettings) -> list[A
 def _evaluator(net: nn.Module, bags: _Bags, items: Items) -> SupervisedEvaluator:
     return SupervisedEvaluator(
         device=bags.device,
-        val_data_loader=bags.loader(items, net, train=False),
-        network=BagOutputWrapper(net) if isinstance(net, BagNet) else net,
-        prepare_batch=prepare_batch(net),
+        val_data_loader=bags.loader(items, train=False),
+        network=BagOutputWrapper(net),
+        prepare_batch=PrepareBatchExtraInput({"mask": "mask"}),
         amp=bags.device.type == "cuda",
         decollate=False,
     )
-
-
-class _BestEpoch:
-    """Handler that notes the values of each epoch, and keeps the weights with the lowest validation loss."""
-
-    def __init__(self, net: nn.Module, outputs: TaskOutputs, report: Report | None) -> None:
-        self.net, self.outputs, self.report = net, outputs, report
-        self.history: list[dict[str, float]] = []
-        self.epoch, self.loss, self.last_loss = 0, math.nan, math.nan
-        self._weights: dict[str, Tensor] | None = None
-        self._train_losses: list[float] = []
-        self._logits: list[Tensor] = []
-        self._rows: list[dict[str, Any]] = []
-        self._attention: dict[str, Tensor] = {}
-        self._last_attention: dict[str, Tensor] | None = None
-
-    def attach(self, trainer: Engine) -> None:
-        """Attach to the trainer, before the handler that validates."""
-        trainer.add_event_handler(Events.EPOCH_STARTED, self._train_losses.clear)
-        trainer.add_event_handler(Events.ITERATION_COMPLETED, self._note_loss)
-        trainer.add_event_handler(Events.EPOCH_COMPLETED, self._note_epoch)
-
-    def attach_validation(self, evaluator: Engine) -> None:
-        """Attach to the evaluator."""
-        evaluator.add_event_handler(Events.STARTED, self._start)
-        evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
-        evaluator.add_event_handler(Events.EPOCH_COMPLETED, self._compare)
-
-    def restore(self) -> None:
-        """Load the weights of the best epoch; without a validation, those of the last one stay."""
-        if self._weights is not None:
-            self.net.load_state_dict(self._weights)
-        elif self.history and "val_loss" in self.history[-1]:
-            raise ValueError("the validation loss must be finite in one epoch, got none: try a lower learning rate.")
-
-    def _note_loss(self, engine: Engine) -> None:
-        self._train_losses.append(float(engine.state.output["loss"]))
-
-    def _note_epoch(self, engine: Engine) -> None:
-        loss = sum(self._train_losses) / max(1, len(self._train_losses))
-        self.epoch = engine.state.epoch if math.isnan(self.loss) else self.epoch
-        self.history.append({"epoch": engine.state.epoch, "train_loss": loss})
-
-    def _start(self) -> None:
-        self._logits, self._rows, self._attention = [], [], {}
-
-    def _collect(self, engine: Engine) -> None:
-        pred, batch = engine.state.output["pred"], engine.state.batch
-        values = pred if isinstance(pred, Mapping) else {"logits": pred}
-        self._logits.append(values["logits"].float().cpu())
-        self._rows += [{"label": label} for label in torch.as_tensor(batch["label"])]
-        if "attention" in values:
-            masks = batch["mask"].cpu()
-            for case, attention, mask in zip(batch[CASE], values["attention"].float().cpu(), masks, strict=True):
-                self._attention[case] = head_mean(attention[mask])
-
-    def _compare(self) -> None:
-        logits, labels = torch.cat(self._logits), torch.stack([row["label"] for row in self._rows])
-        loss = float(self.outputs.loss()(logits, labels))
-        row = self.history[-1]
-        row["val_loss"] = loss
-        row.update(self._metric(logits, labels))
-        if self._attention:
-            changes = attention_changes(self._attention, self._last_attention).values()
-            row["attention_jsd"] = sum(change["jsd"] for change in changes) / len(changes)
-            self._last_attention = self._attention
-        self.last_loss = loss if math.isfinite(loss) else math.inf
-        if math.isfinite(loss) and not loss > self.loss:
-            self.loss, self.epoch = loss, int(row["epoch"])
-            self._weights = {name: value.detach().clone() for name, value in self.net.state_dict().items()}
-        if self.report is not None:
-            self.report(int(row["epoch"]), self.last_loss)
-
-    def _metric(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
-        """Return the metric of the task; labels of a survival are bins, whose order is that of the times."""
-        truth = labels.double().numpy()
-        if self.outputs.task.kind == "regression":
-            truth = truth * self.outputs.scale + self.outputs.center
-        return main_metric(self.outputs.task, truth, self.outputs.arrays(logits).output)
 
 
 def available_memory() -> int:

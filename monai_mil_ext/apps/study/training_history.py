@@ -1,0 +1,113 @@
+"""Values of the epochs of a training, and the weights with the lowest validation loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from torch import Tensor, nn
+
+from monai_mil_ext.metrics import attention_changes
+from monai_mil_ext.utils import BagKeys, head_mean
+
+from .outputs import TaskOutputs, main_metric
+
+__all__ = ["BestEpoch", "Report"]
+
+CASE = str(BagKeys.CASE_ID)
+Report = Callable[[int, float], None]
+
+
+class BestEpoch:
+    """Handler that notes the values of each epoch, and keeps the weights with the lowest validation loss.
+
+    Of epochs with the same loss, it keeps the last.
+
+    Args:
+        net: network in training.
+        outputs: conversion of its logits.
+        report: function that is called with each epoch and its validation loss.
+
+    Attributes:
+        history: for each epoch ``epoch``, ``train_loss`` and, of the validation part, ``val_loss``, the metric of the
+            task and ``attention_jsd``, the divergence from the attention of the epoch before.
+        epoch: epoch of the weights.
+        loss: its validation loss.
+    """
+
+    def __init__(self, net: nn.Module, outputs: TaskOutputs, report: Report | None) -> None:
+        self.net, self.outputs, self.report = net, outputs, report
+        self.history: list[dict[str, float]] = []
+        self.epoch, self.loss, self.last_loss = 0, math.nan, math.nan
+        self._weights: dict[str, Tensor] | None = None
+        self._train_losses: list[float] = []
+        self._logits: list[Tensor] = []
+        self._rows: list[dict[str, Any]] = []
+        self._attention: dict[str, Tensor] = {}
+        self._last_attention: dict[str, Tensor] | None = None
+
+    def attach(self, trainer: Engine) -> None:
+        """Attach to the trainer, before the handler that validates."""
+        trainer.add_event_handler(Events.EPOCH_STARTED, self._train_losses.clear)
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, self._note_loss)
+        trainer.add_event_handler(Events.EPOCH_COMPLETED, self._note_epoch)
+
+    def attach_validation(self, evaluator: Engine) -> None:
+        """Attach to the evaluator."""
+        evaluator.add_event_handler(Events.STARTED, self._start)
+        evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+        evaluator.add_event_handler(Events.EPOCH_COMPLETED, self._compare)
+
+    def restore(self) -> None:
+        """Load the weights of the best epoch; without a validation, those of the last one stay."""
+        if self._weights is not None:
+            self.net.load_state_dict(self._weights)
+        elif self.history and "val_loss" in self.history[-1]:
+            raise ValueError("the validation loss must be finite in one epoch, got none: try a lower learning rate.")
+
+    def _note_loss(self, engine: Engine) -> None:
+        self._train_losses.append(engine.state.output["loss"].item())
+
+    def _note_epoch(self, engine: Engine) -> None:
+        loss = sum(self._train_losses) / max(1, len(self._train_losses))
+        self.epoch = engine.state.epoch if math.isnan(self.loss) else self.epoch
+        self.history.append({"epoch": engine.state.epoch, "train_loss": loss})
+
+    def _start(self) -> None:
+        self._logits, self._rows, self._attention = [], [], {}
+
+    def _collect(self, engine: Engine) -> None:
+        values, batch = engine.state.output["pred"], engine.state.batch
+        self._logits.append(values["logits"].float().cpu())
+        self._rows += [{"label": label} for label in torch.as_tensor(batch["label"])]
+        if "attention" in values:
+            masks = batch["mask"].cpu()
+            for case, attention, mask in zip(batch[CASE], values["attention"].float().cpu(), masks, strict=True):
+                self._attention[case] = head_mean(attention[mask])
+
+    def _compare(self) -> None:
+        logits, labels = torch.cat(self._logits), torch.stack([row["label"] for row in self._rows])
+        loss = float(self.outputs.loss()(logits, labels))
+        row = self.history[-1]
+        row["val_loss"] = loss
+        row.update(self._metric(logits, labels))
+        if self._attention:
+            changes = attention_changes(self._attention, self._last_attention).values()
+            row["attention_jsd"] = sum(change["jsd"] for change in changes) / len(changes)
+            self._last_attention = self._attention
+        self.last_loss = loss if math.isfinite(loss) else math.inf
+        if math.isfinite(loss) and not loss > self.loss:
+            self.loss, self.epoch = loss, int(row["epoch"])
+            self._weights = {name: value.detach().clone() for name, value in self.net.state_dict().items()}
+        if self.report is not None:
+            self.report(int(row["epoch"]), self.last_loss)
+
+    def _metric(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
+        """Return the metric of the task; labels of a survival are bins, whose order is that of the times."""
+        truth = labels.double().numpy()
+        if self.outputs.task.kind == "regression":
+            truth = truth * self.outputs.scale + self.outputs.center
+        return main_metric(self.outputs.task, truth, self.outputs.arrays(logits).output)

@@ -1,0 +1,217 @@
+"""Work of one run of a study: one method on one fold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from monai_mil_ext.apps.bundle.trained_model import WEIGHTS_FILE, save_model
+from monai_mil_ext.data import CohortSplits, inspect_bag, item_identity, load_weights
+from monai_mil_ext.data.features.fingerprints import fingerprint
+from monai_mil_ext.metrics import attention_mass, instance_values
+from monai_mil_ext.networks.nets import BagNet
+from monai_mil_ext.transforms import LoadBagd, PatientBagd
+from monai_mil_ext.utils import BagKeys, head_mean, load_json, write_csv, write_json
+
+from .methods import Method
+from .outputs import Items, TaskOutputs
+from .predictions import Predictions
+from .runs import Run
+from .selection import Selection
+from .tasks import Task
+from .training import TrainingSettings, apply_settings, build_study_network, train_bag_network
+from .training_history import Report
+
+__all__ = ["StudyWork", "predict_bags"]
+
+CASE, PATIENT, LABELS = str(BagKeys.CASE_ID), str(BagKeys.PATIENT), str(BagKeys.INSTANCE_LABEL)
+PREDICTIONS, IDENTITY, HISTORY = "predictions.csv", "predictions.json", "history.csv"
+TOP = 10  # share of the attention of so many instances
+FORMAT = 1  # number of the form of a run's files and settings
+
+
+@dataclass(frozen=True)
+class StudyWork:
+    """Work of the runs of a study, each of which trains one method on one fold and predicts its other parts.
+
+    A run does not depend on its test part: if cases are added to it, they are predicted by the network as it is.
+
+    Args:
+        items: items of all cases.
+        splits: parts of all folds.
+        num_folds: number of folds of a repeat.
+        task: task of the study.
+        methods: the methods.
+        training: settings of the training.
+        selection: choice of the settings.
+    """
+
+    items: Sequence[Mapping[str, Any]]
+    splits: CohortSplits
+    num_folds: int
+    task: Task
+    methods: Sequence[Method]
+    training: TrainingSettings
+    selection: Selection
+
+    def runs(self) -> list[Run]:
+        """Return the runs of all folds and methods; those of the first fold come first."""
+        identities = {item[CASE]: _identity(item, self.task) for item in self.items}
+        common = {
+            "format": FORMAT,
+            "task": asdict(self.task),
+            "training": _plain(asdict(self.training)),
+            "selection": _plain(asdict(self.selection)),
+        }
+        return [
+            Run(
+                f"{method.name}/fold_{fold}",
+                {
+                    **common,
+                    "method": _plain(asdict(method)),
+                    "fold": fold,
+                    **{part: fingerprint(sorted(identities[c] for c in parts[part])) for part in ("train", "val")},
+                },
+            )
+            for fold, parts in enumerate(self.splits.folds)
+            for method in self.methods
+        ]
+
+    def __call__(self, run: Run, folder: Path) -> dict[str, Any]:
+        """Choose the settings, train, and predict the validation and the test part."""
+        method, fold = self._of(run)
+        train, val = (self.part(fold, name) for name in ("train", "val"))
+        training = replace(self.training, seed=self.training.seed + fold)
+
+        def score(settings: Mapping[str, Any], report: Report | None = None) -> float:
+            return train_bag_network(method, settings, train, val, self.task, training, report).loss
+
+        chosen = self.selection.grid or self.selection.trials
+        settings, candidates = self.selection.choose(score, folder) if chosen else ({}, [])
+        trained = train_bag_network(method, settings, train, val, self.task, training)
+        write_csv(folder / HISTORY, trained.history)
+        save_model(folder, trained.network, method.name)
+        self._predict(trained.network, fold, folder)
+        return {
+            "epoch": trained.epoch,
+            "val_loss": trained.loss,
+            "settings": _plain(settings),
+            "candidates": len(candidates),
+            "note": trained.note,
+        }
+
+    def part(self, fold: int, part: str) -> list[dict[str, Any]]:
+        """Return the items of a part of a fold."""
+        return self.splits.select(self.items, fold, part)
+
+    def network(self, run: Run, folder: Path, record: Mapping[str, Any]) -> BagNet:
+        """Return the trained network of a finished run."""
+        method, _ = self._of(run)
+        method, _ = apply_settings(method, self.training, record["settings"])
+        net = build_study_network(method, _in_features(self.items[0]), self.task)
+        net.load_state_dict(load_weights(folder / WEIGHTS_FILE))
+        return net.eval()
+
+    def predictions(self, run: Run, folder: Path, record: Mapping[str, Any]) -> Predictions:
+        """Return the predictions of a finished run, made again if its test part has changed."""
+        _, fold = self._of(run)
+        known = load_json(folder / IDENTITY) if (folder / IDENTITY).exists() else {}
+        if known.get("items") != self._predicted(fold):
+            self._predict(self.network(run, folder, record), fold, folder)
+        return Predictions.read(folder / PREDICTIONS)
+
+    def _predict(self, net: BagNet, fold: int, folder: Path) -> None:
+        parts = [
+            predict_bags(net, items, self.task, fold=fold, repeat=fold // self.num_folds, part=part)
+            for part in ("val", "test")
+            if (items := self.part(fold, part))
+        ]
+        Predictions.concatenate(parts).write(folder / PREDICTIONS)
+        write_json(folder / IDENTITY, {"items": self._predicted(fold)})
+
+    def _predicted(self, fold: int) -> str:
+        items = [item for part in ("val", "test") for item in self.part(fold, part)]
+        return fingerprint(sorted([_identity(item, self.task), str(item.get("site", ""))] for item in items))
+
+    def _of(self, run: Run) -> tuple[Method, int]:
+        name, _, fold = run.name.rpartition("/fold_")
+        return next(method for method in self.methods if method.name == name), int(fold)
+
+
+def predict_bags(
+    net: BagNet, items: Items, task: Task, *, fold: int = 0, repeat: int = 0, part: str = "test"
+) -> Predictions:
+    """Predict whole bags one by one with a network that takes the features of the files.
+
+    Args:
+        net: network whose logits are in the unit of the labels, such as ``StandardizedNet``.
+        items: items of the bags.
+        task: task of the network.
+        fold: fold of the rows.
+        repeat: repeat of the rows.
+        part: part of the rows.
+
+    Returns:
+        A row for each item, with ``entropy_ratio`` and ``top_10_share`` of the attention, and the values of
+        :py:func:`monai_mil_ext.metrics.instance_values` where bags have instance labels.
+    """
+    device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    net = net.to(device).eval()
+    load = PatientBagd("image", LoadBagd(["image", LABELS], allow_missing_keys=True))
+    logits, rows = [], []
+    with torch.inference_mode():
+        for item in items:
+            bag = load({key: item[key] for key in ("image", "start", "stop", "slide") if key in item})
+            output = net.forward_bag(bag["image"].to(device)[None], None)
+            logits.append(output.logits.float().cpu())
+            rows.append({} if output.attention is None else _attention_values(output.attention[0], bag.get(LABELS)))
+    net.to("cpu")
+    arrays = TaskOutputs(task).arrays(torch.cat(logits))
+    names = dict.fromkeys(name for row in rows for name in row)
+    return Predictions(
+        case_id=[str(item[CASE]) for item in items],
+        patient=[str(item[PATIENT]) for item in items],
+        site=[str(item.get("site", "") or "") for item in items],
+        repeat=np.full(len(items), repeat),
+        fold=np.full(len(items), fold),
+        part=[part] * len(items),
+        truth=task.truth(items),
+        output=arrays.output,
+        survival=arrays.survival,
+        times=None if arrays.survival is None else np.array([t for t in task.bin_edges if math.isfinite(t)]),
+        more={name: np.array([row.get(name, math.nan) for row in rows]) for name in names},
+    )
+
+
+def _attention_values(attention: Tensor, labels: Any) -> dict[str, float]:
+    """Return the values of the attention (N, A) of a bag."""
+    a = head_mean(attention.float().cpu())
+    mass = attention_mass(a, top=(TOP,), quantiles=())
+    values = {"entropy_ratio": mass["entropy_ratio"], f"top_{TOP}_share": mass[f"top_{TOP}"]}
+    return values | (instance_values(a, torch.as_tensor(labels).flatten()) if labels is not None else {})
+
+
+def _in_features(item: Mapping[str, Any]) -> int:
+    image = item["image"]
+    return inspect_bag(image[0] if isinstance(image, (list, tuple)) else image).in_features
+
+
+def _identity(item: Mapping[str, Any], task: Task) -> str:
+    """Return the identity of what a training takes from an item."""
+    return fingerprint([str(item[CASE]), item_identity(item), task.truth([item]).tolist()])
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it: infinity as text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
