@@ -18,6 +18,12 @@ def max_without_ties():
     return net
 
 
+def standardized():
+    """Return a network with statistics that change every feature and the logits."""
+    net = nets.StandardizedNet(nets.ABMIL(F, C, attention_size=5), F)
+    return net.set_statistics(torch.arange(F) - 1.5, torch.arange(F) / 4 + 0.5, output_mean=0.25, output_scale=1.5)
+
+
 GROUPED = nets.QGMILBlock(num_heads=2, num_kv_heads=1, norm="layer", gate="elementwise", ffn="mlp")
 CASES = {  # name of the class, and after a hyphen the special case
     "ABMIL": partial(nets.ABMIL, F, C, attention_size=5),
@@ -33,6 +39,11 @@ CASES = {  # name of the class, and after a hyphen the special case
     "ACMIL": partial(nets.ACMIL, F, C, hidden_size=4, attention_size=5, num_branches=3, num_top=3),
     "CORAL": lambda: nets.CORAL(nets.ABMIL(F, 1, attention_size=5), C + 1),
     "CenterPrior": partial(nets.CenterPrior, F, C),
+    "BagEnsemble": lambda: nets.BagEnsemble([nets.ABMIL(F, C, attention_size=5), nets.SmAP(F, C, attention_size=5)]),
+    "BagEnsemble-multilabel": lambda: nets.BagEnsemble([nets.MeanMIL(F, C), nets.ABMIL(F, C)], "multilabel"),
+    "BagEnsemble-ordinal": lambda: nets.BagEnsemble([nets.ABMIL(F, C), nets.ABMIL(F, C, num_heads=2)], "ordinal"),
+    "BagEnsemble-survival": lambda: nets.BagEnsemble([nets.MaxMIL(F, C), nets.ABMIL(F, C)], "survival"),
+    "BagEnsemble-regression": lambda: nets.BagEnsemble([nets.MeanMIL(F, C), nets.ABMIL(F, C)], "regression"),
     "InstanceConvMIL": partial(nets.InstanceConvMIL, F, C, kernel_size=4),
     "InstanceMaxMIL": partial(nets.InstanceMaxMIL, F, C),
     "MaxMIL": partial(nets.MaxMIL, F, C),
@@ -42,6 +53,7 @@ CASES = {  # name of the class, and after a hyphen the special case
     "SmAP-mid": partial(nets.SmAP, F, C, attention_size=5, place="mid"),
     "SmAP-late": partial(nets.SmAP, F, C, attention_size=5, place="late"),
     "SmTP": partial(nets.SmTP, F, C, num_heads=2),
+    "StandardizedNet": standardized,
     "TransMIL": partial(nets.TransMIL, F, C, hidden_size=8, num_heads=2),
     "WindowMIL": partial(nets.WindowMIL, F, C, half_width=1.0, reach=3),
 }

@@ -2,6 +2,7 @@
 
 from . import attention, ordered, pooling, transformers
 from .attention import *
+from .bag_ensemble import BagEnsemble
 from .bag_net import BagNet, BagOutput, BagOutputWrapper
 from .coral import CORAL
 from .encoded_bag import EncodedBag
@@ -9,15 +10,18 @@ from .ordered import *
 from .pooling import *
 from .received_attention import ReceivedAttentionWrapper
 from .reference_weights import load_reference_state_dict
+from .standardized_net import StandardizedNet
 from .transformers import *
 
 __all__ = [
+    "BagEnsemble",
     "BagNet",
     "BagOutput",
     "BagOutputWrapper",
     "CORAL",
     "EncodedBag",
     "ReceivedAttentionWrapper",
+    "StandardizedNet",
     "load_reference_state_dict",
 ]
 __all__ += attention.__all__
