@@ -46,7 +46,6 @@ class StudyWork:
     Args:
         items: items of all cases.
         splits: parts of all folds.
-        num_folds: number of folds of a repeat.
         task: task of the study.
         methods: the methods.
         training: settings of the training.
@@ -55,7 +54,6 @@ class StudyWork:
 
     items: Sequence[Mapping[str, Any]]
     splits: CohortSplits
-    num_folds: int
     task: Task
     methods: Sequence[Method]
     training: TrainingSettings
@@ -129,7 +127,7 @@ class StudyWork:
 
     def _predict(self, net: BagNet, fold: int, folder: Path) -> None:
         parts = [
-            predict_bags(net, items, self.task, fold=fold, repeat=fold // self.num_folds, part=part)
+            predict_bags(net, items, self.task, fold=fold, repeat=self.splits.repeats[fold], part=part)
             for part in ("val", "test")
             if (items := self.part(fold, part))
         ]

@@ -1,0 +1,85 @@
+"""Evaluation of the models of a study on another cohort."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from monai_mil_ext.data import InstanceSource
+from monai_mil_ext.transforms.bags.check_source import compare_source
+from monai_mil_ext.utils import check_name, load_json
+
+from .clinical import apply_values
+from .models import read_study_model
+from .predictions import Predictions
+from .results import CLINICAL, CohortResults, write_cohort_report
+from .work import predict_bags
+
+if TYPE_CHECKING:
+    from .study import Study
+
+__all__ = ["evaluate_external"]
+
+Items = Sequence[Mapping[str, Any]]
+
+
+def evaluate_external(study: Study, items: Items, name: str, allow_mismatch: bool = False) -> Path:
+    """Evaluate the models of a finished study on another cohort, see :py:meth:`Study.evaluate_external`."""
+    check_name(name=name)
+    if not items:
+        raise ValueError("`items` must not be empty, got none.")
+    folder, task = study.folder / "external" / name, study.work.task
+    bags: dict[str, Predictions] = {}
+    clinical: dict[str, dict[str, Predictions]] = {}
+    notes = ["Networks, thresholds and clinical models are those of the study; nothing was fitted on this cohort."]
+    for method in study.work.methods:
+        models = study.folder / "models" / method.name
+        if not models.exists():
+            continue
+        net, record = read_study_model(models)
+        trained = next(iter(record.sources), None)
+        check = compare_source(trained, InstanceSource.from_items(items), allow_mismatch)
+        if check.startswith("mismatch"):
+            notes.append(f"The bags differ from those of the training: {check}.")
+        rows = predict_bags(net, items, task)
+        study_rows = _thresholds(study, method.name)
+        bags[method.name] = Predictions.concatenate([*study_rows, rows])
+        rows.write(folder / "predictions" / f"{method.name}.csv")
+        if (models / CLINICAL).exists():
+            clinical[method.name] = _clinical(study, method.name, items, rows)
+    if not bags:
+        raise FileNotFoundError("`models` must exist in the folder of the study, got none: run the study first.")
+    results = CohortResults(task, items, bags, clinical, notes=list(dict.fromkeys(notes)))
+    return write_cohort_report(study, results, folder, external=name)
+
+
+def _thresholds(study: Study, name: str) -> list[Predictions]:
+    """Return the out-of-fold predictions of the study as a validation part, by which the threshold is chosen."""
+    rows = Predictions.read(study.folder / "predictions" / f"{name}.csv").of_part("test")
+    zeros = np.zeros(len(rows), dtype=int)
+    return [replace(rows, part=["val"] * len(rows), fold=zeros, repeat=zeros, more={})]
+
+
+def _clinical(study: Study, method: str, items: Items, bag: Predictions) -> dict[str, Predictions]:
+    """Return the mean predictions of the clinical models of all folds."""
+    values = load_json(study.folder / "models" / method / CLINICAL)
+    folds = [apply_values(fold, items, study.work.task, bag) for fold in values.values()]
+    known = {
+        name: Predictions.read(study.folder / "predictions" / f"{method} {name}.csv").of_part("test")
+        for name in ("clinical", "both")
+    }
+    found = {}
+    for name, rows in known.items():
+        mean = replace(
+            folds[0][name],
+            output=np.mean([fold[name].output for fold in folds], axis=0),
+            survival=None if bag.survival is None else np.mean([fold[name].survival for fold in folds], axis=0),
+        )
+        zeros = np.zeros(len(rows), dtype=int)
+        val = replace(rows, part=["val"] * len(rows), fold=zeros, repeat=zeros, more={})
+        found[name] = Predictions.concatenate([val, mean])
+    return found

@@ -1,0 +1,348 @@
+"""Results of a finished study: predictions, clinical variables, models and the report."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from monai_mil_ext.data import InstanceSource, bag_sizes, summarize_cohort
+from monai_mil_ext.networks.nets import BagNet
+from monai_mil_ext.transforms import LoadBagd, PatientBagd
+from monai_mil_ext.utils import BagKeys, head_mean, write_json
+
+from .clinical import effect_table, fit_fold
+from .models import write_study_model
+from .predictions import Predictions
+from .report import (
+    ReportFacts,
+    case_rows,
+    choose_threshold,
+    compare_methods,
+    summarize_method,
+    write_report,
+)
+from .runs import Run, StudyRunner, write_line
+from .tasks import Task
+from .tracking import log_report
+from .training import apply_settings, train_bag_network
+from .work import HISTORY
+
+if TYPE_CHECKING:
+    from .study import Study
+
+__all__ = ["CohortResults", "StudyResults", "describe_cohort", "operating_threshold", "write_cohort_report"]
+
+CASE, PATIENT, COORDS = str(BagKeys.CASE_ID), str(BagKeys.PATIENT), str(BagKeys.COORDS)
+CLINICAL = "clinical.json"
+PICTURES = 20
+Items = Sequence[Mapping[str, Any]]
+
+
+@dataclass
+class CohortResults:
+    """Predictions of a cohort, and what the report says of them.
+
+    Args:
+        task: task of the study.
+        items: items of the cohort.
+        bags: predictions of each method from the bags.
+        clinical: predictions of each method by ``"clinical"`` variables alone, and by ``"both"``.
+        facts: further facts of the report.
+        notes: sentences that the reader needs to know first.
+    """
+
+    task: Task
+    items: Items
+    bags: dict[str, Predictions]
+    clinical: dict[str, dict[str, Predictions]] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+class StudyResults:
+    """Results of the finished runs of a study.
+
+    Args:
+        study: the study.
+        runner: runner of its runs.
+        failures: reasons of the runs that failed, by name.
+    """
+
+    def __init__(self, study: Study, runner: StudyRunner, failures: Mapping[str, str]) -> None:
+        self.study, self.runner, self.failures = study, runner, dict(failures)
+        self.work, self.folder = study.work, study.folder
+        self.notes: list[str] = []
+        records = [(run, runner.read(run)) for run in self.work.runs()]
+        self.finished: list[tuple[Run, dict[str, Any]]] = [
+            (run, record) for run, record in records if record is not None
+        ]
+
+    def write(self) -> Path:
+        """Write everything, and return the path of the report."""
+        study, task = self.study, self.work.task
+        with study._timed("predictions"):
+            bags = self._predictions()
+            clinical = self._clinical(bags)
+        with study._timed("models"):
+            for method, predictions in bags.items():
+                self._write_model(method, predictions)
+        with study._timed("report"):
+            cohort = CohortResults(task, self.work.items, bags, clinical, notes=self._all_notes())
+            effects = (
+                effect_table(self.work.items, task, next(iter(bags.values())), *self._columns()) if clinical else []
+            )
+            cohort.facts = {"methods": self._methods(), "histories": self._histories(), "folds": self._folds()}
+            path = write_cohort_report(study, cohort, self.folder, effects, self._pictures)
+        if study.options.tracking_uri:
+            log_report(study.options.tracking_uri, study.options.title, self.folder)
+        write_line(f"The report is {path.name} in the folder of the study.")
+        return path
+
+    def _runs_of(self, method: str) -> list[tuple[Run, dict[str, Any]]]:
+        return [(run, record) for run, record in self.finished if run.name.startswith(f"{method}/fold_")]
+
+    def _predictions(self) -> dict[str, Predictions]:
+        found = {}
+        for method in self.work.methods:
+            parts = [self._of_run(run, record) for run, record in self._runs_of(method.name)]
+            if parts:
+                found[method.name] = Predictions.concatenate(parts)
+                found[method.name].write(self.folder / "predictions" / f"{method.name}.csv")
+        return found
+
+    def _of_run(self, run: Run, record: Mapping[str, Any]) -> Predictions:
+        return self.work.predictions(run, self.runner.run_folder(run), record)
+
+    def _clinical(self, bags: Mapping[str, Predictions]) -> dict[str, dict[str, Predictions]]:
+        clinical = self.study.clinical
+        if clinical is None:
+            return {}
+        found = {}
+        for method, predictions in bags.items():
+            parts: dict[str, list[Predictions]] = {"clinical": [], "both": []}
+            values: dict[str, Any] = {}
+            for fold in np.unique(predictions.fold):
+                items = [self.work.part(int(fold), part) for part in ("train", "val", "test")]
+                rows = predictions.select(predictions.fold == fold)
+                fitted = fit_fold(clinical, *items, self.work.task, rows)
+                values[str(fold)] = fitted.values
+                self.notes += fitted.notes
+                for name, part in parts.items():
+                    part.append(fitted.predictions[name])
+            found[method] = {name: Predictions.concatenate(part) for name, part in parts.items()}
+            for name, joined in found[method].items():
+                joined.write(self.folder / "predictions" / f"{method} {name}.csv")
+            write_json(self.folder / "models" / method / CLINICAL, values)
+        return found
+
+    def _effects(self, bags: Mapping[str, Predictions]) -> list[dict[str, Any]]:
+        """Return the effects of the clinical variables beside the first method."""
+        clinical, bag = self.study.clinical, next(iter(bags.values()))
+        if clinical is None:
+            return []
+        return effect_table(self.work.items, self.work.task, bag, clinical.columns, clinical.kinds)
+
+    def _write_model(self, method: str, predictions: Predictions) -> None:
+        nets = self._refitted(method) if self.study.options.refit else self._networks(method)
+        write_study_model(
+            self.folder / "models" / method,
+            nets,
+            self.work.task,
+            name=method,
+            sources=_sources(self.work.items),
+            threshold=operating_threshold(predictions, self.work.task),
+            cohort=summarize_cohort(self.work.items, seed=self.study.plan.seed),
+        )
+
+    def _networks(self, method: str) -> list[BagNet]:
+        return [self.work.network(run, self.runner.run_folder(run), record) for run, record in self._runs_of(method)]
+
+    def _refitted(self, name: str) -> list[BagNet]:
+        """Train on all cases, with the median of the epochs of the folds and the settings that most folds chose."""
+        records = [record for _, record in self._runs_of(name)]
+        settings = Counter(str(record["settings"]) for record in records).most_common(1)[0][0]
+        chosen = next(record["settings"] for record in records if str(record["settings"]) == settings)
+        method = next(method for method in self.work.methods if method.name == name)
+        method, training = apply_settings(method, self.work.training, chosen)
+        epochs = max(1, round(float(np.median([record["epoch"] for record in records]))))
+        training = replace(training, epochs=epochs)
+        return [train_bag_network(method, {}, self.work.items, [], self.work.task, training).network]
+
+    def _methods(self) -> dict[str, Any]:
+        found = {}
+        for method in self.work.methods:
+            records = self._runs_of(method.name)
+            prefix = f"{method.name}/fold_"
+            found[method.name] = {
+                "settings": _settings(method, self.work.training),
+                "chosen": [{"fold": _fold(run), **record["settings"]} for run, record in records if record["settings"]],
+                "candidates": max((record["candidates"] for _, record in records), default=0),
+                "failed": {
+                    name.removeprefix(prefix): reason
+                    for name, reason in self.failures.items()
+                    if name.startswith(prefix)
+                },
+            }
+        return found
+
+    def _histories(self) -> dict[str, Any]:
+        return {
+            method.name: [read_history(self.runner.run_folder(run) / HISTORY) for run, _ in self._runs_of(method.name)]
+            for method in self.work.methods
+        }
+
+    def _folds(self) -> dict[str, Any]:
+        plan, splits = self.study.plan, self.work.splits
+        counts = [
+            {"fold": fold, "repeat": splits.repeats[fold], **{part: len(cases) for part, cases in parts.items()}}
+            for fold, parts in enumerate(splits.folds)
+        ]
+        per_repeat = max(Counter(splits.repeats).values())
+        values = {"by": plan.by, "num_folds": per_repeat, "repeats": len(set(splits.repeats))}
+        return {**values, "val_fraction": plan.val_fraction, "counts": counts}
+
+    def _all_notes(self) -> list[str]:
+        weights = [record["note"] for _, record in self.finished if record["note"]]
+        notes = [*self.study.options.notes, *self.study.fold_notes(), *weights[:1], *self.notes]
+        for method in self.work.methods:
+            failed = [name for name in self.failures if name.startswith(f"{method.name}/fold_")]
+            if failed:
+                folds = ", ".join(name.rpartition("_")[2] for name in failed)
+                notes.append(f"{method.name} failed in fold {folds}: {self.failures[failed[0]]}")
+        return list(dict.fromkeys(notes))
+
+    def _pictures(self, rows: list[dict[str, Any]], method: str) -> None:
+        """Add attention and places of the instances to the rows with the greatest errors."""
+        items = {str(item[CASE]): item for item in self.work.items}
+        runs = {_fold(run): (run, record) for run, record in self._runs_of(method)}
+        for row in rows[:PICTURES]:
+            if row["fold"] in runs:
+                run, record = runs[row["fold"]]
+                net = self.work.network(run, self.runner.run_folder(run), record)
+                row.update(_attention(net, items[row["case_id"]]))
+
+
+def write_cohort_report(
+    study: Study, results: CohortResults, folder: Path, effects: Items = (), pictures: Any = None, external: str = ""
+) -> Path:
+    """Summarize and compare the predictions of a cohort, and write its report.
+
+    Args:
+        study: the study.
+        results: predictions of the cohort.
+        folder: folder of the report.
+        effects: table of the effects of clinical variables.
+        pictures: function that adds the attention to the rows of cases of a method.
+        external: name of the cohort, if it is not that of the study.
+    """
+    options, task = study.options, results.task
+    samples = {"num_samples": options.num_samples, "seed": options.seed}
+    summaries = {name: summarize_method(bags, task, **samples) for name, bags in results.bags.items()}
+    clinical = {
+        method: {name: summarize_method(part, task, **samples) for name, part in parts.items()}
+        for method, parts in results.clinical.items()
+    }
+    compared = dict(results.bags)
+    for method, parts in results.clinical.items():
+        compared[f"{method} + clinical"] = parts["both"]
+    rows = case_rows(results.bags, task, instances=_instances(results.items))
+    if pictures is not None:
+        pictures(rows, next(iter(results.bags)))
+    failed = {method.name: None for method in study.work.methods if method.name not in summaries}
+    cohort = describe_cohort(results.items, task)
+    facts = ReportFacts(
+        title=options.title,
+        task=task,
+        cohort={**cohort, "left_out": [] if external else study.left_out},
+        summaries={**summaries, **failed},
+        comparisons=compare_methods(compared, task, **samples) if len(compared) > 1 else [],
+        clinical={"summaries": clinical, "effects": effects} if clinical else {},
+        cases=rows,
+        provenance=study.provenance(),
+        notes=results.notes,
+        external=external,
+        **results.facts,
+    )
+    return write_report(facts, folder)
+
+
+def operating_threshold(predictions: Predictions, task: Task) -> float | None:
+    """Choose the threshold of a model of two classes by Youden's index on its out-of-fold predictions."""
+    if not task.is_binary:
+        return None
+    test = predictions.of_part("test")
+    threshold = choose_threshold(test.truth.astype(float), test.output[:, 1])
+    return None if np.isnan(threshold) else threshold
+
+
+def describe_cohort(items: Items, task: Task) -> dict[str, Any]:
+    """Count the cases, patients, sites and labels of a cohort, for its report."""
+    names = task.classes(items)
+    sites = sorted({str(item.get("site") or "") for item in items} - {""})
+    facts: dict[str, Any] = {"num_cases": len(items), "num_patients": len({str(item[PATIENT]) for item in items})}
+    if names is None:
+        values = task.truth(items)
+        facts["labels"] = {"mean": values.mean(), "sd": values.std(), "min": values.min(), "max": values.max()}
+    else:
+        facts["labels"] = dict(sorted(Counter(names).items()))
+    if sites:
+        facts["num_sites"] = len(sites)
+    if sites and names is not None:
+        facts["sites"] = {
+            site: dict(Counter(n for n, item in zip(names, items, strict=True) if str(item.get("site")) == site))
+            for site in sites
+        }
+    source = next(iter(_sources(items)), InstanceSource())
+    facts["encoder"] = source.encoder or ""
+    facts["instances"] = "slices" if source.plane else "tiles" if source.mpp or source.magnification else "instances"
+    facts["median_instances"] = float(np.median(bag_sizes(items)))
+    return facts
+
+
+def read_history(path: Path) -> list[dict[str, float]]:
+    """Read the values of the epochs of a run."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [{name: float(value or "nan") for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def _sources(items: Items) -> list[InstanceSource]:
+    """Return the source of the bags; none if they differ in something that can't be mixed."""
+    try:
+        return [InstanceSource.from_items(items)]
+    except ValueError:
+        return []
+
+
+def _instances(items: Items) -> dict[str, int]:
+    return dict(zip((str(item[CASE]) for item in items), bag_sizes(items), strict=True))
+
+
+def _settings(method: Any, training: Any) -> dict[str, Any]:
+    _, changed = apply_settings(method, training, {})
+    network = {name: value for name, value in method.network.items() if name != "_target_"}
+    terms = {name: getattr(method, name) for name in ("guidance", "anchor", "branches") if getattr(method, name)}
+    names = ("epochs", "patience", "learning_rate", "weight_decay", "batch_size", "seed")
+    return {**network, **terms, **{name: getattr(changed, name) for name in names}}
+
+
+def _fold(run: Run) -> int:
+    return int(run.name.rpartition("_")[2])
+
+
+def _attention(net: BagNet, item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attention of a bag, and the positions or coordinates of its instances where it has any."""
+    load = PatientBagd("image", LoadBagd(["image", "position", COORDS], allow_missing_keys=True))
+    bag = load({key: item[key] for key in ("image", "start", "stop", "slide") if key in item})
+    attention = net.forward_bag(bag["image"][None], None).attention
+    if attention is None:
+        return {}
+    places = {key: np.asarray(bag[key]) for key in ("position", COORDS) if key in bag}
+    return {"attention": head_mean(attention[0].detach()).numpy(), **places}

@@ -1,0 +1,332 @@
+"""Study: from the items of a cohort to out-of-fold predictions, models and a report."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from monai_mil_ext.data import CohortChecks, CohortSplits
+from monai_mil_ext.data.features.identities import item_identity
+from monai_mil_ext.utils import BagKeys, check_positive, hide_paths, load_json, write_csv, write_json
+
+from .clinical import Clinical
+from .external import evaluate_external
+from .folds import FoldPlan
+from .methods import Method, parse_methods
+from .outputs import with_bin_edges
+from .provenance import collect_provenance
+from .results import StudyResults
+from .runs import ERROR, Run, RunsFailedError, StudyRunner, write_line
+from .selection import Selection
+from .tasks import Task
+from .training import TrainingSettings
+from .work import StudyWork
+
+__all__ = ["Study", "StudyOptions"]
+
+CASE = str(BagKeys.CASE_ID)
+SPLITS, STUDY, LEFT_OUT, CHECKED = "splits.json", "study.json", "left_out.csv", "checked.json"
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """Options of the report and the models of a study.
+
+    Args:
+        title: heading of the report.
+        num_samples: number of bootstrap samples.
+        seed: seed of the bootstrap.
+        refit: whether each method is also trained on all cases, for the model that is written; otherwise the model is
+            the ensemble of the networks of all folds.
+        tracking_uri: address of the MLflow server, or folder, to which the results are logged; ``None`` logs nothing.
+        notes: sentences for the report, such as those on the columns of the table.
+        command: command of the study, for the provenance.
+
+    Raises:
+        ValueError: when the number of samples is not positive.
+    """
+
+    title: str = "Study"
+    num_samples: int = 1000
+    seed: int = 0
+    refit: bool = False
+    tracking_uri: str | None = None
+    notes: Sequence[str] = ()
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        check_positive(num_samples=self.num_samples)
+
+
+class Study:
+    """Study of several methods on one cohort: a resumable folder of runs, predictions, models and a report.
+
+    Each method is trained on the training part of each fold, and predicts its validation and its test part. Runs that
+    are finished are kept, so that the same call continues after it was killed, and a method or a case that is added
+    repeats only what depends on it.
+
+    Args:
+        items: items of bag files, see :py:func:`monai_mil_ext.data.load_cohort`.
+        folder: folder of the study.
+        task: task of the labels.
+        methods: methods, or their names for :py:func:`parse_methods`.
+        folds: plan of the folds.
+        training: settings of the training.
+        selection: choice of the settings, on the validation part of each fold.
+        clinical: clinical variables beside the bags.
+        options: options of the report and the models.
+
+    Raises:
+        ValueError: when there are no items, or methods are unknown.
+
+    Example:
+        >>> import torch
+        >>> from monai_mil_ext.apps.study import Task
+        >>> from monai_mil_ext.data import write_bag
+        >>> items = []
+        >>> for i in range(24):
+        ...     write_bag(f"{i}.h5", {"features": torch.randn(5, 4) + i % 2})
+        ...     items.append({"case_id": f"c{i}", "patient": f"p{i}", "image": f"{i}.h5", "label": i % 2})
+        >>> study = Study(items, "study", Task("classification", ("no", "yes")), "MeanMIL", FoldPlan(2))
+        >>> study.runs()[0].name
+        'MeanMIL/fold_0'
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Mapping[str, Any]],
+        folder: str | os.PathLike[str],
+        task: Task,
+        methods: str | Sequence[str | Method | Mapping[str, Any]],
+        folds: FoldPlan = FoldPlan(),  # noqa: B008 - frozen
+        training: TrainingSettings = TrainingSettings(),  # noqa: B008 - frozen
+        selection: Selection = Selection(),  # noqa: B008 - frozen
+        clinical: Clinical | None = None,
+        options: StudyOptions = StudyOptions(),
+    ) -> None:
+        if not items:
+            raise ValueError("`items` must not be empty, got none.")
+        self.folder = Path(folder)
+        self.options, self.clinical = options, clinical
+        self._started = time.perf_counter()
+        self._all_items = [dict(item) for item in items]
+        self._plan, self._training, self._selection = folds, training, selection
+        self._task, self._methods = task, _as_methods(methods)
+        self._prepared: StudyWork | None = None
+        self.times: dict[str, float] = {}
+
+    @property
+    def work(self) -> StudyWork:
+        """Items that can be used, folds and settings of the runs."""
+        if self._prepared is None:
+            items = self._usable_items()
+            task = with_bin_edges(self._task, items)
+            splits = self._split(items, task)
+            self._prepared = StudyWork(items, splits, task, self._methods, self._training, self._selection)
+        return self._prepared
+
+    def runs(self) -> list[Run]:
+        """Return the runs of the study."""
+        return self.work.runs()
+
+    def run(self, part: tuple[int, int] = (1, 1), jobs: int = 1) -> Path | None:
+        """Execute the runs that are not finished, and write predictions, models and the report once all are.
+
+        A failed run does not end the others; the report names it.
+
+        Args:
+            part: ``(i, n)`` executes part i of n, on machines that share the folder; the last one writes the report.
+            jobs: number of processes.
+
+        Returns:
+            The report, or ``None`` if runs of other parts are not finished.
+
+        Raises:
+            RunsFailedError: when all runs have failed.
+        """
+        with self._timed("check and folds"):
+            work = self.work
+            self._write_settings()
+        runs = work.runs()
+        runner = StudyRunner(self.folder / "runs", work, threads=max(1, len(os.sched_getaffinity(0)) // jobs))
+        failures: dict[str, str] = {}
+        with self._timed("training"):
+            try:
+                runner.run_all(runs, jobs, part, _Progress(self._remaining(runner, runs, part)))
+            except RunsFailedError as error:
+                failures = {name: self._without_paths(reason) for name, reason in error.failures.items()}
+                if len(failures) == len(runs):
+                    raise
+        open_runs = [run for run in runs if runner.read(run) is None and run.name not in failures]
+        failures |= {
+            run.name: "see its error.txt" for run in open_runs if (runner.run_folder(run) / "error.txt").exists()
+        }
+        waiting = [run for run in open_runs if run.name not in failures]
+        if waiting:
+            write_line(f"{len(waiting)} of {len(runs)} runs belong to other parts that are not finished.")
+            return None
+        return StudyResults(self, runner, failures).write()
+
+    def evaluate_external(self, items: Sequence[Mapping[str, Any]], name: str, allow_mismatch: bool = False) -> Path:
+        """Evaluate the models of the finished study on another cohort, and write the same report of it.
+
+        Networks, thresholds and clinical models stay as they are.
+
+        Args:
+            items: items of the cohort, with labels and clinical variables as those of the study.
+            name: name of the cohort, and of its folder in ``external``.
+            allow_mismatch: whether to evaluate bags of another source, such as of another encoder.
+
+        Raises:
+            FileNotFoundError: when the study is not finished.
+            SourceMismatchError: when the bags are of another source than those of the training.
+        """
+        return evaluate_external(self, items, name, allow_mismatch)
+
+    def fold_notes(self) -> list[str]:
+        """Return the sentences on what can bias the results."""
+        return self._plan.notes(self.work.items, self.work.task, self.work.splits)
+
+    @property
+    def plan(self) -> FoldPlan:
+        """Plan of the folds."""
+        return self._plan
+
+    @property
+    def left_out(self) -> list[dict[str, str]]:
+        """Cases that can't be used, with reasons."""
+        return list(self._left_out)
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what is needed to reproduce the study."""
+        seeds = [self._plan.seed, self._training.seed, self.options.seed]
+        facts = collect_provenance(self.options.command, seeds, seconds=time.perf_counter() - self._started)
+        times = {name: round(seconds, 1) for name, seconds in self.times.items()}
+        return {**facts, "times": times, "num_samples": self.options.num_samples}
+
+    def _timed(self, name: str) -> _Timer:
+        return _Timer(self.times, name)
+
+    def _usable_items(self) -> list[dict[str, Any]]:
+        """Return the items whose bags can be read, sorted by case; the others are listed in ``left_out.csv``."""
+        self._left_out: list[dict[str, str]] = []
+        checks, known = CohortChecks(features=True), self._known_checks()
+        checked: dict[str, str] = {}
+        usable = []
+        for item in sorted(self._all_items, key=lambda entry: str(entry[CASE])):
+            identity = item_identity(item) or ""
+            paths = item["image"] if isinstance(item["image"], (list, tuple)) else [item["image"]]
+            if identity in known:
+                problem = known[identity]
+            else:
+                problems = (checks.inspect(path).problem for path in paths)
+                problem = hide_paths(next((text for text in problems if text), ""), paths)
+            if identity:
+                checked[identity] = problem
+            if problem:
+                self._left_out.append({"case_id": str(item[CASE]), "reason": problem})
+            else:
+                usable.append(item)
+        write_json(self.folder / CHECKED, checked)
+        write_csv(self.folder / LEFT_OUT, self._left_out, ("case_id", "reason"))
+        for row in self._left_out:
+            write_line(f"{row['case_id']} is left out: {row['reason']}")
+        if not usable:
+            raise ValueError(f"`items` must have bags that can be read, got {len(self._all_items)} that can't.")
+        return usable
+
+    def _known_checks(self) -> dict[str, str]:
+        path = self.folder / CHECKED
+        return dict(load_json(path)) if path.exists() else {}
+
+    def _split(self, items: Sequence[Mapping[str, Any]], task: Task) -> CohortSplits:
+        """Return the folds; those of an earlier call with the same plan change as little as possible."""
+        path, plan = self.folder / SPLITS, self._plan_settings()
+        earlier = load_json(self.folder / STUDY).get("folds") if (self.folder / STUDY).exists() else None
+        if path.exists() and earlier == plan:
+            splits = self._plan.extend(CohortSplits.read(path), items, task)
+        else:
+            splits = self._plan.split(items, task)
+        splits.write(path)
+        return splits
+
+    def _plan_settings(self) -> dict[str, Any]:
+        plan = asdict(self._plan)
+        return {**plan, "split_file": plan.get("split_file") is not None}
+
+    def _write_settings(self) -> None:
+        """Write what decides the results."""
+        settings = {
+            "task": asdict(self.work.task),
+            "folds": self._plan_settings(),
+            "methods": [asdict(method) for method in self._methods],
+            "training": asdict(self._training),
+            "selection": asdict(self._selection),
+            "clinical": None if self.clinical is None else asdict(self.clinical),
+            "options": {
+                "num_samples": self.options.num_samples,
+                "seed": self.options.seed,
+                "refit": self.options.refit,
+            },
+            "notes": [*self.options.notes, *self.fold_notes()],
+            "provenance": self.provenance(),
+        }
+        write_json(self.folder / STUDY, settings)
+
+    def _remaining(self, runner: StudyRunner, runs: Sequence[Run], part: tuple[int, int]) -> int:
+        return sum(runner.read(run) is None for run in list(runs)[part[0] - 1 :: part[1]])
+
+    def _without_paths(self, reason: str) -> str:
+        paths = [
+            path
+            for item in self._all_items
+            for path in (item["image"] if isinstance(item["image"], (list, tuple)) else [item["image"]])
+            if os.path.basename(path) in reason or os.path.splitext(os.path.basename(path))[0] in reason
+        ]
+        return hide_paths(reason, paths)
+
+
+@dataclass
+class _Timer:
+    """Context that notes the seconds of a part of the work."""
+
+    times: dict[str, float]
+    name: str
+    start: float = field(default_factory=time.perf_counter)
+
+    def __enter__(self) -> None:
+        self.start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.times[self.name] = self.times.get(self.name, 0.0) + time.perf_counter() - self.start
+
+
+class _Progress:
+    """Report of finished runs with an estimate of the time that is left."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done, self.start = total, 0, time.perf_counter()
+        if total:
+            write_line(f"{total} runs to do.")
+
+    def __call__(self, line: str) -> None:
+        self.done += 1
+        left = self.total - self.done
+        seconds = (time.perf_counter() - self.start) / self.done * left
+        write_line(f"{line}, about {seconds / 60:.0f} min left" if left and seconds >= 60 else line)
+
+
+def _as_methods(methods: str | Sequence[str | Method | Mapping[str, Any]]) -> list[Method]:
+    if isinstance(methods, (str, Mapping)):
+        return parse_methods(methods)
+    found: list[Method] = []
+    for method in methods:
+        found += [method] if isinstance(method, Method) else parse_methods(method)
+    names = [method.name for method in found]
+    if not found or len(set(names)) < len(names):
+        raise ValueError(f"`methods` must be one or more different methods, got {names}.")
+    return found

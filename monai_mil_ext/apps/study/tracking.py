@@ -1,0 +1,44 @@
+"""Logging of the report of a study to MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from monai_mil_ext.utils import load_json, optional_dependency
+
+__all__ = ["log_report"]
+
+mlflow = optional_dependency("tracking", "mlflow")
+
+
+def log_report(tracking_uri: str, experiment: str, folder: Path) -> None:
+    """Log the report of a finished study to MLflow: a run for each method, with its settings, metrics and files.
+
+    Args:
+        tracking_uri: address of the server, or folder or database of a local store.
+        experiment: name of the experiment.
+        folder: folder of the study.
+    """
+    mlflow.set_tracking_uri(tracking_uri)
+    mlflow.set_experiment(experiment)
+    report = load_json(folder / "report.json")
+    for method, summary in report["summaries"].items():
+        with mlflow.start_run(run_name=method):
+            mlflow.log_params(report["methods"].get(method, {}).get("settings", {}))
+            mlflow.log_metrics(dict(_metrics(summary or {})))
+            mlflow.set_tag("failed", str(not summary).lower())
+            for name in ("report.html", "report.json", f"predictions/{method}.csv"):
+                if (folder / name).exists():
+                    mlflow.log_artifact(str(folder / name))
+            if (folder / "tables").is_dir():
+                mlflow.log_artifacts(str(folder / "tables"), "tables")
+
+
+def _metrics(summary: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Yield each metric that is known, with the limits of its interval."""
+    for name, entry in summary.get("values", {}).items():
+        for key, suffix in (("value", ""), ("low", "_low"), ("high", "_high")):
+            if entry and entry.get(key) is not None:
+                yield f"{name}{suffix}", float(entry[key])
