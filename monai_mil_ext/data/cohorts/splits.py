@@ -51,6 +51,24 @@ class CohortSplits:
         """Return the number of folds of all repeats."""
         return len(self.folds)
 
+    @property
+    def repeats(self) -> list[int]:
+        """Repeat of each fold, from 0: one begins with each fold that tests a case which its repeat has tested before.
+
+        Example:
+            >>> parts = [{"train": ["b"], "val": [], "test": ["a"]}, {"train": ["a"], "val": [], "test": ["b"]}]
+            >>> CohortSplits(parts * 2, {"a": "p", "b": "q"}).repeats
+            [0, 0, 1, 1]
+        """
+        numbers: list[int] = []
+        tested: set[str] = set()
+        for fold in self.folds:
+            test = set(fold["test"])
+            is_new = not tested.isdisjoint(test)
+            numbers.append(numbers[-1] + is_new if numbers else 0)
+            tested = test if is_new else tested | test
+        return numbers
+
     def select(self, items: Sequence[Mapping[str, Any]], fold: int, part: str) -> list[dict[str, Any]]:
         """Return the items of one part of one fold, in the order of the items.
 

@@ -5,13 +5,14 @@ from .chunk_loader import ChunkLoader
 from .feature_cache import FeatureCache
 from .feature_extraction import FeatureExtraction
 from .fingerprints import fingerprint, model_fingerprint
-from .identities import input_identity, item_identity
+from .identities import content_identity, input_identity, item_identity
 
 __all__ = [
     "BadCasesError",
     "ChunkLoader",
     "FeatureCache",
     "FeatureExtraction",
+    "content_identity",
     "fingerprint",
     "input_identity",
     "item_identity",

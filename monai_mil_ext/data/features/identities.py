@@ -13,7 +13,7 @@ from monai_mil_ext.utils import BagKeys
 
 from .fingerprints import fingerprint
 
-__all__ = ["input_identity", "item_identity"]
+__all__ = ["content_identity", "input_identity", "item_identity"]
 
 BLOCK = 16_384  # bytes
 SPACED = 16  # blocks between head and tail
@@ -62,6 +62,23 @@ def input_identity(path: Paths) -> str:
     return _identity(source)
 
 
+def content_identity(path: str | os.PathLike[str]) -> str:
+    """Compute the SHA-256, in hexadecimal, that a file or folder shares with its copies.
+
+    It covers what :py:func:`input_identity` does, without modification times and other files of the same stem.
+
+    Raises:
+        OSError: when the file does not exist or can't be read.
+
+    Example:
+        >>> for name in ("scan.raw", "copy.raw"):
+        ...     _ = Path(name).write_bytes(bytes(100))
+        >>> content_identity("scan.raw") == content_identity("copy.raw")
+        True
+    """
+    return _identity(Path(path), with_time=False)
+
+
 def item_identity(item: Mapping[str, Any], keys: Sequence[str] = ("image",)) -> str | None:
     """Compute the identity of everything that is read for an item: its files and the options of reading them.
 
@@ -98,10 +115,11 @@ def item_identity(item: Mapping[str, Any], keys: Sequence[str] = ("image",)) -> 
     return fingerprint(parts)
 
 
-def _identity(path: Path) -> str:
+def _identity(path: Path, with_time: bool = True) -> str:
     if path.is_dir():
-        return fingerprint({os.fsencode(file.relative_to(path)): _file_identity(file) for file in _files(path)})
-    return _file_identity(path)
+        names = {os.fsencode(file.relative_to(path)): _file_identity(file, with_time) for file in _files(path)}
+        return fingerprint(names)
+    return _file_identity(path, with_time)
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -121,12 +139,13 @@ def _companions(header: Path) -> list[Path]:
     return [file for file in related if file.name != header.name and not file.name[length : length + 1].isalnum()]
 
 
-def _file_identity(path: Path) -> str:
+def _file_identity(path: Path, with_time: bool = True) -> str:
     if not path.is_file():
         raise FileNotFoundError("`path` must be a file or a folder that exists, got none.")
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
-        total = hashlib.sha256(f"{status.st_size} {status.st_mtime_ns} ".encode())
+        time = status.st_mtime_ns if with_time else ""
+        total = hashlib.sha256(f"{status.st_size} {time} ".encode())
         for start in _starts(status.st_size):
             file.seek(start)
             total.update(file.read(BLOCK))
