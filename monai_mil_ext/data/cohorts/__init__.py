@@ -9,6 +9,7 @@ from .scan_checks import ScanChecks
 from .slide_lists import list_bags, list_slides
 from .split_files import load_splits
 from .splits import CohortSplits, split_cohort
+from .tables.study_table import StudyLabels, study_columns
 
 __all__ = [
     "CohortChecks",
@@ -16,6 +17,7 @@ __all__ = [
     "CohortReport",
     "CohortSplits",
     "ScanChecks",
+    "StudyLabels",
     "check_cohort",
     "list_bags",
     "list_scans",
@@ -26,4 +28,5 @@ __all__ = [
     "load_splits",
     "single_case",
     "split_cohort",
+    "study_columns",
 ]

@@ -17,7 +17,8 @@ from monai_mil_ext.utils import BagKeys, check_name, resolve_path
 from .check_report import CohortReport, Issue
 from .cohort_checks import BagSummary, CohortChecks
 from .columns import CohortColumns
-from .table_file import Table, read_table, read_tables
+from .table_file import Table
+from .tables.column_names import open_table
 
 __all__ = [
     "check_table",
@@ -38,10 +39,11 @@ def check_table(
 ) -> CohortReport:
     """Check a table and every bag file in it; see :py:func:`monai_mil_ext.data.check_cohort`."""
     paths = [path] if isinstance(path, Path) else list(path)
-    table = read_table(paths[0]) if len(paths) == 1 else read_tables(paths, columns.bag, columns.patient or PATIENT)
+    table, columns, taken, unclear = open_table(paths, columns)
     folder = BagFolder(root or paths[0].parent, paths[0].parent, suffixes)
     report = CohortReport(" + ".join(file.name for file in paths), len(table.rows))
-    report.errors += [Issue("row 1", text) for text in columns.missing(table.columns)]
+    report.notes += [Issue("row 1", text) for text in taken]
+    report.errors += [Issue("row 1", text) for text in [*unclear, *columns.missing(table.columns)]]
     if report.errors:
         return report
     used, words = columns.names, columns.words(table.rows)
@@ -79,8 +81,9 @@ class _Row:
         self.item: dict[str, Any] = {}
         if self.path is not None:
             self.item["image"] = str(self.path)
-            self._set_name(BagKeys.CASE_ID, self.path.stem)
-            self._set_name(BagKeys.PATIENT, self.path.stem if columns.patient is None else cells[columns.patient])
+            case = self.path.stem if columns.case is None else cells[columns.case]
+            self._set_name(BagKeys.CASE_ID, case)
+            self._set_name(BagKeys.PATIENT, case if columns.patient is None else cells[columns.patient])
         values, errors = columns.values(cells)
         self.item.update(values)
         self.errors += errors
@@ -151,7 +154,7 @@ def _notes(table: Table, used: Sequence[str], folder: BagFolder, rows: list[_Row
     return [Issue("", text) for text, names in texts.items() if names]
 
 
-PER_BAG = ("image", "num_instances", str(BagKeys.INSTANCE_LABEL), str(BagKeys.CASE_ID))
+PER_BAG = ("covariates", "image", "num_instances", str(BagKeys.INSTANCE_LABEL), str(BagKeys.CASE_ID))
 
 
 def merge_patients(report: CohortReport) -> CohortReport:
@@ -173,8 +176,9 @@ def merge_patients(report: CohortReport) -> CohortReport:
 
 def _conflicts(patient: str, bags: list[dict[str, Any]]) -> list[Issue]:
     errors = []
-    for key in bags[0]:
-        values = [_plain(bag.get(key)) for bag in bags]
+    shared = [{**bag, **{f"covariate {k}": v for k, v in bag.get("covariates", {}).items()}} for bag in bags]
+    for key in shared[0]:
+        values = [_plain(bag.get(key)) for bag in shared]
         if key not in PER_BAG and len({str(value) for value in values}) > 1:
             cases = ", ".join(f"{value} for {bag['case_id']!r}" for value, bag in zip(values, bags, strict=True))
             text = f"`{key}` must be the same for all bags, got {cases}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,14 @@ import torch
 
 from .class_labels import UNKNOWN, class_index, describe_words, label_text
 
-__all__ = ["CohortColumns"]
+__all__ = ["PARTS", "CohortColumns"]
+
+PARTS = {
+    "": "",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,14 @@ class CohortColumns:
             :py:class:`monai_mil_ext.transforms.LoadBagd`.
         keep: further columns to keep, as text.
         num_classes: number of classes, so that a larger class index is an error of its row.
+        case: column of the case ID; ``None`` takes the column ``case_id``, or else the name of the bag file.
+        site: column of the site, such as the hospital; ``None`` takes the column ``site``, if there is one.
+        split: column of the part, ``train``, ``val``, ``test`` or empty; ``None`` takes ``split``, if there is one.
+        covariates: columns of clinical variables, which items have as text.
+
+    Column names need not have the case of the table's headers. If there is no column ``bag``, ``image`` is taken, or
+    the column of other tools: CLAM's ``slide_id`` (with ``case_id`` as the patient), STAMP's ``FILENAME``, TRIDENT's
+    ``wsi``, torchmil's ``bag_name``. Without a column of patients every case is its own patient; a note says so.
 
     Example:
         >>> CohortColumns(label="grade", classes=["low", "high"]).values({"grade": "high"})
@@ -50,6 +66,10 @@ class CohortColumns:
     instance_label: str | None = None
     keep: Sequence[str] = ()
     num_classes: int | None = None
+    case: str | None = None
+    site: str | None = None
+    split: str | None = None
+    covariates: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if (self.time is None) != (self.event is None):
@@ -62,7 +82,8 @@ class CohortColumns:
         """Names of all columns that are used."""
         labels = [self.label] if isinstance(self.label, str) else self.label or []
         single = [self.bag, self.patient, self.time, self.event, self.instance_label]
-        return list(dict.fromkeys([name for name in [*single, *labels, *self.keep] if name is not None]))
+        groups = [self.case, self.site, self.split, *self.covariates]
+        return list(dict.fromkeys([name for name in [*single, *labels, *self.keep, *groups] if name is not None]))
 
     def missing(self, columns: Sequence[str]) -> list[str]:
         """Return an error message for each column that a table lacks."""
@@ -77,6 +98,10 @@ class CohortColumns:
     def values(self, row: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
         """Return the labels and further columns of a row, and error messages."""
         values: dict[str, Any] = {name: row[name] for name in self.keep}
+        if self.site is not None:
+            values["site"] = row[self.site]
+        if self.covariates:
+            values["covariates"] = {name: row[name] for name in self.covariates}
         errors = []
         for key, name, read in self._readers():
             try:
@@ -92,7 +117,9 @@ class CohortColumns:
             read = _multi_label if multi_label else _number if self.numeric else self._class
             readers.append(("label", list(self.label) if multi_label else self.label, read))
         if self.time is not None:
-            readers += [("time", self.time, _time), ("event", self.event, _bit)]
+            readers += [("time", self.time, _time), ("event", self.event, _event)]
+        if self.split is not None:
+            readers.append(("split", self.split, _part))
         return readers
 
     def _class(self, cell: str) -> int:
@@ -127,6 +154,19 @@ def _bit(cell: str) -> int:
     if text not in ("0", "1"):
         raise ValueError(f"0 or 1, got {_repr_cell(cell)}")
     return int(text)
+
+
+def _event(cell: str) -> int:
+    """Return an event indicator, also as cBioPortal (``1:DECEASED``) and data frames (``True``) write it."""
+    text = {"true": "1", "false": "0"}.get(cell.lower(), cell)
+    return _bit(text[0] if re.match("[01]:", text) else text)
+
+
+def _part(cell: str) -> str:
+    part = PARTS.get(cell.lower())
+    if part is None:
+        raise ValueError(f"train, val, test or empty, got {cell!r}")
+    return part
 
 
 def _multi_label(cells: Sequence[str]) -> torch.Tensor:
