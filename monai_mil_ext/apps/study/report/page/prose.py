@@ -1,0 +1,320 @@
+"""Paragraphs of the report of a study, fit for the methods and results sections of a paper."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from .report_facts import ReportFacts
+from .report_tables import format_interval, format_number, format_p
+
+__all__ = ["headline", "join_words", "methods_text", "references", "results_text"]
+
+PAPERS = {
+    "abmil": "Ilse M, Tomczak J, Welling M. Attention-based deep multiple instance learning. arXiv:1802.04712",
+    "clam": "Lu MY et al. Data-efficient and weakly supervised computational pathology. arXiv:2004.09666",
+    "qgmil": "Zedda L et al. QG-MIL. arXiv:2606.20027",
+    "asmil": "Ye L et al. ASMIL: attention-stabilized multiple instance learning. arXiv:2603.06658",
+    "transmil": "Shao Z et al. TransMIL: transformer based correlated multiple instance learning. arXiv:2106.00908",
+    "acmil": "Zhang Y et al. Attention-challenging multiple instance learning. arXiv:2311.07125",
+    "smoothattention": "Castro-Macías F et al. Sm: enhanced localization in multiple instance learning. arXiv:2410.03276",
+    "smap": "Castro-Macías F et al. Sm: enhanced localization in multiple instance learning. arXiv:2410.03276",
+    "windowmil": "Estimators for a run of shifted means. arXiv:2510.25759",
+    "instanceconv": "Harvey E, Loevlie D, Hughes MC. Normal guidance is what attention needs. arXiv:2605.27306",
+    "centerprior": "Center baseline of arXiv:2604.26807",
+    "ng": "Harvey E, Loevlie D, Hughes MC. Normal guidance is what attention needs. arXiv:2605.27306",
+    "anchor": "Ye L et al. ASMIL: attention-stabilized multiple instance learning. arXiv:2603.06658",
+    "coral": "Cao W, Mirjalili V, Raschka S. Rank consistent ordinal regression. arXiv:1901.07884",
+    "cox": "Cox DR. Regression models and life-tables. J R Stat Soc B 1972;34:187-220",
+    "discrete": "Gensheimer MF, Narasimhan B. A scalable discrete-time survival model. PeerJ 2019;7:e6257",
+    "harrell": "Harrell FE et al. Evaluating the yield of medical tests. JAMA 1982;247:2543-2546",
+    "youden": "Youden WJ. Index for rating diagnostic tests. Cancer 1950;3:32-35",
+    "bootstrap": "Efron B, Tibshirani R. An introduction to the bootstrap. Chapman & Hall, 1993",
+    "holm": "Holm S. A simple sequentially rejective multiple test procedure. Scand J Stat 1979;6:65-70",
+}
+SUFFIXES = {"ng": "normal guidance", "anchor": "an attention anchor"}
+WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+LOSSES = {
+    "classification": "cross-entropy",
+    "multilabel": "binary cross-entropy of each label, leaving out unknown labels",
+    "ordinal": "the CORAL loss for ordered classes",
+    "regression": "the squared error of the standardized value",
+    "survival": "the likelihood of discrete-time hazards",
+    "cox": "the Cox partial likelihood",
+}
+OUTCOMES = {
+    "multilabel": "presence of each of {n} labels ({names})",
+    "ordinal": "{n} ordered classes ({names})",
+    "regression": "a continuous value",
+    "survival": "the time to an event, with censoring",
+    "cox": "the time to an event, with censoring",
+}
+
+
+def join_words(words: Sequence[str]) -> str:
+    """Return words as an enumeration.
+
+    Example:
+        >>> join_words(["a", "b", "c"]), join_words(["a", "b"]), join_words([])
+        ('a, b and c', 'a and b', '')
+    """
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _count(number: Any, noun: str, plural: str = "") -> str:
+    """Return a number with its noun, small numbers of things in digits."""
+    return f"{format_number(number)} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def _keys(method: str) -> list[str]:
+    """Return the papers of a method by its name, such as ``"TransMIL+NG"``."""
+    keys = [re.sub(r"[^a-z]", "", part.lower()) for part in method.split("+")]
+    return [key for key in keys if key in PAPERS]
+
+
+def references(facts: ReportFacts) -> list[str]:
+    """Return the references in the order in which the methods text cites them."""
+    keys = [key for name in facts.summaries for key in _keys(name)]
+    keys += {"ordinal": ["coral"], "cox": ["cox"], "survival": ["discrete"]}.get(facts.task.kind, [])
+    keys += ["harrell"] if facts.task.has_times else []
+    keys += ["youden"] if _has_thresholds(facts) else []
+    keys += ["bootstrap"]
+    keys += ["holm"] if len(facts.comparisons) > 1 else []
+    return list(dict.fromkeys(PAPERS[key] for key in keys))
+
+
+def _cite(facts: ReportFacts, *keys: str) -> str:
+    listed = references(facts)
+    numbers = sorted({listed.index(PAPERS[key]) + 1 for key in keys if PAPERS.get(key) in listed})
+    return f" [{', '.join(map(str, numbers))}]" if numbers else ""
+
+
+def methods_text(facts: ReportFacts) -> str:
+    """Return what was done as a paragraph for the methods section of a paper."""
+    parts = (_cohort(facts), _features(facts), _folds(facts), _networks(facts), _selection(facts), _clinical(facts))
+    return " ".join(sentence for part in (*parts, _statistics(facts)) for sentence in part)
+
+
+def _cohort(facts: ReportFacts) -> Iterable[str]:
+    cohort, task = facts.cohort, facts.task
+    text = _count(cohort.get("num_cases", 0), "case")
+    if cohort.get("num_patients"):
+        text += f" of {_count(cohort['num_patients'], 'patient')}"
+    if (cohort.get("num_sites") or 0) > 1:
+        text += f" from {_count(cohort['num_sites'], 'site')}"
+    yield f"The {'external ' if facts.external else ''}cohort comprised {text}{_labels(facts)}."
+    names = {"n": _word(len(task.class_names)), "names": join_words(task.class_names)}
+    outcome = OUTCOMES.get(task.kind, f"{join_words(task.class_names)}").format(**names) if task.kind in OUTCOMES else ""
+    if not outcome:
+        outcome = f"the class of a case ({' or '.join(task.class_names) if task.is_binary else names['names']})"
+    yield f"The outcome was {outcome}."
+    if left := cohort.get("left_out"):
+        number = left if isinstance(left, int) else len(left)
+        verb = "was" if number == 1 else "were"
+        yield f"{_count(number, 'further case')} {verb} left out because {'its' if number == 1 else 'their'} data could not be used."
+
+
+def _labels(facts: ReportFacts) -> str:
+    labels = facts.cohort.get("labels") or {}
+    if not labels:
+        return ""
+    if facts.task.kind == "regression":
+        known = {key: format_number(value) for key, value in labels.items()}
+        spread = f" ± {known['sd']}" if "sd" in known else ""
+        ends = f", range {known['min']} to {known['max']}" if {"min", "max"} <= known.keys() else ""
+        return f" (mean value {known['mean']}{spread}{ends})" if "mean" in known else ""
+    if facts.task.has_times:
+        events = labels.get("event", 0)
+        return f", with {_count(events, 'event')}" + (f" and {labels['censored']} censored" if "censored" in labels else "")
+    return f" ({', '.join(f'{count} {name}' for name, count in labels.items())})"
+
+
+def _word(number: int) -> str:
+    return WORDS[number] if number < len(WORDS) else str(number)
+
+
+def _features(facts: ReportFacts) -> Iterable[str]:
+    noun = str(facts.cohort.get("instances") or "instances")
+    median = facts.cohort.get("median_instances")
+    text = f"Each case was a bag of {noun}" + (f" (median {format_number(median)})" if median else "")
+    encoder = facts.cohort.get("encoder")
+    yield f"{text}, each represented by the features of {encoder}." if encoder else f"{text} with precomputed features."
+
+
+def _folds(facts: ReportFacts) -> Iterable[str]:
+    folds = facts.folds
+    if facts.external:
+        yield "The networks, their thresholds and all settings were those of the first cohort and were not changed."
+        return
+    if plan := folds.get("plan"):
+        yield f"Training and evaluation: {plan.rstrip('.')}."
+    elif folds.get("by") == "site":
+        yield f"Networks were evaluated by leave-one-site-out cross-validation ({_count(folds.get('num_folds', 0), 'fold')})."
+    elif (folds.get("num_folds") or 0) > 1:
+        repeats = folds.get("repeats") or 1
+        again = f", repeated {repeats} times with other folds" if repeats > 1 else ""
+        yield f"Networks were evaluated by {folds['num_folds']}-fold cross-validation{again}."
+    elif folds:
+        yield "Networks were evaluated on one fixed test set."
+    yield "All cases of a patient were in the same part."
+    yield (
+        "In each fold, one network was trained on the training part and the epoch with the lowest loss of the "
+        "validation part was kept; the test part was used for nothing but the evaluation."
+    )
+
+
+def _networks(facts: ReportFacts) -> Iterable[str]:
+    names = [f"{_method_words(name)}{_cite(facts, *_keys(name))}" for name in facts.summaries]
+    verb = "was trained" if len(names) == 1 else "were compared"
+    loss = {"ordinal": "coral", "cox": "cox", "survival": "discrete"}.get(facts.task.kind, "")
+    noun = "One method" if len(names) == 1 else f"{_word(len(names)).capitalize()} methods"
+    yield f"{noun} of multiple-instance learning {verb}: {join_words(names)}."
+    yield f"The loss was {LOSSES[facts.task.kind]}{_cite(facts, loss) if loss else ''}."
+
+
+def _method_words(name: str) -> str:
+    base, *suffixes = name.split("+")
+    known = [SUFFIXES.get(suffix.strip().lower(), suffix) for suffix in suffixes]
+    return f"{base} with {join_words(known)}" if known else base
+
+
+def _selection(facts: ReportFacts) -> Iterable[str]:
+    counts = {int(m["candidates"]) for m in facts.methods.values() if (m.get("candidates") or 0) > 1}
+    if counts:
+        number = str(counts.pop()) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+        yield (
+            f"In each fold, settings were chosen from {number} candidates by the loss of the validation part; "
+            "no setting was chosen by test data."
+        )
+    elif facts.methods:
+        yield "Settings were fixed in advance (see the table of methods)."
+
+
+def _clinical(facts: ReportFacts) -> Iterable[str]:
+    if not (facts.clinical.get("summaries") or facts.clinical.get("effects")):
+        return
+    columns = list(facts.clinical.get("columns") or ())
+    named = f" ({join_words(columns)})" if columns else ""
+    model = "Cox regression" if facts.task.has_times else "ridge regression" if facts.task.kind == "regression" else ""
+    yield (
+        f"Clinical variables{named} were modeled alone by {model or 'logistic regression'}, fitted in each training "
+        "part, and combined with the prediction of the bag by late fusion, weighted by the validation part."
+    )
+
+
+def _has_thresholds(facts: ReportFacts) -> bool:
+    return any(summary.get("thresholds") for summary in facts.finished.values())
+
+
+def _statistics(facts: ReportFacts) -> Iterable[str]:
+    samples = facts.provenance.get("num_samples") or 1000
+    ranked = facts.metric(facts.main)
+    if any((s.get("num_folds") or 1) > 1 for s in facts.finished.values()) and facts.task.kind != "regression":
+        cite = _cite(facts, "harrell") if facts.task.has_times else ""
+        yield f"Predictions of different folds were never ranked together: the {ranked}{cite} is that of pairs of the same fold."
+    if _has_thresholds(facts):
+        youden = _cite(facts, "youden")
+        yield f"Operating points were chosen for each fold by Youden's index{youden} on its validation part."
+    yield (
+        f"95 % intervals are from a bootstrap of {samples:,} resamples by patient{_cite(facts, 'bootstrap')} and are "
+        "conditional on the trained networks."
+    )
+    if len(facts.comparisons) == 1:
+        yield "The methods were compared by a paired bootstrap by patient with a two-sided p-value."
+    elif facts.comparisons:
+        number = len(facts.comparisons)
+        yield (
+            "Methods were compared by a paired bootstrap by patient with two-sided p-values, corrected by Holm's "
+            f"procedure{_cite(facts, 'holm')} over {number} comparisons."
+        )
+    if version := (facts.provenance.get("versions") or {}).get("monai-mil-ext"):
+        monai = facts.provenance["versions"].get("monai")
+        yield f"Analyses used monai-mil-ext {version}" + (f" and MONAI {monai}." if monai else ".")
+
+
+def headline(facts: ReportFacts) -> str:
+    """Return the result in one line."""
+    best, metric = facts.best, facts.metric(facts.main)
+    if not best or facts.value(best) is None:
+        return "No method has a value of the main metric: see the notes."
+    value = format_interval(facts.value(best))
+    number = sum(facts.value(name) is not None for name in facts.finished)
+    if number == 1:
+        return f"{best}: {metric} {value}"
+    return f"Highest {metric} of {_word(number)} methods: {best}, {value}"
+
+
+def results_text(facts: ReportFacts) -> str:
+    """Return what was found as a paragraph for the results section of a paper."""
+    parts = (_main_results(facts), _operating_points(facts), _comparisons(facts), _with_clinical(facts), _risk(facts))
+    return " ".join(sentence for part in parts for sentence in part)
+
+
+def _main_results(facts: ReportFacts) -> Iterable[str]:
+    metric = facts.metric(facts.main)
+    known = [name for name in facts.finished if facts.value(name)]
+    if not known:
+        yield f"The {metric} could not be computed for any method."
+        return
+    first, *others = sorted(known, key=lambda name: -facts.value(name)["value"])  # type: ignore[index]
+    yield f"{first} had {_article(metric)} {metric} of {_interval(facts.value(first))}."
+    if others:
+        yield f"The {metric} of {join_words([f'{n} was {_interval(facts.value(n))}' for n in others])}."
+    if missing := [name for name in facts.summaries if name not in known]:
+        yield f"There is no value of {join_words(missing)}."
+
+
+def _article(noun: str) -> str:
+    return "an" if noun[:1].lower() in "aeiou" or noun in ("MAE", "R²", "RMSE") else "a"
+
+
+def _interval(found: Mapping[str, Any] | None, number: str = "value") -> str:
+    """Return a value and its interval in the form of running text."""
+    text = format_interval(found, number)
+    if "[" not in text:
+        return text
+    value, ends = text.rstrip("]").split(" [")
+    return f"{value} (95 % CI {ends.replace(', ', ' to ')})"
+
+
+def _operating_points(facts: ReportFacts) -> Iterable[str]:
+    best = facts.best
+    pairs = [(m, facts.value(best, m)) for m in ("sensitivity", "specificity", "balanced_accuracy", "mae", "spearman")]
+    known = [f"{_article(facts.metric(m))} {facts.metric(m)} of {_interval(v)}" for m, v in pairs if v]
+    if known and facts.value(best):
+        place = "At its operating points" if _has_thresholds(facts) else "Furthermore"
+        yield f"{place}, {best} had {join_words(known)}."
+
+
+def _comparisons(facts: ReportFacts) -> Iterable[str]:
+    known = [row for row in facts.comparisons if row.get("difference") is not None]
+    for row in known[:3]:
+        corrected = len(facts.comparisons) > 1 and row.get("p_holm") is not None
+        p = format_p(row["p_holm"] if corrected else row.get("p"))
+        p = p if p.startswith("<") else f"= {p}"
+        after = " after correction" if corrected else ""
+        metric = facts.metric(str(row.get("metric", facts.main)))
+        yield f"{row['a']} minus {row['b']}: difference in {metric} {_interval(row, 'difference')}, p {p}{after}."
+    if len(known) > 3:
+        small = sum((row.get("p_holm") if row.get("p_holm") is not None else 1) < 0.05 for row in known)
+        yield f"Of all {len(known)} comparisons, {small} had a corrected p below 0.05."
+
+
+def _with_clinical(facts: ReportFacts) -> Iterable[str]:
+    pair = (facts.clinical.get("summaries") or {}).get(facts.best) or {}
+    found = {key: ((pair.get(key) or {}).get("values") or {}).get(facts.main) for key in ("clinical", "both")}
+    if all(value and value.get("value") is not None for value in found.values()):
+        metric = facts.metric(facts.main)
+        yield (
+            f"Clinical variables alone had {_article(metric)} {metric} of {_interval(found['clinical'])}, and together "
+            f"with {facts.best} of {_interval(found['both'])}."
+        )
+
+
+def _risk(facts: ReportFacts) -> Iterable[str]:
+    found = (facts.finished.get(facts.best) or {}).get("survival") or {}
+    if (p := found.get("log_rank_p")) is not None:
+        p = format_p(p)
+        number = _word(len(found.get("groups") or ()))
+        yield f"Survival of the {number} groups by risk of {facts.best} {'differed' if found['log_rank_p'] < 0.05 else 'did not differ significantly'} (log-rank p {p if p.startswith('<') else f'= {p}'})."

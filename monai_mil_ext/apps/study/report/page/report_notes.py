@@ -1,0 +1,84 @@
+"""Notes of the report of a study: what the reader must know first, and what the study can't say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .prose import join_words
+from .report_facts import ReportFacts
+from .report_tables import format_number
+
+__all__ = ["limits", "method_reason", "report_notes"]
+
+FEW_CASES, FEW_OF_CLASS = 50, 10
+
+
+def report_notes(facts: ReportFacts) -> list[str]:
+    """Return the sentences for the top of the report, each of them once: those given, and what the numbers say."""
+    notes = [*facts.notes, *_failures(facts), *_few(facts), *_notes_of_methods(facts)]
+    return list(dict.fromkeys(text.strip() for text in notes if text.strip()))
+
+
+def _failures(facts: ReportFacts) -> Iterable[str]:
+    for name, summary in facts.summaries.items():
+        failed = list((facts.methods.get(name) or {}).get("failed") or ())
+        if not summary:
+            yield f"{name} has no result: all of its runs failed or are missing{_reasons(failed)}."
+        elif failed:
+            runs = "run" if len(failed) == 1 else "runs"
+            yield f"{format_number(len(failed))} {runs} of {name} failed, so its values are of fewer cases{_reasons(failed)}."
+
+
+def _reasons(failed: list[str]) -> str:
+    return f" ({'; '.join(dict.fromkeys(str(text).rstrip('.') for text in failed))})" if failed else ""
+
+
+def _few(facts: ReportFacts) -> Iterable[str]:
+    cases = facts.cohort.get("num_cases") or 0
+    labels = {} if facts.task.kind == "regression" else dict(facts.cohort.get("labels") or {})
+    labels.pop("censored", None)
+    rare = {name: count for name, count in labels.items() if isinstance(count, int) and count < FEW_OF_CLASS}
+    if cases < FEW_CASES:
+        yield f"There are only {format_number(cases)} cases: intervals are wide, and may be too narrow still."
+    if rare:
+        words = [f"{count} of {name}" for name, count in rare.items()]
+        yield f"Values rest on few cases: {join_words(words)}."
+
+
+def _notes_of_methods(facts: ReportFacts) -> Iterable[str]:
+    notes: dict[str, list[str]] = {}
+    for name, summary in facts.finished.items():
+        for text in summary.get("notes") or ():
+            notes.setdefault(str(text), []).append(name)
+    for text, names in notes.items():
+        yield text if len(names) == len(facts.finished) else f"{join_words(names)}: {text}"
+
+
+def method_reason(facts: ReportFacts, name: str) -> str:
+    """Return why values of a method may be missing."""
+    summary = facts.summaries.get(name)
+    if not summary:
+        return "all runs of this method failed or are missing"
+    return " ".join(summary.get("notes") or ()) or "not computable from these predictions"
+
+
+def limits(facts: ReportFacts) -> list[str]:
+    """Return what the study can't say."""
+    found = [
+        "Intervals and p-values are conditional on the trained networks: they contain the chance of which cases were "
+        "studied, and not that of the training, its seeds and the split into folds.",
+        "Attention says what a network weighted, which is not why a case has its label.",
+    ]
+    if len(facts.finished) > 1:
+        found.append(
+            "The highest of several values is too high on average; its method has to be confirmed in another cohort."
+        )
+    if facts.external:
+        found.append("An external cohort shows how well a frozen model transfers to it, and not to any other.")
+    elif facts.folds.get("by") == "site" or (facts.cohort.get("num_sites") or 0) > 1:
+        found.append("Sites that are not in the cohort may differ more than those that are.")
+    else:
+        found.append("Cases are of one cohort; how well a model does at other sites is unknown.")
+    if facts.main in ("auroc", "c_index"):
+        found.append("Ranking cases well does not make a model useful: that depends on threshold, prevalence and costs.")
+    return found

@@ -1,0 +1,331 @@
+"""Sections of the report of a study, in the order in which a reader wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from .prose import join_words
+from .report_facts import METRICS, ReportFacts
+from .report_notes import method_reason
+from .report_tables import format_number, page_table
+from .study_figures import (
+    calibration_figure,
+    curve_figure,
+    forest_figure,
+    history_figure,
+    scatter_figure,
+    survival_figure,
+)
+
+__all__ = ["report_sections"]
+
+MAX_LINES = 40  # of a figure with a line for each site or class
+OPERATING = ("sensitivity", "specificity", "ppv", "npv", "balanced_accuracy", "macro_f1")
+CALIBRATION = ("brier", "ece")
+CHANCE = {"auroc": 0.5, "c_index": 0.5, "kappa": 0.0, "r2": 0.0, "balanced_accuracy": None}
+SOURCES = {"bag": "bag alone", "clinical": "clinical alone", "both": "both"}
+ATTENTION = {
+    "entropy_ratio": "entropy (1: uniform)",
+    "top_10_share": "mass of the top 10",
+    "stability": "stability between epochs (JSD)",
+    "instance_auroc": "instance AUROC",
+    "center_auroc": "AUROC of the center prior",
+    "difference": "difference",
+}
+Block = dict[str, Any]
+Section = dict[str, Any]
+
+
+def report_sections(facts: ReportFacts) -> list[Section]:
+    """Return the sections between the text and the table of cases: ``id``, ``title`` and ``blocks``; none is empty."""
+    sections = [
+        ("methods", "Methods and their values", _values(facts)),
+        ("comparisons", "Paired comparisons", _comparisons(facts)),
+        ("curves", "ROC and precision-recall curves", _curves(facts)),
+        ("operating", "At the operating point", _operating(facts)),
+        ("calibration", "Calibration", _calibration(facts)),
+        ("survival", "Survival by risk", _survival(facts)),
+        ("scatter", "Predicted and true values", _scatter(facts)),
+        ("classes", "Classes", _groups(facts, "classes", "class")),
+        ("sites", "Sites", _groups(facts, "sites", "site")),
+        ("clinical", "Clinical variables", _clinical(facts)),
+        ("learning", "Learning curves", _histories(facts)),
+        ("attention", "Attention and localization", _attention(facts)),
+    ]
+    built = [{"id": key, "title": title, "blocks": [*blocks]} for key, title, blocks in sections]
+    return [section for section in built if section["blocks"]]
+
+
+def _figures(figures: Iterable[Block]) -> Iterable[Block]:
+    listed = list(figures)
+    if listed:
+        yield {"kind": "figures", "figures": listed}
+
+
+def _text(text: str) -> Block:
+    return {"kind": "text", "text": text}
+
+
+def _columns(facts: ReportFacts, keys: Iterable[str]) -> dict[str, str]:
+    return {key: facts.metric(key) for key in keys}
+
+
+def _rows(facts: ReportFacts, key: str = "values") -> list[dict[str, Any]]:
+    """Return a row for each method: its values, and why some of them may be missing."""
+    return [
+        {
+            "method": name,
+            "num_cases": (summary or {}).get("num_cases"),
+            **((summary or {}).get(key) or {}),
+            "_reason": method_reason(facts, name),
+        }
+        for name, summary in facts.summaries.items()
+    ]
+
+
+def _values(facts: ReportFacts) -> Iterable[Block]:
+    keys = [facts.main, *(key for key in METRICS if key != facts.main and key not in (*OPERATING[:4], *CALIBRATION))]
+    columns = {"method": "method", "num_cases": "cases", **_columns(facts, keys)}
+    yield page_table(_rows(facts), columns, "Values with 95 % intervals")
+    lines = [
+        (name, found, [fold.get(facts.main) for fold in facts.finished[name].get("folds") or ()])
+        for name in facts.finished
+        if (found := facts.value(name))
+    ]
+    caption = "Values with 95 % intervals; small bars are the values of the folds, the dotted line is a guess"
+    chance = CHANCE.get(facts.main)
+    yield from _figures([forest_figure("main", lines, facts.metric(facts.main), caption, chance)] if lines else [])
+    settings = [
+        {"method": name, "settings": _settings(facts.methods.get(name) or {}), "chosen": _chosen(facts, name)}
+        for name in facts.summaries
+    ]
+    heads = {"method": "method", "settings": "settings", "chosen": "chosen in each fold"}
+    if any(row["settings"] or row["chosen"] for row in settings):
+        yield page_table(settings, heads, "Settings", "none recorded")
+
+
+def _settings(method: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key.replace('_', ' ')} {_plain(value)}" for key, value in (method.get("settings") or {}).items())
+
+
+def _plain(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _chosen(facts: ReportFacts, name: str) -> str:
+    rows = (facts.methods.get(name) or {}).get("chosen") or ()
+    return "; ".join(_settings({"settings": {k: v for k, v in row.items() if k not in ("fold", "repeat")}}) for row in rows)
+
+
+def _comparisons(facts: ReportFacts) -> Iterable[Block]:
+    rows = [
+        {
+            "pair": f"{row['a']} − {row['b']}",
+            "metric": facts.metric(str(row.get("metric", facts.main))),
+            "difference": {**row, "value": row.get("difference")},
+            "p": row.get("p"),
+            "p_holm": row.get("p_holm"),
+        }
+        for row in facts.comparisons
+    ]
+    heads = {"pair": "methods", "metric": "metric", "difference": "difference", "p": "p", "p_holm": "p (Holm)"}
+    if rows:
+        yield page_table(rows, heads, "Differences with 95 % intervals", "not computable from these predictions")
+        yield _text("A positive difference means that the first method has the higher value.")
+        lines = [(row["pair"], row["difference"], ()) for row in rows if row["difference"]["value"] is not None]
+        if 1 < len(lines) <= MAX_LINES and len({row["metric"] for row in rows}) == 1:
+            label = f"difference in {rows[0]['metric']}"
+            yield from _figures([forest_figure("differences", lines, label, "Differences of the methods", 0.0)])
+
+
+def _curves(facts: ReportFacts) -> Iterable[Block]:
+    figures = []
+    for kind, x in (("roc", "fpr"), ("pr", "recall")):
+        name = {"roc": "ROC curves", "pr": "Precision-recall curves"}[kind]
+        metric = {"roc": "auroc", "pr": "auprc"}[kind]
+        found = {m: s[kind] for m, s in facts.finished.items() if (s.get(kind) or {}).get(x)}
+        if found:
+            figures.append(curve_figure(kind, found, kind, name, _curve_text(facts, name, [*found], metric)))
+        best = facts.finished.get(facts.best) or {}
+        classes = {c: f for c, f in (best.get(f"{kind}_classes") or {}).items() if (f or {}).get(x)}
+        if classes:
+            caption = f"{name} of each class, {facts.best}"
+            text = f"{caption}; their areas are in the table of classes."
+            figures.append(curve_figure(f"{kind}-classes", classes, kind, caption, text))
+    yield from _figures(figures)
+    if figures:
+        yield _text("Curves are means over the folds; bands are 95 % intervals. Their points are in tables/curves.csv.")
+
+
+def _curve_text(facts: ReportFacts, name: str, methods: Sequence[str], metric: str) -> str:
+    values = [f"{m} {format_number((facts.value(m, metric) or {}).get('value'))}" for m in methods]
+    return f"{name} of {len(methods)} methods; {facts.metric(metric)}: {', '.join(values)}."
+
+
+def _operating(facts: ReportFacts) -> Iterable[Block]:
+    rows = [row | {"thresholds": _thresholds(facts.finished.get(row["method"]))} for row in _rows(facts)]
+    if any(row.get(key) for row in rows for key in OPERATING[:2]) or any(s.get("confusion") for s in facts.finished.values()):
+        columns = {"method": "method", **_columns(facts, OPERATING), "thresholds": "threshold"}
+        yield page_table(rows, columns, "Values at the operating point with 95 % intervals")
+    tables = []
+    for name, summary in facts.finished.items():
+        for label, matrix, names in _matrices(summary.get("confusion"), facts.task.class_names):
+            caption = name if not label else f"{name}: {label}"
+            tables.append({"caption": caption, "names": names, "rows": _shares(matrix)})
+    if tables:
+        yield {"kind": "confusion", "tables": tables}
+
+
+def _thresholds(summary: Mapping[str, Any] | None) -> str:
+    known = [t["threshold"] for t in (summary or {}).get("thresholds") or () if isinstance(t.get("threshold"), (int, float))]
+    if not known:
+        return ""
+    low, high = format_number(min(known)), format_number(max(known))
+    return low if low == high else f"{low} to {high}"
+
+
+def _matrices(found: Any, names: Sequence[str]) -> Iterable[tuple[str, Any, Sequence[str]]]:
+    """Yield label, matrix and names of rows: one matrix of all classes, or one for each label."""
+    if isinstance(found, Mapping):
+        yield from ((label, matrix, ("absent", "present")) for label, matrix in found.items())
+    elif found and isinstance(found[0][0], Sequence):
+        yield from ((label, matrix, ("absent", "present")) for label, matrix in zip(names, found, strict=False))
+    elif found:
+        yield "", found, names if len(names) == len(found) else [str(i) for i in range(len(found))]
+
+
+def _shares(matrix: Sequence[Sequence[float]]) -> list[list[dict[str, Any]]]:
+    """Return counts with their share of the row; the sum of a row may be zero."""
+    return [
+        [{"count": format_number(n), "share": round(100 * n / sum(row)) if sum(row) else 0} for n in row] for row in matrix
+    ]
+
+
+def _calibration(facts: ReportFacts) -> Iterable[Block]:
+    rows = [row | _ends(facts.finished.get(row["method"])) for row in _rows(facts)]
+    columns = {"method": "method", **_columns(facts, CALIBRATION), "slope": "slope", "intercept": "intercept"}
+    if any(row.get(key) for row in rows for key in (*CALIBRATION, "slope")):
+        yield page_table(rows, columns, "Calibration with 95 % intervals")
+        yield _text("Perfect calibration has slope 1 and intercept 0; a slope below 1 means that predictions are too extreme.")
+    found = [(i, n, s["calibration"]) for i, (n, s) in enumerate(facts.finished.items()) if _has_bins(s)]
+    yield from _figures(calibration_figure(f"calibration-{i}", calibration, name) for i, name, calibration in found)
+
+
+def _ends(summary: Mapping[str, Any] | None) -> dict[str, Any]:
+    found = (summary or {}).get("calibration") or {}
+    return {key: found.get(key) for key in ("slope", "intercept")}
+
+
+def _has_bins(summary: Mapping[str, Any]) -> bool:
+    return bool((summary.get("calibration") or {}).get("bins"))
+
+
+def _survival(facts: ReportFacts) -> Iterable[Block]:
+    found = [(i, name, s["survival"]) for i, (name, s) in enumerate(facts.finished.items()) if _has_groups(s)]
+    yield from _figures(survival_figure(f"survival-{i}", survival, name) for i, name, survival in found)
+    for _, name, survival in found:
+        rows = [{"name": g["name"], **_at_risk(g)} for g in survival["groups"] if g.get("at_risk")]
+        times = sorted({time for row in rows for time in row if isinstance(time, float)})
+        heads: dict[Any, str] = {"name": "group", **{time: f"{time:g}" for time in times}}
+        if times:
+            yield page_table(rows, heads, f"Numbers at risk by time, {name}", "after the end of the curve")
+
+
+def _has_groups(summary: Mapping[str, Any]) -> bool:
+    return any(group.get("times") for group in (summary.get("survival") or {}).get("groups") or ())
+
+
+def _at_risk(group: Mapping[str, Any]) -> dict[Any, Any]:
+    return {float(time): int(number) for time, number in group["at_risk"]}
+
+
+def _scatter(facts: ReportFacts) -> Iterable[Block]:
+    found = [(i, n, s["scatter"]) for i, (n, s) in enumerate(facts.finished.items()) if (s.get("scatter") or {}).get("truth")]
+    yield from _figures(scatter_figure(f"scatter-{i}", scatter, name, i) for i, name, scatter in found)
+
+
+def _groups(facts: ReportFacts, key: str, noun: str) -> Iterable[Block]:
+    """Yield the table of the values of each class or site, and for sites their figure."""
+    rows = [{"method": m, **row} for m, s in facts.finished.items() for row in s.get(key) or ()]
+    if not rows or (key == "sites" and len({row.get("name") for row in rows}) < 2):
+        return
+    metrics = {k: text for k, text in METRICS.items() if any(k in row for row in rows)}
+    columns = {"name": noun, "method": "method", "num_cases": "cases", "num_positive": "positive", **metrics}
+    order = list(dict.fromkeys(row.get("name") for row in rows))
+    rows.sort(key=lambda row: order.index(row.get("name")))
+    yield page_table(rows, columns, f"Values of each {noun}", f"too few cases of this {noun}, or of one label only")
+    lines = [(str(r["name"]), _as_value(r.get(facts.main)), ()) for r in rows if r["method"] == facts.best]
+    lines = [line for line in lines if line[1].get("value") is not None]
+    if 1 < len(lines) <= MAX_LINES:
+        caption = f"{facts.metric(facts.main)} of each {noun}, {facts.best}"
+        chance = CHANCE.get(facts.main)
+        yield from _figures([forest_figure(key, lines, METRICS.get(facts.main, facts.main), caption, chance)])
+
+
+def _as_value(found: Any) -> Mapping[str, Any]:
+    return found if isinstance(found, Mapping) else {"value": found}
+
+
+def _clinical(facts: ReportFacts) -> Iterable[Block]:
+    rows, lines = [], []
+    for method, pair in (facts.clinical.get("summaries") or {}).items():
+        for key, summary in {"bag": facts.summaries.get(method), **pair}.items():
+            values = (summary or {}).get("values") or {}
+            rows.append({"method": method, "input": SOURCES.get(key, key), **values})
+            if _as_value(values.get(facts.main)).get("value") is not None:
+                lines.append((f"{method}, {SOURCES.get(key, key)}", _as_value(values[facts.main]), ()))
+    if rows:
+        keys = [facts.main, *(key for key in METRICS if key != facts.main and key not in OPERATING[2:4])]
+        columns = {"method": "method", "input": "input", **_columns(facts, keys)}
+        yield page_table(rows, columns, "Bag, clinical variables and both, with 95 % intervals", "could not be computed")
+    effects = [row for row in facts.clinical.get("effects") or () if row.get("ratio") is not None]
+    caption = f"{facts.metric(facts.main)} with and without clinical variables"
+    figures = [forest_figure("sources", lines, facts.metric(facts.main), caption, CHANCE.get(facts.main))] if lines else []
+    yield from _figures([*figures, *_effect_figures(facts, effects)])
+    if facts.clinical.get("effects"):
+        yield _effect_table(facts)
+        yield _text("Effects are those of the whole cohort; they describe it and are no estimate of how well a model predicts.")
+    yield from (_text(note) for note in facts.clinical.get("notes") or ())
+
+
+def _ratio_name(facts: ReportFacts) -> str:
+    return "hazard ratio" if facts.task.has_times else "effect" if facts.task.kind == "regression" else "odds ratio"
+
+
+def _effect_table(facts: ReportFacts) -> Block:
+    rows = [{**row, "ratio": {**row, "value": row.get("ratio")}} for row in facts.clinical["effects"]]
+    columns = {"name": "variable", "kind": "kind", "model": "model", "ratio": _ratio_name(facts), "p": "p"}
+    return page_table(rows, columns, "Effects of the variables with 95 % intervals", "could not be estimated")
+
+
+def _effect_figures(facts: ReportFacts, effects: Sequence[Mapping[str, Any]]) -> Iterable[Block]:
+    several = len({row.get("model") for row in effects}) > 1
+    lines = [
+        (f"{row['name']}, {row.get('model')}" if several else str(row["name"]), {**row, "value": row["ratio"]}, ())
+        for row in effects
+    ]
+    if 1 < len(lines) <= MAX_LINES:
+        is_ratio = facts.task.kind != "regression" and all(row["ratio"] > 0 for row in effects)
+        chance, name = (1.0 if is_ratio else 0.0), _ratio_name(facts)
+        yield forest_figure("effects", lines, name, f"Effects of the variables: {name}", chance, is_ratio)
+
+
+def _histories(facts: ReportFacts) -> Iterable[Block]:
+    found = [(i, name, folds) for i, (name, folds) in enumerate(facts.histories.items()) if any(folds)]
+    yield from _figures(history_figure(f"learning-{i}", folds, name) for i, name, folds in found)
+
+
+def _attention(facts: ReportFacts) -> Iterable[Block]:
+    for key, caption in (
+        ("attention", "Attention: means over the cases with 95 % intervals"),
+        ("localization", "Localization of labeled instances by attention, beside the center prior, with 95 % intervals"),
+    ):
+        rows = [row for row in _rows(facts, key) if (facts.finished.get(row["method"]) or {}).get(key)]
+        names = [k for row in rows for k in row if k not in ("method", "_reason", "num_cases")]
+        columns = {"method": "method", **{k: ATTENTION.get(k, k.replace("_", " ")) for k in dict.fromkeys(names)}}
+        if rows and names:
+            yield page_table(rows, columns, caption)
+    lacking = [n for n, s in facts.finished.items() if not s.get("attention")]
+    if lacking and len(lacking) < len(facts.finished):
+        yield _text(f"There is no attention of {join_words(lacking)}.")

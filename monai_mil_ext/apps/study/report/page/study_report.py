@@ -1,0 +1,227 @@
+"""Report of a study: one HTML page, one JSON file and CSV tables."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from monai_mil_ext.utils import RESEARCH_USE, atomic_path, optional_dependency, write_csv, write_json
+
+from .prose import headline, join_words, methods_text, references, results_text
+from .report_cases import by_error, case_picture
+from .report_facts import ReportFacts, clean
+from .report_notes import limits, report_notes
+from .report_sections import report_sections
+from .report_tables import DASH, csv_tables, format_number, page_table
+
+__all__ = ["write_report"]
+
+jinja2 = optional_dependency("", "jinja2")
+
+TABLES = ("methods", "folds", "classes", "sites", "comparisons", "thresholds", "calibration", "curves", "cases", "effects")
+MAX_PICTURES, MAX_PICTURE_BYTES, MAX_ROWS = 20, 100_000, 3000
+HIDDEN = ("attention", "position", "coords")  # of a case: only in its picture
+Draw = Callable[[Mapping[str, Any]], bytes | None]
+
+
+def write_report(facts: ReportFacts, folder: str | os.PathLike[str], draw: Draw | None = None) -> Path:
+    """Write ``report.html``, ``report.json`` and ``tables/*.csv``.
+
+    The page is one file that loads nothing, and works without its script.
+
+    Args:
+        facts: facts of the study.
+        folder: folder of the files, which is created.
+        draw: function that returns a picture, as PNG or JPEG, for one of the 20 rows of cases with the greatest errors,
+            or None; by default :py:func:`case_picture` of rows with ``attention`` and ``position`` or ``coords``.
+
+    Returns:
+        Path of the page.
+    """
+    path, rows = Path(folder) / "report.html", by_error(facts.cases)
+    pictures = {i: picture for i, row in enumerate(rows[:MAX_PICTURES]) if (picture := _picture(row, draw))}
+    facts = replace(facts, cases=[{k: v for k, v in row.items() if k not in HIDDEN} for row in rows]).cleaned()
+    page = _template().render(**_page_values(facts, pictures))
+    with atomic_path(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    write_json(path.with_suffix(".json"), _json(facts))
+    tables = csv_tables(facts)
+    for name in TABLES:
+        table = path.parent / "tables" / f"{name}.csv"
+        if name in tables:
+            write_csv(table, tables[name])
+        else:
+            table.unlink(missing_ok=True)  # of an earlier report
+    return path
+
+
+@cache
+def _template() -> Any:
+    source = files(__package__).joinpath("study_page.html").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    return environment.from_string(source)
+
+
+def _picture(row: Mapping[str, Any], draw: Draw | None) -> str:
+    """Return the picture of a case as a data address, or an empty text."""
+    if draw is not None:
+        code = draw(row)
+    elif row.get("attention") is not None and len(row["attention"]):
+        code = case_picture(row["attention"], row.get("position"), row.get("coords"))
+    else:
+        code = None
+    if not code or len(code) > MAX_PICTURE_BYTES:
+        return ""
+    kind = "png" if code.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(code).decode()}"
+
+
+def _page_values(facts: ReportFacts, pictures: Mapping[int, str]) -> dict[str, Any]:
+    return {
+        "title": f"{facts.title}: {facts.external}" if facts.external else facts.title,
+        "headline": headline(facts),
+        "subtitle": _subtitle(facts),
+        "notes": report_notes(facts),
+        "methods_text": methods_text(facts),
+        "references": references(facts),
+        "results_text": results_text(facts),
+        "sections": report_sections(facts),
+        "cases": _cases(facts, pictures),
+        "cohort": _cohort(facts),
+        "limits": limits(facts),
+        "provenance": _provenance(facts),
+        "use": RESEARCH_USE,
+    }
+
+
+def _subtitle(facts: ReportFacts) -> str:
+    cohort = facts.cohort
+    parts = [f"{format_number(cohort.get('num_cases'))} cases"]
+    parts += [f"{format_number(cohort['num_patients'])} patients"] if cohort.get("num_patients") else []
+    parts += [f"{cohort['num_sites']} sites"] if (cohort.get("num_sites") or 0) > 1 else []
+    plan = "external cohort, frozen models" if facts.external else str(facts.folds.get("plan") or "")
+    return ", ".join(parts) + (f"; {plan.rstrip('.')}" if plan else "") + f". {RESEARCH_USE.capitalize()}."
+
+
+def _cases(facts: ReportFacts, pictures: Mapping[int, str]) -> dict[str, Any]:
+    """Return the table of cases, those with the greatest errors first."""
+    shown = list(facts.cases[:MAX_ROWS])
+    methods = [name for name in facts.summaries if any(name in (row.get("outputs") or {}) for row in shown)]
+    heads = {"patient": "patient", "site": "site", "fold": "fold", "truth": "truth", "error": "error"}
+    heads = {key: text for key, text in heads.items() if any(row.get(key) not in (None, "") for row in shown)}
+    if all(row.get("patient") == row.get("case_id") for row in shown):
+        heads.pop("patient", None)
+    number = {"num_instances": "instances"} if any(row.get("num_instances") is not None for row in shown) else {}
+    rows = [
+        {
+            "case": str(row.get("case_id", "")),
+            "cells": [
+                *(_cell(row.get(key)) for key in heads),
+                *(_cell((row.get("outputs") or {}).get(name)) for name in methods),
+                *(_cell(row.get(key)) for key in number),
+            ],
+            "picture": pictures.get(i, ""),
+        }
+        for i, row in enumerate(shown)
+    ]
+    pictured = ["attention"] if pictures else []
+    titles = ["case", *heads.values(), *methods, *number.values(), *pictured]
+    return {"rows": rows, "heads": titles, "has_pictures": bool(pictures), "text": _cases_text(facts, len(pictures))}
+
+
+def _cell(value: Any) -> dict[str, Any]:
+    if value is None:
+        return {"text": DASH, "reason": "no prediction", "is_number": True, "sort": None}
+    is_number = isinstance(value, (int, float))
+    text = format_number(value) if is_number else str(value)
+    return {"text": text, "reason": "", "is_number": is_number, "sort": value if is_number else None}
+
+
+def _cases_text(facts: ReportFacts, pictures: int) -> str:
+    task = facts.task
+    positive = task.class_names[1] if task.is_binary else ""
+    kind = {"regression": "the absolute difference", "ordinal": "the distance from the true class"}.get(
+        task.kind, "the mean over the known labels" if task.kind == "multilabel" else "one minus the probability of the true class"
+    )
+    kind = "the part of comparable cases of the same fold that are ranked wrongly" if task.has_times else kind
+    text = f"Out-of-fold predictions{f' (probability of {positive})' if positive else ''}, sorted by the error: {kind}."
+    if facts.external:
+        text = text.replace("Out-of-fold predictions", "Predictions of the frozen models")
+    if len(facts.cases) > MAX_ROWS:
+        text += f" The {MAX_ROWS} cases with the greatest errors of {len(facts.cases)}; tables/cases.csv has all."
+    if pictures:
+        text += " Pictures of the cases with the greatest errors show where the attention is, relative to uniform."
+    return text
+
+
+def _cohort(facts: ReportFacts) -> list[dict[str, Any]]:
+    cohort, blocks = facts.cohort, []
+    labels = {"all": cohort.get("labels") or {}, **(cohort.get("sites") or {})}
+    names = list(dict.fromkeys(name for counts in labels.values() for name in counts))
+    if names:
+        rows = [{"name": site, **{f"n_{n}": counts.get(n, 0) for n in names}} for site, counts in labels.items()]
+        blocks.append(page_table(rows, {"name": "site", **{f"n_{n}": n for n in names}}, "Labels by site"))
+    if counts := facts.folds.get("counts"):
+        heads = {"fold": "fold", "repeat": "repeat", "train": "training", "val": "validation", "test": "test"}
+        if len({row.get("repeat") for row in counts}) < 2:
+            heads.pop("repeat")
+        blocks.append(page_table([{**row, "fold": str(row.get("fold", ""))} for row in counts], heads, "Cases of each fold"))
+    left = cohort.get("left_out")
+    if left and not isinstance(left, int):
+        blocks.append(page_table(left, {"case_id": "case", "reason": "reason"}, "Cases left out", "not recorded"))
+    return blocks or [{"kind": "text", "text": _subtitle(facts)}]
+
+
+def _provenance(facts: ReportFacts) -> list[dict[str, Any]]:
+    given = dict(facts.provenance)
+    times, versions = given.pop("times", None) or {}, given.pop("versions", None) or {}
+    seeds = given.pop("seeds", None)
+    shown = {name.replace("_", " "): _words(value) for name, value in given.items() if value is not None}
+    if seeds is not None:
+        shown["seeds"] = _words(seeds)
+    shown |= {"versions": join_words([f"{name} {version}" for name, version in versions.items()])} if versions else {}
+    blocks: list[dict[str, Any]] = [{"kind": "facts", "facts": shown}]
+    if times:
+        rows = [{"name": str(part), "time": _duration(seconds)} for part, seconds in times.items()]
+        blocks.append(page_table(rows, {"name": "part", "time": "time"}, "Time of each part"))
+    return blocks
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_words, value))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_words(item)}" for key, item in value.items())
+    return str(value)
+
+
+def _duration(seconds: Any) -> str:
+    """Return a duration in words."""
+    if not isinstance(seconds, (int, float)):
+        return DASH
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+
+
+def _json(facts: ReportFacts) -> dict[str, Any]:
+    """Return the facts as JSON, with the texts of the page."""
+    names = ("title", "external", "cohort", "folds", "methods", "summaries", "comparisons", "clinical", "histories")
+    task = {"kind": facts.task.kind, "class_names": facts.task.class_names, "bin_edges": facts.task.bin_edges}
+    texts = {"headline": headline(facts), "methods_text": methods_text(facts), "results_text": results_text(facts)}
+    return {
+        "use": RESEARCH_USE,
+        **texts,
+        "references": references(facts),
+        "task": clean(task),
+        **{name: getattr(facts, name) for name in names},
+        "cases": facts.cases,
+        "provenance": facts.provenance,
+        "notes": report_notes(facts),
+        "limits": limits(facts),
+    }
