@@ -94,9 +94,7 @@ class StudyResults:
                 self._write_model(method, predictions)
         with study._timed("report"):
             cohort = CohortResults(task, self.work.items, bags, clinical, notes=self._all_notes())
-            effects = (
-                effect_table(self.work.items, task, next(iter(bags.values())), *self._columns()) if clinical else []
-            )
+            effects = self._effects(bags) if clinical else []
             cohort.facts = {"methods": self._methods(), "histories": self._histories(), "folds": self._folds()}
             path = write_cohort_report(study, cohort, self.folder, effects, self._pictures)
         if study.options.tracking_uri:

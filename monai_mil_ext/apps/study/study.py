@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from monai_mil_ext.data import CohortChecks, CohortSplits
 from monai_mil_ext.data.features.identities import item_identity
 from monai_mil_ext.utils import BagKeys, check_positive, hide_paths, load_json, write_csv, write_json
@@ -20,7 +22,7 @@ from .methods import Method, parse_methods
 from .outputs import with_bin_edges
 from .provenance import collect_provenance
 from .results import StudyResults
-from .runs import ERROR, Run, RunsFailedError, StudyRunner, write_line
+from .runs import Run, RunsFailedError, StudyRunner, write_line
 from .selection import Selection
 from .tasks import Task
 from .training import TrainingSettings
@@ -152,7 +154,8 @@ class Study:
             work = self.work
             self._write_settings()
         runs = work.runs()
-        runner = StudyRunner(self.folder / "runs", work, threads=max(1, len(os.sched_getaffinity(0)) // jobs))
+        threads = None if jobs == 1 else max(1, torch.get_num_threads() // jobs)
+        runner = StudyRunner(self.folder / "runs", work, threads)
         failures: dict[str, str] = {}
         with self._timed("training"):
             try:
