@@ -19,7 +19,12 @@ from .instance_localization import (
     precision_at_recall,
 )
 from .lesion_froc import FROCMetric, LesionHits, froc_values, lesion_hits
-from .operating_point import sensitivity_specificity, threshold_at_sensitivity, threshold_at_specificity
+from .operating_point import (
+    sensitivity_specificity,
+    threshold_at_sensitivity,
+    threshold_at_specificity,
+    threshold_at_youden,
+)
 from .per_class import class_values
 from .report import bag_report, bootstrap_interval, instance_values
 from .seeds import compare_over_seeds, seed_summary
@@ -65,4 +70,5 @@ __all__ = [
     "summarize_folds",
     "threshold_at_sensitivity",
     "threshold_at_specificity",
+    "threshold_at_youden",
 ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["sensitivity_specificity", "threshold_at_sensitivity", "threshold_at_specificity"]
+__all__ = ["sensitivity_specificity", "threshold_at_sensitivity", "threshold_at_specificity", "threshold_at_youden"]
 
 
 def threshold_at_specificity(label: Sequence[int], score: Sequence[float], specificity: float) -> float:
@@ -62,6 +62,35 @@ def threshold_at_sensitivity(label: Sequence[int], score: Sequence[float], sensi
     """
     thresholds, reached, _ = _curve(label, score)
     return float(thresholds[_reaches(reached, "sensitivity", sensitivity)].max())
+
+
+def threshold_at_youden(label: Sequence[int], score: Sequence[float]) -> float:
+    """Return the threshold with the highest sum of sensitivity and specificity (Youden's index).
+
+    A score >= the threshold is positive. The threshold is one of the scores; of several with the same sum, it is the
+    lowest, which has the highest sensitivity. Choose it on validation data and apply it to test data with
+    :py:func:`sensitivity_specificity`.
+
+    Args:
+        label: labels (B,) of 0 and 1.
+        score: scores (B,).
+
+    Returns:
+        The threshold.
+
+    Raises:
+        ValueError: if labels are not 0 and 1 with both occurring, or scores are not finite or differ in number.
+
+    References:
+        Youden, "Index for Rating Diagnostic Tests", Cancer 3(1), 1950
+
+    Example:
+        >>> threshold_at_youden([0, 0, 1, 1], [0.1, 0.2, 0.3, 0.8])
+        0.3
+    """
+    thresholds, sensitivity, specificity = _curve(label, score)
+    index = np.round(sensitivity + specificity, 9)  # equal sums stay equal
+    return float(thresholds[index.argmax()])
 
 
 def sensitivity_specificity(label: Sequence[int], score: Sequence[float], threshold: float) -> dict[str, float]:

@@ -1,5 +1,7 @@
-"""Report of a study: values with intervals, comparisons, figures, tables and text."""
+"""Report of a study: statistics of its methods and the page that shows them."""
 
+from .comparisons import compare_methods
+from .method_summary import summarize_method
 from .page import ReportFacts, case_errors, case_picture, case_rows, write_report
 
 __all__ = [
@@ -7,5 +9,7 @@ __all__ = [
     "case_errors",
     "case_picture",
     "case_rows",
+    "compare_methods",
+    "summarize_method",
     "write_report",
 ]

@@ -1,0 +1,252 @@
+"""Metrics of the test cases of a study for each kind of task, over all resamples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_mil_ext.apps.study.tasks import Task
+
+from .case_sample import CaseSample, Measure
+from .decisions import binary_values, confusion_counts, confusion_values, kappa
+from .rankings import auroc, average_precision, c_index, mean_of_finite, spearman
+from .survival_values import integrated_brier
+
+__all__ = ["class_measures", "confusion_samples", "decide", "main_measure", "main_metric", "task_measures"]
+
+Array = NDArray[Any]
+Thresholds = Mapping[int, Array]
+NUM_BINS = 15
+
+
+def main_metric(task: Task) -> str:
+    """Return the name of the metric by which methods are compared.
+
+    Example:
+        >>> main_metric(Task("ordinal", ("low", "middle", "high")))
+        'kappa'
+    """
+    return {"ordinal": "kappa", "regression": "r2", "survival": "c_index", "cox": "c_index"}.get(task.kind, "auroc")
+
+
+def main_measure(sample: CaseSample, task: Task) -> Measure:
+    """Compute the main metric alone, which no threshold decides."""
+    rows = sample.rows
+    if task.has_times:
+        return _c_index(sample)
+    if task.kind == "regression":
+        return _determination(sample)
+    if task.kind == "ordinal":
+        return _kappa(sample, rows.output.argmax(axis=1), len(task.class_names))
+    if task.kind == "multilabel":
+        labels = [(rows.output[:, c], rows.truth[:, c]) for c in range(rows.output.shape[1])]
+    else:
+        labels = [(score, label.astype(float)) for score, label in _against_rest(rows.truth, rows.output)]
+    return _mean_ranking(sample, auroc, labels)
+
+
+def decide(sample: CaseSample, task: Task, thresholds: Thresholds) -> Array:
+    """Return the predicted class (R,), or for ``"multilabel"`` whether each label is predicted (R, C).
+
+    Of several classes it is the one with the highest probability; with two, and for labels, the threshold of the fold
+    decides.
+    """
+    output = sample.rows.output
+    if not (task.is_binary or task.kind == "multilabel"):
+        return np.asarray(output.argmax(axis=1))
+    limits = np.array([thresholds[int(fold)] for fold in sample.rows.fold]).reshape(len(sample.rows), -1)
+    return np.asarray(output >= limits if task.kind == "multilabel" else output[:, 1] >= limits[:, 0]).astype(int)
+
+
+def confusion_samples(sample: CaseSample, truth: Array, predicted: Array, num_classes: int) -> Array:
+    """Return the mean over repeats of the confusion matrix (1 + S, C, C)."""
+    counts = [
+        confusion_counts(truth[mask], predicted[mask], sample.weights[:, mask], num_classes)
+        for mask in (sample.rows.repeat == repeat for repeat in np.unique(sample.rows.repeat))
+    ]
+    return np.mean(counts, axis=0) if counts else np.zeros((len(sample.weights), num_classes, num_classes))
+
+
+def class_measures(sample: CaseSample, positive: Array, score: Array, predicted: Array) -> dict[str, Measure]:
+    """Compute the metrics of a class, or label, against the rest.
+
+    Args:
+        sample: the cases.
+        positive: 1 for cases of the class (R,), else 0; NaN if unknown.
+        score: probability (R,) of the class.
+        predicted: whether the class is predicted (R,).
+
+    Returns:
+        ``auroc``, ``auprc``, ``sensitivity``, ``specificity``, ``ppv`` and ``npv``.
+    """
+    known = np.isfinite(positive)
+    y = positive == 1
+    yes, no = sample.count_patients(known & y), sample.count_patients(known & ~y)
+    of_known = sample.restrict(known)
+    values = binary_values(confusion_samples(of_known, y[known], predicted[known], 2))
+    counts = {
+        "sensitivity": yes,
+        "specificity": no,
+        "ppv": sample.count_patients(known & (predicted == 1)),
+        "npv": sample.count_patients(known & (predicted == 0)),
+    }
+    return {
+        "auroc": Measure(sample.ranking(auroc, score, y, known=known), count=min(yes, no)),
+        "auprc": Measure(sample.ranking(average_precision, score, y, known=known), count=min(yes, no)),
+        **{name: Measure(values[name], count=count) for name, count in counts.items()},
+    }
+
+
+def task_measures(sample: CaseSample, task: Task, thresholds: Thresholds) -> dict[str, Measure]:
+    """Compute all metrics of a task over all resamples.
+
+    Args:
+        sample: the cases.
+        task: the task.
+        thresholds: threshold of each fold, see :py:func:`fold_thresholds`; empty for tasks without.
+
+    Returns:
+        Metrics by name.
+    """
+    if task.has_times:
+        return _survival(sample)
+    if task.kind == "regression":
+        return _regression(sample)
+    return _multilabel(sample, task, thresholds) if task.kind == "multilabel" else _classes(sample, task, thresholds)
+
+
+def _classes(sample: CaseSample, task: Task, thresholds: Thresholds) -> dict[str, Measure]:
+    """Compute the metrics of exclusive classes: two, several, or ordered ones."""
+    truth, output, predicted = sample.rows.truth, sample.rows.output, decide(sample, task, thresholds)
+    number = len(task.class_names)
+    ranked = _boundaries(truth, output) if task.kind == "ordinal" else _against_rest(truth, output)
+    measures: dict[str, Measure] = {"auroc": _mean_ranking(sample, auroc, ranked)}
+    if task.kind != "ordinal":
+        measures["auprc"] = _mean_ranking(sample, average_precision, ranked)
+    counts = confusion_samples(sample, truth, predicted, number)
+    fewest = min([sample.count_patients(truth == c) for c in np.unique(truth)], default=0)
+    measures |= {name: Measure(values, count=fewest) for name, values in confusion_values(counts).items()}
+    if task.is_binary:
+        one = class_measures(sample, truth, output[:, 1], predicted)
+        measures |= {name: one[name] for name in ("sensitivity", "specificity", "ppv", "npv")}
+    if task.kind == "ordinal":
+        measures["kappa"] = _kappa(sample, predicted, number)
+        measures["mae"] = Measure(sample.mean(np.abs(truth - predicted).astype(float)), "error")
+    squared = np.square(output - np.eye(number)[truth.astype(int)]).sum(axis=1) / (2 if number == 2 else 1)
+    measures["brier"] = Measure(sample.mean(squared), "error")
+    measures["ece"] = Measure(_ece(sample, output.max(axis=1), output.argmax(axis=1) == truth), "error")
+    return measures
+
+
+def _kappa(sample: CaseSample, predicted: Array, number: int) -> Measure:
+    def of_repeat(mask: Array) -> Array:
+        return kappa(confusion_counts(sample.rows.truth[mask], predicted[mask], sample.weights[:, mask], number))
+
+    return Measure(sample.over_repeats(of_repeat), "correlation")
+
+
+def _against_rest(truth: Array, output: Array) -> list[tuple[Array, Array]]:
+    """Return score and label of each class against the rest; of two, only of the second."""
+    first = 1 if output.shape[1] == 2 else 0
+    return [(output[:, c], truth == c) for c in range(first, output.shape[1])]
+
+
+def _boundaries(truth: Array, output: Array) -> list[tuple[Array, Array]]:
+    """Return score and label of "above class k" for each but the last of the ordered classes."""
+    return [(output[:, k + 1 :].sum(axis=1), truth > k) for k in range(output.shape[1] - 1)]
+
+
+def _mean_ranking(sample: CaseSample, parts: Any, ranked: list[tuple[Array, Array]]) -> Measure:
+    """Return the mean of a ranking metric over the classes, or labels (NaN if unknown), that occur."""
+    samples = mean_of_finite(
+        np.array([sample.ranking(parts, score, label == 1, known=np.isfinite(label)) for score, label in ranked])
+    )
+    sizes = [min(sample.count_patients(label == 1), sample.count_patients(label == 0)) for _, label in ranked]
+    return Measure(samples, count=min([size for size in sizes if size], default=0))
+
+
+def _multilabel(sample: CaseSample, task: Task, thresholds: Thresholds) -> dict[str, Measure]:
+    """Compute the metrics of each label, over the cases where it is known, and their means over labels."""
+    rows, predicted = sample.rows, decide(sample, task, thresholds)
+    labels: list[dict[str, Measure]] = []
+    for c in range(len(task.class_names)):
+        truth, score = rows.truth[:, c], rows.output[:, c]
+        known = sample.restrict(np.isfinite(truth))
+        y, p, yes = (column[np.isfinite(truth)] for column in (truth, score, predicted[:, c]))
+        counts = confusion_samples(known, y, yes, 2)
+        labels.append(class_measures(sample, truth, score, predicted[:, c]))
+        labels[-1] |= {name: Measure(values) for name, values in confusion_values(counts).items()}
+        labels[-1]["brier"] = Measure(known.mean(np.square(p - y)), "error")
+        labels[-1]["ece"] = Measure(_ece(known, np.maximum(p, 1 - p), (p > 0.5) == y), "error")
+    return {
+        name: Measure(
+            mean_of_finite(np.array([label[name].samples for label in labels])),
+            labels[0][name].scale,
+            min(label[name].count for label in labels),
+        )
+        for name in labels[0]
+    }
+
+
+def _ece(sample: CaseSample, confidence: Array, correct: Array) -> Array:
+    """Compute :py:func:`monai_mil_ext.metrics.expected_calibration_error` of each resample."""
+    bins = np.clip(np.ceil(confidence * NUM_BINS).astype(int) - 1, 0, NUM_BINS - 1)
+    gaps = np.eye(NUM_BINS)[bins] * (correct - confidence)[:, None]
+
+    def of_repeat(mask: Array) -> Array:
+        weights = sample.weights[:, mask]
+        total = weights.sum(axis=1)
+        error = np.abs(weights @ gaps[mask]).sum(axis=1)
+        return np.divide(error, total, out=np.full(len(total), np.nan), where=total > 0)
+
+    return sample.over_repeats(of_repeat)
+
+
+def _regression(sample: CaseSample) -> dict[str, Measure]:
+    truth, predicted = sample.rows.truth.astype(float), sample.rows.output[:, 0]
+    error = truth - predicted
+    return {
+        "mae": Measure(sample.mean(np.abs(error)), "error"),
+        "rmse": Measure(np.sqrt(sample.mean(error**2)), "error"),
+        "r2": _determination(sample),
+        "spearman": Measure(sample.ranking(spearman, truth, predicted), "correlation"),
+    }
+
+
+def _determination(sample: CaseSample) -> Measure:
+    """Compute the coefficient of determination, R²; undefined where all values are equal."""
+    truth = sample.rows.truth.astype(float)
+    error = truth - sample.rows.output[:, 0]
+
+    def of_repeat(mask: Array) -> Array:
+        weights, y = sample.weights[:, mask], truth[mask] - truth[mask].mean()
+        total = weights.sum(axis=1)
+        mean = np.divide(weights @ y, total, out=np.zeros(len(total)), where=total > 0)
+        spread = weights @ (y * y) - total * mean**2
+        defined = spread > 1e-12 * max(float((y * y).sum()), 1e-300)
+        unexplained = np.divide(weights @ (error[mask] ** 2), spread, out=np.full(len(total), np.nan), where=defined)
+        return np.asarray(1 - unexplained)
+
+    return Measure(sample.over_repeats(of_repeat), "determination")
+
+
+def _c_index(sample: CaseSample) -> Measure:
+    time, event = sample.rows.truth.reshape(-1, 2).T
+    events = sample.count_patients(event == 1)
+    return Measure(sample.ranking(c_index, sample.rows.output[:, 0], time, event), count=events)
+
+
+def _survival(sample: CaseSample) -> dict[str, Measure]:
+    rows = sample.rows
+    time, event = rows.truth.reshape(-1, 2).T
+    measures = {"c_index": _c_index(sample)}
+    if rows.survival is not None and rows.times is not None:
+        cases = np.full(len(rows), np.nan)
+        for repeat in np.unique(rows.repeat):
+            mask = rows.repeat == repeat
+            cases[mask] = integrated_brier(rows.survival[mask], rows.times, time[mask], event[mask])
+        measures["integrated_brier"] = Measure(sample.mean(cases), "error")
+    return measures
