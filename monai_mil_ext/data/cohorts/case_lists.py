@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from monai_mil_ext.data.bags.bag_folder import resolve_inside
 from monai_mil_ext.data.bags.folder_layout import FEATURE_SUFFIXES
 from monai_mil_ext.data.features.identities import item_identity
-from monai_mil_ext.utils import BagKeys, check_local, check_name, load_json, resolve_path
+from monai_mil_ext.utils import BagKeys, check_local, check_name, resolve_path
 
 from .check_report import CohortReport, Issue
 from .class_labels import label_text
+from .columns import CohortColumns
 from .scan_folder import scans_of_folder
-from .table_file import TABLE_SUFFIXES, read_table
+from .table_file import TABLE_SUFFIXES, Table, json_rows, read_table
+from .tables.column_names import NamedTable, find_header, name_columns
 
 __all__ = [
     "check_scan_list",
@@ -26,41 +29,87 @@ __all__ = [
 
 
 CASE = str(BagKeys.CASE_ID)
-IDS = (CASE, str(BagKeys.PATIENT))
+PATIENT = str(BagKeys.PATIENT)
+IDS = (CASE, PATIENT)
 PATHS = ("image", "reference")
-COLUMNS = (*IDS, *PATHS, str(BagKeys.SERIES), str(BagKeys.STACK))
+GROUPS = (str(BagKeys.SERIES), str(BagKeys.STACK))
+COLUMNS = (*IDS, *PATHS, *GROUPS)
+Rows = list[tuple[str, dict[str, Any]]]
 
 
-def check_scan_list(path: Path, root: str | os.PathLike[str] | None = None) -> CohortReport:
+def check_scan_list(
+    path: Path, root: str | os.PathLike[str] | None = None, columns: CohortColumns | None = None
+) -> CohortReport:
     """Check a table of scans, or JSON of the form ``{"scans": [...]}``; see :py:func:`monai_mil_ext.data.check_cohort`.
+
+    Args:
+        path: the table.
+        root: folder of the scans, by default that of the table.
+        columns: meaning of the columns, for labels that are read here; ``None`` leaves them as they are written.
 
     Raises:
         FileNotFoundError: when there is no such file.
         ValueError: when it has another form.
     """
     check_local(path=path)
-    rows = _read_rows(path)
+    rows, named = _read_rows(path, columns)
     folder = resolve_path(path.parent if root is None else root, "root")
+    errors = _read_values(rows, named, has_labels=columns is not None)
     resolved = [_resolve_paths(scan, folder, resolve_path(path.parent)) for _, scan in rows]
-    errors = []
     for (place, scan), (item, wrong) in zip(rows, resolved, strict=True):
         texts = [*_id_errors(scan), *wrong, *_absent(item, wrong)]
         errors += [Issue(place, text, _case_name(scan, place)) for text in texts]
     errors += _repeated_ids(rows)
     invalid = {error.location for error in errors}
     items = [item for (place, _), (item, _) in zip(rows, resolved, strict=True) if place not in invalid]
-    return CohortReport(path.name, len(rows), items, errors)
+    return CohortReport(path.name, len(rows), items, errors, notes=[Issue("row 1", text) for text in named.notes])
 
 
-def _read_rows(file: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Return the scans of a table or of JSON, each with its place, without empty cells and values that are null."""
+def _read_rows(file: Path, columns: CohortColumns | None = None) -> tuple[Rows, NamedTable]:
+    """Return the scans of a table or of JSON, each with its place, without empty cells and values that are null.
+
+    Their keys are those of items; the named table has the cells as they are.
+    """
     if file.suffix.lower() in TABLE_SUFFIXES:
         table = read_table(file)
-        missing = [name for name in (CASE, "image") if name not in table.columns]
-        if missing:
-            raise ValueError(f"`path` must have the columns {CASE!r} and 'image', got {list(table.columns)}.")
         rows = [(f"row {number}", row) for number, row in zip(table.numbers, table.rows, strict=True)]
-        return [(place, {key: cell for key, cell in row.items() if cell}) for place, row in rows]
+        rows = [(place, {key: cell for key, cell in row.items() if cell}) for place, row in rows]
+    else:
+        rows = [(f"scan {i}", scan) for i, scan in enumerate(_read_scans(file))]
+        headers = list(dict.fromkeys(key for _, row in rows for key in row))
+        cells = [{name: label_text(row.get(name)) for name in headers} for _, row in rows]
+        table = Table(headers, cells, list(range(len(rows))))
+    columns = columns or CohortColumns()
+    if columns.bag == "bag" and find_header("image", table.columns):
+        columns = replace(columns, bag="image")
+    named = name_columns(table, columns)
+    found = {CASE: named.columns.case, "image": named.columns.bag}
+    if file.suffix.lower() in TABLE_SUFFIXES and not set(found.values()) <= set(table.columns):
+        raise ValueError(f"`path` must have the columns {CASE!r} and 'image', got {list(table.columns)}.")
+    found |= {key: find_header(key, table.columns) for key in ("reference", *GROUPS, "label")}
+    if named.columns.patient is not None:
+        found[PATIENT] = named.columns.patient
+    names = {header: key for key, header in found.items() if header is not None}
+    return [(place, {names.get(key, key): value for key, value in row.items()}) for place, row in rows], named
+
+
+def _read_values(rows: Rows, named: NamedTable, has_labels: bool) -> list[Issue]:
+    """Add patients, groups and, if wanted, labels to the scans, and return the errors."""
+    columns = named.columns if has_labels else replace(named.columns, label=None, time=None, event=None, keep=())
+    texts = [*named.errors, *replace(columns, bag="image", case=None).missing([*named.table.columns, "image"])]
+    words = "" if texts else columns.words(named.table.rows)
+    errors = [Issue("", text) for text in [*texts, words] if text]
+    columns = replace(columns, label=None) if words else columns
+    for (place, scan), cells in zip(rows, named.table.rows, strict=True):
+        if columns.patient is None and CASE in scan:
+            scan[PATIENT] = scan[CASE]
+        values, wrong = ({}, []) if texts else columns.values(cells)
+        scan.update(values)
+        errors += [Issue(place, text, _case_name(scan, place)) for text in wrong]
+    return errors
+
+
+def _read_scans(file: Path) -> list[dict[str, Any]]:
     if not os.path.isfile(file):
         raise FileNotFoundError(f"`path` must be a cohort file that exists, got {file.name!r}.")
     scans = _read_json(file)
@@ -68,18 +117,13 @@ def _read_rows(file: Path) -> list[tuple[str, dict[str, Any]]]:
         raise ValueError(
             f'`path` must be .csv, .tsv, .xlsx, or JSON of the form {{"scans": [{{...}}, ...]}}, got {file.name!r}.'
         )
-    return [(f"scan {i}", scan) for i, scan in enumerate(scans)]
+    return scans
 
 
 def _read_json(path: Path) -> list[dict[str, Any]] | None:
     """Return the scans of a JSON file without those of their values that are null, or None for another form."""
-    try:
-        scans = load_json(path)["scans"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    if not isinstance(scans, list) or not scans or not all(isinstance(scan, dict) for scan in scans):
-        return None
-    return [{key: _as_text(key, value) for key, value in scan.items() if value is not None} for scan in scans]
+    scans = json_rows(path)
+    return scans and [{key: _as_text(key, value) for key, value in scan.items() if value is not None} for scan in scans]
 
 
 def _as_text(key: str, value: Any) -> Any:
@@ -171,7 +215,7 @@ def list_scans(
     chosen = {key: str(value) for key, value in chosen.items() if value is not None}
     if os.path.isdir(file):
         return [chosen | item for item in scans_of_folder(file)]
-    rows = _read_rows(file)
+    rows, _ = _read_rows(file)
     errors = [Issue(place, text) for place, row in rows for text in _row_errors(row)] + _repeated_ids(rows)
     folder = resolve_path(file.parent if root is None else root, "root")
     items = [] if errors else [_item(row, folder, resolve_path(file.parent), (*COLUMNS, *keep)) for _, row in rows]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,15 @@ from typing import Any
 from monai_mil_ext.data.features.bad_cases import BadCasesError
 from monai_mil_ext.utils import BagKeys, check_choice
 
-from .case_lists import check_scan_list
+from .case_lists import check_scan_list, is_feature_file
 from .check_report import CohortReport, Issue
 from .cohort_checks import BagSummary, CohortChecks
 from .cohort_table import check_table, merge_patients
 from .columns import CohortColumns
 from .scan_checks import ScanChecks
 from .slide_lists import SLIDE_SUFFIXES
-from .table_file import TABLE_SUFFIXES, read_table
+from .table_file import TABLE_SUFFIXES, json_rows, read_table
+from .tables.column_names import find_header
 
 __all__ = [
     "check_cohort",
@@ -78,7 +79,8 @@ def check_cohort(
     JSON is ``{"scans": [{"case_id": ..., "patient": ..., "image": ..., "reference": ...}, ...]}``, where ``image`` (a
     DICOM folder or a file) and the optional ``reference`` are relative to ``root`` or to the JSON file; the items have
     absolute paths. Other entries are kept unchanged. A table with the columns ``case_id``, ``patient``, ``image`` and,
-    if available, ``reference``, ``label``, ``series`` and ``stack`` is the same.
+    if available, ``reference``, ``label``, ``series``, ``stack``, ``site`` and ``split`` is the same. If all images are
+    feature files, or ``columns`` are given, table and JSON are lists of bags.
 
     Args:
         path: the table or JSON file; or a list with a table of the bags and one of their patients, which are joined by
@@ -97,16 +99,13 @@ def check_cohort(
     check_choice("level", level, ("bag", "patient"))
     files = _files(path)
     names = " + ".join(file.name for file in files)
-    is_table = all(file.suffix.lower() in TABLE_SUFFIXES for file in files)
-    if is_table and not _lists_scans(files, columns, checks):
+    if not _lists_scans(files, columns, checks, level):
         if isinstance(checks, ScanChecks):
             raise ValueError(f"`checks` must be CohortChecks for a table of bags, got ScanChecks for {names!r}.")
         report = check_table(files, columns or CohortColumns(), checks or CohortChecks(), root)
         return merge_patients(report) if level == "patient" else report
-    if columns is not None or isinstance(checks, CohortChecks) or level != "bag":
-        raise ValueError(f"`path` must be .csv, .tsv or .xlsx if options of tables are given, got {names!r}.")
-    report = check_scan_list(files[0], root)
-    (checks or ScanChecks(headers=False)).check(report)
+    report = check_scan_list(files[0], root, columns)
+    (checks if isinstance(checks, ScanChecks) else ScanChecks(headers=False)).check(report)
     return report
 
 
@@ -115,13 +114,23 @@ def _files(path: Paths) -> list[Path]:
 
 
 def _lists_scans(
-    files: Sequence[Path], columns: CohortColumns | None, checks: CohortChecks | ScanChecks | None
+    files: Sequence[Path], columns: CohortColumns | None, checks: CohortChecks | ScanChecks | None, level: str
 ) -> bool:
-    """Return whether a table is one of scans and not of bags: by its checks, or else by its columns."""
-    if len(files) > 1 or columns is not None or isinstance(checks, CohortChecks):
+    """Return whether a table is one of scans and not of bags: by its checks, or else by its columns and files."""
+    needs_scans = isinstance(checks, ScanChecks)
+    if len(files) > 1 or level == "patient" or not (needs_scans or (columns is None and checks is None)):
         return False
-    names = set(read_table(files[0]).columns)
-    return {CASE, "image"} <= names and (isinstance(checks, ScanChecks) or CohortColumns().bag not in names)
+    if files[0].suffix.lower() not in TABLE_SUFFIXES:
+        return needs_scans or not _are_features(row.get("image") for row in json_rows(files[0]) or [{}])
+    table = read_table(files[0])
+    image, case = (find_header(name, table.columns) for name in ("image", (columns and columns.case) or CASE))
+    if needs_scans or image is None or case is None:
+        return image is not None and case is not None
+    return CohortColumns().bag not in table.columns and not _are_features(row[image] for row in table.rows)
+
+
+def _are_features(images: Iterable[Any]) -> bool:
+    return all(is_feature_file(str(image)) for image in images)
 
 
 def load_slide_cohort(
@@ -173,6 +182,7 @@ def load_scan_cohort(
     on_bad: str = "refuse",
     output_dir: str | os.PathLike[str] | None = None,
     root: str | os.PathLike[str] | None = None,
+    columns: CohortColumns | None = None,
 ) -> list[dict[str, Any]]:
     """Load a cohort of scans, compute missing features and return items of feature files.
 
@@ -187,6 +197,7 @@ def load_scan_cohort(
         on_bad: see :py:func:`load_cohort`.
         output_dir: see :py:func:`load_cohort`.
         root: folder of the scans, by default that of the table or JSON file; no path may lead out of it.
+        columns: meaning of the columns of labels, sites, splits and covariates; ``None`` leaves labels to ``checks``.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -205,7 +216,7 @@ def load_scan_cohort(
         lost,"`image` must exist, got a path without a file."
     """
     if isinstance(scans, (str, os.PathLike)):
-        report = check_scan_list(Path(scans), root)
+        report = check_scan_list(Path(scans), root, columns)
     else:
         report = CohortReport("cohort", len(scans), [dict(scan) for scan in scans])
     (checks or ScanChecks()).check(report, _encoded(report.items, encode))

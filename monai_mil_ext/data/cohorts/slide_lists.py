@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from .columns import CohortColumns
 from .slide_pairs import COLUMN as SLIDE
 from .slide_pairs import pair_slides
 from .table_file import TABLE_SUFFIXES, read_table
+from .tables.column_names import name_columns
 
 __all__ = ["SLIDE_SUFFIXES", "list_bags", "list_slides"]
 
@@ -191,14 +193,17 @@ def _table_items(table: Path, folder: BagFolder, columns: CohortColumns, keep: S
         items = list_scans(table, folder.root, (*NUMBERS, *keep))
         return [item if ERROR in item else _found(item, item["image"], folder) for item in items]
     content = read_table(table)
-    is_cohort = columns.bag in content.columns
-    if not is_cohort and not {CASE, "image"} <= set(content.columns):
+    plain = replace(columns, label=None, time=None, event=None, instance_label=None, keep=(), covariates=())
+    _, named, _, errors = name_columns(content, plain)
+    if errors:
+        raise ValueError(f"`path` must have columns with clear names, got {len(errors)} errors: {'; '.join(errors)}.")
+    if named.bag not in content.columns:
         raise ValueError(
             f"`path` must have the columns {CASE!r} and 'image', or the column {columns.bag!r} of a training, got "
             f"{content.columns}: name it by --columns#bag."
         )
-    case, image, patient = (None, columns.bag, columns.patient) if is_cohort else (CASE, "image", PATIENT)
-    items = [_found(*_named(row, case, image, patient, keep), folder) for row in content.rows]
+    keep = [name for name in keep if name != named.bag]
+    items = [_found(*_named(row, named.case, named.bag, named.patient, keep), folder) for row in content.rows]
     check_case_ids(items, [f"row {number}" for number in content.numbers])
     return items
 

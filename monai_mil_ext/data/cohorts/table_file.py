@@ -10,13 +10,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from monai_mil_ext.utils import check_choice, check_local, optional_dependency
+from monai_mil_ext.utils import check_choice, check_local, load_json, optional_dependency
 
-__all__ = ["TABLE_SUFFIXES", "Table", "read_table", "read_tables"]
+__all__ = ["TABLE_SUFFIXES", "Table", "json_rows", "read_table", "read_tables"]
 
 openpyxl = optional_dependency("excel", "openpyxl")
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx")
+JSON = ".json"
 
 
 class Table(NamedTuple):
@@ -32,6 +33,7 @@ def read_table(path: str | os.PathLike[str]) -> Table:
 
     ``.csv`` is separated by commas, or by semicolons if the first row has no comma; ``.tsv`` by tabs; of ``.xlsx`` the
     first sheet is read. Empty rows are ignored, and so is a first column without a name, the index of a data frame.
+    ``.json`` is ``{"scans": [{...}, ...]}`` or the list alone, whose values become text.
     Text is not converted, so ``007`` stays ``007``; whole numbers of a spreadsheet get no decimal point.
 
     Raises:
@@ -44,6 +46,8 @@ def read_table(path: str | os.PathLike[str]) -> Table:
     file = Path(path)
     if not os.path.isfile(file):
         raise FileNotFoundError(f"`path` must be a table that exists, got {file.name!r}.")
+    if file.suffix.lower() == JSON:
+        return _json_table(file)
     check_choice("path", file.suffix.lower(), TABLE_SUFFIXES)
     try:
         cells = _read_excel(file) if file.suffix.lower() == ".xlsx" else _read_text(file)
@@ -117,6 +121,25 @@ def _rows_by_patient(table: Table, patient: str) -> dict[str, dict[str, str]]:
 def _plain_id(cell: str) -> str:
     """Return an ID without the decimal point of a whole number, which one of two data frames may have added."""
     return re.sub(r"(?<=\d)\.0+$", "", cell)
+
+
+def json_rows(file: Path) -> list[dict[str, Any]] | None:
+    """Return the rows of JSON of the form ``{"scans": [{...}, ...]}``, or of the list alone; None for another form."""
+    try:
+        content = load_json(file)
+        rows = content["scans"] if isinstance(content, dict) else content
+    except (ValueError, KeyError):
+        return None
+    return rows if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows) else None
+
+
+def _json_table(file: Path) -> Table:
+    rows = json_rows(file)
+    if rows is None:
+        raise ValueError(f'`path` must be JSON of the form {{"scans": [{{...}}, ...]}}, got {file.name!r}.')
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [{name: _text(row.get(name)) for name in columns} for row in rows]
+    return Table(columns, cells, list(range(1, len(rows) + 1)))
 
 
 def _read_text(file: Path) -> list[tuple[int, list[str]]]:

@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from monai_mil_ext.data import check_cohort, list_scans, load_cohort, single_case
+from monai_mil_ext.data import CohortColumns, ScanChecks, check_cohort, list_scans, load_cohort, single_case
+from monai_mil_ext.data.cohorts.case_lists import check_scan_list
 
 
 def write(tmp_path, *lines):
@@ -73,13 +74,52 @@ def test_list_scans_marks_a_row_that_cannot_be_used_and_keeps_the_others(tmp_pat
 
 
 def test_list_scans_refuses_other_files(tmp_path):
-    with pytest.raises(ValueError, match=r"must have the columns 'case_id' and 'image', got \['case', 'image'\]"):
-        list_scans(write(tmp_path, "case,image", "a,b"))
+    with pytest.raises(ValueError, match=r"must have the columns 'case_id' and 'image', got \['name', 'image'\]"):
+        list_scans(write(tmp_path, "name,image", "a,b"))
     (tmp_path / "scans.json").write_text("{}")
     with pytest.raises(ValueError, match="or JSON of the form"):
         list_scans(tmp_path / "scans.json")
     with pytest.raises(FileNotFoundError, match=r"must be a cohort file that exists, got 'no\.json'"):
         list_scans(tmp_path / "no.json")
+
+
+def test_scans_have_the_columns_of_all_tables(tmp_path):
+    (tmp_path / "one").touch()
+    table = write(tmp_path, "Case ID,Subject,Image,Label,Series,Site,split", "a,p,one,1,2,north,Train")
+    report = check_scan_list(table)
+    expected = {"case_id": "a", "patient": "p", "image": str(tmp_path / "one"), "label": "1", "series": "2"}
+    assert report.errors == []
+    (item,) = report.items
+    assert {**expected, "site": "north", "split": "train"}.items() <= item.items()
+    assert [str(note) for note in report.notes] == ["row 1: column 'Subject' is taken for the patient", *NOTE_ON_SITE]
+    assert expected.items() >= list_scans(table)[0].items()
+
+
+NOTE_ON_SITE = ["row 1: column 'Site' is taken for the site"]
+
+
+def test_scans_without_patients_are_of_different_ones(tmp_path):
+    (tmp_path / "one").touch()
+    (item,) = load_cohort(write(tmp_path, "case_id,image", "a,one"))
+    assert item["patient"] == "a"
+    report = check_scan_list(write(tmp_path, "case_id,patinet,image", "a,p,one"))
+    assert "column 'patient' must exist, got 'case_id', 'patinet', 'image'" in str(report)
+    assert report.items == []
+    twice = check_scan_list(write(tmp_path, "case_id,image", "a,one", "a,one"))
+    assert "give --columns#patient case_id if these are patients" in str(twice.errors[0])
+
+
+def test_labels_of_scans_are_read_by_columns(tmp_path):
+    (tmp_path / "one").touch()
+    scan = {"case_id": "a", "image": "one", "grade": "high", "age": 50, "reference": None}
+    for path in (write_scans(tmp_path, scan), write(tmp_path, "case_id,image,grade,age", "a,one,high,50")):
+        columns = CohortColumns(label="grade", classes=["low", "high"], covariates=["age"])
+        (item,) = load_cohort(path, columns, ScanChecks(headers=False))
+        assert (item["label"], item["covariates"]) == (1, {"age": "50"})
+        words = check_scan_list(path, columns=CohortColumns(label="grade", classes=["a", "b"]))
+        assert words.items == []
+        assert "`label` must be one of 'a', 'b', got 'high'" in str(words)
+    assert "column 'label' must exist" in str(check_scan_list(path, columns=CohortColumns()))
 
 
 def write_scans(tmp_path, *scans, **options):

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from monai_mil_ext.data import CohortColumns, check_cohort, load_cohort, write_bag
+from monai_mil_ext.data import CohortColumns, check_cohort, list_bags, load_cohort, write_bag
 from monai_mil_ext.transforms import LoadBagd, LoadPatientBagd
 from tests.data.cohort_files import HEAD, texts, write_bags, write_table
 
@@ -201,7 +201,8 @@ def test_load_cohort_keeps_the_instance_labels_of_each_bag_of_a_patient(tmp_path
 def test_load_cohort_refuses_invalid_options(tmp_path):
     with pytest.raises(ValueError, match="`level` must be one of 'bag', 'patient', got 'slide'"):
         load_cohort(tmp_path / "c.csv", level="slide")
-    with pytest.raises(ValueError, match=r"must be .csv, .tsv or .xlsx if options of tables are given, got 'c.json'"):
+    (tmp_path / "c.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"`path` must be JSON of the form .*, got 'c.json'"):
         load_cohort(tmp_path / "c.json", level="patient")
     with pytest.raises(FileNotFoundError, match="`root` must be a folder that exists, got 'none'"):
         load_cohort(write_table(tmp_path / "c.csv", [HEAD, ["a", "p", "0"]]), root=tmp_path / "none")
@@ -229,3 +230,29 @@ def test_check_cohort_shows_no_folder(tmp_path):
     report = str(check_cohort(write_table(tmp_path / "c.csv", [HEAD, *rows, ["DOE_JOHN/more.h5", "q", "1"]])))
     assert "DOE_JOHN" not in report
     assert "ROE" not in report
+
+
+def test_one_table_of_feature_files_serves_all(tmp_path):
+    write_bags(tmp_path / "bags", {"a": 2, "b": 3})
+    rows = [["case_id", "patient", "image", "label"], ["c1", "p", "bags/a.h5", "0"], ["c2", "p", "b", "0"]]
+    expected = [("c1", "p", 2, 0), ("c2", "p", 3, 0)]
+    scans = [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
+    (tmp_path / "c.json").write_text(json.dumps({"scans": [{**scan, "label": 0} for scan in scans]}))
+    for path in (
+        write_table(tmp_path / "c.csv", rows),
+        write_table(tmp_path / "c.tsv", rows, "\t"),
+        tmp_path / "c.json",
+    ):
+        items = load_cohort(path, CohortColumns())
+        assert [(i["case_id"], i["patient"], i["num_instances"], i["label"]) for i in items] == expected
+        (patient,) = load_cohort(path, CohortColumns(), level="patient")
+        assert (patient["case_id"], len(patient["image"])) == ("p", 2)
+        assert [(i["case_id"], i["image"]) for i in list_bags(path)] == [(i["case_id"], i["image"]) for i in items]
+
+
+def test_feature_files_need_no_columns(tmp_path):
+    write_bags(tmp_path, {"a": 2})
+    table = write_table(tmp_path / "c.csv", [["case_id", "patient", "image", "label"], ["c1", "p", "a.h5", "0"]])
+    assert load_cohort(table)[0]["label"] == 0
+    (tmp_path / "c.json").write_text('[{"case_id": "c1", "patient": "p", "image": "a.h5", "label": 0}]')
+    assert load_cohort(tmp_path / "c.json") == load_cohort(table)

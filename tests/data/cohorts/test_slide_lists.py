@@ -186,10 +186,20 @@ def test_list_slides_takes_the_preferred_kind_of_files(tmp_path):
 
 
 def test_list_slides_names_the_columns_that_a_table_lacks(tmp_path):
-    table = make.write_table(tmp_path / "t.csv", [["slide_id", "label", "case_id"], ["a", "0", "p"]])
-    rule = r"must have the columns 'case_id' and 'image', or the column 'bag' of a training, got \['slide_id', 'label',"
+    table = make.write_table(tmp_path / "t.csv", [["name", "label", "case_id"], ["a", "0", "p"]])
+    rule = r"must have the columns 'case_id' and 'image', or the column 'bag' of a training, got \['name', 'label',"
     with pytest.raises(ValueError, match=rule):
         list_slides(table)
+
+
+@pytest.mark.parametrize("head", [["slide_id", "case_id"], ["FILENAME", "PATIENT"], ["Image", "subject_id"]])
+def test_list_slides_knows_the_columns_of_other_tools(tmp_path, head):
+    (tmp_path / "a.svs").touch()
+    table = make.write_table(tmp_path / "t.csv", [[*head, "label"], ["a", "p", "0"]])
+    assert list_slides(table) == [{"case_id": "a", "patient": "p", "image": str(tmp_path / "a.svs")}]
+    twice = make.write_table(tmp_path / "t.csv", [["slide_id", "wsi"], ["a", "a"]])
+    with pytest.raises(ValueError, match="columns 'slide_id' and 'wsi' may each be the bag: give --columns"):
+        list_slides(twice)
 
 
 def test_list_slides_of_patients(tmp_path):

@@ -1,5 +1,6 @@
 """Tests of published splits."""
 
+import json
 import logging
 
 import pytest
@@ -90,7 +91,52 @@ def test_load_splits_refuses_leaks_and_other_tables(tmp_path):
         load_splits(write(tmp_path / "a.csv", "train,test\ns.0,s.1\n"), ITEMS[:2])
     with pytest.raises(ValueError, match=r"must name slides, got true and false: give 'splits_0\.csv'"):
         load_splits(write(tmp_path / "splits_0_bool.csv", ",train,val,test\ns.0,True,False,False\n"), ITEMS)
-    with pytest.raises(ValueError, match="must have the columns 'train', 'val' and 'test', got"):
-        load_splits(write(tmp_path / "c.csv", "slide,split\ns.0,train\n"), ITEMS)
+    with pytest.raises(ValueError, match="must have the columns 'train', 'val' and 'test', or 'split'"):
+        load_splits(write(tmp_path / "c.csv", "slide,part\ns.0,train\n"), ITEMS)
     with pytest.raises(ValueError, match="`on_bad` must be one of 'refuse', 'skip', got 'drop'"):
         load_splits(tmp_path / "c.csv", ITEMS, on_bad="drop")
+
+
+PARTS = {case: part for part, cases in FOLD.items() for case in cases}
+
+
+def test_load_splits_reads_a_table_of_torchmil(tmp_path):
+    lines = ["bag_name,split", *(f"{case},{part}" for case, part in PARTS.items())]
+    assert load_splits(write(tmp_path / "splits.csv", "\n".join(lines)), ITEMS).folds == [FOLD]
+    without = "\n".join(lines).replace(",val", ",train")
+    assert load_splits(write(tmp_path / "splits.csv", without), ITEMS).folds[0]["val"] == []
+    with pytest.raises(ValueError, match=r"must have train, val or test in the column 'split', got .* rows \[2\]"):
+        load_splits(write(tmp_path / "splits.csv", "bag_name,split\ns.0,fold 1\n"), ITEMS)
+    with pytest.raises(ValueError, match=r"must have a column of slides such as 'slide_id', got \['name', 'split'\]"):
+        load_splits(write(tmp_path / "splits.csv", "name,split\ns.0,train\n"), ITEMS)
+
+
+def test_load_splits_reads_files_of_acmil(tmp_path):
+    names = {f"{part}_names": cases for part, cases in FOLD.items()}
+    path = write(tmp_path / "split_1.json", json.dumps(names))
+    assert load_splits(path, ITEMS).folds == [FOLD]
+    other = {**names, "train_names": FOLD["val"] + FOLD["train"][:2], "val_names": FOLD["train"][2:]}
+    write(tmp_path / "split_2.json", json.dumps(other))
+    assert [fold["val"] for fold in load_splits(tmp_path, ITEMS).folds] == [FOLD["val"], ["s.2", "s.3"]]
+    lines = ["slide_id,label,split_info", *(f"{case},0,{part}" for case, part in PARTS.items())]
+    assert load_splits(write(tmp_path / "bracs.csv", "\n".join(lines)), ITEMS).folds == [FOLD]
+
+
+def test_load_splits_reads_a_table_of_patho_bench(tmp_path):
+    lines = ["case_id\tslide_id\tgrade\tfold_0\tfold_10\tfold_1"]
+    for i in range(8):
+        parts = ["test" if i // 2 == fold else "train" for fold in range(3)]
+        lines.append(f"p{i // 2}\ts.{i}.svs\t1\t{parts[0]}\t{parts[2]}\t{parts[1]}")
+    path = write(tmp_path / "k=all.tsv", "\n".join(lines))
+    splits = load_splits(path, ITEMS)
+    assert [fold["test"] for fold in splits.folds] == [["s.0", "s.1"], ["s.2", "s.3"], ["s.4", "s.5"]]
+    patients = [{"case_id": f"p{i}", "patient": f"p{i}", "image": [f"x{i}.h5", f"y{i}.h5"]} for i in range(4)]
+    assert [fold["test"] for fold in load_splits(path, patients).folds] == [["p0"], ["p1"], ["p2"]]
+
+
+def test_load_splits_takes_patients_for_all_of_their_slides(tmp_path):
+    lines = ["patient,split", "p0,train", "p1,train", "p2,val", "p3,test"]
+    assert load_splits(write(tmp_path / "s.csv", "\n".join(lines)), ITEMS).folds == [FOLD]
+    lines[2] = "p1,"
+    with pytest.raises(ValueError, match=r"2 cases of the cohort are in no part: 's.2', 's.3'"):
+        load_splits(write(tmp_path / "s.csv", "\n".join(lines)), ITEMS)

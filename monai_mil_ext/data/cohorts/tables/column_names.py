@@ -14,8 +14,8 @@ from monai_mil_ext.data.cohorts.table_file import Table, read_table, read_tables
 
 __all__ = ["NamedTable", "find_header", "name_columns", "open_table"]
 
-BAGS = ("bag", "image")
-TOOL_BAGS = {"filename": "STAMP", "slide_id": "CLAM", "wsi": "TRIDENT", "bag_name": "torchmil", "slide": "slideflow"}
+# of STAMP, CLAM, TRIDENT, torchmil and slideflow
+TOOL_BAGS = ("filename", "slide_id", "wsi", "bag_name", "slide")
 PATIENTS = ("patient", "patient_id", "patientid", "subject_id", "subject")
 CASES = ("case_id", "case")
 SITES = ("site", "center", "centre", "hospital", "institution")
@@ -65,7 +65,7 @@ def name_columns(table: Table, columns: CohortColumns) -> NamedTable:
     names = _Names(table, columns)
     bag = names.bag()
     patient = names.patient(bag)
-    case = names.case(patient)
+    case = names.case(bag, patient)
     found: dict[str, Any] = {"bag": bag, "patient": patient, "case": case, "site": names.site(), "split": names.split()}
     label = columns.label
     found["label"] = names.header(label) if isinstance(label, str) else label and [names.header(n) for n in label]
@@ -115,15 +115,20 @@ class _Names:
         self.notes.append("no column of patients: every case counts as its own patient; --columns#patient names it")
         return None
 
-    def case(self, patient: str | None) -> str | None:
+    def case(self, bag: str, patient: str | None) -> str | None:
         if self.columns.case is not None:
             return self.header(self.columns.case)
         found = [header for name in CASES if (header := find_header(name, self.table.columns)) and header != patient]
-        if not found:
+        if not found or _plain(bag) in TOOL_BAGS:
             return None
         cells = [row[found[0]] for row in self.table.rows if row[found[0]]]
         if len(set(cells)) == len(cells):
             return found[0]
+        if patient is not None and _plain(bag) != "image":
+            self.notes.append(
+                f"column {found[0]!r} has repeated values and is not used: the file names are the case IDs"
+            )
+            return None
         if patient is None and self.columns.patient is not None:
             self.errors.append(
                 f"column {found[0]!r} has repeated values and there is no column of patients: give --columns#patient "
