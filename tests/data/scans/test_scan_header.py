@@ -36,8 +36,8 @@ def test_the_header_of_an_enhanced_object_is_that_of_the_scan(tmp_path):
     assert compare(tmp_path / "a.dcm").container == "enhanced DICOM"
 
 
-@pytest.mark.parametrize("write, name", [(write_nifti, "a.nii"), (write_nifti, "a.nii.gz"), (write_nrrd, "a.nrrd")])
-@pytest.mark.parametrize("affine, plane, counts", [(AFFINE, "axial", (6, 5, 4)), (TURNED, "sagittal", (4, 6, 5))])
+@pytest.mark.parametrize(("write", "name"), [(write_nifti, "a.nii"), (write_nifti, "a.nii.gz"), (write_nrrd, "a.nrrd")])
+@pytest.mark.parametrize(("affine", "plane", "counts"), [(AFFINE, "axial", (6, 5, 4)), (TURNED, "sagittal", (4, 6, 5))])
 def test_the_header_of_a_file_is_that_of_the_scan(tmp_path, write, name, affine, plane, counts):
     header = compare(write(tmp_path / name, voxels((6, 5, 4)), affine))
     assert header.plane == plane
