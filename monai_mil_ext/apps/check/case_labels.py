@@ -33,8 +33,7 @@ class CohortLabels(NamedTuple):
         if not self.kind:
             return "There are no labels: nothing can be trained, only predicted."
         named = f" of {len(self.class_names)} classes: {', '.join(self.class_names)}" if self.class_names else ""
-        positive = f" ({self.class_names[1]} is the positive class)" if len(self.class_names) == 2 else ""
-        return f"The labels make a {self.kind}{named}{positive}."
+        return f"The labels make a {self.kind}{named}."
 
 
 def read_labels(
@@ -55,7 +54,8 @@ def read_labels(
         label=None if kind == "survival" else LABEL if several is None else [str(i) for i in range(len(several))],
         classes=names if kind in ("classification", "ordinal") else None,
         numeric=kind == "regression",
-        **({"time": "time", "event": "event"} if kind == "survival" else {}),
+        time="time" if kind == "survival" else None,
+        event="event" if kind == "survival" else None,
     )
     items = [_values(case, columns, several is not None) for case in cases]
     classes = class_labels([item for item in items if item], names) if any(items) else {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,11 @@ SUFFIXES = {
     "slides": (*SLIDE_SUFFIXES, *FEATURE_SUFFIXES),
     "bags": FEATURE_SUFFIXES,
 }
-FOLDERS = {"scans": list_scans, "slides": list_slides, "bags": list_bags}
+FOLDERS: dict[str, Callable[..., list[dict[str, Any]]]] = {
+    "scans": list_scans,
+    "slides": list_slides,
+    "bags": list_bags,
+}
 Columns = Mapping[str, str | Sequence[str]]
 
 

@@ -27,7 +27,8 @@ PREPARING = 2.0  # s of real cases that are read and cut
 MAX_VOXELS = 10**8  # of a scan that is read for its speed
 MAX_SIDE = 8192  # pixels of the coarsest level of a slide whose tissue is looked at
 TILES = 16  # that are read for their speed
-PER_FILE, PER_INSTANCE = 12_000, 24  # bytes of a feature file besides the features
+PER_FILE, PER_KEY = 1500, 1000  # bytes of a feature file besides its arrays
+NUM_KEYS = 4  # of a feature file, if there is no cache that knows them
 LONG = 90.0
 
 
@@ -113,7 +114,8 @@ class EncodingPlan:
         counts = np.array([prepared.instances(case) for case in missing])
         speed, width = self._speed(missing)
         seconds = counts.sum() / speed + sum(map(prepared.seconds, missing, counts))
-        size = len(missing) * PER_FILE + counts.sum() * (4 * width + PER_INSTANCE)
+        keys = NUM_KEYS if self.cache is None else len(self.cache.keys)
+        size = len(missing) * (PER_FILE + PER_KEY * keys) + counts.sum() * (4 * width + 8 * (keys - 1))
         notes += prepared.notes
         return EncodingEstimate(
             len(usable), len(done), int(counts.sum()), float(seconds), int(size), speed, tuple(notes)
@@ -132,6 +134,9 @@ class EncodingPlan:
         encode = EncodeInstances(self.encoder, self.chunk_size, self.device)
         batch = torch.rand(self.chunk_size, self.channels, *sides)
         width = encode(batch[:1]).shape[1]
+        start = time.perf_counter()
+        encode(batch[:1])
+        batch = batch[: max(1, int(SECONDS / 2 / max(time.perf_counter() - start, 1e-6)))]
         start, count = time.perf_counter(), 0
         while not count or time.perf_counter() - start < SECONDS:
             encode(batch)
@@ -181,7 +186,7 @@ class _Preparation:
         tiles = kept = slides = read = 0
         reading = 0.0
         small = [case for case in cases if case.facts.get("coarsest", MAX_SIDE + 1) <= MAX_SIDE]
-        for case in sorted(small, key=lambda case: int(case.facts.get("tiles", 0))):
+        for case in (small[i] for i in np.random.default_rng(0).permutation(len(small))):
             if time.perf_counter() - start > PREPARING:
                 break
             begin = time.perf_counter()

@@ -23,8 +23,25 @@ from .encoding_estimate import EncodingEstimate, EncodingPlan
 __all__ = ["TableCheck", "check_items", "check_table"]
 
 TABLE, REPORT = "check.csv", "check.json"
-STATED = ("container", "shape", "spacing", "plane", "modality", "levels", "mpp", "magnification", "tiles")
-STATED += ("encoder", "width", "instances", "files", "lowest", "highest", "encoded")
+GIVEN = ["label", "time", "event", "site", "split"]
+STATED = [
+    "container",
+    "shape",
+    "spacing",
+    "plane",
+    "modality",
+    "levels",
+    "mpp",
+    "magnification",
+    "tiles",
+    "encoder",
+    "width",
+    "instances",
+    "files",
+    "lowest",
+    "highest",
+    "encoded",
+]
 
 
 @dataclass
@@ -179,11 +196,10 @@ def _row(case: CheckedCase, problems: Sequence[Problem]) -> dict[str, Any]:
     """Return what is known of a case, with further problems; its files are not named."""
     own = [*case.problems, *problems]
     stated = {key: case.facts.get(key) for key in STATED}
-    labels = {key: _plain(case.item[key]) for key in ("label", "time", "event", "site", "split") if key in case.item}
     return {
         CASE: case.name,
         PATIENT: case.patient,
-        **labels,
+        **{key: _plain(case.item[key]) for key in GIVEN if key in case.item},
         "kind": case.facts.get("kind"),
         **{key: list(value) if isinstance(value, tuple) else value for key, value in stated.items()},
         "status": "problem" if own else "ok",
