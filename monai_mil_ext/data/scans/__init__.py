@@ -4,15 +4,18 @@ from .annotations import find_annotation, read_annotation_mask
 from .dicom_series import find_series
 from .dicom_writer import DicomWriter
 from .nifti_writer import write_nifti
+from .scan_header import ScanHeader, read_scan_header
 from .scan_reader import ScanReader
 from .score_bands import ScoreBands
 
 __all__ = [
     "DicomWriter",
+    "ScanHeader",
     "ScanReader",
     "ScoreBands",
     "find_annotation",
     "find_series",
     "read_annotation_mask",
+    "read_scan_header",
     "write_nifti",
 ]

@@ -165,8 +165,8 @@ class ScanReader(ITKReader):
             raise InputError(f"{UNDAMAGED} a DICOM file with {error}.") from None
         if header is not None:
             return self._read_series(path.parent if is_directory(header) else path, prefix)
-        image = _imread(str(path), _kind(path))
-        _check_volume(itk.size(image), image.GetNumberOfComponentsPerPixel())
+        image = _imread(str(path), kind_of_file(path))
+        check_volume(itk.size(image), image.GetNumberOfComponentsPerPixel())
         self._about[BagKeys.NOTES] = _header_notes(path, kind)
         _refresh_import_caches()
         return image
@@ -202,7 +202,7 @@ def _imread(source: str, kind: str) -> Any:
         itk.Object.SetGlobalWarningDisplay(shown)
 
 
-def _kind(path: Path) -> str:
+def kind_of_file(path: Path) -> str:
     with path.open("rb") as file:
         begin = file.read(8)
     return next(
@@ -233,7 +233,7 @@ def _read_nifti(path: Path) -> tuple[Any, list[str]]:
             image.get_fdata(dtype=np.float32)  # raises on damaged data; cached by the image
     except Exception:  # as in ``_imread``: OSError, zlib.error, ImageFileError, OverflowError, MemoryError, ...
         raise ValueError(f"{UNDAMAGED} a NIfTI file that nibabel can't read.") from None
-    _check_volume(image.shape, 1 if kind in "biuf" else 2)
+    check_volume(image.shape, 1 if kind in "biuf" else 2)
     has_codes = [tag in image.header and int(image.header[tag]) > 0 for tag in ("sform_code", "qform_code")]
     notes = [] if any(has_codes) else [NO_SIDES]
     unit = image.header.get_xyzt_units()[0] if hasattr(image.header, "get_xyzt_units") else ""
@@ -274,7 +274,7 @@ def _nifti_data(image: Any) -> tuple[NDArray[np.float32], dict[str, Any]]:
     return image.get_fdata(dtype=np.float32), meta
 
 
-def _check_volume(size: Sequence[int], components: int) -> None:
+def check_volume(size: Sequence[int], components: int) -> None:
     if len(size) != 3 or components != 1:
         voxels = " x ".join(map(str, size))
         raise ValueError(f"`image` must be one 3D scalar volume, got {voxels} voxels of {components} components.")

@@ -19,7 +19,7 @@ from monai_mil_ext.data.scans.slice_stack import IRREGULAR
 from monai_mil_ext.transforms.bags.check_source import as_flag, scan_facts
 from monai_mil_ext.utils import BagKeys, InputError, check_choice
 
-__all__ = ["LoadScan", "LoadScanD", "LoadScanDict", "LoadScand"]
+__all__ = ["LoadScan", "LoadScanD", "LoadScanDict", "LoadScand", "check_hounsfield"]
 
 LOWEST = "lowest"
 FILL_LOWEST = f"--fill_nan {LOWEST}"
@@ -83,7 +83,8 @@ class LoadScan(Transform):
         try:
             _state_range(image, self.fill_nan)
             if self.hounsfield:
-                _check_hounsfield(image.meta)
+                facts = scan_facts(image.meta)
+                check_hounsfield(facts.get("modality", "CT"), facts["lowest"], facts["highest"])
         except InputError as error:
             error.add_facts(str(image.meta.get(BagKeys.CONTAINER, "")), image.shape[1:], _spacing(image))
             raise
@@ -124,9 +125,20 @@ def _state_range(image: MetaTensor, fill_nan: float | str | None) -> None:
     image.meta[str(BagKeys.NOTES)] = [*image.meta.get(BagKeys.NOTES, []), note]
 
 
-def _check_hounsfield(meta: Mapping[str, Any]) -> None:
-    """Refuse a scan that can't be a CT in Hounsfield units."""
-    low, high, modality = meta["lowest"], meta["highest"], scan_facts(meta).get("modality", "CT")
+def check_hounsfield(modality: str, low: float, high: float) -> None:
+    """Refuse a scan that can't be a CT in Hounsfield units, by its modality and its lowest and highest value.
+
+    Raises:
+        InputError: (a ``ValueError``) when it is another modality, or has other values.
+
+    Example:
+        >>> check_hounsfield("CT", -1024, 1800)
+        >>> check_hounsfield("CT", 0, 255)
+        Traceback (most recent call last):
+        ...
+        monai_mil_ext.utils.exceptions.InputError: `image` must have Hounsfield units, negative in air and fat, for a
+        window in these units, got values 0 to 255.
+    """
     if modality != "CT":
         raise InputError(f"`image` must be a CT for a window in Hounsfield units, got modality {modality}.", NORMALIZE)
     if low == high:

@@ -1,0 +1,183 @@
+"""Cases of a cohort as a table, a JSON list or a folder names them, each with what is wrong with its row."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai_mil_ext.data.bags.bag_folder import BagFolder, resolve_inside
+from monai_mil_ext.data.bags.folder_layout import FEATURE_SUFFIXES
+from monai_mil_ext.data.cohorts import list_bags, list_scans, list_slides
+from monai_mil_ext.data.cohorts.class_labels import label_text
+from monai_mil_ext.data.cohorts.slide_lists import SLIDE_SUFFIXES
+from monai_mil_ext.data.cohorts.table_file import TABLE_SUFFIXES, read_table
+from monai_mil_ext.utils import BagKeys, check_local, check_name, load_json, resolve_path
+from monai_mil_ext.utils.bag_items import case_id_of
+from monai_mil_ext.utils.privacy import describe_case_error
+
+from .check_settings import CheckedCase, Problem
+
+__all__ = ["read_cases"]
+
+CASE, PATIENT, ERROR = str(BagKeys.CASE_ID), str(BagKeys.PATIENT), str(BagKeys.INPUT_ERROR)
+LABEL = "label"
+# names of the columns, the first one that exists is taken; upper case does not matter
+COLUMNS: dict[str, tuple[str, ...]] = {
+    CASE: (CASE, "case"),
+    PATIENT: (PATIENT, "patient_id"),
+    "image": ("image", "bag", "slide", "filename", "wsi"),
+    "reference": ("reference",),
+    LABEL: (LABEL,),
+    "time": ("time",),
+    "event": ("event",),
+    "site": ("site",),
+    "split": ("split",),
+    **{name: (name,) for name in (str(BagKeys.SERIES), str(BagKeys.STACK), str(BagKeys.SLIDE_MPP), "magnification")},
+}
+SUFFIXES = {
+    "scans": (),
+    "slides": (*SLIDE_SUFFIXES, *FEATURE_SUFFIXES),
+    "bags": FEATURE_SUFFIXES,
+}
+FOLDERS: dict[str, Callable[..., list[dict[str, Any]]]] = {
+    "scans": list_scans,
+    "slides": list_slides,
+    "bags": list_bags,
+}
+Columns = Mapping[str, str | Sequence[str]]
+
+
+def read_cases(
+    path: Path, kind: str, columns: Columns | None = None, root: str | os.PathLike[str] | None = None
+) -> tuple[list[CheckedCase], list[Problem]]:
+    """Read the cases of a table (CSV, TSV, Excel), a JSON list or a folder, and what is wrong with the whole.
+
+    Args:
+        path: the table, list or folder.
+        kind: ``"scans"``, ``"slides"`` or ``"bags"``.
+        columns: name of the column, or of several for ``label``, by what it means.
+        root: folder of the files, by default that of the table.
+
+    Raises:
+        FileNotFoundError: when there is no such table or folder.
+        ValueError: when it is no table.
+    """
+    check_local(path=path)
+    if path.is_dir():
+        items = FOLDERS[kind](path)
+        return [_listed(item, f"file {i}") for i, item in enumerate(items, 1)], []
+    rows, names = _rows(path)
+    found, problems = _find_columns(names, columns or {})
+    folder = resolve_path(path.parent if root is None else root, "root")
+    if not folder.is_dir():
+        raise FileNotFoundError("`root` must be a folder that exists, got none.")
+    bags = BagFolder(folder, path.parent, SUFFIXES[kind]) if kind != "scans" else None
+    places = (folder, resolve_path(path.parent), bags)
+    return [_case(place, row, found, places) for place, row in rows], problems
+
+
+def _rows(path: Path) -> tuple[list[tuple[str, dict[str, Any]]], list[str]]:
+    """Return the rows, each with its place, and the names of all columns."""
+    if path.suffix.lower() in TABLE_SUFFIXES:
+        table = read_table(path)
+        return [(f"row {n}", dict(row)) for n, row in zip(table.numbers, table.rows, strict=True)], table.columns
+    if not path.is_file():
+        raise FileNotFoundError("`path` must be a table, a JSON list or a folder that exists, got none.")
+    try:
+        content = load_json(path)
+        scans = content["scans"] if isinstance(content, dict) else content
+    except (ValueError, KeyError):
+        scans = None
+    if not isinstance(scans, list) or not scans or not all(isinstance(scan, dict) for scan in scans):
+        text = '`path` must be .csv, .tsv, .xlsx, a folder, or JSON of the form {"scans": [{...}, ...]}, got another.'
+        raise ValueError(text)
+    rows = [{key: value for key, value in scan.items() if value is not None} for scan in scans]
+    return [(f"scan {i}", row) for i, row in enumerate(rows)], list(dict.fromkeys(key for row in rows for key in row))
+
+
+def _find_columns(names: Sequence[str], given: Columns) -> tuple[dict[str, str | list[str]], list[Problem]]:
+    """Return the column of each meaning, and the problems of those that do not exist."""
+    exact, lower = set(names), {name.lower(): name for name in reversed(names)}
+    found: dict[str, str | list[str]] = {}
+    problems = []
+    for meaning, aliases in COLUMNS.items():
+        wanted = given.get(meaning)
+        if wanted is not None:
+            several = [wanted] if isinstance(wanted, str) else list(wanted)
+            lost = [name for name in several if name not in exact]
+            problems += [Problem(f"column {name!r} must exist, got {', '.join(map(repr, names))}") for name in lost]
+            if not lost:
+                found[meaning] = wanted if isinstance(wanted, str) else several
+            continue
+        column = next((lower[alias] for alias in aliases if alias in lower), None)
+        if column is not None:
+            found[meaning] = next((alias for alias in aliases if alias in exact), column)
+    if "image" not in found and "image" not in given:
+        text = f"a column must name the files, got {', '.join(map(repr, names))}"
+        problems.append(Problem(text, option="--columns#image NAME"))
+    return found, problems
+
+
+def _case(
+    place: str,
+    row: Mapping[str, Any],
+    columns: Mapping[str, str | list[str]],
+    places: tuple[Path, Path, BagFolder | None],
+) -> CheckedCase:
+    """Return the case of a row."""
+    item = {
+        key: [row.get(name, "") for name in column] if isinstance(column, list) else row.get(column, "")
+        for key, column in columns.items()
+    }
+    case = CheckedCase({key: value for key, value in item.items() if value not in ("", None)}, place)
+    name = item.get("image", "")
+    for key in (CASE, PATIENT, "site", "split"):
+        if key in case.item:
+            case.item[key] = label_text(case.item[key])
+    _resolve(case, "image", name, places)
+    if case.item.get("reference"):
+        _resolve(case, "reference", case.item["reference"], (*places[:2], None))
+    if CASE not in case.item and name:
+        last = Path(str(name).replace("\\", "/")).name
+        case.item[CASE] = case_id_of(Path(last).stem.removesuffix(".nii"), "case")
+    for key in (CASE, PATIENT):
+        if key in case.item:
+            _check_name(case, key)
+    return case
+
+
+def _resolve(case: CheckedCase, key: str, value: Any, places: tuple[Path, Path, BagFolder | None]) -> None:
+    """Replace the name of a file by its path, or remove it and add the problem."""
+    case.item.pop(key, None)
+    root, table_dir, bags = places
+    try:
+        if not isinstance(value, str) or not value:
+            raise ValueError("must be given, got an empty cell" if value in ("", None) else "must be a path")
+        path = resolve_inside(value, root, table_dir)
+        if not path.exists() and bags is not None:
+            path = bags.find(value)
+        if not path.exists():
+            raise ValueError("must exist, got a path without a file")
+        case.item[key] = str(path)
+    except (ValueError, OSError, RuntimeError) as error:  # of the system, for a name that is too long or a loop
+        text = str(error) if isinstance(error, ValueError) else f"must be a path, got {type(error).__name__}"
+        option = "--root /" if "--root /" in text else ""
+        case.add(f"`{key}` {describe_case_error(ValueError(text), {'image': str(value)})}", option)
+
+
+def _check_name(case: CheckedCase, key: str) -> None:
+    try:
+        check_name(**{key: case.item[key]})
+    except ValueError as error:
+        case.item[key] = ""
+        case.add(str(error))
+
+
+def _listed(item: Mapping[str, Any], place: str) -> CheckedCase:
+    """Return the case of an item of a folder."""
+    case = CheckedCase({key: value for key, value in item.items() if key != ERROR}, place)
+    if item.get(ERROR):
+        case.add(str(item[ERROR]))
+    return case
