@@ -1,22 +1,39 @@
-"""Studies: resumable runs of many trainings and evaluations, with the provenance of each result."""
+"""Studies: from the items of a cohort to predictions, models and a report, with the provenance of each result."""
 
+from .clinical import Clinical
 from .folds import FoldPlan
+from .methods import Method, parse_methods
 from .predictions import Predictions
 from .provenance import collect_provenance, describe_machine, package_versions, read_commit
 from .runs import Run, RunsFailedError, StudyRunner, parse_part, write_line
+from .selection import Selection
+from .study import Study, StudyOptions
+from .study_items import as_names, label_items
 from .tasks import Task
+from .training import TrainedFold, TrainingSettings, train_bag_network
 
 __all__ = [
+    "Clinical",
     "FoldPlan",
+    "Method",
     "Predictions",
     "Run",
     "RunsFailedError",
+    "Selection",
+    "Study",
+    "StudyOptions",
     "StudyRunner",
     "Task",
+    "TrainedFold",
+    "TrainingSettings",
+    "as_names",
     "collect_provenance",
     "describe_machine",
+    "label_items",
     "package_versions",
+    "parse_methods",
     "parse_part",
     "read_commit",
+    "train_bag_network",
     "write_line",
 ]

@@ -20,6 +20,7 @@ __all__ = ["METHODS", "Method", "UnmaskedNet", "parse_methods"]
 
 HIDDEN = 128  # width of the embedded instances: cohorts of some hundred bags do not need more
 NETS = "monai_mil_ext.networks.nets."
+SAMPLED = {"max_instances": 1024}  # of networks whose time grows with the square of the instances, in training
 
 
 @dataclass(frozen=True)
@@ -101,13 +102,13 @@ def _net(target: str, **arguments: Any) -> dict[str, Any]:
 
 METHODS: dict[str, dict[str, Any]] = {
     "ABMIL": {"network": _net("ABMIL", hidden_size=HIDDEN)},
-    "QGMIL": {"network": _net("QGMIL", hidden_size=HIDDEN)},
+    "QGMIL": {"network": _net("QGMIL", hidden_size=HIDDEN), "settings": SAMPLED},
     "ASMIL": {"network": _net("ASMIL", hidden_size=HIDDEN), "anchor": 0.01, "settings": {"gradient_clip": 5.0}},
     "TransMIL": {"network": _net("TransMIL", hidden_size=HIDDEN), "settings": {"learning_rate": 0.0002}},
     "ACMIL": {"network": _net("ACMIL", hidden_size=HIDDEN), "branches": 1.0},
     "SmAP": {"network": _net("SmAP")},
-    "SmTP": {"network": _net("SmTP"), "settings": {"learning_rate": 0.0002}},
-    "SequenceTransMIL": {"network": _net("SequenceTransMIL"), "settings": {"learning_rate": 0.0002}},
+    "SmTP": {"network": _net("SmTP"), "settings": {"learning_rate": 0.0002} | SAMPLED},
+    "SequenceTransMIL": {"network": _net("SequenceTransMIL"), "settings": {"learning_rate": 0.0002} | SAMPLED},
     "WindowMIL": {"network": _net("WindowMIL")},
     "MeanMIL": {"network": _net("MeanMIL"), "settings": {"learning_rate": 0.01}},
     "MaxMIL": {"network": _net("MaxMIL"), "settings": {"learning_rate": 0.01}},

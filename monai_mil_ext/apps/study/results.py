@@ -22,11 +22,11 @@ from .predictions import Predictions
 from .report import (
     ReportFacts,
     case_rows,
-    choose_threshold,
     compare_methods,
     summarize_method,
     write_report,
 )
+from .report.decisions import choose_threshold
 from .runs import Run, StudyRunner, write_line
 from .tasks import Task
 from .tracking import log_report

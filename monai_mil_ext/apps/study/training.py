@@ -26,7 +26,7 @@ from monai_mil_ext.handlers import (
 )
 from monai_mil_ext.losses import BranchDiversityLoss, NormalGuidanceLoss, NSFKLLoss
 from monai_mil_ext.networks.nets import CORAL, BagNet, BagOutputWrapper, StandardizedNet
-from monai_mil_ext.transforms import LoadBagd, PatientBagd, RandLoadBagd
+from monai_mil_ext.transforms import LoadBagd, PatientBagd, RandLoadBagd, RandSampleInstancesd
 from monai_mil_ext.utils import BagKeys, check_positive, check_positive_number
 
 from .methods import Method
@@ -58,8 +58,7 @@ class TrainingSettings:
         weight_decay: weight decay of AdamW.
         batch_size: number of bags of a batch; ``None`` takes an eighth of the training part, up to 16.
         batch_instances: largest number of instances of a batch, including padding.
-        max_instances: number of instances of a bag that are read in an epoch if the features of the training part do
-            not fit in memory.
+        max_instances: largest number of instances of a bag in training; of larger bags, each epoch has another sample.
         gradient_clip: largest norm of the gradient.
         seed: seed of weights and batches.
 
@@ -68,7 +67,7 @@ class TrainingSettings:
     """
 
     epochs: int = 40
-    patience: int = 10
+    patience: int = 8
     learning_rate: float = 0.001
     weight_decay: float = 0.01
     batch_size: int | None = None
@@ -215,15 +214,16 @@ class _Bags:
     def loader(self, items: Items, train: bool) -> DataLoader:
         """Return a loader of batches; of training, in another order in each epoch."""
         cached = _size_in_bytes(items, len(self.statistics.mean)) <= CACHED * available_memory()
-        most = None if cached or not train else self.training.max_instances
-        load = LoadBagd("image") if most is None else RandLoadBagd("image", most)
-        transform = Compose(
-            [
-                PatientBagd("image", load),
-                SelectItemsd(["image", "label", CASE]),
-                NormalizeIntensityd("image", self.statistics.mean, self.statistics.scale),
-            ]
-        )
+        most = self.training.max_instances if train else None
+        load = LoadBagd("image") if cached or most is None else RandLoadBagd("image", most, stratified=True)
+        steps = [
+            PatientBagd("image", load),
+            SelectItemsd(["image", "label", CASE]),
+            NormalizeIntensityd("image", self.statistics.mean, self.statistics.scale),
+        ]
+        if cached and most is not None:
+            steps.append(RandSampleInstancesd("image", most, stratified=True))
+        transform = Compose(steps)
         transform.set_random_state(self.training.seed)
         data = [
             {**_input(item), "label": label} for item, label in zip(items, self.outputs.targets(items), strict=True)
