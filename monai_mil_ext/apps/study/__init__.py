@@ -4,6 +4,7 @@ from .folds import FoldPlan
 from .predictions import Predictions
 from .provenance import collect_provenance, describe_machine, package_versions, read_commit
 from .runs import Run, RunsFailedError, StudyRunner, parse_part, write_line
+from .selection import Selection
 from .tasks import Task
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Predictions",
     "Run",
     "RunsFailedError",
+    "Selection",
     "StudyRunner",
     "Task",
     "collect_provenance",
