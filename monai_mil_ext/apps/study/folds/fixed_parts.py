@@ -32,7 +32,7 @@ def column_parts(items: Sequence[Mapping[str, Any]], on_bad: str) -> list[Part]:
         ValueError: if a part is unknown, or, with ``on_bad="refuse"``, missing for some of the cases.
     """
     fold: dict[str, list[str]] = {part: [] for part in PARTS}
-    unassigned = []
+    unassigned: list[str] = []
     for item in items:
         part = _part(item)
         if part:
@@ -51,7 +51,9 @@ def file_parts(path: str | os.PathLike[str], items: Sequence[Mapping[str, Any]],
     """
     splits = load_splits(path, items, on_bad)
     cases = {str(item[CASE]) for item in items}
-    folds = [{part: [case for case in fold[part] if case in cases] for part in PARTS} for fold in splits.folds]
+    folds: list[Part] = [
+        {part: [case for case in fold[part] if case in cases] for part in PARTS} for fold in splits.folds
+    ]
     named = {case for fold in splits.folds for part in PARTS for case in fold[part]}
     _report_unassigned("cases of the file that are not in the cohort", sorted(named - cases), on_bad)
     _report_unassigned("cases of the cohort that are in no part", sorted(cases - named), on_bad)

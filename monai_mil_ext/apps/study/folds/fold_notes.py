@@ -141,8 +141,9 @@ def _copies(items: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     files: dict[int, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for item in items:
         image = item.get("image")
-        for path in image if isinstance(image, (list, tuple)) else [image]:
-            with suppress(OSError, TypeError, ValueError):  # a file that can't be read is reported when it is loaded
+        paths = image if isinstance(image, (list, tuple)) else [image]
+        for path in (path for path in paths if isinstance(path, (str, os.PathLike))):
+            with suppress(OSError, ValueError):  # a file that can't be read is reported when it is loaded
                 size = 0 if os.path.isdir(path) else os.stat(path).st_size
                 files[size][os.path.realpath(path)].add(str(item[PATIENT]))
     count = sum(map(_count_copies, files.values()))
