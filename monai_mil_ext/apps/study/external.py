@@ -40,12 +40,12 @@ def evaluate_external(study: Study, items: Items, name: str, allow_mismatch: boo
         models = study.folder / "models" / method.name
         if not models.exists():
             continue
-        net, record = read_study_model(models)
-        trained = next(iter(record.sources), None)
+        model = read_study_model(models)
+        trained = next(iter(model.record.sources), None)
         check = compare_source(trained, InstanceSource.from_items(items), allow_mismatch)
         if check.startswith("mismatch"):
             notes.append(f"The bags differ from those of the training: {check}.")
-        rows = predict_bags(net, items, task)
+        rows = predict_bags(model.network, items, task)
         study_rows = _thresholds(study, method.name)
         bags[method.name] = Predictions.concatenate([*study_rows, rows])
         rows.write(folder / "predictions" / f"{method.name}.csv")

@@ -26,7 +26,7 @@ from .results import StudyResults
 from .runs import Run, RunsFailedError, StudyRunner, write_line
 from .selection import Selection
 from .tasks import Task
-from .training import TrainingSettings
+from .training import TrainingSettings, setting_names
 from .work import StudyWork
 
 __all__ = ["Study", "StudyOptions"]
@@ -85,7 +85,7 @@ class Study:
         options: options of the report and the models.
 
     Raises:
-        ValueError: when there are no items, or methods are unknown.
+        ValueError: when there are no items, methods are unknown, or the selection has settings that a method lacks.
 
     Example:
         >>> import torch
@@ -120,6 +120,8 @@ class Study:
         self._all_items = [dict(item) for item in items]
         self._plan, self._training, self._selection = folds, training, selection
         self._task, self._methods = task, _as_methods(methods)
+        for method in self._methods:
+            selection.check(setting_names(method))
         self._prepared: StudyWork | None = None
         self.times: dict[str, float] = {}
 

@@ -40,6 +40,7 @@ __all__ = [
     "apply_settings",
     "available_memory",
     "build_study_network",
+    "setting_names",
     "train_bag_network",
 ]
 
@@ -84,6 +85,10 @@ class TrainingSettings:
         check_positive_number(learning_rate=self.learning_rate)
 
 
+TRAINING = tuple(entry.name for entry in fields(TrainingSettings))
+WEIGHTS = ("guidance", "anchor", "branches")
+
+
 @dataclass(frozen=True)
 class TrainedFold:
     """Network of one fold.
@@ -122,23 +127,20 @@ def apply_settings(
         >>> method.network["hidden_size"]
         32
     """
-    names = {entry.name for entry in fields(TrainingSettings)}
-    own = {"guidance", "anchor", "branches"}
     values = {**method.settings, **settings}
-    arguments = {name: value for name, value in values.items() if name not in names | own}
-    known = method.arguments()
-    unknown = sorted(set(arguments) - known)
+    known = setting_names(method)
+    unknown = sorted(set(values) - set(known))
     if unknown:
-        raise ValueError(
-            f"settings of {method.name} must be of {', '.join(sorted(names | own | known))}, got {unknown}."
-        )
-    changed = replace(
-        method,
-        network={**method.network, **arguments},
-        settings={},
-        **{name: value for name, value in values.items() if name in own},
-    )
-    return changed, replace(training, **{name: value for name, value in values.items() if name in names})
+        raise ValueError(f"settings of {method.name} must be of {', '.join(known)}, got {unknown}.")
+    arguments = {name: value for name, value in values.items() if name not in (*TRAINING, *WEIGHTS)}
+    weights = {name: value for name, value in values.items() if name in WEIGHTS}
+    changed = replace(method, network={**method.network, **arguments}, settings={}, **weights)
+    return changed, replace(training, **{name: value for name, value in values.items() if name in TRAINING})
+
+
+def setting_names(method: Method) -> list[str]:
+    """Return the names of the settings of a method: of the training, weights of its loss, arguments of its network."""
+    return sorted({*TRAINING, *WEIGHTS, *method.arguments()} - {"in_features", "num_classes", "seed"})
 
 
 def train_bag_network(

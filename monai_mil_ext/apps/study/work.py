@@ -91,8 +91,7 @@ class StudyWork:
         def score(settings: Mapping[str, Any], report: Report | None = None) -> float:
             return train_bag_network(method, settings, train, val, self.task, training, report).loss
 
-        chosen = self.selection.grid or self.selection.trials
-        settings, candidates = self.selection.choose(score, folder) if chosen else ({}, [])
+        settings, candidates = self.selection.choose(score, folder)
         trained = train_bag_network(method, settings, train, val, self.task, training)
         write_csv(folder / HISTORY, trained.history)
         save_model(folder, trained.network, method.name)
