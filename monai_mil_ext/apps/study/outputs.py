@@ -164,10 +164,14 @@ def with_bin_edges(task: Task, items: Items, num_bins: int = NUM_BINS) -> Task:
 def main_metric(task: Task, truth: NDArray[Any], output: NDArray[np.float64]) -> dict[str, float]:
     """Return the name and value of the metric of a task, of the predictions of one network; NaN if it has none.
 
+    Of predictions that are not finite, nothing is returned.
+
     Example:
         >>> main_metric(Task("regression"), np.array([1.0, 2.0]), np.array([[1.0], [2.0]]))
         {'r2': 1.0}
     """
+    if not np.isfinite(output).all():
+        return {}
     if task.kind == "regression":
         return {"r2": float(sklearn_metrics.r2_score(truth, output[:, 0])) if len(truth) > 1 else math.nan}
     if task.has_times:
@@ -177,9 +181,8 @@ def main_metric(task: Task, truth: NDArray[Any], output: NDArray[np.float64]) ->
         values = [_label_auroc(truth[:, i], output[:, i]) for i in range(truth.shape[1])]
         known = [value for value in values if not math.isnan(value)]
         return {"auroc": float(np.mean(known)) if known else math.nan}
-    values = bag_values(truth.astype(int).tolist(), output, "quadratic" if task.kind == "ordinal" else None)
-    name = "kappa" if task.kind == "ordinal" else "auroc"
-    return {name: values[f"bag_{name}"]}
+    name, weights = ("kappa", "quadratic") if task.kind == "ordinal" else ("auroc", None)
+    return {name: bag_values(truth.astype(int).tolist(), output, weights)[f"bag_{name}"]}
 
 
 def _label_auroc(truth: NDArray[Any], output: NDArray[np.float64]) -> float:

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ignite.engine import Events
+from ignite.handlers import EarlyStopping
 from monai.data import CacheDataset, DataLoader, Dataset
 from monai.engines import PrepareBatchExtraInput, SupervisedEvaluator, SupervisedTrainer
-from monai.handlers import EarlyStopHandler, LrScheduleHandler, ValidationHandler
+from monai.handlers import LrScheduleHandler, ValidationHandler
 from monai.transforms import Compose, NormalizeIntensityd, SelectItemsd
 from monai.utils import set_determinism
 from torch import nn
@@ -184,7 +186,8 @@ def train_bag_network(
         if val_items:
             evaluator = _evaluator(net, bags, val_items)
             keeper.attach_validation(evaluator)
-            EarlyStopHandler(training.patience, lambda _: -keeper.last_loss, trainer).attach(evaluator)
+            stop = EarlyStopping(training.patience, lambda _: -keeper.last_loss, trainer)
+            evaluator.add_event_handler(Events.COMPLETED, stop)
             ValidationHandler(1, evaluator).attach(trainer)
         trainer.run()
     keeper.restore()

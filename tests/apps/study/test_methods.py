@@ -1,0 +1,59 @@
+"""Tests of the methods of a study."""
+
+import pytest
+import torch
+
+from monai_mil_ext.apps.study import Method, parse_methods
+from monai_mil_ext.apps.study.methods import METHODS
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_each_method_builds_a_network(name):
+    net = parse_methods(name)[0].build(16, 3).eval()
+    assert net.forward_bag(torch.rand(2, 5, 16), None).logits.shape == (2, 3)
+
+
+def test_names_are_read_as_people_write_them():
+    names = [method.name for method in parse_methods(["abmil,QG-MIL", "Trans MIL+ng", "as-mil", "ABMIL+Anchor"])]
+    assert names == ["ABMIL", "QGMIL", "TransMIL+NG", "ASMIL", "ABMIL+anchor"]
+
+
+def test_terms_of_the_loss():
+    plain, guided, anchored, asmil, acmil = parse_methods("ABMIL,ABMIL+NG,ABMIL+anchor,ASMIL,ACMIL")
+    assert (plain.guidance, plain.anchor, plain.branches) == (0, 0, 0)
+    assert (guided.guidance, anchored.anchor, asmil.anchor, acmil.branches) == (1.0, 0.01, 0.01, 1.0)
+
+
+def test_an_unknown_name_lists_all_and_the_nearest():
+    with pytest.raises(ValueError, match="TransMIL.*got 'ABMLI'; did you mean 'ABMIL'"):
+        parse_methods("ABMLI")
+    with pytest.raises(ValueError, match=r"terms \+NG and \+anchor, got \+foo"):
+        parse_methods("ABMIL+foo")
+    with pytest.raises(ValueError, match="different methods"):
+        parse_methods("ABMIL,abmil")
+
+
+def test_a_network_of_the_user_by_its_target():
+    config = {"_target_": "monai_mil_ext.networks.nets.ABMIL", "hidden_size": 8, "name": "narrow"}
+    (method,) = parse_methods(config)
+    assert method.name == "narrow"
+    assert method.build(4, 2).in_features == 4
+
+
+class SumOfInstances(torch.nn.Module):
+    """Network of a user, which knows no masks."""
+
+    def forward(self, x):
+        """Return the sums (B, F) of bags (B, N, F)."""
+        return x.sum(dim=1)
+
+
+def test_a_network_without_masks_does_not_see_padding():
+    net = Method("plain", {"_target_": f"{__name__}.SumOfInstances"}).build(4, 4)
+    mask = torch.tensor([[True, False, False], [True, True, True]])
+    assert net(torch.ones(2, 3, 4), mask)[:, 0].tolist() == [1.0, 3.0]
+
+
+def test_a_name_must_be_a_folder():
+    with pytest.raises(ValueError, match="`name` must be letters"):
+        Method("../a", {"_target_": "x"})

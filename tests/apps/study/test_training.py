@@ -1,0 +1,103 @@
+"""Tests of the training of one network of a study."""
+
+import numpy as np
+import pytest
+import torch
+
+from monai_mil_ext.apps.study import TrainingSettings, parse_methods, train_bag_network
+from monai_mil_ext.apps.study import training as module
+from monai_mil_ext.apps.study.outputs import main_metric, with_bin_edges
+from monai_mil_ext.apps.study.training import apply_settings, available_memory
+from monai_mil_ext.apps.study.work import predict_bags
+from tests.apps.study.cohort_bags import TASKS, make_items
+
+SETTINGS = TrainingSettings(epochs=15, learning_rate=0.01)
+
+
+def train(items, kind="classification", method="ABMIL", settings=SETTINGS, **values):
+    task = with_bin_edges(TASKS[kind], items)
+    return train_bag_network(parse_methods(method)[0], values, items[:24], items[24:], task, settings), task
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_each_task_learns_an_easy_label(kind, tmp_path):
+    items = make_items(tmp_path, kind)
+    fold, task = train(items, kind)
+    rows = predict_bags(fold.network, items[24:], task)
+    (value,) = main_metric(task, rows.truth, rows.output).values()
+    assert value > 0.8, value
+
+
+@pytest.mark.parametrize("method", ["QGMIL", "ASMIL", "ACMIL", "ABMIL+NG", "ABMIL+anchor", "MeanMIL"])
+def test_each_kind_of_method_trains(method, tmp_path):
+    fold, _ = train(make_items(tmp_path), method=method, settings=TrainingSettings(epochs=2))
+    assert [row["epoch"] for row in fold.history] == [1, 2]
+
+
+def test_a_network_without_weights_is_not_trained(tmp_path):
+    fold, _ = train(make_items(tmp_path), method="CenterPrior")
+    assert fold.history == []
+
+
+def test_the_epoch_with_the_lowest_validation_loss_is_kept(tmp_path):
+    items = make_items(tmp_path, noise=True)
+    fold, task = train(items)
+    losses = [row["val_loss"] for row in fold.history]
+    assert fold.loss == min(losses)
+    assert fold.epoch == 1 + len(losses) - 1 - int(np.argmin(losses[::-1]))
+    rows = predict_bags(fold.network, items[24:], task)
+    probability = rows.output[np.arange(12), rows.truth]
+    assert -np.log(probability).mean() == pytest.approx(fold.loss, abs=1e-5)
+
+
+def test_training_ends_early(tmp_path):
+    items = make_items(tmp_path, noise=True)
+    fold, _ = train(items, settings=TrainingSettings(epochs=200, patience=2, learning_rate=0.05))
+    assert len(fold.history) == fold.epoch + 2 < 200
+
+
+def test_equal_seeds_give_equal_weights(tmp_path):
+    items, few = make_items(tmp_path), TrainingSettings(epochs=2, seed=3)
+    first, second = (train(items, method="QGMIL", settings=few)[0] for _ in range(2))
+    assert all(map(torch.equal, first.network.state_dict().values(), second.network.state_dict().values()))
+
+
+def test_large_features_are_read_in_samples(tmp_path, monkeypatch):
+    items = make_items(tmp_path)
+    read = []
+    load = module.RandLoadBagd.__call__
+    monkeypatch.setattr(module.RandLoadBagd, "__call__", lambda self, d: read.append(load(self, d)) or read[-1])
+    monkeypatch.setattr(module, "available_memory", lambda: 0)
+    train(items, settings=TrainingSettings(epochs=2, max_instances=5))
+    assert {len(bag["image"]) for bag in read} == {5}
+    assert len(read) == 48
+
+
+def test_the_report_gets_each_epoch_and_may_end_the_training(tmp_path):
+    losses = []
+
+    def report(epoch, loss):
+        losses.append((epoch, loss))
+        if epoch == 2:
+            raise InterruptedError("enough")
+
+    items = make_items(tmp_path)
+    with pytest.raises(InterruptedError, match="enough"):
+        train_bag_network(
+            parse_methods("MeanMIL")[0], {}, items[:24], items[24:], TASKS["classification"], SETTINGS, report
+        )
+    assert [epoch for epoch, _ in losses] == [1, 2]
+
+
+def test_settings_of_network_loss_and_training():
+    method, training = apply_settings(
+        parse_methods("TransMIL")[0], TrainingSettings(), {"hidden_size": 64, "guidance": 0.5, "epochs": 3}
+    )
+    assert (method.network["hidden_size"], method.guidance) == (64, 0.5)
+    assert (training.epochs, training.learning_rate) == (3, 0.0002)
+    with pytest.raises(ValueError, match=r"settings of ABMIL must be of .*, got \['widht'\]"):
+        apply_settings(parse_methods("ABMIL")[0], TrainingSettings(), {"widht": 3})
+
+
+def test_free_memory_is_known():
+    assert available_memory() > 2**20
