@@ -31,6 +31,7 @@ from .probabilities import (
     check_probabilities,
     class_probabilities,
     format_prediction,
+    format_times,
     logits_to_probabilities,
     predicted_classes,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "drop_padding",
     "find_file",
     "format_prediction",
+    "format_times",
     "head_mean",
     "hide_paths",
     "load_json",

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from monai_mil_ext.utils import RESEARCH_USE, BagKeys, BagStatus, atomic_path
+from monai_mil_ext.utils.probabilities import OUTPUT_NAMES
 
 from .page_template import page_template
 
@@ -33,7 +34,8 @@ def write_index(
             and whose picture is ``<case_id>.png``, where they exist; that of a slide without tissue is
             ``<case_id>_tissue.jpg``.
         rows: rows of ``results.csv``: ``case_id``, ``status`` and, of finished cases, ``predicted_class`` or
-            ``prediction`` and ``probability_<c>`` of each class c; ``option`` and ``notes`` are shown too.
+            ``prediction`` and ``probability_<c>`` of each class c, or ``value``, ``risk`` or ``survival_<t>`` of a task
+            without classes; ``option`` and ``notes`` are shown too.
         title: heading of the page.
         class_names: names of the classes. Of two classes, the probability of the second one is shown.
 
@@ -43,8 +45,9 @@ def write_index(
     path, classes = Path(folder) / INDEX, _classes(rows)
     names = [f"probability of {f'class {c}' if class_names is None else class_names[c]}" for c in classes]
     predicted = next((name for name in ("predicted_class", "prediction") if any(name in row for row in rows)), None)
-    columns = ["case", *(["prediction"] if predicted else []), *names, "status"]
-    cells = [*([predicted] if predicted else []), *(f"probability_{c}" for c in classes)]
+    values = _values(rows)
+    columns = ["case", *(["prediction"] if predicted else []), *names, *(v.replace("_", " ") for v in values), "status"]
+    cells = [*([predicted] if predicted else []), *(f"probability_{c}" for c in classes), *values]
     shown = [_row(Path(folder), row, cells) for row in rows]
     page = page_template("index_page.html").render(title=title, columns=columns, rows=shown, use=RESEARCH_USE)
     with atomic_path(path) as temporary:
@@ -58,6 +61,13 @@ def _classes(rows: Sequence[Mapping[str, Any]]) -> list[int]:
     while any(f"probability_{count}" in row for row in rows):
         count += 1
     return [1] if count == 2 else list(range(count))
+
+
+def _values(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the columns of tasks without classes."""
+    names = tuple(OUTPUT_NAMES.values())
+    columns = dict.fromkeys(column for row in rows for column in row)
+    return [column for column in columns if column.rpartition("_")[0] in names or column in ("value", "risk")]
 
 
 def _row(folder: Path, row: Mapping[str, Any], cells: Sequence[str]) -> dict[str, Any]:

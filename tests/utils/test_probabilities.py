@@ -93,6 +93,17 @@ def test_check_probabilities_needs_a_class(values):
         check_probabilities(values)
 
 
+@pytest.mark.parametrize("task", ["regression", "cox"])
+def test_values_are_no_probabilities(task):
+    z = torch.tensor([[-1.5], [40.0]])
+    assert logits_to_probabilities(z.half(), task).tolist() == z.tolist()
+    assert class_probabilities(z, task).tolist() == z.tolist()
+    assert predicted_classes(z[0], task) is None
+    for value in (torch.nan, torch.inf):
+        with pytest.raises(ValueError, match=f"`pred` must be finite, got {value}"):
+            check_probabilities([0.5, value], task)
+
+
 def test_an_unknown_task_is_named():
     for call in (
         lambda: check_probabilities([1.0], "binary"),
@@ -129,7 +140,11 @@ def test_format_prediction_shows_no_logit_as_probability():
     assert format_prediction([0.9, 0.1], class_names=["benign", "malignant"]) == "probability of malignant 0.10"
     assert format_prediction([0.1, 0.2, 0.7], class_names=["a", "b", "c"]) == "c, probability 0.70"
     assert format_prediction([0.9, 0.8], "multilabel") == "probabilities 0.90, 0.80"
-    assert format_prediction([0.9, 0.5], "survival") == "probabilities 0.90, 0.50"
+    assert format_prediction([0.9, 0.5], "survival") == "survival 0.90, 0.50"
+    assert format_prediction([0.9, 0.5], "survival", bin_edges=[6, None]) == "survival 0.90 at 6, 0.50 at inf"
+    assert format_prediction([-61.52], "regression") == "value -61.52"
+    assert format_prediction([1.0, 2.5], "regression") == "value 1, 2.5"
+    assert format_prediction([1.25], "cox") == "risk 1.25 (log hazard, relative)"
     with pytest.raises(ValueError, match=r"`pred` must be probabilities in \[0, 1\], got 1.84"):
         format_prediction([1.84])
 

@@ -105,3 +105,11 @@ def test_write_index_shows_the_tissue_of_a_slide_without_tiles(tmp_path):
     page = Page(write_index(tmp_path, [row("c1", "empty"), row("c2", "unreadable: cut off")]).read_text())
     assert page.pictures == ["c1/c1_tissue.jpg"]  # results of an earlier run are not those of c2
     assert page.links == ["c1/c1_tissue.jpg"] * 2
+
+
+@pytest.mark.parametrize("names", [["value"], ["risk"], ["survival_6", "survival_12"], ["value_0", "value_1"]])
+def test_write_index_shows_values_of_tasks_without_classes(tmp_path, names):
+    path = write_index(tmp_path, [row("c1", **dict.fromkeys(names, 0.25))])
+    head, cells = Page(path.read_text()).rows[:2]
+    assert head[1:] == ["case", *(name.replace("_", " ") for name in names), "status"]
+    assert cells[2:-1] == ["0.250"] * len(names)

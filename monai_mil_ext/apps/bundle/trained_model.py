@@ -244,13 +244,15 @@ class TrainedModel:
     def identity(self) -> dict[str, Any]:
         """Return what every result states: ``name``, ``version``, ``sha256`` and ``trained_on`` of the model.
 
-        A record with ``operating_points`` states them too.
+        A record with ``operating_points``, or ``bin_edges`` of its task, states them too.
         """
         sha256 = file_sha256(self.weights) if self.weights.is_file() else None
         if self._is_recorded:  # a record may have several files of weights, of which this is one
-            points = {"operating_points": [dict(p) for p in self._known.operating_points]}
-            known = {**self._known.identity(), **(points if self._known.operating_points else {})}
-            return {**known, **({"sha256": sha256} if sha256 else {}), "trained_on": RECORD_FILE}
+            points = [dict(point) for point in self._known.operating_points]
+            edges = self.task("parameters", {}).get("bin_edges")
+            stated = {name: value for name, value in (("operating_points", points), ("bin_edges", edges)) if value}
+            stated |= {"sha256": sha256} if sha256 else {}
+            return {**self._known.identity(), **stated, "trained_on": RECORD_FILE}
         return {"name": None, "version": None, "sha256": sha256, "trained_on": "unknown"}
 
 

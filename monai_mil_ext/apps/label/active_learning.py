@@ -83,12 +83,18 @@ class UncertaintyScoring(ScoringMethod):
         options = {"model": model, "result_write_to_file": False, "save_label": False}
         for image in images:
             try:
-                scored[image] = self.infer({**request, **options, "image": image})["params"][UNCERTAINTY]
+                scored[image] = _known(self.infer({**request, **options, "image": image})["params"][UNCERTAINTY])
             except Exception as error:  # a failed image must not stop the others
                 failed[image] = str(getattr(error, "detail", error))
                 continue
             datastore.update_image_info(image, {UNCERTAINTY: scored[image], "uncertainty_of": model})
         return {"model": model, UNCERTAINTY: scored, "failed": failed}
+
+
+def _known(uncertainty: float | None) -> float:
+    if uncertainty is None:
+        raise ValueError("a model without classes has no uncertainty")
+    return uncertainty
 
 
 class UncertaintyStrategy(Strategy):

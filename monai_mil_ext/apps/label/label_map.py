@@ -15,7 +15,7 @@ from monai_mil_ext.transforms import SliceScoresToVolume
 from monai_mil_ext.transforms.scans.slice_order import item_plane
 from monai_mil_ext.utils import RESEARCH_USE, BagKeys, InputError, drop_padding, head_mean
 
-from .active_learning import normalized_entropy
+from .output_scores import output_scores
 
 __all__ = ["ScoresToLabelMapd", "scan_result"]
 
@@ -26,29 +26,25 @@ IRREGULAR = (
 
 
 def scan_result(
-    probability: Sequence[float], class_names: Sequence[str], slices: Sequence[Mapping[str, Any]], bands: ScoreBands
+    record: Mapping[str, Any], class_names: Sequence[str], slices: Sequence[Mapping[str, Any]], bands: ScoreBands
 ) -> dict[str, Any]:
     """Return ``prediction``, ``uncertainty`` and ``slices``, each slice with its ``band``.
 
     Args:
-        probability: probability of each class.
-        class_names: name of each class.
+        record: task and output of the scan, see :py:func:`output_scores`.
+        class_names: names of the classes, if the record has none.
         slices: records of slices with ``slice_index``, ``position_mm`` and ``attention``.
         bands: bands of slices.
 
     Example:
         >>> entry = {"slice_index": 0, "position_mm": 0.0, "attention": 1.0}
-        >>> scan_result([0.5, 0.5], ["benign", "malignant"], [entry], ScoreBands())["slices"]
+        >>> scan_result({"probability": [0.5, 0.5]}, ["benign", "malignant"], [entry], ScoreBands())["slices"]
         [{'slice_index': 0, 'position_mm': 0.0, 'attention': 1.0, 'band': 1}]
     """
     numbers = bands(np.array([entry["attention"] for entry in slices])).tolist()
     return {
         "use": RESEARCH_USE,
-        "prediction": [
-            {"idx": i, "label": name, "score": score}
-            for i, (name, score) in enumerate(zip(class_names, probability, strict=True))
-        ],
-        "uncertainty": normalized_entropy(probability),
+        **output_scores(record, class_names),
         "slices": [{**entry, "band": band} for entry, band in zip(slices, numbers, strict=True)],
     }
 
@@ -93,7 +89,7 @@ class ScoresToLabelMapd(MapTransform):
             slices = [
                 {"slice_index": i, "position_mm": round(p, 3), "attention": a} for i, p, a in zip(*columns, strict=True)
             ]
-            d["result"] = scan_result(d[key].tolist(), self.class_names, slices, self.bands)
+            d["result"] = scan_result({"probability": d[key].tolist()}, self.class_names, slices, self.bands)
             band = np.array([entry["band"] for entry in d["result"]["slices"]])
             d[key] = to_volume(band, index, d[BagKeys.AFFINE], d[BagKeys.SPATIAL_SHAPE])
         return d

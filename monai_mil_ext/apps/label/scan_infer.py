@@ -33,10 +33,11 @@ EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".mha")
 class ScanInferTask(InferTask):
     """Inference task that runs the ``inference`` of a bundle and turns its slice scores into a label map of bands.
 
-    The JSON contains ``prediction`` (a score for each class), ``slices`` (index, position in mm, score and band of
-    each), ``uncertainty`` (entropy of the class scores, 1 if all are equal), ``top_slices``, ``plane``, ``notes`` (what
-    was left out or changed when the scan was read), ``use``,
-    ``trained_model`` (name, version and hash of the weights) and ``source_check`` (whether the scan is as in the
+    The JSON contains ``prediction`` (a score for each class, or the value, risk or survival of a task without classes),
+    ``slices`` (index, position in mm, score and band of each), ``uncertainty`` (entropy of the class scores, 1 if all
+    are equal, or null), ``predicted_class`` (at the threshold of the model, if its classes have names), ``top_slices``,
+    ``plane``, ``notes`` (what was left out or changed when the scan was read), ``use``, ``trained_model`` (name,
+    version and hash of the weights) and ``source_check`` (whether the scan is as in the
     training; another one is refused, unless ``site.yaml`` has ``allow_mismatch: true``). The label map has the voxels
     and the affine of the image, and is 0 in slices without a band.
 
@@ -66,13 +67,13 @@ class ScanInferTask(InferTask):
         begin, image = time.perf_counter(), request["image"]
         extension = _extension(request, image)
         record, scores = self._infer(image, device_override(request))
-        classes = record.get("class_names") or self.bundle.class_names
-        result = scan_result(record["probability"], classes, record["slices"], self.bands)
+        result = scan_result(record, self.bundle.class_names, record["slices"], self.bands)
         file = None
         if request.get("result_write_to_file", True):
             file = _write(_label_map(result["slices"], record["plane"], scores), extension)
         names = {"model": self.bundle.name, "plane": record["plane"], "top_slices": record["top_slices"]}
         names["notes"] = record.get("notes", [])
+        names |= {key: record[key] for key in ("predicted_class",) if key in record}
         trained = {"trained_model": record.get("model"), "source_check": record.get("source_check")}
         params = {**result, **names, **trained, "label_names": self.labels}
         return file, {**params, "latencies": {"total": round(time.perf_counter() - begin, 2)}}

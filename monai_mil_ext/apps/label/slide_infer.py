@@ -16,9 +16,9 @@ from monai_mil_ext.handlers.savers.batch_inference import NOT_REACHED
 from monai_mil_ext.utils import RESEARCH_USE
 
 from ._monailabel import InferTask
-from .active_learning import normalized_entropy
 from .bundle_runner import BundleRunner, device_override
 from .errors import http_error, http_error_from
+from .output_scores import output_scores
 from .slide_annotations import asap_annotation, dsa_annotation
 
 __all__ = ["SlideInferTask"]
@@ -32,10 +32,10 @@ SUFFIXES = {"dsa": ".json", "asap": ".xml", "geojson": ".geojson", "tiff": ".tif
 class SlideInferTask(InferTask):
     """Inference task that runs the ``inference`` of a bundle on the whole slide, whatever region a viewer shows.
 
-    The JSON is the ``prediction.json`` of the bundle, with ``prediction`` (a score for each class) and ``uncertainty``.
-    The format of the file is the ``output`` of the request, ``"dsa"`` (default) or ``"asap"``, or its parameter
-    ``result_format``, which may also be ``"geojson"`` (all tiles, for QuPath) or ``"tiff"`` (the heat map as a
-    pyramid).
+    The JSON is the ``prediction.json`` of the bundle, with ``prediction`` (a score for each class, or the values of a
+    task without classes) and ``uncertainty``. The format of the file is the ``output`` of the request, ``"dsa"``
+    (default) or ``"asap"``, or its parameter ``result_format``, which may also be ``"geojson"`` (all tiles, for QuPath)
+    or ``"tiff"`` (the heat map as a pyramid).
 
     Args:
         bundle: bundle of slides, such as ``wsi_mil``.
@@ -75,13 +75,7 @@ class SlideInferTask(InferTask):
             raise http_error_from(error, image, folder, self.bundle.root) from error
 
     def _params(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        scores = record["probability"]
-        names = record.get("class_names") or self.bundle.class_names
-        names = names if len(names) == len(scores) else [str(number) for number in range(len(scores))]
-        prediction = [
-            {"idx": i, "label": name, "score": score} for i, (name, score) in enumerate(zip(names, scores, strict=True))
-        ]
-        added = {"model": self.bundle.name, "prediction": prediction, "uncertainty": normalized_entropy(scores)}
+        added = {"model": self.bundle.name, **output_scores(record, self.bundle.class_names)}
         added |= {"trained_model": record["model"]} if "model" in record else {}
         return {**{k: v for k, v in record.items() if k not in HASHES}, **added, "label_names": self.labels}
 

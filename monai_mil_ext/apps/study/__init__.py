@@ -3,6 +3,7 @@
 from .clinical import Clinical
 from .folds import FoldPlan
 from .methods import Method, parse_methods
+from .models import StudyModel, read_study_model, write_study_model
 from .predictions import Predictions
 from .provenance import collect_provenance, describe_machine, package_versions, read_commit
 from .runs import Run, RunsFailedError, StudyRunner, parse_part, write_line
@@ -21,6 +22,7 @@ __all__ = [
     "RunsFailedError",
     "Selection",
     "Study",
+    "StudyModel",
     "StudyOptions",
     "StudyRunner",
     "Task",
@@ -34,6 +36,8 @@ __all__ = [
     "parse_methods",
     "parse_part",
     "read_commit",
+    "read_study_model",
     "train_bag_network",
     "write_line",
+    "write_study_model",
 ]

@@ -24,7 +24,7 @@ __all__ = ["RECORD_FILE", "ModelRecord", "preprocessing_id"]
 
 jsonschema = optional_dependency("", "jsonschema")
 RECORD_FILE = "model.json"
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"  # 1.1 adds the task "cox"
 PACKAGES = ("monai-mil-ext", "monai", "torch", "numpy")
 MAX_BYTES = 64 * 2**20
 CONFIG_MARKS = ("$", "@", "%")  # first characters of a string that MONAI's config parser evaluates
@@ -57,8 +57,8 @@ class ModelRecord:
     """Record of a trained model, stored as ``model.json`` beside its weights.
 
     It holds values only: no paths but the names of the weights beside it, no code, and no case ID or patient. Its
-    schema is ``model.schema.json`` of this package. Readers refuse another major version of the schema, and ignore keys
-    that a later minor version adds.
+    schema is ``model.schema.json`` of this package. Readers refuse another major version of the schema, ignore keys
+    that a later minor version adds, and refuse a task that it adds, which they could not predict.
 
     Args:
         name: name of the model.
@@ -66,14 +66,15 @@ class ModelRecord:
         network: ``class`` (public name in :py:mod:`monai_mil_ext.networks`, or the full name of another class),
             ``arguments`` of its constructor (``None`` if unknown) and ``options`` of all modules.
         sources: sources of the instances, one for each input of the network.
-        task: ``kind`` (``"classification"``, ``"multilabel"``, ``"ordinal"``, ``"survival"``, ``"regression"``),
-            ``num_classes``, ``class_names``, ``activation`` (``"softmax"``, ``"sigmoid"``, ``"none"``), ``level``
-            (``"bag"``, or ``"patient"`` if all bags of a patient are one) and the ``parameters`` of the task, such as
-            ``bin_edges``.
+        task: ``kind`` (``"classification"``, ``"multilabel"``, ``"ordinal"``, ``"survival"``, ``"regression"``,
+            ``"cox"``), ``num_classes``, ``class_names``, ``activation`` (``"softmax"``, ``"sigmoid"``, ``"none"``),
+            ``level`` (``"bag"``, or ``"patient"`` if all bags of a patient are one) and the ``parameters`` of the
+            task, such as ``bin_edges``, the ends of the time bins of ``"survival"``, ``None`` for an infinite one.
         weights: for each file of weights beside the record its ``file`` name and ``sha256``.
         covariates: for each further input of the network its ``name`` and ``parameters``.
         calibration: ``temperature``, and how it was found.
-        operating_points: for each its ``name``, ``class_name`` and ``threshold``.
+        operating_points: for each its ``name``, ``class_name``, ``threshold``, and by which ``method`` it was chosen.
+            Of two classes, and for each of several labels, the first one decides.
         preprocessing: parameters that were estimated on the training data, such as ``mean`` and ``scale``.
         cohort: counts of ``cases`` and ``patients``, ``classes``, ``fold``, ``seed``, and ``table_sha256``.
         versions: versions of the packages.
@@ -188,7 +189,7 @@ def _check_version(values: Any) -> None:
     stated = values.get("schema") if isinstance(values, Mapping) else None
     major = str(stated).split(".")[0]
     if major != SCHEMA_VERSION.split(".", maxsplit=1)[0]:
-        raise ValueError(f"`schema` of a model record must be {SCHEMA_VERSION} or a later 1.x, got {stated!r}.")
+        raise ValueError(f"`schema` of a model record must be 1.0 or a later 1.x, got {stated!r}.")
 
 
 def _check_values(values: Any) -> None:

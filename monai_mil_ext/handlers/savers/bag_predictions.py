@@ -38,8 +38,8 @@ LINES = "lines"  # key of the lines of instances in a row, removed before the ro
 class BagPredictionsSaver:
     """Saver that writes ``predictions.csv``: case id, status, number of instances and prediction of every bag.
 
-    It reads decollated items: ``pred`` (C,), probabilities of ``task`` (one value is the probability of the second of
-    two classes), and, if present, ``mask`` (N,), ``case_id`` and the ``status`` of
+    It reads decollated items: ``pred`` (C,), probabilities or values of ``task`` (one probability is that of the
+    second of two classes), and, if present, ``mask`` (N,), ``case_id`` and the ``status`` of
     :py:class:`monai_mil_ext.transforms.LoadOrStatus` (without it, a bag is done), or of :py:class:`InferOrStatus` if
     the network fails; the postprocessing must then be a :py:class:`monai_mil_ext.transforms.PostprocessOrStatus`. A bag
     that is not done is removed from the iteration, so that no metric and no other saver sees it. When the run has
@@ -77,6 +77,8 @@ class BagPredictionsSaver:
         self.class_names = None if class_names is None else tuple(map(str, class_names))
         self.task = task
         self.model = model_columns(model)
+        self.operating_points = (model or {}).get("operating_points", ())
+        self.bin_edges = (model or {}).get("bin_edges", ())
         self._rows: list[dict[str, Any]] = []
 
     def attach(self, engine: Engine) -> None:
@@ -118,11 +120,12 @@ class BagPredictionsSaver:
         if status != BagStatus.DONE:
             return row
         mask = item.get(BagKeys.MASK)
-        probability = class_probabilities(item["pred"], self.task).tolist()
-        check_class_names(self.class_names, len(probability))
+        output = class_probabilities(item["pred"], self.task).tolist()
+        check_class_names(self.class_names, len(output))
+        columns = class_columns(output, self.class_names, self.task, self.operating_points, self.bin_edges)
         size = {} if mask is None else {"num_instances": int(torch.as_tensor(mask).sum())}
         lines = {LINES: list(_instance_lines(row["case_id"], item))} if self.instances else {}
-        return {**row, **size, **class_columns(probability, self.class_names, self.task), **lines}
+        return {**row, **size, **columns, **lines}
 
     def _raise(self, engine: Engine) -> None:
         failed = [f"{row['case_id']!r} is {row[STATUS]}" for row in self._rows if row[STATUS] != BagStatus.DONE]
@@ -133,7 +136,7 @@ class BagPredictionsSaver:
 
 def _content(row: Mapping[str, Any]) -> list[float]:
     """Return the numbers by which two bags differ."""
-    numbers = [value for key, value in row.items() if key.startswith("probability_")]
+    numbers = [value for value in row.values() if isinstance(value, float)]
     return [float(row.get("num_instances", -1)), *numbers]
 
 

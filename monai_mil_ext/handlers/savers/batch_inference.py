@@ -32,7 +32,7 @@ from monai_mil_ext.utils.files import remove_file
 from monai_mil_ext.utils.privacy import item_paths
 from monai_mil_ext.visualize import write_index
 
-from .class_columns import class_columns
+from .class_columns import class_columns, recorded_output
 from .infer_or_status import InferOrStatus
 from .model_columns import model_columns
 from .results_saver import ResultsSaver
@@ -215,10 +215,14 @@ class BatchInference(ABC):
             **input_columns(result),
             "seconds": f"{self._seconds[case]:.2f}" if case in self._seconds else "",
             **self._columns(result),
-            **class_columns(result["probability"], result.get("class_names"), self.saver.task),
+            **self._output_columns(result),
             **{key: result[key] for key in (str(BagKeys.SOURCE_CHECK),) if key in result},
             **model_columns(result.get("model")),
         }
+
+    def _output_columns(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        task, points, edges = self.saver.task, self.saver.operating_points, self.saver.bin_edges
+        return class_columns(recorded_output(result), result.get("class_names"), task, points, edges)
 
     def _report(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         seconds = list(self._seconds.values())

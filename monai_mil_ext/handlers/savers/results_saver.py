@@ -19,16 +19,17 @@ from monai_mil_ext.utils import (
     check_class_names,
     check_name,
     class_probabilities,
+    format_prediction,
     optional_dependency,
-    predicted_classes,
     remove_stale_files,
     write_json,
 )
 from monai_mil_ext.utils.files import remove_file
 from monai_mil_ext.utils.probabilities import TASKS
 
-from .class_columns import class_columns
+from .class_columns import class_columns, output_entry
 from .model_columns import UNKNOWN, short_hash
+from .thresholds import at_operating_points, threshold_text
 
 __all__ = ["ResultsSaver"]
 
@@ -117,6 +118,7 @@ class ResultsSaver(ABC):
         remove_stale_files(folder)
         item = {key: value.detach().cpu() if isinstance(value, Tensor) else value for key, value in data.items()}
         item["pred"] = class_probabilities(item["pred"], self.task)
+        points = at_operating_points(item["pred"].tolist(), self.class_names, self.operating_points)
         record = {
             "case_id": case,
             "use": RESEARCH_USE,
@@ -124,9 +126,9 @@ class ResultsSaver(ABC):
             **(about or {}),
             **input_facts(item),
             **self.provenance(item),
-            "probability": item["pred"].tolist(),
-            "prediction": predicted_classes(item["pred"], self.task),
+            **output_entry(item["pred"].tolist(), self.task, self.class_names, self.operating_points, self.bin_edges),
             **self.classes(item),
+            **({"operating_points": points} if points else {}),
         }
         record |= self._write(folder, item)
         write_json(folder / PREDICTION, record)
@@ -145,9 +147,26 @@ class ResultsSaver(ABC):
         if self.class_names is None:
             return {}
         check_class_names(self.class_names, len(item["pred"]))
-        columns = class_columns(item["pred"].tolist(), self.class_names, self.task)
+        columns = class_columns(item["pred"].tolist(), self.class_names, self.task, self.operating_points)
         named = {key: columns[key] for key in ("predicted_class",) if key in columns}
         return {"class_names": list(self.class_names), **named}
+
+    @property
+    def operating_points(self) -> Sequence[Mapping[str, Any]]:
+        """Operating points of the model; the first one of a class decides, see ``prediction``."""
+        return (self.model or {}).get("operating_points", ())
+
+    @property
+    def bin_edges(self) -> Sequence[float | None]:
+        """Ends of the time bins of a model of survival, if they are known."""
+        return (self.model or {}).get("bin_edges", ())
+
+    def prediction(self, item: Mapping[str, Any]) -> str:
+        """Describe the prediction for titles: probability or value, and the threshold with the class it leads to."""
+        output = item["pred"].tolist()
+        threshold = threshold_text(output, self.task, self.class_names, self.operating_points)
+        text = format_prediction(output, self.task, self.class_names, self.bin_edges)
+        return f"{text} ({threshold})" if threshold else text
 
     def note(self, item: Mapping[str, Any]) -> str:
         """Describe the model in a line for pictures: name, version, first digits of its hash, and ``source_check``.

@@ -20,10 +20,10 @@ from monai_mil_ext.utils import (
     atomic_path,
     check_choice,
     drop_padding,
-    format_prediction,
     hide_paths,
     write_json,
 )
+from monai_mil_ext.utils.probabilities import WITHOUT_CLASSES
 from monai_mil_ext.visualize import (
     SliceDisplay,
     attention_ratio,
@@ -34,7 +34,6 @@ from monai_mil_ext.visualize import (
 )
 
 from .results_saver import ResultsSaver
-from .thresholds import at_operating_points, threshold_text
 
 __all__ = ["ScanResultsSaver"]
 
@@ -117,6 +116,8 @@ class ScanResultsSaver(ResultsSaver):
         for value in dicom:
             check_choice("dicom", value, DICOM)
             DicomWriter.check_installed()  # so that a missing package is said before the first case
+        if "sr" in dicom and task in WITHOUT_CLASSES:
+            raise ValueError(f"`dicom` must be without 'sr', the probability of a class, for {task}, got {[*dicom]}.")
         self.plane = plane
         self.slices_key = slices_key
         self.reference_key = reference_key
@@ -133,10 +134,8 @@ class ScanResultsSaver(ResultsSaver):
         write_json(folder / f"{item[BagKeys.CASE_ID]}_scores.json", about)
         reason = self._dicom_reason(folder, item)
         self._write_pictures(folder, item)
-        points = at_operating_points(item["pred"].tolist(), self.class_names, self._operating_points())
         return {
             **({} if reason is None else {"dicom": {"missing": reason}}),
-            **({"operating_points": points} if points else {}),
             "plane": plane,
             **({"window": item[BagKeys.WINDOW]} if BagKeys.WINDOW in item else {}),
             "top_slices": item[BagKeys.SLICE_INDEX][item[BagKeys.TOP]].tolist(),
@@ -156,9 +155,6 @@ class ScanResultsSaver(ResultsSaver):
         if BagKeys.INSTANCE_NUMBER in item:
             columns[str(BagKeys.INSTANCE_NUMBER)] = item[BagKeys.INSTANCE_NUMBER].tolist()
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-    def _operating_points(self) -> Sequence[Mapping[str, Any]]:
-        return (self.model or {}).get("operating_points", ())
 
     def check_sources(self, items: Sequence[Mapping[str, Any]]) -> None:
         """Raise ``ValueError`` if DICOM is asked for and no item has a DICOM folder, before anything is computed."""
@@ -204,7 +200,8 @@ class ScanResultsSaver(ResultsSaver):
             masks = _middle_channel(reference) > 0
         slices, display = SliceDisplay.of(item, slices.shape[1:], self.plane).fit_gray(slices)
         scan = (item[BagKeys.SCORES].numpy(), item[BagKeys.POSITION].numpy(), slices, masks)
-        title, note, notes = self._title(item), self.note(item), " ".join(input_facts(item).get(BagKeys.NOTES, ()))
+        note, notes = self.note(item), " ".join(input_facts(item).get(BagKeys.NOTES, ()))
+        title = f"{case}: {self.prediction(item)}"
         if "png" in self.pictures:
             figure = plot_slice_scores(*scan, top_k, title, "; ".join(filter(None, [note, notes])), display)
             with atomic_path(folder / f"{case}.png") as temporary:
@@ -217,12 +214,6 @@ class ScanResultsSaver(ResultsSaver):
             page = scan_page(*scan, top_k, title, facts, display, links)
             with atomic_path(folder / f"{case}.html") as temporary:
                 temporary.write_text(page, encoding="utf-8")
-
-    def _title(self, item: Mapping[str, Any]) -> str:
-        """Return case, probability, and the threshold with the class it leads to."""
-        threshold = threshold_text(item["pred"].tolist(), self.task, self.class_names, self._operating_points())
-        prediction = format_prediction(item["pred"], self.task, self.class_names)
-        return f"{item[BagKeys.CASE_ID]}: {prediction}{f' ({threshold})' if threshold else ''}"
 
     def _links(self, folder: Path, case: str) -> dict[str, str]:
         """Return the files beside the page that exist, by what they are."""

@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from torch import Tensor
 
 from monai_mil_ext.data import Thumbnail, write_heatmap_tiff, write_tile_geojson
-from monai_mil_ext.utils import RESEARCH_USE, BagKeys, BagStatus, drop_padding, format_prediction, write_json
+from monai_mil_ext.utils import RESEARCH_USE, BagKeys, BagStatus, drop_padding, write_json
 from monai_mil_ext.utils.files import remove_file
 from monai_mil_ext.visualize import attention_ratio, is_nearly_even, write_slide_overlay, write_tile_montage
 from monai_mil_ext.visualize.relative_attention import describe_ratio
@@ -107,8 +107,7 @@ class SlideResultsSaver(ResultsSaver):
     def _write_pictures(self, folder: Path, item: Mapping[str, Any]) -> None:
         case, note = item[BagKeys.CASE_ID], self.note(item)
         ratios = attention_ratio(item[BagKeys.SCORES])
-        prediction = format_prediction(item["pred"], self.task, self.class_names)
-        title = f"{case}: {prediction}\n{describe_ratio(item[BagKeys.SCORES])}"
+        title = f"{case}: {self.prediction(item)}\n{describe_ratio(item[BagKeys.SCORES])}"
         if "overlay" in self.pictures and BagKeys.THUMBNAIL in item:
             origin = tuple(torch.as_tensor(item.get(BagKeys.THUMBNAIL_ORIGIN, (0.0, 0.0))).tolist())
             thumbnail = Thumbnail(item[BagKeys.THUMBNAIL].numpy(), float(item[BagKeys.THUMBNAIL_DOWNSAMPLE]), origin)

@@ -9,7 +9,7 @@ import torch
 
 from monai_mil_ext.utils import predicted_classes
 
-__all__ = ["at_operating_points", "threshold_text"]
+__all__ = ["at_operating_points", "decided_classes", "threshold_text"]
 
 
 def at_operating_points(
@@ -29,6 +29,35 @@ def at_operating_points(
     names = [] if class_names is None else list(class_names)
     known = [point for point in points if point.get("class_name") in names and point.get("threshold") is not None]
     return [{**p, "is_positive": probability[names.index(p["class_name"])] >= p["threshold"]} for p in known]
+
+
+def decided_classes(
+    probability: Sequence[float],
+    task: str = "classification",
+    class_names: Sequence[str] | None = None,
+    points: Sequence[Mapping[str, Any]] = (),
+) -> int | list[int] | None:
+    """Return the class that the probabilities of a bag predict, at the operating points of the model where it has any.
+
+    Of two classes, and for each of several labels, the first operating point decides in the place of 0.5. Otherwise the
+    class is that of :py:func:`monai_mil_ext.utils.predicted_classes`.
+
+    Example:
+        >>> point = {"class_name": "tumor", "threshold": 0.2}
+        >>> decided_classes([0.7, 0.3], class_names=["no tumor", "tumor"], points=[point])
+        1
+    """
+    predicted = predicted_classes(torch.as_tensor(probability), task)
+    reached = at_operating_points(probability, class_names, points)
+    if class_names is None or not reached:
+        return predicted
+    index = [list(class_names).index(point["class_name"]) for point in reached]
+    if isinstance(predicted, list):
+        for c, point in reversed([*zip(index, reached, strict=True)]):  # the first point of a class is applied last
+            predicted[c] = int(point["is_positive"])
+    elif task == "classification" and len(class_names) == 2:
+        return index[0] if reached[0]["is_positive"] else 1 - index[0]
+    return predicted
 
 
 def threshold_text(

@@ -8,12 +8,11 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, pad
 
 from monai_mil_ext.utils import check_choice
+from monai_mil_ext.utils.probabilities import TASKS
 
 from .bag_net import BagNet, BagOutput
 
 __all__ = ["BagEnsemble"]
-
-TASKS = ("classification", "multilabel", "ordinal", "survival", "regression", "cox")
 
 
 class BagEnsemble(BagNet):

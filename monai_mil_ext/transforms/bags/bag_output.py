@@ -32,7 +32,7 @@ __all__ = [
 
 
 class BagProbabilities(Transform):
-    """Compute the probabilities (C,) of a bag from its logits (K,), at least in float32.
+    """Compute the probabilities (C,) of a bag, or its values, from its logits (K,), at least in float32.
 
     Args:
         task: task that the network was trained for, by one of the losses below.
@@ -45,6 +45,8 @@ class BagProbabilities(Transform):
     ``"multilabel"``     ``MultiLabelLoss``                 sigmoid of every logit
     ``"ordinal"``        ``OrdinalLoss``                    K + 1 classes, see ``ordinal_probabilities``
     ``"survival"``       ``DiscreteSurvivalLoss``           survival of every time bin, see ``survival_curve``
+    ``"regression"``     ``RegressionLoss``                 none: the values are the logits
+    ``"cox"``            ``CoxLoss``                        none: the risk, a relative log hazard, is the logit
     ==================== ================================== ===================================================
 
     Raises:

@@ -80,6 +80,11 @@ def test_trained_model_states_the_operating_points_of_its_record(tmp_path):
     assert "operating_points" not in TrainedModel(tmp_path).identity()
 
 
+def test_trained_model_states_the_bin_edges_of_its_record(tmp_path):
+    write_model(tmp_path, task={"kind": "survival", "parameters": {"bin_edges": [6.0, None]}})
+    assert TrainedModel(tmp_path).identity()["bin_edges"] == [6.0, None]
+
+
 def test_trained_model_refuses_weights_of_another_record(tmp_path):
     write_model(tmp_path)
     torch.save({"w": torch.ones(2)}, tmp_path / "model.pt")

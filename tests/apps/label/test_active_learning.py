@@ -35,6 +35,12 @@ def test_uncertainty_scoring_keeps_scores_and_reasons(tmp_path):
     assert store.infos["broken"] == {}
 
 
+def test_uncertainty_scoring_says_that_a_model_without_classes_has_none(tmp_path):
+    scoring = without_init(UncertaintyScoring, infer=lambda request: {"params": {"uncertainty": None}}, model="net")
+    result = scoring({}, Datastore(tmp_path, images=("a",)))
+    assert (result["uncertainty"], result["failed"]) == ({}, {"a": "a model without classes has no uncertainty"})
+
+
 def test_uncertainty_strategy_selects_the_highest_and_unscored_images_last(tmp_path):
     store = Datastore(tmp_path, images=("a", "b", "c", "d"))
     for image, info in {"a": {"uncertainty": 0.2}, "c": {"uncertainty": 0.9, "bag_label": 0}}.items():

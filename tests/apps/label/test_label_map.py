@@ -16,13 +16,13 @@ SLICES = [{"slice_index": i, "position_mm": 5.0 * i, "attention": a} for i, a in
 
 
 def test_scan_result_has_scores_uncertainty_and_bands():
-    result = scan_result([0.5, 0.5], ["benign", "malignant"], SLICES, ScoreBands(top_k=(1, 3)))
+    result = scan_result({"probability": [0.5, 0.5]}, ["benign", "malignant"], SLICES, ScoreBands(top_k=(1, 3)))
     assert [entry.pop("band") for entry in result["slices"]] == [2, 1, 0, 2]
     assert result["slices"] == SLICES
     assert result["prediction"][1] == {"idx": 1, "label": "malignant", "score": 0.5}
     assert (result["uncertainty"], result["use"]) == (1.0, "research use only")
-    with pytest.raises(ValueError, match="zip"):
-        scan_result([0.5, 0.2, 0.3], ["benign", "malignant"], SLICES, ScoreBands())
+    several = scan_result({"probability": [0.5, 0.2, 0.3]}, ["benign", "malignant"], SLICES, ScoreBands())
+    assert [entry["label"] for entry in several["prediction"]] == ["0", "1", "2"]
 
 
 def test_scores_to_label_mapd_marks_the_bands_in_the_scan():

@@ -25,7 +25,7 @@ def test_terms_of_the_loss():
 
 
 def test_an_unknown_name_lists_all_and_the_nearest():
-    with pytest.raises(ValueError, match="TransMIL.*got 'ABMLI'; did you mean 'ABMIL'"):
+    with pytest.raises(ValueError, match=r"TransMIL.*got 'ABMLI'; did you mean 'ABMIL'"):
         parse_methods("ABMLI")
     with pytest.raises(ValueError, match=r"terms \+NG and \+anchor, got \+foo"):
         parse_methods("ABMIL+foo")

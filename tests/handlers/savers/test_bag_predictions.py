@@ -179,13 +179,23 @@ def test_bag_predictions_saver_gives_one_probability_two_columns(tmp_path):
         ("multilabel", [0.9, 0.8, 0.1], {"prediction_0": "1", "prediction_1": "1", "prediction_2": "0"}),
         ("multilabel", [0.75], {"prediction_0": "1", "probability_0": "0.75"}),
         ("ordinal", [0.25, 0.5, 0.25], {"prediction": "1"}),
-        ("survival", [0.75, 0.5, 0.5], {"probability_0": "0.75", "probability_2": "0.5"}),
+        ("survival", [0.75, 0.5, 0.5], {"survival_0": "0.75", "survival_2": "0.5"}),
+        ("regression", [61.5], {"value": "61.5"}),
+        ("cox", [-0.25], {"risk": "-0.25"}),
     ],
 )
 def test_bag_predictions_saver_takes_probabilities_of_every_task(tmp_path, task, pred, columns):
     (row,) = write(tmp_path, [pred], task=task)
     assert row.items() >= columns.items()
     assert ("prediction" in row) == (task == "ordinal")
+
+
+def test_bag_predictions_saver_takes_threshold_and_times_from_the_model(tmp_path):
+    model = {"operating_points": [{"class_name": "b", "threshold": 0.2}], "bin_edges": [6.0, 12.0]}
+    (row,) = write(tmp_path, [[0.7, 0.3]], class_names=["a", "b"], model=model)
+    assert (row["prediction"], row["predicted_class"]) == ("1", "b")
+    (row,) = write(tmp_path, [[0.75, 0.5]], task="survival", model=model)
+    assert (row["survival_6"], row["survival_12"]) == ("0.75", "0.5")
 
 
 @pytest.mark.parametrize("task", ["classification", "multilabel", "ordinal", "survival"])

@@ -39,6 +39,7 @@ def test_results_saver_writes_a_folder_for_every_item(tmp_path):
         "case_id": "c1",
         "use": "research use only",
         "settings": "abc",
+        "task": "classification",
         "probability": [0.25, 0.75],
         "prediction": 1,
         "kind": "text",
@@ -127,7 +128,6 @@ def test_results_saver_refuses_what_is_no_probability_and_leaves_no_prediction(t
         ("classification", [0.25], [0.75, 0.25], 0),
         ("multilabel", [0.75, 1.0, 0.25], [0.75, 1.0, 0.25], [1, 1, 0]),
         ("ordinal", [0.25, 0.5, 0.25], [0.25, 0.5, 0.25], 1),
-        ("survival", [0.75, 0.5], [0.75, 0.5], None),
     ],
 )
 def test_results_saver_writes_the_prediction_of_every_task(tmp_path, task, pred, probability, prediction):
@@ -135,6 +135,35 @@ def test_results_saver_writes_the_prediction_of_every_task(tmp_path, task, pred,
     saver.save({**item(), "pred": torch.tensor(pred)})
     result = json.loads(saver.prediction_file("c1").read_text())
     assert (result["probability"], result["prediction"]) == (probability, prediction)
+
+
+@pytest.mark.parametrize(
+    ("task", "pred", "name", "output"),
+    [
+        ("survival", [0.75, 0.5], "survival", [0.75, 0.5]),
+        ("regression", [61.5], "value", 61.5),
+        ("cox", [-0.25], "risk", -0.25),
+    ],
+)
+def test_results_saver_writes_no_probability_for_tasks_without_classes(tmp_path, task, pred, name, output):
+    model = {**MODEL, "bin_edges": [6.0, 12.0]}
+    saver = TextSaver(tmp_path, pictures=[], task=task, model=model)
+    saver.save({**item(), "pred": torch.tensor(pred)})
+    result = json.loads(saver.prediction_file("c1").read_text())
+    assert (result["task"], result[name]) == (task, output)
+    assert not {"probability", "prediction"} & result.keys()
+    assert result.get("bin_edges") == ([6.0, 12.0] if task == "survival" else None)
+
+
+def test_results_saver_predicts_the_class_at_the_operating_point(tmp_path):
+    point = {"name": "screening", "class_name": "b", "threshold": 0.2}
+    saver = TextSaver(tmp_path, pictures=[], class_names=["a", "b"], model={**MODEL, "operating_points": [point]})
+    record = saver.save({**item(), "pred": torch.tensor([0.75, 0.25])})
+    assert (record["prediction"], record["predicted_class"]) == (1, "b")
+    assert record["operating_points"] == [point | {"is_positive": True}]
+    assert (
+        saver.prediction({"pred": torch.tensor([0.75, 0.25])}) == "probability of b 0.25 (threshold 0.2, screening: b)"
+    )
 
 
 @pytest.mark.parametrize(

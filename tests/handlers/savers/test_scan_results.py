@@ -267,6 +267,13 @@ def test_scan_results_saver_takes_thresholds_from_the_model(tmp_path):
     saver = ScanResultsSaver(tmp_path, pictures=["html"], model=model, class_names=["no tumor", "tumor"])
     record = saver.save(scan(pred=torch.tensor([0.7, 0.3])))
     assert record["operating_points"] == [point | {"is_positive": True}]
-    assert record["predicted_class"] == "no tumor"  # the more probable class
+    assert record["predicted_class"] == "tumor"  # not the more probable class
     page = (tmp_path / "c1" / "c1.html").read_text()
     assert "<h1>c1: probability of tumor 0.30 (threshold 0.2, screening: tumor)</h1>" in page
+
+
+def test_scan_results_saver_states_values_and_refuses_a_report_of_them(tmp_path):
+    ScanResultsSaver(tmp_path, pictures=["html"], task="cox").save(scan(pred=torch.tensor([0.25])))
+    assert "<h1>c1: risk 0.25 (log hazard, relative)</h1>" in (tmp_path / "c1" / "c1.html").read_text()
+    with pytest.raises(ValueError, match=r"`dicom` must be without 'sr', .*, for regression, got \['sr'\]"):
+        ScanResultsSaver(tmp_path, dicom=["sr"], task="regression")

@@ -108,7 +108,7 @@ def drawn(monkeypatch):
 def test_slide_results_saver_shows_one_scale_and_names_the_highest_ratio(tmp_path, monkeypatch):
     calls = drawn(monkeypatch)
     SlideResultsSaver(tmp_path, class_names=["normal", "tumor"]).save(slide(**PIXELS))
-    title = "s1: probability of tumor 0.75\nattention: at most 1.5 x uniform"
+    title = "s1: probability of tumor 0.75 (threshold 0.5: tumor)\nattention: at most 1.5 x uniform"
     args, kwargs = calls["write_slide_overlay"]
     assert (kwargs["title"], args[2].origin) == (title, (16.0, 0.0))
     _, _, _, _, high, low, shown, _ = calls["write_tile_montage"][0]

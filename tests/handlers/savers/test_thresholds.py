@@ -2,7 +2,7 @@
 
 import pytest
 
-from monai_mil_ext.handlers.savers.thresholds import at_operating_points, threshold_text
+from monai_mil_ext.handlers.savers.thresholds import at_operating_points, decided_classes, threshold_text
 
 NAMES = ["no tumor", "tumor"]
 
@@ -40,3 +40,28 @@ def test_operating_point_of_one_of_several_classes():
     point = {"name": "a", "class_name": "bleeding", "threshold": 0.4}
     text = threshold_text([0.5, 0.2, 0.3], class_names=["none", "bleeding", "tumor"], points=[point])
     assert text == "threshold 0.4, a: not bleeding"
+
+
+@pytest.mark.parametrize(
+    ("probability", "task", "points", "expected"),
+    [
+        ([0.7, 0.3], "classification", [("tumor", 0.3)], 1),
+        ([0.71, 0.29], "classification", [("tumor", 0.3)], 0),
+        ([0.3, 0.7], "classification", [("tumor", 0.9)], 0),
+        ([0.3, 0.7], "classification", [("no tumor", 0.2)], 0),
+        ([0.3, 0.7], "classification", [("tumor", 0.9), ("tumor", 0.1)], 0),  # the first decides
+        ([0.3, 0.7], "classification", [("cyst", 0.9)], 1),
+        ([0.3, 0.7], "multilabel", [("no tumor", 0.2)], [1, 1]),
+        ([0.3, 0.7], "multilabel", [("tumor", 0.8), ("tumor", 0.1)], [0, 0]),
+    ],
+)
+def test_decided_classes_are_those_at_the_first_operating_point(probability, task, points, expected):
+    points = [{"class_name": name, "threshold": threshold} for name, threshold in points]
+    assert decided_classes(probability, task, NAMES, points) == expected
+    assert decided_classes(probability, task, None, points) == decided_classes(probability, task)
+
+
+def test_operating_points_of_several_exclusive_classes_decide_nothing():
+    names, points = ["a", "b", "c"], [{"class_name": "b", "threshold": 0.1}]
+    assert decided_classes([0.5, 0.2, 0.3], "classification", names, points) == 0
+    assert decided_classes([61.5], "regression", None, points) is None
