@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from monai_mil_ext.utils import check_choice, check_local, load_json, optional_dependency
 
-__all__ = ["TABLE_SUFFIXES", "Table", "json_rows", "read_table", "read_tables"]
+__all__ = ["TABLE_SUFFIXES", "Table", "join_tables", "json_rows", "read_table"]
 
 openpyxl = optional_dependency("excel", "openpyxl")
 
@@ -73,11 +73,11 @@ def read_table(path: str | os.PathLike[str]) -> Table:
     return Table(columns, rows, [number for number, _ in filled[1:]])
 
 
-def read_tables(paths: Sequence[str | os.PathLike[str]], bag: str, patient: str) -> Table:
-    r"""Read a table of bags and further tables of their patients, such as the slide and the clini table of STAMP.
+def join_tables(tables: Sequence[Table], bag: str, patient: str) -> Table:
+    r"""Join a table of bags and further tables of their patients, such as the slide and the clini table of STAMP.
 
     Args:
-        paths: the tables in any order; one of them has a row for each bag.
+        tables: the tables in any order; one of them has a row for each bag.
         bag: column of the bags.
         patient: column of the patients in each table.
 
@@ -86,15 +86,15 @@ def read_tables(paths: Sequence[str | os.PathLike[str]], bag: str, patient: str)
 
     Raises:
         ValueError: when none or several have the column ``bag``, one lacks ``patient``, or a patient has two rows that
-            differ. See :py:func:`read_table`.
+            differ.
 
     Example:
         >>> _ = Path("slide.csv").write_text("FILENAME,PATIENT\na.h5,p\nb.h5,q\n")
         >>> _ = Path("clini.csv").write_text("PATIENT,KRAS\np,1\n")
-        >>> read_tables(["clini.csv", "slide.csv"], "FILENAME", "PATIENT").rows[0]
+        >>> join_tables([read_table("clini.csv"), read_table("slide.csv")], "FILENAME", "PATIENT").rows[0]
         {'FILENAME': 'a.h5', 'PATIENT': 'p', 'KRAS': '1'}
     """
-    tables = [read_table(path) for path in paths]
+    tables = list(tables)
     with_bags = [i for i, table in enumerate(tables) if bag in table.columns]
     lacking = [sorted(table.columns) for table in tables if patient not in table.columns]
     if len(with_bags) != 1 or lacking:

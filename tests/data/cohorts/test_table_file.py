@@ -6,7 +6,7 @@ import numpy as np
 import openpyxl
 import pytest
 
-from monai_mil_ext.data.cohorts.table_file import read_table, read_tables
+from monai_mil_ext.data.cohorts.table_file import join_tables, read_table
 from tests.data.cohort_files import write_table
 
 ROWS = [["bag", "patient", "label"], ["a b", "007", "1"], ["c", "", "2.5"]]
@@ -97,8 +97,17 @@ def test_read_table_passes_over_the_index_of_a_data_frame(tmp_path):
     assert table.rows == [{"bag": "a", "label": "1.0"}, {"bag": "b", "label": ""}]
 
 
-def test_read_tables_joins_patients_whose_numbers_a_data_frame_has_changed(tmp_path):
+def test_join_tables_of_patients_whose_numbers_a_data_frame_has_changed(tmp_path):
     (tmp_path / "slide.csv").write_text("FILENAME,PATIENT\na,12.0\nb,007\n")
     (tmp_path / "clini.csv").write_text("PATIENT,KRAS\n12,1\n7,0\n")
-    table = read_tables([tmp_path / "slide.csv", tmp_path / "clini.csv"], "FILENAME", "PATIENT")
+    table = join_tables([read_table(tmp_path / f"{name}.csv") for name in ("slide", "clini")], "FILENAME", "PATIENT")
     assert [row["KRAS"] for row in table.rows] == ["1", ""]
+
+
+def test_read_table_reads_json(tmp_path):
+    (tmp_path / "t.json").write_text('{"scans": [{"bag": "a", "label": 1.0}, {"label": true, "site": null}]}')
+    rows = [{"bag": "a", "label": "1", "site": ""}, {"bag": "", "label": "True", "site": ""}]
+    assert read_table(tmp_path / "t.json") == (["bag", "label", "site"], rows, [1, 2])
+    (tmp_path / "t.json").write_text('{"scans": "a"}')
+    with pytest.raises(ValueError, match=r"must be JSON of the form .*, got 't\.json'"):
+        read_table(tmp_path / "t.json")

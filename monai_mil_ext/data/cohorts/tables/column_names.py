@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from monai_mil_ext.data.cohorts.columns import PARTS, CohortColumns
-from monai_mil_ext.data.cohorts.table_file import Table, read_table, read_tables
+from monai_mil_ext.data.cohorts.table_file import Table, join_tables, read_table
 
 __all__ = ["NamedTable", "find_header", "name_columns", "open_table"]
 
@@ -34,10 +34,20 @@ def open_table(paths: Sequence[Path], columns: CohortColumns) -> NamedTable:
     """Read a table, or one of bags and further ones of their patients, and find its columns; see `name_columns`."""
     if len(paths) == 1:
         return name_columns(read_table(paths[0]), columns)
-    headers = list(dict.fromkeys(name for path in paths for name in read_table(path).columns))
-    named = name_columns(Table(headers, [], []), columns).columns
-    table = read_tables(paths, named.bag, named.patient or "patient")
-    return name_columns(table, columns)
+    tables = [read_table(path) for path in paths]
+    named = name_columns(Table(list(dict.fromkeys(h for table in tables for h in table.columns)), [], []), columns)
+    patient = named.columns.patient or "patient"
+    table = join_tables([_rename(table, patient) for table in tables], named.columns.bag, patient)
+    return name_columns(table, replace(columns, patient=patient))
+
+
+def _rename(table: Table, name: str) -> Table:
+    """Return a table with the exact name of a column that it may spell in another case."""
+    header = find_header(name, table.columns)
+    if header is None or header == name:
+        return table
+    columns = [name if column == header else column for column in table.columns]
+    return Table(columns, [dict(zip(columns, row.values(), strict=True)) for row in table.rows], table.numbers)
 
 
 def find_header(name: str, headers: Iterable[str]) -> str | None:

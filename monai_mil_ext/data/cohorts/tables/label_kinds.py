@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from monai_mil_ext.data.cohorts.class_labels import MAX_CLASSES, UNKNOWN, class_index, label_text
 
-__all__ = ["LabelKind", "find_kind", "order_names"]
+__all__ = ["LabelKind", "find_kind", "is_known", "order_names"]
 
 NEGATIVE = re.compile(
     r"(0|-1?|no|none|neg|negative|false|absent|benign|normal|controls?|healthy|wild ?type|wt|unmutated|low|stable"
@@ -21,6 +21,11 @@ POSITIVE = re.compile(
     r"|msi|msi h|dmmr|dead|deceased"
 )
 DOUBTFUL = re.compile(r"unknown|missing|not (reported|available|applicable|known|done)|undetermined|\?+|-+|\.+")
+DOUBT = (
+    "`label` must be a class or an empty cell, got {!r}, which may be either: empty these cells, or name all classes "
+    "by --class_names."
+)
+DECIMAL_COMMA = re.compile(r"-?\d+,\d+", re.ASCII)
 INTEGER = re.compile(r"-?\d+", re.ASCII)
 MAX_SHOWN = 5  # labels in a message
 AMONG = "classification, ordinal or regression"
@@ -51,8 +56,7 @@ def find_kind(cells: Sequence[str], task: str | None = None, class_names: Sequen
         >>> find_kind(["0.5", "1.25", "3"]).kind
         'regression'
     """
-    texts = [label_text(cell) for cell in cells]
-    counts = Counter(text for text in texts if text.lower() not in UNKNOWN)
+    counts = Counter(text for cell in cells if is_known(text := label_text(cell), class_names))
     if not counts:
         raise ValueError("`label` must have values, got empty cells only: give a column of labels as --columns#label.")
     if task == "regression":
@@ -61,8 +65,14 @@ def find_kind(cells: Sequence[str], task: str | None = None, class_names: Sequen
         return _of_given_names(counts, task, list(map(str, class_names)))
     if task is None and _is_regression(counts):
         return LabelKind("regression", [], [f"labels are numbers from {_range(counts)}: a regression"])
+    _check_missing(cells, counts)
     _check_classes(counts, task)
     return _of_names(counts, task, order_names(counts), "--class_names gives another order")
+
+
+def is_known(cell: str, class_names: Sequence[str] | None = None) -> bool:
+    """Return whether a cell has a label: a class may have a name such as ``none`` that stands for nothing elsewhere."""
+    return cell.lower() not in UNKNOWN or (cell != "" and cell in (class_names or ()))
 
 
 def order_names(names: Sequence[str] | Mapping[str, int]) -> list[str]:
@@ -110,6 +120,13 @@ def _is_regression(counts: Mapping[str, int]) -> bool:
     return is_number and (len(counts) > MAX_CLASSES or not all(map(INTEGER.fullmatch, counts)))
 
 
+def _check_missing(cells: Sequence[str], counts: Mapping[str, int]) -> None:
+    """Raise if the cells of words have ``none`` as well, which may be a class."""
+    none = next((cell for cell in cells if cell.lower() in ("none", "null")), None)
+    if none is not None and not all(map(_is_number, counts)):
+        raise ValueError(DOUBT.format(none))
+
+
 def _check_classes(counts: Mapping[str, int], task: str | None) -> None:
     """Raise unless it is clear that each label is the name or the number of a class."""
     names = list(counts)
@@ -119,10 +136,9 @@ def _check_classes(counts: Mapping[str, int], task: str | None) -> None:
     if len(names) == 1:
         raise ValueError(f"`label` must have at least 2 classes, got {names[0]!r} in all rows.")
     if doubtful and len(names) > 2:
-        raise ValueError(
-            f"`label` must be a class or an empty cell, got {doubtful[0]!r}, which may be either: empty these cells, "
-            "or name all classes by --class_names."
-        )
+        raise ValueError(DOUBT.format(doubtful[0]))
+    if commas := [name for name in names if DECIMAL_COMMA.fullmatch(name)]:
+        raise ValueError(f"`label` must have decimal points, got {commas[0]!r}.")
     if max(folded.values()) > 1:
         same = sorted(name for name in names if folded[name.casefold()] > 1)
         raise ValueError(f"`label` must have one spelling for each class, got {_shown(same)}.")

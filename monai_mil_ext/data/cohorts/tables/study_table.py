@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from monai_mil_ext.data.cohorts.class_labels import UNKNOWN
 from monai_mil_ext.data.cohorts.columns import CohortColumns
 from monai_mil_ext.data.cohorts.table_file import Table
 from monai_mil_ext.utils import check_choice
 
 from .column_names import NamedTable, find_header, open_table
-from .label_kinds import find_kind
+from .label_kinds import find_kind, is_known
 
 __all__ = ["StudyLabels", "study_columns"]
 
@@ -172,5 +171,5 @@ def _missing_labels(table: Table, columns: CohortColumns) -> list[str]:
     names = [columns.label] if isinstance(columns.label, str) else list(columns.label or [])
     unknown = all if names else any  # of several labels one is enough
     names = names or [name for name in (columns.time, columns.event) if name is not None]
-    count = sum(unknown(row[name].lower() in UNKNOWN for name in names) for row in table.rows)
+    count = sum(unknown(not is_known(row[name], columns.classes) for name in names) for row in table.rows)
     return [f"{count} of {len(table.rows)} rows have no label: --on_bad skip leaves them out"] if count else []

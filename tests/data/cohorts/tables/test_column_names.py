@@ -125,7 +125,7 @@ def test_values_of_a_patient_must_agree(tmp_path, column, message):
 def test_clinical_columns_of_a_second_table(tmp_path):
     write_bags(tmp_path, {"a": 2, "b": 2})
     slides = write_table(tmp_path / "slide.csv", [["FILENAME", "PATIENT"], ["a.h5", "p"], ["b.h5", "q"]])
-    clini = write_table(tmp_path / "clini.csv", [["PATIENT", "KRAS", "AGE"], ["p", "1", "50"], ["q", "0", "60"]])
+    clini = write_table(tmp_path / "clini.csv", [["Patient", "KRAS", "AGE"], ["p", "1", "50"], ["q", "0", "60"]])
     items = load_cohort([slides, clini], CohortColumns(label="kras", covariates=["age"]))
     assert [(item["patient"], item["label"], item["covariates"]) for item in items] == [
         ("p", 1, {"AGE": "50"}),

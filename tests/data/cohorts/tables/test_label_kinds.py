@@ -62,6 +62,7 @@ def test_class_names_that_are_given():
     )
     with pytest.raises(ValueError, match=r"`class_names` must name the classes of all labels: .* got 'c'"):
         find_kind(["b", "a", "c"], class_names=["b", "a"])
+    assert "'none' (2)" in find_kind(["none", "mild", "none"], class_names=["none", "mild"]).notes[0]
     assert find_kind(["unknown", "a", "b"], class_names=["a", "b", "unknown"]).class_names[2] == "unknown"
 
 
@@ -75,6 +76,8 @@ def test_class_names_that_are_given():
         (["Tumor", "tumor", "normal"], None, "must have one spelling for each class, got 'Tumor', 'tumor'"),
         (["0", "1", "tumor"], None, "must be numbers or names, got both, such as '0' and 'tumor'"),
         (["0.7", "low"], None, "must be numbers or names, got both"),
+        (["none", "mild", "severe"], None, "`label` must be a class or an empty cell, got 'none', which may be either"),
+        (["0,5", "1,25", "3,5"], None, "`label` must have decimal points, got '0,5'"),
         ([f"w{i}" for i in range(21)], None, "at most 20 classes, got 21 such as 'w0'"),
         (["a", "b", "c"], "ordinal", "`class_names` must be given for ordinal labels that are words"),
         (["0", "1"], "ordinal", "`label` must have at least 3 classes for ordinal, got '0', '1'"),

@@ -85,6 +85,14 @@ def test_what_cannot_be_decided_names_the_option(tmp_path):
         found(tmp_path, ["label"], ["1"], task="segmentation")
 
 
+def test_a_class_may_be_called_none(tmp_path):
+    write_bags(tmp_path, {"b0": 2, "b1": 2})
+    table = table_of(tmp_path, ["label"], ["none"], ["mild"])
+    columns, _, notes = study_columns(table, class_names=["none", "mild"])
+    assert [item["label"] for item in load_cohort(table, columns)] == [0, 1]
+    assert not any("have no label" in note for note in notes)
+
+
 def test_classes_of_the_columns_count_as_given(tmp_path):
     columns, labels, _ = found(tmp_path, ["label"], ["b"], ["a"], columns=CohortColumns(classes=["b", "a"]))
     assert labels.class_names == ("b", "a")
