@@ -107,6 +107,7 @@ def fit_fold(
         "model": model.to_json(),
         "fusion": fusion.to_json(),
         "weights": fusion.weights,
+        "shares": fusion.shares,
     }
     notes = [*encoding.notes, *encoding.encode_notes([*val_items, *test_items]), *fusion.notes]
     notes += [ORDERED] if task.kind == "ordinal" else []

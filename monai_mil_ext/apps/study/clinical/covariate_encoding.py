@@ -259,11 +259,14 @@ def reason_to_leave_out(variable: Variable, cells: Sequence[str], items: Items, 
 def equals_label(variable: Variable, block: NDArray[np.float64], truth: NDArray[Any]) -> bool:
     """Return whether a variable states the label: the same number up to unit, or one category for each class."""
     labels = truth.reshape(len(truth), -1).astype(float)
-    values = block[:, :1] if variable.kind == "number" else block.argmax(axis=1)[:, None]
-    known = block[:, -1] != 1 if variable.kind == "number" and variable.has_missing else np.ones(len(truth), dtype=bool)
+    if variable.kind == "category":
+        values = block.argmax(axis=1)
+        known = np.array([level != NO_VALUE for level in variable.levels])[values]
+    else:
+        values, known = block[:, 0], block[:, -1] != 1 if variable.has_missing else np.ones(len(truth), dtype=bool)
     if known.sum() < 3:
         return False
-    return any(_same(values[known, 0], column[known], variable.kind == "number") for column in labels.T)
+    return any(_same(values[known], column[known], variable.kind == "number") for column in labels.T)
 
 
 def _same(values: NDArray[np.float64], label: NDArray[np.float64], is_number: bool) -> bool:

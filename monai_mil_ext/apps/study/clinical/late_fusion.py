@@ -46,12 +46,22 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Blend:
-    """Fusion of one outcome: calibrations of both parts and of their weighted mean, and the weight of the second."""
+    """Fusion of one outcome.
+
+    Args:
+        clinical: calibration of the clinical variables.
+        bag: calibration of the bag.
+        both: calibration of their weighted mean.
+        weight: weight of the bag.
+        share: share of the bag in the variation of the weighted mean; low if its scale is low.
+        note: sentence for the report, or ``""``.
+    """
 
     clinical: Calibration
     bag: Calibration
     both: Calibration
     weight: float
+    share: float
     note: str = ""
 
     def __call__(self, clinical: Array, bag: Array) -> Array:
@@ -67,7 +77,8 @@ class LateFusion:
     scale), both with a prior that keeps them near 1 and 0. The weight w of the bag is one of 0, 0.25, 0.5, 0.75 and 1.
     Since a validation part is small, w is not that of the highest likelihood, but the one nearest to 0.5 whose mean
     log-likelihood per patient is within one standard error of the highest; the error is that of the paired
-    difference. The mean is calibrated once more, because two predictions that agree are surer than each of them.
+    difference. The mean is calibrated once more, because two predictions that agree are surer than each of them. A
+    prediction that knows nothing gets a scale near 0, hence a small share of the mean, whatever its weight.
 
     Args:
         blends: fusion of each outcome: one, or one for each of several labels.
@@ -78,7 +89,7 @@ class LateFusion:
         >>> good, poor = np.where(truth, 0.8, 0.2), np.full(200, 0.5)
         >>> good, poor = (np.column_stack([1 - p, p]) for p in (good, poor))
         >>> patients = [str(i) for i in range(200)]
-        >>> LateFusion.fit(poor, good, truth, patients, task).weights
+        >>> LateFusion.fit(poor, good, truth, patients, task).shares
         [1.0]
     """
 
@@ -111,6 +122,11 @@ class LateFusion:
     def weights(self) -> list[float]:
         """Weight of the bag for each outcome."""
         return [blend.weight for blend in self.blends]
+
+    @property
+    def shares(self) -> list[float]:
+        """Share of the bag in the variation of the combined scores, for each outcome."""
+        return [blend.share for blend in self.blends]
 
     @property
     def notes(self) -> list[str]:
@@ -146,18 +162,26 @@ def _fit_blend(clinical: Array, bag: Array, truth: NDArray[Any], groups: NDArray
     labels = truth[:, 1] if task.has_times else truth
     varied = len(np.unique(labels)) > 1 or (task.has_times and labels.any())
     if not varied:
-        neutral = [Calibration(*_spread(scores, task), *_unit(scores, task)) for scores in (clinical, bag)]
+        neutral = [Calibration(*_spread(scores, task), *_unit(scores, truth, task)) for scores in (clinical, bag)]
         note = (
             "A validation part has cases of one class or without events; there, bag and clinical variables weigh alike."
         )
-        return Blend(*neutral, Calibration(0.0, 1.0, 1.0, (0.0,) * bag.shape[1]), 0.5, note)
+        return Blend(*neutral, Calibration(0.0, 1.0, 1.0, (0.0,) * bag.shape[1]), 0.5, 0.5, note)
     parts = [_calibrate(scores, truth, task) for scores in (clinical, bag)]
     a, b = (part(scores) for part, scores in zip(parts, (clinical, bag), strict=True))
     mixes = [w * b + (1 - w) * a for w in WEIGHTS]
     finals = [_calibrate(mix, truth, task) for mix in mixes]
     gains = [log_likelihood(final(mix), truth, task) for final, mix in zip(finals, mixes, strict=True)]
     chosen = choose_weight(gains, groups)
-    return Blend(*parts, finals[chosen], WEIGHTS[chosen])
+    weight = WEIGHTS[chosen]
+    parts_spread = (1 - weight) * _variation(a), weight * _variation(b)
+    return Blend(*parts, finals[chosen], weight, parts_spread[1] / (sum(parts_spread) or 1.0))
+
+
+def _variation(scores: Array) -> float:
+    """Return the standard deviation of scores over the cases, without what is common to all classes of a case."""
+    differences = scores - scores.mean(axis=1, keepdims=True) if scores.shape[1] > 1 else scores
+    return float(np.sqrt(differences.var(axis=0).sum()))
 
 
 def choose_weight(gains: Sequence[Array], groups: NDArray[Any]) -> int:
@@ -200,18 +224,18 @@ def _spread(scores: Array, task: Task) -> tuple[float, float]:
     return float(scores.mean()), float(scores.std()) or 1.0
 
 
-def _unit(scores: Array, task: Task) -> tuple[float, tuple[float, ...]]:
-    """Return slope and shift that keep probabilities and values as they are, and standardize risks."""
-    center, spread = _spread(scores, task)
-    return (spread, (center,)) if task.kind == "regression" else (1.0, (0.0,) * scores.shape[1])
+def _unit(scores: Array, truth: NDArray[Any], task: Task) -> tuple[float, tuple[float, ...]]:
+    """Return the prior of slope and shift: probabilities stay as they are, values get the unit of the labels."""
+    if task.kind == "regression":
+        return float(np.std(truth)) or 1.0, (float(np.mean(truth)),) if len(truth) else (0.0,)
+    return 1.0, (0.0,) * scores.shape[1]
 
 
 def _calibrate(scores: Array, truth: NDArray[Any], task: Task) -> Calibration:
     """Fit slope and shift by penalized likelihood."""
     center, spread = _spread(scores, task)
-    slope, shift = _unit(scores, task)
-    start = np.array([np.log(slope), *shift])
-    unit = float(np.std(truth)) or 1.0 if task.kind == "regression" else 1.0
+    slope, shift = _unit(scores, truth, task)
+    start, unit = np.array([np.log(slope), *shift]), slope  # the shift is in the unit of the labels
     standard = (scores - center) / spread
 
     def loss(values: Array) -> float:
