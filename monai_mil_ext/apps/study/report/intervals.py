@@ -138,7 +138,8 @@ def _limits(value: float, error: float, scale: str, count: float) -> tuple[float
 def difference_estimate(samples: Array, num_patients: int) -> dict[str, float | None]:
     """Summarize a paired difference over resamples as its value, 95 % interval and two-sided p-value.
 
-    The p-value compares the difference, over the standard error by the resamples, with the normal distribution.
+    The p-value compares the difference, over the standard error by the resamples, with the normal distribution. It is
+    at least 1 / S, the resolution of S resamples.
 
     Args:
         samples: differences (1 + S,): that of the sample, then those of the resamples.
@@ -156,7 +157,7 @@ def difference_estimate(samples: Array, num_patients: int) -> dict[str, float | 
     low, high = _limits(value, error, "free", math.nan)
     p = math.nan
     if np.isfinite(value) and error > 1e-12:
-        p = float(2 * ndtr(-abs(value) / error))
+        p = max(float(2 * ndtr(-abs(value) / error)), 1 / (len(samples) - 1))
     elif value == 0 and error <= 1e-12:
         p = 1.0
     return {"difference": number(value), "low": number(low), "high": number(high), "p": number(p)}
