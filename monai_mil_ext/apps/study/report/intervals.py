@@ -102,7 +102,12 @@ def as_estimate(
     """
     check_choice("scale", scale, SCALES)
     value = float(samples[0])
-    low, high = _limits(value, _standard_error(samples[1:], num_patients), scale, count)
+    if scale == "determination":  # R² has a long tail below, so its resamples vary on the logarithm of 1 - R²
+        unexplained = np.maximum(1 - samples, 1e-3 * max(1 - value, 1e-12))
+        error = _standard_error(np.log(unexplained[1:]), num_patients) * (1 - value)
+    else:
+        error = _standard_error(samples[1:], num_patients)
+    low, high = _limits(value, error, scale, count)
     return {"value": number(value), "low": number(low), "high": number(high)}
 
 
