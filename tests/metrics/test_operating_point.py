@@ -8,7 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import recall_score, roc_curve
 
-from monai_mil_ext.metrics import sensitivity_specificity, threshold_at_sensitivity, threshold_at_specificity
+from monai_mil_ext.metrics import (
+    sensitivity_specificity,
+    threshold_at_sensitivity,
+    threshold_at_specificity,
+    threshold_at_youden,
+)
 
 LABEL = [0, 0, 0, 0, 1, 1, 1, 1]
 SCORE = [0.1, 0.2, 0.3, 0.6, 0.25, 0.5, 0.7, 0.8]
@@ -96,3 +101,16 @@ def test_operating_point_names_invalid_arguments():
         threshold_at_sensitivity(LABEL, SCORE, math.nan)
     with pytest.raises(ValueError, match="`threshold` must be a number, got nan"):
         sensitivity_specificity(LABEL, SCORE, math.nan)
+
+
+@given(DATA)
+def test_threshold_at_youden_is_the_best_of_all_thresholds(data):
+    label, score = data
+
+    def index(threshold):
+        return sum(sensitivity_specificity(label, score, threshold).values())
+
+    threshold = threshold_at_youden(label, score)
+    best = max(index(t) for t in [*score, math.inf])
+    assert index(threshold) == pytest.approx(best)
+    assert all(index(t) < best - 1e-9 for t in score[score < threshold])

@@ -14,7 +14,7 @@ from monai_mil_ext.apps.study.predictions import Predictions
 from .intervals import as_estimate, case_weights
 from .rankings import mean_of_finite, mean_within_folds
 
-__all__ = ["CaseSample", "Measure"]
+__all__ = ["CaseSample", "Measure", "finite_rows"]
 
 Array = NDArray[Any]
 
@@ -33,6 +33,13 @@ class Measure(NamedTuple):
     count: float = float("nan")
 
 
+def finite_rows(predictions: Predictions) -> Array:
+    """Return a mask (R,) of the rows whose outputs and probabilities of survival are finite."""
+    finite = np.isfinite(predictions.output).all(axis=1)
+    survival = predictions.survival
+    return np.asarray(finite if survival is None else finite & np.isfinite(survival).all(axis=1))
+
+
 @dataclass(frozen=True)
 class CaseSample:
     """Test cases of a method with the number of copies of each case in all resamples.
@@ -47,9 +54,9 @@ class CaseSample:
 
     @classmethod
     def draw(cls, predictions: Predictions, num_samples: int, seed: int) -> CaseSample:
-        """Draw the resamples of the test parts, without the rows whose outputs are not finite."""
+        """Draw the resamples of the test parts, without the rows whose predictions are not finite."""
         test = predictions.of_part("test")
-        finite = np.isfinite(test.output).all(axis=1)
+        finite = finite_rows(test)
         return cls(test.select(finite), case_weights(test.patient, num_samples, seed)[:, finite])
 
     @property

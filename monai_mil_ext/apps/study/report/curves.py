@@ -12,40 +12,28 @@ from monai_mil_ext.utils import optional_dependency
 
 from .case_sample import CaseSample
 from .intervals import as_estimate, number, wilson_interval
-from .rankings import tie_groups
+from .rankings import grouped_weights, tie_groups
 
-__all__ = ["calibration_curve", "calibration_line", "precision_recall_curve", "roc_curve"]
+__all__ = ["calibration_curve", "calibration_line", "score_curves"]
 
 expit = optional_dependency("", "scipy.special", "expit")
 Array = NDArray[Any]
 GRID = np.linspace(0, 1, 101)
+ZERO = np.zeros(1)
+Curve = dict[str, list[float | None]]
 NUM_BINS = 10
 MIN_PER_BIN = 5
 STEPS = 30  # of Newton's method
 LARGEST = 50.0  # coefficient of a calibration that does not converge
 
 
-def roc_curve(sample: CaseSample, positive: Array, score: Array) -> dict[str, list[float | None]]:
-    """Compute the ROC curve on a grid of 1 - specificity, averaged over folds by their numbers of pairs.
+def score_curves(sample: CaseSample, positive: Array, score: Array) -> tuple[Curve, Curve]:
+    """Compute the ROC curve on a grid of 1 - specificity, and the precision on a grid of recall.
 
-    Its area is the AUROC over the pairs of the same fold, up to the grid. The band is the central 95 % of the
-    resamples at each point.
-
-    Args:
-        sample: the cases.
-        positive: whether each case is positive (R,).
-        score: scores (R,).
-
-    Returns:
-        ``fpr``, ``tpr``, ``low`` and ``high``, lists of equal length; empty if no fold has cases of both classes.
-    """
-    return _curve(sample, positive, score, _roc, ("fpr", "tpr"))
-
-
-def precision_recall_curve(sample: CaseSample, positive: Array, score: Array) -> dict[str, list[float | None]]:
-    """Compute the precision on a grid of recall, averaged over folds by their numbers of positive cases.
-
-    Between two thresholds precision is that of the next one which reaches the recall, not interpolated.
+    The ROC curve is averaged over folds by their numbers of pairs, so that its area is the AUROC over the pairs of the
+    same fold, up to the grid; the precision by their numbers of positive cases. Between two thresholds precision is
+    that of the next one which reaches the recall, not interpolated. Bands are the central 95 % of the resamples at each
+    point.
 
     Args:
         sample: the cases.
@@ -53,50 +41,49 @@ def precision_recall_curve(sample: CaseSample, positive: Array, score: Array) ->
         score: scores (R,).
 
     Returns:
-        ``recall``, ``precision``, ``low`` and ``high``, as in :py:func:`roc_curve`.
+        ``fpr``, ``tpr``, ``low`` and ``high``; and ``recall``, ``precision``, ``low`` and ``high``: lists of equal
+        length, empty if no fold has cases of both classes.
     """
-    return _curve(sample, positive, score, _precision_recall, ("recall", "precision"))
-
-
-def _curve(
-    sample: CaseSample, positive: Array, score: Array, points: Any, names: tuple[str, str]
-) -> dict[str, list[float | None]]:
-    total = np.zeros((len(sample.weights), len(GRID)))
-    size = np.zeros(len(sample.weights))
+    totals = np.zeros((2, len(sample.weights), len(GRID)))
+    sizes = np.zeros((2, len(sample.weights), 1))
     for fold in np.unique(sample.rows.fold):
         mask = sample.rows.fold == fold
-        order, starts = tie_groups(score[mask], descending=True)
-        weights, y = sample.weights[:, mask][:, order], positive[mask][order].astype(bool)
-        true, false = (np.cumsum(np.add.reduceat(weights * c, starts, axis=1), axis=1) for c in (y, ~y))
-        for i, (tp, fp) in enumerate(zip(true, false, strict=True)):
-            if tp[-1] and fp[-1]:
-                share = points(tp, fp)
-                factor = tp[-1] * fp[-1] if points is _roc else tp[-1]
-                total[i] += factor * share
-                size[i] += factor
-    if not len(size) or not size[0]:
+        groups = grouped_weights(sample.weights[:, mask], positive[mask], *tie_groups(score[mask], descending=True))
+        true, false = (np.cumsum(weights, axis=1) for weights in groups)
+        defined = np.flatnonzero((true[:, -1] > 0) & (false[:, -1] > 0))
+        for i in defined:
+            totals[0, i] += true[i, -1] * false[i, -1] * _sensitivity(true[i], false[i])
+            totals[1, i] += true[i, -1] * _precision(true[i], false[i])
+        sizes[0, defined, 0] += true[defined, -1] * false[defined, -1]
+        sizes[1, defined, 0] += true[defined, -1]
+    means = np.divide(totals, sizes, out=np.full(totals.shape, np.nan), where=sizes > 0)
+    banded = sample.num_patients > 1
+    return _as_curve(("fpr", "tpr"), means[0], banded), _as_curve(("recall", "precision"), means[1], banded)
+
+
+def _as_curve(names: tuple[str, str], values: Array, banded: bool) -> Curve:
+    """Return the points of the sample and the band of the resamples."""
+    if np.isnan(values[0]).any():
         return {name: [] for name in (*names, "low", "high")}
-    mean = np.divide(total, size[:, None], out=np.full(total.shape, np.nan), where=size[:, None] > 0)
-    band = [percentile_interval(column) for column in mean[1:].T.tolist()] if sample.num_patients > 1 else []
+    band = [percentile_interval(column) if banded else (np.nan, np.nan) for column in values[1:].T]
     return {
         names[0]: GRID.tolist(),
-        names[1]: mean[0].tolist(),
-        "low": [number(low) for low, _ in band] or [None] * len(GRID),
-        "high": [number(high) for _, high in band] or [None] * len(GRID),
+        names[1]: values[0].tolist(),
+        "low": [number(low) for low, _ in band],
+        "high": [number(high) for _, high in band],
     }
 
 
-def _roc(tp: Array, fp: Array) -> Array:
-    """Return the sensitivity on the grid, the mean of both ends where the curve is vertical at a point of it."""
-    x, y = np.r_[0, fp / fp[-1]], np.r_[0, tp / tp[-1]]
-    return np.interp(GRID, x, y)
+def _sensitivity(tp: Array, fp: Array) -> Array:
+    """Return the sensitivity on the grid of 1 - specificity; the highest of those with the same specificity."""
+    return np.interp(GRID, np.concatenate([ZERO, fp / fp[-1]]), np.concatenate([ZERO, tp / tp[-1]]))
 
 
-def _precision_recall(tp: Array, fp: Array) -> Array:
-    """Return the precision on the grid of recall."""
-    drawn = np.r_[True, np.diff(tp + fp) > 0] & (tp + fp > 0)
-    recall, precision = tp[drawn] / tp[-1], tp[drawn] / (tp + fp)[drawn]
-    return np.asarray(precision[np.searchsorted(recall, GRID - 1e-12)])
+def _precision(tp: Array, fp: Array) -> Array:
+    """Return the precision on the grid of recall, of the first threshold that reaches it."""
+    reached = np.searchsorted(tp, (GRID - 1e-12) * tp[-1])
+    reached = np.maximum(reached, np.searchsorted(tp + fp, 0, side="right"))  # the first threshold with a case
+    return np.asarray(tp[reached] / (tp + fp)[reached])
 
 
 def calibration_curve(sample: CaseSample, positive: Array, probability: Array) -> list[dict[str, float | None]]:
@@ -147,8 +134,16 @@ def calibration_line(sample: CaseSample, positive: Array, probability: Array) ->
 
 
 def _logistic(x: Array, y: Array, weights: Array) -> Array:
-    """Fit intercept and slope (2, S) of a logistic regression in each resample by Newton's method."""
-    a, b = np.zeros(len(weights)), np.zeros(len(weights))
+    """Fit intercept and slope (2, 1 + S) of a logistic regression in each resample, from those of the sample."""
+    first = _newton(x, y, weights[:1], np.zeros(2))
+    if not np.isfinite(first).all():
+        return np.full((2, len(weights)), np.nan)
+    return np.concatenate([first, _newton(x, y, weights[1:], first[:, 0])], axis=1)
+
+
+def _newton(x: Array, y: Array, weights: Array, start: Array) -> Array:
+    """Fit intercept and slope (2, S) by Newton's method; NaN if it does not converge."""
+    a, b = (np.full(len(weights), value) for value in start)
     step = np.full(len(weights), np.inf)
     active = np.arange(len(weights))
     for _ in range(STEPS):

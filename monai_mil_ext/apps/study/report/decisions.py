@@ -142,7 +142,7 @@ def confusion_values(counts: Array) -> dict[str, Array]:
 def kappa(counts: Array) -> Array:
     """Compute Cohen's kappa (S,) with quadratic weights from counts (S, C, C).
 
-    It is NaN if all labels and predictions are of the same class.
+    It is NaN if all labels are of the same class, where it says nothing.
 
     Example:
         >>> kappa(np.array([[[3.0, 0, 0], [0, 2, 1], [0, 0, 2]]])).round(3).tolist()
@@ -153,4 +153,5 @@ def kappa(counts: Array) -> Array:
     total = counts.sum(axis=(1, 2))
     expected = counts.sum(axis=2)[:, :, None] * counts.sum(axis=1)[:, None, :]
     observed = (counts * distance).sum(axis=(1, 2)) * total
-    return 1 - _ratio(observed, (expected * distance).sum(axis=(1, 2)))
+    varied = (counts.sum(axis=2) > 0).sum(axis=1) > 1
+    return np.where(varied, 1 - _ratio(observed, (expected * distance).sum(axis=(1, 2))), np.nan)

@@ -102,7 +102,12 @@ def as_estimate(
     """
     check_choice("scale", scale, SCALES)
     value = float(samples[0])
-    low, high = _limits(value, _standard_error(samples[1:], num_patients), scale, count)
+    if scale == "determination":  # R² has a long tail below, so its resamples vary on the logarithm of 1 - R²
+        unexplained = np.maximum(1 - samples, 1e-3 * max(1 - value, 1e-12))
+        error = _standard_error(np.log(unexplained[1:]), num_patients) * (1 - value)
+    else:
+        error = _standard_error(samples[1:], num_patients)
+    low, high = _limits(value, error, scale, count)
     return {"value": number(value), "low": number(low), "high": number(high)}
 
 
@@ -138,7 +143,8 @@ def _limits(value: float, error: float, scale: str, count: float) -> tuple[float
 def difference_estimate(samples: Array, num_patients: int) -> dict[str, float | None]:
     """Summarize a paired difference over resamples as its value, 95 % interval and two-sided p-value.
 
-    The p-value compares the difference, over the standard error by the resamples, with the normal distribution.
+    The p-value compares the difference, over the standard error by the resamples, with the normal distribution. It is
+    at least 1 / S, the resolution of S resamples.
 
     Args:
         samples: differences (1 + S,): that of the sample, then those of the resamples.
@@ -156,7 +162,7 @@ def difference_estimate(samples: Array, num_patients: int) -> dict[str, float | 
     low, high = _limits(value, error, "free", math.nan)
     p = math.nan
     if np.isfinite(value) and error > 1e-12:
-        p = float(2 * ndtr(-abs(value) / error))
+        p = max(float(2 * ndtr(-abs(value) / error)), 1 / (len(samples) - 1))
     elif value == 0 and error <= 1e-12:
         p = 1.0
     return {"difference": number(value), "low": number(low), "high": number(high), "p": number(p)}

@@ -12,8 +12,8 @@ from monai_mil_ext.apps.study.predictions import Predictions
 from monai_mil_ext.apps.study.tasks import Task
 
 from .attention_values import attention_summary
-from .case_sample import CaseSample, Measure
-from .curves import calibration_curve, calibration_line, precision_recall_curve, roc_curve
+from .case_sample import CaseSample, Measure, finite_rows
+from .curves import calibration_curve, calibration_line, score_curves
 from .decisions import fold_thresholds
 from .intervals import number
 from .rankings import auroc
@@ -68,7 +68,8 @@ def summarize_method(
     if task.is_binary or task.kind == "multilabel":
         limits, more = _frozen(predictions, thresholds) if thresholds else fold_thresholds(predictions)
         notes += more if len(sample.rows) else []
-    measures = task_measures(sample, task, limits)
+    classes = class_measures(sample, task, limits) if task.class_names else []
+    measures = task_measures(sample, task, limits, classes)
     main = main_metric(task)
     estimates = {name: sample.estimate(measure) for name, measure in measures.items()}
     folds = _folds(sample, task, limits)
@@ -85,7 +86,7 @@ def summarize_method(
         "thresholds": _threshold_rows(task, limits),
         "attention": attention,
         "localization": localization,
-        **_parts_of_classes(sample, task, limits),
+        **_parts_of_classes(sample, task, limits, classes),
     }
     if task.kind == "regression":
         truth = sample.rows.truth.astype(float).tolist()
@@ -93,7 +94,7 @@ def summarize_method(
     if task.has_times:
         summary["survival"], more = survival_summary(sample)
         notes += more
-    return {**summary, "notes": notes + _undefined(estimates, folds, main)}
+    return {**summary, "notes": notes + _undefined(estimates, folds, main, sample.num_patients > 1)}
 
 
 def _notes(predictions: Predictions, sample: CaseSample) -> list[str]:
@@ -101,28 +102,35 @@ def _notes(predictions: Predictions, sample: CaseSample) -> list[str]:
     test = predictions.of_part("test")
     notes, lost = [], len(test) - len(sample.rows)
     if lost:
-        folds = sorted({int(fold) for fold in test.fold[~np.isfinite(test.output).all(axis=1)]})
+        folds = sorted({int(fold) for fold in test.fold[~finite_rows(test)]})
         where = f"fold{'s' * (len(folds) > 1)} {', '.join(map(str, folds))}"
         notes.append(f"{lost} of {len(test)} predictions are not finite and are left out (of {where}).")
     if not len(sample.rows):
         notes.append("There are no predictions of test cases.")
-    elif sample.num_patients == 1:
+    elif all(np.ptp(sample.rows.output[sample.rows.fold == k], axis=0).max() == 0 for k in np.unique(sample.rows.fold)):
+        notes.append("All predictions of a fold are equal, so they do not rank cases.")
+    if sample.num_patients == 1:
         notes.append("There are no intervals: all cases are of one patient.")
-    elif sample.num_patients < FEW_PATIENTS:
+    elif 1 < sample.num_patients < FEW_PATIENTS:
         notes.append(f"Intervals are rough: there are only {sample.num_patients} patients.")
     return notes
 
 
-def _undefined(estimates: Mapping[str, Any], folds: Sequence[Mapping[str, Any]], main: str) -> list[str]:
-    """Return sentences on metrics that are undefined."""
+def _undefined(
+    estimates: Mapping[str, Any], folds: Sequence[Mapping[str, Any]], main: str, resampled: bool
+) -> list[str]:
+    """Return sentences on metrics and intervals that are undefined."""
     notes = []
     missing = [name for name, estimate in estimates.items() if estimate["value"] is None]
     if missing:
         notes.append(f"Undefined for these cases: {', '.join(missing)}.")
+    bare = [name for name, row in estimates.items() if row["value"] is not None and row["low"] is None]
+    if bare and resampled:
+        notes.append(f"Without interval, since the value is at its limit or rarely defined: {', '.join(bare)}.")
     empty = [str(row["fold"]) for row in folds if row[main] is None]
     if empty and main not in missing:
-        plural = "s have" if len(empty) > 1 else " has"
-        notes.append(f"Fold{plural} no {main} of its own, by its labels or predictions: {', '.join(empty)}.")
+        which = f"Folds {', '.join(empty)} have" if len(empty) > 1 else f"Fold {empty[0]} has"
+        notes.append(f"{which} no {main}: the labels do not vary there.")
     return notes
 
 
@@ -165,41 +173,35 @@ def _sites(sample: CaseSample, task: Task, main: str) -> list[dict[str, Any]]:
     return sites
 
 
-def _parts_of_classes(sample: CaseSample, task: Task, limits: Mapping[int, Array]) -> dict[str, Any]:
+def _parts_of_classes(
+    sample: CaseSample, task: Task, limits: Mapping[int, Array], classes: Sequence[Mapping[str, Measure]]
+) -> dict[str, Any]:
     """Return what only tasks with classes have: metrics a class, confusion matrix, curves, calibration."""
-    if not task.class_names or not len(sample.rows):
+    if not classes or not len(sample.rows):
         return {}
-    predicted = decide(sample, task, limits)
-    names = task.class_names
-    parts: dict[str, Any] = {"classes": [], "roc_classes": {}, "pr_classes": {}}
+    rows, names, parts = sample.rows, task.class_names, {}
+    truth = rows.truth if task.kind == "multilabel" else np.eye(len(names))[rows.truth.astype(int)]
+    parts["classes"] = [
+        {"name": name, "num_cases": sample.count_cases(label == 1)}
+        | {key: sample.estimate(measure) for key, measure in measures.items()}
+        for name, label, measures in zip(names, truth.T, classes, strict=True)
+    ]
+    curves = {}
     for c, name in enumerate(names):
-        truth, score, yes = _against_rest(sample, task, predicted, c)
-        measures = class_measures(sample, truth, score, yes)
-        row = {"name": name, "num_cases": sample.count_cases(truth == 1)}
-        parts["classes"].append({**row, **{key: sample.estimate(m) for key, m in measures.items()}})
-        if not task.is_binary or c == 1:
-            known = np.isfinite(truth)
-            part, y, p = sample.restrict(known), truth[known] == 1, score[known]
-            parts["roc_classes"][name], parts["pr_classes"][name] = (
-                roc_curve(part, y, p),
-                precision_recall_curve(part, y, p),
-            )
+        if c == 1 or not task.is_binary:
+            known = np.isfinite(truth[:, c])
+            curves[name] = score_curves(sample.restrict(known), truth[known, c] == 1, rows.output[known, c])
     if task.is_binary:
-        parts["roc"], parts["pr"] = parts["roc_classes"].pop(names[1]), parts["pr_classes"].pop(names[1])
+        parts["roc"], parts["pr"] = curves.pop(names[1])
+    parts["roc_classes"] = {name: roc for name, (roc, _) in curves.items()}
+    parts["pr_classes"] = {name: pr for name, (_, pr) in curves.items()}
     if task.kind != "multilabel":
-        counts = confusion_samples(sample.restrict(sample.everywhere, False), sample.rows.truth, predicted, len(names))
-        parts["confusion"] = [[int(v) if v == int(v) else float(v) for v in row] for row in counts[0]]
+        one = sample.restrict(sample.everywhere, resample=False)
+        (counts,) = confusion_samples(one, rows.truth, decide(sample, task, limits), len(names))
+        parts["confusion"] = [[int(v) if v == int(v) else float(v) for v in row] for row in counts]
     if task.kind == "ordinal":
         parts["boundaries"] = _boundaries(sample, names)
     return {**parts, "calibration": _calibration(sample, task)}
-
-
-def _against_rest(sample: CaseSample, task: Task, predicted: Array, c: int) -> tuple[Array, Array, Array]:
-    """Return label, score and decision of a class against the rest."""
-    score = sample.rows.output[:, c]
-    if task.kind == "multilabel":
-        return sample.rows.truth[:, c].astype(float), score, predicted[:, c]
-    return (sample.rows.truth == c).astype(float), score, (predicted == c).astype(int)
 
 
 def _boundaries(sample: CaseSample, names: Sequence[str]) -> list[dict[str, Any]]:

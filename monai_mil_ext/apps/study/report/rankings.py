@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["auroc", "average_precision", "c_index", "mean_of_finite", "mean_within_folds", "spearman", "tie_groups"]
+__all__ = [
+    "auroc",
+    "average_precision",
+    "c_index",
+    "grouped_weights",
+    "mean_of_finite",
+    "mean_within_folds",
+    "spearman",
+    "tie_groups",
+]
 
 Array = NDArray[Any]
 Parts = tuple[Array, Array]  # numerator and denominator of each resample
@@ -65,10 +74,18 @@ def tie_groups(score: Array, descending: bool = False) -> Parts:
     return order, np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
 
 
-def _grouped(weights: Array, positive: Array, order: Array, starts: Array) -> Parts:
-    """Return the weights of positives and of negatives in each group of equal scores."""
+def grouped_weights(weights: Array, positive: Array, order: Array, starts: Array) -> Parts:
+    """Return the weights (S, G) of positives and of negatives in each of G groups of equal scores.
+
+    Example:
+        >>> grouped_weights(np.ones((1, 3)), np.array([1, 0, 1]), *tie_groups(np.array([0.5, 0.1, 0.5])))
+        (array([[0., 2.]]), array([[1., 0.]]))
+    """
     ordered, y = weights[:, order], positive[order].astype(bool)
-    return np.add.reduceat(ordered * y, starts, axis=1), np.add.reduceat(ordered * ~y, starts, axis=1)
+    pos, neg = ordered * y, ordered * ~y
+    if len(starts) == len(order):  # no ties
+        return pos, neg
+    return np.add.reduceat(pos, starts, axis=1), np.add.reduceat(neg, starts, axis=1)
 
 
 def auroc(score: Array, positive: Array, weights: Array) -> Parts:
@@ -88,7 +105,7 @@ def auroc(score: Array, positive: Array, weights: Array) -> Parts:
     """
     if not len(score):
         return np.zeros(len(weights)), np.zeros(len(weights))
-    pos, neg = _grouped(weights, positive, *tie_groups(score))
+    pos, neg = grouped_weights(weights, positive, *tie_groups(score))
     below = np.cumsum(neg, axis=1) - neg
     return (pos * (below + neg / 2)).sum(axis=1), pos.sum(axis=1) * neg.sum(axis=1)
 
@@ -111,7 +128,7 @@ def average_precision(score: Array, positive: Array, weights: Array) -> Parts:
     """
     if not len(score):
         return np.zeros(len(weights)), np.zeros(len(weights))
-    pos, neg = _grouped(weights, positive, *tie_groups(score, descending=True))
+    pos, neg = grouped_weights(weights, positive, *tie_groups(score, descending=True))
     predicted = np.cumsum(pos + neg, axis=1)
     precision = np.divide(np.cumsum(pos, axis=1), predicted, out=np.zeros_like(predicted), where=predicted > 0)
     defined = neg.sum(axis=1) > 0

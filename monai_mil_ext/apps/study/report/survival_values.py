@@ -124,7 +124,9 @@ def survival_summary(sample: CaseSample) -> tuple[dict[str, Any] | None, list[st
             chosen = num_groups
             break
     if not chosen:
-        return None, [f"There are no survival curves by risk: {int(event.sum())} events are too few."]
+        return None, [
+            f"There are no survival curves by risk: cases, events ({int(event.sum())}) or different risks are too few."
+        ]
     if chosen == 2:
         notes.append("Survival curves are by halves of the predicted risk, not thirds, since events are few.")
     time, event = time[first], event[first]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,8 +44,8 @@ def main_measure(sample: CaseSample, task: Task) -> Measure:
     if task.kind == "multilabel":
         labels = [(rows.output[:, c], rows.truth[:, c]) for c in range(rows.output.shape[1])]
     else:
-        labels = [(score, label.astype(float)) for score, label in _against_rest(rows.truth, rows.output)]
-    return _mean_ranking(sample, auroc, labels)
+        labels = [(score, label) for score, label in _against_rest(rows.truth, rows.output)]
+    return _mean_ranking(sample, labels)
 
 
 def decide(sample: CaseSample, task: Task, thresholds: Thresholds) -> Array:
@@ -57,7 +57,8 @@ def decide(sample: CaseSample, task: Task, thresholds: Thresholds) -> Array:
     output = sample.rows.output
     if not (task.is_binary or task.kind == "multilabel"):
         return np.asarray(output.argmax(axis=1))
-    limits = np.array([thresholds[int(fold)] for fold in sample.rows.fold]).reshape(len(sample.rows), -1)
+    num_limits = 1 if task.is_binary else len(task.class_names)
+    limits = np.array([thresholds[int(fold)] for fold in sample.rows.fold]).reshape(len(output), num_limits)
     return np.asarray(output >= limits if task.kind == "multilabel" else output[:, 1] >= limits[:, 0]).astype(int)
 
 
@@ -70,18 +71,23 @@ def confusion_samples(sample: CaseSample, truth: Array, predicted: Array, num_cl
     return np.mean(counts, axis=0) if counts else np.zeros((len(sample.weights), num_classes, num_classes))
 
 
-def class_measures(sample: CaseSample, positive: Array, score: Array, predicted: Array) -> dict[str, Measure]:
-    """Compute the metrics of a class, or label, against the rest.
-
-    Args:
-        sample: the cases.
-        positive: 1 for cases of the class (R,), else 0; NaN if unknown.
-        score: probability (R,) of the class.
-        predicted: whether the class is predicted (R,).
+def class_measures(sample: CaseSample, task: Task, thresholds: Thresholds) -> list[dict[str, Measure]]:
+    """Compute the metrics of each class against the rest, or of each label; see :py:func:`task_measures`.
 
     Returns:
-        ``auroc``, ``auprc``, ``sensitivity``, ``specificity``, ``ppv`` and ``npv``.
+        For each class ``auroc``, ``auprc``, ``sensitivity``, ``specificity``, ``ppv`` and ``npv``.
     """
+    truth, output, predicted = sample.rows.truth, sample.rows.output, decide(sample, task, thresholds)
+    if task.kind == "multilabel":
+        return [_label_measures(sample, truth[:, c], output[:, c], predicted[:, c]) for c in range(output.shape[1])]
+    return [
+        _label_measures(sample, (truth == c).astype(float), output[:, c], (predicted == c).astype(int))
+        for c in range(len(task.class_names))
+    ]
+
+
+def _label_measures(sample: CaseSample, positive: Array, score: Array, predicted: Array) -> dict[str, Measure]:
+    """Compute the metrics of a class or label from 1, 0 or NaN (unknown), its probability, and decisions."""
     known = np.isfinite(positive)
     y = positive == 1
     yes, no = sample.count_patients(known & y), sample.count_patients(known & ~y)
@@ -94,44 +100,51 @@ def class_measures(sample: CaseSample, positive: Array, score: Array, predicted:
         "npv": sample.count_patients(known & (predicted == 0)),
     }
     return {
-        "auroc": Measure(sample.ranking(auroc, score, y, known=known), count=min(yes, no)),
+        "auroc": _auroc(sample, score, positive),
         "auprc": Measure(sample.ranking(average_precision, score, y, known=known), count=min(yes, no)),
         **{name: Measure(values[name], count=count) for name, count in counts.items()},
     }
 
 
-def task_measures(sample: CaseSample, task: Task, thresholds: Thresholds) -> dict[str, Measure]:
+def task_measures(
+    sample: CaseSample, task: Task, thresholds: Thresholds, classes: Sequence[Mapping[str, Measure]] = ()
+) -> dict[str, Measure]:
     """Compute all metrics of a task over all resamples.
 
     Args:
         sample: the cases.
         task: the task.
         thresholds: threshold of each fold, see :py:func:`fold_thresholds`; empty for tasks without.
+        classes: :py:func:`class_measures` of a task with classes; by default they are computed.
 
     Returns:
         Metrics by name.
     """
+    if task.class_names and not classes:
+        classes = class_measures(sample, task, thresholds)
     if task.has_times:
         return _survival(sample)
     if task.kind == "regression":
         return _regression(sample)
-    return _multilabel(sample, task, thresholds) if task.kind == "multilabel" else _classes(sample, task, thresholds)
+    of_task = _multilabel if task.kind == "multilabel" else _classes
+    return of_task(sample, task, thresholds, classes)
 
 
-def _classes(sample: CaseSample, task: Task, thresholds: Thresholds) -> dict[str, Measure]:
+def _classes(
+    sample: CaseSample, task: Task, thresholds: Thresholds, classes: Sequence[Mapping[str, Measure]]
+) -> dict[str, Measure]:
     """Compute the metrics of exclusive classes: two, several, or ordered ones."""
     truth, output, predicted = sample.rows.truth, sample.rows.output, decide(sample, task, thresholds)
     number = len(task.class_names)
-    ranked = _boundaries(truth, output) if task.kind == "ordinal" else _against_rest(truth, output)
-    measures: dict[str, Measure] = {"auroc": _mean_ranking(sample, auroc, ranked)}
-    if task.kind != "ordinal":
-        measures["auprc"] = _mean_ranking(sample, average_precision, ranked)
+    if task.is_binary:
+        measures = dict(classes[1])
+    elif task.kind == "ordinal":
+        measures = {"auroc": _mean_ranking(sample, _boundaries(truth, output))}
+    else:
+        measures = {name: _mean_measure([one[name] for one in classes]) for name in ("auroc", "auprc")}
     counts = confusion_samples(sample, truth, predicted, number)
     fewest = min([sample.count_patients(truth == c) for c in np.unique(truth)], default=0)
     measures |= {name: Measure(values, count=fewest) for name, values in confusion_values(counts).items()}
-    if task.is_binary:
-        one = class_measures(sample, truth, output[:, 1], predicted)
-        measures |= {name: one[name] for name in ("sensitivity", "specificity", "ppv", "npv")}
     if task.kind == "ordinal":
         measures["kappa"] = _kappa(sample, predicted, number)
         measures["mae"] = Measure(sample.mean(np.abs(truth - predicted).astype(float)), "error")
@@ -159,36 +172,39 @@ def _boundaries(truth: Array, output: Array) -> list[tuple[Array, Array]]:
     return [(output[:, k + 1 :].sum(axis=1), truth > k) for k in range(output.shape[1] - 1)]
 
 
-def _mean_ranking(sample: CaseSample, parts: Any, ranked: list[tuple[Array, Array]]) -> Measure:
-    """Return the mean of a ranking metric over the classes, or labels (NaN if unknown), that occur."""
-    samples = mean_of_finite(
-        np.array([sample.ranking(parts, score, label == 1, known=np.isfinite(label)) for score, label in ranked])
-    )
-    sizes = [min(sample.count_patients(label == 1), sample.count_patients(label == 0)) for _, label in ranked]
-    return Measure(samples, count=min([size for size in sizes if size], default=0))
+def _mean_ranking(sample: CaseSample, ranked: list[tuple[Array, Array]]) -> Measure:
+    """Return the mean AUROC over scores (R,) and labels (R,), NaN if unknown, of those that occur."""
+    return _mean_measure([_auroc(sample, score, label) for score, label in ranked])
 
 
-def _multilabel(sample: CaseSample, task: Task, thresholds: Thresholds) -> dict[str, Measure]:
+def _auroc(sample: CaseSample, score: Array, label: Array) -> Measure:
+    count = min(sample.count_patients(label == 1), sample.count_patients(label == 0))
+    return Measure(sample.ranking(auroc, score, label == 1, known=np.isfinite(label)), count=count)
+
+
+def _mean_measure(measures: Sequence[Measure]) -> Measure:
+    """Return the mean over the classes that have a value; the smallest class decides."""
+    counts = [measure.count for measure in measures if measure.count > 0]
+    samples = mean_of_finite(np.array([measure.samples for measure in measures]))
+    return Measure(samples, measures[0].scale, min(counts, default=float("nan")))
+
+
+def _multilabel(
+    sample: CaseSample, task: Task, thresholds: Thresholds, classes: Sequence[Mapping[str, Measure]]
+) -> dict[str, Measure]:
     """Compute the metrics of each label, over the cases where it is known, and their means over labels."""
     rows, predicted = sample.rows, decide(sample, task, thresholds)
     labels: list[dict[str, Measure]] = []
-    for c in range(len(task.class_names)):
-        truth, score = rows.truth[:, c], rows.output[:, c]
-        known = sample.restrict(np.isfinite(truth))
-        y, p, yes = (column[np.isfinite(truth)] for column in (truth, score, predicted[:, c]))
-        counts = confusion_samples(known, y, yes, 2)
-        labels.append(class_measures(sample, truth, score, predicted[:, c]))
-        labels[-1] |= {name: Measure(values) for name, values in confusion_values(counts).items()}
-        labels[-1]["brier"] = Measure(known.mean(np.square(p - y)), "error")
-        labels[-1]["ece"] = Measure(_ece(known, np.maximum(p, 1 - p), (p > 0.5) == y), "error")
-    return {
-        name: Measure(
-            mean_of_finite(np.array([label[name].samples for label in labels])),
-            labels[0][name].scale,
-            min(label[name].count for label in labels),
-        )
-        for name in labels[0]
-    }
+    for c, one in enumerate(classes):
+        mask = np.isfinite(rows.truth[:, c])
+        known = sample.restrict(mask)
+        y, p = known.rows.truth[:, c], known.rows.output[:, c]
+        counts = confusion_samples(known, y, predicted[mask, c], 2)
+        decided = {name: Measure(values) for name, values in confusion_values(counts).items()}
+        brier = Measure(known.mean(np.square(p - y)), "error")
+        ece = Measure(_ece(known, np.maximum(p, 1 - p), (p > 0.5) == y), "error")
+        labels.append({**one, **decided, "brier": brier, "ece": ece})
+    return {name: _mean_measure([label[name] for label in labels]) for name in labels[0]}
 
 
 def _ece(sample: CaseSample, confidence: Array, correct: Array) -> Array:
