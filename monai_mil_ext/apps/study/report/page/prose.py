@@ -18,8 +18,8 @@ PAPERS = {
     "asmil": "Ye L et al. ASMIL: attention-stabilized multiple instance learning. arXiv:2603.06658",
     "transmil": "Shao Z et al. TransMIL: transformer based correlated multiple instance learning. arXiv:2106.00908",
     "acmil": "Zhang Y et al. Attention-challenging multiple instance learning. arXiv:2311.07125",
-    "smoothattention": "Castro-Macías F et al. Sm: enhanced localization in multiple instance learning. arXiv:2410.03276",
-    "smap": "Castro-Macías F et al. Sm: enhanced localization in multiple instance learning. arXiv:2410.03276",
+    "smoothattention": "Castro-Macías F et al. Sm: enhanced localization in MIL. arXiv:2410.03276",
+    "smap": "Castro-Macías F et al. Sm: enhanced localization in MIL. arXiv:2410.03276",
     "windowmil": "Estimators for a run of shifted means. arXiv:2510.25759",
     "instanceconv": "Harvey E, Loevlie D, Hughes MC. Normal guidance is what attention needs. arXiv:2605.27306",
     "centerprior": "Center baseline of arXiv:2604.26807",
@@ -105,14 +105,16 @@ def _cohort(facts: ReportFacts) -> Iterable[str]:
         text += f" from {_count(cohort['num_sites'], 'site')}"
     yield f"The {'external ' if facts.external else ''}cohort comprised {text}{_labels(facts)}."
     names = {"n": _word(len(task.class_names)), "names": join_words(task.class_names)}
-    outcome = OUTCOMES.get(task.kind, f"{join_words(task.class_names)}").format(**names) if task.kind in OUTCOMES else ""
+    outcome = (
+        OUTCOMES.get(task.kind, f"{join_words(task.class_names)}").format(**names) if task.kind in OUTCOMES else ""
+    )
     if not outcome:
         outcome = f"the class of a case ({' or '.join(task.class_names) if task.is_binary else names['names']})"
     yield f"The outcome was {outcome}."
     if left := cohort.get("left_out"):
         number = left if isinstance(left, int) else len(left)
-        verb = "was" if number == 1 else "were"
-        yield f"{_count(number, 'further case')} {verb} left out because {'its' if number == 1 else 'their'} data could not be used."
+        words = ("case was", "its") if number == 1 else ("cases were", "their")
+        yield f"{_word(number).capitalize()} further {words[0]} left out because {words[1]} data could not be used."
 
 
 def _labels(facts: ReportFacts) -> str:
@@ -126,7 +128,9 @@ def _labels(facts: ReportFacts) -> str:
         return f" (mean value {known['mean']}{spread}{ends})" if "mean" in known else ""
     if facts.task.has_times:
         events = labels.get("event", 0)
-        return f", with {_count(events, 'event')}" + (f" and {labels['censored']} censored" if "censored" in labels else "")
+        return f", with {_count(events, 'event')}" + (
+            f" and {labels['censored']} censored" if "censored" in labels else ""
+        )
     return f" ({', '.join(f'{count} {name}' for name, count in labels.items())})"
 
 
@@ -148,16 +152,18 @@ def _folds(facts: ReportFacts) -> Iterable[str]:
         yield "The networks, their thresholds and all settings were those of the first cohort and were not changed."
         return
     if plan := folds.get("plan"):
-        yield f"Training and evaluation: {plan.rstrip('.')}."
+        yield f"Networks were evaluated by {plan[:1].lower()}{plan[1:].rstrip('.')}."
     elif folds.get("by") == "site":
-        yield f"Networks were evaluated by leave-one-site-out cross-validation ({_count(folds.get('num_folds', 0), 'fold')})."
+        number = _count(folds.get("num_folds", 0), "fold")
+        yield f"Networks were evaluated by leave-one-site-out cross-validation ({number})."
     elif (folds.get("num_folds") or 0) > 1:
         repeats = folds.get("repeats") or 1
         again = f", repeated {repeats} times with other folds" if repeats > 1 else ""
         yield f"Networks were evaluated by {folds['num_folds']}-fold cross-validation{again}."
     elif folds:
         yield "Networks were evaluated on one fixed test set."
-    yield "All cases of a patient were in the same part."
+    if "patient" not in str(folds.get("plan")):
+        yield "All cases of a patient were in the same part."
     yield (
         "In each fold, one network was trained on the training part and the epoch with the lowest loss of the "
         "validation part was kept; the test part was used for nothing but the evaluation."
@@ -212,7 +218,10 @@ def _statistics(facts: ReportFacts) -> Iterable[str]:
     ranked = facts.metric(facts.main)
     if any((s.get("num_folds") or 1) > 1 for s in facts.finished.values()) and facts.task.kind != "regression":
         cite = _cite(facts, "harrell") if facts.task.has_times else ""
-        yield f"Predictions of different folds were never ranked together: the {ranked}{cite} is that of pairs of the same fold."
+        yield (
+            f"Predictions of different folds were never ranked together: the {ranked}{cite} is that of pairs of the "
+            "same fold."
+        )
     if _has_thresholds(facts):
         youden = _cite(facts, "youden")
         yield f"Operating points were chosen for each fold by Youden's index{youden} on its validation part."
@@ -289,16 +298,17 @@ def _operating_points(facts: ReportFacts) -> Iterable[str]:
 
 def _comparisons(facts: ReportFacts) -> Iterable[str]:
     known = [row for row in facts.comparisons if row.get("difference") is not None]
-    for row in known[:3]:
+    shown = [row for row in known if facts.best in (row["a"], row["b"])] if len(known) > 3 else known
+    for row in shown[:5]:
         corrected = len(facts.comparisons) > 1 and row.get("p_holm") is not None
         p = format_p(row["p_holm"] if corrected else row.get("p"))
         p = p if p.startswith("<") else f"= {p}"
         after = " after correction" if corrected else ""
         metric = facts.metric(str(row.get("metric", facts.main)))
         yield f"{row['a']} minus {row['b']}: difference in {metric} {_interval(row, 'difference')}, p {p}{after}."
-    if len(known) > 3:
-        small = sum((row.get("p_holm") if row.get("p_holm") is not None else 1) < 0.05 for row in known)
-        yield f"Of all {len(known)} comparisons, {small} had a corrected p below 0.05."
+    if len(known) > len(shown):
+        small = sum(row.get("p_holm") is not None and row["p_holm"] < 0.05 for row in known)
+        yield f"Of all {len(known)} comparisons, {_word(small) if small else 'none'} had a corrected p below 0.05."
 
 
 def _with_clinical(facts: ReportFacts) -> Iterable[str]:
@@ -315,6 +325,7 @@ def _with_clinical(facts: ReportFacts) -> Iterable[str]:
 def _risk(facts: ReportFacts) -> Iterable[str]:
     found = (facts.finished.get(facts.best) or {}).get("survival") or {}
     if (p := found.get("log_rank_p")) is not None:
-        p = format_p(p)
-        number = _word(len(found.get("groups") or ()))
-        yield f"Survival of the {number} groups by risk of {facts.best} {'differed' if found['log_rank_p'] < 0.05 else 'did not differ significantly'} (log-rank p {p if p.startswith('<') else f'= {p}'})."
+        number, text = _word(len(found.get("groups") or ())), format_p(p)
+        verb = "differed" if p < 0.05 else "did not differ significantly"
+        text = text if text.startswith("<") else f"= {text}"
+        yield f"Survival of the {number} groups by risk of {facts.best} {verb} (log-rank p {text})."

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_mil_ext.apps.study.predictions import Predictions
+from monai_mil_ext.apps.study.tasks import Task
 from monai_mil_ext.utils import RESEARCH_USE, optional_dependency
-
-from ...predictions import Predictions
-from ...tasks import Task
 
 __all__ = ["case_errors", "case_picture", "case_rows"]
 
@@ -20,7 +19,7 @@ figure_module = optional_dependency("study", "matplotlib.figure")
 
 Array = NDArray[Any]
 ATTENTION, HEAT = "#0072B2", "cividis"
-SIZE, DPI = (2.6, 1.7), 110
+SIZE, DPI = (1.9, 1.25), 150
 
 
 def case_rows(
@@ -79,7 +78,7 @@ def _truth(truth: Any, task: Task) -> Any:
 
 def _output(output: Array, task: Task) -> Any:
     """Return the probability of the second of two classes, a value or risk, or the predicted classes in words."""
-    if task.is_binary or len(output) == 1 and task.kind != "multilabel":
+    if task.is_binary or (len(output) == 1 and task.kind != "multilabel"):
         return _known(output[-1])
     if np.isnan(output).any():
         return None

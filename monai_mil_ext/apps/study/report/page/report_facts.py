@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from monai_mil_ext.apps.study.tasks import Task
 from monai_mil_ext.utils.exceptions import hide_absolute_paths
 
-from ...tasks import Task
-
-__all__ = ["METRICS", "ReportFacts", "clean"]
+__all__ = ["CHANCE", "METRICS", "OPERATING", "ReportFacts", "clean"]
 
 # names of metrics as a paper writes them
 METRICS = {
@@ -32,10 +31,13 @@ METRICS = {
     "mae": "MAE",
     "rmse": "RMSE",
     "r2": "R²",
-    "spearman": "Spearman's ρ",
+    "spearman": "Spearman's \u03c1",
     "c_index": "C-index",
     "integrated_brier": "integrated Brier score",
 }
+
+OPERATING = ("sensitivity", "specificity", "ppv", "npv", "balanced_accuracy", "macro_f1")
+CHANCE = {"auroc": 0.5, "c_index": 0.5, "kappa": 0.0, "r2": 0.0}  # value of a guess
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ def _failures(facts: ReportFacts) -> Iterable[str]:
         if not summary:
             yield f"{name} has no result: all of its runs failed or are missing{_reasons(failed)}."
         elif failed:
-            runs = "run" if len(failed) == 1 else "runs"
-            yield f"{format_number(len(failed))} {runs} of {name} failed, so its values are of fewer cases{_reasons(failed)}."
+            runs = f"{len(failed)} run{'s' * (len(failed) > 1)}"
+            yield f"{runs} of {name} failed, so its values are of fewer cases{_reasons(failed)}."
 
 
 def _reasons(failed: list[str]) -> str:
@@ -80,5 +80,7 @@ def limits(facts: ReportFacts) -> list[str]:
     else:
         found.append("Cases are of one cohort; how well a model does at other sites is unknown.")
     if facts.main in ("auroc", "c_index"):
-        found.append("Ranking cases well does not make a model useful: that depends on threshold, prevalence and costs.")
+        found.append(
+            "Ranking cases well does not make a model useful: that depends on threshold, prevalence and costs."
+        )
     return found

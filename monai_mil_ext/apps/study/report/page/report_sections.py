@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from .clinical_section import clinical_blocks
 from .prose import join_words
-from .report_facts import METRICS, ReportFacts
-from .report_notes import method_reason
-from .report_tables import format_number, page_table
+from .report_blocks import (
+    Block,
+    as_value,
+    figure_blocks,
+    method_rows,
+    metric_columns,
+    page_table,
+    text_block,
+)
+from .report_facts import CHANCE, METRICS, OPERATING, ReportFacts
+from .report_tables import MINUS, format_number
 from .study_figures import (
+    MAX_LINES,
     calibration_figure,
     curve_figure,
     forest_figure,
@@ -20,20 +31,22 @@ from .study_figures import (
 
 __all__ = ["report_sections"]
 
-MAX_LINES = 40  # of a figure with a line for each site or class
-OPERATING = ("sensitivity", "specificity", "ppv", "npv", "balanced_accuracy", "macro_f1")
 CALIBRATION = ("brier", "ece")
-CHANCE = {"auroc": 0.5, "c_index": 0.5, "kappa": 0.0, "r2": 0.0, "balanced_accuracy": None}
-SOURCES = {"bag": "bag alone", "clinical": "clinical alone", "both": "both"}
 ATTENTION = {
     "entropy_ratio": "entropy (1: uniform)",
     "top_10_share": "mass of the top 10",
     "stability": "stability between epochs (JSD)",
-    "instance_auroc": "instance AUROC",
+    "num_cases": "cases",
+    "instance_auroc": "AUROC of instances",
     "center_auroc": "AUROC of the center prior",
     "difference": "difference",
+    "instance_ap": "average precision",
+    "center_ap": "average precision of the center prior",
+    "pointing_game": "top instance is positive",
+    "precision_at_recall_10": "precision at 10 % recall",
+    "positive_mass": "mass on positive instances",
+    "positive_fraction": "fraction of positive instances",
 }
-Block = dict[str, Any]
 Section = dict[str, Any]
 
 
@@ -47,9 +60,9 @@ def report_sections(facts: ReportFacts) -> list[Section]:
         ("calibration", "Calibration", _calibration(facts)),
         ("survival", "Survival by risk", _survival(facts)),
         ("scatter", "Predicted and true values", _scatter(facts)),
-        ("classes", "Classes", _groups(facts, "classes", "class")),
+        ("classes", "Classes", _classes(facts)),
         ("sites", "Sites", _groups(facts, "sites", "site")),
-        ("clinical", "Clinical variables", _clinical(facts)),
+        ("clinical", "Clinical variables", clinical_blocks(facts)),
         ("learning", "Learning curves", _histories(facts)),
         ("attention", "Attention and localization", _attention(facts)),
     ]
@@ -57,37 +70,10 @@ def report_sections(facts: ReportFacts) -> list[Section]:
     return [section for section in built if section["blocks"]]
 
 
-def _figures(figures: Iterable[Block]) -> Iterable[Block]:
-    listed = list(figures)
-    if listed:
-        yield {"kind": "figures", "figures": listed}
-
-
-def _text(text: str) -> Block:
-    return {"kind": "text", "text": text}
-
-
-def _columns(facts: ReportFacts, keys: Iterable[str]) -> dict[str, str]:
-    return {key: facts.metric(key) for key in keys}
-
-
-def _rows(facts: ReportFacts, key: str = "values") -> list[dict[str, Any]]:
-    """Return a row for each method: its values, and why some of them may be missing."""
-    return [
-        {
-            "method": name,
-            "num_cases": (summary or {}).get("num_cases"),
-            **((summary or {}).get(key) or {}),
-            "_reason": method_reason(facts, name),
-        }
-        for name, summary in facts.summaries.items()
-    ]
-
-
 def _values(facts: ReportFacts) -> Iterable[Block]:
-    keys = [facts.main, *(key for key in METRICS if key != facts.main and key not in (*OPERATING[:4], *CALIBRATION))]
-    columns = {"method": "method", "num_cases": "cases", **_columns(facts, keys)}
-    yield page_table(_rows(facts), columns, "Values with 95 % intervals")
+    keys = [facts.main, *(key for key in METRICS if key != facts.main and key not in (*OPERATING, "ece"))]
+    columns = {"method": "method", "num_cases": "cases", **metric_columns(facts, keys)}
+    yield page_table(method_rows(facts), columns, "Values with 95 % intervals")
     lines = [
         (name, found, [fold.get(facts.main) for fold in facts.finished[name].get("folds") or ()])
         for name in facts.finished
@@ -95,7 +81,7 @@ def _values(facts: ReportFacts) -> Iterable[Block]:
     ]
     caption = "Values with 95 % intervals; small bars are the values of the folds, the dotted line is a guess"
     chance = CHANCE.get(facts.main)
-    yield from _figures([forest_figure("main", lines, facts.metric(facts.main), caption, chance)] if lines else [])
+    yield from figure_blocks([forest_figure("main", lines, facts.metric(facts.main), caption, chance)] if lines else [])
     settings = [
         {"method": name, "settings": _settings(facts.methods.get(name) or {}), "chosen": _chosen(facts, name)}
         for name in facts.summaries
@@ -106,7 +92,9 @@ def _values(facts: ReportFacts) -> Iterable[Block]:
 
 
 def _settings(method: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key.replace('_', ' ')} {_plain(value)}" for key, value in (method.get("settings") or {}).items())
+    return ", ".join(
+        f"{key.replace('_', ' ')} {_plain(value)}" for key, value in (method.get("settings") or {}).items()
+    )
 
 
 def _plain(value: Any) -> str:
@@ -114,33 +102,40 @@ def _plain(value: Any) -> str:
 
 
 def _chosen(facts: ReportFacts, name: str) -> str:
+    """Return the settings that were chosen, with the number of folds if they differ."""
     rows = (facts.methods.get(name) or {}).get("chosen") or ()
-    return "; ".join(_settings({"settings": {k: v for k, v in row.items() if k not in ("fold", "repeat")}}) for row in rows)
+    texts = [_settings({"settings": {k: v for k, v in row.items() if k not in ("fold", "repeat")}}) for row in rows]
+    counts = Counter(text for text in texts if text)
+    if len(counts) == 1:
+        return f"{texts[0]} (all folds)" if len(texts) > 1 else texts[0]
+    return "; ".join(f"{text} ({count} folds)".replace("(1 folds)", "(1 fold)") for text, count in counts.items())
 
 
 def _comparisons(facts: ReportFacts) -> Iterable[Block]:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
-            "pair": f"{row['a']} − {row['b']}",
+            "pair": f"{row['a']} {MINUS} {row['b']}",
             "metric": facts.metric(str(row.get("metric", facts.main))),
             "difference": {**row, "value": row.get("difference")},
+            "num_cases": row.get("num_cases"),
             "p": row.get("p"),
             "p_holm": row.get("p_holm"),
         }
         for row in facts.comparisons
     ]
-    heads = {"pair": "methods", "metric": "metric", "difference": "difference", "p": "p", "p_holm": "p (Holm)"}
+    heads = {"pair": "methods", "metric": "metric", "num_cases": "cases", "difference": "difference", "p": "p"}
+    heads |= {"p_holm": "p (Holm)"} if len(rows) > 1 else {}
     if rows:
         yield page_table(rows, heads, "Differences with 95 % intervals", "not computable from these predictions")
-        yield _text("A positive difference means that the first method has the higher value.")
+        yield text_block("A positive difference means that the first method has the higher value.")
         lines = [(row["pair"], row["difference"], ()) for row in rows if row["difference"]["value"] is not None]
         if 1 < len(lines) <= MAX_LINES and len({row["metric"] for row in rows}) == 1:
             label = f"difference in {rows[0]['metric']}"
-            yield from _figures([forest_figure("differences", lines, label, "Differences of the methods", 0.0)])
+            yield from figure_blocks([forest_figure("differences", lines, label, "Differences of the methods", 0.0)])
 
 
 def _curves(facts: ReportFacts) -> Iterable[Block]:
-    figures = []
+    figures, of_classes = [], []
     for kind, x in (("roc", "fpr"), ("pr", "recall")):
         name = {"roc": "ROC curves", "pr": "Precision-recall curves"}[kind]
         metric = {"roc": "auroc", "pr": "auprc"}[kind]
@@ -152,10 +147,12 @@ def _curves(facts: ReportFacts) -> Iterable[Block]:
         if classes:
             caption = f"{name} of each class, {facts.best}"
             text = f"{caption}; their areas are in the table of classes."
-            figures.append(curve_figure(f"{kind}-classes", classes, kind, caption, text))
-    yield from _figures(figures)
-    if figures:
-        yield _text("Curves are means over the folds; bands are 95 % intervals. Their points are in tables/curves.csv.")
+            of_classes.append(curve_figure(f"{kind}-classes", classes, kind, caption, text))
+    yield from figure_blocks([*figures, *of_classes])
+    if figures or of_classes:
+        yield text_block(
+            "Curves are means over the folds; bands are 95 % intervals. Their points are in tables/curves.csv."
+        )
 
 
 def _curve_text(facts: ReportFacts, name: str, methods: Sequence[str], metric: str) -> str:
@@ -164,9 +161,11 @@ def _curve_text(facts: ReportFacts, name: str, methods: Sequence[str], metric: s
 
 
 def _operating(facts: ReportFacts) -> Iterable[Block]:
-    rows = [row | {"thresholds": _thresholds(facts.finished.get(row["method"]))} for row in _rows(facts)]
-    if any(row.get(key) for row in rows for key in OPERATING[:2]) or any(s.get("confusion") for s in facts.finished.values()):
-        columns = {"method": "method", **_columns(facts, OPERATING), "thresholds": "threshold"}
+    rows = [row | {"thresholds": _thresholds(facts.finished.get(row["method"]))} for row in method_rows(facts)]
+    if any(row.get(key) for row in rows for key in OPERATING[:2]) or any(
+        s.get("confusion") for s in facts.finished.values()
+    ):
+        columns = {"method": "method", **metric_columns(facts, OPERATING), "thresholds": "threshold"}
         yield page_table(rows, columns, "Values at the operating point with 95 % intervals")
     tables = []
     for name, summary in facts.finished.items():
@@ -178,7 +177,9 @@ def _operating(facts: ReportFacts) -> Iterable[Block]:
 
 
 def _thresholds(summary: Mapping[str, Any] | None) -> str:
-    known = [t["threshold"] for t in (summary or {}).get("thresholds") or () if isinstance(t.get("threshold"), (int, float))]
+    known = [
+        t["threshold"] for t in (summary or {}).get("thresholds") or () if isinstance(t.get("threshold"), (int, float))
+    ]
     if not known:
         return ""
     low, high = format_number(min(known)), format_number(max(known))
@@ -198,18 +199,30 @@ def _matrices(found: Any, names: Sequence[str]) -> Iterable[tuple[str, Any, Sequ
 def _shares(matrix: Sequence[Sequence[float]]) -> list[list[dict[str, Any]]]:
     """Return counts with their share of the row; the sum of a row may be zero."""
     return [
-        [{"count": format_number(n), "share": round(100 * n / sum(row)) if sum(row) else 0} for n in row] for row in matrix
+        [{"count": format_number(n), "share": round(100 * n / sum(row)) if sum(row) else 0} for n in row]
+        for row in matrix
     ]
 
 
 def _calibration(facts: ReportFacts) -> Iterable[Block]:
-    rows = [row | _ends(facts.finished.get(row["method"])) for row in _rows(facts)]
-    columns = {"method": "method", **_columns(facts, CALIBRATION), "slope": "slope", "intercept": "intercept"}
+    rows = [row | _ends(facts.finished.get(row["method"])) for row in method_rows(facts)]
+    columns = {"method": "method", **metric_columns(facts, CALIBRATION), "slope": "slope", "intercept": "intercept"}
     if any(row.get(key) for row in rows for key in (*CALIBRATION, "slope")):
-        yield page_table(rows, columns, "Calibration with 95 % intervals")
-        yield _text("Perfect calibration has slope 1 and intercept 0; a slope below 1 means that predictions are too extreme.")
+        yield page_table(rows, columns, f"Calibration of {_calibrated(facts)}, with 95 % intervals")
+        yield text_block(
+            "Perfect calibration has slope 1 and intercept 0; a slope below 1 means that predictions are too extreme."
+        )
     found = [(i, n, s["calibration"]) for i, (n, s) in enumerate(facts.finished.items()) if _has_bins(s)]
-    yield from _figures(calibration_figure(f"calibration-{i}", calibration, name) for i, name, calibration in found)
+    yield from figure_blocks(
+        calibration_figure(f"calibration-{i}", calibration, name) for i, name, calibration in found
+    )
+
+
+def _calibrated(facts: ReportFacts) -> str:
+    """Return of what the probabilities of the calibration are."""
+    if facts.task.is_binary:
+        return f"the probability of {facts.task.class_names[1]}"
+    return "all labels" if facts.task.kind == "multilabel" else "the probability of the predicted class"
 
 
 def _ends(summary: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -223,7 +236,7 @@ def _has_bins(summary: Mapping[str, Any]) -> bool:
 
 def _survival(facts: ReportFacts) -> Iterable[Block]:
     found = [(i, name, s["survival"]) for i, (name, s) in enumerate(facts.finished.items()) if _has_groups(s)]
-    yield from _figures(survival_figure(f"survival-{i}", survival, name) for i, name, survival in found)
+    yield from figure_blocks(survival_figure(f"survival-{i}", survival, name) for i, name, survival in found)
     for _, name, survival in found:
         rows = [{"name": g["name"], **_at_risk(g)} for g in survival["groups"] if g.get("at_risk")]
         times = sorted({time for row in rows for time in row if isinstance(time, float)})
@@ -241,8 +254,15 @@ def _at_risk(group: Mapping[str, Any]) -> dict[Any, Any]:
 
 
 def _scatter(facts: ReportFacts) -> Iterable[Block]:
-    found = [(i, n, s["scatter"]) for i, (n, s) in enumerate(facts.finished.items()) if (s.get("scatter") or {}).get("truth")]
-    yield from _figures(scatter_figure(f"scatter-{i}", scatter, name, i) for i, name, scatter in found)
+    found = [
+        (i, n, s["scatter"]) for i, (n, s) in enumerate(facts.finished.items()) if (s.get("scatter") or {}).get("truth")
+    ]
+    yield from figure_blocks(scatter_figure(f"scatter-{i}", scatter, name, i) for i, name, scatter in found)
+
+
+def _classes(facts: ReportFacts) -> Iterable[Block]:
+    yield from _groups(facts, "classes", "label" if facts.task.kind == "multilabel" else "class")
+    yield from _boundaries(facts)
 
 
 def _groups(facts: ReportFacts, key: str, noun: str) -> Iterable[Block]:
@@ -255,77 +275,42 @@ def _groups(facts: ReportFacts, key: str, noun: str) -> Iterable[Block]:
     order = list(dict.fromkeys(row.get("name") for row in rows))
     rows.sort(key=lambda row: order.index(row.get("name")))
     yield page_table(rows, columns, f"Values of each {noun}", f"too few cases of this {noun}, or of one label only")
-    lines = [(str(r["name"]), _as_value(r.get(facts.main)), ()) for r in rows if r["method"] == facts.best]
+    lines = [(str(r["name"]), as_value(r.get(facts.main)), ()) for r in rows if r["method"] == facts.best]
     lines = [line for line in lines if line[1].get("value") is not None]
     if 1 < len(lines) <= MAX_LINES:
-        caption = f"{facts.metric(facts.main)} of each {noun}, {facts.best}"
+        caption = f"Values of each {noun}: {facts.metric(facts.main)} of {facts.best}"
         chance = CHANCE.get(facts.main)
-        yield from _figures([forest_figure(key, lines, METRICS.get(facts.main, facts.main), caption, chance)])
+        yield from figure_blocks([forest_figure(key, lines, METRICS.get(facts.main, facts.main), caption, chance)])
 
 
-def _as_value(found: Any) -> Mapping[str, Any]:
-    return found if isinstance(found, Mapping) else {"value": found}
-
-
-def _clinical(facts: ReportFacts) -> Iterable[Block]:
-    rows, lines = [], []
-    for method, pair in (facts.clinical.get("summaries") or {}).items():
-        for key, summary in {"bag": facts.summaries.get(method), **pair}.items():
-            values = (summary or {}).get("values") or {}
-            rows.append({"method": method, "input": SOURCES.get(key, key), **values})
-            if _as_value(values.get(facts.main)).get("value") is not None:
-                lines.append((f"{method}, {SOURCES.get(key, key)}", _as_value(values[facts.main]), ()))
+def _boundaries(facts: ReportFacts) -> Iterable[Block]:
+    """Yield the table of ordered classes: how well cases above and below each boundary are told apart."""
+    rows = [{"method": m, **row} for m, s in facts.finished.items() for row in s.get("boundaries") or ()]
     if rows:
-        keys = [facts.main, *(key for key in METRICS if key != facts.main and key not in OPERATING[2:4])]
-        columns = {"method": "method", "input": "input", **_columns(facts, keys)}
-        yield page_table(rows, columns, "Bag, clinical variables and both, with 95 % intervals", "could not be computed")
-    effects = [row for row in facts.clinical.get("effects") or () if row.get("ratio") is not None]
-    caption = f"{facts.metric(facts.main)} with and without clinical variables"
-    figures = [forest_figure("sources", lines, facts.metric(facts.main), caption, CHANCE.get(facts.main))] if lines else []
-    yield from _figures([*figures, *_effect_figures(facts, effects)])
-    if facts.clinical.get("effects"):
-        yield _effect_table(facts)
-        yield _text("Effects are those of the whole cohort; they describe it and are no estimate of how well a model predicts.")
-    yield from (_text(note) for note in facts.clinical.get("notes") or ())
-
-
-def _ratio_name(facts: ReportFacts) -> str:
-    return "hazard ratio" if facts.task.has_times else "effect" if facts.task.kind == "regression" else "odds ratio"
-
-
-def _effect_table(facts: ReportFacts) -> Block:
-    rows = [{**row, "ratio": {**row, "value": row.get("ratio")}} for row in facts.clinical["effects"]]
-    columns = {"name": "variable", "kind": "kind", "model": "model", "ratio": _ratio_name(facts), "p": "p"}
-    return page_table(rows, columns, "Effects of the variables with 95 % intervals", "could not be estimated")
-
-
-def _effect_figures(facts: ReportFacts, effects: Sequence[Mapping[str, Any]]) -> Iterable[Block]:
-    several = len({row.get("model") for row in effects}) > 1
-    lines = [
-        (f"{row['name']}, {row.get('model')}" if several else str(row["name"]), {**row, "value": row["ratio"]}, ())
-        for row in effects
-    ]
-    if 1 < len(lines) <= MAX_LINES:
-        is_ratio = facts.task.kind != "regression" and all(row["ratio"] > 0 for row in effects)
-        chance, name = (1.0 if is_ratio else 0.0), _ratio_name(facts)
-        yield forest_figure("effects", lines, name, f"Effects of the variables: {name}", chance, is_ratio)
+        yield page_table(
+            rows, {"name": "boundary", "method": "method", "auroc": "AUROC"}, "Boundaries of ordered classes"
+        )
 
 
 def _histories(facts: ReportFacts) -> Iterable[Block]:
     found = [(i, name, folds) for i, (name, folds) in enumerate(facts.histories.items()) if any(folds)]
-    yield from _figures(history_figure(f"learning-{i}", folds, name) for i, name, folds in found)
+    yield from figure_blocks(history_figure(f"learning-{i}", folds, name) for i, name, folds in found)
 
 
 def _attention(facts: ReportFacts) -> Iterable[Block]:
     for key, caption in (
         ("attention", "Attention: means over the cases with 95 % intervals"),
-        ("localization", "Localization of labeled instances by attention, beside the center prior, with 95 % intervals"),
+        (
+            "localization",
+            "Localization of labeled instances by attention, beside the center prior, with 95 % intervals",
+        ),
     ):
-        rows = [row for row in _rows(facts, key) if (facts.finished.get(row["method"]) or {}).get(key)]
-        names = [k for row in rows for k in row if k not in ("method", "_reason", "num_cases")]
-        columns = {"method": "method", **{k: ATTENTION.get(k, k.replace("_", " ")) for k in dict.fromkeys(names)}}
+        rows = [{"method": name, **summary[key]} for name, summary in facts.finished.items() if summary.get(key)]
+        names = dict.fromkeys(k for row in rows for k in row if k != "method")
+        ordered = [*(k for k in ATTENTION if k in names), *(k for k in names if k not in ATTENTION)]
+        columns = {"method": "method", **{k: ATTENTION.get(k, k.replace("_", " ")) for k in ordered}}
         if rows and names:
             yield page_table(rows, columns, caption)
     lacking = [n for n, s in facts.finished.items() if not s.get("attention")]
     if lacking and len(lacking) < len(facts.finished):
-        yield _text(f"There is no attention of {join_words(lacking)}.")
+        yield text_block(f"There is no attention of {join_words(lacking)}.")

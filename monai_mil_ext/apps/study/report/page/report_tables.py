@@ -1,17 +1,16 @@
-"""Tables of the report of a study: rows of CSV files, and the same with sensible digits for the page."""
+"""Tables of the report of a study as rows of CSV files, and numbers with sensible digits."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .report_facts import ReportFacts
 
-__all__ = ["DASH", "csv_tables", "format_interval", "format_number", "format_p", "page_table"]
+__all__ = ["DASH", "MINUS", "csv_tables", "format_interval", "format_number", "format_p"]
 
-DASH = "–"
-TEXTS = ("name", "method", "a", "b", "model", "kind", "case_id", "metric", "curve")
+DASH, MINUS = "\u2013", "\u2212"
 Row = dict[str, Any]
 
 
@@ -23,26 +22,26 @@ def format_number(value: Any, digits: int | None = None) -> str:
         digits: digits after the point; by default two up to 10, and three significant ones above and below 0.01.
 
     Example:
-        >>> [format_number(v) for v in (0.834, 0.00312, 123.456, 12345.6, 3, None, -0.001, 0.999)]
-        ['0.83', '0.003', '123', '12346', '3', '–', '−0.001', '1.00']
+        >>> [format_number(v) for v in (0.834, 0.00312, 123.456, 12345.6, 3, 0.999)]
+        ['0.83', '0.003', '123', '12346', '3', '1.00']
     """
     if value is None or not isinstance(value, (int, float)) or not math.isfinite(value):
         return DASH
     if isinstance(value, int):
-        return f"{value}".replace("-", "−")
+        return f"{value}".replace("-", MINUS)
     if digits is None:
         size = abs(value)
         digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 0.01 or size < 1e-4 else 3
     text = f"{value:.{digits}f}"
-    return (text if float(text) else text.lstrip("-")).replace("-", "−")
+    return (text if float(text) else text.lstrip("-")).replace("-", MINUS)
 
 
 def format_interval(found: Mapping[str, Any] | None, number: str = "value") -> str:
     """Return a value with its interval; narrow intervals get a third digit.
 
     Example:
-        >>> format_interval({"value": 0.834, "low": 0.71, "high": 0.917}), format_interval(None)
-        ('0.83 [0.71, 0.92]', '–')
+        >>> format_interval({"value": 0.834, "low": 0.71, "high": 0.917})
+        '0.83 [0.71, 0.92]'
         >>> format_interval({"value": 0.834, "low": 0.828, "high": 0.841})
         '0.834 [0.828, 0.841]'
     """
@@ -61,8 +60,8 @@ def format_p(p: Any) -> str:
     """Return a p-value as papers do.
 
     Example:
-        >>> [format_p(p) for p in (0.0002, 0.0341, 0.2149, 1.0, None)]
-        ['< 0.001', '0.034', '0.21', '1.00', '–']
+        >>> [format_p(p) for p in (0.0002, 0.0341, 0.2149, 1.0)]
+        ['< 0.001', '0.034', '0.21', '1.00']
     """
     if p is None:
         return DASH
@@ -170,37 +169,3 @@ def _points(found: Mapping[str, Any] | None, x: str, y: str, **names: Any) -> It
 def _case_row(row: Mapping[str, Any]) -> Row:
     outputs = {f"output_{name}": value for name, value in (row.get("outputs") or {}).items()}
     return {**{key: value for key, value in row.items() if key != "outputs"}, **outputs}
-
-
-def page_table(
-    rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], caption: str, reason: str = ""
-) -> dict[str, Any]:
-    """Return a table for the page.
-
-    Args:
-        rows: rows, whose values are texts, numbers, or numbers with intervals.
-        columns: headings by key, in order; columns without any value are left out.
-        caption: title of the table.
-        reason: why values are missing, which a dash says, unless a row has ``_reason``.
-    """
-    keys = [key for key in columns if any(not _is_missing(row.get(key)) for row in rows)]
-    cells = [[_cell(row.get(key), key, str(row.get("_reason") or reason)) for key in keys] for row in rows]
-    return {"kind": "table", "heads": [columns[key] for key in keys], "rows": cells, "caption": caption}
-
-
-def _is_missing(value: Any) -> bool:
-    number = value.get("value") if isinstance(value, Mapping) else value
-    return number is None or number == ""
-
-
-def _cell(value: Any, key: str, reason: str) -> dict[str, Any]:
-    if _is_missing(value):
-        own = value.get("reason") if isinstance(value, Mapping) else ""
-        return {"text": DASH, "reason": own or reason or "not known", "is_number": key not in TEXTS}
-    if isinstance(value, Mapping):
-        text = format_interval(value)
-    elif key in ("p", "p_holm", "log_rank_p"):
-        text = format_p(value)
-    else:
-        text = format_number(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
-    return {"text": text, "reason": "", "is_number": not isinstance(value, str)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,9 +13,10 @@ import numpy as np
 
 from monai_mil_ext.utils import optional_dependency
 
-from .report_tables import format_interval, format_number, format_p
+from .report_tables import MINUS, format_interval, format_number, format_p
 
 __all__ = [
+    "MAX_LINES",
     "calibration_figure",
     "curve_figure",
     "drawing",
@@ -36,6 +37,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 TEXT, SOFT, LINE = "#16181d", "#5b6270", "#c8ccd4"
 VARIABLES = {TEXT: "--text", SOFT: "--soft", LINE: "--line", **{c: f"--s{i}" for i, c in enumerate(SERIES)}}
 SIZE = (4.4, 3.4)  # inches; the page scales figures
+MAX_LINES = 40  # of a figure with a line for each value
 MAX_POINTS = 1500  # more are drawn as pixels
 BANDS = 3  # most methods whose bands can be told apart
 STYLE = {
@@ -91,7 +93,9 @@ def _inline(svg: str, name: str) -> str:
     svg = re.sub(r"(font: *[^;\"]*?px) [^;\"]*", r"\1 system-ui, sans-serif", svg)
     for color, variable in VARIABLES.items():
         svg = svg.replace(f": {color}", f": var({variable})")
-    return re.sub(r'<svg ([^>]*?)width="([\d.]+)pt" height="[\d.]+pt"', r'<svg aria-hidden="true" focusable="false" \1', svg)
+    return re.sub(
+        r'<svg ([^>]*?)width="([\d.]+)pt" height="[\d.]+pt"', r'<svg aria-hidden="true" focusable="false" \1', svg
+    )
 
 
 def short(text: str, length: int = 26) -> str:
@@ -139,7 +143,9 @@ def curve_figure(name: str, curves: Mapping[str, Mapping[str, Any]], kind: str, 
             if curve.get("low") and curve.get("high") and len(curves) <= BANDS:
                 low, high = _floats(curve["low"]), _floats(curve["high"])
                 axes.fill_between(_floats(curve[x]), low, high, color=SERIES[i % 6], alpha=0.15, linewidth=0)
-        labels = ("1 − specificity", "sensitivity") if kind == "roc" else ("recall (sensitivity)", "precision (PPV)")
+        labels = (
+            (f"1 {MINUS} specificity", "sensitivity") if kind == "roc" else ("recall (sensitivity)", "precision (PPV)")
+        )
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), xlabel=labels[0], ylabel=labels[1])
         axes.set_aspect("equal")
         axes.grid()
@@ -171,7 +177,7 @@ def forest_figure(
     """
     parts = [f"{row} {format_interval(found)}" for row, found, _ in rows]
     text = f"{label}, values with 95 % intervals: " + "; ".join(parts) + "."
-    with drawing(name, caption, text, (SIZE[0], 0.75 + 0.34 * len(rows))) as (axes, block):
+    with drawing(name, caption, text, (SIZE[0], 0.75 + 0.32 * len(rows))) as (axes, block):
         axes.set_xscale("log" if ratio else "linear")
         if chance is not None:
             axes.axvline(chance, color=SOFT, linewidth=0.9, linestyle=":")
@@ -181,7 +187,7 @@ def forest_figure(
             axes.plot(known, [i] * len(known), "|", color=SOFT, markersize=8, markeredgewidth=0.9)
             axes.plot([low, high], [i, i], color=SERIES[0], linewidth=2, solid_capstyle="butt")
             axes.plot([value], [i], "o", color=SERIES[0], markersize=6)
-        axes.set_yticks(range(len(rows)), [short(row, 30) for row, _, _ in rows])
+        axes.set_yticks(range(len(rows)), [short(row, 36) for row, _, _ in rows])
         axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel=label)
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x")
@@ -193,7 +199,7 @@ def forest_figure(
 def _plain_ratios(axes: Any) -> None:
     """Label a logarithmic axis by plain numbers."""
     low, high = axes.get_xlim()
-    ticks = [t for t in (0.01, 0.03, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 100) if low <= t <= high]
+    ticks = [t for t in (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 30, 100) if low <= t <= high]
     axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
     axes.set_xticks([], minor=True)
 
@@ -264,7 +270,9 @@ def history_figure(name: str, folds: Sequence[Sequence[Mapping[str, Any]]], labe
     known = [fold for fold in folds if fold]
     best = [_best_epoch(fold) for fold in known]
     found = [str(epoch) for epoch in best if epoch is not None]
-    text = f"Losses of {label} by epoch, {len(known)} folds; epochs with the lowest validation loss: {', '.join(found)}."
+    text = (
+        f"Losses of {label} by epoch, {len(known)} folds; epochs with the lowest validation loss: {', '.join(found)}."
+    )
     with drawing(name, label, text, (SIZE[0], 3.3)) as (axes, block):
         for key, words, look in (
             ("train_loss", "training", {"color": SERIES[0], "linestyle": "-"}),
@@ -273,7 +281,9 @@ def history_figure(name: str, folds: Sequence[Sequence[Mapping[str, Any]]], labe
             for i, fold in enumerate(known):
                 x, y = _floats([row.get("epoch") for row in fold]), _floats([row.get(key) for row in fold])
                 if np.isfinite(y).any():
-                    axes.plot(x, y, label=f"{words}, a line a fold" if i == 0 else None, linewidth=1.1, alpha=0.8, **look)
+                    axes.plot(
+                        x, y, label=f"{words}, a line a fold" if i == 0 else None, linewidth=1.1, alpha=0.8, **look
+                    )
         points = [(row["epoch"], row["val_loss"]) for fold, epoch in zip(known, best, strict=True) for row in fold
                   if epoch is not None and row.get("epoch") == epoch]  # fmt: skip
         if points:
@@ -287,6 +297,3 @@ def history_figure(name: str, folds: Sequence[Sequence[Mapping[str, Any]]], labe
 def _best_epoch(fold: Sequence[Mapping[str, Any]]) -> Any:
     known = [(row["val_loss"], row["epoch"]) for row in fold if row.get("val_loss") is not None]
     return min(known, key=lambda pair: (pair[0], -pair[1]))[1] if known else None
-
-
-Draw = Callable[..., Block]

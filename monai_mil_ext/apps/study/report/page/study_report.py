@@ -14,17 +14,29 @@ from typing import Any
 from monai_mil_ext.utils import RESEARCH_USE, atomic_path, optional_dependency, write_csv, write_json
 
 from .prose import headline, join_words, methods_text, references, results_text
+from .report_blocks import page_table
 from .report_cases import by_error, case_picture
 from .report_facts import ReportFacts, clean
 from .report_notes import limits, report_notes
 from .report_sections import report_sections
-from .report_tables import DASH, csv_tables, format_number, page_table
+from .report_tables import DASH, csv_tables, format_number
 
 __all__ = ["write_report"]
 
 jinja2 = optional_dependency("", "jinja2")
 
-TABLES = ("methods", "folds", "classes", "sites", "comparisons", "thresholds", "calibration", "curves", "cases", "effects")
+TABLES = (
+    "methods",
+    "folds",
+    "classes",
+    "sites",
+    "comparisons",
+    "thresholds",
+    "calibration",
+    "curves",
+    "cases",
+    "effects",
+)
 MAX_PICTURES, MAX_PICTURE_BYTES, MAX_ROWS = 20, 100_000, 3000
 HIDDEN = ("attention", "position", "coords")  # of a case: only in its picture
 Draw = Callable[[Mapping[str, Any]], bytes | None]
@@ -130,8 +142,7 @@ def _cases(facts: ReportFacts, pictures: Mapping[int, str]) -> dict[str, Any]:
         }
         for i, row in enumerate(shown)
     ]
-    pictured = ["attention"] if pictures else []
-    titles = ["case", *heads.values(), *methods, *number.values(), *pictured]
+    titles = ["case", *(["attention"] if pictures else []), *heads.values(), *methods, *number.values()]
     return {"rows": rows, "heads": titles, "has_pictures": bool(pictures), "text": _cases_text(facts, len(pictures))}
 
 
@@ -147,7 +158,10 @@ def _cases_text(facts: ReportFacts, pictures: int) -> str:
     task = facts.task
     positive = task.class_names[1] if task.is_binary else ""
     kind = {"regression": "the absolute difference", "ordinal": "the distance from the true class"}.get(
-        task.kind, "the mean over the known labels" if task.kind == "multilabel" else "one minus the probability of the true class"
+        task.kind,
+        "the mean over the known labels"
+        if task.kind == "multilabel"
+        else "one minus the probability of the true class",
     )
     kind = "the part of comparable cases of the same fold that are ranked wrongly" if task.has_times else kind
     text = f"Out-of-fold predictions{f' (probability of {positive})' if positive else ''}, sorted by the error: {kind}."
@@ -166,12 +180,18 @@ def _cohort(facts: ReportFacts) -> list[dict[str, Any]]:
     names = list(dict.fromkeys(name for counts in labels.values() for name in counts))
     if names:
         rows = [{"name": site, **{f"n_{n}": counts.get(n, 0) for n in names}} for site, counts in labels.items()]
-        blocks.append(page_table(rows, {"name": "site", **{f"n_{n}": n for n in names}}, "Labels by site"))
+        blocks.append(
+            page_table(
+                rows, {"name": "site", **{f"n_{n}": n for n in names}}, "Labels by site" if len(rows) > 1 else "Labels"
+            )
+        )
     if counts := facts.folds.get("counts"):
         heads = {"fold": "fold", "repeat": "repeat", "train": "training", "val": "validation", "test": "test"}
         if len({row.get("repeat") for row in counts}) < 2:
             heads.pop("repeat")
-        blocks.append(page_table([{**row, "fold": str(row.get("fold", ""))} for row in counts], heads, "Cases of each fold"))
+        blocks.append(
+            page_table([{**row, "fold": str(row.get("fold", ""))} for row in counts], heads, "Cases of each fold")
+        )
     left = cohort.get("left_out")
     if left and not isinstance(left, int):
         blocks.append(page_table(left, {"case_id": "case", "reason": "reason"}, "Cases left out", "not recorded"))
@@ -206,7 +226,13 @@ def _duration(seconds: Any) -> str:
     if not isinstance(seconds, (int, float)):
         return DASH
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+    return (
+        f"{minutes // 60} h {minutes % 60} min"
+        if minutes >= 60
+        else f"{minutes} min {rest} s"
+        if minutes
+        else f"{seconds:.1f} s"
+    )
 
 
 def _json(facts: ReportFacts) -> dict[str, Any]:

@@ -1,0 +1,80 @@
+"""Tests of the paragraphs of the report of a study."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from monai_mil_ext.apps.study.report.page.prose import headline, methods_text, references, results_text
+from tests.apps.study.report.made_facts import made_facts
+
+KINDS = ("classification", "multilabel", "ordinal", "regression", "survival", "cox")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("num_methods", [1, 2, 6])
+def test_texts_are_whole_sentences_with_numbers(kind, num_methods):
+    facts = made_facts(kind, num_methods).cleaned()
+    for text in (methods_text(facts), results_text(facts)):
+        assert re.search(r"None|\bnan\b|\{|\}|\(\)|  |\.\.| [,.;]|_|\u2013", text) is None
+        assert all(re.match(r"[A-Z0-9]", sentence) for sentence in re.split(r"(?<=[a-z)\]]\.) ", text))
+        assert text.endswith(".")
+    assert re.search(r"\d\.\d\d \(95 % CI .* to ", results_text(facts))
+
+
+def test_methods_text_of_a_binary_task():
+    text = methods_text(made_facts().cleaned())
+    for part in (
+        "The cohort comprised 60 cases of 55 patients from 3 sites (30 benign, 24 malignant).",
+        "One further case was left out because its data could not be used.",
+        "Each case was a bag of slices (median 40), each represented by the features of ResNet-50 (ImageNet).",
+        "Networks were evaluated by 5-fold cross-validation by patient, stratified by label.",
+        "Two methods of multiple-instance learning were compared: ABMIL [1] and QGMIL [2].",
+        "settings were chosen from 3 candidates by the loss of the validation part",
+        "Clinical variables (age and sex) were modeled alone by logistic regression",
+        "Youden's index [3]",
+        "bootstrap of 1,000 resamples by patient [4]",
+    ):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("folds", "text"),
+    [
+        ({"by": "site", "num_folds": 3}, "leave-one-site-out cross-validation (3 folds)."),
+        ({"num_folds": 5, "repeats": 2}, "5-fold cross-validation, repeated 2 times with other folds."),
+        ({"num_folds": 1}, "one fixed test set."),
+        ({"plan": "Five folds by patient."}, "evaluated by five folds by patient. In each"),
+    ],
+)
+def test_methods_text_of_each_plan(folds, text):
+    assert text in methods_text(replace(made_facts(), folds=folds))
+
+
+def test_every_reference_is_cited_once():
+    facts = made_facts("cox", 6)
+    cited = {int(n) for group in re.findall(r"\[([\d, ]+)\]", methods_text(facts)) for n in group.split(",")}
+    assert cited == set(range(1, len(references(facts)) + 1))
+    assert len(set(references(facts))) == len(references(facts))
+
+
+def test_headline_names_the_best_method():
+    facts = made_facts(num_methods=1)
+    found = facts.value("ABMIL")
+    assert headline(facts) == f"ABMIL: AUROC {found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+    assert headline(made_facts(num_methods=3)).startswith("Highest AUROC of three methods: ")
+    assert headline(replace(facts, summaries={"ABMIL": None})).startswith("No method has a value")
+
+
+def test_results_text_corrects_only_several_comparisons():
+    assert "p = 0.21." in results_text(made_facts(num_methods=2))
+    assert "p = 0.43 after correction." in results_text(made_facts(num_methods=3))
+    assert "Of all 15 comparisons, none had a corrected p below 0.05." in results_text(made_facts(num_methods=6))
+
+
+def test_results_text_names_methods_without_a_value():
+    facts = made_facts(num_methods=2)
+    text = results_text(replace(facts, summaries=dict(facts.summaries) | {"QGMIL": None}))
+    assert "There is no value of QGMIL." in text
+    failed = results_text(replace(facts, summaries={"A": None}, comparisons=(), clinical={}))
+    assert failed == "The AUROC could not be computed for any method."

@@ -1,0 +1,40 @@
+"""Tests of the notes of the report of a study."""
+
+from dataclasses import replace
+
+from monai_mil_ext.apps.study.report.page.report_notes import limits, report_notes
+from tests.apps.study.report.made_facts import made_facts
+
+
+def test_failures_come_with_their_reasons():
+    facts = made_facts(num_methods=2, sites=False)
+    methods = {"ABMIL": {"failed": ["ValueError: no features."]}, "QGMIL": {"failed": ["killed", "killed"]}}
+    facts = replace(facts, methods=methods, summaries=dict(facts.summaries) | {"QGMIL": None})
+    assert report_notes(facts) == [
+        "1 run of ABMIL failed, so its values are of fewer cases (ValueError: no features).",
+        "QGMIL has no result: all of its runs failed or are missing (killed).",
+    ]
+
+
+def test_few_cases_are_said():
+    facts = made_facts(sites=False)
+    facts = replace(facts, cohort=dict(facts.cohort) | {"num_cases": 24, "labels": {"benign": 20, "malignant": 4}})
+    assert report_notes(facts) == [
+        "There are only 24 cases: intervals are wide, and may be too narrow still.",
+        "Values rest on few cases: 4 of malignant.",
+    ]
+
+
+def test_notes_of_methods_are_said_once():
+    facts = made_facts(num_methods=3, sites=False)
+    for summary in facts.summaries.values():
+        summary["notes"] = ["Every method has this."]
+    facts.summaries["QGMIL"]["notes"].append("Fold 1 has one class.")
+    assert report_notes(facts) == ["Every method has this.", "QGMIL: Fold 1 has one class."]
+
+
+def test_limits_say_that_intervals_are_conditional():
+    assert "conditional on the trained networks" in limits(made_facts())[0]
+    one, external = limits(made_facts(num_methods=1)), limits(replace(made_facts(), external="Oslo"))
+    assert not any("highest" in text for text in one)
+    assert any("frozen" in text for text in external)
