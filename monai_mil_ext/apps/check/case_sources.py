@@ -27,7 +27,7 @@ LABEL = "label"
 COLUMNS: dict[str, tuple[str, ...]] = {
     CASE: (CASE, "case"),
     PATIENT: (PATIENT, "patient_id"),
-    "image": ("image", "bag", "slide", "filename", "wsi"),
+    "image": ("image", "bag", "slide_id", "filename", "wsi", "bag_name", "slide"),
     "reference": ("reference",),
     LABEL: (LABEL,),
     "time": ("time",),
@@ -36,6 +36,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "split": ("split",),
     **{name: (name,) for name in (str(BagKeys.SERIES), str(BagKeys.STACK), str(BagKeys.SLIDE_MPP), "magnification")},
 }
+CLAM = "slide_id"  # in whose tables case_id is the patient
 SUFFIXES = {
     "scans": (),
     "slides": (*SLIDE_SUFFIXES, *FEATURE_SUFFIXES),
@@ -46,7 +47,7 @@ FOLDERS: dict[str, Callable[..., list[dict[str, Any]]]] = {
     "slides": list_slides,
     "bags": list_bags,
 }
-Columns = Mapping[str, str | Sequence[str]]
+Columns = Mapping[str, str | Sequence[str] | None]
 
 
 def read_cases(
@@ -57,7 +58,7 @@ def read_cases(
     Args:
         path: the table, list or folder.
         kind: ``"scans"``, ``"slides"`` or ``"bags"``.
-        columns: name of the column, or of several for ``label``, by what it means.
+        columns: name of the column, or of several for ``label``, by what it means; others are found by their names.
         root: folder of the files, by default that of the table.
 
     Raises:
@@ -99,25 +100,27 @@ def _rows(path: Path) -> tuple[list[tuple[str, dict[str, Any]]], list[str]]:
 
 def _find_columns(names: Sequence[str], given: Columns) -> tuple[dict[str, str | list[str]], list[Problem]]:
     """Return the column of each meaning, and the problems of those that do not exist."""
-    exact, lower = set(names), {name.lower(): name for name in reversed(names)}
+    chosen = {meaning: [name] if isinstance(name, str) else list(name) for meaning, name in given.items() if name}
+    known = ", ".join(map(repr, names))
+    lost = [name for several in chosen.values() for name in several if name not in names]
+    problems = [Problem(f"column {name!r} must exist, got {known}") for name in lost]
     found: dict[str, str | list[str]] = {}
-    problems = []
     for meaning, aliases in COLUMNS.items():
-        wanted = given.get(meaning)
-        if wanted is not None:
-            several = [wanted] if isinstance(wanted, str) else list(wanted)
-            lost = [name for name in several if name not in exact]
-            problems += [Problem(f"column {name!r} must exist, got {', '.join(map(repr, names))}") for name in lost]
-            if not lost:
-                found[meaning] = wanted if isinstance(wanted, str) else several
-            continue
-        column = next((lower[alias] for alias in aliases if alias in lower), None)
-        if column is not None:
-            found[meaning] = next((alias for alias in aliases if alias in exact), column)
-    if "image" not in found and "image" not in given:
-        text = f"a column must name the files, got {', '.join(map(repr, names))}"
-        problems.append(Problem(text, option="--columns#image NAME"))
+        several = chosen.get(meaning)
+        column = _usual_column(names, aliases) if several is None else several if len(several) > 1 else several[0]
+        if column is not None and not set(several or ()) & set(lost):
+            found[meaning] = column
+    if found.get("image") == CLAM and CASE in found and PATIENT not in found:
+        found[PATIENT] = found.pop(CASE)
+    if "image" not in found and "image" not in chosen:
+        problems.append(Problem(f"a column must name the files, got {known}", option="--columns#image NAME"))
     return found, problems
+
+
+def _usual_column(names: Sequence[str], aliases: Sequence[str]) -> str | None:
+    """Return the first column with one of several names, or else with one in another case."""
+    exact = next((alias for alias in aliases if alias in names), None)
+    return exact or next((name for alias in aliases for name in names if name.lower() == alias), None)
 
 
 def _case(

@@ -17,10 +17,10 @@ SCANS = CheckSettings("scans", num_folds=3)
 
 
 class Slow(nn.Module):
-    """Encoder of a known speed: 4 ms an image, 5 features."""
+    """Encoder of a known speed: 10 ms an image, 5 features."""
 
     def forward(self, x):
-        time.sleep(0.004 * len(x))
+        time.sleep(0.01 * len(x))
         return x.flatten(1)[:, :5]
 
 
@@ -47,7 +47,7 @@ def test_time_and_size_are_within_a_factor_of_two_of_the_truth(tmp_path):
     assert (found.num_cases, found.num_encoded, found.num_instances) == (8, 0, 160)
     assert 0.5 < found.seconds / seconds < 2
     assert 0.5 < found.size / size < 2
-    assert found.speed == pytest.approx(250, rel=0.3)
+    assert 50 < found.speed <= 100
 
 
 def test_what_is_encoded_already_is_not_counted(tmp_path):

@@ -113,7 +113,7 @@ def test_what_is_no_table_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="that exists"):
         check_table(tmp_path / "t.csv")
     (tmp_path / "t.json").write_text("{}")
-    with pytest.raises(ValueError, match="must be .csv"):
+    with pytest.raises(ValueError, match=r"must be \.csv"):
         check_table(tmp_path / "t.json")
     (tmp_path / "t.csv").write_text("case_id,image\na,b.nii\n")
     with pytest.raises(FileNotFoundError, match="`root` must be a folder"):
