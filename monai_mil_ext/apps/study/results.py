@@ -36,7 +36,7 @@ from .work import HISTORY
 if TYPE_CHECKING:
     from .study import Study
 
-__all__ = ["CohortResults", "StudyResults", "describe_cohort", "operating_thresholds", "write_cohort_report"]
+__all__ = ["CohortResults", "StudyResults", "describe_cohort", "operating_threshold", "write_cohort_report"]
 
 CASE, PATIENT, COORDS = str(BagKeys.CASE_ID), str(BagKeys.PATIENT), str(BagKeys.COORDS)
 CLINICAL = "clinical.json"
@@ -153,10 +153,11 @@ class StudyResults:
             nets,
             self.work.task,
             method,
-            thresholds=operating_thresholds(predictions, self.work.task),
+            threshold=operating_threshold(predictions, self.work.task),
             threshold_method="Youden's index of out-of-fold predictions",
             sources=_sources(self.work.items),
             cohort=summarize_cohort(self.work.items, seed=self.study.plan.seed),
+            level="patient" if any(isinstance(item["image"], (list, tuple)) for item in self.work.items) else "bag",
         )
 
     def _networks(self, method: str) -> list[BagNet]:
@@ -271,24 +272,17 @@ def write_cohort_report(
     return write_report(facts, folder)
 
 
-def operating_thresholds(predictions: Predictions, task: Task) -> dict[str, float]:
-    """Choose the thresholds of a model by Youden's index of its out-of-fold predictions.
+def operating_threshold(predictions: Predictions, task: Task) -> float | None:
+    """Choose the threshold of a model of two classes by Youden's index of its out-of-fold predictions.
 
     Returns:
-        The threshold of the positive one of two classes, or of each label of a multi-label task; none where cases are
-        too few or not separated.
+        The threshold, or ``None`` if the task has none, cases are too few, or scores do not separate the classes.
     """
+    if not task.is_binary:
+        return None
     test = predictions.of_part("test")
-    if task.is_binary:
-        columns = {task.class_names[1]: (test.truth, test.output[:, 1])}
-    elif task.kind == "multilabel":
-        columns = {name: (test.truth[:, i], test.output[:, i]) for i, name in enumerate(task.class_names)}
-    else:
-        columns = {}
-    chosen = {
-        name: choose_threshold(np.asarray(truth, dtype=float), output) for name, (truth, output) in columns.items()
-    }
-    return {name: threshold for name, threshold in chosen.items() if not np.isnan(threshold)}
+    threshold = choose_threshold(test.truth.astype(float), test.output[:, 1])
+    return None if np.isnan(threshold) else threshold
 
 
 def describe_cohort(items: Items, task: Task) -> dict[str, Any]:
