@@ -1,0 +1,183 @@
+"""Tests of a whole study."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from monai_mil_ext.apps.study import (
+    FoldPlan,
+    Predictions,
+    RunsFailedError,
+    Selection,
+    Study,
+    StudyOptions,
+    TrainingSettings,
+)
+from tests.apps.study.cohort_bags import TASKS, make_items
+
+FEW = TrainingSettings(epochs=2, learning_rate=0.05)
+OPTIONS = StudyOptions(num_samples=20)
+
+
+def make_study(items, folder, methods="MeanMIL", num_folds=2, kind="classification", **values):
+    options = {"training": FEW, "options": OPTIONS} | values
+    return Study(items, folder, TASKS[kind], methods, FoldPlan(num_folds), **options)
+
+
+def report(folder):
+    content = json.loads((folder / "report.json").read_text())
+    content.pop("provenance")
+    return content
+
+
+def run_times(folder):
+    return {path.parent: path.stat().st_mtime_ns for path in folder.glob("runs/*/*/run.json")}
+
+
+def test_a_study_writes_predictions_models_and_a_report(tmp_path):
+    items = make_items(tmp_path)
+    path = make_study(items, tmp_path / "study", "MeanMIL,ABMIL").run()
+    assert path == tmp_path / "study" / "report.html"
+    rows = Predictions.read(tmp_path / "study/predictions/ABMIL.csv").of_part("test")
+    assert sorted(rows.case_id) == [item["case_id"] for item in items]
+    assert {file.name for file in (tmp_path / "study/models/ABMIL").iterdir()} == {"model.json", "model.pt"}
+    assert report(tmp_path / "study")["summaries"]["MeanMIL"]["values"]["auroc"]["value"] > 0.9
+    assert str(tmp_path) not in path.read_text()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in TASKS if kind != "classification"])
+@pytest.mark.slow(buys="every kind of task from items to a report")
+def test_each_task_from_items_to_a_report(kind, tmp_path):
+    items = make_items(tmp_path, kind, 48)
+    make_study(items, tmp_path / "study", "ABMIL", kind=kind, training=TrainingSettings(epochs=15)).run()
+    summary = report(tmp_path / "study")["summaries"]["ABMIL"]
+    assert summary["values"][summary["main"]]["value"] > 0.6
+
+
+def test_equal_seeds_give_equal_tables(tmp_path):
+    items = make_items(tmp_path)
+    for name in ("a", "b"):
+        make_study(items[:: 1 if name == "a" else -1], tmp_path / name).run()
+    assert report(tmp_path / "a") == report(tmp_path / "b")
+    assert (tmp_path / "a/predictions/MeanMIL.csv").read_bytes() == (
+        tmp_path / "b/predictions/MeanMIL.csv"
+    ).read_bytes()
+
+
+def test_a_method_that_is_added_repeats_nothing(tmp_path):
+    items = make_items(tmp_path)
+    make_study(items, tmp_path / "study").run()
+    before = run_times(tmp_path / "study")
+    make_study(items, tmp_path / "study", "MeanMIL,MaxMIL").run()
+    after = run_times(tmp_path / "study")
+    assert {path: after[path] for path in before} == before
+    assert len(after) == 4
+
+
+def test_a_case_that_is_added_changes_no_fold_of_the_others(tmp_path):
+    items = make_items(tmp_path)
+    first = make_study(items[:-1], tmp_path / "study")
+    first.run()
+    second = make_study(items, tmp_path / "study")
+    second.run()
+    for before, after in zip(first.work.splits.folds, second.work.splits.folds, strict=True):
+        assert all(set(before[part]) <= set(after[part]) for part in before)
+
+
+def test_parts_on_several_machines_give_the_same_report(tmp_path):
+    items = make_items(tmp_path)
+    make_study(items, tmp_path / "whole").run()
+    assert make_study(items, tmp_path / "parts").run((1, 2)) is None
+    assert make_study(items, tmp_path / "parts").run((2, 2)) == tmp_path / "parts" / "report.html"
+    assert report(tmp_path / "parts") == report(tmp_path / "whole")
+
+
+def test_a_broken_bag_file_is_left_out(tmp_path):
+    items = make_items(tmp_path)
+    broken = tmp_path / "doe_jane.h5"
+    broken.write_bytes(b"not a bag")
+    items.append({**items[0], "case_id": "broken", "patient": "x", "image": str(broken)})
+    make_study(items, tmp_path / "study").run()
+    with (tmp_path / "study/left_out.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["case_id"] == "broken"
+    for path in (tmp_path / "study").rglob("*.[hjc]*"):
+        assert b"doe_jane" not in path.read_bytes(), path.name
+
+
+def test_a_method_that_fails_is_named_and_ends_no_other(tmp_path):
+    items = make_items(tmp_path)
+    broken = {"_target_": "torch.nn.Linear", "out_features": 2, "name": "broken"}
+    make_study(items, tmp_path / "study", ["MeanMIL", {**broken, "in_features": 7}]).run()
+    content = report(tmp_path / "study")
+    assert content["summaries"]["broken"] is None
+    assert any("broken failed in fold 0, 1" in note for note in content["notes"])
+    with pytest.raises(RunsFailedError, match="2 of 2 runs failed"):
+        make_study(items, tmp_path / "other", [{**broken, "in_features": 7}]).run()
+
+
+def test_settings_of_a_selection_must_be_those_of_each_method(tmp_path):
+    items = make_items(tmp_path)
+    with pytest.raises(ValueError, match="hidden_size"):
+        make_study(items, tmp_path / "study", "ABMIL,MeanMIL", selection=Selection({"hidden_size": [8]}))
+    with pytest.raises(ValueError, match="`items` must not be empty"):
+        make_study([], tmp_path / "study")
+
+
+def test_a_refitted_model_is_one_network(tmp_path):
+    items = make_items(tmp_path)
+    make_study(items, tmp_path / "study", options=StudyOptions(num_samples=20, refit=True)).run()
+    record = json.loads((tmp_path / "study/models/MeanMIL/model.json").read_text())
+    assert record["network"]["class"] == "StandardizedNet"
+    assert record["cohort"]["cases"] == 36
+
+
+PROGRAM = """
+import sys
+from tests.apps.study.cohort_bags import TASKS, make_items
+from monai_mil_ext.apps.study import FoldPlan, Study, StudyOptions, TrainingSettings
+items = make_items(sys.argv[1])
+training = TrainingSettings(epochs=20, patience=20, learning_rate=0.01)
+options = StudyOptions(num_samples=20)
+Study(items, sys.argv[2], TASKS["classification"], "ABMIL,MeanMIL", FoldPlan(2), training, options=options).run()
+"""
+
+
+@pytest.mark.slow(buys="a study that is killed at any point continues to the same tables")
+def test_a_killed_study_continues_to_the_same_tables(tmp_path):
+    make_items(tmp_path)
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
+    folder = tmp_path / "killed"
+    for marker in ("runs/ABMIL/fold_0/run.json", "runs/MeanMIL/fold_0/run.json", "predictions/ABMIL.csv"):
+        process = subprocess.Popen([*command, str(folder)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and not (folder / marker).exists():
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    subprocess.run([*command, str(folder)], check=True, capture_output=True)
+    assert report(folder) == report(tmp_path / "whole")
+
+
+@pytest.mark.slow(buys="no result is better than chance where labels are noise")
+def test_labels_that_are_noise_give_an_auroc_of_one_half(tmp_path):
+    values, covered = [], []
+    for seed in range(8):
+        (tmp_path / str(seed)).mkdir()
+        items = make_items(tmp_path / str(seed), num_cases=40, noise=True, seed=seed)
+        selection = Selection({"learning_rate": [0.001, 0.05]})
+        options = StudyOptions(num_samples=200)
+        folder = tmp_path / f"study_{seed}"
+        make_study(items, folder, "ABMIL", num_folds=4, selection=selection, options=options).run()
+        auroc = report(folder)["summaries"]["ABMIL"]["values"]["auroc"]
+        values.append(auroc["value"])
+        covered.append(auroc["low"] <= 0.5 <= auroc["high"])
+    assert abs(np.mean(values) - 0.5) < 0.1
+    assert sum(covered) >= 6

@@ -1,0 +1,79 @@
+"""Tests of the work of one run of a study."""
+
+import numpy as np
+import pytest
+import torch
+
+from monai_mil_ext.apps.study import FoldPlan, Selection, StudyRunner, TrainingSettings, parse_methods
+from monai_mil_ext.apps.study.work import StudyWork, predict_bags
+from monai_mil_ext.data import read_bag, write_bag
+from monai_mil_ext.metrics import instance_values
+from tests.apps.study.cohort_bags import TASKS, make_items
+
+FEW = TrainingSettings(epochs=2)
+
+
+def make_work(items, methods="ABMIL", splits=None, **values):
+    task = TASKS["classification"]
+    splits = splits or FoldPlan(2).split(items, task)
+    return StudyWork(items, splits, task, parse_methods(methods), FEW, values.get("selection", Selection()))
+
+
+def test_predictions_of_validation_and_test_part(tmp_path):
+    work = make_work(make_items(tmp_path))
+    runner = StudyRunner(tmp_path / "runs", work)
+    run = work.runs()[1]
+    record = runner.run(run)
+    rows = work.predictions(run, runner.run_folder(run), record)
+    assert set(rows.fold) == {1}
+    for part in ("val", "test"):
+        assert sorted(rows.of_part(part).case_id) == sorted(work.splits.folds[1][part])
+    assert set(rows.more) == {"entropy_ratio", "top_10_share"}
+    again = predict_bags(work.network(run, runner.run_folder(run), record), work.part(1, "test"), work.task)
+    assert rows.of_part("test").output == pytest.approx(again.output)
+
+
+def test_runs_depend_on_files_and_labels_of_their_training_only(tmp_path):
+    items = make_items(tmp_path)
+    work = make_work(items)
+    before = work.runs()
+    case = work.splits.folds[0]["test"][0]
+    item = next(item for item in items if item["case_id"] == case)
+    write_bag(item["image"], {"features": torch.zeros(12, 4)})
+    after = make_work(items, splits=work.splits).runs()
+    assert [a.settings == b.settings for a, b in zip(before, after, strict=True)] == [True, False]
+
+
+def test_a_changed_test_part_is_predicted_again_without_training(tmp_path, monkeypatch):
+    items = make_items(tmp_path)
+    work = make_work(items)
+    runner = StudyRunner(tmp_path / "runs", work)
+    run = work.runs()[0]
+    record = runner.run(run)
+    first = work.predictions(run, runner.run_folder(run), record)
+    case = work.splits.folds[0]["test"][0]
+    item = next(item for item in items if item["case_id"] == case)
+    write_bag(item["image"], {"features": torch.full((12, 4), 9.0)})
+    second = work.predictions(run, runner.run_folder(run), record)
+    changed = np.flatnonzero(np.any(first.output != second.output, axis=1))
+    assert [second.case_id[i] for i in changed] == [case]
+
+
+def test_settings_are_chosen_on_the_validation_part(tmp_path):
+    items = make_items(tmp_path)
+    work = make_work(items, selection=Selection({"learning_rate": [1e-6, 0.05]}))
+    record = StudyRunner(tmp_path / "runs", work).run(work.runs()[0])
+    assert record["settings"] == {"learning_rate": 0.05}
+    assert record["candidates"] == 3
+
+
+def test_instance_labels_of_a_bag_give_the_values_of_localization(tmp_path):
+    path, labels = tmp_path / "bag.h5", torch.tensor([1, 0, 0, 1, 0])
+    write_bag(path, {"features": torch.rand(5, 4), "instance_label": labels})
+    item = {"case_id": "a", "patient": "a", "image": str(path), "label": 1}
+    net = parse_methods("ABMIL")[0].build(4, 2)
+    rows = predict_bags(net, [item], TASKS["classification"])
+    with torch.no_grad():
+        attention = net.eval().forward_bag(read_bag(path)["features"][None], None).attention
+    expected = instance_values(attention[0, :, 0], labels)
+    assert {name: rows.more[name][0] for name in expected} == pytest.approx(expected)
