@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Mapping
@@ -69,7 +70,7 @@ class TrainingSettings:
         ValueError: when a number is not positive.
     """
 
-    epochs: int = 40
+    epochs: int = 30
     patience: int = 8
     learning_rate: float = 0.001
     weight_decay: float = 0.01
@@ -182,11 +183,14 @@ def train_bag_network(
     keeper = BestEpoch(net, outputs, report)
     if any(weight.requires_grad for weight in net.parameters()):
         trainer = _trainer(net, method, bags, train_items)
+        trainer.logger.setLevel(logging.WARNING)  # MONAI's engines tell each epoch, and a study has thousands
         keeper.attach(trainer)
         if val_items:
             evaluator = _evaluator(net, bags, val_items)
             keeper.attach_validation(evaluator)
             stop = EarlyStopping(training.patience, lambda _: -keeper.last_loss, trainer)
+            evaluator.logger.setLevel(logging.WARNING)
+            stop.logger.setLevel(logging.WARNING)
             evaluator.add_event_handler(Events.COMPLETED, stop)
             ValidationHandler(1, evaluator).attach(trainer)
         trainer.run()

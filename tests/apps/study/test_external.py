@@ -1,0 +1,69 @@
+"""Tests of the models of a study on another cohort."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from monai_mil_ext.apps.study import Clinical, FoldPlan, Predictions, Study, StudyOptions, TrainingSettings
+from monai_mil_ext.apps.study.work import predict_bags
+from monai_mil_ext.data import write_bag
+from monai_mil_ext.utils import SourceMismatchError
+from tests.apps.study.cohort_bags import TASKS, make_items
+
+TASK = TASKS["classification"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    items = make_items(folder)
+    for i, item in enumerate(items):
+        item["covariates"] = {"age": str(50 + 7 * (i % 5) + 3 * item["label"])}
+    options, training = StudyOptions(num_samples=20), TrainingSettings(epochs=2, learning_rate=0.05)
+    study = Study(items, folder / "study", TASK, "MeanMIL", FoldPlan(2), training, clinical=Clinical(), options=options)
+    study.run()
+    return study, items
+
+
+def test_the_ensemble_of_the_folds_predicts_another_cohort(finished, tmp_path):
+    study, items = finished
+    path = study.evaluate_external(items[:12], "other")
+    assert path == study.folder / "external" / "other" / "report.html"
+    rows = Predictions.read(path.parent / "predictions" / "MeanMIL.csv")
+    runs = study.work.runs()
+    members = [study.work.network(r, study.folder / "runs" / r.name, {"settings": {}}) for r in runs]
+    expected = np.mean([predict_bags(net, items[:12], TASK).output for net in members], axis=0)
+    assert rows.output == pytest.approx(expected, abs=1e-6)
+    content = json.loads((path.parent / "report.json").read_text())
+    assert content["external"] == "other"
+    assert content["summaries"]["MeanMIL"]["num_cases"] == 12
+    assert set(content["clinical"]["summaries"]["MeanMIL"]) == {"clinical", "both"}
+
+
+def test_the_threshold_is_that_of_the_study(finished):
+    study, items = finished
+    record = json.loads((study.folder / "models/MeanMIL/model.json").read_text())
+    path = study.evaluate_external(items[12:], "second")
+    (entry,) = json.loads((path.parent / "report.json").read_text())["summaries"]["MeanMIL"]["thresholds"]
+    assert entry["threshold"] == pytest.approx(record["operating_points"][0]["threshold"])
+
+
+def test_bags_of_another_source_are_refused(finished, tmp_path):
+    study, items = finished
+    write_bag(tmp_path / "wide.h5", {"features": torch.rand(5, 7)})
+    other = [{**items[0], "image": str(tmp_path / "wide.h5")}]
+    with pytest.raises(SourceMismatchError, match="trained on 4 features, got 7 features"):
+        study.evaluate_external(other, "wide")
+
+
+def test_names_and_unfinished_studies(finished, tmp_path):
+    study, items = finished
+    with pytest.raises(ValueError, match="`name`"):
+        study.evaluate_external(items, "../x")
+    with pytest.raises(ValueError, match="`items` must not be empty"):
+        study.evaluate_external([], "x")
+    fresh = Study(items, tmp_path / "fresh", TASK, "MeanMIL", FoldPlan(2))
+    with pytest.raises(FileNotFoundError, match="run the study first"):
+        fresh.evaluate_external(items, "x")

@@ -1,0 +1,27 @@
+"""Tests of the log of a study in MLflow."""
+
+import json
+
+import pytest
+
+from monai_mil_ext.apps.study.tracking import log_report
+
+mlflow = pytest.importorskip("mlflow")
+
+REPORT = {
+    "methods": {"ABMIL": {"settings": {"epochs": 3}}, "QGMIL": {}},
+    "summaries": {"ABMIL": {"values": {"auroc": {"value": 0.8, "low": 0.7, "high": None}}}, "QGMIL": None},
+}
+
+
+def test_a_run_for_each_method_with_settings_metrics_and_files(tmp_path):
+    (tmp_path / "report.json").write_text(json.dumps(REPORT))
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "folds.csv").write_text("fold\n0\n")
+    log_report(f"sqlite:///{tmp_path / 'mlflow.db'}", "study", tmp_path)
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("study")
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert runs["ABMIL"].data.metrics == {"auroc": 0.8, "auroc_low": 0.7}
+    assert runs["ABMIL"].data.params == {"epochs": "3"}
+    assert runs["QGMIL"].data.tags["failed"] == "true"
