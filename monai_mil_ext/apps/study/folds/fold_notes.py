@@ -35,7 +35,7 @@ def describe_folds(splits: CohortSplits, patients: Sequence[FoldPatient], num_fo
     notes = []
     count = splits.repeats.count(0)
     if by in ("patient", "spread") and count < num_folds:
-        notes.append(f"{count} folds are used instead of {num_folds}: there are too few patients of a class.")
+        notes.append(f"{count} folds are used instead of {num_folds}, because a class has too few patients.")
     if by == "site":
         notes.append(f"Each of the {count} sites is the test part of one fold; `num_folds` has no effect.")
     if by == "fixed":

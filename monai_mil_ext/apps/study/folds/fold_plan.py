@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -141,7 +142,7 @@ class FoldPlan:
             else file_parts(self.split_file, items, self.on_bad)
         )
         CohortSplits(fixed, {case: p.name for p in patients for case in p.cases})  # refuses a patient in two parts
-        known = [_parts_of(patients, fold) for fold in previous.folds] if previous else []
+        known = [_before(_parts_of(patients, fold)) for fold in previous.folds] if previous else []
         for number, fold in enumerate(fixed):
             empty = [part for part in ("train", "test") if not fold[part]]
             if empty:
@@ -157,6 +158,7 @@ class FoldPlan:
             yield parts
 
     def _drawn(self, patients: Sequence[FoldPatient], task: Task, previous: CohortSplits | None) -> Iterator[Part]:
+        previous = previous if previous and _tests_each_case(previous) else None  # not fixed parts of earlier
         old = [_parts_of(patients, fold) for fold in previous.folds] if previous else []
         numbers = previous.repeats if previous else []
         count = numbers.count(0)
@@ -171,8 +173,7 @@ class FoldPlan:
             for number, test in enumerate(tests):
                 rest = [patient for patient in patients if patient.name not in test]
                 before = next((p for p in known if any(p.get(name) == "test" for name in test)), {})
-                before = {name: part for name, part in before.items() if part != "test"}
-                val = draw_validation(rest, self.val_fraction, Draw(self.seed, repeat, number), before)
+                val = draw_validation(rest, self.val_fraction, Draw(self.seed, repeat, number), _before(before))
                 yield _fold(patients, test, val)
 
     def _tests(
@@ -207,6 +208,19 @@ def _parts_of(patients: Sequence[FoldPatient], fold: Part) -> dict[str, str]:
     part_of = {case: part for part in PARTS for case in fold[part]}
     first = {p.name: next((part_of[case] for case in p.cases if case in part_of), None) for p in patients}
     return {name: part for name, part in first.items() if part is not None}
+
+
+def _before(parts: Mapping[str, str]) -> dict[str, str]:
+    """Return which patients were in the training and the validation part."""
+    return {name: part for name, part in parts.items() if part != "test"}
+
+
+def _tests_each_case(splits: CohortSplits) -> bool:
+    """Return whether splits are those of a cross-validation: each repeat has several folds and tests each case."""
+    tested: dict[int, set[str]] = defaultdict(set)
+    for fold, repeat in zip(splits.folds, splits.repeats, strict=True):
+        tested[repeat].update(fold["test"])
+    return len(splits) > len(tested) and all(cases == set(splits.patients) for cases in tested.values())
 
 
 def _fold(patients: Sequence[FoldPatient], test: set[str], val: set[str]) -> Part:
