@@ -32,7 +32,10 @@ def test_a_balanced_cohort_has_no_notes():
 def test_a_site_that_gives_the_class_away_is_named():
     found = " ".join(notes(cohort({"A": [0] * 10 + [1] * 5, "B": [0] + [1] * 14})))
     assert "site 'B' has 14 of 15 patients of class malignant, the other sites 5 of 15: a network can learn" in found
-    assert "compare with folds by site (folds_by: site)" in found
+    assert "learn the site instead. Compare with folds by site (folds_by: site)." in found
+    found = " ".join(notes(cohort({"A": [0] * 10 + [1] * 5, "B": [0] + [1] * 14}), by="site"))
+    assert "learn the site instead." in found
+    assert "Compare with" not in found
 
 
 def test_each_label_and_the_times_are_compared_between_sites():
@@ -50,7 +53,10 @@ def test_each_label_and_the_times_are_compared_between_sites():
 def test_sites_are_described():
     items = cohort({"A": [0, 1] * 10, "B": [0] * 5, "C": [1, 0, 1], "": [0, 1]})
     found = notes(items, by="spread")
-    assert "2 cases without a site. Those patients are spread as one more site." in found
+    assert not any("upper and lower case" in note for note in found)
+    renamed = [{**items[0], "site": " a "}, *items[1:]]
+    assert any("upper and lower case" in note for note in notes(renamed))
+    assert "2 patients with cases without a site; they are spread as one more site." in found
     assert "Sites with fewer than 5 patients, whose own values are very uncertain: 'C' (3)." in found
     assert any("Site 'B' has only class 'benign': no AUROC" in note for note in found)
     found = notes([item for item in items if item["site"]], by="site")

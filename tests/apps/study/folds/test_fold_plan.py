@@ -142,7 +142,7 @@ def test_by_site_leaves_out_a_site():
 
 def test_by_site_refuses_what_it_cannot_do():
     items = cohort([0, 1, 1, 0] * 5, ["A", "B", ""])
-    match = "`by` must be 'site' only if all cases have a site .* got patients with 6 cases without a site: fill in"
+    match = "`by` must be 'site' only if all cases have a site .* got 6 patients without a site: fill in"
     with pytest.raises(ValueError, match=match):
         FoldPlan(by="site").split(items, BINARY)
     with pytest.raises(ValueError, match="at least two, got 1 site: fill in"):
@@ -253,6 +253,7 @@ def test_a_split_file_is_used_as_given(tmp_path):
     plan = FoldPlan(num_folds=4, repeats=2, seed=3)
     splits = plan.split(items, BINARY)
     splits.write(tmp_path / "splits.json")
+    assert FoldPlan(4, 2, seed=3, split_file="").split(items, BINARY) == splits
     fixed = FoldPlan(split_file=tmp_path / "splits.json")
     assert fixed.split(items, BINARY).folds == splits.folds
     assert fixed.split(items, BINARY).repeats == [0] * 4 + [1] * 4
@@ -338,6 +339,15 @@ def test_extend_changes_between_fixed_and_drawn_parts():
     fold = FoldPlan().extend(drawn, fixed, BINARY).folds[0]
     assert fold["test"] == FoldPlan().split(fixed, BINARY).folds[0]["test"]
     assert fold["val"]
+
+
+def test_extend_makes_new_folds_if_a_test_part_would_be_empty(caplog):
+    items = cohort([0, 1] * 5)
+    before = FoldPlan().split(items, BINARY)
+    gone = set(before.folds[0]["test"])
+    left = [item for item in items if item["case_id"] not in gone]
+    assert FoldPlan().extend(before, left, BINARY) == FoldPlan().split(left, BINARY)
+    assert "All test cases of a fold are gone: the folds are made anew." in caplog.text
 
 
 def test_extend_follows_a_patient_whose_name_is_corrected():
