@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import logging
@@ -139,7 +140,8 @@ class Selection:
 
     def _search(self, candidates: _Candidates) -> None:
         """Evaluate proposals of Optuna, one at a time, each drawn with a seed of its own so that a restart is equal."""
-        with _quiet(), _open_study(candidates.folder / STORAGE) as study:
+        name = json.dumps([self.grid, self.seed])
+        with _quiet(), _open_study(candidates.folder / STORAGE, hashlib.sha256(name.encode()).hexdigest()) as study:
             states = optuna.trial.TrialState
             for trial in study.get_trials(deepcopy=False, states=(states.RUNNING,)):  # its process was killed
                 study.tell(trial.number, state=states.FAIL)
@@ -290,14 +292,14 @@ def _suggest(trial: Any, name: str, values: Any) -> Any:
 
 
 @contextmanager
-def _open_study(file: Path) -> Iterator[Any]:
-    """Open Optuna's study of a file, created if it is missing."""
+def _open_study(file: Path, name: str) -> Iterator[Any]:
+    """Open a study of Optuna in a file, created if it is missing."""
     file.parent.mkdir(parents=True, exist_ok=True)
     storage = optuna.storages.RDBStorage("sqlite://", engine_kwargs={"creator": partial(_connect, file)})
     try:
         yield optuna.create_study(
             storage=storage,
-            study_name="selection",
+            study_name=name,
             pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=2),
             load_if_exists=True,
         )

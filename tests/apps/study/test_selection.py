@@ -120,6 +120,17 @@ def test_an_early_stop_may_be_wrapped_in_another_error(tmp_path):
     assert {row["state"] for row in table} == {"complete", "pruned"}
 
 
+def test_another_grid_in_the_same_folder_starts_anew(tmp_path):
+    Selection({"width": [8, 16]}, trials=2).choose(Score(), tmp_path)
+    score = Score()
+    _, table = Selection({"width": [4, 2]}, trials=2).choose(score, tmp_path)
+    assert len(score.calls) == len({row["width"] for row in table[1:]})
+    longer = Score()
+    _, more = Selection({"width": [4, 2]}, trials=6).choose(longer, tmp_path)
+    assert more[: len(table)] == table
+    assert len(more) == 7
+
+
 @pytest.mark.parametrize("trials", [0, 6])
 def test_failed_and_diverged_candidates_are_listed_and_not_chosen(trials, tmp_path):
     def score(settings, report=None):

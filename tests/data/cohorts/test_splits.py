@@ -138,6 +138,13 @@ def test_cohort_splits_select_refuses_other_items():
         splits.select(items, 0, "tset")
 
 
+def test_cohort_splits_begin_a_repeat_with_a_case_that_was_tested():
+    folds = [{"train": ["c"], "val": [], "test": ["a"]}, {"train": ["c"], "val": [], "test": ["a", "b"]}]
+    assert split_cohort(cohort([0, 1] * 20), 4, repeats=3).repeats == [0] * 4 + [1] * 4 + [2] * 4
+    assert CohortSplits([], {}).repeats == []
+    assert CohortSplits(folds, {case: case for case in "abc"}).repeats == [0, 1]
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"folds": [{}], "patients": {}, "seed": 0}', '{"folds": 3}'])
 def test_cohort_splits_read_refuses_other_files(tmp_path, text):
     (tmp_path / "s.json").write_text(text)

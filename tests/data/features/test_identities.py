@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_mil_ext.data import input_identity, item_identity
+from monai_mil_ext.data import content_identity, input_identity, item_identity
 from monai_mil_ext.data.features.identities import BLOCK, SPACED
 
 SIZE = 3_000_000
@@ -103,6 +103,17 @@ def test_input_identity_of_nothing_is_an_error_without_a_name(tmp_path):
     for paths in (tmp_path / "Secretname", [tmp_path / "Secretname"]):
         with pytest.raises(FileNotFoundError, match="`path` must be a file or a folder that exists, got none"):
             input_identity(paths)
+
+
+def test_content_identity_is_shared_by_copies_only(tmp_path):
+    for name, content, time_ns in (("a", b"x" * 100, 1), ("b", b"x" * 100, 2), ("c", b"x" * 99 + b"y", 1)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "bag.h5").write_bytes(content)
+        os.utime(tmp_path / name / "bag.h5", ns=(time_ns, time_ns))
+    for paths in ([tmp_path / name for name in "abc"], [tmp_path / name / "bag.h5" for name in "abc"]):
+        first, copy, other = map(content_identity, paths)
+        assert first == copy != other
+        assert input_identity(paths[0]) != input_identity(paths[1])
 
 
 def test_item_identity_covers_image_reference_and_options_of_reading(tmp_path):

@@ -21,6 +21,7 @@ from .site_association import describe_class_by_site, describe_value_by_site
 __all__ = ["describe_bias", "describe_folds"]
 
 SMALL = 5  # patients of a site
+BLOCK = 512  # bytes
 
 
 def describe_folds(splits: CohortSplits, patients: Sequence[FoldPatient], num_folds: int, by: str) -> list[str]:
@@ -35,19 +36,24 @@ def describe_folds(splits: CohortSplits, patients: Sequence[FoldPatient], num_fo
     notes = []
     count = splits.repeats.count(0)
     if by in ("patient", "spread") and count < num_folds:
-        notes.append(f"{count} folds are used instead of {num_folds}: there are too few patients of a class.")
+        notes.append(f"{count} folds are used instead of {num_folds}, because a class has too few patients.")
     if by == "site":
         notes.append(f"Each of the {count} sites is the test part of one fold; `num_folds` has no effect.")
     if by == "fixed":
         notes += _unassigned(splits)
     notes += _missing_classes(splits, patients)
-    notes += _site_notes(patients, by) if any(patient.site for patient in patients) else []
+    if any(patient.site for patient in patients):
+        notes += [*_site_notes(patients, by), *_single_classes(patients)]
     return notes
 
 
-def describe_bias(items: Sequence[Mapping[str, Any]], patients: Sequence[FoldPatient], task: Task) -> list[str]:
+def describe_bias(
+    items: Sequence[Mapping[str, Any]], patients: Sequence[FoldPatient], task: Task, by: str
+) -> list[str]:
     """Return notes on the cohort: confounding of site and label, contradictory labels and copies of bags."""
-    return [*_confounding(items, patients, task), *_contradictions(items, patients, task), *_copies(items)]
+    advice = "" if by == "site" else " Compare with folds by site (folds_by: site)."
+    confounding = [note + advice for note in _confounding(items, patients, task)]
+    return [*confounding, *_contradictions(items, patients, task), *_copies(items)]
 
 
 def _unassigned(splits: CohortSplits) -> Iterator[str]:
@@ -76,10 +82,13 @@ def _site_notes(patients: Sequence[FoldPatient], by: str) -> Iterator[str]:
     members: dict[str, list[FoldPatient]] = defaultdict(list)
     for patient in patients:
         members[patient.site].append(patient)
-    unknown = sum(len(patient.cases) for patient in patients if "" in patient.sites)
+    unknown = sum("" in patient.sites for patient in patients)
     if unknown:
-        suffix = " Those patients are spread as one more site." if by == "spread" else ""
-        yield f"{_count(unknown, 'case')} without a site.{suffix}"
+        suffix = "; they are spread as one more site" if by == "spread" else ""
+        yield f"{_count(unknown, 'patient')} with cases without a site{suffix}."
+    names = {site.casefold() for site in members}
+    if len(names) < len(members):
+        yield "Names of sites that differ only in upper and lower case count as different sites."
     several = sum(len(patient.sites - {""}) > 1 for patient in patients)
     if several:
         yield f"{_count(several, 'patient')} with cases of several sites: counted at the site of most of their cases."
@@ -87,10 +96,16 @@ def _site_notes(patients: Sequence[FoldPatient], by: str) -> Iterator[str]:
     if small:
         listed = ", ".join(f"{site!r} ({count})" for site, count in small.items())
         yield f"Sites with fewer than {SMALL} patients, whose own values are very uncertain: {listed}."
-    classes = {site: {name for p in found for name in p.classes} for site, found in members.items() if site}
+
+
+def _single_classes(patients: Sequence[FoldPatient]) -> Iterator[str]:
+    classes: dict[str, set[str]] = defaultdict(set)
+    for patient in patients:
+        if patient.site:
+            classes[patient.site] |= patient.classes
     if len(set().union(*classes.values())) > 1:
         for site, names in sorted(classes.items()):
-            if len(names) == 1:
+            if len(names) == 1 and names != {"event"}:
                 yield f"Site {site!r} has only class {min(names)!r}: no AUROC or C-index can be computed for it alone."
 
 
@@ -137,15 +152,14 @@ def _values(items: Sequence[Mapping[str, Any]], task: Task) -> dict[str, list[fl
 
 
 def _copies(items: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Say how many bag files of different patients are the same; only files of one size are read."""
-    files: dict[int, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    """Say how many bag files of different patients are the same; most are told apart by size and a block."""
+    files: dict[tuple[int, bytes], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for item in items:
         image = item.get("image")
         paths = image if isinstance(image, (list, tuple)) else [image]
         for path in (path for path in paths if isinstance(path, (str, os.PathLike))):
             with suppress(OSError, ValueError):  # a file that can't be read is reported when it is loaded
-                size = 0 if os.path.isdir(path) else os.stat(path).st_size
-                files[size][os.path.realpath(path)].add(str(item[PATIENT]))
+                files[_middle(path)][os.path.realpath(path)].add(str(item[PATIENT]))
     count = sum(map(_count_copies, files.values()))
     if count:
         yield (
@@ -154,8 +168,18 @@ def _copies(items: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         )
 
 
+def _middle(path: str | os.PathLike[str]) -> tuple[int, bytes]:
+    """Return the size of a file and a block in its middle, where bags that differ rarely agree."""
+    if os.path.isdir(path):
+        return 0, b""
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        file.seek(size // 2)
+        return size, file.read(BLOCK)
+
+
 def _count_copies(files: Mapping[str, set[str]]) -> int:
-    """Return how many contents, among files of one size, belong to several patients."""
+    """Return how many contents, among files of one size and block, belong to several patients."""
     if len(files) == 1:
         return sum(len(patients) > 1 for patients in files.values())
     owners: dict[str, set[str]] = defaultdict(set)

@@ -77,7 +77,7 @@ def describe_patients(items: Sequence[Mapping[str, Any]], task: Task, num_folds:
     bins = _quantile_bins(items, task, rows, num_folds)
     patients = []
     for name in sorted(rows):
-        sites = Counter(str(items[i].get("site") or "") for i in rows[name])
+        sites = Counter(str(items[i].get("site") or "").strip() for i in rows[name])
         patients.append(
             FoldPatient(
                 name=name,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +19,8 @@ from .fold_notes import describe_bias, describe_folds
 from .fold_patients import FoldPatient, describe_patients, limit_folds
 
 __all__ = ["FoldPlan"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class FoldPlan:
 
     Args:
         num_folds: number of folds, at least 2.
-        repeats: number of repeats, each with other folds.
+        repeats: number of repeats, each with other folds; by site, with other validation parts.
         by: ``"patient"``, ``"site"`` or ``"spread"``.
         val_fraction: fraction of the patients outside of the test part that is held out for validation, at most 0.5; 0
             for no validation part.
@@ -86,7 +90,8 @@ class FoldPlan:
 
         Patients keep their parts, with their new cases. New patients go to the fold with the fewest patients of their
         class, or to that of their site; a new site is a further fold. Further repeats are added, so that a change of
-        ``repeats`` keeps the folds before. The number of folds remains as it was.
+        ``repeats`` keeps the folds before. The number of folds remains as it was. If all test cases of a fold are gone,
+        the folds are made anew.
 
         Args:
             previous: splits by this plan of earlier items.
@@ -98,7 +103,11 @@ class FoldPlan:
         """
         if previous.seed != self.seed:
             raise ValueError(f"`previous` must have the seed {self.seed} of the plan, got {previous.seed}.")
-        return self._split(items, task, previous)
+        splits = self._split(items, task, previous)
+        if any(not fold["test"] for fold in splits.folds):
+            logger.warning("All test cases of a fold are gone: the folds are made anew.")
+            return self.split(items, task)
+        return splits
 
     def notes(self, items: Sequence[Mapping[str, Any]], task: Task, splits: CohortSplits | None = None) -> list[str]:
         """Return sentences on what can bias the results: sites, few cases, contradictory labels, copies of bags.
@@ -110,13 +119,14 @@ class FoldPlan:
         """
         splits = self.split(items, task) if splits is None else splits
         patients = describe_patients(items, task, self.num_folds)
+        by = "fixed" if self._is_fixed(items) else self.by
         return [
-            *describe_folds(splits, patients, self.num_folds, "fixed" if self._is_fixed(items) else self.by),
-            *describe_bias(items, patients, task),
+            *describe_folds(splits, patients, self.num_folds, by),
+            *describe_bias(items, patients, task, by),
         ]
 
     def _is_fixed(self, items: Sequence[Mapping[str, Any]]) -> bool:
-        return self.split_file is not None or has_column(items)
+        return bool(self.split_file) or has_column(items)
 
     def _split(self, items: Sequence[Mapping[str, Any]], task: Task, previous: CohortSplits | None) -> CohortSplits:
         patients = describe_patients(items, task, self.num_folds)
@@ -135,13 +145,9 @@ class FoldPlan:
                 f"`by` must be 'patient' and `repeats` 1 with fixed parts, got {got}: leave out the column `split`, or "
                 "these options."
             )
-        fixed = (
-            column_parts(items, self.on_bad)
-            if self.split_file is None
-            else file_parts(self.split_file, items, self.on_bad)
-        )
+        fixed = file_parts(self.split_file, items, self.on_bad) if self.split_file else column_parts(items, self.on_bad)
         CohortSplits(fixed, {case: p.name for p in patients for case in p.cases})  # refuses a patient in two parts
-        known = [_parts_of(patients, fold) for fold in previous.folds] if previous else []
+        known = [_before(_parts_of(patients, fold)) for fold in previous.folds] if previous else []
         for number, fold in enumerate(fixed):
             empty = [part for part in ("train", "test") if not fold[part]]
             if empty:
@@ -157,6 +163,7 @@ class FoldPlan:
             yield parts
 
     def _drawn(self, patients: Sequence[FoldPatient], task: Task, previous: CohortSplits | None) -> Iterator[Part]:
+        previous = previous if previous and _tests_each_case(previous) else None  # not fixed parts of earlier
         old = [_parts_of(patients, fold) for fold in previous.folds] if previous else []
         numbers = previous.repeats if previous else []
         count = numbers.count(0)
@@ -171,8 +178,7 @@ class FoldPlan:
             for number, test in enumerate(tests):
                 rest = [patient for patient in patients if patient.name not in test]
                 before = next((p for p in known if any(p.get(name) == "test" for name in test)), {})
-                before = {name: part for name, part in before.items() if part != "test"}
-                val = draw_validation(rest, self.val_fraction, Draw(self.seed, repeat, number), before)
+                val = draw_validation(rest, self.val_fraction, Draw(self.seed, repeat, number), _before(before))
                 yield _fold(patients, test, val)
 
     def _tests(
@@ -185,10 +191,10 @@ class FoldPlan:
 
 def _sites(patients: Sequence[FoldPatient], known: Sequence[Mapping[str, str]]) -> list[set[str]]:
     """Return the patients of each site, in the order of the folds before."""
-    unknown = sum(len(patient.cases) for patient in patients if "" in patient.sites)
+    unknown = sum("" in patient.sites for patient in patients)
     names = {patient.site for patient in patients}
     if unknown or len(names) < 2:
-        got = f"patients with {unknown} cases without a site" if unknown else f"{len(names)} site"
+        got = f"{unknown} patients without a site" if unknown else f"{len(names)} site"
         raise ValueError(
             f"`by` must be 'site' only if all cases have a site and there are at least two, got {got}: fill in the "
             "column `site`, or use 'patient' or 'spread'."
@@ -207,6 +213,19 @@ def _parts_of(patients: Sequence[FoldPatient], fold: Part) -> dict[str, str]:
     part_of = {case: part for part in PARTS for case in fold[part]}
     first = {p.name: next((part_of[case] for case in p.cases if case in part_of), None) for p in patients}
     return {name: part for name, part in first.items() if part is not None}
+
+
+def _before(parts: Mapping[str, str]) -> dict[str, str]:
+    """Return which patients were in the training and the validation part."""
+    return {name: part for name, part in parts.items() if part != "test"}
+
+
+def _tests_each_case(splits: CohortSplits) -> bool:
+    """Return whether splits are those of a cross-validation: each repeat has several folds and tests each case."""
+    tested: dict[int, set[str]] = defaultdict(set)
+    for fold, repeat in zip(splits.folds, splits.repeats, strict=True):
+        tested[repeat].update(fold["test"])
+    return len(splits) > len(tested) and all(cases == set(splits.patients) for cases in tested.values())
 
 
 def _fold(patients: Sequence[FoldPatient], test: set[str], val: set[str]) -> Part:

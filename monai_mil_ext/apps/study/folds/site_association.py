@@ -17,7 +17,7 @@ stats = optional_dependency("", "scipy.stats")
 SIGNIFICANT = 0.05
 FEW = 5  # expected patients of a cell below which the p-value is by permutation
 SHUFFLES = 9999
-ADVICE = "a network can learn the site instead; compare with folds by site (folds_by: site)"
+RISK = "a network can learn the site instead"
 
 
 def describe_class_by_site(sites: Sequence[str], labels: Sequence[str], name: str = "class") -> str:
@@ -34,8 +34,7 @@ def describe_class_by_site(sites: Sequence[str], labels: Sequence[str], name: st
     Example:
         >>> describe_class_by_site(["A"] * 15 + ["B"] * 15, ["no"] * 10 + ["yes"] * 5 + ["no"] + ["yes"] * 14)
         "Site and class are associated (Cramér's V 0.60, Fisher's exact test, p = 0.002): site 'B' has 14 of 15 patients
-        of class yes, the other sites 5 of 15: a network can learn the site instead; compare with folds by site
-        (folds_by: site)."
+        of class yes, the other sites 5 of 15: a network can learn the site instead."
     """
     rows, columns = sorted(set(sites)), sorted(set(labels))
     if len(rows) < 2 or len(columns) < 2:
@@ -52,7 +51,7 @@ def describe_class_by_site(sites: Sequence[str], labels: Sequence[str], name: st
     strength = f"Cramér's V {_cramers_v(table, expected):.2f}, {test}, {_p(p)}"
     return (
         f"Site and {name} are associated ({strength}): site {rows[i]!r} has {site} of {size} patients of class "
-        f"{columns[j]}, the other sites {rest} of {table.sum() - size}: {ADVICE}."
+        f"{columns[j]}, the other sites {rest} of {table.sum() - size}: {RISK}."
     )
 
 
@@ -67,7 +66,7 @@ def describe_value_by_site(sites: Sequence[str], values: Sequence[float], name: 
     Example:
         >>> describe_value_by_site(["A"] * 10 + ["B"] * 10, range(20), "time")
         "The time differs between sites (Kruskal-Wallis test, p < 0.001): its median is 4.5 at site 'A' and 14.5 at
-        site 'B': a network can learn the site instead; compare with folds by site (folds_by: site)."
+        site 'B': a network can learn the site instead."
     """
     array = np.asarray(values, dtype=float)
     groups = {site: array[[other == site for other in sites]] for site in sorted(set(sites))}
@@ -80,7 +79,7 @@ def describe_value_by_site(sites: Sequence[str], values: Sequence[float], name: 
     low, high = min(medians, key=lambda site: medians[site]), max(medians, key=lambda site: medians[site])
     return (
         f"The {name} differs between sites (Kruskal-Wallis test, {_p(p)}): its median is {medians[low]:.3g} at site "
-        f"{low!r} and {medians[high]:.3g} at site {high!r}: {ADVICE}."
+        f"{low!r} and {medians[high]:.3g} at site {high!r}: {RISK}."
     )
 
 

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monai_mil_ext.apps.study import FoldPlan, Task
-from monai_mil_ext.data import CohortSplits
 
 PARTS = ("train", "val", "test")
 BINARY = Task("classification", ("benign", "malignant"))
@@ -73,7 +72,14 @@ def test_every_case_is_tested_once_a_repeat_and_no_patient_is_divided(kind, by, 
     shuffled = [items[i] for i in np.random.default_rng(seed).permutation(len(items))]
     assert plan.split(shuffled, TASKS[kind]) == splits
     assert plan.extend(splits, shuffled, TASKS[kind]) == splits
-    assert isinstance(plan.notes(items, TASKS[kind]), list)
+
+
+@pytest.mark.parametrize("by", ["patient", "site", "spread"])
+@pytest.mark.parametrize("kind", sorted(TASKS))
+def test_notes_of_every_task_are_sentences(kind, by):
+    notes = FoldPlan(3, by=by).notes(random_cohort(kind, 40, 0), TASKS[kind])
+    assert all(note[0].isupper() or note[0].isdigit() for note in notes)
+    assert all(note.endswith(".") for note in notes)
 
 
 @settings(max_examples=60, deadline=None)
@@ -136,7 +142,7 @@ def test_by_site_leaves_out_a_site():
 
 def test_by_site_refuses_what_it_cannot_do():
     items = cohort([0, 1, 1, 0] * 5, ["A", "B", ""])
-    match = "`by` must be 'site' only if all cases have a site .* got patients with 6 cases without a site: fill in"
+    match = "`by` must be 'site' only if all cases have a site .* got 6 patients without a site: fill in"
     with pytest.raises(ValueError, match=match):
         FoldPlan(by="site").split(items, BINARY)
     with pytest.raises(ValueError, match="at least two, got 1 site: fill in"):
@@ -247,6 +253,7 @@ def test_a_split_file_is_used_as_given(tmp_path):
     plan = FoldPlan(num_folds=4, repeats=2, seed=3)
     splits = plan.split(items, BINARY)
     splits.write(tmp_path / "splits.json")
+    assert FoldPlan(4, 2, seed=3, split_file="").split(items, BINARY) == splits
     fixed = FoldPlan(split_file=tmp_path / "splits.json")
     assert fixed.split(items, BINARY).folds == splits.folds
     assert fixed.split(items, BINARY).repeats == [0] * 4 + [1] * 4
@@ -324,6 +331,30 @@ def test_extend_keeps_a_drawn_validation_part_of_fixed_parts():
     assert set(before.folds[0]["train"]) <= set(after.folds[0]["train"])
 
 
-def test_cohort_splits_tell_overlapping_test_parts_as_repeats():
-    folds = [{"train": ["c"], "val": [], "test": ["a"]}, {"train": ["c"], "val": [], "test": ["a", "b"]}]
-    assert CohortSplits(folds, {case: case for case in "abc"}).repeats == [0, 1]
+def test_extend_changes_between_fixed_and_drawn_parts():
+    items = cohort([0, 1] * 20)
+    fixed = [{**item, "split": "test" if i % 8 > 5 else "train"} for i, item in enumerate(items)]
+    drawn = FoldPlan().split(items, BINARY)
+    assert FoldPlan().extend(FoldPlan().split(fixed, BINARY), items, BINARY) == drawn
+    fold = FoldPlan().extend(drawn, fixed, BINARY).folds[0]
+    assert fold["test"] == FoldPlan().split(fixed, BINARY).folds[0]["test"]
+    assert fold["val"]
+
+
+def test_extend_makes_new_folds_if_a_test_part_would_be_empty(caplog):
+    items = cohort([0, 1] * 5)
+    before = FoldPlan().split(items, BINARY)
+    gone = set(before.folds[0]["test"])
+    left = [item for item in items if item["case_id"] not in gone]
+    assert FoldPlan().extend(before, left, BINARY) == FoldPlan().split(left, BINARY)
+    assert "All test cases of a fold are gone: the folds are made anew." in caplog.text
+
+
+def test_extend_follows_a_patient_whose_name_is_corrected():
+    items = cohort([0, 1] * 20)
+    before = FoldPlan().split(items, BINARY)
+    joined = [*items[:-1], {**items[-1], "patient": "p0"}]
+    after = FoldPlan().extend(before, joined, BINARY)
+    for old, new in zip(before.folds, after.folds, strict=True):
+        part = next(part for part in PARTS if "p0_s0" in old[part])
+        assert {"p0_s0", "p39_s0"} <= set(new[part])
