@@ -5,6 +5,7 @@ import json
 import shutil
 
 import pytest
+import torch
 
 from monai_mil_ext.apps.label import BundleRunner, ScanInferTask
 from monai_mil_ext.data import ScoreBands
@@ -42,10 +43,10 @@ def test_scan_mil_inference_averages_the_networks_of_a_study(start, digits, tmp_
 @pytest.mark.parametrize("name", ["binary", "survival", "cox"])
 def test_scan_mil_cohort_inference_writes_the_columns_of_the_task(start, digits, tmp_path, name):
     write_models(tmp_path / "m", name, F, threshold=0.001 if name == "binary" else None)
-    table = tmp_path / "scans.csv"
-    table.write_text(f"case_id,image\nc,{digits / 'digits_0.nii.gz'}\n")
+    (tmp_path / "scans").mkdir()
+    shutil.copy(digits / "digits_0.nii.gz", tmp_path / "scans" / "c.nii.gz")
     paths = {"ckpt_dir": str(tmp_path / "m"), "output_dir": str(tmp_path / "out"), "dataset_dir": str(digits)}
-    start("inference", "digits", "cohort_inference", **paths, cohort=str(table)).run()
+    start("inference", "digits", "cohort_inference", **paths, cohort=str(tmp_path / "scans")).run()
     with (tmp_path / "out" / "results.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert [key for key in row if key.split("_")[0] in {"probability", *NAMES.values()}] == COLUMNS[name]
