@@ -54,7 +54,7 @@ def test_build_network_builds_public_members_only(name):
         {"class": "MeanMIL", "arguments": {"in_features": 8, "num_classes": 2}},
         {"class": name, "arguments": {}},
     ]
-    with pytest.raises(ValueError, match="`(class|arguments)` of a recorded network must"):
+    with pytest.raises(ValueError, match=r"`(class|arguments)` of a recorded network must"):
         build_network({"class": "BagEnsemble", "arguments": {"members": members}})
 
 
