@@ -11,6 +11,7 @@ from monai.transforms import MapTransform
 
 from monai_mil_ext.data import ScoreBands
 from monai_mil_ext.data.scans.stack_grid import RESAMPLE
+from monai_mil_ext.handlers.savers.class_columns import output_entry
 from monai_mil_ext.transforms import SliceScoresToVolume
 from monai_mil_ext.transforms.scans.slice_order import item_plane
 from monai_mil_ext.utils import RESEARCH_USE, BagKeys, InputError, drop_padding, head_mean
@@ -50,16 +51,17 @@ def scan_result(
 
 
 class ScoresToLabelMapd(MapTransform):
-    """Replace class probabilities (C,) with a label map of the bands, and add all other results as ``result``.
+    """Replace probabilities or values (C,) with a label map of the bands, and add all other results as ``result``.
 
     It is the last transform in the ``postprocessing`` of a bundle that MONAI Label's app ``monaibundle`` serves. It
     uses ``attention`` (N,) or (N, A), and the items that :py:class:`monai_mil_ext.transforms.SliceBagd` adds.
 
     Args:
-        keys: probabilities.
+        keys: probabilities or values.
         class_names: names of the C classes.
         top_k: last rank of every band of slices.
         plane: plane of the slices; by default the item ``plane``, or else axial.
+        task: see :py:class:`monai_mil_ext.transforms.BagProbabilities`.
         allow_missing_keys: whether to skip missing keys.
     """
 
@@ -69,12 +71,14 @@ class ScoresToLabelMapd(MapTransform):
         class_names: Sequence[str],
         top_k: Sequence[int] = (4, 12),
         plane: str | None = None,
+        task: str = "classification",
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.class_names = tuple(class_names)
         self.bands = ScoreBands(top_k=tuple(top_k))
         self.plane = plane
+        self.task = task
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Replace the probabilities of each key with a label map (1, X, Y, Z)."""
@@ -89,7 +93,7 @@ class ScoresToLabelMapd(MapTransform):
             slices = [
                 {"slice_index": i, "position_mm": round(p, 3), "attention": a} for i, p, a in zip(*columns, strict=True)
             ]
-            d["result"] = scan_result({"probability": d[key].tolist()}, self.class_names, slices, self.bands)
+            d["result"] = scan_result(output_entry(d[key].tolist(), self.task), self.class_names, slices, self.bands)
             band = np.array([entry["band"] for entry in d["result"]["slices"]])
             d[key] = to_volume(band, index, d[BagKeys.AFFINE], d[BagKeys.SPATIAL_SHAPE])
         return d

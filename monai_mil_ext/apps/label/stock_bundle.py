@@ -49,6 +49,7 @@ def write_stock_bundle(bundle: BundleRunner, target: str | os.PathLike[str]) -> 
     bands = ScoreBands()
     view = {"_target_": VIEW, "keys": "pred", "class_names": bundle.class_names, "top_k": list(bands.top_k)}
     config = _inference(bundle)
+    view |= {"task": "@task"} if "task" in config else {}
     config["inferer"] = INFERER
     config["postprocessing"]["transforms"].append(view)
     ConfigParser.export_config_file(config, str(folder / "configs" / "inference.json"), indent=4)

@@ -40,6 +40,11 @@ class StandardizedNet(BagNet):
         True
     """
 
+    mean: Tensor
+    scale: Tensor
+    output_mean: Tensor
+    output_scale: Tensor
+
     def __init__(self, net: BagNet, in_features: int) -> None:
         super().__init__()
         check_positive(in_features=in_features)

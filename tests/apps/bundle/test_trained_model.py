@@ -48,6 +48,16 @@ def test_build_network_builds_public_networks_only(name):
         build_network({"class": name, "arguments": {"command": "true"}})
 
 
+@pytest.mark.parametrize("name", ["os.system", "BagNet", "nn"])
+def test_build_network_builds_public_members_only(name):
+    members = [
+        {"class": "MeanMIL", "arguments": {"in_features": 8, "num_classes": 2}},
+        {"class": name, "arguments": {}},
+    ]
+    with pytest.raises(ValueError, match=r"`(class|arguments)` of a recorded network must"):
+        build_network({"class": "BagEnsemble", "arguments": {"members": members}})
+
+
 def test_build_network_names_arguments_that_do_not_fit():
     with pytest.raises(ValueError, match=r"`arguments` of a recorded network must fit ABMIL, got \['x'\]"):
         build_network({"class": "ABMIL", "arguments": {"x": 1}})

@@ -25,6 +25,13 @@ def test_scan_result_has_scores_uncertainty_and_bands():
     assert [entry["label"] for entry in several["prediction"]] == ["0", "1", "2"]
 
 
+def test_scores_to_label_mapd_gives_the_values_of_a_task_without_classes():
+    item = SliceBagd("image")({"image": scan((5, 4, 4), np.diag([1.0, 1, -2, 1]))})
+    item |= {"pred": torch.tensor([61.5]), "attention": torch.full((4, 1), 0.25), "mask": torch.ones(4) > 0}
+    result = ScoresToLabelMapd("pred", ["benign", "malignant"], task="regression")(item)["result"]
+    assert result["prediction"] == [{"idx": 0, "label": "value", "score": 61.5}]
+
+
 def test_scores_to_label_mapd_marks_the_bands_in_the_scan():
     item = SliceBagd("image")({"image": scan((5, 4, 4), np.diag([1.0, 1, -2, 1]))})
     attention = torch.tensor([[0.1, 0.6, 0.0, 0.3, 0.9]]).T  # a row of padding

@@ -15,7 +15,7 @@ def test_write_stock_bundle_ends_in_a_label_map(tmp_path):
     config = json.loads((folder / "configs" / "inference.json").read_text())
     view = config["postprocessing"]["transforms"][-1]
     assert view["_target_"] == "monai_mil_ext.apps.label.ScoresToLabelMapd"
-    assert (view["class_names"], view["top_k"]) == (bundle.class_names, [4, 12])
+    assert (view["class_names"], view["top_k"], view["task"]) == (bundle.class_names, [4, 12], "@task")
     assert "BagOutputWrapper" in config["inferer"]
     assert "_meta_" not in config
     metadata = json.loads((folder / "configs" / "metadata.json").read_text())
