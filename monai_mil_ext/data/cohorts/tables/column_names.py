@@ -162,7 +162,7 @@ class _Names:
         if self.columns.split is not None:
             return self.header(self.columns.split)
         found = find_header("split", self.table.columns)
-        if found is None or found in self._labels():
+        if found is None or found in self._labels() or not any(row[found] for row in self.table.rows):
             return None
         other = sorted({row[found] for row in self.table.rows if row[found].lower() not in PARTS})
         if other:

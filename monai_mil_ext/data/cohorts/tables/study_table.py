@@ -90,7 +90,7 @@ def study_columns(
     errors = [*named.errors, *found.missing(named.table.columns)]
     if errors:
         name = " + ".join(file.name for file in paths)
-        raise ValueError("\n  ".join([f"{name} must have the columns of a study, got {len(errors)} errors:", *errors]))
+        raise ValueError("\n  ".join([f"{name} must have the columns of a study, got these errors:", *errors]))
     found, labels, more = _read_labels(named.table, found, task, class_names)
     return found, labels, [*named.notes, *notes, *more, *_missing_labels(named.table, found)]
 

@@ -96,6 +96,11 @@ def test_site_split_and_covariates_are_in_the_items(tmp_path):
         load_cohort(table, CohortColumns(covariates=["weight"]))
 
 
+def test_an_empty_column_of_splits_is_no_split():
+    assert named(["bag", "patient", "split"], rows=[["a", "p", ""], ["b", "q", ""]]).columns.split is None
+    assert named(["bag", "patient", "split"], rows=[["a", "p", ""], ["b", "q", "test"]]).columns.split == "split"
+
+
 def test_a_split_that_is_none_is_ignored_unless_it_is_named(tmp_path):
     write_bags(tmp_path, {"a": 2})
     table = write_table(tmp_path / "c.csv", [["bag", "patient", "label", "split"], ["a", "p", "0", "fold 3"]])
