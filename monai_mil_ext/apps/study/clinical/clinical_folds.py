@@ -147,10 +147,10 @@ def _predict(
 
 
 def _combine(fusion: LateFusion, alone: Predictions, bag: Predictions, task: Task) -> Predictions:
-    """Return predictions by both; the logarithms of cumulative hazards are averaged with the weight of the risks."""
+    """Return predictions by both; the logarithms of cumulative hazards are averaged by the share of the bag."""
     survival = None
     if alone.survival is not None and bag.survival is not None:
-        weight = fusion.weights[0]
+        share = fusion.shares[0]
         hazards = [-np.log(np.clip(part.survival, 1e-9, 1 - 1e-9)) for part in (alone, bag)]
-        survival = np.exp(-(hazards[0] ** (1 - weight)) * hazards[1] ** weight)
+        survival = np.exp(-(hazards[0] ** (1 - share)) * hazards[1] ** share)
     return replace(bag, output=fusion(alone.output, bag.output, task), survival=survival, more={})
