@@ -101,9 +101,10 @@ class ClinicalModel:
     def from_json(cls, content: Mapping[str, Any]) -> ClinicalModel:
         """Return the model that :py:meth:`to_json` saved."""
         arrays = ("center", "scale", "coefficients", "intercept", "times", "hazard")
-        values = {n: np.asarray(v, dtype=float) if n in arrays and v is not None else v for n, v in content.items()}
-        count = len(values["columns"])
-        return cls(**{**values, "coefficients": values["coefficients"].reshape(-1, count)})
+        values: dict[str, Any] = {
+            n: np.asarray(v, dtype=float) if n in arrays and v is not None else v for n, v in content.items()
+        }
+        return cls(**values)
 
 
 def fit_linear(z: Array, truth: NDArray[Any], task: Task, penalty: float) -> Coefficients:

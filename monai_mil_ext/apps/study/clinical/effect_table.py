@@ -194,7 +194,7 @@ def fit_effects(x: Array, truth: Array, groups: NDArray[Any], task: Task) -> tup
     if columns:
         fit = _linear if task.kind == "regression" else _cox if task.has_times else _logistic
         values[columns] = fit(x[rows][:, columns], truth[rows], groups[rows], strata)
-    for column in np.flatnonzero(np.isnan(values[:, 0])):
+    for column in np.flatnonzero(np.isnan(values[:, 0])).tolist():
         notes[column] = notes[column] or "not estimated: too few cases, or no convergence"
     return values, notes
 
@@ -287,6 +287,6 @@ def _cox(x: Array, truth: Array, groups: NDArray[Any], strata: Array) -> Array:
         with suppress(lifelines.exceptions.ConvergenceError), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             fitter = lifelines.CoxPHFitter().fit(frame, "time", "event", fit_options={"step_size": step}, **options)
-            covariance = np.diag(fitter.standard_errors_.to_numpy() ** 2)
+            covariance: Array = np.diag(fitter.standard_errors_.to_numpy(dtype=float) ** 2)
             return _wald(fitter.params_.to_numpy(), covariance, stats.norm, exponentiate=True)
     return np.full((x.shape[1], 4), math.nan)

@@ -105,6 +105,21 @@ def test_variables_that_are_all_left_out_leave_the_order_of_the_bag():
     order = np.argsort(bag.output[:, 1])
     np.testing.assert_array_equal(np.argsort(fold.predictions["both"].output[:, 1]), order)
     assert fold.notes[0].startswith("The clinical variable 'centre' was left out")
+    again = apply_values(json.loads(json.dumps(fold.values)), items[1] + items[2], BINARY, bag)
+    np.testing.assert_array_equal(again["both"].output, fold.predictions["both"].output)
+
+
+def test_kinds_are_those_of_the_whole_cohort_in_each_fold():
+    train, val, test, bag = made_fold(sizes=(50, 20, 20))
+    for index, item in enumerate([*train, *val, *test]):
+        item["covariates"] |= {"grade": str(1 + index % 2 if index < 50 else index % 5), "code": str(index % 4)}
+    clinical = Clinical(("grade", "code"), {"code": "category"}).prepare([*train, *val, *test])
+    assert clinical == Clinical(("grade", "code"), {"grade": "number", "code": "category"})
+    fold = fit_fold(clinical, train, val, test, BINARY, bag)
+    assert fold.values["model"]["columns"] == ["grade", "code: 0", "code: 1", "code: 2", "code: 3"]
+    test[0]["covariates"]["grade"] = "1,5"
+    with pytest.raises(ValueError, match="`grade` must be a column of numbers with a decimal point"):
+        Clinical().prepare([*train, *val, *test])
 
 
 def test_rows_without_an_item_and_folds_without_validation_are_refused():
