@@ -12,7 +12,7 @@ from monai_mil_ext.apps.study.predictions import Predictions
 from monai_mil_ext.apps.study.tasks import Task
 
 from .clinical_models import ClinicalModel
-from .covariate_encoding import CovariateEncoding
+from .covariate_encoding import CovariateEncoding, find_kinds
 from .late_fusion import LateFusion
 
 __all__ = ["Clinical", "ClinicalFold", "apply_values", "fit_fold"]
@@ -34,6 +34,22 @@ class Clinical:
 
     columns: Sequence[str] | None = None
     kinds: Mapping[str, str] = field(default_factory=dict)
+
+    def prepare(self, items: Items) -> Clinical:
+        """Return the settings with the kind of each variable, found from all cells of a cohort but from no label.
+
+        It is called once before the folds, so that each has the same kinds, and a faulty table is refused at once.
+
+        Raises:
+            ValueError: when a column is missing, has decimal commas, or numbers and text.
+
+        Example:
+            >>> cells = [{"age": "61", "sex": "f"}, {"age": "70", "sex": "m"}, {"age": "59", "sex": "f"}]
+            >>> Clinical().prepare([{"covariates": row} for row in cells]).kinds
+            {'age': 'number', 'sex': 'category'}
+        """
+        kinds = find_kinds(items, self.columns, self.kinds)
+        return replace(self, columns=tuple(kinds), kinds=kinds)
 
 
 @dataclass(frozen=True)
@@ -60,7 +76,7 @@ def fit_fold(
     network was chosen on it, which may favor the bag a little. No label of the test part is used.
 
     Args:
-        clinical: variables to use.
+        clinical: variables to use, after :py:meth:`Clinical.prepare`.
         train_items: training part.
         val_items: validation part.
         test_items: test part.
@@ -147,10 +163,10 @@ def _predict(
 
 
 def _combine(fusion: LateFusion, alone: Predictions, bag: Predictions, task: Task) -> Predictions:
-    """Return predictions by both; the logarithms of cumulative hazards are averaged with the weight of the risks."""
+    """Return predictions by both; the logarithms of cumulative hazards are averaged by the share of the bag."""
     survival = None
     if alone.survival is not None and bag.survival is not None:
-        weight = fusion.weights[0]
-        hazards = [-np.log(np.clip(part.survival, 1e-9, 1 - 1e-9)) for part in (alone, bag)]
-        survival = np.exp(-(hazards[0] ** (1 - weight)) * hazards[1] ** weight)
+        share = fusion.shares[0]
+        first, second = (-np.log(np.clip(curves, 1e-9, 1 - 1e-9)) for curves in (alone.survival, bag.survival))
+        survival = np.exp(-(first ** (1 - share)) * second**share)
     return replace(bag, output=fusion(alone.output, bag.output, task), survival=survival, more={})

@@ -8,17 +8,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
 from monai_mil_ext.apps.study.tasks import Task
-from monai_mil_ext.utils import optional_dependency
 
 __all__ = ["ClinicalModel", "baseline_hazard", "cox_log_likelihood"]
 
-lifelines = optional_dependency("study", "lifelines")
-pd = optional_dependency("study", "pandas")
 PENALTIES = (0.1, 1.0, 10.0, 100.0, 1000.0)
 FOLDS = 5
 
@@ -103,9 +101,10 @@ class ClinicalModel:
     def from_json(cls, content: Mapping[str, Any]) -> ClinicalModel:
         """Return the model that :py:meth:`to_json` saved."""
         arrays = ("center", "scale", "coefficients", "intercept", "times", "hazard")
-        values = {n: np.asarray(v, dtype=float) if n in arrays and v is not None else v for n, v in content.items()}
-        count = len(values["columns"])
-        return cls(**{**values, "coefficients": values["coefficients"].reshape(-1, count)})
+        values: dict[str, Any] = {
+            n: np.asarray(v, dtype=float) if n in arrays and v is not None else v for n, v in content.items()
+        }
+        return cls(**values)
 
 
 def fit_linear(z: Array, truth: NDArray[Any], task: Task, penalty: float) -> Coefficients:
@@ -147,13 +146,27 @@ def _ridge(z: Array, truth: Array, penalty: float) -> Coefficients:
 
 
 def _cox(z: Array, truth: Array, penalty: float) -> Coefficients:
-    varies = np.flatnonzero(z.std(axis=0) > 0) if len(z) else np.empty(0, dtype=int)
-    coefficients = np.zeros((1, z.shape[1]))
-    if len(varies) and truth[:, 1].any():
-        frame = pd.DataFrame(z[:, varies]).assign(time=truth[:, 0], event=truth[:, 1])
-        fitter = lifelines.CoxPHFitter(penalizer=penalty / len(z))
-        coefficients[0, varies] = fitter.fit(frame, "time", "event").params_.to_numpy()
-    return coefficients, np.zeros(1)
+    """Fit a Cox regression by L-BFGS, which also converges where the steps of Newton's method are too long."""
+
+    def loss(beta: Array) -> tuple[float, Array]:
+        value, slope = _cox_loss(z @ beta, truth)
+        return value + penalty / 2 * float(beta @ beta), z.T @ slope + penalty * beta
+
+    start = np.zeros(z.shape[1])
+    if not len(start) or not truth[:, 1].any():
+        return start[None], np.zeros(1)
+    return minimize(loss, start, jac=True, method="L-BFGS-B").x[None], np.zeros(1)
+
+
+def _cox_loss(risk: Array, truth: Array) -> tuple[float, Array]:
+    """Return the negative partial log-likelihood and its derivative by each risk."""
+    likelihood = cox_log_likelihood(risk, truth)
+    events = truth[:, 1] == 1
+    order = np.argsort(truth[:, 0], kind="stable")
+    totals = np.where(events, np.exp(likelihood - risk, where=events, out=np.zeros(len(risk))), 0.0)  # 1 / sum of exp
+    sums = np.concatenate([[0.0], totals[order].cumsum()])
+    before = sums[np.searchsorted(truth[order, 0], truth[:, 0], side="right")]  # events up to the time of each case
+    return -float(np.nansum(likelihood)), np.exp(risk) * before - events
 
 
 def choose_penalty(z: Array, truth: NDArray[Any], patients: Sequence[str], task: Task) -> float:

@@ -123,20 +123,10 @@ class CovariateEncoding:
         Raises:
             ValueError: when a column is missing, has decimal commas, or numbers and text.
         """
-        chosen = list(dict.fromkeys(name for item in items for name in item.get("covariates") or {}))
-        if columns is not None:
-            absent = [name for name in columns if name not in chosen]
-            if absent:
-                raise ValueError(f"`columns` must be columns of the table, got {absent}.")
-            chosen = list(columns)
-        kinds = dict(kinds or {})
-        for name, kind in kinds.items():
-            check_choice("name of `kinds`", name, chosen)
-            check_choice("kinds", kind, KINDS)
         variables, notes = [], []
-        for name in chosen:
+        for name, kind in find_kinds(items, columns, kinds).items():
             cells = covariate_cells(items, name)
-            variable = learn_variable(name, cells, kinds.get(name))
+            variable = learn_variable(name, cells, kind)
             reason = reason_to_leave_out(variable, cells, items, task)
             if reason:
                 notes.append(f"The clinical variable {name!r} was left out: {reason}.")
@@ -198,11 +188,27 @@ def level_name(cell: str) -> str:
     return cell if math.isnan(number) else f"{number:.15g}"
 
 
-def learn_variable(name: str, cells: Sequence[str], kind: str | None) -> Variable:
+def find_kinds(
+    items: Items, columns: Sequence[str] | None = None, kinds: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Find whether the variables of items are numbers or categories; see :py:meth:`CovariateEncoding.fit`."""
+    found = list(dict.fromkeys(name for item in items for name in item.get("covariates") or {}))
+    absent = [name for name in columns or () if name not in found]
+    if absent:
+        raise ValueError(f"`columns` must be columns of the table, got {absent}.")
+    chosen = found if columns is None else list(columns)
+    given = dict(kinds or {})
+    for name, kind in given.items():
+        check_choice("name of `kinds`", name, chosen)
+        check_choice("kinds", kind, KINDS)
+    return {name: given.get(name) or find_kind(name, covariate_cells(items, name)) for name in chosen}
+
+
+def learn_variable(name: str, cells: Sequence[str], kind: str) -> Variable:
     """Learn one variable from the cells of the training part."""
-    known = [cell for cell in cells if not is_missing(cell)]
-    numbers = [number for number in map(as_number, known) if not math.isnan(number)]
-    if (kind or find_kind(name, known, numbers)) == "number":
+    if kind == "number":
+        known = [cell for cell in cells if not is_missing(cell)]
+        numbers = [number for number in map(as_number, known) if not math.isnan(number)]
         _check_numbers(name, known, numbers)
         return Variable(name, "number", float(np.median(numbers)) if numbers else 0.0, len(known) < len(cells))
     spelling: dict[str, str] = {}
@@ -216,8 +222,10 @@ def learn_variable(name: str, cells: Sequence[str], kind: str | None) -> Variabl
     return Variable(name, "category", 0.0, NO_VALUE in counts, tuple(spelling[key] for key in keys), shares)
 
 
-def find_kind(name: str, known: Sequence[str], numbers: Sequence[float]) -> str:
+def find_kind(name: str, cells: Sequence[str]) -> str:
     """Find whether cells are numbers or categories."""
+    known = [cell for cell in cells if not is_missing(cell)]
+    numbers = [number for number in map(as_number, known) if not math.isnan(number)]
     distinct = set(numbers)
     commas = [cell for cell in known if COMMA.fullmatch(cell)]
     if commas:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -192,8 +194,8 @@ def fit_effects(x: Array, truth: Array, groups: NDArray[Any], task: Task) -> tup
     if columns:
         fit = _linear if task.kind == "regression" else _cox if task.has_times else _logistic
         values[columns] = fit(x[rows][:, columns], truth[rows], groups[rows], strata)
-    for column in np.flatnonzero(np.isnan(values[:, 0])):
-        notes[column] = notes[column] or "not estimated: too few cases"
+    for column in np.flatnonzero(np.isnan(values[:, 0])).tolist():
+        notes[column] = notes[column] or "not estimated: too few cases, or no convergence"
     return values, notes
 
 
@@ -276,19 +278,15 @@ def _linear(x: Array, truth: Array, groups: NDArray[Any], strata: Array) -> Arra
 
 
 def _cox(x: Array, truth: Array, groups: NDArray[Any], strata: Array) -> Array:
-    frame = pd.DataFrame(x, columns=[f"x{i}" for i in range(x.shape[1])])
-    frame = frame.assign(time=truth[:, 0], event=truth[:, 1], group=groups, stratum=strata)
     repeated = len(np.unique(groups)) < len(groups)
-    fitter = lifelines.CoxPHFitter().fit(
-        frame if repeated else frame.drop(columns="group"),
-        "time",
-        "event",
-        strata=["stratum"],
-        cluster_col="group" if repeated else None,
-    )
-    return _wald(
-        fitter.params_.to_numpy(),
-        fitter.standard_errors_.to_numpy()[:, None] ** 2 * np.eye(x.shape[1]),
-        stats.norm,
-        exponentiate=True,
-    )
+    frame = pd.DataFrame(x, columns=[f"x{i}" for i in range(x.shape[1])])
+    frame = frame.assign(time=truth[:, 0], event=truth[:, 1], stratum=strata)
+    frame = frame.assign(group=groups) if repeated else frame
+    options = {"strata": ["stratum"], "cluster_col": "group" if repeated else None}
+    for step in (0.95, 0.2):  # lifelines' Newton steps, and shorter ones where they diverge
+        with suppress(lifelines.exceptions.ConvergenceError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            fitter = lifelines.CoxPHFitter().fit(frame, "time", "event", fit_options={"step_size": step}, **options)
+            covariance: Array = np.diag(fitter.standard_errors_.to_numpy(dtype=float) ** 2)
+            return _wald(fitter.params_.to_numpy(), covariance, stats.norm, exponentiate=True)
+    return np.full((x.shape[1], 4), math.nan)

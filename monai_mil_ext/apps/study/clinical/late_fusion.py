@@ -166,7 +166,7 @@ def _fit_blend(clinical: Array, bag: Array, truth: NDArray[Any], groups: NDArray
         note = (
             "A validation part has cases of one class or without events; there, bag and clinical variables weigh alike."
         )
-        return Blend(*neutral, Calibration(0.0, 1.0, 1.0, (0.0,) * bag.shape[1]), 0.5, 0.5, note)
+        return Blend(neutral[0], neutral[1], Calibration(0.0, 1.0, 1.0, (0.0,) * bag.shape[1]), 0.5, 0.5, note)
     parts = [_calibrate(scores, truth, task) for scores in (clinical, bag)]
     a, b = (part(scores) for part, scores in zip(parts, (clinical, bag), strict=True))
     mixes = [w * b + (1 - w) * a for w in WEIGHTS]
@@ -175,7 +175,7 @@ def _fit_blend(clinical: Array, bag: Array, truth: NDArray[Any], groups: NDArray
     chosen = choose_weight(gains, groups)
     weight = WEIGHTS[chosen]
     parts_spread = (1 - weight) * _variation(a), weight * _variation(b)
-    return Blend(*parts, finals[chosen], weight, parts_spread[1] / (sum(parts_spread) or 1.0))
+    return Blend(parts[0], parts[1], finals[chosen], weight, parts_spread[1] / (sum(parts_spread) or 1.0))
 
 
 def _variation(scores: Array) -> float:

@@ -52,15 +52,21 @@ def make_labels(rng, score, kind):
     ]
 
 
-def make_items(rng, count, kind="binary", missing=0.1, noise=False):
-    """Return items, and the predictor that made their labels; with ``noise`` labels depend on nothing."""
+def make_items(rng, count, kind="binary", missing=0.1, noise=False, hidden=0.0):
+    """Return items, and the predictor that made their labels.
+
+    With ``noise`` labels depend on nothing; with ``hidden``, also on a factor of this strength that only bags show,
+    which is then returned.
+    """
     score, cells = make_variables(rng, count, missing)
+    factor = rng.normal(0, hidden, count)
+    score = score + factor
     labels = make_labels(rng, rng.permutation(score) if noise else score, kind)
     items = [
         {"case_id": f"c{i}", "patient": f"p{i}", "covariates": row, **label}
         for i, (row, label) in enumerate(zip(cells, labels, strict=True))
     ]
-    return items, score
+    return items, factor if hidden else score
 
 
 def make_bag(rng, items, parts, task, score):

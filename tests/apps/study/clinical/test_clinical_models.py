@@ -6,11 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from lifelines import CoxPHFitter, NelsonAalenFitter
+from scipy.optimize import check_grad
 from sklearn.linear_model import LogisticRegression
 
 from monai_mil_ext.apps.study.clinical import ClinicalModel
 from monai_mil_ext.apps.study.clinical.clinical_models import (
     PENALTIES,
+    _cox_loss,
     baseline_hazard,
     cox_log_likelihood,
     fit_linear,
@@ -67,6 +69,25 @@ def test_likelihood_and_hazard_are_those_of_lifelines():
     times = np.array([0.1, 0.5, 2.0])
     expected = [float(alone.cumulative_hazard_.loc[:time].iloc[-1, 0]) for time in times]
     np.testing.assert_allclose(baseline_hazard(np.zeros(len(x)), truth, times), expected)
+
+
+def test_the_cox_regression_is_that_of_lifelines_and_with_ties_of_statsmodels():
+    x, truth, _ = made("cox")
+    z = (x - x.mean(axis=0)) / x.std(axis=0)
+    frame = pd.DataFrame(np.column_stack([z, truth]), columns=["a", "b", "c", "time", "event"])
+    expected = CoxPHFitter().fit(frame, "time", "event").params_
+    np.testing.assert_allclose(fit_linear(z, truth, TASKS["cox"], 1e-9)[0][0], expected, atol=2e-4)
+    z, truth = tied_times()
+    np.testing.assert_allclose(fit_linear(z, truth, TASKS["cox"], 1e-9)[0][0], [0.98758, -0.595217], atol=2e-4)
+    error = check_grad(lambda risk: _cox_loss(risk, truth)[0], lambda risk: _cox_loss(risk, truth)[1], z[:, 0])
+    assert error < 1e-4
+
+
+def tied_times():
+    rng = np.random.default_rng(7)
+    z = rng.normal(size=(60, 2))
+    time = np.ceil(3 * rng.exponential(np.exp(-z @ [0.8, -0.4])))
+    return z, np.column_stack([time, rng.random(60) < 0.7]).astype(float)
 
 
 def test_tied_times_share_their_risk_set():
