@@ -57,7 +57,7 @@ class CaseSample:
         """Draw the resamples of the test parts, without the rows whose predictions are not finite."""
         test = predictions.of_part("test")
         finite = finite_rows(test)
-        return cls(test.select(finite), case_weights(test.patient, num_samples, seed)[:, finite])
+        return cls(test.select(finite), case_weights(test.patient, test.fold.tolist(), num_samples, seed)[:, finite])
 
     @property
     def everywhere(self) -> Array:
