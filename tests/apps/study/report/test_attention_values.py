@@ -24,7 +24,7 @@ def test_localization_is_compared_in_the_cases_that_have_labels():
     assert attention["entropy_ratio"]["value"] == pytest.approx(0.5)
     assert 0 < attention["entropy_ratio"]["low"] < 0.5 < attention["entropy_ratio"]["high"] < 1
     assert localization["instance_auroc"]["value"] == pytest.approx(0.8)
-    assert localization["difference"]["difference"] == pytest.approx(0.2)
+    assert localization["difference"]["value"] == pytest.approx(0.2)
     assert localization["num_cases"] == 2
 
 
