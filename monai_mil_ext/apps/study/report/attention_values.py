@@ -24,8 +24,9 @@ def attention_summary(sample: CaseSample) -> tuple[dict[str, Any] | None, dict[s
 
     Returns:
         Metrics of the attention; and those of the localization (see
-        :py:func:`monai_mil_ext.metrics.instance_values`) with ``difference``, that of ``instance_auroc`` and
-        ``center_auroc`` in the same cases, and ``num_cases`` with labels of both kinds. None where there are none.
+        :py:func:`monai_mil_ext.metrics.instance_values`) with ``difference`` (and its ``p``), that of
+        ``instance_auroc`` and ``center_auroc`` in the same cases, and ``num_cases`` with labels of both kinds. None
+        where there are none.
     """
     columns = {name: column for name, column in sample.rows.more.items() if np.isfinite(column).any()}
     means = {name: sample.mean(column) for name, column in columns.items()}
@@ -41,7 +42,8 @@ def attention_summary(sample: CaseSample) -> tuple[dict[str, Any] | None, dict[s
     localization["num_cases"] = sample.count_cases(np.isfinite(model))
     if "center_auroc" in columns:
         difference = model - columns["center_auroc"]
-        localization["difference"] = difference_estimate(sample.mean(difference), _num_patients(sample, difference))
+        paired = difference_estimate(sample.mean(difference), _num_patients(sample, difference))
+        localization["difference"] = {"value": paired.pop("difference"), **paired}
     return attention or None, localization
 
 

@@ -25,12 +25,12 @@ class Measure(NamedTuple):
     Attributes:
         samples: its values (1 + S,), that of the sample first.
         scale: scale of its interval, see :py:func:`as_estimate`.
-        count: number of patients that decide it.
+        num_patients: number of patients that decide it.
     """
 
     samples: Array
     scale: str = "share"
-    count: float = float("nan")
+    num_patients: float = float("nan")
 
 
 def finite_rows(predictions: Predictions) -> Array:
@@ -57,7 +57,7 @@ class CaseSample:
         """Draw the resamples of the test parts, without the rows whose predictions are not finite."""
         test = predictions.of_part("test")
         finite = finite_rows(test)
-        return cls(test.select(finite), case_weights(test.patient, num_samples, seed)[:, finite])
+        return cls(test.select(finite), case_weights(test.patient, test.fold.tolist(), num_samples, seed)[:, finite])
 
     @property
     def everywhere(self) -> Array:
@@ -111,7 +111,7 @@ class CaseSample:
 
     def estimate(self, measure: Measure) -> dict[str, float | None]:
         """Return value and interval of a metric."""
-        return as_estimate(measure.samples, self.num_patients, measure.scale, measure.count)
+        return as_estimate(measure.samples, self.num_patients, measure.scale, measure.num_patients)
 
     def _or_nan(self, compute: Callable[[], Array]) -> Array:
         return compute() if len(self.rows) else np.full(len(self.weights), np.nan)

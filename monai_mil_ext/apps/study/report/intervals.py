@@ -15,6 +15,7 @@ __all__ = ["SCALES", "as_estimate", "case_weights", "difference_estimate", "holm
 
 ndtr = optional_dependency("", "scipy.special", "ndtr")
 Array = NDArray[Any]
+MIN_PATIENTS = 5  # of a fold within which patients are drawn
 Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
 SCALES = {
     "share": (0.0, 1.0),  # logit
@@ -35,13 +36,16 @@ def number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def case_weights(patients: Sequence[str], num_samples: int = 1000, seed: int = 0) -> Array:
+def case_weights(patients: Sequence[str], folds: Sequence[int], num_samples: int = 1000, seed: int = 0) -> Array:
     """Draw patients with replacement, and count how often each case is drawn.
 
-    The draws depend on the set of patients and on the seed alone, so that those of all methods are the same.
+    Patients are drawn within the fold of their first repeat, since the sizes of folds do not vary by chance: drawn over
+    all folds, pairs within small folds would vary more than in new samples. Folds with fewer than five patients are one
+    group. The draws depend on patients, folds and seed alone, so that those of all methods are the same.
 
     Args:
         patients: patient of each of the R cases.
+        folds: fold of each case.
         num_samples: number S of resamples.
         seed: random seed.
 
@@ -49,17 +53,23 @@ def case_weights(patients: Sequence[str], num_samples: int = 1000, seed: int = 0
         Counts (1 + S, R); the first row is the sample itself, one of each case.
 
     Example:
-        >>> case_weights(["a", "b", "a"], num_samples=2, seed=1)
+        >>> case_weights(["a", "b", "a"], [0, 0, 0], num_samples=2, seed=4)
         array([[1., 1., 1.],
-               [1., 1., 1.],
-               [2., 0., 2.]])
+               [2., 0., 2.],
+               [1., 1., 1.]])
     """
     check_positive(num_samples=num_samples)
     names, index = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
-    if not len(names):
-        return np.ones((1 + num_samples, 0))
-    draws = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), num_samples)
-    return np.concatenate([np.ones((1, len(index))), draws[:, index]])
+    group = np.full(len(names), np.iinfo(np.int64).max)
+    np.minimum.at(group, index, np.asarray(folds, dtype=np.int64))
+    numbers, sizes = np.unique(group, return_counts=True)
+    group[np.isin(group, numbers[sizes < MIN_PATIENTS])] = -1
+    counts = np.ones((1 + num_samples, len(names)))
+    for k in np.unique(group):
+        members = np.flatnonzero(group == k)
+        rng = np.random.default_rng([seed, int(k) + 1])
+        counts[1:, members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), num_samples)
+    return counts[:, index]
 
 
 def wilson_interval(share: float, count: float) -> tuple[float, float]:

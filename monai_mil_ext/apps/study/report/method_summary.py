@@ -73,28 +73,36 @@ def summarize_method(
     main = main_metric(task)
     estimates = {name: sample.estimate(measure) for name, measure in measures.items()}
     folds = _folds(sample, task, limits)
-    attention, localization = attention_summary(sample)
-    summary: dict[str, Any] = {
+    summary, more = _parts(sample, task, limits, classes)
+    counted = {
         "num_cases": len(set(sample.rows.case_id)),
         "num_patients": sample.num_patients,
         "num_folds": len(np.unique(sample.rows.fold)),
         "num_repeats": len(np.unique(sample.rows.repeat)),
-        "values": estimates,
-        "main": main,
-        "folds": folds,
-        "sites": _sites(sample, task, main),
+    }
+    notes += more + _undefined(estimates, folds, main, sample.num_patients > 1)
+    return {**counted, "values": estimates, "main": main, "folds": folds, **summary, "notes": notes}
+
+
+def _parts(
+    sample: CaseSample, task: Task, limits: Mapping[int, Array], classes: Sequence[Mapping[str, Measure]]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return all but the values and those of folds: sites, thresholds, curves, attention; and notes."""
+    attention, localization = attention_summary(sample)
+    parts: dict[str, Any] = {
+        "sites": _sites(sample, task, main_metric(task)),
         "thresholds": _threshold_rows(task, limits),
         "attention": attention,
         "localization": localization,
         **_parts_of_classes(sample, task, limits, classes),
     }
+    notes: list[str] = []
     if task.kind == "regression":
         truth = sample.rows.truth.astype(float).tolist()
-        summary["scatter"] = {"truth": truth, "predicted": sample.rows.output[:, 0].tolist()}
+        parts["scatter"] = {"truth": truth, "predicted": sample.rows.output[:, 0].tolist()}
     if task.has_times:
-        summary["survival"], more = survival_summary(sample)
-        notes += more
-    return {**summary, "notes": notes + _undefined(estimates, folds, main, sample.num_patients > 1)}
+        parts["survival"], notes = survival_summary(sample)
+    return parts, notes
 
 
 def _notes(predictions: Predictions, sample: CaseSample) -> list[str]:
@@ -179,7 +187,8 @@ def _parts_of_classes(
     """Return what only tasks with classes have: metrics a class, confusion matrix, curves, calibration."""
     if not classes or not len(sample.rows):
         return {}
-    rows, names, parts = sample.rows, task.class_names, {}
+    rows, names = sample.rows, task.class_names
+    parts: dict[str, Any] = {}
     truth = rows.truth if task.kind == "multilabel" else np.eye(len(names))[rows.truth.astype(int)]
     parts["classes"] = [
         {"name": name, "num_cases": sample.count_cases(label == 1)}
@@ -211,7 +220,7 @@ def _boundaries(sample: CaseSample, names: Sequence[str]) -> list[dict[str, Any]
         above = sample.rows.truth > k
         samples = sample.ranking(auroc, sample.rows.output[:, k + 1 :].sum(axis=1), above)
         count = min(sample.count_patients(above), sample.count_patients(~above))
-        rows.append({"name": f"above {name}", "auroc": sample.estimate(Measure(samples, count=count))})
+        rows.append({"name": f"above {name}", "auroc": sample.estimate(Measure(samples, num_patients=count))})
     return rows
 
 

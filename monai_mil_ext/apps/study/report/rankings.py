@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "auroc",
-    "average_precision",
+    "average_precision_parts",
     "c_index",
     "grouped_weights",
     "mean_of_finite",
@@ -110,7 +110,7 @@ def auroc(score: Array, positive: Array, weights: Array) -> Parts:
     return (pos * (below + neg / 2)).sum(axis=1), pos.sum(axis=1) * neg.sum(axis=1)
 
 
-def average_precision(score: Array, positive: Array, weights: Array) -> Parts:
+def average_precision_parts(score: Array, positive: Array, weights: Array) -> Parts:
     """Add the precision at the score of each positive case, and count these cases.
 
     Args:
@@ -123,7 +123,7 @@ def average_precision(score: Array, positive: Array, weights: Array) -> Parts:
         without negative cases, where it says nothing.
 
     Example:
-        >>> average_precision(np.array([0.1, 0.4, 0.6]), np.array([1, 0, 1]), np.ones((1, 3)))
+        >>> average_precision_parts(np.array([0.1, 0.4, 0.6]), np.array([1, 0, 1]), np.ones((1, 3)))
         (array([1.66666667]), array([2.]))
     """
     if not len(score):

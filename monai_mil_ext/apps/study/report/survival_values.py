@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -132,7 +133,9 @@ def survival_summary(sample: CaseSample) -> tuple[dict[str, Any] | None, list[st
     time, event = time[first], event[first]
     if sample.num_patients < len(first):
         notes.append("The log-rank test counts the cases of a patient as independent.")
-    p = statistics.multivariate_logrank_test(time, group, event).p_value
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of lifelines with a newer pandas
+        p = statistics.multivariate_logrank_test(time, group, event).p_value
     curves = [_curve(name, time[group == k], event[group == k]) for k, name in enumerate(NAMES[chosen])]
     ratio = _hazard_ratio(sample)
     if ratio["value"] is None:
@@ -169,9 +172,13 @@ def _hazard_ratio(sample: CaseSample) -> dict[str, float | None]:
     undefined: dict[str, float | None] = dict.fromkeys(("value", "low", "high"))
     if risk.std() < 1e-9 or not event.any():
         return undefined
+    unconverged = lifelines.exceptions.ConvergenceWarning, lifelines.exceptions.ConvergenceError
     try:
-        fitter = lifelines.CoxPHFitter().fit(frame, "time", "event", cluster_col="patient")
-    except (lifelines.exceptions.ConvergenceError, ValueError, np.linalg.LinAlgError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", unconverged[0])
+            fitter = lifelines.CoxPHFitter().fit(frame, "time", "event", cluster_col="patient")
+    except (*unconverged, ValueError, np.linalg.LinAlgError):
         return undefined
     limits = np.exp(fitter.confidence_intervals_.to_numpy()[0])
     value = float(np.exp(fitter.params_.iloc[0]))

@@ -12,7 +12,7 @@ from monai_mil_ext.apps.study.tasks import Task
 
 from .case_sample import CaseSample, Measure
 from .decisions import binary_values, confusion_counts, confusion_values, kappa
-from .rankings import auroc, average_precision, c_index, mean_of_finite, spearman
+from .rankings import auroc, average_precision_parts, c_index, mean_of_finite, spearman
 from .survival_values import integrated_brier
 
 __all__ = ["class_measures", "confusion_samples", "decide", "main_measure", "main_metric", "task_measures"]
@@ -101,8 +101,8 @@ def _label_measures(sample: CaseSample, positive: Array, score: Array, predicted
     }
     return {
         "auroc": _auroc(sample, score, positive),
-        "auprc": Measure(sample.ranking(average_precision, score, y, known=known), count=min(yes, no)),
-        **{name: Measure(values[name], count=count) for name, count in counts.items()},
+        "auprc": Measure(sample.ranking(average_precision_parts, score, y, known=known), num_patients=min(yes, no)),
+        **{name: Measure(values[name], num_patients=count) for name, count in counts.items()},
     }
 
 
@@ -144,7 +144,7 @@ def _classes(
         measures = {name: _mean_measure([one[name] for one in classes]) for name in ("auroc", "auprc")}
     counts = confusion_samples(sample, truth, predicted, number)
     fewest = min([sample.count_patients(truth == c) for c in np.unique(truth)], default=0)
-    measures |= {name: Measure(values, count=fewest) for name, values in confusion_values(counts).items()}
+    measures |= {name: Measure(values, num_patients=fewest) for name, values in confusion_values(counts).items()}
     if task.kind == "ordinal":
         measures["kappa"] = _kappa(sample, predicted, number)
         measures["mae"] = Measure(sample.mean(np.abs(truth - predicted).astype(float)), "error")
@@ -179,12 +179,12 @@ def _mean_ranking(sample: CaseSample, ranked: list[tuple[Array, Array]]) -> Meas
 
 def _auroc(sample: CaseSample, score: Array, label: Array) -> Measure:
     count = min(sample.count_patients(label == 1), sample.count_patients(label == 0))
-    return Measure(sample.ranking(auroc, score, label == 1, known=np.isfinite(label)), count=count)
+    return Measure(sample.ranking(auroc, score, label == 1, known=np.isfinite(label)), num_patients=count)
 
 
 def _mean_measure(measures: Sequence[Measure]) -> Measure:
     """Return the mean over the classes that have a value; the smallest class decides."""
-    counts = [measure.count for measure in measures if measure.count > 0]
+    counts = [measure.num_patients for measure in measures if measure.num_patients > 0]
     samples = mean_of_finite(np.array([measure.samples for measure in measures]))
     return Measure(samples, measures[0].scale, min(counts, default=float("nan")))
 
@@ -252,7 +252,7 @@ def _determination(sample: CaseSample) -> Measure:
 def _c_index(sample: CaseSample) -> Measure:
     time, event = sample.rows.truth.reshape(-1, 2).T
     events = sample.count_patients(event == 1)
-    return Measure(sample.ranking(c_index, sample.rows.output[:, 0], time, event), count=events)
+    return Measure(sample.ranking(c_index, sample.rows.output[:, 0], time, event), num_patients=events)
 
 
 def _survival(sample: CaseSample) -> dict[str, Measure]:

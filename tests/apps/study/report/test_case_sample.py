@@ -26,7 +26,7 @@ def test_mean_is_over_known_values_of_a_repeat_then_over_repeats():
     np.testing.assert_allclose(sample.mean(np.array([np.nan, 2, 6])), [4, 6, 2])
     assert sample.count_patients(sample.rows.truth == 0) == 1
     assert sample.count_cases(sample.everywhere) == 3
-    assert sample.estimate(Measure(np.ones(3), count=5))["low"] == pytest.approx(0.566, abs=1e-3)
+    assert sample.estimate(Measure(np.ones(3), num_patients=5))["low"] == pytest.approx(0.566, abs=1e-3)
 
 
 def test_restrict_keeps_the_draws_of_the_patients():

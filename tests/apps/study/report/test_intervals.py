@@ -44,7 +44,15 @@ def share_that_holds(draw, task, true):
 @pytest.mark.parametrize("true", [0.75, 0.9])
 @pytest.mark.parametrize(
     ("num_cases", "per_patient", "num_folds", "positives"),
-    [(100, 1, 1, 0.5), (40, 1, 1, 0.5), (100, 2, 1, 0.5), (40, 2, 1, 0.5), (40, 1, 1, 0.25), (100, 2, 5, 0.5)],
+    [
+        (100, 1, 1, 0.5),
+        (40, 1, 1, 0.5),
+        (100, 2, 1, 0.5),
+        (40, 2, 1, 0.5),
+        (40, 1, 1, 0.25),
+        (100, 1, 5, 0.5),
+        (100, 2, 5, 0.5),
+    ],
 )
 def test_intervals_hold_the_auroc_of_the_population(num_cases, per_patient, num_folds, positives, true):
     share = share_that_holds(
@@ -80,17 +88,36 @@ def test_p_values_of_equal_methods(num_cases, per_patient):
 
 
 def test_weights_are_those_of_whole_patients_and_the_same_for_all_methods():
-    weights = case_weights(["b", "a", "b", "c"], 50, seed=1)
+    folds = [0, 0, 0, 0]
+    weights = case_weights(["b", "a", "b", "c"], folds, 50, seed=1)
     assert weights[0].tolist() == [1, 1, 1, 1]
     assert (weights[:, 0] == weights[:, 2]).all()
     assert (weights[:, [0, 1, 3]].sum(axis=1) == 3).all()
-    np.testing.assert_array_equal(case_weights(["c", "b", "a", "b"], 50, seed=1), weights[:, [3, 0, 1, 2]])
-    assert (case_weights(["b", "a"], 50, seed=2) != case_weights(["b", "a"], 50, seed=1)).any()
+    np.testing.assert_array_equal(case_weights(["c", "b", "a", "b"], folds, 50, seed=1), weights[:, [3, 0, 1, 2]])
+    one, other = (case_weights(["b", "a"], folds[:2], 50, seed) for seed in (1, 2))
+    assert (one != other).any()
+
+
+def test_patients_are_drawn_within_the_fold_of_their_first_repeat():
+    patients, folds = list("abcdefghijklm") * 2, [0] * 5 + [1] * 5 + [2] * 3 + [3, 4] * 6 + [3]
+    weights = case_weights(patients, folds, 50, seed=1)
+    for fold in (0, 1, 2):
+        members = np.flatnonzero(np.array(folds) == fold)
+        assert (weights[:, members].sum(axis=1) == len(members)).all()
+    np.testing.assert_array_equal(weights[:, :13], weights[:, 13:])
+    np.testing.assert_array_equal(case_weights(patients[5:10], folds[5:10], 50, seed=1), weights[:, 5:10])
+
+
+def test_patients_of_tiny_folds_are_drawn_together():
+    """Alone, the patient of a fold would be in every resample and never vary."""
+    weights = case_weights(list("abcdef"), [0, 1, 2, 3, 4, 5], 50, seed=1)
+    assert (weights[1:].std(axis=0) > 0).all()
+    assert (weights.sum(axis=1) == 6).all()
 
 
 def test_weights_need_a_sample():
     with pytest.raises(ValueError, match="`num_samples` must be a positive integer, got 0"):
-        case_weights(["a"], 0)
+        case_weights(["a"], [0], 0)
 
 
 @pytest.mark.parametrize("scale", ["share", "correlation", "error", "determination", "free"])

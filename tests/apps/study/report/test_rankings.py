@@ -8,7 +8,13 @@ from lifelines.utils import concordance_index
 from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from monai_mil_ext.apps.study.report.rankings import auroc, average_precision, c_index, mean_within_folds, spearman
+from monai_mil_ext.apps.study.report.rankings import (
+    auroc,
+    average_precision_parts,
+    c_index,
+    mean_within_folds,
+    spearman,
+)
 
 SEEDS = st.integers(0, 10_000)
 
@@ -34,7 +40,7 @@ def test_values_of_copies_equal_the_libraries(seed, ties):
     weights = np.stack([np.ones(30), rng.integers(0, 4, 30)]).astype(float)
     weights[:, :2] = 1  # both classes
     for index, (of_auroc, of_precision) in enumerate(
-        zip(ratio(auroc(score, y, weights)), ratio(average_precision(score, y, weights)), strict=True)
+        zip(ratio(auroc(score, y, weights)), ratio(average_precision_parts(score, y, weights)), strict=True)
     ):
         label, copies = copied(y, weights[index]), copied(score, weights[index])
         assert of_auroc == pytest.approx(roc_auc_score(label, copies), abs=1e-12)
@@ -82,6 +88,6 @@ def test_values_of_folds_are_weighted_by_pairs_and_of_repeats_are_averaged():
 
 def test_values_without_pairs_are_nan():
     ones, zeros = np.ones(3), np.zeros(3, int)
-    for parts in (auroc, average_precision, spearman):
+    for parts in (auroc, average_precision_parts, spearman):
         assert np.isnan(mean_within_folds(lambda m, p=parts: p(ones[m], ones[m], np.ones((1, m.sum()))), zeros, zeros))
     assert c_index(ones, ones, zeros, np.ones((2, 3)))[1].tolist() == [0, 0]
