@@ -70,7 +70,11 @@ def test_cases_without_an_error_come_last():
 
 @pytest.mark.parametrize(
     "places",
-    [{}, {"position": np.linspace(-50, 50, 30)}, {"coords": np.stack([np.arange(30) % 6, np.arange(30) // 6], 1) * 256}],
+    [
+        {},
+        {"position": np.linspace(-50, 50, 30)},
+        {"coords": np.stack([np.arange(30) % 6, np.arange(30) // 6], 1) * 256},
+    ],
 )
 def test_case_picture_is_small(places):
     code = case_picture(np.full(30, 1 / 30), **places)
