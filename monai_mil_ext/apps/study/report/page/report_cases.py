@@ -144,12 +144,13 @@ def case_picture(attention: Array, position: Array | None = None, coords: Array 
     Args:
         attention: attention weights (N,), which sum to 1.
         position: positions (N,) of slices along the normal in mm; by default they are numbered.
-        coords: coordinates (N, 2) of tiles, as x and y.
+        coords: coordinates (N, 2) of tiles, as x and y, which are drawn if there are no positions.
 
     Raises:
         ValueError: if the arrays differ in length.
     """
     attention = np.asarray(attention, dtype=float).ravel()
+    coords = None if position is not None else coords
     places = coords if coords is not None else np.arange(len(attention)) if position is None else position
     places = np.asarray(places, dtype=float)
     if len(places) != len(attention):

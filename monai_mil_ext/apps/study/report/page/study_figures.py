@@ -269,7 +269,7 @@ def history_figure(name: str, folds: Sequence[Sequence[Mapping[str, Any]]], labe
     """Draw losses of all folds of a method by epoch."""
     known = [fold for fold in folds if fold]
     best = [_best_epoch(fold) for fold in known]
-    found = [str(epoch) for epoch in best if epoch is not None]
+    found = [f"{epoch:g}" for epoch in best if epoch is not None]
     text = (
         f"Losses of {label} by epoch, {len(known)} folds; epochs with the lowest validation loss: {', '.join(found)}."
     )

@@ -87,6 +87,11 @@ def test_case_picture_of_one_instance():
         assert case_picture(np.ones(1), **places).startswith(b"\x89PNG")
 
 
+def test_slices_are_drawn_along_their_positions():
+    places = {"position": np.arange(4.0), "coords": np.zeros((4, 3))}
+    assert case_picture(np.ones(4), **places) == case_picture(np.ones(4), position=np.arange(4.0))
+
+
 def test_case_picture_needs_a_place_for_each_weight():
     with pytest.raises(ValueError, match="`attention` must have a weight for each place, got 3 for 2"):
         case_picture(np.ones(3) / 3, np.zeros(2))
