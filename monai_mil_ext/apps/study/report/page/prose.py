@@ -142,7 +142,7 @@ def _word(number: int) -> str:
 def _features(facts: ReportFacts) -> Iterable[str]:
     noun = str(facts.cohort.get("instances") or "instances")
     median = facts.cohort.get("median_instances")
-    text = f"Each case was a bag of {noun}" + (f" (median {format_number(median)})" if median else "")
+    text = f"Each case was a bag of {noun}" + (f" (median {median:.5g})" if median else "")
     encoder = facts.cohort.get("encoder")
     yield f"{text}, each represented by the features of {encoder}." if encoder else f"{text} with precomputed features."
 

@@ -36,7 +36,7 @@ METRICS = {
     "integrated_brier": "integrated Brier score",
 }
 
-OPERATING = ("sensitivity", "specificity", "ppv", "npv", "balanced_accuracy", "macro_f1")
+OPERATING = ("sensitivity", "specificity", "ppv", "npv", "balanced_accuracy", "accuracy", "macro_f1")
 CHANCE = {"auroc": 0.5, "c_index": 0.5, "kappa": 0.0, "r2": 0.0}  # value of a guess
 
 

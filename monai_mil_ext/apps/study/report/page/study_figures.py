@@ -199,7 +199,9 @@ def forest_figure(
 def _plain_ratios(axes: Any) -> None:
     """Label a logarithmic axis by plain numbers."""
     low, high = axes.get_xlim()
-    ticks = [t for t in (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 30, 100) if low <= t <= high]
+    span = high / low
+    steps = (1, 1.5, 2, 3, 5, 7) if span < 5 else (1, 2, 5) if span < 30 else (1, 3) if span < 300 else (1,)
+    ticks = [t for t in (step * 10.0**power for power in range(-4, 5) for step in steps) if low <= t <= high]
     axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
     axes.set_xticks([], minor=True)
 

@@ -177,7 +177,7 @@ def _cases_text(facts: ReportFacts, pictures: int) -> str:
 
 def _sorted_by(facts: ReportFacts) -> str:
     """Return the method whose errors sort the cases, the first of each row, if there are several."""
-    outputs = [*(facts.cases[0].get("outputs") or {})]
+    outputs = [*(next(iter(facts.cases), {}).get("outputs") or {})]
     return f" of {outputs[0]}" if len(outputs) > 1 else ""
 
 
@@ -209,7 +209,7 @@ def _provenance(facts: ReportFacts) -> list[dict[str, Any]]:
     given = dict(facts.provenance)
     times, versions = given.pop("times", None) or {}, given.pop("versions", None) or {}
     seeds = given.pop("seeds", None)
-    shown = {name.replace("_", " "): _words(value) for name, value in given.items() if value is not None}
+    shown = {name.replace("_", " "): _words(value) for name, value in given.items() if value not in (None, "")}
     if seeds is not None:
         shown["seeds"] = _words(seeds)
     shown |= {"versions": join_words([f"{name} {version}" for name, version in versions.items()])} if versions else {}

@@ -94,6 +94,12 @@ def test_chosen_settings_are_counted():
     assert table["rows"][0][1]["text"] == "learning rate 0.0001 (1 fold); learning rate 0.001 (2 folds)"
 
 
+def test_settings_that_are_not_set_are_left_out():
+    methods = {"ABMIL": {"settings": {"batch_size": None, "learning_rate": 1e-4}}}
+    table = tables(sections(replace(made_facts(num_methods=1, clinical=False), methods=methods))["methods"])["Settings"]
+    assert [cell["text"] for cell in table["rows"][0]] == ["ABMIL", "learning rate 0.0001"]
+
+
 def test_boundaries_of_ordered_classes():
     facts = made_facts("ordinal", 1)
     facts.summaries["ABMIL"]["boundaries"] = [{"name": "above grade 1", "auroc": {"value": 0.9, "low": 0.8, "high": 1}}]

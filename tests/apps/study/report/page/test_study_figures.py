@@ -78,6 +78,9 @@ def test_ratios_have_plain_numbers():
     rows = [("a", {"value": 2.0, "low": 0.5, "high": 8.0}, ())]
     svg = forest_figure("f", rows, "odds ratio", "c", 1.0, ratio=True)["svg"]
     assert [text for text in ("0.5", "1", "2", "5") if f">{text}</text>" not in svg] == []
+    wide = forest_figure("f", [("a", {"value": 2.0, "low": 0.02, "high": 90.0}, ())], "r", "c", 1.0, ratio=True)["svg"]
+    assert [text for text in ("0.1", "1", "10") if f">{text}</text>" not in wide] == []
+    assert ">3</text>" not in wide
 
 
 def test_texts_have_the_numbers():
