@@ -144,7 +144,7 @@ def labels(task):
     )
 
 
-def cases(task, methods, rng, slides=False, count=60):
+def cases(task, methods, rng, slides=False, pictures=False, count=60):
     rows = []
     for i in range(count):
         error = float(rng.beta(1, 3))
@@ -167,9 +167,10 @@ def cases(task, methods, rng, slides=False, count=60):
         }
         size = 400 if slides else 40
         weights = np.exp(-0.5 * ((np.arange(size) - rng.integers(size)) / 4) ** 2) + 0.05 * rng.random(size)
-        row["attention"] = weights / weights.sum()
+        if pictures:
+            row["attention"] = weights / weights.sum()
         if slides:
-            row["coords"] = np.stack([np.arange(size) % 25, np.arange(size) // 25], 1)[rng.random(size).argsort()] * 512
+            row["coords"] = np.stack([np.arange(size) % 25, np.arange(size) // 25], 1) * 512
         else:
             row["position"] = np.arange(size) * 5.0 - 120
         rows.append(row)
@@ -177,7 +178,15 @@ def cases(task, methods, rng, slides=False, count=60):
 
 
 def made_facts(
-    kind="classification", num_methods=2, names=None, sites=True, clinical=True, localization=True, slides=False, **more
+    kind="classification",
+    num_methods=2,
+    names=None,
+    sites=True,
+    clinical=True,
+    localization=True,
+    slides=False,
+    pictures=False,
+    **more,
 ):
     """Return facts of a study; ``more`` replaces some of them."""
     rng = np.random.default_rng(7)
@@ -225,7 +234,7 @@ def made_facts(
             for a, b in pairs
         ],
         "clinical": {"summaries": sources, "effects": effects, "columns": ["age", "sex"]} if clinical else {},
-        "cases": cases(task, methods, rng, slides),
+        "cases": cases(task, methods, rng, slides, pictures),
         "histories": {m: [history(rng) for _ in range(FOLDS)] for m in methods},
         "provenance": {
             "command": "python -m monai.bundle run --config_file configs/study.yaml --table /data/DOE_JOHN/cohort.csv",

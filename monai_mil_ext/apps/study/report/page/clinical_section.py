@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .report_blocks import Block, as_value, figure_blocks, metric_columns, page_table, text_block
-from .report_facts import CHANCE, METRICS, ReportFacts
+from .report_facts import CHANCE, METRICS, OPERATING, ReportFacts
 from .study_figures import MAX_LINES, forest_figure
 
 __all__ = ["clinical_blocks"]
@@ -24,7 +24,7 @@ def clinical_blocks(facts: ReportFacts) -> Iterable[Block]:
             if as_value(values.get(facts.main)).get("value") is not None:
                 lines.append((f"{method}, {SOURCES.get(key, key)}", as_value(values[facts.main]), ()))
     if rows:
-        keys = [facts.main, *(key for key in METRICS if key != facts.main and key not in ("ppv", "npv"))]
+        keys = [facts.main, *(key for key in METRICS if key not in (facts.main, "ece", *OPERATING[2:]))]
         columns = {"method": "method", "input": "input", **metric_columns(facts, keys)}
         yield page_table(
             rows, columns, "Bag, clinical variables and both, with 95 % intervals", "could not be computed"

@@ -9,7 +9,7 @@ from typing import Any
 from .report_facts import ReportFacts
 from .report_tables import format_interval, format_number, format_p
 
-__all__ = ["headline", "join_words", "methods_text", "references", "results_text"]
+__all__ = ["headline", "join_words", "methods_text", "plan_words", "references", "results_text"]
 
 PAPERS = {
     "abmil": "Ilse M, Tomczak J, Welling M. Attention-based deep multiple instance learning. arXiv:1802.04712",
@@ -131,7 +131,8 @@ def _labels(facts: ReportFacts) -> str:
         return f", with {_count(events, 'event')}" + (
             f" and {labels['censored']} censored" if "censored" in labels else ""
         )
-    return f" ({', '.join(f'{count} {name}' for name, count in labels.items())})"
+    of = "with " if facts.task.kind == "multilabel" else ""
+    return f" ({', '.join(f'{count} {of}{name}' for name, count in facts.label_counts.items())})"
 
 
 def _word(number: int) -> str:
@@ -141,28 +142,36 @@ def _word(number: int) -> str:
 def _features(facts: ReportFacts) -> Iterable[str]:
     noun = str(facts.cohort.get("instances") or "instances")
     median = facts.cohort.get("median_instances")
-    text = f"Each case was a bag of {noun}" + (f" (median {format_number(median)})" if median else "")
+    text = f"Each case was a bag of {noun}" + (f" (median {median:.5g})" if median else "")
     encoder = facts.cohort.get("encoder")
     yield f"{text}, each represented by the features of {encoder}." if encoder else f"{text} with precomputed features."
 
 
+def plan_words(facts: ReportFacts) -> str:
+    """Return how networks were evaluated, as the words after "by"; "" if it is unknown."""
+    folds, count = facts.folds, int(facts.folds.get("num_folds") or 0)
+    if plan := str(folds.get("plan") or ""):
+        return f"{plan[:1].lower()}{plan[1:].rstrip('.')}"
+    if not folds or not count:
+        return ""
+    if folds.get("by") == "site":
+        return f"leave-one-site-out cross-validation ({_count(count, 'fold')})"
+    if count == 1:
+        return "one fixed test set"
+    spread = " with sites spread evenly" if folds.get("by") == "spread" else ""
+    stratified = "" if facts.task.kind == "regression" else ", stratified by label"
+    repeats = folds.get("repeats") or 1
+    again = f", repeated {repeats} times with other folds" if repeats > 1 else ""
+    return f"{count}-fold cross-validation by patient{stratified}{spread}{again}"
+
+
 def _folds(facts: ReportFacts) -> Iterable[str]:
-    folds = facts.folds
     if facts.external:
         yield "The networks, their thresholds and all settings were those of the first cohort and were not changed."
         return
-    if plan := folds.get("plan"):
-        yield f"Networks were evaluated by {plan[:1].lower()}{plan[1:].rstrip('.')}."
-    elif folds.get("by") == "site":
-        number = _count(folds.get("num_folds", 0), "fold")
-        yield f"Networks were evaluated by leave-one-site-out cross-validation ({number})."
-    elif (folds.get("num_folds") or 0) > 1:
-        repeats = folds.get("repeats") or 1
-        again = f", repeated {repeats} times with other folds" if repeats > 1 else ""
-        yield f"Networks were evaluated by {folds['num_folds']}-fold cross-validation{again}."
-    elif folds:
-        yield "Networks were evaluated on one fixed test set."
-    if "patient" not in str(folds.get("plan")):
+    if plan := plan_words(facts):
+        yield f"Networks were evaluated {'on' if plan.endswith('test set') else 'by'} {plan}."
+    if "patient" not in plan:
         yield "All cases of a patient were in the same part."
     yield (
         "In each fold, one network was trained on the training part and the epoch with the lowest loss of the "

@@ -12,6 +12,7 @@ from .report_tables import DASH, format_interval, format_number, format_p
 __all__ = ["Block", "as_value", "figure_blocks", "method_rows", "metric_columns", "page_table", "text_block"]
 
 Block = dict[str, Any]
+EMPTY = ("note", "thresholds", "chosen", "settings")  # cells that need no reason to be empty
 TEXTS = ("name", "method", "model", "kind", "case_id", "metric", "note")
 
 
@@ -72,6 +73,8 @@ def _is_missing(value: Any) -> bool:
 
 
 def _cell(value: Any, key: str, reason: str) -> dict[str, Any]:
+    if _is_missing(value) and key in EMPTY:
+        return {"text": "", "reason": "", "is_number": False}
     if _is_missing(value):
         own = value.get("reason") if isinstance(value, Mapping) else ""
         return {"text": DASH, "reason": own or reason or "not known", "is_number": key not in TEXTS}

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from monai_mil_ext.apps.study.predictions import Predictions
 from monai_mil_ext.apps.study.tasks import Task
 from monai_mil_ext.utils import RESEARCH_USE, optional_dependency
+from monai_mil_ext.visualize.relative_attention import attention_ratio, ratio_colors
 
 __all__ = ["case_errors", "case_picture", "case_rows"]
 
 figure_module = optional_dependency("study", "matplotlib.figure")
 
 Array = NDArray[Any]
-ATTENTION, HEAT = "#0072B2", "cividis"
+ATTENTION = "#0072B2"
 SIZE, DPI = (1.9, 1.25), 150
 
 
@@ -143,19 +144,20 @@ def case_picture(attention: Array, position: Array | None = None, coords: Array 
     Args:
         attention: attention weights (N,), which sum to 1.
         position: positions (N,) of slices along the normal in mm; by default they are numbered.
-        coords: coordinates (N, 2) of tiles, as x and y.
+        coords: coordinates (N, 2) of tiles, as x and y, which are drawn if there are no positions.
 
     Raises:
         ValueError: if the arrays differ in length.
     """
     attention = np.asarray(attention, dtype=float).ravel()
+    coords = None if position is not None else coords
     places = coords if coords is not None else np.arange(len(attention)) if position is None else position
     places = np.asarray(places, dtype=float)
     if len(places) != len(attention):
         raise ValueError(f"`attention` must have a weight for each place, got {len(attention)} for {len(places)}.")
-    figure = figure_module.Figure(figsize=SIZE, layout="constrained")
-    axes = figure.subplots()
-    ratio = attention * len(attention)
+    figure = figure_module.Figure(figsize=SIZE)
+    axes = figure.add_axes((0.01, 0.01, 0.98, 0.98) if coords is not None else (0.2, 0.25, 0.77, 0.71))
+    ratio = attention_ratio(attention)
     if coords is None:
         _draw_slices(axes, ratio, places, "mm" if position is not None else "slice")
     else:
@@ -178,13 +180,12 @@ def _draw_slices(axes: Any, ratio: Array, position: Array, unit: str) -> None:
 
 
 def _draw_tiles(axes: Any, ratio: Array, coords: Array) -> None:
-    """Draw tiles as squares of their spacing, colored by the rank of their attention."""
+    """Draw tiles as squares of their spacing, in the colors of attention relative to uniform."""
     extent = np.ptp(coords, axis=0).clip(1e-9) if len(coords) else np.ones(2)
     steps = np.concatenate([np.diff(np.unique(coords[:, k])) for k in range(2)]) if len(coords) else np.ones(1)
     step = float(np.min(steps[steps > 0], initial=extent.max()))
     width = (SIZE[0] * 72 * 0.9) * step / max(extent[0] + step, (extent[1] + step) * SIZE[0] / SIZE[1])
-    rank = ratio.argsort().argsort() / max(len(ratio) - 1, 1)
-    axes.scatter(*coords.T, c=rank, cmap=HEAT, marker="s", s=max(width, 0.6) ** 2, linewidths=0, vmin=0, vmax=1)
+    axes.scatter(*coords.T, c=ratio_colors(ratio) / 255, marker="s", s=max(width, 0.6) ** 2, linewidths=0)
     axes.set_aspect("equal")
     axes.margins(0.03)
     axes.invert_yaxis()

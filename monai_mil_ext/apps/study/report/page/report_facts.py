@@ -36,7 +36,7 @@ METRICS = {
     "integrated_brier": "integrated Brier score",
 }
 
-OPERATING = ("sensitivity", "specificity", "ppv", "npv", "balanced_accuracy", "macro_f1")
+OPERATING = ("sensitivity", "specificity", "ppv", "npv", "balanced_accuracy", "accuracy", "macro_f1")
 CHANCE = {"auroc": 0.5, "c_index": 0.5, "kappa": 0.0, "r2": 0.0}  # value of a guess
 
 
@@ -55,7 +55,7 @@ class ReportFacts:
         folds: ``plan`` (words), ``by``, ``num_folds``, ``repeats``, ``val_fraction``, and ``counts``: for each fold
             ``{"fold", "repeat", "train", "val", "test"}``.
         methods: for each method ``settings`` (``{name: value}``), ``chosen`` (rows of fold and chosen settings),
-            ``candidates`` (number of settings tried in each fold), ``failed`` (folds that failed, with reasons).
+            ``candidates`` (number of settings tried in each fold), ``failed`` (reasons by fold).
         comparisons: rows of ``a``, ``b``, ``metric``, ``difference``, ``low``, ``high``, ``p`` and ``p_holm``.
         clinical: ``summaries`` (``{method: {"clinical": summary, "both": summary}}``), ``effects`` (rows of ``name``,
             ``kind``, ``ratio``, ``low``, ``high``, ``p``, ``model``), ``columns`` and ``notes``.
@@ -89,6 +89,15 @@ class ReportFacts:
     def finished(self) -> dict[str, Mapping[str, Any]]:
         """Summaries of the methods that have one."""
         return {name: summary for name, summary in self.summaries.items() if summary}
+
+    @property
+    def label_counts(self) -> dict[str, Any]:
+        """Numbers of cases by class or label; a case with several labels counts for each of them."""
+        counts = dict(self.cohort.get("labels") or {})
+        if self.task.kind != "multilabel":
+            return counts
+        names = {name: [key for key in counts if name in (key, *key.split("+"))] for name in self.task.class_names}
+        return {name: sum(counts[key] for key in keys) for name, keys in names.items()} if counts else {}
 
     @property
     def main(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from .prose import join_words
 from .report_facts import ReportFacts
@@ -21,12 +21,17 @@ def report_notes(facts: ReportFacts) -> list[str]:
 
 def _failures(facts: ReportFacts) -> Iterable[str]:
     for name, summary in facts.summaries.items():
-        failed = list((facts.methods.get(name) or {}).get("failed") or ())
+        failed = _reasons_of(facts, name)
         if not summary:
             yield f"{name} has no result: all of its runs failed or are missing{_reasons(failed)}."
-        elif failed:
+        elif failed and not any(text.startswith(f"{name} failed") for text in facts.notes):
             runs = f"{len(failed)} run{'s' * (len(failed) > 1)}"
             yield f"{runs} of {name} failed, so its values are of fewer cases{_reasons(failed)}."
+
+
+def _reasons_of(facts: ReportFacts, name: str) -> list[str]:
+    failed = (facts.methods.get(name) or {}).get("failed") or ()
+    return [str(text) for text in (failed.values() if isinstance(failed, Mapping) else failed)]
 
 
 def _reasons(failed: list[str]) -> str:
@@ -35,9 +40,9 @@ def _reasons(failed: list[str]) -> str:
 
 def _few(facts: ReportFacts) -> Iterable[str]:
     cases = facts.cohort.get("num_cases") or 0
-    labels = {} if facts.task.kind == "regression" else dict(facts.cohort.get("labels") or {})
+    labels = {} if facts.task.kind == "regression" else facts.label_counts
     labels.pop("censored", None)
-    rare = {name: count for name, count in labels.items() if isinstance(count, int) and count < FEW_OF_CLASS}
+    rare = {name: count for name, count in labels.items() if count < FEW_OF_CLASS}
     if cases < FEW_CASES:
         yield f"There are only {format_number(cases)} cases: intervals are wide, and may be too narrow still."
     if rare:

@@ -92,9 +92,8 @@ def _values(facts: ReportFacts) -> Iterable[Block]:
 
 
 def _settings(method: Mapping[str, Any]) -> str:
-    return ", ".join(
-        f"{key.replace('_', ' ')} {_plain(value)}" for key, value in (method.get("settings") or {}).items()
-    )
+    known = {key: value for key, value in (method.get("settings") or {}).items() if value is not None}
+    return ", ".join(f"{key.replace('_', ' ')} {_plain(value)}" for key, value in known.items())
 
 
 def _plain(value: Any) -> str:
@@ -278,7 +277,7 @@ def _groups(facts: ReportFacts, key: str, noun: str) -> Iterable[Block]:
     lines = [(str(r["name"]), as_value(r.get(facts.main)), ()) for r in rows if r["method"] == facts.best]
     lines = [line for line in lines if line[1].get("value") is not None]
     if 1 < len(lines) <= MAX_LINES:
-        caption = f"Values of each {noun}: {facts.metric(facts.main)} of {facts.best}"
+        caption = f"Values of each {noun}: {METRICS.get(facts.main, facts.main)} of {facts.best}"
         chance = CHANCE.get(facts.main)
         yield from figure_blocks([forest_figure(key, lines, METRICS.get(facts.main, facts.main), caption, chance)])
 

@@ -90,7 +90,7 @@ def _inline(svg: str, name: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
-    svg = re.sub(r"(font: *[^;\"]*?px) [^;\"]*", r"\1 system-ui, sans-serif", svg)
+    svg = re.sub(r"font-family: [^;\"]*", "font-family: system-ui, sans-serif", svg)
     for color, variable in VARIABLES.items():
         svg = svg.replace(f": {color}", f": var({variable})")
     return re.sub(
@@ -199,7 +199,9 @@ def forest_figure(
 def _plain_ratios(axes: Any) -> None:
     """Label a logarithmic axis by plain numbers."""
     low, high = axes.get_xlim()
-    ticks = [t for t in (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 30, 100) if low <= t <= high]
+    span = high / low
+    steps = (1, 1.5, 2, 3, 5, 7) if span < 5 else (1, 2, 5) if span < 30 else (1, 3) if span < 300 else (1,)
+    ticks = [t for t in (step * 10.0**power for power in range(-4, 5) for step in steps) if low <= t <= high]
     axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
     axes.set_xticks([], minor=True)
 
@@ -269,7 +271,7 @@ def history_figure(name: str, folds: Sequence[Sequence[Mapping[str, Any]]], labe
     """Draw losses of all folds of a method by epoch."""
     known = [fold for fold in folds if fold]
     best = [_best_epoch(fold) for fold in known]
-    found = [str(epoch) for epoch in best if epoch is not None]
+    found = [f"{epoch:g}" for epoch in best if epoch is not None]
     text = (
         f"Losses of {label} by epoch, {len(known)} folds; epochs with the lowest validation loss: {', '.join(found)}."
     )

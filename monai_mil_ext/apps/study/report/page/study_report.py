@@ -13,7 +13,7 @@ from typing import Any
 
 from monai_mil_ext.utils import RESEARCH_USE, atomic_path, optional_dependency, write_csv, write_json
 
-from .prose import headline, join_words, methods_text, references, results_text
+from .prose import headline, join_words, methods_text, plan_words, references, results_text
 from .report_blocks import page_table
 from .report_cases import by_error, case_picture
 from .report_facts import ReportFacts, clean
@@ -117,8 +117,8 @@ def _subtitle(facts: ReportFacts) -> str:
     parts = [f"{format_number(cohort.get('num_cases'))} cases"]
     parts += [f"{format_number(cohort['num_patients'])} patients"] if cohort.get("num_patients") else []
     parts += [f"{cohort['num_sites']} sites"] if (cohort.get("num_sites") or 0) > 1 else []
-    plan = "external cohort, frozen models" if facts.external else str(facts.folds.get("plan") or "")
-    return ", ".join(parts) + (f"; {plan.rstrip('.')}" if plan else "") + f". {RESEARCH_USE.capitalize()}."
+    plan = "external cohort, frozen models" if facts.external else plan_words(facts)
+    return ", ".join(parts) + (f"; {plan}" if plan else "") + f". {RESEARCH_USE.capitalize()}."
 
 
 def _cases(facts: ReportFacts, pictures: Mapping[int, str]) -> dict[str, Any]:
@@ -164,7 +164,8 @@ def _cases_text(facts: ReportFacts, pictures: int) -> str:
         else "one minus the probability of the true class",
     )
     kind = "the part of comparable cases of the same fold that are ranked wrongly" if task.has_times else kind
-    text = f"Out-of-fold predictions{f' (probability of {positive})' if positive else ''}, sorted by the error: {kind}."
+    of = f" (probability of {positive})" if positive else ""
+    text = f"Out-of-fold predictions{of}, sorted by the error{_sorted_by(facts)}: {kind}."
     if facts.external:
         text = text.replace("Out-of-fold predictions", "Predictions of the frozen models")
     if len(facts.cases) > MAX_ROWS:
@@ -172,6 +173,12 @@ def _cases_text(facts: ReportFacts, pictures: int) -> str:
     if pictures:
         text += " Pictures of the cases with the greatest errors show where the attention is, relative to uniform."
     return text
+
+
+def _sorted_by(facts: ReportFacts) -> str:
+    """Return the method whose errors sort the cases, the first of each row, if there are several."""
+    outputs = [*(next(iter(facts.cases), {}).get("outputs") or {})]
+    return f" of {outputs[0]}" if len(outputs) > 1 else ""
 
 
 def _cohort(facts: ReportFacts) -> list[dict[str, Any]]:
@@ -202,7 +209,7 @@ def _provenance(facts: ReportFacts) -> list[dict[str, Any]]:
     given = dict(facts.provenance)
     times, versions = given.pop("times", None) or {}, given.pop("versions", None) or {}
     seeds = given.pop("seeds", None)
-    shown = {name.replace("_", " "): _words(value) for name, value in given.items() if value is not None}
+    shown = {name.replace("_", " "): _words(value) for name, value in given.items() if value not in (None, "")}
     if seeds is not None:
         shown["seeds"] = _words(seeds)
     shown |= {"versions": join_words([f"{name} {version}" for name, version in versions.items()])} if versions else {}

@@ -42,8 +42,11 @@ def test_methods_text_of_a_binary_task():
     ("folds", "text"),
     [
         ({"by": "site", "num_folds": 3}, "leave-one-site-out cross-validation (3 folds)."),
-        ({"num_folds": 5, "repeats": 2}, "5-fold cross-validation, repeated 2 times with other folds."),
-        ({"num_folds": 1}, "one fixed test set."),
+        (
+            {"num_folds": 5, "repeats": 2, "by": "spread"},
+            "by 5-fold cross-validation by patient, stratified by label with sites spread evenly, repeated 2 times",
+        ),
+        ({"num_folds": 1}, "evaluated on one fixed test set."),
         ({"plan": "Five folds by patient."}, "evaluated by five folds by patient. In each"),
     ],
 )

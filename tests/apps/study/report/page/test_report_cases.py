@@ -70,7 +70,11 @@ def test_cases_without_an_error_come_last():
 
 @pytest.mark.parametrize(
     "places",
-    [{}, {"position": np.linspace(-50, 50, 30)}, {"coords": np.stack([np.arange(30) % 6, np.arange(30) // 6], 1) * 256}],
+    [
+        {},
+        {"position": np.linspace(-50, 50, 30)},
+        {"coords": np.stack([np.arange(30) % 6, np.arange(30) // 6], 1) * 256},
+    ],
 )
 def test_case_picture_is_small(places):
     code = case_picture(np.full(30, 1 / 30), **places)
@@ -81,6 +85,11 @@ def test_case_picture_is_small(places):
 def test_case_picture_of_one_instance():
     for places in ({}, {"coords": np.zeros((1, 2))}):
         assert case_picture(np.ones(1), **places).startswith(b"\x89PNG")
+
+
+def test_slices_are_drawn_along_their_positions():
+    places = {"position": np.arange(4.0), "coords": np.zeros((4, 3))}
+    assert case_picture(np.ones(4), **places) == case_picture(np.ones(4), position=np.arange(4.0))
 
 
 def test_case_picture_needs_a_place_for_each_weight():

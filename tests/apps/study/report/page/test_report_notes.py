@@ -8,7 +8,7 @@ from tests.apps.study.report.made_facts import made_facts
 
 def test_failures_come_with_their_reasons():
     facts = made_facts(num_methods=2, sites=False)
-    methods = {"ABMIL": {"failed": ["ValueError: no features."]}, "QGMIL": {"failed": ["killed", "killed"]}}
+    methods = {"ABMIL": {"failed": {"3": "ValueError: no features."}}, "QGMIL": {"failed": ["killed", "killed"]}}
     facts = replace(facts, methods=methods, summaries=dict(facts.summaries) | {"QGMIL": None})
     assert report_notes(facts) == [
         "1 run of ABMIL failed, so its values are of fewer cases (ValueError: no features).",
@@ -23,6 +23,20 @@ def test_few_cases_are_said():
         "There are only 24 cases: intervals are wide, and may be too narrow still.",
         "Values rest on few cases: 4 of malignant.",
     ]
+
+
+def test_cases_with_several_labels_count_for_each():
+    facts = made_facts("multilabel", sites=False)
+    labels = {"edema": 8, "edema+effusion": 4, "effusion+nodule": 3, "none": 50}
+    facts = replace(facts, cohort=dict(facts.cohort) | {"labels": labels})
+    assert facts.label_counts == {"edema": 12, "effusion": 7, "nodule": 3}
+    assert report_notes(facts) == ["Values rest on few cases: 7 of effusion and 3 of nodule."]
+
+
+def test_a_failure_that_was_noted_is_not_repeated():
+    note = "ABMIL failed in fold 3: no features"
+    facts = replace(made_facts(sites=False), methods={"ABMIL": {"failed": {"3": "no features"}}}, notes=[note])
+    assert report_notes(facts) == [note]
 
 
 def test_notes_of_methods_are_said_once():
