@@ -12,7 +12,7 @@ from monai_mil_ext.data.bags.folder_layout import FEATURE_SUFFIXES
 from monai_mil_ext.data.cohorts import list_bags, list_scans, list_slides
 from monai_mil_ext.data.cohorts.class_labels import label_text
 from monai_mil_ext.data.cohorts.slide_lists import SLIDE_SUFFIXES
-from monai_mil_ext.data.cohorts.table_file import TABLE_SUFFIXES, read_table
+from monai_mil_ext.data.cohorts.table_file import TABLE_SUFFIXES, read_table, read_tables
 from monai_mil_ext.utils import BagKeys, check_local, check_name, load_json, resolve_path
 from monai_mil_ext.utils.bag_items import case_id_of
 from monai_mil_ext.utils.privacy import describe_case_error
@@ -51,12 +51,12 @@ Columns = Mapping[str, str | Sequence[str] | None]
 
 
 def read_cases(
-    path: Path, kind: str, columns: Columns | None = None, root: str | os.PathLike[str] | None = None
+    path: Path | Sequence[Path], kind: str, columns: Columns | None = None, root: str | os.PathLike[str] | None = None
 ) -> tuple[list[CheckedCase], list[Problem]]:
     """Read the cases of a table (CSV, TSV, Excel), a JSON list or a folder, and what is wrong with the whole.
 
     Args:
-        path: the table, list or folder.
+        path: the table, list or folder; or a list with a table of the files and one of their patients.
         kind: ``"scans"``, ``"slides"`` or ``"bags"``.
         columns: name of the column, or of several for ``label``, by what it means; others are found by their names.
         root: folder of the files, by default that of the table.
@@ -65,17 +65,20 @@ def read_cases(
         FileNotFoundError: when there is no such table or folder.
         ValueError: when it is no table.
     """
-    check_local(path=path)
-    if path.is_dir():
-        items = FOLDERS[kind](path)
+    paths = [path] if isinstance(path, Path) else list(path)
+    for file in paths:
+        check_local(path=file)
+    if len(paths) == 1 and paths[0].is_dir():
+        items = FOLDERS[kind](paths[0])
         return [_listed(item, f"file {i}") for i, item in enumerate(items, 1)], []
-    rows, names = _rows(path)
+    rows, names = _rows(paths[0]) if len(paths) == 1 else _joined_rows(paths, columns or {})
     found, problems = _find_columns(names, columns or {})
-    folder = resolve_path(path.parent if root is None else root, "root")
+    table_dir = paths[0].parent
+    folder = resolve_path(table_dir if root is None else root, "root")
     if not folder.is_dir():
         raise FileNotFoundError("`root` must be a folder that exists, got none.")
-    bags = BagFolder(folder, path.parent, SUFFIXES[kind]) if kind != "scans" else None
-    places = (folder, resolve_path(path.parent), bags)
+    bags = BagFolder(folder, table_dir, SUFFIXES[kind]) if kind != "scans" else None
+    places = (folder, resolve_path(table_dir), bags)
     return [_case(place, row, found, places) for place, row in rows], problems
 
 
@@ -96,6 +99,15 @@ def _rows(path: Path) -> tuple[list[tuple[str, dict[str, Any]]], list[str]]:
         raise ValueError(text)
     rows = [{key: value for key, value in scan.items() if value is not None} for scan in scans]
     return [(f"scan {i}", row) for i, row in enumerate(rows)], list(dict.fromkeys(key for row in rows for key in row))
+
+
+def _joined_rows(paths: Sequence[Path], columns: Columns) -> tuple[list[tuple[str, dict[str, Any]]], list[str]]:
+    """Return the rows of a table of files, with the columns of those of their patients, such as STAMP's."""
+    names = [read_table(path).columns for path in paths]
+    every = list(dict.fromkeys(name for several in names for name in several))
+    image, patient = (str(columns.get(key) or _usual_column(every, COLUMNS[key]) or key) for key in ("image", PATIENT))
+    table = read_tables(paths, image, patient)
+    return [(f"row {n}", dict(row)) for n, row in zip(table.numbers, table.rows, strict=True)], table.columns
 
 
 def _find_columns(names: Sequence[str], given: Columns) -> tuple[dict[str, str | list[str]], list[Problem]]:
