@@ -1,4 +1,4 @@
-"""What the files of a case state, from their headers."""
+"""Facts that the headers of a case's files state."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ LONG = 90.0
 
 
 class EncodingEstimate(NamedTuple):
-    """What the features that are missing will take.
+    """Estimate of the time and the disk that missing features take.
 
     Args:
         num_cases: number of cases that are to be encoded or have been.
@@ -74,7 +74,7 @@ class EncodingEstimate(NamedTuple):
 
 @dataclass(frozen=True)
 class EncodingPlan:
-    """How a cohort is encoded, for an estimate of its time.
+    """Plan of the encoding of a cohort, for an estimate of its time.
 
     The speed of the encoder is measured by dummy batches, and that of reading and cutting by the smallest cases, in
     about 5 s together.
