@@ -12,7 +12,7 @@ from monai_mil_ext.data.bags.folder_layout import FEATURE_SUFFIXES
 from monai_mil_ext.data.cohorts import list_bags, list_scans, list_slides
 from monai_mil_ext.data.cohorts.class_labels import label_text
 from monai_mil_ext.data.cohorts.slide_lists import SLIDE_SUFFIXES
-from monai_mil_ext.data.cohorts.table_file import TABLE_SUFFIXES, read_table, read_tables
+from monai_mil_ext.data.cohorts.table_file import TABLE_SUFFIXES, read_table
 from monai_mil_ext.utils import BagKeys, check_local, check_name, load_json, resolve_path
 from monai_mil_ext.utils.bag_items import case_id_of
 from monai_mil_ext.utils.privacy import describe_case_error
@@ -103,11 +103,18 @@ def _rows(path: Path) -> tuple[list[tuple[str, dict[str, Any]]], list[str]]:
 
 def _joined_rows(paths: Sequence[Path], columns: Columns) -> tuple[list[tuple[str, dict[str, Any]]], list[str]]:
     """Return the rows of a table of files, with the columns of those of their patients, such as STAMP's."""
-    names = [read_table(path).columns for path in paths]
-    every = list(dict.fromkeys(name for several in names for name in several))
-    image, patient = (str(columns.get(key) or _usual_column(every, COLUMNS[key]) or key) for key in ("image", PATIENT))
-    table = read_tables(paths, image, patient)
-    return [(f"row {n}", dict(row)) for n, row in zip(table.numbers, table.rows, strict=True)], table.columns
+    tables = [read_table(path) for path in paths]
+    names = list(dict.fromkeys(name for table in tables for name in table.columns))
+    image, patient = (str(columns.get(key) or _usual_column(names, COLUMNS[key])) for key in ("image", PATIENT))
+    files = [table for table in tables if image in table.columns]
+    if len(files) != 1 or any(patient not in table.columns for table in tables):
+        text = "tables must have a column of the patient, and one of them a column of the files (--columns#image NAME)"
+        raise ValueError(f"{text}, got {', '.join(map(repr, names))}.")
+    about: dict[str, dict[str, str]] = {}
+    for row in (row for table in tables if table is not files[0] for row in table.rows):
+        about.setdefault(row[patient], {}).update(row)
+    joined = [{**about.get(row[patient], {}), **row} for row in files[0].rows]
+    return [(f"row {n}", dict(row)) for n, row in zip(files[0].numbers, joined, strict=True)], names
 
 
 def _find_columns(names: Sequence[str], given: Columns) -> tuple[dict[str, str | list[str]], list[Problem]]:

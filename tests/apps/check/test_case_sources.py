@@ -75,3 +75,5 @@ def test_a_table_of_files_and_one_of_patients_are_joined(tmp_path):
     cases, problems = read_cases(tables, "bags", {"label": "KRAS"})
     assert problems == []
     assert [(case.patient, case.item["label"]) for case in cases[:2]] == [("p0", "0"), ("p1", "1")]
+    with pytest.raises(ValueError, match="one of them a column of the files"):
+        read_cases([tables[0], tables[0]], "bags")
