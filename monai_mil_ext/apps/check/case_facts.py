@@ -1,4 +1,4 @@
-"""What the files of a case state, from their headers."""
+"""Facts that the headers of a case's files state."""
 
 from __future__ import annotations
 
@@ -84,7 +84,10 @@ def _scan_facts(path: str, case: CheckedCase, settings: CheckSettings) -> dict[s
 
 def _check_values(case: CheckedCase, modality: str, low: float | None, high: float | None) -> None:
     """Add the problem of a scan that is no CT, as far as a sample of its voxels shows."""
-    known = low is not None and high is not None and low < high and low > AIR
+    sampled = low is not None and high is not None and low < high
+    if not sampled and not modality:
+        case.notes.append("whether its values are those of a CT is not known from its header")
+    known = sampled and low is not None and low > AIR
     if known or modality not in ("", "CT"):
         try:
             check_hounsfield(modality or "CT", low or 0.0, high or 0.0)

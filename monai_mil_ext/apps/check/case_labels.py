@@ -29,7 +29,7 @@ class CohortLabels(NamedTuple):
 
     @property
     def sentence(self) -> str:
-        """What a study does with the labels."""
+        """Sentence on the task of a study of the labels."""
         if not self.kind:
             return "There are no labels: nothing can be trained, only predicted."
         named = f" of {len(self.class_names)} classes: {', '.join(self.class_names)}" if self.class_names else ""

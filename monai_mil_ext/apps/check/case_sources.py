@@ -51,12 +51,12 @@ Columns = Mapping[str, str | Sequence[str] | None]
 
 
 def read_cases(
-    path: Path, kind: str, columns: Columns | None = None, root: str | os.PathLike[str] | None = None
+    path: Path | Sequence[Path], kind: str, columns: Columns | None = None, root: str | os.PathLike[str] | None = None
 ) -> tuple[list[CheckedCase], list[Problem]]:
     """Read the cases of a table (CSV, TSV, Excel), a JSON list or a folder, and what is wrong with the whole.
 
     Args:
-        path: the table, list or folder.
+        path: the table, list or folder; or a list with a table of the files and one of their patients.
         kind: ``"scans"``, ``"slides"`` or ``"bags"``.
         columns: name of the column, or of several for ``label``, by what it means; others are found by their names.
         root: folder of the files, by default that of the table.
@@ -65,17 +65,20 @@ def read_cases(
         FileNotFoundError: when there is no such table or folder.
         ValueError: when it is no table.
     """
-    check_local(path=path)
-    if path.is_dir():
-        items = FOLDERS[kind](path)
+    paths = [path] if isinstance(path, Path) else list(path)
+    for file in paths:
+        check_local(path=file)
+    if len(paths) == 1 and paths[0].is_dir():
+        items = FOLDERS[kind](paths[0])
         return [_listed(item, f"file {i}") for i, item in enumerate(items, 1)], []
-    rows, names = _rows(path)
+    rows, names = _rows(paths[0]) if len(paths) == 1 else _joined_rows(paths, columns or {})
     found, problems = _find_columns(names, columns or {})
-    folder = resolve_path(path.parent if root is None else root, "root")
+    table_dir = paths[0].parent
+    folder = resolve_path(table_dir if root is None else root, "root")
     if not folder.is_dir():
         raise FileNotFoundError("`root` must be a folder that exists, got none.")
-    bags = BagFolder(folder, path.parent, SUFFIXES[kind]) if kind != "scans" else None
-    places = (folder, resolve_path(path.parent), bags)
+    bags = BagFolder(folder, table_dir, SUFFIXES[kind]) if kind != "scans" else None
+    places = (folder, resolve_path(table_dir), bags)
     return [_case(place, row, found, places) for place, row in rows], problems
 
 
@@ -96,6 +99,22 @@ def _rows(path: Path) -> tuple[list[tuple[str, dict[str, Any]]], list[str]]:
         raise ValueError(text)
     rows = [{key: value for key, value in scan.items() if value is not None} for scan in scans]
     return [(f"scan {i}", row) for i, row in enumerate(rows)], list(dict.fromkeys(key for row in rows for key in row))
+
+
+def _joined_rows(paths: Sequence[Path], columns: Columns) -> tuple[list[tuple[str, dict[str, Any]]], list[str]]:
+    """Return the rows of a table of files, with the columns of those of their patients, such as STAMP's."""
+    tables = [read_table(path) for path in paths]
+    names = list(dict.fromkeys(name for table in tables for name in table.columns))
+    image, patient = (str(columns.get(key) or _usual_column(names, COLUMNS[key])) for key in ("image", PATIENT))
+    files = [table for table in tables if image in table.columns]
+    if len(files) != 1 or any(patient not in table.columns for table in tables):
+        text = "tables must have a column of the patient, and one of them a column of the files (--columns#image NAME)"
+        raise ValueError(f"{text}, got {', '.join(map(repr, names))}.")
+    about: dict[str, dict[str, str]] = {}
+    for row in (row for table in tables if table is not files[0] for row in table.rows):
+        about.setdefault(row[patient], {}).update(row)
+    joined = [{**about.get(row[patient], {}), **row} for row in files[0].rows]
+    return [(f"row {n}", dict(row)) for n, row in zip(files[0].numbers, joined, strict=True)], names
 
 
 def _find_columns(names: Sequence[str], given: Columns) -> tuple[dict[str, str | list[str]], list[Problem]]:

@@ -1,4 +1,4 @@
-"""Settings of the check of a cohort, and what it finds."""
+"""Settings of the check of a cohort, and its cases and problems."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class CheckSettings:
 
 
 class Problem(NamedTuple):
-    """What is wrong with a case, or without ``case`` with the cohort, and the option that would help."""
+    """Problem of a case, or without ``case`` of the cohort, and the option that would help."""
 
     message: str
     case: str = ""

@@ -23,6 +23,7 @@ from .check_settings import CASE, CheckedCase
 __all__ = ["EncodingEstimate", "EncodingPlan"]
 
 SECONDS = 2.0  # of dummy batches
+LONGEST = 5.0  # of a chunk, by the time of one image
 PREPARING = 2.0  # s of real cases that are read and cut
 MAX_VOXELS = 10**8  # of a scan that is read for its speed
 MAX_SIDE = 8192  # pixels of the coarsest level of a slide whose tissue is looked at
@@ -33,7 +34,7 @@ LONG = 90.0
 
 
 class EncodingEstimate(NamedTuple):
-    """What the features that are missing will take.
+    """Estimate of the time and the disk that missing features take.
 
     Args:
         num_cases: number of cases that are to be encoded or have been.
@@ -73,7 +74,7 @@ class EncodingEstimate(NamedTuple):
 
 @dataclass(frozen=True)
 class EncodingPlan:
-    """How a cohort is encoded, for an estimate of its time.
+    """Plan of the encoding of a cohort, for an estimate of its time.
 
     The speed of the encoder is measured by dummy batches, and that of reading and cutting by the smallest cases, in
     about 5 s together.
@@ -136,7 +137,8 @@ class EncodingPlan:
         width = encode(batch[:1]).shape[1]
         start = time.perf_counter()
         encode(batch[:1])
-        batch = batch[: max(1, int(SECONDS / 2 / max(time.perf_counter() - start, 1e-6)))]
+        # whole chunks, since their size changes the speed severalfold, unless one of them takes too long
+        batch = batch[: max(1, int(LONGEST / max(time.perf_counter() - start, 1e-6)))]
         start, count = time.perf_counter(), 0
         while not count or time.perf_counter() - start < SECONDS:
             encode(batch)

@@ -111,7 +111,7 @@ class TableCheck:
 
 
 def check_table(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     settings: CheckSettings | None = None,
     columns: Columns | None = None,
     root: str | os.PathLike[str] | None = None,
@@ -125,7 +125,8 @@ def check_table(
     Args:
         path: table (CSV, TSV, Excel) with the columns ``case_id``, ``patient``, ``image`` (or ``bag``) and, where there
             are any, ``label``, or ``time`` and ``event``, ``site``, ``split``, ``reference``, ``series``, ``stack``,
-            ``slide_mpp`` and ``magnification``; JSON ``{"scans": [{...}, ...]}`` with the same keys; or a folder.
+            ``slide_mpp`` and ``magnification``; JSON ``{"scans": [{...}, ...]}`` with the same keys; a folder; or a
+            list with a table of the files and one of their patients.
         settings: what the cohort is and how it is to be used.
         columns: names of the columns by what they mean, such as ``{"label": "grade"}``.
         root: folder of the files, by default that of the table.
@@ -147,9 +148,10 @@ def check_table(
         (1, ['`image` must be the path or the name of a file below `root`, got none'])
     """
     settings = settings or CheckSettings()
-    start, source = time.perf_counter(), Path(path)
-    cases, problems = read_cases(source, settings.kind, columns, root)
-    name = settings.kind if source.is_dir() else source.name
+    start = time.perf_counter()
+    paths = [Path(part) for part in ([path] if isinstance(path, (str, os.PathLike)) else path)]
+    cases, problems = read_cases(paths, settings.kind, columns, root)
+    name = settings.kind if paths[0].is_dir() else " + ".join(file.name for file in paths)
     return _check(name, cases, problems, settings, encoding, start)
 
 

@@ -39,7 +39,7 @@ MM = {"meter": 1000.0, "micron": 0.001}
 
 
 class ScanHeader(NamedTuple):
-    """What a scan states of itself."""
+    """Header of a scan: its geometry, modality and a sample of its voxels."""
 
     container: str
     shape: tuple[int, ...]  # (X, Y, Z)

@@ -65,3 +65,15 @@ def test_a_folder_of_slides_or_bags_is_listed(tmp_path):
 def test_a_lost_reference_is_a_problem(tmp_path):
     cases, _ = read(tmp_path, [{**row, "reference": "lost.nii"} for row in scan_rows(tmp_path, 2)], "scans")
     assert "`reference` must exist" in messages(cases[0].problems)
+
+
+def test_a_table_of_files_and_one_of_patients_are_joined(tmp_path):
+    rows = bag_rows(tmp_path)
+    write_csv(tmp_path / "slide.csv", [{"FILENAME": row["image"], "PATIENT": row["patient"]} for row in rows])
+    write_csv(tmp_path / "clini.csv", [{"PATIENT": row["patient"], "KRAS": row["label"]} for row in rows])
+    tables = [tmp_path / "clini.csv", tmp_path / "slide.csv"]
+    cases, problems = read_cases(tables, "bags", {"label": "KRAS"})
+    assert problems == []
+    assert [(case.patient, case.item["label"]) for case in cases[:2]] == [("p0", "0"), ("p1", "1")]
+    with pytest.raises(ValueError, match="one of them a column of the files"):
+        read_cases([tables[0], tables[0]], "bags")
