@@ -9,8 +9,7 @@ from .provenance import collect_provenance, describe_machine, package_versions, 
 from .runs import Run, RunsFailedError, StudyRunner, parse_part, write_line
 from .selection import Selection
 from .study import Study, StudyOptions
-from .study_items import as_names, label_items
-from .tasks import Task
+from .tasks import Task, as_names, label_items
 from .training import TrainedFold, TrainingSettings, train_bag_network
 
 __all__ = [
