@@ -9,7 +9,7 @@ from .provenance import collect_provenance, describe_machine, package_versions, 
 from .runs import Run, RunsFailedError, StudyRunner, parse_part, write_line
 from .selection import Selection
 from .study import Study, StudyOptions
-from .tasks import Task, as_names, label_items
+from .tasks import Task, as_names
 from .training import TrainedFold, TrainingSettings, train_bag_network
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
     "as_names",
     "collect_provenance",
     "describe_machine",
-    "label_items",
     "package_versions",
     "parse_methods",
     "parse_part",

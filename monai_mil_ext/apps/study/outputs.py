@@ -83,7 +83,7 @@ class TaskOutputs:
 
     @property
     def note(self) -> str:
-        """What the weights of the classes are, as a sentence; empty without weights."""
+        """Sentence on the weights of the classes; empty without weights."""
         if not self.weights:
             return ""
         what = "positive cases" if self.task.kind == "multilabel" else "classes"

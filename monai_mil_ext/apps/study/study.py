@@ -32,7 +32,7 @@ from .work import StudyWork
 __all__ = ["Study", "StudyOptions"]
 
 CASE = str(BagKeys.CASE_ID)
-LISTS = ("cohort", "labels")  # folders of the lists of cases that the checks of table and labels have left out
+OF_TABLE = "cohort"  # folder of the list of cases that the check of the table has left out
 SPLITS, STUDY, LEFT_OUT, CHECKED = "splits.json", "study.json", "left_out.csv", "checked.json"
 
 
@@ -220,7 +220,7 @@ class Study:
 
     def _usable_items(self) -> list[dict[str, Any]]:
         """Return the items whose bags can be read, sorted by case; the others are listed in ``left_out.csv``."""
-        self._left_out = [row for name in LISTS for row in _read_left_out(self.folder / name / LEFT_OUT)]
+        self._left_out = _read_left_out(self.folder / OF_TABLE / LEFT_OUT)
         checks, known = CohortChecks(features=True), self._known_checks()
         checked: dict[str, str] = {}
         usable = []

@@ -14,7 +14,8 @@ REPORT = {
 }
 
 
-def test_a_run_for_each_method_with_settings_metrics_and_files(tmp_path):
+def test_a_run_for_each_method_with_settings_metrics_and_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where MLflow keeps the files of a local store
     (tmp_path / "report.json").write_text(json.dumps(REPORT))
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "folds.csv").write_text("fold\n0\n")
