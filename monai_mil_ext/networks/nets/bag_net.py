@@ -48,6 +48,7 @@ class BagNet(nn.Module, ABC):
         gives_scores: whether ``BagOutput.scores`` is never ``None``.
         logits_see_all_weights: whether the logits depend on all weights, so that DDP does not need
             ``find_unused_parameters``.
+        is_traceable: whether ``torch.compile`` traces the network as one graph and ``torch.func.vmap`` maps it.
     """
 
     permutation_invariant = True
@@ -55,6 +56,7 @@ class BagNet(nn.Module, ABC):
     exports_dynamic_n = True
     gives_scores = True
     logits_see_all_weights = True
+    is_traceable = True
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """Create the network and note the arguments of its constructor, for the record of a trained model."""

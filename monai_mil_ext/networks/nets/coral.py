@@ -56,6 +56,7 @@ class CORAL(BagNet):
         self.permutation_invariant = net.permutation_invariant
         self.attention_is_distribution = net.attention_is_distribution
         self.exports_dynamic_n = net.exports_dynamic_n
+        self.is_traceable = net.is_traceable
         self.gives_scores = net.gives_scores
         self.logits_see_all_weights = net.logits_see_all_weights
 

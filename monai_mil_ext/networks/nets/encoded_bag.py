@@ -54,6 +54,7 @@ class EncodedBag(BagNet):
         self.permutation_invariant = aggregator.permutation_invariant
         self.attention_is_distribution = aggregator.attention_is_distribution
         self.exports_dynamic_n = aggregator.exports_dynamic_n
+        self.is_traceable = aggregator.is_traceable
         self.gives_scores = aggregator.gives_scores
 
     def forward_bag(self, x: Tensor, mask: Optional[Tensor] = None) -> BagOutput:

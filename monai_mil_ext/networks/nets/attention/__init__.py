@@ -2,10 +2,14 @@
 
 from .abmil import ABMIL
 from .acmil import ACMIL
+from .additive import AdditiveMIL
 from .asmil import ASMIL
+from .dsmil import DSMIL
 
 __all__ = [
     "ABMIL",
     "ACMIL",
     "ASMIL",
+    "DSMIL",
+    "AdditiveMIL",
 ]
