@@ -44,6 +44,8 @@ CASES = {  # name of the class, and after a hyphen the special case
     "AdditiveMIL-centered": partial(additive_without_kinks, centered=True),
     "DSMIL": partial(nets.DSMIL, F, C, query_size=4),
     "DSMIL-mean": partial(nets.DSMIL, F, C, nonlinear_query=False, value_layer=True, combine="mean_logit"),
+    "CLAM": partial(nets.CLAM, F, C, hidden_size=4, attention_size=5, num_instances=2),
+    "CLAM-multi-branch": partial(nets.CLAM, F, C, hidden_size=4, attention_size=5, multi_branch=True, gated=False),
     "CORAL": lambda: nets.CORAL(nets.ABMIL(F, 1, attention_size=5), C + 1),
     "CenterPrior": partial(nets.CenterPrior, F, C),
     "InstanceConvMIL": partial(nets.InstanceConvMIL, F, C, kernel_size=4),
