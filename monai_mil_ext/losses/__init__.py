@@ -4,6 +4,7 @@ from .attention_entropy import AttentionEntropyLoss
 from .attention_loss import AttentionLoss
 from .branch_diversity import BranchDiversityLoss
 from .branch_loss import BranchLoss
+from .clam_instance_loss import CLAMInstanceLoss
 from .cox import CoxLoss
 from .label_loss import LabelLoss
 from .multi_label import MultiLabelLoss
@@ -11,6 +12,7 @@ from .normal_guidance import NormalGuidanceLoss
 from .nsf_kl import NSFKLLoss
 from .ordinal import OrdinalLoss, ordinal_probabilities
 from .regression import RegressionLoss
+from .smooth_svm import SmoothSVMLoss
 from .survival import DiscreteSurvivalLoss, survival_curve
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "AttentionLoss",
     "BranchDiversityLoss",
     "BranchLoss",
+    "CLAMInstanceLoss",
     "CoxLoss",
     "DiscreteSurvivalLoss",
     "LabelLoss",
@@ -26,6 +29,7 @@ __all__ = [
     "NormalGuidanceLoss",
     "OrdinalLoss",
     "RegressionLoss",
+    "SmoothSVMLoss",
     "ordinal_probabilities",
     "survival_curve",
 ]

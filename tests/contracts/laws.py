@@ -295,6 +295,8 @@ EXCEPTIONS = {  # class attribute by which a network declares, with False, that 
     export_serves_any_bag_size: "exports_dynamic_n",
     score_tap_passes_scores: "gives_scores",
     every_parameter_has_a_gradient: "logits_see_all_weights",
+    compiles_without_graph_break: "is_traceable",
+    vmap_agrees: "is_traceable",
 }
 
 

@@ -24,6 +24,15 @@ def standardized():
     return net.set_statistics(torch.arange(F) - 1.5, torch.arange(F) / 4 + 0.5, output_mean=0.25, output_scale=1.5)
 
 
+def additive_without_kinks(centered):
+    """Return additive MIL without the activations at 0 that weights and biases of 0 give, where they have no slope."""
+    net = nets.AdditiveMIL(F, C, hidden_size=4, centered=centered)
+    for layer in net.score_layers:
+        layer.norm = torch.nn.LayerNorm(4, elementwise_affine=False)
+    net.classify[1] = net.classify[3] = torch.nn.Softplus()
+    return net
+
+
 GROUPED = nets.QGMILBlock(num_heads=2, num_kv_heads=1, norm="layer", gate="elementwise", ffn="mlp")
 CASES = {  # name of the class, and after a hyphen the special case
     "ABMIL": partial(nets.ABMIL, F, C, attention_size=5),
@@ -37,6 +46,12 @@ CASES = {  # name of the class, and after a hyphen the special case
     "QGMIL-mean": partial(nets.QGMIL, F, C, hidden_size=8, block=GROUPED, pooling="mean"),
     "QGMIL-max": max_without_ties,
     "ACMIL": partial(nets.ACMIL, F, C, hidden_size=4, attention_size=5, num_branches=3, num_top=3),
+    "AdditiveMIL": partial(additive_without_kinks, centered=False),
+    "AdditiveMIL-centered": partial(additive_without_kinks, centered=True),
+    "DSMIL": partial(nets.DSMIL, F, C, query_size=4),
+    "DSMIL-mean": partial(nets.DSMIL, F, C, nonlinear_query=False, value_layer=True, combine="mean_logit"),
+    "CLAM": partial(nets.CLAM, F, C, hidden_size=4, attention_size=5, num_instances=2),
+    "CLAM-multi-branch": partial(nets.CLAM, F, C, hidden_size=4, attention_size=5, multi_branch=True, gated=False),
     "CORAL": lambda: nets.CORAL(nets.ABMIL(F, 1, attention_size=5), C + 1),
     "CenterPrior": partial(nets.CenterPrior, F, C),
     "BagEnsemble": lambda: nets.BagEnsemble([nets.ABMIL(F, C, attention_size=5), nets.SmAP(F, C, attention_size=5)]),
@@ -48,6 +63,8 @@ CASES = {  # name of the class, and after a hyphen the special case
     "InstanceMaxMIL": partial(nets.InstanceMaxMIL, F, C),
     "MaxMIL": partial(nets.MaxMIL, F, C),
     "MeanMIL": partial(nets.MeanMIL, F, C),
+    "RecurrentMIL": partial(nets.RecurrentMIL, F, C, hidden_size=4),
+    "RecurrentMIL-lstm": partial(nets.RecurrentMIL, F, C, hidden_size=4, cell="lstm", num_layers=2, differences=False),
     "SequenceTransMIL": partial(nets.SequenceTransMIL, F, C, num_heads=2),
     "SmAP": partial(nets.SmAP, F, C, attention_size=5),
     "SmAP-mid": partial(nets.SmAP, F, C, attention_size=5, place="mid"),
@@ -59,7 +76,7 @@ CASES = {  # name of the class, and after a hyphen the special case
 }
 every_net = pytest.mark.parametrize("make", CASES.values(), ids=CASES.keys())
 SLOW_TO_COMPILE = CASES.keys() - {"ABMIL", "CORAL", "InstanceConvMIL", "MeanMIL"}
-SLOW_TO_DIFFERENTIATE = {"QGMIL-cls", "TransMIL"}
+SLOW_TO_DIFFERENTIATE = {"QGMIL-cls", "RecurrentMIL", "RecurrentMIL-lstm", "TransMIL"}
 
 
 def every_net_with_slow(names, buys):

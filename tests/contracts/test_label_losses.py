@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from monai_mil_ext import losses
-from monai_mil_ext.losses import CoxLoss, DiscreteSurvivalLoss, LabelLoss, MultiLabelLoss, OrdinalLoss, RegressionLoss
+from monai_mil_ext.losses import (
+    CoxLoss,
+    DiscreteSurvivalLoss,
+    LabelLoss,
+    MultiLabelLoss,
+    OrdinalLoss,
+    RegressionLoss,
+    SmoothSVMLoss,
+)
 
 K = 4  # logits per bag
 
@@ -27,6 +35,10 @@ def some_grades(size):
     return torch.randint(0, K + 1, (size,))
 
 
+def some_classes(size):
+    return torch.randint(0, K, (size,))
+
+
 def some_times(size):
     return torch.stack([torch.randint(0, K, (size,)), torch.randint(0, 2, (size,))], dim=1)
 
@@ -37,6 +49,7 @@ CASES = {
     "ordinal": (OrdinalLoss, {}, some_grades),
     "regression": (RegressionLoss, {}, some_targets),
     "regression_huber": (RegressionLoss, {"delta": 0.7}, some_targets),
+    "smooth_svm": (SmoothSVMLoss, {}, some_classes),
     "survival": (DiscreteSurvivalLoss, {}, some_times),
     "survival_alpha": (DiscreteSurvivalLoss, {"alpha": 0.4}, some_times),
 }

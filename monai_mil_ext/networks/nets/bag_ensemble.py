@@ -65,10 +65,8 @@ class BagEnsemble(BagNet):
             raise ValueError("`members` must be one or more networks, got none.")
         self.members = nn.ModuleList(members)
         self.task = task
-        self.permutation_invariant = all(net.permutation_invariant for net in members)
-        self.attention_is_distribution = all(net.attention_is_distribution for net in members)
-        self.exports_dynamic_n = all(net.exports_dynamic_n for net in members)
-        self.logits_see_all_weights = all(net.logits_see_all_weights for net in members)
+        self.take_properties(*members)
+        self.gives_scores = False
 
     def forward_bag(self, x: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
         """Compute logits and attention, see :py:class:`BagNet`."""

@@ -12,6 +12,14 @@ from .constructor_arguments import describe_call
 
 __all__ = ["BagNet", "BagOutput", "BagOutputWrapper"]
 
+PROPERTIES = (
+    "permutation_invariant",
+    "attention_is_distribution",
+    "exports_dynamic_n",
+    "gives_scores",
+    "logits_see_all_weights",
+    "is_traceable",
+)
 AUTOCAST = {torch.float16, torch.bfloat16, torch.float32}  # dtypes that autocast converts
 
 
@@ -48,6 +56,7 @@ class BagNet(nn.Module, ABC):
         gives_scores: whether ``BagOutput.scores`` is never ``None``.
         logits_see_all_weights: whether the logits depend on all weights, so that DDP does not need
             ``find_unused_parameters``.
+        is_traceable: whether ``torch.compile`` traces the network as one graph and ``torch.func.vmap`` maps it.
     """
 
     permutation_invariant = True
@@ -55,6 +64,7 @@ class BagNet(nn.Module, ABC):
     exports_dynamic_n = True
     gives_scores = True
     logits_see_all_weights = True
+    is_traceable = True
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """Create the network and note the arguments of its constructor, for the record of a trained model."""
@@ -65,6 +75,11 @@ class BagNet(nn.Module, ABC):
     def __init__(self) -> None:
         super().__init__()
         self.score_tap = nn.Identity()
+
+    def take_properties(self, *nets: "BagNet") -> None:
+        """Take over the properties of the networks that this one consists of: those that all of them have."""
+        for name in PROPERTIES:
+            setattr(self, name, all(getattr(net, name) for net in nets))
 
     @abstractmethod
     def forward_bag(self, x: Tensor, mask: Optional[Tensor] = None) -> BagOutput:

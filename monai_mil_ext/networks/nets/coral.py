@@ -53,11 +53,7 @@ class CORAL(BagNet):
         self.net = net
         self.biases = nn.Parameter((1 - torch.arange(1, num_classes) / num_classes).logit())
         self.score_tap = net.score_tap  # the same tap under two names
-        self.permutation_invariant = net.permutation_invariant
-        self.attention_is_distribution = net.attention_is_distribution
-        self.exports_dynamic_n = net.exports_dynamic_n
-        self.gives_scores = net.gives_scores
-        self.logits_see_all_weights = net.logits_see_all_weights
+        self.take_properties(net)
 
     def forward_bag(self, x: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
         """Compute all outputs, see :py:class:`BagNet`; the logits are (B, C - 1)."""

@@ -51,10 +51,7 @@ class EncodedBag(BagNet):
         self.score_tap = aggregator.score_tap  # the same tap under two names
         self.chunk_size = 0 if chunk_size is None else chunk_size
         self.recompute = recompute
-        self.permutation_invariant = aggregator.permutation_invariant
-        self.attention_is_distribution = aggregator.attention_is_distribution
-        self.exports_dynamic_n = aggregator.exports_dynamic_n
-        self.gives_scores = aggregator.gives_scores
+        self.take_properties(aggregator)
 
     def forward_bag(self, x: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
         """Compute all outputs for bags (B, N, C, H, W); ``mask`` (B, N) is True for a valid instance."""

@@ -55,11 +55,7 @@ class StandardizedNet(BagNet):
         self.register_buffer("output_mean", torch.zeros(()))
         self.register_buffer("output_scale", torch.ones(()))
         self.score_tap = net.score_tap  # the same tap under two names
-        self.permutation_invariant = net.permutation_invariant
-        self.attention_is_distribution = net.attention_is_distribution
-        self.exports_dynamic_n = net.exports_dynamic_n
-        self.gives_scores = net.gives_scores
-        self.logits_see_all_weights = net.logits_see_all_weights
+        self.take_properties(net)
 
     def set_statistics(
         self, mean: Any, scale: Any, output_mean: float = 0.0, output_scale: float = 1.0

@@ -82,7 +82,7 @@ def test_coral_training_orders_biases():
 def test_coral_has_class_attributes_of_its_network(inner):
     net = CORAL(inner, 3).eval()
     names = "permutation_invariant", "attention_is_distribution", "exports_dynamic_n", "gives_scores"
-    for name in (*names, "logits_see_all_weights"):
+    for name in (*names, "logits_see_all_weights", "is_traceable"):
         assert getattr(net, name) == getattr(inner, name)
     x = torch.randn(2, 5, 4)
     assert_close(net.forward_bag(x)[1:], inner.forward_bag(x)[1:], rtol=0, atol=0)

@@ -2,10 +2,16 @@
 
 from .abmil import ABMIL
 from .acmil import ACMIL
+from .additive import AdditiveMIL
 from .asmil import ASMIL
+from .clam import CLAM
+from .dsmil import DSMIL
 
 __all__ = [
     "ABMIL",
     "ACMIL",
     "ASMIL",
+    "CLAM",
+    "DSMIL",
+    "AdditiveMIL",
 ]

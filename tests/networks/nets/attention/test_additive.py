@@ -1,0 +1,60 @@
+"""Tests of additive MIL beyond the laws of all networks, which are in tests/contracts."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from monai_mil_ext.networks.nets import AdditiveMIL, load_reference_state_dict
+from tests.helpers import fill
+from tests.networks.baseline_cases import DATA, TOLERANCE, expected, published_bags, published_weights, tapped
+
+
+def published():
+    net = AdditiveMIL(20, 2, hidden_size=12, norm="batch").double()
+    load_reference_state_dict(net, published_weights("additive"))
+    return net.eval()
+
+
+def test_additive_matches_the_published_code():
+    net, (x, mask) = published(), published_bags("additive")
+    seen = tapped(net, "contribution_tap")
+    out = net.forward_bag(x, mask)
+    assert_close(out.logits, expected("additive", "logits"), **TOLERANCE)
+    for i, n in enumerate(mask.sum(1).tolist()):
+        for name, got in (("scores", out.scores), ("attention", out.attention)):
+            assert_close(got[i, :n], expected("additive", name, i), **TOLERANCE)
+        assert_close(seen["contribution_tap"][i, :n], expected("additive", "contributions", i), **TOLERANCE)
+        assert not seen["contribution_tap"][i, n:].any()
+    assert sum(p.numel() for p in net.parameters()) == DATA["cases"]["additive"]["parameter_count"]
+
+
+@pytest.mark.parametrize(("norm", "count"), [("batch", 658_179), ("layer", 658_179), ("none", 657_155)])
+def test_additive_has_the_published_number_of_parameters(norm, count):
+    assert sum(p.numel() for p in AdditiveMIL(1024, 2, norm=norm).parameters()) == count
+
+
+def test_contributions_sum_to_the_logits_and_centered_ones_have_no_offset():
+    net = published()
+    zero = expected("additive", "contribution_of_a_zero_instance")
+    assert_close(net.classify(torch.zeros(20, dtype=torch.float64)), zero, **TOLERANCE)
+    centered = AdditiveMIL(20, 2, hidden_size=12, norm="batch", centered=True).double().eval()
+    centered.load_state_dict(net.state_dict())
+    x, _ = published_bags("additive")
+    seen = tapped(centered, "contribution_tap")
+    logits = centered(x[:1])
+    assert_close(seen["contribution_tap"].sum(1), logits)
+    assert_close(logits, net(x[:1]) - 9 * zero, **TOLERANCE)
+
+
+def test_batch_norm_takes_statistics_of_valid_instances_alone():
+    x, mask = torch.rand(3, 7, 5).double(), torch.arange(7) < torch.tensor([[7], [2], [4]])
+    first, second = (fill(AdditiveMIL(5, 2, hidden_size=4, norm="batch")).double().train() for _ in range(2))
+    assert_close(first(x.where(mask[..., None], torch.nan), mask), second(x.where(mask[..., None], 1e30), mask))
+    assert_close(first.score_layers[0].norm.running_mean, second.score_layers[0].norm.running_mean)
+    rows = first.score_layers[0].project(x[mask])
+    assert_close(first.score_layers[0].norm.running_mean, 0.1 * rows.mean(0))
+
+
+def test_unknown_norm_is_refused():
+    with pytest.raises(ValueError, match="`norm` must be one of"):
+        AdditiveMIL(5, 2, norm="group")
