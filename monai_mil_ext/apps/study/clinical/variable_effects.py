@@ -287,6 +287,6 @@ def _cox(x: Array, truth: Array, groups: NDArray[Any], strata: Array) -> Array:
         with suppress(lifelines.exceptions.ConvergenceError), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             fitter = lifelines.CoxPHFitter().fit(frame, "time", "event", fit_options={"step_size": step}, **options)
-            covariance: Array = np.diag(fitter.standard_errors_.to_numpy(dtype=float) ** 2)
+            covariance: Array = np.diag(fitter.standard_errors_.to_numpy(dtype=float) ** 2).astype(np.float64)
             return _wald(fitter.params_.to_numpy(), covariance, stats.norm, exponentiate=True)
     return np.full((x.shape[1], 4), math.nan)

@@ -8,8 +8,8 @@ from lifelines import CoxPHFitter
 from pandas import DataFrame
 
 from monai_mil_ext.apps.study import Predictions
-from monai_mil_ext.apps.study.clinical import effect_table
-from monai_mil_ext.apps.study.clinical.effect_table import fit_effects
+from monai_mil_ext.apps.study.clinical import CovariateEncoding, effect_table
+from monai_mil_ext.apps.study.clinical.variable_effects import clinical_term, estimate, fit_effects
 
 from .made_cohorts import BETA, BINARY, TASKS, make_bag, make_items
 
@@ -186,11 +186,11 @@ def test_intervals_hold_the_truth(kind):
     for seed in range(300):
         items, _ = make_items(np.random.default_rng(seed), 200, kind)
         censored.append(np.mean([not item.get("event", 1) for item in items]))
-        for row in effect_table(items, TASKS[kind]):
-            if row["model"] == "multivariable":
-                name, truth = true_effect(row["name"], items)
-                truth = 10 * truth if kind == "regression" else math.exp(truth)
-                holds.setdefault(name, []).append(row["low"] <= truth <= row["high"])
+        terms = [clinical_term(variable, items) for variable in CovariateEncoding.fit(items).variables]
+        for row in estimate(terms, TASKS[kind].truth(items).astype(float), np.arange(200), TASKS[kind]):
+            name, truth = true_effect(row["name"], items)
+            truth = 10 * truth if kind == "regression" else math.exp(truth)
+            holds.setdefault(name, []).append(row["low"] <= truth <= row["high"])
     shares = {name: float(np.mean(values)) for name, values in holds.items()}
     assert set(shares) == {"age", "sex", "grade", "marker"}
     assert all(0.92 <= share <= 0.98 for share in shares.values()), shares
