@@ -274,7 +274,7 @@ def _linear(x: Array, truth: Array, groups: NDArray[Any], strata: Array) -> Arra
     bread = np.linalg.inv(design.T @ design)
     repeated = len(np.unique(groups)) < len(groups)
     covariance = _sandwich(bread, design * residual[:, None], groups) if repeated else bread * variance
-    return _wald(beta[:-1], covariance[:-1, :-1], stats.t(freedom), exponentiate=False)
+    return _wald(beta[:-1], np.asarray(covariance, dtype=np.float64)[:-1, :-1], stats.t(freedom), exponentiate=False)
 
 
 def _cox(x: Array, truth: Array, groups: NDArray[Any], strata: Array) -> Array:
@@ -287,6 +287,6 @@ def _cox(x: Array, truth: Array, groups: NDArray[Any], strata: Array) -> Array:
         with suppress(lifelines.exceptions.ConvergenceError), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             fitter = lifelines.CoxPHFitter().fit(frame, "time", "event", fit_options={"step_size": step}, **options)
-            covariance: Array = np.diag(fitter.standard_errors_.to_numpy(dtype=float) ** 2).astype(np.float64)
+            covariance: Array = np.diag(fitter.standard_errors_.to_numpy(dtype=float) ** 2)
             return _wald(fitter.params_.to_numpy(), covariance, stats.norm, exponentiate=True)
     return np.full((x.shape[1], 4), math.nan)
