@@ -268,13 +268,13 @@ def _logistic(x: Array, truth: Array, groups: NDArray[Any], strata: Array) -> Ar
 
 def _linear(x: Array, truth: Array, groups: NDArray[Any], strata: Array) -> Array:
     design = np.column_stack([x, np.ones(len(x))])
-    beta = np.linalg.lstsq(design, truth, rcond=None)[0]
+    beta: Array = np.linalg.lstsq(design, truth, rcond=None)[0].astype(np.float64)
     residual, freedom = truth - design @ beta, len(x) - design.shape[1]
     variance = residual @ residual / freedom
     bread = np.linalg.inv(design.T @ design)
     repeated = len(np.unique(groups)) < len(groups)
     covariance = _sandwich(bread, design * residual[:, None], groups) if repeated else bread * variance
-    return _wald(beta[:-1], np.asarray(covariance, dtype=np.float64)[:-1, :-1], stats.t(freedom), exponentiate=False)
+    return _wald(beta[:-1], covariance[:-1, :-1], stats.t(freedom), exponentiate=False)
 
 
 def _cox(x: Array, truth: Array, groups: NDArray[Any], strata: Array) -> Array:
