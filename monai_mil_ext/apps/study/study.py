@@ -131,6 +131,7 @@ class Study:
         if self._prepared is None:
             items = self._usable_items()
             task = with_bin_edges(self._task, items)
+            self.clinical = None if self.clinical is None else self.clinical.prepare(items)
             splits = self._split(items, task)
             self._prepared = StudyWork(items, splits, task, self._methods, self._training, self._selection)
         return self._prepared

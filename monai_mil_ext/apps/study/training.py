@@ -297,7 +297,7 @@ def _terms(net: nn.Module, method: Method, settings: TrainingSettings) -> list[A
     return handlers
 
 
-def _evaluator(net: nn.Module, bags: _Bags, items: Items) -> SupervisedEvaluator:
+def _evaluator(net: BagNet, bags: _Bags, items: Items) -> SupervisedEvaluator:
     return SupervisedEvaluator(
         device=bags.device,
         val_data_loader=bags.loader(items, train=False),

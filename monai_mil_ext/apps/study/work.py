@@ -64,7 +64,7 @@ class StudyWork:
         identities = {item[CASE]: _identity(item, self.task) for item in self.items}
         common = {
             "format": FORMAT,
-            "task": asdict(self.task),
+            "task": _plain(asdict(self.task)),
             "training": _plain(asdict(self.training)),
             "selection": _plain(asdict(self.selection)),
         }
@@ -197,7 +197,7 @@ def _attention_values(attention: Tensor, labels: Any) -> dict[str, float]:
 
 def _in_features(item: Mapping[str, Any]) -> int:
     image = item["image"]
-    return inspect_bag(image[0] if isinstance(image, (list, tuple)) else image).in_features
+    return int(inspect_bag(image[0] if isinstance(image, (list, tuple)) else image).in_features or 0)
 
 
 def _identity(item: Mapping[str, Any], task: Task) -> str:
