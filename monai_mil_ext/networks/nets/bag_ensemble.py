@@ -93,7 +93,7 @@ class BagEnsemble(BagNet):
         elif self.task == "survival":
             z = _mean_odds(z, pad(logsigmoid(-z)[:, :, :-1].cumsum(dim=2), (1, 0)))  # weighted by survival before t
         elif self.task == "ordinal":
-            z = _mean_odds(z.cummin(dim=2)[0], torch.zeros_like(z))
+            z = _mean_odds(_cumulative_minimum(z), torch.zeros_like(z))
         else:
             z = _mean_odds(z, torch.zeros_like(z))
         return z.to(logits.dtype)
@@ -102,6 +102,12 @@ class BagEnsemble(BagNet):
 def _mean_odds(z: Tensor, log_weight: Tensor) -> Tensor:
     """Return the logits (B, K) of weighted means over members of the probabilities with logits ``z`` (M, B, K)."""
     return (log_weight + logsigmoid(z)).logsumexp(dim=0) - (log_weight + logsigmoid(-z)).logsumexp(dim=0)
+
+
+def _cumulative_minimum(z: Tensor) -> Tensor:
+    """Return the cumulative minimum of ``z`` (M, B, K) over K; ONNX has no operator for ``cummin``."""
+    is_before = torch.ones(z.shape[2], z.shape[2], dtype=torch.bool, device=z.device).tril()
+    return z.unsqueeze(2).expand(-1, -1, z.shape[2], -1).masked_fill(~is_before, math.inf).amin(dim=3)
 
 
 def _mean_attention(attention: List[Tensor]) -> Tensor:
