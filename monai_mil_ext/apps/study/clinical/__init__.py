@@ -3,8 +3,8 @@
 from .clinical_folds import Clinical, ClinicalFold, apply_values, fit_fold
 from .clinical_models import ClinicalModel
 from .covariate_encoding import CovariateEncoding
-from .effect_table import effect_table
 from .late_fusion import LateFusion
+from .variable_effects import effect_table
 
 __all__ = [
     "Clinical",

@@ -268,7 +268,7 @@ def _logistic(x: Array, truth: Array, groups: NDArray[Any], strata: Array) -> Ar
 
 def _linear(x: Array, truth: Array, groups: NDArray[Any], strata: Array) -> Array:
     design = np.column_stack([x, np.ones(len(x))])
-    beta = np.linalg.lstsq(design, truth, rcond=None)[0]
+    beta: Array = np.linalg.lstsq(design, truth, rcond=None)[0].astype(np.float64)
     residual, freedom = truth - design @ beta, len(x) - design.shape[1]
     variance = residual @ residual / freedom
     bread = np.linalg.inv(design.T @ design)
