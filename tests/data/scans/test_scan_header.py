@@ -65,7 +65,7 @@ def test_a_sample_is_read_only_if_asked_for(tmp_path):
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 def test_a_file_that_ends_early_is_refused(tmp_path, name):
     path = write_nifti(
-        tmp_path / name, np.random.default_rng(0).integers(0, 999, (30, 30, 30)).astype(np.int16), AFFINE
+        tmp_path / name, np.random.default_rng(0).integers(0, 999, (128, 128, 100)).astype(np.int16), AFFINE
     )
     path.write_bytes(path.read_bytes()[:-3000])
     with pytest.raises(InputError, match="fewer voxels than its header says"):
