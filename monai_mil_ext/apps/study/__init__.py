@@ -2,7 +2,7 @@
 
 from .clinical import Clinical
 from .folds import FoldPlan
-from .methods import Method, parse_methods
+from .methods import StudyMethod, parse_methods
 from .models import StudyModel, read_study_model, write_study_model
 from .predictions import Predictions
 from .provenance import collect_provenance, describe_machine, package_versions, read_commit
@@ -15,12 +15,12 @@ from .training import TrainedFold, TrainingSettings, train_bag_network
 __all__ = [
     "Clinical",
     "FoldPlan",
-    "Method",
     "Predictions",
     "Run",
     "RunsFailedError",
     "Selection",
     "Study",
+    "StudyMethod",
     "StudyModel",
     "StudyOptions",
     "StudyRunner",

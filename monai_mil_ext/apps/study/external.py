@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from monai_mil_ext.data import InstanceSource
+from monai_mil_ext.networks.nets import BagNet
 from monai_mil_ext.transforms.bags.check_source import compare_source
 from monai_mil_ext.utils import check_name, load_json
 
@@ -45,7 +46,7 @@ def evaluate_external(study: Study, items: Items, name: str, allow_mismatch: boo
         check = compare_source(trained, InstanceSource.from_items(items), allow_mismatch)
         if check.startswith("mismatch"):
             notes.append(f"The bags differ from those of the training: {check}.")
-        rows = predict_bags(model.network, items, task)
+        rows = predict_bags(cast(BagNet, model.network), items, task)
         study_rows = _thresholds(study, method.name)
         bags[method.name] = Predictions.concatenate([*study_rows, rows])
         rows.write(folder / "predictions" / f"{method.name}.csv")
@@ -77,7 +78,7 @@ def _clinical(study: Study, method: str, items: Items, bag: Predictions) -> dict
         mean = replace(
             folds[0][name],
             output=np.mean([fold[name].output for fold in folds], axis=0),
-            survival=None if bag.survival is None else np.mean([fold[name].survival for fold in folds], axis=0),
+            survival=None if bag.survival is None else np.mean([np.asarray(f[name].survival) for f in folds], axis=0),
         )
         zeros = np.zeros(len(rows), dtype=int)
         val = replace(rows, part=["val"] * len(rows), fold=zeros, repeat=zeros, more={})

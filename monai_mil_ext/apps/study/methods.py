@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from monai_mil_ext.networks.nets import BagNet, BagOutput
 from monai_mil_ext.utils import check_not_negative
 
-__all__ = ["METHODS", "Method", "UnmaskedNet", "parse_methods"]
+__all__ = ["METHODS", "StudyMethod", "UnmaskedNet", "parse_methods"]
 
 HIDDEN = 128  # width of the embedded instances: cohorts of some hundred bags do not need more
 NETS = "monai_mil_ext.networks.nets."
@@ -24,7 +24,7 @@ SAMPLED = {"max_instances": 1024}  # of networks whose time grows with the squar
 
 
 @dataclass(frozen=True)
-class Method:
+class StudyMethod:
     """Method of a study: a network and the terms that its training adds to the loss.
 
     Args:
@@ -40,7 +40,7 @@ class Method:
 
     Example:
         >>> config = {"_target_": "monai_mil_ext.networks.nets.ABMIL", "hidden_size": 8}
-        >>> Method("narrow", config).build(16, 2).in_features
+        >>> StudyMethod("narrow", config).build(16, 2).in_features
         16
     """
 
@@ -127,7 +127,7 @@ ALIASES = {
 TERMS = {"ng": ("+NG", {"guidance": 1.0}), "anchor": ("+anchor", {"anchor": 0.01})}
 
 
-def parse_methods(methods: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]) -> list[Method]:
+def parse_methods(methods: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]) -> list[StudyMethod]:
     """Return the methods of a list of names, as a command line gives them.
 
     Names are those of the networks of :py:mod:`monai_mil_ext.networks.nets`, whatever their case, hyphens and blanks.
@@ -155,7 +155,7 @@ def parse_methods(methods: str | Mapping[str, Any] | Sequence[str | Mapping[str,
     return found
 
 
-def _named(text: str) -> Method:
+def _named(text: str) -> StudyMethod:
     name, *terms = [part.strip() for part in text.split("+")]
     known = {_plain(method): method for method in METHODS} | ALIASES
     if _plain(name) not in known:
@@ -170,15 +170,15 @@ def _named(text: str) -> Method:
         suffix, weights = TERMS[term.lower()]
         method += suffix
         values |= weights
-    return Method(method, **values)
+    return StudyMethod(method, **values)
 
 
-def _configured(config: Mapping[str, Any]) -> Method:
+def _configured(config: Mapping[str, Any]) -> StudyMethod:
     values = dict(config)
     name = values.pop("name", str(values.get("_target_", "")).rpartition(".")[2])
     if "network" in values:
-        return Method(name, **values)
-    return Method(name, values)
+        return StudyMethod(name, **values)
+    return StudyMethod(name, values)
 
 
 def _plain(name: str) -> str:

@@ -126,9 +126,9 @@ class StudyResults:
             parts: dict[str, list[Predictions]] = {"clinical": [], "both": []}
             values: dict[str, Any] = {}
             for fold in np.unique(predictions.fold):
-                items = [self.work.part(int(fold), part) for part in ("train", "val", "test")]
+                train, val, test = (self.work.part(int(fold), part) for part in ("train", "val", "test"))
                 rows = predictions.select(predictions.fold == fold)
-                fitted = fit_fold(clinical, *items, self.work.task, rows)
+                fitted = fit_fold(clinical, train, val, test, self.work.task, rows)
                 values[str(fold)] = fitted.values
                 self.notes += fitted.notes
                 for name, part in parts.items():
@@ -242,10 +242,10 @@ def write_cohort_report(
         external: name of the cohort, if it is not that of the study.
     """
     options, task = study.options, results.task
-    samples = {"num_samples": options.num_samples, "seed": options.seed}
-    summaries = {name: summarize_method(bags, task, **samples) for name, bags in results.bags.items()}
+    samples = options.num_samples, options.seed
+    summaries = {name: summarize_method(bags, task, *samples) for name, bags in results.bags.items()}
     clinical = {
-        method: {name: summarize_method(part, task, **samples) for name, part in parts.items()}
+        method: {name: summarize_method(part, task, *samples) for name, part in parts.items()}
         for method, parts in results.clinical.items()
     }
     compared = dict(results.bags)
@@ -261,7 +261,7 @@ def write_cohort_report(
         task=task,
         cohort={**cohort, "left_out": [] if external else study.left_out},
         summaries={**summaries, **failed},
-        comparisons=compare_methods(compared, task, **samples) if len(compared) > 1 else [],
+        comparisons=compare_methods(compared, task, *samples) if len(compared) > 1 else [],
         clinical={"summaries": clinical, "effects": effects} if clinical else {},
         cases=rows,
         provenance=study.provenance(),

@@ -19,7 +19,7 @@ from monai_mil_ext.utils import BagKeys, check_positive, hide_paths, load_json, 
 from .clinical import Clinical
 from .external import evaluate_external
 from .folds import FoldPlan
-from .methods import Method, parse_methods
+from .methods import StudyMethod, parse_methods
 from .outputs import with_bin_edges
 from .provenance import collect_provenance
 from .results import StudyResults
@@ -105,7 +105,7 @@ class Study:
         items: Sequence[Mapping[str, Any]],
         folder: str | os.PathLike[str],
         task: Task,
-        methods: str | Sequence[str | Method | Mapping[str, Any]],
+        methods: str | Sequence[str | StudyMethod | Mapping[str, Any]],
         folds: FoldPlan = FoldPlan(),  # noqa: B008 - frozen
         training: TrainingSettings = TrainingSettings(),  # noqa: B008 - frozen
         selection: Selection = Selection(),  # noqa: B008 - frozen
@@ -131,6 +131,7 @@ class Study:
         if self._prepared is None:
             items = self._usable_items()
             task = with_bin_edges(self._task, items)
+            self.clinical = None if self.clinical is None else self.clinical.prepare(items)
             splits = self._split(items, task)
             self._prepared = StudyWork(items, splits, task, self._methods, self._training, self._selection)
         return self._prepared
@@ -335,12 +336,12 @@ class _Progress:
         write_line(f"{line}, about {seconds / 60:.0f} min left" if left and seconds >= 60 else line)
 
 
-def _as_methods(methods: str | Sequence[str | Method | Mapping[str, Any]]) -> list[Method]:
+def _as_methods(methods: str | Sequence[str | StudyMethod | Mapping[str, Any]]) -> list[StudyMethod]:
     if isinstance(methods, (str, Mapping)):
         return parse_methods(methods)
-    found: list[Method] = []
+    found: list[StudyMethod] = []
     for method in methods:
-        found += [method] if isinstance(method, Method) else parse_methods(method)
+        found += [method] if isinstance(method, StudyMethod) else parse_methods(method)
     names = [method.name for method in found]
     if not found or len(set(names)) < len(names):
         raise ValueError(f"`methods` must be one or more different methods, got {names}.")

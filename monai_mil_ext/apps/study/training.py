@@ -32,7 +32,7 @@ from monai_mil_ext.networks.nets import CORAL, BagNet, BagOutputWrapper, Standar
 from monai_mil_ext.transforms import LoadBagd, PatientBagd, RandLoadBagd, RandSampleInstancesd
 from monai_mil_ext.utils import BagKeys, check_positive, check_positive_number
 
-from .methods import Method
+from .methods import StudyMethod
 from .outputs import Items, TaskOutputs
 from .tasks import Task
 from .training_history import BestEpoch, Report
@@ -112,8 +112,8 @@ class TrainedFold:
 
 
 def apply_settings(
-    method: Method, training: TrainingSettings, settings: Mapping[str, Any]
-) -> tuple[Method, TrainingSettings]:
+    method: StudyMethod, training: TrainingSettings, settings: Mapping[str, Any]
+) -> tuple[StudyMethod, TrainingSettings]:
     """Return a method and its training with some settings changed.
 
     Args:
@@ -141,13 +141,13 @@ def apply_settings(
     return changed, replace(training, **{name: value for name, value in values.items() if name in TRAINING})
 
 
-def setting_names(method: Method) -> list[str]:
+def setting_names(method: StudyMethod) -> list[str]:
     """Return the names of the settings of a method: of the training, weights of its loss, arguments of its network."""
     return sorted({*TRAINING, *WEIGHTS, *method.arguments()} - {"in_features", "num_classes", "seed"})
 
 
 def train_bag_network(
-    method: Method,
+    method: StudyMethod,
     settings: Mapping[str, Any],
     train_items: Items,
     val_items: Items,
@@ -199,7 +199,7 @@ def train_bag_network(
     return TrainedFold(network.cpu().eval(), outputs.note, keeper.history, keeper.epoch, keeper.loss)
 
 
-def build_study_network(method: Method, in_features: int, task: Task) -> StandardizedNet:
+def build_study_network(method: StudyMethod, in_features: int, task: Task) -> StandardizedNet:
     """Build the network of a method for a task, with new weights; it standardizes the instances itself.
 
     Ordered classes get the head of :py:class:`monai_mil_ext.networks.nets.CORAL`.
@@ -261,7 +261,7 @@ def _size_in_bytes(items: Items, in_features: int) -> int:
     return 4 * in_features * sum(bag_sizes(items))
 
 
-def _trainer(net: nn.Module, method: Method, bags: _Bags, items: Items) -> SupervisedTrainer:
+def _trainer(net: nn.Module, method: StudyMethod, bags: _Bags, items: Items) -> SupervisedTrainer:
     settings = bags.training
     optimizer = torch.optim.AdamW(net.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs)
@@ -279,7 +279,7 @@ def _trainer(net: nn.Module, method: Method, bags: _Bags, items: Items) -> Super
     )
 
 
-def _terms(net: nn.Module, method: Method, settings: TrainingSettings) -> list[Any]:
+def _terms(net: nn.Module, method: StudyMethod, settings: TrainingSettings) -> list[Any]:
     """Return the handlers of the further terms of the loss."""
     handlers: list[Any] = []
     if method.guidance:
@@ -297,7 +297,7 @@ def _terms(net: nn.Module, method: Method, settings: TrainingSettings) -> list[A
     return handlers
 
 
-def _evaluator(net: nn.Module, bags: _Bags, items: Items) -> SupervisedEvaluator:
+def _evaluator(net: BagNet, bags: _Bags, items: Items) -> SupervisedEvaluator:
     return SupervisedEvaluator(
         device=bags.device,
         val_data_loader=bags.loader(items, train=False),

@@ -20,7 +20,7 @@ from monai_mil_ext.networks.nets import BagNet
 from monai_mil_ext.transforms import LoadBagd, PatientBagd
 from monai_mil_ext.utils import BagKeys, head_mean, load_json, write_csv, write_json
 
-from .methods import Method
+from .methods import StudyMethod
 from .outputs import Items, TaskOutputs
 from .predictions import Predictions
 from .runs import Run
@@ -55,7 +55,7 @@ class StudyWork:
     items: Sequence[Mapping[str, Any]]
     splits: CohortSplits
     task: Task
-    methods: Sequence[Method]
+    methods: Sequence[StudyMethod]
     training: TrainingSettings
     selection: Selection
 
@@ -64,7 +64,7 @@ class StudyWork:
         identities = {item[CASE]: _identity(item, self.task) for item in self.items}
         common = {
             "format": FORMAT,
-            "task": asdict(self.task),
+            "task": _plain(asdict(self.task)),
             "training": _plain(asdict(self.training)),
             "selection": _plain(asdict(self.selection)),
         }
@@ -137,7 +137,7 @@ class StudyWork:
         items = [item for part in ("val", "test") for item in self.part(fold, part)]
         return fingerprint(sorted([_identity(item, self.task), str(item.get("site", ""))] for item in items))
 
-    def _of(self, run: Run) -> tuple[Method, int]:
+    def _of(self, run: Run) -> tuple[StudyMethod, int]:
         name, _, fold = run.name.rpartition("/fold_")
         return next(method for method in self.methods if method.name == name), int(fold)
 
@@ -197,7 +197,7 @@ def _attention_values(attention: Tensor, labels: Any) -> dict[str, float]:
 
 def _in_features(item: Mapping[str, Any]) -> int:
     image = item["image"]
-    return inspect_bag(image[0] if isinstance(image, (list, tuple)) else image).in_features
+    return int(inspect_bag(image[0] if isinstance(image, (list, tuple)) else image).in_features or 0)
 
 
 def _identity(item: Mapping[str, Any], task: Task) -> str:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from monai_mil_ext.apps.study import Method, parse_methods
+from monai_mil_ext.apps.study import StudyMethod, parse_methods
 from monai_mil_ext.apps.study.methods import METHODS
 
 
@@ -49,11 +49,11 @@ class SumOfInstances(torch.nn.Module):
 
 
 def test_a_network_without_masks_does_not_see_padding():
-    net = Method("plain", {"_target_": f"{__name__}.SumOfInstances"}).build(4, 4)
+    net = StudyMethod("plain", {"_target_": f"{__name__}.SumOfInstances"}).build(4, 4)
     mask = torch.tensor([[True, False, False], [True, True, True]])
     assert net(torch.ones(2, 3, 4), mask)[:, 0].tolist() == [1.0, 3.0]
 
 
 def test_a_name_must_be_a_folder():
     with pytest.raises(ValueError, match="`name` must be letters"):
-        Method("../a", {"_target_": "x"})
+        StudyMethod("../a", {"_target_": "x"})

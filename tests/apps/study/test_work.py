@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from monai_mil_ext.apps.study import FoldPlan, Selection, StudyRunner, TrainingSettings, parse_methods
+from monai_mil_ext.apps.study.outputs import with_bin_edges
 from monai_mil_ext.apps.study.work import StudyWork, predict_bags
 from monai_mil_ext.data import read_bag, write_bag
 from monai_mil_ext.metrics import instance_values
@@ -57,6 +58,15 @@ def test_a_changed_test_part_is_predicted_again_without_training(tmp_path, monke
     second = work.predictions(run, runner.run_folder(run), record)
     changed = np.flatnonzero(np.any(first.output != second.output, axis=1))
     assert [second.case_id[i] for i in changed] == [case]
+
+
+def test_an_open_bin_of_time_does_not_repeat_a_finished_run(tmp_path):
+    items = make_items(tmp_path, "survival")
+    task = with_bin_edges(TASKS["survival"], items)
+    splits = FoldPlan(2).split(items, task)
+    work = StudyWork(items, splits, task, parse_methods("MeanMIL"), FEW, Selection())
+    runner, run = StudyRunner(tmp_path / "runs", work), work.runs()[0]
+    assert runner.run(run) == runner.read(run)
 
 
 def test_settings_are_chosen_on_the_validation_part(tmp_path):
