@@ -67,9 +67,10 @@ def threshold_at_sensitivity(label: Sequence[int], score: Sequence[float], sensi
 def threshold_at_youden(label: Sequence[int], score: Sequence[float]) -> float:
     """Return the threshold with the highest sum of sensitivity and specificity (Youden's index).
 
-    A score >= the threshold is positive. The threshold is one of the scores; of several with the same sum, it is the
-    lowest, which has the highest sensitivity. Choose it on validation data and apply it to test data with
-    :py:func:`sensitivity_specificity`.
+    A score >= the threshold is positive. The threshold lies in the middle between the two scores that it separates, so
+    that it keeps as far from both classes as the data allow; of several with the same sum, it is the one between the
+    scores that are farthest apart. If no two scores separate the classes better than chance, it is the lowest score.
+    Choose it on validation data and apply it to test data with :py:func:`sensitivity_specificity`.
 
     Args:
         label: labels (B,) of 0 and 1.
@@ -85,12 +86,18 @@ def threshold_at_youden(label: Sequence[int], score: Sequence[float]) -> float:
         Youden, "Index for Rating Diagnostic Tests", Cancer 3(1), 1950
 
     Example:
-        >>> threshold_at_youden([0, 0, 1, 1], [0.1, 0.2, 0.3, 0.8])
-        0.3
+        >>> threshold_at_youden([0, 0, 1, 1], [0.1, 0.2, 0.4, 0.8])
+        0.3...
     """
     thresholds, sensitivity, specificity = _curve(label, score)
-    index = np.round(sensitivity + specificity, 9)  # equal sums stay equal
-    return float(thresholds[index.argmax()])
+    index = np.round(sensitivity + specificity, 9)[:-1]  # equal sums stay equal; the last threshold is infinite
+    if index.max() <= 1:
+        return float(thresholds[0])
+    best = np.flatnonzero(index == index.max())
+    low, high = thresholds[best - 1], thresholds[best]  # the first has the sum 1, so that it is not among the best
+    widest = (high - low).argmax()
+    middle = low[widest] + (high[widest] - low[widest]) / 2
+    return float(middle if middle > low[widest] else high[widest])  # neighboring numbers have no middle
 
 
 def sensitivity_specificity(label: Sequence[int], score: Sequence[float], threshold: float) -> dict[str, float]:

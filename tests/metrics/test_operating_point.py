@@ -1,6 +1,7 @@
 """Tests of decision thresholds from validation data."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -113,4 +114,17 @@ def test_threshold_at_youden_is_the_best_of_all_thresholds(data):
     threshold = threshold_at_youden(label, score)
     best = max(index(t) for t in [*score, math.inf])
     assert index(threshold) == pytest.approx(best)
-    assert all(index(t) < best - 1e-9 for t in score[score < threshold])
+    below, above = score[score < threshold], score[score >= threshold]
+    if best > 1 + 1e-9:  # in the middle of the widest gap between scores with this index
+        gap = above.min() - below.max()
+        assert threshold - below.max() == pytest.approx(gap / 2)
+        others = np.unique(score)
+        gaps = [high - low for low, high in pairwise(others) if index(high) > best - 1e-9]
+        assert gap == pytest.approx(max(gaps))
+    else:
+        assert threshold == score.min()
+
+
+def test_threshold_at_youden_of_separate_classes_keeps_away_from_both():
+    assert threshold_at_youden([0, 0, 1, 1], [0.01, 0.02, 0.98, 0.99]) == pytest.approx(0.5)
+    assert threshold_at_youden([0, 1], [1.0, np.nextafter(1, 2)]) == np.nextafter(1, 2)

@@ -28,7 +28,7 @@ def choose_threshold(label: Array, score: Array) -> float:
 
     Example:
         >>> choose_threshold(np.array([0, 0, 0, 1, 1, 1]), np.array([0.1, 0.2, 0.1, 0.3, 0.4, 0.3]))
-        0.3
+        0.25
         >>> choose_threshold(np.array([0, 1]), np.array([0.1, 0.2]))
         nan
     """
