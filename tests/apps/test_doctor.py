@@ -1,11 +1,17 @@
 """Tests of the report of an installation, and that its self-test can fail."""
 
+import configparser
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from monai_mil_ext.apps import doctor
 from monai_mil_ext.networks import nets
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_report_installation_names_versions_and_extras(capsys):
@@ -15,6 +21,15 @@ def test_report_installation_names_versions_and_extras(capsys):
     assert f"torch {torch.__version__}".split("+")[0] in lines[1]
     assert any(line.startswith("  [wsi] openslide-python ") for line in lines)
     assert lines[-1] == "all well"
+
+
+def test_all_extras_for_users_are_reported():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    extras = {name: text.split() for name, text in config["options.extras_require"].items()}
+    users = re.fullmatch(r"monai-mil-ext\[(.*)\]", extras["all"][0]).group(1).split(",")
+    assert set(doctor.EXTRAS) == {*users, "tracking"}
+    assert all(set(names) <= set(extras[extra]) for extra, names in doctor.EXTRAS.items())
 
 
 def test_report_installation_fails_for_a_network_that_reads_padding(capsys, monkeypatch):

@@ -240,7 +240,7 @@ def _voxels(case: CheckedCase) -> int:
 
 
 def _no_weights() -> str:
-    return "the weights of the encoder are missing: its speed was measured with random ones"
+    return "the weights of the encoder are missing, and encoding needs them: its speed was measured with random ones"
 
 
 def _duration(seconds: float) -> str:

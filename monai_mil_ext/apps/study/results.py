@@ -262,7 +262,7 @@ def write_cohort_report(
         cohort={**cohort, "left_out": [] if external else study.left_out},
         summaries={**summaries, **failed},
         comparisons=compare_methods(compared, task, *samples) if len(compared) > 1 else [],
-        clinical={"summaries": clinical, "effects": effects} if clinical else {},
+        clinical={"summaries": clinical, "effects": effects, "columns": _columns(results.items)} if clinical else {},
         cases=rows,
         provenance=study.provenance(),
         notes=results.notes,
@@ -323,6 +323,10 @@ def _sources(items: Items) -> list[InstanceSource]:
         return [InstanceSource.from_items(items)]
     except ValueError:
         return []
+
+
+def _columns(items: Items) -> list[str]:
+    return list(dict.fromkeys(name for item in items for name in item.get("covariates") or {}))
 
 
 def _instances(items: Items) -> dict[str, int]:

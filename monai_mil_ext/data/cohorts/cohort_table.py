@@ -76,7 +76,8 @@ class _Row:
         self.location = f"row {number}, {file_name(bag)!r}" if bag else f"row {number}"
         self.errors: list[str] = []  # that leaving out the row resolves
         self.conflicts: list[str] = []  # with other rows
-        self.stem = Path(file_name(bag)).stem
+        given = None if columns.case is None else cells[columns.case]
+        self.name = given or Path(file_name(bag)).stem
         self.path = self._find_file("bag", bag, folder)
         self.item: dict[str, Any] = {}
         if self.path is not None:
@@ -97,7 +98,7 @@ class _Row:
 
     def issues(self) -> list[Issue]:
         """Return the errors of the row; its case is named as in the item, or by its location."""
-        name = self.case_id or self.stem
+        name = self.case_id or self.name
         case = name if _is_name(name) else f"row {self.number}"
         return [Issue(self.location, text, case) for text in self.errors]
 

@@ -15,7 +15,7 @@ SETTINGS = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 
 HEAD = "classifier."
 PUBLISHED = (
     "the published one is https://download.pytorch.org/models/mobilenet_v2-b0353104.pth, "
-    "and the bundle scan_mil has it in its folder data after `python -m scripts.prepare ct`"
+    "and the bundle scan_mil has it in its folder data after `python -m scripts.prepare encoder`"
 )
 
 

@@ -109,6 +109,13 @@ def test_check_cohort_lists_all_errors(tmp_path):
     assert str(tmp_path) not in (tmp_path / "report.json").read_text()
 
 
+def test_a_case_without_its_file_has_the_name_of_its_row(tmp_path):
+    write_bags(tmp_path, {"a": 3})
+    rows = [["case_id", *HEAD], ["one", "a", "p1", "0"], ["two", "Jane_Doe.h5", "p2", "1"], ["", "Doe.h5", "p3", "1"]]
+    report = check_cohort(write_table(tmp_path / "c.csv", rows))
+    assert [issue.case for issue in report.errors] == ["two", "Doe"]
+
+
 def test_check_cohort_ignores_hidden_files(tmp_path):
     write_bags(tmp_path, {"a": 1, ".writing-xyz/a": 1})
     os.link(tmp_path / "a.h5", tmp_path / ".writing-abc.h5")

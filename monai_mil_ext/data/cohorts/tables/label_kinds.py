@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import itertools
 import math
 import re
 from collections import Counter
@@ -28,6 +30,8 @@ DOUBT = (
 DECIMAL_COMMA = re.compile(r"-?\d+,\d+", re.ASCII)
 INTEGER = re.compile(r"-?\d+", re.ASCII)
 MAX_SHOWN = 5  # labels in a message
+MAX_TYPOS, TYPO_RATIO = 2, 4  # rows of a misspelt label, and those of its class as a multiple
+MIN_LETTERS, NEAR = 5, 0.85  # of words that are compared, and their similarity
 AMONG = "classification, ordinal or regression"
 
 
@@ -86,7 +90,7 @@ def order_names(names: Sequence[str] | Mapping[str, int]) -> list[str]:
         return sorted(names, key=int)
 
     def key(name: str) -> tuple[int, list[tuple[int, str]]]:
-        plain = re.sub(r"[\s_\-]+", " ", name.casefold()).strip() or name
+        plain = _plain(name)
         sign = -1 if NEGATIVE.fullmatch(plain) else 1 if POSITIVE.fullmatch(plain) else 0
         return sign, [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", plain)]
 
@@ -130,7 +134,6 @@ def _check_missing(cells: Sequence[str], counts: Mapping[str, int]) -> None:
 def _check_classes(counts: Mapping[str, int], task: str | None) -> None:
     """Raise unless it is clear that each label is the name or the number of a class."""
     names = list(counts)
-    folded = Counter(name.casefold() for name in names)
     doubtful = [name for name in names if DOUBTFUL.fullmatch(name.casefold())]
     numbers = [name for name in names if _is_number(name)]
     if len(names) == 1:
@@ -139,9 +142,7 @@ def _check_classes(counts: Mapping[str, int], task: str | None) -> None:
         raise ValueError(DOUBT.format(doubtful[0]))
     if commas := [name for name in names if DECIMAL_COMMA.fullmatch(name)]:
         raise ValueError(f"`label` must have decimal points, got {commas[0]!r}.")
-    if max(folded.values()) > 1:
-        same = sorted(name for name in names if folded[name.casefold()] > 1)
-        raise ValueError(f"`label` must have one spelling for each class, got {_shown(same)}.")
+    _check_spelling(counts)
     if len(names) > MAX_CLASSES and task is None:
         raise ValueError(
             f"`label` must have at most {MAX_CLASSES} classes, got {len(names)} such as {names[0]!r}: give a column of "
@@ -154,6 +155,41 @@ def _check_classes(counts: Mapping[str, int], task: str | None) -> None:
             "their order by --class_names."
         )
     _check_order(names, numbers, task)
+
+
+def _check_spelling(counts: Mapping[str, int]) -> None:
+    """Raise if two labels differ by upper case or separators alone, or a rare one looks like a misspelt other one."""
+    folded = Counter(_plain(name) for name in counts)
+    if max(folded.values()) > 1:
+        same = sorted(name for name in counts if folded[_plain(name)] > 1)
+        raise ValueError(f"`label` must have one spelling for each class, got {_shown(same)}.")
+    for rare, other in itertools.permutations(counts, 2):
+        if counts[rare] <= MAX_TYPOS and counts[other] >= TYPO_RATIO * counts[rare] and _is_misspelt(rare, other):
+            raise ValueError(
+                f"`label` must have one spelling for each class, got {rare!r} in {counts[rare]} of "
+                f"{sum(counts.values())} rows and {other!r} in {counts[other]}: correct it, or name all classes by "
+                "--class_names if it is one."
+            )
+
+
+def _is_misspelt(name: str, other: str) -> bool:
+    """Return whether one word of a name is nearly that of another name; ``typical`` is not nearly ``atypical``."""
+    words, others = _plain(name).split(), _plain(other).split()
+    if len(words) != len(others):
+        return False
+    differing = [pair for pair in zip(words, others, strict=True) if pair[0] != pair[1]]
+    return len(differing) == 1 and all(_is_near(*pair) for pair in differing)
+
+
+def _is_near(word: str, other: str) -> bool:
+    is_long = max(len(word), len(other)) >= MIN_LETTERS and (word + other).isalpha()
+    is_negated = word.endswith(other) or other.endswith(word)
+    return is_long and not is_negated and difflib.SequenceMatcher(None, word, other).ratio() >= NEAR
+
+
+def _plain(name: str) -> str:
+    """Return a name in lower case with single spaces; ``-1`` and ``1`` remain two numbers."""
+    return name if _is_number(name) else re.sub(r"[\s_\-]+", " ", name.casefold()).strip() or name
 
 
 def _check_order(names: Sequence[str], numbers: Sequence[str], task: str | None) -> None:

@@ -74,6 +74,18 @@ def test_class_names_that_are_given():
         (["34", "61", "70"], None, "`task` must be given for whole numbers .*'34', '61', '70': --task classification"),
         (["a", "b", "not reported"], None, "`label` must be a class or an empty cell, got 'not reported'"),
         (["Tumor", "tumor", "normal"], None, "must have one spelling for each class, got 'Tumor', 'tumor'"),
+        (["wild-type", "wild type", "mutated"], None, "must have one spelling .*, got 'wild type', 'wild-type'"),
+        (
+            ["no recurrence"] * 5 + ["recurrence"] * 4 + ["recurence"],
+            None,
+            "one spelling for each class, got 'recurence' in 1 of 10 rows and 'recurrence' in 4: .* by --class_names",
+        ),
+        (["Tumour"] + ["tumor"] * 9 + ["normal"] * 9, None, "got 'Tumour' in 1 of 19 rows and 'tumor' in 9"),
+        (
+            ["high grade"] * 8 + ["low grade", "high grde"],
+            None,
+            "got 'high grde' in 1 of 10 rows and 'high grade' in 8",
+        ),
         (["0", "1", "tumor"], None, "must be numbers or names, got both, such as '0' and 'tumor'"),
         (["0.7", "low"], None, "must be numbers or names, got both"),
         (["none", "mild", "severe"], None, "`label` must be a class or an empty cell, got 'none', which may be either"),
@@ -86,6 +98,30 @@ def test_class_names_that_are_given():
 def test_what_cannot_be_decided_names_the_option(cells, task, match):
     with pytest.raises(ValueError, match=match):
         find_kind(cells, task)
+
+
+@pytest.mark.parametrize(
+    ("rare", "other"),
+    [
+        ("atypical", "typical"),
+        ("Normal", "Abnormal"),
+        ("noninvasive", "invasive"),
+        ("stage III", "stage II"),
+        ("grade 2", "grade 1"),
+        ("class A", "class B"),
+        ("LUAD", "LUSC"),
+        ("T1a", "T1b"),
+        ("carcinoma", "sarcoma"),
+        ("-1", "1"),
+    ],
+)
+def test_a_rare_class_is_no_misspelt_one(rare, other):
+    assert set(find_kind([rare] + [other] * 20).class_names) == {rare, other}
+
+
+def test_class_names_allow_a_rare_class_of_a_similar_name():
+    cells = ["tumour"] + ["tumor"] * 9
+    assert find_kind(cells, class_names=["tumor", "tumour"]).class_names == ["tumor", "tumour"]
 
 
 def test_order_names_is_natural():

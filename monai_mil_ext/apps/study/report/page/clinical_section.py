@@ -60,11 +60,20 @@ def _effect_table(facts: ReportFacts) -> Block:
 
 
 def _effect_figures(facts: ReportFacts, effects: Sequence[Mapping[str, Any]]) -> Iterable[Block]:
-    keys = [key for key in ("outcome", "model") if len({row.get(key) for row in effects}) > 1]
+    """Yield one figure for each model, so that its lines have short names."""
+    models = list(dict.fromkeys(str(row.get("model") or "") for row in effects))
+    for model in models:
+        rows = [row for row in effects if str(row.get("model") or "") == model]
+        yield from _effect_figure(facts, rows, model if len(models) > 1 else "")
+
+
+def _effect_figure(facts: ReportFacts, effects: Sequence[Mapping[str, Any]], model: str) -> Iterable[Block]:
+    keys = ["outcome"] if len({row.get("outcome") for row in effects}) > 1 else []
     lines = [
         (", ".join(str(row.get(key)) for key in ("name", *keys)), {**row, "value": row["ratio"]}, ()) for row in effects
     ]
     if 1 < len(lines) <= MAX_LINES:
         is_ratio = facts.task.kind != "regression" and all(row["ratio"] > 0 for row in effects)
         chance, name = (1.0 if is_ratio else 0.0), _ratio_name(facts)
-        yield forest_figure("effects", lines, name, f"Effects of the variables: {name}", chance, is_ratio)
+        caption = f"Effects of the variables{f', {model}' if model else ''}: {name}"
+        yield forest_figure(f"effects{f'-{model}' if model else ''}", lines, name, caption, chance, is_ratio)

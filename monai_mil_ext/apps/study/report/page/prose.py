@@ -33,6 +33,7 @@ PAPERS = {
     "bootstrap": "Efron B, Tibshirani R. An introduction to the bootstrap. Chapman & Hall, 1993",
     "holm": "Holm S. A simple sequentially rejective multiple test procedure. Scand J Stat 1979;6:65-70",
 }
+DEFAULT = 0.5  # threshold without a choice, as in the statistics
 SUFFIXES = {"ng": "normal guidance", "anchor": "an attention anchor"}
 WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 LOSSES = {
@@ -78,7 +79,7 @@ def references(facts: ReportFacts) -> list[str]:
     keys = [key for name in facts.summaries for key in _keys(name)]
     keys += {"ordinal": ["coral"], "cox": ["cox"], "survival": ["discrete"]}.get(facts.task.kind, [])
     keys += ["harrell"] if facts.task.has_times else []
-    keys += ["youden"] if _has_thresholds(facts) else []
+    keys += ["youden"] if _has_chosen_thresholds(facts) else []
     keys += ["bootstrap"]
     keys += ["holm"] if len(facts.comparisons) > 1 else []
     return list(dict.fromkeys(PAPERS[key] for key in keys))
@@ -181,11 +182,27 @@ def _folds(facts: ReportFacts) -> Iterable[str]:
 
 def _networks(facts: ReportFacts) -> Iterable[str]:
     names = [f"{_method_words(name)}{_cite(facts, *_keys(name))}" for name in facts.summaries]
-    verb = "was trained" if len(names) == 1 else "were compared"
+    verb = "were compared" if len(names) > 1 else "was evaluated" if facts.external else "was trained"
     loss = {"ordinal": "coral", "cox": "cox", "survival": "discrete"}.get(facts.task.kind, "")
     noun = "One method" if len(names) == 1 else f"{_word(len(names)).capitalize()} methods"
     yield f"{noun} of multiple-instance learning {verb}: {join_words(names)}."
     yield f"The loss was {LOSSES[facts.task.kind]}{_cite(facts, loss) if loss else ''}."
+    yield from _training(facts)
+
+
+def _training(facts: ReportFacts) -> Iterable[str]:
+    """State the training settings that all methods share, and that were not chosen in each fold."""
+    chosen = {key for method in facts.methods.values() for row in method.get("chosen") or () for key in row}
+
+    def shared(name: str) -> Any:
+        values = {str(v): v for m in facts.methods.values() if (v := (m.get("settings") or {}).get(name)) is not None}
+        return next(iter(values.values())) if len(values) == 1 and name not in chosen else None
+
+    rate, epochs, patience = shared("learning_rate"), shared("epochs"), shared("patience")
+    if epochs is not None:
+        at = f" at a learning rate of {rate:g}" if rate is not None else ""
+        stop = f", stopped {_count(patience, 'epoch')} after the lowest validation loss" if patience is not None else ""
+        yield f"Networks were trained by AdamW{at} for at most {_count(epochs, 'epoch')}{stop}."
 
 
 def _method_words(name: str) -> str:
@@ -212,14 +229,36 @@ def _clinical(facts: ReportFacts) -> Iterable[str]:
     columns = list(facts.clinical.get("columns") or ())
     named = f" ({join_words(columns)})" if columns else ""
     model = "Cox regression" if facts.task.has_times else "ridge regression" if facts.task.kind == "regression" else ""
+    of = " of the first cohort" if facts.external else ""
     yield (
         f"Clinical variables{named} were modeled alone by {model or 'logistic regression'}, fitted in each training "
-        "part, and combined with the prediction of the bag by late fusion, weighted by the validation part."
+        f"part{of}, and combined with the prediction of the bag by late fusion, weighted by the validation part{of}."
     )
 
 
-def _has_thresholds(facts: ReportFacts) -> bool:
-    return any(summary.get("thresholds") for summary in facts.finished.values())
+def _thresholds(facts: ReportFacts) -> list[float]:
+    rows = [row for summary in facts.finished.values() for row in summary.get("thresholds") or ()]
+    values = [row.get("threshold") for row in rows]
+    return [float(v) for value in values for v in (value if isinstance(value, (list, tuple)) else [value]) if v]
+
+
+def _has_chosen_thresholds(facts: ReportFacts) -> bool:
+    return any(value != DEFAULT for value in _thresholds(facts))
+
+
+def _operating(facts: ReportFacts) -> Iterable[str]:
+    """State how the operating points were chosen; a part of too few cases has the default."""
+    values = _thresholds(facts)
+    if not values:
+        return
+    if not _has_chosen_thresholds(facts):
+        yield f"The operating point was a probability of {DEFAULT}, since no validation part allowed a choice."
+    elif facts.external:
+        yield f"Operating points had been chosen in the first cohort by Youden's index{_cite(facts, 'youden')}."
+    else:
+        rest = f", and at {DEFAULT} where that part did not allow a choice" if DEFAULT in values else ""
+        youden = _cite(facts, "youden")
+        yield f"Operating points were chosen for each fold by Youden's index{youden} on its validation part{rest}."
 
 
 def _statistics(facts: ReportFacts) -> Iterable[str]:
@@ -231,9 +270,7 @@ def _statistics(facts: ReportFacts) -> Iterable[str]:
             f"Predictions of different folds were never ranked together: the {ranked}{cite} is that of pairs of the "
             "same fold."
         )
-    if _has_thresholds(facts):
-        youden = _cite(facts, "youden")
-        yield f"Operating points were chosen for each fold by Youden's index{youden} on its validation part."
+    yield from _operating(facts)
     yield (
         f"95 % intervals are from a bootstrap of {samples:,} resamples by patient{_cite(facts, 'bootstrap')} and are "
         "conditional on the trained networks."
@@ -301,7 +338,7 @@ def _operating_points(facts: ReportFacts) -> Iterable[str]:
     pairs = [(m, facts.value(best, m)) for m in ("sensitivity", "specificity", "balanced_accuracy", "mae", "spearman")]
     known = [f"{_article(facts.metric(m))} {facts.metric(m)} of {_interval(v)}" for m, v in pairs if v]
     if known and facts.value(best):
-        place = "At its operating points" if _has_thresholds(facts) else "Furthermore"
+        place = "At its operating points" if _thresholds(facts) else "Furthermore"
         yield f"{place}, {best} had {join_words(known)}."
 
 

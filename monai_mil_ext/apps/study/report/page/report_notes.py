@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from .prose import join_words
 from .report_facts import ReportFacts
@@ -15,7 +17,7 @@ FEW_CASES, FEW_OF_CLASS = 50, 10
 
 def report_notes(facts: ReportFacts) -> list[str]:
     """Return the sentences for the top of the report, each of them once: those given, and what the numbers say."""
-    notes = [*facts.notes, *_failures(facts), *_few(facts), *_notes_of_methods(facts)]
+    notes = [*facts.notes, *_failures(facts), *_few(facts), *_short_training(facts), *_notes_of_methods(facts)]
     return list(dict.fromkeys(text.strip() for text in notes if text.strip()))
 
 
@@ -48,6 +50,24 @@ def _few(facts: ReportFacts) -> Iterable[str]:
     if rare:
         words = [f"{count} of {name}" for name, count in rare.items()]
         yield f"Values rest on few cases: {join_words(words)}."
+
+
+def _short_training(facts: ReportFacts) -> Iterable[str]:
+    """Note networks whose validation loss still fell in the last epoch that was allowed, in most folds."""
+    for name in facts.finished:
+        settings = (facts.methods.get(name) or {}).get("settings") or {}
+        best = [_lowest_epoch(fold) for fold in facts.histories.get(name) or () if fold]
+        last = sum(epoch is not None and epoch >= (settings.get("epochs") or math.inf) for epoch in best)
+        if last * 2 > len(best):
+            yield (
+                f"The validation loss of {name} was lowest in the last epoch in {last} of {len(best)} folds: a longer "
+                "training (--epochs) may improve it."
+            )
+
+
+def _lowest_epoch(fold: Sequence[Mapping[str, Any]]) -> float | None:
+    known = [(row["val_loss"], row["epoch"]) for row in fold if row.get("val_loss") is not None]
+    return min(known)[1] if known else None
 
 
 def _notes_of_methods(facts: ReportFacts) -> Iterable[str]:

@@ -156,7 +156,8 @@ def _curves(facts: ReportFacts) -> Iterable[Block]:
 
 def _curve_text(facts: ReportFacts, name: str, methods: Sequence[str], metric: str) -> str:
     values = [f"{m} {format_number((facts.value(m, metric) or {}).get('value'))}" for m in methods]
-    return f"{name} of {len(methods)} methods; {facts.metric(metric)}: {', '.join(values)}."
+    noun = "method" if len(methods) == 1 else "methods"
+    return f"{name} of {len(methods)} {noun}; {facts.metric(metric)}: {', '.join(values)}."
 
 
 def _operating(facts: ReportFacts) -> Iterable[Block]:

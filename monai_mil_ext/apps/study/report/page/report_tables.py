@@ -11,6 +11,7 @@ from .report_facts import ReportFacts
 __all__ = ["DASH", "MINUS", "csv_tables", "format_interval", "format_number", "format_p"]
 
 DASH, MINUS = "\u2013", "\u2212"
+HUGE = 1e6  # numbers from here on are written as powers of ten
 Row = dict[str, Any]
 
 
@@ -22,13 +23,15 @@ def format_number(value: Any, digits: int | None = None) -> str:
         digits: digits after the point; by default two up to 10, and three significant ones above and below 0.01.
 
     Example:
-        >>> [format_number(v) for v in (0.834, 0.00312, 123.456, 12345.6, 3, 0.999)]
-        ['0.83', '0.003', '123', '12346', '3', '1.00']
+        >>> [format_number(v) for v in (0.834, 0.00312, 123.456, 12345.6, 3, 0.999, 1.8e10)]
+        ['0.83', '0.003', '123', '12346', '3', '1.00', '2e+10']
     """
     if value is None or not isinstance(value, (int, float)) or not math.isfinite(value):
         return DASH
     if isinstance(value, int):
         return f"{value}".replace("-", MINUS)
+    if abs(value) >= HUGE:
+        return f"{value:.0e}".replace("-", MINUS)
     if digits is None:
         size = abs(value)
         digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 0.01 or size < 1e-4 else 3
@@ -37,13 +40,15 @@ def format_number(value: Any, digits: int | None = None) -> str:
 
 
 def format_interval(found: Mapping[str, Any] | None, number: str = "value") -> str:
-    """Return a value with its interval; narrow intervals get a third digit.
+    """Return a value with its interval; narrow intervals get a third digit, wide ones the digits of each number.
 
     Example:
         >>> format_interval({"value": 0.834, "low": 0.71, "high": 0.917})
         '0.83 [0.71, 0.92]'
         >>> format_interval({"value": 0.834, "low": 0.828, "high": 0.841})
         '0.834 [0.828, 0.841]'
+        >>> format_interval({"value": 5.2, "low": 0.214, "high": 121.3})
+        '5.20 [0.21, 121]'
     """
     if not found or found.get(number) is None:
         return DASH
@@ -51,7 +56,10 @@ def format_interval(found: Mapping[str, Any] | None, number: str = "value") -> s
     if low is None or high is None:
         return format_number(found[number])
     sizes = [abs(v) for v in (found[number], low, high)]
-    digits = 0 if max(sizes) >= 100 else 1 if max(sizes) >= 10 else 3 if 0 < high - low < 0.03 else 2
+    is_wide = max(sizes) >= 10 and 0 < min(sizes) < 1
+    digits = (
+        None if is_wide else 0 if max(sizes) >= 100 else 1 if max(sizes) >= 10 else 3 if 0 < high - low < 0.03 else 2
+    )
     value, low, high = (format_number(float(v), digits) for v in (found[number], low, high))
     return f"{value} [{low}, {high}]"
 

@@ -16,7 +16,7 @@ def test_bag_clinical_and_both_stand_beside_each_other():
     rows = tables["Bag, clinical variables and both, with 95 % intervals"]["rows"]
     assert [row[1]["text"] for row in rows] == ["bag alone", "clinical alone", "both"]
     (figures,) = (block["figures"] for block in found if block["kind"] == "figures")
-    assert [figure["name"] for figure in figures] == ["sources", "effects"]
+    assert [figure["name"] for figure in figures] == ["sources", "effects-univariable", "effects-multivariable"]
 
 
 def test_effects_name_their_outcome_and_why_one_is_missing():

@@ -54,6 +54,37 @@ def test_methods_text_of_each_plan(folds, text):
     assert text in methods_text(replace(made_facts(), folds=folds))
 
 
+def with_thresholds(facts, *values):
+    rows = [{"fold": fold, "threshold": value} for fold, value in enumerate(values)]
+    summaries = {name: {**summary, "thresholds": rows} for name, summary in facts.summaries.items()}
+    return replace(facts, summaries=summaries)
+
+
+def test_methods_text_says_where_no_operating_point_was_chosen():
+    few, none = (with_thresholds(made_facts(), *values) for values in ((0.4, 0.5), (0.5, 0.5)))
+    assert "on its validation part, and at 0.5 where that part did not allow a choice." in methods_text(few)
+    assert "The operating point was a probability of 0.5, since no validation part allowed" in methods_text(none)
+    assert "Youden" not in methods_text(none) + " ".join(references(none))
+
+
+def test_methods_text_of_an_external_cohort_says_that_all_is_from_the_first():
+    text = methods_text(replace(made_facts(num_methods=1), external="west", methods={}))
+    assert "One method of multiple-instance learning was evaluated: ABMIL" in text
+    assert "Operating points had been chosen in the first cohort by Youden's index" in text
+    assert "fitted in each training part of the first cohort" in text
+
+
+def test_methods_text_states_the_training_that_methods_share():
+    settings = {"epochs": 30, "patience": 8, "learning_rate": 0.001}
+    facts = replace(made_facts(num_methods=1), methods={"ABMIL": {"settings": settings}})
+    sentence = "trained by AdamW at a learning rate of 0.001 for at most 30 epochs, stopped 8 epochs after the lowest"
+    assert sentence in methods_text(facts)
+    chosen = {"ABMIL": {"settings": settings, "chosen": [{"fold": 0, "learning_rate": 0.01}]}}
+    assert "trained by AdamW for at most 30 epochs" in methods_text(replace(facts, methods=chosen))
+    others = {"ABMIL": {"settings": settings}, "QGMIL": {"settings": settings | {"epochs": 9}}}
+    assert "AdamW" not in methods_text(replace(facts, methods=others))
+
+
 def test_every_reference_is_cited_once():
     facts = made_facts("cox", 6)
     cited = {int(n) for group in re.findall(r"\[([\d, ]+)\]", methods_text(facts)) for n in group.split(",")}

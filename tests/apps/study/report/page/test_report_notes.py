@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from monai_mil_ext.apps.study.report.page.report_notes import limits, report_notes
 from tests.apps.study.report.made_facts import made_facts
 
@@ -52,3 +54,13 @@ def test_limits_say_that_intervals_are_conditional():
     one, external = limits(made_facts(num_methods=1)), limits(replace(made_facts(), external="Oslo"))
     assert not any("highest" in text for text in one)
     assert any("frozen" in text for text in external)
+
+
+@pytest.mark.parametrize(("epochs", "noted"), [(3, True), (4, False)])
+def test_a_training_that_was_too_short_is_noted(epochs, noted):
+    folds = [[{"epoch": e, "train_loss": 1.0, "val_loss": 1.0 / e} for e in (1, 2, 3)]] * 2
+    facts = replace(
+        made_facts(num_methods=1), histories={"ABMIL": folds}, methods={"ABMIL": {"settings": {"epochs": epochs}}}
+    )
+    text = "The validation loss of ABMIL was lowest in the last epoch in 2 of 2 folds: a longer training"
+    assert any(note.startswith(text) for note in report_notes(facts)) is noted

@@ -6,6 +6,12 @@ from monai_mil_ext.apps.study.report.page.report_tables import csv_tables, forma
 from tests.apps.study.report.made_facts import made_facts
 
 
+def test_a_wide_interval_keeps_the_digits_of_each_of_its_numbers():
+    assert format_interval({"value": 5.0, "low": 0.21, "high": 121.4}) == "5.00 [0.21, 121]"
+    assert format_interval({"value": 16108.0, "low": 0.014, "high": 1.8e10}) == "16108 [0.01, 2e+10]"
+    assert format_interval({"value": 55.2, "low": 40.31, "high": 121.4}) == "55 [40, 121]"
+
+
 def test_format_number_has_sensible_digits():
     values = (0.1 + 0.2, 0.0042, 1e-9, 0.0, 12.34, 1234.5, -0.004, -0.00001, True, 7)
     texts = ["0.30", "0.004", "0.00", "0.00", "12.3", "1234", "\u22120.004", "0.00", "True", "7"]
