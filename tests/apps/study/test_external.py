@@ -40,6 +40,21 @@ def test_the_ensemble_of_the_folds_predicts_another_cohort(finished, tmp_path):
     assert content["external"] == "other"
     assert content["summaries"]["MeanMIL"]["num_cases"] == 12
     assert set(content["clinical"]["summaries"]["MeanMIL"]) == {"clinical", "both"}
+    assert content["clinical"]["columns"] == ["age"]
+    for name in ("clinical", "both"):
+        written = Predictions.read(path.parent / "predictions" / f"MeanMIL {name}.csv")
+        assert (written.case_id, set(written.part)) == (rows.case_id, {"test"})
+
+
+def test_patients_and_bags_of_the_study_are_told(finished, tmp_path):
+    study, items = finished
+    fresh = [{**item, "patient": f"other {item['patient']}"} for item in make_items(tmp_path, seed=1)]
+    shared = [*fresh[:10], {**fresh[10], "patient": items[0]["patient"]}, {**items[1], "patient": "new"}]
+    notes = json.loads((study.evaluate_external(shared, "shared").parent / "report.json").read_text())["notes"]
+    assert "1 of 12 bags of this cohort are those of the study: it is not external." in notes
+    assert any(note.startswith("1 of 12 patients of this cohort have the name of a patient") for note in notes)
+    notes = json.loads((study.evaluate_external(fresh[:12], "fresh").parent / "report.json").read_text())["notes"]
+    assert not any("of this cohort" in note for note in notes)
 
 
 def test_the_threshold_is_that_of_the_study(finished):

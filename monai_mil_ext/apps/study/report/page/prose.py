@@ -128,11 +128,18 @@ def _labels(facts: ReportFacts) -> str:
         return f" (mean value {known['mean']}{spread}{ends})" if "mean" in known else ""
     if facts.task.has_times:
         events = labels.get("event", 0)
-        return f", with {_count(events, 'event')}" + (
-            f" and {labels['censored']} censored" if "censored" in labels else ""
+        return (
+            f", with {_count(events, 'event')}"
+            + (f" and {labels['censored']} censored" if "censored" in labels else "")
+            + _follow_up(facts)
         )
     of = "with " if facts.task.kind == "multilabel" else ""
     return f" ({', '.join(f'{count} {of}{name}' for name, count in facts.label_counts.items())})"
+
+
+def _follow_up(facts: ReportFacts) -> str:
+    median = facts.cohort.get("median_follow_up")
+    return "" if median is None else f" (median follow-up {format_number(median)}, by reverse Kaplan-Meier)"
 
 
 def _word(number: int) -> str:
@@ -159,7 +166,8 @@ def plan_words(facts: ReportFacts) -> str:
     if count == 1:
         return "one fixed test set"
     spread = " with sites spread evenly" if folds.get("by") == "spread" else ""
-    stratified = "" if facts.task.kind == "regression" else ", stratified by label"
+    stratum = {"regression": "", "survival": "event", "cox": "event"}.get(facts.task.kind, "label")
+    stratified = f", stratified by {stratum}" if stratum else ""
     repeats = folds.get("repeats") or 1
     again = f", repeated {repeats} times with other folds" if repeats > 1 else ""
     return f"{count}-fold cross-validation by patient{stratified}{spread}{again}"
@@ -167,15 +175,21 @@ def plan_words(facts: ReportFacts) -> str:
 
 def _folds(facts: ReportFacts) -> Iterable[str]:
     if facts.external:
-        yield "The networks, their thresholds and all settings were those of the first cohort and were not changed."
+        yield (
+            "The networks, their thresholds and all settings were those of the first cohort and were not changed; of "
+            "several folds, their networks' predictions were averaged."
+        )
         return
     if plan := plan_words(facts):
         yield f"Networks were evaluated {'on' if plan.endswith('test set') else 'by'} {plan}."
+    count = int(facts.folds.get("num_folds") or 0)
     if "patient" not in plan:
         yield "All cases of a patient were in the same part."
+    share = facts.folds.get("val_fraction")
+    of = f" ({format_number(100 * share)} % of the patients outside of the test part)" if share and count > 1 else ""
     yield (
         "In each fold, one network was trained on the training part and the epoch with the lowest loss of the "
-        "validation part was kept; the test part was used for nothing but the evaluation."
+        f"validation part{of} was kept; the test part was used for nothing but the evaluation."
     )
 
 
@@ -211,11 +225,19 @@ def _clinical(facts: ReportFacts) -> Iterable[str]:
         return
     columns = list(facts.clinical.get("columns") or ())
     named = f" ({join_words(columns)})" if columns else ""
-    model = "Cox regression" if facts.task.has_times else "ridge regression" if facts.task.kind == "regression" else ""
+    model = "Cox" if facts.task.has_times else "linear" if facts.task.kind == "regression" else "logistic"
+    first = " of the first cohort" if facts.external else ""
     yield (
-        f"Clinical variables{named} were modeled alone by {model or 'logistic regression'}, fitted in each training "
-        "part, and combined with the prediction of the bag by late fusion, weighted by the validation part."
+        f"Clinical variables{named} were modeled alone by {model} regression with a ridge penalty chosen by inner "
+        f"cross-validation, fitted in each training part{first}, and combined with the prediction of the bag by late "
+        f"fusion, calibrated and weighted by the validation part{first}."
     )
+    if missing := facts.clinical.get("missing"):
+        cases = join_words([f"{name} ({count})" for name, count in missing.items()])
+        yield (
+            f"Cases lacked a value of {cases}: missing numbers were replaced by the median of the training part{first} "
+            "with an indicator where it lacked values too, and missing categories were a category of their own."
+        )
 
 
 def _has_thresholds(facts: ReportFacts) -> bool:
@@ -231,20 +253,29 @@ def _statistics(facts: ReportFacts) -> Iterable[str]:
             f"Predictions of different folds were never ranked together: the {ranked}{cite} is that of pairs of the "
             "same fold."
         )
+    if any((s.get("num_repeats") or 1) > 1 for s in facts.finished.values()):
+        yield "Values are means over the repeats."
     if _has_thresholds(facts):
         youden = _cite(facts, "youden")
-        yield f"Operating points were chosen for each fold by Youden's index{youden} on its validation part."
-    yield (
-        f"95 % intervals are from a bootstrap of {samples:,} resamples by patient{_cite(facts, 'bootstrap')} and are "
-        "conditional on the trained networks."
-    )
-    if len(facts.comparisons) == 1:
-        yield "The methods were compared by a paired bootstrap by patient with a two-sided p-value."
-    elif facts.comparisons:
-        number = len(facts.comparisons)
         yield (
-            "Methods were compared by a paired bootstrap by patient with two-sided p-values, corrected by Holm's "
-            f"procedure{_cite(facts, 'holm')} over {number} comparisons."
+            f"Operating points were fixed before, by Youden's index{youden} of the predictions of the first cohort."
+            if facts.external
+            else f"Operating points were chosen for each fold by Youden's index{youden} on its validation part."
+        )
+    yield (
+        "95 % intervals are normal ones, on a scale without bounds (logit of a share), with the standard error of a "
+        f"bootstrap of {samples:,} resamples by patient{_cite(facts, 'bootstrap')}, and are conditional on the trained "
+        "networks."
+    )
+    if number := len(facts.comparisons):
+        yield (
+            f"{'The difference of two methods was' if number == 1 else 'Differences of two methods were'} compared "
+            "with the standard error of the same bootstrap, paired by patient, in a two-sided test"
+            + (
+                f"; p-values are corrected by Holm's procedure{_cite(facts, 'holm')} over {number} comparisons."
+                if number > 1
+                else "."
+            )
         )
     if version := (facts.provenance.get("versions") or {}).get("monai-mil-ext"):
         monai = facts.provenance["versions"].get("monai")
@@ -335,6 +366,6 @@ def _risk(facts: ReportFacts) -> Iterable[str]:
     found = (facts.finished.get(facts.best) or {}).get("survival") or {}
     if (p := found.get("log_rank_p")) is not None:
         number, text = _word(len(found.get("groups") or ())), format_p(p)
-        verb = "differed" if p < 0.05 else "did not differ significantly"
+        verb = "differed significantly" if p < 0.05 else "did not differ significantly"
         text = text if text.startswith("<") else f"= {text}"
         yield f"Survival of the {number} groups by risk of {facts.best} {verb} (log-rank p {text})."
