@@ -186,7 +186,7 @@ def _folds(facts: ReportFacts) -> Iterable[str]:
     if "patient" not in plan:
         yield "All cases of a patient were in the same part."
     share = facts.folds.get("val_fraction")
-    of = f" ({format_number(100 * share)} % of the patients outside of the test part)" if share and count > 1 else ""
+    of = f" ({100 * share:.3g} % of the patients outside of the test part)" if share and count > 1 else ""
     yield (
         "In each fold, one network was trained on the training part and the epoch with the lowest loss of the "
         f"validation part{of} was kept; the test part was used for nothing but the evaluation."
@@ -247,7 +247,7 @@ def _has_thresholds(facts: ReportFacts) -> bool:
 def _statistics(facts: ReportFacts) -> Iterable[str]:
     samples = facts.provenance.get("num_samples") or 1000
     ranked = facts.metric(facts.main)
-    if any((s.get("num_folds") or 1) > 1 for s in facts.finished.values()) and facts.task.kind != "regression":
+    if any((s.get("num_folds") or 1) > 1 for s in facts.finished.values()) and facts.main in ("auroc", "c_index"):
         cite = _cite(facts, "harrell") if facts.task.has_times else ""
         yield (
             f"Predictions of different folds were never ranked together: the {ranked}{cite} is that of pairs of the "
@@ -263,9 +263,9 @@ def _statistics(facts: ReportFacts) -> Iterable[str]:
             else f"Operating points were chosen for each fold by Youden's index{youden} on its validation part."
         )
     yield (
-        "95 % intervals are normal ones, on a scale without bounds (logit of a share), with the standard error of a "
-        f"bootstrap of {samples:,} resamples by patient{_cite(facts, 'bootstrap')}, and are conditional on the trained "
-        "networks."
+        "95 % intervals are normal ones, on a scale without bounds (such as the logit of a share), with the standard "
+        f"error of a bootstrap of {samples:,} resamples by patient{_cite(facts, 'bootstrap')}, and are conditional on the "
+        "trained networks."
     )
     if number := len(facts.comparisons):
         yield (
@@ -338,7 +338,8 @@ def _operating_points(facts: ReportFacts) -> Iterable[str]:
 
 def _comparisons(facts: ReportFacts) -> Iterable[str]:
     known = [row for row in facts.comparisons if row.get("difference") is not None]
-    shown = [row for row in known if facts.best in (row["a"], row["b"])] if len(known) > 3 else known
+    own = {facts.best, f"{facts.best} + clinical"}
+    shown = [row for row in known if own & {row["a"], row["b"]}] if len(known) > 3 else known
     for row in shown[:5]:
         corrected = len(facts.comparisons) > 1 and row.get("p_holm") is not None
         p = format_p(row["p_holm"] if corrected else row.get("p"))

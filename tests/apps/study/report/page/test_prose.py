@@ -107,3 +107,18 @@ def test_methods_text_of_times():
     text = methods_text(replace(facts, cohort=cohort, folds={"num_folds": 3}))
     assert "(median follow-up 31.2, by reverse Kaplan-Meier)." in text
     assert "stratified by event" in text
+
+
+def test_only_rankings_are_of_the_same_fold():
+    assert "the AUROC is that of pairs of the same fold" in methods_text(made_facts())
+    assert "pairs of the same fold" not in methods_text(made_facts("ordinal"))
+    assert "(20 % of the patients outside" in methods_text(
+        replace(made_facts(), folds={"num_folds": 5, "val_fraction": 0.2})
+    )
+
+
+def test_results_text_says_what_bags_add_to_clinical_variables():
+    facts = made_facts(num_methods=3)
+    best, pair = facts.best, f"{facts.best} + clinical"
+    rows = [*facts.comparisons, *({**facts.comparisons[0], "a": pair, "b": b} for b in ("clinical alone", best))]
+    assert f"{pair} minus clinical alone: difference in AUROC" in results_text(replace(facts, comparisons=rows))
