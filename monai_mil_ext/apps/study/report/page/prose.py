@@ -264,8 +264,8 @@ def _statistics(facts: ReportFacts) -> Iterable[str]:
         )
     yield (
         "95 % intervals are normal ones, on a scale without bounds (such as the logit of a share), with the standard "
-        f"error of a bootstrap of {samples:,} resamples by patient{_cite(facts, 'bootstrap')}, and are conditional on the "
-        "trained networks."
+        f"error of a bootstrap of {samples:,} resamples by patient{_cite(facts, 'bootstrap')}, and are conditional on "
+        "the trained networks."
     )
     if number := len(facts.comparisons):
         yield (
