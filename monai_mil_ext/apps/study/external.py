@@ -59,7 +59,9 @@ def evaluate_external(study: Study, items: Items, name: str, allow_mismatch: boo
     notes += _shared(study, items)
     if not bags:
         raise FileNotFoundError("`models` must exist in the folder of the study, got none: run the study first.")
-    results = CohortResults(task, items, bags, clinical, notes=list(dict.fromkeys(notes)))
+    results = CohortResults(
+        task, items, bags, clinical, facts={"folds": {"refit": study.options.refit}}, notes=list(dict.fromkeys(notes))
+    )
     return write_cohort_report(study, results, folder, external=name)
 
 

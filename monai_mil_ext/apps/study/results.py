@@ -39,10 +39,11 @@ from .work import HISTORY
 if TYPE_CHECKING:
     from .study import Study
 
-__all__ = ["CohortResults", "StudyResults", "operating_threshold", "write_cohort_report"]
+__all__ = ["CohortResults", "StudyResults", "operating_threshold", "read_left_out", "write_cohort_report"]
 
 CASE, PATIENT, COORDS = str(BagKeys.CASE_ID), str(BagKeys.PATIENT), str(BagKeys.COORDS)
 CLINICAL = "clinical.json"
+OF_TABLE = Path("cohort/left_out.csv")
 PICTURES = 20
 Items = Sequence[Mapping[str, Any]]
 
@@ -274,7 +275,7 @@ def write_cohort_report(
     facts = ReportFacts(
         title=options.title,
         task=task,
-        cohort={**cohort, "left_out": [] if external else study.left_out},
+        cohort={**cohort, "left_out": read_left_out(folder) if external else study.left_out},
         summaries={**summaries, **failed},
         comparisons=compare_methods(compared, task, *samples, pairs),
         clinical={"summaries": clinical, "effects": effects, **_variables(study, results.items)} if clinical else {},
@@ -314,6 +315,15 @@ def operating_threshold(predictions: Predictions, task: Task) -> float | None:
     test = predictions.of_part("test")
     threshold = choose_threshold(test.truth.astype(float), test.output[:, 1])
     return None if np.isnan(threshold) else threshold
+
+
+def read_left_out(folder: Path) -> list[dict[str, str]]:
+    """Return the cases that :py:func:`monai_mil_ext.data.load_cohort` has left out of the cohort of a report."""
+    path = folder / OF_TABLE
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{"case_id": row["case"], "reason": row["reason"]} for row in csv.DictReader(file)]
 
 
 def _variables(study: Study, items: Items) -> dict[str, Any]:

@@ -29,6 +29,9 @@ def finished(tmp_path_factory):
 
 def test_the_ensemble_of_the_folds_predicts_another_cohort(finished, tmp_path):
     study, items = finished
+    list_of_table = study.folder / "external" / "other" / "cohort" / "left_out.csv"
+    list_of_table.parent.mkdir(parents=True)
+    list_of_table.write_text("case,reason\nz,no label\n")
     path = study.evaluate_external(items[:12], "other")
     assert path == study.folder / "external" / "other" / "report.html"
     rows = Predictions.read(path.parent / "predictions" / "MeanMIL.csv")
@@ -38,6 +41,7 @@ def test_the_ensemble_of_the_folds_predicts_another_cohort(finished, tmp_path):
     assert rows.output == pytest.approx(expected, abs=1e-6)
     content = json.loads((path.parent / "report.json").read_text())
     assert content["external"] == "other"
+    assert content["cohort"]["left_out"] == [{"case_id": "z", "reason": "no label"}]
     assert content["summaries"]["MeanMIL"]["num_cases"] == 12
     assert set(content["clinical"]["summaries"]["MeanMIL"]) == {"clinical", "both"}
     assert content["clinical"]["columns"] == ["age"]

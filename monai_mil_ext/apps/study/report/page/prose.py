@@ -175,10 +175,12 @@ def plan_words(facts: ReportFacts) -> str:
 
 def _folds(facts: ReportFacts) -> Iterable[str]:
     if facts.external:
-        yield (
-            "The networks, their thresholds and all settings were those of the first cohort and were not changed; of "
-            "several folds, their networks' predictions were averaged."
+        model = (
+            "each method's network was trained on all of its cases, for the median number of epochs of the folds"
+            if facts.folds.get("refit")
+            else "the predictions of the networks of all folds were averaged"
         )
+        yield f"Networks, thresholds and all settings were those of the first cohort and were not changed; {model}."
         return
     if plan := plan_words(facts):
         yield f"Networks were evaluated {'on' if plan.endswith('test set') else 'by'} {plan}."

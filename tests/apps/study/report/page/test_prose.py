@@ -87,6 +87,8 @@ def test_methods_text_of_an_external_cohort():
     text = methods_text(replace(made_facts(), external="Oslo"))
     assert "Operating points were fixed before, by Youden's index [3] of the predictions of the first cohort." in text
     assert "in each training part of the first cohort, and combined" in text
+    assert "the predictions of the networks of all folds were averaged." in text
+    assert "trained on all of its cases" in methods_text(replace(made_facts(), external="Oslo", folds={"refit": True}))
     assert "validation part." not in text
 
 
