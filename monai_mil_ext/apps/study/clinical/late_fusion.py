@@ -19,6 +19,7 @@ __all__ = ["LateFusion"]
 
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 FLOOR = 1e-6  # lowest probability
+BIAS = 0.3  # mean error of values that were trained in their unit, in standard deviations of the labels
 WIDEST = 9.0  # largest change of the logarithm of a scale
 
 Array = NDArray[np.float64]
@@ -241,7 +242,8 @@ def _calibrate(scores: Array, truth: NDArray[Any], task: Task) -> Calibration:
     """Fit slope and shift by penalized likelihood."""
     center, spread = _spread(scores, task)
     slope, shift = _unit(scores, task)
-    unit = (float(np.std(truth)) or 1.0) if task.kind == "regression" else 1.0  # of the shift
+    deviation = (float(np.std(truth)) or 1.0) if task.kind == "regression" else 1.0
+    unit = BIAS * deviation if task.kind == "regression" else 1.0  # of the shift
     standard = (scores - center) / spread
 
     def calibrated(values: Array) -> tuple[float, Array]:
@@ -254,7 +256,7 @@ def _calibrate(scores: Array, truth: NDArray[Any], task: Task) -> Calibration:
     bounds = [(-WIDEST, WIDEST), *[(None, None)] * len(shift)]
     starts = np.zeros((2, 1 + len(shift)))
     starts[1, 0] = np.clip(
-        np.log(unit / slope), -WIDEST, WIDEST
+        np.log(deviation / slope), -WIDEST, WIDEST
     )  # a slope near 0 is flat, even if a high one is better
     found = [minimize(loss, start, method="L-BFGS-B", bounds=bounds) for start in np.unique(starts, axis=0)]
     scale, offset = calibrated(min(found, key=lambda result: float(result.fun)).x)
