@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from monai_mil_ext.data import InstanceSource
+from monai_mil_ext.data.features.identities import item_identity
 from monai_mil_ext.networks.nets import BagNet
 from monai_mil_ext.transforms.bags.check_source import compare_source
-from monai_mil_ext.utils import check_name, load_json
+from monai_mil_ext.utils import BagKeys, check_name, load_json
 
 from .clinical import apply_values
 from .models import read_study_model
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["evaluate_external"]
 
 Items = Sequence[Mapping[str, Any]]
+PATIENT = str(BagKeys.PATIENT)
 
 
 def evaluate_external(study: Study, items: Items, name: str, allow_mismatch: bool = False) -> Path:
@@ -52,10 +54,32 @@ def evaluate_external(study: Study, items: Items, name: str, allow_mismatch: boo
         rows.write(folder / "predictions" / f"{method.name}.csv")
         if (models / CLINICAL).exists():
             clinical[method.name] = _clinical(study, method.name, items, rows)
+            for part, predictions in clinical[method.name].items():
+                predictions.of_part("test").write(folder / "predictions" / f"{method.name} {part}.csv")
+    notes += _shared(study, items)
     if not bags:
         raise FileNotFoundError("`models` must exist in the folder of the study, got none: run the study first.")
-    results = CohortResults(task, items, bags, clinical, notes=list(dict.fromkeys(notes)))
+    results = CohortResults(
+        task, items, bags, clinical, facts={"folds": {"refit": study.options.refit}}, notes=list(dict.fromkeys(notes))
+    )
     return write_cohort_report(study, results, folder, external=name)
+
+
+def _shared(study: Study, items: Items) -> list[str]:
+    """Return a sentence for patients, and one for bags, that the networks may have been trained on."""
+    known = {str(item[PATIENT]) for item in study.work.items}
+    patients = {str(item[PATIENT]) for item in items}
+    seen = {item_identity(item) for item in study.work.items} - {None}
+    bags = sum(item_identity(item) in seen for item in items)
+    notes = []
+    if bags:
+        notes.append(f"{bags} of {len(items)} bags of this cohort are those of the study: it is not external.")
+    if shared := len(known & patients):
+        notes.append(
+            f"{shared} of {len(patients)} patients of this cohort have the name of a patient of the study: if they are "
+            "the same, the values are too high."
+        )
+    return notes
 
 
 def _thresholds(study: Study, name: str) -> list[Predictions]:

@@ -6,17 +6,19 @@ import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from monai_mil_ext.data import InstanceSource, bag_sizes, summarize_cohort
+from monai_mil_ext.data import bag_sizes, summarize_cohort
 from monai_mil_ext.networks.nets import BagNet
 from monai_mil_ext.transforms import LoadBagd, PatientBagd
 from monai_mil_ext.utils import BagKeys, head_mean, write_json
 
 from .clinical import effect_table, fit_fold
+from .clinical.covariate_encoding import covariate_cells, is_missing
 from .models import write_study_model
 from .predictions import Predictions
 from .report import (
@@ -26,6 +28,7 @@ from .report import (
     summarize_method,
     write_report,
 )
+from .report.cohort_values import bag_sources, describe_cohort
 from .report.decisions import choose_threshold
 from .runs import Run, StudyRunner, write_line
 from .tasks import Task
@@ -36,10 +39,11 @@ from .work import HISTORY
 if TYPE_CHECKING:
     from .study import Study
 
-__all__ = ["CohortResults", "StudyResults", "describe_cohort", "operating_threshold", "write_cohort_report"]
+__all__ = ["CohortResults", "StudyResults", "operating_threshold", "read_left_out", "write_cohort_report"]
 
 CASE, PATIENT, COORDS = str(BagKeys.CASE_ID), str(BagKeys.PATIENT), str(BagKeys.COORDS)
 CLINICAL = "clinical.json"
+OF_TABLE = Path("cohort/left_out.csv")
 PICTURES = 20
 Items = Sequence[Mapping[str, Any]]
 
@@ -155,7 +159,7 @@ class StudyResults:
             method,
             threshold=operating_threshold(predictions, self.work.task),
             threshold_method="Youden's index of out-of-fold predictions",
-            sources=_sources(self.work.items),
+            sources=bag_sources(self.work.items),
             cohort=summarize_cohort(self.work.items, seed=self.study.plan.seed),
             level="patient" if any(isinstance(item["image"], (list, tuple)) for item in self.work.items) else "bag",
         )
@@ -201,6 +205,7 @@ class StudyResults:
         plan, splits = self.study.plan, self.work.splits
         counts = [
             {"fold": fold, "repeat": splits.repeats[fold], **{part: len(cases) for part, cases in parts.items()}}
+            | {f"{part}_patients": len({i[PATIENT] for i in self.work.part(fold, part)}) for part in parts}
             for fold, parts in enumerate(splits.folds)
         ]
         per_repeat = max(Counter(splits.repeats).values())
@@ -208,8 +213,7 @@ class StudyResults:
         return {**values, "val_fraction": plan.val_fraction, "counts": counts}
 
     def _all_notes(self) -> list[str]:
-        weights = [record["note"] for _, record in self.finished if record["note"]]
-        notes = [*self.study.options.notes, *self.study.fold_notes(), *weights[:1], *self.notes]
+        notes = [*self.study.options.notes, *self.study.fold_notes(), *_weights_note(self.finished), *self.notes]
         for method in self.work.methods:
             failed = [name for name in self.failures if name.startswith(f"{method.name}/fold_")]
             if failed:
@@ -226,6 +230,20 @@ class StudyResults:
                 run, record = runs[row["fold"]]
                 net = self.work.network(run, self.runner.run_folder(run), record)
                 row.update(_attention(net, items[row["case_id"]]))
+
+
+def _weights_note(records: Sequence[tuple[Run, Mapping[str, Any]]]) -> list[str]:
+    """Return what the loss weights in the first fold that does, and what it means for the probabilities."""
+    noted = [(_fold(run), str(record["note"])) for run, record in records if record["note"]]
+    if not noted:
+        return []
+    folds = {_fold(run) for run, _ in records}
+    number, note = noted[0]
+    where = f"{len({fold for fold, _ in noted})} of {len(folds)} folds" if len(folds) > 1 else "the training"
+    return [
+        f"In {where}: {note[:1].lower()}{note[1:].rstrip('.')} (of fold {number}). Probabilities of these networks are "
+        "those of classes weighted alike: they are too high for rare classes."
+    ]
 
 
 def write_cohort_report(
@@ -248,9 +266,7 @@ def write_cohort_report(
         method: {name: summarize_method(part, task, *samples) for name, part in parts.items()}
         for method, parts in results.clinical.items()
     }
-    compared = dict(results.bags)
-    for method, parts in results.clinical.items():
-        compared[f"{method} + clinical"] = parts["both"]
+    compared, pairs = compared_predictions(results)
     rows = case_rows(results.bags, task, instances=_instances(results.items))
     if pictures is not None:
         pictures(rows, next(iter(results.bags)))
@@ -259,10 +275,10 @@ def write_cohort_report(
     facts = ReportFacts(
         title=options.title,
         task=task,
-        cohort={**cohort, "left_out": [] if external else study.left_out},
+        cohort={**cohort, "left_out": read_left_out(folder) if external else study.left_out},
         summaries={**summaries, **failed},
-        comparisons=compare_methods(compared, task, *samples) if len(compared) > 1 else [],
-        clinical={"summaries": clinical, "effects": effects, "columns": _columns(results.items)} if clinical else {},
+        comparisons=compare_methods(compared, task, *samples, pairs),
+        clinical={"summaries": clinical, "effects": effects, **_variables(study, results.items)} if clinical else {},
         cases=rows,
         provenance=study.provenance(),
         notes=results.notes,
@@ -270,6 +286,22 @@ def write_cohort_report(
         **results.facts,
     )
     return write_report(facts, folder)
+
+
+def compared_predictions(results: CohortResults) -> tuple[dict[str, Predictions], list[tuple[str, str]]]:
+    """Return what a report compares, and the pairs: all methods, and each of them with clinical variables.
+
+    Bags together with clinical variables are compared with each of the two alone, which tells what one adds to the
+    other, and not with other methods: each comparison makes the correction stricter.
+    """
+    compared, pairs = dict(results.bags), list(combinations(results.bags, 2))
+    if results.clinical:  # the same for all methods, but for folds in which one has failed
+        compared["clinical alone"] = max((parts["clinical"] for parts in results.clinical.values()), key=len)
+    for method, parts in results.clinical.items():
+        both = f"{method} + clinical"
+        compared[both] = parts["both"]
+        pairs += [(both, "clinical alone"), (both, method)]
+    return compared, pairs
 
 
 def operating_threshold(predictions: Predictions, task: Task) -> float | None:
@@ -285,28 +317,20 @@ def operating_threshold(predictions: Predictions, task: Task) -> float | None:
     return None if np.isnan(threshold) else threshold
 
 
-def describe_cohort(items: Items, task: Task) -> dict[str, Any]:
-    """Count the cases, patients, sites and labels of a cohort, for its report."""
-    names = task.classes(items)
-    sites = sorted({str(item.get("site") or "") for item in items} - {""})
-    facts: dict[str, Any] = {"num_cases": len(items), "num_patients": len({str(item[PATIENT]) for item in items})}
-    if names is None:
-        values = task.truth(items)
-        facts["labels"] = {"mean": values.mean(), "sd": values.std(), "min": values.min(), "max": values.max()}
-    else:
-        facts["labels"] = dict(sorted(Counter(names).items()))
-    if sites:
-        facts["num_sites"] = len(sites)
-    if sites and names is not None:
-        facts["sites"] = {
-            site: dict(Counter(n for n, item in zip(names, items, strict=True) if str(item.get("site")) == site))
-            for site in sites
-        }
-    source = next(iter(_sources(items)), InstanceSource())
-    facts["encoder"] = source.encoder or ""
-    facts["instances"] = "slices" if source.plane else "tiles" if source.mpp or source.magnification else "instances"
-    facts["median_instances"] = float(np.median(bag_sizes(items)))
-    return facts
+def read_left_out(folder: Path) -> list[dict[str, str]]:
+    """Return the cases that :py:func:`monai_mil_ext.data.load_cohort` has left out of the cohort of a report."""
+    path = folder / OF_TABLE
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{"case_id": row["case"], "reason": row["reason"]} for row in csv.DictReader(file)]
+
+
+def _variables(study: Study, items: Items) -> dict[str, Any]:
+    """Return the clinical variables, and the number of cases without a value of each that has some."""
+    columns = list(study.clinical.columns or ()) if study.clinical else []
+    missing = {name: sum(map(is_missing, covariate_cells(items, name))) for name in columns}
+    return {"columns": columns, "missing": {name: count for name, count in missing.items() if count}}
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
@@ -315,18 +339,6 @@ def read_history(path: Path) -> list[dict[str, float]]:
         return []
     with path.open(newline="") as file:
         return [{name: float(value or "nan") for name, value in row.items()} for row in csv.DictReader(file)]
-
-
-def _sources(items: Items) -> list[InstanceSource]:
-    """Return the source of the bags; none if they differ in something that can't be mixed."""
-    try:
-        return [InstanceSource.from_items(items)]
-    except ValueError:
-        return []
-
-
-def _columns(items: Items) -> list[str]:
-    return list(dict.fromkeys(name for item in items for name in item.get("covariates") or {}))
 
 
 def _instances(items: Items) -> dict[str, int]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
+from threading import Thread
 from typing import Any
 
 import torch
@@ -273,11 +274,23 @@ def parse_part(text: str) -> tuple[int, int]:
 @contextmanager
 def _process_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
     """Open a pool of new processes, which stops at once if the caller is interrupted."""
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))  # a fork would share CUDA and thread pools
+    # a fork would share CUDA and thread pools
+    pool = ProcessPoolExecutor(jobs, get_context("spawn"), _end_with_parent, (os.getpid(),))
     try:
         yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _end_with_parent(parent: int, interval: float = 1.0) -> None:
+    """Start a thread that ends this process once its parent has been killed, which would leave it running."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(interval)
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def _reason(error: Exception) -> str:

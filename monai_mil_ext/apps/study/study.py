@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from .folds import FoldPlan
 from .methods import StudyMethod, parse_methods
 from .outputs import with_bin_edges
 from .provenance import collect_provenance
-from .results import StudyResults
+from .results import StudyResults, read_left_out
 from .runs import Run, RunsFailedError, StudyRunner, write_line
 from .selection import Selection
 from .tasks import Task
@@ -32,7 +31,6 @@ from .work import StudyWork
 __all__ = ["Study", "StudyOptions"]
 
 CASE = str(BagKeys.CASE_ID)
-OF_TABLE = "cohort"  # folder of the list of cases that the check of the table has left out
 SPLITS, STUDY, LEFT_OUT, CHECKED = "splits.json", "study.json", "left_out.csv", "checked.json"
 
 
@@ -221,7 +219,7 @@ class Study:
 
     def _usable_items(self) -> list[dict[str, Any]]:
         """Return the items whose bags can be read, sorted by case; the others are listed in ``left_out.csv``."""
-        self._left_out = _read_left_out(self.folder / OF_TABLE / LEFT_OUT)
+        self._left_out = read_left_out(self.folder)
         checks, known = CohortChecks(features=True), self._known_checks()
         checked: dict[str, str] = {}
         usable = []
@@ -311,14 +309,6 @@ class _Timer:
 
     def __exit__(self, *_: object) -> None:
         self.times[self.name] = self.times.get(self.name, 0.0) + time.perf_counter() - self.start
-
-
-def _read_left_out(path: Path) -> list[dict[str, str]]:
-    """Return the cases that :py:func:`monai_mil_ext.data.load_cohort` has left out."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{"case_id": row["case"], "reason": row["reason"]} for row in csv.DictReader(file)]
 
 
 class _Progress:

@@ -29,6 +29,9 @@ def finished(tmp_path_factory):
 
 def test_the_ensemble_of_the_folds_predicts_another_cohort(finished, tmp_path):
     study, items = finished
+    list_of_table = study.folder / "external" / "other" / "cohort" / "left_out.csv"
+    list_of_table.parent.mkdir(parents=True)
+    list_of_table.write_text("case,reason\nz,no label\n")
     path = study.evaluate_external(items[:12], "other")
     assert path == study.folder / "external" / "other" / "report.html"
     rows = Predictions.read(path.parent / "predictions" / "MeanMIL.csv")
@@ -38,8 +41,24 @@ def test_the_ensemble_of_the_folds_predicts_another_cohort(finished, tmp_path):
     assert rows.output == pytest.approx(expected, abs=1e-6)
     content = json.loads((path.parent / "report.json").read_text())
     assert content["external"] == "other"
+    assert content["cohort"]["left_out"] == [{"case_id": "z", "reason": "no label"}]
     assert content["summaries"]["MeanMIL"]["num_cases"] == 12
     assert set(content["clinical"]["summaries"]["MeanMIL"]) == {"clinical", "both"}
+    assert content["clinical"]["columns"] == ["age"]
+    for name in ("clinical", "both"):
+        written = Predictions.read(path.parent / "predictions" / f"MeanMIL {name}.csv")
+        assert (written.case_id, set(written.part)) == (rows.case_id, {"test"})
+
+
+def test_patients_and_bags_of_the_study_are_told(finished, tmp_path):
+    study, items = finished
+    fresh = [{**item, "patient": f"other {item['patient']}"} for item in make_items(tmp_path, seed=1)]
+    shared = [*fresh[:10], {**fresh[10], "patient": items[0]["patient"]}, {**items[1], "patient": "new"}]
+    notes = json.loads((study.evaluate_external(shared, "shared").parent / "report.json").read_text())["notes"]
+    assert "1 of 12 bags of this cohort are those of the study: it is not external." in notes
+    assert any(note.startswith("1 of 12 patients of this cohort have the name of a patient") for note in notes)
+    notes = json.loads((study.evaluate_external(fresh[:12], "fresh").parent / "report.json").read_text())["notes"]
+    assert not any("of this cohort" in note for note in notes)
 
 
 def test_the_threshold_is_that_of_the_study(finished):

@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 
 from monai_mil_ext.apps.study import Predictions
-from monai_mil_ext.apps.study.results import describe_cohort, operating_threshold, read_history
-from tests.apps.study.cohort_bags import TASKS, make_items
+from monai_mil_ext.apps.study.results import (
+    CohortResults,
+    _weights_note,
+    compared_predictions,
+    operating_threshold,
+    read_history,
+)
+from monai_mil_ext.apps.study.runs import Run
+from tests.apps.study.cohort_bags import TASKS
 
 TASK = TASKS["classification"]
 
@@ -23,15 +30,25 @@ def test_the_threshold_separates_the_classes():
     assert operating_threshold(rows(np.full(6, 0.5), truth), TASKS["cox"]) is None
 
 
-def test_the_cohort_is_described_without_names_of_cases(tmp_path):
-    items = [{**item, "site": "AB"[i % 2]} for i, item in enumerate(make_items(tmp_path))]
-    facts = describe_cohort(items, TASK)
-    assert (facts["num_cases"], facts["num_patients"], facts["num_sites"]) == (36, 36, 2)
-    assert facts["labels"] == {"no": 18, "yes": 18}
-    assert facts["sites"] == {"A": {"no": 18}, "B": {"yes": 18}}
-    assert facts["median_instances"] == 12
-    numbers = describe_cohort(make_items(tmp_path, "regression"), TASKS["regression"])["labels"]
-    assert (numbers["min"], numbers["max"]) == (50, 70)
+def test_comparisons_ask_what_bags_and_clinical_variables_add():
+    items, truth = [{"case_id": str(i)} for i in range(6)], np.array([0, 0, 0, 1, 1, 1])
+    bags = {name: rows(np.linspace(0, 1, 6), truth) for name in ("A", "B")}
+    assert compared_predictions(CohortResults(TASK, items, bags))[1] == [("A", "B")]
+    clinical = {name: {"clinical": bags[name], "both": bags[name]} for name in bags}
+    compared, pairs = compared_predictions(CohortResults(TASK, items, bags, clinical))
+    assert list(compared) == ["A", "B", "clinical alone", "A + clinical", "B + clinical"]
+    assert pairs == [
+        ("A", "B"),
+        *((f"{name} + clinical", other) for name in ("A", "B") for other in ("clinical alone", name)),
+    ]
+
+
+def test_the_note_on_weights_names_its_folds():
+    runs = [(Run(f"ABMIL/fold_{fold}", {}), {"note": note}) for fold, note in enumerate(["", "The loss weights b 2."])]
+    (note,) = _weights_note(runs)
+    assert note.startswith("In 1 of 2 folds: the loss weights b 2 (of fold 1).")
+    assert "too high for rare classes" in note
+    assert _weights_note(runs[:1]) == []
 
 
 def test_a_missing_history_is_empty(tmp_path):

@@ -19,6 +19,8 @@ __all__ = ["LateFusion"]
 
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 FLOOR = 1e-6  # lowest probability
+BIAS = 0.3  # mean error of values that were trained in their unit, in standard deviations of the labels
+WIDEST = 9.0  # largest change of the logarithm of a scale
 
 Array = NDArray[np.float64]
 
@@ -162,7 +164,7 @@ def _fit_blend(clinical: Array, bag: Array, truth: NDArray[Any], groups: NDArray
     labels = truth[:, 1] if task.has_times else truth
     varied = len(np.unique(labels)) > 1 or (task.has_times and labels.any())
     if not varied:
-        neutral = [Calibration(*_spread(scores, task), *_unit(scores, truth, task)) for scores in (clinical, bag)]
+        neutral = [Calibration(*_spread(scores, task), *_unit(scores, task)) for scores in (clinical, bag)]
         note = (
             "A validation part has cases of one class or without events; there, bag and clinical variables weigh alike."
         )
@@ -218,33 +220,44 @@ def log_likelihood(scores: Array, truth: NDArray[Any], task: Task) -> Array:
 
 
 def _spread(scores: Array, task: Task) -> tuple[float, float]:
-    """Return mean and standard deviation of values and risks, so that the prior of the slope fits any unit."""
+    """Return mean and standard deviation of values and risks, so that the fit does not depend on their unit."""
     if task.kind not in ("regression", "survival", "cox"):
         return 0.0, 1.0
     return float(scores.mean()), float(scores.std()) or 1.0
 
 
-def _unit(scores: Array, truth: NDArray[Any], task: Task) -> tuple[float, tuple[float, ...]]:
-    """Return the prior of slope and shift: probabilities stay as they are, values get the unit of the labels."""
+def _unit(scores: Array, task: Task) -> tuple[float, tuple[float, ...]]:
+    """Return the prior of slope and shift.
+
+    Probabilities, values and log hazards have a meaning of their own, and stay as they are: a prediction that hardly
+    varies is not blown up. The risk of discrete times has none, and varies by 1.
+    """
+    center, spread = _spread(scores, task)
     if task.kind == "regression":
-        return float(np.std(truth)) or 1.0, (float(np.mean(truth)),) if len(truth) else (0.0,)
-    return 1.0, (0.0,) * scores.shape[1]
+        return spread, (center,)
+    return spread if task.kind == "cox" else 1.0, (0.0,) * scores.shape[1]
 
 
 def _calibrate(scores: Array, truth: NDArray[Any], task: Task) -> Calibration:
     """Fit slope and shift by penalized likelihood."""
     center, spread = _spread(scores, task)
-    slope, shift = _unit(scores, truth, task)
-    start, unit = np.array([np.log(slope), *shift]), slope  # the shift is in the unit of the labels
+    slope, shift = _unit(scores, task)
+    deviation = (float(np.std(truth)) or 1.0) if task.kind == "regression" else 1.0
+    unit = BIAS * deviation if task.kind == "regression" else 1.0  # of the shift
     standard = (scores - center) / spread
 
-    def loss(values: Array) -> float:
-        gain = log_likelihood(np.exp(values[0]) * standard + values[1:], truth, task)
-        return float(
-            ((values[0] - start[0]) ** 2 + np.sum(((values[1:] - start[1:]) / unit) ** 2)) / 2 - np.nansum(gain)
-        )
+    def calibrated(values: Array) -> tuple[float, Array]:
+        return slope * float(np.exp(values[0])), np.asarray(shift) + unit * values[1:]
 
-    found = minimize(
-        loss, start, method="L-BFGS-B", bounds=[(start[0] - 6, start[0] + 3)] + [(None, None)] * len(shift)
-    )
-    return Calibration(center, spread, float(np.exp(found.x[0])), tuple(map(float, found.x[1:])))
+    def loss(values: Array) -> float:
+        scale, offset = calibrated(values)
+        return float(values @ values / 2 - np.nansum(log_likelihood(scale * standard + offset, truth, task)))
+
+    bounds = [(-WIDEST, WIDEST), *[(None, None)] * len(shift)]
+    starts = np.zeros((2, 1 + len(shift)))
+    starts[1, 0] = np.clip(
+        np.log(deviation / slope), -WIDEST, WIDEST
+    )  # a slope near 0 is flat, even if a high one is better
+    found = [minimize(loss, start, method="L-BFGS-B", bounds=bounds) for start in np.unique(starts, axis=0)]
+    scale, offset = calibrated(min(found, key=lambda result: float(result.fun)).x)
+    return Calibration(center, spread, scale, tuple(map(float, offset)))

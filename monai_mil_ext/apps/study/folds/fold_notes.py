@@ -129,7 +129,8 @@ def _confounding(items: Sequence[Mapping[str, Any]], patients: Sequence[FoldPati
 
 
 def _contradictions(items: Sequence[Mapping[str, Any]], patients: Sequence[FoldPatient], task: Task) -> Iterator[str]:
-    if task.kind == "regression" or task.has_times:
+    is_value = task.kind == "regression" or task.has_times
+    if is_value:
         values = _values(items, task)
         count = sum(len(set(found)) > 1 for found in values.values())
     elif task.kind == "multilabel":
@@ -137,9 +138,12 @@ def _contradictions(items: Sequence[Mapping[str, Any]], patients: Sequence[FoldP
     else:
         count = sum(len(patient.classes) > 1 for patient in patients)
     if count:
+        what = "times" if task.has_times else "values" if is_value else "labels"
+        how = "" if is_value else "they are stratified by the rarest one; "
+        thing = "time" if task.has_times else "value" if is_value else "label"
         yield (
-            f"{_count(count, 'patient')} with different labels of their cases: they are stratified by the rarest one; "
-            "check that the label is one of the case, not of the patient."
+            f"{_count(count, 'patient')} with different {what} of their cases: {how}check that the {thing} is one of "
+            "the case, not of the patient."
         )
 
 

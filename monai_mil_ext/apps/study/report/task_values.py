@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,6 +71,17 @@ def confusion_samples(sample: CaseSample, truth: Array, predicted: Array, num_cl
     return np.mean(counts, axis=0) if counts else np.zeros((len(sample.weights), num_classes, num_classes))
 
 
+def _decision_values(
+    sample: CaseSample, truth: Array, predicted: Array, num_classes: int, compute: Callable[[Array], dict[str, Array]]
+) -> dict[str, Array]:
+    """Return the mean over repeats of values (1 + S,) that are computed from the confusion matrix of each."""
+    found = [
+        compute(confusion_counts(truth[mask], predicted[mask], sample.weights[:, mask], num_classes))
+        for mask in (sample.rows.repeat == repeat for repeat in np.unique(sample.rows.repeat))
+    ] or [compute(confusion_samples(sample, truth, predicted, num_classes))]
+    return {name: mean_of_finite(np.array([values[name] for values in found])) for name in found[0]}
+
+
 def class_measures(sample: CaseSample, task: Task, thresholds: Thresholds) -> list[dict[str, Measure]]:
     """Compute the metrics of each class against the rest, or of each label; see :py:func:`task_measures`.
 
@@ -92,7 +103,7 @@ def _label_measures(sample: CaseSample, positive: Array, score: Array, predicted
     y = positive == 1
     yes, no = sample.count_patients(known & y), sample.count_patients(known & ~y)
     of_known = sample.restrict(known)
-    values = binary_values(confusion_samples(of_known, y[known], predicted[known], 2))
+    values = _decision_values(of_known, y[known], predicted[known], 2, binary_values)
     counts = {
         "sensitivity": yes,
         "specificity": no,
@@ -142,9 +153,9 @@ def _classes(
         measures = {"auroc": _mean_ranking(sample, _boundaries(truth, output))}
     else:
         measures = {name: _mean_measure([one[name] for one in classes]) for name in ("auroc", "auprc")}
-    counts = confusion_samples(sample, truth, predicted, number)
+    decided = _decision_values(sample, truth, predicted, number, confusion_values)
     fewest = min([sample.count_patients(truth == c) for c in np.unique(truth)], default=0)
-    measures |= {name: Measure(values, num_patients=fewest) for name, values in confusion_values(counts).items()}
+    measures |= {name: Measure(values, num_patients=fewest) for name, values in decided.items()}
     if task.kind == "ordinal":
         measures["kappa"] = _kappa(sample, predicted, number)
         measures["mae"] = Measure(sample.mean(np.abs(truth - predicted).astype(float)), "error")
@@ -199,8 +210,8 @@ def _multilabel(
         mask = np.isfinite(rows.truth[:, c])
         known = sample.restrict(mask)
         y, p = known.rows.truth[:, c], known.rows.output[:, c]
-        counts = confusion_samples(known, y, predicted[mask, c], 2)
-        decided = {name: Measure(values) for name, values in confusion_values(counts).items()}
+        values = _decision_values(known, y, predicted[mask, c], 2, confusion_values)
+        decided = {name: Measure(value) for name, value in values.items()}
         brier = Measure(known.mean(np.square(p - y)), "error")
         ece = Measure(_ece(known, np.maximum(p, 1 - p), (p > 0.5) == y), "error")
         labels.append({**one, **decided, "brier": brier, "ece": ece})
@@ -226,7 +237,9 @@ def _regression(sample: CaseSample) -> dict[str, Measure]:
     error = truth - predicted
     return {
         "mae": Measure(sample.mean(np.abs(error)), "error"),
-        "rmse": Measure(np.sqrt(sample.mean(error**2)), "error"),
+        "rmse": Measure(
+            sample.over_repeats(lambda mask: np.sqrt(sample.mean(np.where(mask, error**2, np.nan)))), "error"
+        ),
         "r2": _determination(sample),
         "spearman": Measure(sample.ranking(spearman, truth, predicted), "correlation"),
     }

@@ -108,6 +108,23 @@ def test_a_regression_stays_in_its_unit_and_ignores_that_of_the_bag():
     assert np.sqrt(np.mean((both[:, 0] - truth) ** 2)) < 16
 
 
+def test_values_that_hardly_vary_are_not_blown_up_by_a_small_validation_part():
+    task = Task("regression")
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        score = rng.normal(size=10)
+        truth = 500 + 24 * score + 32 * rng.normal(size=10)
+        pair = (500 + 24 * score)[:, None], (500 + 0.5 * rng.normal(size=10))[:, None]
+        assert LateFusion.fit(*pair, truth, NAMES[:10], task).shares[0] < 0.2
+
+
+def test_log_hazards_that_hardly_vary_keep_their_share():
+    rng = np.random.default_rng(0)
+    truth = np.column_stack([rng.uniform(1, 9, 10), np.arange(10) % 2])
+    strong, weak = rng.normal(size=(10, 1)), 0.01 * rng.normal(size=(10, 1))
+    assert LateFusion.fit(strong, weak, truth, NAMES[:10], Task("cox")).shares[0] < 0.1
+
+
 @pytest.mark.parametrize("kind", ["binary", "multilabel", "cox"])
 def test_a_validation_part_without_contrast_weighs_both_alike(kind):
     rng, task = np.random.default_rng(2), TASKS[kind]

@@ -55,3 +55,12 @@ def test_methods_with_other_labels_are_refused():
     with pytest.raises(ValueError, match="`methods` must have the same labels for the same cases"):
         compare_methods({"a": a, "b": replace(a, truth=1 - a.truth)}, TASKS["binary"], 20)
     assert compare_methods({"a": a}, TASKS["binary"]) == []
+
+
+def test_only_the_given_pairs_are_corrected_for():
+    task, a = TASKS["regression"], study("regression")
+    methods = {"a": a, "b": better(a, task), "c": better(better(a, task), task)}
+    everything = compare_methods(methods, task, 20)
+    (row,) = compare_methods(methods, task, 20, pairs=[("c", "a")])
+    assert (row["a"], row["b"], row["p_holm"]) == ("c", "a", row["p"])
+    assert row["difference"] == pytest.approx(-everything[1]["difference"])

@@ -104,6 +104,15 @@ def test_the_main_metric_alone_is_that_of_all(kind):
     np.testing.assert_array_equal(main.samples, values[main_metric(TASKS[kind])])
 
 
+@pytest.mark.parametrize("kind", TASKS)
+def test_values_of_several_repeats_are_their_means(kind):
+    sample, values, _, limits = drawn(kind, repeats=3)
+    alone = [task_measures(sample.restrict(sample.rows.repeat == repeat), TASKS[kind], limits) for repeat in range(3)]
+    for name, found in values.items():
+        expected = np.mean([measures[name].samples for measures in alone], axis=0)
+        np.testing.assert_allclose(found, expected, rtol=1e-9, err_msg=name)
+
+
 def test_predictions_of_networks_are_not_ranked_together():
     """Each fold has another monotone calibration, which changes no rank within it."""
     predictions, task = study("binary"), TASKS["binary"]

@@ -129,11 +129,18 @@ def _labels(facts: ReportFacts) -> str:
         return f" (mean value {known['mean']}{spread}{ends})" if "mean" in known else ""
     if facts.task.has_times:
         events = labels.get("event", 0)
-        return f", with {_count(events, 'event')}" + (
-            f" and {labels['censored']} censored" if "censored" in labels else ""
+        return (
+            f", with {_count(events, 'event')}"
+            + (f" and {labels['censored']} censored" if "censored" in labels else "")
+            + _follow_up(facts)
         )
     of = "with " if facts.task.kind == "multilabel" else ""
     return f" ({', '.join(f'{count} {of}{name}' for name, count in facts.label_counts.items())})"
+
+
+def _follow_up(facts: ReportFacts) -> str:
+    median = facts.cohort.get("median_follow_up")
+    return "" if median is None else f" (median follow-up {format_number(median)}, by reverse Kaplan-Meier)"
 
 
 def _word(number: int) -> str:
@@ -160,7 +167,8 @@ def plan_words(facts: ReportFacts) -> str:
     if count == 1:
         return "one fixed test set"
     spread = " with sites spread evenly" if folds.get("by") == "spread" else ""
-    stratified = "" if facts.task.kind == "regression" else ", stratified by label"
+    stratum = {"regression": "", "survival": "event", "cox": "event"}.get(facts.task.kind, "label")
+    stratified = f", stratified by {stratum}" if stratum else ""
     repeats = folds.get("repeats") or 1
     again = f", repeated {repeats} times with other folds" if repeats > 1 else ""
     return f"{count}-fold cross-validation by patient{stratified}{spread}{again}"
@@ -168,15 +176,23 @@ def plan_words(facts: ReportFacts) -> str:
 
 def _folds(facts: ReportFacts) -> Iterable[str]:
     if facts.external:
-        yield "The networks, their thresholds and all settings were those of the first cohort and were not changed."
+        model = (
+            "each method's network was trained on all of its cases, for the median number of epochs of the folds"
+            if facts.folds.get("refit")
+            else "the predictions of the networks of all folds were averaged"
+        )
+        yield f"Networks, thresholds and all settings were those of the first cohort and were not changed; {model}."
         return
     if plan := plan_words(facts):
         yield f"Networks were evaluated {'on' if plan.endswith('test set') else 'by'} {plan}."
+    count = int(facts.folds.get("num_folds") or 0)
     if "patient" not in plan:
         yield "All cases of a patient were in the same part."
+    share = facts.folds.get("val_fraction")
+    of = f" ({100 * share:.3g} % of the patients outside of the test part)" if share and count > 1 else ""
     yield (
         "In each fold, one network was trained on the training part and the epoch with the lowest loss of the "
-        "validation part was kept; the test part was used for nothing but the evaluation."
+        f"validation part{of} was kept; the test part was used for nothing but the evaluation."
     )
 
 
@@ -228,12 +244,19 @@ def _clinical(facts: ReportFacts) -> Iterable[str]:
         return
     columns = list(facts.clinical.get("columns") or ())
     named = f" ({join_words(columns)})" if columns else ""
-    model = "Cox regression" if facts.task.has_times else "ridge regression" if facts.task.kind == "regression" else ""
-    of = " of the first cohort" if facts.external else ""
+    model = "Cox" if facts.task.has_times else "linear" if facts.task.kind == "regression" else "logistic"
+    first = " of the first cohort" if facts.external else ""
     yield (
-        f"Clinical variables{named} were modeled alone by {model or 'logistic regression'}, fitted in each training "
-        f"part{of}, and combined with the prediction of the bag by late fusion, weighted by the validation part{of}."
+        f"Clinical variables{named} were modeled alone by {model} regression with a ridge penalty chosen by inner "
+        f"cross-validation, fitted in each training part{first}, and combined with the prediction of the bag by late "
+        f"fusion, calibrated and weighted by the validation part{first}."
     )
+    if missing := facts.clinical.get("missing"):
+        cases = join_words([f"{name} ({count})" for name, count in missing.items()])
+        yield (
+            f"Cases lacked a value of {cases}: missing numbers were replaced by the median of the training part{first} "
+            "with an indicator where it lacked values too, and missing categories were a category of their own."
+        )
 
 
 def _thresholds(facts: ReportFacts) -> list[float]:
@@ -254,7 +277,8 @@ def _operating(facts: ReportFacts) -> Iterable[str]:
     if not _has_chosen_thresholds(facts):
         yield f"The operating point was a probability of {DEFAULT}, since no validation part allowed a choice."
     elif facts.external:
-        yield f"Operating points had been chosen in the first cohort by Youden's index{_cite(facts, 'youden')}."
+        youden = _cite(facts, "youden")
+        yield f"Operating points were fixed before, by Youden's index{youden} of the predictions of the first cohort."
     else:
         rest = f", and at {DEFAULT} where that part did not allow a choice" if DEFAULT in values else ""
         youden = _cite(facts, "youden")
@@ -264,24 +288,29 @@ def _operating(facts: ReportFacts) -> Iterable[str]:
 def _statistics(facts: ReportFacts) -> Iterable[str]:
     samples = facts.provenance.get("num_samples") or 1000
     ranked = facts.metric(facts.main)
-    if any((s.get("num_folds") or 1) > 1 for s in facts.finished.values()) and facts.task.kind != "regression":
+    if any((s.get("num_folds") or 1) > 1 for s in facts.finished.values()) and facts.main in ("auroc", "c_index"):
         cite = _cite(facts, "harrell") if facts.task.has_times else ""
         yield (
             f"Predictions of different folds were never ranked together: the {ranked}{cite} is that of pairs of the "
             "same fold."
         )
+    if any((s.get("num_repeats") or 1) > 1 for s in facts.finished.values()):
+        yield "Values are means over the repeats."
     yield from _operating(facts)
     yield (
-        f"95 % intervals are from a bootstrap of {samples:,} resamples by patient{_cite(facts, 'bootstrap')} and are "
-        "conditional on the trained networks."
+        "95 % intervals are normal ones, on a scale without bounds (such as the logit of a share), with the standard "
+        f"error of a bootstrap of {samples:,} resamples by patient{_cite(facts, 'bootstrap')}, and are conditional on "
+        "the trained networks."
     )
-    if len(facts.comparisons) == 1:
-        yield "The methods were compared by a paired bootstrap by patient with a two-sided p-value."
-    elif facts.comparisons:
-        number = len(facts.comparisons)
+    if number := len(facts.comparisons):
         yield (
-            "Methods were compared by a paired bootstrap by patient with two-sided p-values, corrected by Holm's "
-            f"procedure{_cite(facts, 'holm')} over {number} comparisons."
+            f"{'The difference of two methods was' if number == 1 else 'Differences of two methods were'} compared "
+            "with the standard error of the same bootstrap, paired by patient, in a two-sided test"
+            + (
+                f"; p-values are corrected by Holm's procedure{_cite(facts, 'holm')} over {number} comparisons."
+                if number > 1
+                else "."
+            )
         )
     if version := (facts.provenance.get("versions") or {}).get("monai-mil-ext"):
         monai = facts.provenance["versions"].get("monai")
@@ -344,7 +373,8 @@ def _operating_points(facts: ReportFacts) -> Iterable[str]:
 
 def _comparisons(facts: ReportFacts) -> Iterable[str]:
     known = [row for row in facts.comparisons if row.get("difference") is not None]
-    shown = [row for row in known if facts.best in (row["a"], row["b"])] if len(known) > 3 else known
+    own = {facts.best, f"{facts.best} + clinical"}
+    shown = [row for row in known if own & {row["a"], row["b"]}] if len(known) > 3 else known
     for row in shown[:5]:
         corrected = len(facts.comparisons) > 1 and row.get("p_holm") is not None
         p = format_p(row["p_holm"] if corrected else row.get("p"))
@@ -372,6 +402,6 @@ def _risk(facts: ReportFacts) -> Iterable[str]:
     found = (facts.finished.get(facts.best) or {}).get("survival") or {}
     if (p := found.get("log_rank_p")) is not None:
         number, text = _word(len(found.get("groups") or ())), format_p(p)
-        verb = "differed" if p < 0.05 else "did not differ significantly"
+        verb = "differed significantly" if p < 0.05 else "did not differ significantly"
         text = text if text.startswith("<") else f"= {text}"
         yield f"Survival of the {number} groups by risk of {facts.best} {verb} (log-rank p {text})."

@@ -47,18 +47,20 @@ class ReportFacts:
     Args:
         title: heading of the report.
         task: task of the study.
-        cohort: ``num_cases``, ``num_patients`` and, where known, ``num_sites``, ``labels`` (``{name: count}``;
-            ``{"event": n, "censored": m}`` with times; ``{"mean", "sd", "min", "max"}`` of a regression), ``sites``
-            (``{site: {name: count}}``), ``left_out`` (rows of ``case_id`` and ``reason``), ``encoder`` (words),
-            ``instances`` (``"slices"``, ``"tiles"``), ``median_instances``.
+        cohort: ``num_cases``, ``num_patients`` and, where known, ``num_sites``, ``labels`` (``{name: count}``, of the
+            positive cases with several labels; ``{"event": n, "censored": m}`` with times; ``{"mean", "sd", "min",
+            "max"}`` of a regression), ``sites`` (``{site: {name: count}}``), ``left_out`` (rows of ``case_id`` and
+            ``reason``), ``encoder`` (words), ``instances`` (``"slices"``, ``"tiles"``), ``median_instances``,
+            ``median_follow_up``.
         summaries: summary of each method by its name, in the order of the report; None if all its folds failed.
         folds: ``plan`` (words), ``by``, ``num_folds``, ``repeats``, ``val_fraction``, and ``counts``: for each fold
-            ``{"fold", "repeat", "train", "val", "test"}``.
+            ``{"fold", "repeat", "train", "val", "test"}``, and patients as ``"train_patients"``, ....
         methods: for each method ``settings`` (``{name: value}``), ``chosen`` (rows of fold and chosen settings),
             ``candidates`` (number of settings tried in each fold), ``failed`` (reasons by fold).
         comparisons: rows of ``a``, ``b``, ``metric``, ``difference``, ``low``, ``high``, ``p`` and ``p_holm``.
         clinical: ``summaries`` (``{method: {"clinical": summary, "both": summary}}``), ``effects`` (rows of ``name``,
-            ``kind``, ``ratio``, ``low``, ``high``, ``p``, ``model``), ``columns`` and ``notes``.
+            ``kind``, ``ratio``, ``low``, ``high``, ``p``, ``model``), ``columns``, ``missing`` (``{name: cases}``) and
+            ``notes``.
         cases: rows of :py:func:`case_rows`.
         histories: for each method a list of the epochs of each fold: ``epoch``, ``train_loss``, ``val_loss``, ...
         provenance: result of :py:func:`collect_provenance`, with ``times`` (``{part: seconds}``) and ``num_samples``
@@ -93,11 +95,7 @@ class ReportFacts:
     @property
     def label_counts(self) -> dict[str, Any]:
         """Numbers of cases by class or label; a case with several labels counts for each of them."""
-        counts = dict(self.cohort.get("labels") or {})
-        if self.task.kind != "multilabel":
-            return counts
-        names = {name: [key for key in counts if name in (key, *key.split("+"))] for name in self.task.class_names}
-        return {name: sum(counts[key] for key in keys) for name, keys in names.items()} if counts else {}
+        return dict(self.cohort.get("labels") or {})
 
     @property
     def main(self) -> str:

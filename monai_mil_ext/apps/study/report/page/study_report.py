@@ -194,6 +194,8 @@ def _cohort(facts: ReportFacts) -> list[dict[str, Any]]:
         )
     if counts := facts.folds.get("counts"):
         heads = {"fold": "fold", "repeat": "repeat", "train": "training", "val": "validation", "test": "test"}
+        if any("test_patients" in row for row in counts) and cohort.get("num_patients") != cohort.get("num_cases"):
+            heads |= {f"{part}_patients": f"patients of {heads[part]}" for part in ("train", "val", "test")}
         if len({row.get("repeat") for row in counts}) < 2:
             heads.pop("repeat")
         blocks.append(

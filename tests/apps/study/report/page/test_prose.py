@@ -112,3 +112,46 @@ def test_results_text_names_methods_without_a_value():
     assert "There is no value of QGMIL." in text
     failed = results_text(replace(facts, summaries={"A": None}, comparisons=(), clinical={}))
     assert failed == "The AUROC could not be computed for any method."
+
+
+def test_methods_text_of_an_external_cohort():
+    text = methods_text(replace(made_facts(), external="Oslo"))
+    assert "Operating points were fixed before, by Youden's index [3] of the predictions of the first cohort." in text
+    assert "in each training part of the first cohort, and combined" in text
+    assert "the predictions of the networks of all folds were averaged." in text
+    assert "trained on all of its cases" in methods_text(replace(made_facts(), external="Oslo", folds={"refit": True}))
+    assert "validation part." not in text
+
+
+def test_methods_text_says_how_missing_values_and_repeats_were_handled():
+    facts = made_facts()
+    assert "lacked a value" not in methods_text(facts)
+    text = methods_text(replace(facts, clinical=dict(facts.clinical) | {"missing": {"age": 3, "sex": 1}}))
+    assert "Cases lacked a value of age (3) and sex (1): missing numbers were replaced by the median" in text
+    assert "means over the repeats" not in text
+    for summary in facts.summaries.values():
+        summary["num_repeats"] = 3
+    assert "Values are means over the repeats." in methods_text(facts)
+
+
+def test_methods_text_of_times():
+    facts = made_facts("cox")
+    cohort = dict(facts.cohort) | {"median_follow_up": 31.25}
+    text = methods_text(replace(facts, cohort=cohort, folds={"num_folds": 3}))
+    assert "(median follow-up 31.2, by reverse Kaplan-Meier)." in text
+    assert "stratified by event" in text
+
+
+def test_only_rankings_are_of_the_same_fold():
+    assert "the AUROC is that of pairs of the same fold" in methods_text(made_facts())
+    assert "pairs of the same fold" not in methods_text(made_facts("ordinal"))
+    assert "(20 % of the patients outside" in methods_text(
+        replace(made_facts(), folds={"num_folds": 5, "val_fraction": 0.2})
+    )
+
+
+def test_results_text_says_what_bags_add_to_clinical_variables():
+    facts = made_facts(num_methods=3)
+    best, pair = facts.best, f"{facts.best} + clinical"
+    rows = [*facts.comparisons, *({**facts.comparisons[0], "a": pair, "b": b} for b in ("clinical alone", best))]
+    assert f"{pair} minus clinical alone: difference in AUROC" in results_text(replace(facts, comparisons=rows))
