@@ -208,8 +208,13 @@ class StudyResults:
         return {**values, "val_fraction": plan.val_fraction, "counts": counts}
 
     def _all_notes(self) -> list[str]:
-        weights = [record["note"] for _, record in self.finished if record["note"]]
-        notes = [*self.study.options.notes, *self.study.fold_notes(), *weights[:1], *self.notes]
+        of_training = [
+            note
+            for method in self.work.methods
+            for _, record in self._runs_of(method.name)[:1]
+            for note in record["notes"]
+        ]
+        notes = [*self.study.options.notes, *self.study.fold_notes(), *of_training, *self.notes]
         for method in self.work.methods:
             failed = [name for name in self.failures if name.startswith(f"{method.name}/fold_")]
             if failed:
@@ -332,7 +337,7 @@ def _instances(items: Items) -> dict[str, int]:
 def _settings(method: Any, training: Any) -> dict[str, Any]:
     _, changed = apply_settings(method, training, {})
     network = {name: value for name, value in method.network.items() if name != "_target_"}
-    terms = {name: getattr(method, name) for name in ("guidance", "anchor", "branches") if getattr(method, name)}
+    terms = {name: weight for name, weight in method.weights.items() if weight}
     names = ("epochs", "patience", "learning_rate", "weight_decay", "batch_size", "seed")
     return {**network, **terms, **{name: getattr(changed, name) for name in names}}
 

@@ -101,7 +101,7 @@ class StudyWork:
             "val_loss": trained.loss,
             "settings": _plain(settings),
             "candidates": len(candidates),
-            "note": trained.note,
+            "notes": trained.notes,
         }
 
     def part(self, fold: int, part: str) -> list[dict[str, Any]]:
