@@ -160,13 +160,13 @@ class Study:
             self._write_settings()
         runs = work.runs()
         threads = None if jobs == 1 else max(1, torch.get_num_threads() // jobs)
-        runner = StudyRunner(self.folder / "runs", work, threads)
+        runner = StudyRunner(self.folder / "runs", work, threads, work.without_names)
         failures: dict[str, str] = {}
         with self._timed("training"):
             try:
                 runner.run_all(runs, jobs, part, _Progress(self._remaining(runner, runs, part)))
             except RunsFailedError as error:
-                failures = {name: self._without_paths(reason) for name, reason in error.failures.items()}
+                failures = error.failures
                 if len(failures) == len(runs):
                     raise
         open_runs = [run for run in runs if runner.read(run) is None and run.name not in failures]
@@ -287,15 +287,6 @@ class Study:
 
     def _remaining(self, runner: StudyRunner, runs: Sequence[Run], part: tuple[int, int]) -> int:
         return sum(runner.read(run) is None for run in list(runs)[part[0] - 1 :: part[1]])
-
-    def _without_paths(self, reason: str) -> str:
-        paths = [
-            path
-            for item in self._all_items
-            for path in (item["image"] if isinstance(item["image"], (list, tuple)) else [item["image"]])
-            if os.path.basename(path) in reason or os.path.splitext(os.path.basename(path))[0] in reason
-        ]
-        return hide_paths(reason, paths)
 
 
 @dataclass
