@@ -68,6 +68,11 @@ class StudyMethod:
         """Weights of the further terms of the loss, by name."""
         return {name: getattr(self, name) for name in WEIGHTS}
 
+    @property
+    def is_recorded(self) -> bool:
+        """True if the network is one of this package, which the record of a model describes."""
+        return str(self.network["_target_"]).startswith(NETS)
+
     def build(self, in_features: int, num_outputs: int) -> BagNet:
         """Build the network with new weights.
 
