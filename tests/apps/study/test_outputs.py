@@ -66,4 +66,12 @@ def test_main_metrics():
     time = np.column_stack([np.arange(1.0, 5), np.ones(4)])
     assert main_metric(Task("cox"), time, np.array([[4.0], [3.0], [2.0], [1.0]])) == {"c_index": 1.0}
     labels = np.array([[0.0, math.nan], [1.0, 1.0]])
-    assert main_metric(Task("multilabel", ("p", "q")), labels, labels) == {"auroc": 1.0}
+    assert main_metric(Task("multilabel", ("p", "q")), labels, np.nan_to_num(labels)) == {"auroc": 1.0}
+
+
+def test_earlier_edges_of_bins_stay_unless_the_times_have_another_unit():
+    items = [{"time": float(time), "event": 1} for time in range(1, 41)]
+    first = with_bin_edges(Task("survival"), items[:-1])
+    assert with_bin_edges(Task("survival"), items, earlier=first.bin_edges) == first
+    days = [{**item, "time": 30 * item["time"]} for item in items]
+    assert with_bin_edges(Task("survival"), days, earlier=first.bin_edges) == with_bin_edges(Task("survival"), days)
