@@ -26,7 +26,7 @@ from monai_mil_ext.utils import optional_dependency
 
 from .tasks import Task
 
-__all__ = ["OutputArrays", "TaskOutputs", "bin_note", "main_metric", "with_bin_edges"]
+__all__ = ["OutputArrays", "TaskOutputs", "bin_note", "cross_validated_loss", "main_metric", "with_bin_edges"]
 
 sklearn_metrics = optional_dependency("", "sklearn.metrics")
 RARE = 3  # classes are weighted if the largest has more than this many times the cases of the rarest
@@ -181,6 +181,31 @@ def bin_note(task: Task) -> str:
     listed = " and ".join(filter(None, [", ".join(inner[:-1]), inner[-1]]))
     many = "quantiles" if len(inner) > 1 else "a quantile"
     return f"Time was divided at {listed}, {many} of the times of all events, also of those in the test parts."
+
+
+def cross_validated_loss(logits: Tensor, labels: Tensor, train_logits: Tensor, train_labels: Tensor) -> float:
+    """Compute the loss of a Cox model on a validation part whose cases are at risk together with those of the training.
+
+    It is the cross-validated partial likelihood (Verweij and van Houwelingen, Statistics in Medicine 12, 1993): the one
+    of both parts without the one of the training part, negative, for each event. Compared with one another only, the
+    few cases of a validation part tell little.
+
+    Args:
+        logits: logits (V, 1) of the validation part.
+        labels: times and events (V, 2).
+        train_logits: logits (T, 1) of the training part.
+        train_labels: times and events (T, 2).
+
+    Example:
+        >>> train = torch.tensor([[2.0], [0.0]]), torch.tensor([[1.0, 1.0], [9.0, 1.0]])
+        >>> case = torch.tensor([[5.0, 1.0]])
+        >>> [round(cross_validated_loss(torch.tensor([[z]]), case, *train), 3) for z in (1.0, -1.0)]
+        [0.594, 1.356]
+    """
+    total = CoxLoss(reduction="sum")
+    both = total(torch.cat([logits, train_logits]), torch.cat([labels, train_labels]))
+    events = max(1.0, float(labels[:, 1].sum()))
+    return float(both - total(train_logits, train_labels)) / events
 
 
 def main_metric(task: Task, truth: NDArray[Any], output: NDArray[np.float64]) -> dict[str, float]:
