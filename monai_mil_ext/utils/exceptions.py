@@ -16,7 +16,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-__all__ = ["InputError", "case_error", "describe_error", "option_hint", "print_root_cause", "root_cause"]
+__all__ = [
+    "InputError",
+    "case_error",
+    "describe_error",
+    "option_hint",
+    "print_root_cause",
+    "root_cause",
+    "traceback_text",
+]
 
 # the machine is to blame, so that every further case would fail
 SYSTEM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE)
@@ -144,6 +152,33 @@ def hide_absolute_paths(error: BaseException, text: str) -> str:
     """Replace absolute paths in the text of an error; those that a library names may contain blanks."""
     name = r"[^\s/'\":,]+" if isinstance(error, ValueError) else r"[^/'\":,]+"
     return re.sub(rf"(?<![\w<])(/{name}){{2,}}", "<path>", text)
+
+
+def traceback_text(error: BaseException) -> str:
+    """Return the traceback of an error without absolute paths: files of packages are relative to their parent folder.
+
+    Example:
+        >>> try:
+        ...     raise OSError("can't open /data/doe_jane/scan.nii")
+        ... except OSError as error:
+        ...     traceback_text(error).splitlines()[-1]
+        "OSError: can't open <path>"
+    """
+    lines = []
+    for line in "".join(traceback.format_exception(error)).splitlines():
+        frame = re.match(r'( *(?:\| )*File )"([^"]+)"(, line .*)', line)
+        if frame:
+            lines.append(f'{frame[1]}"{_without_root(Path(frame[2]))}"{frame[3]}')
+        else:  # lines of code are indented; in them, a path has no blanks
+            lines.append(hide_absolute_paths(ValueError() if line.startswith("    ") else error, line))
+    return "\n".join(lines) + "\n"
+
+
+def _without_root(file: Path) -> str:
+    for root in (PACKAGE.parent, *INSTALLED[1:], INSTALLED[0]):
+        if file.resolve().is_relative_to(root):
+            return file.resolve().relative_to(root).as_posix()
+    return file.name
 
 
 def _is_of_case(error: OSError, writing: bool) -> bool:

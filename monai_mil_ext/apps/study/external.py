@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from monai_mil_ext.data import InstanceSource
+from monai_mil_ext.data import InstanceSource, ModelRecord
 from monai_mil_ext.data.features.identities import item_identity
-from monai_mil_ext.networks.nets import BagNet
+from monai_mil_ext.networks.nets import BagEnsemble, BagNet
 from monai_mil_ext.transforms.bags.check_source import compare_source
 from monai_mil_ext.utils import BagKeys, check_name, load_json
 
 from .clinical import apply_values
+from .methods import StudyMethod
 from .models import read_study_model
 from .predictions import Predictions
 from .results import CLINICAL, CohortResults, write_cohort_report
+from .runs import StudyRunner
 from .work import predict_bags
 
 if TYPE_CHECKING:
@@ -43,12 +45,11 @@ def evaluate_external(study: Study, items: Items, name: str, allow_mismatch: boo
         models = study.folder / "models" / method.name
         if not models.exists():
             continue
-        model = read_study_model(models)
-        trained = next(iter(model.record.sources), None)
+        trained = next(iter(ModelRecord.read(models).sources), None)
         check = compare_source(trained, InstanceSource.from_items(items), allow_mismatch)
         if check.startswith("mismatch"):
             notes.append(f"The bags differ from those of the training: {check}.")
-        rows = predict_bags(cast(BagNet, model.network), items, task)
+        rows = predict_bags(_network(study, method, models), items, task)
         study_rows = _thresholds(study, method.name)
         bags[method.name] = Predictions.concatenate([*study_rows, rows])
         rows.write(folder / "predictions" / f"{method.name}.csv")
@@ -80,6 +81,19 @@ def _shared(study: Study, items: Items) -> list[str]:
             "the same, the values are too high."
         )
     return notes
+
+
+def _network(study: Study, method: StudyMethod, models: Path) -> BagNet:
+    """Return the model of a method; one of another package, which no record describes, from the runs of the folds."""
+    if method.is_recorded:
+        return cast(BagNet, read_study_model(models).network)
+    if study.options.refit:
+        raise ValueError(f"`refit` must be False to evaluate {method.name}, a network of another package, got True.")
+    runner = StudyRunner(study.folder / "runs", study.work)
+    runs = [run for run in study.work.runs() if run.name.startswith(f"{method.name}/fold_")]
+    finished = [(run, record) for run in runs if (record := runner.read(run)) is not None]
+    nets = [study.work.network(run, runner.run_folder(run), record) for run, record in finished]
+    return nets[0] if len(nets) == 1 else BagEnsemble(nets, study.work.task.kind)
 
 
 def _thresholds(study: Study, name: str) -> list[Predictions]:

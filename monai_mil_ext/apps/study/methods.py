@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from monai_mil_ext.networks.nets import BagNet, BagOutput
 from monai_mil_ext.utils import check_not_negative
 
-__all__ = ["METHODS", "StudyMethod", "UnmaskedNet", "parse_methods"]
+__all__ = ["METHODS", "WEIGHTS", "StudyMethod", "UnmaskedNet", "parse_methods"]
 
 HIDDEN = 128  # width of the embedded instances: cohorts of some hundred bags do not need more
 NETS = "monai_mil_ext.networks.nets."
+WEIGHTS = ("guidance", "anchor", "branches", "instances")
+CLAM = {"hidden_size": HIDDEN, "attention_size": HIDDEN // 2}
 SAMPLED = {"max_instances": 1024}  # of networks whose time grows with the square of the instances, in training
 
 
@@ -32,7 +34,9 @@ class StudyMethod:
         network: config of the network with ``_target_``, without the sizes of its input and output.
         guidance: weight of :py:class:`monai_mil_ext.losses.NormalGuidanceLoss` on the attention.
         anchor: weight of the anchor on the attention, :py:class:`monai_mil_ext.handlers.AttentionAnchorHandler`.
-        branches: weight of the losses of the branches of :py:class:`monai_mil_ext.networks.nets.ACMIL`.
+        branches: weight of the losses of the branches of :py:class:`monai_mil_ext.networks.nets.ACMIL`, or of the first
+            stream of :py:class:`monai_mil_ext.networks.nets.DSMIL`.
+        instances: weight of the loss of the instance classifiers of :py:class:`monai_mil_ext.networks.nets.CLAM`.
         settings: settings of the training that differ from those of the study, such as ``learning_rate``.
 
     Raises:
@@ -49,6 +53,7 @@ class StudyMethod:
     guidance: float = 0.0
     anchor: float = 0.0
     branches: float = 0.0
+    instances: float = 0.0
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -56,7 +61,17 @@ class StudyMethod:
             raise ValueError(f"`name` must be letters, digits, +, - and _, got {self.name!r}.")
         if "_target_" not in self.network:
             raise ValueError(f"`network` must have a `_target_`, got {sorted(self.network)}.")
-        check_not_negative(guidance=self.guidance, anchor=self.anchor, branches=self.branches)
+        check_not_negative(**self.weights)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weights of the further terms of the loss, by name."""
+        return {name: getattr(self, name) for name in WEIGHTS}
+
+    @property
+    def is_recorded(self) -> bool:
+        """True if the network is one of this package, which the record of a model describes."""
+        return str(self.network["_target_"]).startswith(NETS)
 
     def build(self, in_features: int, num_outputs: int) -> BagNet:
         """Build the network with new weights.
@@ -106,6 +121,11 @@ METHODS: dict[str, dict[str, Any]] = {
     "ASMIL": {"network": _net("ASMIL", hidden_size=HIDDEN), "anchor": 0.01, "settings": {"gradient_clip": 5.0}},
     "TransMIL": {"network": _net("TransMIL", hidden_size=HIDDEN), "settings": {"learning_rate": 0.0002}},
     "ACMIL": {"network": _net("ACMIL", hidden_size=HIDDEN), "branches": 1.0},
+    "DSMIL": {"network": _net("DSMIL"), "branches": 1.0},
+    "CLAM": {"network": _net("CLAM", **CLAM), "instances": 0.3 / 0.7},
+    "CLAM-MB": {"network": _net("CLAM", **CLAM, multi_branch=True), "instances": 0.3 / 0.7},
+    "AdditiveMIL": {"network": _net("AdditiveMIL", hidden_size=HIDDEN)},
+    "RecurrentMIL": {"network": _net("RecurrentMIL", hidden_size=HIDDEN // 2)},
     "SmAP": {"network": _net("SmAP")},
     "SmTP": {"network": _net("SmTP"), "settings": {"learning_rate": 0.0002} | SAMPLED},
     "SequenceTransMIL": {"network": _net("SequenceTransMIL"), "settings": {"learning_rate": 0.0002} | SAMPLED},
@@ -123,6 +143,9 @@ ALIASES = {
     "instancemax": "InstanceMaxMIL",
     "smoothattention": "SmAP",
     "attentionmil": "ABMIL",
+    "clamsb": "CLAM",
+    "additive": "AdditiveMIL",
+    "recurrent": "RecurrentMIL",
 }
 TERMS = {"ng": ("+NG", {"guidance": 1.0}), "anchor": ("+anchor", {"anchor": 0.01})}
 

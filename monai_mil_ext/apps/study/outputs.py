@@ -26,7 +26,7 @@ from monai_mil_ext.utils import optional_dependency
 
 from .tasks import Task
 
-__all__ = ["OutputArrays", "TaskOutputs", "main_metric", "with_bin_edges"]
+__all__ = ["OutputArrays", "TaskOutputs", "bin_note", "cross_validated_loss", "main_metric", "with_bin_edges"]
 
 sklearn_metrics = optional_dependency("", "sklearn.metrics")
 RARE = 3  # classes are weighted if the largest has more than this many times the cases of the rarest
@@ -140,16 +140,19 @@ class TaskOutputs:
         return OutputArrays((z.sigmoid() if kind == "multilabel" else z.softmax(dim=1)).numpy())
 
 
-def with_bin_edges(task: Task, items: Items, num_bins: int = NUM_BINS) -> Task:
+def with_bin_edges(task: Task, items: Items, num_bins: int = NUM_BINS, earlier: Sequence[float] = ()) -> Task:
     """Return a task of discrete survival with right edges of its time bins, if it has none yet.
 
     The edges are quantiles of the times of the observed events, so that each bin has as many events; the last bin is
-    open. They are the same for all folds, since the networks of all folds form one ensemble.
+    open. They are the same for all folds, since the networks of all folds form one ensemble. Edges of an earlier call
+    stay while each bin has at least half of its share of the events, so that a case that is added changes no bin.
 
     Example:
         >>> items = [{"time": time, "event": 1} for time in range(1, 9)]
         >>> with_bin_edges(Task("survival"), items).bin_edges
         (2.75, 4.5, 6.25, inf)
+        >>> with_bin_edges(Task("survival"), items, earlier=(3.0, 5.0, 7.0, math.inf)).bin_edges
+        (3.0, 5.0, 7.0, inf)
     """
     if task.kind != "survival" or task.bin_edges:
         return task
@@ -157,8 +160,52 @@ def with_bin_edges(task: Task, items: Items, num_bins: int = NUM_BINS) -> Task:
     times = truth[truth[:, 1] == 1, 0]
     if not len(times):
         raise ValueError("`items` must have an observed event, got none.")
+    if len(earlier) == num_bins:
+        counts = np.bincount(np.searchsorted(np.asarray(earlier), times), minlength=num_bins)
+        if counts.min() >= len(times) / num_bins / 2:
+            return replace(task, bin_edges=earlier)
     inner = np.unique(np.quantile(times, np.arange(1, num_bins) / num_bins))
     return replace(task, bin_edges=(*map(float, inner), math.inf))
+
+
+def bin_note(task: Task) -> str:
+    """Return a sentence on the time bins of a discrete survival; empty for other tasks.
+
+    Example:
+        >>> bin_note(Task("survival", bin_edges=(6.0, 12.5, math.inf)))
+        'Time was divided at 6 and 12.5, quantiles of the times of all events, also of those in the test parts.'
+    """
+    inner = [f"{edge:.4g}" for edge in task.bin_edges if math.isfinite(edge)]
+    if task.kind != "survival" or not inner:
+        return ""
+    listed = " and ".join(filter(None, [", ".join(inner[:-1]), inner[-1]]))
+    many = "quantiles" if len(inner) > 1 else "a quantile"
+    return f"Time was divided at {listed}, {many} of the times of all events, also of those in the test parts."
+
+
+def cross_validated_loss(logits: Tensor, labels: Tensor, train_logits: Tensor, train_labels: Tensor) -> float:
+    """Compute the loss of a Cox model on a validation part whose cases are at risk together with those of the training.
+
+    It is the cross-validated partial likelihood (Verweij and van Houwelingen, Statistics in Medicine 12, 1993): the one
+    of both parts without the one of the training part, negative, for each event. Compared with one another only, the
+    few cases of a validation part tell little.
+
+    Args:
+        logits: logits (V, 1) of the validation part.
+        labels: times and events (V, 2).
+        train_logits: logits (T, 1) of the training part.
+        train_labels: times and events (T, 2).
+
+    Example:
+        >>> train = torch.tensor([[2.0], [0.0]]), torch.tensor([[1.0, 1.0], [9.0, 1.0]])
+        >>> case = torch.tensor([[5.0, 1.0]])
+        >>> [round(cross_validated_loss(torch.tensor([[z]]), case, *train), 3) for z in (1.0, -1.0)]
+        [0.594, 1.356]
+    """
+    total = CoxLoss(reduction="sum")
+    both = total(torch.cat([logits, train_logits]), torch.cat([labels, train_labels]))
+    events = max(1.0, float(labels[:, 1].sum()))
+    return float(both - total(train_logits, train_labels)) / events
 
 
 def main_metric(task: Task, truth: NDArray[Any], output: NDArray[np.float64]) -> dict[str, float]:

@@ -213,13 +213,19 @@ class StudyResults:
         return {**values, "val_fraction": plan.val_fraction, "counts": counts}
 
     def _all_notes(self) -> list[str]:
-        notes = [*self.study.options.notes, *self.study.fold_notes(), *_weights_note(self.finished), *self.notes]
+        of_training = [*_weights_note(self.finished), *self._missing_terms()]
+        notes = [*self.study.options.notes, *self.study.fold_notes(), *of_training, *self.notes]
         for method in self.work.methods:
             failed = [name for name in self.failures if name.startswith(f"{method.name}/fold_")]
             if failed:
                 folds = ", ".join(name.rpartition("_")[2] for name in failed)
                 notes.append(f"{method.name} failed in fold {folds}: {self.failures[failed[0]]}")
         return list(dict.fromkeys(notes))
+
+    def _missing_terms(self) -> list[str]:
+        """Return what the losses of the methods lack, which is the same in all folds."""
+        first = [runs[0][1] for method in self.work.methods if (runs := self._runs_of(method.name))]
+        return [note for record in first for note in record["notes"]]
 
     def _pictures(self, rows: list[dict[str, Any]], method: str) -> None:
         """Add attention and places of the instances to the rows with the greatest errors."""
@@ -234,7 +240,7 @@ class StudyResults:
 
 def _weights_note(records: Sequence[tuple[Run, Mapping[str, Any]]]) -> list[str]:
     """Return what the loss weights in the first fold that does, and what it means for the probabilities."""
-    noted = [(_fold(run), str(record["note"])) for run, record in records if record["note"]]
+    noted = [(_fold(run), str(record["weights_note"])) for run, record in records if record["weights_note"]]
     if not noted:
         return []
     folds = {_fold(run) for run, _ in records}
@@ -348,7 +354,7 @@ def _instances(items: Items) -> dict[str, int]:
 def _settings(method: Any, training: Any) -> dict[str, Any]:
     _, changed = apply_settings(method, training, {})
     network = {name: value for name, value in method.network.items() if name != "_target_"}
-    terms = {name: getattr(method, name) for name in ("guidance", "anchor", "branches") if getattr(method, name)}
+    terms = {name: weight for name, weight in method.weights.items() if weight}
     names = ("epochs", "patience", "learning_rate", "weight_decay", "batch_size", "seed")
     return {**network, **terms, **{name: getattr(changed, name) for name in names}}
 

@@ -8,7 +8,6 @@ import re
 import shutil
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -23,7 +22,7 @@ from typing import Any
 import torch
 
 from monai_mil_ext.utils import atomic_path, check_positive, write_json
-from monai_mil_ext.utils.exceptions import root_cause
+from monai_mil_ext.utils.exceptions import hide_absolute_paths, root_cause, traceback_text
 
 __all__ = ["Run", "RunsFailedError", "StudyRunner", "parse_part", "write_line"]
 
@@ -91,7 +90,8 @@ class StudyRunner:
     - A finished run with the same settings is skipped.
     - An interrupted run is started again in its folder, whose files are kept, so that ``work`` can resume from its
       checkpoints.
-    - A failed run leaves its traceback in ``error.txt``, and is repeated when the study is started again.
+    - A failed run leaves its traceback, without absolute paths, in ``error.txt``, and is repeated when the study is
+      started again.
     - A run whose settings have changed is started in an empty folder; the old folder is removed with its files.
 
     Args:
@@ -99,6 +99,7 @@ class StudyRunner:
         work: function that executes a run in its folder and returns its record as JSON. With several processes it must
             be importable: a function of a module, or a ``functools.partial`` of such a function.
         threads: number of PyTorch threads of a run; None leaves it unchanged.
+        redact: function that removes names of files from the text of an error; importable, as ``work``.
 
     Example:
         >>> runner = StudyRunner("runs", lambda run, folder: {"square": run.settings["x"] ** 2})
@@ -111,10 +112,17 @@ class StudyRunner:
         True
     """
 
-    def __init__(self, folder: str | os.PathLike[str], work: Work, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        work: Work,
+        threads: int | None = None,
+        redact: Callable[[str], str] = str,
+    ) -> None:
         self.folder = Path(folder)
         self.work = work
         self.threads = threads
+        self.redact = redact
 
     def run_folder(self, run: Run) -> Path:
         """Return the folder of a run."""
@@ -225,8 +233,8 @@ class StudyRunner:
             return self._execute(run)
         except Exception as error:
             with atomic_path(self.run_folder(run) / ERROR) as temporary:
-                temporary.write_text(traceback.format_exc())
-            return _reason(error)
+                temporary.write_text(self.redact(traceback_text(error)))
+            return self.redact(_reason(error))
 
     def _execute(self, run: Run) -> dict[str, Any]:
         folder, settings = self.run_folder(run), _as_json(run.settings)
@@ -296,7 +304,7 @@ def _end_with_parent(parent: int, interval: float = 1.0) -> None:
 def _reason(error: Exception) -> str:
     """Return the first line of the innermost cause, since MONAI wraps the errors of components."""
     cause = root_cause(error)
-    text = str(cause).strip().splitlines()
+    text = hide_absolute_paths(cause, str(cause)).strip().splitlines()
     return f"{type(cause).__name__}: {text[0]}" if text else type(cause).__name__
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from .clinical import Clinical
 from .external import evaluate_external
 from .folds import FoldPlan
 from .methods import StudyMethod, parse_methods
-from .outputs import with_bin_edges
+from .outputs import bin_note, with_bin_edges
 from .provenance import collect_provenance
 from .results import StudyResults, read_left_out
 from .runs import Run, RunsFailedError, StudyRunner, write_line
@@ -128,7 +129,7 @@ class Study:
         """Items that can be used, folds and settings of the runs."""
         if self._prepared is None:
             items = self._usable_items()
-            task = with_bin_edges(self._task, items)
+            task = with_bin_edges(self._task, items, earlier=self._earlier_edges())
             self.clinical = None if self.clinical is None else self.clinical.prepare(items)
             splits = self._split(items, task)
             self._prepared = StudyWork(items, splits, task, self._methods, self._training, self._selection)
@@ -158,13 +159,13 @@ class Study:
             self._write_settings()
         runs = work.runs()
         threads = None if jobs == 1 else max(1, torch.get_num_threads() // jobs)
-        runner = StudyRunner(self.folder / "runs", work, threads)
+        runner = StudyRunner(self.folder / "runs", work, threads, work.without_names)
         failures: dict[str, str] = {}
         with self._timed("training"):
             try:
                 runner.run_all(runs, jobs, part, _Progress(self._remaining(runner, runs, part)))
             except RunsFailedError as error:
-                failures = {name: self._without_paths(reason) for name, reason in error.failures.items()}
+                failures = error.failures
                 if len(failures) == len(runs):
                     raise
         open_runs = [run for run in runs if runner.read(run) is None and run.name not in failures]
@@ -194,8 +195,9 @@ class Study:
         return evaluate_external(self, items, name, allow_mismatch)
 
     def fold_notes(self) -> list[str]:
-        """Return the sentences on what can bias the results."""
-        return self._plan.notes(self.work.items, self.work.task, self.work.splits)
+        """Return the sentences on what can bias the results, and on how the times of events were divided."""
+        notes = self._plan.notes(self.work.items, self.work.task, self.work.splits)
+        return list(filter(None, [*notes, bin_note(self.work.task)]))
 
     @property
     def plan(self) -> FoldPlan:
@@ -252,13 +254,21 @@ class Study:
     def _split(self, items: Sequence[Mapping[str, Any]], task: Task) -> CohortSplits:
         """Return the folds; those of an earlier call with the same plan change as little as possible."""
         path, plan = self.folder / SPLITS, self._plan_settings()
-        earlier = load_json(self.folder / STUDY).get("folds") if (self.folder / STUDY).exists() else None
-        if path.exists() and earlier == plan:
+        if path.exists() and self._earlier().get("folds") == plan:
             splits = self._plan.extend(CohortSplits.read(path), items, task)
         else:
             splits = self._plan.split(items, task)
         splits.write(path)
         return splits
+
+    def _earlier(self) -> dict[str, Any]:
+        """Return the settings of an earlier call."""
+        path = self.folder / STUDY
+        return dict(load_json(path)) if path.exists() else {}
+
+    def _earlier_edges(self) -> list[float]:
+        edges = self._earlier().get("task", {}).get("bin_edges") or []
+        return [math.inf if edge is None else float(edge) for edge in edges]
 
     def _plan_settings(self) -> dict[str, Any]:
         plan = asdict(self._plan)
@@ -285,15 +295,6 @@ class Study:
 
     def _remaining(self, runner: StudyRunner, runs: Sequence[Run], part: tuple[int, int]) -> int:
         return sum(runner.read(run) is None for run in list(runs)[part[0] - 1 :: part[1]])
-
-    def _without_paths(self, reason: str) -> str:
-        paths = [
-            path
-            for item in self._all_items
-            for path in (item["image"] if isinstance(item["image"], (list, tuple)) else [item["image"]])
-            if os.path.basename(path) in reason or os.path.splitext(os.path.basename(path))[0] in reason
-        ]
-        return hide_paths(reason, paths)
 
 
 @dataclass

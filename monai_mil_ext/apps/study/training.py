@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from monai.engines import PrepareBatchExtraInput, SupervisedEvaluator, Supervise
 from monai.handlers import LrScheduleHandler, ValidationHandler
 from monai.transforms import Compose, NormalizeIntensityd, SelectItemsd
 from monai.utils import set_determinism
-from torch import nn
+from torch import Tensor, nn
 
 from monai_mil_ext.data import BagBatchSampler, BagCollate, FeatureStatistics, bag_sizes
 from monai_mil_ext.handlers import (
@@ -26,13 +26,14 @@ from monai_mil_ext.handlers import (
     AttentionPriorHandler,
     BranchLossHandler,
     GradientClipHandler,
+    InstanceLossHandler,
 )
-from monai_mil_ext.losses import BranchDiversityLoss, NormalGuidanceLoss, NSFKLLoss
+from monai_mil_ext.losses import BranchDiversityLoss, CLAMInstanceLoss, NormalGuidanceLoss, NSFKLLoss
 from monai_mil_ext.networks.nets import CORAL, BagNet, BagOutputWrapper, StandardizedNet
 from monai_mil_ext.transforms import LoadBagd, PatientBagd, RandLoadBagd, RandSampleInstancesd
 from monai_mil_ext.utils import BagKeys, check_positive, check_positive_number
 
-from .methods import StudyMethod
+from .methods import WEIGHTS, StudyMethod
 from .outputs import Items, TaskOutputs
 from .tasks import Task
 from .training_history import BestEpoch, Report
@@ -49,6 +50,7 @@ __all__ = [
 
 CASE = str(BagKeys.CASE_ID)
 CACHED = 0.25  # fraction of the free memory that features may take
+RISK_SET = 8  # least number of bags of a batch whose risks are compared with one another
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,10 @@ class TrainingSettings:
         patience: number of epochs without a lower validation loss after which the training ends.
         learning_rate: learning rate of AdamW at the start; it decreases to 0 as a cosine.
         weight_decay: weight decay of AdamW.
-        batch_size: number of bags of a batch; ``None`` takes an eighth of the training part, up to 16.
-        batch_instances: largest number of instances of a batch, including padding.
+        batch_size: number of bags of a batch; ``None`` takes an eighth of the training part, up to 16. Of a Cox model,
+            whose risk sets are those of a batch, it is at least 8.
+        batch_instances: largest number of instances of a batch, including padding; of a Cox model, a batch may always
+            have 8 bags.
         max_instances: largest number of instances of a bag in training; of larger bags, each epoch has another sample.
         gradient_clip: largest norm of the gradient.
         seed: seed of weights and batches.
@@ -89,7 +93,6 @@ class TrainingSettings:
 
 
 TRAINING = tuple(entry.name for entry in fields(TrainingSettings))
-WEIGHTS = ("guidance", "anchor", "branches")
 
 
 @dataclass(frozen=True)
@@ -98,14 +101,16 @@ class TrainedFold:
 
     Attributes:
         network: trained network, which standardizes instances by the training part, and gives values in their unit.
-        note: what the loss weights, as a sentence, or an empty string.
+        weights_note: sentence on what the loss weights, or an empty string.
+        notes: sentences on what the loss lacks.
         history: values of each epoch.
         epoch: epoch of its weights.
         loss: its validation loss; NaN without a validation part.
     """
 
     network: StandardizedNet
-    note: str
+    weights_note: str
+    notes: list[str]
     history: list[dict[str, float]]
     epoch: int
     loss: float
@@ -196,7 +201,8 @@ def train_bag_network(
         trainer.run()
     keeper.restore()
     network.set_statistics(statistics.mean, statistics.scale, outputs.center, outputs.scale)
-    return TrainedFold(network.cpu().eval(), outputs.note, keeper.history, keeper.epoch, keeper.loss)
+    notes = _missing_terms(method, task)
+    return TrainedFold(network.cpu().eval(), outputs.note, notes, keeper.history, keeper.epoch, keeper.loss)
 
 
 def build_study_network(method: StudyMethod, in_features: int, task: Task) -> StandardizedNet:
@@ -238,9 +244,10 @@ class _Bags:
             {**_input(item), "label": label} for item, label in zip(items, self.outputs.targets(items), strict=True)
         ]
         dataset = CacheDataset(data, transform, progress=False) if cached else Dataset(data, transform)
+        sizes = bag_sizes(items, max_instances=most)
         sampler = BagBatchSampler(
-            bag_sizes(items, max_instances=most),
-            self.training.batch_instances,
+            sizes,
+            self._batch_instances(sizes),
             self._batch_size(len(items)),
             shuffle=train,
             seed=self.training.seed,
@@ -248,9 +255,12 @@ class _Bags:
         return DataLoader(dataset, batch_sampler=sampler, collate_fn=BagCollate("image"), num_workers=0)
 
     def _batch_size(self, num_items: int) -> int:
-        if self.outputs.task.kind == "cox":  # its risk sets are those of the batch
-            return num_items
-        return self.training.batch_size or max(1, min(16, num_items // 8))
+        size = self.training.batch_size or max(1, min(16, num_items // 8))
+        return max(size, RISK_SET) if self.outputs.task.kind == "cox" else size
+
+    def _batch_instances(self, sizes: Sequence[int]) -> int:
+        most = self.training.batch_instances
+        return max(most, RISK_SET * max(sizes)) if self.outputs.task.kind == "cox" else most
 
 
 def _input(item: Mapping[str, Any]) -> dict[str, Any]:
@@ -273,28 +283,55 @@ def _trainer(net: nn.Module, method: StudyMethod, bags: _Bags, items: Items) -> 
         optimizer=optimizer,
         loss_function=bags.outputs.loss().to(bags.device),
         prepare_batch=PrepareBatchExtraInput({"mask": "mask"}),
-        train_handlers=[LrScheduleHandler(schedule, print_lr=False), *_terms(net, method, settings)],
+        train_handlers=[LrScheduleHandler(schedule, print_lr=False), *_terms(net, method, bags)],
         amp=bags.device.type == "cuda",
         decollate=False,
     )
 
 
-def _terms(net: nn.Module, method: StudyMethod, settings: TrainingSettings) -> list[Any]:
+def _terms(net: nn.Module, method: StudyMethod, bags: _Bags) -> list[Any]:
     """Return the handlers of the further terms of the loss."""
     handlers: list[Any] = []
+    head = net if isinstance(net, CORAL) else None
+    inner = net if head is None else head.net
     if method.guidance:
         handlers.append(AttentionPriorHandler(NormalGuidanceLoss(), weight=method.guidance))
     if method.anchor:
         handlers.append(AttentionAnchorHandler(NSFKLLoss(), beta=method.anchor))
     if method.branches:
-        diversity = BranchDiversityLoss()
-        handlers.append(BranchLossHandler(weight=method.branches))
-        handlers.append(
-            AttentionPriorHandler(diversity, layer="mask_top", weight=method.branches, name="branch_diversity")
-        )
-    if math.isfinite(settings.gradient_clip):
-        handlers.append(GradientClipHandler(net, settings.gradient_clip))
+        weight = method.branches
+        handlers.append(BranchLossHandler(weight=weight) if head is None else _OrderedBranches(head, weight))
+        if hasattr(inner, "mask_top"):
+            prior, layer = BranchDiversityLoss(), "mask_top" if head is None else "net.mask_top"
+            handlers.append(AttentionPriorHandler(prior, layer=layer, weight=weight, name="branch_diversity"))
+    if method.instances and _has_instance_loss(bags.outputs.task):
+        loss = CLAMInstanceLoss(subtyping=not bags.outputs.task.is_binary)
+        handlers.append(InstanceLossHandler(loss, weight=method.instances))
+    if math.isfinite(bags.training.gradient_clip):
+        handlers.append(GradientClipHandler(net, bags.training.gradient_clip))
     return handlers
+
+
+def _has_instance_loss(task: Task) -> bool:
+    return task.kind == "classification"
+
+
+def _missing_terms(method: StudyMethod, task: Task) -> list[str]:
+    if not method.instances or _has_instance_loss(task):
+        return []
+    return [f"{method.name} is trained without its instance loss, which needs classes that exclude one another."]
+
+
+class _OrderedBranches(BranchLossHandler):
+    """Loss of branches with one output each, to which the head of ordered classes adds its biases."""
+
+    def __init__(self, head: CORAL, weight: float) -> None:
+        super().__init__(layer="net.branch_tap", weight=weight)
+        self.head = head
+
+    def term(self, output: Tensor, label: Any, mask: Tensor | None, loss_function: Any) -> Tensor:
+        """Compute the loss of branches (B, K, 1)."""
+        return super().term(output + self.head.biases, label, mask, loss_function)
 
 
 def _evaluator(net: BagNet, bags: _Bags, items: Items) -> SupervisedEvaluator:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from monai_mil_ext.metrics import attention_changes
 from monai_mil_ext.utils import BagKeys, head_mean
 
-from .outputs import TaskOutputs, main_metric
+from .outputs import TaskOutputs, cross_validated_loss, main_metric
 
 __all__ = ["BestEpoch", "Report"]
 
@@ -24,7 +24,8 @@ Report = Callable[[int, float], None]
 class BestEpoch:
     """Handler that notes the values of each epoch, and keeps the weights with the lowest validation loss.
 
-    Of epochs with the same loss, it keeps the last.
+    Of epochs with the same loss, it keeps the last. The validation loss of a Cox model is
+    :py:func:`cross_validated_loss`, with the logits of the training part during the epoch.
 
     Args:
         net: network in training.
@@ -44,6 +45,7 @@ class BestEpoch:
         self.epoch, self.loss, self.last_loss = 0, math.nan, math.nan
         self._weights: dict[str, Tensor] | None = None
         self._train_losses: list[float] = []
+        self._trained: list[tuple[Tensor, Tensor]] = []
         self._logits: list[Tensor] = []
         self._rows: list[dict[str, Any]] = []
         self._attention: dict[str, Tensor] = {}
@@ -51,7 +53,7 @@ class BestEpoch:
 
     def attach(self, trainer: Engine) -> None:
         """Attach to the trainer, before the handler that validates."""
-        trainer.add_event_handler(Events.EPOCH_STARTED, self._train_losses.clear)
+        trainer.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self._note_loss)
         trainer.add_event_handler(Events.EPOCH_COMPLETED, self._note_epoch)
 
@@ -68,8 +70,15 @@ class BestEpoch:
         elif self.history and "val_loss" in self.history[-1]:
             raise ValueError("the validation loss must be finite in one epoch, got none: try a lower learning rate.")
 
+    def _start_epoch(self) -> None:
+        self._train_losses.clear()
+        self._trained.clear()
+
     def _note_loss(self, engine: Engine) -> None:
-        self._train_losses.append(engine.state.output["loss"].item())
+        output = engine.state.output
+        self._train_losses.append(output["loss"].item())
+        if self.outputs.task.kind == "cox":
+            self._trained.append((output["pred"].detach().float().cpu(), torch.as_tensor(output["label"]).cpu()))
 
     def _note_epoch(self, engine: Engine) -> None:
         loss = sum(self._train_losses) / max(1, len(self._train_losses))
@@ -90,7 +99,7 @@ class BestEpoch:
 
     def _compare(self) -> None:
         logits, labels = torch.cat(self._logits), torch.stack([row["label"] for row in self._rows])
-        loss = float(self.outputs.loss()(logits, labels))
+        loss = self._validation_loss(logits, labels)
         row = self.history[-1]
         row["val_loss"] = loss
         row.update(self._metric(logits, labels))
@@ -104,6 +113,12 @@ class BestEpoch:
             self._weights = {name: value.detach().clone() for name, value in self.net.state_dict().items()}
         if self.report is not None:
             self.report(int(row["epoch"]), self.last_loss)
+
+    def _validation_loss(self, logits: Tensor, labels: Tensor) -> float:
+        if not self._trained:
+            return float(self.outputs.loss()(logits, labels))
+        trained = zip(*self._trained, strict=True)
+        return cross_validated_loss(logits, labels, *(torch.cat(parts) for parts in trained))
 
     def _metric(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
         """Return the metric of the task; labels of a survival are bins, whose order is that of the times."""

@@ -18,7 +18,7 @@ from monai_mil_ext.data.features.fingerprints import fingerprint
 from monai_mil_ext.metrics import attention_mass, instance_values
 from monai_mil_ext.networks.nets import BagNet
 from monai_mil_ext.transforms import LoadBagd, PatientBagd
-from monai_mil_ext.utils import BagKeys, head_mean, load_json, write_csv, write_json
+from monai_mil_ext.utils import BagKeys, head_mean, hide_paths, load_json, write_csv, write_json
 
 from .methods import StudyMethod
 from .outputs import Items, TaskOutputs
@@ -101,7 +101,8 @@ class StudyWork:
             "val_loss": trained.loss,
             "settings": _plain(settings),
             "candidates": len(candidates),
-            "note": trained.note,
+            "weights_note": trained.weights_note,
+            "notes": trained.notes,
         }
 
     def part(self, fold: int, part: str) -> list[dict[str, Any]]:
@@ -123,6 +124,18 @@ class StudyWork:
         if known.get("items") != self._predicted(fold):
             self._predict(self.network(run, folder, record), fold, folder)
         return Predictions.read(folder / PREDICTIONS)
+
+    def without_names(self, text: str) -> str:
+        """Remove the names of the files and folders of all items from the text of an error."""
+        paths = [path for item in self.items for path in _paths(item)]
+        parts = [{*Path(path).parts[1:], Path(path).stem} for path in paths]
+        shared = set.intersection(*parts) if len(parts) > 1 else set()
+        named = [
+            path
+            for path, names in zip(paths, parts, strict=True)
+            if any(name in text or ascii(name)[1:-1] in text for name in names - shared)
+        ]
+        return hide_paths(text, named)
 
     def _predict(self, net: BagNet, fold: int, folder: Path) -> None:
         parts = [
@@ -195,9 +208,13 @@ def _attention_values(attention: Tensor, labels: Any) -> dict[str, float]:
     return values | (instance_values(a, torch.as_tensor(labels).flatten()) if labels is not None else {})
 
 
-def _in_features(item: Mapping[str, Any]) -> int:
+def _paths(item: Mapping[str, Any]) -> list[str]:
     image = item["image"]
-    return int(inspect_bag(image[0] if isinstance(image, (list, tuple)) else image).in_features or 0)
+    return list(map(str, image)) if isinstance(image, (list, tuple)) else [str(image)]
+
+
+def _in_features(item: Mapping[str, Any]) -> int:
+    return int(inspect_bag(_paths(item)[0]).in_features or 0)
 
 
 def _identity(item: Mapping[str, Any], task: Task) -> str:

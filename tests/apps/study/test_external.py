@@ -86,3 +86,24 @@ def test_names_and_unfinished_studies(finished, tmp_path):
     fresh = Study(items, tmp_path / "fresh", TASK, "MeanMIL", FoldPlan(2))
     with pytest.raises(FileNotFoundError, match="run the study first"):
         fresh.evaluate_external(items, "x")
+
+
+class MeanOfInstances(torch.nn.Linear):
+    """Network of a user, which no record describes."""
+
+    def forward(self, x):
+        """Return the logits of bags (B, N, F)."""
+        return super().forward(x.mean(dim=1))
+
+
+def test_a_network_of_another_package_predicts_another_cohort(tmp_path):
+    items = make_items(tmp_path)
+    network = {"_target_": f"{__name__}.MeanOfInstances", "in_features": 4, "out_features": 2, "name": "mine"}
+    options, training = StudyOptions(num_samples=20), TrainingSettings(epochs=2, learning_rate=0.05)
+    study = Study(items, tmp_path / "study", TASK, network, FoldPlan(2), training, options=options)
+    study.run()
+    path = study.evaluate_external(items[:8], "other")
+    assert len(Predictions.read(path.parent / "predictions" / "mine.csv")) == 8
+    again = Study(items, tmp_path / "study", TASK, network, FoldPlan(2), training, options=StudyOptions(refit=True))
+    with pytest.raises(ValueError, match="`refit` must be False to evaluate mine"):
+        again.evaluate_external(items[:8], "other")

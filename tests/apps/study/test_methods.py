@@ -21,6 +21,8 @@ def test_names_are_read_as_people_write_them():
 def test_terms_of_the_loss():
     plain, guided, anchored, asmil, acmil = parse_methods("ABMIL,ABMIL+NG,ABMIL+anchor,ASMIL,ACMIL")
     assert (plain.guidance, plain.anchor, plain.branches) == (0, 0, 0)
+    dsmil, clam, branched = parse_methods("DSMIL,clam,CLAM MB")
+    assert (dsmil.branches, clam.instances, branched.network["multi_branch"]) == (1.0, 0.3 / 0.7, True)
     assert (guided.guidance, anchored.anchor, asmil.anchor, acmil.branches) == (1.0, 0.01, 0.01, 1.0)
 
 

@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from monai_mil_ext.apps.study import Task
-from monai_mil_ext.apps.study.outputs import TaskOutputs, main_metric, with_bin_edges
+from monai_mil_ext.apps.study.outputs import TaskOutputs, cross_validated_loss, main_metric, with_bin_edges
 
 BINARY = Task("classification", ("a", "b"))
 
@@ -66,4 +66,20 @@ def test_main_metrics():
     time = np.column_stack([np.arange(1.0, 5), np.ones(4)])
     assert main_metric(Task("cox"), time, np.array([[4.0], [3.0], [2.0], [1.0]])) == {"c_index": 1.0}
     labels = np.array([[0.0, math.nan], [1.0, 1.0]])
-    assert main_metric(Task("multilabel", ("p", "q")), labels, labels) == {"auroc": 1.0}
+    assert main_metric(Task("multilabel", ("p", "q")), labels, np.nan_to_num(labels)) == {"auroc": 1.0}
+
+
+def test_earlier_edges_of_bins_stay_unless_the_times_have_another_unit():
+    items = [{"time": float(time), "event": 1} for time in range(1, 41)]
+    first = with_bin_edges(Task("survival"), items[:-1])
+    assert with_bin_edges(Task("survival"), items, earlier=first.bin_edges) == first
+    days = [{**item, "time": 30 * item["time"]} for item in items]
+    assert with_bin_edges(Task("survival"), days, earlier=first.bin_edges) == with_bin_edges(Task("survival"), days)
+
+
+def test_one_validation_case_has_a_loss_of_its_own():
+    train = torch.tensor([[2.0], [0.0]]), torch.tensor([[1.0, 1.0], [9.0, 1.0]])
+    early, late = (torch.tensor([[time, 1.0]]) for time in (0.5, 9.5))
+    high, low = torch.tensor([[3.0]]), torch.tensor([[-3.0]])
+    assert cross_validated_loss(high, early, *train) < cross_validated_loss(low, early, *train)
+    assert cross_validated_loss(high, late, *train) > cross_validated_loss(low, late, *train)

@@ -44,7 +44,10 @@ def test_comparisons_ask_what_bags_and_clinical_variables_add():
 
 
 def test_the_note_on_weights_names_its_folds():
-    runs = [(Run(f"ABMIL/fold_{fold}", {}), {"note": note}) for fold, note in enumerate(["", "The loss weights b 2."])]
+    runs = [
+        (Run(f"ABMIL/fold_{fold}", {}), {"weights_note": note})
+        for fold, note in enumerate(["", "The loss weights b 2."])
+    ]
     (note,) = _weights_note(runs)
     assert note.startswith("In 1 of 2 folds: the loss weights b 2 (of fold 1).")
     assert "too high for rare classes" in note

@@ -92,6 +92,16 @@ def test_a_case_that_is_added_changes_no_fold_of_the_others(tmp_path):
         assert all(set(before[part]) <= set(after[part]) for part in before)
 
 
+def test_a_case_that_is_added_moves_no_bin_of_the_times(tmp_path):
+    items = make_items(tmp_path, "survival")
+    first = make_study(items[:-1], tmp_path / "study", kind="survival")
+    edges = first.work.task.bin_edges
+    first._write_settings()
+    again = make_study(items, tmp_path / "study", kind="survival")
+    assert again.work.task.bin_edges == edges
+    assert any("quantiles of the times of all events" in note for note in again.fold_notes())
+
+
 def test_parts_on_several_machines_give_the_same_report(tmp_path):
     items = make_items(tmp_path)
     make_study(items, tmp_path / "whole").run()

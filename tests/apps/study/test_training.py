@@ -34,6 +34,42 @@ def test_each_kind_of_method_trains(method, tmp_path):
     assert [row["epoch"] for row in fold.history] == [1, 2]
 
 
+@pytest.mark.parametrize("kind", ["several classes", "multilabel", "ordinal", "regression", "survival", "cox"])
+@pytest.mark.parametrize("method", ["ACMIL", "DSMIL", "CLAM-MB"])
+def test_terms_on_logits_fit_each_task(method, kind, tmp_path):
+    fold, _ = train(make_items(tmp_path, kind), kind, method, TrainingSettings(epochs=1))
+    (row,) = fold.history
+    assert np.isfinite([row["train_loss"], row["val_loss"]]).all()
+
+
+@pytest.mark.parametrize("method", ["DSMIL", "CLAM", "CLAM-MB", "AdditiveMIL", "RecurrentMIL"])
+def test_published_methods_learn_an_easy_label(method, tmp_path):
+    items = make_items(tmp_path)
+    fold, task = train(items, method=method)
+    rows = predict_bags(fold.network, items[24:], task)
+    assert main_metric(task, rows.truth, rows.output)["auroc"] > 0.9
+    assert fold.notes == []
+
+
+def test_weights_of_terms_change_the_training(tmp_path):
+    items, few = make_items(tmp_path), TrainingSettings(epochs=1)
+    for method, weight in (("DSMIL", "branches"), ("CLAM", "instances"), ("ACMIL", "branches")):
+        off, on = [train(items, method=method, settings=few, **{weight: w})[0] for w in (0, 1)]
+        assert on.history[0]["train_loss"] > off.history[0]["train_loss"]
+
+
+def test_a_term_that_a_task_lacks_is_noted(tmp_path):
+    fold, _ = train(make_items(tmp_path, "regression"), "regression", "CLAM", TrainingSettings(epochs=1))
+    assert fold.notes == ["CLAM is trained without its instance loss, which needs classes that exclude one another."]
+
+
+def test_risk_sets_of_large_bags_have_several_bags(tmp_path):
+    items = make_items(tmp_path, "cox")
+    few = TrainingSettings(epochs=1, batch_instances=12)  # one bag
+    fold, _ = train(items, "cox", settings=few)
+    assert fold.history[0]["train_loss"] > 0.5  # a bag alone has no loss
+
+
 def test_a_network_without_weights_is_not_trained(tmp_path):
     fold, _ = train(make_items(tmp_path), method="CenterPrior")
     assert fold.history == []

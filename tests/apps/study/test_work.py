@@ -1,10 +1,13 @@
 """Tests of the work of one run of a study."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from monai_mil_ext.apps.study import FoldPlan, Selection, StudyRunner, TrainingSettings, parse_methods
+from monai_mil_ext.apps.study import FoldPlan, RunsFailedError, Selection, StudyRunner, TrainingSettings, parse_methods
 from monai_mil_ext.apps.study.outputs import with_bin_edges
 from monai_mil_ext.apps.study.work import StudyWork, predict_bags
 from monai_mil_ext.data import read_bag, write_bag
@@ -87,3 +90,30 @@ def test_instance_labels_of_a_bag_give_the_values_of_localization(tmp_path):
         attention = net.eval().forward_bag(read_bag(path)["features"][None], None).attention
     expected = instance_values(attention[0, :, 0], labels)
     assert {name: rows.more[name][0] for name in expected} == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_texts_of_a_failed_run_have_no_names_of_files(jobs, tmp_path):
+    folder = tmp_path / "Doe_Jane"
+    folder.mkdir()
+    items = make_items(folder)
+    work = make_work(items)
+    for item in items:
+        Path(item["image"]).write_bytes(b"no bag")
+    runner = StudyRunner(tmp_path / "runs", work, redact=work.without_names)
+    with pytest.raises(RunsFailedError, match="2 of 2 runs failed") as failure:
+        runner.run_all(work.runs(), jobs, report=None)
+    text = (tmp_path / "runs" / "ABMIL" / "fold_0" / "error.txt").read_text() + str(failure.value)
+    assert 'File "monai_mil_ext/apps/study/work.py", line' in text
+    assert str(tmp_path) not in text
+    assert sys.prefix not in text
+    for name in ("Doe_Jane", "bag_0", "bag_1"):
+        assert name not in text
+
+
+def test_names_of_folders_of_patients_are_removed():
+    items = [{"case_id": name, "image": f"/data/{name}/1.h5"} for name in ("Doe_Jane", "Müller_Max")]
+    work = StudyWork(items, None, TASKS["classification"], [], FEW, Selection())
+    for text in ("can't read Doe_Jane/1.h5", "bad Doe_Jane", "can't read 'M\\xfcller_Max'"):
+        assert "Doe" not in work.without_names(text)
+        assert "ller" not in work.without_names(text)
