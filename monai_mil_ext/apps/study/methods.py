@@ -18,6 +18,7 @@ from monai_mil_ext.utils import check_not_negative
 
 __all__ = ["METHODS", "StudyMethod", "UnmaskedNet", "parse_methods"]
 
+ANY_SIZE = 64  # of the instances of a network that is built for its properties
 HIDDEN = 128  # width of the embedded instances: cohorts of some hundred bags do not need more
 NETS = "monai_mil_ext.networks.nets."
 SAMPLED = {"max_instances": 1024}  # of networks whose time grows with the square of the instances, in training
@@ -138,7 +139,7 @@ def parse_methods(methods: str | Mapping[str, Any] | Sequence[str | Mapping[str,
         methods: names, separated by commas or in a list, and configs.
 
     Raises:
-        ValueError: when a name is unknown, or two methods have one name.
+        ValueError: when a name is unknown, two methods have one name, or one has a term on an attention that it lacks.
 
     Example:
         >>> [method.name for method in parse_methods("abmil, QG-MIL, TransMIL+NG")]
@@ -149,10 +150,19 @@ def parse_methods(methods: str | Mapping[str, Any] | Sequence[str | Mapping[str,
     for entry in given:
         parts += [part.strip() for part in entry.split(",") if part.strip()] if isinstance(entry, str) else [entry]
     found = [_named(part) if isinstance(part, str) else _configured(part) for part in parts]
+    for method in found:
+        _check_attention(method)
     names = [method.name for method in found]
     if not found or len(set(names)) < len(names):
         raise ValueError(f"`methods` must be one or more different methods, got {names}.")
     return found
+
+
+def _check_attention(method: StudyMethod) -> None:
+    """Refuse a term on the attention of a network that has none, before any training."""
+    if (method.guidance or method.anchor) and not method.build(ANY_SIZE, 2).gives_scores:
+        name = method.name.partition("+")[0]
+        raise ValueError(f"`methods` must have +NG and +anchor only on a network with attention, got {name!r}.")
 
 
 def _named(text: str) -> StudyMethod:

@@ -33,6 +33,12 @@ def test_an_unknown_name_lists_all_and_the_nearest():
         parse_methods("ABMIL,abmil")
 
 
+@pytest.mark.parametrize("name", ["MeanMIL+NG", "ABMIL,max+anchor"])
+def test_a_term_on_attention_needs_a_network_that_has_it(name):
+    with pytest.raises(ValueError, match=r"must have \+NG and \+anchor only on a network with attention, got 'M"):
+        parse_methods(name)
+
+
 def test_a_network_of_the_user_by_its_target():
     config = {"_target_": "monai_mil_ext.networks.nets.ABMIL", "hidden_size": 8, "name": "narrow"}
     (method,) = parse_methods(config)
