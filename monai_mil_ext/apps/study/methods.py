@@ -132,8 +132,10 @@ def parse_methods(methods: str | Mapping[str, Any] | Sequence[str | Mapping[str,
     """Return the methods of a list of names, as a command line gives them.
 
     Names are those of the networks of :py:mod:`monai_mil_ext.networks.nets`, whatever their case, hyphens and blanks.
-    ``+NG`` adds Normal Guidance, ``+anchor`` the anchor of ASMIL. Any other network is a config with ``_target_``, and
-    optionally a ``name``; it is called by the name of its class otherwise.
+    ``+NG`` adds Normal Guidance, ``+anchor`` the anchor of ASMIL. Any other network is the path of its class, such as
+    ``my_package.MyNet``, or a config with its arguments and ``_target_``, and optionally a ``name``; it is called by
+    the name of its class otherwise. In the config of a bundle, MONAI builds whatever has a ``_target_`` at once, without
+    the sizes of bags and classes, so there the key is ``target``.
 
     Args:
         methods: names, separated by commas or in a list, and configs.
@@ -166,6 +168,8 @@ def _check_attention(method: StudyMethod) -> None:
 
 
 def _named(text: str) -> StudyMethod:
+    if "." in text:
+        return _configured({"target": text})
     name, *terms = [part.strip() for part in text.split("+")]
     known = {_plain(method): method for method in METHODS} | ALIASES
     if _plain(name) not in known:
@@ -185,6 +189,8 @@ def _named(text: str) -> StudyMethod:
 
 def _configured(config: Mapping[str, Any]) -> StudyMethod:
     values = dict(config)
+    if "target" in values:
+        values["_target_"] = values.pop("target")
     name = values.pop("name", str(values.get("_target_", "")).rpartition(".")[2])
     if "network" in values:
         return StudyMethod(name, **values)

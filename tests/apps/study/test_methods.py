@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from monai.bundle import ConfigParser
+
 from monai_mil_ext.apps.study import StudyMethod, parse_methods
 from monai_mil_ext.apps.study.methods import METHODS
 
@@ -52,6 +54,14 @@ class SumOfInstances(torch.nn.Module):
     def forward(self, x):
         """Return the sums (B, F) of bags (B, N, F)."""
         return x.sum(dim=1)
+
+
+def test_a_network_of_the_user_in_the_config_of_a_bundle():
+    config = {"target": "monai_mil_ext.networks.nets.ABMIL", "hidden_size": 8, "name": "narrow"}
+    content = {"m": ["MeanMIL", "monai_mil_ext.networks.nets.ABMIL", config]}
+    methods = parse_methods(ConfigParser(content).get_parsed_content("m"))
+    assert [method.name for method in methods] == ["MeanMIL", "ABMIL", "narrow"]
+    assert methods[2].build(16, 2).in_features == 16
 
 
 def test_a_network_without_masks_does_not_see_padding():
