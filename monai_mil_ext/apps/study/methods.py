@@ -134,8 +134,8 @@ def parse_methods(methods: str | Mapping[str, Any] | Sequence[str | Mapping[str,
     Names are those of the networks of :py:mod:`monai_mil_ext.networks.nets`, whatever their case, hyphens and blanks.
     ``+NG`` adds Normal Guidance, ``+anchor`` the anchor of ASMIL. Any other network is the path of its class, such as
     ``my_package.MyNet``, or a config with its arguments and ``_target_``, and optionally a ``name``; it is called by
-    the name of its class otherwise. In the config of a bundle, MONAI builds whatever has a ``_target_`` at once, without
-    the sizes of bags and classes, so there the key is ``target``.
+    the name of its class otherwise. In the config of a bundle the key is ``target``, since MONAI builds whatever has a
+    ``_target_`` at once, without the sizes of bags and classes.
 
     Args:
         methods: names, separated by commas or in a list, and configs.

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from monai.bundle import ConfigParser
 
 from monai_mil_ext.apps.study import StudyMethod, parse_methods
