@@ -18,6 +18,7 @@ from monai_mil_ext.utils import check_not_negative
 
 __all__ = ["METHODS", "WEIGHTS", "StudyMethod", "UnmaskedNet", "parse_methods"]
 
+ANY_SIZE = 64  # of the instances of a network that is built for its properties
 HIDDEN = 128  # width of the embedded instances: cohorts of some hundred bags do not need more
 NETS = "monai_mil_ext.networks.nets."
 WEIGHTS = ("guidance", "anchor", "branches", "instances")
@@ -154,14 +155,16 @@ def parse_methods(methods: str | Mapping[str, Any] | Sequence[str | Mapping[str,
     """Return the methods of a list of names, as a command line gives them.
 
     Names are those of the networks of :py:mod:`monai_mil_ext.networks.nets`, whatever their case, hyphens and blanks.
-    ``+NG`` adds Normal Guidance, ``+anchor`` the anchor of ASMIL. Any other network is a config with ``_target_``, and
-    optionally a ``name``; it is called by the name of its class otherwise.
+    ``+NG`` adds Normal Guidance, ``+anchor`` the anchor of ASMIL. Any other network is the path of its class, such as
+    ``my_package.MyNet``, or a config with its arguments and ``_target_``, and optionally a ``name``; it is called by
+    the name of its class otherwise. In the config of a bundle the key is ``target``, since MONAI builds whatever has a
+    ``_target_`` at once, without the sizes of bags and classes.
 
     Args:
         methods: names, separated by commas or in a list, and configs.
 
     Raises:
-        ValueError: when a name is unknown, or two methods have one name.
+        ValueError: when a name is unknown, two methods have one name, or one has a term on an attention that it lacks.
 
     Example:
         >>> [method.name for method in parse_methods("abmil, QG-MIL, TransMIL+NG")]
@@ -172,13 +175,24 @@ def parse_methods(methods: str | Mapping[str, Any] | Sequence[str | Mapping[str,
     for entry in given:
         parts += [part.strip() for part in entry.split(",") if part.strip()] if isinstance(entry, str) else [entry]
     found = [_named(part) if isinstance(part, str) else _configured(part) for part in parts]
+    for method in found:
+        _check_attention(method)
     names = [method.name for method in found]
     if not found or len(set(names)) < len(names):
         raise ValueError(f"`methods` must be one or more different methods, got {names}.")
     return found
 
 
+def _check_attention(method: StudyMethod) -> None:
+    """Refuse a term on the attention of a network that has none, before any training."""
+    if (method.guidance or method.anchor) and not method.build(ANY_SIZE, 2).gives_scores:
+        name = method.name.partition("+")[0]
+        raise ValueError(f"`methods` must have +NG and +anchor only on a network with attention, got {name!r}.")
+
+
 def _named(text: str) -> StudyMethod:
+    if "." in text:
+        return _configured({"target": text})
     name, *terms = [part.strip() for part in text.split("+")]
     known = {_plain(method): method for method in METHODS} | ALIASES
     if _plain(name) not in known:
@@ -198,6 +212,8 @@ def _named(text: str) -> StudyMethod:
 
 def _configured(config: Mapping[str, Any]) -> StudyMethod:
     values = dict(config)
+    if "target" in values:
+        values["_target_"] = values.pop("target")
     name = values.pop("name", str(values.get("_target_", "")).rpartition(".")[2])
     if "network" in values:
         return StudyMethod(name, **values)

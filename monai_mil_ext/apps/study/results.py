@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from monai_mil_ext.data import bag_sizes, summarize_cohort
 from monai_mil_ext.networks.nets import BagNet
 from monai_mil_ext.transforms import LoadBagd, PatientBagd
 from monai_mil_ext.utils import BagKeys, head_mean, write_json
+from monai_mil_ext.utils.files import remove_file
 
 from .clinical import effect_table, fit_fold
 from .clinical.covariate_encoding import covariate_cells, is_missing
@@ -96,6 +98,7 @@ class StudyResults:
         with study._timed("models"):
             for method, predictions in bags.items():
                 self._write_model(method, predictions)
+            self._remove_stale(bags, clinical)
         with study._timed("report"):
             cohort = CohortResults(task, self.work.items, bags, clinical, notes=self._all_notes())
             effects = self._effects(bags) if clinical else []
@@ -142,6 +145,18 @@ class StudyResults:
                 joined.write(self.folder / "predictions" / f"{method} {name}.csv")
             write_json(self.folder / "models" / method / CLINICAL, values)
         return found
+
+    def _remove_stale(self, bags: Mapping[str, Predictions], clinical: Mapping[str, Any]) -> None:
+        """Remove predictions and models of an earlier call that the report does not cover; their runs are kept."""
+        current = {*bags, *(f"{method} {name}" for method, parts in clinical.items() for name in parts)}
+        for path in (self.folder / "predictions").glob("*.csv"):
+            if path.stem not in current:
+                remove_file(path)
+        for folder in (path for path in (self.folder / "models").iterdir() if path.is_dir()):
+            if folder.name not in bags:
+                shutil.rmtree(folder)
+            elif folder.name not in clinical:
+                remove_file(folder / CLINICAL)
 
     def _effects(self, bags: Mapping[str, Predictions]) -> list[dict[str, Any]]:
         """Return the effects of the clinical variables beside the first method."""

@@ -21,8 +21,7 @@ def log_report(tracking_uri: str, experiment: str, folder: Path) -> None:
         experiment: name of the experiment.
         folder: folder of the study.
     """
-    mlflow.set_tracking_uri(tracking_uri)
-    mlflow.set_experiment(experiment)
+    _open_store(tracking_uri, experiment)
     report = load_json(folder / "report.json")
     for method, summary in report["summaries"].items():
         with mlflow.start_run(run_name=method):
@@ -34,6 +33,20 @@ def log_report(tracking_uri: str, experiment: str, folder: Path) -> None:
                     mlflow.log_artifact(str(folder / name))
             if (folder / "tables").is_dir():
                 mlflow.log_artifacts(str(folder / "tables"), "tables")
+
+
+def _open_store(tracking_uri: str, experiment: str) -> None:
+    """Select server and experiment; of a folder, its database, since MLflow no longer writes runs as plain files."""
+    is_folder = tracking_uri.startswith("file:") or "://" not in tracking_uri
+    if not is_folder:
+        mlflow.set_tracking_uri(tracking_uri)
+    else:
+        folder = Path(tracking_uri.removeprefix("file:").replace("///", "/", 1)).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+        if mlflow.get_experiment_by_name(experiment) is None:
+            mlflow.create_experiment(experiment, (folder / "files").as_uri())
+    mlflow.set_experiment(experiment)
 
 
 def _metrics(summary: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from monai_mil_ext.data.bags.bag_folder import BagFolder
 from monai_mil_ext.data.bags.folder_layout import FEATURE_SUFFIXES, file_name
-from monai_mil_ext.utils import BagKeys, check_name, resolve_path
+from monai_mil_ext.utils import BagKeys, check_name, hide_paths, resolve_path
 
 from .check_report import CohortReport, Issue
 from .cohort_checks import BagSummary, CohortChecks
@@ -73,12 +73,14 @@ class _Row:
     def __init__(self, number: int, cells: dict[str, str], columns: CohortColumns, folder: BagFolder) -> None:
         bag = cells[columns.bag]
         self.number = number
-        self.location = f"row {number}, {file_name(bag)!r}" if bag else f"row {number}"
+        name = file_name(bag) if columns.case is None else cells[columns.case]  # a file may be named by its patient
+        self.location = f"row {number}, {name!r}" if name else f"row {number}"
         self.errors: list[str] = []  # that leaving out the row resolves
         self.conflicts: list[str] = []  # with other rows
         given = None if columns.case is None else cells[columns.case]
-        self.name = given or Path(file_name(bag)).stem
+        self.case = given or Path(file_name(bag)).stem
         self.path = self._find_file("bag", bag, folder)
+        self.hidden = [] if columns.case is None or self.path is None else [self.path]
         self.item: dict[str, Any] = {}
         if self.path is not None:
             self.item["image"] = str(self.path)
@@ -98,7 +100,7 @@ class _Row:
 
     def issues(self) -> list[Issue]:
         """Return the errors of the row; its case is named as in the item, or by its location."""
-        name = self.case_id or self.name
+        name = self.case_id or self.case
         case = name if _is_name(name) else f"row {self.number}"
         return [Issue(self.location, text, case) for text in self.errors]
 
@@ -106,7 +108,7 @@ class _Row:
         """Add the number of instances and the error of the bag file."""
         self.item["num_instances"] = summary.num_instances
         if summary.problem:
-            self.errors.append(summary.problem)
+            self.errors.append(hide_paths(summary.problem, self.hidden))
 
     def _find_file(self, name: str, value: str, folder: BagFolder) -> Path | None:
         try:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from monai.bundle import ConfigParser
 
 from monai_mil_ext.apps.study import StudyMethod, parse_methods
 from monai_mil_ext.apps.study.methods import METHODS
@@ -35,6 +36,12 @@ def test_an_unknown_name_lists_all_and_the_nearest():
         parse_methods("ABMIL,abmil")
 
 
+@pytest.mark.parametrize("name", ["MeanMIL+NG", "ABMIL,max+anchor"])
+def test_a_term_on_attention_needs_a_network_that_has_it(name):
+    with pytest.raises(ValueError, match=r"must have \+NG and \+anchor only on a network with attention, got 'M"):
+        parse_methods(name)
+
+
 def test_a_network_of_the_user_by_its_target():
     config = {"_target_": "monai_mil_ext.networks.nets.ABMIL", "hidden_size": 8, "name": "narrow"}
     (method,) = parse_methods(config)
@@ -48,6 +55,14 @@ class SumOfInstances(torch.nn.Module):
     def forward(self, x):
         """Return the sums (B, F) of bags (B, N, F)."""
         return x.sum(dim=1)
+
+
+def test_a_network_of_the_user_in_the_config_of_a_bundle():
+    config = {"target": "monai_mil_ext.networks.nets.ABMIL", "hidden_size": 8, "name": "narrow"}
+    content = {"m": ["MeanMIL", "monai_mil_ext.networks.nets.ABMIL", config]}
+    methods = parse_methods(ConfigParser(content).get_parsed_content("m"))
+    assert [method.name for method in methods] == ["MeanMIL", "ABMIL", "narrow"]
+    assert methods[2].build(16, 2).in_features == 16
 
 
 def test_a_network_without_masks_does_not_see_padding():

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from monai_mil_ext.apps.study import (
+    Clinical,
     FoldPlan,
     Predictions,
     RunsFailedError,
@@ -80,6 +81,17 @@ def test_a_method_that_is_added_repeats_nothing(tmp_path):
     after = run_times(tmp_path / "study")
     assert {path: after[path] for path in before} == before
     assert len(after) == 4
+
+
+def test_a_folder_has_no_results_that_its_report_does_not_cover(tmp_path):
+    items = [{**item, "covariates": {"age": str(50 + i)}} for i, item in enumerate(make_items(tmp_path))]
+    folder = tmp_path / "study"
+    make_study(items, folder, "MeanMIL,MaxMIL", clinical=Clinical()).run()
+    assert (folder / "models/MeanMIL/clinical.json").exists()
+    make_study(items, folder).run()
+    assert [path.name for path in (folder / "predictions").iterdir()] == ["MeanMIL.csv"]
+    assert {path.name for path in (folder / "models").rglob("*")} == {"MeanMIL", "model.json", "model.pt"}
+    assert (folder / "runs/MaxMIL/fold_0/model.pt").exists()
 
 
 def test_a_case_that_is_added_changes_no_fold_of_the_others(tmp_path):

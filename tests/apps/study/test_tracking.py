@@ -26,3 +26,17 @@ def test_a_run_for_each_method_with_settings_metrics_and_files(tmp_path, monkeyp
     assert runs["ABMIL"].data.metrics == {"auroc": 0.8, "auroc_low": 0.7}
     assert runs["ABMIL"].data.params == {"epochs": "3"}
     assert runs["QGMIL"].data.tags["failed"] == "true"
+
+
+@pytest.mark.parametrize("prefix", ["", "file:", "file://"])
+def test_a_folder_keeps_runs_and_files(prefix, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study, store = tmp_path / "study", tmp_path / "store"
+    study.mkdir()
+    (study / "report.json").write_text(json.dumps(REPORT))
+    for _ in range(2):
+        log_report(f"{prefix}{store}", "study", study)
+    client = mlflow.MlflowClient(f"sqlite:///{store / 'mlflow.db'}")
+    assert len(client.search_runs([client.get_experiment_by_name("study").experiment_id])) == 4
+    assert len(list(store.glob("files/*/artifacts/report.json"))) == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["store", "study"]

@@ -263,3 +263,23 @@ def test_feature_files_need_no_columns(tmp_path):
     assert load_cohort(table)[0]["label"] == 0
     (tmp_path / "c.json").write_text('[{"case_id": "c1", "patient": "p", "image": "a.h5", "label": 0}]')
     assert load_cohort(tmp_path / "c.json") == load_cohort(table)
+
+
+def test_a_case_that_is_left_out_is_named_by_its_column_and_never_by_its_file(tmp_path):
+    write_bags(tmp_path, {"DOE_JOHN": 3})
+    (tmp_path / "ROE_JANE.h5").write_bytes(b"no")
+    rows = [
+        ["case_id", "patient", "image", "label"],
+        ["c1", "p1", "DOE_JOHN.h5", "0"],
+        ["c2", "p2", "ROE_JANE.h5", "1"],
+        ["c3", "p3", "POE_JIM.h5", "1"],
+    ]
+    columns = CohortColumns(case="case_id", bag="image")
+    report = check_cohort(write_table(tmp_path / "c.csv", rows), columns)
+    assert [issue.case for issue in report.errors] == ["c2", "c3"]
+    assert [issue.location for issue in report.errors] == ["row 3, 'c2'", "row 4, 'c3'"]
+    report.usable_items("skip", tmp_path / "out")
+    text = (tmp_path / "out/left_out.csv").read_text()
+    assert "a known format" in text
+    assert "ROE" not in text + str(report)
+    assert "POE" not in text + str(report)

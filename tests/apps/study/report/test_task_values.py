@@ -8,6 +8,7 @@ from sklearn import metrics
 
 from monai_mil_ext.apps.study.report.case_sample import CaseSample
 from monai_mil_ext.apps.study.report.decisions import fold_thresholds
+from monai_mil_ext.apps.study.report.intervals import as_estimate
 from monai_mil_ext.apps.study.report.task_values import decide, main_measure, main_metric, task_measures
 from monai_mil_ext.metrics import bag_values, brier_score, expected_calibration_error
 
@@ -127,3 +128,12 @@ def test_decisions_take_the_threshold_of_the_fold():
     sample = CaseSample.draw(predictions, 2, 0)
     everything = {k: np.array([0.0 if k == 2 else 1.1]) for k in range(5)}
     assert (decide(sample, task, everything) == (sample.rows.fold == 2)).all()
+
+
+@pytest.mark.parametrize("kind", ["binary", "classification", "multilabel"])
+def test_the_interval_of_a_calibration_error_stays_below_one(kind):
+    predictions = study(kind, num_cases=24, folds=2)
+    limits = {} if kind == "classification" else fold_thresholds(predictions)[0]
+    ece = task_measures(CaseSample.draw(predictions, 200, 0), TASKS[kind], limits)["ece"]
+    samples = np.concatenate([[0.01], ece.samples[1:]])  # a small value whose resamples are far larger
+    assert as_estimate(samples, 24, ece.scale)["high"] <= 1
