@@ -164,10 +164,11 @@ class _Names:
         found = find_header("split", self.table.columns)
         if found is None or found in self._labels() or not any(row[found] for row in self.table.rows):
             return None
-        other = sorted({row[found] for row in self.table.rows if row[found].lower() not in PARTS})
-        if other:
-            self.notes.append(f"column {found!r} is not used: parts are train, val and test, got {other[0]!r}")
-        return None if other else found
+        cells = sorted({row[found] for row in self.table.rows if row[found]})
+        if any(cell.lower() in PARTS for cell in cells):
+            return found  # another cell is then an error of its row: a part that was set apart must not be trained on
+        self.notes.append(f"column {found!r} is not used: parts are train, val and test, got {cells[0]!r}")
+        return None
 
     def _labels(self) -> list[str]:
         label = self.columns.label
