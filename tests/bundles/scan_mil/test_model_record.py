@@ -194,7 +194,7 @@ def test_inference_refuses_a_model_of_another_task(infer, copy):
     (copy / "model.json").write_text(json.dumps(values))
     with pytest.raises(RuntimeError, match=r".") as error:
         infer(folder=copy)
-    assert "`task` must be one of" in str(root_cause(error.value))
+    assert "'segmentation' is not one of ['classification'" in str(root_cause(error.value))
 
 
 def test_inference_loads_weights_of_flare_and_ddp(infer, copy):
