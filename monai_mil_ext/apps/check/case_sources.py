@@ -33,6 +33,7 @@ SUFFIXES = {
     "slides": (*SLIDE_SUFFIXES, *FEATURE_SUFFIXES),
     "bags": FEATURE_SUFFIXES,
 }
+PREFERRED = {"slides": SLIDE_SUFFIXES, "features": FEATURE_SUFFIXES}
 FOLDERS: dict[str, Callable[..., list[dict[str, Any]]]] = {
     "scans": list_scans,
     "slides": list_slides,
@@ -54,6 +55,7 @@ def read_cases(
     columns: CohortColumns | None = None,
     root: str | os.PathLike[str] | None = None,
     task: str | None = None,
+    prefer: str = "features",
 ) -> NamedCases:
     """Read the cases of a table (CSV, TSV, Excel), a JSON list or a folder, and what is wrong with the whole.
 
@@ -65,6 +67,7 @@ def read_cases(
         columns: names of the columns, as far as they are not the usual ones.
         root: folder of the files, by default that of the table.
         task: the task, if it is not to be found from the columns.
+        prefer: ``"slides"`` or ``"features"``, which are taken where a slide and a feature file have the same name.
 
     Raises:
         FileNotFoundError: when there is no such table or folder.
@@ -82,7 +85,7 @@ def read_cases(
     folder = resolve_path(table_dir if root is None else root, "root")
     if not folder.is_dir():
         raise FileNotFoundError("`root` must be a folder that exists, got none.")
-    bags = BagFolder(folder, table_dir, SUFFIXES[kind]) if kind != "scans" else None
+    bags = BagFolder(folder, table_dir, SUFFIXES[kind], PREFERRED[prefer]) if kind != "scans" else None
     places = (folder, resolve_path(table_dir), bags)
     return NamedCases([_case(place, row, found, places) for place, row in _rows(paths, named)], problems, notes)
 

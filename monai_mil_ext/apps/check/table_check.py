@@ -151,7 +151,8 @@ def check_table(
     settings = settings or CheckSettings()
     start = time.perf_counter()
     paths = [Path(part) for part in ([path] if isinstance(path, (str, os.PathLike)) else path)]
-    named = read_cases(paths, settings.kind, columns, root, settings.task)
+    prefer = "features" if encoding is None else "slides"  # beside the slides, their features may be kept
+    named = read_cases(paths, settings.kind, columns, root, settings.task, prefer)
     name = settings.kind if paths[0].is_dir() else " + ".join(file.name for file in paths)
     return _check(name, named, settings, encoding, start)
 

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from monai_mil_ext.apps.check.case_sources import read_cases
@@ -99,3 +101,13 @@ def test_the_cases_are_those_of_a_study(tmp_path):
 def test_a_misspelled_column_of_patients_is_a_problem(tmp_path):
     _, problems, _ = read(tmp_path, [{"bag": row["image"], "pateint": row["patient"]} for row in bag_rows(tmp_path)])
     assert "column 'patient' must exist, got 'bag', 'pateint'; did you mean 'pateint'?" in messages(problems)
+
+
+@pytest.mark.parametrize(("prefer", "suffix"), [("features", ".h5"), ("slides", ".svs")])
+def test_slides_and_their_features_may_lie_side_by_side(tmp_path, prefer, suffix):
+    (tmp_path / "features").mkdir()
+    bag_rows(tmp_path / "features")
+    (tmp_path / "b1.svs").touch()
+    (tmp_path / "t.csv").write_text("bag,label\nb1,0\n")
+    ((case,), problems, _) = read_cases(tmp_path / "t.csv", "slides", prefer=prefer)
+    assert (problems, case.problems, Path(case.paths[0]).suffix) == ([], [], suffix)

@@ -49,3 +49,7 @@ def test_slides_take_the_columns_and_classes_of_the_study(tmp_path):
     (tmp_path / "in" / "cohort.csv").write_text("image,pid,diagnosis\ns0.tif,p0,tumor\ns1.tif,p1,normal")
     workflow = study(tmp_path, "slides", dataset_dir=str(tmp_path / "in"), **ENCODER)
     assert [(item["patient"], item["label"]) for item in content(workflow, "cohort")] == [("p0", 1), ("p1", 0)]
+    (tmp_path / "in" / "cohort.csv").write_text("bag,pid,diagnosis\ns0,p0,tumor\ns1,p1,normal")
+    table = str(tmp_path / "in" / "cohort.csv")  # whose slides have features beside them now
+    listed = start("inference", "slides", kind="infer", input=table, **{"columns#patient": "pid"}, **ENCODER)
+    assert [item["image"][-6:] for item in content(listed, "slides")] == ["s0.tif", "s1.tif"]
