@@ -107,7 +107,8 @@ def label_columns(named: NamedTable, task: str | None) -> tuple[CohortColumns, l
         return replace(columns, label=None), []
     has_label = not isinstance(columns.label, str) or columns.label in headers
     pairs = survival_pairs(headers)
-    if (has_label and not is_survival) or (not pairs and not is_survival and columns.label != "label"):
+    is_given = columns.label not in ("label", None)  # and an error if there is no such column
+    if (has_label or is_given) and not is_survival:
         note = f"columns {pairs[0][0]!r} and {pairs[0][1]!r} are not used: --task survival takes them" if pairs else ""
         return columns, [note] if note else []
     if len(pairs) == 1 and (is_survival or task is None):
