@@ -10,13 +10,20 @@ from torch import Tensor
 from monai_mil_ext.data.cohorts import CohortColumns
 from monai_mil_ext.data.cohorts.class_labels import UNKNOWN, label_text
 from monai_mil_ext.data.cohorts.mixtures import class_labels
+from monai_mil_ext.data.cohorts.tables.label_kinds import LabelKind, find_kind, is_known, order_names
+from monai_mil_ext.utils import check_choice
 
 from .check_settings import CheckedCase, Problem
 
 __all__ = ["CohortLabels", "read_labels"]
 
 LABEL = "label"
-MAX_CLASSES = 20  # different numbers from which they are values and not classes
+SINGLE = ("classification", "ordinal", "regression")  # tasks of one label
+NAMES = {
+    "multilabel": "classification with several labels",
+    "ordinal": "ordinal classification",
+    "survival": "survival analysis",
+}
 
 
 class CohortLabels(NamedTuple):
@@ -26,14 +33,17 @@ class CohortLabels(NamedTuple):
     class_names: list[str]
     classes: dict[str, list[str | None]]
     problems: list[Problem]
+    notes: list[Problem]
 
     @property
     def sentence(self) -> str:
         """Sentence on the task of a study of the labels."""
         if not self.kind:
             return "There are no labels: nothing can be trained, only predicted."
+        if self.problems:
+            return "The labels do not make a task yet: see the problems."
         named = f" of {len(self.class_names)} classes: {', '.join(self.class_names)}" if self.class_names else ""
-        return f"The labels make a {self.kind}{named}."
+        return f"The labels make a {NAMES.get(self.kind, self.kind)}{named}."
 
 
 def read_labels(
@@ -46,9 +56,15 @@ def read_labels(
         task: the task, if it is not to be found.
         class_names: names of the classes in order.
     """
-    kind, names = _find_task(cases, task, class_names)
+    problems = []
+    try:
+        kind, names, notes = _find_task(cases, task, class_names)
+    except ValueError as error:  # the cells are read nevertheless, so that empty ones are found at once
+        kind, notes, problems = task or "classification", [], [Problem(str(error).removesuffix("."))]
+        known = {text for case in cases if is_known(text := label_text(case.item.get(LABEL)))}
+        names = list(map(str, class_names or order_names(sorted(known))))
     if not kind:
-        return CohortLabels("", [], {}, [])
+        return CohortLabels("", [], {}, [], [])
     several = next((c.item[LABEL] for c in cases if isinstance(c.item.get(LABEL), (list, Tensor))), None)
     columns = CohortColumns(
         label=None if kind == "survival" else LABEL if several is None else [str(i) for i in range(len(several))],
@@ -58,43 +74,30 @@ def read_labels(
         event="event" if kind == "survival" else None,
     )
     items = [_values(case, columns, several is not None) for case in cases]
+    if problems:
+        return CohortLabels(kind, [], {}, problems, [])
     classes = class_labels([item for item in items if item], names) if any(items) else {}
     spread = {label: iter(values) for label, values in classes.items()}
     aligned = {label: [next(values) if item else None for item in items] for label, values in spread.items()}
     if kind in ("classification", "ordinal") and LABEL in aligned:
         aligned[LABEL] = [None if item is None else names[item[LABEL]] for item in items]
-    return CohortLabels(kind, names, aligned, _single(aligned))
+    return CohortLabels(kind, names, aligned, [], [Problem(note) for note in notes[1:]])  # the first is the sentence
 
 
-def _find_task(
-    cases: Sequence[CheckedCase], task: str | None, class_names: Sequence[str] | None
-) -> tuple[str, list[str]]:
-    """Return the task, and the names of the classes of a classification."""
+def _find_task(cases: Sequence[CheckedCase], task: str | None, class_names: Sequence[str] | None) -> LabelKind:
+    """Return the task, the names of the classes of a classification, and notes."""
     if any("time" in case.item and "event" in case.item for case in cases):
-        return "survival", []
+        return LabelKind("survival", [], [])
     labels = [case.item[LABEL] for case in cases if case.item.get(LABEL) is not None]
     if not labels:
-        return "", []
+        return LabelKind("", [], [])
     if any(isinstance(label, (list, Tensor)) for label in labels):
-        return "multilabel", []
-    texts = {label_text(label) for label in labels} - {""}
-    words = {text for text in texts if text.lower() not in UNKNOWN}
-    if task == "regression" or (task is None and class_names is None and _are_values(words, labels)):
-        return "regression", []
-    names = sorted(words) if class_names is None else [str(name) for name in class_names]
-    if class_names is None and all(word.isdigit() for word in words):
-        names = [str(i) for i in range(max(map(int, words), default=0) + 1)]
-    return task or "classification", names
-
-
-def _are_values(words: set[str], labels: Sequence[Any]) -> bool:
-    if any(isinstance(label, float) for label in labels):
-        return True
-    try:
-        numbers = [float(word) for word in words]
-    except ValueError:
-        return False
-    return len(words) > MAX_CLASSES or any(not number.is_integer() or number < 0 for number in numbers)
+        return LabelKind("multilabel", [], [])
+    if task is not None:
+        check_choice("task", task, SINGLE)
+    if task is None and any(isinstance(label, float) for label in labels):
+        task = "regression"
+    return find_kind([label_text(label) for label in labels], task, class_names)
 
 
 def _values(case: CheckedCase, columns: CohortColumns, several: bool) -> dict[str, Any] | None:
@@ -117,13 +120,3 @@ def _cell(value: Any) -> str:
     """Return a value as the text of a cell; that of an unknown label is empty."""
     text = label_text(value)
     return "" if text.lower() in UNKNOWN else text
-
-
-def _single(classes: dict[str, list[str | None]]) -> list[Problem]:
-    """Return the problem of each label that has one class only."""
-    problems = []
-    for label, values in classes.items():
-        found = {value for value in values if value is not None}
-        if len(found) == 1:
-            problems.append(Problem(f"`{label}` must have two classes or more, got {found.pop()!r} in all cases"))
-    return problems

@@ -4,62 +4,70 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from monai_mil_ext.data.bags.bag_folder import BagFolder, resolve_inside
 from monai_mil_ext.data.bags.folder_layout import FEATURE_SUFFIXES
-from monai_mil_ext.data.cohorts import list_bags, list_scans, list_slides
+from monai_mil_ext.data.cohorts import CohortColumns, list_bags, list_scans, list_slides
 from monai_mil_ext.data.cohorts.class_labels import label_text
 from monai_mil_ext.data.cohorts.slide_lists import SLIDE_SUFFIXES
-from monai_mil_ext.data.cohorts.table_file import TABLE_SUFFIXES, read_table
-from monai_mil_ext.utils import BagKeys, check_local, check_name, load_json, resolve_path
+from monai_mil_ext.data.cohorts.table_file import TABLE_SUFFIXES, json_rows
+from monai_mil_ext.data.cohorts.tables.column_names import NamedTable, find_header, open_table
+from monai_mil_ext.data.cohorts.tables.study_table import label_columns, survival_pairs
+from monai_mil_ext.utils import BagKeys, check_local, check_name, resolve_path
 from monai_mil_ext.utils.bag_items import case_id_of
 from monai_mil_ext.utils.privacy import describe_case_error
 
 from .check_settings import CheckedCase, Problem
 
-__all__ = ["read_cases"]
+__all__ = ["NamedCases", "read_cases"]
 
 CASE, PATIENT, ERROR = str(BagKeys.CASE_ID), str(BagKeys.PATIENT), str(BagKeys.INPUT_ERROR)
-LABEL = "label"
-# names of the columns, the first one that exists is taken; upper case does not matter
-COLUMNS: dict[str, tuple[str, ...]] = {
-    CASE: (CASE, "case"),
-    PATIENT: (PATIENT, "patient_id"),
-    "image": ("image", "bag", "slide_id", "filename", "wsi", "bag_name", "slide"),
-    "reference": ("reference",),
-    LABEL: (LABEL,),
-    "time": ("time",),
-    "event": ("event",),
-    "site": ("site",),
-    "split": ("split",),
-    **{name: (name,) for name in (str(BagKeys.SERIES), str(BagKeys.STACK), str(BagKeys.SLIDE_MPP), "magnification")},
-}
-CLAM = "slide_id"  # in whose tables case_id is the patient
+# further columns that mean something, each by its own name
+MORE = ("reference", str(BagKeys.SERIES), str(BagKeys.STACK), str(BagKeys.SLIDE_MPP), "magnification")
+IS_NO_TABLE = '`path` must be .csv, .tsv, .xlsx, a folder, or JSON of the form {"scans": [{...}, ...]}, got another.'
 SUFFIXES = {
     "scans": (),
     "slides": (*SLIDE_SUFFIXES, *FEATURE_SUFFIXES),
     "bags": FEATURE_SUFFIXES,
 }
+PREFERRED = {"slides": SLIDE_SUFFIXES, "features": FEATURE_SUFFIXES}
 FOLDERS: dict[str, Callable[..., list[dict[str, Any]]]] = {
     "scans": list_scans,
     "slides": list_slides,
     "bags": list_bags,
 }
-Columns = Mapping[str, str | Sequence[str] | None]
+
+
+class NamedCases(NamedTuple):
+    """Cases of a cohort, what is wrong with its columns, and what they were taken for."""
+
+    cases: list[CheckedCase]
+    problems: list[Problem]
+    notes: list[Problem]
 
 
 def read_cases(
-    path: Path | Sequence[Path], kind: str, columns: Columns | None = None, root: str | os.PathLike[str] | None = None
-) -> tuple[list[CheckedCase], list[Problem]]:
+    path: Path | Sequence[Path],
+    kind: str,
+    columns: CohortColumns | None = None,
+    root: str | os.PathLike[str] | None = None,
+    task: str | None = None,
+    prefer: str = "features",
+) -> NamedCases:
     """Read the cases of a table (CSV, TSV, Excel), a JSON list or a folder, and what is wrong with the whole.
+
+    The columns are found as those of a study are, see :py:func:`monai_mil_ext.data.study_columns`.
 
     Args:
         path: the table, list or folder; or a list with a table of the files and one of their patients.
         kind: ``"scans"``, ``"slides"`` or ``"bags"``.
-        columns: name of the column, or of several for ``label``, by what it means; others are found by their names.
+        columns: names of the columns, as far as they are not the usual ones.
         root: folder of the files, by default that of the table.
+        task: the task, if it is not to be found from the columns.
+        prefer: ``"slides"`` or ``"features"``, which are taken where a slide and a feature file have the same name.
 
     Raises:
         FileNotFoundError: when there is no such table or folder.
@@ -70,76 +78,59 @@ def read_cases(
         check_local(path=file)
     if len(paths) == 1 and paths[0].is_dir():
         items = FOLDERS[kind](paths[0])
-        return [_listed(item, f"file {i}") for i, item in enumerate(items, 1)], []
-    rows, names = _rows(paths[0]) if len(paths) == 1 else _joined_rows(paths, columns or {})
-    found, problems = _find_columns(names, columns or {})
+        return NamedCases([_listed(item, f"file {i}") for i, item in enumerate(items, 1)], [], [])
+    named = _open(paths, columns or CohortColumns())
+    found, problems, notes = _find_columns(named, task)
     table_dir = paths[0].parent
     folder = resolve_path(table_dir if root is None else root, "root")
     if not folder.is_dir():
         raise FileNotFoundError("`root` must be a folder that exists, got none.")
-    bags = BagFolder(folder, table_dir, SUFFIXES[kind]) if kind != "scans" else None
+    bags = BagFolder(folder, table_dir, SUFFIXES[kind], PREFERRED[prefer]) if kind != "scans" else None
     places = (folder, resolve_path(table_dir), bags)
-    return [_case(place, row, found, places) for place, row in rows], problems
+    return NamedCases([_case(place, row, found, places) for place, row in _rows(paths, named)], problems, notes)
 
 
-def _rows(path: Path) -> tuple[list[tuple[str, dict[str, Any]]], list[str]]:
-    """Return the rows, each with its place, and the names of all columns."""
-    if path.suffix.lower() in TABLE_SUFFIXES:
-        table = read_table(path)
-        return [(f"row {n}", dict(row)) for n, row in zip(table.numbers, table.rows, strict=True)], table.columns
-    if not path.is_file():
+def _open(paths: Sequence[Path], columns: CohortColumns) -> NamedTable:
+    is_json = len(paths) == 1 and paths[0].suffix.lower() not in TABLE_SUFFIXES
+    if is_json and not paths[0].is_file():
         raise FileNotFoundError("`path` must be a table, a JSON list or a folder that exists, got none.")
+    if is_json and json_rows(paths[0]) is None:
+        raise ValueError(IS_NO_TABLE)
+    return open_table(paths, columns)
+
+
+def _rows(paths: Sequence[Path], named: NamedTable) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return the rows, each with its place; those of JSON have values of any type."""
+    if len(paths) == 1 and paths[0].suffix.lower() not in TABLE_SUFFIXES:
+        return [(f"scan {i}", row) for i, row in enumerate(json_rows(paths[0]) or [])]
+    return [(f"row {n}", row) for n, row in zip(named.table.numbers, named.table.rows, strict=True)]
+
+
+def _find_columns(
+    named: NamedTable, task: str | None
+) -> tuple[dict[str, str | list[str]], list[Problem], list[Problem]]:
+    """Return the column of each meaning, the problems of those that do not exist, and notes."""
+    headers, columns, notes = named.table.columns, named.columns, list(named.notes)
+    errors = list(named.errors)
     try:
-        content = load_json(path)
-        scans = content["scans"] if isinstance(content, dict) else content
-    except (ValueError, KeyError):
-        scans = None
-    if not isinstance(scans, list) or not scans or not all(isinstance(scan, dict) for scan in scans):
-        text = '`path` must be .csv, .tsv, .xlsx, a folder, or JSON of the form {"scans": [{...}, ...]}, got another.'
-        raise ValueError(text)
-    rows = [{key: value for key, value in scan.items() if value is not None} for scan in scans]
-    return [(f"scan {i}", row) for i, row in enumerate(rows)], list(dict.fromkeys(key for row in rows for key in row))
-
-
-def _joined_rows(paths: Sequence[Path], columns: Columns) -> tuple[list[tuple[str, dict[str, Any]]], list[str]]:
-    """Return the rows of a table of files, with the columns of those of their patients, such as STAMP's."""
-    tables = [read_table(path) for path in paths]
-    names = list(dict.fromkeys(name for table in tables for name in table.columns))
-    image, patient = (str(columns.get(key) or _usual_column(names, COLUMNS[key])) for key in ("image", PATIENT))
-    files = [table for table in tables if image in table.columns]
-    if len(files) != 1 or any(patient not in table.columns for table in tables):
-        text = "tables must have a column of the patient, and one of them a column of the files (--columns#image NAME)"
-        raise ValueError(f"{text}, got {', '.join(map(repr, names))}.")
-    about: dict[str, dict[str, str]] = {}
-    for row in (row for table in tables if table is not files[0] for row in table.rows):
-        about.setdefault(row[patient], {}).update(row)
-    joined = [{**about.get(row[patient], {}), **row} for row in files[0].rows]
-    return [(f"row {n}", dict(row)) for n, row in zip(files[0].numbers, joined, strict=True)], names
-
-
-def _find_columns(names: Sequence[str], given: Columns) -> tuple[dict[str, str | list[str]], list[Problem]]:
-    """Return the column of each meaning, and the problems of those that do not exist."""
-    chosen = {meaning: [name] if isinstance(name, str) else list(name) for meaning, name in given.items() if name}
-    known = ", ".join(map(repr, names))
-    lost = [name for several in chosen.values() for name in several if name not in names]
-    problems = [Problem(f"column {name!r} must exist, got {known}") for name in lost]
-    found: dict[str, str | list[str]] = {}
-    for meaning, aliases in COLUMNS.items():
-        several = chosen.get(meaning)
-        column = _usual_column(names, aliases) if several is None else several if len(several) > 1 else several[0]
-        if column is not None and not set(several or ()) & set(lost):
-            found[meaning] = column
-    if found.get("image") == CLAM and CASE in found and PATIENT not in found:
-        found[PATIENT] = found.pop(CASE)
-    if "image" not in found and "image" not in chosen:
-        problems.append(Problem(f"a column must name the files, got {known}", option="--columns#image NAME"))
-    return found, problems
-
-
-def _usual_column(names: Sequence[str], aliases: Sequence[str]) -> str | None:
-    """Return the first column with one of several names, or else with one in another case."""
-    exact = next((alias for alias in aliases if alias in names), None)
-    return exact or next((name for alias in aliases for name in names if name.lower() == alias), None)
+        columns, more = label_columns(named, task)
+        notes += more
+    except ValueError as error:
+        if task is not None or survival_pairs(headers):
+            errors.append(str(error))
+    if columns.label == "label" not in headers:
+        columns = replace(columns, label=None)
+    has_files = columns.bag in headers or columns.bag != "bag"
+    errors += (columns if has_files else replace(columns, bag=headers[0])).missing(headers)
+    problems = [Problem(error.removesuffix(".")) for error in errors]
+    if not has_files:
+        known = ", ".join(map(repr, headers))
+        problems.append(Problem(f"a column must name the files, got {known}", option="--columns#bag NAME"))
+    found: dict[str, str | Sequence[str] | None] = {"image": columns.bag, CASE: columns.case, PATIENT: columns.patient}
+    found |= {key: getattr(columns, key) for key in ("label", "time", "event", "site", "split")}
+    found |= {key: find_header(key, headers) for key in MORE}
+    used = {key: name if isinstance(name, str) else list(name) for key, name in found.items() if name is not None}
+    return used, problems, [Problem(note) for note in notes]
 
 
 def _case(
@@ -150,7 +141,9 @@ def _case(
 ) -> CheckedCase:
     """Return the case of a row."""
     item = {
-        key: [row.get(name, "") for name in column] if isinstance(column, list) else row.get(column, "")
+        key: ["" if row.get(name) is None else row[name] for name in column]
+        if isinstance(column, list)
+        else row.get(column, "")
         for key, column in columns.items()
     }
     case = CheckedCase({key: value for key, value in item.items() if value not in ("", None)}, place)

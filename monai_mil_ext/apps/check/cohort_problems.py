@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from monai_mil_ext.data import CohortChecks
+from monai_mil_ext.data.cohorts.columns import PARTS
 from monai_mil_ext.data.cohorts.mixtures import confounding, merge_close, mixture_issues
 
 from .case_labels import CohortLabels
@@ -18,7 +19,6 @@ from .check_settings import CASE, CheckedCase, CheckSettings, Problem
 
 __all__ = ["find_problems"]
 
-PARTS = ("train", "val", "test")
 BLOCK = 65_536  # bytes that are compared at the start, in the middle and at the end of files of one size
 MANY = 4.0  # ratio to the median from which a number of slices is said to differ much
 MIN_PATIENTS = 3  # of a class, one for each part
@@ -95,17 +95,21 @@ def _files(case: CheckedCase) -> list[Path]:
 
 def _parts(cases: Sequence[CheckedCase]) -> Iterator[Problem]:
     """Yield the problems of the column ``split``."""
-    parts = {case.name: str(case.item.get("split", "")).lower() for case in cases}
-    for name, part in parts.items():
-        if part and part not in PARTS:
-            yield Problem(f"`split` must be one of {', '.join(PARTS)}, or empty, got {part!r}", name)
-    used = {part for part in parts.values() if part in PARTS}
+    for case in cases:
+        if _part(case) is None:
+            yield Problem(f"`split` must be train, val, test or empty, got {case.item['split']!r}", case.name)
+    used = {part for case in cases if (part := _part(case))}
     if used and not {"train", "test"} <= used:
         yield Problem(f"`split` must have cases in train and test, got only {', '.join(sorted(used))}")
     for patient, same in _groups(cases, lambda case: case.patient).items():
-        found = sorted({str(case.item.get("split", "")).lower() for case in same} & set(PARTS))
+        found = sorted({part for case in same if (part := _part(case))})
         if len(found) > 1:
             yield Problem(f"a patient must be in one split, got {patient!r} in {' and '.join(found)}: {_named(same)}")
+
+
+def _part(case: CheckedCase) -> str | None:
+    """Return the part of a case, empty for one without; None if it has another name."""
+    return PARTS.get(str(case.item.get("split") or "").lower())
 
 
 def _contradictions(

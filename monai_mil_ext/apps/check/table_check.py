@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from monai_mil_ext.data.cohorts import CohortColumns
 from monai_mil_ext.utils import check_local, write_csv, write_json
 
 from .case_facts import read_facts
 from .case_labels import CohortLabels, read_labels
-from .case_sources import Columns, read_cases
+from .case_sources import NamedCases, read_cases
 from .check_settings import CASE, PATIENT, CheckedCase, CheckSettings, Problem
 from .check_text import check_text
 from .cohort_problems import find_problems
@@ -113,7 +114,7 @@ class TableCheck:
 def check_table(
     path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     settings: CheckSettings | None = None,
-    columns: Columns | None = None,
+    columns: CohortColumns | None = None,
     root: str | os.PathLike[str] | None = None,
     encoding: EncodingPlan | None = None,
 ) -> TableCheck:
@@ -128,7 +129,7 @@ def check_table(
             ``slide_mpp`` and ``magnification``; JSON ``{"scans": [{...}, ...]}`` with the same keys; a folder; or a
             list with a table of the files and one of their patients.
         settings: what the cohort is and how it is to be used.
-        columns: names of the columns by what they mean, such as ``{"label": "grade"}``.
+        columns: names of the columns, as far as they are not the usual ones; found as those of a study are.
         root: folder of the files, by default that of the table.
         encoding: how the cohort is encoded; None estimates no time.
 
@@ -150,9 +151,10 @@ def check_table(
     settings = settings or CheckSettings()
     start = time.perf_counter()
     paths = [Path(part) for part in ([path] if isinstance(path, (str, os.PathLike)) else path)]
-    cases, problems = read_cases(paths, settings.kind, columns, root)
+    prefer = "features" if encoding is None else "slides"  # beside the slides, their features may be kept
+    named = read_cases(paths, settings.kind, columns, root, settings.task, prefer)
     name = settings.kind if paths[0].is_dir() else " + ".join(file.name for file in paths)
-    return _check(name, cases, problems, settings, encoding, start)
+    return _check(name, named, settings, encoding, start)
 
 
 def check_items(
@@ -170,17 +172,17 @@ def check_items(
         name: name of the cohort.
     """
     cases = [CheckedCase(dict(item), f"item {i}") for i, item in enumerate(items)]
-    return _check(name, cases, [], settings or CheckSettings(), encoding, time.perf_counter())
+    return _check(name, NamedCases(cases, [], []), settings or CheckSettings(), encoding, time.perf_counter())
 
 
 def _check(
     name: str,
-    cases: list[CheckedCase],
-    problems: list[Problem],
+    named: NamedCases,
     settings: CheckSettings,
     encoding: EncodingPlan | None,
     start: float,
 ) -> TableCheck:
+    cases = named.cases
     read_facts(cases, settings)
     labels = read_labels(cases, settings.task, settings.class_names)
     more, notes = find_problems(cases, labels, settings)
@@ -188,8 +190,8 @@ def _check(
     if estimate is not None:
         notes += [Problem(note) for note in estimate.notes]
     rows = [_row(case, [problem for problem in more if problem.case == case.name]) for case in cases]
-    problems = [*problems, *(problem for case in cases for problem in case.problems), *more]
-    notes = [*notes, *(Problem(note, case.name) for case in cases for note in case.notes)]
+    problems = [*named.problems, *(problem for case in cases for problem in case.problems), *more]
+    notes = [*named.notes, *labels.notes, *notes, *(Problem(note, case.name) for case in cases for note in case.notes)]
     counts = _counts(cases, labels)
     return TableCheck(name, rows, problems, notes, labels.sentence, counts, estimate, time.perf_counter() - start)
 

@@ -17,6 +17,8 @@ def labels(*values, **options):
         (["1", "0", "1.0"], "classification", ["0", "1"]),
         ([1, 0, 2], "classification", ["0", "1", "2"]),
         (["b", "a", "b"], "classification", ["a", "b"]),
+        (["mutated", "wild type"] * 2, "classification", ["wild type", "mutated"]),
+        (["3", "1", "2"], "classification", ["1", "2", "3"]),
         (["0.5", "1.5", "2"], "regression", []),
         ([0.5, 1.5, 2.0], "regression", []),
         ([str(i) for i in range(30)], "regression", []),
@@ -50,8 +52,8 @@ def test_classes_are_named_and_may_be_given():
 def test_a_missing_label_is_a_problem_of_its_case_and_one_class_of_the_cohort():
     found, cases = labels("a", "", "NA", "a")
     assert [bool(case.problems) for case in cases] == [False, True, True, False]
-    assert found.classes == {"label": ["a", None, None, "a"]}
-    assert "two classes or more, got 'a'" in messages(found.problems)
+    assert "at least 2 classes, got 'a' in all rows" in messages(found.problems)
+    assert found.sentence == "The labels do not make a task yet: see the problems."
 
 
 def test_a_task_may_be_given():
@@ -63,3 +65,18 @@ def test_no_labels_make_no_task():
     found = read_labels([CheckedCase({"case_id": "a"})])
     assert (found.kind, found.classes) == ("", {})
     assert "nothing can be trained" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (["tumor", "normal", "unknown"], "got 'unknown', which may be either"),
+        (["tumor", "normal", "Tumor"], "one spelling for each class, got 'Tumor', 'tumor'"),
+        (["10", "20", "40"], "`task` must be given for whole numbers"),
+    ],
+)
+def test_labels_that_a_study_refuses_are_a_problem(values, message):
+    found, cases = labels(*values, "")
+    assert message in messages(found.problems)
+    assert [bool(case.problems) for case in cases] == [False, False, False, True]
+    assert found.classes == {}

@@ -31,7 +31,7 @@ def test_a_copied_folder_is_found_and_two_series_of_a_folder_are_not(tmp_path):
 
 
 def test_a_patient_in_two_splits_and_an_unknown_split_are_found(tmp_path):
-    rows = [{**row, "split": "train" if i < 6 else "Test"} for i, row in enumerate(bag_rows(tmp_path))]
+    rows = [{**row, "split": "Training" if i < 6 else "test"} for i, row in enumerate(bag_rows(tmp_path))]
     assert check(tmp_path, rows).status == 0
     rows[7]["patient"] = "p0"
     rows[1]["split"] = "validate"
@@ -73,7 +73,7 @@ def test_several_encoders_and_one_class_are_problems(tmp_path):
     assert found.status == 0
     assert "encoder is not the same" in messages(found.notes)
     found = check(tmp_path, [{**row, "label": 1} for row in rows])
-    assert "`label` must have two classes or more, got '1' in all cases" in messages(found.problems)
+    assert "`label` must have at least 2 classes, got '1' in all rows" in messages(found.problems)
 
 
 def test_several_modalities_and_planes_are_found(tmp_path):

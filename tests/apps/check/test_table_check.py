@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from monai_mil_ext.apps.check import CheckSettings, check_items, check_table
+from monai_mil_ext.data import CohortColumns
 from monai_mil_ext.utils import write_csv, write_json
 from tests.apps.check.cohorts import BAGS, bag_rows, check, messages, scan_rows
 from tests.scans import write_series
@@ -104,8 +105,8 @@ def test_items_are_checked_as_a_table_is(tmp_path):
 def test_a_table_without_files_says_which_option_names_them(tmp_path):
     write_csv(tmp_path / "t.csv", [{"case_id": "a", "picture": "a.nii"}])
     found = check_table(tmp_path / "t.csv")
-    assert found.problems[0].option == "--columns#image NAME"
-    found = check_table(tmp_path / "t.csv", columns={"label": "grade"})
+    assert found.problems[0].option == "--columns#bag NAME"
+    found = check_table(tmp_path / "t.csv", columns=CohortColumns(label="grade"))
     assert "column 'grade' must exist, got 'case_id', 'picture'" in messages(found.problems)
 
 

@@ -186,12 +186,15 @@ def test_inference_refuses_other_names_of_the_classes(infer):
 
 
 def test_inference_refuses_a_model_of_another_task(infer, copy):
+    with pytest.raises(RuntimeError, match=r".") as error:
+        infer(task="multilabel")
+    assert "`ckpt_dir` must have a model for multilabel, got one for classification" in str(root_cause(error.value))
     values = json.loads((copy / "model.json").read_text())
-    values["task"]["kind"] = "multilabel"
+    values["task"]["kind"] = "segmentation"
     (copy / "model.json").write_text(json.dumps(values))
     with pytest.raises(RuntimeError, match=r".") as error:
         infer(folder=copy)
-    assert "`ckpt_dir` must have a model for classification, got one for multilabel" in str(root_cause(error.value))
+    assert "'segmentation' is not one of ['classification'" in str(root_cause(error.value))
 
 
 def test_inference_loads_weights_of_flare_and_ddp(infer, copy):

@@ -77,7 +77,7 @@ def name_columns(table: Table, columns: CohortColumns) -> NamedTable:
     patient = names.patient(bag)
     case = names.case(bag, patient)
     found: dict[str, Any] = {"bag": bag, "patient": patient, "case": case, "site": names.site(), "split": names.split()}
-    label = columns.label
+    label = names.label()
     found["label"] = names.header(label) if isinstance(label, str) else label and [names.header(n) for n in label]
     found["covariates"] = [names.header(name) for name in columns.covariates]
     found |= {key: names.header(name) for key in ("time", "event", "instance_label") if (name := getattr(columns, key))}
@@ -164,13 +164,21 @@ class _Names:
         found = find_header("split", self.table.columns)
         if found is None or found in self._labels() or not any(row[found] for row in self.table.rows):
             return None
-        other = sorted({row[found] for row in self.table.rows if row[found].lower() not in PARTS})
-        if other:
-            self.notes.append(f"column {found!r} is not used: parts are train, val and test, got {other[0]!r}")
-        return None if other else found
+        cells = sorted({row[found] for row in self.table.rows if row[found]})
+        if any(cell.lower() in PARTS for cell in cells):
+            return found  # another cell is then an error of its row: a part that was set apart must not be trained on
+        self.notes.append(f"column {found!r} is not used: parts are train, val and test, got {cells[0]!r}")
+        return None
+
+    def label(self) -> str | Sequence[str] | None:
+        """Return the column of the label, or of several labels, which a command line separates by commas."""
+        label = self.columns.label
+        if not isinstance(label, str) or "," not in label or find_header(label, self.table.columns):
+            return label
+        return [name.strip() for name in label.split(",")]
 
     def _labels(self) -> list[str]:
-        label = self.columns.label
+        label = self.label()
         names = [label] if isinstance(label, str) else list(label or [])
         return [self.header(name) for name in [*names, self.columns.time, self.columns.event] if name]
 

@@ -15,7 +15,7 @@ from monai_mil_ext.utils import check_choice
 from .column_names import NamedTable, find_header, open_table
 from .label_kinds import find_kind, is_known
 
-__all__ = ["StudyLabels", "study_columns"]
+__all__ = ["StudyLabels", "label_columns", "study_columns", "survival_pairs"]
 
 TASKS = ("classification", "multilabel", "ordinal", "regression", "survival", "cox")
 TIMES = ("time", "time_to_event", "survival_time", "survival_months", "survival_days", "follow_up_time")
@@ -86,7 +86,7 @@ def study_columns(
         check_choice("task", task, TASKS)
     paths = [Path(path)] if isinstance(path, (str, os.PathLike)) else [Path(part) for part in path]
     named = open_table(paths, columns or CohortColumns())
-    found, notes = _with_labels(named, task)
+    found, notes = label_columns(named, task)
     errors = [*named.errors, *found.missing(named.table.columns)]
     if errors:
         name = " + ".join(file.name for file in paths)
@@ -95,15 +95,20 @@ def study_columns(
     return found, labels, [*named.notes, *notes, *more, *_missing_labels(named.table, found)]
 
 
-def _with_labels(named: NamedTable, task: str | None) -> tuple[CohortColumns, list[str]]:
-    """Return the columns with either a label or a time and an event."""
+def label_columns(named: NamedTable, task: str | None) -> tuple[CohortColumns, list[str]]:
+    """Return the columns with either a label or a time and an event, and notes.
+
+    Raises:
+        ValueError: when it is not clear which columns these are.
+    """
     columns, headers = named.columns, named.table.columns
     is_survival = task in ("survival", "cox")
     if columns.time is not None:
         return replace(columns, label=None), []
     has_label = not isinstance(columns.label, str) or columns.label in headers
-    pairs = _pairs(headers)
-    if (has_label and not is_survival) or (not pairs and not is_survival and columns.label != "label"):
+    pairs = survival_pairs(headers)
+    is_given = columns.label not in ("label", None)  # and an error if there is no such column
+    if (has_label or is_given) and not is_survival:
         note = f"columns {pairs[0][0]!r} and {pairs[0][1]!r} are not used: --task survival takes them" if pairs else ""
         return columns, [note] if note else []
     if len(pairs) == 1 and (is_survival or task is None):
@@ -119,8 +124,8 @@ def _with_labels(named: NamedTable, task: str | None) -> tuple[CohortColumns, li
     )
 
 
-def _pairs(headers: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the known columns of a time and of an event that are in a table."""
+def survival_pairs(headers: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the columns of a time and of an event that are in a table, by their usual names."""
     known = [(time, event) for time in TIMES for event in EVENTS]
     for end in ENDPOINTS:
         known += [(f"{end}_{unit}", event) for unit in UNITS for event in (f"{end}_event", f"{end}_status", end)]

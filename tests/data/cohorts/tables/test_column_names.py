@@ -101,6 +101,14 @@ def test_an_empty_column_of_splits_is_no_split():
     assert named(["bag", "patient", "split"], rows=[["a", "p", ""], ["b", "q", "test"]]).columns.split == "split"
 
 
+def test_a_part_of_another_name_is_an_error_of_its_row(tmp_path):
+    write_bags(tmp_path, {"a": 2, "b": 2})
+    rows = [["bag", "patient", "label", "split"], ["a", "p", "0", "train"], ["b", "q", "0", "external"]]
+    report = check_cohort(write_table(tmp_path / "c.csv", rows), CohortColumns())
+    assert [item["split"] for item in report.items] == ["train"]
+    assert "`split` must be train, val, test or empty, got 'external'" in texts(report.errors)[0]
+
+
 def test_a_split_that_is_none_is_ignored_unless_it_is_named(tmp_path):
     write_bags(tmp_path, {"a": 2})
     table = write_table(tmp_path / "c.csv", [["bag", "patient", "label", "split"], ["a", "p", "0", "fold 3"]])

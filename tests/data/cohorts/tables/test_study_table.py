@@ -97,3 +97,16 @@ def test_classes_of_the_columns_count_as_given(tmp_path):
     columns, labels, _ = found(tmp_path, ["label"], ["b"], ["a"], columns=CohortColumns(classes=["b", "a"]))
     assert labels.class_names == ("b", "a")
     assert columns.num_classes == 2
+
+
+def test_a_label_that_is_named_but_missing_is_no_survival(tmp_path):
+    table = table_of(tmp_path, ["time", "event"], ["3", "1"], ["4", "0"])
+    assert study_columns(table)[1].kind == "survival"
+    with pytest.raises(ValueError, match="column 'grade' must exist"):
+        study_columns(table, CohortColumns(label="grade"))
+
+
+def test_several_labels_may_be_separated_by_commas(tmp_path):
+    table = table_of(tmp_path, ["ER", "PR", "time", "event"], ["1", "0", "3", "1"], ["0", "1", "4", "0"])
+    columns, labels, _ = study_columns(table, CohortColumns(label="er, PR"))
+    assert (columns.label, labels.kind) == (["ER", "PR"], "multilabel")
