@@ -24,11 +24,14 @@ EXTRAS = {  # name of the extra: packages that it installs
     "excel": ("openpyxl",),
     "export": ("onnx", "onnxruntime", "onnxscript"),
     "figures": ("matplotlib",),
+    "study": ("lifelines", "matplotlib", "optuna", "pandas"),
     "timm": ("timm",),
+    "tracking": ("mlflow-skinny",),
     "wsi": ("openslide-python", "openslide-bin", "tifffile", "imagecodecs"),
     "zarr": ("zarr", "pyarrow"),
 }
 MODULES = {  # module to import for a package whose name does not show that it works
+    "mlflow-skinny": "mlflow",
     "openslide-bin": "openslide_bin",
     "openslide-python": "openslide",
     "transformers": "transformers.modeling_utils",

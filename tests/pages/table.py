@@ -38,6 +38,7 @@ class Page(NamedTuple):
 FOUR = {"--nproc_per_node 4": "--nproc_per_node 2"}
 # no encoder weights: the pixels of a slice are its features
 PIXELS = ["--encoder", "{'_target_':'torch.nn.Flatten'}", "--in_features", "64", "--spatial_size", "8"]
+PIXELS_OF_STUDY = ["--encoder", "{'_target_':'torch.nn.Flatten'}", "--spatial_size", "8"]
 FLAT = "{'_target_':'monai_mil_ext.networks.encoders.InstanceEncoder','net':{'_target_':'torch.nn.Flatten'},"
 FLAT += "'input_spec':{'_target_':'monai_mil_ext.networks.encoders.InputSpec','size':[8,8]},'output':'identity'}"
 FLAT = ["--encoder", FLAT, "--spatial_size", "8"]
@@ -83,7 +84,7 @@ PAGES = {
     "README.md": Page(
         setup=page_setup.labeled_phantoms,
         before={"cd scan_mil": "cp -r bundles/scan_mil/data bundles/scan_mil/cohort.csv scan_mil"},
-        append={"study.yaml": [*PIXELS, *SMALL_STUDY], "check.yaml": PIXELS},
+        append={"study.yaml": [*PIXELS_OF_STUDY, *SMALL_STUDY], "check.yaml": ["--estimate", "False"]},
         creates={"cd scan_mil": ["study/report.html", "eval/check.csv"]},
         skip={
             "scripts/quickstart": ("also on the quickstart page", "docs/quickstart.md"),
@@ -250,8 +251,8 @@ PAGES = {
         replace={"for fold in 0 1 2 3 4 5;": "for fold in 0 5;", "--input SCAN\n": "--input data/pat_4\n"},
         append={
             "train.yaml": [*PIXELS, *EPOCH],
-            "study.yaml": [*PIXELS, *SMALL_STUDY],
-            "check.yaml": PIXELS,
+            "study.yaml": [*PIXELS_OF_STUDY, *SMALL_STUDY],
+            "check.yaml": ["--estimate", "False"],
             "inference.yaml": PIXELS,
             **FEW,
             **FEW_OF_FOLDS,
