@@ -23,7 +23,7 @@ from tests.experiments import mnist_bags
 from tests.scans import write_nifti, write_series
 
 __all__ = [
-    "SLURM", "attention_files", "bag_cohort", "handwritten", "labeled_phantoms", "labeled_scans", "phantoms",
+    "SLURM", "attention_files", "bag_cohort", "handwritten", "labeled_scans", "phantoms", "phantoms_and_table",
     "quickstart", "rsna", "scans_and_slides", "slides_and_features", "slides_to_predict", "study_tables",
     "trained_on_scans", "write_encoder", "write_programs",
 ]  # fmt: skip
@@ -91,12 +91,15 @@ def folder_of_scans(repo: Path) -> None:
     write_nifti(scans / "c2.nii.gz", *_loaded(scans / "c1"))
 
 
-def labeled_phantoms(repo: Path) -> None:
-    """Write the phantoms, a folder of scans, and a table of the phantoms with labels."""
+def phantoms_and_table(repo: Path) -> None:
+    """Write the phantoms, a folder of scans, and a table of ten scans with labels."""
     phantoms(repo)
     folder_of_scans(repo)
-    names = ["pat_1", "pat_2", "pat_3", "pat_4", "lung1", "lung2"]
-    rows = [(name, name, f"data/{name}", i % 2) for i, name in enumerate(names)]
+    draw, rows = np.random.default_rng(0), []
+    for i in range(10):
+        voxels = draw.integers(-1000, 400, (8, 8, 12)).astype(np.int16)
+        write_nifti(repo / CT / "data" / f"scan_{i}.nii.gz", voxels, np.diag([1.0, 1.0, 5.0, 1.0]))
+        rows.append((f"scan_{i}", f"p{i}", f"data/scan_{i}.nii.gz", ["normal", "tumor"][i % 2]))
     _table(repo / CT / "cohort.csv", ["case_id", "patient", "image", "label"], rows)
 
 

@@ -82,7 +82,7 @@ SLIDES = Page(
 
 PAGES = {
     "README.md": Page(
-        setup=page_setup.labeled_phantoms,
+        setup=page_setup.phantoms_and_table,
         before={"cd scan_mil": "cp -r bundles/scan_mil/data bundles/scan_mil/cohort.csv scan_mil"},
         append={"study.yaml": [*PIXELS_OF_STUDY, *SMALL_STUDY], "check.yaml": ["--estimate", "False"]},
         creates={"cd scan_mil": ["study/report.html", "eval/check.csv"]},
@@ -247,7 +247,7 @@ PAGES = {
     ),
     "bundles/scan_mil/docs/README.md": Page(
         start="bundles/scan_mil",
-        setup=page_setup.labeled_phantoms,
+        setup=page_setup.phantoms_and_table,
         replace={"for fold in 0 1 2 3 4 5;": "for fold in 0 5;", "--input SCAN\n": "--input data/pat_4\n"},
         append={
             "train.yaml": [*PIXELS, *EPOCH],
