@@ -248,7 +248,10 @@ PAGES = {
     "bundles/scan_mil/docs/README.md": Page(
         start="bundles/scan_mil",
         setup=page_setup.phantoms_and_table,
-        replace={"for fold in 0 1 2 3 4 5;": "for fold in 0 5;", "--input SCAN\n": "--input data/pat_4\n"},
+        replace={
+            "for fold in 0 1 2 3 4 5;": "for fold in 0 5;",
+            "ABMIL --input SCAN": "ABMIL --input data/scan_0.nii.gz",
+        },
         append={
             "train.yaml": [*PIXELS, *EPOCH],
             "study.yaml": [*PIXELS_OF_STUDY, *SMALL_STUDY],
