@@ -17,6 +17,7 @@ from monai_mil_ext.apps.doctor import CORE, EXTRAS
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "monai_mil_ext"
 FLOORS = ["losses", "networks", "metrics", "handlers", "transforms", "data", "inferers", "visualize", "utils", "apps"]
+FLOORS += ["apps.study", "apps.study.report", "apps.study.clinical", "apps.check", "apps.bundle"]
 ALWAYS = {"torch", "monai", "numpy", "ignite", "yaml"}  # what an import of the package needs
 BLOCKED = [
     "fire",
@@ -40,6 +41,9 @@ BLOCKED = [
     "openpyxl",
     "transformers",
     "timm",
+    "lifelines",
+    "optuna",
+    "mlflow",
 ]
 # a fork for each group of missing packages, since torch takes long to import
 FINDER = """
@@ -104,6 +108,10 @@ USES = {  # what is used, and what to install for it
     "data.OtsuTissue()(np.zeros((9, 9, 3), np.uint8))": "scipy",
     "visualize.plot_attention_mass({'a': {'x': [[0, 1], [0, 1]]}})": "monai-mil-ext[figures]",
     "networks.encoders.transformers_encoder('x')": "monai-mil-ext[encoders]",
+    "apps.study.check_packages()": "monai-mil-ext[study]",
+    "apps.study.Study([{}], 's', None, 'ABMIL')": "monai-mil-ext[study]",
+    "apps.study.Selection(trials=1).choose(lambda settings, report=None: 0.0, 'selection')": "monai-mil-ext[study]",
+    "apps.study.tracking.log_report('x', 'x', Path('.'))": "monai-mil-ext[tracking]",
     "networks.encoders.timm_encoder('x')": "monai-mil-ext[timm]",
     "data.FeatureStatistics.from_items([{'image': np.eye(2)}])": "scikit-learn",
 }
@@ -113,7 +121,8 @@ import numpy as np, torch
 from pathlib import Path
 sys.meta_path.insert(0, Missing())
 from monai.data import MetaTensor
-from monai_mil_ext import data, metrics, networks, transforms, visualize
+import monai_mil_ext.apps.study.tracking
+from monai_mil_ext import apps, data, metrics, networks, transforms, visualize
 os.chdir(tempfile.mkdtemp())
 for name, content in FILES.items():
     Path(name).parent.mkdir(exist_ok=True)

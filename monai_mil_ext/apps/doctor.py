@@ -24,7 +24,7 @@ EXTRAS = {  # name of the extra: packages that it installs
     "excel": ("openpyxl",),
     "export": ("onnx", "onnxruntime", "onnxscript"),
     "figures": ("matplotlib",),
-    "study": ("lifelines", "optuna", "pandas"),
+    "study": ("lifelines", "matplotlib", "optuna", "pandas"),
     "timm": ("timm",),
     "tracking": ("mlflow-skinny",),
     "wsi": ("openslide-python", "openslide-bin", "tifffile", "imagecodecs"),

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from monai_mil_ext.apps.bundle import save_model
-from monai_mil_ext.data import InstanceSource, TileGrid
+from monai_mil_ext.data import InstanceSource, TileGrid, write_bag
 from monai_mil_ext.networks.nets import ABMIL, QGMIL
 from monai_mil_ext.transforms import LoadScan, TileBag
 from tests.bundles import rsna_files, small_bags, wsi
@@ -23,9 +23,9 @@ from tests.experiments import mnist_bags
 from tests.scans import write_nifti, write_series
 
 __all__ = [
-    "SLURM", "attention_files", "bag_cohort", "handwritten", "labeled_scans", "phantoms", "quickstart", "rsna",
-    "scans_and_slides", "slides_and_features", "slides_to_predict", "trained_on_scans", "write_encoder",
-    "write_programs",
+    "SLURM", "attention_files", "bag_cohort", "handwritten", "labeled_scans", "phantoms", "phantoms_and_table",
+    "quickstart", "rsna", "scans_and_slides", "slides_and_features", "slides_to_predict", "study_tables",
+    "trained_on_scans", "write_encoder", "write_programs",
 ]  # fmt: skip
 
 CT = Path("bundles/scan_mil")
@@ -91,10 +91,16 @@ def folder_of_scans(repo: Path) -> None:
     write_nifti(scans / "c2.nii.gz", *_loaded(scans / "c1"))
 
 
-def phantoms_and_folder(repo: Path) -> None:
-    """Write the phantoms, and a folder of scans."""
+def phantoms_and_table(repo: Path) -> None:
+    """Write the phantoms, a folder of scans, and a table of ten scans with labels."""
     phantoms(repo)
     folder_of_scans(repo)
+    draw, rows = np.random.default_rng(0), []
+    for i in range(10):
+        voxels = draw.integers(-1000, 400, (8, 8, 12)).astype(np.int16)
+        write_nifti(repo / CT / "data" / f"scan_{i}.nii.gz", voxels, np.diag([1.0, 1.0, 5.0, 1.0]))
+        rows.append((f"scan_{i}", f"p{i}", f"data/scan_{i}.nii.gz", ["normal", "tumor"][i % 2]))
+    _table(repo / CT / "cohort.csv", ["case_id", "patient", "image", "label"], rows)
 
 
 def _loaded(folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -129,6 +135,23 @@ def bag_cohort(repo: Path) -> None:
     for folder in (repo / "bundles/bag_classifier/data/digits", repo / "study/bags"):
         scripts_of("bag_classifier", "prepare").write_cohort(small_bags.bags(), folder / "cohort.csv")
     scripts_of("scan_mil", "prepare").prepare_digits(repo / "study/cohort", num_scans=4)
+
+
+def study_tables(repo: Path) -> None:
+    """Write two cohorts of bags with clinical variables, one of three sites, and a folder of bags to predict."""
+    bundle = repo / "bundles/bag_classifier"
+    for name, num_bags in (("cohort", 48), ("other", 12)):
+        rows = []
+        for key, (label, instances) in small_bags.bags(num_bags).items():
+            file = f"{name}_{key}.h5"
+            write_bag(bundle / "bags" / file, {"features": instances})
+            site, sex = "abc"[int(key) // 2 % 3], "mf"[int(key) // 3 % 2]
+            rows.append(
+                (file[:-3], f"p{key}", f"bags/{file}", ["normal", "tumor"][label], site, 50 + int(key) % 20, sex)
+            )
+        _table(bundle / f"{name}.csv", ["case_id", "patient", "image", "label", "site", "age", "sex"], rows)
+    for i in range(2):
+        write_bag(bundle / "NEW" / f"n{i}.h5", {"features": torch.randn(5, 8)})
 
 
 def handwritten(repo: Path) -> None:

@@ -38,10 +38,12 @@ class Page(NamedTuple):
 FOUR = {"--nproc_per_node 4": "--nproc_per_node 2"}
 # no encoder weights: the pixels of a slice are its features
 PIXELS = ["--encoder", "{'_target_':'torch.nn.Flatten'}", "--in_features", "64", "--spatial_size", "8"]
+PIXELS_OF_STUDY = ["--encoder", "{'_target_':'torch.nn.Flatten'}", "--spatial_size", "8"]
 FLAT = "{'_target_':'monai_mil_ext.networks.encoders.InstanceEncoder','net':{'_target_':'torch.nn.Flatten'},"
 FLAT += "'input_spec':{'_target_':'monai_mil_ext.networks.encoders.InputSpec','size':[8,8]},'output':'identity'}"
 FLAT = ["--encoder", FLAT, "--spatial_size", "8"]
 EPOCH = ["--epochs", "1"]
+SMALL_STUDY = ["--epochs", "2", "--num_folds", "2", "--num_samples", "20"]
 # bootstrap samples of an evaluation
 FEW = {"evaluate.yaml": ["--num_samples", "20"]}
 FEW_OF_FOLDS = {"kfold.yaml": ["--num_samples", "20"]}
@@ -64,8 +66,8 @@ PROTOCOL_OF_PIXELS = [
 
 SLIDES = Page(
     setup=page_setup.slides_and_features,
-    replace={"for fold in 0 1 2 3 4;": "for fold in 0 4;"},
-    append=SLIDE_TRAINING,
+    replace={"for fold in 0 1 2 3 4;": "for fold in 0 4;", "--table cohort.csv": "--table DIR/cohort.csv"},
+    append={**SLIDE_TRAINING, "study.yaml": SMALL_STUDY},
     before={
         "slides.yaml": "mv DIR TABLES; mv SLIDES DIR; rm -r models eval",
         "kfold.yaml": "mv DIR SLIDES; mv TABLES DIR; rm -r models eval",
@@ -74,16 +76,21 @@ SLIDES = Page(
         "--input FEATURES": ["models/model.pt", "eval/report.json", "eval/f0/prediction.json", "eval/f2/f2.geojson"],
         "--input SLIDE": ["eval/case-*/prediction.json", "eval/case-*/case-*_tiles.png"],
         "kfold.yaml": ["eval/folds.json", "eval/fold_4/bags.csv", "models/model.pt"],
+        "study.yaml": ["study/report.html"],
     },
 )
 
 PAGES = {
     "README.md": Page(
+        setup=page_setup.phantoms_and_table,
+        before={"cd scan_mil": "cp -r bundles/scan_mil/data bundles/scan_mil/cohort.csv scan_mil"},
+        append={"study.yaml": [*PIXELS_OF_STUDY, *SMALL_STUDY], "check.yaml": ["--estimate", "False"]},
+        creates={"cd scan_mil": ["study/report.html", "eval/check.csv"]},
         skip={
             "scripts/quickstart": ("also on the quickstart page", "docs/quickstart.md"),
             "scripts/test": ("runs this test", ".ci/run"),
             "pip install torch": ("installs", "tests/test_wheel.py"),
-            "pip install .": ("installs", "tests/test_wheel.py"),
+            'pip install ".': ("installs", "tests/test_wheel.py"),
         },
     ),
     "docs/quickstart.md": Page(
@@ -154,6 +161,20 @@ PAGES = {
         },
         creates={"scripts.rsna": ["data/report.json", "data/intensity_3001.json", "runs/published.html"]},
     ),
+    "docs/how-to/study.md": Page(
+        start="bundles/bag_classifier",
+        setup=page_setup.study_tables,
+        append={"study.yaml": SMALL_STUDY},
+        creates={
+            "inference.yaml": ["eval/check.csv", "study/report.html", "study/models/ABMIL/model.pt", "eval/*.csv"],
+            "--external": [
+                "study_clinical/external/hospital_c/report.html",
+                "study_clinical/tables/effects.csv",
+                "study_by_site/runs/ABMIL/fold_2/model.pt",
+                "study_of_rates/report.html",
+            ],
+        },
+    ),
     "docs/how-to/scan-results.md": Page(
         start="bundles/scan_mil",
         setup=page_setup.trained_on_scans,
@@ -208,17 +229,37 @@ PAGES = {
     ),
     "bundles/bag_classifier/docs/README.md": Page(
         start="bundles/bag_classifier",
-        replace={"for fold in 0 1 2 3 4;": "for fold in 0 4;"},
-        append={"train.yaml": EPOCH, **FEW, **FEW_OF_FOLDS},
+        replace={
+            "for fold in 0 1 2 3 4;": "for fold in 0 4;",
+            "cohort.csv": "data/digits/cohort.csv",
+            "BAGS": "data/digits/bags/bag_0007.h5",
+        },
+        append={"train.yaml": EPOCH, "study.yaml": SMALL_STUDY, **FEW, **FEW_OF_FOLDS},
         creates={
-            "torchrun": ["models/fold_0/model.pt", "eval/fold_3/report.json", "eval/folds.json", "eval/predictions.csv"]
+            "torchrun": [
+                "models/fold_0/model.pt",
+                "eval/fold_3/report.json",
+                "eval/folds.json",
+                "eval/predictions.csv",
+            ],
+            "study.yaml": ["study/report.html"],
         },
     ),
     "bundles/scan_mil/docs/README.md": Page(
         start="bundles/scan_mil",
-        setup=page_setup.phantoms_and_folder,
-        replace={"for fold in 0 1 2 3 4 5;": "for fold in 0 5;"},
-        append={"train.yaml": [*PIXELS, *EPOCH], "inference.yaml": PIXELS, **FEW, **FEW_OF_FOLDS},
+        setup=page_setup.phantoms_and_table,
+        replace={
+            "for fold in 0 1 2 3 4 5;": "for fold in 0 5;",
+            "ABMIL --input SCAN": "ABMIL --input data/scan_0.nii.gz",
+        },
+        append={
+            "train.yaml": [*PIXELS, *EPOCH],
+            "study.yaml": [*PIXELS_OF_STUDY, *SMALL_STUDY],
+            "check.yaml": ["--estimate", "False"],
+            "inference.yaml": PIXELS,
+            **FEW,
+            **FEW_OF_FOLDS,
+        },
         creates={
             "kfold": [
                 "models/model.pt",
@@ -228,6 +269,7 @@ PAGES = {
                 "eval/folds.json",
             ],
             "SCANS": ["results/index.html", "results/c1/prediction.json", "results/c2/prediction.json"],
+            "study.yaml": ["study/report.html"],
         },
     ),
     "bundles/instance_encoder/docs/README.md": Page(

@@ -5,7 +5,7 @@ from .folds import FoldPlan
 from .methods import StudyMethod, parse_methods
 from .models import StudyModel, read_study_model, write_study_model
 from .predictions import Predictions
-from .provenance import collect_provenance, describe_machine, package_versions, read_commit
+from .provenance import check_packages, collect_provenance, describe_machine, package_versions, read_commit
 from .runs import Run, RunsFailedError, StudyRunner, parse_part, write_line
 from .selection import Selection
 from .study import Study, StudyOptions
@@ -28,6 +28,7 @@ __all__ = [
     "TrainedFold",
     "TrainingSettings",
     "as_names",
+    "check_packages",
     "collect_provenance",
     "describe_machine",
     "package_versions",

@@ -13,9 +13,34 @@ from typing import Any
 
 import torch
 
-__all__ = ["PACKAGES", "collect_provenance", "describe_machine", "package_versions", "read_commit"]
+from monai_mil_ext.utils import optional_dependency
+
+__all__ = ["PACKAGES", "check_packages", "collect_provenance", "describe_machine", "package_versions", "read_commit"]
 
 PACKAGES = ("monai-mil-ext", "monai", "torch", "numpy", "scikit-learn")
+OF_STUDIES = ("lifelines", "matplotlib", "optuna", "pandas")
+NEEDED = (
+    optional_dependency("study", "lifelines"),
+    optional_dependency("study", "matplotlib"),
+    optional_dependency("study", "optuna"),
+    optional_dependency("study", "pandas"),
+)
+
+
+def check_packages(tracking: bool = False) -> None:
+    """Check that the packages of a study are installed, so that it does not end after hours of encoding and training.
+
+    Args:
+        tracking: whether results are logged to MLflow.
+
+    Raises:
+        OptionalImportError: when one is missing; the message has the command that installs it.
+
+    Example:
+        >>> check_packages()
+    """
+    for package in NEEDED if not tracking else (*NEEDED, optional_dependency("tracking", "mlflow")):
+        _ = package.__version__
 
 
 def collect_provenance(

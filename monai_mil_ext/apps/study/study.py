@@ -21,7 +21,7 @@ from .external import evaluate_external
 from .folds import FoldPlan
 from .methods import StudyMethod, parse_methods
 from .outputs import bin_note, with_bin_edges
-from .provenance import collect_provenance
+from .provenance import OF_STUDIES, PACKAGES, check_packages, collect_provenance
 from .results import StudyResults, read_left_out
 from .runs import Run, RunsFailedError, StudyRunner, write_line
 from .selection import Selection
@@ -85,6 +85,7 @@ class Study:
 
     Raises:
         ValueError: when there are no items, methods are unknown, or the selection has settings that a method lacks.
+        OptionalImportError: when a package that the study needs is not installed.
 
     Example:
         >>> import torch
@@ -113,6 +114,7 @@ class Study:
     ) -> None:
         if not items:
             raise ValueError("`items` must not be empty, got none.")
+        check_packages(tracking=options.tracking_uri is not None)
         self.folder = Path(folder)
         self.options, self.clinical = options, clinical
         self._started = time.perf_counter()
@@ -212,7 +214,8 @@ class Study:
     def provenance(self) -> dict[str, Any]:
         """Return what is needed to reproduce the study."""
         seeds = [self._plan.seed, self._training.seed, self.options.seed]
-        facts = collect_provenance(self.options.command, seeds, seconds=time.perf_counter() - self._started)
+        seconds, packages = time.perf_counter() - self._started, (*PACKAGES, *OF_STUDIES)
+        facts = collect_provenance(self.options.command, seeds, seconds=seconds, packages=packages)
         times = {name: round(seconds, 1) for name, seconds in self.times.items()}
         return {**facts, "times": times, "num_samples": self.options.num_samples}
 

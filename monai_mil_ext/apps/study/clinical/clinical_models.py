@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.special import expit, log_expit, log_softmax, softmax
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
 from monai_mil_ext.apps.study.tasks import Task
+from monai_mil_ext.utils import optional_dependency
 
 __all__ = ["ClinicalModel", "baseline_hazard", "cox_log_likelihood"]
 
+linear_model = optional_dependency("", "sklearn.linear_model")
+minimize = optional_dependency("", "scipy.optimize", "minimize")
+model_selection = optional_dependency("", "sklearn.model_selection")
+special = optional_dependency("", "scipy.special")
 PENALTIES = (0.1, 1.0, 10.0, 100.0, 1000.0)
 FOLDS = 5
 
@@ -85,9 +86,9 @@ class ClinicalModel:
         """Return the outputs (n, D) of the task, and survival (n, T) if its times are known."""
         logits = (x - self.center) / self.scale @ self.coefficients.T + self.intercept
         if task.kind == "multilabel":
-            return expit(logits), None
+            return special.expit(logits), None
         if task.kind in ("classification", "ordinal"):
-            return softmax(logits, axis=1), None
+            return special.softmax(logits, axis=1), None
         return logits, None if self.hazard is None else np.exp(-self.hazard * np.exp(logits))
 
     def to_json(self) -> dict[str, Any]:
@@ -128,7 +129,7 @@ def _logistic(z: Array, truth: NDArray[Any], num_classes: int, penalty: float) -
     present = np.flatnonzero(counts)
     if len(present) < 2 or z.shape[1] == 0:
         return coefficients, intercept
-    model = LogisticRegression(C=1 / penalty, max_iter=1000).fit(z, truth)
+    model = linear_model.LogisticRegression(C=1 / penalty, max_iter=1000).fit(z, truth)
     if len(present) == 2:
         coefficients[present[1]], offset = model.coef_[0], np.array([0.0, model.intercept_[0]])
     else:
@@ -141,7 +142,7 @@ def _ridge(z: Array, truth: Array, penalty: float) -> Coefficients:
     mean, deviation = truth.mean(), truth.std()
     if z.shape[1] == 0 or deviation == 0:
         return np.zeros((1, z.shape[1])), np.array([mean])
-    model = Ridge(alpha=penalty).fit(z, (truth - mean) / deviation)
+    model = linear_model.Ridge(alpha=penalty).fit(z, (truth - mean) / deviation)
     return model.coef_[None] * deviation, np.array([mean + model.intercept_ * deviation])
 
 
@@ -189,9 +190,9 @@ def inner_splits(truth: NDArray[Any], patients: Sequence[str], task: Task) -> It
     if folds < 2:
         return
     if task.kind in ("regression", "multilabel") or np.unique(strata, return_counts=True)[1].min() < folds:
-        yield from GroupKFold(folds, shuffle=True, random_state=0).split(groups, groups=groups)
+        yield from model_selection.GroupKFold(folds, shuffle=True, random_state=0).split(groups, groups=groups)
     else:
-        splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
+        splitter = model_selection.StratifiedGroupKFold(folds, shuffle=True, random_state=0)
         yield from splitter.split(groups, strata, groups=groups)
 
 
@@ -206,8 +207,8 @@ def _held_out(z: Array, truth: NDArray[Any], train: Any, test: Any, task: Task, 
     if task.kind == "regression":
         return -float(np.sum((truth[test] - logits[test, 0]) ** 2))
     if task.kind == "multilabel":
-        return float(np.nansum(log_expit(np.where(truth[test] == 1, 1, -1) * logits[test]) + 0 * truth[test]))
-    return float(log_softmax(logits[test], axis=1)[np.arange(len(test)), truth[test]].sum())
+        return float(np.nansum(special.log_expit(np.where(truth[test] == 1, 1, -1) * logits[test]) + 0 * truth[test]))
+    return float(special.log_softmax(logits[test], axis=1)[np.arange(len(test)), truth[test]].sum())
 
 
 def cox_log_likelihood(risk: Array, truth: Array) -> Array:

@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.special import log_softmax, softmax
 
 from monai_mil_ext.apps.study.tasks import Task
+from monai_mil_ext.utils import optional_dependency
 
 from .clinical_models import cox_log_likelihood
 
 __all__ = ["LateFusion"]
 
+minimize = optional_dependency("", "scipy.optimize", "minimize")
+special = optional_dependency("", "scipy.special")
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 FLOOR = 1e-6  # lowest probability
 BIAS = 0.3  # mean error of values that were trained in their unit, in standard deviations of the labels
@@ -117,8 +118,8 @@ class LateFusion:
         pairs = zip(_scores(clinical, task), _scores(bag, task), strict=True)
         scores = [blend(a, b) for blend, (a, b) in zip(self.blends, pairs, strict=True)]
         if task.kind == "multilabel":
-            return np.column_stack([softmax(score, axis=1)[:, 1] for score in scores])
-        return softmax(scores[0], axis=1) if task.kind in ("classification", "ordinal") else scores[0]
+            return np.column_stack([special.softmax(score, axis=1)[:, 1] for score in scores])
+        return special.softmax(scores[0], axis=1) if task.kind in ("classification", "ordinal") else scores[0]
 
     @property
     def weights(self) -> list[float]:
@@ -216,7 +217,7 @@ def log_likelihood(scores: Array, truth: NDArray[Any], task: Task) -> Array:
     if task.kind == "regression":
         squares = (truth - scores[:, 0]) ** 2
         return -squares / (2 * max(float(np.var(truth)), 1e-12))
-    return log_softmax(scores, axis=1)[np.arange(len(truth)), truth.astype(int)]
+    return special.log_softmax(scores, axis=1)[np.arange(len(truth)), truth.astype(int)]
 
 
 def _spread(scores: Array, task: Task) -> tuple[float, float]:

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
-from scipy.optimize import linprog
+
+from monai_mil_ext.utils import optional_dependency
 
 __all__ = ["separating_direction"]
 
+linprog = optional_dependency("", "scipy.optimize", "linprog")
+sparse = optional_dependency("", "scipy.sparse")
 Array = NDArray[np.float64]
 TOLERANCE = 1e-7
 

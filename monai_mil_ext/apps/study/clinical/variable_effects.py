@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
-from sklearn.linear_model import LogisticRegression
 
 from monai_mil_ext.apps.study.predictions import Predictions
 from monai_mil_ext.apps.study.tasks import Task
@@ -23,6 +21,8 @@ from .separation import separating_direction
 
 __all__ = ["effect_table"]
 
+stats = optional_dependency("", "scipy.stats")
+LogisticRegression = optional_dependency("", "sklearn.linear_model", "LogisticRegression")
 lifelines = optional_dependency("study", "lifelines")
 pd = optional_dependency("study", "pandas")
 BAG = "bag score"

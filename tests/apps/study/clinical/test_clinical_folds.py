@@ -8,6 +8,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from monai_mil_ext.apps.study.clinical import Clinical, apply_values, fit_fold
+from monai_mil_ext.apps.study.clinical.clinical_folds import _combine
+from monai_mil_ext.apps.study.clinical.late_fusion import LateFusion
 
 from .made_cohorts import BINARY, TASKS, make_bag, make_items
 
@@ -130,3 +132,11 @@ def test_rows_without_an_item_and_folds_without_validation_are_refused():
         fit_fold(Clinical(), train, val, test[1:], BINARY, bag)
     with pytest.raises(ValueError, match="`bag` must have rows of the validation part, got 20 rows"):
         fit_fold(Clinical(), train, val, test, BINARY, bag.of_part("test"))
+
+
+def test_equal_survival_curves_stay_as_they_are_when_combined():
+    *_, bag = made_fold("survival", sizes=(20, 40, 20))
+    truth = TASKS["survival"].truth([{"time": t, "event": e} for t, e in bag.truth])
+    fusion = LateFusion.fit(bag.output, bag.output[::-1], truth, bag.patient, TASKS["survival"])
+    both = _combine(fusion, bag, bag, TASKS["survival"])
+    np.testing.assert_allclose(both.survival, np.clip(bag.survival, 1e-9, 1 - 1e-9), rtol=1e-6)
