@@ -1,15 +1,15 @@
-"""Paragraphs of the report of a study, fit for the methods and results sections of a paper."""
+"""Methods of a study as a paragraph that is fit for a paper, with its references."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .report_facts import ReportFacts
-from .report_tables import format_interval, format_number, format_p
+from .report_tables import format_number
 
-__all__ = ["headline", "join_words", "methods_text", "plan_words", "references", "results_text"]
+__all__ = ["count_in_words", "has_thresholds", "join_words", "methods_text", "plan_words", "references"]
 
 PAPERS = {
     "abmil": "Ilse M, Tomczak J, Welling M. Attention-based deep multiple instance learning. arXiv:1802.04712",
@@ -17,6 +17,9 @@ PAPERS = {
     "qgmil": "Zedda L et al. QG-MIL. arXiv:2606.20027",
     "asmil": "Ye L et al. ASMIL: attention-stabilized multiple instance learning. arXiv:2603.06658",
     "transmil": "Shao Z et al. TransMIL: transformer based correlated multiple instance learning. arXiv:2106.00908",
+    "additivemil": "Javed SA et al. Additive MIL: intrinsically interpretable MIL for pathology. arXiv:2206.01794",
+    "dsmil": "Li B, Li Y, Eliceiri KW. Dual-stream multiple instance learning network. arXiv:2011.08939",
+    "clammb": "Lu MY et al. Data-efficient and weakly supervised computational pathology. arXiv:2004.09666",
     "acmil": "Zhang Y et al. Attention-challenging multiple instance learning. arXiv:2311.07125",
     "smoothattention": "Castro-Macías F et al. Sm: enhanced localization in MIL. arXiv:2410.03276",
     "smap": "Castro-Macías F et al. Sm: enhanced localization in MIL. arXiv:2410.03276",
@@ -105,7 +108,7 @@ def _cohort(facts: ReportFacts) -> Iterable[str]:
     if (cohort.get("num_sites") or 0) > 1:
         text += f" from {_count(cohort['num_sites'], 'site')}"
     yield f"The {'external ' if facts.external else ''}cohort comprised {text}{_labels(facts)}."
-    names = {"n": _word(len(task.class_names)), "names": join_words(task.class_names)}
+    names = {"n": count_in_words(len(task.class_names)), "names": join_words(task.class_names)}
     outcome = (
         OUTCOMES.get(task.kind, f"{join_words(task.class_names)}").format(**names) if task.kind in OUTCOMES else ""
     )
@@ -115,7 +118,8 @@ def _cohort(facts: ReportFacts) -> Iterable[str]:
     if left := cohort.get("left_out"):
         number = left if isinstance(left, int) else len(left)
         words = ("case was", "its") if number == 1 else ("cases were", "their")
-        yield f"{_word(number).capitalize()} further {words[0]} left out because {words[1]} data could not be used."
+        counted = count_in_words(number).capitalize()
+        yield f"{counted} further {words[0]} left out because {words[1]} data could not be used."
 
 
 def _labels(facts: ReportFacts) -> str:
@@ -143,7 +147,13 @@ def _follow_up(facts: ReportFacts) -> str:
     return "" if median is None else f" (median follow-up {format_number(median)}, by reverse Kaplan-Meier)"
 
 
-def _word(number: int) -> str:
+def count_in_words(number: int) -> str:
+    """Return a small number as a word.
+
+    Example:
+        >>> count_in_words(3), count_in_words(12)
+        ('three', '12')
+    """
     return WORDS[number] if number < len(WORDS) else str(number)
 
 
@@ -200,7 +210,7 @@ def _networks(facts: ReportFacts) -> Iterable[str]:
     names = [f"{_method_words(name)}{_cite(facts, *_keys(name))}" for name in facts.summaries]
     verb = "were compared" if len(names) > 1 else "was evaluated" if facts.external else "was trained"
     loss = {"ordinal": "coral", "cox": "cox", "survival": "discrete"}.get(facts.task.kind, "")
-    noun = "One method" if len(names) == 1 else f"{_word(len(names)).capitalize()} methods"
+    noun = "One method" if len(names) == 1 else f"{count_in_words(len(names)).capitalize()} methods"
     yield f"{noun} of multiple-instance learning {verb}: {join_words(names)}."
     yield f"The loss was {LOSSES[facts.task.kind]}{_cite(facts, loss) if loss else ''}."
     yield from _training(facts)
@@ -265,6 +275,11 @@ def _thresholds(facts: ReportFacts) -> list[float]:
     return [float(v) for value in values for v in (value if isinstance(value, (list, tuple)) else [value]) if v]
 
 
+def has_thresholds(facts: ReportFacts) -> bool:
+    """Return whether a method has operating points."""
+    return bool(_thresholds(facts))
+
+
 def _has_chosen_thresholds(facts: ReportFacts) -> bool:
     return any(value != DEFAULT for value in _thresholds(facts))
 
@@ -315,93 +330,3 @@ def _statistics(facts: ReportFacts) -> Iterable[str]:
     if version := (facts.provenance.get("versions") or {}).get("monai-mil-ext"):
         monai = facts.provenance["versions"].get("monai")
         yield f"Analyses used monai-mil-ext {version}" + (f" and MONAI {monai}." if monai else ".")
-
-
-def headline(facts: ReportFacts) -> str:
-    """Return the result in one line."""
-    best, metric = facts.best, facts.metric(facts.main)
-    if not best or facts.value(best) is None:
-        return "No method has a value of the main metric: see the notes."
-    value = format_interval(facts.value(best))
-    number = sum(facts.value(name) is not None for name in facts.finished)
-    if number == 1:
-        return f"{best}: {metric} {value}"
-    return f"Highest {metric} of {_word(number)} methods: {best}, {value}"
-
-
-def results_text(facts: ReportFacts) -> str:
-    """Return what was found as a paragraph for the results section of a paper."""
-    parts = (_main_results(facts), _operating_points(facts), _comparisons(facts), _with_clinical(facts), _risk(facts))
-    return " ".join(sentence for part in parts for sentence in part)
-
-
-def _main_results(facts: ReportFacts) -> Iterable[str]:
-    metric = facts.metric(facts.main)
-    known = [name for name in facts.finished if facts.value(name)]
-    if not known:
-        yield f"The {metric} could not be computed for any method."
-        return
-    first, *others = sorted(known, key=lambda name: -facts.value(name)["value"])  # type: ignore[index]
-    yield f"{first} had {_article(metric)} {metric} of {_interval(facts.value(first))}."
-    if others:
-        yield f"The {metric} of {join_words([f'{n} was {_interval(facts.value(n))}' for n in others])}."
-    if missing := [name for name in facts.summaries if name not in known]:
-        yield f"There is no value of {join_words(missing)}."
-
-
-def _article(noun: str) -> str:
-    return "an" if noun[:1].lower() in "aeiou" or noun in ("MAE", "R²", "RMSE") else "a"
-
-
-def _interval(found: Mapping[str, Any] | None, number: str = "value") -> str:
-    """Return a value and its interval in the form of running text."""
-    text = format_interval(found, number)
-    if "[" not in text:
-        return text
-    value, ends = text.rstrip("]").split(" [")
-    return f"{value} (95 % CI {ends.replace(', ', ' to ')})"
-
-
-def _operating_points(facts: ReportFacts) -> Iterable[str]:
-    best = facts.best
-    pairs = [(m, facts.value(best, m)) for m in ("sensitivity", "specificity", "balanced_accuracy", "mae", "spearman")]
-    known = [f"{_article(facts.metric(m))} {facts.metric(m)} of {_interval(v)}" for m, v in pairs if v]
-    if known and facts.value(best):
-        place = "At its operating points" if _thresholds(facts) else "Furthermore"
-        yield f"{place}, {best} had {join_words(known)}."
-
-
-def _comparisons(facts: ReportFacts) -> Iterable[str]:
-    known = [row for row in facts.comparisons if row.get("difference") is not None]
-    own = {facts.best, f"{facts.best} + clinical"}
-    shown = [row for row in known if own & {row["a"], row["b"]}] if len(known) > 3 else known
-    for row in shown[:5]:
-        corrected = len(facts.comparisons) > 1 and row.get("p_holm") is not None
-        p = format_p(row["p_holm"] if corrected else row.get("p"))
-        p = p if p.startswith("<") else f"= {p}"
-        after = " after correction" if corrected else ""
-        metric = facts.metric(str(row.get("metric", facts.main)))
-        yield f"{row['a']} minus {row['b']}: difference in {metric} {_interval(row, 'difference')}, p {p}{after}."
-    if len(known) > len(shown):
-        small = sum(row.get("p_holm") is not None and row["p_holm"] < 0.05 for row in known)
-        yield f"Of all {len(known)} comparisons, {_word(small) if small else 'none'} had a corrected p below 0.05."
-
-
-def _with_clinical(facts: ReportFacts) -> Iterable[str]:
-    pair = (facts.clinical.get("summaries") or {}).get(facts.best) or {}
-    found = {key: ((pair.get(key) or {}).get("values") or {}).get(facts.main) for key in ("clinical", "both")}
-    if all(value and value.get("value") is not None for value in found.values()):
-        metric = facts.metric(facts.main)
-        yield (
-            f"Clinical variables alone had {_article(metric)} {metric} of {_interval(found['clinical'])}, and together "
-            f"with {facts.best} of {_interval(found['both'])}."
-        )
-
-
-def _risk(facts: ReportFacts) -> Iterable[str]:
-    found = (facts.finished.get(facts.best) or {}).get("survival") or {}
-    if (p := found.get("log_rank_p")) is not None:
-        number, text = _word(len(found.get("groups") or ())), format_p(p)
-        verb = "differed significantly" if p < 0.05 else "did not differ significantly"
-        text = text if text.startswith("<") else f"= {text}"
-        yield f"Survival of the {number} groups by risk of {facts.best} {verb} (log-rank p {text})."

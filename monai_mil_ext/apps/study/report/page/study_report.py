@@ -13,13 +13,14 @@ from typing import Any
 
 from monai_mil_ext.utils import RESEARCH_USE, atomic_path, optional_dependency, write_csv, write_json
 
-from .prose import headline, join_words, methods_text, plan_words, references, results_text
+from .prose import join_words, methods_text, plan_words, references
 from .report_blocks import page_table
 from .report_cases import by_error, case_picture
 from .report_facts import ReportFacts, clean
 from .report_notes import limits, report_notes
 from .report_sections import report_sections
 from .report_tables import DASH, csv_tables, format_number
+from .results_prose import headline, results_text
 
 __all__ = ["write_report"]
 
