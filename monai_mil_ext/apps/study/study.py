@@ -141,14 +141,14 @@ class Study:
         """Return the runs of the study."""
         return self.work.runs()
 
-    def run(self, part: tuple[int, int] = (1, 1), jobs: int = 1) -> Path | None:
+    def run(self, part: tuple[int, int] = (1, 1), jobs: int | None = 1) -> Path | None:
         """Execute the runs that are not finished, and write predictions, models and the report once all are.
 
         A failed run does not end the others; the report names it.
 
         Args:
             part: ``(i, n)`` executes part i of n, on machines that share the folder; the last one writes the report.
-            jobs: number of processes.
+            jobs: number of processes; ``None`` for as many as shorten the study on this machine.
 
         Returns:
             The report, or ``None`` if runs of other parts are not finished.
@@ -160,6 +160,7 @@ class Study:
             work = self.work
             self._write_settings()
         runs = work.runs()
+        jobs = work.helpful_jobs(len(runs)) if jobs is None else jobs
         threads = None if jobs == 1 else max(1, torch.get_num_threads() // jobs)
         runner = StudyRunner(self.folder / "runs", work, threads, work.without_names)
         failures: dict[str, str] = {}

@@ -44,6 +44,7 @@ __all__ = [
     "apply_settings",
     "available_memory",
     "build_study_network",
+    "feature_bytes",
     "setting_names",
     "train_bag_network",
 ]
@@ -228,7 +229,7 @@ class _Bags:
 
     def loader(self, items: Items, train: bool) -> DataLoader:
         """Return a loader of batches; of training, in another order in each epoch."""
-        cached = _size_in_bytes(items, len(self.statistics.mean)) <= CACHED * available_memory()
+        cached = feature_bytes(items, len(self.statistics.mean)) <= CACHED * available_memory()
         most = self.training.max_instances if train else None
         load = LoadBagd("image") if cached or most is None else RandLoadBagd("image", most, stratified=True)
         steps = [
@@ -267,7 +268,8 @@ def _input(item: Mapping[str, Any]) -> dict[str, Any]:
     return {name: item[name] for name in ("image", CASE, "start", "stop", "slide") if name in item}
 
 
-def _size_in_bytes(items: Items, in_features: int) -> int:
+def feature_bytes(items: Items, in_features: int) -> int:
+    """Return the bytes of the features of all bags in float32."""
     return 4 * in_features * sum(bag_sizes(items))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,13 +27,22 @@ from .predictions import Predictions
 from .runs import Run
 from .selection import Selection
 from .tasks import Task
-from .training import TrainingSettings, apply_settings, build_study_network, train_bag_network
+from .training import (
+    TrainingSettings,
+    apply_settings,
+    available_memory,
+    build_study_network,
+    feature_bytes,
+    train_bag_network,
+)
 from .training_history import Report
 
 __all__ = ["StudyWork", "predict_bags"]
 
 CASE, PATIENT, LABELS = str(BagKeys.CASE_ID), str(BagKeys.PATIENT), str(BagKeys.INSTANCE_LABEL)
 PREDICTIONS, IDENTITY, HISTORY = "predictions.csv", "predictions.json", "history.csv"
+WORTH_A_PROCESS = 16 * 2**20  # bytes of all features
+PROCESS = 2 * 2**30  # bytes of memory of a process without features
 TOP = 10  # share of the attention of so many instances
 FORMAT = 1  # number of the form of a run's files and settings
 
@@ -104,6 +114,17 @@ class StudyWork:
             "weights_note": trained.weights_note,
             "notes": trained.notes,
         }
+
+    def helpful_jobs(self, num_runs: int) -> int:
+        """Return the number of processes that shortens the runs on this machine: one per core if memory allows.
+
+        One process is enough for a GPU, and for so few features that its start takes longer than it saves.
+        """
+        size = feature_bytes(self.items, _in_features(self.items[0]))
+        if torch.cuda.is_available() or size < WORTH_A_PROCESS:
+            return 1
+        in_memory = available_memory() // (PROCESS + size)
+        return max(1, min(num_runs, in_memory, len(os.sched_getaffinity(0))))
 
     def part(self, fold: int, part: str) -> list[dict[str, Any]]:
         """Return the items of a part of a fold."""

@@ -92,6 +92,27 @@ def test_instance_labels_of_a_bag_give_the_values_of_localization(tmp_path):
     assert {name: rows.more[name][0] for name in expected} == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("instances", "cores", "memory", "cuda", "jobs"),
+    [
+        (2000, 4, 2**40, False, 4),
+        (2000, 64, 2**40, False, 10),  # no more than runs
+        (2000, 4, 5 * 2**30, False, 2),
+        (2000, 4, 2**20, False, 1),
+        (20, 4, 2**40, False, 1),  # few features
+        (2000, 4, 2**40, True, 1),
+    ],
+)
+def test_helpful_jobs_fit_cores_memory_and_runs(instances, cores, memory, cuda, jobs, tmp_path, monkeypatch):
+    monkeypatch.setattr("monai_mil_ext.apps.study.work.available_memory", lambda: memory)
+    monkeypatch.setattr("monai_mil_ext.apps.study.work._in_features", lambda item: 1024)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(cores)))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
+    items = [{"case_id": f"c{i}", "image": f"{i}.h5", "num_instances": instances} for i in range(40)]
+    work = StudyWork(items, None, TASKS["classification"], [], FEW, Selection())
+    assert work.helpful_jobs(num_runs=10) == jobs
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_texts_of_a_failed_run_have_no_names_of_files(jobs, tmp_path):
     folder = tmp_path / "Doe_Jane"
