@@ -22,6 +22,7 @@ from .check_settings import CASE, CheckedCase
 
 __all__ = ["EncodingEstimate", "EncodingPlan"]
 
+BATCH = 32  # images that are encoded between two looks at the clock
 SECONDS = 2.0  # of dummy batches
 LONGEST = 5.0  # of a chunk, by the time of one image
 PREPARING = 2.0  # s of real cases that are read and cut
@@ -83,7 +84,7 @@ class EncodingPlan:
         encoder: network that maps images to features.
         size: height and width of an image of the encoder.
         channels: number of its channels.
-        chunk_size: number of images that are encoded at once.
+        chunk_size: number of images that are encoded at once; ``None``: see ``EncodeInstances``.
         device: device of the encoder.
         transform: preprocessing of a case; what precedes the encoding is timed.
         cache: features that have been computed.
@@ -93,7 +94,7 @@ class EncodingPlan:
     encoder: nn.Module
     size: int | Sequence[int] | None = 224
     channels: int = 1
-    chunk_size: int = 32
+    chunk_size: int | None = None
     device: str | torch.device | None = None
     transform: Callable[[Any], Any] | None = None
     cache: FeatureCache | None = None
@@ -133,7 +134,7 @@ class EncodingPlan:
         if sides is None:
             sides = cases[len(cases) // 2].facts["shape"][:2]
         encode = EncodeInstances(self.encoder, self.chunk_size, self.device)
-        batch = torch.rand(self.chunk_size, self.channels, *sides)
+        batch = torch.rand(self.chunk_size or BATCH, self.channels, *sides)
         width = encode(batch[:1]).shape[1]
         start = time.perf_counter()
         encode(batch[:1])

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 BYTE = 255
 LOG_INTERVAL = 10.0  # s
+CHUNK = 32
+CHUNK_ON_CPU = 4  # of a tensor: larger ones leave the caches, which makes a MobileNetV2 three times as slow
 Bag = Tensor | Dataset[Tensor]
 
 
@@ -39,6 +41,7 @@ class EncodeInstances(Transform):
     Args:
         encoder: network that maps (n, ...) to (n, F); its training flags are restored afterwards.
         chunk_size: number of instances that are encoded at once; it limits memory and does not change the result.
+            ``None`` means 32, but 4 for a tensor on a CPU, where a small network is up to three times as fast then.
         device: device to encode on; None uses the encoder's.
         num_workers: number of processes that read the chunks of a bag that is not a tensor; 0 reads in this process.
 
@@ -55,11 +58,11 @@ class EncodeInstances(Transform):
     def __init__(
         self,
         encoder: nn.Module,
-        chunk_size: int = 32,
+        chunk_size: int | None = None,
         device: str | torch.device | None = None,
         num_workers: int = 0,
     ) -> None:
-        check_positive(chunk_size=chunk_size)
+        check_positive(chunk_size=CHUNK if chunk_size is None else chunk_size)
         check_count(num_workers=num_workers)
         self.encoder = encoder
         self.chunk_size = chunk_size
@@ -77,9 +80,10 @@ class EncodeInstances(Transform):
             raise EmptyBagError(f"`bag` must have shape (N, ...) with an instance, got {got}.")
         device = self.device or next((p.device for p in self.encoder.parameters()), torch.device("cpu"))
         if isinstance(bag, Tensor):
-            chunks = ChunkLoader(bag.as_tensor() if isinstance(bag, MetaTensor) else bag, self.chunk_size)
+            size = self.chunk_size or (CHUNK_ON_CPU if device.type == "cpu" else CHUNK)
+            chunks = ChunkLoader(bag.as_tensor() if isinstance(bag, MetaTensor) else bag, size)
         else:
-            chunks = ChunkLoader(bag, self.chunk_size, self.num_workers, pin_memory=device.type == "cuda")
+            chunks = ChunkLoader(bag, self.chunk_size or CHUNK, self.num_workers, pin_memory=device.type == "cuda")
         features, seconds = [], 0.0
         with _frozen(self.encoder.to(device)), torch.inference_mode():
             for chunk in _logged(chunks, len(bag)):  # type: ignore[arg-type]
@@ -142,7 +146,7 @@ class EncodeInstancesd(MapTransform):
         self,
         keys: KeysCollection,
         encoder: nn.Module,
-        chunk_size: int = 32,
+        chunk_size: int | None = None,
         device: str | torch.device | None = None,
         num_workers: int = 0,
         allow_missing_keys: bool = False,

@@ -129,3 +129,18 @@ def test_encode_instances_logs_how_much_of_a_long_bag_is_done(monkeypatch, caplo
     encode(torch.rand(10, 1, 2, 2))
     assert [text.split(";")[0] for text in caplog.messages] == [f"Encoded {n} of 10 instances" for n in (4, 8)]
     assert caplog.messages[0].endswith("; about 0 s remain.")
+
+
+def test_chunks_of_a_tensor_are_small_on_a_cpu_and_those_of_other_bags_are_not():
+    sizes = []
+
+    class Count(nn.Flatten):
+        def forward(self, x):
+            sizes.append(len(x))
+            return super().forward(x)
+
+    EncodeInstances(Count())(torch.rand(10, 2))
+    assert sizes == [4, 4, 2]
+    sizes.clear()
+    EncodeInstances(Count(), chunk_size=6)(torch.rand(10, 2))
+    assert sizes == [6, 4]
