@@ -65,7 +65,7 @@ def test_other_names_of_columns_are_options(run, tmp_path):
     rows = [
         {"name": r["case_id"], "bag": r["image"], "who": r["patient"], "grade": r["label"]} for r in bag_rows(tmp_path)
     ]
-    columns = {"columns#case_id": "name", "columns#patient": "who", "columns#label": "grade"}
+    columns = {"columns#case": "name", "columns#patient": "who", "label": "grade"}
     report, status = run("bag_classifier", rows, **columns)
     assert (status, report["cases"][3]["case_id"], report["cases"][3]["patient"]) == (0, "c3", "p3")
     assert report["task"] == "The labels make a classification of 2 classes: 0, 1."

@@ -15,4 +15,4 @@ def test_a_column_that_a_message_asks_for_can_be_named(bundle, tmp_path):
     parser = ConfigParser()
     parser.read_config(ROOT / bundle / "configs" / "study.yaml")
     parser.update({"table": str(table), "columns#patient": "who"})
-    assert parser.get_parsed_content("found_columns").patient == "who"
+    assert parser.get_parsed_content("cohort_columns").patient == "who"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,13 @@ def log_report(tracking_uri: str, experiment: str, folder: Path) -> None:
         experiment: name of the experiment.
         folder: folder of the study.
     """
-    _open_store(tracking_uri, experiment)
     report = load_json(folder / "report.json")
+    with _loggers_kept():
+        _log(tracking_uri, experiment, folder, report)
+
+
+def _log(tracking_uri: str, experiment: str, folder: Path, report: Mapping[str, Any]) -> None:
+    _open_store(tracking_uri, experiment)
     for method, summary in report["summaries"].items():
         with mlflow.start_run(run_name=method):
             mlflow.log_params(report["methods"].get(method, {}).get("settings", {}))
@@ -33,6 +40,21 @@ def log_report(tracking_uri: str, experiment: str, folder: Path) -> None:
                     mlflow.log_artifact(str(folder / name))
             if (folder / "tables").is_dir():
                 mlflow.log_artifacts(str(folder / "tables"), "tables")
+
+
+@contextmanager
+def _loggers_kept() -> Iterator[None]:
+    """Leave other loggers as they are: MLflow prepares its database by Alembic, which disables them."""
+    loggers = [entry for entry in logging.root.manager.loggerDict.values() if isinstance(entry, logging.Logger)]
+    disabled = [(entry, entry.disabled) for entry in loggers]
+    level, handlers = logging.root.level, [*logging.root.handlers]
+    try:
+        yield
+    finally:
+        for entry, state in disabled:
+            entry.disabled = state
+        logging.root.setLevel(level)
+        logging.root.handlers[:] = handlers
 
 
 def _open_store(tracking_uri: str, experiment: str) -> None:

@@ -34,7 +34,7 @@ class TanhAttention(nn.Module):
         super().__init__()
         check_positive(in_features=in_features, attention_size=attention_size, num_heads=num_heads)
         check_rate(dropout=dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.value = nn.Linear(in_features, attention_size)
         self.score = nn.Linear(attention_size, num_heads)
 
@@ -70,7 +70,7 @@ class GatedAttention(nn.Module):
         super().__init__()
         check_positive(in_features=in_features, attention_size=attention_size, num_heads=num_heads)
         check_rate(dropout=dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.value = nn.Linear(in_features, attention_size)
         self.gate = nn.Linear(in_features, attention_size)
         self.score = nn.Linear(attention_size, num_heads)

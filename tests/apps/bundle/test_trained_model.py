@@ -11,12 +11,12 @@ from monai_mil_ext.apps.bundle import TrainedModel, build_network, describe_netw
 from monai_mil_ext.data import InstanceSource, ModelRecord
 from monai_mil_ext.data.models import file_sha256
 from monai_mil_ext.networks import nets
-from tests.contracts.net_cases import every_net, max_without_ties
+from tests.contracts.net_cases import additive_without_kinks, every_net, max_without_ties
 
 
 @every_net
 def test_a_described_network_is_built_again(make):
-    if make is max_without_ties:
+    if make in (max_without_ties, additive_without_kinks):
         return  # a layer is replaced after the construction, which a description can't know; loading its weights fails
     net = make()
     description = describe_network(net)

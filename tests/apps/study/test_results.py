@@ -25,7 +25,7 @@ def rows(score, truth):
 
 def test_the_threshold_separates_the_classes():
     truth = np.array([0, 0, 0, 1, 1, 1])
-    assert operating_threshold(rows(np.array([0.1, 0.2, 0.1, 0.3, 0.4, 0.3]), truth), TASK) == pytest.approx(0.3)
+    assert operating_threshold(rows(np.array([0.1, 0.2, 0.1, 0.3, 0.4, 0.3]), truth), TASK) == pytest.approx(0.25)
     assert operating_threshold(rows(np.full(6, 0.5), truth), TASK) is None
     assert operating_threshold(rows(np.full(6, 0.5), truth), TASKS["cox"]) is None
 

@@ -1,10 +1,11 @@
 """Tests of the log of a study in MLflow."""
 
 import json
+import logging
 
 import pytest
 
-from monai_mil_ext.apps.study.tracking import log_report
+from monai_mil_ext.apps.study.tracking import _loggers_kept, log_report
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -12,6 +13,22 @@ REPORT = {
     "methods": {"ABMIL": {"settings": {"epochs": 3}}, "QGMIL": {}},
     "summaries": {"ABMIL": {"values": {"auroc": {"value": 0.8, "low": 0.7, "high": None}}}, "QGMIL": None},
 }
+
+
+@pytest.fixture(autouse=True)
+def _loggers():
+    """The clients of these tests prepare databases, too, which would silence the loggers of all later tests."""
+    with _loggers_kept():
+        yield
+
+
+def test_loggers_stay_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "report.json").write_text(json.dumps(REPORT))
+    ours, level = logging.getLogger("monai_mil_ext.some.module"), logging.root.level
+    log_report(f"sqlite:///{tmp_path / 'mlflow.db'}", "study", tmp_path)
+    assert not ours.disabled
+    assert logging.root.level == level
 
 
 def test_a_run_for_each_method_with_settings_metrics_and_files(tmp_path, monkeypatch):

@@ -40,8 +40,8 @@ class DSMIL(BagNet):
         num_classes: number C of logits.
         query_size: size D of a query.
         nonlinear_query: whether queries have a hidden layer; otherwise they are linear.
-        value_layer: whether values are :math:`\operatorname{ReLU}(W_v x_n + b_v)` with dropout before them.
-        dropout: dropout rate of the value layer.
+        value_layer: whether values are :math:`\operatorname{ReLU}(W_v x_n + b_v)`.
+        dropout: dropout rate of the instances before their values.
         combine: ``"bag"`` for the logits of the second stream (the published code), ``"mean_logit"`` for the mean of
             both streams.
 
@@ -81,8 +81,8 @@ class DSMIL(BagNet):
         more = [nn.ReLU(), nn.Linear(query_size, query_size), nn.Tanh()] if nonlinear_query else []
         self.classify_instance = nn.Linear(in_features, num_classes)
         self.query = nn.Sequential(nn.Linear(in_features, query_size), *more)
-        project = [nn.Dropout(dropout), nn.Linear(in_features, in_features), nn.ReLU()] if value_layer else []
-        self.value = nn.Sequential(*project)
+        project = [nn.Linear(in_features, in_features), nn.ReLU()] if value_layer else []
+        self.value = nn.Sequential(nn.Dropout(dropout), *project)
         self.classify = nn.Conv1d(num_classes, num_classes, in_features)
         self.instance_tap = nn.Identity()
         self.branch_tap = nn.Identity()
