@@ -23,6 +23,7 @@ from .checks import (
 from .enums import RESEARCH_USE, BagKeys, BagStatus
 from .exceptions import InputError, print_root_cause
 from .files import atomic_path, load_json, remove_stale_files, save_tensors, write_csv, write_json
+from .loggers import keep_loggers, quiet_loggers
 from .optional import optional_dependency
 from .paths import check_local, check_local_settings, find_file, resolve_path
 from .privacy import hide_paths
@@ -70,11 +71,13 @@ __all__ = [
     "format_times",
     "head_mean",
     "hide_paths",
+    "keep_loggers",
     "load_json",
     "logits_to_probabilities",
     "optional_dependency",
     "predicted_classes",
     "print_root_cause",
+    "quiet_loggers",
     "remove_stale_files",
     "resolve_path",
     "save_tensors",

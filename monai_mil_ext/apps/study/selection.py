@@ -16,7 +16,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from monai_mil_ext.utils import check_choice, check_count, load_json, optional_dependency, write_csv, write_json
+from monai_mil_ext.utils import (
+    check_choice,
+    check_count,
+    keep_loggers,
+    load_json,
+    optional_dependency,
+    write_csv,
+    write_json,
+)
 from monai_mil_ext.utils.exceptions import case_error, describe_error
 
 __all__ = ["Selection"]
@@ -295,7 +303,8 @@ def _suggest(trial: Any, name: str, values: Any) -> Any:
 def _open_study(file: Path, name: str) -> Iterator[Any]:
     """Open a study of Optuna in a file, created if it is missing."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    storage = optuna.storages.RDBStorage("sqlite://", engine_kwargs={"creator": partial(_connect, file)})
+    with keep_loggers():
+        storage = optuna.storages.RDBStorage("sqlite://", engine_kwargs={"creator": partial(_connect, file)})
     try:
         yield optuna.create_study(
             storage=storage,

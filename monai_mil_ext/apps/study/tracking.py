@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from monai_mil_ext.utils import load_json, optional_dependency
+from monai_mil_ext.utils import keep_loggers, load_json, optional_dependency
 
 __all__ = ["log_report"]
 
@@ -23,13 +21,12 @@ def log_report(tracking_uri: str, experiment: str, folder: Path) -> None:
         experiment: name of the experiment.
         folder: folder of the study.
     """
-    report = load_json(folder / "report.json")
-    with _loggers_kept():
-        _log(tracking_uri, experiment, folder, report)
+    with keep_loggers():
+        _open_store(tracking_uri, experiment)
+        _log(folder, load_json(folder / "report.json"))
 
 
-def _log(tracking_uri: str, experiment: str, folder: Path, report: Mapping[str, Any]) -> None:
-    _open_store(tracking_uri, experiment)
+def _log(folder: Path, report: Mapping[str, Any]) -> None:
     for method, summary in report["summaries"].items():
         with mlflow.start_run(run_name=method):
             mlflow.log_params(report["methods"].get(method, {}).get("settings", {}))
@@ -40,21 +37,6 @@ def _log(tracking_uri: str, experiment: str, folder: Path, report: Mapping[str, 
                     mlflow.log_artifact(str(folder / name))
             if (folder / "tables").is_dir():
                 mlflow.log_artifacts(str(folder / "tables"), "tables")
-
-
-@contextmanager
-def _loggers_kept() -> Iterator[None]:
-    """Leave other loggers as they are: MLflow prepares its database by Alembic, which disables them."""
-    loggers = [entry for entry in logging.root.manager.loggerDict.values() if isinstance(entry, logging.Logger)]
-    disabled = [(entry, entry.disabled) for entry in loggers]
-    level, handlers = logging.root.level, [*logging.root.handlers]
-    try:
-        yield
-    finally:
-        for entry, state in disabled:
-            entry.disabled = state
-        logging.root.setLevel(level)
-        logging.root.handlers[:] = handlers
 
 
 def _open_store(tracking_uri: str, experiment: str) -> None:

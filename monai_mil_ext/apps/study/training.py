@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -31,7 +30,7 @@ from monai_mil_ext.handlers import (
 from monai_mil_ext.losses import BranchDiversityLoss, CLAMInstanceLoss, NormalGuidanceLoss, NSFKLLoss
 from monai_mil_ext.networks.nets import CORAL, BagNet, BagOutputWrapper, StandardizedNet
 from monai_mil_ext.transforms import LoadBagd, PatientBagd, RandLoadBagd, RandSampleInstancesd
-from monai_mil_ext.utils import BagKeys, check_positive, check_positive_number
+from monai_mil_ext.utils import BagKeys, check_positive, check_positive_number, quiet_loggers
 
 from .methods import WEIGHTS, StudyMethod
 from .outputs import Items, TaskOutputs
@@ -189,17 +188,17 @@ def train_bag_network(
     keeper = BestEpoch(net, outputs, report)
     if any(weight.requires_grad for weight in net.parameters()):
         trainer = _trainer(net, method, bags, train_items)
-        trainer.logger.setLevel(logging.WARNING)  # MONAI's engines tell each epoch, and a study has thousands
+        loggers = [trainer.logger]
         keeper.attach(trainer)
         if val_items:
             evaluator = _evaluator(net, bags, val_items)
             keeper.attach_validation(evaluator)
             stop = EarlyStopping(training.patience, lambda _: -keeper.last_loss, trainer)
-            evaluator.logger.setLevel(logging.WARNING)
-            stop.logger.setLevel(logging.WARNING)
+            loggers += [evaluator.logger, stop.logger]
             evaluator.add_event_handler(Events.COMPLETED, stop)
             ValidationHandler(1, evaluator).attach(trainer)
-        trainer.run()
+        with quiet_loggers(*loggers):  # MONAI's engines tell each epoch, and a study has thousands
+            trainer.run()
     keeper.restore()
     network.set_statistics(statistics.mean, statistics.scale, outputs.center, outputs.scale)
     notes = _missing_terms(method, task)

@@ -5,7 +5,8 @@ import logging
 
 import pytest
 
-from monai_mil_ext.apps.study.tracking import _loggers_kept, log_report
+from monai_mil_ext.apps.study.tracking import log_report
+from monai_mil_ext.utils import keep_loggers
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -18,7 +19,7 @@ REPORT = {
 @pytest.fixture(autouse=True)
 def _loggers():
     """The clients of these tests prepare databases, too, which would silence the loggers of all later tests."""
-    with _loggers_kept():
+    with keep_loggers():
         yield
 
 

@@ -1,5 +1,7 @@
 """Tests of the training of one network of a study."""
 
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -90,6 +92,12 @@ def test_training_ends_early(tmp_path):
     items = make_items(tmp_path, noise=True)
     fold, _ = train(items, settings=TrainingSettings(epochs=200, patience=2, learning_rate=0.05))
     assert len(fold.history) == fold.epoch + 2 < 200
+
+
+def test_engines_log_as_before_after_a_training(tmp_path):
+    train(make_items(tmp_path), settings=TrainingSettings(epochs=1))
+    for kind in ("SupervisedTrainer", "SupervisedEvaluator"):
+        assert logging.getLogger(f"ignite.engine.engine.{kind}").level == logging.NOTSET, kind
 
 
 def test_equal_seeds_give_equal_weights(tmp_path):
