@@ -48,8 +48,8 @@ def add_label_files(
         >>> found[0].rows[0]["label"], found[0].rows[0]["instance_label"]
         ('1', 'slice_labels/a.npy')
     """
-    given = [columns.label, columns.time, columns.instance_label]
-    place = _find_folders(folder) if given == ["label", None, None] and columns.label not in table.columns else None
+    is_given = columns.label != "label" or columns.time is not None or columns.label in table.columns
+    place = None if is_given else _find_folders(folder)
     if place is None or columns.bag not in table.columns:
         return table, columns, list(notes)
     table, more = _one_row_a_bag(table, columns)

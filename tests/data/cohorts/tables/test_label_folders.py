@@ -37,6 +37,7 @@ def test_load_cohort_reads_the_splits_of_torchmil(tmp_path, place, of_instances)
         assert bag["instance_label"].tolist() == SLICES[item["case_id"]]
     columns, labels, notes = study_columns(table)
     assert (labels.class_names, columns.instance_label) == (("0", "1"), "instance_label")
+    assert load_cohort(table, columns, root=root) == items  # as a study reads it
     assert "6 repeated rows are not used" in notes
     assert f"labels are those of the files in 'labels' and '{of_instances}'" in notes
 
