@@ -17,6 +17,7 @@ import numpy as np
 
 __all__ = ["COMMIT", "Hub", "aem_file", "make_archive", "serve", "torchmil_files"]
 
+LARGE = (".gz", ".h5")  # which the hub keeps in another place, to which it redirects
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -35,7 +36,7 @@ class Hub:
         for path, content in self.shown.items():
             blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()  # noqa: S324 - as git does
             entry = {"rfilename": path, "size": len(content), "blobId": blob}
-            if path.endswith((".gz", ".h5")):
+            if path.endswith(LARGE):
                 sha256 = hashlib.sha256(content).hexdigest()
                 entry["lfs"] = {"size": len(content), "sha256": sha256, "pointerSize": 134}
             siblings.append(entry)
@@ -59,11 +60,13 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         self.hub.requests.append((self.command, path, self.headers.get("Range", "")))
         api = re.fullmatch(rf"/api/datasets/{self.hub.repo}(?:/revision/(\w+))?", path)
-        file = re.fullmatch(rf"/datasets/{self.hub.repo}/resolve/{COMMIT}/(.+)", path)
+        file = re.fullmatch(rf"/(datasets/{self.hub.repo}/resolve/{COMMIT}|storage)/(.+)", path)
         if api and (api[1] or COMMIT) in (COMMIT, "main"):
             self._send(200, json.dumps(self.hub.info()).encode(), body, {"Content-Type": "application/json"})
-        elif file and file[1] in self.hub.files:
-            self._file(file[1], body)
+        elif file and file[1] != "storage" and file[2] in self.hub.files and file[2].endswith(LARGE):
+            self._send(302, b"", body, {"Location": f"{self.hub.address}/storage/{file[2]}?signed=1"})
+        elif file and file[2] in self.hub.files:
+            self._file(file[2], body)
         else:
             code = {"X-Error-Code": "RevisionNotFound" if api else "RepoNotFound"}
             self._send(404, b"", body, code)

@@ -65,7 +65,7 @@ def test_a_set_of_torchmil_becomes_one_table_with_instance_labels(scans, tmp_pat
     assert not list((tmp_path / "data" / ".hub").rglob("*.*"))  # archives are removed once they are unpacked
     count = len(scans.requests)
     obtain(scans, tmp_path)
-    assert [request for request in scans.requests[count:] if "resolve" in request[1]] == []
+    assert [request for request in scans.requests[count:] if "resolve" in request[1] or "storage" in request[1]] == []
 
 
 def test_a_set_with_patch_labels_in_a_deeper_folder(tmp_path):
@@ -90,7 +90,7 @@ def test_an_interrupted_download_goes_on_where_it_stopped(scans, tmp_path, monke
     path = "dataset/features/features_resnet18.tar.gz"
     scans.cut[path] = 1000
     obtain(scans, tmp_path)
-    ranges = [got for method, name, got in scans.requests if method == "GET" and name.endswith(path)]
+    ranges = [got for _, name, got in scans.requests if name == f"/storage/{path}"]
     assert ranges == ["", "bytes=1000-"]
 
 
@@ -109,7 +109,7 @@ def test_a_download_that_was_killed_is_continued_by_the_next_call(scans, tmp_pat
         with pytest.raises(KeyboardInterrupt):
             obtain(scans, tmp_path)
     obtain(scans, tmp_path)
-    ranges = [got for method, name, got in scans.requests if method == "GET" and name.endswith(path)]
+    ranges = [got for _, name, got in scans.requests if name == f"/storage/{path}"]
     assert ranges == ["", "bytes=1000-"]
 
 
@@ -130,6 +130,14 @@ def test_a_truncated_archive_is_refused_with_a_sentence(files, tmp_path):
     match = r"`archive` must be an undamaged .tar.gz, got 'labels.tar.gz'"
     with serve(cut) as hub, pytest.raises(ValueError, match=match):
         obtain(hub, tmp_path)
+    assert not (tmp_path / "data" / "labels").exists()
+
+
+def test_a_file_that_is_shorter_than_stated_is_refused(scans, tmp_path):
+    path = "dataset/labels.tar.gz"
+    scans.files[path] = scans.files[path][:-40]
+    with pytest.raises(RuntimeError, match="arrived with another size than the hub states: start again"):
+        obtain(scans, tmp_path)
     assert not (tmp_path / "data" / "labels").exists()
 
 

@@ -154,7 +154,8 @@ def _download(plan: HubPlan, file: HubFile, part: Path, endpoint: str | None) ->
     try:
         with part.open("ab") as stream:
             options = {"resume_size": stream.tell(), "expected_size": file.size, "displayed_filename": file.name}
-            hub_files.http_get(url, stream, headers=hub.utils.build_hf_headers(), **options)
+            headers = {**hub.utils.build_hf_headers(), "Accept-Encoding": "identity"}  # parts are of the file itself
+            hub_files.http_get(url, stream, headers=headers, **options)
     except Exception as error:
         if part.stat().st_size >= file.size or "416" in str(error):
             part.unlink()  # nothing could be added to it
