@@ -3,8 +3,10 @@
 ``ct`` runs the unmodified configs of bundles/scan_mil: each patient left out in turn, three seeds, with and without
 Normal Guidance. ``semi_synthetic``, ``classical`` and ``mnist_bags`` run their protocols. ``attention_mass`` and
 ``stability`` plot the runs of ``mnist_bags`` or of any bundle. ``ct_protocol`` searches settings on a cohort of labeled
-scans, and ``report`` writes a page of any evaluations. Every experiment can be stopped and continued. Its options are
-listed by ``scripts/reproduce NAME --help``. ``scripts/results`` writes the tables.
+scans, and ``report`` writes a page of any evaluations. ``rsna_ich``, ``camelyon16``, ``panda``, ``camelyon16_aem`` and
+``camelyon17_aem`` fetch a public feature set, and compare methods with published values. Every experiment can be
+stopped and continued. Its options are listed by ``scripts/reproduce NAME --help``. ``scripts/results`` writes the
+tables.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from importlib import import_module
 
 __all__ = ["EXPERIMENTS", "main"]
 
+PUBLIC_SETS = ("rsna_ich", "camelyon16", "panda", "camelyon16_aem", "camelyon17_aem")
 EXPERIMENTS: dict[str, tuple[str, ...]] = {  # module, and the first words of its command line
     "ct": ("ct",),
     "semi_synthetic": ("semi_synthetic.protocol",),
@@ -24,6 +27,7 @@ EXPERIMENTS: dict[str, tuple[str, ...]] = {  # module, and the first words of it
     "stability": ("attention", "stability"),
     "ct_protocol": ("ct_protocol.protocol",),
     "report": ("ct_protocol.report",),
+    **{name: ("public_sets.protocol", name) for name in PUBLIC_SETS},
 }
 
 

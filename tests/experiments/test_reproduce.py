@@ -8,7 +8,9 @@ import pytest
 from tests.workflows import ROOT
 
 
-@pytest.mark.parametrize("name", ["ct", "semi_synthetic", "classical", "mnist_bags", "stability", "ct_protocol"])
+@pytest.mark.parametrize(
+    "name", ["ct", "semi_synthetic", "classical", "mnist_bags", "stability", "ct_protocol", "rsna_ich"]
+)
 def test_reproduce_shows_the_help_of_an_experiment(name, capsys):
     from experiments.reproduce import main
 

@@ -25,7 +25,7 @@ from tests.scans import write_nifti, write_series
 __all__ = [
     "SLURM", "attention_files", "bag_cohort", "handwritten", "labeled_scans", "phantoms", "phantoms_and_table",
     "quickstart", "rsna", "scans_and_slides", "slides_and_features", "slides_to_predict", "study_tables",
-    "trained_on_scans", "write_encoder", "write_programs",
+    "torchmil_set", "trained_on_scans", "write_encoder", "write_programs",
 ]  # fmt: skip
 
 CT = Path("bundles/scan_mil")
@@ -73,6 +73,21 @@ def phantoms(repo: Path) -> None:
     write_nifti(data / "pat_4_reference.nii.gz", mask, LoadScan()(first).affine)  # as scripts.prepare writes it
     scans = [{"case_id": name, "patient": name, "image": name, "reference": name} for name in names]
     (data / "cohort.json").write_text(json.dumps({"license": "none", "scans": scans}))
+
+
+def torchmil_set(repo: Path) -> None:
+    """Write a data set of torchmil, as its archives are unpacked: 24 scans, a third of which is tested."""
+    draw, rows = np.random.default_rng(0), ["bag_name,split"]
+    for i in range(24):
+        labels = (np.arange(8) < 3) & (i % 2 == 1)
+        features = draw.normal(size=(8, 4)).astype(np.float32) + 3 * labels[:, None]
+        arrays = {"features/features_resnet18": features.astype(np.float32), "labels": np.array([i % 2])}
+        for folder, values in (arrays | {"slice_labels": labels.astype(np.int64)}).items():
+            path = repo / "bundles" / "bag_classifier" / "SET" / folder / f"scan_{i}.npy"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, values)
+        rows.append(f"scan_{i},{'test' if i % 3 == 0 else 'train'}")
+    (path.parents[1] / "splits.csv").write_text("\n".join(rows))
 
 
 def trained_on_scans(repo: Path) -> None:

@@ -161,6 +161,15 @@ PAGES = {
         },
         creates={"scripts.rsna": ["data/report.json", "data/intensity_3001.json", "runs/published.html"]},
     ),
+    "docs/how-to/public-sets.md": Page(
+        setup=page_setup.torchmil_set,
+        append={"study.yaml": SMALL_STUDY},
+        creates={"study.yaml": ["study/report.html", "study/models/WindowMIL/model.pt"]},
+        skip={
+            "pip install": ("installs", "tests/test_wheel.py"),
+            "scripts/reproduce": ("fetches from the hub", "tests/experiments/test_public_sets.py"),
+        },
+    ),
     "docs/how-to/study.md": Page(
         start="bundles/bag_classifier",
         setup=page_setup.study_tables,

@@ -7,6 +7,7 @@ import inspect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -107,7 +108,9 @@ class UnmaskedNet(BagNet):
         return BagOutput(torch.cat([self.net(bag) for bag in bags]), None, None, None)
 
 
+@cache
 def _component(target: str) -> Any:
+    """Return the class or function of a name, once: MONAI's parser searches all modules each time."""
     found = ConfigParser({"c": {"_target_": target, "_mode_": "callable"}}).get_parsed_content("c")
     return found.func if hasattr(found, "func") else found
 

@@ -199,7 +199,7 @@ def predict_bags(
     logits, rows = [], []
     with torch.inference_mode():
         for item in items:
-            bag = load({key: item[key] for key in ("image", "start", "stop", "slide") if key in item})
+            bag = load({key: item[key] for key in ("image", "start", "stop", "slide", LABELS) if key in item})
             output = net.forward_bag(bag["image"].to(device)[None], None)
             logits.append(output.logits.float().cpu())
             rows.append({} if output.attention is None else _attention_values(output.attention[0], bag.get(LABELS)))

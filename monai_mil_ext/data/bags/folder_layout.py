@@ -29,7 +29,8 @@ SIDE_FOLDERS = {
     "logs",
     "masks",
 }
-SIDE_FOLDERS |= {"patch_labels", "patches", "qc", "segmentations", "stitches", "thumbnails", "visualization"}
+SIDE_FOLDERS |= {"patch_labels", "patches", "qc", "segmentations", "slice_labels", "stitches", "thumbnails"}
+SIDE_FOLDERS |= {"visualization"}
 # names of folders that tools choose, so that they name no patient
 TOOL_FOLDER = re.compile(
     r"(slide_)?feat(ure)?s([_-].*)?|h5_files|pt_files|bags|slides|wsis?|\d+(\.\d+)?x_.*", re.IGNORECASE

@@ -91,7 +91,7 @@ class _Row:
         self.item.update(values)
         self.errors += errors
         if columns.instance_label is not None and cells[columns.instance_label]:
-            labels = self._find_file("instance_label", cells[columns.instance_label], folder)
+            labels = self._find_labels(cells[columns.instance_label], folder)
             self.item[str(BagKeys.INSTANCE_LABEL)] = str(labels)
 
     @property
@@ -109,6 +109,13 @@ class _Row:
         self.item["num_instances"] = summary.num_instances
         if summary.problem:
             self.errors.append(hide_paths(summary.problem, self.hidden))
+
+    def _find_labels(self, value: str, folder: BagFolder) -> Path | None:
+        """Return a file of labels, which lies beside the table where the folder of the bags is below that."""
+        beside = resolve_path(folder.table_dir / value)
+        if beside.is_relative_to(folder.table_dir) and beside.is_file():
+            return beside
+        return self._find_file("instance_label", value, folder)
 
     def _find_file(self, name: str, value: str, folder: BagFolder) -> Path | None:
         try:

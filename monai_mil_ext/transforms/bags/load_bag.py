@@ -15,6 +15,7 @@ from monai.utils.enums import TransformBackends
 from torch import Tensor
 
 from monai_mil_ext.data import open_bag
+from monai_mil_ext.data.bags.label_files import read_instance_labels
 from monai_mil_ext.utils import BagKeys, EmptyBagError, check_local, check_positive, count_non_finite, load_json
 
 from .instance_sampling import RandSampleInstances
@@ -36,6 +37,7 @@ __all__ = [
 
 
 PLACES = (str(BagKeys.POSITION), str(BagKeys.COORDS))
+LABELS = str(BagKeys.INSTANCE_LABEL)
 
 
 class LoadBag(Transform):
@@ -63,14 +65,22 @@ class LoadBag(Transform):
         keys: Sequence[str] = (),
         allow_missing_keys: bool = False,
         slide: str | None = None,
+        labels: str | os.PathLike[str] | None = None,
     ) -> dict[str, Any]:
-        """Load ``features`` (n, F) and ``keys``: arrays (n, ...) of the instances, or metadata of the bag."""
+        """Load ``features`` (n, F) and ``keys``: arrays (n, ...) of the instances, or metadata of the bag.
+
+        With ``labels``, ``instance_label`` (n,) is read from that file, and not from the bag.
+        """
         with open_bag(path, slide) as bag:
             rows = bag.rows(start, stop)
             if not len(rows):
                 part = "" if start is None and stop is None else f" in rows {start or 0} to {stop or 'the last'}"
                 raise EmptyBagError(f"`image` must hold an instance, got none{part} of {bag.name!r}.")
-            loaded = bag.read(["features", *keys], self.choose(rows), allow_missing_keys)
+            chosen = self.choose(rows)
+            stored = [key for key in keys if labels is None or key != LABELS]
+            loaded = bag.read(["features", *stored], chosen, allow_missing_keys)
+            if labels is not None:
+                loaded[LABELS] = _select_labels(labels, len(bag.rows(None, None)), chosen)
             features = loaded["features"]
             loaded["features"] = features if self.dtype is None else features.to(self.dtype)  # may overflow
             for key in ("features", *PLACES):
@@ -80,6 +90,16 @@ class LoadBag(Transform):
     def choose(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Return the row numbers to load: all of ``rows`` (n,)."""
         return rows
+
+
+def _select_labels(path: str | os.PathLike[str], num_instances: int, rows: np.ndarray[Any, Any]) -> Tensor:
+    labels = read_instance_labels(path)
+    if len(labels) != num_instances:
+        raise ValueError(
+            f"`{LABELS}` must have a label for each of {num_instances} instances, got {len(labels)} in "
+            f"{Path(path).name!r}."
+        )
+    return labels[torch.as_tensor(rows)]
 
 
 def _check_finite(key: str, values: Any, name: str) -> None:
@@ -150,7 +170,10 @@ class _LoadBagd(MapTransform):
             if self.allow_missing_keys:
                 return d
             raise KeyError(f"`{image!s}` must be the path of a bag file, got no such key in {sorted(map(str, d))}.")
-        bag = self.load(d[image], d.get("start"), d.get("stop"), others, self.allow_missing_keys, d.get("slide"))
+        labels = d.get(LABELS) if LABELS in others else None
+        labels = labels if isinstance(labels, (str, os.PathLike)) else None
+        rows = d.get("start"), d.get("stop")
+        bag = self.load(d[image], *rows, others, self.allow_missing_keys, d.get("slide"), labels)
         d[image] = bag.pop("features")
         d.update(bag)
         return d
@@ -160,6 +183,7 @@ class LoadBagd(_LoadBagd):
     """Dictionary form of :py:class:`LoadBag`, which replaces the path of a file by its features.
 
     An item can select rows, ``{"image": path, "start": 3, "stop": 11}``, and the ``slide`` of a file with several.
+    Where ``instance_label`` of the item is a path, and one of the keys, the labels (n,) are read from that file.
 
     Args:
         keys: first the item with the path, which receives the features; then further contents of the file

@@ -138,3 +138,17 @@ def test_names_of_folders_of_patients_are_removed():
     for text in ("can't read Doe_Jane/1.h5", "bad Doe_Jane", "can't read 'M\\xfcller_Max'"):
         assert "Doe" not in work.without_names(text)
         assert "ller" not in work.without_names(text)
+
+
+def test_attention_is_compared_with_labels_that_are_files_of_their_own(tmp_path):
+    items = make_items(tmp_path)
+    for item in items:
+        np.save(tmp_path / f"{item['case_id']}_labels.npy", np.arange(12) < 4)
+        item["instance_label"] = str(tmp_path / f"{item['case_id']}_labels.npy")
+    work = make_work(items)
+    net = work.methods[0].build(4, 2)
+    rows = predict_bags(net, items[:2], work.task)
+    bag = read_bag(items[0]["image"])["features"][None]
+    attention = net.eval().forward_bag(bag, None).attention[0, :, 0]
+    expected = instance_values(attention, torch.arange(12) < 4)["instance_auroc"]
+    assert rows.more["instance_auroc"][0] == pytest.approx(expected)

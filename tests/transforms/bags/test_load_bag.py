@@ -287,3 +287,18 @@ def test_load_bagd_in_a_dying_worker_ends_the_epoch(tmp_path):
     assert re.match(
         r"DataLoader worker \(pid.*(killed by signal: Killed|exited unexpectedly)", (tmp_path / "report").read_text()
     )
+
+
+def test_load_bagd_reads_labels_from_a_file_of_their_own(bag, tmp_path):
+    count = len(LoadBagd("image")({"image": bag})["image"])
+    np.save(tmp_path / "labels.npy", np.arange(count))
+    item = {"image": bag, "instance_label": str(tmp_path / "labels.npy"), "start": 1, "stop": 3}
+    assert LoadBagd(["image", "instance_label"])(item)["instance_label"].tolist() == [1, 2]
+    draw = RandLoadBagd(["image", "position", "instance_label"], num_instances=2).set_random_state(0)
+    part = draw({**item, "start": 0, "stop": count})
+    whole = LoadBagd("image")({"image": bag})["image"]
+    assert torch.equal(part["image"], whole[part["instance_label"]])
+    assert "instance_label" not in LoadBagd("image")({"image": bag})
+    np.save(tmp_path / "labels.npy", np.arange(count + 1))
+    with pytest.raises(ValueError, match=rf"a label for each of {count} instances, got {count + 1} in 'labels.npy'"):
+        LoadBagd(["image", "instance_label"])(item)

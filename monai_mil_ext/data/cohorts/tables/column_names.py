@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 from monai_mil_ext.data.cohorts.columns import PARTS, CohortColumns
 from monai_mil_ext.data.cohorts.table_file import Table, join_tables, read_table
 
+from .label_folders import add_label_files
+
 __all__ = ["NamedTable", "find_header", "name_columns", "open_table"]
 
 # of STAMP, CLAM, TRIDENT, torchmil and slideflow
@@ -33,7 +35,8 @@ class NamedTable(NamedTuple):
 def open_table(paths: Sequence[Path], columns: CohortColumns) -> NamedTable:
     """Read a table, or one of bags and further ones of their patients, and find its columns; see `name_columns`."""
     if len(paths) == 1:
-        return name_columns(read_table(paths[0]), columns)
+        named = name_columns(read_table(paths[0]), columns)
+        return NamedTable(*add_label_files(named.table, named.columns, paths[0].parent, named.notes), named.errors)
     tables = [read_table(path) for path in paths]
     named = name_columns(Table(list(dict.fromkeys(h for table in tables for h in table.columns)), [], []), columns)
     patient = named.columns.patient or "patient"

@@ -1,0 +1,1 @@
+"""Public feature sets: download, cohort, study, and the published values beside it."""
