@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from monai_mil_ext.data import CohortChecks, SlideFile
-from monai_mil_ext.data.bags.bag_file import open_bag
+from monai_mil_ext.data.bags.bag_file import OpenBag, open_bag
 from monai_mil_ext.data.cohorts.case_lists import is_feature_file
 from monai_mil_ext.data.features.bad_cases import is_system_error
+from monai_mil_ext.data.features.identities import item_identity
 from monai_mil_ext.data.scans import read_scan_header
 from monai_mil_ext.transforms.scans.load_scan import check_hounsfield
 from monai_mil_ext.transforms.slides.slide_features import slide_magnification, slide_resolution
@@ -59,7 +60,7 @@ def _read_case(case: CheckedCase, settings: CheckSettings) -> None:
 
 def _read_file(path: str, case: CheckedCase, settings: CheckSettings) -> dict[str, Any]:
     if is_feature_file(path) or settings.kind == "bags":
-        return _bag_facts(path, case)
+        return _bag_facts(path, case, settings)
     return _slide_facts(path, case, settings) if settings.kind == "slides" else _scan_facts(path, case, settings)
 
 
@@ -119,8 +120,9 @@ def _slide_facts(path: str, case: CheckedCase, settings: CheckSettings) -> dict[
     return facts
 
 
-def _bag_facts(path: str, case: CheckedCase) -> dict[str, Any]:
-    summary = CohortChecks().inspect(path)
+def _bag_facts(path: str, case: CheckedCase, settings: CheckSettings) -> dict[str, Any]:
+    is_known = bool(settings.finite) and item_identity(case.item) in settings.finite
+    summary = CohortChecks(features=settings.features and not is_known).inspect(path)
     facts: dict[str, Any] = {
         "kind": "bag",
         "instances": summary.num_instances,
@@ -135,16 +137,19 @@ def _bag_facts(path: str, case: CheckedCase) -> dict[str, Any]:
         return {**facts, "summary": None}
     with open_bag(path) as bag:
         facts["container"] = bag.info().format
-        rows = torch.linspace(0, len(bag) - 1, min(ROWS, len(bag))).long().unique()
-        sample = bag.read(["features"], rows)["features"].float()
         stated = bag.read(["modality"], [], allow_missing_keys=True).get("modality")
-    facts["modality"] = str(stated) if stated else None
+        facts["modality"] = str(stated) if stated else None
+        return facts if settings.features or is_known else {**facts, **_sampled_range(bag, case)}
+
+
+def _sampled_range(bag: OpenBag, case: CheckedCase) -> dict[str, float]:
+    """Return the range of a sample of the features; NaN and infinite values are a problem of the case."""
+    rows = torch.linspace(0, len(bag) - 1, min(ROWS, len(bag))).long().unique()
+    sample = bag.read(["features"], rows)["features"].float()
     finite = sample[sample.isfinite()]
     if len(finite) < sample.numel():
         case.add(f"features must be finite, got NaN or infinite values in a sample of {len(sample)} rows")
-    if len(finite):
-        facts["lowest"], facts["highest"] = float(finite.min()), float(finite.max())
-    return facts
+    return {"lowest": float(finite.min()), "highest": float(finite.max())} if len(finite) else {}
 
 
 def _check_widths(cases: Sequence[CheckedCase]) -> None:

@@ -32,6 +32,7 @@ TILES = 16  # that are read for their speed
 PER_FILE, PER_KEY = 1500, 1000  # bytes of a feature file besides its arrays
 NUM_KEYS = 4  # of a feature file, if there is no cache that knows them
 LONG = 90.0
+WAITS = 0.02  # part of the time that a thread works while it waits for a GPU
 
 
 class EncodingEstimate(NamedTuple):
@@ -77,8 +78,8 @@ class EncodingEstimate(NamedTuple):
 class EncodingPlan:
     """Plan of the encoding of a cohort, for an estimate of its time.
 
-    The speed of the encoder is measured by dummy batches, and that of reading and cutting by the smallest cases, in
-    about 5 s together.
+    The speed of the encoder is measured by dummy batches, on a CPU in the time that this process gets of it, and that
+    of reading and cutting by the smallest cases, in about 5 s together.
 
     Args:
         encoder: network that maps images to features.
@@ -140,11 +141,11 @@ class EncodingPlan:
         encode(batch[:1])
         # whole chunks, since their size changes the speed severalfold, unless one of them takes too long
         batch = batch[: max(1, int(LONGEST / max(time.perf_counter() - start, 1e-6)))]
-        start, count = time.perf_counter(), 0
+        start, work, count = time.perf_counter(), time.thread_time(), 0
         while not count or time.perf_counter() - start < SECONDS:
             encode(batch)
             count += len(batch)
-        return count / (time.perf_counter() - start), width
+        return count / _own_time(time.perf_counter() - start, time.thread_time() - work), width
 
 
 @dataclass
@@ -220,6 +221,16 @@ class _Preparation:
         if case.facts["kind"] == "slide":
             return self.per_slide + self.per_tile * float(count)
         return self.per_voxel * _voxels(case)
+
+
+def _own_time(seconds: float, work: float) -> float:
+    """Return the seconds that this thread worked, whatever else the machine does; if it mostly waits, all seconds.
+
+    Example:
+        >>> _own_time(5.0, 2.0), _own_time(5.0, 0.01)  # on a busy CPU, and for a GPU
+        (2.0, 5.0)
+    """
+    return work if work > WAITS * seconds else seconds
 
 
 def _run(before: Compose, case: CheckedCase) -> Mapping[str, Any] | None:

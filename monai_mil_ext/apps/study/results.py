@@ -31,7 +31,7 @@ from .report import (
     write_report,
 )
 from .report.cohort_values import bag_sources, describe_cohort
-from .report.decisions import choose_threshold
+from .report.decisions import Thresholds, choose_threshold
 from .runs import Run, StudyRunner, write_line
 from .tasks import Task
 from .tracking import log_report
@@ -59,6 +59,8 @@ class CohortResults:
         items: items of the cohort.
         bags: predictions of each method from the bags.
         clinical: predictions of each method by ``"clinical"`` variables alone, and by ``"both"``.
+        thresholds: thresholds of another cohort, by the name of a method and that of its clinical predictions, such as
+            ``"ABMIL both"``; without any, each fold has those of its validation part.
         facts: further facts of the report.
         notes: sentences that the reader needs to know first.
     """
@@ -67,6 +69,7 @@ class CohortResults:
     items: Items
     bags: dict[str, Predictions]
     clinical: dict[str, dict[str, Predictions]] = field(default_factory=dict)
+    thresholds: dict[str, Thresholds] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -282,9 +285,12 @@ def write_cohort_report(
     """
     options, task = study.options, results.task
     samples = options.num_samples, options.seed
-    summaries = {name: summarize_method(bags, task, *samples) for name, bags in results.bags.items()}
+    limits = results.thresholds
+    summaries = {name: summarize_method(bags, task, *samples, limits.get(name)) for name, bags in results.bags.items()}
     clinical = {
-        method: {name: summarize_method(part, task, *samples) for name, part in parts.items()}
+        method: {
+            name: summarize_method(part, task, *samples, limits.get(f"{method} {name}")) for name, part in parts.items()
+        }
         for method, parts in results.clinical.items()
     }
     compared, pairs = compared_predictions(results)
