@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from monai_mil_ext.apps.check import check_study_items
 from monai_mil_ext.data import InstanceSource, ModelRecord
 from monai_mil_ext.data.features.identities import item_identity
 from monai_mil_ext.networks.nets import BagEnsemble, BagNet
@@ -22,7 +23,7 @@ from .methods import StudyMethod
 from .models import read_study_model
 from .predictions import Predictions
 from .report.decisions import Thresholds, pooled_thresholds
-from .results import CLINICAL, CohortResults, write_cohort_report
+from .results import CHECKED, CLINICAL, CohortResults, read_left_out, write_cohort_report
 from .runs import StudyRunner
 from .work import predict_bags
 
@@ -42,6 +43,7 @@ def evaluate_external(study: Study, items: Items, name: str, allow_mismatch: boo
         raise ValueError("`items` must not be empty, got none.")
     folder, task = study.folder / "external" / name, study.work.task
     _remove_results(folder)
+    items, left_out, file_notes = check_study_items(items, study.check_settings, folder / CHECKED)
     bags: dict[str, Predictions] = {}
     clinical: dict[str, dict[str, Predictions]] = {}
     thresholds: dict[str, Thresholds] = {}
@@ -66,7 +68,9 @@ def evaluate_external(study: Study, items: Items, name: str, allow_mismatch: boo
     if not bags:
         raise FileNotFoundError("`models` must exist in the folder of the study, got none: run the study first.")
     facts = {"folds": {"refit": study.options.refit}}
-    results = CohortResults(task, items, bags, clinical, thresholds, facts, list(dict.fromkeys(notes)))
+    notes = list(dict.fromkeys([*notes, *file_notes]))
+    left_out = [*read_left_out(folder), *left_out]
+    results = CohortResults(task, items, bags, clinical, thresholds, facts, notes, left_out)
     return write_cohort_report(study, results, folder, external=name)
 
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["CohortResults", "StudyResults", "operating_threshold", "read_left_out", "write_cohort_report"]
 
 CASE, PATIENT, COORDS = str(BagKeys.CASE_ID), str(BagKeys.PATIENT), str(BagKeys.COORDS)
-CLINICAL = "clinical.json"
+CHECKED, CLINICAL = "checked.json", "clinical.json"
 OF_TABLE = Path("cohort/left_out.csv")
 PICTURES = 20
 Items = Sequence[Mapping[str, Any]]
@@ -63,6 +63,7 @@ class CohortResults:
             ``"ABMIL both"``; without any, each fold has those of its validation part.
         facts: further facts of the report.
         notes: sentences that the reader needs to know first.
+        left_out: cases that can't be used, with reasons.
     """
 
     task: Task
@@ -72,6 +73,7 @@ class CohortResults:
     thresholds: dict[str, Thresholds] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    left_out: list[dict[str, str]] = field(default_factory=list)
 
 
 class StudyResults:
@@ -103,7 +105,8 @@ class StudyResults:
                 self._write_model(method, predictions)
             self._remove_stale(bags, clinical)
         with study._timed("report"):
-            cohort = CohortResults(task, self.work.items, bags, clinical, notes=self._all_notes())
+            lists = {"notes": self._all_notes(), "left_out": study.left_out}
+            cohort = CohortResults(task, self.work.items, bags, clinical, **lists)
             effects = self._effects(bags) if clinical else []
             cohort.facts = {"methods": self._methods(), "histories": self._histories(), "folds": self._folds()}
             path = write_cohort_report(study, cohort, self.folder, effects, self._pictures)
@@ -302,7 +305,7 @@ def write_cohort_report(
     facts = ReportFacts(
         title=options.title,
         task=task,
-        cohort={**cohort, "left_out": read_left_out(folder) if external else study.left_out},
+        cohort={**cohort, "left_out": results.left_out},
         summaries={**summaries, **failed},
         comparisons=compare_methods(compared, task, *samples, pairs),
         clinical={"summaries": clinical, "effects": effects, **_variables(study, results.items)} if clinical else {},

@@ -22,7 +22,7 @@ from .folds import FoldPlan
 from .methods import StudyMethod, parse_methods
 from .outputs import bin_note, with_bin_edges
 from .provenance import OF_STUDIES, PACKAGES, check_packages, collect_provenance, command_of_process
-from .results import StudyResults, read_left_out
+from .results import CHECKED, StudyResults, read_left_out
 from .runs import Run, RunsFailedError, StudyRunner, write_line
 from .selection import Selection
 from .tasks import Task
@@ -31,7 +31,7 @@ from .work import StudyWork
 
 __all__ = ["Study", "StudyOptions"]
 
-SPLITS, STUDY, LEFT_OUT, CHECKED = "splits.json", "study.json", "left_out.csv", "checked.json"
+SPLITS, STUDY, LEFT_OUT = "splits.json", "study.json", "left_out.csv"
 
 
 @dataclass(frozen=True)
@@ -209,6 +209,19 @@ class Study:
         return self._plan
 
     @property
+    def check_settings(self) -> CheckSettings:
+        """Settings of the check of items; whether encoders may differ was decided when they were loaded."""
+        task = self._task
+        single = task.kind in ("classification", "ordinal", "regression")
+        return CheckSettings(
+            "bags",
+            task=task.kind if single else None,
+            class_names=task.class_names if single and task.class_names else None,
+            num_folds=self._plan.num_folds,
+            allow_mismatch=True,
+        )
+
+    @property
     def left_out(self) -> list[dict[str, str]]:
         """Cases that can't be used, with reasons."""
         return list(self._left_out)
@@ -228,7 +241,7 @@ class Study:
 
     def _usable_items(self) -> list[dict[str, Any]]:
         """Check the items, list those that can't be used in ``left_out.csv``, and return the others sorted by case."""
-        checked = check_study_items(self._all_items, _check_settings(self._task, self._plan), self.folder / CHECKED)
+        checked = check_study_items(self._all_items, self.check_settings, self.folder / CHECKED)
         for row in checked.left_out:
             write_line(f"{row['case_id']} is left out: {row['reason']}")
         self._left_out, self._check_notes = [*read_left_out(self.folder), *checked.left_out], checked.notes
@@ -309,18 +322,6 @@ class _Progress:
         left = self.total - self.done
         seconds = (time.perf_counter() - self.start) / self.done * left
         write_line(f"{line}, about {seconds / 60:.0f} min left" if left and seconds >= 60 else line)
-
-
-def _check_settings(task: Task, plan: FoldPlan) -> CheckSettings:
-    """Return the settings of the check; whether encoders may differ was decided when the items were loaded."""
-    single = task.kind in ("classification", "ordinal", "regression")
-    return CheckSettings(
-        "bags",
-        task=task.kind if single else None,
-        class_names=task.class_names if single and task.class_names else None,
-        num_folds=plan.num_folds,
-        allow_mismatch=True,
-    )
 
 
 def _as_methods(methods: str | Sequence[str | StudyMethod | Mapping[str, Any]]) -> list[StudyMethod]:

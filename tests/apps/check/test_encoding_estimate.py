@@ -7,6 +7,7 @@ from monai.transforms import Compose
 from torch import nn
 
 from monai_mil_ext.apps.check import CheckSettings, EncodingPlan
+from monai_mil_ext.apps.check import encoding_estimate as module
 from monai_mil_ext.apps.check.encoding_estimate import EncodingEstimate
 from monai_mil_ext.data import FeatureCache, TileGrid
 from monai_mil_ext.transforms import EncodeInstancesd, LoadScand, SliceBagd, TileBagd
@@ -105,3 +106,11 @@ def test_missing_weights_and_unmeasured_reading_are_noted(tmp_path):
 def test_the_sentence_has_round_numbers(seconds, size, text):
     assert f"about {text} for 9 cases (2 instances/s)" in EncodingEstimate(9, 0, 9, seconds, int(size), 2.0).sentence
     assert np.isfinite(seconds)
+
+
+def test_the_clock_stands_still_while_others_have_the_core(tmp_path, monkeypatch):
+    schedule = tmp_path / "schedstat"
+    monkeypatch.setattr(module, "SCHEDULE", schedule)
+    before = module._clock()
+    schedule.write_text("7 5000000000 3")
+    assert -5 < module._clock() - before < -4

@@ -78,7 +78,18 @@ def test_all_thresholds_are_chosen_on_the_cases_of_the_study(finished, tmp_path)
         rows = Predictions.read(study.folder / "predictions" / f"MeanMIL {name}.csv").of_part("test")
         expected = threshold_at_youden(rows.truth.astype(int).tolist(), rows.output[:, 1].tolist())
         assert [row["threshold"] for row in summary["thresholds"]] == [pytest.approx(expected)]
-    assert not any("threshold" in note for note in content["notes"])
+    assert not any(note.startswith("The threshold of") for note in content["notes"])
+
+
+def test_cases_that_cannot_be_used_are_left_out(finished, tmp_path):
+    study, items = finished
+    write_bag(tmp_path / "doe.h5", {"features": torch.full((5, 4), torch.nan)})
+    bad = {**items[3], "case_id": "bad", "image": str(tmp_path / "doe.h5")}
+    folder = study.evaluate_external([*items[:12], bad], "bad").parent
+    cohort = json.loads((folder / "report.json").read_text())["cohort"]
+    assert cohort["num_cases"] == 12
+    assert [row["case_id"] for row in cohort["left_out"]] == ["bad"]
+    assert "features must be finite" in cohort["left_out"][0]["reason"]
 
 
 def test_results_of_another_table_do_not_stay(finished, tmp_path):
@@ -92,7 +103,7 @@ def test_results_of_another_table_do_not_stay(finished, tmp_path):
     write_bag(tmp_path / "wide.h5", {"features": torch.rand(5, 7)})
     with pytest.raises(SourceMismatchError, match="got 7 features"):
         study.evaluate_external([{**items[0], "image": str(tmp_path / "wide.h5")}], "changed")
-    assert [path.name for path in folder.iterdir()] == ["cohort"]
+    assert {path.name for path in folder.iterdir()} == {"cohort", "checked.json"}
 
 
 def test_bags_of_another_source_are_refused(finished, tmp_path):

@@ -54,6 +54,19 @@ def test_published_methods_learn_an_easy_label(method, tmp_path):
     assert fold.notes == []
 
 
+def test_instances_and_values_are_standardized_by_the_training_part(tmp_path):
+    items = make_items(tmp_path, "regression")
+    for item in items[24:]:
+        item["label"] += 1000
+        write_bag(item["image"], {"features": torch.full((12, 4), 50.0)})
+    fold, task = train(items, "regression", "MeanMIL", TrainingSettings(epochs=1))
+    features = torch.cat([read_bag(item["image"])["features"] for item in items[:24]])
+    torch.testing.assert_close(fold.network.mean, features.mean(0), rtol=1e-4, atol=1e-4)
+    truth = task.truth(items[:24])
+    assert fold.network.output_mean.item() == pytest.approx(truth.mean())
+    assert fold.network.output_scale.item() == pytest.approx(truth.std())
+
+
 def test_weights_of_terms_change_the_training(tmp_path):
     items, few = make_items(tmp_path), TrainingSettings(epochs=1)
     for method, weight in (("DSMIL", "branches"), ("CLAM", "instances"), ("ACMIL", "branches")):

@@ -161,7 +161,8 @@ def _labels(truth: NDArray[Any], task: Task) -> list[NDArray[Any]]:
 def _fit_blend(clinical: Array, bag: Array, truth: NDArray[Any], groups: NDArray[Any], task: Task) -> Blend:
     """Fit calibrations and weight of one outcome."""
     known = ~np.isnan(np.asarray(truth, dtype=float).reshape(len(truth), -1)).any(axis=1)
-    clinical, bag, truth, groups = clinical[known], bag[known], truth[known], groups[known]
+    clinical, bag, truth = clinical[known], bag[known], truth[known]
+    groups = np.unique(groups[known], return_inverse=True)[1]
     labels = truth[:, 1] if task.has_times else truth
     varied = len(np.unique(labels)) > 1 or (task.has_times and labels.any())
     if not varied:
