@@ -48,8 +48,10 @@ def load_checked(
     Raises:
         ValueError: when problems keep the cohort from its use.
     """
-    sys.stdout.write(check.text(max_rows=0, hint=TOLD if on_bad == "skip" else "") + "\n")
-    check.raise_if_problems(on_bad)
+    if on_bad != "skip":
+        check.raise_if_problems(on_bad)  # with all problems in its message
+    sys.stdout.write(check.text(max_rows=0, hint=TOLD) + "\n")
+    check.raise_if_problems("skip")
     with quiet_loggers(LOGGER, level=logging.ERROR):
         items = load()
     path = Path(output_dir) / LEFT_OUT
@@ -72,14 +74,13 @@ def check_study_items(items: Sequence[Mapping[str, Any]], settings: CheckSetting
         ValueError: when the cohort as a whole has problems, or no item can be used.
     """
     known = {name for name, problem in load_json(memory).items() if not problem} if memory.exists() else set()
-    ordered = sorted((dict(item) for item in items), key=lambda item: str(item[CASE]))
-    check = check_items(ordered, replace(settings, kind="bags", features=True, finite=known))
+    check = check_items(items, replace(settings, kind="bags", features=True, finite=known))
     reasons: dict[str, list[str]] = {}
     for problem in check.problems:
         if problem.case:
             reasons.setdefault(problem.case, []).append(problem.message)
-    usable = [item for item in ordered if str(item[CASE]) not in reasons]
+    usable = sorted((dict(item) for item in items if str(item[CASE]) not in reasons), key=lambda item: str(item[CASE]))
     write_json(memory, {identity: "" for item in usable if (identity := item_identity(item))})
-    left_out = [{"case_id": case, "reason": "; ".join(texts)} for case, texts in reasons.items()]
+    left_out = [{"case_id": case, "reason": "; ".join(texts)} for case, texts in sorted(reasons.items())]
     check.raise_if_problems("skip")
     return CheckedItems(usable, left_out, check.study_notes())

@@ -99,8 +99,8 @@ class TableCheck:
             for problem in self.problems
             if problem.topic != "labels" and (not problem.case or on_bad == "refuse")
         ]
-        if found or len(self.bad_cases) == len(self.rows):
-            lines = problem_lines("problem", found or self.problems)
+        if found or (self.rows and len(self.bad_cases) == len(self.rows)):
+            lines = problem_lines("problem", found if found and on_bad == "skip" else self.problems)
             hint = [HINT] if all(problem.case for problem in found) and on_bad == "refuse" else []
             raise ValueError("\n".join([f"{self.name} must be a valid cohort, got {lines[0]}", *lines[1:], *hint]))
 

@@ -105,8 +105,8 @@ class StudyResults:
                 self._write_model(method, predictions)
             self._remove_stale(bags, clinical)
         with study._timed("report"):
-            lists = {"notes": self._all_notes(), "left_out": study.left_out}
-            cohort = CohortResults(task, self.work.items, bags, clinical, **lists)
+            cohort = CohortResults(task, self.work.items, bags, clinical, left_out=study.left_out)
+            cohort.notes = self._all_notes()
             effects = self._effects(bags) if clinical else []
             cohort.facts = {"methods": self._methods(), "histories": self._histories(), "folds": self._folds()}
             path = write_cohort_report(study, cohort, self.folder, effects, self._pictures)

@@ -52,10 +52,10 @@ def test_features_are_read_once(tmp_path, monkeypatch):
 
 
 def test_problems_of_the_whole_are_errors_and_those_of_labels_are_left_to_the_folds(tmp_path):
-    items = make_items(tmp_path, level=lambda i: "slide" if i else "tile")
-    with pytest.raises(ValueError, match=r"cohort must be a valid cohort, got 1 problem:\n  level must be the same"):
-        check_study_items(items, BAGS, tmp_path / "checked.json")
     items = make_items(tmp_path)
+    rule = "`case_id` must be unique, got 'c2' 2 times: item 2, item 8"
+    with pytest.raises(ValueError, match=rf"cohort must be a valid cohort, got 1 problem:\n  {rule}"):
+        check_study_items([*items, {**items[3], "case_id": "c2"}], BAGS, tmp_path / "checked.json")
     twice = [*items, {**items[0], "case_id": "copy"}, {**items[2], "case_id": "other", "patient": "p1"}]
     checked = check_study_items(twice, BAGS, tmp_path / "checked.json")
     assert (len(checked.usable), checked.left_out, checked.notes) == (10, [], [])
@@ -84,6 +84,7 @@ def test_a_case_is_told_once_whether_the_check_or_the_loading_finds_it(tmp_path,
     assert "Cases with a problem are left out." in text
     with pytest.raises(ValueError, match=r"cohort\.csv must be a valid cohort, got 1 problem:\n  c2: "):
         start(tmp_path, rows, "refuse")
+    assert capsys.readouterr().out == ""
     with pytest.raises(ValueError, match="`on_bad`"):
         start(tmp_path, rows, "maybe")
 

@@ -54,7 +54,11 @@ def test_the_ensemble_of_the_folds_predicts_another_cohort(finished, tmp_path):
 def test_patients_and_bags_of_the_study_are_told(finished, tmp_path):
     study, items = finished
     fresh = [{**item, "patient": f"other {item['patient']}"} for item in make_items(tmp_path, seed=1)]
-    shared = [*fresh[:10], {**fresh[10], "patient": items[0]["patient"]}, {**items[1], "patient": "new"}]
+    shared = [
+        *fresh[:10],
+        {**fresh[10], "patient": items[0]["patient"]},
+        {**items[1], "case_id": "seen", "patient": "new"},
+    ]
     notes = json.loads((study.evaluate_external(shared, "shared").parent / "report.json").read_text())["notes"]
     assert "1 of 12 bags of this cohort are those of the study: it is not external." in notes
     assert any(note.startswith("1 of 12 patients of this cohort have the name of a patient") for note in notes)
