@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -33,8 +33,6 @@ class CheckSettings:
         class_names: names of the classes in order; None takes the labels as they are.
         num_folds: number of folds of the study.
         allow_mismatch: whether several modalities or encoders are a note and no error.
-        features: whether to read all features of feature files, and not only a sample of them.
-        finite: identities of the items whose features are known to be finite, and are not read again.
     """
 
     kind: str = "scans"
@@ -47,8 +45,6 @@ class CheckSettings:
     class_names: Sequence[str] | None = None
     num_folds: int = 5
     allow_mismatch: bool = False
-    features: bool = False
-    finite: Collection[str] = ()
 
     def __post_init__(self) -> None:
         check_choice("kind", self.kind, KINDS)

@@ -74,7 +74,7 @@ def check_study_items(items: Sequence[Mapping[str, Any]], settings: CheckSetting
         ValueError: when the cohort as a whole has problems, or no item can be used.
     """
     known = {name for name, problem in load_json(memory).items() if not problem} if memory.exists() else set()
-    check = check_items(items, replace(settings, kind="bags", features=True, finite=known))
+    check = check_items(items, replace(settings, kind="bags"), finite=known)
     reasons: dict[str, list[str]] = {}
     for problem in check.problems:
         if problem.case:

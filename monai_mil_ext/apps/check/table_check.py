@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -193,6 +193,7 @@ def check_items(
     settings: CheckSettings | None = None,
     encoding: EncodingPlan | None = None,
     name: str = "cohort",
+    finite: Collection[str] | None = None,
 ) -> TableCheck:
     """Check the items of a cohort, see :py:func:`check_table`.
 
@@ -201,9 +202,11 @@ def check_items(
         settings: what the cohort is and how it is to be used.
         encoding: how the cohort is encoded; None estimates no time.
         name: name of the cohort.
+        finite: identities of the items whose features are known to be finite; those of the others are all read. With
+            None, a sample of each file is read.
     """
     cases = [CheckedCase(dict(item), f"item {i}") for i, item in enumerate(items)]
-    return _check(name, NamedCases(cases, [], []), settings or CheckSettings(), encoding, time.perf_counter())
+    return _check(name, NamedCases(cases, [], []), settings or CheckSettings(), encoding, time.perf_counter(), finite)
 
 
 def _check(
@@ -212,9 +215,10 @@ def _check(
     settings: CheckSettings,
     encoding: EncodingPlan | None,
     start: float,
+    finite: Collection[str] | None = None,
 ) -> TableCheck:
     cases = named.cases
-    read_facts(cases, settings)
+    read_facts(cases, settings, finite)
     labels = read_labels(cases, settings.task, settings.class_names)
     more, notes = find_problems(cases, labels, settings)
     estimate = None if encoding is None else encoding.estimate(cases)

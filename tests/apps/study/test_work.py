@@ -101,6 +101,20 @@ def test_nothing_that_is_trained_or_chosen_depends_on_the_test_part(tmp_path):
         assert torch.equal(value, weights[1][name]), name
 
 
+def test_each_fold_has_a_seed_of_its_own(tmp_path, monkeypatch):
+    seeds, work = [], make_work(make_items(tmp_path))
+
+    def stop(*arguments):
+        seeds.append(arguments[5].seed)
+        raise InterruptedError("stopped")
+
+    monkeypatch.setattr("monai_mil_ext.apps.study.work.train_bag_network", stop)
+    for run in work.runs():
+        with pytest.raises(InterruptedError, match="stopped"):
+            work(run, tmp_path)
+    assert seeds == [0, 1]
+
+
 def test_instance_labels_of_a_bag_give_the_values_of_localization(tmp_path):
     path, labels = tmp_path / "bag.h5", torch.tensor([1, 0, 0, 1, 0])
     write_bag(path, {"features": torch.rand(5, 4), "instance_label": labels})
