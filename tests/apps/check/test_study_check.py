@@ -61,7 +61,7 @@ def test_problems_of_the_whole_are_errors_and_those_of_labels_are_left_to_the_fo
     assert (len(checked.usable), checked.left_out, checked.notes) == (10, [], [])
     for item in items:
         item["image"] = str(tmp_path / "lost.h5")
-    with pytest.raises(ValueError, match="got 8 problems"):
+    with pytest.raises(ValueError, match=r"got 9 problems:\n  c0, c1"):
         check_study_items(items, BAGS, tmp_path / "checked.json")
 
 
