@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
 
 from monai_mil_ext.data import CohortChecks, SlideFile
-from monai_mil_ext.data.bags.bag_file import open_bag
+from monai_mil_ext.data.bags.bag_file import OpenBag, open_bag
 from monai_mil_ext.data.cohorts.case_lists import is_feature_file
 from monai_mil_ext.data.features.bad_cases import is_system_error
+from monai_mil_ext.data.features.identities import item_identity
 from monai_mil_ext.data.scans import read_scan_header
 from monai_mil_ext.transforms.scans.load_scan import check_hounsfield
 from monai_mil_ext.transforms.slides.slide_features import slide_magnification, slide_resolution
@@ -31,23 +32,29 @@ AIR = -200.0  # HU; a sample with lower values is one of a CT, however little th
 SHARED = ("kind", "container", "shape", "spacing", "plane", "modality", "encoder", "width", "mpp", "magnification")
 
 
-def read_facts(cases: Sequence[CheckedCase], settings: CheckSettings) -> None:
+def read_facts(cases: Sequence[CheckedCase], settings: CheckSettings, finite: Collection[str] | None = None) -> None:
     """Read the headers of all cases in threads, and add facts, problems and notes to them.
 
     A file that can't be read is a problem of its case.
+
+    Args:
+        cases: the cases.
+        settings: settings of the check.
+        finite: identities of the items whose features are known to be finite; those of the others are all read. With
+            None, a sample of each file is read.
     """
     workers = min(MAX_THREADS, 2 * (os.cpu_count() or 1), max(len(cases), 1))
     with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(lambda case: _read_case(case, settings), cases))
+        list(pool.map(lambda case: _read_case(case, settings, finite), cases))
     _check_widths(cases)
 
 
-def _read_case(case: CheckedCase, settings: CheckSettings) -> None:
+def _read_case(case: CheckedCase, settings: CheckSettings, finite: Collection[str] | None) -> None:
     """Add what the files of a case state."""
     found = []
     for path in case.paths:
         try:
-            found.append(_read_file(path, case, settings))
+            found.append(_read_file(path, case, settings, finite))
         except Exception as error:  # a damaged file can raise almost any error in the libraries that read it
             if isinstance(error, (ImportError, MemoryError)) or (isinstance(error, OSError) and is_system_error(error)):
                 raise
@@ -57,9 +64,9 @@ def _read_case(case: CheckedCase, settings: CheckSettings) -> None:
     case.facts = _merged(found)
 
 
-def _read_file(path: str, case: CheckedCase, settings: CheckSettings) -> dict[str, Any]:
+def _read_file(path: str, case: CheckedCase, settings: CheckSettings, finite: Collection[str] | None) -> dict[str, Any]:
     if is_feature_file(path) or settings.kind == "bags":
-        return _bag_facts(path, case)
+        return _bag_facts(path, case, finite)
     return _slide_facts(path, case, settings) if settings.kind == "slides" else _scan_facts(path, case, settings)
 
 
@@ -119,8 +126,9 @@ def _slide_facts(path: str, case: CheckedCase, settings: CheckSettings) -> dict[
     return facts
 
 
-def _bag_facts(path: str, case: CheckedCase) -> dict[str, Any]:
-    summary = CohortChecks().inspect(path)
+def _bag_facts(path: str, case: CheckedCase, finite: Collection[str] | None) -> dict[str, Any]:
+    is_read = finite is not None and not (finite and item_identity(case.item) in finite)
+    summary = CohortChecks(features=is_read).inspect(path)
     facts: dict[str, Any] = {
         "kind": "bag",
         "instances": summary.num_instances,
@@ -135,16 +143,19 @@ def _bag_facts(path: str, case: CheckedCase) -> dict[str, Any]:
         return {**facts, "summary": None}
     with open_bag(path) as bag:
         facts["container"] = bag.info().format
-        rows = torch.linspace(0, len(bag) - 1, min(ROWS, len(bag))).long().unique()
-        sample = bag.read(["features"], rows)["features"].float()
         stated = bag.read(["modality"], [], allow_missing_keys=True).get("modality")
-    facts["modality"] = str(stated) if stated else None
+        facts["modality"] = str(stated) if stated else None
+        return facts if finite is not None else {**facts, **_sampled_range(bag, case)}
+
+
+def _sampled_range(bag: OpenBag, case: CheckedCase) -> dict[str, float]:
+    """Return the range of a sample of the features; NaN and infinite values are a problem of the case."""
+    rows = torch.linspace(0, len(bag) - 1, min(ROWS, len(bag))).long().unique()
+    sample = bag.read(["features"], rows)["features"].float()
     finite = sample[sample.isfinite()]
     if len(finite) < sample.numel():
         case.add(f"features must be finite, got NaN or infinite values in a sample of {len(sample)} rows")
-    if len(finite):
-        facts["lowest"], facts["highest"] = float(finite.min()), float(finite.max())
-    return facts
+    return {"lowest": float(finite.min()), "highest": float(finite.max())} if len(finite) else {}
 
 
 def _check_widths(cases: Sequence[CheckedCase]) -> None:

@@ -55,11 +55,15 @@ class CheckSettings:
 
 
 class Problem(NamedTuple):
-    """Problem of a case, or without ``case`` of the cohort, and the option that would help."""
+    """Problem of a case, or without ``case`` of the cohort, and the option that would help.
+
+    The topic ``"labels"`` is what a study tells itself: its task, and labels by patient, site and part.
+    """
 
     message: str
     case: str = ""
     option: str = ""
+    topic: str = "cases"
 
 
 @dataclass

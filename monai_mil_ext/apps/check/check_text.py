@@ -7,7 +7,7 @@ from typing import Any
 
 from .check_settings import Problem
 
-__all__ = ["check_text"]
+__all__ = ["check_text", "problem_lines"]
 
 # columns of the terminal, with shorter headings
 COLUMNS = {
@@ -45,6 +45,7 @@ def check_text(
     counts: Sequence[dict[str, Any]],
     sentences: Sequence[str],
     max_rows: int,
+    hint: str = HINT,
 ) -> str:
     """Return a table of the first cases, then problems and notes, the labels, and sentences on the whole.
 
@@ -55,15 +56,19 @@ def check_text(
         notes: notes, likewise.
         counts: numbers of patients and cases by label and site.
         sentences: what is to be said at the end.
-        max_rows: number of cases that are listed, those with problems first.
+        max_rows: number of cases that are listed, those with problems first; 0 lists none.
+        hint: what can be done, if all problems are of single cases.
     """
     ordered = sorted(rows, key=lambda row: row["status"] == "ok")[:max_rows] if len(rows) > max_rows else rows
-    more = [f"... and {len(rows) - max_rows} more in check.csv"] if len(rows) > max_rows else []
+    more = [f"... and {len(rows) - max_rows} more in check.csv"] if 0 < max_rows < len(rows) else []
     parts = [
         [head],
         [*_table([_shown(row) for row in ordered]), *more],
-        [*_listed("problem", problems), *([HINT] if problems and all(problem.case for problem in problems) else [])],
-        _listed("note", notes),
+        [
+            *problem_lines("problem", problems),
+            *([hint] if hint and problems and all(problem.case for problem in problems) else []),
+        ],
+        problem_lines("note", notes),
         _table([{**row, "site": row["site"] or None} for row in counts]),
         [sentence for sentence in sentences if sentence],
     ]
@@ -99,8 +104,13 @@ def _text(value: Any) -> str:
     return text if len(text) <= WIDEST else f"{text[: WIDEST - 3]}..."
 
 
-def _listed(title: str, problems: Sequence[Problem]) -> list[str]:
-    """Return a line for each text, with the cases that have it."""
+def problem_lines(title: str, problems: Sequence[Problem]) -> list[str]:
+    """Return a line for each text, with the cases that have it, after a line with their number.
+
+    Example:
+        >>> problem_lines("note", [Problem("two stacks", case) for case in "ab"])
+        ['2 notes:', '  a, b: two stacks']
+    """
     groups: dict[tuple[str, str], list[str]] = {}
     for problem in problems:
         groups.setdefault((problem.message, problem.option), []).append(problem.case)

@@ -31,13 +31,19 @@ def find_problems(
     cases: Sequence[CheckedCase], labels: CohortLabels, settings: CheckSettings
 ) -> tuple[list[Problem], list[Problem]]:
     """Return the problems and the notes of a cohort whose facts and labels have been read."""
-    problems = [*_repeated_ids(cases), *_repeated_files(cases), *_parts(cases), *labels.problems]
+    told_by_study = [*_repeated_files(cases), *_parts(cases), *labels.problems]
+    problems = [*_repeated_ids(cases), *_of_labels(told_by_study)]
     notes: list[Problem] = []
     for found in (_contradictions(cases, labels, settings), _small_classes(cases, labels, settings)):
-        problems += found[0]
-        notes += found[1]
+        problems += _of_labels(found[0])
+        notes += _of_labels(found[1])
     mixed = _mixtures(cases, labels, settings)
     return [*problems, *mixed[0]], [*notes, *mixed[1], *_confounded(cases, labels), *_counts_of_slices(cases)]
+
+
+def _of_labels(problems: Sequence[Problem]) -> list[Problem]:
+    """Return problems of labels by patient and split; those of a case stay problems of the case."""
+    return [problem if problem.case else problem._replace(topic="labels") for problem in problems]
 
 
 def _repeated_ids(cases: Sequence[CheckedCase]) -> Iterator[Problem]:
@@ -62,8 +68,8 @@ def _repeated_files(cases: Sequence[CheckedCase]) -> Iterator[Problem]:
 
 
 def _choice(case: CheckedCase) -> tuple[str, ...]:
-    """Return the series and the stack of a scan, of which a folder may have several."""
-    return tuple(str(case.item.get(key, "")) for key in ("series", "stack"))
+    """Return what a case takes from a file that several may share: a series, a stack, a slide, or rows."""
+    return tuple(str(case.item.get(key, "")) for key in ("series", "stack", "slide", "start", "stop"))
 
 
 def _size(case: CheckedCase) -> tuple[Any, ...] | None:
@@ -193,7 +199,7 @@ def _confounded(cases: Sequence[CheckedCase], labels: CohortLabels) -> Iterator[
         for label, classes in by_label.items():
             text = confounding(name, values, classes, label) if any(values) else ""
             if text:
-                yield Problem(text)
+                yield Problem(text, topic="labels" if name in ("site", "split") else "cases")
 
 
 def _counts_of_slices(cases: Sequence[CheckedCase]) -> Iterator[Problem]:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from monai_mil_ext.data.cohorts import CohortColumns
-from monai_mil_ext.utils import check_local, write_csv, write_json
+from monai_mil_ext.utils import check_choice, check_local, write_csv, write_json
 
 from .case_facts import read_facts
 from .case_labels import CohortLabels, read_labels
 from .case_sources import NamedCases, read_cases
 from .check_settings import CASE, PATIENT, CheckedCase, CheckSettings, Problem
-from .check_text import check_text
+from .check_text import HINT, check_text, problem_lines
 from .cohort_problems import find_problems
 from .encoding_estimate import EncodingEstimate, EncodingPlan
 
@@ -74,12 +74,43 @@ class TableCheck:
         """Exit status: 1 with problems, 0 without."""
         return int(bool(self.problems))
 
-    def text(self, max_rows: int = 40) -> str:
+    @property
+    def bad_cases(self) -> set[str]:
+        """Names of the cases that have a problem."""
+        return {problem.case for problem in self.problems if problem.case}
+
+    def study_notes(self) -> list[str]:
+        """Return the notes for the report of a study, which tells labels by patient and site of its folds itself."""
+        notes = [note for note in self.notes if note.topic != "labels"]
+        return [line.strip() for line in problem_lines("note", notes)[1:]]
+
+    def raise_if_problems(self, on_bad: str = "refuse") -> None:
+        """Raise one error with all problems that keep a study from its start.
+
+        Args:
+            on_bad: ``"refuse"``, or ``"skip"`` if cases that have a problem are left out.
+
+        Raises:
+            ValueError: when there are such problems, or no case without one.
+        """
+        check_choice("on_bad", on_bad, ("refuse", "skip"))
+        found = [
+            problem
+            for problem in self.problems
+            if problem.topic != "labels" and (not problem.case or on_bad == "refuse")
+        ]
+        if found or (self.rows and len(self.bad_cases) == len(self.rows)):
+            lines = problem_lines("problem", found if found and on_bad == "skip" else self.problems)
+            hint = [HINT] if all(problem.case for problem in found) and on_bad == "refuse" else []
+            raise ValueError("\n".join([f"{self.name} must be a valid cohort, got {lines[0]}", *lines[1:], *hint]))
+
+    def text(self, max_rows: int = 40, hint: str = HINT) -> str:
         """Return a table of the cases, the problems, the labels and the estimate, for a terminal."""
         estimate = "" if self.estimate is None else self.estimate.sentence
         head = f"{self.name}: {len(self.rows)} cases of {len({row['patient'] for row in self.rows})} patients"
         head += f", checked in {self.seconds:.1f} s"
-        return check_text(head, self.rows, self.problems, self.notes, self.counts, [self.task, estimate], max_rows)
+        sentences = [self.task, estimate]
+        return check_text(head, self.rows, self.problems, self.notes, self.counts, sentences, max_rows, hint)
 
     def write(self, folder: str | os.PathLike[str]) -> None:
         """Write ``check.csv``, a row a case, and ``check.json``, everything."""
@@ -162,6 +193,7 @@ def check_items(
     settings: CheckSettings | None = None,
     encoding: EncodingPlan | None = None,
     name: str = "cohort",
+    finite: Collection[str] | None = None,
 ) -> TableCheck:
     """Check the items of a cohort, see :py:func:`check_table`.
 
@@ -170,9 +202,11 @@ def check_items(
         settings: what the cohort is and how it is to be used.
         encoding: how the cohort is encoded; None estimates no time.
         name: name of the cohort.
+        finite: identities of the items whose features are known to be finite; those of the others are all read. With
+            None, a sample of each file is read.
     """
     cases = [CheckedCase(dict(item), f"item {i}") for i, item in enumerate(items)]
-    return _check(name, NamedCases(cases, [], []), settings or CheckSettings(), encoding, time.perf_counter())
+    return _check(name, NamedCases(cases, [], []), settings or CheckSettings(), encoding, time.perf_counter(), finite)
 
 
 def _check(
@@ -181,9 +215,10 @@ def _check(
     settings: CheckSettings,
     encoding: EncodingPlan | None,
     start: float,
+    finite: Collection[str] | None = None,
 ) -> TableCheck:
     cases = named.cases
-    read_facts(cases, settings)
+    read_facts(cases, settings, finite)
     labels = read_labels(cases, settings.task, settings.class_names)
     more, notes = find_problems(cases, labels, settings)
     estimate = None if encoding is None else encoding.estimate(cases)

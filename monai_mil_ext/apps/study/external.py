@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,17 +10,20 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from monai_mil_ext.apps.check import check_study_items
 from monai_mil_ext.data import InstanceSource, ModelRecord
 from monai_mil_ext.data.features.identities import item_identity
 from monai_mil_ext.networks.nets import BagEnsemble, BagNet
 from monai_mil_ext.transforms.bags.check_source import compare_source
 from monai_mil_ext.utils import BagKeys, check_name, load_json
+from monai_mil_ext.utils.files import remove_file
 
 from .clinical import apply_values
 from .methods import StudyMethod
 from .models import read_study_model
 from .predictions import Predictions
-from .results import CLINICAL, CohortResults, write_cohort_report
+from .report.decisions import Thresholds, pooled_thresholds
+from .results import CHECKED, CLINICAL, CohortResults, read_left_out, write_cohort_report
 from .runs import StudyRunner
 from .work import predict_bags
 
@@ -38,8 +42,11 @@ def evaluate_external(study: Study, items: Items, name: str, allow_mismatch: boo
     if not items:
         raise ValueError("`items` must not be empty, got none.")
     folder, task = study.folder / "external" / name, study.work.task
+    _remove_results(folder)
+    items, left_out, file_notes = check_study_items(items, study.check_settings, folder / CHECKED)
     bags: dict[str, Predictions] = {}
     clinical: dict[str, dict[str, Predictions]] = {}
+    thresholds: dict[str, Thresholds] = {}
     notes = ["Networks, thresholds and clinical models are those of the study; nothing was fitted on this cohort."]
     for method in study.work.methods:
         models = study.folder / "models" / method.name
@@ -50,20 +57,29 @@ def evaluate_external(study: Study, items: Items, name: str, allow_mismatch: boo
         if check.startswith("mismatch"):
             notes.append(f"The bags differ from those of the training: {check}.")
         rows = predict_bags(_network(study, method, models), items, task)
-        study_rows = _thresholds(study, method.name)
-        bags[method.name] = Predictions.concatenate([*study_rows, rows])
-        rows.write(folder / "predictions" / f"{method.name}.csv")
+        bags[method.name] = rows
         if (models / CLINICAL).exists():
             clinical[method.name] = _clinical(study, method.name, items, rows)
-            for part, predictions in clinical[method.name].items():
-                predictions.of_part("test").write(folder / "predictions" / f"{method.name} {part}.csv")
+        for part, predictions in {"": rows, **clinical.get(method.name, {})}.items():
+            full = f"{method.name} {part}".strip()
+            predictions.write(folder / "predictions" / f"{full}.csv")
+            thresholds[full] = _thresholds(study, full)
     notes += _shared(study, items)
     if not bags:
         raise FileNotFoundError("`models` must exist in the folder of the study, got none: run the study first.")
-    results = CohortResults(
-        task, items, bags, clinical, facts={"folds": {"refit": study.options.refit}}, notes=list(dict.fromkeys(notes))
-    )
+    facts = {"folds": {"refit": study.options.refit}}
+    notes = list(dict.fromkeys([*notes, *file_notes]))
+    left_out = [*read_left_out(folder), *left_out]
+    results = CohortResults(task, items, bags, clinical, thresholds, facts, notes, left_out)
     return write_cohort_report(study, results, folder, external=name)
+
+
+def _remove_results(folder: Path) -> None:
+    """Remove the results of an earlier call, whose table may have been another; the list of left-out cases is new."""
+    for path in (folder / "predictions", folder / "tables"):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in (folder / "report.html", folder / "report.json"):
+        remove_file(path)
 
 
 def _shared(study: Study, items: Items) -> list[str]:
@@ -96,29 +112,20 @@ def _network(study: Study, method: StudyMethod, models: Path) -> BagNet:
     return nets[0] if len(nets) == 1 else BagEnsemble(nets, study.work.task.kind)
 
 
-def _thresholds(study: Study, name: str) -> list[Predictions]:
-    """Return the out-of-fold predictions of the study as a validation part, by which the threshold is chosen."""
-    rows = Predictions.read(study.folder / "predictions" / f"{name}.csv").of_part("test")
-    zeros = np.zeros(len(rows), dtype=int)
-    return [replace(rows, part=["val"] * len(rows), fold=zeros, repeat=zeros, more={})]
+def _thresholds(study: Study, name: str) -> Thresholds:
+    """Return the thresholds by Youden's index of the out-of-fold predictions of the study."""
+    return pooled_thresholds(Predictions.read(study.folder / "predictions" / f"{name}.csv"), study.work.task)
 
 
 def _clinical(study: Study, method: str, items: Items, bag: Predictions) -> dict[str, Predictions]:
     """Return the mean predictions of the clinical models of all folds."""
     values = load_json(study.folder / "models" / method / CLINICAL)
     folds = [apply_values(fold, items, study.work.task, bag) for fold in values.values()]
-    known = {
-        name: Predictions.read(study.folder / "predictions" / f"{method} {name}.csv").of_part("test")
-        for name in ("clinical", "both")
-    }
-    found = {}
-    for name, rows in known.items():
-        mean = replace(
+    return {
+        name: replace(
             folds[0][name],
             output=np.mean([fold[name].output for fold in folds], axis=0),
             survival=None if bag.survival is None else np.mean([np.asarray(f[name].survival) for f in folds], axis=0),
         )
-        zeros = np.zeros(len(rows), dtype=int)
-        val = replace(rows, part=["val"] * len(rows), fold=zeros, repeat=zeros, more={})
-        found[name] = Predictions.concatenate([val, mean])
-    return found
+        for name in ("clinical", "both")
+    }

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -14,8 +16,17 @@ from typing import Any
 import torch
 
 from monai_mil_ext.utils import optional_dependency
+from monai_mil_ext.utils.exceptions import hide_absolute_paths
 
-__all__ = ["PACKAGES", "check_packages", "collect_provenance", "describe_machine", "package_versions", "read_commit"]
+__all__ = [
+    "PACKAGES",
+    "check_packages",
+    "collect_provenance",
+    "command_of_process",
+    "describe_machine",
+    "package_versions",
+    "read_commit",
+]
 
 PACKAGES = ("monai-mil-ext", "monai", "torch", "numpy", "scikit-learn")
 OF_STUDIES = ("lifelines", "matplotlib", "optuna", "pandas")
@@ -80,6 +91,14 @@ def collect_provenance(
         "threads": torch.get_num_threads() if threads is None else threads,
     }
     return provenance if seconds is None else {**provenance, "wall_seconds": round(seconds)}
+
+
+def command_of_process() -> str:
+    """Return the command line of this process, with ``<path>`` in the place of absolute paths."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    start = Path(sys.argv[0]).name if spec is None else f"-m {spec.name.removesuffix('.__main__')}"
+    options = " ".join(map(shlex.quote, sys.argv[1:]))
+    return hide_absolute_paths(ValueError(), f"python {start} {options}".strip())
 
 
 def read_commit(repository: str | os.PathLike[str] = ".") -> str | None:

@@ -31,7 +31,7 @@ from .report import (
     write_report,
 )
 from .report.cohort_values import bag_sources, describe_cohort
-from .report.decisions import choose_threshold
+from .report.decisions import Thresholds, choose_threshold
 from .runs import Run, StudyRunner, write_line
 from .tasks import Task
 from .tracking import log_report
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["CohortResults", "StudyResults", "operating_threshold", "read_left_out", "write_cohort_report"]
 
 CASE, PATIENT, COORDS = str(BagKeys.CASE_ID), str(BagKeys.PATIENT), str(BagKeys.COORDS)
-CLINICAL = "clinical.json"
+CHECKED, CLINICAL = "checked.json", "clinical.json"
 OF_TABLE = Path("cohort/left_out.csv")
 PICTURES = 20
 Items = Sequence[Mapping[str, Any]]
@@ -59,16 +59,21 @@ class CohortResults:
         items: items of the cohort.
         bags: predictions of each method from the bags.
         clinical: predictions of each method by ``"clinical"`` variables alone, and by ``"both"``.
+        thresholds: thresholds of another cohort, by the name of a method and that of its clinical predictions, such as
+            ``"ABMIL both"``; without any, each fold has those of its validation part.
         facts: further facts of the report.
         notes: sentences that the reader needs to know first.
+        left_out: cases that can't be used, with reasons.
     """
 
     task: Task
     items: Items
     bags: dict[str, Predictions]
     clinical: dict[str, dict[str, Predictions]] = field(default_factory=dict)
+    thresholds: dict[str, Thresholds] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    left_out: list[dict[str, str]] = field(default_factory=list)
 
 
 class StudyResults:
@@ -100,7 +105,8 @@ class StudyResults:
                 self._write_model(method, predictions)
             self._remove_stale(bags, clinical)
         with study._timed("report"):
-            cohort = CohortResults(task, self.work.items, bags, clinical, notes=self._all_notes())
+            cohort = CohortResults(task, self.work.items, bags, clinical, left_out=study.left_out)
+            cohort.notes = self._all_notes()
             effects = self._effects(bags) if clinical else []
             cohort.facts = {"methods": self._methods(), "histories": self._histories(), "folds": self._folds()}
             path = write_cohort_report(study, cohort, self.folder, effects, self._pictures)
@@ -282,9 +288,12 @@ def write_cohort_report(
     """
     options, task = study.options, results.task
     samples = options.num_samples, options.seed
-    summaries = {name: summarize_method(bags, task, *samples) for name, bags in results.bags.items()}
+    limits = results.thresholds
+    summaries = {name: summarize_method(bags, task, *samples, limits.get(name)) for name, bags in results.bags.items()}
     clinical = {
-        method: {name: summarize_method(part, task, *samples) for name, part in parts.items()}
+        method: {
+            name: summarize_method(part, task, *samples, limits.get(f"{method} {name}")) for name, part in parts.items()
+        }
         for method, parts in results.clinical.items()
     }
     compared, pairs = compared_predictions(results)
@@ -296,7 +305,7 @@ def write_cohort_report(
     facts = ReportFacts(
         title=options.title,
         task=task,
-        cohort={**cohort, "left_out": read_left_out(folder) if external else study.left_out},
+        cohort={**cohort, "left_out": results.left_out},
         summaries={**summaries, **failed},
         comparisons=compare_methods(compared, task, *samples, pairs),
         clinical={"summaries": clinical, "effects": effects, **_variables(study, results.items)} if clinical else {},

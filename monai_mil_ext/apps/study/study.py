@@ -12,17 +12,17 @@ from typing import Any
 
 import torch
 
-from monai_mil_ext.data import CohortChecks, CohortSplits
-from monai_mil_ext.data.features.identities import item_identity
-from monai_mil_ext.utils import BagKeys, check_positive, hide_paths, load_json, write_csv, write_json
+from monai_mil_ext.apps.check import CheckSettings, check_study_items
+from monai_mil_ext.data import CohortSplits
+from monai_mil_ext.utils import check_positive, load_json, write_csv, write_json
 
 from .clinical import Clinical
 from .external import evaluate_external
 from .folds import FoldPlan
 from .methods import StudyMethod, parse_methods
 from .outputs import bin_note, with_bin_edges
-from .provenance import OF_STUDIES, PACKAGES, check_packages, collect_provenance
-from .results import StudyResults, read_left_out
+from .provenance import OF_STUDIES, PACKAGES, check_packages, collect_provenance, command_of_process
+from .results import CHECKED, StudyResults, read_left_out
 from .runs import Run, RunsFailedError, StudyRunner, write_line
 from .selection import Selection
 from .tasks import Task
@@ -31,8 +31,7 @@ from .work import StudyWork
 
 __all__ = ["Study", "StudyOptions"]
 
-CASE = str(BagKeys.CASE_ID)
-SPLITS, STUDY, LEFT_OUT, CHECKED = "splits.json", "study.json", "left_out.csv", "checked.json"
+SPLITS, STUDY, LEFT_OUT = "splits.json", "study.json", "left_out.csv"
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class StudyOptions:
             the ensemble of the networks of all folds.
         tracking_uri: address of the MLflow server, or folder, to which the results are logged; ``None`` logs nothing.
         notes: sentences for the report, such as those on the columns of the table.
-        command: command of the study, for the provenance.
+        command: command of the study, for the provenance; by default that of this process.
 
     Raises:
         ValueError: when the number of samples is not positive.
@@ -124,6 +123,8 @@ class Study:
         for method in self._methods:
             selection.check(setting_names(method))
         self._prepared: StudyWork | None = None
+        self._left_out: list[dict[str, str]] = []
+        self._check_notes: list[str] = []
         self.times: dict[str, float] = {}
 
     @property
@@ -200,12 +201,25 @@ class Study:
     def fold_notes(self) -> list[str]:
         """Return the sentences on what can bias the results, and on how the times of events were divided."""
         notes = self._plan.notes(self.work.items, self.work.task, self.work.splits)
-        return list(filter(None, [*notes, bin_note(self.work.task)]))
+        return list(filter(None, [*notes, *self._check_notes, bin_note(self.work.task)]))
 
     @property
     def plan(self) -> FoldPlan:
         """Plan of the folds."""
         return self._plan
+
+    @property
+    def check_settings(self) -> CheckSettings:
+        """Settings of the check of items; whether encoders may differ was decided when they were loaded."""
+        task = self._task
+        single = task.kind in ("classification", "ordinal", "regression")
+        return CheckSettings(
+            "bags",
+            task=task.kind if single else None,
+            class_names=task.class_names if single and task.class_names else None,
+            num_folds=self._plan.num_folds,
+            allow_mismatch=True,
+        )
 
     @property
     def left_out(self) -> list[dict[str, str]]:
@@ -216,7 +230,9 @@ class Study:
         """Return what is needed to reproduce the study."""
         seeds = [self._plan.seed, self._training.seed, self.options.seed]
         seconds, packages = time.perf_counter() - self._started, (*PACKAGES, *OF_STUDIES)
-        facts = collect_provenance(self.options.command, seeds, seconds=seconds, packages=packages)
+        facts = collect_provenance(
+            self.options.command or command_of_process(), seeds, seconds=seconds, packages=packages
+        )
         times = {name: round(seconds, 1) for name, seconds in self.times.items()}
         return {**facts, "times": times, "num_samples": self.options.num_samples}
 
@@ -224,36 +240,13 @@ class Study:
         return _Timer(self.times, name)
 
     def _usable_items(self) -> list[dict[str, Any]]:
-        """Return the items whose bags can be read, sorted by case; the others are listed in ``left_out.csv``."""
-        self._left_out = read_left_out(self.folder)
-        checks, known = CohortChecks(features=True), self._known_checks()
-        checked: dict[str, str] = {}
-        usable = []
-        for item in sorted(self._all_items, key=lambda entry: str(entry[CASE])):
-            identity = item_identity(item) or ""
-            paths = item["image"] if isinstance(item["image"], (list, tuple)) else [item["image"]]
-            if identity in known:
-                problem = known[identity]
-            else:
-                problems = (checks.inspect(path).problem for path in paths)
-                problem = hide_paths(next((text for text in problems if text), ""), paths)
-            if identity:
-                checked[identity] = problem
-            if problem:
-                self._left_out.append({"case_id": str(item[CASE]), "reason": problem})
-            else:
-                usable.append(item)
-        write_json(self.folder / CHECKED, checked)
-        write_csv(self.folder / LEFT_OUT, self._left_out, ("case_id", "reason"))
-        for row in self._left_out:
+        """Check the items, list those that can't be used in ``left_out.csv``, and return the others sorted by case."""
+        checked = check_study_items(self._all_items, self.check_settings, self.folder / CHECKED)
+        for row in checked.left_out:
             write_line(f"{row['case_id']} is left out: {row['reason']}")
-        if not usable:
-            raise ValueError(f"`items` must have bags that can be read, got {len(self._all_items)} that can't.")
-        return usable
-
-    def _known_checks(self) -> dict[str, str]:
-        path = self.folder / CHECKED
-        return dict(load_json(path)) if path.exists() else {}
+        self._left_out, self._check_notes = [*read_left_out(self.folder), *checked.left_out], checked.notes
+        write_csv(self.folder / LEFT_OUT, self._left_out, ("case_id", "reason"))
+        return checked.usable
 
     def _split(self, items: Sequence[Mapping[str, Any]], task: Task) -> CohortSplits:
         """Return the folds; those of an earlier call with the same plan change as little as possible."""

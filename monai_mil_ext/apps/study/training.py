@@ -15,11 +15,11 @@ from ignite.handlers import EarlyStopping
 from monai.data import CacheDataset, DataLoader, Dataset
 from monai.engines import PrepareBatchExtraInput, SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import LrScheduleHandler, ValidationHandler
-from monai.transforms import Compose, NormalizeIntensityd, SelectItemsd
+from monai.transforms import CastToTyped, Compose, NormalizeIntensityd, SelectItemsd
 from monai.utils import set_determinism
 from torch import Tensor, nn
 
-from monai_mil_ext.data import BagBatchSampler, BagCollate, FeatureStatistics, bag_sizes
+from monai_mil_ext.data import BagBatchSampler, BagCollate, FeatureStatistics, bag_sizes, open_bag
 from monai_mil_ext.handlers import (
     AttentionAnchorHandler,
     AttentionPriorHandler,
@@ -48,7 +48,7 @@ __all__ = [
     "train_bag_network",
 ]
 
-CASE = str(BagKeys.CASE_ID)
+CASE, POSITION = str(BagKeys.CASE_ID), str(BagKeys.POSITION)
 CACHED = 0.25  # fraction of the free memory that features may take
 RISK_SET = 8  # least number of bags of a batch whose risks are compared with one another
 
@@ -102,7 +102,7 @@ class TrainedFold:
     Attributes:
         network: trained network, which standardizes instances by the training part, and gives values in their unit.
         weights_note: sentence on what the loss weights, or an empty string.
-        notes: sentences on what the loss lacks.
+        notes: sentences on what the loss lacks, and on what its terms take.
         history: values of each epoch.
         epoch: epoch of its weights.
         loss: its validation loss; NaN without a validation part.
@@ -162,8 +162,9 @@ def train_bag_network(
 ) -> TrainedFold:
     """Train a network with MONAI's engines and keep the epoch with the lowest validation loss, of ties the last.
 
-    The loss weights the classes if the largest has more than three times the cases of the rarest. Instances are
-    standardized by the training part. Its features are kept in memory if they fit in a quarter of what is free.
+    The loss weights the classes if the largest has more than three times the cases of the rarest. Normal Guidance takes
+    the positions of instances in mm where all files have them, otherwise their order. Instances are standardized by the
+    training part. Its features are kept in memory if they fit in a quarter of what is free.
 
     Args:
         method: network and terms of its loss.
@@ -184,7 +185,7 @@ def train_bag_network(
     statistics = FeatureStatistics.from_items(train_items)
     network = build_study_network(method, len(statistics.mean), task).to(device)
     net = network.net
-    bags = _Bags(statistics, outputs, training, device)
+    bags = _Bags(statistics, outputs, training, device, bool(method.guidance) and has_positions(train_items))
     keeper = BestEpoch(net, outputs, report)
     if any(weight.requires_grad for weight in net.parameters()):
         trainer = _trainer(net, method, bags, train_items)
@@ -201,7 +202,7 @@ def train_bag_network(
             trainer.run()
     keeper.restore()
     network.set_statistics(statistics.mean, statistics.scale, outputs.center, outputs.scale)
-    notes = _missing_terms(method, task)
+    notes = [*_missing_terms(method, task), *_position_note(method, bags)]
     return TrainedFold(network.cpu().eval(), outputs.note, notes, keeper.history, keeper.epoch, keeper.loss)
 
 
@@ -219,25 +220,29 @@ def build_study_network(method: StudyMethod, in_features: int, task: Task) -> St
 
 @dataclass(frozen=True)
 class _Bags:
-    """Loaders of the bags of a fold."""
+    """Loaders of the bags of a fold; in training, with the positions of the instances in mm if the loss uses them."""
 
     statistics: FeatureStatistics
     outputs: TaskOutputs
     training: TrainingSettings
     device: torch.device
+    positions: bool = False
 
     def loader(self, items: Items, train: bool) -> DataLoader:
         """Return a loader of batches; of training, in another order in each epoch."""
         cached = feature_bytes(items, len(self.statistics.mean)) <= CACHED * available_memory()
         most = self.training.max_instances if train else None
-        load = LoadBagd("image") if cached or most is None else RandLoadBagd("image", most, stratified=True)
+        keys = ["image", POSITION] if self.positions and train else ["image"]
+        load = LoadBagd(keys) if cached or most is None else RandLoadBagd(keys, most, stratified=True)
         steps = [
             PatientBagd("image", load),
-            SelectItemsd(["image", "label", CASE]),
+            SelectItemsd([*keys, "label", CASE]),
             NormalizeIntensityd("image", self.statistics.mean, self.statistics.scale),
         ]
+        if POSITION in keys:
+            steps.append(CastToTyped(POSITION, torch.float32))
         if cached and most is not None:
-            steps.append(RandSampleInstancesd("image", most, stratified=True))
+            steps.append(RandSampleInstancesd(keys, most, stratified=True))
         transform = Compose(steps)
         transform.set_random_state(self.training.seed)
         data = [
@@ -252,7 +257,7 @@ class _Bags:
             shuffle=train,
             seed=self.training.seed,
         )
-        return DataLoader(dataset, batch_sampler=sampler, collate_fn=BagCollate("image"), num_workers=0)
+        return DataLoader(dataset, batch_sampler=sampler, collate_fn=BagCollate(keys), num_workers=0)
 
     def _batch_size(self, num_items: int) -> int:
         size = self.training.batch_size or max(1, min(16, num_items // 8))
@@ -265,6 +270,19 @@ class _Bags:
 
 def _input(item: Mapping[str, Any]) -> dict[str, Any]:
     return {name: item[name] for name in ("image", CASE, "start", "stop", "slide") if name in item}
+
+
+def has_positions(items: Items) -> bool:
+    """Return whether each bag is one file with a position (N,) in mm of each instance, as those of scans are.
+
+    Bags of several files have none in common, and the places of tokens in 3D are no order.
+    """
+    return all(isinstance(item["image"], (str, os.PathLike)) and _has_positions(item) for item in items)
+
+
+def _has_positions(item: Mapping[str, Any]) -> bool:
+    with open_bag(item["image"], item.get("slide")) as bag:
+        return POSITION in bag.info().keys and bag.read([POSITION], range(1))[POSITION].ndim == 1
 
 
 def feature_bytes(items: Items, in_features: int) -> int:
@@ -296,7 +314,8 @@ def _terms(net: nn.Module, method: StudyMethod, bags: _Bags) -> list[Any]:
     head = net if isinstance(net, CORAL) else None
     inner = net if head is None else head.net
     if method.guidance:
-        handlers.append(AttentionPriorHandler(NormalGuidanceLoss(), weight=method.guidance))
+        key = POSITION if bags.positions else None
+        handlers.append(AttentionPriorHandler(NormalGuidanceLoss(), weight=method.guidance, positions_key=key))
     if method.anchor:
         handlers.append(AttentionAnchorHandler(NSFKLLoss(), beta=method.anchor))
     if method.branches:
@@ -321,6 +340,10 @@ def _missing_terms(method: StudyMethod, task: Task) -> list[str]:
     if not method.instances or _has_instance_loss(task):
         return []
     return [f"{method.name} is trained without its instance loss, which needs classes that exclude one another."]
+
+
+def _position_note(method: StudyMethod, bags: _Bags) -> list[str]:
+    return [f"Normal Guidance of {method.name} takes the positions of the slices in mm."] if bags.positions else []
 
 
 class _OrderedBranches(BranchLossHandler):

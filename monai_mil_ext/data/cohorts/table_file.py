@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
 import os
 import re
 from collections import Counter
@@ -18,6 +20,7 @@ openpyxl = optional_dependency("excel", "openpyxl")
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx")
 JSON = ".json"
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class Table(NamedTuple):
@@ -31,8 +34,9 @@ class Table(NamedTuple):
 def read_table(path: str | os.PathLike[str]) -> Table:
     """Read a table whose first row holds the column names; cells are text without surrounding whitespace.
 
-    ``.csv`` is separated by commas, or by semicolons if the first row has no comma; ``.tsv`` by tabs; of ``.xlsx`` the
-    first sheet is read. Empty rows are ignored, and so is a first column without a name, the index of a data frame.
+    ``.csv`` is separated by commas, or by semicolons or tabs if the first row has no comma, or as the line ``sep=;`` of
+    Excel before it says; ``.tsv`` by tabs. Both are UTF-8, or UTF-16 with its byte-order mark. Of ``.xlsx`` the first
+    sheet is read. Empty rows are ignored, and so is a first column without a name, the index of a data frame.
     ``.json`` is ``{"scans": [{...}, ...]}`` or the list alone, whose values become text.
     Text is not converted, so ``007`` stays ``007``; whole numbers of a spreadsheet get no decimal point.
 
@@ -54,7 +58,9 @@ def read_table(path: str | os.PathLike[str]) -> Table:
     except ImportError:
         raise
     except Exception:  # of many kinds for a damaged workbook
-        raise ValueError(f"`path` must be a readable table in UTF-8 or Excel's .xlsx, got {file.name!r}.") from None
+        raise ValueError(
+            f"`path` must be a readable table in UTF-8, UTF-16 or Excel's .xlsx, got {file.name!r}."
+        ) from None
     filled = [(number, row) for number, row in cells if any(row)]
     if len(filled) < 2:
         raise ValueError(
@@ -143,12 +149,24 @@ def _json_table(file: Path) -> Table:
 
 
 def _read_text(file: Path) -> list[tuple[int, list[str]]]:
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        first = lines.readline()
-        lines.seek(0)
-        comma = ";" if ";" in first and "," not in first else ","
-        reader = csv.reader(lines, delimiter="\t" if file.suffix.lower() == ".tsv" else comma, strict=True)
-        return [(number, [cell.strip() for cell in row]) for number, row in enumerate(reader, 1)]
+    content = file.read_bytes()
+    text = content.decode("utf-16" if content.startswith(UTF_16) else "utf-8-sig")
+    if "\0" in text:  # UTF-16 without its mark
+        raise ValueError
+    lines = io.StringIO(text, newline="")
+    first = lines.readline()
+    stated = re.fullmatch(r'"?sep=(.)"?\s*', first, re.IGNORECASE)
+    lines.seek(0 if stated is None else lines.tell())
+    delimiter = stated[1] if stated else _delimiter(first, file.suffix.lower())
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    return [(number, [cell.strip() for cell in row]) for number, row in enumerate(reader, 2 if stated else 1)]
+
+
+def _delimiter(first: str, suffix: str) -> str:
+    """Return the delimiter of a table by its first row."""
+    if suffix == ".tsv":
+        return "\t"
+    return "," if "," in first else next((mark for mark in (";", "\t") if mark in first), ",")
 
 
 def _read_excel(file: Path) -> list[tuple[int, list[str]]]:

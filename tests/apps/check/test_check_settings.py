@@ -1,7 +1,7 @@
 import pytest
 
 from monai_mil_ext.apps.check import CheckSettings
-from monai_mil_ext.apps.check.check_settings import CheckedCase
+from monai_mil_ext.apps.check.check_settings import CheckedCase, Problem
 
 
 @pytest.mark.parametrize(
@@ -17,4 +17,4 @@ def test_a_case_has_a_name_a_patient_and_paths_in_any_case():
     case = CheckedCase({}, "row 3")
     assert (case.name, case.patient, case.paths) == ("row 3", "row 3", [])
     case.add("`image` must exist.", "--root /")
-    assert case.problems == [("`image` must exist", "row 3", "--root /")]
+    assert case.problems == [Problem("`image` must exist", "row 3", "--root /")]

@@ -9,6 +9,7 @@ import torch
 from monai_mil_ext.apps.study import Clinical, FoldPlan, Predictions, Study, StudyOptions, TrainingSettings
 from monai_mil_ext.apps.study.work import predict_bags
 from monai_mil_ext.data import write_bag
+from monai_mil_ext.metrics import threshold_at_youden
 from monai_mil_ext.utils import SourceMismatchError
 from tests.apps.study.cohort_bags import TASKS, make_items
 
@@ -53,7 +54,11 @@ def test_the_ensemble_of_the_folds_predicts_another_cohort(finished, tmp_path):
 def test_patients_and_bags_of_the_study_are_told(finished, tmp_path):
     study, items = finished
     fresh = [{**item, "patient": f"other {item['patient']}"} for item in make_items(tmp_path, seed=1)]
-    shared = [*fresh[:10], {**fresh[10], "patient": items[0]["patient"]}, {**items[1], "patient": "new"}]
+    shared = [
+        *fresh[:10],
+        {**fresh[10], "patient": items[0]["patient"]},
+        {**items[1], "case_id": "seen", "patient": "new"},
+    ]
     notes = json.loads((study.evaluate_external(shared, "shared").parent / "report.json").read_text())["notes"]
     assert "1 of 12 bags of this cohort are those of the study: it is not external." in notes
     assert any(note.startswith("1 of 12 patients of this cohort have the name of a patient") for note in notes)
@@ -67,6 +72,42 @@ def test_the_threshold_is_that_of_the_study(finished):
     path = study.evaluate_external(items[12:], "second")
     (entry,) = json.loads((path.parent / "report.json").read_text())["summaries"]["MeanMIL"]["thresholds"]
     assert entry["threshold"] == pytest.approx(record["operating_points"][0]["threshold"])
+
+
+def test_all_thresholds_are_chosen_on_the_cases_of_the_study(finished, tmp_path):
+    study, items = finished
+    folder = study.evaluate_external(items[:6], "few").parent  # too few cases to choose a threshold
+    content = json.loads((folder / "report.json").read_text())
+    for name, summary in content["clinical"]["summaries"]["MeanMIL"].items():
+        rows = Predictions.read(study.folder / "predictions" / f"MeanMIL {name}.csv").of_part("test")
+        expected = threshold_at_youden(rows.truth.astype(int).tolist(), rows.output[:, 1].tolist())
+        assert [row["threshold"] for row in summary["thresholds"]] == [pytest.approx(expected)]
+    assert not any(note.startswith("The threshold of") for note in content["notes"])
+
+
+def test_cases_that_cannot_be_used_are_left_out(finished, tmp_path):
+    study, items = finished
+    write_bag(tmp_path / "doe.h5", {"features": torch.full((5, 4), torch.nan)})
+    bad = {**items[3], "case_id": "bad", "image": str(tmp_path / "doe.h5")}
+    folder = study.evaluate_external([*items[:12], bad], "bad").parent
+    cohort = json.loads((folder / "report.json").read_text())["cohort"]
+    assert cohort["num_cases"] == 12
+    assert [row["case_id"] for row in cohort["left_out"]] == ["bad"]
+    assert "features must be finite" in cohort["left_out"][0]["reason"]
+
+
+def test_results_of_another_table_do_not_stay(finished, tmp_path):
+    study, items = finished
+    folder = study.evaluate_external(items[:12], "changed").parent
+    (folder / "predictions" / "OldMIL.csv").touch()
+    (folder / "cohort").mkdir()
+    study.evaluate_external(items[:10], "changed")
+    assert len(Predictions.read(folder / "predictions" / "MeanMIL.csv")) == 10
+    assert not (folder / "predictions" / "OldMIL.csv").exists()
+    write_bag(tmp_path / "wide.h5", {"features": torch.rand(5, 7)})
+    with pytest.raises(SourceMismatchError, match="got 7 features"):
+        study.evaluate_external([{**items[0], "image": str(tmp_path / "wide.h5")}], "changed")
+    assert {path.name for path in folder.iterdir()} == {"cohort", "checked.json"}
 
 
 def test_bags_of_another_source_are_refused(finished, tmp_path):

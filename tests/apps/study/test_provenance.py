@@ -1,15 +1,18 @@
 """Tests of the provenance of results."""
 
+import importlib.machinery
 import json
 import platform
 import shutil
 import subprocess
+import sys
 from datetime import datetime
 
 import torch
 
 import monai_mil_ext
 from monai_mil_ext.apps.study import collect_provenance, describe_machine, package_versions, read_commit
+from monai_mil_ext.apps.study.provenance import command_of_process
 
 GIT = shutil.which("git")
 
@@ -30,6 +33,15 @@ def test_read_commit_is_none_outside_a_repository_and_without_git(tmp_path, monk
     assert read_commit(tmp_path / "repository") == commit
     monkeypatch.setenv("PATH", "")
     assert read_commit(tmp_path / "repository") is None
+
+
+def test_the_command_of_a_process_has_no_absolute_path(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/home/doe/study.py", "--table", "/home/doe/cohort.csv", "--title", "a b"])
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    assert command_of_process() == "python study.py --table <path> --title 'a b'"
+    spec = importlib.machinery.ModuleSpec("monai.bundle.__main__", None)
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", spec)
+    assert command_of_process() == "python -m monai.bundle --table <path> --title 'a b'"
 
 
 def test_collect_provenance_has_all_that_makes_a_result_again(tmp_path):

@@ -122,7 +122,7 @@ def test_parts_on_several_machines_give_the_same_report(tmp_path):
     assert report(tmp_path / "parts") == report(tmp_path / "whole")
 
 
-def test_a_broken_bag_file_is_left_out(tmp_path):
+def test_a_broken_bag_file_is_left_out(tmp_path, capsys):
     items = make_items(tmp_path)
     broken = tmp_path / "doe_jane.h5"
     broken.write_bytes(b"not a bag")
@@ -131,6 +131,8 @@ def test_a_broken_bag_file_is_left_out(tmp_path):
     with (tmp_path / "study/left_out.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert row["case_id"] == "broken"
+    assert capsys.readouterr().out.count("broken") == 1
+    assert "python" in json.loads((tmp_path / "study/study.json").read_text())["provenance"]["command"]
     for path in (tmp_path / "study").rglob("*.[hjc]*"):
         assert b"doe_jane" not in path.read_bytes(), path.name
 

@@ -11,6 +11,7 @@ from monai_mil_ext.apps.study import training as module
 from monai_mil_ext.apps.study.outputs import main_metric, with_bin_edges
 from monai_mil_ext.apps.study.training import apply_settings, available_memory
 from monai_mil_ext.apps.study.work import predict_bags
+from monai_mil_ext.data import read_bag, write_bag
 from tests.apps.study.cohort_bags import TASKS, make_items
 
 SETTINGS = TrainingSettings(epochs=15, learning_rate=0.01)
@@ -51,6 +52,19 @@ def test_published_methods_learn_an_easy_label(method, tmp_path):
     rows = predict_bags(fold.network, items[24:], task)
     assert main_metric(task, rows.truth, rows.output)["auroc"] > 0.9
     assert fold.notes == []
+
+
+def test_instances_and_values_are_standardized_by_the_training_part(tmp_path):
+    items = make_items(tmp_path, "regression")
+    for item in items[24:]:
+        item["label"] += 1000
+        write_bag(item["image"], {"features": torch.full((12, 4), 50.0)})
+    fold, task = train(items, "regression", "MeanMIL", TrainingSettings(epochs=1))
+    features = torch.cat([read_bag(item["image"])["features"] for item in items[:24]])
+    torch.testing.assert_close(fold.network.mean, features.mean(0), rtol=1e-4, atol=1e-4)
+    truth = task.truth(items[:24])
+    assert fold.network.output_mean.item() == pytest.approx(truth.mean())
+    assert fold.network.output_scale.item() == pytest.approx(truth.std())
 
 
 def test_weights_of_terms_change_the_training(tmp_path):
@@ -145,3 +159,44 @@ def test_settings_of_network_loss_and_training():
 
 def test_free_memory_is_known():
     assert available_memory() > 2**20
+
+
+def with_positions(items, folder, positions):
+    """Return the items with copies of their bags that have positions in mm."""
+    folder.mkdir()
+    for item in items:
+        features = read_bag(item["image"])["features"]
+        path = folder / f"{item['case_id']}.h5"
+        write_bag(path, {"features": features, **({} if positions is None else {"position": positions})})
+    return [{**item, "image": str(folder / f"{item['case_id']}.h5")} for item in items]
+
+
+def test_normal_guidance_takes_positions_in_mm(tmp_path):
+    items, few = make_items(tmp_path), TrainingSettings(epochs=2)
+    regular, irregular = 5.0 * torch.arange(12), torch.tensor([0.0, 1, 2, 3, 4, 5, 6, 7, 8, 60, 61, 62])
+    places = {"none": None, "regular": regular, "irregular": irregular, "points": torch.rand(12, 3)}
+    folds = {name: train(with_positions(items, tmp_path / name, p), method="ABMIL+NG", settings=few)[0]
+             for name, p in places.items()}  # fmt: skip
+    losses = {name: [row["train_loss"] for row in fold.history] for name, fold in folds.items()}
+    assert losses["regular"] == pytest.approx(losses["none"], rel=1e-4)
+    assert losses["points"] == losses["none"]
+    assert abs(losses["irregular"][-1] - losses["none"][-1]) > 0.01
+    assert [len(fold.notes) for fold in folds.values()] == [0, 1, 1, 0]
+
+
+@pytest.mark.parametrize("memory", [2**40, 0])
+def test_positions_are_those_of_the_sampled_instances(memory, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "available_memory", lambda: memory)
+    seen = []
+
+    def forward(loss, attention, mask=None, positions=None):
+        seen.extend(row[valid] for row, valid in zip(positions, mask, strict=True))
+        return attention.sum() * 0
+
+    monkeypatch.setattr(module.NormalGuidanceLoss, "forward", forward)
+    irregular = torch.arange(12, dtype=torch.float64) ** 2
+    items = with_positions(make_items(tmp_path), tmp_path / "p", irregular)
+    train(items, method="ABMIL+NG", settings=TrainingSettings(epochs=1, max_instances=5))
+    assert {len(row) for row in seen} == {5}
+    assert all((row.diff() > 0).all() and set(row.tolist()) <= set(irregular.tolist()) for row in seen)
+    assert len({tuple(row.tolist()) for row in seen}) > 1

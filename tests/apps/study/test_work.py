@@ -10,7 +10,7 @@ import torch
 from monai_mil_ext.apps.study import FoldPlan, RunsFailedError, Selection, StudyRunner, TrainingSettings, parse_methods
 from monai_mil_ext.apps.study.outputs import with_bin_edges
 from monai_mil_ext.apps.study.work import StudyWork, predict_bags
-from monai_mil_ext.data import read_bag, write_bag
+from monai_mil_ext.data import load_weights, read_bag, write_bag
 from monai_mil_ext.metrics import instance_values
 from tests.apps.study.cohort_bags import TASKS, make_items
 
@@ -78,6 +78,41 @@ def test_settings_are_chosen_on_the_validation_part(tmp_path):
     record = StudyRunner(tmp_path / "runs", work).run(work.runs()[0])
     assert record["settings"] == {"learning_rate": 0.05}
     assert record["candidates"] == 3
+
+
+def test_nothing_that_is_trained_or_chosen_depends_on_the_test_part(tmp_path):
+    items = make_items(tmp_path)
+    work = make_work(items, "MeanMIL", selection=Selection({"learning_rate": [0.01, 0.05]}))
+    records, weights = [], []
+    for name in ("before", "after"):
+        runner, run = StudyRunner(tmp_path / name, work), work.runs()[0]
+        records.append(
+            {key: value for key, value in runner.run(run).items() if key in ("epoch", "val_loss", "settings")}
+        )
+        weights.append(load_weights(runner.run_folder(run) / "model.pt"))
+        for item in work.part(0, "test"):
+            write_bag(item["image"], {"features": torch.rand(12, 4)})
+        test = set(work.splits.folds[0]["test"])
+        flipped = [{**item, "label": 1 - item["label"]} if item["case_id"] in test else item for item in items]
+        work = make_work(flipped, "MeanMIL", work.splits, selection=work.selection)
+    assert records[0] == records[1]
+    assert set(records[0]) == {"epoch", "val_loss", "settings"}
+    for name, value in weights[0].items():
+        assert torch.equal(value, weights[1][name]), name
+
+
+def test_each_fold_has_a_seed_of_its_own(tmp_path, monkeypatch):
+    seeds, work = [], make_work(make_items(tmp_path))
+
+    def stop(*arguments):
+        seeds.append(arguments[5].seed)
+        raise InterruptedError("stopped")
+
+    monkeypatch.setattr("monai_mil_ext.apps.study.work.train_bag_network", stop)
+    for run in work.runs():
+        with pytest.raises(InterruptedError, match="stopped"):
+            work(run, tmp_path)
+    assert seeds == [0, 1]
 
 
 def test_instance_labels_of_a_bag_give_the_values_of_localization(tmp_path):

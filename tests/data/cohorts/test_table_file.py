@@ -21,6 +21,17 @@ def test_read_table_keeps_text(tmp_path, name, delimiter):
     assert table.numbers == [2, 3]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize(("line", "delimiter"), [("sep=;", ";"), ('"sep=|"', "|"), ("SEP=,", ","), ("", "\t")])
+def test_read_table_reads_what_excel_writes_as_text(tmp_path, encoding, line, delimiter):
+    rows = [delimiter.join(row).replace("007", "Zoë") for row in ROWS]
+    text = "\r\n".join([*([line] if line else []), *rows])
+    (tmp_path / "t.csv").write_bytes(text.encode(encoding))
+    table = read_table(tmp_path / "t.csv")
+    assert (table.columns, table.rows[0]["patient"], table.rows[1]["label"]) == (ROWS[0], "Zoë", "2.5")
+    assert table.numbers == ([3, 4] if line else [2, 3])
+
+
 def test_read_table_of_excel_equals_csv(tmp_path):
     book = openpyxl.Workbook()
     for row in (["bag", "patient", "label", None], ["a b", "007", 1.0, None], [None] * 4, ["c", None, 2.5, None]):
@@ -47,8 +58,9 @@ def test_read_table_short_and_empty_rows(tmp_path):
         (b"a,a\n1,2\n", r"columns must have distinct names, got \['a'\] in 't.csv'"),
         (b"a,,b\n1,2,3\n", r"columns must have distinct names, got \['a', '', 'b'\]"),
         (b"a,b\n1,2,3\n1,2\n4,5,6\n", r"at most the 2 cells of row 1, got more in \[2, 4\] of 't.csv'"),
-        (b"a,b\n\xff\xfe,1\n", "a readable table in UTF-8 or Excel's .xlsx, got 't.csv'"),
-        (b'a,b\n"1,2\n', "a readable table in UTF-8 or Excel's .xlsx, got 't.csv'"),
+        (b"a,b\n\xff\xfe,1\n", "a readable table in UTF-8, UTF-16 or Excel's .xlsx, got 't.csv'"),
+        (b'a,b\n"1,2\n', "a readable table in UTF-8, UTF-16 or Excel's .xlsx, got 't.csv'"),
+        ("a,b\n1,2\n".encode("utf-16-le"), "a readable table in UTF-8, UTF-16 or Excel's .xlsx, got 't.csv'"),
     ],
 )
 def test_read_table_refuses_invalid_tables(tmp_path, text, match):

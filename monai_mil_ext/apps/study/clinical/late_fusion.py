@@ -161,7 +161,8 @@ def _labels(truth: NDArray[Any], task: Task) -> list[NDArray[Any]]:
 def _fit_blend(clinical: Array, bag: Array, truth: NDArray[Any], groups: NDArray[Any], task: Task) -> Blend:
     """Fit calibrations and weight of one outcome."""
     known = ~np.isnan(np.asarray(truth, dtype=float).reshape(len(truth), -1)).any(axis=1)
-    clinical, bag, truth, groups = clinical[known], bag[known], truth[known], groups[known]
+    clinical, bag, truth = clinical[known], bag[known], truth[known]
+    groups = np.unique(groups[known], return_inverse=True)[1]
     labels = truth[:, 1] if task.has_times else truth
     varied = len(np.unique(labels)) > 1 or (task.has_times and labels.any())
     if not varied:
@@ -170,10 +171,10 @@ def _fit_blend(clinical: Array, bag: Array, truth: NDArray[Any], groups: NDArray
             "A validation part has cases of one class or without events; there, bag and clinical variables weigh alike."
         )
         return Blend(neutral[0], neutral[1], Calibration(0.0, 1.0, 1.0, (0.0,) * bag.shape[1]), 0.5, 0.5, note)
-    parts = [_calibrate(scores, truth, task) for scores in (clinical, bag)]
+    parts = [_calibrate(scores, truth, task, groups) for scores in (clinical, bag)]
     a, b = (part(scores) for part, scores in zip(parts, (clinical, bag), strict=True))
     mixes = [w * b + (1 - w) * a for w in WEIGHTS]
-    finals = [_calibrate(mix, truth, task) for mix in mixes]
+    finals = [_calibrate(mix, truth, task, groups) for mix in mixes]
     gains = [log_likelihood(final(mix), truth, task) for final, mix in zip(finals, mixes, strict=True)]
     chosen = choose_weight(gains, groups)
     weight = WEIGHTS[chosen]
@@ -239,8 +240,8 @@ def _unit(scores: Array, task: Task) -> tuple[float, tuple[float, ...]]:
     return spread if task.kind == "cox" else 1.0, (0.0,) * scores.shape[1]
 
 
-def _calibrate(scores: Array, truth: NDArray[Any], task: Task) -> Calibration:
-    """Fit slope and shift by penalized likelihood."""
+def _calibrate(scores: Array, truth: NDArray[Any], task: Task, groups: NDArray[Any]) -> Calibration:
+    """Fit slope and shift by penalized likelihood, in which each patient counts once."""
     center, spread = _spread(scores, task)
     slope, shift = _unit(scores, task)
     deviation = (float(np.std(truth)) or 1.0) if task.kind == "regression" else 1.0
@@ -252,7 +253,8 @@ def _calibrate(scores: Array, truth: NDArray[Any], task: Task) -> Calibration:
 
     def loss(values: Array) -> float:
         scale, offset = calibrated(values)
-        return float(values @ values / 2 - np.nansum(log_likelihood(scale * standard + offset, truth, task)))
+        gains = log_likelihood(scale * standard + offset, truth, task)
+        return float(values @ values / 2 - np.nansum(_patient_means(gains, groups)))
 
     bounds = [(-WIDEST, WIDEST), *[(None, None)] * len(shift)]
     starts = np.zeros((2, 1 + len(shift)))

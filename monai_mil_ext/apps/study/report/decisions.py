@@ -8,13 +8,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_mil_ext.apps.study.predictions import Predictions
+from monai_mil_ext.apps.study.tasks import Task
 from monai_mil_ext.metrics import threshold_at_youden
 
 from .rankings import mean_of_finite
 
-__all__ = ["binary_values", "choose_threshold", "confusion_counts", "confusion_values", "fold_thresholds", "kappa"]
+__all__ = [
+    "Thresholds",
+    "binary_values",
+    "choose_threshold",
+    "confusion_counts",
+    "confusion_values",
+    "fold_thresholds",
+    "kappa",
+    "pooled_thresholds",
+]
 
 Array = NDArray[Any]
+Thresholds = list[dict[str, Any]]
 MIN_CASES = 3  # of each class, to choose a threshold
 DEFAULT = 0.5
 
@@ -71,6 +82,28 @@ def fold_thresholds(predictions: Predictions) -> tuple[dict[int, Array], list[st
             f"than {MIN_CASES} cases of a class, or its predictions do not separate the classes."
         )
     return {fold: np.where(np.isnan(values), DEFAULT, values) for fold, values in chosen.items()}, notes
+
+
+def pooled_thresholds(predictions: Predictions, task: Task) -> Thresholds:
+    """Choose the thresholds of a model that is applied to other cohorts, on the out-of-fold predictions of all cases.
+
+    Args:
+        predictions: predictions of a study, of which the rows of the part ``"test"`` are used.
+        task: the task.
+
+    Returns:
+        A row with the threshold of two classes, or one for each of several labels; 0.5 where the cases are too few or
+        not separated. No row for other tasks.
+    """
+    rows = predictions.of_part("test")
+    truth = rows.truth.astype(float)
+    if task.kind == "multilabel":
+        found = {name: choose_threshold(truth[:, d], rows.output[:, d]) for d, name in enumerate(task.class_names)}
+        return [{"label": name, "threshold": DEFAULT if np.isnan(t) else t} for name, t in found.items()]
+    if not task.is_binary:
+        return []
+    threshold = choose_threshold(truth, rows.output[:, 1])
+    return [{"threshold": DEFAULT if np.isnan(threshold) else threshold}]
 
 
 def _listed(numbers: list[int]) -> str:

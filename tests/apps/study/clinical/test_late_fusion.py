@@ -80,6 +80,20 @@ def test_copies_of_a_patient_do_not_make_the_validation_part_larger():
     assert copied == choose_weight(_gains(a, b, truth, np.arange(12)), np.arange(12))
 
 
+def test_a_patient_with_many_cases_counts_once():
+    truth, (a, b) = two_scores(40, 0.5, 0.8, seed=2)
+    index = np.concatenate([np.arange(40), np.zeros(300, dtype=int)])
+    patients = np.array(NAMES[:40])
+    one, many = (
+        LateFusion.fit(probabilities(a[i]), probabilities(b[i]), truth[i], patients[i], BINARY).blends[0]
+        for i in (np.arange(40), index)
+    )
+    assert many.weight == one.weight
+    for name in ("clinical", "bag", "both"):
+        assert getattr(many, name).slope == pytest.approx(getattr(one, name).slope, rel=1e-3)
+        assert getattr(many, name).shift == pytest.approx(getattr(one, name).shift, abs=1e-3)
+
+
 def _gains(a, b, truth, index):
     signs = 2 * truth - 1
     return [-np.log1p(np.exp(-signs * (w * b + (1 - w) * a)))[index] for w in WEIGHTS]

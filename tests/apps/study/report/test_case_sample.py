@@ -43,3 +43,20 @@ def test_rankings_of_known_rows_equal_those_of_the_rest_alone():
     np.testing.assert_array_equal(
         sample.ranking(auroc, score, y, known=known), part.ranking(auroc, score[known], y[known])
     )
+
+
+def test_predictions_of_different_folds_are_never_ranked_together():
+    sample = CaseSample.draw(study("binary"), 10, 0)
+    score, y = sample.rows.output[:, 1], sample.rows.truth
+    shifted = score + 10 * sample.rows.fold
+    assert len(set(sample.rows.fold)) > 1
+    np.testing.assert_array_equal(sample.ranking(auroc, shifted, y), sample.ranking(auroc, score, y))
+
+
+def test_patients_are_drawn_with_all_of_their_cases():
+    patient = np.repeat(np.arange(20), 3)
+    sample = CaseSample.draw(table(patient % 2, two(patient / 20.0), patient=patient), 50, 0)
+    weights = sample.weights.reshape(51, 20, 3)
+    np.testing.assert_array_equal(weights, weights[..., :1].repeat(3, axis=2))
+    assert sample.num_patients == 20
+    assert len({tuple(row) for row in sample.weights}) > 40
