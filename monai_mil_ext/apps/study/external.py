@@ -39,6 +39,7 @@ def evaluate_external(study: Study, items: Items, name: str, allow_mismatch: boo
         raise ValueError("`items` must not be empty, got none.")
     folder, task = study.folder / "external" / name, study.work.task
     bags: dict[str, Predictions] = {}
+    networks: dict[str, BagNet] = {}
     clinical: dict[str, dict[str, Predictions]] = {}
     notes = ["Networks, thresholds and clinical models are those of the study; nothing was fitted on this cohort."]
     for method in study.work.methods:
@@ -49,7 +50,8 @@ def evaluate_external(study: Study, items: Items, name: str, allow_mismatch: boo
         check = compare_source(trained, InstanceSource.from_items(items), allow_mismatch)
         if check.startswith("mismatch"):
             notes.append(f"The bags differ from those of the training: {check}.")
-        rows = predict_bags(_network(study, method, models), items, task)
+        networks[method.name] = _network(study, method, models)
+        rows = predict_bags(networks[method.name], items, task)
         study_rows = _thresholds(study, method.name)
         bags[method.name] = Predictions.concatenate([*study_rows, rows])
         rows.write(folder / "predictions" / f"{method.name}.csv")
@@ -63,7 +65,7 @@ def evaluate_external(study: Study, items: Items, name: str, allow_mismatch: boo
     results = CohortResults(
         task, items, bags, clinical, facts={"folds": {"refit": study.options.refit}}, notes=list(dict.fromkeys(notes))
     )
-    return write_cohort_report(study, results, folder, external=name)
+    return write_cohort_report(study, results, folder, (), lambda method, _: networks[method], name)
 
 
 def _shared(study: Study, items: Items) -> list[str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +16,13 @@ import numpy as np
 
 from monai_mil_ext.data import bag_sizes, summarize_cohort
 from monai_mil_ext.networks.nets import BagNet
-from monai_mil_ext.transforms import LoadBagd, PatientBagd
-from monai_mil_ext.utils import BagKeys, head_mean, write_json
+from monai_mil_ext.utils import BagKeys, write_json
 from monai_mil_ext.utils.files import remove_file
 
 from .clinical import effect_table, fit_fold
 from .clinical.covariate_encoding import covariate_cells, is_missing
 from .models import write_study_model
+from .pictures import add_pictures
 from .predictions import Predictions
 from .report import (
     ReportFacts,
@@ -43,11 +44,11 @@ if TYPE_CHECKING:
 
 __all__ = ["CohortResults", "StudyResults", "operating_threshold", "read_left_out", "write_cohort_report"]
 
-CASE, PATIENT, COORDS = str(BagKeys.CASE_ID), str(BagKeys.PATIENT), str(BagKeys.COORDS)
+CASE, PATIENT = str(BagKeys.CASE_ID), str(BagKeys.PATIENT)
 CLINICAL = "clinical.json"
 OF_TABLE = Path("cohort/left_out.csv")
-PICTURES = 20
 Items = Sequence[Mapping[str, Any]]
+NetworkOf = Callable[[str, Mapping[str, Any]], BagNet | None]
 
 
 @dataclass
@@ -103,7 +104,7 @@ class StudyResults:
             cohort = CohortResults(task, self.work.items, bags, clinical, notes=self._all_notes())
             effects = self._effects(bags) if clinical else []
             cohort.facts = {"methods": self._methods(), "histories": self._histories(), "folds": self._folds()}
-            path = write_cohort_report(study, cohort, self.folder, effects, self._pictures)
+            path = write_cohort_report(study, cohort, self.folder, effects, self._network_of)
         if study.options.tracking_uri:
             log_report(study.options.tracking_uri, study.options.title, self.folder)
         write_line(f"The report is {path.name} in the folder of the study.")
@@ -242,15 +243,13 @@ class StudyResults:
         first = [runs[0][1] for method in self.work.methods if (runs := self._runs_of(method.name))]
         return [note for record in first for note in record["notes"]]
 
-    def _pictures(self, rows: list[dict[str, Any]], method: str) -> None:
-        """Add attention and places of the instances to the rows with the greatest errors."""
-        items = {str(item[CASE]): item for item in self.work.items}
+    def _network_of(self, method: str, row: Mapping[str, Any]) -> BagNet | None:
+        """Return the network of a method that predicted a case as one of the test part."""
         runs = {_fold(run): (run, record) for run, record in self._runs_of(method)}
-        for row in rows[:PICTURES]:
-            if row["fold"] in runs:
-                run, record = runs[row["fold"]]
-                net = self.work.network(run, self.runner.run_folder(run), record)
-                row.update(_attention(net, items[row["case_id"]]))
+        if row["fold"] not in runs:
+            return None
+        run, record = runs[row["fold"]]
+        return self.work.network(run, self.runner.run_folder(run), record)
 
 
 def _weights_note(records: Sequence[tuple[Run, Mapping[str, Any]]]) -> list[str]:
@@ -268,7 +267,7 @@ def _weights_note(records: Sequence[tuple[Run, Mapping[str, Any]]]) -> list[str]
 
 
 def write_cohort_report(
-    study: Study, results: CohortResults, folder: Path, effects: Items = (), pictures: Any = None, external: str = ""
+    study: Study, results: CohortResults, folder: Path, effects: Items, network_of: NetworkOf, external: str = ""
 ) -> Path:
     """Summarize and compare the predictions of a cohort, and write its report.
 
@@ -277,7 +276,7 @@ def write_cohort_report(
         results: predictions of the cohort.
         folder: folder of the report.
         effects: table of the effects of clinical variables.
-        pictures: function that adds the attention to the rows of cases of a method.
+        network_of: function of a method and a row of a case that returns the network whose attention is shown.
         external: name of the cohort, if it is not that of the study.
     """
     options, task = study.options, results.task
@@ -289,8 +288,7 @@ def write_cohort_report(
     }
     compared, pairs = compared_predictions(results)
     rows = case_rows(results.bags, task, instances=_instances(results.items))
-    if pictures is not None:
-        pictures(rows, next(iter(results.bags)))
+    add_pictures(rows, results.items, partial(network_of, next(iter(results.bags))), options.draw)
     failed = {method.name: None for method in study.work.methods if method.name not in summaries}
     cohort = describe_cohort(results.items, task)
     facts = ReportFacts(
@@ -376,14 +374,3 @@ def _settings(method: Any, training: Any) -> dict[str, Any]:
 
 def _fold(run: Run) -> int:
     return int(run.name.rpartition("_")[2])
-
-
-def _attention(net: BagNet, item: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the attention of a bag, and the positions or coordinates of its instances where it has any."""
-    load = PatientBagd("image", LoadBagd(["image", "position", COORDS], allow_missing_keys=True))
-    bag = load({key: item[key] for key in ("image", "start", "stop", "slide") if key in item})
-    attention = net.forward_bag(bag["image"][None], None).attention
-    if attention is None:
-        return {}
-    places = {key: np.asarray(bag[key]) for key in ("position", COORDS) if key in bag}
-    return {"attention": head_mean(attention[0].detach()).numpy(), **places}

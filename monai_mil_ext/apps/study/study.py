@@ -21,6 +21,7 @@ from .external import evaluate_external
 from .folds import FoldPlan
 from .methods import StudyMethod, parse_methods
 from .outputs import bin_note, with_bin_edges
+from .pictures.case_attention import Draw
 from .provenance import OF_STUDIES, PACKAGES, check_packages, collect_provenance
 from .results import StudyResults, read_left_out
 from .runs import Run, RunsFailedError, StudyRunner, write_line
@@ -48,6 +49,8 @@ class StudyOptions:
         tracking_uri: address of the MLflow server, or folder, to which the results are logged; ``None`` logs nothing.
         notes: sentences for the report, such as those on the columns of the table.
         command: command of the study, for the provenance.
+        draw: function of an item and the attention of its instances that returns pictures for the report, such as
+            :py:class:`ScanPictures`; ``None`` shows curves and maps of the attention alone.
 
     Raises:
         ValueError: when the number of samples is not positive.
@@ -60,6 +63,7 @@ class StudyOptions:
     tracking_uri: str | None = None
     notes: Sequence[str] = ()
     command: str = ""
+    draw: Draw | None = None
 
     def __post_init__(self) -> None:
         check_positive(num_samples=self.num_samples)
