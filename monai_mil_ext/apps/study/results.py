@@ -31,7 +31,7 @@ from .report import (
     summarize_method,
     write_report,
 )
-from .report.cohort_values import bag_sources, describe_cohort
+from .report.cohort_values import bag_sources, describe_cohort, label_counts
 from .report.decisions import choose_threshold
 from .runs import Run, StudyRunner, write_line
 from .tasks import Task
@@ -93,6 +93,7 @@ class StudyResults:
     def write(self) -> Path:
         """Write everything, and return the path of the report."""
         study, task = self.study, self.work.task
+        study.times |= {f"training of {method.name}": self._seconds(method.name) for method in self.work.methods}
         with study._timed("predictions"):
             bags = self._predictions()
             clinical = self._clinical(bags)
@@ -112,6 +113,10 @@ class StudyResults:
 
     def _runs_of(self, method: str) -> list[tuple[Run, dict[str, Any]]]:
         return [(run, record) for run, record in self.finished if run.name.startswith(f"{method}/fold_")]
+
+    def _seconds(self, method: str) -> float:
+        """Return the time of all runs of a method, also of those of an earlier call."""
+        return sum(float(record.get("wall_seconds") or 0) for _, record in self._runs_of(method))
 
     def _predictions(self) -> dict[str, Predictions]:
         found = {}
@@ -202,6 +207,7 @@ class StudyResults:
             found[method.name] = {
                 "settings": _settings(method, self.work.training),
                 "chosen": [{"fold": _fold(run), **record["settings"]} for run, record in records if record["settings"]],
+                "num_parameters": _count_parameters(self._networks(method.name)[:1]),
                 "candidates": max((record["candidates"] for _, record in records), default=0),
                 "failed": {
                     name.removeprefix(prefix): reason
@@ -222,6 +228,7 @@ class StudyResults:
         counts = [
             {"fold": fold, "repeat": splits.repeats[fold], **{part: len(cases) for part, cases in parts.items()}}
             | {f"{part}_patients": len({i[PATIENT] for i in self.work.part(fold, part)}) for part in parts}
+            | {f"{part}_labels": label_counts(self.work.part(fold, part), self.work.task) for part in parts}
             for fold, parts in enumerate(splits.folds)
         ]
         per_repeat = max(Counter(splits.repeats).values())
@@ -370,6 +377,10 @@ def _settings(method: Any, training: Any) -> dict[str, Any]:
     terms = {name: weight for name, weight in method.weights.items() if weight}
     names = ("epochs", "patience", "learning_rate", "weight_decay", "batch_size", "seed")
     return {**network, **terms, **{name: getattr(changed, name) for name in names}}
+
+
+def _count_parameters(networks: Sequence[BagNet]) -> int | None:
+    return next((sum(p.numel() for p in network.parameters()) for network in networks), None)
 
 
 def _fold(run: Run) -> int:

@@ -13,13 +13,14 @@ from typing import Any
 from monai_mil_ext.utils import RESEARCH_USE, atomic_path, optional_dependency, write_csv, write_json
 
 from .case_gallery import case_gallery, data_address
+from .cohort_section import cohort_blocks
 from .prose import join_words, methods_text, plan_words, references
-from .report_blocks import page_table
+from .report_blocks import page_table, text_block
 from .report_cases import by_error, case_picture
 from .report_facts import ReportFacts, clean
 from .report_notes import limits, report_notes
 from .report_sections import report_sections
-from .report_tables import DASH, csv_tables, format_number
+from .report_tables import DASH, csv_tables, duration, format_number
 from .results_prose import headline, results_text
 
 __all__ = ["write_report"]
@@ -99,7 +100,7 @@ def _page_values(facts: ReportFacts, curves: Mapping[int, str], gallery: Sequenc
         "sections": report_sections(facts),
         "cases": _cases(facts, curves),
         "gallery": gallery,
-        "cohort": _cohort(facts),
+        "cohort": [*cohort_blocks(facts)] or [text_block(_subtitle(facts))],
         "limits": limits(facts),
         "provenance": _provenance(facts),
         "use": RESEARCH_USE,
@@ -175,32 +176,6 @@ def _sorted_by(facts: ReportFacts) -> str:
     return f" of {outputs[0]}" if len(outputs) > 1 else ""
 
 
-def _cohort(facts: ReportFacts) -> list[dict[str, Any]]:
-    cohort, blocks = facts.cohort, []
-    labels = {"all": cohort.get("labels") or {}, **(cohort.get("sites") or {})}
-    names = list(dict.fromkeys(name for counts in labels.values() for name in counts))
-    if names:
-        rows = [{"name": site, **{f"n_{n}": counts.get(n, 0) for n in names}} for site, counts in labels.items()]
-        blocks.append(
-            page_table(
-                rows, {"name": "site", **{f"n_{n}": n for n in names}}, "Labels by site" if len(rows) > 1 else "Labels"
-            )
-        )
-    if counts := facts.folds.get("counts"):
-        heads = {"fold": "fold", "repeat": "repeat", "train": "training", "val": "validation", "test": "test"}
-        if any("test_patients" in row for row in counts) and cohort.get("num_patients") != cohort.get("num_cases"):
-            heads |= {f"{part}_patients": f"patients of {heads[part]}" for part in ("train", "val", "test")}
-        if len({row.get("repeat") for row in counts}) < 2:
-            heads.pop("repeat")
-        blocks.append(
-            page_table([{**row, "fold": str(row.get("fold", ""))} for row in counts], heads, "Cases of each fold")
-        )
-    left = cohort.get("left_out")
-    if left and not isinstance(left, int):
-        blocks.append(page_table(left, {"case_id": "case", "reason": "reason"}, "Cases left out", "not recorded"))
-    return blocks or [{"kind": "text", "text": _subtitle(facts)}]
-
-
 def _provenance(facts: ReportFacts) -> list[dict[str, Any]]:
     given = dict(facts.provenance)
     times, versions = given.pop("times", None) or {}, given.pop("versions", None) or {}
@@ -211,8 +186,14 @@ def _provenance(facts: ReportFacts) -> list[dict[str, Any]]:
     shown |= {"versions": join_words([f"{name} {version}" for name, version in versions.items()])} if versions else {}
     blocks: list[dict[str, Any]] = [{"kind": "facts", "facts": shown}]
     if times:
-        rows = [{"name": str(part), "time": _duration(seconds)} for part, seconds in times.items()]
-        blocks.append(page_table(rows, {"name": "part", "time": "time"}, "Time of each part"))
+        rows = [{"name": str(part), "time": duration(seconds)} for part, seconds in times.items()]
+        blocks.append(
+            page_table(
+                rows,
+                {"name": "part", "time": "time"},
+                "Time of each part; that of the training is the sum of all runs",
+            )
+        )
     return blocks
 
 
@@ -222,20 +203,6 @@ def _words(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_words(item)}" for key, item in value.items())
     return str(value)
-
-
-def _duration(seconds: Any) -> str:
-    """Return a duration in words."""
-    if not isinstance(seconds, (int, float)):
-        return DASH
-    minutes, rest = divmod(round(seconds), 60)
-    return (
-        f"{minutes // 60} h {minutes % 60} min"
-        if minutes >= 60
-        else f"{minutes} min {rest} s"
-        if minutes
-        else f"{seconds:.1f} s"
-    )
 
 
 def _json(facts: ReportFacts) -> dict[str, Any]:
