@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 from .prose import join_words
@@ -14,7 +15,8 @@ from .report_tables import format_number
 __all__ = ["as_sentence", "limits", "method_reason", "report_notes"]
 
 FEW_CASES, FEW_OF_CLASS = 50, 10
-HINT = re.compile(r"\s*\([^()]*(?<![\w-])--[a-z][^()]*\)|\s*Consider `--[^`]*`\.?|[:;][^:;.]*(?<![\w-])--[a-z][^;]*$")
+OPTION = r"(?<![\w-])--[a-z]"  # hints on options: in parentheses, as a sentence, and after a colon or semicolon
+HINTS = (rf"\s*\([^()]*{OPTION}[^()]*\)", r"\s*Consider `--[^`]*`\.?", rf"[:;][^:;.]*{OPTION}[^;]*$")
 
 
 def report_notes(facts: ReportFacts) -> list[str]:
@@ -36,7 +38,7 @@ def as_sentence(text: str, names: Collection[str] = ()) -> str:
         >>> as_sentence("columns 'time' and 'event' are not used: --task survival takes them")
         "Columns 'time' and 'event' are not used."
     """
-    plain = HINT.sub("", text.strip()).rstrip(" ,;:")
+    plain = reduce(lambda found, hint: re.sub(hint, "", found), HINTS, text.strip()).rstrip(" ,;:")
     is_name = any(plain.startswith(name) for name in names) or re.match(r"[A-Za-z]+[A-Z\d_.]", plain)
     first = plain if is_name else f"{plain[:1].upper()}{plain[1:]}"
     return first if first.endswith((".", "!", "?")) else f"{first}."

@@ -41,6 +41,7 @@ TABLES = (
 )
 MAX_CURVES, MAX_ROWS = 20, 3000
 MAX_BYTES = 4_500_000  # of all pictures, so that the page stays below 8 MB
+NAMES = {"num_samples": "bootstrap samples", "threads": "threads of a process"}
 HIDDEN = ("attention", "position", "coords", "pictures")  # of a case: only as pictures
 
 
@@ -180,7 +181,9 @@ def _provenance(facts: ReportFacts) -> list[dict[str, Any]]:
     given = dict(facts.provenance)
     times, versions = given.pop("times", None) or {}, given.pop("versions", None) or {}
     seeds = given.pop("seeds", None)
-    shown = {name.replace("_", " "): _words(value) for name, value in given.items() if value not in (None, "")}
+    if "wall_seconds" in given:
+        given["time in all"] = duration(given.pop("wall_seconds"))
+    shown = {NAMES.get(name, name): _words(value) for name, value in given.items() if value not in (None, "")}
     if seeds is not None:
         shown["seeds"] = _words(seeds)
     shown |= {"versions": join_words([f"{name} {version}" for name, version in versions.items()])} if versions else {}
