@@ -14,6 +14,7 @@ from monai_mil_ext.apps.study.report.rankings import (
     c_index,
     mean_within_folds,
     spearman,
+    tie_groups,
 )
 
 SEEDS = st.integers(0, 10_000)
