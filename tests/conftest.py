@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 
 import pytest
 import torch
@@ -10,6 +11,12 @@ from hypothesis import settings
 settings.register_profile("fast", max_examples=10, deadline=None)
 settings.register_profile("nightly", max_examples=500, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+
+# markers of tests that need what is no dependency: their skips are the only ones that CI allows
+NEEDED = {
+    "gpu": (torch.cuda.is_available, "a CUDA device"),
+    "browser": (lambda: shutil.which("chromium"), "Chromium"),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -30,26 +37,27 @@ def _compiled_code(tmp_path_factory):
 def pytest_collection_modifyitems(items):
     """Run files with slow tests first, so that no process is left alone with one at the end.
 
-    GPU tests are skipped on machines without a GPU; these are the only skips that CI allows.
+    Tests of a GPU and of a browser are skipped on machines without one.
     """
     slow = {item.path for item in items if "slow" in item.keywords}
     silent = [item.nodeid for item in items for mark in item.iter_markers("slow") if not mark.kwargs.get("buys")]
     if silent:
         raise pytest.UsageError(f"`slow` needs the argument `buys`, which says what a test is for: {silent}")
     items.sort(key=lambda item: item.path not in slow)
-    if not torch.cuda.is_available():
-        for item in items:
-            if "gpu" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+    for marker, (is_there, name) in NEEDED.items():
+        lacking = [] if is_there() else [item for item in items if marker in item.keywords]
+        for item in lacking:
+            item.add_marker(pytest.mark.skip(reason=f"needs {name}"))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """Fail a test that CI would skip, unless it needs a GPU, and note what a slow test is for."""
+    """Fail a test that CI would skip, unless it needs a GPU or a browser, and note what a slow test is for."""
     report = yield
     slow = item.get_closest_marker("slow")
     report.user_properties = [*report.user_properties, ("buys", slow.kwargs.get("buys", "") if slow else "")]
-    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI") and "gpu" not in item.keywords:
+    is_allowed = hasattr(report, "wasxfail") or any(marker in item.keywords for marker in NEEDED)
+    if report.skipped and os.environ.get("CI") and not is_allowed:
         report.outcome, report.longrepr = "failed", f"A skip is not a pass in CI: {report.longrepr}"
     return report
 

@@ -4,6 +4,7 @@ from .clinical import Clinical
 from .folds import FoldPlan
 from .methods import StudyMethod, parse_methods
 from .models import StudyModel, read_study_model, write_study_model
+from .pictures import ScanPictures, SlidePictures
 from .predictions import Predictions
 from .provenance import check_packages, collect_provenance, describe_machine, package_versions, read_commit
 from .runs import Run, RunsFailedError, StudyRunner, parse_part, write_line
@@ -18,7 +19,9 @@ __all__ = [
     "Predictions",
     "Run",
     "RunsFailedError",
+    "ScanPictures",
     "Selection",
+    "SlidePictures",
     "Study",
     "StudyMethod",
     "StudyModel",

@@ -45,6 +45,7 @@ def evaluate_external(study: Study, items: Items, name: str, allow_mismatch: boo
     _remove_results(folder)
     items, left_out, file_notes = check_study_items(items, study.check_settings, folder / CHECKED)
     bags: dict[str, Predictions] = {}
+    networks: dict[str, BagNet] = {}
     clinical: dict[str, dict[str, Predictions]] = {}
     thresholds: dict[str, Thresholds] = {}
     notes = ["Networks, thresholds and clinical models are those of the study; nothing was fitted on this cohort."]
@@ -56,7 +57,8 @@ def evaluate_external(study: Study, items: Items, name: str, allow_mismatch: boo
         check = compare_source(trained, InstanceSource.from_items(items), allow_mismatch)
         if check.startswith("mismatch"):
             notes.append(f"The bags differ from those of the training: {check}.")
-        rows = predict_bags(_network(study, method, models), items, task)
+        networks[method.name] = _network(study, method, models)
+        rows = predict_bags(networks[method.name], items, task)
         bags[method.name] = rows
         if (models / CLINICAL).exists():
             clinical[method.name] = _clinical(study, method.name, items, rows)
@@ -71,7 +73,7 @@ def evaluate_external(study: Study, items: Items, name: str, allow_mismatch: boo
     notes = list(dict.fromkeys([*notes, *file_notes]))
     left_out = [*read_left_out(folder), *left_out]
     results = CohortResults(task, items, bags, clinical, thresholds, facts, notes, left_out)
-    return write_cohort_report(study, results, folder, external=name)
+    return write_cohort_report(study, results, folder, (), lambda method, _: networks[method], name)
 
 
 def _remove_results(folder: Path) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +16,13 @@ import numpy as np
 
 from monai_mil_ext.data import bag_sizes, summarize_cohort
 from monai_mil_ext.networks.nets import BagNet
-from monai_mil_ext.transforms import LoadBagd, PatientBagd
-from monai_mil_ext.utils import BagKeys, head_mean, write_json
+from monai_mil_ext.utils import BagKeys, write_json
 from monai_mil_ext.utils.files import remove_file
 
 from .clinical import effect_table, fit_fold
 from .clinical.covariate_encoding import covariate_cells, is_missing
 from .models import write_study_model
+from .pictures import add_pictures
 from .predictions import Predictions
 from .report import (
     ReportFacts,
@@ -30,7 +31,7 @@ from .report import (
     summarize_method,
     write_report,
 )
-from .report.cohort_values import bag_sources, describe_cohort
+from .report.cohort_values import bag_sources, describe_cohort, label_counts
 from .report.decisions import Thresholds, choose_threshold
 from .runs import Run, StudyRunner, write_line
 from .tasks import Task
@@ -43,11 +44,11 @@ if TYPE_CHECKING:
 
 __all__ = ["CohortResults", "StudyResults", "operating_threshold", "read_left_out", "write_cohort_report"]
 
-CASE, PATIENT, COORDS = str(BagKeys.CASE_ID), str(BagKeys.PATIENT), str(BagKeys.COORDS)
+CASE, PATIENT = str(BagKeys.CASE_ID), str(BagKeys.PATIENT)
 CHECKED, CLINICAL = "checked.json", "clinical.json"
 OF_TABLE = Path("cohort/left_out.csv")
-PICTURES = 20
 Items = Sequence[Mapping[str, Any]]
+NetworkOf = Callable[[str, Mapping[str, Any]], BagNet | None]
 
 
 @dataclass
@@ -97,6 +98,7 @@ class StudyResults:
     def write(self) -> Path:
         """Write everything, and return the path of the report."""
         study, task = self.study, self.work.task
+        study.times |= {f"training of {method.name}": self._seconds(method.name) for method in self.work.methods}
         with study._timed("predictions"):
             bags = self._predictions()
             clinical = self._clinical(bags)
@@ -109,7 +111,7 @@ class StudyResults:
             cohort.notes = self._all_notes()
             effects = self._effects(bags) if clinical else []
             cohort.facts = {"methods": self._methods(), "histories": self._histories(), "folds": self._folds()}
-            path = write_cohort_report(study, cohort, self.folder, effects, self._pictures)
+            path = write_cohort_report(study, cohort, self.folder, effects, self._network_of)
         if study.options.tracking_uri:
             log_report(study.options.tracking_uri, study.options.title, self.folder)
         write_line(f"The report is {path.name} in the folder of the study.")
@@ -117,6 +119,10 @@ class StudyResults:
 
     def _runs_of(self, method: str) -> list[tuple[Run, dict[str, Any]]]:
         return [(run, record) for run, record in self.finished if run.name.startswith(f"{method}/fold_")]
+
+    def _seconds(self, method: str) -> float:
+        """Return the time of all runs of a method, also of those of an earlier call."""
+        return sum(float(record.get("wall_seconds") or 0) for _, record in self._runs_of(method))
 
     def _predictions(self) -> dict[str, Predictions]:
         found = {}
@@ -207,6 +213,7 @@ class StudyResults:
             found[method.name] = {
                 "settings": _settings(method, self.work.training),
                 "chosen": [{"fold": _fold(run), **record["settings"]} for run, record in records if record["settings"]],
+                "num_parameters": _count_parameters(self._networks(method.name)[:1]),
                 "candidates": max((record["candidates"] for _, record in records), default=0),
                 "failed": {
                     name.removeprefix(prefix): reason
@@ -227,6 +234,7 @@ class StudyResults:
         counts = [
             {"fold": fold, "repeat": splits.repeats[fold], **{part: len(cases) for part, cases in parts.items()}}
             | {f"{part}_patients": len({i[PATIENT] for i in self.work.part(fold, part)}) for part in parts}
+            | {f"{part}_labels": label_counts(self.work.part(fold, part), self.work.task) for part in parts}
             for fold, parts in enumerate(splits.folds)
         ]
         per_repeat = max(Counter(splits.repeats).values())
@@ -248,15 +256,13 @@ class StudyResults:
         first = [runs[0][1] for method in self.work.methods if (runs := self._runs_of(method.name))]
         return [note for record in first for note in record["notes"]]
 
-    def _pictures(self, rows: list[dict[str, Any]], method: str) -> None:
-        """Add attention and places of the instances to the rows with the greatest errors."""
-        items = {str(item[CASE]): item for item in self.work.items}
+    def _network_of(self, method: str, row: Mapping[str, Any]) -> BagNet | None:
+        """Return the network of a method that predicted a case as one of the test part."""
         runs = {_fold(run): (run, record) for run, record in self._runs_of(method)}
-        for row in rows[:PICTURES]:
-            if row["fold"] in runs:
-                run, record = runs[row["fold"]]
-                net = self.work.network(run, self.runner.run_folder(run), record)
-                row.update(_attention(net, items[row["case_id"]]))
+        if row["fold"] not in runs:
+            return None
+        run, record = runs[row["fold"]]
+        return self.work.network(run, self.runner.run_folder(run), record)
 
 
 def _weights_note(records: Sequence[tuple[Run, Mapping[str, Any]]]) -> list[str]:
@@ -274,7 +280,7 @@ def _weights_note(records: Sequence[tuple[Run, Mapping[str, Any]]]) -> list[str]
 
 
 def write_cohort_report(
-    study: Study, results: CohortResults, folder: Path, effects: Items = (), pictures: Any = None, external: str = ""
+    study: Study, results: CohortResults, folder: Path, effects: Items, network_of: NetworkOf, external: str = ""
 ) -> Path:
     """Summarize and compare the predictions of a cohort, and write its report.
 
@@ -283,7 +289,7 @@ def write_cohort_report(
         results: predictions of the cohort.
         folder: folder of the report.
         effects: table of the effects of clinical variables.
-        pictures: function that adds the attention to the rows of cases of a method.
+        network_of: function of a method and a row of a case that returns the network whose attention is shown.
         external: name of the cohort, if it is not that of the study.
     """
     options, task = study.options, results.task
@@ -298,8 +304,7 @@ def write_cohort_report(
     }
     compared, pairs = compared_predictions(results)
     rows = case_rows(results.bags, task, instances=_instances(results.items))
-    if pictures is not None:
-        pictures(rows, next(iter(results.bags)))
+    add_pictures(rows, results.items, partial(network_of, next(iter(results.bags))), options.draw)
     failed = {method.name: None for method in study.work.methods if method.name not in summaries}
     cohort = describe_cohort(results.items, task)
     facts = ReportFacts(
@@ -383,16 +388,9 @@ def _settings(method: Any, training: Any) -> dict[str, Any]:
     return {**network, **terms, **{name: getattr(changed, name) for name in names}}
 
 
+def _count_parameters(networks: Sequence[BagNet]) -> int | None:
+    return next((sum(p.numel() for p in network.parameters()) for network in networks), None)
+
+
 def _fold(run: Run) -> int:
     return int(run.name.rpartition("_")[2])
-
-
-def _attention(net: BagNet, item: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the attention of a bag, and the positions or coordinates of its instances where it has any."""
-    load = PatientBagd("image", LoadBagd(["image", "position", COORDS], allow_missing_keys=True))
-    bag = load({key: item[key] for key in ("image", "start", "stop", "slide") if key in item})
-    attention = net.forward_bag(bag["image"][None], None).attention
-    if attention is None:
-        return {}
-    places = {key: np.asarray(bag[key]) for key in ("position", COORDS) if key in bag}
-    return {"attention": head_mean(attention[0].detach()).numpy(), **places}

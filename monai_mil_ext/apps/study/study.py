@@ -21,6 +21,7 @@ from .external import evaluate_external
 from .folds import FoldPlan
 from .methods import StudyMethod, parse_methods
 from .outputs import bin_note, with_bin_edges
+from .pictures.case_attention import Draw
 from .provenance import OF_STUDIES, PACKAGES, check_packages, collect_provenance, command_of_process
 from .results import CHECKED, StudyResults, read_left_out
 from .runs import Run, RunsFailedError, StudyRunner, write_line
@@ -47,6 +48,8 @@ class StudyOptions:
         tracking_uri: address of the MLflow server, or folder, to which the results are logged; ``None`` logs nothing.
         notes: sentences for the report, such as those on the columns of the table.
         command: command of the study, for the provenance; by default that of this process.
+        draw: function of an item and the attention of its instances that returns pictures for the report, such as
+            :py:class:`ScanPictures`; ``None`` shows curves and maps of the attention alone.
 
     Raises:
         ValueError: when the number of samples is not positive.
@@ -59,6 +62,7 @@ class StudyOptions:
     tracking_uri: str | None = None
     notes: Sequence[str] = ()
     command: str = ""
+    draw: Draw | None = None
 
     def __post_init__(self) -> None:
         check_positive(num_samples=self.num_samples)
@@ -160,18 +164,19 @@ class Study:
         with self._timed("check and folds"):
             work = self.work
             self._write_settings()
+        for note in self.options.notes:
+            write_line(note)
         runs = work.runs()
         jobs = work.helpful_jobs(len(runs)) if jobs is None else jobs
         threads = None if jobs == 1 else max(1, torch.get_num_threads() // jobs)
         runner = StudyRunner(self.folder / "runs", work, threads, work.without_names)
         failures: dict[str, str] = {}
-        with self._timed("training"):
-            try:
-                runner.run_all(runs, jobs, part, _Progress(self._remaining(runner, runs, part)))
-            except RunsFailedError as error:
-                failures = error.failures
-                if len(failures) == len(runs):
-                    raise
+        try:
+            runner.run_all(runs, jobs, part, _Progress(self._remaining(runner, runs, part)))
+        except RunsFailedError as error:
+            failures = error.failures
+            if len(failures) == len(runs):
+                raise
         open_runs = [run for run in runs if runner.read(run) is None and run.name not in failures]
         failures |= {
             run.name: "see its error.txt" for run in open_runs if (runner.run_folder(run) / "error.txt").exists()
@@ -228,13 +233,11 @@ class Study:
 
     def provenance(self) -> dict[str, Any]:
         """Return what is needed to reproduce the study."""
-        seeds = [self._plan.seed, self._training.seed, self.options.seed]
+        seeds = {"folds": self._plan.seed, "training": self._training.seed, "bootstrap": self.options.seed}
         seconds, packages = time.perf_counter() - self._started, (*PACKAGES, *OF_STUDIES)
-        facts = collect_provenance(
-            self.options.command or command_of_process(), seeds, seconds=seconds, packages=packages
-        )
+        facts = collect_provenance(self.options.command or command_of_process(), [], seconds=seconds, packages=packages)
         times = {name: round(seconds, 1) for name, seconds in self.times.items()}
-        return {**facts, "times": times, "num_samples": self.options.num_samples}
+        return {**facts, "seeds": seeds, "times": times, "num_samples": self.options.num_samples}
 
     def _timed(self, name: str) -> _Timer:
         return _Timer(self.times, name)

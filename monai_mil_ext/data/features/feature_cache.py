@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from monai_mil_ext.utils import (
     check_case_ids,
     check_choice,
     check_local,
+    check_name,
     optional_dependency,
     remove_stale_files,
 )
@@ -105,6 +107,7 @@ class FeatureCache:
         self.attributes = dict(attributes or {})
         self.describe = describe
         self.on_empty = on_empty
+        self._inputs: dict[str, dict[str, Any]] = {}
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Compute missing features, and return ``items`` with the path of the feature file instead of the scan.
@@ -119,7 +122,28 @@ class FeatureCache:
                 self._try(item, reasons)
         if reasons:
             raise BadCasesError(reasons)
+        self._inputs |= {str(self.file(item)): dict(item) for item in items}
         return [{**item, self.keys[0]: str(self.file(item))} for item in items]
+
+    def for_cohort(self, name: str) -> FeatureCache:
+        """Return this cache with a folder of its own, for a second cohort whose case IDs may be those of the first.
+
+        Example:
+            >>> cache = FeatureCache("features", lambda item: item)
+            >>> cache.for_cohort("hospital_b").folder.relative_to(cache.folder)
+            PosixPath('hospital_b')
+        """
+        check_name(name=name)
+        other = copy.copy(self)
+        other.folder = self.folder / name
+        return other
+
+    def input_of(self, path: str | os.PathLike[str]) -> dict[str, Any] | None:
+        """Return the item of the scan or slide whose features are in a file, if this object was called with it.
+
+        It knows the inputs of caches :py:meth:`for_cohort`, too.
+        """
+        return self._inputs.get(str(path))
 
     def _try(self, item: Mapping[str, Any], reasons: dict[str, str]) -> None:
         """Compute the features of ``item``, or add the reason why there are none to ``reasons``."""

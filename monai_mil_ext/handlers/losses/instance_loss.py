@@ -29,9 +29,7 @@ class InstanceLossHandler(LabelTermHandler):
         label_key: key of the label in the trainer's output.
 
     Raises:
-        ValueError: if the weight is not allowed; when a run starts, if the network has no such ``layer``; in a run, if
-            the output of the layer has another shape, the layer is not called, ``name`` is taken, or there is no such
-            label.
+        ValueError: see :py:class:`AttentionPriorHandler`; in a run, if there is no such label.
 
     Example:
         >>> round(InstanceLossHandler().weight, 3)

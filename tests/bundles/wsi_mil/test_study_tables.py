@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from monai_mil_ext.data import read_bag
 from tests.bundles.wsi import ENCODER, F, content, start, write_features, write_small_slide
 from tests.workflows import causes
 
@@ -53,3 +54,21 @@ def test_slides_take_the_columns_and_classes_of_the_study(tmp_path):
     table = str(tmp_path / "in" / "cohort.csv")  # whose slides have features beside them now
     listed = start("inference", "slides", kind="infer", input=table, **{"columns#patient": "pid"}, **ENCODER)
     assert [item["image"][-6:] for item in content(listed, "slides")] == ["s0.tif", "s1.tif"]
+
+
+def test_slides_of_a_second_cohort_with_the_same_names_keep_apart_and_are_drawn(tmp_path):
+    for place, color in (("in", 196), ("ext", 90)):
+        (tmp_path / place).mkdir()
+        for name in ("s0", "s1"):
+            write_small_slide(tmp_path / place / f"{name}.tif", color=(color, 120, 170))
+        (tmp_path / place / "cohort.csv").write_text("image,pid,diagnosis\ns0.tif,p0,tumor\ns1.tif,p1,normal")
+    given = {"dataset_dir": str(tmp_path / "in"), "external": str(tmp_path / "ext" / "cohort.csv"), **ENCODER}
+    workflow = study(tmp_path, "slides", **given)
+    first, second = (content(workflow, name)[0] for name in ("cohort", "external_cohort"))
+    means = [read_bag(item["image"])["features"].mean() for item in (first, second)]
+    assert abs(means[0] - means[1]) > 0.02  # each has the features of its own slide
+    draw = content(workflow, "draw")
+    pictures = [draw(item, np.full(first["num_instances"], 1 / first["num_instances"])) for item in (first, second)]
+    assert [len(found) for found in pictures] == [2, 2]
+    assert pictures[0] != pictures[1]
+    assert content(study(tmp_path, "slides", pictures=False, **given), "draw") is None

@@ -59,6 +59,17 @@ def test_feature_cache_computes_only_missing_features(tmp_path, capfd):
     assert ITEMS[0]["image"] == 1.0
 
 
+def test_feature_cache_of_a_second_cohort_keeps_cases_of_the_same_name_apart(tmp_path):
+    cache = FeatureCache(tmp_path, Counted(), progress=False)
+    (first,), (second,) = cache(ITEMS[:1]), cache.for_cohort("other")([{"case_id": "a", "image": 5.0}])
+    assert [LoadBagd("image")(item)["image"].mean() for item in (first, second)] == [1, 5]
+    assert [cache.input_of(item["image"])["image"] for item in (first, second)] == [1, 5]
+    assert cache.for_cohort("other").input_of(first["image"]) == ITEMS[0]
+    assert cache.input_of(tmp_path / "a.h5") is None
+    with pytest.raises(ValueError, match="`name` must be letters"):
+        cache.for_cohort("../other")
+
+
 def test_feature_cache_folder_depends_on_the_configuration(tmp_path):
     first = FeatureCache(tmp_path, Counted())(ITEMS)[0]
     two = FeatureCache(tmp_path, Counted(scale=2.0))(ITEMS)[0]

@@ -71,7 +71,7 @@ def tie_groups(score: Array, descending: bool = False) -> Parts:
     """
     order = np.argsort(-score if descending else score, kind="stable")
     ordered = score[order]
-    return order, np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    return order, np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]][: len(score)])
 
 
 def grouped_weights(weights: Array, positive: Array, order: Array, starts: Array) -> Parts:
@@ -103,8 +103,6 @@ def auroc(score: Array, positive: Array, weights: Array) -> Parts:
         >>> auroc(np.array([0.1, 0.4, 0.4]), np.array([0, 0, 1]), np.ones((1, 3)))
         (array([1.5]), array([2.]))
     """
-    if not len(score):
-        return np.zeros(len(weights)), np.zeros(len(weights))
     pos, neg = grouped_weights(weights, positive, *tie_groups(score))
     below = np.cumsum(neg, axis=1) - neg
     return (pos * (below + neg / 2)).sum(axis=1), pos.sum(axis=1) * neg.sum(axis=1)
@@ -126,8 +124,6 @@ def average_precision_parts(score: Array, positive: Array, weights: Array) -> Pa
         >>> average_precision_parts(np.array([0.1, 0.4, 0.6]), np.array([1, 0, 1]), np.ones((1, 3)))
         (array([1.66666667]), array([2.]))
     """
-    if not len(score):
-        return np.zeros(len(weights)), np.zeros(len(weights))
     pos, neg = grouped_weights(weights, positive, *tie_groups(score, descending=True))
     predicted = np.cumsum(pos + neg, axis=1)
     precision = np.divide(np.cumsum(pos, axis=1), predicted, out=np.zeros_like(predicted), where=predicted > 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -136,17 +137,17 @@ def survival_summary(sample: CaseSample) -> tuple[dict[str, Any] | None, list[st
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of lifelines with a newer pandas
         p = statistics.multivariate_logrank_test(time, group, event).p_value
-    curves = [_curve(name, time[group == k], event[group == k]) for k, name in enumerate(NAMES[chosen])]
+    listed = [float(f"{t:.3g}") for t in np.linspace(0, time.max(), NUM_TIMES)]
+    curves = [_curve(name, time[group == k], event[group == k], listed) for k, name in enumerate(NAMES[chosen])]
     ratio = _hazard_ratio(sample)
     if ratio["value"] is None:
         notes.append("The hazard ratio is undefined: the Cox model could not be fitted.")
     return {"groups": curves, "log_rank_p": number(p), "hazard_ratio": ratio}, notes
 
 
-def _curve(name: str, time: Array, event: Array) -> dict[str, Any]:
+def _curve(name: str, time: Array, event: Array, listed: Sequence[float]) -> dict[str, Any]:
     fitter = lifelines.KaplanMeierFitter().fit(time, event)
     band = fitter.confidence_interval_
-    listed = np.linspace(0, time.max(), NUM_TIMES)
     return {
         "name": name,
         "num_cases": len(time),
@@ -155,7 +156,7 @@ def _curve(name: str, time: Array, event: Array) -> dict[str, Any]:
         "survival": fitter.survival_function_.iloc[:, 0].to_list(),
         "low": [number(value) for value in band.iloc[:, 0]],
         "high": [number(value) for value in band.iloc[:, 1]],
-        "at_risk": [[float(t), int((time >= t).sum())] for t in listed],
+        "at_risk": [[t, int((time >= t).sum())] for t in listed],
     }
 
 

@@ -5,6 +5,7 @@ import torch
 
 from monai_mil_ext.apps.study import Task
 from monai_mil_ext.apps.study.report.cohort_values import describe_cohort, median_follow_up
+from monai_mil_ext.data import write_bag
 from tests.apps.study.cohort_bags import TASKS, make_items
 
 TASK = TASKS["classification"]
@@ -16,7 +17,8 @@ def test_the_cohort_is_described_without_names_of_cases(tmp_path):
     assert (facts["num_cases"], facts["num_patients"], facts["num_sites"]) == (36, 36, 2)
     assert facts["labels"] == {"no": 18, "yes": 18}
     assert facts["sites"] == {"A": {"no": 18}, "B": {"yes": 18}}
-    assert facts["median_instances"] == 12
+    assert (facts["median_instances"], facts["range_instances"]) == (12, [12, 12])
+    assert facts["num_features"] == 4
     numbers = describe_cohort(make_items(tmp_path, "regression"), TASKS["regression"])["labels"]
     assert (numbers["min"], numbers["max"]) == (50, 70)
 
@@ -38,3 +40,13 @@ def test_follow_up_is_that_of_the_cases_without_event():
         {"patient": str(i), "image": "", "time": t, "event": e, "num_instances": 1} for i, (t, e) in enumerate(truth)
     ]
     assert describe_cohort(items, TASKS["cox"])["median_follow_up"] == 9
+
+
+def test_the_encoder_and_its_input_are_said_in_words(tmp_path):
+    (item,) = make_items(tmp_path, num_cases=2)[:1]
+    attributes = {"encoder": "MobileNetV2Features", "plane": "axial", "window": (-160.0, 240.0), "spatial_size": (224,)}
+    write_bag(item["image"], {"features": torch.randn(5, 4)}, attributes)
+    facts = describe_cohort([item], TASK)
+    assert facts["encoder"].startswith("MobileNetV2 trained on ImageNet")
+    assert facts["preparation"] == "axial, scaled to 224 \u00d7 224 pixels, values from -160 to 240"
+    assert facts["instances"] == "slices"

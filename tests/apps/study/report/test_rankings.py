@@ -14,6 +14,7 @@ from monai_mil_ext.apps.study.report.rankings import (
     c_index,
     mean_within_folds,
     spearman,
+    tie_groups,
 )
 
 SEEDS = st.integers(0, 10_000)
@@ -91,3 +92,10 @@ def test_values_without_pairs_are_nan():
     for parts in (auroc, average_precision_parts, spearman):
         assert np.isnan(mean_within_folds(lambda m, p=parts: p(ones[m], ones[m], np.ones((1, m.sum()))), zeros, zeros))
     assert c_index(ones, ones, zeros, np.ones((2, 3)))[1].tolist() == [0, 0]
+
+
+def test_no_cases_have_no_pairs():
+    none, weights = np.zeros(0), np.ones((3, 0))
+    for metric in (auroc, average_precision_parts):
+        assert [part.tolist() for part in metric(none, none, weights)] == [[0, 0, 0], [0, 0, 0]]
+    assert [part.tolist() for part in tie_groups(none)] == [[], []]

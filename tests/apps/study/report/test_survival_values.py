@@ -53,6 +53,7 @@ def test_survival_summary_of_made_data():
     low, _, high = summary["groups"]
     assert (low["name"], high["name"]) == ("low risk", "high risk")
     assert np.interp(1.0, low["times"], low["survival"]) > np.interp(1.0, high["times"], high["survival"]) + 0.2
+    assert len({tuple(t for t, _ in group["at_risk"]) for group in summary["groups"]}) == 1  # the same times
     assert low["at_risk"][0] == [0.0, low["num_cases"]]
     assert [n for _, n in low["at_risk"]] == sorted((n for _, n in low["at_risk"]), reverse=True)
 

@@ -160,9 +160,16 @@ def count_in_words(number: int) -> str:
 def _features(facts: ReportFacts) -> Iterable[str]:
     noun = str(facts.cohort.get("instances") or "instances")
     median = facts.cohort.get("median_instances")
-    text = f"Each case was a bag of {noun}" + (f" (median {median:.5g})" if median else "")
-    encoder = facts.cohort.get("encoder")
-    yield f"{text}, each represented by the features of {encoder}." if encoder else f"{text} with precomputed features."
+    low, high = facts.cohort.get("range_instances") or (None, None)
+    spread = f", range {low} to {high}" if low != high else ""
+    text = f"Each case was a bag of {noun}" + (f" (median {median:.5g}{spread})" if median else "")
+    width, encoder = facts.cohort.get("num_features"), facts.cohort.get("encoder")
+    if encoder:
+        yield f"{text}, each represented by {f'{width} features' if width else 'the features'} of {encoder}."
+    else:
+        yield f"{text} with {f'{width} ' if width else ''}precomputed features{' each' if width else ''}."
+    if prepared := facts.cohort.get("preparation"):
+        yield f"For the encoder, {noun} were prepared as follows: {prepared}."
 
 
 def plan_words(facts: ReportFacts) -> str:
@@ -322,7 +329,8 @@ def _statistics(facts: ReportFacts) -> Iterable[str]:
             f"{'The difference of two methods was' if number == 1 else 'Differences of two methods were'} compared "
             "with the standard error of the same bootstrap, paired by patient, in a two-sided test"
             + (
-                f"; p-values are corrected by Holm's procedure{_cite(facts, 'holm')} over {number} comparisons."
+                f"; p-values are corrected by Holm's procedure{_cite(facts, 'holm')} over {number} comparisons, and "
+                "intervals are not."
                 if number > 1
                 else "."
             )

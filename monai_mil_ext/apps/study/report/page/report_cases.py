@@ -143,7 +143,7 @@ def case_picture(attention: Array, position: Array | None = None, coords: Array 
 
     Args:
         attention: attention weights (N,), which sum to 1.
-        position: positions (N,) of slices along the normal in mm; by default they are numbered.
+        position: positions (N,) of slices along the normal in mm; by default instances are numbered.
         coords: coordinates (N, 2) of tiles, as x and y, which are drawn if there are no positions.
 
     Raises:
@@ -159,7 +159,7 @@ def case_picture(attention: Array, position: Array | None = None, coords: Array 
     axes = figure.add_axes((0.01, 0.01, 0.98, 0.98) if coords is not None else (0.2, 0.25, 0.77, 0.71))
     ratio = attention_ratio(attention)
     if coords is None:
-        _draw_slices(axes, ratio, places, "mm" if position is not None else "slice")
+        _draw_slices(axes, ratio, places, "mm" if position is not None else "instance")
     else:
         _draw_tiles(axes, ratio, places)
     buffer = io.BytesIO()

@@ -3,22 +3,45 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 from .prose import join_words
 from .report_facts import ReportFacts
 from .report_tables import format_number
 
-__all__ = ["limits", "method_reason", "report_notes"]
+__all__ = ["as_sentence", "limits", "method_reason", "report_notes"]
 
 FEW_CASES, FEW_OF_CLASS = 50, 10
+OPTION = r"(?<![\w-])--[a-z]"  # hints on options: in parentheses, as a sentence, and after a colon or semicolon
+HINTS = (rf"\s*\([^()]*{OPTION}[^()]*\)", r"\s*Consider `--[^`]*`\.?", rf"[:;][^:;.]*{OPTION}[^;]*$")
 
 
 def report_notes(facts: ReportFacts) -> list[str]:
     """Return the sentences for the top of the report, each of them once: those given, and what the numbers say."""
     notes = [*facts.notes, *_failures(facts), *_few(facts), *_short_training(facts), *_notes_of_methods(facts)]
-    return list(dict.fromkeys(text.strip() for text in notes if text.strip()))
+    return list(dict.fromkeys(as_sentence(text, facts.summaries) for text in notes if text.strip()))
+
+
+def as_sentence(text: str, names: Collection[str] = ()) -> str:
+    """Return a note as a sentence for a reader: without hints on options of the command line, which are for the log.
+
+    Args:
+        text: the note.
+        names: names that stay as they are at its start, such as those of methods.
+
+    Example:
+        >>> as_sentence("2 classes in this order: 'a', 'b' (--class_names gives another order)")
+        "2 classes in this order: 'a', 'b'."
+        >>> as_sentence("columns 'time' and 'event' are not used: --task survival takes them")
+        "Columns 'time' and 'event' are not used."
+    """
+    plain = reduce(lambda found, hint: re.sub(hint, "", found), HINTS, text.strip()).rstrip(" ,;:")
+    is_name = any(plain.startswith(name) for name in names) or re.match(r"[A-Za-z]+[A-Z\d_.]", plain)
+    first = plain if is_name else f"{plain[:1].upper()}{plain[1:]}"
+    return first if first.endswith((".", "!", "?")) else f"{first}."
 
 
 def _failures(facts: ReportFacts) -> Iterable[str]:
@@ -60,8 +83,8 @@ def _short_training(facts: ReportFacts) -> Iterable[str]:
         last = sum(epoch is not None and epoch >= (settings.get("epochs") or math.inf) for epoch in best)
         if last * 2 > len(best):
             yield (
-                f"The validation loss of {name} was lowest in the last epoch in {last} of {len(best)} folds: a longer "
-                "training (--epochs) may improve it."
+                f"The validation loss of {name} was lowest in the last epoch in {last} of {len(best)} folds: more "
+                "epochs may improve it."
             )
 
 

@@ -83,12 +83,18 @@ def _values(facts: ReportFacts) -> Iterable[Block]:
     chance = CHANCE.get(facts.main)
     yield from figure_blocks([forest_figure("main", lines, facts.metric(facts.main), caption, chance)] if lines else [])
     settings = [
-        {"method": name, "settings": _settings(facts.methods.get(name) or {}), "chosen": _chosen(facts, name)}
+        {
+            "method": name,
+            "num_parameters": (facts.methods.get(name) or {}).get("num_parameters"),
+            "settings": _settings(facts.methods.get(name) or {}),
+            "chosen": _chosen(facts, name),
+        }
         for name in facts.summaries
     ]
-    heads = {"method": "method", "settings": "settings", "chosen": "chosen in each fold"}
+    heads = {"method": "method", "num_parameters": "parameters"}
+    heads |= {"settings": "settings", "chosen": "chosen in each fold"}
     if any(row["settings"] or row["chosen"] for row in settings):
-        yield page_table(settings, heads, "Settings", "none recorded")
+        yield page_table(settings, heads, "Networks and settings", "none recorded")
 
 
 def _settings(method: Mapping[str, Any]) -> str:

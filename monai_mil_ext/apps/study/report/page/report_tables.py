@@ -8,7 +8,7 @@ from typing import Any
 
 from .report_facts import ReportFacts
 
-__all__ = ["DASH", "MINUS", "csv_tables", "format_interval", "format_number", "format_p"]
+__all__ = ["DASH", "MINUS", "csv_tables", "duration", "format_interval", "format_number", "format_p"]
 
 DASH, MINUS = "\u2013", "\u2212"
 HUGE = 1e6  # numbers from here on are written as powers of ten
@@ -74,6 +74,21 @@ def format_p(p: Any) -> str:
     if p is None:
         return DASH
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def duration(seconds: Any) -> str:
+    """Return a duration in words.
+
+    Example:
+        >>> [duration(value) for value in (2.34, 75, 7500)]
+        ['2.3 s', '1 min 15 s', '2 h 5 min']
+    """
+    if not isinstance(seconds, (int, float)):
+        return DASH
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
 def csv_tables(facts: ReportFacts) -> dict[str, list[Row]]:

@@ -76,7 +76,9 @@ def _comparisons(facts: ReportFacts) -> Iterable[str]:
         p = p if p.startswith("<") else f"= {p}"
         after = " after correction" if corrected else ""
         metric = facts.metric(str(row.get("metric", facts.main)))
-        yield f"{row['a']} minus {row['b']}: difference in {metric} {_interval(row, 'difference')}, p {p}{after}."
+        found = _interval(row, "difference").removesuffix(")")
+        start = "; " if "(" in found else " ("
+        yield f"The difference in {metric} of {row['a']} minus {row['b']} was {found}{start}p {p}{after})."
     if len(known) > len(shown):
         small = sum(row.get("p_holm") is not None and row["p_holm"] < 0.05 for row in known)
         counted = count_in_words(small) if small else "none"

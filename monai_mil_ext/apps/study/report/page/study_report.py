@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
@@ -13,13 +12,15 @@ from typing import Any
 
 from monai_mil_ext.utils import RESEARCH_USE, atomic_path, optional_dependency, write_csv, write_json
 
+from .case_gallery import case_gallery, data_address
+from .cohort_section import cohort_blocks
 from .prose import join_words, methods_text, plan_words, references
-from .report_blocks import page_table
+from .report_blocks import page_table, text_block
 from .report_cases import by_error, case_picture
 from .report_facts import ReportFacts, clean
 from .report_notes import limits, report_notes
 from .report_sections import report_sections
-from .report_tables import DASH, csv_tables, format_number
+from .report_tables import DASH, csv_tables, duration, format_number
 from .results_prose import headline, results_text
 
 __all__ = ["write_report"]
@@ -38,29 +39,31 @@ TABLES = (
     "cases",
     "effects",
 )
-MAX_PICTURES, MAX_PICTURE_BYTES, MAX_ROWS = 20, 100_000, 3000
-HIDDEN = ("attention", "position", "coords")  # of a case: only in its picture
-Draw = Callable[[Mapping[str, Any]], bytes | None]
+MAX_CURVES, MAX_ROWS = 20, 3000
+MAX_BYTES = 4_500_000  # of all pictures, so that the page stays below 8 MB
+NAMES = {"num_samples": "bootstrap samples", "threads": "threads of a process"}
+HIDDEN = ("attention", "position", "coords", "pictures")  # of a case: only as pictures
 
 
-def write_report(facts: ReportFacts, folder: str | os.PathLike[str], draw: Draw | None = None) -> Path:
+def write_report(facts: ReportFacts, folder: str | os.PathLike[str]) -> Path:
     """Write ``report.html``, ``report.json`` and ``tables/*.csv``.
 
     The page is one file that loads nothing, and works without its script.
 
     Args:
-        facts: facts of the study.
+        facts: facts of the study. Of its cases, the 20 with the greatest errors have a :py:func:`case_picture` if they
+            have ``attention`` and ``position`` or ``coords``, and all with ``pictures`` (PNG or JPEG) show these,
+            4.5 MB at most.
         folder: folder of the files, which is created.
-        draw: function that returns a picture, as PNG or JPEG, for one of the 20 rows of cases with the greatest errors,
-            or None; by default :py:func:`case_picture` of rows with ``attention`` and ``position`` or ``coords``.
 
     Returns:
         Path of the page.
     """
     path, rows = Path(folder) / "report.html", by_error(facts.cases)
-    pictures = {i: picture for i, row in enumerate(rows[:MAX_PICTURES]) if (picture := _picture(row, draw))}
+    curves = {i: _curve(row) for i, row in enumerate(rows[:MAX_CURVES]) if len(row.get("attention", ()))}
+    gallery = case_gallery(rows, facts.task, MAX_BYTES)
     facts = replace(facts, cases=[{k: v for k, v in row.items() if k not in HIDDEN} for row in rows]).cleaned()
-    page = _template().render(**_page_values(facts, pictures))
+    page = _template().render(**_page_values(facts, curves, gallery))
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     write_json(path.with_suffix(".json"), _json(facts))
@@ -81,21 +84,12 @@ def _template() -> Any:
     return environment.from_string(source)
 
 
-def _picture(row: Mapping[str, Any], draw: Draw | None) -> str:
-    """Return the picture of a case as a data address, or an empty text."""
-    if draw is not None:
-        code = draw(row)
-    elif row.get("attention") is not None and len(row["attention"]):
-        code = case_picture(row["attention"], row.get("position"), row.get("coords"))
-    else:
-        code = None
-    if not code or len(code) > MAX_PICTURE_BYTES:
-        return ""
-    kind = "png" if code.startswith(b"\x89PNG") else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(code).decode()}"
+def _curve(row: Mapping[str, Any]) -> str:
+    """Return the attention of a case as a picture in a data address."""
+    return data_address(case_picture(row["attention"], row.get("position"), row.get("coords")))
 
 
-def _page_values(facts: ReportFacts, pictures: Mapping[int, str]) -> dict[str, Any]:
+def _page_values(facts: ReportFacts, curves: Mapping[int, str], gallery: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "title": f"{facts.title}: {facts.external}" if facts.external else facts.title,
         "headline": headline(facts),
@@ -105,8 +99,9 @@ def _page_values(facts: ReportFacts, pictures: Mapping[int, str]) -> dict[str, A
         "references": references(facts),
         "results_text": results_text(facts),
         "sections": report_sections(facts),
-        "cases": _cases(facts, pictures),
-        "cohort": _cohort(facts),
+        "cases": _cases(facts, curves),
+        "gallery": gallery,
+        "cohort": [*cohort_blocks(facts)] or [text_block(_subtitle(facts))],
         "limits": limits(facts),
         "provenance": _provenance(facts),
         "use": RESEARCH_USE,
@@ -122,7 +117,7 @@ def _subtitle(facts: ReportFacts) -> str:
     return ", ".join(parts) + (f"; {plan}" if plan else "") + f". {RESEARCH_USE.capitalize()}."
 
 
-def _cases(facts: ReportFacts, pictures: Mapping[int, str]) -> dict[str, Any]:
+def _cases(facts: ReportFacts, curves: Mapping[int, str]) -> dict[str, Any]:
     """Return the table of cases, those with the greatest errors first."""
     shown = list(facts.cases[:MAX_ROWS])
     methods = [name for name in facts.summaries if any(name in (row.get("outputs") or {}) for row in shown)]
@@ -139,12 +134,12 @@ def _cases(facts: ReportFacts, pictures: Mapping[int, str]) -> dict[str, Any]:
                 *(_cell((row.get("outputs") or {}).get(name)) for name in methods),
                 *(_cell(row.get(key)) for key in number),
             ],
-            "picture": pictures.get(i, ""),
+            "picture": curves.get(i, ""),
         }
         for i, row in enumerate(shown)
     ]
-    titles = ["case", *(["attention"] if pictures else []), *heads.values(), *methods, *number.values()]
-    return {"rows": rows, "heads": titles, "has_pictures": bool(pictures), "text": _cases_text(facts, len(pictures))}
+    titles = ["case", *(["attention"] if curves else []), *heads.values(), *methods, *number.values()]
+    return {"rows": rows, "heads": titles, "has_pictures": bool(curves), "text": _cases_text(facts, len(curves))}
 
 
 def _cell(value: Any) -> dict[str, Any]:
@@ -155,7 +150,7 @@ def _cell(value: Any) -> dict[str, Any]:
     return {"text": text, "reason": "", "is_number": is_number, "sort": value if is_number else None}
 
 
-def _cases_text(facts: ReportFacts, pictures: int) -> str:
+def _cases_text(facts: ReportFacts, curves: int) -> str:
     task = facts.task
     positive = task.class_names[1] if task.is_binary else ""
     kind = {"regression": "the absolute difference", "ordinal": "the distance from the true class"}.get(
@@ -171,8 +166,8 @@ def _cases_text(facts: ReportFacts, pictures: int) -> str:
         text = text.replace("Out-of-fold predictions", "Predictions of the frozen models")
     if len(facts.cases) > MAX_ROWS:
         text += f" The {MAX_ROWS} cases with the greatest errors of {len(facts.cases)}; tables/cases.csv has all."
-    if pictures:
-        text += " Pictures of the cases with the greatest errors show where the attention is, relative to uniform."
+    if curves:
+        text += " Pictures in the table show where the attention is, relative to uniform."
     return text
 
 
@@ -182,44 +177,26 @@ def _sorted_by(facts: ReportFacts) -> str:
     return f" of {outputs[0]}" if len(outputs) > 1 else ""
 
 
-def _cohort(facts: ReportFacts) -> list[dict[str, Any]]:
-    cohort, blocks = facts.cohort, []
-    labels = {"all": cohort.get("labels") or {}, **(cohort.get("sites") or {})}
-    names = list(dict.fromkeys(name for counts in labels.values() for name in counts))
-    if names:
-        rows = [{"name": site, **{f"n_{n}": counts.get(n, 0) for n in names}} for site, counts in labels.items()]
-        blocks.append(
-            page_table(
-                rows, {"name": "site", **{f"n_{n}": n for n in names}}, "Labels by site" if len(rows) > 1 else "Labels"
-            )
-        )
-    if counts := facts.folds.get("counts"):
-        heads = {"fold": "fold", "repeat": "repeat", "train": "training", "val": "validation", "test": "test"}
-        if any("test_patients" in row for row in counts) and cohort.get("num_patients") != cohort.get("num_cases"):
-            heads |= {f"{part}_patients": f"patients of {heads[part]}" for part in ("train", "val", "test")}
-        if len({row.get("repeat") for row in counts}) < 2:
-            heads.pop("repeat")
-        blocks.append(
-            page_table([{**row, "fold": str(row.get("fold", ""))} for row in counts], heads, "Cases of each fold")
-        )
-    left = cohort.get("left_out")
-    if left and not isinstance(left, int):
-        blocks.append(page_table(left, {"case_id": "case", "reason": "reason"}, "Cases left out", "not recorded"))
-    return blocks or [{"kind": "text", "text": _subtitle(facts)}]
-
-
 def _provenance(facts: ReportFacts) -> list[dict[str, Any]]:
     given = dict(facts.provenance)
     times, versions = given.pop("times", None) or {}, given.pop("versions", None) or {}
     seeds = given.pop("seeds", None)
-    shown = {name.replace("_", " "): _words(value) for name, value in given.items() if value not in (None, "")}
+    if "wall_seconds" in given:
+        given["time in all"] = duration(given.pop("wall_seconds"))
+    shown = {NAMES.get(name, name): _words(value) for name, value in given.items() if value not in (None, "")}
     if seeds is not None:
         shown["seeds"] = _words(seeds)
     shown |= {"versions": join_words([f"{name} {version}" for name, version in versions.items()])} if versions else {}
     blocks: list[dict[str, Any]] = [{"kind": "facts", "facts": shown}]
     if times:
-        rows = [{"name": str(part), "time": _duration(seconds)} for part, seconds in times.items()]
-        blocks.append(page_table(rows, {"name": "part", "time": "time"}, "Time of each part"))
+        rows = [{"name": str(part), "time": duration(seconds)} for part, seconds in times.items()]
+        blocks.append(
+            page_table(
+                rows,
+                {"name": "part", "time": "time"},
+                "Time of each part; that of the training is the sum of all runs",
+            )
+        )
     return blocks
 
 
@@ -229,20 +206,6 @@ def _words(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_words(item)}" for key, item in value.items())
     return str(value)
-
-
-def _duration(seconds: Any) -> str:
-    """Return a duration in words."""
-    if not isinstance(seconds, (int, float)):
-        return DASH
-    minutes, rest = divmod(round(seconds), 60)
-    return (
-        f"{minutes // 60} h {minutes % 60} min"
-        if minutes >= 60
-        else f"{minutes} min {rest} s"
-        if minutes
-        else f"{seconds:.1f} s"
-    )
 
 
 def _json(facts: ReportFacts) -> dict[str, Any]:

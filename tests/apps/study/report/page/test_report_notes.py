@@ -37,7 +37,7 @@ def test_few_cases_of_several_labels():
 def test_a_failure_that_was_noted_is_not_repeated():
     note = "ABMIL failed in fold 3: no features"
     facts = replace(made_facts(sites=False), methods={"ABMIL": {"failed": {"3": "no features"}}}, notes=[note])
-    assert report_notes(facts) == [note]
+    assert report_notes(facts) == [f"{note}."]
 
 
 def test_notes_of_methods_are_said_once():
@@ -61,5 +61,23 @@ def test_a_training_that_was_too_short_is_noted(epochs, noted):
     facts = replace(
         made_facts(num_methods=1), histories={"ABMIL": folds}, methods={"ABMIL": {"settings": {"epochs": epochs}}}
     )
-    text = "The validation loss of ABMIL was lowest in the last epoch in 2 of 2 folds: a longer training"
-    assert any(note.startswith(text) for note in report_notes(facts)) is noted
+    text = "The validation loss of ABMIL was lowest in the last epoch in 2 of 2 folds: more epochs may improve it."
+    assert (text in report_notes(facts)) is noted
+
+
+@pytest.mark.parametrize(
+    ("note", "text"),
+    [
+        ("2 classes: 'a' (2), 'b' (1) (--class_names gives another order)", "2 classes: 'a' (2), 'b' (1)."),
+        ("labels are whole numbers: if in order, --task ordinal makes use of it", "Labels are whole numbers."),
+        ("'a' may be it, and none is taken: give --columns#site", "'a' may be it, and none is taken."),
+        ("every case counts as its own; --columns#patient names it", "Every case counts as its own."),
+        ("3 of 9 rows have no label: --on_bad skip leaves them out", "3 of 9 rows have no label."),
+        ("`image` must be finite, got 3. Consider `--fill_nan lowest`.", "`image` must be finite, got 3."),
+        ("mine failed in fold 1: no", "mine failed in fold 1: no."),
+        ("from -3.5 to 2: a range--of values", "From -3.5 to 2: a range--of values."),
+    ],
+)
+def test_notes_are_sentences_without_options_of_the_command_line(note, text):
+    facts = replace(made_facts(num_methods=1, sites=False), notes=[note])
+    assert report_notes(replace(facts, summaries={**facts.summaries, "mine": facts.summaries["ABMIL"]}))[0] == text

@@ -90,13 +90,15 @@ def test_numbers_at_risk_follow_the_curves():
 def test_chosen_settings_are_counted():
     facts = made_facts(num_methods=1)
     chosen = [{"fold": k, "learning_rate": 1e-3 if k else 1e-4} for k in range(3)]
-    table = tables(sections(replace(facts, methods={"ABMIL": {"chosen": chosen}}))["methods"])["Settings"]
+    table = tables(sections(replace(facts, methods={"ABMIL": {"chosen": chosen}}))["methods"])["Networks and settings"]
     assert table["rows"][0][1]["text"] == "learning rate 0.0001 (1 fold); learning rate 0.001 (2 folds)"
 
 
 def test_settings_that_are_not_set_are_left_out():
     methods = {"ABMIL": {"settings": {"batch_size": None, "learning_rate": 1e-4}}}
-    table = tables(sections(replace(made_facts(num_methods=1, clinical=False), methods=methods))["methods"])["Settings"]
+    table = tables(sections(replace(made_facts(num_methods=1, clinical=False), methods=methods))["methods"])[
+        "Networks and settings"
+    ]
     assert [cell["text"] for cell in table["rows"][0]] == ["ABMIL", "learning rate 0.0001"]
 
 

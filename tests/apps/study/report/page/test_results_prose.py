@@ -1,9 +1,16 @@
 """Tests of the results of a study in words."""
 
+import re
 from dataclasses import replace
 
+import pytest
+
 from monai_mil_ext.apps.study.report.page.results_prose import headline, results_text
+from monai_mil_ext.apps.study.report.page.study_report import write_report
 from tests.apps.study.report.made_facts import made_facts
+from tests.apps.study.report.page.report_page import ReportPage
+
+NUMBER = re.compile(r"\u2212?\d+\.\d+")
 
 
 def test_headline_names_the_best_method():
@@ -15,8 +22,8 @@ def test_headline_names_the_best_method():
 
 
 def test_results_text_corrects_only_several_comparisons():
-    assert "p = 0.21." in results_text(made_facts(num_methods=2))
-    assert "p = 0.43 after correction." in results_text(made_facts(num_methods=3))
+    assert "; p = 0.21)." in results_text(made_facts(num_methods=2))
+    assert "; p = 0.43 after correction)." in results_text(made_facts(num_methods=3))
     assert "Of all 15 comparisons, none had a corrected p below 0.05." in results_text(made_facts(num_methods=6))
 
 
@@ -32,4 +39,18 @@ def test_results_text_says_what_bags_add_to_clinical_variables():
     facts = made_facts(num_methods=3)
     best, pair = facts.best, f"{facts.best} + clinical"
     rows = [*facts.comparisons, *({**facts.comparisons[0], "a": pair, "b": b} for b in ("clinical alone", best))]
-    assert f"{pair} minus clinical alone: difference in AUROC" in results_text(replace(facts, comparisons=rows))
+    assert f"The difference in AUROC of {pair} minus clinical alone was 0.02 (95 % CI" in results_text(
+        replace(facts, comparisons=rows)
+    )
+
+
+@pytest.mark.parametrize("kind", ["classification", "multilabel", "ordinal", "regression", "survival", "cox"])
+def test_numbers_of_the_text_are_those_of_the_tables(kind, tmp_path):
+    facts = made_facts(kind, 3)
+    page = ReportPage(write_report(facts, tmp_path).read_text())
+    cells = [cell for name, table in page.tables.items() if name != "case-table" for row in table for cell in row]
+    known = facts.cleaned()
+    shown = {*NUMBER.findall(" ".join([*cells, *(text for text in page.texts if "log-rank" in text)]))}
+    numbers = {*NUMBER.findall(results_text(known).replace("p below 0.05", ""))}
+    assert len(numbers) > 8
+    assert numbers <= shown
