@@ -61,7 +61,6 @@ CASES = {  # name of the class, and after a hyphen the special case
     "InstanceConvMIL": partial(nets.InstanceConvMIL, F, C, kernel_size=4),
     "InstanceMaxMIL": partial(nets.InstanceMaxMIL, F, C),
     "MarkovMIL": partial(nets.MarkovMIL, F, C),
-    "MarkovMIL-gated": partial(nets.MarkovMIL, F, C, evidence="gated", attention_size=4),
     "MaxMIL": partial(nets.MaxMIL, F, C),
     "MeanMIL": partial(nets.MeanMIL, F, C),
     "RecurrentMIL": partial(nets.RecurrentMIL, F, C, hidden_size=4),

@@ -82,6 +82,18 @@ def test_markov_mil_untrained_has_the_bias_as_logit_for_bags_of_any_size(evidenc
     assert_close(net(torch.rand(2, 30, 5), torch.arange(30) < torch.tensor([[1], [30]])), net.bias.expand(2, 1))
 
 
+def test_markov_mil_takes_the_scores_of_gated_attention_for_evidence():
+    net, linear = fill(MarkovMIL(5, 2, evidence="gated", attention_size=3)), fill(MarkovMIL(2, 2))
+    for name in ("raw_height", "raw_stay", "log_rate", "bias"):
+        getattr(linear, name).data = getattr(net, name).data
+    linear.evidence.weight.data, linear.evidence.bias.data = torch.eye(2), torch.zeros(2)
+    bag = torch.tensor(X).float()
+    out = net.forward_bag(bag.where(MASK[..., None], torch.nan), MASK)
+    expected = linear.forward_bag(net.evidence(bag), MASK)
+    assert_close(out.logits, expected.logits)
+    assert_close(out.attention, expected.attention)
+
+
 def test_markov_mil_of_an_empty_bag_has_the_bias_as_logit():
     net = fill(MarkovMIL(5, 3))
     for bag, mask in ((torch.zeros(1, 0, 5), None), (torch.full((1, 4, 5), torch.nan), torch.zeros(1, 4) > 0)):
