@@ -60,6 +60,7 @@ CASES = {  # name of the class, and after a hyphen the special case
     "BagEnsemble-regression": lambda: nets.BagEnsemble([nets.MeanMIL(F, C), nets.ABMIL(F, C)], "regression"),
     "InstanceConvMIL": partial(nets.InstanceConvMIL, F, C, kernel_size=4),
     "InstanceMaxMIL": partial(nets.InstanceMaxMIL, F, C),
+    "MarkovMIL": partial(nets.MarkovMIL, F, C),
     "MaxMIL": partial(nets.MaxMIL, F, C),
     "MeanMIL": partial(nets.MeanMIL, F, C),
     "RecurrentMIL": partial(nets.RecurrentMIL, F, C, hidden_size=4),

@@ -134,6 +134,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "SmTP": {"network": _net("SmTP"), "settings": {"learning_rate": 0.0002} | SAMPLED},
     "SequenceTransMIL": {"network": _net("SequenceTransMIL"), "settings": {"learning_rate": 0.0002} | SAMPLED},
     "WindowMIL": {"network": _net("WindowMIL")},
+    "MarkovMIL": {"network": _net("MarkovMIL", evidence="gated", attention_size=HIDDEN)},
     "MeanMIL": {"network": _net("MeanMIL"), "settings": {"learning_rate": 0.01}},
     "MaxMIL": {"network": _net("MaxMIL"), "settings": {"learning_rate": 0.01}},
     "InstanceMaxMIL": {"network": _net("InstanceMaxMIL"), "settings": {"learning_rate": 0.01}},

@@ -24,6 +24,7 @@ PAPERS = {
     "smoothattention": "Castro-Macías F et al. Sm: enhanced localization in MIL. arXiv:2410.03276",
     "smap": "Castro-Macías F et al. Sm: enhanced localization in MIL. arXiv:2410.03276",
     "windowmil": "Estimators for a run of shifted means. arXiv:2510.25759",
+    "markovmil": "Rabiner LR. A tutorial on hidden Markov models. Proc IEEE 1989;77:257-286",
     "instanceconv": "Harvey E, Loevlie D, Hughes MC. Normal guidance is what attention needs. arXiv:2605.27306",
     "centerprior": "Center baseline of arXiv:2604.26807",
     "ng": "Harvey E, Loevlie D, Hughes MC. Normal guidance is what attention needs. arXiv:2605.27306",
