@@ -90,8 +90,9 @@ class GuidanceLoss(AttentionLoss):
             target = self.target(a.detach(), mask, self.real_positions(positions, a, mask))
             if self.renormalize:
                 a = a / a.sum(dim=1, keepdim=True).clamp(min=self.eps)
+            eps = max(self.eps, torch.finfo(attention.dtype).tiny)  # the gradient, up to 1 / eps, is of that precision
             # padding adds nothing: target and attention are both eps there, where every divergence is 0
-            divergence = DIVERGENCES[self.divergence](target.clamp(min=self.eps), a.clamp(min=self.eps))
+            divergence = DIVERGENCES[self.divergence](target.clamp(min=eps), a.clamp(min=eps))
             return self.reduce(divergence.sum(dim=1), mask)
 
     def real_positions(self, positions: Tensor | None, a: Tensor, mask: Tensor) -> Tensor | None:

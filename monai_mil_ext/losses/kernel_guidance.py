@@ -15,6 +15,7 @@ from .attention_loss import GuidanceLoss
 __all__ = ["KernelGuidanceLoss"]
 
 REACH = 4.0  # standard deviations after which the kernel is zero
+TINY = 1e-30
 ROUNDS = 12  # of the scaling; what they leave over is added to the diagonal
 
 
@@ -32,16 +33,17 @@ class KernelGuidanceLoss(GuidanceLoss):
     target r has no gradient. All computation is in float32 (float64 stays float64), also under autocast. Instances must
     be in anatomical order.
 
-    In contrast to :py:class:`NormalGuidanceLoss`, attention on one instance is not a minimum, several separate bells
-    remain several, and attention is drawn to neither the middle nor the ends of a bag: away from the ends, the mean
-    position of the target is that of the attention. The only minimum is uniform attention.
+    In contrast to :py:class:`NormalGuidanceLoss`, attention on one instance is neither a minimum nor without gradient,
+    several separate bells remain several, and attention is drawn to neither the middle nor the ends of a bag: away from
+    the ends, the mean position of the target is that of the attention. The only minimum is uniform attention.
 
     Args:
         sd: standard deviation s of the kernel in units of the positions: in instances, or in mm if positions are given
             in mm. With positions, memory grows with the square of the instances.
         divergence: ``"forward_kl"`` :math:`r\log(r/a)`, ``"reverse_kl"`` :math:`a\log(a/r)` or ``"squared_error"``
             :math:`(r-a)^2`.
-        eps: lower bound of the sum of attention, of the target and of the attention.
+        eps: lower bound of the sum of attention, of the target and of the attention. Attention below it has no
+            gradient, so that a larger bound would hold attention on one instance.
         renormalize: whether to divide the attention by its sum first, for rows that sum to less than one, such as
             those of a class token.
         reduction: ``"mean"`` over non-empty bags, ``"sum"`` or ``"none"``; an empty bag gives 0.
@@ -56,14 +58,14 @@ class KernelGuidanceLoss(GuidanceLoss):
         >>> two_bells = (bell.roll(-12, dims=1) + bell.roll(12, dims=1)) / 2
         >>> one_slice = torch.eye(48)[None, :, 24:25]
         >>> [round(loss(attention).item(), 2) for attention in (bell, two_bells, one_slice)]
-        [0.01, 0.0, 8.95]
+        [0.01, 0.0, 53.19]
     """
 
     def __init__(
         self,
         sd: float = 2.0,
         divergence: str = "forward_kl",
-        eps: float = 1e-6,
+        eps: float = 1e-30,
         renormalize: bool = False,
         reduction: str = "mean",
     ) -> None:
@@ -81,7 +83,7 @@ class KernelGuidanceLoss(GuidanceLoss):
         for _ in range(ROUNDS):
             d = (d / self._sum(d, kernel)).sqrt().masked_fill(~mask, 0.0)
         rows = d * self._sum(d, kernel)
-        highest = rows.amax(dim=1, keepdim=True).clamp(min=self.eps)
+        highest = rows.amax(dim=1, keepdim=True).clamp(min=TINY)
         smooth = d * self._sum(d * a, kernel) / highest + (1 - rows / highest) * a
         return smooth / a.sum(dim=1, keepdim=True).clamp(min=self.eps)
 

@@ -27,7 +27,13 @@ from monai_mil_ext.handlers import (
     GradientClipHandler,
     InstanceLossHandler,
 )
-from monai_mil_ext.losses import BranchDiversityLoss, CLAMInstanceLoss, NormalGuidanceLoss, NSFKLLoss
+from monai_mil_ext.losses import (
+    BranchDiversityLoss,
+    CLAMInstanceLoss,
+    KernelGuidanceLoss,
+    NormalGuidanceLoss,
+    NSFKLLoss,
+)
 from monai_mil_ext.networks.nets import CORAL, BagNet, BagOutputWrapper, StandardizedNet
 from monai_mil_ext.transforms import LoadBagd, PatientBagd, RandLoadBagd, RandSampleInstancesd
 from monai_mil_ext.utils import BagKeys, check_positive, check_positive_number, quiet_loggers
@@ -297,6 +303,9 @@ def _terms(net: nn.Module, method: StudyMethod, bags: _Bags) -> list[Any]:
     inner = net if head is None else head.net
     if method.guidance:
         handlers.append(AttentionPriorHandler(NormalGuidanceLoss(), weight=method.guidance))
+    if method.kernel_guidance:
+        guide = KernelGuidanceLoss()
+        handlers.append(AttentionPriorHandler(guide, weight=method.kernel_guidance, name="kernel_guidance"))
     if method.anchor:
         handlers.append(AttentionAnchorHandler(NSFKLLoss(), beta=method.anchor))
     if method.branches:
