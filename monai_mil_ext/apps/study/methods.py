@@ -163,8 +163,8 @@ def parse_methods(methods: str | Mapping[str, Any] | Sequence[str | Mapping[str,
     Names are those of the networks of :py:mod:`monai_mil_ext.networks.nets`, whatever their case, hyphens and blanks.
     ``+NG`` adds Normal Guidance, ``+KG`` kernel guidance and ``+anchor`` the anchor of ASMIL. Any other network is the
     path of its class, such as ``my_package.MyNet``, or a config with its arguments and ``_target_``, and optionally a
-    ``name``; it is called by the name of its class otherwise. In the config of a bundle the key is ``target``, since MONAI builds whatever has a
-    ``_target_`` at once, without the sizes of bags and classes.
+    ``name``; it is called by the name of its class otherwise. In the config of a bundle the key is ``target``, since
+    MONAI builds whatever has a ``_target_`` at once, without the sizes of bags and classes.
 
     Args:
         methods: names, separated by commas or in a list, and configs.

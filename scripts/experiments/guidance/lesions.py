@@ -29,7 +29,7 @@ def compare_lesions(folder: Path) -> Mapping[str, Mapping[int, Sequence[dict[str
     rows: dict[str, dict[int, list[dict[str, Any]]]] = {}
     for seed in SEEDS:
         parts = _split(items, seed)
-        bags = [load(dict(item)) for item in parts["test"]]
+        bags = [load(dict(item.items())) for item in parts["test"]]
         rows.setdefault("center", {})[seed] = center_rows(bags)
         for name, method in METHODS.items():
             training = TrainingSettings(seed=seed)

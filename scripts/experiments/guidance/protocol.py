@@ -1,8 +1,8 @@
 """Protocol of guidance: ``scripts/reproduce guidance`` writes docs/results/guidance_*.json.
 
-Three parts: ``toy`` trains ABMIL on bags of noise with one or two runs, ``semi_synthetic`` trains TransMIL on 1,000 bags
-of the semi-synthetic set, and ``lesions`` trains ABMIL on scans with inserted lesions (``--cohorts``, folders with a
-cohort.csv). Each part compares no guidance, Normal Guidance and the kernel on the same bags and seeds.
+Three parts: ``toy`` trains ABMIL on bags of noise with one or two runs, ``semi_synthetic`` trains TransMIL on 1,000
+bags of the semi-synthetic set, and ``lesions`` trains ABMIL on scans with inserted lesions (``--cohorts``, folders with
+a cohort.csv). Each part compares no guidance, Normal Guidance and the kernel on the same bags and seeds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .lesions import SEEDS as LESION_SEEDS
 from .lesions import compare_lesions
 from .rows import Rows, compare, summarize
 from .semi_synthetic import SETS, compare_transformers
-from .toy import GUIDES, SETTINGS, compare_toy
+from .toy import SETTINGS, compare_toy
 
 __all__ = ["main", "make_rows"]
 
@@ -30,10 +30,11 @@ AGAINST = (("kernel", "NG"), ("kernel", "none"), ("NG", "none"), ("mixture", "NG
 HEADS = {"bag_auroc": "bag AUROC", "instance_auroc": "slice AUROC"}
 NOTES = {
     "toy": "ABMIL, 32 features, 600 bags of 40 to 70 instances for training and 600 for the test, 20 epochs, weight 1.",
-    "semi_synthetic": "TransMIL, 1,000 bags for training, 250 for the choice of the epoch, 1,000 for the test, 2 epochs, "
-    "weight 1; sets that no other table uses.",
-    "lesions": "ABMIL of a study with its own settings, weight 1; the same scans, divided by seed into 60 % for training, "
-    "20 % for the choice of the epoch by loss and 20 % for the test. Development scans: no other table uses them.",
+    "semi_synthetic": "TransMIL, 1,000 bags for training, 250 for the choice of the epoch, 1,000 for the test, 2 "
+    "epochs, weight 1; sets that no other table uses.",
+    "lesions": "ABMIL of a study with its own settings, weight 1; the same scans, divided by seed into 60 % for "
+    "training, 20 % for the choice of the epoch by loss and 20 % for the test. Development scans, which no other table "
+    "uses.",
 }
 SUMMARY = (
     " Mean ± population sd over {seeds} seeds; differences with 95 % intervals of a paired bootstrap over test bags."

@@ -19,24 +19,26 @@ NAMES = ("bag_auroc", "instance_auroc")
 
 
 @torch.no_grad()
-def bag_rows(net: BagNet, bags: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def bag_rows(net: BagNet, bags: Iterable[Any]) -> list[dict[str, Any]]:
     """Compute the score of each bag, and the slice AUROC of the mean attention of its heads if it is positive."""
     net.eval()
     rows = []
     for bag in bags:
         output = net.forward_bag(torch.as_tensor(bag["image"]).unsqueeze(0))
+        if output.attention is None:
+            raise ValueError("`net` must have attention, got none.")
         logits, attention = output.logits[0].double(), output.attention[0].mean(dim=-1)
         score = logits[0] if len(logits) == 1 else logits[1] - logits[0]
         rows.append(_row(bag, float(score), attention))
     return rows
 
 
-def center_rows(bags: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def center_rows(bags: Iterable[Any]) -> list[dict[str, Any]]:
     """Compute the rows of the distance to the center of a bag, which uses no features."""
     return [_row(bag, 0.0, center_scores(len(bag["image"]))) for bag in bags]
 
 
-def _row(bag: Mapping[str, Any], score: float, instances: torch.Tensor) -> dict[str, Any]:
+def _row(bag: Mapping[Any, Any], score: float, instances: torch.Tensor) -> dict[str, Any]:
     label = int(bag["label"])
     auroc = localization(instances, torch.as_tensor(bag["instance_label"]))["auroc"] if label else float("nan")
     return {"case": str(bag.get("case_id", "")), "label": label, "score": score, "instance_auroc": auroc}

@@ -11,7 +11,7 @@ from experiments.semi_synthetic.protocol import open_workflow, train
 from monai_mil_ext.apps.study import StudyRunner
 from monai_mil_ext.data import ShiftedMeanDataset
 
-from .rows import bag_rows
+from .rows import bag_rows, center_rows
 
 __all__ = ["compare_transformers", "transformer_trainings"]
 
@@ -48,7 +48,9 @@ def compare_transformers(folder: Path) -> Mapping[str, Mapping[int, Sequence[dic
     runner = train_transformers(folder)
     rows: dict[str, dict[int, list[dict[str, Any]]]] = {}
     for index in SETS:
-        bags = ShiftedMeanDataset(NUM_TEST, 1000 * index + 3)
+        test = ShiftedMeanDataset(NUM_TEST, 1000 * index + 3)
+        bags = [test[i] for i in range(len(test))]
+        rows.setdefault("center", {})[index] = center_rows(bags)
         for training in [t for t in transformer_trainings() if t.index == index]:
             workflow = open_workflow(training.run, runner.run_folder(training.run), "evaluate")
             workflow.parser["validate"]["dataset"] = ShiftedMeanDataset(1, 1)  # the run only loads the weights
