@@ -2,14 +2,17 @@
 
 Three parts: ``toy`` trains ABMIL on bags of noise with one or two runs, ``semi_synthetic`` trains TransMIL on 1,000
 bags of the semi-synthetic set, and ``lesions`` trains ABMIL on scans with inserted lesions (``--cohorts``, folders with
-a cohort.csv). Each part compares no guidance, Normal Guidance and the kernel on the same bags and seeds.
+a cohort.csv). Each part compares no guidance, Normal Guidance and the kernel on the same bags and seeds. The rows of
+test bags are kept in ``--folder``, so a stopped protocol continues; ``--only`` computes those of one set.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +20,12 @@ from experiments.workflows import RESULTS, ROOT, RUNS
 from monai_mil_ext.apps.study import collect_provenance
 from monai_mil_ext.utils import write_json
 
-from .lesions import SEEDS as LESION_SEEDS
 from .lesions import compare_lesions
 from .rows import Rows, compare, summarize
-from .semi_synthetic import SETS, compare_transformers
+from .semi_synthetic import compare_transformers
 from .toy import SETTINGS, compare_toy
 
-__all__ = ["main", "make_rows"]
+__all__ = ["list_sets", "main", "make_rows", "read_or_compute"]
 
 SEEDS = (1, 2, 3)
 AGAINST = (("kernel", "NG"), ("kernel", "none"), ("NG", "none"), ("mixture", "NG"))
@@ -53,9 +55,23 @@ def make_rows(setting: str, rows: Mapping[str, Rows]) -> list[dict[str, Any]]:
     return table
 
 
-def toy() -> tuple[list[dict[str, Any]], Sequence[int]]:
-    """Return the table of the toy sets, and its seeds."""
-    return [row for setting in SETTINGS for row in make_rows(setting, compare_toy(setting, SEEDS))], SEEDS
+def list_sets(folder: Path, cohorts: Sequence[Path]) -> dict[str, dict[str, Callable[[], Mapping[str, Rows]]]]:
+    """Return the functions that compute the rows of test bags, by part and set."""
+    return {
+        "toy": {setting: partial(compare_toy, setting, SEEDS) for setting in SETTINGS},
+        "semi_synthetic": {"TransMIL": partial(compare_transformers, folder / "transmil")},
+        "lesions": {path.name: partial(compare_lesions, path) for path in cohorts},
+    }
+
+
+def read_or_compute(file: Path, function: Callable[[], Mapping[str, Rows]]) -> tuple[Mapping[str, Rows], float]:
+    """Return the rows of a set with the seconds of a core that they took, from its file if there is one."""
+    if not file.exists():
+        start = time.process_time()
+        rows = function()
+        write_json(file, {"rows": rows, "cpu_seconds": time.process_time() - start})
+    found = json.loads(file.read_text())
+    return found["rows"], found["cpu_seconds"]
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -63,20 +79,17 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="scripts/reproduce guidance", description=__doc__)
     parser.add_argument("--part", nargs="+", choices=list(NOTES), default=["toy", "semi_synthetic"])
     parser.add_argument("--cohorts", nargs="+", type=Path, default=[], help="folders of the part lesions")
+    parser.add_argument("--only", help="compute the rows of this set, and write no table")
     parser.add_argument("--folder", type=Path, default=RUNS / "guidance", help="folder of the runs")
     args = parser.parse_args(words)
-    parts: dict[str, Callable[[], tuple[list[dict[str, Any]], Sequence[int]]]] = {
-        "toy": toy,
-        "semi_synthetic": lambda: (make_rows("TransMIL", compare_transformers(args.folder)), SETS),
-        "lesions": lambda: (
-            [row for path in args.cohorts for row in make_rows(path.name, compare_lesions(path))],
-            LESION_SEEDS,
-        ),
-    }
     for part in args.part:
-        start = time.process_time()
-        rows, seeds = parts[part]()
-        _write(part, rows, seeds, time.process_time() - start)
+        sets = list_sets(args.folder, args.cohorts)[part]
+        chosen = [args.only] if args.only else list(sets)
+        done = {name: read_or_compute(args.folder / part / f"{name}.json", sets[name]) for name in chosen}
+        if not args.only:
+            rows = [row for name, (of, _) in done.items() for row in make_rows(name, of)]
+            seeds = next(iter(next(iter(done.values()))[0].values())).keys()
+            _write(part, rows, sorted(map(int, seeds)), sum(seconds for _, seconds in done.values()))
 
 
 def _write(part: str, rows: Sequence[dict[str, Any]], seeds: Sequence[int], seconds: float) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics import roc_auc_score
+from scipy.stats import rankdata
 
 from monai_mil_ext.metrics import center_scores, localization, paired_bootstrap
 from monai_mil_ext.networks.nets import BagNet
@@ -48,9 +48,17 @@ def _values(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     slices = [row["instance_auroc"] for row in rows if np.isfinite(row["instance_auroc"])]
     labels, scores = [row["label"] for row in rows], [row["score"] for row in rows]
     return {
-        "bag_auroc": float(roc_auc_score(labels, scores)) if len(set(labels)) > 1 else float("nan"),
+        "bag_auroc": _auroc(np.asarray(labels) > 0, np.asarray(scores)),
         "instance_auroc": float(np.mean(slices)) if slices else float("nan"),
     }
+
+
+def _auroc(positive: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> float:
+    """Compute the AUROC by ranks, many times as fast as scikit-learn on a small sample."""
+    num = int(positive.sum())
+    if not 0 < num < len(positive):
+        return float("nan")
+    return float((rankdata(scores)[positive].sum() - num * (num + 1) / 2) / (num * (len(positive) - num)))
 
 
 def summarize(by_seed: Rows) -> dict[str, dict[str, float]]:
