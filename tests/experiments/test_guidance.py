@@ -72,6 +72,7 @@ def test_rows_are_compared_in_pairs():
     rng = np.random.default_rng(0)
     low = rng.random(200) / 2
     worse, better = {1: rows(low), 2: rows(low)}, {1: rows(low + 0.25), 2: rows(low + 0.25)}
+    better[1][0]["instance_auroc"] = worse[1][0]["instance_auroc"] = None  # a bag without slices of both labels
     of = part("rows").compare(better, worse, num_samples=100)
     expected = {"difference": 0.25, "low": 0.25, "high": 0.25}
     assert {name: of["instance_auroc"][name] for name in expected} == pytest.approx(expected)

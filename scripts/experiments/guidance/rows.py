@@ -20,7 +20,7 @@ NAMES = ("bag_auroc", "instance_auroc")
 
 @torch.no_grad()
 def bag_rows(net: BagNet, bags: Iterable[Any]) -> list[dict[str, Any]]:
-    """Compute the score of each bag, and the slice AUROC of the mean attention of its heads if it is positive."""
+    """Compute the score of each bag, and the slice AUROC of the mean attention of its heads, None with one label."""
     net.eval()
     rows = []
     for bag in bags:
@@ -39,13 +39,17 @@ def center_rows(bags: Iterable[Any]) -> list[dict[str, Any]]:
 
 
 def _row(bag: Mapping[Any, Any], score: float, instances: torch.Tensor) -> dict[str, Any]:
-    label = int(bag["label"])
-    auroc = localization(instances, torch.as_tensor(bag["instance_label"]))["auroc"] if label else float("nan")
-    return {"case": str(bag.get("case_id", "")), "label": label, "score": score, "instance_auroc": auroc}
+    auroc = localization(instances, torch.as_tensor(bag["instance_label"]))["auroc"]
+    return {
+        "case": str(bag.get("case_id", "")),
+        "label": int(bag["label"]),
+        "score": score,
+        "instance_auroc": auroc if np.isfinite(auroc) else None,
+    }
 
 
 def _values(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    slices = [row["instance_auroc"] for row in rows if np.isfinite(row["instance_auroc"])]
+    slices = [row["instance_auroc"] for row in rows if row["instance_auroc"] is not None]
     labels, scores = [row["label"] for row in rows], [row["score"] for row in rows]
     return {
         "bag_auroc": _auroc(np.asarray(labels) > 0, np.asarray(scores)),
