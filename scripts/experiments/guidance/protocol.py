@@ -31,8 +31,8 @@ SEEDS = (1, 2, 3)
 AGAINST = (("kernel", "NG"), ("kernel", "none"), ("NG", "none"), ("mixture", "NG"))
 HEADS = {"bag_auroc": "bag AUROC", "instance_auroc": "slice AUROC"}
 NOTES = {
-    "toy": "ABMIL, 32 features, 600 bags of 40 to 70 instances for training and 600 for the test, 20 epochs, weight 1.",
-    "semi_synthetic": "TransMIL, 1,000 bags for training, 250 for the choice of the epoch, 1,000 for the test, 2 "
+    "toy": "ABMIL, 32 features, 600 bags of 40 to 70 instances for training and 300 for the test, 20 epochs, weight 1.",
+    "semi_synthetic": "TransMIL, 1,000 bags for training, 250 for the choice of the epoch, 300 for the test, 2 "
     "epochs, weight 1; sets that no other table uses.",
     "lesions": "ABMIL of a study with its own settings, weight 1; the same scans, divided by seed into 60 % for "
     "training, 20 % for the choice of the epoch by loss and 20 % for the test. Development scans, which no other table "

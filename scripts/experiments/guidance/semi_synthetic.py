@@ -17,7 +17,7 @@ __all__ = ["compare_transformers", "transformer_trainings"]
 
 SETS = (8, 9, 10)  # set i has seeds i001 (training bags, network), i002 (validation) and i003 (test)
 LOSSES = {"none": None, "NG": "NormalGuidanceLoss", "kernel": "KernelGuidanceLoss"}
-NUM_TEST = 1000
+NUM_TEST = 300
 
 
 def transformer_trainings() -> list[Training]:
