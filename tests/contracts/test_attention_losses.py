@@ -29,7 +29,7 @@ CASES = {
     "renormalize": NormalGuidanceLoss(renormalize=True),
     "kernel": KernelGuidanceLoss(),
     "kernel_reverse_kl": KernelGuidanceLoss(0.7, "reverse_kl"),
-    "kernel_squared_error": KernelGuidanceLoss(10.0, "squared_error"),
+    "kernel_squared_error": KernelGuidanceLoss(3.0, "squared_error"),
     "kernel_renormalize": KernelGuidanceLoss(renormalize=True),
     "entropy": AttentionEntropyLoss(),
     "entropy_top_k": AttentionEntropyLoss(top_k=2),
