@@ -1,11 +1,12 @@
 """Loss functions on attention, scores and logits."""
 
 from .attention_entropy import AttentionEntropyLoss
-from .attention_loss import AttentionLoss
+from .attention_loss import AttentionLoss, GuidanceLoss
 from .branch_diversity import BranchDiversityLoss
 from .branch_loss import BranchLoss
 from .clam_instance_loss import CLAMInstanceLoss
 from .cox import CoxLoss
+from .kernel_guidance import KernelGuidanceLoss
 from .label_loss import LabelLoss
 from .multi_label import MultiLabelLoss
 from .normal_guidance import NormalGuidanceLoss
@@ -23,6 +24,8 @@ __all__ = [
     "CLAMInstanceLoss",
     "CoxLoss",
     "DiscreteSurvivalLoss",
+    "GuidanceLoss",
+    "KernelGuidanceLoss",
     "LabelLoss",
     "MultiLabelLoss",
     "NSFKLLoss",

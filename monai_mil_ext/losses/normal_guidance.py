@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from monai_mil_ext.networks.layers import masked_softmax
-from monai_mil_ext.utils import check_choice, check_positions, check_positive_number, without_autocast
+from monai_mil_ext.utils import check_positive_number
 
-from .attention_loss import AttentionLoss
+from .attention_loss import GuidanceLoss
 
 __all__ = ["NormalGuidanceLoss"]
 
 
-class NormalGuidanceLoss(AttentionLoss):
+class NormalGuidanceLoss(GuidanceLoss):
     r"""Divergence of the attention of each bag from the discrete normal with the same mean and variance.
 
     Normal Guidance, proposed in `Normal Guidance is what Attention Needs <https://arxiv.org/abs/2605.27306>`_:
@@ -62,31 +62,23 @@ class NormalGuidanceLoss(AttentionLoss):
         renormalize: bool = False,
         reduction: str = "mean",
     ) -> None:
-        super().__init__(reduction)
-        check_choice("divergence", divergence, DIVERGENCES)
-        check_positive_number(eps=eps, min_sd=1.0 if min_sd is None else min_sd)
-        self.divergence = divergence
-        self.eps = eps
+        super().__init__(divergence, eps, renormalize, reduction)
+        check_positive_number(min_sd=1.0 if min_sd is None else min_sd)
         self.min_sd = min_sd
-        self.renormalize = renormalize
 
-    def forward(self, attention: Tensor, mask: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
-        """Compute the loss of attention (B, N, H) at ``positions`` (B, N), by default 1, 2, ..., N."""
-        with without_autocast(attention):
-            a, mask = self.real_attention(attention, mask)
-            target = self._target(a.detach(), mask, positions)
-            if self.renormalize:
-                a = a / a.sum(dim=1, keepdim=True).clamp(min=self.eps)
-            # padding adds nothing: target and attention are both eps there, where every divergence is 0
-            divergence = DIVERGENCES[self.divergence](target.clamp(min=self.eps), a.clamp(min=self.eps))
-            return self.reduce(divergence.sum(dim=1), mask)
+    def target(self, a: Tensor, mask: Tensor, positions: Tensor | None) -> Tensor:
+        """Compute the discrete normal, see :py:class:`GuidanceLoss`."""
+        grid = _grid(a, positions)
+        mean, variance = self._moments(a, grid)
+        # softmax of the exponent, since the density underflows far from the mean and would no longer sum to one
+        return masked_softmax(-(grid - mean).square() / (2 * variance), mask.squeeze(-1))
 
     def moments(
         self, attention: Tensor, mask: Tensor | None = None, positions: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return the mean and standard deviation (B, H) of the target normal of attention (B, N, H)."""
         a, mask = self.real_attention(attention.detach(), mask)
-        mean, variance = self._moments(a, _grid(a, mask, positions))
+        mean, variance = self._moments(a, _grid(a, self.real_positions(positions, a, mask)))
         return mean.squeeze(1), variance.sqrt().squeeze(1)
 
     def _moments(self, a: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,31 +87,9 @@ class NormalGuidanceLoss(AttentionLoss):
         variance = (a * (grid - mean).square()).sum(dim=1, keepdim=True) / total
         return mean, variance.clamp(min=max(self.eps, (self.min_sd or 0.0) ** 2))
 
-    def _target(self, a: Tensor, mask: Tensor, positions: Tensor | None) -> Tensor:
-        grid = _grid(a, mask, positions)
-        mean, variance = self._moments(a, grid)
-        # softmax of the exponent, since the density underflows far from the mean and would no longer sum to one
-        return masked_softmax(-(grid - mean).square() / (2 * variance), mask.squeeze(-1))
 
-
-def _grid(a: Tensor, mask: Tensor, positions: Tensor | None) -> Tensor:
-    """Return positions (B, N, 1) in the dtype of ``a``, zero at padding."""
-    if positions is None:
-        return torch.arange(1, a.shape[1] + 1, dtype=a.dtype, device=a.device).view(1, -1, 1)
-    check_positions(positions, a.shape[:2], mask.squeeze(-1))
-    return positions.to(a).unsqueeze(-1).masked_fill(~mask, 0.0)
-
-
-def _forward_kl(r: Tensor, a: Tensor) -> Tensor:
-    return r * (r.log() - a.log())
-
-
-def _reverse_kl(r: Tensor, a: Tensor) -> Tensor:
-    return a * (a.log() - r.log())
-
-
-def _squared_error(r: Tensor, a: Tensor) -> Tensor:
-    return (r - a).square()
-
-
-DIVERGENCES = {"forward_kl": _forward_kl, "reverse_kl": _reverse_kl, "squared_error": _squared_error}
+def _grid(a: Tensor, positions: Tensor | None) -> Tensor:
+    """Return the positions, by default the numbers 1, 2, ..., N (1, N, 1) of the instances."""
+    if positions is not None:
+        return positions
+    return torch.arange(1, a.shape[1] + 1, dtype=a.dtype, device=a.device).view(1, -1, 1)

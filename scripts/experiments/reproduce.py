@@ -1,12 +1,12 @@
 """Experiments that write docs/results/*.json: ``scripts/reproduce NAME [options]``.
 
 ``ct`` runs the unmodified configs of bundles/scan_mil: each patient left out in turn, three seeds, with and without
-Normal Guidance. ``semi_synthetic``, ``classical`` and ``mnist_bags`` run their protocols. ``attention_mass`` and
-``stability`` plot the runs of ``mnist_bags`` or of any bundle. ``ct_protocol`` searches settings on a cohort of labeled
-scans, and ``report`` writes a page of any evaluations. ``rsna_ich``, ``camelyon16``, ``panda``, ``camelyon16_aem`` and
-``camelyon17_aem`` fetch a public feature set, and compare methods with published values. Every experiment can be
-stopped and continued. Its options are listed by ``scripts/reproduce NAME --help``. ``scripts/results`` writes the
-tables.
+Normal Guidance. ``semi_synthetic``, ``classical``, ``guidance`` and ``mnist_bags`` run their protocols.
+``attention_mass`` and ``stability`` plot the runs of ``mnist_bags`` or of any bundle. ``ct_protocol`` searches settings
+on a cohort of labeled scans, and ``report`` writes a page of any evaluations. ``rsna_ich``, ``camelyon16``, ``panda``,
+``camelyon16_aem`` and ``camelyon17_aem`` fetch a public feature set, and compare methods with published values. Every
+experiment can be stopped and continued. Its options are listed by ``scripts/reproduce NAME --help``.
+``scripts/results`` writes the tables.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ EXPERIMENTS: dict[str, tuple[str, ...]] = {  # module, and the first words of it
     "ct": ("ct",),
     "semi_synthetic": ("semi_synthetic.protocol",),
     "classical": ("classical.protocol",),
+    "guidance": ("guidance.protocol",),
     "mnist_bags": ("mnist_bags.protocol",),
     "attention_mass": ("attention", "mass"),
     "stability": ("attention", "stability"),

@@ -22,7 +22,7 @@ __all__ = ["METHODS", "WEIGHTS", "StudyMethod", "UnmaskedNet", "parse_methods"]
 ANY_SIZE = 64  # of the instances of a network that is built for its properties
 HIDDEN = 128  # width of the embedded instances: cohorts of some hundred bags do not need more
 NETS = "monai_mil_ext.networks.nets."
-WEIGHTS = ("guidance", "anchor", "branches", "instances")
+WEIGHTS = ("guidance", "kernel_guidance", "anchor", "branches", "instances")
 CLAM = {"hidden_size": HIDDEN, "attention_size": HIDDEN // 2}
 SAMPLED = {"max_instances": 1024}  # of networks whose time grows with the square of the instances, in training
 
@@ -35,6 +35,7 @@ class StudyMethod:
         name: name in tables and folders.
         network: config of the network with ``_target_``, without the sizes of its input and output.
         guidance: weight of :py:class:`monai_mil_ext.losses.NormalGuidanceLoss` on the attention.
+        kernel_guidance: weight of :py:class:`monai_mil_ext.losses.KernelGuidanceLoss` on the attention.
         anchor: weight of the anchor on the attention, :py:class:`monai_mil_ext.handlers.AttentionAnchorHandler`.
         branches: weight of the losses of the branches of :py:class:`monai_mil_ext.networks.nets.ACMIL`, or of the first
             stream of :py:class:`monai_mil_ext.networks.nets.DSMIL`.
@@ -53,6 +54,7 @@ class StudyMethod:
     name: str
     network: Mapping[str, Any]
     guidance: float = 0.0
+    kernel_guidance: float = 0.0
     anchor: float = 0.0
     branches: float = 0.0
     instances: float = 0.0
@@ -152,17 +154,21 @@ ALIASES = {
     "additive": "AdditiveMIL",
     "recurrent": "RecurrentMIL",
 }
-TERMS = {"ng": ("+NG", {"guidance": 1.0}), "anchor": ("+anchor", {"anchor": 0.01})}
+TERMS = {
+    "ng": ("+NG", {"guidance": 1.0}),
+    "kg": ("+KG", {"kernel_guidance": 1.0}),
+    "anchor": ("+anchor", {"anchor": 0.01}),
+}
 
 
 def parse_methods(methods: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]) -> list[StudyMethod]:
     """Return the methods of a list of names, as a command line gives them.
 
     Names are those of the networks of :py:mod:`monai_mil_ext.networks.nets`, whatever their case, hyphens and blanks.
-    ``+NG`` adds Normal Guidance, ``+anchor`` the anchor of ASMIL. Any other network is the path of its class, such as
-    ``my_package.MyNet``, or a config with its arguments and ``_target_``, and optionally a ``name``; it is called by
-    the name of its class otherwise. In the config of a bundle the key is ``target``, since MONAI builds whatever has a
-    ``_target_`` at once, without the sizes of bags and classes.
+    ``+NG`` adds Normal Guidance, ``+KG`` kernel guidance and ``+anchor`` the anchor of ASMIL. Any other network is the
+    path of its class, such as ``my_package.MyNet``, or a config with its arguments and ``_target_``, and optionally a
+    ``name``; it is called by the name of its class otherwise. In the config of a bundle the key is ``target``, since
+    MONAI builds whatever has a ``_target_`` at once, without the sizes of bags and classes.
 
     Args:
         methods: names, separated by commas or in a list, and configs.
@@ -189,9 +195,10 @@ def parse_methods(methods: str | Mapping[str, Any] | Sequence[str | Mapping[str,
 
 def _check_attention(method: StudyMethod) -> None:
     """Refuse a term on the attention of a network that has none, before any training."""
-    if (method.guidance or method.anchor) and not method.build(ANY_SIZE, 2).gives_scores:
+    has_term = method.guidance or method.kernel_guidance or method.anchor
+    if has_term and not method.build(ANY_SIZE, 2).gives_scores:
         name = method.name.partition("+")[0]
-        raise ValueError(f"`methods` must have +NG and +anchor only on a network with attention, got {name!r}.")
+        raise ValueError(f"`methods` must have +NG, +KG and +anchor only on a network with attention, got {name!r}.")
 
 
 def _named(text: str) -> StudyMethod:
@@ -207,7 +214,7 @@ def _named(text: str) -> StudyMethod:
     values = dict(METHODS[method])
     for term in terms:
         if term.lower() not in TERMS:
-            raise ValueError(f"`methods` may have the terms +NG and +anchor, got +{term!s}.")
+            raise ValueError(f"`methods` may have the terms +NG, +KG and +anchor, got +{term!s}.")
         suffix, weights = TERMS[term.lower()]
         method += suffix
         values |= weights

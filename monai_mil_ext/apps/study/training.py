@@ -27,7 +27,13 @@ from monai_mil_ext.handlers import (
     GradientClipHandler,
     InstanceLossHandler,
 )
-from monai_mil_ext.losses import BranchDiversityLoss, CLAMInstanceLoss, NormalGuidanceLoss, NSFKLLoss
+from monai_mil_ext.losses import (
+    BranchDiversityLoss,
+    CLAMInstanceLoss,
+    KernelGuidanceLoss,
+    NormalGuidanceLoss,
+    NSFKLLoss,
+)
 from monai_mil_ext.networks.nets import CORAL, BagNet, BagOutputWrapper, StandardizedNet
 from monai_mil_ext.transforms import LoadBagd, PatientBagd, RandLoadBagd, RandSampleInstancesd
 from monai_mil_ext.utils import BagKeys, check_positive, check_positive_number, quiet_loggers
@@ -316,6 +322,9 @@ def _terms(net: nn.Module, method: StudyMethod, bags: _Bags) -> list[Any]:
     if method.guidance:
         key = POSITION if bags.positions else None
         handlers.append(AttentionPriorHandler(NormalGuidanceLoss(), weight=method.guidance, positions_key=key))
+    if method.kernel_guidance:
+        guide = KernelGuidanceLoss()
+        handlers.append(AttentionPriorHandler(guide, weight=method.kernel_guidance, name="kernel_guidance"))
     if method.anchor:
         handlers.append(AttentionAnchorHandler(NSFKLLoss(), beta=method.anchor))
     if method.branches:

@@ -15,12 +15,17 @@ def test_each_method_builds_a_network(name):
 
 
 def test_names_are_read_as_people_write_them():
-    names = [method.name for method in parse_methods(["abmil,QG-MIL", "Trans MIL+ng", "as-mil", "ABMIL+Anchor"])]
-    assert names == ["ABMIL", "QGMIL", "TransMIL+NG", "ASMIL", "ABMIL+anchor"]
+    names = [
+        method.name
+        for method in parse_methods(["abmil,QG-MIL", "Trans MIL+ng", "as-mil", "ABMIL+Anchor", "ABMIL + kg"])
+    ]
+    assert names == ["ABMIL", "QGMIL", "TransMIL+NG", "ASMIL", "ABMIL+anchor", "ABMIL+KG"]
 
 
 def test_terms_of_the_loss():
     plain, guided, anchored, asmil, acmil = parse_methods("ABMIL,ABMIL+NG,ABMIL+anchor,ASMIL,ACMIL")
+    (both,) = parse_methods("ABMIL+NG+KG")
+    assert (plain.kernel_guidance, both.kernel_guidance, both.guidance) == (0, 1.0, 1.0)
     assert (plain.guidance, plain.anchor, plain.branches) == (0, 0, 0)
     dsmil, clam, branched = parse_methods("DSMIL,clam,CLAM MB")
     assert (dsmil.branches, clam.instances, branched.network["multi_branch"]) == (1.0, 0.3 / 0.7, True)
@@ -30,15 +35,15 @@ def test_terms_of_the_loss():
 def test_an_unknown_name_lists_all_and_the_nearest():
     with pytest.raises(ValueError, match=r"TransMIL.*got 'ABMLI'; did you mean 'ABMIL'"):
         parse_methods("ABMLI")
-    with pytest.raises(ValueError, match=r"terms \+NG and \+anchor, got \+foo"):
+    with pytest.raises(ValueError, match=r"terms \+NG, \+KG and \+anchor, got \+foo"):
         parse_methods("ABMIL+foo")
     with pytest.raises(ValueError, match="different methods"):
         parse_methods("ABMIL,abmil")
 
 
-@pytest.mark.parametrize("name", ["MeanMIL+NG", "ABMIL,max+anchor"])
+@pytest.mark.parametrize("name", ["MeanMIL+NG", "MeanMIL+KG", "ABMIL,max+anchor"])
 def test_a_term_on_attention_needs_a_network_that_has_it(name):
-    with pytest.raises(ValueError, match=r"must have \+NG and \+anchor only on a network with attention, got 'M"):
+    with pytest.raises(ValueError, match=r"must have \+NG, \+KG and \+anchor only on a network with attention, got 'M"):
         parse_methods(name)
 
 

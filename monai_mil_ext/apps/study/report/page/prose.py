@@ -38,7 +38,7 @@ PAPERS = {
     "holm": "Holm S. A simple sequentially rejective multiple test procedure. Scand J Stat 1979;6:65-70",
 }
 DEFAULT = 0.5  # threshold without a choice, as in the statistics
-SUFFIXES = {"ng": "normal guidance", "anchor": "an attention anchor"}
+SUFFIXES = {"ng": "normal guidance", "kg": "kernel guidance", "anchor": "an attention anchor"}
 WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 LOSSES = {
     "classification": "cross-entropy",

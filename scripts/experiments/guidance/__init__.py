@@ -1,0 +1,3 @@
+"""Guidance of attention compared side by side: ``scripts/reproduce guidance``."""
+
+__all__: list[str] = []
