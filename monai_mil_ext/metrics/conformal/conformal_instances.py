@@ -149,11 +149,14 @@ class ConformalInstances:
         if self.threshold is None:
             needs = f"a guarantee of {level} needs {self.min_bags} calibration {bag}s with a lesion"
             return f"No set of {instance}s: {needs}, got {self.num_bags}."
-        what = f"a {instance} with a lesion" if self.target == "any" else f"every {instance} with a lesion"
+        what = f"{'one' if self.target == 'any' else 'every'} {instance} with a lesion"
         if chosen.abstained:
             limit = f"more than {percent(exact(self.max_share))} of the {bag}"
             return f"No set of {instance}s: to include {what} with a probability of {level}, {of} are needed, {limit}."
-        return f"If the {bag} has a lesion, these {of} include {what} with a probability of at least {level}."
+        verb = "includes" if chosen.num_needed == 1 else "include"
+        these = "this" if chosen.num_needed == 1 else "these"
+        least = "at least " if self.target == "any" else ""
+        return f"If the {bag} has a lesion, {these} {of} {verb} {least}{what} with a probability of at least {level}."
 
     def to_dict(self) -> dict[str, Any]:
         """Return options and calibration as plain types for JSON."""

@@ -27,7 +27,7 @@ def levels_of(scores, labels, target="any", by="rank"):
     return bag_levels([torch.tensor(scores)], [torch.tensor(labels)], target, by)
 
 
-@pytest.mark.parametrize(("n", "alpha", "index"), [(9, 0.1, 9), (19, 0.05, 19), (29, 0.1, 27), (99, 0.1, 90)])
+@pytest.mark.parametrize(("n", "alpha", "index"), [(9, 0.1, 9), (19, 0.05, 19), (29, 0.1, 27), (9, 0.7, 3), (99, 0.1, 90)])
 def test_the_quantile_is_exact(n, alpha, index):
     assert quantile_index(n, alpha) == index
 
@@ -132,7 +132,7 @@ def test_a_set_above_the_limit_abstains_and_shows_all():
     chosen = sets.select(torch.rand(5))
     assert (chosen.abstained, chosen.num_needed, len(chosen.indices)) == (True, 3, 5)
     assert sets.describe(chosen) == (
-        "No set of slices: to include a slice with a lesion with a probability of 90 %, 3 of 5 slices are needed, "
+        "No set of slices: to include one slice with a lesion with a probability of 90 %, 3 of 5 slices are needed, "
         "more than 50 % of the scan."
     )
 
