@@ -42,9 +42,9 @@ def test_scan_mil_learns_and_localizes(start, digits, trained):
 
 
 def test_scan_mil_calibrates_sets_of_slices_that_inference_states(start, digits, trained, tmp_path):
-    shutil.copytree(trained / "models", tmp_path / "models")
+    shutil.copytree(trained, tmp_path / "models")
     out = {**paths(digits, trained), "ckpt_dir": str(tmp_path / "models"), "output_dir": str(tmp_path)}
-    start("train", "digits", "evaluate", **out, calibrate=True, set_alpha=0.5, set_max_share=1.0).run()
+    start("train", "digits", "evaluate", **out, calibrate=True, set_alpha=0.5, num_samples=5).run()
     written = json.loads((tmp_path / "models/conformal.json").read_text())
     assert (written["num_bags"], written["alpha"]) == (1, 0.5)  # sub-volumes of one patient
     assert written["source"]["plane"] == "axial"
