@@ -3,8 +3,9 @@
 ``ct`` runs the unmodified configs of bundles/scan_mil: each patient left out in turn, three seeds, with and without
 Normal Guidance. ``semi_synthetic``, ``classical`` and ``mnist_bags`` run their protocols. ``attention_mass`` and
 ``stability`` plot the runs of ``mnist_bags`` or of any bundle. ``ct_protocol`` searches settings on a cohort of labeled
-scans, and ``report`` writes a page of any evaluations. Every experiment can be stopped and continued. Its options are
-listed by ``scripts/reproduce NAME --help``. ``scripts/results`` writes the tables.
+scans, ``report`` writes a page of any evaluations, and ``conformal`` counts how often instance sets are right. Every
+experiment can be stopped and continued. Its options are listed by ``scripts/reproduce NAME --help``.
+``scripts/results`` writes the tables.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ EXPERIMENTS: dict[str, tuple[str, ...]] = {  # module, and the first words of it
     "stability": ("attention", "stability"),
     "ct_protocol": ("ct_protocol.protocol",),
     "report": ("ct_protocol.report",),
+    "conformal": ("conformal",),
 }
 
 
