@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import csv
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from experiments.workflows import RESULTS, ROOT
+from monai_mil_ext.apps.study import collect_provenance
 from monai_mil_ext.metrics import ConformalInstances, set_coverage
 from monai_mil_ext.metrics.conformal.conformal_instances import bag_levels, quantile_index
 from monai_mil_ext.utils import write_json
@@ -33,7 +36,6 @@ HEADS = {
     "in_band": "splits in the band",
     "size": "instances in a set",
     "share": "share of the bag",
-    "median_size": "median",
     "answered": "answered",
 }
 
@@ -62,7 +64,7 @@ def split_rows(runs: Mapping[str, Sequence[Cases]], splits: int = 200, seed: int
         Rows with ``coverage``, its exact expectation for scores without ties, ``expected``; ``band``, between which the
         mean over the splits of one run is with a probability of 0.99, from the beta-binomial distribution; ``in_band``,
         the share of splits whose count of right sets is in the central 95 % of it; mean ``size``, its ``share`` of the
-        bag, ``median_size`` and ``answered``, the share of bags whose set is at most half of the bag.
+        bag, and ``answered``, the share of bags whose set is at most half of the bag.
     """
     rows = []
     for target, by, alpha in OPTIONS:
@@ -110,7 +112,6 @@ def _split_means(
         "in_band": float(np.mean([low <= count <= high for count in counts])),
         "size": float(np.mean([n for n, _ in needed])),
         "share": float(np.mean([share for _, share in needed])),
-        "median_size": float(np.median([n for n, _ in needed])),
         "answered": float(np.mean(answered)),
         "expected": expected,
         "band": [expected - 2.576 * deviation, expected + 2.576 * deviation],
@@ -155,17 +156,20 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", default="", help="what the cases are, for the note below the table")
     parser.add_argument("--splits", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=Path("docs/results/conformal.json"))
+    parser.add_argument("--output", type=Path, default=RESULTS / "conformal.json")
     args = parser.parse_args(words)
     runs, shifted = _named(args.run), _named(args.shift)
     counts = sorted({len(cases[0]) for part in runs.values() for cases in part})
     text = " to ".join(map(str, dict.fromkeys([counts[0], counts[-1]])))
     note = f"{args.data}{' ' if args.data else ''}Means over {args.splits} random halves of {text} cases with a lesion."
+    start = time.perf_counter()
+    rows = split_rows(runs, args.splits, args.seed)
+    seconds = time.perf_counter() - start
     result = {
-        "command": "scripts/reproduce conformal",
+        **collect_provenance("scripts/reproduce conformal", [args.seed], seconds=seconds, repository=ROOT),
         "heads": HEADS,
         "note": note,
-        "rows": split_rows(runs, args.splits, args.seed),
+        "rows": rows,
         "shift": shift_rows(runs, shifted),
     }
     write_json(args.output, result)
