@@ -61,11 +61,10 @@ def split_rows(runs: Mapping[str, Sequence[Cases]], splits: int = 200, seed: int
         seed: seed of the splits, which are the same for all methods.
 
     Returns:
-        Rows with ``coverage``, its exact expectation for scores without ties, ``expected``; ``band``, between which the
-        mean over the splits of one run is with a probability of 0.99, from the beta-binomial distribution; ``not_below``,
-        the share of splits whose count of right sets reaches its 0.025 quantile (ties of ranks may raise it further);
-        mean ``size``, its ``share`` of the
-        bag, and ``answered``, the share of bags whose set is at most half of the bag.
+        Rows with ``coverage`` and ``expected``, what it is for scores without ties; ``bands``, between which the mean
+        over the splits of a run is with a probability of 0.99 (beta-binomial); ``not_below``, the share of splits whose
+        count of right sets reaches its 0.025 quantile; mean ``size`` of a set, its ``share`` of the bag, and
+        ``answered``, the share of bags whose set is at most half of the bag.
     """
     rows = []
     for target, by, alpha in OPTIONS:

@@ -27,7 +27,9 @@ def levels_of(scores, labels, target="any", by="rank"):
     return bag_levels([torch.tensor(scores)], [torch.tensor(labels)], target, by)
 
 
-@pytest.mark.parametrize(("n", "alpha", "index"), [(9, 0.1, 9), (19, 0.05, 19), (29, 0.1, 27), (9, 0.7, 3), (99, 0.1, 90)])
+@pytest.mark.parametrize(
+    ("n", "alpha", "index"), [(9, 0.1, 9), (19, 0.05, 19), (29, 0.1, 27), (9, 0.7, 3), (99, 0.1, 90)]
+)
 def test_the_quantile_is_exact(n, alpha, index):
     assert quantile_index(n, alpha) == index
 
