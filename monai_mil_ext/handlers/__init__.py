@@ -5,6 +5,7 @@ from .bag_figures import BagFigureHandler
 from .bag_metric_handler import BagMetricHandler
 from .best_epoch import BestEpochSaver
 from .ddp_loss_weight import DDPLossWeightHandler
+from .instance_sets import InstanceSetHandler
 from .losses import *
 from .savers import *
 from .stability_recorder import AttentionStabilityHandler
@@ -19,6 +20,7 @@ __all__ = [
     "BagMetricHandler",
     "BestEpochSaver",
     "DDPLossWeightHandler",
+    "InstanceSetHandler",
     "TemperatureScalingHandler",
     "TokenCountHandler",
     "TrainingState",

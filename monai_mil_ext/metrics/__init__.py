@@ -1,5 +1,6 @@
 """Metrics of bags, instances and attention."""
 
+from . import conformal
 from .attention_concentration import AttentionMassMetric, MassCurve, attention_mass, mass_curve
 from .attention_stability import attention_changes, attention_divergence, attention_instability, attention_uniformity
 from .bag_classification import BagClassificationMetric, bag_values
@@ -7,6 +8,7 @@ from .bag_iteration_metric import BagIterationMetric
 from .bootstrap import paired_bootstrap
 from .calibration import TemperatureScaling, brier_score, expected_calibration_error
 from .concordance import ConcordanceIndexMetric, concordance_index
+from .conformal import *
 from .folds import fold_summary, summarize_folds
 from .instance_localization import (
     InstanceLocalizationMetric,
@@ -72,3 +74,4 @@ __all__ = [
     "threshold_at_specificity",
     "threshold_at_youden",
 ]
+__all__ += conformal.__all__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,7 @@ Array = np.ndarray[Any, Any]
 WIDTH = 8.4  # of a figure in inches, at least
 SLICE_HEIGHTS = (0.8, 2.6)  # lowest and highest of the slices, in inches
 VIEW_HEIGHTS = (1.3, 3.6)  # of the views
+SET_MARK: dict[str, Any] = {"color": "#009E73", "linestyle": "", "marker": "^", "markersize": 6, "clip_on": False}
 TICKS = {0.25: "≤ ¼", 0.5: "½", 1.0: "1", 2.0: "2", 4.0: "≥ 4"}  # of the color scale
 
 
@@ -38,6 +40,7 @@ def plot_slice_scores(
     title: str = "",
     note: str = "",
     display: SliceDisplay | None = None,
+    sets: Mapping[str, Sequence[int]] | None = None,
 ) -> Figure:
     """Plot slices, the stack from its front and its side, and attention along the axis as heat and as a curve.
 
@@ -54,6 +57,7 @@ def plot_slice_scores(
         title: title of the figure.
         note: small line below the figure, such as the model.
         display: letters, millimeters and numbers; without it, views are not to scale.
+        sets: indices of slices to mark below the curve, by their label in the legend.
 
     Returns:
         The figure.
@@ -68,7 +72,7 @@ def plot_slice_scores(
     marks = shown if is_ranked else shown[:0]
     if slices is None:
         figure = new_figure(figsize=(WIDTH, 3.4), layout="constrained")
-        _draw_axis(figure, attention, position, reference, marks)
+        _draw_axis(figure, attention, position, reference, marks, sets)
         return sign(figure, title, note)
     views = stack_views(slices, position, display, reference)
     heights = _heights(views, slices.shape[1:], display)
@@ -77,7 +81,7 @@ def plot_slice_scores(
     strip, middle, axis = (figure.add_subfigure(grid[row]) for row in range(3))
     _draw_top(strip, attention, position, slices, reference, shown, display)
     _draw_views(middle, views, attention_ratio(attention), position, marks)
-    _draw_axis(axis, attention, position, reference, marks)
+    _draw_axis(axis, attention, position, reference, marks, sets)
     return sign(figure, title, "; ".join(filter(None, [display.window, note])))
 
 
@@ -145,7 +149,14 @@ def _draw_views(
     bar.ax.minorticks_off()
 
 
-def _draw_axis(figure: Any, attention: Array, position: Array, reference: Array | None, marks: Array) -> None:
+def _draw_axis(
+    figure: Any,
+    attention: Array,
+    position: Array,
+    reference: Array | None,
+    marks: Array,
+    sets: Mapping[str, Sequence[int]] | None,
+) -> None:
     """Draw heat and curve over a common axis in mm."""
     grid = figure.add_gridspec(2, 1, height_ratios=[0.16, 1.7])
     curve = figure.add_subplot(grid[1])
@@ -157,6 +168,9 @@ def _draw_axis(figure: Any, attention: Array, position: Array, reference: Array 
     if is_nearly_even(attention):
         heat.set_title(EVEN_NOTE, fontsize=9, fontweight="bold")
     _draw_curve(curve, attention, position, marks)
+    for label, chosen in (sets or {}).items():
+        bottom, across = [0.015] * len(chosen), curve.get_xaxis_transform()
+        curve.plot(position[list(chosen)], bottom, label=label, transform=across, **SET_MARK)
     if reference is not None and reference.any():
         shade_slices(curve, position, np.any(reference.reshape(len(reference), -1), axis=1))
     figure.legend(loc="outside lower left", ncols=5, frameon=False, fontsize=8)

@@ -116,6 +116,9 @@ PAGES = {
     "docs/how-to/monai-label.md": Page(
         skip={"": ("needs the environment of MONAI Label", "tests/apps/test_scans_over_http.py")}
     ),
+    "docs/how-to/guaranteed-slices.md": Page(
+        skip={"": ("needs a trained model and labeled scans", "tests/bundles/scan_mil/test_scan_mil.py")}
+    ),
     "docs/how-to/protocols.md": Page(
         setup=page_setup.labeled_scans,
         replace={"for fold in 0 1 2 3 4 5;": "for fold in 0 5;"},

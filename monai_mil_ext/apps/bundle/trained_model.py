@@ -13,11 +13,14 @@ from torch import nn
 from monai_mil_ext.data import InstanceSource, ModelRecord
 from monai_mil_ext.data.models import RECORD_FILE, file_sha256
 from monai_mil_ext.data.models.network_options import check_same_options
+from monai_mil_ext.handlers.instance_sets import SETS_FILE
+from monai_mil_ext.handlers.savers.instance_set import INSTANCE_SET
+from monai_mil_ext.metrics import ConformalInstances
 from monai_mil_ext.networks import nets
 from monai_mil_ext.networks.nets.constructor_arguments import describe_object
 from monai_mil_ext.transforms.bags.check_source import compare_source
 from monai_mil_ext.utils import BagKeys, SourceMismatchError, as_flag, check_local
-from monai_mil_ext.utils.files import save_tensors
+from monai_mil_ext.utils.files import load_json, save_tensors
 
 from .module_options import network_options
 
@@ -244,6 +247,7 @@ class TrainedModel:
     def identity(self) -> dict[str, Any]:
         """Return what every result states: ``name``, ``version``, ``sha256`` and ``trained_on`` of the model.
 
+        ``conformal.json`` beside the weights, see :py:class:`monai_mil_ext.handlers.InstanceSetHandler`, is part of it.
         A record with ``operating_points``, or ``bin_edges`` of its task, states them too.
         """
         sha256 = file_sha256(self.weights) if self.weights.is_file() else None
@@ -252,8 +256,20 @@ class TrainedModel:
             edges = self.task("parameters", {}).get("bin_edges")
             stated = {name: value for name, value in (("operating_points", points), ("bin_edges", edges)) if value}
             stated |= {"sha256": sha256} if sha256 else {}
+            stated |= self._instance_sets(sha256)
             return {**self._known.identity(), **stated, "trained_on": RECORD_FILE}
         return {"name": None, "version": None, "sha256": sha256, "trained_on": "unknown"}
+
+    def _instance_sets(self, sha256: str | None) -> dict[str, Any]:
+        """Return the calibration of instance sets beside the weights, or why it can't be used."""
+        file = self.weights.parent / SETS_FILE
+        if not file.is_file():
+            return {}
+        record = load_json(file)
+        ConformalInstances.from_dict(record)
+        if record.get("weights_sha256") == sha256:
+            return {INSTANCE_SET: record}
+        return {INSTANCE_SET: {**record, "missing": f"{SETS_FILE} was calibrated with other weights"}}
 
 
 def trained_network(trained: TrainedModel, default: nn.Module, **options: Any) -> nn.Module:

@@ -34,6 +34,7 @@ from monai_mil_ext.visualize import write_index
 
 from .class_columns import class_columns, recorded_output
 from .infer_or_status import InferOrStatus
+from .instance_set import set_columns
 from .model_columns import model_columns
 from .results_saver import ResultsSaver
 
@@ -216,6 +217,7 @@ class BatchInference(ABC):
             "seconds": f"{self._seconds[case]:.2f}" if case in self._seconds else "",
             **self._columns(result),
             **self._output_columns(result),
+            **set_columns(result),
             **{key: result[key] for key in (str(BagKeys.SOURCE_CHECK),) if key in result},
             **model_columns(result.get("model")),
         }

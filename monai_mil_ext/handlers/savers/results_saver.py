@@ -28,6 +28,7 @@ from monai_mil_ext.utils.files import remove_file
 from monai_mil_ext.utils.probabilities import TASKS
 
 from .class_columns import class_columns, output_entry
+from .instance_set import INSTANCE_SET, instance_set
 from .model_columns import UNKNOWN, short_hash
 from .thresholds import at_operating_points, threshold_text
 
@@ -60,6 +61,7 @@ class ResultsSaver(ABC):
 
     endings: ClassVar[tuple[str, ...]]  # suffixes of all files that begin with the case id
     choices: ClassVar[tuple[str, ...]]  # names of pictures
+    names: ClassVar[tuple[str, str]] = ("instance", "bag")  # in sentences
 
     def __init__(
         self,
@@ -130,6 +132,9 @@ class ResultsSaver(ABC):
             **self.classes(item),
             **({"operating_points": points} if points else {}),
         }
+        chosen = self.instance_set(item)
+        if chosen:
+            item[INSTANCE_SET] = record[INSTANCE_SET] = chosen
         record |= self._write(folder, item)
         write_json(folder / PREDICTION, record)
         return record
@@ -150,6 +155,13 @@ class ResultsSaver(ABC):
         columns = class_columns(item["pred"].tolist(), self.class_names, self.task, self.operating_points)
         named = {key: columns[key] for key in ("predicted_class",) if key in columns}
         return {"class_names": list(self.class_names), **named}
+
+    def instance_set(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the instances that hold a lesion with a stated probability, if the model has a calibration of them."""
+        record = (self.model or {}).get(INSTANCE_SET)
+        if record is None or BagKeys.SCORES not in item:
+            return {}
+        return instance_set(item, record, str(item.get(BagKeys.SOURCE_CHECK, "")), self.names)
 
     @property
     def operating_points(self) -> Sequence[Mapping[str, Any]]:

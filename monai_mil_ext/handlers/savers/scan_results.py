@@ -33,6 +33,7 @@ from monai_mil_ext.visualize import (
     write_cine,
 )
 
+from .instance_set import INSTANCE_SET, set_label
 from .results_saver import ResultsSaver
 
 __all__ = ["ScanResultsSaver"]
@@ -98,6 +99,7 @@ class ScanResultsSaver(ResultsSaver):
 
     endings = ("_scores.nii.gz", "_scores.json", ".png", ".html", ".gif", "_seg.dcm", "_sr.dcm")
     choices = PICTURES
+    names = ("slice", "scan")
 
     def __init__(
         self,
@@ -142,6 +144,14 @@ class ScanResultsSaver(ResultsSaver):
             "nearly_even": is_nearly_even(item[BagKeys.SCORES]),
             "slices": self._slices(item),
         }
+
+    def instance_set(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the set of slices, with their ``slice_numbers``."""
+        entry = super().instance_set(item)
+        if entry.get("indices"):
+            index = drop_padding(item[BagKeys.SLICE_INDEX], item)
+            entry["slice_numbers"] = sorted((index[entry["indices"]] + 1).tolist())
+        return entry
 
     def _slices(self, item: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Return what ``prediction.json`` says of each slice."""
@@ -201,15 +211,17 @@ class ScanResultsSaver(ResultsSaver):
         slices, display = SliceDisplay.of(item, slices.shape[1:], self.plane).fit_gray(slices)
         scan = (item[BagKeys.SCORES].numpy(), item[BagKeys.POSITION].numpy(), slices, masks)
         note, notes = self.note(item), " ".join(input_facts(item).get(BagKeys.NOTES, ()))
-        title = f"{case}: {self.prediction(item)}"
+        title, chosen, label = f"{case}: {self.prediction(item)}", *_marked(item.get(INSTANCE_SET, {}))
         if "png" in self.pictures:
-            figure = plot_slice_scores(*scan, top_k, title, "; ".join(filter(None, [note, notes])), display)
+            text = "; ".join(filter(None, [note, notes]))
+            figure = plot_slice_scores(*scan, top_k, title, text, display, {label: chosen} if label else None)
             with atomic_path(folder / f"{case}.png") as temporary:
                 figure.savefig(temporary, dpi=160)
         if "gif" in self.pictures:
             write_cine(folder / f"{case}.gif", *scan, note=note, display=display)
         if "html" in self.pictures:
-            facts = {name: text for name, text in (("model", note), ("notes", notes)) if text}
+            named = (("guarantee", _sentence(item.get(INSTANCE_SET, {}))), ("model", note), ("notes", notes))
+            facts = {name: text for name, text in named if text}
             links = self._links(folder, case)
             page = scan_page(*scan, top_k, title, facts, display, links)
             with atomic_path(folder / f"{case}.html") as temporary:
@@ -218,6 +230,17 @@ class ScanResultsSaver(ResultsSaver):
     def _links(self, folder: Path, case: str) -> dict[str, str]:
         """Return the files beside the page that exist, by what they are."""
         return {text: case + end for text, end in LINKS.items() if (folder / (case + end)).is_file()}
+
+
+def _sentence(entry: Mapping[str, Any]) -> str:
+    """Return what a page says of the set of slices."""
+    numbers = ", ".join(map(str, entry.get("slice_numbers", ())))
+    return str(entry.get("sentence", "")) + (f" Slices: {numbers}." if numbers else "")
+
+
+def _marked(entry: Mapping[str, Any]) -> tuple[list[int], str]:
+    """Return the slices that a picture marks, and their label in its legend."""
+    return (entry["indices"], set_label(entry)) if entry.get("indices") else ([], "")
 
 
 def _middle_channel(images: Tensor) -> NDArray[Any]:

@@ -63,6 +63,7 @@ class SlideResultsSaver(ResultsSaver):
 
     endings = (".geojson", ".tif", "_map.json", ".png", "_tiles.png")
     choices = ("overlay", "tiles", "tissue")
+    names = ("tile", "slide")
 
     def __init__(
         self,

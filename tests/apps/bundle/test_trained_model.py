@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from monai_mil_ext.apps.bundle import TrainedModel, build_network, describe_network
+from monai_mil_ext.apps.bundle import TrainedModel, build_network, describe_network, save_model
 from monai_mil_ext.data import InstanceSource, ModelRecord
 from monai_mil_ext.data.models import file_sha256
+from monai_mil_ext.metrics import ConformalInstances
 from monai_mil_ext.networks import nets
+from monai_mil_ext.utils import write_json
 from tests.contracts.net_cases import additive_without_kinks, every_net, max_without_ties
 
 
@@ -202,3 +204,18 @@ def test_trained_model_checks_options_of_the_network(tmp_path):
         ValueError, match=r"`network_def` must be the network that was trained, whose \S*num_heads is 2"
     ):
         TrainedModel(tmp_path).check_network(nets.ASMIL(8, 2, hidden_size=16, num_heads=4))
+
+
+def test_instance_sets_are_used_with_the_weights_of_their_calibration(tmp_path):
+    sets = ConformalInstances().fit([torch.tensor([0.6, 0.4])] * 9, [torch.tensor([1, 0])] * 9)
+    record = save_model(tmp_path, nets.ABMIL(4, 2), "tumor")
+    sha256 = record.weights[0]["sha256"]
+    assert "instance_set" not in TrainedModel(tmp_path).identity()
+    write_json(tmp_path / "conformal.json", {**sets.to_dict(), "weights_sha256": sha256})
+    assert TrainedModel(tmp_path).identity()["instance_set"] == {**sets.to_dict(), "weights_sha256": sha256}
+    write_json(tmp_path / "conformal.json", {**sets.to_dict(), "weights_sha256": "ab"})
+    stated = TrainedModel(tmp_path).identity()["instance_set"]
+    assert stated["missing"] == "conformal.json was calibrated with other weights"
+    write_json(tmp_path / "conformal.json", {**sets.to_dict(), "num_bags": 2})
+    with pytest.raises(ValueError, match="`threshold` must be that of 2 bags"):
+        TrainedModel(tmp_path).identity()

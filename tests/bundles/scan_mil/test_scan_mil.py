@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 
@@ -38,6 +39,22 @@ def test_scan_mil_learns_and_localizes(start, digits, trained):
     slices = [s for s in csv.DictReader((trained / "instances.csv").open()) if s["case_id"] == bags[0]["case_id"]]
     assert len(slices) == int(bags[0]["num_instances"])
     assert sum(float(s["attention"]) for s in slices) == pytest.approx(1, abs=1e-5)
+
+
+def test_scan_mil_calibrates_sets_of_slices_that_inference_states(start, digits, trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "models")
+    out = {**paths(digits, trained), "ckpt_dir": str(tmp_path / "models"), "output_dir": str(tmp_path)}
+    start("train", "digits", "evaluate", **out, calibrate=True, set_alpha=0.5, num_samples=5).run()
+    written = json.loads((tmp_path / "models/conformal.json").read_text())
+    assert (written["num_bags"], written["alpha"]) == (1, 0.5)  # sub-volumes of one patient
+    assert written["source"]["plane"] == "axial"
+    start("train", "digits", "evaluate", **out).run()
+    coverage = json.loads((tmp_path / "coverage.json").read_text())
+    assert (coverage["num_bags"], coverage["coverage"], coverage["holds"]) == (1, 1, True)
+    start("inference", "digits", **out, input=str(digits / "digits_0.nii.gz"), case_id="c1", pictures=[]).run()
+    entry = json.loads((tmp_path / "c1/prediction.json").read_text())["instance_set"]
+    low, high = written["bag_sizes"]
+    assert entry["missing"] == f"the scan has 40 slices, those of the calibration {low} to {high}"
 
 
 def test_scan_mil_train_logs_both_terms(trained):
