@@ -1,4 +1,4 @@
-"""Helpers of bundle configs: checks of overrides, the end of several processes, and trained models with their record."""
+"""Helpers of bundle configs: checks of overrides, the end of processes, and trained models with their record."""
 
 from .cli import check_cli_overrides
 from .processes import end_processes
