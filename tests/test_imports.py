@@ -53,7 +53,7 @@ class Missing:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 """
 SCRIPT = """
-import importlib, json, os, sys, traceback
+import gc, importlib, json, os, sys, traceback
 def error(floor):
     try:
         importlib.import_module(f"monai_mil_ext.{floor}")
@@ -61,6 +61,7 @@ def error(floor):
         return traceback.format_exc()
 sys.meta_path.insert(0, Missing())
 sys.stdout.flush()
+gc.freeze()  # or the first collection in each fork copies all memory
 for group in GROUPS:
     if os.fork() == 0:
         BLOCKED = set(group)

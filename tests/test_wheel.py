@@ -1,5 +1,9 @@
 """The wheel in an environment that has nothing else: what is in it, what it needs, and that it works."""
 
+import contextlib
+import importlib.metadata as installed
+import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -9,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
 
 from monai_mil_ext.data import write_bag
 
@@ -27,6 +32,52 @@ def run(*command, cwd):
 def tracked(*names):
     """Files of the repository in folders of these names, or with these names."""
     return run("git", "ls-files", *names, cwd=ROOT)
+
+
+def needs(lines, extras):
+    """Requirements among lines of metadata, of a package or its extras."""
+    found = [Requirement(line) for line in lines or ()]
+    return [r for r in found if not r.marker or any(r.marker.evaluate({"extra": name}) for name in ("", *extras))]
+
+
+def link_what_it_needs(wheel, site, *extras):
+    """Link the installed files of all that a wheel needs, whose pins are the same here, in place of downloads.
+
+    pip installs the rest, or another version if one of these does not fit, and so decides what is enough.
+    """
+    (own,) = installed.distributions(path=[str(wheel)])
+    there = {package.name.lower() for package in installed.distributions(path=[str(site)])}
+    todo, seen = needs(own.requires, extras), set()
+    while todo:
+        need = todo.pop()
+        if (key := (need.name.lower(), *sorted(need.extras))) in seen:
+            continue
+        seen.add(key)
+        with contextlib.suppress(installed.PackageNotFoundError):
+            package = installed.distribution(need.name)
+            todo += needs(package.requires, need.extras)
+            if package.name.lower() not in there:
+                link_files(package, site)
+
+
+def link_files(package, site):
+    """Link the files of an installed package and their bytecode into another folder of packages."""
+    for file in package.files:
+        source = Path(file.locate())
+        bytecode = importlib.util.cache_from_source(source) if file.suffix == ".py" else source
+        for path in {source, Path(bytecode)}:
+            target = site / path.relative_to(package.locate_file(""))
+            if ".." not in file.parts and path.exists() and not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                link_or_copy(path, target)
+
+
+def link_or_copy(source, target):
+    """Link a file, or copy it where the other folder is on another disk."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def label_pins(folder):
@@ -71,6 +122,16 @@ def run_study(python, folder):
     assert (bundle / "predicted/predictions.csv").read_text().count("\n") == 25
 
 
+def check_label_server(wheel, pip, python, folder):
+    """Install MONAI Label with the extra of the wheel, and have it list the app."""
+    pins = label_pins(folder)
+    run(*pip, "-c", pins, f"{wheel}[label]", cwd=folder)
+    run(*pip, "-c", pins, "--no-deps", *SERVER, cwd=folder)
+    code = "import monailabel.app, pydicom; print(pydicom.__version__)"
+    assert run(python, "-c", code, cwd=folder)[-1].startswith("2.")
+    assert "mil" in " ".join(run(python, "-m", "monailabel.main", "apps", cwd=folder)).split()
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
@@ -106,12 +167,13 @@ def test_it_has_the_package_and_the_app_and_nothing_else(wheel):
 @pytest.mark.slow(buys="the wheel works in an empty environment, with its extras")
 @pytest.mark.network
 def test_it_works_where_nothing_else_is_and_with_its_extras(wheel, tmp_path):
-    run(sys.executable, "-m", "venv", tmp_path / "bare", cwd=tmp_path)
-    python = tmp_path / "bare" / "bin" / "python"
-    pip = (python, "-m", "pip", "install", "--disable-pip-version-check", "--no-compile", "-q")
+    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare", cwd=tmp_path)
+    python, (site,) = tmp_path / "bare" / "bin" / "python", (tmp_path / "bare" / "lib").glob("*/site-packages")
+    any_pip = (sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check")
+    pip = (*any_pip, "install", "--no-compile", "-q")
     install = (*pip, "-c", ROOT / "constraints.txt")
     torch = re.search(r"^torch==\S+", (ROOT / "constraints.txt").read_text(), re.MULTILINE).group()
-    run(*install, torch, cwd=tmp_path)
+    link_what_it_needs(wheel, site)
     run(*install, wheel, cwd=tmp_path)
     told = run(python, "-m", "monai_mil_ext", "doctor", cwd=tmp_path)
     assert told[-1] == "all well"
@@ -122,22 +184,19 @@ def test_it_works_where_nothing_else_is_and_with_its_extras(wheel, tmp_path):
     assert (tmp_path / "bag_classifier/eval/predictions.csv").read_text().count("\n") > 200
     for extra, package in (("wsi", "openslide-python"), ("figures", "matplotlib"), ("dicom", "highdicom")):
         assert any(line.startswith(f"  [{extra}] {package} not installed") for line in told)
-    listed = run(python, "-m", "pip", "list", "--format=freeze", "--disable-pip-version-check", cwd=tmp_path)
+    listed = run(*any_pip, "list", "--format=freeze", cwd=tmp_path)
     assert {line.split("==")[0] for line in listed if line.startswith("itk")} == {"itk-core", "itk-io"}
     code = "from monai_mil_ext.data import SlideFile; open('s.svs', 'w'); SlideFile('s.svs')"
     missing = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert missing.stderr.splitlines()[-1] == "ImportError: Reading slides needs more: pip install monai-mil-ext[wsi]."
 
-    pins = label_pins(tmp_path)
-    run(*pip, "-c", pins, f"{wheel}[label]", cwd=tmp_path)
-    run(*pip, "-c", pins, "--no-deps", *SERVER, cwd=tmp_path)
-    code = "import monailabel.app, pydicom; print(pydicom.__version__)"
-    assert run(python, "-c", code, cwd=tmp_path)[-1].startswith("2.")
-    assert "mil" in " ".join(run(python, "-m", "monailabel.main", "apps", cwd=tmp_path)).split()
+    check_label_server(wheel, pip, python, tmp_path)
 
+    link_what_it_needs(wheel, site, "study")
     run(*install, f"{wheel}[study]", cwd=tmp_path)
     run_study(python, tmp_path)
 
+    link_what_it_needs(wheel, site, "all")
     run(*install, f"{wheel}[all]", cwd=tmp_path)
     failed, lines = told_by(python, tmp_path)
     fits = subprocess.run([python, "-c", "import torchvision"], capture_output=True, check=False).returncode == 0
@@ -147,7 +206,7 @@ def test_it_works_where_nothing_else_is_and_with_its_extras(wheel, tmp_path):
     )  # both import torchvision where it is there
     assert set(faults.values()) <= {"RuntimeError: operator torchvision::nms does not exist"}
     assert failed == len(faults)
-    run(python, "-m", "pip", "uninstall", "-q", "-y", "torchvision", cwd=tmp_path)
+    run(*any_pip, "uninstall", "-q", "-y", "torchvision", cwd=tmp_path)
     failed, lines = told_by(python, tmp_path)
     assert (failed, faults_of(lines)) == (1, {"timm": "ModuleNotFoundError: No module named 'torchvision'"})
     printed = ("-c", "import torch; print('torch==' + torch.__version__.split('+')[0])")
