@@ -22,6 +22,7 @@ EXPERIMENTS: dict[str, tuple[str, ...]] = {  # module, and the first words of it
     "mnist_bags": ("mnist_bags.protocol",),
     "attention_mass": ("attention", "mass"),
     "stability": ("attention", "stability"),
+    "lesions": ("lesions.protocol",),
     "ct_protocol": ("ct_protocol.protocol",),
     "report": ("ct_protocol.report",),
 }
