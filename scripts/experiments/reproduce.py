@@ -1,7 +1,8 @@
 """Experiments that write docs/results/*.json: ``scripts/reproduce NAME [options]``.
 
 ``ct`` runs the unmodified configs of bundles/scan_mil: each patient left out in turn, three seeds, with and without
-Normal Guidance. ``semi_synthetic``, ``classical`` and ``mnist_bags`` run their protocols. ``attention_mass`` and
+Normal Guidance. ``lesions`` compares methods on heads with inserted
+lesions. ``semi_synthetic``, ``classical`` and ``mnist_bags`` run their protocols. ``attention_mass`` and
 ``stability`` plot the runs of ``mnist_bags`` or of any bundle. ``ct_protocol`` searches settings on a cohort of labeled
 scans, and ``report`` writes a page of any evaluations. Every experiment can be stopped and continued. Its options are
 listed by ``scripts/reproduce NAME --help``. ``scripts/results`` writes the tables.

@@ -96,7 +96,7 @@ def summarize(rows: Mapping[Any, Sequence[Row]], num_samples: int = 1000) -> dic
 def compare_with_center(
     rows: Mapping[Any, Sequence[Row]], center: Mapping[Any, Sequence[Row]], num_samples: int = 1000
 ) -> dict[str, Any] | None:
-    """Return the paired differences of slice measures to those of the center; None for a method that ranks no slices."""
+    """Return the paired differences of slice measures to those of the center; None if a method ranks no slices."""
     if not any("instance_auroc" in row for part in rows.values() for row in part):
         return None
     found: dict[str, Any] = compare_over_seeds(_positive(rows), _positive(center), SLICE_VALUES, num_samples)

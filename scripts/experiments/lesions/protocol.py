@@ -194,8 +194,8 @@ def _across(results: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]
 
 def _note(rows: Sequence[Mapping[str, Any]], test: str) -> str:
     first = rows[0]
+    seeds = len(first["seeds"]["instance_auroc"])
     return (
-        f"{first['num_scans']} test scans ({TESTS[test]}), {first['num_positive']} with lesions, of "
-        f"{len(first['seeds']['instance_auroc'])} seeds: mean over seeds, in brackets the 95 % interval by drawing scans "
-        "again; the difference is paired over the scans."
+        f"{first['num_scans']} test scans ({TESTS[test]}), {first['num_positive']} with lesions, of {seeds} seed(s): "
+        "mean over seeds, in brackets the 95 % interval by drawing scans; the difference is paired over scans."
     )

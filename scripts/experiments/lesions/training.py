@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def make_run(protocol: Protocol, cohort: str, method: str, seed: int) -> Run:
         "method": method,
         "spec": dict(protocol.methods[method]),
         "training": dict(protocol.training),
+        "drawing": asdict(protocol.drawing),
     }
     return Run(f"{cohort}/{method}/seed_{seed}", settings)
 

