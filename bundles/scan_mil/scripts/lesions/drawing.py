@@ -44,9 +44,9 @@ class DrawingOptions:
     size: int = 112
     pixel_mm: float = 1.75
     slice_mm: Range = (4.0, 5.5)
-    contrast: Range = (0.35, 0.7)
-    radius_mm: Range = (7.0, 16.0)
-    half_length_mm: Range = (9.0, 24.0)
+    contrast: Range = (0.6, 1.0)
+    radius_mm: Range = (9.0, 18.0)
+    half_length_mm: Range = (12.0, 30.0)
     texture: float = 0.12
     distractors: tuple[int, int] = (0, 4)
     noise: Range = (0.02, 0.04)
@@ -136,8 +136,8 @@ def _add_lesion(
 ) -> None:
     """Add one lesion: an irregular ellipsoid with texture and a soft edge, bright or dark."""
     sign, contrast = rng.choice((-1, 1)), rng.uniform(*options.contrast)
-    for _ in range(TRIES):
-        shape = _draw_shape(rng, brain, spacing, options)
+    for attempt in range(TRIES):
+        shape = _draw_shape(rng, brain, spacing, options, shorter=1 - 0.7 * attempt / TRIES)
         slices = np.flatnonzero(shape.any((0, 1)))
         used = mask[:, :, max(slices[0] - 1, 0) : slices[-1] + 2].any() if len(slices) else True
         if not used and len(slices) == slices[-1] - slices[0] + 1:
@@ -151,10 +151,13 @@ def _add_lesion(
     mask[shape] = number
 
 
-def _draw_shape(rng: Rng, brain: Mask, spacing: Spacing, options: DrawingOptions) -> Mask:
-    """Return the voxels of a lesion at a random place of the brain, every level being as likely as any other."""
+def _draw_shape(rng: Rng, brain: Mask, spacing: Spacing, options: DrawingOptions, shorter: float) -> Mask:
+    """Return the voxels of a lesion at a random place of the brain, every level being as likely as any other.
+
+    Where others leave little room, later tries are ``shorter`` across the slices.
+    """
     step = np.array(spacing)
-    radii = np.array([*rng.uniform(*options.radius_mm, 2), rng.uniform(*options.half_length_mm)]) / step
+    radii = np.array([*rng.uniform(*options.radius_mm, 2), shorter * rng.uniform(*options.half_length_mm)]) / step
     levels = np.flatnonzero(brain.any((0, 1)))
     level = int(rng.integers(levels[0], levels[-1] + 1))
     inside = np.argwhere(ndimage.binary_erosion(brain[:, :, level], iterations=3))
