@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import get_context
 from os import sched_getaffinity
@@ -135,13 +136,19 @@ def write_cohort(folder: Path, scans: Sequence[PlannedScan], options: DrawingOpt
 
     Returns:
         The cohort file.
+
+    Raises:
+        ValueError: if the folder has scans that were drawn with other options.
     """
-    cohort = folder / "cohort.json"
+    cohort, drawing = folder / "cohort.json", json.loads(json.dumps(asdict(options)))
     if not cohort.exists():
         anatomy = scans[0].anatomy
         write_scans(folder, fetch_anatomy(anatomy, folder / "packages"), scans, options)
-        write_csv(folder / "cohort.csv", [scan.row for scan in scans])
-        write_json(cohort, {"license": LICENSES[anatomy], "scans": [scan.row for scan in scans]})
+        rows = [scan.row for scan in scans]
+        write_csv(folder / "cohort.csv", rows)
+        write_json(cohort, {"license": LICENSES[anatomy], "drawing": drawing, "scans": rows})
+    elif json.loads(cohort.read_text())["drawing"] != drawing:
+        raise ValueError(f"`folder` must hold scans of the same drawing, got others: remove {folder.name}.")
     return cohort
 
 

@@ -48,6 +48,10 @@ def test_written_cohort_has_volumes_masks_and_labels(cohort, head, tmp_path, mon
         assert bool(np.asarray(mask.dataobj).any()) == bool(scan["label"])
     with (tmp_path / "cohort.csv").open() as table:
         assert [row["case_id"] for row in csv.DictReader(table)] == [scan["case_id"] for scan in scans]
+    written = file.stat().st_mtime_ns
+    assert cohort.write_cohort(tmp_path, cohort.plan_scans(4, 3), options).stat().st_mtime_ns == written
+    with pytest.raises(ValueError, match="`folder` must hold scans of the same drawing"):
+        cohort.write_cohort(tmp_path, cohort.plan_scans(4, 3), DrawingOptions())
 
 
 def test_scans_are_the_same_from_several_processes_and_kept(cohort, head, tmp_path):
