@@ -116,10 +116,13 @@ KINDS = {"benchmark": benchmark_table, "list": list_table, "mutants": mutants_ta
 
 
 def fill(text: str) -> str:
-    """Return the text with a new table in every ``<!-- results:NAME -->`` block."""
+    """Return the text with a new table in every ``<!-- results:NAME -->`` block that has results."""
 
     def block(match: re.Match[str]) -> str:
-        result = json.loads((ROOT / "docs" / "results" / f"{match[2]}.json").read_text())
+        file = ROOT / "docs" / "results" / f"{match[2]}.json"
+        if not file.exists():
+            return match[0]
+        result = json.loads(file.read_text())
         table = KINDS.get(result.get("kind"), result_table)
         return match[1] + (patient_table if match[3] else table)(result) + match[4]
 

@@ -95,6 +95,7 @@ PAGES = {
     ),
     "docs/quickstart.md": Page(
         setup=page_setup.quickstart,
+        skip={"scripts/quickstart   ": ("draws and encodes 260 scans", "tests/experiments/lesions/test_quick.py")},
         append={"train.yaml": EPOCH, "--test_patient pat_4": PIXELS, "--input data/pat_4": PIXELS, **FEW},
         creates={"scripts/quickstart": ["runs/quickstart/digits/inference/digits_0/digits_0.png"]},
     ),

@@ -1,4 +1,4 @@
-"""Preparation of the demo cohorts and of the encoder: ``python -m scripts.prepare ct|digits|encoder``."""
+"""Preparation of the demo cohorts and of the encoder: ``python -m scripts.prepare lesions|ct|digits|encoder``."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from monai_mil_ext.utils import write_json
 
 from .digit_scans import prepare_digits
 from .encoder_weights import MEMBER, PACKAGE, fetch_weights
+from .lesions.cohort import prepare_lesions
 
-__all__ = ["prepare_ct", "prepare_digits"]
+__all__ = ["prepare_ct", "prepare_digits", "prepare_lesions"]
 
 DEMO_DATA = Path(__file__).with_name("demo_data.txt")
 INSTEAD = "Without it, the same pipeline runs on handwritten digits: scripts/quickstart --data digits"
@@ -69,13 +70,13 @@ def _extract_pyradiomics(archive: Path, case: str, dataset_dir: Path) -> dict[st
 
 def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", choices=["ct", "digits", "encoder"])
+    parser.add_argument("data", choices=["lesions", "ct", "digits", "encoder"])
     parser.add_argument("--dataset_dir", type=Path, default=Path("data"))
     args = parser.parse_args()
     if args.data == "encoder":
         print(f"weights of the encoder: {Path(fetch_weights([args.dataset_dir])).name}")
         return
-    cohort = {"ct": prepare_ct, "digits": prepare_digits}[args.data](args.dataset_dir)
+    cohort = {"lesions": prepare_lesions, "ct": prepare_ct, "digits": prepare_digits}[args.data](args.dataset_dir)
     content = json.loads(cohort.read_text())
     print(f"{len(content['scans'])} scans ready. License: {content['license']}")
 

@@ -1,0 +1,1 @@
+"""Benchmark of localization on heads with inserted lesions."""
