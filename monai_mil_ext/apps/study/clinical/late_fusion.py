@@ -166,7 +166,7 @@ def _fit_blend(clinical: Array, bag: Array, truth: NDArray[Any], groups: NDArray
     labels = truth[:, 1] if task.has_times else truth
     varied = len(np.unique(labels)) > 1 or (task.has_times and labels.any())
     if not varied:
-        neutral = [Calibration(*_spread(scores, task, groups), *_unit(scores, task, groups)) for scores in (clinical, bag)]
+        neutral = [Calibration(*_spread(x, task, groups), *_unit(x, task, groups)) for x in (clinical, bag)]
         note = (
             "A validation part has cases of one class or without events; there, bag and clinical variables weigh alike."
         )
