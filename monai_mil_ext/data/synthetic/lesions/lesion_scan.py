@@ -97,9 +97,9 @@ def _deform(rng: Rng, anatomy: Anatomy, slice_mm: float, options: LesionOptions)
 def _acquire(rng: Rng, image: Image, options: LesionOptions) -> NDArray[np.int16]:
     """Return what a scanner makes of an image: bias field, gain of each slice, Rician noise, arbitrary unit."""
     bias = np.exp(random_field(rng, image.shape, (3, 3, 3), options.bias))
-    gain = rng.normal(1.0, 0.02, image.shape[2]).astype(np.float32)
+    gain = rng.normal(1.0, 0.02, image.shape[2:]).astype(np.float32)
     sd = rng.uniform(*options.noise)
     real, imaginary = (rng.normal(0.0, sd, image.shape).astype(np.float32) for _ in range(2))
-    magnitude: Image = np.hypot(image * bias * gain + real, imaginary)
-    magnitude *= rng.uniform(300, 1200)
-    return magnitude.round().clip(0, 32767).astype(np.int16)
+    magnitude = np.hypot(image * bias * gain + real, imaginary) * rng.uniform(300, 1200)
+    voxels: NDArray[np.int16] = magnitude.round().clip(0, 32767).astype(np.int16)
+    return voxels
