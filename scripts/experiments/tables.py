@@ -34,7 +34,7 @@ COLUMNS = {
     "cpu_seconds": "s of a core a run",
 }
 NOTICED = ("killed", "killed later", "timeout", "suspicious")
-UNITS = {"gib": "GiB", "kib": "KiB"}
+UNITS = {"gib": "GiB", "kib": "KiB", "s": "s"}
 
 
 def result_table(result: dict[str, Any]) -> str:
