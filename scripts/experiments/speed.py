@@ -61,6 +61,7 @@ def save(rows: Sequence[dict[str, Any]], threads: int) -> None:
     provenance = collect_provenance(
         "scripts/benchmark", [0], seconds=seconds, threads=threads, packages=PACKAGES, repository=ROOT
     )
+    provenance["versions"] = {**before.get("versions", {}), **provenance["versions"]}  # torchmil may be absent today
     for row in rows:
         kept[row["name"]]["commit"] = provenance["commit"]
     ordered = [kept[name] for name in ROWS if name in kept]
