@@ -23,14 +23,14 @@ def front_table(folder: Path) -> str:
             "papers' equations in float64, to 1e-5",
             "[networks](docs/reference/networks.md)",
         ),
-        "frugal": (_cost(folder), "[speed and memory](docs/benchmarks.md)"),
-        "localizes": _localization(folder),
+        "memory and time": (_cost(folder), "[speed and memory](docs/benchmarks.md)"),
+        "localization": _localization(folder),
         "reads and writes": (
             "DICOM, NIfTI, NRRD, whole slides, crops of cells, features of TRIDENT, CLAM and STAMP; "
             "pictures, JSON, NIfTI, DICOM SEG and SR, GeoJSON, pyramidal TIFF",
             "[scans](docs/how-to/scan-results.md), [slides](docs/how-to/slide-predictions.md)",
         ),
-        "survives": (_survival(folder), "[reliability](docs/reliability.md)"),
+        "robust": (_survival(folder), "[reliability](docs/reliability.md)"),
     }
     lines = ["| | measured | page |", "|---|---|---|"]
     return "\n".join([*lines, *(f"| **{name}** | {text} | {page} |" for name, (text, page) in facts.items()), ""])
@@ -44,11 +44,12 @@ def _cost(folder: Path) -> str:
     rows = _rows(folder, "benchmarks")
     memory, time = (rows[f"qgmil_train_{kind}"]["detail"] for kind in ("memory", "processor"))
     ours, published = ([time[f"{side}_{kind}_s"] for kind in ("user", "system")] for side in ("ours", "published"))
+    computing = [f"{times[0]:.1f}" for times in (ours, published)]
+    alone = f"{computing[0]} s in both" if len(set(computing)) == 1 else f"{computing[0]} and {computing[1]} s"
     return (
         f"a training step of QG-MIL with 10,000 instances takes {memory['ours_gib']:.2f} GiB where the published "
         f"formulation takes {memory['published_gib']:.2f} GiB; with 4,000 it takes {sum(ours):.1f} s of the processor "
-        f"where that takes {sum(published):.1f} s, which is time for memory: computing alone takes "
-        f"{ours[0]:.1f} and {published[0]:.1f} s"
+        f"where that takes {sum(published):.1f} s, which is time for memory: computing alone takes {alone}"
     )
 
 

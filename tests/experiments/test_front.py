@@ -40,7 +40,7 @@ def write_lesions(folder, rows):
 def localization(folder):
     from experiments.front import front_table
 
-    (line,) = [line for line in front_table(folder).splitlines() if line.startswith("| **localizes**")]
+    (line,) = [line for line in front_table(folder).splitlines() if line.startswith("| **localization**")]
     return line
 
 
