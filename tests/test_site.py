@@ -32,6 +32,7 @@ const cut = page => [...page.querySelectorAll("article *")].filter(e => e.scroll
     frame.style.width = "WIDTHpx"; frame.src = name + ".html";
     await new Promise(done => { frame.onload = done; document.body.append(frame); });
     const page = frame.contentDocument, root = page.documentElement;
+    page.querySelectorAll(".headerlink").forEach(e => e.remove());  // shown beside a line, on hover
     if (root.scrollWidth > root.clientWidth) found.push(`${name}: the page is ${root.scrollWidth} wide`);
     found.push(...cut(page).map(text => `${name}: ${text}`));
     frame.remove();
