@@ -23,7 +23,7 @@ LOOK = """<!doctype html><body data-cut="[]"><script>
 const scrolls = e => ["auto", "scroll"].includes(e.ownerDocument.defaultView.getComputedStyle(e).overflowX);
 const held = e => e && e.tagName !== "ARTICLE" && (scrolls(e) || held(e.parentElement));
 const block = e => e.ownerDocument.defaultView.getComputedStyle(e).display !== "inline";
-const cut = page => [...page.querySelectorAll("article *")].filter(e => e.scrollWidth > e.clientWidth + 1
+const cut = page => [...page.querySelectorAll("article *")].filter(e => e.scrollWidth > e.clientWidth + 9  // the shadow of a table
   && e.clientWidth > 1 && block(e) && !held(e)).map(e => `${e.tagName} ${e.textContent.trim().slice(0, 60)}`);
 (async () => {
   const found = [];
