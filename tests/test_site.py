@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = "docs/reference/generated/monai_mil_ext."
 WIDE = ["docs/index", "README", "docs/benchmarks", "docs/semi-synthetic", "docs/how-to/slides", "docs/reference/api"]
 WIDE += [f"{ROOMS}{name}" for name in ("transforms", "networks.nets.QGMIL", "losses.NormalGuidanceLoss")]
-# elements of a page that are wider than their place (but for the shadow of a table), and neither they nor what holds them can be scrolled
+# elements that are wider than their place (a shadow apart), and neither they nor what holds them can be scrolled
 LOOK = """<!doctype html><body data-cut="[]"><script>
 const scrolls = e => ["auto", "scroll"].includes(e.ownerDocument.defaultView.getComputedStyle(e).overflowX);
 const held = e => e && e.tagName !== "ARTICLE" && (scrolls(e) || held(e.parentElement));
