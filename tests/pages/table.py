@@ -102,6 +102,9 @@ PAGES = {
         append={"train.yaml": EPOCH, "--test_patient pat_4": PIXELS, "--input data/pat_4": PIXELS, **FEW},
         creates={"scripts/quickstart": ["runs/quickstart/digits/inference/digits_0/digits_0.png"]},
     ),
+    "docs/lesions.md": Page(
+        skip={"": ("draws and encodes at least 260 scans", "tests/experiments/lesions/test_protocol.py")}
+    ),
     "docs/how-to/many-gpus.md": Page(
         start="bundles/bag_classifier",
         setup=page_setup.bag_cohort,
