@@ -20,6 +20,7 @@ Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
 SCALES = {
     "share": (0.0, 1.0),  # logit
     "correlation": (-1.0, 1.0),  # Fisher's z
+    "squares": (0.0, 2.0),  # logit of half of it: the Brier score of several classes
     "error": (0.0, math.inf),  # logarithm
     "determination": (-math.inf, 1.0),  # logarithm of what is not explained
     "free": (-math.inf, math.inf),
@@ -93,7 +94,7 @@ def as_estimate(
     r"""Summarize the values of a metric over resamples as its value and 95 % interval.
 
     The interval is symmetric on a scale without bounds (logit of a share, Fisher's z of a correlation, logarithm of an
-    error), with the standard deviation of the resamples, times :math:`\sqrt{P / (P - 1)}` for P patients, as standard
+    error without an upper bound), with the standard deviation of the resamples, times :math:`\sqrt{P / (P - 1)}` for P patients, as standard
     error. Percentiles of the resamples hold the truth less often than they state if patients are few.
 
     Args:

@@ -160,7 +160,7 @@ def _classes(
         measures["kappa"] = _kappa(sample, predicted, number)
         measures["mae"] = Measure(sample.mean(np.abs(truth - predicted).astype(float)), "error")
     squared = np.square(output - np.eye(number)[truth.astype(int)]).sum(axis=1) / (2 if number == 2 else 1)
-    measures["brier"] = Measure(sample.mean(squared), "error")
+    measures["brier"] = Measure(sample.mean(squared), "share" if number == 2 else "squares")
     measures["ece"] = Measure(_ece(sample, output.max(axis=1), output.argmax(axis=1) == truth))
     return measures
 
@@ -212,7 +212,7 @@ def _multilabel(
         y, p = known.rows.truth[:, c], known.rows.output[:, c]
         values = _decision_values(known, y, predicted[mask, c], 2, confusion_values)
         decided = {name: Measure(value) for name, value in values.items()}
-        brier = Measure(known.mean(np.square(p - y)), "error")
+        brier = Measure(known.mean(np.square(p - y)), "share")
         ece = Measure(_ece(known, np.maximum(p, 1 - p), (p > 0.5) == y))
         labels.append({**one, **decided, "brier": brier, "ece": ece})
     return {name: _mean_measure([label[name] for label in labels]) for name in labels[0]}

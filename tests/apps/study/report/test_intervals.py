@@ -120,7 +120,7 @@ def test_weights_need_a_sample():
         case_weights(["a"], [0], 0)
 
 
-@pytest.mark.parametrize("scale", ["share", "correlation", "error", "determination", "free"])
+@pytest.mark.parametrize("scale", ["share", "squares", "correlation", "error", "determination", "free"])
 def test_limits_stay_within_the_scale(scale):
     samples = np.array([0.9, 0.7, 0.99, 0.9, 0.95, 0.4])
     lowest, highest = {"share": (0, 1), "correlation": (-1, 1), "error": (0, 9), "determination": (-9, 1)}.get(

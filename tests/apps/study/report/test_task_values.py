@@ -49,6 +49,16 @@ def test_values_of_classes(kind):
     assert ("sensitivity" in values) == (kind == "binary")
 
 
+@pytest.mark.parametrize(("kind", "highest"), [("binary", 1), ("classification", 2), ("multilabel", 1)])
+def test_the_interval_of_a_large_brier_score_ends_at_its_maximum(kind, highest):
+    predictions, task = study(kind, num_cases=12, folds=1), TASKS[kind]
+    predictions.output[:] = np.eye(len(task.class_names))[0] if kind != "multilabel" else 1.0
+    limits = fold_thresholds(predictions)[0] if kind != "classification" else {}
+    measure = task_measures(CaseSample.draw(predictions, 200, 0), task, limits)["brier"]
+    found = as_estimate(measure.samples, 12, measure.scale)
+    assert 0.1 < found["low"] < found["value"] < found["high"] < highest
+
+
 def test_values_of_labels_are_means_over_labels_where_they_are_known():
     _, values, copies, _ = drawn("multilabel", folds=1)
     for index, rows in enumerate(copies):
