@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from monai_mil_ext.data.scans.slice_stack import IRREGULAR
 from monai_mil_ext.transforms.slides import TileBagd
-from monai_mil_ext.utils import BagKeys, check_choice, check_positive
+from monai_mil_ext.utils import BagKeys, check_choice, check_count
 
 __all__ = ["CheckSettings", "CheckedCase", "Problem"]
 
@@ -31,7 +31,7 @@ class CheckSettings:
         tiles: transform that cuts slides into tiles; None counts no tiles.
         task: ``"classification"``, ``"ordinal"``, ``"regression"``; None finds it from the labels.
         class_names: names of the classes in order; None takes the labels as they are.
-        num_folds: number of folds of the study.
+        num_folds: number of folds by patient; 1 if the folds are others, 0 if the cohort is only evaluated.
         allow_mismatch: whether several modalities or encoders are a note and no error.
     """
 
@@ -51,7 +51,16 @@ class CheckSettings:
         check_choice("level", self.level, ("bag", "patient"))
         check_choice("plane", self.plane, PLANES)
         check_choice("irregular", self.irregular, IRREGULAR)
-        check_positive(num_folds=self.num_folds)
+        check_count(num_folds=self.num_folds)
+
+    def for_external(self, task: str, class_names: Sequence[str] = ()) -> CheckSettings:
+        """Return these settings for a second cohort, which is only evaluated and has the task of the first.
+
+        Example:
+            >>> CheckSettings("bags").for_external("classification", ("benign", "tumor")).num_folds
+            0
+        """
+        return replace(self, task=task, class_names=list(class_names) or None, num_folds=0)
 
 
 class Problem(NamedTuple):

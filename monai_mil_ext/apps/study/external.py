@@ -77,7 +77,9 @@ def evaluate_external(study: Study, items: Items, name: str, allow_mismatch: boo
     left_out = [*read_left_out(folder), *left_out]
     results = CohortResults(task, items, bags, clinical, thresholds, facts, notes, left_out)
     write_json(folder / EVALUATED, {method: _state(study.folder, method) for method in bags})
-    return write_cohort_report(study, results, folder, (), lambda method, _: networks[method], name)
+    path = write_cohort_report(study, results, folder, (), lambda method, _: networks[method], name)
+    write_line(f"The report of the second cohort is external/{name}/{path.name} in the folder of the study.")
+    return path
 
 
 def remove_outdated(folder: Path) -> None:

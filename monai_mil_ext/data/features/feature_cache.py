@@ -117,7 +117,7 @@ class FeatureCache:
                 and lists every such case.
         """
         missing, reasons = self.missing(items), dict[str, str]()
-        for item in tqdm(missing, desc="features of scans", disable=not (self.progress and missing)):
+        for item in tqdm(missing, desc="features of cases", disable=not (self.progress and missing)):
             if not self.is_done(item):
                 self._try(item, reasons)
         if reasons:

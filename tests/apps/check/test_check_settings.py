@@ -6,7 +6,7 @@ from monai_mil_ext.apps.check.check_settings import CheckedCase, Problem
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("kind", "films"), ("level", "study"), ("plane", "oblique"), ("irregular", "maybe"), ("num_folds", 0)],
+    [("kind", "films"), ("level", "study"), ("plane", "oblique"), ("irregular", "maybe"), ("num_folds", -1)],
 )
 def test_other_values_are_refused(name, value):
     with pytest.raises(ValueError, match=f"`{name}` must be"):

@@ -129,3 +129,10 @@ def test_no_problem_of_the_cohort_stands_in_its_rows(tmp_path):
     rows[1]["case_id"] = "c0"
     found = check(tmp_path, rows, BAGS)
     assert (found.status, {row["status"] for row in found.rows}) == (1, {"ok"})
+
+
+def test_a_cohort_that_is_only_evaluated_may_have_small_classes(tmp_path):
+    rows = [{**row, "label": label} for row, label in zip(bag_rows(tmp_path, 8), [0] * 6 + [1] * 2, strict=True)]
+    settings = CheckSettings("bags", num_folds=5).for_external("classification", ("0", "1"))
+    found = check(tmp_path, rows, settings)
+    assert (found.status, found.notes) == (0, [])

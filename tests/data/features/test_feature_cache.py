@@ -52,7 +52,7 @@ def test_feature_cache_computes_only_missing_features(tmp_path, capfd):
     both = cache(ITEMS)
     assert Counted.calls == ["a", "b"]
     assert LoadBagd("image")(both[1])["image"].tolist() == [[2, 2]] * 3
-    assert "features of scans" in capfd.readouterr().err
+    assert "features of cases" in capfd.readouterr().err
     assert FeatureCache(tmp_path, Counted(), progress=False)(ITEMS) == both
     assert Counted.calls == ["a", "b"]
     assert capfd.readouterr().err == ""
