@@ -24,8 +24,9 @@ from .clinical import apply_values
 from .methods import StudyMethod
 from .models import read_study_model
 from .predictions import Predictions
+from .report.cohort_report import CohortResults, read_left_out, write_cohort_report
 from .report.decisions import Thresholds, pooled_thresholds
-from .results import CHECKED, CLINICAL, CohortResults, read_left_out, write_cohort_report
+from .results import CHECKED, CLINICAL
 from .runs import StudyRunner, write_line
 from .work import predict_bags
 

@@ -5,34 +5,24 @@ from __future__ import annotations
 import csv
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import combinations
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from monai_mil_ext.data import bag_sizes, summarize_cohort
+from monai_mil_ext.data import summarize_cohort
 from monai_mil_ext.networks.nets import BagNet
 from monai_mil_ext.utils import BagKeys, write_json
 from monai_mil_ext.utils.files import remove_file
 
 from .clinical import effect_table, fit_fold
-from .clinical.covariate_encoding import covariate_cells, is_missing
 from .models import write_study_model
-from .pictures import add_pictures
 from .predictions import Predictions
-from .report import (
-    ReportFacts,
-    case_rows,
-    compare_methods,
-    summarize_method,
-    write_report,
-)
-from .report.cohort_values import bag_sources, describe_cohort, label_counts
-from .report.decisions import Thresholds, choose_threshold
+from .report.cohort_report import CohortResults, write_cohort_report
+from .report.cohort_values import bag_sources, label_counts
+from .report.decisions import choose_threshold
 from .runs import Run, StudyRunner, write_line
 from .tasks import Task
 from .tracking import log_report
@@ -42,39 +32,11 @@ from .work import HISTORY
 if TYPE_CHECKING:
     from .study import Study
 
-__all__ = ["CohortResults", "StudyResults", "operating_threshold", "read_left_out", "write_cohort_report"]
+__all__ = ["StudyResults", "operating_threshold"]
 
-CASE, PATIENT = str(BagKeys.CASE_ID), str(BagKeys.PATIENT)
+PATIENT = str(BagKeys.PATIENT)
 CHECKED, CLINICAL = "checked.json", "clinical.json"
-OF_TABLE = Path("cohort/left_out.csv")
 Items = Sequence[Mapping[str, Any]]
-NetworkOf = Callable[[str, Mapping[str, Any]], BagNet | None]
-
-
-@dataclass
-class CohortResults:
-    """Predictions of a cohort, and what the report says of them.
-
-    Args:
-        task: task of the study.
-        items: items of the cohort.
-        bags: predictions of each method from the bags.
-        clinical: predictions of each method by ``"clinical"`` variables alone, and by ``"both"``.
-        thresholds: thresholds of another cohort, by the name of a method and that of its clinical predictions, such as
-            ``"ABMIL both"``; without any, each fold has those of its validation part.
-        facts: further facts of the report.
-        notes: sentences that the reader needs to know first.
-        left_out: cases that can't be used, with reasons.
-    """
-
-    task: Task
-    items: Items
-    bags: dict[str, Predictions]
-    clinical: dict[str, dict[str, Predictions]] = field(default_factory=dict)
-    thresholds: dict[str, Thresholds] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    left_out: list[dict[str, str]] = field(default_factory=list)
 
 
 class StudyResults:
@@ -99,14 +61,14 @@ class StudyResults:
         """Write everything, and return the path of the report."""
         study, task = self.study, self.work.task
         study.times |= {f"training of {method.name}": self._seconds(method.name) for method in self.work.methods}
-        with study._timed("predictions"):
+        with study.timed("predictions"):
             bags = self._predictions()
             clinical = self._clinical(bags)
-        with study._timed("models"):
+        with study.timed("models"):
             for method, predictions in bags.items():
                 self._write_model(method, predictions)
             self._remove_stale(bags, clinical)
-        with study._timed("report"):
+        with study.timed("report"):
             cohort = CohortResults(task, self.work.items, bags, clinical, left_out=study.left_out)
             cohort.notes = self._all_notes()
             effects = self._effects(bags) if clinical else []
@@ -115,6 +77,7 @@ class StudyResults:
         if study.options.tracking_uri:
             log_report(study.options.tracking_uri, study.options.title, self.folder)
         write_line(f"The report is {path.name} in the folder of the study.")
+        write_line("Seconds: " + ", ".join(f"{name} {seconds:.1f}" for name, seconds in study.times.items()) + ".")
         return path
 
     def _runs_of(self, method: str) -> list[tuple[Run, dict[str, Any]]]:
@@ -279,66 +242,6 @@ def _weights_note(records: Sequence[tuple[Run, Mapping[str, Any]]]) -> list[str]
     ]
 
 
-def write_cohort_report(
-    study: Study, results: CohortResults, folder: Path, effects: Items, network_of: NetworkOf, external: str = ""
-) -> Path:
-    """Summarize and compare the predictions of a cohort, and write its report.
-
-    Args:
-        study: the study.
-        results: predictions of the cohort.
-        folder: folder of the report.
-        effects: table of the effects of clinical variables.
-        network_of: function of a method and a row of a case that returns the network whose attention is shown.
-        external: name of the cohort, if it is not that of the study.
-    """
-    options, task = study.options, results.task
-    samples = options.num_samples, options.seed
-    limits = results.thresholds
-    summaries = {name: summarize_method(bags, task, *samples, limits.get(name)) for name, bags in results.bags.items()}
-    clinical = {
-        method: {
-            name: summarize_method(part, task, *samples, limits.get(f"{method} {name}")) for name, part in parts.items()
-        }
-        for method, parts in results.clinical.items()
-    }
-    compared, pairs = compared_predictions(results)
-    rows = case_rows(results.bags, task, instances=_instances(results.items))
-    add_pictures(rows, results.items, partial(network_of, next(iter(results.bags))), options.draw)
-    failed = {method.name: None for method in study.work.methods if method.name not in summaries}
-    cohort = describe_cohort(results.items, task)
-    facts = ReportFacts(
-        title=options.title,
-        task=task,
-        cohort={**cohort, "left_out": results.left_out},
-        summaries={**summaries, **failed},
-        comparisons=compare_methods(compared, task, *samples, pairs),
-        clinical={"summaries": clinical, "effects": effects, **_variables(study, results.items)} if clinical else {},
-        cases=rows,
-        provenance=study.provenance(),
-        notes=results.notes,
-        external=external,
-        **results.facts,
-    )
-    return write_report(facts, folder)
-
-
-def compared_predictions(results: CohortResults) -> tuple[dict[str, Predictions], list[tuple[str, str]]]:
-    """Return what a report compares, and the pairs: all methods, and each of them with clinical variables.
-
-    Bags together with clinical variables are compared with each of the two alone, which tells what one adds to the
-    other, and not with other methods: each comparison makes the correction stricter.
-    """
-    compared, pairs = dict(results.bags), list(combinations(results.bags, 2))
-    if results.clinical:  # the same for all methods, but for folds in which one has failed
-        compared["clinical alone"] = max((parts["clinical"] for parts in results.clinical.values()), key=len)
-    for method, parts in results.clinical.items():
-        both = f"{method} + clinical"
-        compared[both] = parts["both"]
-        pairs += [(both, "clinical alone"), (both, method)]
-    return compared, pairs
-
-
 def operating_threshold(predictions: Predictions, task: Task) -> float | None:
     """Choose the threshold of a model of two classes by Youden's index of its out-of-fold predictions.
 
@@ -352,32 +255,12 @@ def operating_threshold(predictions: Predictions, task: Task) -> float | None:
     return None if np.isnan(threshold) else threshold
 
 
-def read_left_out(folder: Path) -> list[dict[str, str]]:
-    """Return the cases that :py:func:`monai_mil_ext.data.load_cohort` has left out of the cohort of a report."""
-    path = folder / OF_TABLE
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{"case_id": row["case"], "reason": row["reason"]} for row in csv.DictReader(file)]
-
-
-def _variables(study: Study, items: Items) -> dict[str, Any]:
-    """Return the clinical variables, and the number of cases without a value of each that has some."""
-    columns = list(study.clinical.columns or ()) if study.clinical else []
-    missing = {name: sum(map(is_missing, covariate_cells(items, name))) for name in columns}
-    return {"columns": columns, "missing": {name: count for name, count in missing.items() if count}}
-
-
 def read_history(path: Path) -> list[dict[str, float]]:
     """Read the values of the epochs of a run."""
     if not path.exists():
         return []
     with path.open(newline="") as file:
         return [{name: float(value or "nan") for name, value in row.items()} for row in csv.DictReader(file)]
-
-
-def _instances(items: Items) -> dict[str, int]:
-    return dict(zip((str(item[CASE]) for item in items), bag_sizes(items), strict=True))
 
 
 def _settings(method: Any, training: Any) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from .methods import StudyMethod, parse_methods
 from .outputs import bin_note, with_bin_edges
 from .pictures.case_attention import Draw
 from .provenance import OF_STUDIES, PACKAGES, check_packages, collect_provenance, command_of_process
-from .results import CHECKED, StudyResults, read_left_out
+from .report.cohort_report import read_left_out
+from .results import CHECKED, StudyResults
 from .runs import Run, RunsFailedError, StudyRunner, write_line
 from .selection import Selection
 from .tasks import Task
@@ -161,7 +162,7 @@ class Study:
         Raises:
             RunsFailedError: when all runs have failed.
         """
-        with self._timed("check and folds"):
+        with self.timed("check and folds"):
             work = self.work
             self._write_settings()
         for note in dict.fromkeys(self.options.notes):
@@ -241,7 +242,8 @@ class Study:
         times = {name: round(seconds, 1) for name, seconds in self.times.items()}
         return {**facts, "seeds": seeds, "times": times, "num_samples": self.options.num_samples}
 
-    def _timed(self, name: str) -> _Timer:
+    def timed(self, name: str) -> _Timer:
+        """Return a context that notes its duration in ``times``, which the report and the last line state."""
         return _Timer(self.times, name)
 
     def _usable_items(self) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from monai_mil_ext.apps.study import Task
+from monai_mil_ext.apps.study import Predictions, Task
 from monai_mil_ext.data import write_bag
 
 TASKS = {
@@ -43,3 +43,10 @@ def make_items(folder, kind="classification", num_cases=36, noise=False, seed=0)
         case = f"c{i:02d}"
         items.append({"case_id": case, "patient": f"p{i:02d}", "image": str(path), "num_instances": 12, **label})
     return items
+
+
+def predictions_of(score, truth):
+    """Return predictions of two classes, all of the test part of one fold."""
+    names, zeros = [str(i) for i in range(len(truth))], np.zeros(len(truth), dtype=int)
+    output = np.column_stack([1 - score, score])
+    return Predictions(names, names, [""] * len(truth), zeros, zeros, ["test"] * len(truth), truth, output)

@@ -94,8 +94,9 @@ def as_estimate(
     r"""Summarize the values of a metric over resamples as its value and 95 % interval.
 
     The interval is symmetric on a scale without bounds (logit of a share, Fisher's z of a correlation, logarithm of an
-    error without an upper bound), with the standard deviation of the resamples, times :math:`\sqrt{P / (P - 1)}` for P patients, as standard
-    error. Percentiles of the resamples hold the truth less often than they state if patients are few.
+    error without an upper bound), with the standard deviation of the resamples, times :math:`\sqrt{P / (P - 1)}` for P
+    patients, as standard error. Percentiles of the resamples hold the truth less often than they state if patients are
+    few.
 
     Args:
         samples: values (1 + S,): that of the sample, then those of the resamples; NaN where it is undefined.
