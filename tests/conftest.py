@@ -62,6 +62,19 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason=f"needs {name}"))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give the files of one MONAI Label server to one process, or each of two starts a server."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class FilesByServer(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return "the server" if file.endswith("_over_http.py") else file
+
+    return FilesByServer(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """Fail a test that CI would skip, unless it needs a GPU or a browser, and note what a slow test is for."""

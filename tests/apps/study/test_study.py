@@ -2,11 +2,9 @@
 
 import csv
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -164,30 +162,40 @@ def test_a_refitted_model_is_one_network(tmp_path):
     assert record["cohort"]["cases"] == 36
 
 
-PROGRAM = """
-import sys
-from tests.apps.study.cohort_bags import TASKS, make_items
-from monai_mil_ext.apps.study import FoldPlan, Study, StudyOptions, TrainingSettings
-items = make_items(sys.argv[1])
-training = TrainingSettings(epochs=20, patience=20, learning_rate=0.01)
-options = StudyOptions(num_samples=20)
-Study(items, sys.argv[2], TASKS["classification"], "ABMIL,MeanMIL", FoldPlan(2), training, options=options).run()
-"""
+def run_whole_study(items, folder):
+    training = TrainingSettings(epochs=20, patience=20, learning_rate=0.01)
+    make_study(items, folder, "ABMIL,MeanMIL", training=training).run()
+
+
+def started(*args):
+    """Start a study in a process forked from one that has imported the package, which takes longer than the study."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["tests.apps.study.cohort_bags"])
+    process = context.Process(target=run_whole_study, args=args)
+    process.start()
+    return process
+
+
+def ended(process):
+    """Exit status of a process; it is removed."""
+    process.join()
+    code = process.exitcode
+    process.close()
+    return code
 
 
 @pytest.mark.slow(buys="a study that is killed at any point continues to the same tables")
 def test_a_killed_study_continues_to_the_same_tables(tmp_path):
-    make_items(tmp_path)
-    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
-    folder = tmp_path / "killed"
+    items, folder, codes = make_items(tmp_path), tmp_path / "killed", []
+    assert ended(started(items, tmp_path / "whole")) == 0
     for marker in ("runs/ABMIL/fold_0/run.json", "runs/MeanMIL/fold_0/run.json", "predictions/ABMIL.csv"):
-        process = subprocess.Popen([*command, str(folder)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and not (folder / marker).exists():
+        process = started(items, folder)
+        while process.is_alive() and not (folder / marker).exists():
             time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    subprocess.run([*command, str(folder)], check=True, capture_output=True)
+        process.kill()
+        codes.append(ended(process))
+    assert codes == [-signal.SIGKILL] * 3
+    assert ended(started(items, folder)) == 0
     assert report(folder) == report(tmp_path / "whole")
 
 
