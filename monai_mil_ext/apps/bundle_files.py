@@ -13,7 +13,7 @@ __all__ = ["copy_bundle", "list_bundles"]
 
 CLONE = Path(__file__).parents[2] / "bundles"
 FOLDER = "share/monai_mil_ext/bundles"  # of an installation
-FILES = ("LICENSE", "large_files.yml", "configs/*.*", "docs/*.*", "scripts/*.py", "scripts/*.txt")
+FILES = ("LICENSE", "large_files.yml", "configs/*.*", "docs/*.*", "scripts/**/*.py", "scripts/**/*.txt")
 # weights that come with a bundle; others, in subfolders of models, are of a user's own training
 WEIGHTS = ("models/model.json", "models/model.pt", "models/split.json")
 OWN_WEIGHTS = ("instance_encoder",)  # fetched by the user, by large_files.yml
