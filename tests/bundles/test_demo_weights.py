@@ -12,7 +12,6 @@ import torch
 from monai.bundle import (
     ConfigParser,
     ckpt_export,
-    create_workflow,
     download_large_files,
     verify_metadata,
     verify_net_in_out,
