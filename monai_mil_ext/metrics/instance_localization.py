@@ -167,7 +167,7 @@ def pointing_game(scores: Tensor, labels: Tensor) -> float:
 def precision_at_recall(scores: Tensor, labels: Tensor, recall: float) -> float:
     r"""Compute the best precision of a threshold on the scores whose recall is at least ``recall``.
 
-    .. math:: \max_t \Big\{ \frac{TP(t)}{TP(t) + FP(t)} : \frac{TP(t)}{P} \ge r \Big\}
+    .. math:: \max_t \left\{ \frac{TP(t)}{TP(t) + FP(t)} : \frac{TP(t)}{P} \ge r \right\}
 
     over thresholds t among the scores; instances with a score >= t are predicted as positive, tied scores together.
 

@@ -195,13 +195,22 @@ def format_prediction(
         return _format_values(p, task, bin_edges)
     predicted = predicted_classes(p, task)
     if not isinstance(predicted, int):
-        return f"probabilities {', '.join(f'{value:.2f}' for value in p.tolist())}"
+        return _format_labels(p.tolist(), class_names)
     shown = 1 if len(p) == 2 else predicted
     if class_names is not None and len(p) == 2:
         return f"probability of {class_names[shown]} {p[shown]:.2f}"
     if class_names is not None:
         return f"{class_names[shown]}, probability {p[shown]:.2f}"
     return f"probability {p[1]:.2f}" if len(p) == 2 else f"class {predicted}, probability {p[predicted]:.2f}"
+
+
+def _format_labels(values: Sequence[float], names: Sequence[str] | None) -> str:
+    """Return the probability of each label, with its name if it has one."""
+    texts = [f"{value:.2f}" for value in values]
+    if names is not None:
+        texts = [f"{name} {text}" for name, text in zip(names, texts, strict=True)]
+    kind = "probability" if len(texts) == 1 else "probabilities"
+    return f"{kind}{' ' if names is None else ' of '}{', '.join(texts)}"
 
 
 def _format_values(values: Tensor, task: str, bin_edges: Sequence[float | None]) -> str:

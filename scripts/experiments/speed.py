@@ -53,13 +53,17 @@ def measure(name: str, threads: int) -> dict[str, Any]:
 
 
 def save(rows: Sequence[dict[str, Any]], threads: int) -> None:
-    """Write rows to the file, in the order of the table; other rows of the file are kept."""
-    kept = {row["name"]: row for row in json.loads(FILE.read_text())["rows"]} if FILE.exists() else {}
-    kept.update({row["name"]: row for row in rows})
+    """Write rows to the file, in the order of the table; other rows of the file are kept, with their commit."""
+    before = json.loads(FILE.read_text()) if FILE.exists() else {"rows": []}
+    kept = {row["name"]: {"commit": before["commit"], **row} for row in before["rows"]}
+    kept.update({row["name"]: dict(row) for row in rows})
     seconds = sum(row["wall_seconds"] for row in kept.values())
     provenance = collect_provenance(
         "scripts/benchmark", [0], seconds=seconds, threads=threads, packages=PACKAGES, repository=ROOT
     )
+    provenance["versions"] = {**before.get("versions", {}), **provenance["versions"]}  # torchmil may be absent today
+    for row in rows:
+        kept[row["name"]]["commit"] = provenance["commit"]
     ordered = [kept[name] for name in ROWS if name in kept]
     FILE.write_text(json.dumps({"kind": "benchmark", **provenance, "note": NOTE, "rows": ordered}, indent=1) + "\n")
 

@@ -14,9 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .front import front_table
+
 __all__ = ["benchmark_table", "fill", "main", "patient_table", "result_table", "show_reports"]
 
-# this module imports nothing else of the repository, so that it starts at once
+# this module imports nothing of the package, so that it starts at once
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"(<!-- results:(\w+)(?: (by patient))? -->\n).*?(<!-- /results -->)", re.DOTALL)
 HEADS = {
@@ -34,7 +36,7 @@ COLUMNS = {
     "cpu_seconds": "s of a core a run",
 }
 NOTICED = ("killed", "killed later", "timeout", "suspicious")
-UNITS = {"gib": "GiB", "kib": "KiB"}
+UNITS = {"gib": "GiB", "kib": "KiB", "s": "s"}
 
 
 def result_table(result: dict[str, Any]) -> str:
@@ -120,6 +122,8 @@ def fill(text: str) -> str:
 
     def block(match: re.Match[str]) -> str:
         file = ROOT / "docs" / "results" / f"{match[2]}.json"
+        if match[2] == "front":
+            return match[1] + front_table(file.parent) + match[4]
         if not file.exists():
             return match[0]
         result = json.loads(file.read_text())

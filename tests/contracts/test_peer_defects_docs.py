@@ -54,8 +54,8 @@ def test_yaml_examples_of_pages_match_their_classes_defect_03(page):
             inspect.signature(callee).bind_partial(**arguments)
 
 
-def test_attention_prior_handler_of_the_readme_trains_defect_03():
-    (example,) = blocks(ROOT / "README.md", "yaml")
+def test_attention_prior_handler_of_the_overview_trains_defect_03():
+    (example,) = blocks(ROOT / "docs" / "overview.md", "yaml")
     config = yaml.safe_load(example)
     parser = ConfigParser({"imports": config["imports"], "handler": config["+train#handlers"][0]})
     parser.get_parsed_content("imports")

@@ -9,7 +9,19 @@ from tests.workflows import ROOT
 
 
 @pytest.mark.parametrize(
-    "name", ["ct", "semi_synthetic", "classical", "mnist_bags", "stability", "ct_protocol", "rsna_ich"]
+    "name",
+    [
+        "ct",
+        "semi_synthetic",
+        "classical",
+        "guidance",
+        "lesions",
+        "mnist_bags",
+        "stability",
+        "ct_protocol",
+        "conformal",
+        "rsna_ich",
+    ],
 )
 def test_reproduce_shows_the_help_of_an_experiment(name, capsys):
     from experiments.reproduce import main

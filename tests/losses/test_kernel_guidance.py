@@ -160,7 +160,7 @@ def test_kernel_guidance_in_mm_is_that_in_slices():
 def test_kernel_guidance_takes_positions_in_any_order():
     attention, positions = torch.rand(1, 12, 1).softmax(1), torch.rand(1, 12) * 30
     order = torch.randperm(12)
-    loss = KernelGuidanceLoss()
+    loss = KernelGuidanceLoss(5.0)
     assert_close(loss(attention[:, order], positions=positions[:, order]), loss(attention, positions=positions))
 
 
@@ -183,7 +183,7 @@ def test_kernel_guidance_of_rows_below_one():
 
 def test_kernel_guidance_is_mapped():
     attention, positions = torch.rand(3, 2, 5, 1).softmax(2), torch.arange(5.0).expand(3, 2, 5)
-    loss = KernelGuidanceLoss()
+    loss = KernelGuidanceLoss(2.0)
     each = torch.stack([loss(a, None, p) for a, p in zip(attention, positions, strict=True)])
     assert_close(torch.func.vmap(lambda a, p: loss(a, None, p))(attention, positions), each)
     assert_close(torch.func.vmap(loss)(attention), each)
@@ -207,3 +207,11 @@ def test_kernel_guidance_rejects_bad_positions():
     positions = torch.tensor([[0.0, 1.0, float("nan")]])
     with pytest.raises(ValueError, match=r"`positions` must be finite .*, got nan at instance 2 of bag 0"):
         KernelGuidanceLoss()(torch.ones(1, 3, 1), positions=positions)
+
+
+def test_without_sd_the_kernel_counts_instances_and_refuses_positions():
+    """Two millimeters would be less than the distance of two slices, and smooth nothing."""
+    attention = torch.rand(1, 12, 1).softmax(1)
+    assert_close(KernelGuidanceLoss()(attention), KernelGuidanceLoss(2.0)(attention), rtol=0, atol=0)
+    with pytest.raises(ValueError, match="`sd` must be given in the unit of `positions`, such as 10 for mm, got None"):
+        KernelGuidanceLoss()(attention, positions=5 * torch.arange(12.0).view(1, 12))

@@ -82,13 +82,16 @@ SLIDES = Page(
 
 PAGES = {
     "README.md": Page(
-        setup=page_setup.phantoms_and_table,
-        before={"cd scan_mil": "cp -r bundles/scan_mil/data bundles/scan_mil/cohort.csv scan_mil"},
-        append={"study.yaml": [*PIXELS_OF_STUDY, *SMALL_STUDY], "check.yaml": ["--estimate", "False"]},
-        creates={"cd scan_mil": ["study/report.html", "eval/check.csv"]},
         skip={
             "scripts/quickstart": ("also on the quickstart page", "docs/quickstart.md"),
             "scripts/test": ("runs this test", ".ci/run"),
+            "pip install torch": ("installs", "tests/test_wheel.py"),
+            "pip install .": ("installs", "tests/test_wheel.py"),
+        },
+    ),
+    "docs/installation.md": Page(
+        creates={"bundle copy": ["scan_mil/configs/train.yaml"]},
+        skip={
             "pip install torch": ("installs", "tests/test_wheel.py"),
             'pip install ".': ("installs", "tests/test_wheel.py"),
         },
@@ -98,6 +101,9 @@ PAGES = {
         skip={"scripts/quickstart   ": ("draws and encodes 260 scans", "tests/experiments/lesions/test_quick.py")},
         append={"train.yaml": EPOCH, "--test_patient pat_4": PIXELS, "--input data/pat_4": PIXELS, **FEW},
         creates={"scripts/quickstart": ["runs/quickstart/digits/inference/digits_0/digits_0.png"]},
+    ),
+    "docs/lesions.md": Page(
+        skip={"": ("draws and encodes at least 260 scans", "tests/experiments/lesions/test_protocol.py")}
     ),
     "docs/how-to/many-gpus.md": Page(
         start="bundles/bag_classifier",

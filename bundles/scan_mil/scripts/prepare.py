@@ -17,7 +17,7 @@ from monai_mil_ext.utils import write_json
 
 from .digit_scans import prepare_digits
 from .encoder_weights import MEMBER, PACKAGE, fetch_weights
-from .lesions.cohort import prepare_lesions
+from .lesion_scans import prepare_lesions
 
 __all__ = ["prepare_ct", "prepare_digits", "prepare_lesions"]
 

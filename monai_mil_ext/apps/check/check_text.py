@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,6 +35,7 @@ COLUMNS = {
 }
 HINT = "Correct the cohort, or leave these cases out with `--on_bad skip`."
 NAMED = 5  # cases that have one problem
+ALIKE = 10  # texts of one rule
 WIDEST = 24
 
 
@@ -107,6 +109,8 @@ def _text(value: Any) -> str:
 def problem_lines(title: str, problems: Sequence[Problem]) -> list[str]:
     """Return a line for each text, with the cases that have it, after a line with their number.
 
+    Of texts that state one rule and differ in what they got, the first are listed.
+
     Example:
         >>> problem_lines("note", [Problem("two stacks", case) for case in "ab"])
         ['2 notes:', '  a, b: two stacks']
@@ -115,10 +119,21 @@ def problem_lines(title: str, problems: Sequence[Problem]) -> list[str]:
     for problem in problems:
         groups.setdefault((problem.message, problem.option), []).append(problem.case)
     lines = []
+    totals, seen = Counter(_rule(message) for message, _ in groups), Counter[str]()
     for (message, option), cases in groups.items():
-        named = [case for case in cases if case]
-        more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
-        where = f"{', '.join(named[:NAMED])}{more}: " if named else ""
-        hint = f". Consider `{option}`." if option else ""
-        lines.append(f"  {where}{message}{hint}")
+        rule = _rule(message)
+        seen[rule] += 1
+        if seen[rule] <= ALIKE:
+            named = [case for case in cases if case]
+            more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
+            where = f"{', '.join(named[:NAMED])}{more}: " if named else ""
+            hint = f". Consider `{option}`." if option else ""
+            lines.append(f"  {where}{message}{hint}")
+        elif seen[rule] == totals[rule]:
+            lines.append(f"  ... and {totals[rule] - ALIKE} more: {rule}")
     return [f"{len(problems)} {title}{'s' * (len(problems) != 1)}:", *lines] if lines else []
+
+
+def _rule(message: str) -> str:
+    """Return what a message asks for, without what it got."""
+    return message.partition(", got ")[0]

@@ -47,16 +47,17 @@ def _of_labels(problems: Sequence[Problem]) -> list[Problem]:
 
 
 def _repeated_ids(cases: Sequence[CheckedCase]) -> Iterator[Problem]:
-    for case, same in _groups(cases, lambda case: case.item.get(CASE)).items():
+    for case, same in _groups(cases, lambda case: case.item.get(CASE) or None).items():  # refused names are empty
         if len(same) > 1:
-            places = ", ".join(one.place for one in same)
-            yield Problem(f"`case_id` must be unique, got {case!r} {len(same)} times: {places}")
+            more = f" and {len(same) - SHOWN} more" if len(same) > SHOWN else ""
+            places = ", ".join(one.place for one in same[:SHOWN])
+            yield Problem(f"`case_id` must be unique, got {case!r} {len(same)} times: {places}{more}")
 
 
 def _repeated_files(cases: Sequence[CheckedCase]) -> Iterator[Problem]:
     """Yield a problem for each file that several cases have, under one name or as copies."""
     for same in _groups(cases, lambda case: tuple(sorted(case.paths)) + _choice(case)).values():
-        if len(same) > 1 and same[0].paths:
+        if len({case.name for case in same}) > 1 and same[0].paths:  # of one name, the name is the problem
             yield Problem(f"`image` must be another file in each case, got one file in {_named(same)}")
     seen = {tuple(sorted(case.paths)) + _choice(case): case for case in cases if case.paths}
     for by_size in _groups(list(seen.values()), _size).values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,12 +11,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from monai_mil_ext.apps.bundle.trained_model import WEIGHTS_FILE
 from monai_mil_ext.apps.check import check_study_items
 from monai_mil_ext.data import InstanceSource, ModelRecord
 from monai_mil_ext.data.features.identities import item_identity
 from monai_mil_ext.networks.nets import BagEnsemble, BagNet
 from monai_mil_ext.transforms.bags.check_source import compare_source
-from monai_mil_ext.utils import BagKeys, check_name, load_json
+from monai_mil_ext.utils import BagKeys, check_name, load_json, write_json
 from monai_mil_ext.utils.files import remove_file
 
 from .clinical import apply_values
@@ -24,16 +26,17 @@ from .models import read_study_model
 from .predictions import Predictions
 from .report.decisions import Thresholds, pooled_thresholds
 from .results import CHECKED, CLINICAL, CohortResults, read_left_out, write_cohort_report
-from .runs import StudyRunner
+from .runs import StudyRunner, write_line
 from .work import predict_bags
 
 if TYPE_CHECKING:
     from .study import Study
 
-__all__ = ["evaluate_external"]
+__all__ = ["evaluate_external", "remove_outdated"]
 
 Items = Sequence[Mapping[str, Any]]
 PATIENT = str(BagKeys.PATIENT)
+EVALUATED = "evaluated.json"
 
 
 def evaluate_external(study: Study, items: Items, name: str, allow_mismatch: bool = False) -> Path:
@@ -73,14 +76,38 @@ def evaluate_external(study: Study, items: Items, name: str, allow_mismatch: boo
     notes = list(dict.fromkeys([*notes, *file_notes]))
     left_out = [*read_left_out(folder), *left_out]
     results = CohortResults(task, items, bags, clinical, thresholds, facts, notes, left_out)
+    write_json(folder / EVALUATED, {method: _state(study.folder, method) for method in bags})
     return write_cohort_report(study, results, folder, (), lambda method, _: networks[method], name)
+
+
+def remove_outdated(folder: Path) -> None:
+    """Remove the reports of other cohorts that rest on models which the study no longer has, and say so.
+
+    Args:
+        folder: folder of the study, with its new models and predictions.
+    """
+    for report in sorted((folder / "external").glob("*/report.html")):
+        known = report.parent / EVALUATED
+        evaluated = load_json(known) if known.exists() else {"": ""}
+        if any(state != _state(folder, method) for method, state in evaluated.items()):
+            _remove_results(report.parent)
+            name = report.parent.name
+            write_line(f"The models have changed, so the report of {name!r} is removed: evaluate them on it again.")
+
+
+def _state(folder: Path, method: str) -> str:
+    """Return a hash of the model of a method, and of the predictions that its thresholds rest on."""
+    models = folder / "models" / method
+    files = [models / WEIGHTS_FILE, models / CLINICAL, folder / "predictions" / f"{method}.csv"]
+    contents = [file.read_bytes() if file.exists() else b"" for file in files]
+    return hashlib.sha256(b"".join(hashlib.sha256(content).digest() for content in contents)).hexdigest()
 
 
 def _remove_results(folder: Path) -> None:
     """Remove the results of an earlier call, whose table may have been another; the list of left-out cases is new."""
     for path in (folder / "predictions", folder / "tables"):
         shutil.rmtree(path, ignore_errors=True)
-    for path in (folder / "report.html", folder / "report.json"):
+    for path in (folder / "report.html", folder / "report.json", folder / EVALUATED):
         remove_file(path)
 
 

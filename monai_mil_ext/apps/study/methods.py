@@ -35,7 +35,8 @@ class StudyMethod:
         name: name in tables and folders.
         network: config of the network with ``_target_``, without the sizes of its input and output.
         guidance: weight of :py:class:`monai_mil_ext.losses.NormalGuidanceLoss` on the attention.
-        kernel_guidance: weight of :py:class:`monai_mil_ext.losses.KernelGuidanceLoss` on the attention.
+        kernel_guidance: weight of :py:class:`monai_mil_ext.losses.KernelGuidanceLoss` on the attention; its kernel
+            has an sd of two instances, in their order.
         anchor: weight of the anchor on the attention, :py:class:`monai_mil_ext.handlers.AttentionAnchorHandler`.
         branches: weight of the losses of the branches of :py:class:`monai_mil_ext.networks.nets.ACMIL`, or of the first
             stream of :py:class:`monai_mil_ext.networks.nets.DSMIL`.

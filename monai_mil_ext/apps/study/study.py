@@ -17,7 +17,7 @@ from monai_mil_ext.data import CohortSplits
 from monai_mil_ext.utils import check_positive, load_json, write_csv, write_json
 
 from .clinical import Clinical
-from .external import evaluate_external
+from .external import evaluate_external, remove_outdated
 from .folds import FoldPlan
 from .methods import StudyMethod, parse_methods
 from .outputs import bin_note, with_bin_edges
@@ -164,7 +164,7 @@ class Study:
         with self._timed("check and folds"):
             work = self.work
             self._write_settings()
-        for note in self.options.notes:
+        for note in dict.fromkeys(self.options.notes):
             write_line(note)
         runs = work.runs()
         jobs = work.helpful_jobs(len(runs)) if jobs is None else jobs
@@ -185,7 +185,9 @@ class Study:
         if waiting:
             write_line(f"{len(waiting)} of {len(runs)} runs belong to other parts that are not finished.")
             return None
-        return StudyResults(self, runner, failures).write()
+        report = StudyResults(self, runner, failures).write()
+        remove_outdated(self.folder)
+        return report
 
     def evaluate_external(self, items: Sequence[Mapping[str, Any]], name: str, allow_mismatch: bool = False) -> Path:
         """Evaluate the models of the finished study on another cohort, and write the same report of it.

@@ -44,7 +44,7 @@ PREDICTIONS, IDENTITY, HISTORY = "predictions.csv", "predictions.json", "history
 WORTH_A_PROCESS = 16 * 2**20  # bytes of all features
 PROCESS = 2 * 2**30  # bytes of memory of a process without features
 TOP = 10  # share of the attention of so many instances
-FORMAT = 1  # number of the form of a run's files and settings
+FORMAT = 2  # number of the form of a run's files and settings, and of what a training does with them
 
 
 @dataclass(frozen=True)

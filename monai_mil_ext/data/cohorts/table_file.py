@@ -151,7 +151,7 @@ def _json_table(file: Path) -> Table:
 def _read_text(file: Path) -> list[tuple[int, list[str]]]:
     content = file.read_bytes()
     text = content.decode("utf-16" if content.startswith(UTF_16) else "utf-8-sig")
-    if "\0" in text:  # UTF-16 without its mark
+    if text.count("\0") > len(text) // 4:  # UTF-16 without its mark
         raise ValueError
     lines = io.StringIO(text, newline="")
     first = lines.readline()

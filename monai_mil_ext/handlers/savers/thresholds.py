@@ -81,7 +81,7 @@ def threshold_text(
     if reached and class_names is not None:
         return "; ".join(_point_text(point, class_names) for point in reached)
     if task == "multilabel":
-        return "threshold 0.5 of each"
+        return "threshold 0.5 of each" if len(probability) > 1 else "threshold 0.5"
     predicted = predicted_classes(torch.as_tensor(probability), task)
     if task != "classification" or len(probability) != 2 or not isinstance(predicted, int):
         return ""

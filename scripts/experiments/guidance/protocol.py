@@ -1,9 +1,9 @@
 """Protocol of guidance: ``scripts/reproduce guidance`` writes docs/results/guidance_*.json.
 
-Three parts: ``toy`` trains ABMIL on bags of noise with one or two runs, ``semi_synthetic`` trains TransMIL on 1,000
-bags of the semi-synthetic set, and ``lesions`` trains ABMIL on scans with inserted lesions (``--cohorts``, folders with
-a cohort.csv). Each part compares no guidance, Normal Guidance and the kernel on the same bags and seeds. The rows of
-test bags are kept in ``--folder``, so a stopped protocol continues; ``--only`` computes those of one set.
+Two parts: ``toy`` trains ABMIL on bags of noise with one or two runs, and ``semi_synthetic`` trains TransMIL on 1,000
+bags of the semi-synthetic set. Each compares no guidance, Normal Guidance and the kernel on the same bags and seeds;
+``scripts/reproduce lesions`` does so on scans. The rows of test bags are kept in ``--folder``, so a stopped protocol
+continues; ``--only`` computes those of one set.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from experiments.workflows import RESULTS, ROOT, RUNS
 from monai_mil_ext.apps.study import collect_provenance
 from monai_mil_ext.utils import write_json
 
-from .lesions import compare_lesions
 from .rows import Rows, compare, summarize
 from .semi_synthetic import compare_transformers
 from .toy import SETTINGS, compare_toy
@@ -34,9 +33,6 @@ NOTES = {
     "toy": "ABMIL, 32 features, 600 bags of 40 to 70 instances for training and 300 for the test, 20 epochs, weight 1.",
     "semi_synthetic": "TransMIL, 1,000 bags for training, 250 for the choice of the epoch, 300 for the test, 2 "
     "epochs, weight 1; sets that no other table uses.",
-    "lesions": "ABMIL of a study with its own settings, weight 1; the same scans, divided by seed into 60 % for "
-    "training, 20 % for the choice of the epoch by loss and 20 % for the test. Development scans, which no other table "
-    "uses.",
 }
 SUMMARY = (
     " Mean ± population sd over {seeds} seeds; differences with 95 % intervals of a paired bootstrap over test bags."
@@ -55,12 +51,11 @@ def make_rows(setting: str, rows: Mapping[str, Rows]) -> list[dict[str, Any]]:
     return table
 
 
-def list_sets(folder: Path, cohorts: Sequence[Path]) -> dict[str, dict[str, Callable[[], Mapping[str, Rows]]]]:
+def list_sets(folder: Path) -> dict[str, dict[str, Callable[[], Mapping[str, Rows]]]]:
     """Return the functions that compute the rows of test bags, by part and set."""
     return {
         "toy": {setting: partial(compare_toy, setting, SEEDS) for setting in SETTINGS},
         "semi_synthetic": {"TransMIL": partial(compare_transformers, folder / "transmil")},
-        "lesions": {path.name: partial(compare_lesions, path) for path in cohorts},
     }
 
 
@@ -77,13 +72,12 @@ def read_or_compute(file: Path, function: Callable[[], Mapping[str, Rows]]) -> t
 def main(words: Sequence[str] | None = None) -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(prog="scripts/reproduce guidance", description=__doc__)
-    parser.add_argument("--part", nargs="+", choices=list(NOTES), default=["toy", "semi_synthetic"])
-    parser.add_argument("--cohorts", nargs="+", type=Path, default=[], help="folders of the part lesions")
+    parser.add_argument("--part", nargs="+", choices=list(NOTES), default=list(NOTES))
     parser.add_argument("--only", help="compute the rows of this set, and write no table")
     parser.add_argument("--folder", type=Path, default=RUNS / "guidance", help="folder of the runs")
     args = parser.parse_args(words)
     for part in args.part:
-        sets = list_sets(args.folder, args.cohorts)[part]
+        sets = list_sets(args.folder)[part]
         chosen = [args.only] if args.only else list(sets)
         done = {name: read_or_compute(args.folder / part / f"{name}.json", sets[name]) for name in chosen}
         if not args.only:

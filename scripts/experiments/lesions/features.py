@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from experiments.workflows import BUNDLES, make_workflow
-from monai_mil_ext.data import FeatureCache
+from monai_mil_ext.data import Anatomy, FeatureCache, LesionOptions, PlannedScan, write_lesion_scans
 from monai_mil_ext.utils import load_json, write_json
 
 BUNDLE = BUNDLES / "scan_mil"
@@ -23,18 +23,16 @@ if str(BUNDLE) not in sys.path:
     sys.path.insert(0, str(BUNDLE))
 
 from scripts.encoder_weights import fetch_weights  # noqa: E402 - of the bundle
-from scripts.lesions.anatomies import Anatomy, fetch_anatomy  # noqa: E402
-from scripts.lesions.cohort import PlannedScan, plan_scans, write_scans  # noqa: E402
-from scripts.lesions.drawing import DrawingOptions  # noqa: E402
+from scripts.lesion_scans import fetch_head  # noqa: E402
 
-__all__ = ["DrawingOptions", "PlannedScan", "plan_scans", "prepare_scans", "scan_items"]
+__all__ = ["prepare_scans", "scan_items"]
 
 CONFIGS = ("train", "mr", "lesions")
 FEATURES = "features.json"
 CHUNK = 8  # scans between two steps of the progress
 
 
-def prepare_scans(scans: Sequence[PlannedScan], folder: Path, options: DrawingOptions, jobs: int | None = None) -> None:
+def prepare_scans(scans: Sequence[PlannedScan], folder: Path, options: LesionOptions, jobs: int | None = None) -> None:
     """Draw and encode scans, unless they are.
 
     Args:
@@ -45,7 +43,7 @@ def prepare_scans(scans: Sequence[PlannedScan], folder: Path, options: DrawingOp
     """
     weights = fetch_weights([folder, BUNDLE / "data"])
     for anatomy in {scan.anatomy for scan in scans}:
-        fetch_anatomy(anatomy, folder / "packages")  # once, before there are several processes
+        fetch_head(anatomy, folder / "packages")  # once, before there are several processes
     chunks = [scans[k : k + CHUNK] for k in range(0, len(scans), CHUNK)]
     work = partial(_prepare, folder=folder, weights=weights, options=options)
     with ProcessPoolExecutor(jobs or len(sched_getaffinity(0)), get_context("spawn")) as pool:
@@ -67,11 +65,11 @@ def scan_items(scans: Sequence[PlannedScan], folder: Path) -> list[dict[str, Any
     ]
 
 
-def _prepare(scans: Sequence[PlannedScan], folder: Path, weights: str, options: DrawingOptions) -> str:
+def _prepare(scans: Sequence[PlannedScan], folder: Path, weights: str, options: LesionOptions) -> str:
     """Draw and encode some scans, and return the folder of the features, relative to that of the scans."""
     for anatomy in {scan.anatomy for scan in scans}:
         own = [scan for scan in scans if scan.anatomy == anatomy]
-        write_scans(folder, _anatomy(anatomy, folder / "packages"), own, options, jobs=1)
+        write_lesion_scans(folder, _anatomy(anatomy, folder / "packages"), own, options, progress=False)
     features = _feature_cache(folder, weights)
     paths = ({key: str(folder / scan.row[key]) for key in ("image", "reference")} for scan in scans)
     features([{**scan.row, **path} for scan, path in zip(scans, paths, strict=True)])
@@ -80,7 +78,7 @@ def _prepare(scans: Sequence[PlannedScan], folder: Path, weights: str, options: 
 
 @cache
 def _anatomy(name: str, folder: Path) -> Anatomy:
-    return fetch_anatomy(name, folder)
+    return fetch_head(name, folder)
 
 
 @cache

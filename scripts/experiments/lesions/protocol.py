@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from typing import Any
 from experiments.tables import result_table
 from experiments.workflows import BUNDLES, RESULTS, ROOT, RUNS
 from monai_mil_ext.apps.study import StudyRunner, collect_provenance
+from monai_mil_ext.data import PlannedScan
 from monai_mil_ext.data.features.fingerprints import fingerprint
 from monai_mil_ext.utils import write_json
 
-from .features import PlannedScan, prepare_scans, scan_items
+from .features import prepare_scans, scan_items
 from .measures import compare_with_center, summarize
 from .reads import log_reads
 from .settings import Protocol, read_protocol
@@ -51,7 +53,7 @@ class Benchmark:
     ) -> None:
         self.protocol, self.seeds = protocol, tuple(seeds)
         self.methods = list(dict.fromkeys([CENTER, *methods]))
-        self.data = data or folder / f"scans_{fingerprint(protocol.drawing)[:8]}"
+        self.data = data or folder / f"scans_{fingerprint(asdict(protocol.drawing))[:8]}"
         self.runner = StudyRunner(folder, partial(train, protocol=protocol, data=self.data), threads=1)
 
     def prepare(self, cohorts: Sequence[str], tests: Sequence[str], jobs: int | None = None) -> None:

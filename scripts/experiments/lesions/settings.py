@@ -8,9 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from monai_mil_ext.data import LesionOptions, PlannedScan, plan_lesion_scans
 from monai_mil_ext.utils import load_json
-
-from .features import DrawingOptions, PlannedScan, plan_scans
 
 __all__ = ["Protocol", "read_protocol"]
 
@@ -38,20 +37,20 @@ class Protocol:
     num_scans: int
     cohorts: Mapping[str, list[int]]
     tests: Mapping[str, Mapping[str, Any]]
-    drawing: DrawingOptions
+    drawing: LesionOptions
     training: Mapping[str, Any]
     methods: Mapping[str, Mapping[str, Any]]
     quick_methods: tuple[str, ...]
 
     def cohort(self, name: str, seed: int) -> list[PlannedScan]:
         """Return the scans of a cohort for training and validation."""
-        scans = plan_scans(self.num_scans, seed, self.cohorts[name])
+        scans = plan_lesion_scans(self.num_scans, seed, self.cohorts[name])
         return [scan for scan in scans if scan.split != "test"]
 
     def test(self, name: str, seed: int) -> list[PlannedScan]:
         """Return the scans of a test set: heads that no cohort shows, half of them with so many lesions."""
         options = self.tests[name]
-        scans = plan_scans(self.num_scans, seed, [options["lesions"]], options["anatomy"])
+        scans = plan_lesion_scans(self.num_scans, seed, [options["lesions"]], options["anatomy"])
         return [scan for scan in scans if scan.split == "test"]
 
 
@@ -61,4 +60,4 @@ def read_protocol() -> Protocol:
     values = dict(load_json(FILE))
     drawing = {name: tuple(v) if isinstance(v, list) else v for name, v in values["drawing"].items()}
     lists = {name: tuple(values[name]) for name in ("seeds", "quick_methods")}
-    return Protocol(**{**values, **lists, "drawing": DrawingOptions(**drawing)})
+    return Protocol(**{**values, **lists, "drawing": LesionOptions(**drawing)})

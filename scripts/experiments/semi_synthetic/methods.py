@@ -20,7 +20,6 @@ VARIANTS: dict[str, dict[str, Any]] = {  # arguments of ShiftedMeanDataset
     "runs of 6": {"run_length": 6},
     "runs of 24": {"run_length": 24, "lengths": [24, 60]},  # a bag is at least as long as its run
     "shift 1": {"shift": 1.0},
-    "features permuted": {"feature_seed": 7},
 }
 NETS = "monai_mil_ext.networks.nets."
 SHORT = {

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from monai.bundle import ConfigWorkflow
 from sklearn.metrics import roc_auc_score
 
@@ -118,11 +117,8 @@ def evaluate(
 
 def bounds(bags: ShiftedMeanDataset, options: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """Compute the values of Bayes' rule, given the distribution of the set, and of the center of a bag."""
-    shift, columns = options.get("shift", 0.5), slice(1)
-    if "feature_seed" in options:
-        order = torch.randperm(768, generator=torch.Generator().manual_seed(options["feature_seed"]))
-        columns = slice(int(order.argsort()[0]), int(order.argsort()[0]) + 1)
-    posteriors = [run_posterior(shift_evidence(b["image"][:, columns], shift), bags.run_length) for b in bags]
+    shift = options.get("shift", 0.5)
+    posteriors = [run_posterior(shift_evidence(b["image"][:, :1], shift), bags.run_length) for b in bags]
     scores = {
         "Bayes": [posterior.instances for posterior in posteriors],
         "center": [center_scores(len(posterior.instances)) for posterior in posteriors],

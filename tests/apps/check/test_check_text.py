@@ -36,3 +36,14 @@ def test_counts_and_sentences_follow():
         "",
         "Done.",
     ]
+
+
+def test_many_values_against_one_rule_do_not_fill_the_terminal():
+    problems = [Problem(f"`case_id` must be letters, got '../{i}'", f"row {i}") for i in range(3000)]
+    lines = text(problems=[*problems, Problem("two encoders")]).splitlines()[2:]
+    assert lines[:2] == ["3001 problems:", "  row 0: `case_id` must be letters, got '../0'"]
+    assert lines[10:] == [
+        "  row 9: `case_id` must be letters, got '../9'",
+        "  ... and 2990 more: `case_id` must be letters",
+        "  two encoders",
+    ]

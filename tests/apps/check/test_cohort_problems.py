@@ -16,6 +16,18 @@ def test_one_file_in_two_cases_and_a_copy_are_found(tmp_path):
     assert "got copies of one file in 'c5', 'c6'" in text
 
 
+def test_each_wrong_name_is_one_problem(tmp_path):
+    rows = bag_rows(tmp_path, 12)
+    for i in (0, 1):
+        rows[i]["case_id"] = f"../{i}"
+    names = [problem.message.partition(" must")[0] for problem in check(tmp_path, rows).problems]
+    assert names == ["`case_id`"] * 2  # names that were refused are not equal names
+    rows = [*bag_rows(tmp_path, 12), *[{**row, "site": "B"} for row in bag_rows(tmp_path)[:1] * 7]]
+    (problem,) = check(tmp_path, rows).problems
+    expected = "`case_id` must be unique, got 'c0' 8 times: row 2, row 14, row 15, row 16, row 17 and 3 more"
+    assert problem.message == expected
+
+
 def test_a_copied_folder_is_found_and_two_series_of_a_folder_are_not(tmp_path):
     rows = scan_rows(tmp_path)
     write_series(tmp_path / "d")

@@ -110,6 +110,24 @@ def test_results_of_another_table_do_not_stay(finished, tmp_path):
     assert {path.name for path in folder.iterdir()} == {"cohort", "checked.json"}
 
 
+def test_a_report_stays_until_the_models_of_the_study_change(tmp_path, capsys):
+    items, options = make_items(tmp_path), StudyOptions(num_samples=2)
+
+    def study(methods, epochs=1):
+        return Study(
+            items[:24], tmp_path / "study", TASK, methods, FoldPlan(2), TrainingSettings(epochs=epochs), options=options
+        )
+
+    study("MeanMIL").run()
+    path = study("MeanMIL").evaluate_external(items[24:], "other")
+    study("MeanMIL,MaxMIL").run()  # the model that was evaluated is as before
+    assert path.exists()
+    assert "have changed" not in capsys.readouterr().out
+    study("MeanMIL", epochs=2).run()
+    assert {file.name for file in path.parent.iterdir()} == {"checked.json"}
+    assert "The models have changed, so the report of 'other' is removed" in capsys.readouterr().out
+
+
 def test_bags_of_another_source_are_refused(finished, tmp_path):
     study, items = finished
     write_bag(tmp_path / "wide.h5", {"features": torch.rand(5, 7)})

@@ -36,8 +36,12 @@ def die_at(value, run, folder):
     return square(run, folder)
 
 
-def process_id(run, folder):
-    time.sleep(0.2)
+def wait_for_another_process(run, folder):
+    """Return the process id, once the runs of two processes have begun."""
+    (folder / f"{os.getpid()}.pid").touch()
+    deadline = time.monotonic() + 60
+    while len({path.name for path in folder.parent.glob("*/*.pid")}) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
     return {"pid": os.getpid()}
 
 
@@ -118,7 +122,7 @@ def test_run_all_survives_a_killed_process_and_names_its_run(tmp_path):
 
 
 def test_run_all_uses_several_processes(tmp_path):
-    records = StudyRunner(tmp_path, process_id, threads=1).run_all(RUNS, jobs=2, report=None)
+    records = StudyRunner(tmp_path, wait_for_another_process, threads=1).run_all(RUNS, jobs=2, report=None)
     assert len({record["pid"] for record in records} - {os.getpid()}) == 2
 
 

@@ -120,6 +120,20 @@ def test_equal_seeds_give_equal_weights(tmp_path):
     assert all(map(torch.equal, first.network.state_dict().values(), second.network.state_dict().values()))
 
 
+def test_another_seed_gives_other_weights_and_another_order(tmp_path, monkeypatch):
+    items, orders = make_items(tmp_path), []
+    sampler = module.BagBatchSampler
+    monkeypatch.setattr(
+        module, "BagBatchSampler", lambda *a, **k: orders.append((k["shuffle"], k["seed"])) or sampler(*a, **k)
+    )
+    weights = [
+        train(items, settings=TrainingSettings(epochs=1, learning_rate=1e-9, seed=seed))[0].network.state_dict()
+        for seed in (0, 1)
+    ]
+    assert not all(map(torch.allclose, weights[0].values(), weights[1].values()))  # hardly trained: as at the start
+    assert [order for order in orders if order[0]] == [(True, 0), (True, 1)]
+
+
 def test_large_features_are_read_in_samples(tmp_path, monkeypatch):
     items = make_items(tmp_path)
     read = []

@@ -1,6 +1,7 @@
 """Tests of the work of one run of a study."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,35 @@ def test_runs_depend_on_files_and_labels_of_their_training_only(tmp_path):
     write_bag(item["image"], {"features": torch.zeros(12, 4)})
     after = make_work(items, splits=work.splits).runs()
     assert [a.settings == b.settings for a, b in zip(before, after, strict=True)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda work: {"task": replace(work.task, class_names=("b", "a"))},
+        lambda work: {"training": replace(work.training, seed=1)},
+        lambda work: {"training": replace(work.training, epochs=3)},
+        lambda work: {"selection": Selection({"learning_rate": [0.1, 0.01]})},
+        lambda work: {"methods": [replace(work.methods[0], guidance=0.5)]},
+        lambda work: {"items": [{**item, "label": 1 - item["label"]} for item in work.items]},
+    ],
+    ids=["task", "seed", "epochs", "grid", "term", "labels"],
+)
+def test_all_that_decides_a_training_repeats_it(changed, tmp_path):
+    work = make_work(make_items(tmp_path))
+    before, after = work.runs(), replace(work, **changed(work)).runs()
+    assert [a.name for a in after] == [b.name for b in before]
+    assert all(a.settings != b.settings for a, b in zip(after, before, strict=True))
+
+
+def test_a_case_that_moves_to_another_part_repeats_the_training(tmp_path):
+    work = make_work(make_items(tmp_path))
+    fold = work.splits.folds[0]
+    for part, other in (("val", "test"), ("train", "test"), ("val", "train")):
+        moved = {**fold, part: fold[part][1:], other: [*fold[other], fold[part][0]]}
+        splits = replace(work.splits, folds=[moved, *work.splits.folds[1:]])
+        same = [a.settings == b.settings for a, b in zip(replace(work, splits=splits).runs(), work.runs(), strict=True)]
+        assert same == [False, True]
 
 
 def test_a_changed_test_part_is_predicted_again_without_training(tmp_path, monkeypatch):

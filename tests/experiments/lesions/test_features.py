@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from monai_mil_ext.data import read_bag
 from monai_mil_ext.networks.encoders import MobileNetV2Features
+from monai_mil_ext.transforms import LoadBagd
 
 
 def write_head(folder):
@@ -31,9 +31,9 @@ def test_scans_are_drawn_and_encoded_once(small, tmp_path):
     prepare_scans(scans, tmp_path, options, jobs=1)
     items = scan_items(scans, tmp_path)
     for item, scan in zip(items, scans, strict=True):
-        bag = read_bag(item["image"])
+        bag = LoadBagd(["image", "instance_label"])({"image": item["image"]})
         mask = np.asarray(nib.load(tmp_path / scan.row["reference"]).dataobj)
-        assert bag["features"].shape == (mask.shape[2], 2560)
+        assert bag["image"].shape == (mask.shape[2], 2560)
         # slices of a bag run from the feet to the head, as those of the volume do
         assert bag["instance_label"].tolist() == (mask > 0).any((0, 1)).astype(int).tolist()
         assert item["label"] == [int(scan.num_lesions > 0)]

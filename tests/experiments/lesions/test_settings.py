@@ -33,9 +33,9 @@ def test_the_quickstart_has_a_seed_of_its_own_and_known_methods(protocol):
 
 
 def test_the_demo_is_as_difficult_as_the_benchmark(protocol):
-    from scripts.lesions.drawing import DrawingOptions
+    from monai_mil_ext.data import LesionOptions
 
-    assert protocol.drawing == DrawingOptions()
+    assert protocol.drawing == LesionOptions()
 
 
 def test_only_the_reference_uses_labels_of_slices(protocol):

@@ -17,6 +17,7 @@ NAMES = ["no tumor", "tumor"]
         ([0.2, 0.3, 0.5], {}, ""),
         ([0.9, 0.8], {"task": "survival"}, ""),
         ([0.9, 0.2, 0.8], {"task": "multilabel"}, "threshold 0.5 of each"),
+        ([0.9], {"task": "multilabel"}, "threshold 0.5"),
     ],
 )
 def test_threshold_text_says_which_class_is_predicted(probability, options, expected):

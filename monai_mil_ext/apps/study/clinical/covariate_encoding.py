@@ -253,6 +253,8 @@ def _shown(text: str) -> str:
 
 def reason_to_leave_out(variable: Variable, cells: Sequence[str], items: Items, task: Task | None) -> str:
     """Return why a variable should not be used, or ``""``."""
+    if all(map(is_missing, cells)):
+        return "no training case has a value"
     block = variable.encode(cells)
     if not len(block) or np.ptp(block, axis=0).max() == 0:
         return "it has the same value in all training cases"

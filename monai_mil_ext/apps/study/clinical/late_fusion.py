@@ -166,7 +166,7 @@ def _fit_blend(clinical: Array, bag: Array, truth: NDArray[Any], groups: NDArray
     labels = truth[:, 1] if task.has_times else truth
     varied = len(np.unique(labels)) > 1 or (task.has_times and labels.any())
     if not varied:
-        neutral = [Calibration(*_spread(scores, task), *_unit(scores, task)) for scores in (clinical, bag)]
+        neutral = [Calibration(*_spread(x, task, groups), *_unit(x, task, groups)) for x in (clinical, bag)]
         note = (
             "A validation part has cases of one class or without events; there, bag and clinical variables weigh alike."
         )
@@ -178,14 +178,21 @@ def _fit_blend(clinical: Array, bag: Array, truth: NDArray[Any], groups: NDArray
     gains = [log_likelihood(final(mix), truth, task) for final, mix in zip(finals, mixes, strict=True)]
     chosen = choose_weight(gains, groups)
     weight = WEIGHTS[chosen]
-    parts_spread = (1 - weight) * _variation(a), weight * _variation(b)
+    parts_spread = (1 - weight) * _variation(a, groups), weight * _variation(b, groups)
     return Blend(parts[0], parts[1], finals[chosen], weight, parts_spread[1] / (sum(parts_spread) or 1.0))
 
 
-def _variation(scores: Array) -> float:
-    """Return the standard deviation of scores over the cases, without what is common to all classes of a case."""
+def _variation(scores: Array, groups: NDArray[Any]) -> float:
+    """Return the standard deviation of scores, without what is common to all classes of a case."""
     differences = scores - scores.mean(axis=1, keepdims=True) if scores.shape[1] > 1 else scores
-    return float(np.sqrt(differences.var(axis=0).sum()))
+    return float(np.sqrt(sum(_moments(column, groups)[1] ** 2 for column in differences.T)))
+
+
+def _moments(values: Array, groups: NDArray[Any]) -> tuple[float, float]:
+    """Return the mean and the standard deviation of values (n,), in which each patient counts once."""
+    counts = np.bincount(groups)
+    mean = float(np.average(values, weights=1 / counts[groups]))
+    return mean, float(np.sqrt(np.average((values - mean) ** 2, weights=1 / counts[groups])))
 
 
 def choose_weight(gains: Sequence[Array], groups: NDArray[Any]) -> int:
@@ -221,20 +228,21 @@ def log_likelihood(scores: Array, truth: NDArray[Any], task: Task) -> Array:
     return special.log_softmax(scores, axis=1)[np.arange(len(truth)), truth.astype(int)]
 
 
-def _spread(scores: Array, task: Task) -> tuple[float, float]:
+def _spread(scores: Array, task: Task, groups: NDArray[Any]) -> tuple[float, float]:
     """Return mean and standard deviation of values and risks, so that the fit does not depend on their unit."""
     if task.kind not in ("regression", "survival", "cox"):
         return 0.0, 1.0
-    return float(scores.mean()), float(scores.std()) or 1.0
+    center, spread = _moments(scores[:, 0], groups)
+    return center, spread or 1.0
 
 
-def _unit(scores: Array, task: Task) -> tuple[float, tuple[float, ...]]:
+def _unit(scores: Array, task: Task, groups: NDArray[Any]) -> tuple[float, tuple[float, ...]]:
     """Return the prior of slope and shift.
 
     Probabilities, values and log hazards have a meaning of their own, and stay as they are: a prediction that hardly
     varies is not blown up. The risk of discrete times has none, and varies by 1.
     """
-    center, spread = _spread(scores, task)
+    center, spread = _spread(scores, task, groups)
     if task.kind == "regression":
         return spread, (center,)
     return spread if task.kind == "cox" else 1.0, (0.0,) * scores.shape[1]
@@ -242,9 +250,9 @@ def _unit(scores: Array, task: Task) -> tuple[float, tuple[float, ...]]:
 
 def _calibrate(scores: Array, truth: NDArray[Any], task: Task, groups: NDArray[Any]) -> Calibration:
     """Fit slope and shift by penalized likelihood, in which each patient counts once."""
-    center, spread = _spread(scores, task)
-    slope, shift = _unit(scores, task)
-    deviation = (float(np.std(truth)) or 1.0) if task.kind == "regression" else 1.0
+    center, spread = _spread(scores, task, groups)
+    slope, shift = _unit(scores, task, groups)
+    deviation = (_moments(truth.astype(float), groups)[1] or 1.0) if task.kind == "regression" else 1.0
     unit = BIAS * deviation if task.kind == "regression" else 1.0  # of the shift
     standard = (scores - center) / spread
 

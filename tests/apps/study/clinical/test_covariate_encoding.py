@@ -125,7 +125,7 @@ def test_useless_columns_are_left_out_with_a_note():
         "same": "it has the same value in all training cases.",
         "date": "it differs in most cases, like an identifier or a date.",
         "diagnosis": "it equals the label.",
-        "empty": "it has the same value in all training cases.",
+        "empty": "no training case has a value.",
         "number": "it identifies cases or patients.",
     }
 

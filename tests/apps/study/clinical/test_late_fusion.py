@@ -172,3 +172,25 @@ def test_unknown_labels_are_not_used():
     first = LateFusion.fit(cut.output, cut.output[::-1], cut.truth, cut.patient, task).blends[0]
     part = LateFusion.fit(cut.output[:30], cut.output[::-1][:30], truth[:30], cut.patient[:30], task).blends[0]
     assert first == part
+
+
+@pytest.mark.parametrize("task", [TASKS["regression"], TASKS["cox"], BINARY], ids=lambda task: task.kind)
+def test_a_patient_with_many_equal_cases_counts_once(task):
+    rng = np.random.default_rng(0)
+    truth, (a, b) = two_scores(60)
+    if task.kind == "classification":
+        pair = [probabilities(a), probabilities(b)]
+    else:
+        pair = [a[:, None], b[:, None]]
+        truth = a + b + rng.normal(size=60) if task.kind == "regression" else np.column_stack([np.exp(-a), truth])
+    many = np.r_[np.arange(60), np.zeros(200, dtype=int)]  # further cases of the first patient
+    once, often = (
+        LateFusion.fit(pair[0][i], pair[1][i], truth[i], [NAMES[j] for j in i], task) for i in (np.arange(60), many)
+    )
+    blends = once.blends[0], often.blends[0]
+    for part in ("clinical", "bag"):
+        centers, spreads = zip(*((getattr(b, part).center, getattr(b, part).spread) for b in blends), strict=True)
+        assert centers[1] == pytest.approx(centers[0])
+        assert spreads[1] == pytest.approx(spreads[0])
+    if task.kind == "classification":
+        assert often.shares == pytest.approx(once.shares, abs=1e-3)

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from monai_mil_ext.data import Anatomy
+
 
 @pytest.fixture(scope="session")
 def head():
-    from scripts.lesions.anatomies import Anatomy
-
     shape = (140, 170, 130)
     axes = [np.linspace(-1.1, 1.1, size) for size in shape]
     distance = np.sqrt(axes[0][:, None, None] ** 2 + axes[1][:, None] ** 2 + axes[2] ** 2)

@@ -1,4 +1,4 @@
-"""Random fields, rotations and blobs, of which a scan is drawn."""
+"""Smooth random fields and random affine maps, of which a scan is drawn."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["random_affine", "smooth_field"]
+__all__ = ["random_affine", "random_field"]
 
 Rng = np.random.Generator
 
 
-def smooth_field(rng: Rng, shape: Sequence[int], knots: Sequence[int], sd: float) -> NDArray[np.float32]:
+def random_field(rng: Rng, shape: Sequence[int], knots: Sequence[int], sd: float) -> NDArray[np.float32]:
     """Draw a smooth random field: normal values at knots, and blends of the nearest knots between them.
 
     Args:
@@ -22,7 +22,7 @@ def smooth_field(rng: Rng, shape: Sequence[int], knots: Sequence[int], sd: float
         sd: standard deviation at the knots.
 
     Example:
-        >>> smooth_field(np.random.default_rng(0), (4, 5, 6), (2, 2, 2), 1.0).shape
+        >>> random_field(np.random.default_rng(0), (4, 5, 6), (2, 2, 2), 1.0).shape
         (4, 5, 6)
     """
     field = rng.normal(0.0, sd, tuple(knots))

@@ -1,1 +1,0 @@
-"""Scans of real heads with inserted lesions: anatomy from packages, exact truth, NIfTI files."""

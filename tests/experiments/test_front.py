@@ -1,0 +1,74 @@
+"""Tests of the facts on the front page, which are made from docs/results."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
+LESIONS = {
+    "center": (0.58, (0.55, 0.61), None),
+    "ABMIL": (0.60, (0.57, 0.63), (-0.01, 0.05)),
+    "QG-MIL": (0.70, (0.66, 0.74), (0.08, 0.16)),
+    "WindowMIL": (0.81, (0.78, 0.84), (0.20, 0.27)),
+    "max": (0.50, (0.47, 0.53), (-0.12, -0.04)),
+    "mean": (None, (None, None), (None, None)),
+    "WindowMIL, by evidence": (0.85, (0.8, 0.9), (0.1, 0.3)),
+    "slice-supervised": (0.90, (0.88, 0.92), (0.29, 0.35)),
+}
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Copy the results that the facts need, and return the folder."""
+    for name in ("benchmarks", "mutants", "lesions"):
+        (tmp_path / f"{name}.json").write_text((RESULTS / f"{name}.json").read_text())
+    return tmp_path
+
+
+def write_lesions(folder, rows):
+    written = [
+        {
+            "name": name,
+            "values": {"instance_auroc": value},
+            "interval_95": {"instance_auroc": ends, **({"difference": apart} if apart else {})},
+        }
+        for name, (value, ends, apart) in rows.items()
+    ]
+    (folder / "lesions.json").write_text(json.dumps({"rows": written}))
+
+
+def localization(folder):
+    from experiments.front import front_table
+
+    (line,) = [line for line in front_table(folder).splitlines() if line.startswith("| **localization**")]
+    return line
+
+
+def test_only_methods_whose_interval_excludes_zero_are_named(results):
+    write_lesions(results, LESIONS)
+    line = localization(results)
+    assert "label per scan: WindowMIL 0.81 [0.78, 0.84], QG-MIL 0.70 [0.66, 0.74]; center" in line
+    assert "center of the scan 0.58 [0.55, 0.61]" in line
+    assert "label of every slice 0.90 [0.88, 0.92]" in line
+    assert not any(name in line for name in ("ABMIL", "max", "mean"))
+
+
+def test_without_such_a_method_the_fact_says_so(results):
+    write_lesions(results, {name: row for name, row in LESIONS.items() if name not in ("QG-MIL", "WindowMIL")})
+    assert "label per scan: no network above the center; center of the scan 0.58" in localization(results)
+
+
+def test_time_is_told_with_memory_and_by_its_kind(results):
+    from experiments.front import front_table
+
+    content = json.loads((results / "benchmarks.json").read_text())
+    details = {row["name"]: row["detail"] for row in content["rows"]}
+    details["qgmil_train_processor"] |= {"published_user_s": 4.0, "published_system_s": 2.5}
+    details["qgmil_train_processor"] |= {"ours_user_s": 3.5, "ours_system_s": 0.25}
+    details["qgmil_train_memory"] |= {"published_gib": 9.0, "ours_gib": 0.5}
+    (results / "benchmarks.json").write_text(json.dumps(content))
+    table = front_table(results)
+    assert "takes 0.50 GiB where the published formulation takes 9.00 GiB" in table
+    assert "takes 3.8 s of the processor where that takes 6.5 s" in table
+    assert "computing alone takes 3.5 and 4.0 s" in table
