@@ -84,4 +84,4 @@ def test_a_clone_stays_clean_and_its_training_is_used(enter, tmp_path, capsys):
 def test_what_a_training_writes_is_ignored_by_git(name):
     written = [f"bundles/{name}/{file}" for file in ("models/trained/model.pt", "models/fold_0/model.json", "eval/a")]
     command = ["git", "check-ignore", *written]
-    assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.split() == written
+    assert subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True).stdout.split() == written
