@@ -275,7 +275,7 @@ PAGES = {
             "train.yaml": [*PIXELS, *EPOCH],
             "study.yaml": [*PIXELS_OF_STUDY, *SMALL_STUDY],
             "check.yaml": ["--estimate", "False"],
-            "inference.yaml": PIXELS,
+            **dict.fromkeys(["--input data/", "--cohort SCANS"], PIXELS),  # the shipped weights need the encoder
             **FEW,
             **FEW_OF_FOLDS,
         },
