@@ -73,7 +73,12 @@ SLIDES = Page(
         "kfold.yaml": "mv DIR SLIDES; mv TABLES DIR; rm -r models eval",
     },
     creates={
-        "--input FEATURES": ["models/fold_0/model.pt", "eval/report.json", "eval/f0/prediction.json", "eval/f2/f2.geojson"],
+        "--input FEATURES": [
+            "models/fold_0/model.pt",
+            "eval/report.json",
+            "eval/f0/prediction.json",
+            "eval/f2/f2.geojson",
+        ],
         "--input SLIDE": ["eval/case-*/prediction.json", "eval/case-*/case-*_tiles.png"],
         "kfold.yaml": ["eval/folds.json", "eval/fold_4/bags.csv", "models/fold_4/model.pt"],
         "study.yaml": ["study/report.html"],

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-
 from monai_mil_ext.data import write_bag
 from monai_mil_ext.data.synthetic.digits import DIGITS_LICENSE, draw_digit_bags
 from monai_mil_ext.utils import write_csv
