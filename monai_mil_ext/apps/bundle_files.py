@@ -13,9 +13,10 @@ __all__ = ["copy_bundle", "list_bundles"]
 
 CLONE = Path(__file__).parents[2] / "bundles"
 FOLDER = "share/monai_mil_ext/bundles"  # of an installation
-FILES = ("LICENSE", "large_files.yml", "configs/*.*", "docs/*.*", "scripts/*.py", "scripts/*.txt")
-# weights that come with a bundle; those of other bundles are of a user's own training
-WEIGHTS = {"bag_classifier": ("models/model.json", "models/model.pt", "models/split.json")}
+FILES = ("LICENSE", "large_files.yml", "configs/*.*", "docs/*.*", "scripts/**/*.py", "scripts/**/*.txt")
+# weights that come with a bundle; others, in subfolders of models, are of a user's own training
+WEIGHTS = ("models/model.json", "models/model.pt", "models/split.json")
+OWN_WEIGHTS = ("instance_encoder",)  # fetched by the user, by large_files.yml
 
 
 def list_bundles() -> dict[str, str]:
@@ -82,5 +83,5 @@ def _installed() -> list[Path]:
 
 
 def _files(bundle: Path) -> list[Path]:
-    patterns = (*FILES, *WEIGHTS.get(bundle.name, ()))
+    patterns = FILES if bundle.name in OWN_WEIGHTS else (*FILES, *WEIGHTS)
     return sorted(path for pattern in patterns for path in bundle.glob(pattern) if path.is_file())

@@ -22,12 +22,15 @@ def test_copy_bundle_has_the_files_of_the_repository(name, tmp_path):
     assert [path.name for path in (tmp_path / "work").iterdir()] == [name]
 
 
-def test_copy_bundle_leaves_a_trained_model_where_it_is(tmp_path, monkeypatch):
-    folder = copy_bundle("scan_mil", tmp_path / "bundles")
-    (folder / "models").mkdir()
-    (folder / "models" / "model.pt").write_bytes(b"weights")
+@pytest.mark.parametrize(
+    ("name", "weights"), [("scan_mil", "models/trained/model.pt"), ("instance_encoder", "models/model.pt")]
+)
+def test_copy_bundle_leaves_weights_of_ones_own_where_they_are(name, weights, tmp_path, monkeypatch):
+    folder = copy_bundle(name, tmp_path / "bundles")
+    (folder / weights).parent.mkdir(parents=True)
+    (folder / weights).write_bytes(b"weights")
     monkeypatch.setattr(bundle_files, "CLONE", tmp_path / "bundles")
-    assert not (copy_bundle("scan_mil", tmp_path) / "models").exists()
+    assert not (copy_bundle(name, tmp_path) / weights).exists()
 
 
 def test_copy_bundle_refuses_to_overwrite(tmp_path):

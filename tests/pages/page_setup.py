@@ -93,8 +93,9 @@ def torchmil_set(repo: Path) -> None:
 def trained_on_scans(repo: Path) -> None:
     """Write the phantoms, a table of two of them, and a network."""
     phantoms(repo)
-    (repo / CT / "models").mkdir(exist_ok=True)
-    torch.save(ABMIL(64, 2, hidden_size=128).state_dict(), repo / CT / "models" / "model.pt")
+    trained = repo / CT / "models" / "trained"
+    trained.mkdir()
+    torch.save(ABMIL(64, 2, hidden_size=128).state_dict(), trained / "model.pt")
     (repo / CT / "scans.csv").write_text("case_id,image\na,data/pat_1\nb,data/pat_2\n")
     folder_of_scans(repo)
 
@@ -191,9 +192,8 @@ def slides_and_features(repo: Path) -> None:
 def slides_to_predict(repo: Path) -> None:
     """Write a network of ``wsi_mil``, files of features, some with their slide, and a slide."""
     bundle = repo / "bundles/wsi_mil"
-    (bundle / "models").mkdir(exist_ok=True)
     net = QGMIL(wsi.F, 2, hidden_size=16, num_layers=1)
-    save_model(bundle / "models", net, sources=[InstanceSource(width=wsi.F)])
+    save_model(bundle / "models" / "trained", net, sources=[InstanceSource(width=wsi.F)])
     for i in range(2):
         wsi.write_features(bundle / "features" / f"f{i}.h5", torch.randn(8, wsi.F).numpy())
     wsi.write_small_slide(bundle / "slide.svs")

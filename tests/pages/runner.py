@@ -16,7 +16,7 @@ from .table import Page
 ROOT = Path(__file__).parents[2]
 LIMIT = 900  # seconds of a page; otherwise processes that wait for each other would never fail
 CREATED = shutil.ignore_patterns("data", "data_digits", "eval", "runs", "models", "__pycache__")
-SHIPPED = [f"bundles/bag_classifier/models/{name}" for name in ("model.pt", "model.json", "split.json")]
+SHIPPED = [f"bundles/{name}/models" for name in ("bag_classifier", "scan_mil", "wsi_mil")]
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -29,10 +29,10 @@ def copy_bundles(folder: Path) -> None:
     """Copy the files of the repository that commands need, without those that commands create."""
     for name in ("bundles", "scripts"):
         shutil.copytree(ROOT / name, folder / name, ignore=CREATED)
-    for name in ("docs", "study", "bundles/bag_classifier/models"):
+    for name in ("docs", "study", *SHIPPED):
         (folder / name).mkdir()
-    for name in SHIPPED:
-        shutil.copy(ROOT / name, folder / name)
+    for path in (path for name in SHIPPED for path in (ROOT / name).glob("*.*") if path.suffix in {".pt", ".json"}):
+        shutil.copy(path, folder / path.relative_to(ROOT))
     for name in ("monai_mil_ext", "constraints.txt", "setup.cfg", "pyproject.toml"):
         (folder / name).symlink_to(ROOT / name)
 

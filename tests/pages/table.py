@@ -73,9 +73,14 @@ SLIDES = Page(
         "kfold.yaml": "mv DIR SLIDES; mv TABLES DIR; rm -r models eval",
     },
     creates={
-        "--input FEATURES": ["models/model.pt", "eval/report.json", "eval/f0/prediction.json", "eval/f2/f2.geojson"],
+        "--input FEATURES": [
+            "models/fold_0/model.pt",
+            "eval/report.json",
+            "eval/f0/prediction.json",
+            "eval/f2/f2.geojson",
+        ],
         "--input SLIDE": ["eval/case-*/prediction.json", "eval/case-*/case-*_tiles.png"],
-        "kfold.yaml": ["eval/folds.json", "eval/fold_4/bags.csv", "models/model.pt"],
+        "kfold.yaml": ["eval/folds.json", "eval/fold_4/bags.csv", "models/fold_4/model.pt"],
         "study.yaml": ["study/report.html"],
     },
 )
@@ -275,13 +280,13 @@ PAGES = {
             "train.yaml": [*PIXELS, *EPOCH],
             "study.yaml": [*PIXELS_OF_STUDY, *SMALL_STUDY],
             "check.yaml": ["--estimate", "False"],
-            "inference.yaml": PIXELS,
+            **dict.fromkeys(["--input data/", "--cohort SCANS"], PIXELS),  # the shipped weights need the encoder
             **FEW,
             **FEW_OF_FOLDS,
         },
         creates={
             "kfold": [
-                "models/model.pt",
+                "models/trained/model.pt",
                 "eval/report.json",
                 "eval/pat_4/pat_4.png",
                 "eval/fold_5/report.json",

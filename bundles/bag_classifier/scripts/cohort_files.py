@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-
 from monai_mil_ext.data import write_bag
 from monai_mil_ext.utils import write_csv
+from numpy.typing import NDArray
 
 __all__ = ["Bags", "write_cohort"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-
 from monai_mil_ext.data.synthetic.digits import draw_digit_bags
 
 from .cohort_files import write_cohort

@@ -7,7 +7,6 @@ import io
 from pathlib import Path
 
 import numpy as np
-
 from monai_mil_ext.apps.download import extract_member, fetch_packages
 from monai_mil_ext.data.synthetic.digits import DIGITS_LICENSE
 from monai_mil_ext.utils import check_choice

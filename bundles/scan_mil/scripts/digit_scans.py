@@ -7,7 +7,6 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-
 from monai_mil_ext.data.synthetic.digits import DIGITS_LICENSE, DigitBag, draw_digit_bags
 from monai_mil_ext.utils import write_json
 

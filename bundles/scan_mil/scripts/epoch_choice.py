@@ -10,9 +10,8 @@ from typing import Any
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
 from ignite.handlers import EarlyStopping
-from torch import nn
-
 from monai_mil_ext.utils import save_tensors, write_json
+from torch import nn
 
 __all__ = ["EpochChoice", "chosen_epoch"]
 

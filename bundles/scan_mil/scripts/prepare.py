@@ -10,7 +10,6 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-
 from monai_mil_ext.apps.download import extract_member, fetch_packages
 from monai_mil_ext.transforms import LoadMask
 from monai_mil_ext.utils import write_json

@@ -7,10 +7,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from monai_mil_ext.data import load_cohort, split_cohort
 from monai_mil_ext.utils import write_json
+from tqdm import tqdm
 
 from .slice_table import LoadSliceTabled
 

@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from monai_mil_ext.data import CohortReport
+from monai_mil_ext.data.cohorts.check_report import Issue
+from monai_mil_ext.utils import check_name
 from pydicom import dcmread
 from pydicom.config import disable_value_validation
 from pydicom.errors import InvalidDicomError
 from tqdm import tqdm
-
-from monai_mil_ext.data import CohortReport
-from monai_mil_ext.data.cohorts.check_report import Issue
-from monai_mil_ext.utils import check_name
 
 __all__ = ["READERS", "read_abdomen", "read_chest", "read_head"]
 

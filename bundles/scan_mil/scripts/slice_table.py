@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
+from monai_mil_ext.data.cohorts.table_file import read_table
+from monai_mil_ext.utils import as_range
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 from torch import Tensor
 from torch.nn import functional
-
-from monai_mil_ext.data.cohorts.table_file import read_table
-from monai_mil_ext.utils import as_range
 
 __all__ = ["LoadSliceTabled"]
 

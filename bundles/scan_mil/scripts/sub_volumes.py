@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-
 from monai_mil_ext.data import read_bag
 from monai_mil_ext.utils import BagKeys, check_choice
 

@@ -1,6 +1,7 @@
-"""Helpers of bundle configs: checks of overrides, the end of processes, and trained models with their record."""
+"""Helpers of bundle configs: checks of overrides, the end of processes, and trained models: folder, record."""
 
 from .cli import check_cli_overrides
+from .model_folder import find_model, is_demonstration, mark_demonstration, training_folder
 from .processes import end_processes
 from .trained_model import TrainedModel, build_network, describe_network, save_model, trained_network
 
@@ -10,6 +11,10 @@ __all__ = [
     "check_cli_overrides",
     "describe_network",
     "end_processes",
+    "find_model",
+    "is_demonstration",
+    "mark_demonstration",
     "save_model",
     "trained_network",
+    "training_folder",
 ]

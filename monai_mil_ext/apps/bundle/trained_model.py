@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from monai_mil_ext.data import InstanceSource, ModelRecord
-from monai_mil_ext.data.models import RECORD_FILE, file_sha256
+from monai_mil_ext.data.models import RECORD_FILE, file_sha256, load_weights
 from monai_mil_ext.data.models.network_options import check_same_options
 from monai_mil_ext.handlers.instance_sets import SETS_FILE
 from monai_mil_ext.handlers.savers.instance_set import INSTANCE_SET
@@ -22,11 +24,11 @@ from monai_mil_ext.transforms.bags.check_source import compare_source
 from monai_mil_ext.utils import BagKeys, SourceMismatchError, as_flag, check_local
 from monai_mil_ext.utils.files import load_json, save_tensors
 
+from .model_folder import DEMONSTRATION, WEIGHTS_FILE
 from .module_options import network_options
 
 __all__ = ["TrainedModel", "build_network", "describe_network", "save_model", "trained_network"]
 
-WEIGHTS_FILE = "model.pt"
 DATACLASSES = ("QGMILBlock",)  # options of networks that are no networks themselves
 
 
@@ -244,11 +246,52 @@ class TrainedModel:
         """Raise ``ValueError`` if ``net`` has other options than the network that was trained."""
         check_same_options(self._known.network.get("options", {}), network_options(net))
 
+    def announce(self) -> None:
+        """Print which model is used, and warn if it only demonstrates the bundle.
+
+        Example:
+            >>> record = save_model("models/trained", nets.ABMIL(8, 2), date="2026-11-30T12:00:00", cohort={"cases": 9})
+            >>> TrainedModel("models/trained").announce()
+            model: models/trained/model.pt (trained 2026-11-30 on 9 cases)
+        """
+        file, cohort = self.weights, self._known.cohort
+        shown = Path(*file.parts[-2:]) if file.is_absolute() else file  # a path may name a user
+        counts = " of ".join(f"{cohort[what]} {what}" for what in ("cases", "patients") if cohort.get(what))
+        trained = f"trained {self._known.date[:10]}{counts and f' on {counts}'}" if self._is_recorded else "no record"
+        print(f"model: {shown.as_posix()} ({trained})")  # noqa: T201
+        if self._is_recorded and DEMONSTRATION in cohort:
+            warnings.warn(
+                f"These are the weights that come with the bundle, trained on {cohort[DEMONSTRATION]}: they show how "
+                "it works, and say nothing about disease. After a training its model is used.",
+                stacklevel=2,
+            )
+
+    def check_loaded(self, net: nn.Module, weights: Mapping[str, Any], *_: Any) -> None:
+        """Check that the weights that a network is about to load are those of this model.
+
+        MONAI exports the file of ``--ckpt_file``, ``models/model.pt`` by default, whichever model ``ckpt_dir`` names;
+        the network and what results state would be those of another one.
+
+        Raises:
+            ValueError: when the weights are others; see ``allow_mismatch``.
+        """
+        if self.allow_mismatch or not self.weights.is_file():
+            return
+        own = load_weights(self.weights)
+        same = {name: torch.equal(own[name], weights[name].cpu()) for name in own.keys() & weights.keys()}
+        if not all(same.values()):
+            folder = Path(*self.weights.parent.parts[-2:]).as_posix()
+            raise ValueError(
+                f"`ckpt_dir` must be the folder of the weights to load, got {folder}, which has others; "
+                "--ckpt_file names those of an export."
+            )
+
     def identity(self) -> dict[str, Any]:
         """Return what every result states: ``name``, ``version``, ``sha256`` and ``trained_on`` of the model.
 
         ``conformal.json`` beside the weights, see :py:class:`monai_mil_ext.handlers.InstanceSetHandler`, is part of it.
-        A record with ``operating_points``, or ``bin_edges`` of its task, states them too.
+        A record with ``operating_points``, or ``bin_edges`` of its task, states them too, and the weights that come
+        with a bundle state the data that they demonstrate it with.
         """
         sha256 = file_sha256(self.weights) if self.weights.is_file() else None
         if self._is_recorded:  # a record may have several files of weights, of which this is one
@@ -257,6 +300,7 @@ class TrainedModel:
             stated = {name: value for name, value in (("operating_points", points), ("bin_edges", edges)) if value}
             stated |= {"sha256": sha256} if sha256 else {}
             stated |= self._instance_sets(sha256)
+            stated |= {key: value for key, value in self._known.cohort.items() if key == DEMONSTRATION}
             return {**self._known.identity(), **stated, "trained_on": RECORD_FILE}
         return {"name": None, "version": None, "sha256": sha256, "trained_on": "unknown"}
 
@@ -274,6 +318,8 @@ class TrainedModel:
 
 def trained_network(trained: TrainedModel, default: nn.Module, **options: Any) -> nn.Module:
     """Return the network of a record, or ``default`` for weights without one; for configs of inference.
+
+    It loads no weights but those of ``trained``, see :py:meth:`TrainedModel.check_loaded`.
 
     Args:
         trained: trained model.
@@ -294,4 +340,6 @@ def trained_network(trained: TrainedModel, default: nn.Module, **options: Any) -
             f"`network_def` must be the network of {RECORD_FILE}, got the options {sorted(options)}; for weights "
             "without a record pass --unrecorded_network#..., or the whole network as --network_def."
         )
-    return trained.network(default)
+    net = trained.network(default)
+    net.register_load_state_dict_pre_hook(trained.check_loaded)
+    return net

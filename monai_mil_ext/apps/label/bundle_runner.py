@@ -13,10 +13,12 @@ from typing import Any, NamedTuple
 
 import torch
 from ignite.engine import Events
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.handlers import CheckpointLoader
 
-from monai_mil_ext.data import input_identity
+from monai_mil_ext.apps.bundle import find_model, is_demonstration, training_folder
+from monai_mil_ext.data import ModelRecord, input_identity
+from monai_mil_ext.data.models import RECORD_FILE
 from monai_mil_ext.handlers import BatchInference
 
 from .errors import http_error
@@ -62,8 +64,18 @@ class BundleRunner:
 
     @property
     def weights(self) -> Path:
-        """Path of the trained network."""
-        return self.root / "models" / "model.pt"
+        """Path of the trained network, or of the weights that come with the bundle."""
+        return Path(find_model(self.root / "models")) / "model.pt"
+
+    @property
+    def new_weights(self) -> Path:
+        """Path to which a training writes its weights: it never replaces those that come with the bundle."""
+        return Path(training_folder(self.root / "models")) / "model.pt"
+
+    @property
+    def is_demonstration(self) -> bool:
+        """Flag of a bundle that nobody has trained: its weights only show how it works."""
+        return is_demonstration(self.weights.parent)
 
     @property
     def reads_slides(self) -> bool:
@@ -72,7 +84,15 @@ class BundleRunner:
 
     @property
     def class_names(self) -> list[str]:
-        """Names of the classes, in the order of their indices."""
+        """Names of the classes, in the order of their indices.
+
+        They are those of the trained model; before a training, of the configs, and else of the metadata.
+        """
+        record = self.weights.with_name(RECORD_FILE)
+        is_trained = record.is_file() and not self.is_demonstration
+        names = ModelRecord.read(record).class_names if is_trained else self._config("train").get("class_names")
+        if isinstance(names, (list, tuple)):
+            return list(names)
         names = self._format("outputs")["channel_def"]
         return [names[key] for key in sorted(names, key=int)]
 
@@ -138,15 +158,24 @@ class BundleRunner:
         return _KeptWorkflow(workflow, (configs, overrides), files, version)
 
     def _initialized(self, kind: str, configs: tuple[str, ...], overrides: Mapping[str, Any]) -> ConfigWorkflow:
-        files = [str(self._file(name)) for name in (*configs, *([SITE] if self.has(SITE) else []))]
+        files = self._site_files(configs)
         options = {"bundle_root": str(self.root), **overrides}
         workflow = ConfigWorkflow(files, workflow_type=kind, logging_file=False, **options)
         workflow.initialize()
         return workflow
 
+    def _config(self, name: str) -> dict[str, Any]:
+        """Return a config of the bundle with the overlay of the installation; ``{}`` where there is none."""
+        config = ConfigParser.load_config_files(self._site_files([name])) if self.has(name) else {}
+        return dict(config)
+
+    def _site_files(self, configs: Iterable[str]) -> list[str]:
+        return [str(self._file(name)) for name in (*configs, *([SITE] if self.has(SITE) else []))]
+
     def _files(self, kept: _KeptWorkflow | None = None) -> list[Path]:
         """Return the files that a workflow depends on."""
-        files = [*self.root.glob("configs/*.yaml"), *self.root.glob("scripts/*.py"), *self.root.glob("models/*")]
+        patterns = ("configs/*.yaml", "scripts/*.py", "models/*", "models/*/*")
+        files = [path for pattern in patterns for path in self.root.glob(pattern)]
         return [*files, *(() if kept is None else kept.files)]
 
     def _file(self, name: str) -> Path:

@@ -60,7 +60,7 @@ class ScanTrainTask(TrainTask):
         epochs, fraction = _positive(request, "max_epochs", 50), _val_split(request)
         scans = self._scans(datastore)
         training, held_out = _split(scans, fraction)
-        start = str(self.bundle.weights) if request.get("pretrained", True) and self.bundle.weights.is_file() else None
+        start = self._start() if request.get("pretrained", True) else None
         with TemporaryDirectory() as folder:
             options = {"scans": training, "held_out": held_out, "epochs": epochs, "start_from": start}
             options["class_names"] = self.bundle.class_names  # by which labels are read, so that results have them
@@ -72,8 +72,9 @@ class ScanTrainTask(TrainTask):
             except Exception as error:
                 images = [scan["image"] for scan in scans]
                 raise http_error_from(error, *images, folder, self.bundle.root) from error
-            for name in (self.bundle.weights.name, RECORD_FILE):
-                with atomic_path(self.bundle.weights.with_name(name)) as temporary:
+            new = self.bundle.new_weights
+            for name in (RECORD_FILE, new.name):
+                with atomic_path(new.with_name(name)) as temporary:
                     shutil.copyfile(Path(folder) / name, temporary)
         metrics = workflow.parser.get_parsed_content("validate#evaluator").state.metrics if held_out else {}
         stats = {
@@ -87,6 +88,11 @@ class ScanTrainTask(TrainTask):
         }
         write_json(self._stats_file, stats)
         return stats
+
+    def _start(self) -> str | None:
+        """Return the weights to continue from: none that only show how the bundle works."""
+        weights = self.bundle.weights
+        return str(weights) if weights.is_file() and not self.bundle.is_demonstration else None
 
     @property
     def _stats_file(self) -> Path:

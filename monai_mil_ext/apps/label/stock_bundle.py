@@ -22,7 +22,7 @@ __all__ = ["write_stock_bundle"]
 
 INFERER = "$lambda inputs, network: monai_mil_ext.networks.nets.BagOutputWrapper(network)(inputs)"
 VIEW = "monai_mil_ext.apps.label.ScoresToLabelMapd"
-COPIED = ("LICENSE", "docs", "models", "scripts")
+COPIED = ("LICENSE", "docs", "scripts")
 
 
 def write_stock_bundle(bundle: BundleRunner, target: str | os.PathLike[str]) -> Path:
@@ -46,6 +46,10 @@ def write_stock_bundle(bundle: BundleRunner, target: str | os.PathLike[str]) -> 
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         elif source.is_file():
             shutil.copy(source, folder / name)
+    for path in bundle.weights.parent.glob("*.*"):  # the app reads weights from models alone
+        if path.is_file():
+            (folder / "models").mkdir(exist_ok=True)
+            shutil.copy(path, folder / "models")
     bands = ScoreBands()
     view = {"_target_": VIEW, "keys": "pred", "class_names": bundle.class_names, "top_k": list(bands.top_k)}
     config = _inference(bundle)

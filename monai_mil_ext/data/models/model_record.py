@@ -76,7 +76,8 @@ class ModelRecord:
         operating_points: for each its ``name``, ``class_name``, ``threshold``, and by which ``method`` it was chosen.
             Of two classes, and for each of several labels, the first one decides.
         preprocessing: parameters that were estimated on the training data, such as ``mean`` and ``scale``.
-        cohort: counts of ``cases`` and ``patients``, ``classes``, ``fold``, ``seed``, and ``table_sha256``.
+        cohort: counts of ``cases`` and ``patients``, ``classes``, ``fold``, ``seed``, and ``table_sha256``;
+            ``demonstration``, the kind of data, marks weights that only show how a bundle works.
         versions: versions of the packages.
         date: UTC date and time of the training.
 

@@ -1,13 +1,21 @@
 """Tests of the trained model of a bundle, and of networks built from a record."""
 
 import os
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from monai_mil_ext.apps.bundle import TrainedModel, build_network, describe_network, save_model
+from monai_mil_ext.apps.bundle import (
+    TrainedModel,
+    build_network,
+    describe_network,
+    mark_demonstration,
+    save_model,
+    trained_network,
+)
 from monai_mil_ext.data import InstanceSource, ModelRecord
 from monai_mil_ext.data.models import file_sha256
 from monai_mil_ext.metrics import ConformalInstances
@@ -219,3 +227,42 @@ def test_instance_sets_are_used_with_the_weights_of_their_calibration(tmp_path):
     write_json(tmp_path / "conformal.json", {**sets.to_dict(), "num_bags": 2})
     with pytest.raises(ValueError, match="`threshold` must be that of 2 bags"):
         TrainedModel(tmp_path).identity()
+
+
+def test_trained_model_says_which_it_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    cohort = {"cases": 9, "patients": 3}
+    save_model("models/trained", nets.ABMIL(4, 2), date="2026-11-30T12:00:00+00:00", cohort=cohort)
+    folders = ["./models/trained", str(tmp_path / "models" / "trained")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for folder in folders:
+            TrainedModel(folder).announce()
+        Path("models/trained/model.json").unlink()
+        TrainedModel("models/trained").announce()
+    shown = ["models/trained/model.pt", "trained/model.pt"]  # no path names a user
+    known = "trained 2026-11-30 on 9 cases of 3 patients"
+    said = [*(f"model: {path} ({known})" for path in shown), "model: models/trained/model.pt (no record)"]
+    assert capsys.readouterr().out.splitlines() == said
+
+
+def test_trained_model_warns_of_weights_that_only_demonstrate(tmp_path):
+    save_model(tmp_path, nets.ABMIL(4, 2))
+    assert "demonstration" not in TrainedModel(tmp_path).identity()
+    mark_demonstration(tmp_path, "handwritten digits")
+    with pytest.warns(
+        UserWarning, match="come with the bundle, trained on handwritten digits: .* nothing about disease"
+    ):
+        TrainedModel(tmp_path).announce()
+    assert TrainedModel(tmp_path).identity()["demonstration"] == "handwritten digits"
+
+
+def test_a_trained_network_takes_no_weights_of_another_model(tmp_path):
+    net, other = nets.ABMIL(4, 2), nets.ABMIL(4, 2)
+    save_model(tmp_path / "trained", net)
+    built = trained_network(TrainedModel(tmp_path / "trained"), other)
+    with pytest.raises(ValueError, match=r"must be the folder of the weights to load, got \S+/trained, which"):
+        built.load_state_dict(other.state_dict())
+    built.load_state_dict(net.state_dict())
+    trained_network(TrainedModel(tmp_path / "trained", allow_mismatch=True), other).load_state_dict(other.state_dict())
+    trained_network(TrainedModel(tmp_path / "absent"), other).load_state_dict(net.state_dict())

@@ -49,10 +49,11 @@ class Bundle:
     """Bundle that infers at once: it writes the results that it was made with."""
 
     metadata = {"description": "Bundle."}
-    name, class_names = "bundle", ["benign", "malignant"]
+    name, class_names, is_demonstration = "bundle", ["benign", "malignant"], False
 
     def __init__(self, root, record=None, error=None):
         self.root, self.weights = Path(root), Path(root) / "models" / "model.pt"
+        self.new_weights = self.weights
         self.record, self.error, self.calls = record, error, []
 
     def infer(self, item, folder, *configs, **overrides):

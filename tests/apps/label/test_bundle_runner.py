@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from monai_mil_ext.apps.bundle import save_model
+from monai_mil_ext.apps.bundle_files import copy_bundle
 from monai_mil_ext.apps.label import BundleRunner, bundle_runner
 from monai_mil_ext.apps.label.bundle_runner import device_override
 from monai_mil_ext.data import InstanceSource
 from monai_mil_ext.handlers import WeightsLoader
-from monai_mil_ext.networks.nets import QGMIL
+from monai_mil_ext.networks.nets import ABMIL, QGMIL
 from tests.bundles.wsi import BUNDLES, ENCODER, F, write_cohort, write_small_slide
 
 
@@ -118,3 +119,15 @@ def test_bundle_runner_knows_the_kind_and_the_classes_of_a_bundle():
     assert scans.class_names == ["no tumor", "tumor"]
     assert scans.has("train", "scan_labels")
     assert not slides.has("scan_labels")
+
+
+def test_bundle_runner_uses_the_trained_model_and_its_classes(tmp_path):
+    runner = BundleRunner(copy_bundle("scan_mil", tmp_path))
+    shipped = tmp_path.resolve() / "scan_mil" / "models" / "model.pt"
+    assert (runner.weights, runner.is_demonstration) == (shipped, True)
+    assert runner.new_weights == shipped.parent / "trained" / "model.pt"
+    (runner.root / "configs" / "site.yaml").write_text("class_names: [healthy, sick]")
+    assert runner.class_names == ["healthy", "sick"]
+    save_model(runner.new_weights.parent, ABMIL(4, 2), task={"class_names": ["a", "b"]})
+    assert (runner.weights, runner.is_demonstration, runner.class_names) == (runner.new_weights, False, ["a", "b"])
+    assert runner.weights in runner._files()  # so that a workflow is built again after the next training

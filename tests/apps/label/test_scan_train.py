@@ -66,6 +66,16 @@ def test_scan_train_task_holds_nothing_out_of_few_scans(tmp_path, store):
     assert task.bundle.calls[1][2]["start_from"] is None
 
 
+def test_scan_train_task_does_not_continue_from_the_weights_of_the_bundle(tmp_path, store):
+    task = make_task(tmp_path)
+    task.bundle.weights.write_text("shipped")
+    task.bundle.is_demonstration, task.bundle.new_weights = True, tmp_path / "models" / "trained" / "model.pt"
+    task({}, store)
+    assert task.bundle.calls[0][2]["start_from"] is None
+    assert task.bundle.weights.read_text() == "shipped"
+    assert (tmp_path / "models" / "trained" / "model.json").read_text() == "new"
+
+
 @pytest.mark.parametrize(
     ("request_options", "match"),
     [

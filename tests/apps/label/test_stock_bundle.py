@@ -4,8 +4,12 @@ import json
 
 import pytest
 
+from monai_mil_ext.apps.bundle import save_model
+from monai_mil_ext.apps.bundle_files import copy_bundle
 from monai_mil_ext.apps.label import BundleRunner
 from monai_mil_ext.apps.label.stock_bundle import write_stock_bundle
+from monai_mil_ext.data import ModelRecord
+from monai_mil_ext.networks.nets import ABMIL
 from tests.bundles.wsi import BUNDLES
 
 
@@ -30,3 +34,11 @@ def test_write_stock_bundle_replaces_no_folder(tmp_path):
     (tmp_path / "scans" / "configs").mkdir(parents=True)
     with pytest.raises(FileExistsError, match="configs"):
         write_stock_bundle(BundleRunner(BUNDLES / "scan_mil"), tmp_path / "scans")
+
+
+def test_write_stock_bundle_has_the_trained_model_alone(tmp_path):
+    bundle = BundleRunner(copy_bundle("scan_mil", tmp_path))
+    record = save_model(bundle.new_weights.parent, ABMIL(4, 2), "own")
+    models = write_stock_bundle(bundle, tmp_path / "scans") / "models"
+    assert sorted(path.name for path in models.iterdir()) == ["model.json", "model.pt"]
+    assert ModelRecord.read(models) == record

@@ -1,0 +1,3 @@
+"""Preparation of data for this bundle."""
+
+__all__: list[str] = []
