@@ -49,6 +49,8 @@ CASES = {  # name of the class, and after a hyphen the special case
     "AdditiveMIL": additive_without_kinks,
     "DSMIL": partial(nets.DSMIL, F, C, query_size=4),
     "DSMIL-mean": partial(nets.DSMIL, F, C, nonlinear_query=False, value_layer=True, combine="mean_logit"),
+    "DTFDMIL": partial(nets.DTFDMIL, F, C, hidden_size=4, num_groups=2, detach=False, split="position"),
+    "DTFDMIL-max-min": partial(nets.DTFDMIL, F, C, hidden_size=4, num_groups=2, distill="MaxMinS", detach=False),
     "CLAM": partial(nets.CLAM, F, C, hidden_size=4, attention_size=5, num_instances=2),
     "CLAM-multi-branch": partial(nets.CLAM, F, C, hidden_size=4, attention_size=5, multi_branch=True, gated=False),
     "CORAL": lambda: nets.CORAL(nets.ABMIL(F, 1, attention_size=5), C + 1),
