@@ -28,6 +28,7 @@ from monai_mil_ext.handlers import (
     InstanceLossHandler,
 )
 from monai_mil_ext.losses import (
+    AttentionEntropyLoss,
     BranchDiversityLoss,
     CLAMInstanceLoss,
     KernelGuidanceLoss,
@@ -325,6 +326,8 @@ def _terms(net: nn.Module, method: StudyMethod, bags: _Bags) -> list[Any]:
     if method.kernel_guidance:
         guide = KernelGuidanceLoss()
         handlers.append(AttentionPriorHandler(guide, weight=method.kernel_guidance, name="kernel_guidance"))
+    if method.entropy:
+        handlers.append(AttentionPriorHandler(AttentionEntropyLoss(), weight=method.entropy, name="attention_entropy"))
     if method.anchor:
         handlers.append(AttentionAnchorHandler(NSFKLLoss(), beta=method.anchor))
     if method.branches:

@@ -29,21 +29,23 @@ def test_terms_of_the_loss():
     assert (plain.guidance, plain.anchor, plain.branches) == (0, 0, 0)
     dsmil, clam, branched = parse_methods("DSMIL,clam,CLAM MB")
     assert (dsmil.branches, clam.instances, branched.network["multi_branch"]) == (1.0, 0.3 / 0.7, True)
+    dtfd, entropy = parse_methods("DTFD-MIL,ABMIL+aem")
+    assert (dtfd.name, dtfd.branches, entropy.name, entropy.entropy) == ("DTFDMIL", 1.0, "ABMIL+AEM", 0.1)
     assert (guided.guidance, anchored.anchor, asmil.anchor, acmil.branches) == (1.0, 0.01, 0.01, 1.0)
 
 
 def test_an_unknown_name_lists_all_and_the_nearest():
     with pytest.raises(ValueError, match=r"TransMIL.*got 'ABMLI'; did you mean 'ABMIL'"):
         parse_methods("ABMLI")
-    with pytest.raises(ValueError, match=r"terms \+NG, \+KG and \+anchor, got \+foo"):
+    with pytest.raises(ValueError, match=r"terms \+NG, \+KG, \+AEM, \+anchor, got \+foo"):
         parse_methods("ABMIL+foo")
     with pytest.raises(ValueError, match="different methods"):
         parse_methods("ABMIL,abmil")
 
 
-@pytest.mark.parametrize("name", ["MeanMIL+NG", "MeanMIL+KG", "ABMIL,max+anchor"])
+@pytest.mark.parametrize("name", ["MeanMIL+NG", "MeanMIL+KG", "MeanMIL+AEM", "ABMIL,max+anchor"])
 def test_a_term_on_attention_needs_a_network_that_has_it(name):
-    with pytest.raises(ValueError, match=r"must have \+NG, \+KG and \+anchor only on a network with attention, got 'M"):
+    with pytest.raises(ValueError, match=r"must have \+NG, \+KG, \+AEM, \+anchor only on a network with attention, got 'M"):
         parse_methods(name)
 
 
