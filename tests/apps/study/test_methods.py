@@ -37,15 +37,23 @@ def test_terms_of_the_loss():
 def test_an_unknown_name_lists_all_and_the_nearest():
     with pytest.raises(ValueError, match=r"TransMIL.*got 'ABMLI'; did you mean 'ABMIL'"):
         parse_methods("ABMLI")
-    with pytest.raises(ValueError, match=r"terms \+NG, \+KG, \+AEM, \+anchor, got \+foo"):
+    with pytest.raises(ValueError, match=r"terms \+NG, \+KG, \+AEM, \+MHIM, \+anchor, got \+foo"):
         parse_methods("ABMIL+foo")
     with pytest.raises(ValueError, match="different methods"):
         parse_methods("ABMIL,abmil")
 
 
+@pytest.mark.parametrize("name", ["AdditiveMIL", "CLAM-MB", "CenterPrior", "InstanceConvMIL"])
+def test_masked_hard_instances_need_a_classifier_of_the_embedding(name):
+    assert parse_methods("ABMIL+MHIM, TransMIL+mhim")[0].mining == 0.1
+    with pytest.raises(ValueError, match=rf"must have \+MHIM only on a network that classifies an .*'{name}'"):
+        parse_methods(f"{name}+MHIM")
+
+
 @pytest.mark.parametrize("name", ["MeanMIL+NG", "MeanMIL+KG", "MeanMIL+AEM", "ABMIL,max+anchor"])
 def test_a_term_on_attention_needs_a_network_that_has_it(name):
-    with pytest.raises(ValueError, match=r"must have \+NG, \+KG, \+AEM, \+anchor only on a network with attention, got 'M"):
+    terms = r"\+NG, \+KG, \+AEM, \+MHIM, \+anchor"
+    with pytest.raises(ValueError, match=f"must have {terms} only on a network with attention, got 'M"):
         parse_methods(name)
 
 
