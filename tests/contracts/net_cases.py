@@ -33,6 +33,11 @@ def additive_without_kinks():
     return net
 
 
+def two_sources():
+    """Return a network for two sources; the index of the source is the nearest to the last feature."""
+    return nets.SourceNet(nets.ABMIL(4, C, attention_size=5), {"10x": F - 1, "20x": 3}, hidden_size=4)
+
+
 GROUPED = nets.QGMILBlock(num_heads=2, num_kv_heads=1, norm="layer", gate="elementwise", ffn="mlp")
 CASES = {  # name of the class, and after a hyphen the special case
     "ABMIL": partial(nets.ABMIL, F, C, attention_size=5),
@@ -49,6 +54,8 @@ CASES = {  # name of the class, and after a hyphen the special case
     "AdditiveMIL": additive_without_kinks,
     "DSMIL": partial(nets.DSMIL, F, C, query_size=4),
     "DSMIL-mean": partial(nets.DSMIL, F, C, nonlinear_query=False, value_layer=True, combine="mean_logit"),
+    "DTFDMIL": partial(nets.DTFDMIL, F, C, hidden_size=4, num_groups=2, detach=False, split="position"),
+    "DTFDMIL-max-min": partial(nets.DTFDMIL, F, C, hidden_size=4, num_groups=2, distill="MaxMinS", detach=False),
     "CLAM": partial(nets.CLAM, F, C, hidden_size=4, attention_size=5, num_instances=2),
     "CLAM-multi-branch": partial(nets.CLAM, F, C, hidden_size=4, attention_size=5, multi_branch=True, gated=False),
     "CORAL": lambda: nets.CORAL(nets.ABMIL(F, 1, attention_size=5), C + 1),
@@ -70,6 +77,7 @@ CASES = {  # name of the class, and after a hyphen the special case
     "SmAP-mid": partial(nets.SmAP, F, C, attention_size=5, place="mid"),
     "SmAP-late": partial(nets.SmAP, F, C, attention_size=5, place="late"),
     "SmTP": partial(nets.SmTP, F, C, num_heads=2),
+    "SourceNet": two_sources,
     "StandardizedNet": standardized,
     "TransMIL": partial(nets.TransMIL, F, C, hidden_size=8, num_heads=2),
     "WindowMIL": partial(nets.WindowMIL, F, C, half_width=1.0, reach=3),

@@ -58,3 +58,25 @@ def test_branch_loss_of_no_bags_is_zero():
     value = BranchLoss(nn.CrossEntropyLoss())(logits, torch.zeros(0).long())
     value.backward()
     assert value.item() == 0
+
+
+def test_branch_loss_of_missing_branches_is_the_mean_over_bags_of_the_mean_over_the_others():
+    logits, label = torch.randn(4, 3, 2, dtype=torch.float64, requires_grad=True), torch.tensor([1, 0, 1, 0])
+    counts = torch.tensor([3, 1, 0, 1])
+    present = torch.arange(3) < counts[:, None]
+    loss = BranchLoss(nn.CrossEntropyLoss())
+    value = loss(logits.masked_fill(~present[..., None], -torch.inf), label)
+    (gradient,) = torch.autograd.grad(value, logits)
+    each = [loss(logits[i : i + 1, :k], label[i : i + 1]) for i, k in enumerate(counts.tolist()) if k]
+    assert_close(value, torch.stack(each).mean())
+    assert_close(gradient, torch.autograd.grad(torch.stack(each).mean(), logits)[0])
+    assert loss(torch.full((2, 3, 2), -torch.inf), label[:2]) == 0
+
+
+def test_branch_loss_keeps_the_nan_of_a_diverged_network():
+    assert BranchLoss(nn.CrossEntropyLoss())(torch.full((2, 3, 2), torch.nan), torch.tensor([1, 0])).isnan()
+
+
+def test_branch_loss_of_missing_branches_needs_a_tensor_as_label():
+    with pytest.raises(ValueError, match="`label` must be a tensor if bags lack branches, got list"):
+        BranchLoss(nn.CrossEntropyLoss())(torch.tensor([[[0.0], [-torch.inf]]]), [1])

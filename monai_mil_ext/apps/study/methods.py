@@ -22,7 +22,7 @@ __all__ = ["METHODS", "WEIGHTS", "StudyMethod", "UnmaskedNet", "parse_methods"]
 ANY_SIZE = 64  # of the instances of a network that is built for its properties
 HIDDEN = 128  # width of the embedded instances: cohorts of some hundred bags do not need more
 NETS = "monai_mil_ext.networks.nets."
-WEIGHTS = ("guidance", "kernel_guidance", "anchor", "branches", "instances")
+WEIGHTS = ("guidance", "kernel_guidance", "entropy", "anchor", "mining", "branches", "instances")
 CLAM = {"hidden_size": HIDDEN, "attention_size": HIDDEN // 2}
 SAMPLED = {"max_instances": 1024}  # of networks whose time grows with the square of the instances, in training
 
@@ -37,9 +37,13 @@ class StudyMethod:
         guidance: weight of :py:class:`monai_mil_ext.losses.NormalGuidanceLoss` on the attention.
         kernel_guidance: weight of :py:class:`monai_mil_ext.losses.KernelGuidanceLoss` on the attention; its kernel
             has an sd of two instances, in their order.
+        entropy: weight of :py:class:`monai_mil_ext.losses.AttentionEntropyLoss` on the attention.
         anchor: weight of the anchor on the attention, :py:class:`monai_mil_ext.handlers.AttentionAnchorHandler`.
-        branches: weight of the losses of the branches of :py:class:`monai_mil_ext.networks.nets.ACMIL`, or of the first
-            stream of :py:class:`monai_mil_ext.networks.nets.DSMIL`.
+        mining: weight of the consistency of :py:class:`monai_mil_ext.handlers.MaskedHardInstanceHandler`, which hides
+            instances from the network.
+        branches: weight of the losses of the branches of :py:class:`monai_mil_ext.networks.nets.ACMIL`, of the first
+            stream of :py:class:`monai_mil_ext.networks.nets.DSMIL`, or of the pseudo-bags of
+            :py:class:`monai_mil_ext.networks.nets.DTFDMIL`.
         instances: weight of the loss of the instance classifiers of :py:class:`monai_mil_ext.networks.nets.CLAM`.
         settings: settings of the training that differ from those of the study, such as ``learning_rate``.
 
@@ -56,7 +60,9 @@ class StudyMethod:
     network: Mapping[str, Any]
     guidance: float = 0.0
     kernel_guidance: float = 0.0
+    entropy: float = 0.0
     anchor: float = 0.0
+    mining: float = 0.0
     branches: float = 0.0
     instances: float = 0.0
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -129,6 +135,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "TransMIL": {"network": _net("TransMIL", hidden_size=HIDDEN), "settings": {"learning_rate": 0.0002}},
     "ACMIL": {"network": _net("ACMIL", hidden_size=HIDDEN), "branches": 1.0},
     "DSMIL": {"network": _net("DSMIL"), "branches": 1.0},
+    "DTFDMIL": {"network": _net("DTFDMIL", hidden_size=HIDDEN), "branches": 1.0},
     "CLAM": {"network": _net("CLAM", **CLAM), "instances": 0.3 / 0.7},
     "CLAM-MB": {"network": _net("CLAM", **CLAM, multi_branch=True), "instances": 0.3 / 0.7},
     "AdditiveMIL": {"network": _net("AdditiveMIL", hidden_size=HIDDEN)},
@@ -152,24 +159,30 @@ ALIASES = {
     "smoothattention": "SmAP",
     "attentionmil": "ABMIL",
     "clamsb": "CLAM",
+    "dtfd": "DTFDMIL",
     "additive": "AdditiveMIL",
     "recurrent": "RecurrentMIL",
 }
 TERMS = {
     "ng": ("+NG", {"guidance": 1.0}),
     "kg": ("+KG", {"kernel_guidance": 1.0}),
+    "aem": ("+AEM", {"entropy": 0.1}),
+    "mhim": ("+MHIM", {"mining": 0.1}),
     "anchor": ("+anchor", {"anchor": 0.01}),
 }
+ON_ATTENTION = ("guidance", "kernel_guidance", "entropy", "anchor", "mining")
+NAMED_TERMS = ", ".join(suffix for suffix, _ in TERMS.values())
 
 
 def parse_methods(methods: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]) -> list[StudyMethod]:
     """Return the methods of a list of names, as a command line gives them.
 
     Names are those of the networks of :py:mod:`monai_mil_ext.networks.nets`, whatever their case, hyphens and blanks.
-    ``+NG`` adds Normal Guidance, ``+KG`` kernel guidance and ``+anchor`` the anchor of ASMIL. Any other network is the
-    path of its class, such as ``my_package.MyNet``, or a config with its arguments and ``_target_``, and optionally a
-    ``name``; it is called by the name of its class otherwise. In the config of a bundle the key is ``target``, since
-    MONAI builds whatever has a ``_target_`` at once, without the sizes of bags and classes.
+    ``+NG`` adds Normal Guidance, ``+KG`` kernel guidance, ``+AEM`` the entropy of attention, ``+MHIM`` masked hard
+    instances and ``+anchor`` the anchor of ASMIL. Any other network is the path of its class, such as
+    ``my_package.MyNet``, or a config with its arguments and ``_target_``, and optionally a ``name``; it is called by
+    the name of its class otherwise. In the config of a bundle the key is ``target``, since MONAI builds whatever has a
+    ``_target_`` at once, without the sizes of bags and classes.
 
     Args:
         methods: names, separated by commas or in a list, and configs.
@@ -196,10 +209,26 @@ def parse_methods(methods: str | Mapping[str, Any] | Sequence[str | Mapping[str,
 
 def _check_attention(method: StudyMethod) -> None:
     """Refuse a term on the attention of a network that has none, before any training."""
-    has_term = method.guidance or method.kernel_guidance or method.anchor
-    if has_term and not method.build(ANY_SIZE, 2).gives_scores:
-        name = method.name.partition("+")[0]
-        raise ValueError(f"`methods` must have +NG, +KG and +anchor only on a network with attention, got {name!r}.")
+    if not any(method.weights[term] for term in ON_ATTENTION):
+        return
+    net, name = method.build(ANY_SIZE, 2), method.name.partition("+")[0]
+    if not net.gives_scores:
+        raise ValueError(f"`methods` must have {NAMED_TERMS} only on a network with attention, got {name!r}.")
+    if method.mining and not _classifies_embedding(net):
+        raise ValueError(f"`methods` must have +MHIM only on a network that classifies an embedding, got {name!r}.")
+
+
+def _classifies_embedding(net: BagNet) -> bool:
+    """Return whether the embedding of bags is the input of the submodule ``classify``."""
+    seen: list[torch.Size] = []
+    classify = getattr(net, "classify", None)
+    if not isinstance(classify, nn.Module):
+        return False
+    handle = classify.register_forward_pre_hook(lambda _layer, args: seen.append(args[0].flatten(1).shape))
+    with torch.no_grad():
+        embedding = net.eval().forward_bag(torch.zeros(1, 3, ANY_SIZE)).embedding
+    handle.remove()
+    return embedding is not None and seen == [embedding.shape]
 
 
 def _named(text: str) -> StudyMethod:
@@ -215,7 +244,7 @@ def _named(text: str) -> StudyMethod:
     values = dict(METHODS[method])
     for term in terms:
         if term.lower() not in TERMS:
-            raise ValueError(f"`methods` may have the terms +NG, +KG and +anchor, got +{term!s}.")
+            raise ValueError(f"`methods` may have the terms {NAMED_TERMS}, got +{term!s}.")
         suffix, weights = TERMS[term.lower()]
         method += suffix
         values |= weights

@@ -26,8 +26,10 @@ from monai_mil_ext.handlers import (
     BranchLossHandler,
     GradientClipHandler,
     InstanceLossHandler,
+    MaskedHardInstanceHandler,
 )
 from monai_mil_ext.losses import (
+    AttentionEntropyLoss,
     BranchDiversityLoss,
     CLAMInstanceLoss,
     KernelGuidanceLoss,
@@ -316,17 +318,12 @@ def _trainer(net: nn.Module, method: StudyMethod, bags: _Bags, items: Items) -> 
 
 def _terms(net: nn.Module, method: StudyMethod, bags: _Bags) -> list[Any]:
     """Return the handlers of the further terms of the loss."""
-    handlers: list[Any] = []
+    handlers = _attention_terms(method, bags)
     head = net if isinstance(net, CORAL) else None
     inner = net if head is None else head.net
-    if method.guidance:
-        key = POSITION if bags.positions else None
-        handlers.append(AttentionPriorHandler(NormalGuidanceLoss(), weight=method.guidance, positions_key=key))
-    if method.kernel_guidance:
-        guide = KernelGuidanceLoss()
-        handlers.append(AttentionPriorHandler(guide, weight=method.kernel_guidance, name="kernel_guidance"))
-    if method.anchor:
-        handlers.append(AttentionAnchorHandler(NSFKLLoss(), beta=method.anchor))
+    if method.mining:
+        classifier = "classify" if head is None else "net.classify"
+        handlers.append(MaskedHardInstanceHandler(weight=method.mining, embedding_layer=classifier))
     if method.branches:
         weight = method.branches
         handlers.append(BranchLossHandler(weight=weight) if head is None else _OrderedBranches(head, weight))
@@ -338,6 +335,23 @@ def _terms(net: nn.Module, method: StudyMethod, bags: _Bags) -> list[Any]:
         handlers.append(InstanceLossHandler(loss, weight=method.instances))
     if math.isfinite(bags.training.gradient_clip):
         handlers.append(GradientClipHandler(net, bags.training.gradient_clip))
+    return handlers
+
+
+def _attention_terms(method: StudyMethod, bags: _Bags) -> list[Any]:
+    """Return the handlers of the terms on attention."""
+    priors: dict[str, tuple[float, Any]] = {
+        "attention_prior": (method.guidance, NormalGuidanceLoss()),
+        "kernel_guidance": (method.kernel_guidance, KernelGuidanceLoss()),
+        "attention_entropy": (method.entropy, AttentionEntropyLoss()),
+    }
+    handlers: list[Any] = []
+    for name, (weight, loss) in priors.items():
+        if weight:
+            key = POSITION if bags.positions and name == "attention_prior" else None
+            handlers.append(AttentionPriorHandler(loss, weight=weight, name=name, positions_key=key))
+    if method.anchor:
+        handlers.append(AttentionAnchorHandler(NSFKLLoss(), beta=method.anchor))
     return handlers
 
 

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import warnings
-import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from ignite.engine import Events
 from torch import Tensor, nn
 
 from monai_mil_ext.metrics import attention_divergence, attention_uniformity
 from monai_mil_ext.networks.layers import masked_softmax
-from monai_mil_ext.utils import check_count, check_fraction, check_positive, without_autocast
+from monai_mil_ext.utils import check_count, check_positive, without_autocast
 
-from .auxiliary_loss import AuxiliaryLossHandler
 from .ema_teacher import EMATeacher
-from .score_hook import unwrap_network
+from .teacher_handler import TeacherHandler
 
 __all__ = ["AttentionAnchorHandler"]
 
 PINNED = 0.995  # normalized entropy above which attention counts as uniform
 
 
-class AttentionAnchorHandler(AuxiliaryLossHandler):
+class AttentionAnchorHandler(TeacherHandler):
     r"""Handler that adds ``beta * loss(scores, anchor scores, mask)`` to the loss of a ``SupervisedTrainer``.
 
     .. math:: L = L_\text{bag} + \beta \, L_\text{anchor}(z, z', m), \quad \theta' \leftarrow m\theta' + (1 - m)\theta
@@ -70,6 +67,7 @@ class AttentionAnchorHandler(AuxiliaryLossHandler):
     """
 
     _weight_name = "beta"
+    role = "anchor"
 
     def __init__(
         self,
@@ -84,30 +82,29 @@ class AttentionAnchorHandler(AuxiliaryLossHandler):
         mask_argument: str = "mask",
         anchor_dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(layer, beta, name, mask_argument)
-        check_fraction(momentum=momentum)
+        super().__init__(layer, beta, name, mask_argument, momentum)
         check_positive(every=every)
         check_count(start_step=start_step, beta_warmup_steps=beta_warmup_steps)
         if anchor_dtype is not None and not getattr(anchor_dtype, "is_floating_point", False):
             raise ValueError(f"`anchor_dtype` must be a floating type or None, got {anchor_dtype!r}.")
         self.loss = loss
         self.anchor_dtype = anchor_dtype
-        self.momentum = momentum
         self.start_step = start_step
         self.every = every
         self.beta_warmup_steps = beta_warmup_steps
-        self.steps = 0  # taken by the optimizer
-        self._anchor: EMATeacher | None = None
-        self._loaded: Mapping[str, Tensor] | None = None  # state for an anchor that does not exist yet
-        self._copied: weakref.ref[nn.Module] | None = None  # the network of the anchor
-        self._step_hook: Any = None
         self._pinned_epochs = 0
         self._warned = False
 
-    def attach(self, engine: Any) -> None:
-        """Attach to a ``SupervisedTrainer``."""
-        super().attach(engine)
-        engine.add_event_handler(Events.ITERATION_STARTED, self._make_anchor)
+    def make_teacher(self, network: nn.Module) -> EMATeacher:
+        """Return a new anchor of the network."""
+        return EMATeacher(network, self.layer, self.anchor_dtype)
+
+    def next_momentum(self) -> float | None:
+        """Return the momentum of the update after step ``self.steps``, or ``None`` for no update."""
+        elapsed = self.steps - self.start_step
+        if elapsed < 0 or elapsed % self.every:
+            return None
+        return self.momentum if elapsed else 0.0
 
     def effective_weight(self) -> float:
         """Return beta, or the fraction of it that the warm-up has reached."""
@@ -115,63 +112,13 @@ class AttentionAnchorHandler(AuxiliaryLossHandler):
 
     def values(self, scores: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
         """Compute the loss in float32 and the logged values; empty before the start step."""
-        if self.steps < self.start_step or self._hook is None or self._anchor is None:
+        if self.steps < self.start_step or self._hook is None or self._teacher is None:
             return {}
         args, kwargs = self._hook.pop_call()
-        anchor_scores = self._plain(self._anchor.scores(*args, **kwargs))
+        anchor_scores = self._plain(self._teacher.scores(*args, **kwargs))
         with without_autocast(scores):
             term = self.loss(scores, anchor_scores, mask)
             return {self.name: term, **self._log(scores.detach(), anchor_scores, mask)}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return beta, the number of steps and the weights of the anchor."""
-        anchor = self._loaded if self._anchor is None else self._anchor.state_dict()
-        return super().state_dict() | {"steps": self.steps, "anchor": anchor}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load the state that :py:meth:`state_dict` returned."""
-        super().load_state_dict(state)
-        self.steps = state["steps"]
-        self._loaded = state["anchor"]
-        self._load_anchor()
-
-    def _start(self, engine: Any) -> None:
-        super()._start(engine)
-        self._step_hook = engine.optimizer.register_step_post_hook(self._update_anchor)
-
-    def _stop(self) -> None:
-        super()._stop()
-        if self._step_hook is not None:
-            self._step_hook.remove()
-            self._step_hook = None
-
-    def _make_anchor(self, engine: Any) -> None:
-        """Copy the network before the first forward pass, after handlers that load a checkpoint at the start."""
-        network = unwrap_network(engine.network)[0]
-        copied = None if self._copied is None else self._copied()
-        if self._anchor is not None and copied is not network:
-            raise ValueError(
-                f"`engine` must train the network of the anchor, got another {type(network).__name__}: "
-                "make a new handler for each network."
-            )
-        if self._anchor is None:
-            self._copied = weakref.ref(network)
-            self._anchor = EMATeacher(engine.network, self.layer, self.anchor_dtype)
-            self._load_anchor()
-
-    def _load_anchor(self) -> None:
-        if self._anchor is not None and self._loaded is not None:
-            self._anchor.load_state_dict(self._loaded)
-            self._loaded = None
-
-    def _update_anchor(self, optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
-        overflow = getattr(optimizer, "found_inf", None)  # a fused optimizer is called even if the step is skipped
-        if self._anchor is None or self._network is None or (overflow is not None and overflow.item()):
-            return
-        self.steps += 1
-        elapsed = self.steps - self.start_step
-        if elapsed >= 0 and elapsed % self.every == 0:
-            self._anchor.update(self._network, momentum=self.momentum if elapsed else 0.0)
 
     def _log(self, scores: Tensor, anchor_scores: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
         attention, anchor = (masked_softmax(z, mask) for z in (scores, anchor_scores))
@@ -187,9 +134,9 @@ class AttentionAnchorHandler(AuxiliaryLossHandler):
         super()._report(engine)
         metrics, state = engine.state.metrics, engine.state
         metrics.pop(f"{self.name}_distance", None)
-        if self.name not in metrics or self._anchor is None:
+        if self.name not in metrics or self._teacher is None:
             return
-        metrics[f"{self.name}_distance"] = self._anchor.distance(engine.network).item()
+        metrics[f"{self.name}_distance"] = self._teacher.distance(engine.network).item()
         self._warn_if_uniform(metrics[f"{self.name}_uniformity"], state.epoch, state.max_epochs)
 
     def _warn_if_uniform(self, uniformity: float, epoch: int, max_epochs: int) -> None:

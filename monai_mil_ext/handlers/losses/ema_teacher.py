@@ -31,6 +31,7 @@ class EMATeacher:
         layer: dotted path of the submodule whose output is the scores.
         dtype: autocast dtype in which the copy runs, for example ``torch.bfloat16``, regardless of the caller's
             autocast; ``None`` keeps the caller's.
+        embedding_layer: dotted path of the classifier, whose input :py:meth:`scores_and_embedding` also returns.
 
     Raises:
         ValueError: if the network has no such submodule, cannot be copied, computes a tensor in another kind of hook,
@@ -43,14 +44,19 @@ class EMATeacher:
         True
     """
 
-    def __init__(self, network: nn.Module, layer: str, dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self, network: nn.Module, layer: str, dtype: torch.dtype | None = None, embedding_layer: str | None = None
+    ) -> None:
         net, _ = unwrap_network(network)
         self._dtype = dtype
         self._net = _copy_without_hooks(net).eval().requires_grad_(False)
         self._tensors = _tensors(self._net)
         self._averages = {name: t.float() if _is_short(t) else t for name, t in self._tensors.items()}
         self._scores: Any = None
+        self._embedding: Any = None
         find_layer(self._net, layer).register_forward_hook(self._record)
+        if embedding_layer is not None:
+            find_layer(self._net, embedding_layer).register_forward_pre_hook(self._record_embedding)
 
     def scores(self, *args: Any, **kwargs: Any) -> Any:
         """Return the layer's output for a call with these arguments, or ``None`` if the layer was not called."""
@@ -58,6 +64,12 @@ class EMATeacher:
             self._net(*args, **kwargs)
         scores, self._scores = self._scores, None
         return scores
+
+    def scores_and_embedding(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        """Return the layer's output and the input of the classifier, each ``None`` if it was not called."""
+        scores = self.scores(*args, **kwargs)
+        embedding, self._embedding = self._embedding, None
+        return scores, embedding
 
     def update(self, network: nn.Module, momentum: float) -> None:
         """Update the averages; with momentum 0 the weights are copied. Buffers are taken from the first process."""
@@ -126,6 +138,9 @@ class EMATeacher:
 
     def _record(self, _layer: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
         self._scores = output
+
+    def _record_embedding(self, _layer: nn.Module, args: tuple[Any, ...]) -> None:
+        self._embedding = args[0]
 
 
 def _tensors(net: nn.Module) -> dict[str, Tensor]:

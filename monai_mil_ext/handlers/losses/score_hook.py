@@ -173,6 +173,13 @@ def find_layer(net: nn.Module, layer: str) -> nn.Module:
     return layers[layer]
 
 
+def mask_position(net: nn.Module, name: str) -> tuple[int | None, bool]:
+    """Return the index of the mask among the arguments of ``forward``, if it has one, and whether it takes any."""
+    parameters = inspect.signature(net.forward).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return _find_argument(net, name), name in parameters or takes_any
+
+
 def _named_arguments(parameters: list[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield the arguments of a call by name, and the items of those that are dictionaries."""
     names = [*parameters[: len(args)], *(f"argument {i}" for i in range(len(parameters), len(args)))]

@@ -10,6 +10,7 @@ from .ordered import *
 from .pooling import *
 from .received_attention import ReceivedAttentionWrapper
 from .reference_weights import load_reference_state_dict
+from .source_net import SourceNet
 from .standardized_net import StandardizedNet
 from .transformers import *
 
@@ -21,6 +22,7 @@ __all__ = [
     "CORAL",
     "EncodedBag",
     "ReceivedAttentionWrapper",
+    "SourceNet",
     "StandardizedNet",
     "load_reference_state_dict",
 ]

@@ -1,7 +1,7 @@
 """Loading of weights published by the authors of a method."""
 
 from fnmatch import fnmatchcase
-from typing import List, Mapping, Optional, Tuple, Union
+from typing import List, Mapping, Tuple, Union
 
 import torch
 from torch import Tensor
@@ -16,8 +16,8 @@ def load_reference_state_dict(net: BagNet, state_dict: Mapping[str, Tensor]) -> 
 
     The method ``reference_names()`` of the network maps published names to its own, and the patterns in
     ``reference_ignored`` match published tensors that it does not use. A published tensor that is one row of a tensor
-    of ours maps to a name and an index; the index ``None`` means one additional axis of size 1. Weights are copied only
-    if all of them fit.
+    of ours maps to a name and an index, or a slice where it has the axis of rows; the index ``None`` means one
+    additional axis of size 1. Weights are copied only if all of them fit.
 
     Args:
         net: network with published weights, such as :py:class:`QGMIL`.
@@ -60,7 +60,7 @@ def load_reference_state_dict(net: BagNet, state_dict: Mapping[str, Tensor]) -> 
             target.copy_(state_dict[name])
 
 
-def _target(weights: Mapping[str, Tensor], ours: Union[str, Tuple[str, Optional[int]]]) -> Tensor:
+def _target(weights: Mapping[str, Tensor], ours: Union[str, Tuple[str, Union[int, slice, None]]]) -> Tensor:
     """Return the tensor, or the view of a tensor, that a published tensor is copied to."""
     return weights[ours] if isinstance(ours, str) else weights[ours[0]][ours[1]]
 

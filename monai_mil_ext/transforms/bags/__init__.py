@@ -34,6 +34,7 @@ from .instance_scores import (
     RankInstancesd,
     RankInstancesDict,
 )
+from .join_sources import JoinSourcesD, JoinSourcesd, JoinSourcesDict
 from .load_bag import (
     LoadBag,
     LoadBagD,
@@ -76,6 +77,9 @@ __all__ = [
     "InstanceScoresD",
     "InstanceScoresDict",
     "InstanceScoresd",
+    "JoinSourcesD",
+    "JoinSourcesDict",
+    "JoinSourcesd",
     "KeepTransformHistoryD",
     "KeepTransformHistoryDict",
     "KeepTransformHistoryd",

@@ -29,21 +29,31 @@ def test_terms_of_the_loss():
     assert (plain.guidance, plain.anchor, plain.branches) == (0, 0, 0)
     dsmil, clam, branched = parse_methods("DSMIL,clam,CLAM MB")
     assert (dsmil.branches, clam.instances, branched.network["multi_branch"]) == (1.0, 0.3 / 0.7, True)
+    dtfd, entropy = parse_methods("DTFD-MIL,ABMIL+aem")
+    assert (dtfd.name, dtfd.branches, entropy.name, entropy.entropy) == ("DTFDMIL", 1.0, "ABMIL+AEM", 0.1)
     assert (guided.guidance, anchored.anchor, asmil.anchor, acmil.branches) == (1.0, 0.01, 0.01, 1.0)
 
 
 def test_an_unknown_name_lists_all_and_the_nearest():
     with pytest.raises(ValueError, match=r"TransMIL.*got 'ABMLI'; did you mean 'ABMIL'"):
         parse_methods("ABMLI")
-    with pytest.raises(ValueError, match=r"terms \+NG, \+KG and \+anchor, got \+foo"):
+    with pytest.raises(ValueError, match=r"terms \+NG, \+KG, \+AEM, \+MHIM, \+anchor, got \+foo"):
         parse_methods("ABMIL+foo")
     with pytest.raises(ValueError, match="different methods"):
         parse_methods("ABMIL,abmil")
 
 
-@pytest.mark.parametrize("name", ["MeanMIL+NG", "MeanMIL+KG", "ABMIL,max+anchor"])
+@pytest.mark.parametrize("name", ["AdditiveMIL", "CLAM-MB", "CenterPrior", "InstanceConvMIL"])
+def test_masked_hard_instances_need_a_classifier_of_the_embedding(name):
+    assert parse_methods("ABMIL+MHIM, TransMIL+mhim")[0].mining == 0.1
+    with pytest.raises(ValueError, match=rf"must have \+MHIM only on a network that classifies an .*'{name}'"):
+        parse_methods(f"{name}+MHIM")
+
+
+@pytest.mark.parametrize("name", ["MeanMIL+NG", "MeanMIL+KG", "MeanMIL+AEM", "ABMIL,max+anchor"])
 def test_a_term_on_attention_needs_a_network_that_has_it(name):
-    with pytest.raises(ValueError, match=r"must have \+NG, \+KG and \+anchor only on a network with attention, got 'M"):
+    terms = r"\+NG, \+KG, \+AEM, \+MHIM, \+anchor"
+    with pytest.raises(ValueError, match=f"must have {terms} only on a network with attention, got 'M"):
         parse_methods(name)
 
 

@@ -31,7 +31,9 @@ def test_each_task_learns_an_easy_label(kind, tmp_path):
     assert value > 0.8, value
 
 
-@pytest.mark.parametrize("method", ["QGMIL", "ASMIL", "ACMIL", "ABMIL+NG+KG", "ABMIL+anchor", "MeanMIL"])
+@pytest.mark.parametrize(
+    "method", ["QGMIL", "ASMIL", "ACMIL", "DTFDMIL", "ABMIL+NG+KG+AEM", "ABMIL+MHIM", "ABMIL+anchor", "MeanMIL"]
+)
 def test_each_kind_of_method_trains(method, tmp_path):
     fold, _ = train(make_items(tmp_path), method=method, settings=TrainingSettings(epochs=2))
     assert [row["epoch"] for row in fold.history] == [1, 2]

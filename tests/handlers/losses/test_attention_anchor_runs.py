@@ -173,7 +173,7 @@ def test_attention_anchor_logs_its_values():
     share = (-a / mask.sum(1, keepdim=True).log()).mean().item()
     assert_close(outputs[0]["attention_anchor_uniformity"].item(), share)
     assert outputs[0]["attention_anchor_jsd"] < 1e-7  # nothing has moved yet, and no dropout acts on the scores
-    moved = handler._anchor.distance(net).item()
+    moved = handler._teacher.distance(net).item()
     assert_close(trainer.state.metrics["attention_anchor_distance"], moved)
     assert moved > 0
     assert 0 < outputs[1]["attention_anchor_jsd"] < math.log(2)

@@ -6,6 +6,7 @@ from .additive import AdditiveMIL
 from .asmil import ASMIL
 from .clam import CLAM
 from .dsmil import DSMIL
+from .dtfd import DTFDMIL
 
 __all__ = [
     "ABMIL",
@@ -13,5 +14,6 @@ __all__ = [
     "ASMIL",
     "CLAM",
     "DSMIL",
+    "DTFDMIL",
     "AdditiveMIL",
 ]

@@ -1,6 +1,6 @@
 """Clustering-constrained attention multiple instance learning (CLAM)."""
 
-from typing import List, Optional
+from typing import Dict, List, Optional, Tuple, Union
 
 import torch
 from torch import Tensor, nn
@@ -119,3 +119,24 @@ class CLAM(BagNet):
             scores = scores.masked_fill(~mask.unsqueeze(-1), float("-inf"))
         padded = functional.pad(scores, [0, 0, 0, self.num_instances], value=float("-inf"))
         return padded.topk(self.num_instances, 1)[1]
+
+    def reference_names(self) -> Dict[str, Union[str, Tuple[str, slice]]]:
+        """Map names of weights of the published code to those of this network.
+
+        With many branches, it has a linear layer for each class, a row of ours.
+        """
+        size, gated = len(self.classify_instance), isinstance(self.attend, GatedAttention)
+        has_dropout = isinstance(self.attend.dropout, nn.Dropout)
+        gates = {"attention_a.0": "value", "attention_b.0": "gate", "attention_c": "score"}
+        parts = gates if gated else {"module.0": "value", f"module.{2 + has_dropout}": "score"}
+        names: Dict[str, Union[str, Tuple[str, slice]]] = {}
+        for p in ("weight", "bias"):
+            names[f"attention_net.0.{p}"] = f"embed.0.{p}"
+            names |= {f"attention_net.3.{theirs}.{p}": f"attend.{ours}.{p}" for theirs, ours in parts.items()}
+            names |= {f"instance_classifiers.{c}.{p}": f"classify_instance.{c}.{p}" for c in range(size)}
+            if self.multi_branch:
+                rows = range(self.classify.out_features)
+                names |= {f"classifiers.{c}.{p}": (f"classify.{p}", slice(c, c + 1)) for c in rows}
+            else:
+                names[f"classifiers.{p}"] = f"classify.{p}"
+        return names

@@ -6,25 +6,16 @@ from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
 from monai_mil_ext.losses import CLAMInstanceLoss, SmoothSVMLoss
-from monai_mil_ext.networks.nets import CLAM
+from monai_mil_ext.networks.nets import CLAM, load_reference_state_dict
 from tests.helpers import fill
 from tests.networks.baseline_cases import DATA, TOLERANCE, expected, published_bags, published_weights, tapped
 
 
 def published(name):
     """The network with weights of the published code, in training mode without dropout."""
-    theirs, classes = published_weights(name), DATA["cases"][name]["config"]["C"]
+    classes = DATA["cases"][name]["config"]["C"]
     net = CLAM(24, classes, num_instances=4, multi_branch=name == "clam_mb", dropout=0).double()
-    parts = {"attention_a.0": "value", "attention_b.0": "gate", "attention_c": "score"}
-    weights = {}
-    for kind in ("weight", "bias"):
-        weights[f"embed.0.{kind}"] = theirs[f"attention_net.0.{kind}"]
-        weights |= {f"attend.{ours}.{kind}": theirs[f"attention_net.3.{part}.{kind}"] for part, ours in parts.items()}
-        rows = [theirs[key] for key in theirs if key.startswith("classifiers") and key.endswith(kind)]
-        weights[f"classify.{kind}"] = torch.cat(rows)
-        for c in range(classes):
-            weights[f"classify_instance.{c}.{kind}"] = theirs[f"instance_classifiers.{c}.{kind}"]
-    net.load_state_dict(weights)
+    load_reference_state_dict(net, published_weights(name))
     return net.train()
 
 
@@ -118,3 +109,10 @@ def test_instance_tap_is_silent_in_evaluation():
     seen = tapped(net, "instance_tap")
     net(torch.randn(1, 9, 6).double())
     assert not seen
+
+
+@pytest.mark.parametrize(("dropout", "last"), [(0.0, 2), (0.25, 3)])
+def test_published_names_of_ungated_attention(dropout, last):
+    names = CLAM(6, 2, gated=False, dropout=dropout).reference_names()
+    scorer = {name for name in names if name.startswith("attention_net.3")}
+    assert scorer == {f"attention_net.3.module.{i}.{p}" for i in (0, last) for p in ("weight", "bias")}

@@ -78,3 +78,25 @@ def test_maximum_never_takes_a_state_of_padding():
 def test_unknown_cell_is_refused():
     with pytest.raises(ValueError, match="`cell` must be one of"):
         RecurrentMIL(3, 2, cell="rnn")
+
+
+def lstm_states(weights, name, x, **options):
+    """Return the states (B, N, 2 H) of a layer of the published network, which has no attention."""
+    net = RecurrentMIL(x.shape[2], 3, hidden_size=6, cell="lstm", **options).double()
+    parts = {}
+    for ours, suffix in (("forward_rnn", ""), ("backward_rnn", "_reverse")):
+        for part in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"):
+            parts[f"{ours}.0.{part}"] = weights[f"{name}.{part}{suffix}"]
+    assert not net.load_state_dict(parts, strict=False).unexpected_keys
+    return net._states(x, torch.full((len(x),), x.shape[1]))
+
+
+def test_states_of_lstm_match_the_published_code():
+    (x, _), w = published_bags("recurrent_lstm"), published_weights("recurrent_lstm")
+    first = lstm_states(w, "lstm1", x)
+    second = lstm_states(w, "lstm2", first, differences=False)
+    hidden = first + second + torch.cat([x, x], 2)
+    for name, h in (("linear1", first), ("linear2", second)):
+        hidden = hidden + torch.relu(h @ w[f"{name}.weight"].T + w[f"{name}.bias"])
+    logits = hidden @ w["linear.weight"].T + w["linear.bias"]
+    assert_close(logits, expected("recurrent_lstm", "slice_logits"), **TOLERANCE)
