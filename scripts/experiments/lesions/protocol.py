@@ -20,7 +20,7 @@ from experiments.workflows import BUNDLES, RESULTS, ROOT, RUNS
 from monai_mil_ext.apps.study import StudyRunner, collect_provenance
 from monai_mil_ext.data import PlannedScan
 from monai_mil_ext.data.features.fingerprints import fingerprint
-from monai_mil_ext.utils import write_json
+from monai_mil_ext.utils import load_json, write_json
 
 from .features import prepare_scans, scan_items
 from .measures import compare_with_center, summarize
@@ -68,7 +68,7 @@ class Benchmark:
         self.runner.run_all(runs, jobs)
 
     def test(self, cohort: str, test: str) -> Rows:
-        """Return the answers of all methods that were trained on ``cohort`` on the scans of ``test``."""
+        """Return the answers of all methods that were trained on ``cohort`` on the scans of ``test``, and keep them."""
         rows: Rows = {}
         for method in self.methods:
             for seed in self.seeds:
@@ -77,11 +77,25 @@ class Benchmark:
                 items = scan_items(self.protocol.test(test, seed), self.data)
                 spec = self.protocol.methods[method]
                 rows.setdefault(method, {})[seed] = answer(self.runner.run_folder(run), items, spec)
+        write_json(self._answers(cohort, test), rows)
         return rows
+
+    def answers(self, cohort: str, test: str) -> Rows:
+        """Return the answers that :py:meth:`test` has kept, so that no test set is read for another table."""
+        kept = load_json(self._answers(cohort, test))
+        return {method: {int(seed): _undo(rows) for seed, rows in by_seed.items()} for method, by_seed in kept.items()}
+
+    def _answers(self, cohort: str, test: str) -> Path:
+        return self.runner.folder / "answers" / f"{cohort}_{test}.json"
 
     def scans(self, test: str) -> list[PlannedScan]:
         """Return the scans of a test set of all seeds."""
         return [scan for seed in self.seeds for scan in self.protocol.test(test, seed)]
+
+
+def _undo(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows with NaN where JSON has null."""
+    return [{key: float("nan") if value is None else value for key, value in row.items()} for row in rows]
 
 
 def table_rows(rows: Rows, num_samples: int = 1000) -> list[dict[str, Any]]:
