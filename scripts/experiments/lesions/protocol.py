@@ -2,6 +2,7 @@
 
 Scans are drawn and encoded, every method of protocol.json is trained on cohorts with one lesion and with one to three,
 and each test set is read once. Finished scans and trainings are skipped, so a stopped benchmark continues.
+``--stage tables`` repeats paired differences and sets of slices from the answers that the tests have left.
 ``--quick`` runs the methods of the quickstart on a seed of its own, and ``--development SEED`` any others on another.
 """
 
@@ -23,16 +24,16 @@ from monai_mil_ext.data.features.fingerprints import fingerprint
 from monai_mil_ext.utils import load_json, write_json
 
 from .features import prepare_scans, scan_items
+from .further import write_pairs, write_sets
 from .measures import compare_with_center, summarize
 from .reads import log_reads
-from .settings import Protocol, read_protocol
+from .settings import TESTS, Protocol, read_protocol
 from .training import answer, make_run, train
 
 __all__ = ["Benchmark", "main"]
 
 CENTER = "center"
 HEADS = {"pointing_game": "top slice in lesion", "entropy_ratio": "entropy", "difference": "slice AUROC less center"}
-TESTS = {"one": "1 lesion", "two": "2 lesions", "three": "3 lesions", "other_head": "another head"}
 QUICK = BUNDLES / "scan_mil" / "data_lesions"
 Rows = dict[str, dict[int, list[dict[str, Any]]]]  # by method and seed
 
@@ -119,7 +120,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="the quickstart: one seed, one lesion, some methods")
     parser.add_argument("--development", type=int, nargs="+", metavar="SEED", help="other seeds; writes no result")
     parser.add_argument("--methods", nargs="+", help="some methods instead of all, with --development")
-    parser.add_argument("--stage", choices=["scans", "train", "test"], help="by default, all in this order")
+    parser.add_argument("--stage", choices=["scans", "train", "test", "tables"], help="by default, all in this order")
     parser.add_argument("--again", help="reason to repeat test sets that were read according to the log")
     parser.add_argument("--jobs", type=int, help="number of processes; by default one per core")
     args = parser.parse_args(words)
@@ -170,6 +171,9 @@ def run_benchmark(benchmark: Benchmark, args: argparse.Namespace) -> None:
         )
         tables = {(c, t): table_rows(benchmark.test(c, t)) for c in cohorts for t in tests}
         write_results(tables, time.perf_counter() - start, protocol)
+    if args.stage in (None, "test", "tables"):
+        write_pairs(benchmark.answers, protocol)
+        write_sets(benchmark.answers, protocol)
 
 
 def write_results(
