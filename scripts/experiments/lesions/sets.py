@@ -29,8 +29,8 @@ HEADS = {
             ("not_below", "splits not below the band"),
             ("size", "slices"),
             ("abstained", "no set"),
-            ("less_ABMIL", "ABMIL's set is larger by"),
-            ("less_ABMIL + NG", "ABMIL + NG's set is larger by"),
+            ("ratio_ABMIL", "slices of ABMIL / these"),
+            ("ratio_ABMIL + NG", "slices of ABMIL + NG / these"),
         )
     },
     "size_all": "90 %: slices for the whole lesion",
@@ -54,7 +54,7 @@ def set_rows(
 ) -> list[dict[str, Any]]:
     """Return a row of the table for each method.
 
-    ``less_*`` say how many times as large the set of another method is, with a 95 % interval by drawing scans.
+    ``ratio_*`` say how many times as large the set of another method is, with a 95 % interval by drawing scans.
     """
     cases = {name: labeled_cases(rows[name]) for name in METHODS if name in rows}
     table = []
@@ -67,8 +67,8 @@ def set_rows(
             row["bands"][level], row["expected"][level] = found["band"], found["expected"]
             for other in [other for other in COMPARED if other in cases and other != name]:
                 ratio, *limits = size_ratio(cases[other], own, ConformalInstances(alpha), num_samples)
-                row["values"][f"less_{other}_{level}"] = ratio
-                row["interval_95"][f"less_{other}_{level}"] = limits
+                row["values"][f"ratio_{other}_{level}"] = ratio
+                row["interval_95"][f"ratio_{other}_{level}"] = limits
         row["values"]["size_all"] = split_means(own, ConformalInstances(0.1, "all"), splits)["size"]
         table.append(row)
     return table

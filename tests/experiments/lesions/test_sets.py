@@ -29,18 +29,16 @@ def test_only_scans_with_a_lesion_are_cases():
 def test_smaller_sets_are_told_with_their_coverage_and_an_interval():
     from experiments.lesions.sets import HEADS, set_rows
 
-    rows = {
-        row["name"]: row
-        for row in set_rows(dict(zip(NAMES, map(answers, (0, 0.5, 4)), strict=True)), splits=40, num_samples=100)
-    }
+    made = dict(zip(NAMES, map(answers, (0, 0.5, 4)), strict=True))
+    rows = {row["name"]: row for row in set_rows(made, splits=40, num_samples=100)}
     assert list(rows) == list(NAMES)
     window, flat = rows["WindowMIL"], rows["ABMIL"]
     assert set(window["values"]) <= set(HEADS)
     assert window["values"]["coverage_90"] >= window["bands"]["90"][0]
     assert window["values"]["size_90"] < flat["values"]["size_90"]
-    low, high = window["interval_95"]["less_ABMIL_90"]
-    assert 1 < low <= window["values"]["less_ABMIL_90"] <= high
-    assert "less_ABMIL_90" not in flat["values"]
+    low, high = window["interval_95"]["ratio_ABMIL_90"]
+    assert 1 < low <= window["values"]["ratio_ABMIL_90"] <= high
+    assert "ratio_ABMIL_90" not in flat["values"]
 
 
 def test_a_shift_is_reported_for_the_method_that_it_concerns():
