@@ -16,6 +16,7 @@ Row = Mapping[str, Any]
 Interval = Sequence[float]
 KERNEL = ("ABMIL + KG", "ABMIL + NG")
 REFERENCE = "slice-supervised"
+TESTS = {"one": "one lesion", "two": "two lesions", "three": "three lesions", "other_head": "another head"}
 
 
 def verdict(interval: Interval, bar: float) -> str:
@@ -44,7 +45,7 @@ NOTE = (
 
 def _runs(folder: Path) -> list[tuple[str, ...]]:
     """Compare WindowMIL with the reference on one lesion, and MarkovMIL with a fixed value on two."""
-    aim, page = "lesions of any number from labels of scans", "[lesions](lesions.md)"
+    aim, page = "any number of lesions, from labels of scans", "[lesions](lesions.md)"
     pair = _pair(_rows(folder, "lesions_chain"), ("WindowMIL", REFERENCE), "one", "one")
     found, ends = pair["values"]["instance_auroc"], pair["interval_95"]["instance_auroc"]
     many = {row["name"]: row for row in _read(folder, "lesions_trained_on_many")["tests"]["two"]}["MarkovMIL"]
@@ -62,13 +63,13 @@ def _kernel(folder: Path) -> tuple[str, ...]:
     parts, verdicts = [], []
     for row in rows:
         shown = [_shown(row["values"][name], row["interval_95"][name]) for name in ("instance_auroc", "bag_auroc")]
-        parts.append(f"{row['test'].replace('_', ' ')}: slices {shown[0]}, bags {shown[1]}")
+        parts.append(f"{TESTS[row['test']]}: slices {shown[0]}, scans {shown[1]}")
         slices, bags = row["interval_95"]["instance_auroc"], row["interval_95"]["bag_auroc"]
         verdicts.append(_both(verdict(slices, 0.02), verdict(bags, 0)))
     counts = {word: verdicts.count(word) for word in ("met", "open", "not met") if word in verdicts}
-    words = ", ".join(f"{word} on {count} of {len(rows)} test sets" for word, count in counts.items())
+    words = ", ".join(f"{word} on {count}" for word, count in counts.items()) + f" of {len(rows)} test sets"
     bar = "slice AUROC .02 above Normal Guidance, without loss of bag AUROC"
-    return "guidance without a bell over the middle", bar, "; ".join(parts), words, "[guidance](guidance.md)"
+    return "kernel guidance", bar, "; ".join(parts), words, "[guidance](guidance.md)"
 
 
 def _sets(folder: Path) -> list[tuple[str, ...]]:

@@ -50,7 +50,7 @@ def words(folder):
 
 
 def test_each_aim_has_the_verdict_of_its_interval(results):
-    kernel_words = "met on 1 of 2 test sets, open on 1 of 2 test sets"
+    kernel_words = "met on 1, open on 1 of 2 test sets"
     assert words(results) == ["not met", "not met", kernel_words, "met", "not met"]
 
 
