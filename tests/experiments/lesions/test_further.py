@@ -5,8 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.experiments.lesions.test_measures import rows as value_rows
-from tests.experiments.lesions.test_sets import answers as slice_rows
+from tests.experiments.lesions.rows import slice_rows, value_rows
 
 
 @pytest.fixture

@@ -2,13 +2,13 @@
 
 import pytest
 
-from tests.experiments.lesions.test_measures import rows
+from tests.experiments.lesions.rows import value_rows
 
 
 def test_the_difference_is_paired_over_scans_and_has_slices_and_scans():
     from experiments.lesions.pairs import pair_rows
 
-    plain = {seed: rows(seed) for seed in (1, 2)}
+    plain = {seed: value_rows(seed) for seed in (1, 2)}
     better = {
         seed: [{**row, "instance_auroc": row["instance_auroc"] + 0.1} if row["label"] else row for row in part]
         for seed, part in plain.items()
@@ -23,7 +23,7 @@ def test_other_scans_are_refused():
     from experiments.lesions.pairs import compare
 
     with pytest.raises(ValueError, match="`b` must be of the scans of `a`, got 20 and 20, or others"):
-        compare({1: rows(1)}, {1: rows(2)})
+        compare({1: value_rows(1)}, {1: value_rows(2)})
 
 
 def test_pairs_name_methods_of_the_protocol():

@@ -1,27 +1,16 @@
 """Tests of the sets of slices with a guarantee on the answers of the benchmark."""
 
-import numpy as np
 import pytest
 
+from tests.experiments.lesions.rows import slice_rows
+
 NAMES = ("center", "ABMIL", "WindowMIL")
-
-
-def answers(lift, seed=0, count=40):
-    """Return answers of one seed; scores of the slices of a lesion are higher by ``lift``."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    for i in range(count):
-        truth = np.zeros(30, dtype=int)
-        truth[rng.integers(0, 26) :][:4] = 1
-        scores = rng.standard_normal(30) + lift * truth
-        rows.append({"label": i % 2, "scores": scores.tolist(), "instance_label": truth.tolist()})
-    return {1: [row if row["label"] else {"label": 0} for row in rows], 2: rows[1::2]}
 
 
 def test_only_scans_with_a_lesion_are_cases():
     from experiments.lesions.sets import labeled_cases
 
-    scores, labels = labeled_cases(answers(1))
+    scores, labels = labeled_cases(slice_rows(1))
     assert len(scores) == len(labels) == 40
     assert all(y.any() and len(y) == len(s) == 30 for s, y in zip(scores, labels, strict=True))
 
@@ -29,7 +18,7 @@ def test_only_scans_with_a_lesion_are_cases():
 def test_smaller_sets_are_told_with_their_coverage_and_an_interval():
     from experiments.lesions.sets import HEADS, set_rows
 
-    made = dict(zip(NAMES, map(answers, (0, 0.5, 4)), strict=True))
+    made = dict(zip(NAMES, map(slice_rows, (0, 0.5, 4)), strict=True))
     rows = {row["name"]: row for row in set_rows(made, splits=40, num_samples=100)}
     assert list(rows) == list(NAMES)
     window, flat = rows["WindowMIL"], rows["ABMIL"]
@@ -44,8 +33,8 @@ def test_smaller_sets_are_told_with_their_coverage_and_an_interval():
 def test_a_shift_is_reported_for_the_method_that_it_concerns():
     from experiments.lesions.sets import shift_rows
 
-    calibration = {"ABMIL": answers(0), "WindowMIL": answers(4)}
-    other = {"ABMIL": answers(0, seed=3), "WindowMIL": answers(0, seed=3)}
+    calibration = {"ABMIL": slice_rows(0), "WindowMIL": slice_rows(4)}
+    other = {"ABMIL": slice_rows(0, seed=3), "WindowMIL": slice_rows(0, seed=3)}
     flat, window = shift_rows(calibration, {"another head": other}, splits=40)
     assert (flat["name"], window["name"]) == ("another head: ABMIL", "another head: WindowMIL")
     assert window["values"]["shifted_any"] > 0.9 > flat["values"]["shifted_any"]
