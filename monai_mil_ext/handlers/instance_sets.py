@@ -18,16 +18,18 @@ from monai_mil_ext.utils import RESEARCH_USE, BagKeys, drop_padding, head_mean, 
 
 __all__ = ["SETS_FILE", "InstanceSetHandler"]
 
-SETS_FILE, COVERAGE_FILE = "conformal.json", "coverage.json"
+SETS_FILE, COVERAGE_FILE, SPLIT_FILE = "conformal.json", "coverage.json", "split.json"
 
 
 class InstanceSetHandler:
     """Handler of :py:class:`monai_mil_ext.metrics.ConformalInstances` for evaluations with instance labels.
 
     With ``calibrate`` it fits the sets and writes ``conformal.json`` beside ``model.json``, from which inference takes
-    them: calibrate with patients that neither trained the network nor selected its epoch. Without it, it compares the
-    sets that a calibration has written with the labels of the evaluation, such as those of a new site, and writes
-    ``coverage.json``, see :py:func:`monai_mil_ext.metrics.set_coverage`; without a calibration it does nothing.
+    them: calibrate with patients that neither trained the network nor selected its epoch. Cases that did, according to
+    the ``split.json`` beside the weights, are refused; without that file a warning is logged, and ``conformal.json``
+    says ``"not checked"``. Without ``calibrate``, it compares the sets that a calibration has written with the labels
+    of the evaluation, such as those of a new site, and writes ``coverage.json``, see
+    :py:func:`monai_mil_ext.metrics.set_coverage`; without a calibration it does nothing.
 
     It reads decollated items: ``attention`` (N,) or (N, A), whose mean over A is used, ``instance_label`` (N,), and, if
     present, ``mask`` (N,), ``case_id`` and ``patient``; the bags of a patient count once. Bags without labels or
@@ -43,8 +45,8 @@ class InstanceSetHandler:
         **options: options of the sets, such as ``alpha`` and ``target``.
 
     Raises:
-        ValueError: when an option is not allowed, or at the end of a run if no bag of a calibration has labels, or the
-            calibration is that of other weights.
+        ValueError: when an option is not allowed, or at the end of a run if no bag of a calibration has labels, a bag
+            of a calibration trained the network or selected its epoch, or the calibration is that of other weights.
 
     Example:
         >>> InstanceSetHandler("models", "eval", calibrate=True, alpha=0.05, target="all").sets.alpha
@@ -89,11 +91,33 @@ class InstanceSetHandler:
         bags = [torch.tensor(row["scores"]) for row in rows], [torch.tensor(row["labels"]) for row in rows]
         patients = [row["patient"] or i for i, row in enumerate(rows)]
         if self.calibrate:
-            self._write(engine, *bags, patients)
+            is_checked = self._check_split([row["case_id"] for row in rows])
+            if not is_checked:
+                engine.logger.warning(
+                    f"no {SPLIT_FILE} beside the weights: the guarantee holds only if no patient of this calibration "
+                    "trained the network or selected its epoch"
+                )
+            self._write(engine, *bags, patients, is_checked)
         elif rows and self.path.is_file():
             self._compare(engine, *bags, patients)
 
-    def _write(self, engine: Engine, scores: list[Any], labels: list[Any], patients: list[Any]) -> None:
+    def _check_split(self, cases: list[str]) -> bool:
+        """Refuse cases that the weights have seen, and return whether it is known which these are."""
+        file = self.path.with_name(SPLIT_FILE)
+        if not file.is_file():
+            return False
+        split = load_json(file)
+        seen = {str(case) for part in ("train", "val") for case in split.get(part, [])} & set(cases)
+        if seen:
+            raise ValueError(
+                f"`calibrate` must be False with bags that trained the network or selected its epoch, got {len(seen)} "
+                f"of {len(cases)} by {SPLIT_FILE}; evaluate the part test, or other patients."
+            )
+        return True
+
+    def _write(
+        self, engine: Engine, scores: list[Any], labels: list[Any], patients: list[Any], is_checked: bool
+    ) -> None:
         self.sets.fit(scores, labels, patients)
         sizes = [len(y) for y in labels if (y > 0).any()]
         if not sizes:
@@ -105,6 +129,7 @@ class InstanceSetHandler:
             "weights_sha256": self.sha256,
             "source": self.source,
             "score_source": "mean",
+            "split": "test" if is_checked else "not checked",
             "bag_sizes": [min(sizes), max(sizes)],
             **self.sets.to_dict(),
         }

@@ -24,10 +24,12 @@ from torch import Tensor
 from experiments.workflows import RESULTS, ROOT
 from monai_mil_ext.apps.study import collect_provenance
 from monai_mil_ext.metrics import ConformalInstances, set_coverage
+from monai_mil_ext.metrics.bootstrap import percentile_interval, resampled_rows
 from monai_mil_ext.metrics.conformal.conformal_instances import bag_levels, prefix_levels, quantile_index
+from monai_mil_ext.metrics.conformal.site_coverage import LEVEL
 from monai_mil_ext.utils import write_json
 
-__all__ = ["main", "read_cases", "shift_rows", "split_rows"]
+__all__ = ["Cases", "main", "read_cases", "shift_rows", "size_ratio", "split_means", "split_rows"]
 
 Cases = tuple[list[Tensor], list[Tensor]]  # scores and labels of each case with a positive instance
 OPTIONS = [(target, by, alpha) for target in ("any", "all") for by in ("rank", "mass") for alpha in (0.1, 0.05)]
@@ -71,7 +73,7 @@ def split_rows(runs: Mapping[str, Sequence[Cases]], splits: int = 200, seed: int
         for name, cases in runs.items():
             if min(len(scores) // 2 for scores, _ in cases) < ConformalInstances(alpha).min_bags:
                 continue  # every set would be all instances
-            means = [_split_means(*part, ConformalInstances(alpha, target, by), splits, seed) for part in cases]
+            means = [split_means(part, ConformalInstances(alpha, target, by), splits, seed) for part in cases]
             values = {key: float(np.mean([mean[key] for mean in means])) for key in HEADS}
             bands = [mean["band"] for mean in means]
             rows.append(
@@ -87,39 +89,86 @@ def split_rows(runs: Mapping[str, Sequence[Cases]], splits: int = 200, seed: int
     return rows
 
 
-def _split_means(
-    scores: list[Tensor], labels: list[Tensor], sets: ConformalInstances, splits: int, seed: int
+def split_means(
+    cases: Cases,
+    sets: ConformalInstances,
+    splits: int = 200,
+    seed: int = 0,
+    others: Cases | None = None,
 ) -> dict[str, Any]:
-    """Return the means over splits of one run."""
-    levels = np.array(bag_levels(scores, labels, sets.target, sets.by))
-    sizes = np.array([len(values) for values in scores])
-    joined = np.full((len(scores), sizes.max()), np.inf)  # level at which each instance joins the set of its bag
-    for row, values in zip(joined, scores, strict=True):
-        row[: len(values)] = prefix_levels(values.sort(descending=True).values, sets.by)
+    """Return the means over splits of one run.
+
+    Args:
+        cases: scores and labels of each case.
+        sets: options of the sets.
+        splits: number of splits.
+        seed: seed of the splits.
+        others: cases of another anatomy or site, which are tested in the place of ``cases``: one for each of them, such
+            as the same head with other lesions, so that no calibration has seen the counterpart of a tested case.
+
+    Returns:
+        As ``values`` of :py:func:`split_rows`, with ``expected`` and ``band``, and ``shifted``, the share of splits
+        that :py:func:`monai_mil_ext.metrics.set_coverage` calls so.
+    """
+    levels, tested = _levels(cases, sets), _levels(others or cases, sets)
+    joined, sizes = _joined((others or cases)[0], sets)
+    if len(tested) != len(levels):
+        raise ValueError(f"`others` must be as many as `cases`, got {len(tested)} and {len(levels)}.")
     rng, size = np.random.default_rng(seed), len(levels) // 2
-    counts, needed, answered, shares = [], [], [], []
+    index, count = quantile_index(size, sets.alpha), len(levels) - size
+    covered, needed, answered, shares = [], [], [], []
     for _ in range(splits):
         order = rng.permutation(len(levels))
         fit, test = order[:size], order[size:]
-        threshold = np.sort(levels[fit])[quantile_index(size, sets.alpha) - 1]  # as ConformalInstances.fit
-        counts.append(int((levels[test] <= threshold).sum()))
+        threshold = np.sort(levels[fit])[index - 1]  # as ConformalInstances.fit
+        covered.append(int((tested[test] <= threshold).sum()))
         needed.append((joined[test] <= threshold).sum(1))
         shares.append(needed[-1] / sizes[test])
         answered.append(shares[-1] <= sets.max_share)
-    tested, index = len(levels) - size, quantile_index(size, sets.alpha)
-    exact = stats.betabinom(tested, index, size + 1 - index)
-    low = exact.ppf(0.025)
-    deviation = float(exact.std()) / tested / splits**0.5
-    expected = float(exact.mean()) / tested
+    exact = stats.betabinom(count, index, size + 1 - index)
+    deviation, expected = float(exact.std()) / count / splits**0.5, float(exact.mean()) / count
     return {
-        "coverage": float(np.mean(counts)) / tested,
-        "not_below": float(np.mean([count >= low for count in counts])),
+        "coverage": float(np.mean(covered)) / count,
+        "not_below": float(np.mean(np.array(covered) >= exact.ppf(0.025))),
         "size": float(np.mean(needed)),
         "share": float(np.mean(shares)),
         "answered": float(np.mean(answered)),
+        "shifted": float(np.mean(exact.cdf(covered) < LEVEL)),
         "expected": expected,
         "band": [expected - 2.576 * deviation, expected + 2.576 * deviation],
     }
+
+
+def size_ratio(
+    a: Cases, b: Cases, sets: ConformalInstances, num_samples: int = 1000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Return how many times as large the sets of ``a`` are as those of ``b``, with the limits of a 95 % interval.
+
+    All cases calibrate; the interval is that of a paired bootstrap over cases.
+    """
+    sides = [(_levels(cases, sets), _joined(cases[0], sets)[0]) for cases in (a, b)]
+    count = len(sides[0][0])
+    index = quantile_index(count, sets.alpha)
+
+    def ratio(drawn: Any) -> float:
+        sizes = [(joined[drawn] <= np.sort(levels[drawn])[index - 1]).sum(1).mean() for levels, joined in sides]
+        return float(sizes[0] / sizes[1])
+
+    samples = [ratio(drawn) for drawn in resampled_rows(count, None, num_samples, seed)]
+    return (ratio(np.arange(count)), *percentile_interval(samples))
+
+
+def _levels(cases: Cases, sets: ConformalInstances) -> Any:
+    return np.array(bag_levels(*cases, sets.target, sets.by))
+
+
+def _joined(scores: Sequence[Tensor], sets: ConformalInstances) -> tuple[Any, Any]:
+    """Return the levels at which the instances of each case join its set, infinite after the last, and its size."""
+    sizes = np.array([len(values) for values in scores])
+    joined = np.full((len(scores), sizes.max()), np.inf)
+    for row, values in zip(joined, scores, strict=True):
+        row[: len(values)] = prefix_levels(values.sort(descending=True).values, sets.by)
+    return joined, sizes
 
 
 def shift_rows(runs: Mapping[str, Sequence[Cases]], shifted: Mapping[str, Sequence[Cases]]) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .front import front_table
+from .verdicts import verdict_table
 
 __all__ = ["benchmark_table", "fill", "main", "patient_table", "result_table", "show_reports"]
 
@@ -114,6 +115,7 @@ def _cell(value: float | None, interval: list[float | None] | None, sd: float | 
     return f"{shown} [{interval[0]:.2f}, {interval[1]:.2f}]" if interval and None not in interval else shown
 
 
+SUMMARIES = {"front": front_table, "verdicts": verdict_table}  # of several results
 KINDS = {"benchmark": benchmark_table, "list": list_table, "mutants": mutants_table}
 
 
@@ -122,8 +124,8 @@ def fill(text: str) -> str:
 
     def block(match: re.Match[str]) -> str:
         file = ROOT / "docs" / "results" / f"{match[2]}.json"
-        if match[2] == "front":
-            return match[1] + front_table(file.parent) + match[4]
+        if match[2] in SUMMARIES:
+            return match[1] + SUMMARIES[match[2]](file.parent) + match[4]
         if not file.exists():
             return match[0]
         result = json.loads(file.read_text())

@@ -64,10 +64,10 @@ def test_a_shift_is_reported_where_scores_have_changed(result):
 
 @pytest.mark.parametrize("by", ["rank", "mass"])
 def test_a_split_equals_the_sets_of_the_package(by):
-    from experiments.conformal import _split_means
+    from experiments.conformal import split_means
 
     scores, labels = random_bags(40, decimals=0)
-    found = _split_means(scores, labels, ConformalInstances(0.1, by=by), splits=1, seed=5)
+    found = split_means((scores, labels), ConformalInstances(0.1, by=by), splits=1, seed=5)
     order = np.random.default_rng(5).permutation(40)
     fit, test = (([scores[i] for i in part], [labels[i] for i in part]) for part in (order[:20], order[20:]))
     expected = set_coverage(ConformalInstances(0.1, by=by).fit(*fit), *test)
@@ -75,6 +75,31 @@ def test_a_split_equals_the_sets_of_the_package(by):
     assert found["size"] == pytest.approx(expected["mean_size"])
     assert found["share"] == pytest.approx(expected["mean_share"])
     assert found["answered"] == pytest.approx(1 - expected["abstained"])
+
+
+def test_other_cases_are_tested_where_their_counterparts_do_not_calibrate():
+    from experiments.conformal import split_means
+
+    sharp, flat = random_bags(60, seed=1, lift=4), random_bags(60, seed=2, lift=0)
+    same = split_means(sharp, ConformalInstances(), splits=50, seed=3)
+    assert split_means(sharp, ConformalInstances(), splits=50, seed=3, others=sharp) == same
+    assert same["shifted"] <= 0.1
+    moved = split_means(sharp, ConformalInstances(), splits=50, seed=3, others=flat)
+    assert moved["coverage"] < 0.7
+    assert moved["shifted"] > 0.9
+    with pytest.raises(ValueError, match="`others` must be as many as `cases`, got 59 and 60"):
+        split_means(sharp, ConformalInstances(), others=tuple(part[:-1] for part in sharp))
+
+
+def test_the_ratio_of_sizes_is_that_of_the_sets_of_all_cases():
+    from experiments.conformal import size_ratio
+
+    sets, bags, worse = ConformalInstances(0.1), random_bags(50, seed=1, lift=4), random_bags(50, seed=1, lift=0)
+    sizes = [set_coverage(ConformalInstances(0.1).fit(*cases), *cases)["mean_size"] for cases in (worse, bags)]
+    ratio, low, high = size_ratio(worse, bags, sets, num_samples=200)
+    assert ratio == pytest.approx(sizes[0] / sizes[1])
+    assert 1 < low < ratio < high
+    assert size_ratio(bags, bags, sets, num_samples=20) == (1, 1, 1)
 
 
 def test_a_run_must_have_a_name():

@@ -107,6 +107,23 @@ def test_the_calibration_of_other_weights_is_refused(tmp_path):
         run(InstanceSetHandler(tmp_path, tmp_path, model={"sha256": "cd"}), [item(0, 1)])
 
 
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_bags_that_the_weights_have_seen_do_not_calibrate(tmp_path, part):
+    split = {"fold": 0, "train": [], "val": [], "test": [f"c{i}" for i in range(2, 9)], part: ["c0", "c1", "other"]}
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    with pytest.raises(ValueError, match=r"or selected its epoch, got 2 of 9 by split\.json"):
+        run(InstanceSetHandler(tmp_path, tmp_path, calibrate=True), [item(i, 1) for i in range(9)])
+    assert not (tmp_path / "conformal.json").exists()
+    run(InstanceSetHandler(tmp_path, tmp_path, calibrate=True), [item(i, 1) for i in range(2, 9)])
+    assert read(tmp_path / "conformal.json")["split"] == "test"
+
+
+def test_a_calibration_of_unknown_bags_says_so(tmp_path, caplog):
+    run(InstanceSetHandler(tmp_path, tmp_path, calibrate=True), [item(i, 1) for i in range(9)])
+    assert read(tmp_path / "conformal.json")["split"] == "not checked"
+    assert "holds only if no patient of this calibration trained the network" in caplog.text
+
+
 def test_the_sentence_of_an_evaluation():
     found = {"covered": 19, "num_bags": 20, "nominal": 0.9, "holds": True, "shifted": False}
     assert coverage_text(found) == "instance sets are right in 19 of 20: the guarantee of 90 % is not contradicted"

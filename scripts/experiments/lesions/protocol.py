@@ -2,6 +2,7 @@
 
 Scans are drawn and encoded, every method of protocol.json is trained on cohorts with one lesion and with one to three,
 and each test set is read once. Finished scans and trainings are skipped, so a stopped benchmark continues.
+``--stage tables`` repeats paired differences and sets of slices from the answers that the tests have left.
 ``--quick`` runs the methods of the quickstart on a seed of its own, and ``--development SEED`` any others on another.
 """
 
@@ -20,19 +21,19 @@ from experiments.workflows import BUNDLES, RESULTS, ROOT, RUNS
 from monai_mil_ext.apps.study import StudyRunner, collect_provenance
 from monai_mil_ext.data import PlannedScan
 from monai_mil_ext.data.features.fingerprints import fingerprint
-from monai_mil_ext.utils import write_json
+from monai_mil_ext.utils import load_json, write_json
 
 from .features import prepare_scans, scan_items
+from .further import write_pairs, write_sets
 from .measures import compare_with_center, summarize
 from .reads import log_reads
-from .settings import Protocol, read_protocol
+from .settings import TESTS, Protocol, read_protocol
 from .training import answer, make_run, train
 
 __all__ = ["Benchmark", "main"]
 
 CENTER = "center"
 HEADS = {"pointing_game": "top slice in lesion", "entropy_ratio": "entropy", "difference": "slice AUROC less center"}
-TESTS = {"one": "1 lesion", "two": "2 lesions", "three": "3 lesions", "other_head": "another head"}
 QUICK = BUNDLES / "scan_mil" / "data_lesions"
 Rows = dict[str, dict[int, list[dict[str, Any]]]]  # by method and seed
 
@@ -68,7 +69,7 @@ class Benchmark:
         self.runner.run_all(runs, jobs)
 
     def test(self, cohort: str, test: str) -> Rows:
-        """Return the answers of all methods that were trained on ``cohort`` on the scans of ``test``."""
+        """Return the answers of all methods that were trained on ``cohort`` on the scans of ``test``, and keep them."""
         rows: Rows = {}
         for method in self.methods:
             for seed in self.seeds:
@@ -77,11 +78,25 @@ class Benchmark:
                 items = scan_items(self.protocol.test(test, seed), self.data)
                 spec = self.protocol.methods[method]
                 rows.setdefault(method, {})[seed] = answer(self.runner.run_folder(run), items, spec)
+        write_json(self._answers(cohort, test), rows)
         return rows
+
+    def answers(self, cohort: str, test: str) -> Rows:
+        """Return the answers that :py:meth:`test` has kept, so that no test set is read for another table."""
+        kept = load_json(self._answers(cohort, test))
+        return {method: {int(seed): _undo(rows) for seed, rows in by_seed.items()} for method, by_seed in kept.items()}
+
+    def _answers(self, cohort: str, test: str) -> Path:
+        return self.runner.folder / "answers" / f"{cohort}_{test}.json"
 
     def scans(self, test: str) -> list[PlannedScan]:
         """Return the scans of a test set of all seeds."""
         return [scan for seed in self.seeds for scan in self.protocol.test(test, seed)]
+
+
+def _undo(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows with NaN where JSON has null."""
+    return [{key: float("nan") if value is None else value for key, value in row.items()} for row in rows]
 
 
 def table_rows(rows: Rows, num_samples: int = 1000) -> list[dict[str, Any]]:
@@ -105,7 +120,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="the quickstart: one seed, one lesion, some methods")
     parser.add_argument("--development", type=int, nargs="+", metavar="SEED", help="other seeds; writes no result")
     parser.add_argument("--methods", nargs="+", help="some methods instead of all, with --development")
-    parser.add_argument("--stage", choices=["scans", "train", "test"], help="by default, all in this order")
+    parser.add_argument("--stage", choices=["scans", "train", "test", "tables"], help="by default, all in this order")
     parser.add_argument("--again", help="reason to repeat test sets that were read according to the log")
     parser.add_argument("--jobs", type=int, help="number of processes; by default one per core")
     args = parser.parse_args(words)
@@ -156,6 +171,9 @@ def run_benchmark(benchmark: Benchmark, args: argparse.Namespace) -> None:
         )
         tables = {(c, t): table_rows(benchmark.test(c, t)) for c in cohorts for t in tests}
         write_results(tables, time.perf_counter() - start, protocol)
+    if args.stage in (None, "test", "tables"):
+        write_pairs(benchmark.answers, protocol)
+        write_sets(benchmark.answers, protocol)
 
 
 def write_results(

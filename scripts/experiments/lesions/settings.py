@@ -11,8 +11,9 @@ from typing import Any
 from monai_mil_ext.data import LesionOptions, PlannedScan, plan_lesion_scans
 from monai_mil_ext.utils import load_json
 
-__all__ = ["Protocol", "read_protocol"]
+__all__ = ["TESTS", "Protocol", "read_protocol"]
 
+TESTS = {"one": "1 lesion", "two": "2 lesions", "three": "3 lesions", "other_head": "another head"}
 FILE = Path(__file__).with_name("protocol.json")
 
 

@@ -79,6 +79,8 @@ def train(run: Run, folder: Path, protocol: Protocol, data: Path) -> dict[str, A
 def answer(folder: Path, items: Items, spec: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return a row for each scan: label, probability, and how well the slices are ranked.
 
+    A scan with a lesion also has ``scores`` and ``instance_label``, by which its slices were ranked.
+
     Args:
         folder: folder of a trained model.
         items: items of the scans.
@@ -98,6 +100,8 @@ def _row(net: BagNet, item: Mapping[str, Any], rank_by: str) -> dict[str, Any]:
     ranked = getattr(output, rank_by)
     if ranked is None:
         return row
-    values = instance_values(head_mean(ranked[0]).float(), bag["instance_label"]) if label else {}
+    scores, truth = head_mean(ranked[0]).float(), bag["instance_label"]
+    values = instance_values(scores, truth) if label else {}
+    slices = {"scores": scores.tolist(), "instance_label": truth.tolist()} if label else {}
     entropy = attention_mass(head_mean(output.attention[0]).float(), top=(), quantiles=())["entropy_ratio"]
-    return row | values | {"entropy_ratio": entropy}
+    return row | values | slices | {"entropy_ratio": entropy}

@@ -4,26 +4,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
+from tests.experiments.lesions.rows import value_rows
+
 
 @pytest.fixture
 def measures():
     from experiments.lesions import measures
 
     return measures
-
-
-def rows(seed, shift=0.0, ranks=True):
-    """Return twenty rows; the slice values of the positive ones are about ``shift``."""
-    rng = np.random.default_rng(seed)
-    found = []
-    for i in range(20):
-        row = {"case_id": f"{seed}_{i}", "patient": f"{seed}_{i}", "label": i % 2, "probability": rng.random()}
-        if ranks and i % 2:
-            row |= {
-                name: 0.5 + shift + 0.01 * rng.random() for name in ("instance_auroc", "instance_ap", "pointing_game")
-            }
-        found.append({**row, "entropy_ratio": 0.5})
-    return found
 
 
 def test_scan_auroc_and_macro_f1_are_those_of_scikit_learn(measures):
@@ -46,7 +34,7 @@ def test_values_are_means_over_seeds_not_over_all_scans(measures):
 
 
 def test_equal_answers_have_no_scan_values(measures):
-    same = [{**row, "probability": 0.5} for row in rows(0)]
+    same = [{**row, "probability": 0.5} for row in value_rows(0)]
     result = measures.summarize({0: same}, num_samples=20)
     assert result["values"]["bag_auroc"] is None
     assert result["interval_95"]["bag_auroc"] == [None, None]
@@ -54,7 +42,7 @@ def test_equal_answers_have_no_scan_values(measures):
 
 
 def test_the_difference_to_the_center_is_paired(measures):
-    center = {seed: rows(seed) for seed in (1, 2)}
+    center = {seed: value_rows(seed) for seed in (1, 2)}
     better = {
         seed: [{**row, "instance_auroc": row["instance_auroc"] + 0.1} if row["label"] else row for row in part]
         for seed, part in center.items()
@@ -66,4 +54,4 @@ def test_the_difference_to_the_center_is_paired(measures):
 
 
 def test_a_method_that_ranks_no_slices_has_no_difference(measures):
-    assert measures.compare_with_center({1: rows(1, ranks=False)}, {1: rows(1)}) is None
+    assert measures.compare_with_center({1: value_rows(1, ranks=False)}, {1: value_rows(1)}) is None

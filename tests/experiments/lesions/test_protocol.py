@@ -30,6 +30,16 @@ def test_the_benchmark_writes_its_tables(protocol, small, encoded, tmp_path, cap
     assert "one/WindowMIL/seed_1: done" in capsys.readouterr().out
 
 
+def test_answers_are_kept_so_that_a_test_set_is_read_once(protocol, small, encoded, tmp_path):
+    benchmark = protocol.Benchmark(small, [1], [], tmp_path, encoded)
+    benchmark.train(["one"])
+    rows = benchmark.test("one", "two")
+    assert str(benchmark.answers("one", "two")) == str(rows)  # NaN is NaN again
+    first, second = rows["center"][1][:2]
+    assert "scores" not in first
+    assert len(second["scores"]) == len(second["instance_label"]) == 30
+
+
 def test_development_runs_refuse_the_seeds_of_the_benchmark(protocol):
     with pytest.raises(ValueError, match=r"`development` must be seeds that the benchmark does not use, got \[3\]"):
         protocol.main(["--development", "901", "3"])
