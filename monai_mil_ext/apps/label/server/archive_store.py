@@ -8,8 +8,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .._monailabel import DICOMWebDatastore
-from ..errors import http_error
+from monai_mil_ext.apps.label._monailabel import DICOMWebDatastore
+from monai_mil_ext.apps.label.errors import http_error
+
+from .client_errors import explain
 from .client_names import check_uid
 from .label_store import BAG_LABEL, LabelStore, checked_info
 from .label_table import LabelTable
@@ -77,7 +79,9 @@ class ArchiveStore(DICOMWebDatastore, LabelStore):
             return image
         try:
             return str(super().save_label(image, label_filename, label_tag, label_info, label_id))
-        except (AttributeError, FileNotFoundError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        except Exception as error:  # of any of the libraries that read the mask
+            if hasattr(error, "status_code") or explain(error)[0] != 500:
+                raise
             logger.exception("a label can't be stored")
             raise http_error("`label` must be a mask with the voxels of the series.") from error
 

@@ -6,7 +6,7 @@ import errno
 from pathlib import Path
 from typing import Any
 
-from ..errors import http_error
+from monai_mil_ext.apps.label.errors import http_error
 
 __all__ = ["check_extension", "check_name", "check_uid"]
 

@@ -12,10 +12,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from monai_mil_ext.apps.label._monailabel import LocalDatastore
+from monai_mil_ext.apps.label.errors import http_error
 from monai_mil_ext.utils import atomic_path, optional_dependency
 
-from .._monailabel import LocalDatastore
-from ..errors import http_error
 from .client_names import check_extension, check_name
 
 __all__ = ["LabelStore"]
@@ -75,7 +75,7 @@ class LabelStore(LocalDatastore):
     @contextmanager
     def _change(self, reload: bool = True) -> Iterator[None]:
         """Make a change alone, from the newest content; after an error, the content is that of the file."""
-        with self._threads, self._processes:
+        with self._threads, self._processes.acquire(poll_interval=0.005):
             if reload and self._depth == 0:
                 self._reload()
             self._depth += 1
@@ -109,9 +109,14 @@ class LabelStore(LocalDatastore):
     def _update_datastore_file(self, lock: bool = True) -> None:
         with self._change(reload=False):
             text = json.dumps(self._model.model_dump(exclude={"base_path"}), indent=2, default=str)
-            type(self._model).model_validate_json(text)  # a file that can't be read again would be the end of all labels
+            try:
+                type(self._model).model_validate_json(text)
+            except ValueError:  # such a file would be the end of all labels
+                raise http_error(
+                    "`info` must be readable again: less deeply nested, and without half characters."
+                ) from None
             if self._file.exists():
-                with atomic_path(_backup(self._file)) as temporary:
+                with atomic_path(_backup(self._file)) as temporary:  # no link: what damages the file would damage both
                     shutil.copyfile(self._file, temporary)
             with atomic_path(self._file) as temporary:
                 temporary.write_text(text, "utf-8")

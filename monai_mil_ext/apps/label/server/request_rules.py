@@ -88,6 +88,8 @@ class RequestRules:
             return Refusal(400, "the path must have no '..'.")
         if parts[:1] == ["reload"]:
             return Refusal(403, "the app is loaded when the server starts.")
+        if parts[:1] == ["logs"]:
+            return Refusal(403, "the log, which may name patients, lies in the folder of the app.")
         if parts[:1] == ["model"] and method in ("PUT", "DELETE"):
             return Refusal(403, "weights are replaced by training, or in the folder of the bundle.")
         if parts[:1] == ["proxy"] and not self.has_archive:

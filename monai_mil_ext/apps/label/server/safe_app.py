@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from .._monailabel import MONAILabelApp
-from ..errors import http_error
+from monai_mil_ext.apps.label._monailabel import MONAILabelApp
+from monai_mil_ext.apps.label.errors import http_error
+
 from .archive_store import ArchiveStore
 from .client_errors import explain, without_paths
 from .client_names import check_name

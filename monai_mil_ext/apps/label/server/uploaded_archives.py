@@ -8,8 +8,8 @@ import zipfile
 from pathlib import PurePosixPath
 from typing import Any
 
-from .._monailabel import Sessions
-from ..errors import http_error
+from monai_mil_ext.apps.label._monailabel import Sessions
+from monai_mil_ext.apps.label.errors import http_error
 
 __all__ = ["UploadSessions", "check_archive", "is_session_id"]
 

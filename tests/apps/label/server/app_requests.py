@@ -32,10 +32,10 @@ def prepare(folder):
     os.environ |= {"MONAI_LABEL_AUTO_UPDATE_SCORING": "false", "MONAI_LABEL_SESSION_PATH": str(folder / "sessions")}
 
 
-def sleep(seconds):
+def model(seconds):
     """A model that takes ``seconds`` and gives a score."""
 
-    def infer(request):
+    def infer(task, request):
         time.sleep(seconds)
         return None, {"prediction": [{"idx": 0, "label": "tumor", "score": 0.5}], "uncertainty": 0.5}
 
@@ -64,7 +64,7 @@ def main(folder):
         task = type(app_instance()._infers["scan_mil"])
         answers = []
         for request in json.load(sys.stdin):
-            task.__call__ = lambda self, job, seconds=request.get("sleep", 0): sleep(seconds)(job)
+            task.__call__ = model(request.get("sleep", 0))
             threads = []
             for _ in range(request.get("parallel", 0)):
                 threads.append(threading.Thread(target=lambda r=request["beside"]: answers.append(send(client, r))))

@@ -3,8 +3,7 @@
 import pytest
 
 from monai_mil_ext.apps.label import errors
-
-from ..server_parts import HTTPError
+from tests.apps.label.server_parts import HTTPError
 
 
 @pytest.fixture(autouse=True)

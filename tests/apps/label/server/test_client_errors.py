@@ -8,18 +8,18 @@ import pytest
 from monai_mil_ext.apps.label.server.client_errors import FAILED, OBJECTS, explain, without_paths
 
 
-class ImageNotFoundException(Exception):
+class ImageNotFoundException(Exception):  # noqa: N818
     msg = "Image a not found in /data/studies"
 
 
-class MONAILabelException(Exception):
+class MONAILabelException(Exception):  # noqa: N818
     error, msg = "INVALID_INPUT", "There is no model; {'image': '/data/doe.nii'}"
 
 
 def raised_in(path, error):
     """The error as if raised by a file at ``path``."""
     try:
-        exec(compile("raise error", path, "exec"), {"error": error})
+        exec(compile("raise error", path, "exec"), {"error": error})  # noqa: S102
     except Exception as caught:
         return caught
 

@@ -4,7 +4,22 @@ import pytest
 
 from monai_mil_ext.apps.label.server.client_names import check_extension, check_name, check_uid, exists
 
-HOSTILE = ["", ".", "..", "../a", "a/b", "a\\b", "C:a", "/etc/passwd", "a\x00b", "a\nb", ".hidden", "a" * 201, None, " a"]
+HOSTILE = [
+    "",
+    ".",
+    "..",
+    "../a",
+    "a/b",
+    "a\\b",
+    "C:a",
+    "/etc/passwd",
+    "a\x00b",
+    "a\nb",
+    ".hidden",
+    "a" * 201,
+    None,
+    " a",
+]
 
 
 @pytest.mark.parametrize("name", [name for name in HOSTILE if name is not None])
@@ -28,9 +43,9 @@ def test_check_uid_takes_numbers_with_dots(http_errors, uid, status):
 
 
 def test_check_extension_refuses_code(http_errors):
-    check_extension("/tmp/x.NII.GZ", (".nii.gz",), "file")
-    with pytest.raises(http_errors, match="`file` must be a file with one of the endings .nii, .nii.gz"):
-        check_extension("/tmp/evil.py", (".nii.gz", ".nii"), "file")
+    check_extension("x.NII.GZ", (".nii.gz",), "file")
+    with pytest.raises(http_errors, match=r"`file` must be a file with one of the endings \.nii, \.nii\.gz"):
+        check_extension("evil.py", (".nii.gz", ".nii"), "file")
 
 
 @pytest.mark.parametrize("path", ["a" * 5000, "a\x00b", "no such file"])

@@ -35,8 +35,8 @@ def test_label_table_lists_labeled_images(tmp_path):
 
 def test_label_table_changes_nothing_if_one_value_fails(tmp_path):
     table = LabelTable(tmp_path / "labels.sqlite")
+    circle = []
+    circle.append(circle)
     with pytest.raises(ValueError, match="Circular"):
-        circle = []
-        circle.append(circle)
         table.update("1.2", {"bag_label": 0, "circle": circle})
     assert table.info("1.2") == {}

@@ -50,6 +50,7 @@ def test_request_rules_pass_addresses_that_the_owner_names():
         ("GET", "/proxy/dicom/a/../../tools/execute-script", 400),
         ("GET", "/proxy/dicom/studies", 404),
         ("POST", "/reload", 403),
+        ("GET", "/logs/", 403),
         ("PUT", "/model/scan_mil", 403),
         ("DELETE", "/model/scan_mil", 403),
         ("GET", "/model/scan_mil", None),

@@ -8,8 +8,18 @@ from pathlib import Path
 
 import pytest
 
-CHILD = "import time; from monai_mil_ext.apps.label.server.task_process import exit_with_parent as f; f(0.1); print('on', flush=True); time.sleep(60)"
-PARENT = f"import subprocess, sys, time; p = subprocess.Popen([sys.executable, '-c', {CHILD!r}]); print(p.pid, flush=True); time.sleep(60)"
+CHILD = """
+import time
+from monai_mil_ext.apps.label.server.task_process import exit_with_parent
+exit_with_parent(0.1)
+print("on", flush=True)
+time.sleep(60)
+"""
+PARENT = """
+import subprocess, sys, time
+print(subprocess.Popen([sys.executable, "-c", sys.argv[1]]).pid, flush=True)
+time.sleep(60)
+"""
 
 
 def is_running(pid):
@@ -22,7 +32,7 @@ def is_running(pid):
 @pytest.mark.slow(buys="no training goes on after kill -9 of the server")
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="needs /proc")
 def test_exit_with_parent_leaves_no_orphan_after_kill_9():
-    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen([sys.executable, "-c", PARENT, CHILD], stdout=subprocess.PIPE, text=True) as parent:
         child = int(parent.stdout.readline())
         assert parent.stdout.readline() == "on\n"
         assert is_running(child)
