@@ -16,7 +16,10 @@ from .active_learning import BatchInfer, UncertaintyScoring, UncertaintyStrategy
 from .bundle_runner import BundleRunner
 from .errors import http_error
 from .scan_infer import ScanInferTask
+from .scan_labels import BAG_LABEL, class_index
 from .scan_train import ScanTrainTask
+from .server import SafeApp
+from .server.client_names import exists
 from .slide_infer import SlideInferTask
 
 __all__ = ["LabelApp"]
@@ -24,7 +27,7 @@ __all__ = ["LabelApp"]
 UPLOAD = re.compile(r"tmp[a-z0-9_]{8}(\.\w+)*")  # name that the server gives to an upload
 
 
-class LabelApp(MONAILabelApp):
+class LabelApp(SafeApp, MONAILabelApp):  # MONAI Label looks for its own class among the direct bases
     """MONAI Label app of the bundles in ``<app_dir>/model``, for scans and for slides.
 
     ``--conf models NAME,NAME`` selects bundles, and ``--conf top_k 4,12`` sets the last rank of every band of slices.
@@ -76,7 +79,8 @@ class LabelApp(MONAILabelApp):
             raise http_error(f"`model` must be one of {sorted(self._infers)}, got {model!r}.", 404)
         if not isinstance(image, str) or not image:
             raise http_error("`image` must be the id of an image or a file, got none.")
-        if Path(image).exists():
+        self._check_tag(request)
+        if exists(image):
             self._check_path(Path(image))
         elif not (datastore or self.datastore()).get_image_uri(image):
             raise http_error(f"`image` must be one of the studies, got {image!r}.", 404)
@@ -86,6 +90,12 @@ class LabelApp(MONAILabelApp):
     def infer_wsi(self, request: Mapping[str, Any], datastore: Any = None) -> dict[str, Any]:
         """Infer a slide as a whole, since a bag can't be split into independent regions as MONAI Label does."""
         return self.infer(request, datastore)
+
+    def check_info(self, info: Mapping[str, Any]) -> None:
+        """Refuse a label of a scan that is no class of any model."""
+        label, names = info.get(BAG_LABEL), [bundle.class_names for bundle in self.bundles if not bundle.reads_slides]
+        if label is not None and all(class_index(label, classes) is None for classes in names):
+            raise http_error(f"`{BAG_LABEL}` must be a class of {' or '.join(map(str, names))}, got {label!r}.")
 
     def _check_path(self, image: Path) -> None:
         """Refuse a path outside of the studies, since the server forwards any path that a client sends."""

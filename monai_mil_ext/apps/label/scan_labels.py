@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["is_labeled", "label_of"]
+__all__ = ["class_index", "is_labeled", "label_of"]
 
 BAG_LABEL = "bag_label"
 TAG = "final"
@@ -30,12 +30,25 @@ def label_of(datastore: Any, image: str, class_names: Sequence[str]) -> int | No
     label = _stored_label(datastore, image)
     if label is None:
         return None
+    index = class_index(label, class_names)
+    if index is None:
+        rule = f"a class number below {len(class_names)} or a name of {[name.lower() for name in class_names]}"
+        raise ValueError(f"`{BAG_LABEL}` must be {rule}, got {label!r} for {image!r}.")
+    return index
+
+
+def class_index(label: Any, class_names: Sequence[str]) -> int | None:
+    """Return the index of a class that is given by its index or its name, or None if there is no such class.
+
+    Example:
+        >>> class_index("Tumor", ["no tumor", "tumor"]), class_index(2, ["no tumor", "tumor"])
+        (1, None)
+    """
     names = [name.lower() for name in class_names]
-    if isinstance(label, str) and label.lower() in names:
-        return names.index(label.lower())
-    if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(names):
-        return label
-    raise ValueError(f"`{BAG_LABEL}` must be a class number below {len(names)} or a name of {names}, got {label!r}.")
+    if isinstance(label, str):
+        return names.index(label.lower()) if label.lower() in names else None
+    is_index = isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(names)
+    return label if is_index else None
 
 
 def is_labeled(datastore: Any, image: str) -> bool:

@@ -1,0 +1,143 @@
+"""Hostile and mistaken requests to MONAI Label with the app, in a process of the server's environment."""
+
+import base64
+import io
+import json
+import tarfile
+
+import pytest
+
+from tests.apps.conftest import ROOT, run
+
+pytestmark = [
+    pytest.mark.network,
+    pytest.mark.slow(buys="no client can write outside of the studies or stall the server"),
+]
+MODEL = "/infer/scan_mil"
+JSON = {"content-type": "application/json"}
+
+
+def ask(method, path, expected, reason="", **options):
+    return {"method": method, "path": path, "expected": expected, "reason": reason, **options}
+
+
+def put(path, expected, reason="", name="x.nii.gz", field="file", content=b"x"):
+    files = {field: [name, base64.b64encode(content).decode()]}
+    return ask("PUT", path, expected, reason, files=files)
+
+
+def info(text, expected, reason, image="a"):
+    return ask("PUT", f"/datastore/image/info?image={image}", expected, reason, data={"info": text})
+
+
+def tar_outside():
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as archive:
+        member = tarfile.TarInfo("../../mil/evil.py")
+        member.size = 1
+        archive.addfile(member, io.BytesIO(b"x"))
+    return file.getvalue()
+
+
+NAME, OBJECTS = "must be a plain name without separators", "must be JSON objects"
+REQUESTS = [
+    # what would replace, remove or read files
+    put("/datastore/?image=../mil/main", 400, NAME, "evil.py"),
+    put("/datastore/image?image=../x", 400, NAME),
+    put("/datastore/image?image=a%00b", 400, NAME),
+    put("/datastore/image?image=new", 400, "one of the endings", "evil.py"),
+    put("/datastore/image?image=a", 409, "must be a new ID"),
+    put("/datastore/label?image=a&tag=../../../x", 400, "`tag` must be a plain name", "l.json", "label", b"{}"),
+    put("/datastore/label?image=../a&tag=final", 400, NAME, "l.json", "label", b"{}"),
+    put("/datastore/label?image=a&tag=final", 400, "one of the endings", "l.py", "label"),
+    put(
+        "/datastore/label?image=a&tag=final", 400, "`bag_label` must be a class", "l.json", "label", b'{"bag_label": 7}'
+    ),
+    ask("DELETE", "/datastore/image?id=../mil/main", 400, NAME),
+    ask("DELETE", "/datastore/label?id=../a&tag=../final", 400, NAME),
+    ask("DELETE", "/datastore/label?id=zz&tag=final", 404, "one of the studies"),
+    ask("GET", "/datastore/label?label=a&tag=../../x", 404),
+    ask("GET", "/datastore/image?image=../../etc/passwd", 404),
+    ask("POST", f"{MODEL}?image=/etc/passwd", 403, "a path outside of them"),
+    ask(
+        "POST", f"{MODEL}?image=a", 400, "must not be final", data={"params": '{"save_label":true,"label_tag":"final"}'}
+    ),
+    put("/session/?uncompress=true", 400, "a link or a path outside", "x.tar.gz", "files", tar_outside()),
+    put("/session/?uncompress=true", 400, "a readable zip or tar archive", "x.zip", "files"),
+    ask("GET", "/session/%2e%2e", 400, "no '..'"),
+    ask("GET", "/ohif/%2e%2e", 400, "no '..'"),
+    ask("GET", "/proxy/dicom/%2e%2e/tools", 400, "no '..'"),
+    ask("POST", f"{MODEL}?session_id=../../x", 404, "one that the server has given"),
+    put("/model/scan_mil", 403, "replaced by training", "m.pt"),
+    ask("DELETE", "/model/scan_mil", 403, "replaced by training"),
+    ask("POST", "/reload", 403),
+    ask("GET", "/logs/", 403),
+    # pages of others
+    ask("GET", "/info/", 403, "one of the server", headers={"origin": "http://evil.example"}),
+    ask(
+        "OPTIONS", "/datastore/", 403, headers={"origin": "http://evil.example", "access-control-request-method": "PUT"}
+    ),
+    ask("GET", "/info/", 403, "that of the server", headers={"host": "evil.example"}),
+    # mistakes
+    info('{"bag_label": 1}', 404, "one of the studies", "nobody"),
+    *(info(text, 400, OBJECTS) for text in ("{bad", '"x"', "1", "null", "[" * 5000)),
+    info('{"bag_label": "Tumour"}', 400, "`bag_label` must be a class of ['no tumor', 'tumor'], got 'Tumour'"),
+    info('{"x": ' + "[" * 300 + "]" * 300 + "}", 400, "`info` must be readable again"),
+    info('{"x": "\\ud800"}', 400, "`info` must be readable again"),
+    info(json.dumps({"x": "y" * 70_000}), 413, "at most 65536 characters"),
+    ask("PUT", "/datastore/label/info?label=zz&tag=final", 404, "not found", data={"info": "{}"}),
+    ask("GET", "/datastore/dataset", 404, "nothing to include"),
+    *(ask("POST", f"{MODEL}?image=a", 400, OBJECTS, data={"params": text}) for text in ("{bad", '"x"', "1", "null")),
+    ask("POST", "/infer/wsi_v2/scan_mil?image=a", 400, OBJECTS, data={"wsi": "1"}),
+    ask("POST", MODEL, 400, "Neither Image nor File"),
+    ask("POST", f"{MODEL}?image={'a' * 3000}", 404, "one of the studies"),
+    ask("POST", f"{MODEL}?image=a&output=dicom_seg", 400, "not supported in a non-DICOM"),
+    ask("POST", "/infer/nobody?image=a", 404, "`model` must be one of ['scan_mil']"),
+    *(ask("POST", f"/{kind}/nobody", 404, "must be one of", json={}) for kind in ("train", "batch/infer")),
+    ask("POST", "/scoring/nobody", 404, "`method` must be one of ['uncertainty']", json={}),
+    ask("POST", "/activelearning/nobody", 404, "`strategy` must be one of", json={}),
+    ask("POST", "/train/scan_mil", 422, json=[1]),
+    ask("POST", "/train/scan_mil", 413, "at most 1048576 bytes", content="x" * 2**21, headers=JSON),
+    ask("GET", "/train/", 404, "No Train Tasks"),
+    # what goes on working
+    info('{"bag_label": "tumor"}', 200, ""),
+    put("/datastore/label?image=b&tag=final", 200, "", "l.json", "label", b'{"bag_label": 0}'),
+    ask("POST", f"{MODEL}?image=c&output=json", 200, '"uncertainty":0.5'),
+    ask("GET", "/info/", 200, '"completed":2'),
+]
+BESIDE = ask("GET", "/info/", 200, sleep=1.5, parallel=2, beside=ask("POST", f"{MODEL}?image=a&output=json", 200))
+
+
+@pytest.fixture(scope="module")
+def answers(label_python, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("server")
+    program = ROOT / "tests/apps/label/server/app_requests.py"
+    output = run(label_python, program, folder, input=json.dumps([*REQUESTS, BESIDE])).splitlines()
+    return folder, json.loads(next(line for line in output if line.startswith("[[")))
+
+
+@pytest.mark.parametrize(
+    "number", range(len(REQUESTS)), ids=lambda n: f"{REQUESTS[n]['method']} {REQUESTS[n]['path'][:60]}"
+)
+def test_safe_app_answers_with_a_status_and_a_reason(answers, number):
+    request, (status, text, headers, _) = REQUESTS[number], answers[1][number]
+    assert status == request["expected"], text
+    assert request["reason"] in text.replace('\\"', '"')
+    assert "Traceback" not in text
+    assert status < 400 or str(answers[0]) not in text
+    assert headers.get("access-control-allow-origin") is None
+
+
+def test_safe_app_leaves_code_and_weights_as_they_were(answers):
+    app = answers[0] / "mil"
+    assert (app / "main.py").read_text() == (ROOT / "monai_mil_ext/apps/label/mil/main.py").read_text()
+    assert (app / "model/scan_mil/models/model.pt").read_bytes() == b"weights"
+    assert {path.name for path in answers[0].iterdir()} <= {"mil", "studies", "sessions"}
+    assert not list(answers[0].rglob("evil*"))
+
+
+def test_safe_app_answers_within_a_second_while_models_run(answers):
+    beside = answers[1][len(REQUESTS) :]
+    assert [answer[0] for answer in beside] == [200] * 3
+    assert min(answer[3] for answer in beside) < 1
+    assert max(answer[3] for answer in beside) > 1.4
