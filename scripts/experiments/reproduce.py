@@ -28,6 +28,7 @@ EXPERIMENTS: dict[str, tuple[str, ...]] = {  # module, and the first words of it
     "attention_mass": ("attention", "mass"),
     "stability": ("attention", "stability"),
     "lesions": ("lesions.protocol",),
+    "claims": ("claims.protocol",),
     "ct_protocol": ("ct_protocol.protocol",),
     "report": ("ct_protocol.report",),
     **{name: ("public_sets.protocol", name) for name in PUBLIC_SETS},

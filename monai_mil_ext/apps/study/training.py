@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from monai_mil_ext.data import BagBatchSampler, BagCollate, FeatureStatistics, bag_sizes, open_bag
 from monai_mil_ext.handlers import (
-    AttentionAnchorHandler,
     AttentionPriorHandler,
     BranchLossHandler,
     GradientClipHandler,
@@ -32,7 +31,6 @@ from monai_mil_ext.losses import (
     CLAMInstanceLoss,
     KernelGuidanceLoss,
     NormalGuidanceLoss,
-    NSFKLLoss,
 )
 from monai_mil_ext.networks.nets import CORAL, BagNet, BagOutputWrapper, StandardizedNet
 from monai_mil_ext.transforms import LoadBagd, PatientBagd, RandLoadBagd, RandSampleInstancesd
@@ -326,7 +324,7 @@ def _terms(net: nn.Module, method: StudyMethod, bags: _Bags) -> list[Any]:
         guide = KernelGuidanceLoss()
         handlers.append(AttentionPriorHandler(guide, weight=method.kernel_guidance, name="kernel_guidance"))
     if method.anchor:
-        handlers.append(AttentionAnchorHandler(NSFKLLoss(), beta=method.anchor))
+        handlers.append(method.make_anchor())
     if method.branches:
         weight = method.branches
         handlers.append(BranchLossHandler(weight=weight) if head is None else _OrderedBranches(head, weight))
