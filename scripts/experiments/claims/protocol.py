@@ -23,6 +23,7 @@ from monai_mil_ext.apps.study import Run, StudyRunner
 from monai_mil_ext.data.features.fingerprints import fingerprint
 
 from .settings import read_settings, variants
+from .statements import statements
 from .training import make_run, train
 
 __all__ = ["lesion_runs", "main", "make_runners"]
@@ -46,15 +47,22 @@ def make_runners(protocol: Protocol, data: Path, own: Path = OWN, benchmark: Pat
 def lesion_runs(protocol: Protocol) -> list[tuple[str, Run]]:
     """List the trainings with the name of their runner.
 
-    All variants of a seed come after another, so that a stopped experiment has whole seeds; TransMIL, which takes as
-    long as all others, is last.
+    Variants that most claims need come first, of one seed after another, so that a stopped experiment has whole seeds;
+    TransMIL, which takes as long as all others, is last.
     """
     cohort, runs = read_settings()["cohort"], []
-    for slow in (False, True):
+    for wave in waves():
         for seed in protocol.seeds:
-            specs = {name: spec for name, spec in variants().items() if name.startswith("TransMIL") is slow}
-            runs += [make_any_run(protocol, cohort, name, spec, seed) for name, spec in specs.items()]
+            runs += [make_any_run(protocol, cohort, name, variants()[name], seed) for name in wave]
     return runs
+
+
+def waves() -> list[list[str]]:
+    """Return the names of the variants by their turn."""
+    needed = {name for s in statements() if len(s.plus) < 8 and len(s.minus) < 8 for name in (*s.plus, *s.minus)}
+    first = [name for name in variants() if name in needed and not name.startswith("TransMIL")]
+    last = [name for name in variants() if name.startswith("TransMIL")]
+    return [first, [name for name in variants() if name not in (*first, *last)], last]
 
 
 def make_any_run(protocol: Protocol, cohort: str, name: str, spec: Mapping[str, Any], seed: int) -> tuple[str, Run]:

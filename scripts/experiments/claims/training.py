@@ -23,7 +23,7 @@ from monai_mil_ext.apps.study import (
     train_bag_network,
     write_study_model,
 )
-from monai_mil_ext.data import InstanceSource
+from monai_mil_ext.data import InstanceSource, bag_sizes
 from monai_mil_ext.handlers import AttentionAnchorHandler
 from monai_mil_ext.losses import NSFKLLoss
 from monai_mil_ext.metrics import instance_values
@@ -31,6 +31,9 @@ from monai_mil_ext.networks.layers import masked_log_softmax
 from monai_mil_ext.networks.nets import QGMIL
 
 __all__ = ["AnchoredMethod", "SoftmaxKLLoss", "answer_scans", "make_run", "train"]
+
+Items = list[dict[str, Any]]
+_COHORTS: dict[str, Any] = {}  # the last one, since all variants of a seed follow one another
 
 
 class SoftmaxKLLoss(NSFKLLoss):
@@ -82,17 +85,28 @@ def train(run: Run, folder: Path, protocol: Protocol, data: Path) -> dict[str, A
     Returns:
         Epoch and validation loss of the weights, and the divergence of the attention of each epoch from that before.
     """
-    spec, seed = run.settings["spec"], run.settings["cohort"]["seed"]
-    scans = protocol.cohort(run.settings["cohort"]["name"], seed)
-    parts = {part: scan_items([s for s in scans if s.split == part], data) for part in ("train", "val")}
-    training = TrainingSettings(**run.settings["training"], seed=seed)
+    spec, cohort = run.settings["spec"], run.settings["cohort"]
+    parts, source = _read_cohort(protocol, cohort["name"], cohort["seed"], data)
+    training = TrainingSettings(**run.settings["training"], seed=cohort["seed"])
     fold = train_bag_network(make_method(spec), {}, parts["train"], parts["val"], TASK, training)
-    write_study_model(
-        folder, [fold.network], TASK, run.settings["variant"], [InstanceSource.from_items(parts["train"])]
-    )
+    write_study_model(folder, [fold.network], TASK, run.settings["variant"], [source])
     changes = [row.get("attention_jsd", math.nan) for row in fold.history]
     changes = [value if math.isfinite(value) else None for value in changes]  # none before the first epoch
     return {"epoch": fold.epoch, "val_loss": fold.loss, "attention_jsd": changes}
+
+
+def _read_cohort(protocol: Protocol, cohort: str, seed: int, data: Path) -> tuple[dict[str, Items], InstanceSource]:
+    """Return the items of both parts, which state their sizes, and their source; kept until the seed changes."""
+    key = (protocol.num_scans, cohort, seed, data)
+    if _COHORTS.get("key") != key:
+        scans = protocol.cohort(cohort, seed)
+        parts = {part: scan_items([s for s in scans if s.split == part], data) for part in ("train", "val")}
+        for items in parts.values():
+            for item, size in zip(items, bag_sizes(items), strict=True):
+                item["num_instances"] = size  # so that a training does not open each file again to count
+        _COHORTS.update(key=key, value=(parts, InstanceSource.from_items(parts["train"])))
+    found: tuple[dict[str, Items], InstanceSource] = _COHORTS["value"]
+    return found
 
 
 def make_method(spec: Mapping[str, Any]) -> AnchoredMethod:
