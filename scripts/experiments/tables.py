@@ -34,6 +34,7 @@ COLUMNS = {
     "settings_tried": "settings tried",
     "wall_seconds": "s a run",
     "cpu_seconds": "s of a core a run",
+    "num_seeds": "seeds",
 }
 NOTICED = ("killed", "killed later", "timeout", "suspicious")
 UNITS = {"gib": "GiB", "kib": "KiB", "s": "s"}
@@ -114,7 +115,7 @@ def _cell(value: float | None, interval: list[float | None] | None, sd: float | 
     return f"{shown} [{interval[0]:.2f}, {interval[1]:.2f}]" if interval and None not in interval else shown
 
 
-KINDS = {"benchmark": benchmark_table, "list": list_table, "mutants": mutants_table}
+KINDS = {"benchmark": benchmark_table, "claims": list_table, "list": list_table, "mutants": mutants_table}
 
 
 def fill(text: str) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from experiments.lesions.features import scan_items
 from experiments.lesions.settings import Protocol
-from experiments.lesions.training import LOAD, TASK, answer
+from experiments.lesions.training import TASK, answer, load_scan
 from monai_mil_ext.apps.study import (
     Run,
     StudyMethod,
@@ -130,7 +130,7 @@ def answer_scans(folder: Path, items: Sequence[Mapping[str, Any]], spec: Mapping
 
 
 def _received(net: Any, item: Mapping[str, Any]) -> dict[str, float]:
-    bag = LOAD({"image": item["image"]})
+    bag = load_scan(item["image"])
     with torch.inference_mode():
         x = torch.as_tensor(bag["image"])[None]
         received = net.net.received_attention(((x - net.mean) / net.scale).to(x.dtype))[0]
