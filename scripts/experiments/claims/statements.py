@@ -1,4 +1,4 @@
-"""What the papers claim, and the contrast of variants that tests each claim."""
+"""Claims of the papers, and the contrast of variants that tests each."""
 
 from __future__ import annotations
 
