@@ -35,6 +35,7 @@ COLUMNS = {
     "settings_tried": "settings tried",
     "wall_seconds": "s a run",
     "cpu_seconds": "s of a core a run",
+    "num_seeds": "seeds",
 }
 NOTICED = ("killed", "killed later", "timeout", "suspicious")
 UNITS = {"gib": "GiB", "kib": "KiB", "s": "s"}
@@ -116,7 +117,7 @@ def _cell(value: float | None, interval: list[float | None] | None, sd: float | 
 
 
 SUMMARIES = {"front": front_table, "verdicts": verdict_table}  # of several results
-KINDS = {"benchmark": benchmark_table, "list": list_table, "mutants": mutants_table}
+KINDS = {"benchmark": benchmark_table, "claims": list_table, "list": list_table, "mutants": mutants_table}
 
 
 def fill(text: str) -> str:

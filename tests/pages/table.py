@@ -110,6 +110,7 @@ PAGES = {
     "docs/lesions.md": Page(
         skip={"": ("draws and encodes at least 260 scans", "tests/experiments/lesions/test_protocol.py")}
     ),
+    "docs/claims.md": Page(skip={"": ("trains for an hour", "tests/experiments/claims/test_protocol.py")}),
     "docs/how-to/many-gpus.md": Page(
         start="bundles/bag_classifier",
         setup=page_setup.bag_cohort,

@@ -14,6 +14,8 @@ import torch
 from monai.bundle import ConfigParser
 from torch import Tensor, nn
 
+from monai_mil_ext.handlers import AttentionAnchorHandler
+from monai_mil_ext.losses import NSFKLLoss
 from monai_mil_ext.networks.nets import BagNet, BagOutput
 from monai_mil_ext.utils import check_not_negative
 
@@ -96,6 +98,10 @@ class StudyMethod:
         if not isinstance(net, nn.Module):
             raise ValueError(f"`network` must be a torch.nn.Module, got {type(net).__name__}.")
         return net if isinstance(net, BagNet) else UnmaskedNet(net)
+
+    def make_anchor(self) -> AttentionAnchorHandler:
+        """Create the handler of the anchor; a subclass may return one with another target or momentum."""
+        return AttentionAnchorHandler(NSFKLLoss(), beta=self.anchor)
 
     def arguments(self) -> set[str]:
         """Return the names of the arguments of the network."""

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from monai_mil_ext.data import BagBatchSampler, BagCollate, FeatureStatistics, bag_sizes, open_bag
 from monai_mil_ext.handlers import (
-    AttentionAnchorHandler,
     AttentionPriorHandler,
     BranchLossHandler,
     GradientClipHandler,
@@ -34,7 +33,6 @@ from monai_mil_ext.losses import (
     CLAMInstanceLoss,
     KernelGuidanceLoss,
     NormalGuidanceLoss,
-    NSFKLLoss,
 )
 from monai_mil_ext.networks.nets import CORAL, BagNet, BagOutputWrapper, StandardizedNet
 from monai_mil_ext.transforms import LoadBagd, PatientBagd, RandLoadBagd, RandSampleInstancesd
@@ -351,7 +349,7 @@ def _attention_terms(method: StudyMethod, bags: _Bags) -> list[Any]:
             key = POSITION if bags.positions and name == "attention_prior" else None
             handlers.append(AttentionPriorHandler(loss, weight=weight, name=name, positions_key=key))
     if method.anchor:
-        handlers.append(AttentionAnchorHandler(NSFKLLoss(), beta=method.anchor))
+        handlers.append(method.make_anchor())
     return handlers
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from .features import scan_items
 from .settings import Protocol
 from .supervised import train_slice_supervised
 
-__all__ = ["TASK", "answer", "make_run", "train"]
+__all__ = ["TASK", "answer", "load_scan", "make_run", "train"]
 
 TASK = Task("multilabel", ["lesion"])  # one logit, so that a network has one attention
 LOAD = LoadBagd(["image", "instance_label"])
@@ -90,8 +91,15 @@ def answer(folder: Path, items: Items, spec: Mapping[str, Any]) -> list[dict[str
     return [_row(net, item, spec.get("rank_by", "attention")) for item in items]
 
 
+@lru_cache(maxsize=64)
+def load_scan(path: str) -> dict[str, Any]:
+    """Read the features and slice labels of a scan; those of a test set are kept for the next network."""
+    loaded: dict[str, Any] = LOAD({"image": path})
+    return loaded
+
+
 def _row(net: BagNet, item: Mapping[str, Any], rank_by: str) -> dict[str, Any]:
-    bag = LOAD({"image": item["image"]})
+    bag = load_scan(item["image"])
     with torch.inference_mode():
         output = net.forward_bag(bag["image"][None])
     (label,) = item["label"]

@@ -34,6 +34,11 @@ def test_terms_of_the_loss():
     assert (guided.guidance, anchored.anchor, asmil.anchor, acmil.branches) == (1.0, 0.01, 0.01, 1.0)
 
 
+def test_the_anchor_is_that_of_asmil():
+    anchor = parse_methods("ASMIL")[0].make_anchor()
+    assert (anchor.weight, anchor.momentum, type(anchor.loss).__name__) == (0.01, 0.999, "NSFKLLoss")
+
+
 def test_an_unknown_name_lists_all_and_the_nearest():
     with pytest.raises(ValueError, match=r"TransMIL.*got 'ABMLI'; did you mean 'ABMIL'"):
         parse_methods("ABMLI")

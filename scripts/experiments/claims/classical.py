@@ -1,0 +1,89 @@
+"""QG-MIL and ASMIL with and without their parts on the classical sets, one setting each, ten folds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from experiments.classical.protocol import DATA, evaluate_fold
+from experiments.workflows import prepare_data
+from monai_mil_ext.apps.study import Run, StudyRunner
+
+from .settings import ASMIL_PARTS, QGMIL_PARTS, cell, read_settings, variants
+from .statements import FULL_ASMIL, FULL_QGMIL, PLAIN_ASMIL, PLAIN_QGMIL, Statement
+
+__all__ = ["read_answers", "run_all", "runs", "statements"]
+
+NETS = "monai_mil_ext.networks.nets."
+ANCHOR = "train#named_handlers#anchor"
+WITHOUT = {part: cell("QG-MIL", {name: name != part for name in QGMIL_PARTS}) for part in QGMIL_PARTS}
+
+
+def statements() -> list[Statement]:
+    """Return the claims on the classical sets."""
+    made = partial(Statement, published="-", metric="bag_macro_f1")
+    return [
+        made("ASMIL", "classical: the three parts raise macro F1", plus=(FULL_ASMIL,), minus=(PLAIN_ASMIL,)),
+        made("QG-MIL", "classical: the four parts raise macro F1", plus=(FULL_QGMIL,), minus=(PLAIN_QGMIL,)),
+        *(
+            made("QG-MIL", f"classical: macro F1 is lower without the {part}", plus=(FULL_QGMIL,), minus=(other,))
+            for part, other in WITHOUT.items()
+        ),
+    ]
+
+
+def runs() -> Iterator[tuple[str, str, Run]]:
+    """Yield set, variant and run of each fold, set by set."""
+    options = read_settings()["classical"]
+    asmil = [cell("ASMIL", dict(zip(ASMIL_PARTS, on, strict=True))) for on in product((True, False), repeat=3)]
+    for number, fold in product(range(len(options["sets"])), range(options["folds"])):
+        for variant in (FULL_QGMIL, PLAIN_QGMIL, *WITHOUT.values(), *asmil):
+            name = options["sets"][number]
+            settings = {"set": name, "model": variant, "fold": fold, "candidates": [_config(variant)]}
+            yield name, variant, Run(f"classical/{name}/{variant}/fold_{fold:02d}", settings)
+
+
+def run_all(folder: Path, data: Path = DATA) -> None:
+    """Train what is not finished."""
+    prepare_data("bag_classifier", *read_settings()["classical"]["sets"], "--data_root", str(data.resolve()))
+    runner = _runner(folder, data)
+    for _, _, run in runs():
+        runner.run_all([run])
+
+
+def read_answers(folder: Path, data: Path = DATA) -> dict[str, dict[int, list[dict[str, Any]]]]:
+    """Return the answers on the sets of which all folds are finished, by variant and number of the set."""
+    runner, options = _runner(folder, data), read_settings()["classical"]
+    found: dict[str, dict[int, list[dict[str, Any]]]] = {}
+    for name, variant, run in runs():
+        record = runner.read(run)
+        if record is not None:
+            rows = found.setdefault(variant, {}).setdefault(options["sets"].index(name), [])
+            pairs = zip(record["labels"], record["probabilities"], strict=True)
+            rows.append({"fold": [{"label": label, "probability": value} for label, value in pairs]})
+    whole = {v: {n: folds for n, folds in of.items() if len(folds) == options["folds"]} for v, of in found.items()}
+    return {
+        v: {n: [row for fold in folds for row in fold["fold"]] for n, folds in of.items()} for v, of in whole.items()
+    }
+
+
+def _runner(folder: Path, data: Path) -> StudyRunner:
+    return StudyRunner(folder, partial(evaluate_fold, data), threads=1)
+
+
+def _config(variant: str) -> dict[str, Any]:
+    """Return the overrides of ``train.yaml`` of a variant: those of the classical sets, with its parts."""
+    spec, options = variants()[variant], read_settings()["classical"]
+    config: dict[str, Any] = {"learning_rate": options["learning_rate"], "epochs": options["epochs"]}
+    if variant.startswith("QG-MIL"):
+        block = {**spec.get("settings", {}).get("block", {"_target_": f"{NETS}QGMILBlock"}), "num_heads": 4}
+        return {**config, "network_def": {"_target_": f"{NETS}QGMIL", "hidden_size": 64, "block": block}}
+    settings, term = spec["settings"], spec["anchor"]
+    network = {"_target_": f"{NETS}ASMIL", "hidden_size": 64, "token_drop": settings["token_drop"]}
+    config |= {"network_def": network, "anchor": settings["anchor"], f"{ANCHOR}#momentum": term["momentum"]}
+    if term["target"] == "softmax":
+        config[f"{ANCHOR}#loss"] = {"_target_": "experiments.claims.training.SoftmaxKLLoss"}
+    return config
