@@ -11,6 +11,7 @@ import numpy as np
 from monai.data import MetaTensor
 
 from monai_mil_ext.data import Thumbnail
+from monai_mil_ext.data.slides.heatmap_files import DIVERGING, signed_limit
 from monai_mil_ext.utils import check_name, optional_dependency
 
 from ._style import HEAT, new_figure, save_figure, sign
@@ -27,6 +28,7 @@ UNITS = {
     "none": "score",
     "ratio": "attention, × uniform",
     "percentile": "percentile of the tiles",
+    "signed": "contribution to the logit",
 }
 TICKS = [1 / 4, 1 / 2, 1, 2, 4]  # of ratios
 TICK_LABELS = ["≤ 1/4", "1/2", "1", "2", "≥ 4"]
@@ -38,8 +40,9 @@ def plot_slide_overlay(
 ) -> Figure:
     """Plot a slide next to the same slide with its heat map overlaid; regions without tiles stay uncovered.
 
-    A map with the scaling ``"ratio"`` has the same colors for every slide, from 1/4 to 4 times uniform attention. The
-    slide has a scale bar if the map states its resolution.
+    A map with the scaling ``"ratio"`` has the same colors for every slide, from 1/4 to 4 times uniform attention; one
+    with ``"signed"`` has diverging colors, with 0 in the middle. The slide has a scale bar if the map states its
+    resolution.
 
     Args:
         thumbnail: thumbnail of the slide, see :py:class:`monai_mil_ext.data.SlideFile`.
@@ -108,7 +111,12 @@ def _draw_heat(figure: Figure, axes: Any, heatmap: MetaTensor, channel: int) -> 
     options: dict[str, Any] = {"extent": _extent(heat.shape, heatmap.meta["downsample"], bounds[:2])}
     if scaling == "ratio":
         options["norm"] = ratio_norm()
-    overlay = axes[1].imshow(heat, cmap=HEAT, alpha=0.6, interpolation="nearest", **options)
+    if scaling == "signed":
+        limit = signed_limit(heat.filled(np.nan))
+        options |= {"vmin": -limit, "vmax": limit}
+    overlay = axes[1].imshow(
+        heat, cmap=DIVERGING if scaling == "signed" else HEAT, alpha=0.6, interpolation="nearest", **options
+    )
     bar = figure.colorbar(overlay, ax=axes, shrink=0.8, label=UNITS.get(scaling, "score"))
     if scaling == "ratio":
         bar.set_ticks(TICKS, labels=TICK_LABELS)

@@ -111,3 +111,12 @@ def test_slide_overlay_names_invalid_arguments(slide_and_map, tmp_path):
         plot_slide_overlay(thumbnail, heat, 3)
     with pytest.raises(ValueError, match=r"`heatmap` must be a map"):
         plot_slide_overlay(thumbnail, torch.zeros(1, 4, 4))
+
+
+def test_plot_slide_overlay_draws_signed_contributions_around_zero(slide_and_map):
+    coords = np.array([[128, 128], [512, 320]])
+    heat = TileScoresToHeatmap(32, "signed")(np.array([-0.5, 2.0]), coords, 128, (800, 600))
+    figure = plot_slide_overlay(slide_and_map[0], heat)
+    drawn = figure.axes[1].images[1]
+    assert (drawn.cmap, drawn.get_clim()) == (colormaps["coolwarm"], (-2.0, 2.0))
+    assert figure.axes[-1].get_ylabel() == "contribution to the logit"

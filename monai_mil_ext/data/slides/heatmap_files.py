@@ -23,8 +23,9 @@ matplotlib = optional_dependency("wsi", "matplotlib")
 rankdata = optional_dependency("", "scipy.stats", "rankdata")
 tifffile = optional_dependency("wsi", "tifffile")
 COLORMAP = "cividis"  # of uniformly increasing lightness, so readable for color-blind people and in gray prints
+DIVERGING = "coolwarm"  # of signed scores: its middle is gray, since white means no tile
 LARGEST_RATIO = 4.0  # ratios to uniform attention have colors from 1/4 to 4, on a logarithmic scale, in every result
-SCALINGS = ("none", "ratio", "percentile")
+SCALINGS = ("none", "ratio", "percentile", "signed")
 SMALLEST = 512  # pixels; longer side of the last level
 TILE = 256
 Pixels = NDArray[np.uint8]
@@ -64,7 +65,7 @@ def write_tile_geojson(
         tile_size: height and width of a tile.
         name: name of the measurement in QuPath.
         about: what else the file states of all tiles, such as the model.
-        scaling: ``"none"``, ``"ratio"`` or ``"percentile"``, see
+        scaling: ``"none"``, ``"ratio"``, ``"percentile"`` or ``"signed"``, see
             :py:class:`monai_mil_ext.transforms.TileScoresToHeatmap`; with ``"ratio"``, tiles have a second measurement,
             ``<name> / uniform``.
         origin: corner (x, y) from which QuPath counts: that of the bounds of the slide, to which QuPath crops it.
@@ -85,7 +86,7 @@ def write_tile_geojson(
         raise ValueError(
             f"`scores` must be finite, one for each of `coords` (N, 2), got {values.shape} for {corners.shape}."
         )
-    shown = {"scaling": scaling, "origin": [*map(float, origin)], "colors": COLORMAP}
+    shown = {"scaling": scaling, "origin": [*map(float, origin)], "colors": colormap(scaling)}
     head = {"type": "FeatureCollection", "use": RESEARCH_USE, "case_id": case_id, **(about or {}), **shown}
     squares = _tiles(values, corners - np.asarray(origin, dtype=np.float64), float(tile_size), name, scaling)
     path = Path(folder) / f"{case_id}.geojson"
@@ -107,7 +108,8 @@ def write_heatmap_tiff(
     """Write a heat map as ``<case_id>.tif``, a pyramidal color TIFF that OpenSlide and QuPath can open.
 
     Colors of the scaling ``"ratio"`` range from 1/4 to 4 on a logarithmic scale, the same for every slide; others range
-    from the lowest to the highest value. The description of the TIFF contains both, scaling, downsample, size of the
+    from the lowest to the highest value, and those of ``"signed"`` diverge from 0, which is gray, to the largest
+    absolute value on both sides. The description of the TIFF contains both, scaling, downsample, size of the
     slide, and its bounds; white means no tile. The map covers the bounds, to which QuPath crops the slide: its upper
     left corner is that of the bounds. The pixel size is that of the map, so that viewers that use micrometers can
     overlay it on the slide. The file is written atomically and contains no path.
@@ -129,9 +131,11 @@ def write_heatmap_tiff(
     values = heatmap[channel].as_tensor().cpu().numpy().astype(np.float64)
     low, high = _range(values)
     meta = {key: heatmap.meta.get(key) for key in ("scaling", "downsample", "spatial_shape", "bounds")}
-    colors = {"low": low, "high": high, "colors": COLORMAP}
+    colors = {"low": low, "high": high, "colors": colormap(meta["scaling"])}
     if meta["scaling"] == "ratio":
         colors["color_range"] = [1 / LARGEST_RATIO, LARGEST_RATIO]
+    if meta["scaling"] == "signed":
+        colors["color_range"] = [-signed_limit(values), signed_limit(values)]
     description = json.dumps({"use": RESEARCH_USE, "case_id": case_id, **(about or {}), **meta, **colors})
     path = Path(folder) / f"{case_id}.tif"
     with atomic_path(path) as temporary:
@@ -155,6 +159,21 @@ def _tiles(
         }
 
 
+def colormap(scaling: str | None) -> str:
+    """Return the name of the color map of a scaling."""
+    return DIVERGING if scaling == "signed" else COLORMAP
+
+
+def signed_limit(values: NDArray[np.float64]) -> float:
+    """Return the largest absolute value, which has the color at an end of the diverging map; 1 if all are 0.
+
+    Example:
+        >>> signed_limit(np.array([-3.0, 1.0, np.nan])), signed_limit(np.zeros(2))
+        (3.0, 1.0)
+    """
+    return max(map(abs, _range(values))) or 1.0
+
+
 def _range(values: NDArray[np.float64]) -> tuple[float, float]:
     finite = values[np.isfinite(values)]
     return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
@@ -167,9 +186,11 @@ def _colorize(values: NDArray[np.float64], scaling: str | None) -> Pixels:
     if scaling == "ratio":
         norm = matplotlib.colors.LogNorm(1 / LARGEST_RATIO, LARGEST_RATIO, clip=True)
         fraction = np.asarray(norm(np.where(finite, values, 1.0).clip(min=1 / LARGEST_RATIO)))
+    elif scaling == "signed":
+        fraction = 0.5 + np.where(finite, values, 0.0) / (2 * signed_limit(values))
     else:
         fraction = (np.where(finite, values, low) - low) / (high - low) if high > low else np.full(values.shape, 0.5)
-    colors: Pixels = matplotlib.colormaps[COLORMAP](fraction, bytes=True)[..., :3].copy()
+    colors: Pixels = matplotlib.colormaps[colormap(scaling)](fraction, bytes=True)[..., :3].copy()
     colors[~finite] = 255
     return colors
 

@@ -44,7 +44,8 @@ class TileScoresToHeatmap(Transform):
         downsample: pixels of level 0 per pixel of the map, along a side; at most the size of a tile, so that no tile is
             lost; None uses a quarter of a tile.
         scaling: ``"none"``; ``"ratio"``, the score times the number of tiles, so that 1 is uniform attention;
-            ``"percentile"``, the percentage of tiles with a lower score, counting half of those with an equal score.
+            ``"percentile"``, the percentage of tiles with a lower score, counting half of those with an equal score;
+            ``"signed"``, the score, drawn in colors that diverge from 0, such as the contributions of ``AdditiveMIL``.
         fill: value of pixels without a tile.
 
     Raises:

@@ -108,7 +108,9 @@ def test_write_tile_geojson_colors_percentiles_and_refuses_another_scaling(tmp_p
     path = write_tile_geojson(tmp_path, "c", np.array([0.9, 0.05, 0.05]), COORDS[:3], 64, scaling="percentile")
     colors = [tile["properties"]["color"] for tile in json.loads(path.read_text())["features"]]
     assert colors == [color(1.0), color(0.0), color(0.0)]
-    with pytest.raises(ValueError, match="`scaling` must be one of 'none', 'ratio', 'percentile', got 'rank'"):
+    with pytest.raises(
+        ValueError, match="`scaling` must be one of 'none', 'ratio', 'percentile', 'signed', got 'rank'"
+    ):
         write_tile_geojson(tmp_path, "c", SCORES, COORDS, 64, scaling="rank")
 
 
@@ -147,3 +149,20 @@ def test_write_heatmap_tiff_refuses_invalid_input(tmp_path):
             write_tile_geojson(tmp_path, "c", scores, COORDS, 64)
     with pytest.raises(ValueError, match=r"`heatmap` must be a MetaTensor \(A, h, w\) with channel 1, got shape"):
         write_heatmap_tiff(tmp_path, "c", heatmap(6400), 1)
+
+
+def test_signed_scores_diverge_from_gray_at_zero(tmp_path):
+    scores, coords = np.array([-0.5, 0.0, 2.0]), np.array([[0, 0], [64, 0], [128, 0]])
+    path = write_tile_geojson(tmp_path, "c1", scores, coords, 64, "contribution", scaling="signed")
+    tiles = json.loads(path.read_text())
+    colors = [tile["properties"]["color"] for tile in tiles["features"]]
+    expected = colormaps["coolwarm"]([0.375, 0.5, 1.0], bytes=True)[:, :3]
+    assert colors == expected.tolist()
+    assert tiles["colors"] == "coolwarm"
+    assert tiles["features"][0]["properties"]["measurements"] == {"contribution": -0.5}
+    heat = TileScoresToHeatmap(64, "signed")(scores, coords, 64, (256, 64))
+    file = write_heatmap_tiff(tmp_path, "c1", heat)
+    np.testing.assert_array_equal(tifffile.imread(file)[0], [*expected, [255, 255, 255]])
+    with tifffile.TiffFile(file) as tiff:
+        described = json.loads(tiff.pages[0].description)
+    assert (described["colors"], described["color_range"]) == ("coolwarm", [-2.0, 2.0])

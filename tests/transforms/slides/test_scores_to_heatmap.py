@@ -167,7 +167,7 @@ def test_tile_scores_to_heatmap_without_tiles_is_empty():
     ("options", "message"),
     [
         ({"downsample": 0}, "`downsample` must be positive, got 0"),
-        ({"scaling": "rank"}, "`scaling` must be one of 'none', 'ratio', 'percentile', got 'rank'"),
+        ({"scaling": "rank"}, "`scaling` must be one of 'none', 'ratio', 'percentile', 'signed', got 'rank'"),
     ],
 )
 def test_tile_scores_to_heatmap_names_a_bad_option(options, message):
