@@ -36,7 +36,7 @@ NOTE = (
 )
 MEANS = "Means over the finished seeds; entropy is that of the attention, 1 if it is even."
 TABLES = {  # start of the names, and note
-    "asmil": (("ASMIL",), f"{MEANS} JSD: change of the validation attention per epoch, in nats, epochs 2 to 11."),
+    "asmil": (("ASMIL",), f"{MEANS} JSD: change of the validation attention per epoch, epochs 2 to 11."),
     "qgmil": (("QG-MIL",), f"{MEANS} Received: slices ranked by the attention that they receive, not by the pool."),
     "plugin": (("ABMIL", "ACMIL", "TransMIL"), MEANS),
 }

@@ -33,12 +33,12 @@ COLUMNS = {
 }
 VARIANT_HEADS = {
     "bag_macro_f1": "macro F1",
-    "sd_macro_f1": "its sd over seeds",
+    "sd_macro_f1": "sd of macro F1 over seeds",
     "bag_auroc": "scan AUROC",
     "instance_auroc": "slice AUROC",
     "received_auroc": "slice AUROC, received",
     "entropy_ratio": "entropy",
-    "attention_jsd": "JSD",
+    "attention_jsd": "JSD, millionths of a nat",
 }
 
 
@@ -103,6 +103,7 @@ def _values(finished: Mapping[int, Sequence[Mapping[str, Any]]]) -> dict[str, fl
     for key in VARIANT_HEADS:
         with np.errstate(all="ignore"):
             value = contrast([finished], [finished], key, draws)["plus"] if _has(finished, key) else float("nan")
+        value = 1e6 * value if key == "attention_jsd" else value
         values[key] = value if np.isfinite(value) else None
     return values
 
@@ -113,11 +114,11 @@ def _has(finished: Mapping[int, Sequence[Mapping[str, Any]]], key: str) -> bool:
 
 
 def _difference(metric: str, found: Mapping[str, Any]) -> str:
-    digits = 4 if metric == "attention_jsd" else 3
-    sides = f"{UNITS[metric]} {found['plus']:.{digits}f} for {found['minus']:.{digits}f}"
-    ends = "" if found["interval"] is None else f" [{', '.join(f'{v:+.{digits}f}' for v in found['interval'])}]"
-    return f"{sides}: {found['difference']:+.{digits}f}{ends}"
+    form = "{:{sign}.1e}" if metric == "attention_jsd" else "{:{sign}.3f}"
+    plus, minus = (form.format(found[side], sign="") for side in ("plus", "minus"))
+    difference, *ends = (form.format(v, sign="+") for v in (found["difference"], *(found["interval"] or ())))
+    return f"{UNITS[metric]} {plus} for {minus}: {difference}" + (f" [{', '.join(ends)}]" if ends else "")
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.4f}" if 0 < abs(value) < 0.001 else f"{value:+.2f}"
+    return f"{value:+.0e}" if 0 < abs(value) < 0.001 else f"{value:+.2f}"
