@@ -91,7 +91,7 @@ class LabelStore(LocalDatastore):
     def _reload(self) -> None:
         self._depth += 1
         try:
-            self._config_ts = 0
+            self._config_ts = 0.0
             self._init_from_datastore_file()
         finally:
             self._depth -= 1

@@ -42,7 +42,7 @@ class SafeApp(MONAILabelApp):
     def init_datastore(self) -> Any:
         """Return the datastore of a folder or of an archive."""
         table = Path(self.app_dir) / TABLE
-        stores = {"LocalDatastore": LabelStore, "DICOMWebDatastore": partial(ArchiveStore, table=table)}
+        stores: dict[str, Any] = {"LocalDatastore": LabelStore, "DICOMWebDatastore": partial(ArchiveStore, table=table)}
         with patch.multiple("monailabel.interfaces.app", **stores):
             store = super().init_datastore()
         if isinstance(store, LabelStore):
