@@ -30,6 +30,7 @@ __all__ = ["SafeApp"]
 
 SEG_TOOL = "itkimage2segimage"
 TABLE = "labels.sqlite"
+SERVER = "MONAI_MIL_SERVER"  # variable with the process ID of the server, for the processes of its tasks
 logger = logging.getLogger(__name__)
 
 
@@ -64,6 +65,7 @@ class SafeApp(MONAILabelApp):
             has_archive="://" in self.studies,
             largest_upload=int(float(self.conf.get("max_upload_gb", 8)) * 2**30),
         )
+        os.environ[SERVER] = str(os.getpid())
         stack = server.app.middleware_stack
         server.app.middleware_stack = RequestGuard(stack, rules, int(self.conf.get("max_waiting", 16)))
         super().on_init_complete()
@@ -89,7 +91,7 @@ class SafeApp(MONAILabelApp):
         """Run a task; in a process of its own, which ends with the server, an error is one line."""
         if self._server_mode:
             return task(*args)
-        exit_with_parent()
+        exit_with_parent(int(os.environ.get(SERVER, os.getppid())))
         try:
             return task(*args)
         except Exception as error:

@@ -11,7 +11,7 @@ import pytest
 CHILD = """
 import time
 from monai_mil_ext.apps.label.server.task_process import exit_with_parent
-exit_with_parent(0.1)
+exit_with_parent(seconds=0.1)
 print("on", flush=True)
 time.sleep(60)
 """
@@ -41,3 +41,9 @@ def test_exit_with_parent_leaves_no_orphan_after_kill_9():
     while is_running(child) and time.monotonic() < end:
         time.sleep(0.05)
     assert not is_running(child)
+
+
+@pytest.mark.slow(buys="no training begins after the end of the server")
+def test_exit_with_parent_ends_where_the_parent_ended_before():
+    code = CHILD.replace("seconds=0.1", f"{os.getpid() + 10**6}")
+    assert subprocess.run([sys.executable, "-c", code], timeout=50, check=False).returncode == 1
