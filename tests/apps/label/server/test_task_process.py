@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
-CHILD = """
-import time
-from monai_mil_ext.apps.label.server.task_process import exit_with_parent
-exit_with_parent(seconds=0.1)
+from tests.apps.conftest import ROOT
+
+PROGRAM = str(ROOT / "monai_mil_ext" / "apps" / "label" / "server" / "task_process.py")
+CHILD = f"""
+import runpy, time
+runpy.run_path({PROGRAM!r})["exit_with_parent"](seconds=0.1)
 print("on", flush=True)
 time.sleep(60)
-"""
+"""  # without the imports of the package
 PARENT = """
 import subprocess, sys, time
 print(subprocess.Popen([sys.executable, "-c", sys.argv[1]]).pid, flush=True)
