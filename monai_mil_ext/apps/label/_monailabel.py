@@ -20,6 +20,9 @@ __all__ = [
     "Writer",
 ]
 
+FileLock, _ = optional_import("filelock", name="FileLock")
+jwt, _ = optional_import("jwt")
+
 if TYPE_CHECKING:
     from fastapi import HTTPException
     from monailabel.datastore.dicom import DICOMWebDatastore

@@ -12,15 +12,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from monai_mil_ext.apps.label._monailabel import LocalDatastore
+from monai_mil_ext.apps.label._monailabel import FileLock, LocalDatastore
 from monai_mil_ext.apps.label.errors import http_error
-from monai_mil_ext.utils import atomic_path, optional_dependency
+from monai_mil_ext.utils import atomic_path
 
 from .client_names import check_extension, check_name
 
 __all__ = ["LabelStore"]
-
-FileLock = optional_dependency("label", "filelock", "FileLock")
 
 FINAL = "final"
 BAG_LABEL = "bag_label"

@@ -6,11 +6,9 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-from monai_mil_ext.utils import optional_dependency
+from monai_mil_ext.apps.label._monailabel import jwt
 
 __all__ = ["accept_signed_tokens"]
-
-jwt = optional_dependency("label", "jwt")
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")  # a realm publishes an RSA key
 
