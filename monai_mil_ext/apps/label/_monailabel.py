@@ -20,8 +20,7 @@ __all__ = [
     "Writer",
 ]
 
-FileLock, _ = optional_import("filelock", name="FileLock")
-jwt, _ = optional_import("jwt")
+FileLock, _ = optional_import("filelock", name="FileLock", as_type="base")
 
 if TYPE_CHECKING:
     from fastapi import HTTPException

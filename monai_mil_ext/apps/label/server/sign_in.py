@@ -6,8 +6,6 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-from monai_mil_ext.apps.label._monailabel import jwt
-
 __all__ = ["accept_signed_tokens"]
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")  # a realm publishes an RSA key
@@ -19,4 +17,4 @@ def accept_signed_tokens(auth: Any) -> None:
     Args:
         auth: module ``monailabel.endpoints.user.auth``.
     """
-    auth.jwt = SimpleNamespace(decode=partial(jwt.decode, algorithms=list(ALGORITHMS)))
+    auth.jwt = SimpleNamespace(decode=partial(auth.jwt.decode, algorithms=list(ALGORITHMS)))
