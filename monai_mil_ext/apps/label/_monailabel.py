@@ -20,6 +20,8 @@ __all__ = [
     "Writer",
 ]
 
+FileLock, _ = optional_import("filelock", name="FileLock", as_type="base")
+
 if TYPE_CHECKING:
     from fastapi import HTTPException
     from monailabel.datastore.dicom import DICOMWebDatastore

@@ -78,7 +78,8 @@ class ArchiveStore(DICOMWebDatastore, LabelStore):
             self.update_image_info(image, {BAG_LABEL: content[BAG_LABEL]})
             return image
         try:
-            return str(super().save_label(image, label_filename, label_tag, label_info, label_id))
+            stored = super().save_label(image, label_filename, label_tag, label_info, label_id)  # type: ignore[call-arg]
+            return str(stored)
         except Exception as error:  # of any of the libraries that read the mask
             if hasattr(error, "status_code") or explain(error)[0] != 500:
                 raise

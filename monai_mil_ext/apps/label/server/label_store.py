@@ -12,15 +12,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from monai_mil_ext.apps.label._monailabel import LocalDatastore
+from monai_mil_ext.apps.label._monailabel import FileLock, LocalDatastore
 from monai_mil_ext.apps.label.errors import http_error
-from monai_mil_ext.utils import atomic_path, optional_dependency
+from monai_mil_ext.utils import atomic_path
 
 from .client_names import check_extension, check_name
 
 __all__ = ["LabelStore"]
-
-FileLock = optional_dependency("label", "filelock", "FileLock")
 
 FINAL = "final"
 BAG_LABEL = "bag_label"
@@ -91,7 +89,7 @@ class LabelStore(LocalDatastore):
     def _reload(self) -> None:
         self._depth += 1
         try:
-            self._config_ts = 0
+            self._config_ts = 0.0
             self._init_from_datastore_file()
         finally:
             self._depth -= 1

@@ -70,7 +70,7 @@ class RequestGuard:
 
     async def _answer(self, scope: Message, receive: Receive, send: Send, threads: ThreadPoolExecutor) -> None:
         body = _Body(receive, self.rules.limit(_headers(scope)))
-        answer = _Answer(send, has_log=any(part in TASKS for part in scope["path"].split("/")[:2]))
+        answer = _Answer(send, body, has_log=any(part in TASKS for part in scope["path"].split("/")[:2]))
         loop = asyncio.get_running_loop()
         try:
             await loop.run_in_executor(threads, self._run, scope, _from_thread(body, loop), _from_thread(answer, loop))
@@ -108,13 +108,15 @@ class _Body:
 class _Answer:
     """Answer that is held back if it is an error or holds lines of logs, until it is complete and has no path."""
 
-    def __init__(self, send: Send, has_log: bool) -> None:
-        self.send, self.has_log = send, has_log
+    def __init__(self, send: Send, body: _Body, has_log: bool) -> None:
+        self.send, self.body, self.has_log = send, body, has_log
         self.held: Message | None = None
         self.content = b""
         self.is_sent = False
 
     async def __call__(self, message: Message) -> None:
+        if self.body.is_too_large:
+            return  # another answer takes the place of this one
         if message["type"] == "http.response.start" and (self.has_log or message["status"] >= 400):
             self.held = message
         elif self.held is None:

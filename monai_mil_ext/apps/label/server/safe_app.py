@@ -30,6 +30,7 @@ __all__ = ["SafeApp"]
 
 SEG_TOOL = "itkimage2segimage"
 TABLE = "labels.sqlite"
+SERVER = "MONAI_MIL_SERVER"  # variable with the process ID of the server, for the processes of its tasks
 logger = logging.getLogger(__name__)
 
 
@@ -42,7 +43,7 @@ class SafeApp(MONAILabelApp):
     def init_datastore(self) -> Any:
         """Return the datastore of a folder or of an archive."""
         table = Path(self.app_dir) / TABLE
-        stores = {"LocalDatastore": LabelStore, "DICOMWebDatastore": partial(ArchiveStore, table=table)}
+        stores: dict[str, Any] = {"LocalDatastore": LabelStore, "DICOMWebDatastore": partial(ArchiveStore, table=table)}
         with patch.multiple("monailabel.interfaces.app", **stores):
             store = super().init_datastore()
         if isinstance(store, LabelStore):
@@ -64,6 +65,7 @@ class SafeApp(MONAILabelApp):
             has_archive="://" in self.studies,
             largest_upload=int(float(self.conf.get("max_upload_gb", 8)) * 2**30),
         )
+        os.environ[SERVER] = str(os.getpid())
         stack = server.app.middleware_stack
         server.app.middleware_stack = RequestGuard(stack, rules, int(self.conf.get("max_waiting", 16)))
         super().on_init_complete()
@@ -89,7 +91,7 @@ class SafeApp(MONAILabelApp):
         """Run a task; in a process of its own, which ends with the server, an error is one line."""
         if self._server_mode:
             return task(*args)
-        exit_with_parent()
+        exit_with_parent(int(os.environ.get(SERVER, os.getppid())))
         try:
             return task(*args)
         except Exception as error:

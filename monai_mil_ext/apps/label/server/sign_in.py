@@ -6,11 +6,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-from monai_mil_ext.utils import optional_dependency
-
 __all__ = ["accept_signed_tokens"]
-
-jwt = optional_dependency("label", "jwt")
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")  # a realm publishes an RSA key
 
@@ -21,4 +17,4 @@ def accept_signed_tokens(auth: Any) -> None:
     Args:
         auth: module ``monailabel.endpoints.user.auth``.
     """
-    auth.jwt = SimpleNamespace(decode=partial(jwt.decode, algorithms=list(ALGORITHMS)))
+    auth.jwt = SimpleNamespace(decode=partial(auth.jwt.decode, algorithms=list(ALGORITHMS)))

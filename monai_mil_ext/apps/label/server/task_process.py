@@ -9,18 +9,19 @@ import time
 __all__ = ["exit_with_parent"]
 
 
-def exit_with_parent(seconds: float = 0.5) -> None:
+def exit_with_parent(parent: int | None = None, seconds: float = 0.5) -> None:
     """End this process soon after its parent has ended, for example by ``kill -9``.
 
     A training would otherwise go on and replace the weights while the next server uses them.
 
     Args:
+        parent: ID of the parent, which may have ended before this call; by default, the parent that there is now.
         seconds: time between two looks.
     """
-    parent = os.getppid()
+    expected = os.getppid() if parent is None else parent
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == expected:
             time.sleep(seconds)
         os._exit(1)
 

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
-CHILD = """
-import time
-from monai_mil_ext.apps.label.server.task_process import exit_with_parent
-exit_with_parent(0.1)
+from tests.apps.conftest import ROOT
+
+PROGRAM = str(ROOT / "monai_mil_ext" / "apps" / "label" / "server" / "task_process.py")
+CHILD = f"""
+import runpy, time
+runpy.run_path({PROGRAM!r})["exit_with_parent"](seconds=0.1)
 print("on", flush=True)
 time.sleep(60)
-"""
+"""  # without the imports of the package
 PARENT = """
 import subprocess, sys, time
 print(subprocess.Popen([sys.executable, "-c", sys.argv[1]]).pid, flush=True)
@@ -41,3 +43,9 @@ def test_exit_with_parent_leaves_no_orphan_after_kill_9():
     while is_running(child) and time.monotonic() < end:
         time.sleep(0.05)
     assert not is_running(child)
+
+
+@pytest.mark.slow(buys="no training begins after the end of the server")
+def test_exit_with_parent_ends_where_the_parent_ended_before():
+    code = CHILD.replace("seconds=0.1", f"{os.getpid() + 10**6}")
+    assert subprocess.run([sys.executable, "-c", code], timeout=50, check=False).returncode == 1
