@@ -54,9 +54,12 @@ def nginx(tmp_path_factory):
     if found := shutil.which("nginx"):
         return found
     folder = tmp_path_factory.mktemp("nginx")
-    for command in (["apt-get", "download", "nginx"], ["sh", "-c", "dpkg -x nginx_*.deb ."]):
+    for name in ("lists/partial", "cache/archives/partial"):
+        (folder / name).mkdir(parents=True)
+    apt = ["apt-get", "-o", f"Dir::State::Lists={folder}/lists", "-o", f"Dir::Cache={folder}/cache"]
+    for command in ([*apt, "update"], [*apt, "download", "nginx"], ["sh", "-c", "dpkg -x nginx_*.deb ."]):
         try:
-            subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=60)
+            subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=120)
         except (OSError, subprocess.SubprocessError) as error:
             pytest.skip(f"nginx can't be fetched: {error}")
     return str(folder / "usr" / "sbin" / "nginx")
