@@ -11,4 +11,4 @@ finally:
         _gc.enable()
 
 __all__ = ["apps", "data", "handlers", "inferers", "losses", "metrics", "networks", "transforms", "utils", "visualize"]
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0"

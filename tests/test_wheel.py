@@ -146,7 +146,7 @@ def wheel(tmp_path_factory):
 def test_it_has_the_package_and_the_app_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as file:
         names = file.namelist()
-        told = file.read("monai_mil_ext-0.2.0.dev0.dist-info/METADATA").decode()
+        told = file.read("monai_mil_ext-0.2.0.dist-info/METADATA").decode()
     own = [name for name in names if name.startswith("monai_mil_ext/")]
     assert sorted(name.removeprefix("monai_mil_ext/") for name in own if name.endswith(".py")) == sorted(
         str(path.relative_to(ROOT / "monai_mil_ext"))
@@ -158,9 +158,9 @@ def test_it_has_the_package_and_the_app_and_nothing_else(wheel):
     label = [f'Requires-Dist: {line}; extra == "label"' for line in wanted if not line.startswith("#")]
     assert [line for line in told.splitlines() if line.endswith('extra == "label"')] == label
     assert 'Requires-Dist: pydicom<3; extra == "label"' in label
-    app = "monai_mil_ext-0.2.0.dev0.data/data/monailabel/sample-apps/mil"
+    app = "monai_mil_ext-0.2.0.data/data/monailabel/sample-apps/mil"
     others = {name for name in names if name not in own and ".dist-info/" not in name}
-    share = "monai_mil_ext-0.2.0.dev0.data/data/share/monai_mil_ext"
+    share = "monai_mil_ext-0.2.0.data/data/share/monai_mil_ext"
     assert others == {f"{app}/README.md", f"{app}/main.py", *(f"{share}/{name}" for name in tracked("bundles/*/*"))}
 
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 def test_report_installation_names_versions_and_extras(capsys):
     assert doctor.report_installation() == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("monai_mil_ext 0.2.0.dev0, research use only")
+    assert lines[0].startswith("monai_mil_ext 0.2.0, research use only")
     assert f"torch {torch.__version__}".split("+")[0] in lines[1]
     assert any(line.startswith("  [wsi] openslide-python ") for line in lines)
     assert lines[-1] == "all well"
