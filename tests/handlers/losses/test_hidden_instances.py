@@ -28,7 +28,7 @@ def scores(rows=1):
         ({"high": 0.0, "random": 1.0}, lambda n: n),
         ({"high": 0.0}, lambda _: 0),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, dict) else "count",
 )
 @pytest.mark.parametrize("rows", [1, 3])
 def test_number_of_hidden_instances_is_that_of_each_bag(options, count, rows):
