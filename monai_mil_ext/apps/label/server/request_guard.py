@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class RequestGuard:
-    """ASGI application round that of MONAI Label.
+    """ASGI application around that of MONAI Label.
 
     MONAI Label infers in the event loop, where nothing else can run meanwhile. Here a request runs in a thread, and one
     with a model in another group of threads than all others. When ``waiting`` of the former are under way, the next
