@@ -10,9 +10,9 @@ from typing import Any
 
 import ignite.distributed as idist
 import torch
-from ignite.engine import Engine, Events
+from ignite.engine import Engine
 
-from monai_mil_ext.handlers.savers.gather import gather_rows
+from monai_mil_ext.handlers.savers.gather import RowHandler
 from monai_mil_ext.metrics import ConformalInstances, set_coverage
 from monai_mil_ext.utils import RESEARCH_USE, BagKeys, drop_padding, head_mean, load_json, write_json
 
@@ -21,7 +21,7 @@ __all__ = ["SETS_FILE", "InstanceSetHandler"]
 SETS_FILE, COVERAGE_FILE, SPLIT_FILE = "conformal.json", "coverage.json", "split.json"
 
 
-class InstanceSetHandler:
+class InstanceSetHandler(RowHandler):
     """Handler of :py:class:`monai_mil_ext.metrics.ConformalInstances` for evaluations with instance labels.
 
     With ``calibrate`` it fits the sets and writes ``conformal.json`` beside ``model.json``, from which inference takes
@@ -62,30 +62,20 @@ class InstanceSetHandler:
         source: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
+        super().__init__()
         self.path, self.output_dir = Path(folder) / SETS_FILE, Path(output_dir)
         self.calibrate = calibrate
         self.sets = ConformalInstances(**options)
         self.sha256 = (model or {}).get("sha256")
         self.source = source
-        self._rows: list[dict[str, Any]] = []
 
-    def attach(self, engine: Engine) -> None:
-        """Collect after every iteration of ``engine``, and calibrate or compare when it has finished."""
-        engine.add_event_handler(Events.STARTED, self._start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
-        engine.add_event_handler(Events.COMPLETED, self._finish)
+    def _row(self, item: Mapping[str, Any]) -> dict[str, Any] | None:
+        return _row(item) if BagKeys.ATTENTION in item and BagKeys.INSTANCE_LABEL in item else None
 
-    def _start(self, engine: Engine) -> None:
-        self._rows = []
+    def _content(self, row: Mapping[str, Any]) -> list[float]:
+        return list(row["scores"])
 
-    def _collect(self, engine: Engine) -> None:
-        for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
-            item = {**batch, **output}
-            if BagKeys.ATTENTION in item and BagKeys.INSTANCE_LABEL in item:
-                self._rows.append(_row(item))
-
-    def _finish(self, engine: Engine) -> None:
-        rows = gather_rows(self._rows, lambda row: str(row["case_id"]), lambda row: list(row["scores"]))
+    def _finish(self, engine: Engine, rows: list[dict[str, Any]]) -> None:
         if idist.get_rank() != 0:
             return
         bags = [torch.tensor(row["scores"]) for row in rows], [torch.tensor(row["labels"]) for row in rows]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from ignite.engine import Engine, Events
+from ignite.engine import Engine
 
-from monai_mil_ext.handlers.savers.gather import gather_rows
+from monai_mil_ext.handlers.savers.gather import RowHandler
 from monai_mil_ext.metrics import TemperatureScaling, brier_score, expected_calibration_error
 from monai_mil_ext.metrics.bag_classification import class_labels
 from monai_mil_ext.utils import BagKeys, class_probabilities
@@ -17,7 +18,7 @@ __all__ = ["TemperatureScalingHandler"]
 MIN_PROBABILITY = 1e-12  # smaller values are clamped before the logarithm
 
 
-class TemperatureScalingHandler:
+class TemperatureScalingHandler(RowHandler):
     """Handler that fits :py:class:`monai_mil_ext.metrics.TemperatureScaling` after each best validation so far.
 
     It uses decollated items: probabilities ``pred`` (C,) of exclusive classes, whose logarithms serve as logits (one
@@ -38,35 +39,26 @@ class TemperatureScalingHandler:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.calibration: dict[str, Any] = {}
-        self._rows: list[tuple[str, int, list[float]]] = []
 
-    def attach(self, engine: Engine) -> None:
-        """Attach to an evaluator whose key metric selects the epoch."""
-        engine.add_event_handler(Events.STARTED, self._start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
-        engine.add_event_handler(Events.COMPLETED, self._fit)
+    def _row(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        probability = class_probabilities(item["pred"]).tolist()
+        label = class_labels(torch.as_tensor(item["label"]).reshape(-1).cpu(), 1, len(probability))
+        return {"case_id": str(item.get(BagKeys.CASE_ID, "")), "label": int(label[0]), "probability": probability}
 
-    def _start(self, engine: Engine) -> None:
-        self._rows = []
+    def _content(self, row: Mapping[str, Any]) -> list[float]:
+        return [row["label"], *row["probability"]]
 
-    def _collect(self, engine: Engine) -> None:
-        for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
-            item = {**batch, **output}
-            probability = class_probabilities(item["pred"]).tolist()
-            label = class_labels(torch.as_tensor(item["label"]).reshape(-1).cpu(), 1, len(probability))
-            self._rows.append((str(item.get(BagKeys.CASE_ID, "")), int(label[0]), probability))
-
-    def _fit(self, engine: Engine) -> None:
-        rows = gather_rows(self._rows, lambda row: row[0], lambda row: [row[1], *row[2]])
+    def _finish(self, engine: Engine, rows: list[dict[str, Any]]) -> None:
         best: Any = getattr(engine.state, "best_metric_epoch", engine.state.epoch)
         if rows and best == engine.state.epoch:
             self.calibration = _fit(rows)
 
 
-def _fit(rows: list[tuple[str, int, list[float]]]) -> dict[str, Any]:
-    label = [row[1] for row in rows]
-    probability = torch.tensor([row[2] for row in rows], dtype=torch.float64)
+def _fit(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    label = [row["label"] for row in rows]
+    probability = torch.tensor([row["probability"] for row in rows], dtype=torch.float64)
     logits = probability.clamp_min(MIN_PROBABILITY).log()
     scaling = TemperatureScaling()
     if (logits.argmax(1) != torch.tensor(label)).any():

@@ -9,7 +9,7 @@ from typing import Any
 
 import ignite.distributed as idist
 import torch
-from ignite.engine import Engine, Events
+from ignite.engine import Engine
 
 from monai_mil_ext.metrics import bag_report, instance_values
 from monai_mil_ext.metrics.bag_classification import class_labels
@@ -25,7 +25,7 @@ from monai_mil_ext.utils import (
 )
 
 from .class_columns import class_columns
-from .gather import gather_rows
+from .gather import RowHandler
 from .model_columns import model_columns
 
 __all__ = ["BagResultsSaver"]
@@ -35,7 +35,7 @@ NO_INSTANCES = ("case_id", "attention", "use")  # header of a table without rows
 INSTANCE_KEYS = (BagKeys.SLICE_INDEX, BagKeys.POSITION, BagKeys.INSTANCE_LABEL)
 
 
-class BagResultsSaver:
+class BagResultsSaver(RowHandler):
     """Saver that collects every bag of an evaluation and writes ``bags.csv``, ``instances.csv`` and ``report.json``.
 
     It reads decollated items of MONAI's evaluators: ``pred`` (C,), probabilities of exclusive classes (one value is the
@@ -69,31 +69,23 @@ class BagResultsSaver:
         model: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
         class_names: Sequence[str] | None = None,
     ) -> None:
+        super().__init__()
         self.output_dir = Path(output_dir)
         self.num_samples = num_samples
         self.name = name
         self.kappa_weights = kappa_weights
         self.model = model
         self.class_names = None if class_names is None else tuple(map(str, class_names))
-        self._rows: list[dict[str, Any]] = []
 
-    def attach(self, engine: Engine) -> None:
-        """Collect after every iteration of ``engine`` and write when it has finished."""
-        engine.add_event_handler(Events.STARTED, self._start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
-        engine.add_event_handler(Events.COMPLETED, self._finish)
+    def _row(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        row = _row(item)
+        check_class_names(self.class_names, len(row["probability"]))
+        return row
 
-    def _start(self, engine: Engine) -> None:
-        self._rows = []
+    def _content(self, row: Mapping[str, Any]) -> list[float]:
+        return [float(row["label"]), *row["probability"], *row.get("attention", ())]
 
-    def _collect(self, engine: Engine) -> None:
-        for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
-            row = _row({**batch, **output})
-            check_class_names(self.class_names, len(row["probability"]))
-            self._rows.append(row)
-
-    def _finish(self, engine: Engine) -> None:
-        rows = gather_rows(self._rows, lambda row: str(row["case_id"]), _content)
+    def _finish(self, engine: Engine, rows: list[dict[str, Any]]) -> None:
         stated = self.model() if callable(self.model) else self.model
         model = {} if stated is None else {"model": dict(stated)}
         report = {
@@ -133,11 +125,6 @@ def _row(item: Mapping[str, Any]) -> dict[str, Any]:
     labels = row.get(str(BagKeys.INSTANCE_LABEL))
     values = instance_values(attention, None if labels is None else torch.tensor(labels))
     return {**row, "attention": attention.tolist(), "num_instances": len(attention), **values}
-
-
-def _content(row: Mapping[str, Any]) -> list[float]:
-    """Return the numbers by which two bags differ."""
-    return [float(row["label"]), *row["probability"], *row.get("attention", ())]
 
 
 def _bag_line(row: Mapping[str, Any], class_names: Sequence[str] | None) -> dict[str, Any]:

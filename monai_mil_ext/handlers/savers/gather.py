@@ -1,17 +1,55 @@
-"""Gathering of rows from all processes of a distributed run, each bag once."""
+"""Rows of the bags of a run, gathered from all processes of a distributed run, each bag once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import ignite.distributed as idist
+from ignite.engine import Engine, Events
 
-__all__ = ["gather_rows", "merge_rows"]
+__all__ = ["RowHandler", "gather_rows", "merge_rows"]
 
 Row = TypeVar("Row")
 TOLERANCE = 1e-3
+
+
+class RowHandler(ABC):
+    """Base of handlers that note a row of each bag of a run, and use the rows of all processes at its end."""
+
+    def __init__(self) -> None:
+        self._rows: list[dict[str, Any]] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Note rows after every iteration of ``engine``, and use them when it has finished."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+        engine.add_event_handler(Events.COMPLETED, self._complete)
+
+    @abstractmethod
+    def _row(self, item: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the row of a decollated item, with its ``case_id``; None for a bag that has none."""
+
+    @abstractmethod
+    def _content(self, row: Mapping[str, Any]) -> list[float]:
+        """Return the numbers by which two bags differ."""
+
+    @abstractmethod
+    def _finish(self, engine: Engine, rows: list[dict[str, Any]]) -> None:
+        """Use the rows of all processes."""
+
+    def _start(self, engine: Engine) -> None:
+        self._rows = []
+
+    def _collect(self, engine: Engine) -> None:
+        items = zip(engine.state.batch, engine.state.output, strict=True)
+        rows = [self._row({**batch, **output}) for batch, output in items]
+        self._rows += [row for row in rows if row is not None]
+
+    def _complete(self, engine: Engine) -> None:
+        self._finish(engine, gather_rows(self._rows, lambda row: str(row["case_id"]), self._content))
 
 
 def gather_rows(
