@@ -92,7 +92,8 @@ class CohortColumns:
             if name not in columns:
                 near = difflib.get_close_matches(name, columns, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
-                errors.append(f"column {name!r} must exist, got {', '.join(map(repr, columns))}{hint}")
+                wanted = "'image' (the file of a case)" if name == self.bag == "bag" else repr(name)
+                errors.append(f"column {wanted} must exist, got {', '.join(map(repr, columns))}{hint}")
         return errors
 
     def values(self, row: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:

@@ -36,7 +36,8 @@ def test_cohort_columns_without_patient(tmp_path):
 def test_cohort_columns_missing_in_the_table(tmp_path):
     write_bags(tmp_path, {"s1": 2})
     table = write_table(tmp_path / "c.csv", [["tile", "patient", "y"], ["s1", "p", "0"]])
-    with pytest.raises(ValueError, match="row 1: column 'bag' must exist, got 'tile', 'patient', 'y'") as error:
+    message = r"row 1: column 'image' \(the file of a case\) must exist, got 'tile', 'patient', 'y'"
+    with pytest.raises(ValueError, match=message) as error:
         load_cohort(table)
     assert "column 'label' must exist" in str(error.value)
 
