@@ -1,0 +1,118 @@
+"""Tests of DicomArchive with a web server that answers as archives do."""
+
+import json
+import threading
+from email import message_from_bytes
+from email.policy import HTTP
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from monai_mil_ext.data.scans.results.archive import ArchiveError, DicomArchive
+
+STORED = {"00081199": {"vr": "SQ", "Value": [{}]}}
+REFUSED = {"00081198": {"vr": "SQ", "Value": [{"00081197": {"vr": "US", "Value": [0xA700]}}]}}
+
+
+class Archive(HTTPServer):
+    """Web server that answers each request by the next of ``answers``: status and JSON."""
+
+    def __init__(self, answers):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.answers, self.seen = list(answers), []
+        self.url = f"http://127.0.0.1:{self.server_port}/dicom-web"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Handler of ``Archive``."""
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.server.seen.append((self.path, dict(self.headers), body))
+        status, answer = self.server.answers.pop(0)
+        text = json.dumps(answer).encode() if answer is not None else b"<html>"
+        self.send_response(status)
+        self.send_header("retry-after", "3600")
+        self.send_header("location", "http://127.0.0.1:1/")
+        self.send_header("content-length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *args):
+        """Stay quiet."""
+
+
+@pytest.fixture
+def serve():
+    """Return a function that starts an ``Archive``."""
+    servers = []
+
+    def start(*answers):
+        server = Archive(answers)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return server
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Return two files whose content looks like the end of a part."""
+    for name in "ab":
+        (tmp_path / name).write_bytes(b"\0" * 128 + b"DICM\r\n--\r\n" + name.encode())
+    return [tmp_path / "a", tmp_path / "b"]
+
+
+def test_dicom_archive_sends_all_files_as_parts_of_one_request(serve, files):
+    server = serve((200, STORED))
+    DicomArchive(server.url + "/").store(files)
+    ((path, headers, body),) = server.seen
+    assert path == "/dicom-web/studies"
+    message = message_from_bytes(f"Content-Type: {headers['Content-Type']}\r\n\r\n".encode() + body, policy=HTTP)
+    assert message.get_param("type") == "application/dicom"
+    assert [part.get_content_type() for part in message.iter_parts()] == ["application/dicom"] * 2
+    assert [part.get_payload(decode=True) for part in message.iter_parts()] == [file.read_bytes() for file in files]
+
+
+def test_dicom_archive_repeats_a_request_to_a_busy_archive(serve, files):
+    server = serve((503, None), (429, None), (200, STORED))
+    DicomArchive(server.url, pause=0.01).store(files)  # though the archive asks for an hour
+    assert len(server.seen) == 3
+    assert len({body for *_, body in server.seen}) == 1
+
+
+@pytest.mark.parametrize(
+    ("answers", "error"),
+    [
+        ([(503, None)] * 3, r"got status 503\.$"),
+        ([(401, {})], r"got status 401\.$"),
+        ([(302, {})], r"got status 302\.$"),
+        ([(409, REFUSED)], r"got status 409 and 1 of 2 objects refused \(reason A700H\)\.$"),
+        ([(202, REFUSED | STORED)], r"got status 202 and 1 of 2 objects refused \(reason A700H\)\.$"),
+        ([(200, [REFUSED])], "got status 200 and 1 of 2"),
+        ([(409, {"00081198": {"Value": ["x"]}})], r"1 of 2 objects refused\.$"),
+        ([(400, ["x"])], r"got status 400\.$"),
+    ],
+)
+def test_dicom_archive_says_the_status_of_what_is_not_stored(serve, files, answers, error):
+    server = serve(*answers)
+    with pytest.raises(ArchiveError, match=error):
+        DicomArchive(server.url, retries=2, pause=0.01).store(files)
+    assert server.answers == []
+    assert all(file.is_file() for file in files)
+
+
+def test_dicom_archive_names_no_address_if_nobody_answers(files):
+    with pytest.raises(ArchiveError, match=r"got none after 2 tries \(ConnectionError\)\.$"):
+        DicomArchive("http://127.0.0.1:9/secret", retries=1, pause=0.01).store(files)
+
+
+@pytest.mark.parametrize("url", ["ftp://a", "folder", "http://user:pass1@host/a"])
+def test_dicom_archive_needs_an_address_without_a_password(url):
+    with pytest.raises(ValueError, match="`url` must") as error:
+        DicomArchive(url)
+    assert "pass1" not in str(error.value)
