@@ -1,62 +1,22 @@
 """Tests of DicomArchive with a web server that answers as archives do."""
 
-import json
-import threading
+from contextlib import ExitStack
 from email import message_from_bytes
 from email.policy import HTTP
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from monai_mil_ext.data.scans.results.archive import ArchiveError, DicomArchive
+from monai_mil_ext.data import ArchiveError, DicomArchive
+from tests.archive_server import STORED, serve_answers
 
-STORED = {"00081199": {"vr": "SQ", "Value": [{}]}}
 REFUSED = {"00081198": {"vr": "SQ", "Value": [{"00081197": {"vr": "US", "Value": [0xA700]}}]}}
-
-
-class Archive(HTTPServer):
-    """Web server that answers each request by the next of ``answers``: status and JSON."""
-
-    def __init__(self, answers):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.answers, self.seen = list(answers), []
-        self.url = f"http://127.0.0.1:{self.server_port}/dicom-web"
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Handler of ``Archive``."""
-
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["content-length"]))
-        self.server.seen.append((self.path, dict(self.headers), body))
-        status, answer = self.server.answers.pop(0)
-        text = json.dumps(answer).encode() if answer is not None else b"<html>"
-        self.send_response(status)
-        self.send_header("retry-after", "3600")
-        self.send_header("location", "http://127.0.0.1:1/")
-        self.send_header("content-length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def log_message(self, *args):
-        """Stay quiet."""
 
 
 @pytest.fixture
 def serve():
-    """Return a function that starts an ``Archive``."""
-    servers = []
-
-    def start(*answers):
-        server = Archive(answers)
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        return server
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    """Return a function that starts an archive."""
+    with ExitStack() as stack:
+        yield lambda *answers: stack.enter_context(serve_answers(*answers))
 
 
 @pytest.fixture
