@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from monai_mil_ext.data import ArchiveError, DicomArchive, DicomWriter, ScanResult, write_nifti
+from monai_mil_ext.data import DicomArchive, DicomWriter, NotStoredError, ScanResult, write_nifti
 from monai_mil_ext.data.scans.results.scan_result import POSITIVE
 from monai_mil_ext.transforms import SliceScoresToVolumed
 from monai_mil_ext.transforms.bags.input_facts import input_facts
@@ -230,7 +230,7 @@ class ScanResultsSaver(ResultsSaver):
         try:
             if files:
                 self.archive.store(files)
-        except ArchiveError as error:
+        except NotStoredError as error:
             return {"not_sent": str(error)}
         return {"sent_to": self.archive.fingerprint}
 

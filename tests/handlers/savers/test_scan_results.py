@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose
 from pydicom import dcmread
 
-from monai_mil_ext.data import ArchiveError
+from monai_mil_ext.data import NotStoredError
 from monai_mil_ext.handlers import ScanBatchInference, ScanResultsSaver
 from monai_mil_ext.handlers.savers import scan_results
 from monai_mil_ext.metrics import ConformalInstances
@@ -292,7 +292,7 @@ class Archive:
 
     def store(self, files):
         if self.reason:
-            raise ArchiveError(self.reason)
+            raise NotStoredError(self.reason)
         self.files += [path.name for path in files]
 
 

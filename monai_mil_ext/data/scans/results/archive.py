@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from monai_mil_ext.utils import optional_dependency
 
-__all__ = ["ArchiveError", "DicomArchive"]
+__all__ = ["DicomArchive", "NotStoredError"]
 
 requests = optional_dependency("dicom", "requests")
 HTTPAdapter = optional_dependency("dicom", "requests.adapters", "HTTPAdapter")
@@ -21,7 +21,7 @@ BUSY = (429, 500, 502, 503, 504)  # statuses after which the same request may su
 FAILED, REASON = "00081198", "00081197"  # FailedSOPSequence, FailureReason
 
 
-class ArchiveError(ValueError):
+class NotStoredError(ValueError):
     """An archive did not store all objects; their files are unchanged."""
 
 
@@ -62,7 +62,7 @@ class DicomArchive:
         """Store all ``files`` by one request.
 
         Raises:
-            ArchiveError: when the archive does not answer, refuses, or stores only some of the objects.
+            NotStoredError: when the archive does not answer, refuses, or stores only some of the objects.
         """
         boundary, parts = uuid4().hex, []
         for file in files:
@@ -76,7 +76,7 @@ class DicomArchive:
         failed = _failed(response)
         if response.status_code not in (200, 202) or failed:
             number = f" and {len(failed)} of {len(files)} objects refused{_reasons(failed)}" if failed else ""
-            raise ArchiveError(f"the archive must store all objects, got status {response.status_code}{number}.")
+            raise NotStoredError(f"the archive must store all objects, got status {response.status_code}{number}.")
 
     def _post(self, body: bytes, headers: Mapping[str, str]) -> Any:
         retry = Retry(
@@ -95,7 +95,7 @@ class DicomArchive:
                 return session.post(self.url, body, headers=headers, timeout=self.timeout, allow_redirects=False)
             except requests.exceptions.RequestException as error:  # its message has the address
                 tries = f"none after {self.retries + 1} tries ({type(error).__name__})"
-                raise ArchiveError(f"the archive must answer, got {tries}.") from None
+                raise NotStoredError(f"the archive must answer, got {tries}.") from None
 
 
 def _failed(response: Any) -> list[Any]:

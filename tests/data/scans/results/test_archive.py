@@ -6,7 +6,7 @@ from email.policy import HTTP
 
 import pytest
 
-from monai_mil_ext.data import ArchiveError, DicomArchive
+from monai_mil_ext.data import DicomArchive, NotStoredError
 from tests.archive_server import STORED, serve_answers
 
 REFUSED = {"00081198": {"vr": "SQ", "Value": [{"00081197": {"vr": "US", "Value": [0xA700]}}]}}
@@ -60,14 +60,14 @@ def test_dicom_archive_repeats_a_request_to_a_busy_archive(serve, files):
 )
 def test_dicom_archive_says_the_status_of_what_is_not_stored(serve, files, answers, error):
     server = serve(*answers)
-    with pytest.raises(ArchiveError, match=error):
+    with pytest.raises(NotStoredError, match=error):
         DicomArchive(server.url, retries=2, pause=0.01).store(files)
     assert server.answers == []
     assert all(file.is_file() for file in files)
 
 
 def test_dicom_archive_names_no_address_if_nobody_answers(files):
-    with pytest.raises(ArchiveError, match=r"got none after 2 tries \(ConnectionError\)\.$"):
+    with pytest.raises(NotStoredError, match=r"got none after 2 tries \(ConnectionError\)\.$"):
         DicomArchive("http://127.0.0.1:9/secret", retries=1, pause=0.01).store(files)
 
 
