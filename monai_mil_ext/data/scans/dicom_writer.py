@@ -15,12 +15,11 @@ import numpy as np
 from monai.data import MetaTensor
 from numpy.typing import NDArray
 
-import monai_mil_ext
 from monai_mil_ext.utils import RESEARCH_USE, atomic_path, check_choice, optional_dependency
 
 from .dicom_series import find_series
 from .results.key_objects import key_object_selection, secondary_capture
-from .results.model_identity import LONGEST, MANUFACTURER, ModelIdentity
+from .results.model_identity import MANUFACTURER, ModelIdentity
 from .results.report_content import ListedSlice, report_content
 from .results.scan_result import POSITIVE, ScanResult
 from .score_bands import ScoreBands
@@ -229,7 +228,7 @@ class DicomWriter:
     def _complete(self, dataset: Any) -> Any:
         """Add the versions, and all of the patient and of clinical trials that the source has."""
         dataset.ManufacturerModelName = MANUFACTURER
-        dataset.SoftwareVersions = [monai_mil_ext.__version__, f"{self.model.name} {self.model.version}"[:LONGEST]]
+        dataset.SoftwareVersions = self.model.software()
         for element in self.headers[0]:
             if element.tag.group in PATIENT_GROUPS:
                 dataset.add(element)

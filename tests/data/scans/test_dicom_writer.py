@@ -111,7 +111,7 @@ def test_dicom_writer_report_has_probability_and_top_slices(tmp_path):
     attention, rank = zip(*(group.get_measurements() for group in groups), strict=True)
     assert [value.value for value in attention] == pytest.approx([0.5, 0.4, 0.1])
     assert [value.value for value in rank] == [1, 2, 3]
-    assert {value.name.meaning for value in attention} == {"Attention of a slice"}
+    assert {value.name.meaning for value in attention} == {"Attention"}
     assert {value.unit.meaning for value in attention} == {"fraction of the attention of all slices"}
     assert [value.unit.value for value in (attention[0], rank[0])] == ["{fraction}", "{rank}"]
     ascending = sorted((dcmread(s.path) for s in find_series(tmp_path / "s")), key=lambda d: d.ImagePositionPatient[2])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from importlib import import_module
 from typing import Any, NamedTuple
 
 from monai_mil_ext.utils import optional_dependency
@@ -43,6 +44,11 @@ class ModelIdentity(NamedTuple):
         """Return what is known of the model beside its name and version."""
         stated = {"model": self.note, "weights SHA-256": self.weights, "classes": self.classes}
         return {key: text for key, text in stated.items() if text}
+
+    def software(self) -> list[str]:
+        """Return the version of this library, and the model with its own."""
+        library = import_module(MANUFACTURER).__version__  # by name, since it is above this module
+        return [library, f"{self.name} {self.version}"[:LONGEST]]
 
     def for_segment(self) -> Any:
         """Return the identity as a macro of a segment."""

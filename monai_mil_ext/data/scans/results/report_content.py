@@ -88,7 +88,10 @@ def device_observer() -> Any:
 
 
 def _group(uid: str, entry: ListedSlice, model: ModelIdentity) -> Any:
-    """Return the measurement group of a slice: its attention, which viewers show first, and its rank."""
+    """Return the measurement group of a slice: its attention, which viewers show first, and its rank.
+
+    Names are short, since OHIF writes them beside the frame, where little room is left.
+    """
     name = f"slice of rank {entry.rank}"
     columns, rows = entry.header.Columns, entry.header.Rows
     frame = np.array([(0, 0), (columns, 0), (columns, rows), (0, rows), (0, 0)])
@@ -100,8 +103,8 @@ def _group(uid: str, entry: ListedSlice, model: ModelIdentity) -> Any:
         ),
         algorithm_id=model.for_report(),
         measurements=[
-            _number("attention", "Attention of a slice", entry.score),
-            _number("rank", "Rank of a slice", entry.rank),
+            _number("attention", "Attention", entry.score),
+            _number("rank", "Rank", entry.rank),
         ],
         qualitative_evaluations=[hd.sr.QualitativeEvaluation(*in_set)] if entry.is_chosen else None,
     )
