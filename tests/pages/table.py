@@ -209,7 +209,9 @@ PAGES = {
             + [
                 f"eval/pat_4/pat_4{end}"
                 for end in ("_scores.nii.gz", "_scores.json", ".png", ".html", ".gif", "_seg.dcm", "_sr.dcm")
-            ],
+            ]
+            + ["eval/pat_4/pat_4_ko.dcm", "eval/pat_4/pat_4_sc.dcm"],
+            "names.csv": ["eval/a7/prediction.json"],
             "scans.csv": ["results/results.csv", "results/report.json", "results/b/prediction.json"],
             "SCANS": ["of_folder/index.html", "of_folder/c1/prediction.json", "of_folder/c2/prediction.json"],
         },

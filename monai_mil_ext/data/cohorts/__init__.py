@@ -9,6 +9,7 @@ from .scan_checks import ScanChecks
 from .slide_lists import list_bags, list_slides
 from .split_files import load_splits
 from .splits import CohortSplits, split_cohort
+from .tables.pseudonyms import pseudonymize
 from .tables.study_table import StudyLabels, study_columns
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "load_scan_cohort",
     "load_slide_cohort",
     "load_splits",
+    "pseudonymize",
     "single_case",
     "split_cohort",
     "study_columns",

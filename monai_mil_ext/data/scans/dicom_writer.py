@@ -1,4 +1,4 @@
-"""Writer of scan results as DICOM segmentations and measurement reports."""
+"""Writer of scan results as DICOM objects of the study."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ import numpy as np
 from monai.data import MetaTensor
 from numpy.typing import NDArray
 
-from monai_mil_ext.utils import RESEARCH_USE, atomic_path, check_positive, optional_dependency
+from monai_mil_ext.utils import RESEARCH_USE, atomic_path, check_choice, optional_dependency
 
 from .dicom_series import find_series
+from .results.key_objects import key_object_selection, secondary_capture
+from .results.model_identity import MANUFACTURER, ModelIdentity
+from .results.report_content import ListedSlice, report_content
+from .results.scan_result import POSITIVE, ScanResult
 from .score_bands import ScoreBands
 from .slice_stack import StackGeometry, series_affine, slice_affines
 from .stack_grid import VolumeSlices
@@ -27,12 +31,8 @@ __all__ = ["DicomWriter"]
 dcmread = optional_dependency("dicom", "pydicom", "dcmread")
 generate_uid = optional_dependency("dicom", "pydicom.uid", "generate_uid")
 
-EQUIPMENT = {
-    "manufacturer": "monai_mil_ext",
-    "manufacturer_model_name": "monai_mil_ext",
-    "software_versions": "1",
-    "device_serial_number": "0",
-}
+EQUIPMENT = dict(zip(("manufacturer", "manufacturer_model_name", "software_versions"), [MANUFACTURER] * 3, strict=True))
+PATIENT_GROUPS = (0x0010, 0x0012)  # of tags: patient, clinical trial and whether the series is anonymized
 # type 2 attributes, required but possibly empty; anonymized series often lack some
 TYPE_2 = (
     "AccessionNumber",
@@ -45,24 +45,11 @@ TYPE_2 = (
     "StudyID",
     "StudyTime",
 )
-DEFAULT_ALGORITHM = {"name": "monai_mil_ext", "version": "1"}
-LONGEST = 64  # characters of a DICOM value of representation LO
-SCHEME = "99MONAIMIL"  # private coding scheme, since DICOM has no code for attention scores
-UNITS = {"probability": ("1", "no units"), "attention": ("{fraction}", "fraction of the attention of all slices")}
-COLORS = ((255, 222, 51), (230, 120, 20), (0, 114, 178))  # of segments, the strongest band first; the last one repeats
-
-
-class _Algorithm(NamedTuple):
-    """Identity of the model that made a result."""
-
-    name: str
-    version: str
-    note: str
-
-    @classmethod
-    def of(cls, model: Mapping[str, Any], note: str) -> _Algorithm:
-        name, version = (str(model.get(key) or default)[:LONGEST] for key, default in DEFAULT_ALGORITHM.items())
-        return cls(name, version, note)
+# of segments, the strongest band first; the last one repeats. They get darker, and none is green, which reads as "fine"
+COLORS = ((255, 222, 51), (230, 120, 20), (0, 114, 178))
+TITLES = {"seg": "attention SEG", "sr": "attention SR", "ko": "key slices", "sc": "picture"}
+NUMBERS = {"seg": 9001, "sr": 9002, "ko": 9003, "sc": 9004}  # of the series, by kind
+REPORT_CLASS = "1.2.840.10008.5.1.4.1.1.88.33"  # Comprehensive SR Storage
 
 
 class DicomWriter:
@@ -80,10 +67,11 @@ class DicomWriter:
     Args:
         source: folder of the series.
         series: UID, description or number of the series, if the folder has several.
-        model: ``name`` and ``version`` of the model.
-        note: further text on the model, such as the hash of its weights.
-        finding: name of the class whose probability is reported.
+        model: ``name``, ``version`` and ``sha256`` of the model.
+        note: further text on the model, such as whether the scan is as those of its training.
+        finding: name of the class whose probability ``write_report`` states.
         stack: number or name of the stack, if the series has several.
+        class_names: names of the classes of the model.
 
     Raises:
         ValueError: when ``source`` is not a folder with one series, lacks a frame of reference, or, when written, any
@@ -102,10 +90,11 @@ class DicomWriter:
         series: str | None = None,
         model: Mapping[str, Any] | None = None,
         note: str = "",
-        finding: str = "the positive class",
+        finding: str = POSITIVE,
         stack: str | int | None = None,
+        class_names: Sequence[str] = (),
     ) -> None:
-        self.algorithm = _Algorithm.of(model or {}, note)
+        self.model = ModelIdentity.of(model or {}, note, class_names)
         self.finding = finding
         folder = Path(source)
         if not folder.is_dir():
@@ -130,6 +119,52 @@ class DicomWriter:
                 f"`source` must have {', '.join((*required, *each))} for results as DICOM, got none of {missing}."
             )
 
+    def write(
+        self,
+        folder: str | os.PathLike[str],
+        name: str,
+        result: ScanResult,
+        kinds: Sequence[str],
+        picture: NDArray[np.uint8] | None = None,
+    ) -> list[Path]:
+        """Write the result of a scan as objects of its study; segmentation and report refer to one another.
+
+        ============ ======================= ==========================================================
+        kind         file                    object
+        ============ ======================= ==========================================================
+        ``"seg"``    ``<name>_seg.dcm``      segmentation: each band of slices is a segment
+        ``"sr"``     ``<name>_sr.dcm``       measurement report (TID 1500): classes and listed slices
+        ``"ko"``     ``<name>_ko.dcm``       key object selection of the listed slices
+        ``"sc"``     ``<name>_sc.dcm``       ``picture`` as secondary capture
+        ============ ======================= ==========================================================
+
+        Args:
+            folder: folder of the files.
+            name: beginning of the names of the files.
+            result: result to write.
+            kinds: objects to write.
+            picture: picture (H, W, 3) of the scan.
+
+        Returns:
+            the files; there is no segmentation if no slice is in a band.
+
+        Raises:
+            ValueError: when a volume of ``result`` does not have the voxels of the series and one score per slice, or
+                the picture of ``"sc"`` is missing.
+        """
+        for kind in kinds:
+            check_choice("kinds", kind, tuple(NUMBERS))
+        if "sc" in kinds and picture is None:
+            raise ValueError("`picture` must be given for 'sc', got None.")
+        answer, files = self._answer(result), []
+        objects: dict[str, Any] = {}
+        for kind in (kind for kind in NUMBERS if kind in kinds):
+            objects[kind] = self._object(kind, answer, "sr" in kinds, objects.get("seg"), picture)
+            if objects[kind] is not None:
+                files.append(Path(folder) / f"{name}_{kind}.dcm")
+                _save(files[-1], objects[kind])
+        return files
+
     def write_segmentation(
         self, path: str | os.PathLike[str], volume: MetaTensor, bands: ScoreBands | None = None
     ) -> bool:
@@ -141,29 +176,10 @@ class DicomWriter:
         Raises:
             ValueError: when ``volume`` (1, X, Y, Z) does not have the voxels of the series and one score per slice.
         """
-        hd = optional_dependency("dicom", "highdicom")  # takes long to import
-        bands = bands or ScoreBands()
-        scores = self._scores(volume)
-        band = bands(scores)
-        numbers = [int(number) for number in np.unique(band[band > 0])]
-        if not numbers:
-            return False
-        shape = (self.headers[0].Rows, self.headers[0].Columns)
-        segments = [np.broadcast_to((band == number)[:, None, None], (len(band), *shape)) for number in numbers]
-        with _highdicom_errors():
-            segmentation = hd.seg.Segmentation(
-                source_images=self.headers,
-                pixel_array=np.stack(segments, axis=-1).astype(np.uint8),
-                segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-                segment_descriptions=[
-                    _segment(hd, i, bands.names[number - 1], COLORS[min(number, len(COLORS)) - 1], self.algorithm)
-                    for i, number in enumerate(numbers, 1)
-                ],
-                **self._identity("seg", scores, bands.names),
-                **EQUIPMENT,
-            )
-        _save(path, segmentation)
-        return True
+        dataset = self._object("seg", self._answer(ScanResult(volume, bands=bands or ScoreBands())))
+        if dataset is not None:
+            _save(path, dataset)
+        return dataset is not None
 
     def write_report(
         self, path: str | os.PathLike[str], volume: MetaTensor, probability: float, top_k: int = 4
@@ -174,32 +190,99 @@ class DicomWriter:
             ValueError: when ``volume`` is invalid as in ``write_segmentation``, ``probability`` is not in [0, 1] or
                 ``top_k`` is not positive.
         """
-        hd = optional_dependency("dicom", "highdicom")
-        check_positive(top_k=top_k)
-        if not 0 <= probability <= 1:
-            raise ValueError(f"`probability` must be in [0, 1], got {probability}.")
-        scores = self._scores(volume)
-        top = [int(k) for k in np.argsort(-scores, kind="stable")[:top_k] if scores[k] > 0]
-        identity = self._identity("sr", scores, [str(probability), str(top_k)])
-        meaning = f"Probability of {self.finding}"[:LONGEST]
+        result = ScanResult(volume, {self.finding: probability}, top_k=top_k)
+        _save(path, self._object("sr", self._answer(result)))
+
+    def _answer(self, result: ScanResult) -> _Answer:
+        scores = self._scores(result.volume)
+        chosen = np.zeros(len(scores), bool) if result.chosen is None else self._scores(result.chosen) > 0
+        ranks = 1 + np.argsort(np.argsort(-scores, kind="stable"))
+        slices = [
+            ListedSlice(self.headers[k], int(ranks[k]), float(scores[k]), bool(chosen[k]))
+            for k in result.rank(scores, chosen)
+        ]
+        return _Answer(result, scores, slices)
+
+    def _object(
+        self,
+        kind: str,
+        answer: _Answer,
+        with_report: bool = False,
+        segmentation: Any = None,
+        picture: Any = None,
+    ) -> Any:
+        """Return an object of one kind, or None for a segmentation without segments."""
         with _highdicom_errors():
-            of_scan = {"algorithm_id": _sr_algorithm(hd, self.algorithm), "finding_type": _finding(hd, self.finding)}
-            groups = [_measurement_group(hd, identity, "scan", meaning, probability, **of_scan)]
-            groups += [
-                _measurement_group(
-                    hd, identity, f"slice of rank {rank}", "Attention of a slice", float(scores[k]), self.headers[k]
-                )
-                for rank, k in enumerate(top, 1)
-            ]
-            report = hd.sr.ComprehensiveSR(
-                evidence=self.headers,
-                content=_content(hd, identity, groups)[0],
-                is_complete=False,
-                is_verified=False,
-                **identity,
-                **{key: value for key, value in EQUIPMENT.items() if key != "device_serial_number"},
-            )
-        _save(path, report)
+            if kind == "seg":
+                dataset = self._segmentation(answer, with_report)
+            elif kind == "sr":
+                dataset = self._report(answer, segmentation)
+            elif kind == "ko":
+                slices = [entry.header for entry in answer.slices]
+                dataset = key_object_selection(slices, answer.describe(), self._identity(kind, answer))
+            else:
+                identity = self._identity(kind, answer, [sha256(picture.tobytes()).hexdigest()])
+                dataset = secondary_capture(self.headers[0], picture, identity)
+            return None if dataset is None else self._complete(dataset)
+
+    def _complete(self, dataset: Any) -> Any:
+        """Add the versions, and all of the patient and of clinical trials that the source has."""
+        dataset.ManufacturerModelName = MANUFACTURER
+        dataset.SoftwareVersions = self.model.software()
+        for element in self.headers[0]:
+            if element.tag.group in PATIENT_GROUPS:
+                dataset.add(element)
+        return dataset
+
+    def _segmentation(self, answer: _Answer, with_report: bool) -> Any:
+        hd = optional_dependency("dicom", "highdicom")  # takes long to import
+        bands = answer.result.marked
+        band = bands(answer.scores)
+        numbers = [int(number) for number in np.unique(band[band > 0])]
+        if not numbers:
+            return None
+        shape = (self.headers[0].Rows, self.headers[0].Columns)
+        segments = [np.broadcast_to((band == number)[:, None, None], (len(band), *shape)) for number in numbers]
+        segmentation = hd.seg.Segmentation(
+            source_images=self.headers,
+            pixel_array=np.stack(segments, axis=-1).astype(np.uint8),
+            segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+            segment_descriptions=[
+                _segment(hd, i, bands.names[number - 1], COLORS[min(number, len(COLORS)) - 1], self.model)
+                for i, number in enumerate(numbers, 1)
+            ],
+            content_description=answer.result.summary() or None,
+            device_serial_number=self.model.weights or "unknown",
+            **self._identity("seg", answer),
+            **EQUIPMENT,
+        )
+        for segment in segmentation.SegmentSequence:
+            segment.SegmentDescription = answer.describe()
+        if with_report:
+            segmentation.ReferencedInstanceSequence = [self._report_reference(hd, answer)]
+        return segmentation
+
+    def _report_reference(self, hd: Any, answer: _Answer) -> Any:
+        reference = hd.sr.CodedConcept("126000", "DCM", "Imaging Measurement Report")
+        item = optional_dependency("dicom", "pydicom").Dataset()
+        item.ReferencedSOPClassUID = REPORT_CLASS
+        item.ReferencedSOPInstanceUID = self._identity("sr", answer)["sop_instance_uid"]
+        item.PurposeOfReferenceCodeSequence = [reference]
+        return item
+
+    def _report(self, answer: _Answer, segmentation: Any) -> Any:
+        hd = optional_dependency("dicom", "highdicom")
+        identity, result = self._identity("sr", answer), answer.result
+        stated = (result.probabilities, result.predicted, result.guarantee)
+        content = report_content(identity["sop_instance_uid"], answer.slices, *stated, self.model, segmentation)
+        return hd.sr.ComprehensiveSR(
+            evidence=self.headers if segmentation is None else [*self.headers, segmentation],
+            content=content[0],
+            is_complete=False,
+            is_verified=False,
+            **identity,
+            **EQUIPMENT,
+        )
 
     def _scores(self, volume: MetaTensor) -> NDArray[np.float64]:
         """Return the score (N,) of every slice of the series from a volume."""
@@ -224,17 +307,34 @@ class DicomWriter:
         slices = VolumeSlices.of(volume.meta, volume.affine.cpu().numpy(), volume.shape[1:])
         return slices is not None and slices.axis == 2 and np.allclose(slices.position, self.position, atol=0.01)
 
-    def _identity(self, kind: str, scores: NDArray[np.float64], settings: Sequence[str]) -> dict[str, Any]:
+    def _identity(self, kind: str, answer: _Answer, settings: Sequence[str] = ()) -> dict[str, Any]:
         uids = [str(header.SOPInstanceUID) for header in self.headers]
-        made_by = [*self.algorithm, self.finding]
-        content = [kind, *uids, *(format(score, ".9g") for score in scores), *settings, *made_by]
+        ranks = [f"{entry.rank}{entry.is_chosen}" for entry in answer.slices]
+        scores = [format(score, ".9g") for score in answer.scores]
+        content = [kind, *uids, *scores, *ranks, *answer.result.content(), *settings, *self.model]
+        summary = answer.result.summary()
         return {
             "series_instance_uid": generate_uid(entropy_srcs=["series", *content]),
             "sop_instance_uid": generate_uid(entropy_srcs=["instance", *content]),
-            "series_number": {"seg": 9001, "sr": 9002}[kind],
+            "series_number": NUMBERS[kind],
             "instance_number": 1,
-            "series_description": f"Slice attention {kind.upper()}, {RESEARCH_USE}",
+            "series_description": f"{summary}{'; ' if summary else ''}{TITLES[kind]}, {RESEARCH_USE}",
         }
+
+
+class _Answer(NamedTuple):
+    """Result in the slices of the series: scores (N,), and the slices to list by rank."""
+
+    result: ScanResult
+    scores: NDArray[np.float64]
+    slices: list[ListedSlice]
+
+    def describe(self) -> str:
+        """Describe the result for readers of an object that has no other place for it."""
+        numbers = ", ".join(f"{name} {value:.2f}" for name, value in self.result.probabilities.items())
+        known = [f"Probability: {numbers}."] if numbers else []
+        known += [self.result.guarantee] if self.result.guarantee else []
+        return " ".join([*known, f"Slices by attention, rank 1 first; {RESEARCH_USE}."])
 
 
 def _header(path: Path, step: float) -> Any:
@@ -264,69 +364,15 @@ def _highdicom_errors() -> Iterator[None]:
             raise ValueError(f"`source` must have all headers that results as DICOM need, got {got}.") from None
 
 
-def _segment(hd: Any, number: int, name: str, color: tuple[int, int, int], algorithm: _Algorithm) -> Any:
+def _segment(hd: Any, number: int, name: str, color: tuple[int, int, int], model: ModelIdentity) -> Any:
     return hd.seg.SegmentDescription(
         segment_number=number,
         segment_label=name,
         segmented_property_category=hd.sr.CodedConcept("309825002", "SCT", "Spatial and Relational Concept"),
         segmented_property_type=hd.sr.CodedConcept("111099", "DCM", "Selected region"),
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
-        algorithm_identification=hd.AlgorithmIdentificationSequence(
-            name=algorithm.name,
-            family=hd.sr.CodedConcept("123110", "DCM", "Artificial Intelligence"),
-            version=algorithm.version,
-            parameters={"model": algorithm.note} if algorithm.note else None,
-        ),
+        algorithm_identification=model.for_segment(),
         display_color=hd.color.CIELabColor.from_rgb(*color),
-    )
-
-
-def _measurement_group(
-    hd: Any,
-    identity: Mapping[str, Any],
-    name: str,
-    meaning: str,
-    value: float,
-    image: Any = None,
-    **about: Any,
-) -> Any:
-    """Return a measurement group (TID 1501) with one number, of the scan or of one of its slices."""
-    quantity = meaning.split(maxsplit=1)[0].lower()
-    code = hd.sr.CodedConcept(quantity, SCHEME, meaning)
-    unit = hd.sr.CodedConcept(UNITS[quantity][0], "UCUM", UNITS[quantity][1])
-    sources = [] if image is None else [hd.sr.SourceImageForMeasurementGroup.from_source_image(image)]
-    return hd.sr.MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=hd.sr.TrackingIdentifier(
-            uid=generate_uid(entropy_srcs=[identity["sop_instance_uid"], name]), identifier=name
-        ),
-        measurements=[hd.sr.Measurement(name=code, value=value, unit=unit)],
-        source_images=sources or None,
-        **about,
-    )
-
-
-def _finding(hd: Any, name: str) -> Any:
-    """Return the code of a class: a hash, since the value of a code has 16 characters and no meaning of its own."""
-    return hd.sr.CodedConcept(sha256(name.encode()).hexdigest()[:16], SCHEME, name[:LONGEST])
-
-
-def _sr_algorithm(hd: Any, algorithm: _Algorithm) -> Any:
-    parameters = [algorithm.note] if algorithm.note else None
-    return hd.sr.AlgorithmIdentification(algorithm.name, algorithm.version, parameters)
-
-
-def _content(hd: Any, identity: Mapping[str, Any], groups: Sequence[Any]) -> Any:
-    device = hd.sr.DeviceObserverIdentifyingAttributes(
-        uid=generate_uid(entropy_srcs=["monai_mil_ext"]), manufacturer_name="monai_mil_ext", name=RESEARCH_USE
-    )
-    observer = hd.sr.ObserverContext(
-        observer_type=hd.sr.CodedConcept("121007", "DCM", "Device"), observer_identifying_attributes=device
-    )
-    return hd.sr.MeasurementReport(
-        observation_context=hd.sr.ObservationContext(observer_device_context=observer),
-        procedure_reported=hd.sr.CodedConcept("363679005", "SCT", "Imaging procedure"),
-        imaging_measurements=groups,
-        title=hd.sr.CodedConcept("126000", "DCM", "Imaging Measurement Report"),
     )
 
 

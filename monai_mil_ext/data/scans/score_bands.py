@@ -50,7 +50,10 @@ class ScoreBands:
             highest, *others = self.thresholds
             return [f"score of at least {highest:g}"] + [f"score from {low:g} on" for low in others]
         firsts = [1, *(last + 1 for last in self.top_k[:-1])]
-        return [f"slices ranked {first} to {last}" for first, last in zip(firsts, self.top_k, strict=True)]
+        return [
+            f"slice of rank {first}" if first == last else f"slices ranked {first} to {last}"
+            for first, last in zip(firsts, self.top_k, strict=True)
+        ]
 
     def __call__(self, scores: NDArray[np.floating]) -> NDArray[np.uint8]:
         """Return the number (N,) of the band of each of ``scores`` (N,); 0 is no band."""

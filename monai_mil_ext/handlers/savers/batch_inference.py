@@ -196,7 +196,8 @@ class BatchInference(ABC):
         """Return whether there is a prediction of this input with these settings and options."""
         now = {"settings": self.saver.settings, "input": self._inputs[case], "options": self._options, CASE: case}
         result = self._read(case)
-        return result is not None and None not in now.values() and all(result.get(k) == v for k, v in now.items())
+        is_same = result is not None and None not in now.values() and all(result.get(k) == v for k, v in now.items())
+        return result is not None and is_same and self.saver.is_complete(result)
 
     def _read(self, case: str) -> dict[str, Any] | None:
         try:

@@ -107,6 +107,10 @@ class ResultsSaver(ABC):
         """Return the status of a case from its ``prediction.json``: ``done``, and what of its results is missing."""
         return str(BagStatus.DONE)
 
+    def is_complete(self, record: Mapping[str, Any]) -> bool:
+        """Return whether the results of an earlier run, with the same options, need nothing more."""
+        return True
+
     def save(self, data: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Write the files of one case, and return the content of its ``prediction.json``.
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from monai_mil_ext.data import DicomWriter, ScoreBands, write_nifti
+from monai_mil_ext.data import DicomArchive, DicomWriter, NotStoredError, ScanResult, write_nifti
+from monai_mil_ext.data.scans.results.scan_result import POSITIVE
+from monai_mil_ext.transforms import SliceScoresToVolumed
 from monai_mil_ext.transforms.bags.input_facts import input_facts
 from monai_mil_ext.transforms.scans.slice_order import item_plane
 from monai_mil_ext.utils import (
@@ -21,6 +24,7 @@ from monai_mil_ext.utils import (
     check_choice,
     drop_padding,
     hide_paths,
+    optional_dependency,
     write_json,
 )
 from monai_mil_ext.utils.probabilities import WITHOUT_CLASSES
@@ -38,11 +42,16 @@ from .results_saver import ResultsSaver
 
 __all__ = ["ScanResultsSaver"]
 
-PICTURES, DICOM = ("png", "html", "gif"), ("seg", "sr")
+FigureCanvas = optional_dependency("figures", "matplotlib.backends.backend_agg", "FigureCanvasAgg")
+DPI = 160
+PICTURES, DICOM = ("png", "html", "gif"), ("seg", "sr", "ko", "sc")
+CHOSEN = "chosen"  # key of the volume of the slices that hold a lesion with a stated probability
 LINKS = {
     "attention in the voxels of the scan (NIfTI)": "_scores.nii.gz",
     "segmentation (DICOM SEG)": "_seg.dcm",
     "report (DICOM SR)": "_sr.dcm",
+    "top slices (DICOM key objects)": "_ko.dcm",
+    "picture (DICOM secondary capture)": "_sc.dcm",
     "animation (GIF)": ".gif",
     "picture (PNG)": ".png",
 }
@@ -55,7 +64,7 @@ class ScanResultsSaver(ResultsSaver):
     ``prediction.json``         probabilities, and numbers, position and attention of every slice; written last
     ``<case_id>_scores.nii.gz`` attention in the voxels of the scan; ``.json`` beside it names their model
     ``<case_id>.png``           slices, views of the stack and attention; also ``.html`` and ``.gif``
-    ``<case_id>_seg.dcm``       results as DICOM, off by default; also ``_sr.dcm``
+    ``<case_id>_seg.dcm``       results as DICOM, off by default; also ``_sr.dcm``, ``_ko.dcm``, ``_sc.dcm``
     =========================== ============================================================================
 
     It reads decollated items of one scan each: ``pred`` (C,) probabilities, ``scores`` (N,) of
@@ -73,7 +82,8 @@ class ScanResultsSaver(ResultsSaver):
     Results as DICOM belong to the study of the scan and **carry its patient**, see
     :py:class:`monai_mil_ext.data.DicomWriter`. They need the folder of the series as item ``source`` (and ``series``,
     if it has several). Where they can't be written, all other files are, and ``prediction.json`` has the reason; its
-    ``status`` is ``"done; not written as DICOM: <reason>"``.
+    ``status`` is ``"done; not written as DICOM: <reason>"``. After ``send_to``, an archive gets them; where it does
+    not store them all, the files stay, and ``status`` is ``"done; not sent: <reason>"``.
 
     Args:
         output_dir: parent of the folders.
@@ -84,8 +94,9 @@ class ScanResultsSaver(ResultsSaver):
         reference_key: item with the reference mask (N, C, h, w).
         pictures: any of ``"png"``, ``"html"`` (one self-contained file) and ``"gif"`` (an animation of all slices).
             They show as many slices as ``top`` has.
-        dicom: any of ``"seg"`` (segmentation: the slices of ``top``, and twice as many that rank after them) and
-            ``"sr"`` (measurement report).
+        dicom: any of ``"seg"`` (segmentation: the slices of ``top``, and twice as many that rank after them), ``"sr"``
+            (measurement report), ``"ko"`` (key object selection of the slices of ``top``) and ``"sc"`` (the picture as
+            secondary capture).
         settings: fingerprint of network and preprocessing, for ``prediction.json``.
         model: name, version and hash of the model, see :py:meth:`monai_mil_ext.apps.bundle.TrainedModel.identity`.
         class_names: names of the C classes.
@@ -94,10 +105,10 @@ class ScanResultsSaver(ResultsSaver):
     Raises:
         ValueError: when an option is not allowed, a case id can't be a file name, ``class_names`` and classes differ in
             number, or ``plane`` is not that of an item.
-        RuntimeError: at the end of a run, when results as DICOM could not be written.
+        RuntimeError: at the end of a run, when results as DICOM could not be written or sent.
     """
 
-    endings = ("_scores.nii.gz", "_scores.json", ".png", ".html", ".gif", "_seg.dcm", "_sr.dcm")
+    endings = ("_scores.nii.gz", "_scores.json", ".png", ".html", ".gif", "_seg.dcm", "_sr.dcm", "_ko.dcm", "_sc.dcm")
     choices = PICTURES
     names = ("slice", "scan")
 
@@ -124,6 +135,19 @@ class ScanResultsSaver(ResultsSaver):
         self.slices_key = slices_key
         self.reference_key = reference_key
         self.dicom = tuple(dicom)
+        self.archive: DicomArchive | None = None
+
+    def send_to(self, url: str | None) -> ScanResultsSaver:
+        """Send the results as DICOM to the archive at ``url`` (DICOMweb), or to none, and return this saver.
+
+        Raises:
+            ValueError: when no result is written as DICOM, or ``url`` is no address, see
+                :py:class:`monai_mil_ext.data.DicomArchive`.
+        """
+        if url and not self.dicom:
+            raise ValueError("`dicom` must have what is sent to an archive, got [].")
+        self.archive = DicomArchive(url) if url else None
+        return self
 
     def _write(self, folder: Path, item: Mapping[str, Any]) -> dict[str, Any]:
         numbers = (BagKeys.SLICE_INDEX, BagKeys.INSTANCE_NUMBER)
@@ -134,10 +158,11 @@ class ScanResultsSaver(ResultsSaver):
         write_nifti(path, item[BagKeys.SCORE_VOLUME], f"attention of slices; {RESEARCH_USE}")
         about = {"content": "attention of slices", "use": RESEARCH_USE, **self.provenance(item), **self.classes(item)}
         write_json(folder / f"{item[BagKeys.CASE_ID]}_scores.json", about)
-        reason = self._dicom_reason(folder, item)
+        files, missing = self._dicom_files(folder, item)
         self._write_pictures(folder, item)
+        dicom = {"missing": missing} if missing else self._sent(files)
         return {
-            **({} if reason is None else {"dicom": {"missing": reason}}),
+            **({"dicom": dicom} if dicom else {}),
             "plane": plane,
             **({"window": item[BagKeys.WINDOW]} if BagKeys.WINDOW in item else {}),
             "top_slices": item[BagKeys.SLICE_INDEX][item[BagKeys.TOP]].tolist(),
@@ -175,61 +200,117 @@ class ScanResultsSaver(ResultsSaver):
             )
 
     def status(self, record: Mapping[str, Any]) -> str:
-        """Return ``done``, and why a case has no results as DICOM."""
-        reason = (record.get("dicom") or {}).get("missing")
-        return super().status(record) if reason is None else f"{BagStatus.DONE}; not written as DICOM: {reason}"
+        """Return ``done``, and why a case has no results as DICOM, or an archive does not have them."""
+        for key, text in (("missing", "not written as DICOM"), ("not_sent", "not sent")):
+            reason = (record.get("dicom") or {}).get(key)
+            if reason is not None:
+                return f"{BagStatus.DONE}; {text}: {reason}"
+        return super().status(record)
 
-    def _dicom_reason(self, folder: Path, item: Mapping[str, Any]) -> str | None:
-        """Write the results as DICOM, and return why that is not possible, or None."""
+    def options(self) -> dict[str, Any]:
+        """Return all options that affect the content of the files."""
+        return {name: value for name, value in super().options().items() if name != "archive"}
+
+    def is_complete(self, record: Mapping[str, Any]) -> bool:
+        """Return whether the results of an earlier run need nothing more: an archive has them, if one is asked for."""
+        dicom = record.get("dicom") or {}
+        return self.archive is None or "missing" in dicom or dicom.get("sent_to") == self.archive.fingerprint
+
+    def _dicom_files(self, folder: Path, item: Mapping[str, Any]) -> tuple[list[Path], str | None]:
+        """Write the results as DICOM, and return their files, or why that is not possible."""
         try:
-            if self.dicom:
-                self._write_dicom(folder, item)
+            return (self._write_dicom(folder, item) if self.dicom else []), None
         except ValueError as error:
-            return hide_paths(str(error), [item[BagKeys.SOURCE]] if BagKeys.SOURCE in item else [], "the scan")
-        return None
+            return [], hide_paths(str(error), [item[BagKeys.SOURCE]] if BagKeys.SOURCE in item else [], "the scan")
 
-    def _write_dicom(self, folder: Path, item: Mapping[str, Any]) -> None:
+    def _sent(self, files: Sequence[Path]) -> dict[str, Any]:
+        """Send files to the archive, and return what ``prediction.json`` says of it."""
+        if self.archive is None:
+            return {}
+        try:
+            if files:
+                self.archive.store(files)
+        except NotStoredError as error:
+            return {"not_sent": str(error)}
+        return {"sent_to": self.archive.fingerprint}
+
+    def _write_dicom(self, folder: Path, item: Mapping[str, Any]) -> list[Path]:
         if BagKeys.SOURCE not in item:
             raise ValueError(f"`source` must be an item with the folder of the scan, got {sorted(item)}.")
-        case, volume, top_k = item[BagKeys.CASE_ID], item[BagKeys.SCORE_VOLUME], len(item[BagKeys.TOP])
-        finding = {} if self.class_names is None else {"finding": self.class_names[-1]}
-        source, series = item[BagKeys.SOURCE], item.get(BagKeys.SERIES)
-        results = DicomWriter(source, series, self.model, self.note(item), **finding, stack=item.get(BagKeys.STACK))
-        if "seg" in self.dicom:
-            bands = ScoreBands(top_k=(top_k, 3 * top_k))
-            results.write_segmentation(folder / f"{case}_seg.dcm", volume, bands)
-        if "sr" in self.dicom:
-            results.write_report(folder / f"{case}_sr.dcm", volume, float(item["pred"][-1]), top_k)
+        source, series, stack = item[BagKeys.SOURCE], item.get(BagKeys.SERIES), item.get(BagKeys.STACK)
+        model = (self.model, self.note(item))
+        writer = DicomWriter(source, series, *model, stack=stack, class_names=self.class_names or ())
+        picture = _pixels(self._figure(item)) if "sc" in self.dicom else None
+        return writer.write(folder, item[BagKeys.CASE_ID], self._scan_result(item), self.dicom, picture)
+
+    def _scan_result(self, item: Mapping[str, Any]) -> ScanResult:
+        entry, output = item.get(INSTANCE_SET, {}), item["pred"].tolist()
+        stated: dict[str, Any] = {"guarantee": str(entry.get("sentence", ""))}
+        if self.task not in WITHOUT_CLASSES:
+            # without names, one probability is that of the positive class
+            names = self.class_names or ([POSITIVE] if len(output) <= 2 else [f"class {c}" for c in range(len(output))])
+            stated["probabilities"] = dict(zip(reversed(names), reversed(output), strict=False))
+            stated["predicted"] = self.classes(item).get("predicted_class", "")
+        if entry.get("indices"):
+            chosen = torch.zeros(len(item[BagKeys.SCORES]))
+            chosen[entry["indices"]] = 1
+            placed: dict[Hashable, Any] = {
+                key: value for key, value in item.items() if key != "mask"
+            }  # padding is dropped already
+            stated["chosen"] = SliceScoresToVolumed(CHOSEN, plane=self.plane)({**placed, CHOSEN: chosen})[CHOSEN]
+        return ScanResult(item[BagKeys.SCORE_VOLUME], top_k=len(item[BagKeys.TOP]), **stated)
 
     def _write_pictures(self, folder: Path, item: Mapping[str, Any]) -> None:
         if not self.pictures:
             return
-        case, top_k, reference = item[BagKeys.CASE_ID], len(item[BagKeys.TOP]), item.get(self.reference_key)
-        slices, masks = _middle_channel(item[self.slices_key]), None
-        if reference is not None:
-            masks = _middle_channel(reference) > 0
-        slices, display = SliceDisplay.of(item, slices.shape[1:], self.plane).fit_gray(slices)
-        scan = (item[BagKeys.SCORES].numpy(), item[BagKeys.POSITION].numpy(), slices, masks)
-        note, notes = self.note(item), " ".join(input_facts(item).get(BagKeys.NOTES, ()))
-        title, chosen, label = f"{case}: {self.prediction(item)}", *_marked(item.get(INSTANCE_SET, {}))
+        case, top_k, note = item[BagKeys.CASE_ID], len(item[BagKeys.TOP]), self.note(item)
+        scan, display = self._displayed(item)
         if "png" in self.pictures:
-            text = "; ".join(filter(None, [note, notes]))
-            figure = plot_slice_scores(*scan, top_k, title, text, display, {label: chosen} if label else None)
             with atomic_path(folder / f"{case}.png") as temporary:
-                figure.savefig(temporary, dpi=160)
+                self._figure(item).savefig(temporary, dpi=DPI)
         if "gif" in self.pictures:
             write_cine(folder / f"{case}.gif", *scan, note=note, display=display)
         if "html" in self.pictures:
-            named = (("guarantee", _sentence(item.get(INSTANCE_SET, {}))), ("model", note), ("notes", notes))
+            guarantee = _sentence(item.get(INSTANCE_SET, {}))
+            named = (("guarantee", guarantee), ("model", note), ("notes", _notes(item)))
             facts = {name: text for name, text in named if text}
-            links = self._links(folder, case)
-            page = scan_page(*scan, top_k, title, facts, display, links)
+            page = scan_page(*scan, top_k, self._title(item), facts, display, self._links(folder, case))
             with atomic_path(folder / f"{case}.html") as temporary:
                 temporary.write_text(page, encoding="utf-8")
+
+    def _displayed(self, item: Mapping[str, Any]) -> tuple[tuple[Any, Any, Any, Any], SliceDisplay]:
+        """Return scores, positions, slices and masks as pictures show them, and how they are displayed."""
+        reference = item.get(self.reference_key)
+        slices = _middle_channel(item[self.slices_key])
+        masks = None if reference is None else _middle_channel(reference) > 0
+        slices, display = SliceDisplay.of(item, slices.shape[1:], self.plane).fit_gray(slices)
+        return (item[BagKeys.SCORES].numpy(), item[BagKeys.POSITION].numpy(), slices, masks), display
+
+    def _figure(self, item: Mapping[str, Any]) -> Any:
+        scan, display = self._displayed(item)
+        text = "; ".join(filter(None, [self.note(item), _notes(item)]))
+        chosen, label = _marked(item.get(INSTANCE_SET, {}))
+        marked = {label: chosen} if label else None
+        return plot_slice_scores(*scan, len(item[BagKeys.TOP]), self._title(item), text, display, marked)
+
+    def _title(self, item: Mapping[str, Any]) -> str:
+        return f"{item[BagKeys.CASE_ID]}: {self.prediction(item)}"
 
     def _links(self, folder: Path, case: str) -> dict[str, str]:
         """Return the files beside the page that exist, by what they are."""
         return {text: case + end for text, end in LINKS.items() if (folder / (case + end)).is_file()}
+
+
+def _pixels(figure: Any) -> NDArray[np.uint8]:
+    """Return a figure as pixels (H, W, 3)."""
+    figure.set_dpi(DPI)
+    canvas = FigureCanvas(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _notes(item: Mapping[str, Any]) -> str:
+    return " ".join(input_facts(item).get(BagKeys.NOTES, ()))
 
 
 def _sentence(entry: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ import torch
 from ignite.engine import Events
 
 from monai_mil_ext.networks.nets import ABMIL
+from tests.archive_server import STORED, serve_answers
 from tests.scans import SECRETS, write_series
 from tests.workflows import causes
 
@@ -145,3 +146,20 @@ def test_cohort_inference_writes_dicom_and_html_if_possible(start, cohort, tmp_p
     }
     assert used <= source
     assert np.array([frame.all() for frame in seg.pixel_array]).all()
+
+
+def test_cohort_inference_sends_dicom_and_writes_pseudonyms(start, cohort, tmp_path):
+    table = tmp_path / "names.csv"
+    table.write_text("case_id,pseudonym\ndicom,p1\nchosen,p2\n")
+    scans = tmp_path / "scans.csv"
+    rows = ["case_id,image,series", "dicom,Secretname_dicom,", "chosen,Secretname_two,2"]
+    scans.write_text("\n".join(rows))
+    options = {**cohort, "cohort": str(scans), "root": str(tmp_path / "Secretname_archive"), "pseudonyms": str(table)}
+    with serve_answers((200, STORED), (401, {})) as archive:
+        output = finish(start(*CONFIGS, **options, dicom=["sr", "ko"], pictures=[], send=archive.url))
+    assert "'p2' is done; not sent: the archive must store all objects, got status 401." in output
+    assert [row["status"].split(";")[0] for row in results(cohort).values()] == ["done", "done"]
+    assert {path.name for path in (tmp_path / "out/p2").iterdir()} > {"p2_sr.dcm", "p2_ko.dcm"}
+    assert all(b"SECRETID4711" in body for *_, body in archive.seen)  # DICOM objects have their patient
+    texts = [path.read_text() for ending in ("json", "csv", "html") for path in (tmp_path / "out").rglob(f"*.{ending}")]
+    assert [text for text in texts if "chosen" in text or "SECRETID4711" in text or "127.0.0.1" in text] == []

@@ -11,25 +11,11 @@ from monai.data import MetaTensor
 from pydicom import dcmread
 from pydicom.sr.codedict import codes
 
-from monai_mil_ext.data import DicomWriter, ScoreBands, find_series
+import monai_mil_ext
+from monai_mil_ext.data import DicomWriter, ScanResult, ScoreBands, find_series
 from monai_mil_ext.transforms import LoadScan, SliceBag, SliceScoresToVolume
+from tests.dicom_results import FRAME, ORIENTATIONS, answered, of_scan, result_of
 from tests.scans import SECRETS, write_enhanced, write_nifti, write_series
-
-FRAME = "1.2.826.0.1.77"
-SCORES = torch.tensor([0.1, 0.5, 0.0, 0.4])
-ORIENTATIONS = {
-    "axial": (1, 0, 0, 0, 1, 0),
-    "upside down": (1, 0, 0, 0, -1, 0),
-    "oblique": (0.8, 0.6, 0, -0.6, 0.8, 0),
-}
-
-
-def answered(folder, orientation="axial", plane="axial", **tags):
-    """Write a series and return it with the scores of its slices, through loading, slicing and inversion."""
-    write_series(folder, orientation=ORIENTATIONS[orientation], FrameOfReferenceUID=FRAME, **tags)
-    slices = SliceBag(plane)(LoadScan()(folder))
-    scores = SCORES if len(slices.bag) == 4 else torch.arange(1.0, len(slices.bag) + 1)
-    return SliceScoresToVolume(plane)(scores, slices.slice_index, slices.affine, slices.spatial_shape), slices
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
@@ -37,7 +23,7 @@ def test_dicom_writer_segmentation_marks_the_slices_of_the_bands(tmp_path, orien
     volume, _ = answered(tmp_path / "s", orientation)
     assert DicomWriter(tmp_path / "s").write_segmentation(tmp_path / "seg.dcm", volume, ScoreBands(top_k=(1, 2)))
     seg = hd.seg.segread(tmp_path / "seg.dcm")
-    assert [s.SegmentLabel for s in seg.SegmentSequence] == ["slices ranked 1 to 1", "slices ranked 2 to 2"]
+    assert [s.SegmentLabel for s in seg.SegmentSequence] == ["slice of rank 1", "slice of rank 2"]
     headers = {str(entry.path): dcmread(entry.path) for entry in find_series(tmp_path / "s")}
     # slices of the bag ascend in the patient, whatever the order of the series
     ascending = sorted(headers.values(), key=lambda ds: ds.ImagePositionPatient[2])
@@ -111,49 +97,177 @@ def test_dicom_writer_segments_have_colors_of_their_own(tmp_path):
     colors = [segment.RecommendedDisplayCIELabValue for segment in dcmread(tmp_path / "seg.dcm").SegmentSequence]
     rgb = [hd.color.CIELabColor.from_dicom_value(color).to_rgb() for color in colors]
     np.testing.assert_allclose(rgb, [(255, 222, 51), (230, 120, 20), (0, 114, 178)], atol=2)
+    lightness = [color[0] for color in colors]
+    assert lightness == sorted(lightness, reverse=True)  # rank 1 stands out from the gray image
+    assert [(r, g, b) for r, g, b in rgb if g > max(r, b)] == []  # green reads as "fine"
 
 
 def test_dicom_writer_report_has_probability_and_top_slices(tmp_path):
     volume, _ = answered(tmp_path / "s", "upside down")
     DicomWriter(tmp_path / "s").write_report(tmp_path / "sr.dcm", volume, 0.75, top_k=3)
     report = hd.sr.srread(tmp_path / "sr.dcm")
-    groups = report.content.get_image_measurement_groups()
-    values = [
-        (g.tracking_identifier, g.get_measurements()[0].name.meaning, g.get_measurements()[0].value) for g in groups
-    ]
-    assert [(name, what) for name, what, _ in values] == [
-        ("scan", "Probability of the positive class"),
-        ("slice of rank 1", "Attention of a slice"),
-        ("slice of rank 2", "Attention of a slice"),
-        ("slice of rank 3", "Attention of a slice"),
-    ]
-    assert [value for _, _, value in values] == pytest.approx([0.75, 0.5, 0.4, 0.1])
+    groups = report.content.get_planar_roi_measurement_groups()
+    assert [group.tracking_identifier for group in groups] == [f"slice of rank {rank}" for rank in (1, 2, 3)]
+    attention, rank = zip(*(group.get_measurements() for group in groups), strict=True)
+    assert [value.value for value in attention] == pytest.approx([0.5, 0.4, 0.1])
+    assert [value.value for value in rank] == [1, 2, 3]
+    assert {value.name.meaning for value in attention} == {"Attention"}
+    assert {value.unit.meaning for value in attention} == {"fraction of the attention of all slices"}
+    assert [value.unit.value for value in (attention[0], rank[0])] == ["{fraction}", "{rank}"]
     ascending = sorted((dcmread(s.path) for s in find_series(tmp_path / "s")), key=lambda d: d.ImagePositionPatient[2])
-    units = [group.get_measurements()[0].unit for group in groups]
-    assert {unit.scheme_designator for unit in units} == {"UCUM"}
-    assert [unit.value for unit in units] == ["1", *["{fraction}"] * 3]
-    assert units[1].meaning == "fraction of the attention of all slices"
-    assert [group.finding_type is None for group in groups] == [False, True, True, True]
-    referenced = [g.source_images[0].referenced_sop_instance_uid for g in groups[1:]]
+    regions = [group.roi for group in groups]
+    referenced = [region.ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID for region in regions]
     assert referenced == [ascending[k].SOPInstanceUID for k in (1, 3, 0)]
+    assert regions[0].value.tolist() == [[0, 0], [6, 0], [6, 5], [0, 5], [0, 0]]
+    (probability,) = of_scan(report, "Derived Imaging Measurements")
+    assert probability.name.meaning == "Probability of the positive class"
+    assert (probability.value, probability.unit.value) == (0.75, "1")
+
+
+def test_dicom_writer_report_has_coordinates_in_every_group(tmp_path):
+    """OHIF reads them without a check, and fails to open the report otherwise."""
+    volume, _ = answered(tmp_path / "s")
+    DicomWriter(tmp_path / "s").write(tmp_path, "c", ScanResult(volume * 0, {"a": 0.5}), ["sr"])
+    report = hd.sr.srread(tmp_path / "c_sr.dcm")
+    groups = [item for item in of_scan(report, "Imaging Measurements") if item.name.meaning == "Measurement Group"]
+    kinds = [{str(item.ValueType) for item in group.ContentSequence} for group in groups]
+    assert len(kinds) == 1  # the first slice, though no score is positive
+    assert all("SCOORD" in kind for kind in kinds)
+    outside = [item for item in report.content[0].ContentSequence if item.name.meaning != "Imaging Measurements"]
+    assert [item for item in outside if item.name.meaning == "Measurement Group"] == []
+
+
+def test_dicom_writer_report_states_class_and_set_outside_of_the_groups(tmp_path):
+    result = result_of(tmp_path / "s")
+    DicomWriter(tmp_path / "s").write(tmp_path, "c", result, ["sr"])
+    report = hd.sr.srread(tmp_path / "c_sr.dcm")
+    derived = of_scan(report, "Derived Imaging Measurements")
+    assert [(item.name.meaning, item.value) for item in derived] == [
+        ("Probability of benign", 0.25),
+        ("Probability of malignant", 0.75),
+    ]
+    predicted, sentence = of_scan(report, "Qualitative Evaluations")
+    assert (predicted.name.meaning, predicted.value.meaning) == ("Predicted class", "malignant")
+    assert (sentence.name.meaning, sentence.value) == ("Set of slices", "If it has a lesion, so have these.")
+    groups = report.content.get_planar_roi_measurement_groups()
+    assert [group.tracking_identifier for group in groups] == ["slice of rank 1", "slice of rank 2"]  # top_k is 1
+    for group in groups:
+        stated = [
+            (evaluation.name.meaning, evaluation.value.meaning) for evaluation in group.get_qualitative_evaluations()
+        ]
+        assert ("Slice is in the set", "Yes") in stated
+
+
+def test_dicom_writer_objects_refer_to_one_another(tmp_path):
+    result = result_of(tmp_path / "s")
+    files = DicomWriter(tmp_path / "s").write(tmp_path, "c", result, ["sr", "seg"])
+    assert [file.name for file in files] == ["c_seg.dcm", "c_sr.dcm"]
+    seg, report = (dcmread(file) for file in files)
+    (reference,) = seg.ReferencedInstanceSequence
+    assert reference.ReferencedSOPInstanceUID == report.SOPInstanceUID
+    assert reference.ReferencedSOPClassUID == report.SOPClassUID
+    probability = of_scan(hd.sr.srread(files[1]), "Derived Imaging Measurements")[1]
+    (image,) = [item for item in probability.ContentSequence if item.ValueType == "IMAGE"]
+    assert image.referenced_sop_instance_uid == seg.SOPInstanceUID
+    evidence = [
+        item.SeriesInstanceUID for item in report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
+    ]
+    assert seg.SeriesInstanceUID in evidence
+
+
+def test_dicom_writer_selects_the_listed_slices_as_key_objects(tmp_path):
+    result = result_of(tmp_path / "s", top_k=3)
+    writer = DicomWriter(tmp_path / "s")
+    writer.write(tmp_path, "c", result, ["ko"])
+    ds = dcmread(tmp_path / "c_ko.dcm")
+    assert ds.SOPClassUID.name == "Key Object Selection Document Storage"
+    assert ds.ConceptNameCodeSequence[0].CodeMeaning == "Of Interest"
+    images = [item.ReferencedSOPSequence[0] for item in ds.ContentSequence if item.ValueType == "IMAGE"]
+    ascending = sorted(writer.headers, key=lambda header: header.ImagePositionPatient[2])
+    assert [image.ReferencedSOPInstanceUID for image in images] == [ascending[k].SOPInstanceUID for k in (1, 3, 0)]
+    texts = {item.ConceptNameCodeSequence[0].CodeMeaning: item.get("TextValue") for item in ds.ContentSequence}
+    assert texts["Key Object Description"].startswith(
+        "Probability: benign 0.25, malignant 0.75. If it has a lesion, so have these."
+    )
+
+
+def test_dicom_writer_captures_a_picture(tmp_path):
+    result = result_of(tmp_path / "s")
+    writer = DicomWriter(tmp_path / "s")
+    picture = np.arange(4 * 3 * 3, dtype=np.uint8).reshape(4, 3, 3)
+    writer.write(tmp_path, "c", result, ["sc"], picture)
+    ds = dcmread(tmp_path / "c_sc.dcm")
+    assert (ds.pixel_array == picture).all()
+    assert (ds.SOPClassUID.name, ds.BurnedInAnnotation) == ("Secondary Capture Image Storage", "NO")
+    assert ds.PatientID == writer.headers[0].PatientID
+    other = tmp_path / "other"
+    other.mkdir()
+    writer.write(other, "c", result, ["sc"], picture + 1)
+    assert dcmread(other / "c_sc.dcm").SOPInstanceUID != ds.SOPInstanceUID
+    with pytest.raises(ValueError, match="`picture` must be given for 'sc', got None"):
+        writer.write(tmp_path, "c", result, ["sc"])
+
+
+def test_dicom_writer_says_class_and_probability_in_every_object(tmp_path):
+    names = {"benign": 0.25, "malignant tumor of the lung": 0.75}
+    result = result_of(tmp_path / "s", probabilities=names, predicted="malignant tumor of the lung")
+    picture = np.zeros((2, 2, 3), np.uint8)
+    files = DicomWriter(tmp_path / "s").write(tmp_path, "c", result, ["seg", "sr", "ko", "sc"], picture)
+    read = {file.stem: dcmread(file) for file in files}
+    assert {name: ds.SeriesDescription for name, ds in read.items()} == {
+        "c_seg": "malignant tumor of th... 0.75; attention SEG, research use only",
+        "c_sr": "malignant tumor of th... 0.75; attention SR, research use only",
+        "c_ko": "malignant tumor of th... 0.75; key slices, research use only",
+        "c_sc": "malignant tumor of th... 0.75; picture, research use only",
+    }
+    assert max(len(ds.SeriesDescription) for ds in read.values()) <= 64
+    for segment in read["c_seg"].SegmentSequence:
+        assert "malignant tumor of the lung 0.75" in segment.SegmentDescription
+
+
+def test_dicom_writer_copies_the_patient_as_the_source_has_it(tmp_path):
+    patient = {
+        "PatientName": "Müller^Jörg",
+        "PatientID": "4711",
+        "IssuerOfPatientID": "Hospital",
+        "PatientBirthDate": "",
+        "PatientSex": "O",
+        "EthnicGroup": "x",
+        "PatientIdentityRemoved": "YES",
+        "DeidentificationMethod": "by hand",
+    }
+    volume, _ = answered(tmp_path / "s", SpecificCharacterSet="ISO_IR 100", **patient)
+    picture = np.zeros((2, 2, 3), np.uint8)
+    files = DicomWriter(tmp_path / "s").write(tmp_path, "c", ScanResult(volume), ["seg", "sr", "ko", "sc"], picture)
+    for file in files:
+        ds = dcmread(file)
+        assert {tag: str(ds[tag].value) for tag in patient} == patient
 
 
 def test_dicom_writer_names_the_model_and_the_class(tmp_path):
-    volume, _ = answered(tmp_path / "s")
+    result, hashed = result_of(tmp_path / "s"), "0123456789abcdef" * 4
     note = "tumor 2, weights 0123456789ab; mismatch: trained on modality MR, got modality CT"
-    results = DicomWriter(tmp_path / "s", None, {"name": "tumor", "version": "2"}, note, "malignant")
-    results.write_segmentation(tmp_path / "seg.dcm", volume)
-    results.write_report(tmp_path / "sr.dcm", volume, 0.75)
-    algorithm = dcmread(tmp_path / "seg.dcm").SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0]
+    model = {"name": "tumor", "version": "2", "sha256": hashed}
+    results = DicomWriter(tmp_path / "s", None, model, note, class_names=["benign", "malignant"])
+    results.write(tmp_path, "c", result, ["seg", "sr"])
+    seg = dcmread(tmp_path / "c_seg.dcm")
+    algorithm = seg.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0]
     assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == ("tumor", "2")
-    assert note in algorithm.AlgorithmParameters
-    (group, *_) = hd.sr.srread(tmp_path / "sr.dcm").content.get_image_measurement_groups()
-    assert group.get_measurements()[0].name.meaning == "Probability of malignant"
-    assert (group.finding_type.meaning, group.finding_type.scheme_designator) == ("malignant", "99MONAIMIL")
-    assert note.encode() in (tmp_path / "sr.dcm").read_bytes()
-    other = DicomWriter(tmp_path / "s")
-    other.write_report(tmp_path / "other.dcm", volume, 0.75)
-    assert dcmread(tmp_path / "other.dcm").SOPInstanceUID != dcmread(tmp_path / "sr.dcm").SOPInstanceUID
+    stated = {"model": note, "weights SHA-256": hashed, "classes": "benign, malignant"}
+    assert all(text in algorithm.AlgorithmParameters for text in stated.values())
+    report = hd.sr.srread(tmp_path / "c_sr.dcm")
+    groups = report.content.get_planar_roi_measurement_groups()
+    for items in (groups[0][0].ContentSequence, of_scan(report, "Derived Imaging Measurements")[1].ContentSequence):
+        named = [(item.name.meaning, getattr(item, "TextValue", "")) for item in items]
+        assert ("Algorithm Name", "tumor") in named
+        assert ("Algorithm Version", "2") in named
+        texts = [text for name, text in named if name == "Algorithm Parameters"]
+        assert texts == [f"{key}: {text}" for key, text in stated.items()]
+    for ds in (seg, report):
+        assert list(ds.SoftwareVersions) == [monai_mil_ext.__version__, "tumor 2"]
+    assert seg.DeviceSerialNumber == hashed
+    DicomWriter(tmp_path / "s").write(tmp_path, "other", result, ["sr"])
+    assert dcmread(tmp_path / "other_sr.dcm").SOPInstanceUID != report.SOPInstanceUID
 
 
 def test_dicom_writer_uids_depend_on_the_content(tmp_path):

@@ -12,7 +12,7 @@ SCORES = np.array([0.05, 0.3, 0.3, 0.0, 0.25, 0.1])
 
 def test_score_bands_by_rank_with_ties():
     assert ScoreBands(top_k=(1, 4))(SCORES).tolist() == [0, 1, 2, 0, 2, 2]
-    assert ScoreBands(top_k=(1, 4)).names == ["slices ranked 1 to 1", "slices ranked 2 to 4"]
+    assert ScoreBands(top_k=(1, 4)).names == ["slice of rank 1", "slices ranked 2 to 4"]
 
 
 def test_score_bands_by_score_include_the_threshold():

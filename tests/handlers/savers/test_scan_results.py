@@ -8,12 +8,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from highdicom.sr import srread
 from monai.data import MetaTensor
 from monai.transforms import Compose
 from pydicom import dcmread
 
+from monai_mil_ext.data import NotStoredError
 from monai_mil_ext.handlers import ScanBatchInference, ScanResultsSaver
 from monai_mil_ext.handlers.savers import scan_results
+from monai_mil_ext.metrics import ConformalInstances
 from monai_mil_ext.transforms import (
     InstanceScoresd,
     LoadScan,
@@ -277,3 +280,100 @@ def test_scan_results_saver_states_values_and_refuses_a_report_of_them(tmp_path)
     assert "<h1>c1: risk 0.25 (log hazard, relative)</h1>" in (tmp_path / "c1" / "c1.html").read_text()
     with pytest.raises(ValueError, match=r"`dicom` must be without 'sr', .*, for regression, got \['sr'\]"):
         ScanResultsSaver(tmp_path, dicom=["sr"], task="regression")
+
+
+class Archive:
+    """Archive in memory that stores files, or refuses them with a reason."""
+
+    fingerprint = "0123"
+
+    def __init__(self, reason=None):
+        self.reason, self.files = reason, []
+
+    def store(self, files):
+        if self.reason:
+            raise NotStoredError(self.reason)
+        self.files += [path.name for path in files]
+
+
+def test_scan_results_saver_writes_all_kinds_of_dicom(tmp_path):
+    write_series(tmp_path / "series", FrameOfReferenceUID="1.2.3")
+    kinds = ["seg", "sr", "ko", "sc"]
+    saver = ScanResultsSaver(tmp_path, pictures=[], dicom=kinds, class_names=["benign", "malignant"])
+    saver.save(series_item(tmp_path / "series"))
+    read = {kind: dcmread(tmp_path / "c1" / f"c1_{kind}.dcm") for kind in kinds}
+    assert {ds.SeriesDescription.split(";")[0] for ds in read.values()} == {"malignant 0.70"}
+    report = srread(tmp_path / "c1" / "c1_sr.dcm").content
+    (derived,) = [item for item in report[0].ContentSequence if item.name.meaning == "Derived Imaging Measurements"]
+    named = {item.name.meaning: item.value for item in derived.ContentSequence}
+    assert named == pytest.approx({"Probability of benign": 0.3, "Probability of malignant": 0.7})
+    pixels = read["sc"].pixel_array
+    assert pixels.shape[2] == 3
+    assert pixels.std() > 10  # it is not blank
+
+
+def test_scan_results_saver_states_the_set_of_slices_in_the_report(tmp_path):
+    write_series(tmp_path / "series", FrameOfReferenceUID="1.2.3")
+    sets = ConformalInstances(alpha=0.5).fit([torch.tensor([0.4, 0.3, 0.2, 0.1])] * 9, [torch.tensor([1, 0, 0, 0])] * 9)
+    model = {
+        "name": "m",
+        "version": "1",
+        "sha256": "0" * 64,
+        "trained_on": "model.json",
+        "instance_set": sets.to_dict(),
+    }
+    item = series_item(tmp_path / "series")
+    record = ScanResultsSaver(tmp_path, pictures=[], dicom=["sr"], model=model).save(item)
+    chosen = record["instance_set"]["indices"]
+    assert len(chosen) == 1
+    report = srread(tmp_path / "c1" / "c1_sr.dcm").content
+    (evaluations,) = [item for item in report[0].ContentSequence if item.name.meaning == "Qualitative Evaluations"]
+    assert evaluations.ContentSequence[-1].value == record["instance_set"]["sentence"]
+    marked = {
+        group.tracking_identifier
+        for group in report.get_planar_roi_measurement_groups()
+        for evaluation in group.get_qualitative_evaluations()
+        if evaluation.name.meaning == "Slice is in the set"
+    }
+    assert marked == {"slice of rank 1"}
+
+
+def test_scan_results_saver_sends_dicom_and_keeps_what_is_refused(tmp_path):
+    write_series(tmp_path / "series", FrameOfReferenceUID="1.2.3")
+    item = series_item(tmp_path / "series")
+    saver = ScanResultsSaver(tmp_path, pictures=[], dicom=["seg", "sr"]).send_to("http://127.0.0.1:9")
+    saver.archive = Archive()
+    record = saver.save(item)
+    assert saver.archive.files == ["c1_seg.dcm", "c1_sr.dcm"]
+    assert (saver.status(record), record["dicom"]) == ("done", {"sent_to": "0123"})
+    assert saver.is_complete(record)
+    saver.archive = Archive("the archive must store all objects, got status 503.")
+    record = saver.save(item)
+    assert saver.status(record) == "done; not sent: the archive must store all objects, got status 503."
+    assert not saver.is_complete(record)
+    assert {"c1_seg.dcm", "c1_sr.dcm", "prediction.json"} <= {path.name for path in (tmp_path / "c1").iterdir()}
+    with pytest.raises(RuntimeError, match="every case must get all results, got some without:\n  'c1' is done; not s"):
+        run(saver, [item])
+
+
+def test_scan_results_saver_repeats_a_scan_that_no_archive_has(tmp_path):
+    write_series(tmp_path / "series", FrameOfReferenceUID="1.2.3")
+    item, items = series_item(tmp_path / "series"), [{"case_id": "c1", "image": str(tmp_path / "series")}]
+
+    def pending(archive):
+        saver = ScanResultsSaver(tmp_path / "out", pictures=[], dicom=["sr"], settings="a")
+        saver.archive = archive
+        batch = ScanBatchInference(saver, items)
+        if batch.pending:
+            infer(batch, [item])
+        return len(batch.pending)
+
+    assert [pending(Archive("full")), pending(Archive("full")), pending(Archive()), pending(Archive())] == [1, 1, 1, 0]
+    assert pending(None) == 0  # nothing but the archive has changed
+
+
+@pytest.mark.parametrize(("url", "dicom"), [("http://127.0.0.1:9", []), ("127.0.0.1:9", ["sr"])])
+def test_scan_results_saver_refuses_an_archive_that_can_get_nothing(tmp_path, url, dicom):
+    with pytest.raises(ValueError, match=r"`(dicom|url)` must"):
+        ScanResultsSaver(tmp_path, dicom=dicom).send_to(url)
+    assert ScanResultsSaver(tmp_path).send_to(None).archive is None
