@@ -29,8 +29,10 @@ from monai_mil_ext.visualize import (
     attention_ratio,
     is_nearly_even,
     plot_slice_scores,
+    remove_viewer,
     scan_page,
     write_cine,
+    write_scan_viewer,
 )
 
 from .instance_set import INSTANCE_SET, set_label
@@ -38,7 +40,7 @@ from .results_saver import ResultsSaver
 
 __all__ = ["ScanResultsSaver"]
 
-PICTURES, DICOM = ("png", "html", "gif"), ("seg", "sr")
+PICTURES, DICOM = ("png", "html", "gif", "viewer", "viewer-full"), ("seg", "sr")
 LINKS = {
     "attention in the voxels of the scan (NIfTI)": "_scores.nii.gz",
     "segmentation (DICOM SEG)": "_seg.dcm",
@@ -55,6 +57,7 @@ class ScanResultsSaver(ResultsSaver):
     ``prediction.json``         probabilities, and numbers, position and attention of every slice; written last
     ``<case_id>_scores.nii.gz`` attention in the voxels of the scan; ``.json`` beside it names their model
     ``<case_id>.png``           slices, views of the stack and attention; also ``.html`` and ``.gif``
+    ``viewer/index.html``       page of all slices that opens from disk, in a folder with its files
     ``<case_id>_seg.dcm``       results as DICOM, off by default; also ``_sr.dcm``
     =========================== ============================================================================
 
@@ -82,8 +85,9 @@ class ScanResultsSaver(ResultsSaver):
         slices_key: item with the slices (N, C, h, w); pictures show the middle channel, which with neighbors as
             channels is the slice itself. Values outside of [0, 1] are scaled for the pictures, which say so.
         reference_key: item with the reference mask (N, C, h, w).
-        pictures: any of ``"png"``, ``"html"`` (one self-contained file) and ``"gif"`` (an animation of all slices).
-            They show as many slices as ``top`` has.
+        pictures: any of ``"png"``, ``"html"`` (one self-contained file), ``"gif"`` (an animation of all slices), and
+            ``"viewer"`` (a folder below 5 MB) or ``"viewer-full"`` (with all pixels of the slices), see
+            :py:func:`monai_mil_ext.visualize.write_scan_viewer`. They show as many slices as ``top`` has.
         dicom: any of ``"seg"`` (segmentation: the slices of ``top``, and twice as many that rank after them) and
             ``"sr"`` (measurement report).
         settings: fingerprint of network and preprocessing, for ``prediction.json``.
@@ -144,6 +148,11 @@ class ScanResultsSaver(ResultsSaver):
             "nearly_even": is_nearly_even(item[BagKeys.SCORES]),
             "slices": self._slices(item),
         }
+
+    def discard(self, case_id: str) -> None:
+        """Remove the files of a case that this or an earlier run has written, and its viewer."""
+        super().discard(case_id)
+        remove_viewer(self.output_dir / case_id)
 
     def instance_set(self, item: Mapping[str, Any]) -> dict[str, Any]:
         """Return the set of slices, with their ``slice_numbers``."""
@@ -219,13 +228,20 @@ class ScanResultsSaver(ResultsSaver):
                 figure.savefig(temporary, dpi=160)
         if "gif" in self.pictures:
             write_cine(folder / f"{case}.gif", *scan, note=note, display=display)
+        named = (("guarantee", _sentence(item.get(INSTANCE_SET, {}))), ("model", note), ("notes", notes))
+        facts = {name: text for name, text in named if text}
+        about = {"top_k": top_k, "title": title, "facts": facts, "display": display}
+        self._write_pages(folder, case, scan, about)
+
+    def _write_pages(self, folder: Path, case: str, scan: Any, about: Mapping[str, Any]) -> None:
+        """Write the pages of a scan; ``about`` are arguments of both."""
+        about = {**about, "links": self._links(folder, case)}
         if "html" in self.pictures:
-            named = (("guarantee", _sentence(item.get(INSTANCE_SET, {}))), ("model", note), ("notes", notes))
-            facts = {name: text for name, text in named if text}
-            links = self._links(folder, case)
-            page = scan_page(*scan, top_k, title, facts, display, links)
+            page = scan_page(*scan, **about)
             with atomic_path(folder / f"{case}.html") as temporary:
                 temporary.write_text(page, encoding="utf-8")
+        if any(name.startswith("viewer") for name in self.pictures):
+            write_scan_viewer(folder, scan, **about, is_full="viewer-full" in self.pictures)
 
     def _links(self, folder: Path, case: str) -> dict[str, str]:
         """Return the files beside the page that exist, by what they are."""
