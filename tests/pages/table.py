@@ -205,13 +205,13 @@ PAGES = {
         setup=page_setup.trained_on_scans,
         append={"inference.yaml": PIXELS},
         creates={
-            "pat_4": ["eval/pat_4/prediction.json"]
+            "pat_4": ["eval/pat_4/prediction.json", "eval/pat_4/viewer/index.html"]
             + [
                 f"eval/pat_4/pat_4{end}"
                 for end in ("_scores.nii.gz", "_scores.json", ".png", ".html", ".gif", "_seg.dcm", "_sr.dcm")
             ],
             "scans.csv": ["results/results.csv", "results/report.json", "results/b/prediction.json"],
-            "SCANS": ["of_folder/index.html", "of_folder/c1/prediction.json", "of_folder/c2/prediction.json"],
+            "SCANS": ["of_folder/index.html", "of_folder/c1/prediction.json", "of_folder/c2/viewer/index.html"],
         },
     ),
     "docs/how-to/model-record.md": Page(
