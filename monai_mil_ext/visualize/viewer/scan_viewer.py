@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from monai_mil_ext.utils import atomic_path, check_choice
+from monai_mil_ext.utils.files import remove_file
 from monai_mil_ext.visualize.html_page import Scan, page_values, slice_jpeg
 from monai_mil_ext.visualize.page_template import page_template, page_text
 from monai_mil_ext.visualize.slice_display import SliceDisplay
@@ -73,7 +73,6 @@ def write_scan_viewer(
     attention, position, slices, reference = *scan[:2], display.crop(scan[2]), display.crop(scan[3])
     remove_viewer(folder)
     target = folder / FOLDER
-    target.mkdir(parents=True)
     sheets = write_sprite_sheets(target, slices, None if is_full else MAX_BYTES)
     pictures = [""] * len(slices)
     for i in shown_slices(attention, top_k)[0]:  # they are seen without scripts, and before a sheet is loaded
@@ -90,12 +89,18 @@ def write_scan_viewer(
 
 
 def remove_viewer(folder: Path) -> None:
-    """Remove the viewer of an earlier run from the folder of a case."""
+    """Remove the viewer of an earlier run from the folder of a case; what a link leads to is kept.
+
+    Raises:
+        OSError: when a file can't be removed; the message names it without its folder.
+    """
     target = folder / FOLDER
-    if target.is_symlink() or target.is_file():
-        target.unlink()
-    elif target.is_dir():
-        shutil.rmtree(target)
+    if target.is_symlink() or not target.is_dir():
+        remove_file(target)
+        return
+    for path in target.iterdir():
+        remove_file(path)
+    target.rmdir()
 
 
 def _write(folder: Path, texts: Mapping[str, str]) -> None:

@@ -37,7 +37,7 @@ def write_sprite_sheets(folder: Path, slices: Array, max_bytes: int | None = Non
     """Write slices as sheets ``slices_<k>.jpg``, made smaller until they fit, or ``.png`` with all pixels.
 
     Args:
-        folder: folder of the sheets, which must exist.
+        folder: folder of the sheets, created if it is missing.
         slices: images (N, h, w) in [0, 1].
         max_bytes: largest size of all files together; ``None`` keeps all pixels and 256 gray values.
     """

@@ -16,7 +16,7 @@ function show(i) {
     s.ratio + ", attention " + s.attention + (s.reference ? ", reference" : ""));
   get("pick").value = current;
   for (const button of document.querySelectorAll(".shown button"))
-    button.setAttribute("aria-pressed", Number(button.dataset.slice) === current);
+    button.setAttribute("aria-current", Number(button.dataset.slice) === current);
   get("pick").setAttribute("aria-valuetext", s.name + ", " + s.place);
   for (const view of document.querySelectorAll(".view")) {
     const line = view.querySelector(".line").style, at = 100 * curve.x[current] + "%";
