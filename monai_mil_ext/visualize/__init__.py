@@ -10,6 +10,7 @@ from .slice_display import SliceDisplay
 from .slice_scores import plot_slice_scores
 from .slide_overlay import plot_slide_overlay, write_slide_overlay
 from .tissue_preview import plot_tissue_preview, write_tissue_preview, write_tissue_previews
+from .viewer import remove_viewer, viewer_pictures, write_scan_viewer
 
 __all__ = [
     "SliceDisplay",
@@ -22,10 +23,13 @@ __all__ = [
     "plot_slide_overlay",
     "plot_tile_montage",
     "plot_tissue_preview",
+    "remove_viewer",
     "scan_page",
+    "viewer_pictures",
     "write_cell_gallery",
     "write_cine",
     "write_index",
+    "write_scan_viewer",
     "write_slide_overlay",
     "write_tile_montage",
     "write_tissue_preview",

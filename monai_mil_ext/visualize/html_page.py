@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from monai_mil_ext.utils import RESEARCH_USE, optional_dependency
 
-from .page_template import page_template
+from .gray_windows import gray_windows
+from .page_template import page_template, page_text
 from .relative_attention import EVEN_NOTE, RATIO_LIMITS, attention_ratio, is_nearly_even, ratio_colors, ratio_text
 from .slice_display import SliceDisplay
 from .slice_scores import check_slices, shown_slices
 from .stack_views import StackView, scale_length, slice_edges, stack_views
 
-__all__ = ["scan_page"]
+__all__ = ["Scan", "page_values", "scan_page", "slice_jpeg"]
 
 Array = np.ndarray[Any, Any]
+Scan = tuple[Array, Array, Array, Array | None]  # attention, position, slices, reference
 Image = optional_dependency("", "PIL.Image")
 contour_generator = optional_dependency("figures", "contourpy", "contour_generator")
 
@@ -68,22 +70,60 @@ def scan_page(
     check_slices(attention, position, slices, reference, top_k)
     display = display or SliceDisplay()
     slices, reference = display.crop(slices), display.crop(reference)
+    pictures = _jpegs(slices, display)
+    values = page_values((attention, position, slices, reference), pictures, top_k, title, facts, display, links)
+    style, script = page_text("viewer/viewer.css"), page_text("viewer/viewer.js")
+    return str(page_template("viewer/scan_page.html").render(**values, inline=True, style=style, script=script))
+
+
+def page_values(
+    scan: Scan,
+    pictures: Sequence[str],
+    top_k: int,
+    title: str,
+    facts: Mapping[str, str] | None,
+    display: SliceDisplay,
+    links: Mapping[str, str] | None,
+) -> dict[str, Any]:
+    """Return the values of the template ``scan_page.html``; ``data`` are those of its script.
+
+    Args:
+        scan: attention, position, slices and reference, cropped to the field of view.
+        pictures: address (N,) of the picture of each slice.
+        top_k: see :py:func:`scan_page`.
+        title: see :py:func:`scan_page`.
+        facts: see :py:func:`scan_page`.
+        display: see :py:func:`scan_page`.
+        links: see :py:func:`scan_page`.
+    """
+    attention, position, slices, reference = scan
     shown, is_ranked = shown_slices(attention, top_k)
-    values = {
+    ratio = attention_ratio(attention)
+    colors = _hex(ratio_colors(ratio))
+    data = {
+        "slices": _rows(scan, pictures, display),
+        "curve": _curve(ratio, position, reference),
+        "heat": _strip(position, colors),
+        "first": int(shown[0]),
+        "sheets": None,
+        "windows": gray_windows(display.window),
+        "key": _hex(ratio_colors(np.geomspace(*RATIO_LIMITS, 9))),
+    }
+    return {
+        "data": data,
+        "pictures": pictures,
         "title": title,
         "shown": shown.tolist(),
         "is_ranked": is_ranked,
-        "first": int(shown[0]),
         "facts": {**({"gray values": display.window} if display.window else {}), **(facts or {})},
         "links": links or {},
         "even_note": EVEN_NOTE if is_nearly_even(attention) else "",
         "has_reference": reference is not None and bool(reference.any()),
-        "key": _hex(ratio_colors(np.geomspace(*RATIO_LIMITS, 9))),
+        "views": [_view(view) for view in stack_views(slices, position, display, reference)],
+        "gradient": _gradient(position, colors),
         "use": RESEARCH_USE,
+        **_slice_values(slices, display),
     }
-    images = _slice_values(slices, display)
-    stack = _stack_values(attention, position, slices, reference, display)
-    return str(page_template("scan_page.html").render(**values, **images, **stack))
 
 
 def _slice_values(slices: Array, display: SliceDisplay) -> dict[str, Any]:
@@ -96,26 +136,10 @@ def _slice_values(slices: Array, display: SliceDisplay) -> dict[str, Any]:
     }
 
 
-def _stack_values(
-    attention: Array, position: Array, slices: Array, reference: Array | None, display: SliceDisplay
-) -> dict[str, Any]:
-    """Return what the page shows of every slice, and of the stack."""
-    ratio = attention_ratio(attention)
-    colors = _hex(ratio_colors(ratio))
-    return {
-        "slices": _rows(attention, position, slices, reference, display),
-        "views": [_view(view) for view in stack_views(slices, position, display, reference)],
-        "curve": _curve(ratio, position, reference),
-        "heat": _strip(position, colors),
-        "gradient": _gradient(position, colors),
-    }
-
-
-def _rows(
-    attention: Array, position: Array, slices: Array, reference: Array | None, display: SliceDisplay
-) -> list[dict[str, Any]]:
+def _rows(scan: Scan, pictures: Sequence[str], display: SliceDisplay) -> list[dict[str, Any]]:
     """Return what the page shows of each slice."""
-    ratio, pictures = attention_ratio(attention), _jpegs(slices, display)
+    attention, position, slices, reference = scan
+    ratio = attention_ratio(attention)
     colors = _hex(ratio_colors(ratio))
     masks = reference if reference is not None and reference.ndim == 3 else None
     stride = _outline_stride(masks)
@@ -158,6 +182,13 @@ def _jpegs(slices: Array, display: SliceDisplay) -> list[str]:
         if total <= MAX_BYTES or max(size) <= 48:
             return [_address(code) for code in codes]
         zoom *= min(0.9, (MAX_BYTES / total) ** 0.5)
+
+
+def slice_jpeg(image: Array, display: SliceDisplay, side: int = VIEW_SIDE) -> str:
+    """Return a slice as a data address, at most ``side`` pixels wide and high, in true proportion."""
+    rows, columns = _size(image.shape, display)
+    zoom = min(1.0, side / max(rows, columns))
+    return _address(_jpeg(image, (max(1, round(columns * zoom)), max(1, round(rows * zoom)))))
 
 
 def _jpeg(image: Array, size: tuple[int, int]) -> bytes:

@@ -15,7 +15,7 @@ from .page_template import page_template
 
 __all__ = ["write_index"]
 
-INDEX = "index.html"
+INDEX, VIEWER = "index.html", "viewer/index.html"
 REMARKS = ("option", str(BagKeys.NOTES))  # columns that are shown below the status
 
 
@@ -30,9 +30,9 @@ def write_index(
     Its rows can be sorted and searched. It loads only the pictures, which are beside it, and works from a folder.
 
     Args:
-        folder: folder with ``results.csv`` and a folder ``<case_id>`` for each case, whose page is ``<case_id>.html``
-            and whose picture is ``<case_id>.png``, where they exist; that of a slide without tissue is
-            ``<case_id>_tissue.jpg``.
+        folder: folder with ``results.csv`` and a folder ``<case_id>`` for each case, whose page is
+            ``viewer/index.html`` or ``<case_id>.html`` and whose picture is ``<case_id>.png``, where they exist; that
+            of a slide without tissue is ``<case_id>_tissue.jpg``.
         rows: rows of ``results.csv``: ``case_id``, ``status`` and, of finished cases, ``predicted_class`` or
             ``prediction`` and ``probability_<c>`` of each class c, or ``value``, ``risk`` or ``survival_<t>`` of a task
             without classes; ``option`` and ``notes`` are shown too.
@@ -78,16 +78,16 @@ def _row(folder: Path, row: Mapping[str, Any], cells: Sequence[str]) -> dict[str
         "case": case,
         "status": status,
         "done": is_done,
-        "page": _address(folder, case, ".html") if is_done else "",
-        "picture": _address(folder, case, picture) if picture else "",
+        "page": (_address(folder, case, VIEWER) or _address(folder, case, f"{case}.html")) if is_done else "",
+        "picture": _address(folder, case, case + picture) if picture else "",
         "cells": [_text(row.get(cell, "")) for cell in cells],
         "remarks": [str(row[name]) for name in REMARKS if row.get(name)],
     }
 
 
-def _address(folder: Path, case: str, end: str) -> str:
+def _address(folder: Path, case: str, name: str) -> str:
     """Return the address of a file of a case relative to the index, or an empty text if it does not exist."""
-    return f"{quote(case)}/{quote(case + end)}" if (folder / case / f"{case}{end}").is_file() else ""
+    return f"{quote(case)}/{quote(name)}" if (folder / case / name).is_file() else ""
 
 
 def _text(value: Any) -> str:

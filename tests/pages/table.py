@@ -205,7 +205,7 @@ PAGES = {
         setup=page_setup.trained_on_scans,
         append={"inference.yaml": PIXELS},
         creates={
-            "pat_4": ["eval/pat_4/prediction.json"]
+            "pat_4": ["eval/pat_4/prediction.json", "eval/pat_4/viewer/index.html"]
             + [
                 f"eval/pat_4/pat_4{end}"
                 for end in ("_scores.nii.gz", "_scores.json", ".png", ".html", ".gif", "_seg.dcm", "_sr.dcm")
@@ -213,7 +213,7 @@ PAGES = {
             + ["eval/pat_4/pat_4_ko.dcm", "eval/pat_4/pat_4_sc.dcm"],
             "names.csv": ["eval/a7/prediction.json"],
             "scans.csv": ["results/results.csv", "results/report.json", "results/b/prediction.json"],
-            "SCANS": ["of_folder/index.html", "of_folder/c1/prediction.json", "of_folder/c2/prediction.json"],
+            "SCANS": ["of_folder/index.html", "of_folder/c1/prediction.json", "of_folder/c2/viewer/index.html"],
         },
     ),
     "docs/how-to/model-record.md": Page(

@@ -21,9 +21,8 @@ class Page(HTMLParser):
         super().__init__()
         self.tags, self.text, self.inside = [], "", ""
         self.feed(page)
-        self.slices, self.curve, self.heat = (
-            json.loads(re.search(rf"\b{name} = (.*?)(, \w+ = |;\n)", page)[1]) for name in ("slices", "curve", "heat")
-        )
+        data = json.loads(re.search(r"\bconst scan = (.*);\n", page)[1])
+        self.slices, self.curve, self.heat, self.windows = (data[k] for k in ("slices", "curve", "heat", "windows"))
 
     def handle_starttag(self, tag, attrs):
         self.inside = tag

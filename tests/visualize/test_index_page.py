@@ -107,6 +107,15 @@ def test_write_index_shows_the_tissue_of_a_slide_without_tiles(tmp_path):
     assert page.links == ["c1/c1_tissue.jpg"] * 2
 
 
+def test_write_index_links_the_viewer_before_the_page(tmp_path):
+    write_case(tmp_path, "c1", ".html", ".png")
+    (tmp_path / "c1" / "viewer").mkdir()
+    (tmp_path / "c1" / "viewer" / "index.html").touch()
+    page = Page(write_index(tmp_path, [row("c1", probability_0=0.2, probability_1=0.8)]).read_text())
+    assert page.links == ["c1/viewer/index.html"] * 2
+    assert page.pictures == ["c1/c1.png"]
+
+
 @pytest.mark.parametrize("names", [["value"], ["risk"], ["survival_6", "survival_12"], ["value_0", "value_1"]])
 def test_write_index_shows_values_of_tasks_without_classes(tmp_path, names):
     path = write_index(tmp_path, [row("c1", **dict.fromkeys(names, 0.25))])

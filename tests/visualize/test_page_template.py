@@ -6,7 +6,7 @@ from jinja2 import UndefinedError
 from monai_mil_ext.visualize.page_template import page_template
 
 
-@pytest.mark.parametrize("name", ["scan_page.html", "index_page.html"])
+@pytest.mark.parametrize("name", ["viewer/scan_page.html", "index_page.html"])
 def test_page_template_fails_if_a_value_is_missing(name):
     with pytest.raises(UndefinedError, match="is undefined"):
         page_template(name).render()

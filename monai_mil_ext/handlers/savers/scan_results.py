@@ -33,8 +33,10 @@ from monai_mil_ext.visualize import (
     attention_ratio,
     is_nearly_even,
     plot_slice_scores,
+    remove_viewer,
     scan_page,
     write_cine,
+    write_scan_viewer,
 )
 
 from .instance_set import INSTANCE_SET, set_label
@@ -44,7 +46,7 @@ __all__ = ["ScanResultsSaver"]
 
 FigureCanvas = optional_dependency("figures", "matplotlib.backends.backend_agg", "FigureCanvasAgg")
 DPI = 160
-PICTURES, DICOM = ("png", "html", "gif"), ("seg", "sr", "ko", "sc")
+PICTURES, DICOM = ("png", "html", "gif", "viewer", "viewer-full"), ("seg", "sr", "ko", "sc")
 CHOSEN = "chosen"  # key of the volume of the slices that hold a lesion with a stated probability
 LINKS = {
     "attention in the voxels of the scan (NIfTI)": "_scores.nii.gz",
@@ -64,6 +66,7 @@ class ScanResultsSaver(ResultsSaver):
     ``prediction.json``         probabilities, and numbers, position and attention of every slice; written last
     ``<case_id>_scores.nii.gz`` attention in the voxels of the scan; ``.json`` beside it names their model
     ``<case_id>.png``           slices, views of the stack and attention; also ``.html`` and ``.gif``
+    ``viewer/index.html``       page of all slices that opens from disk, in a folder with its files
     ``<case_id>_seg.dcm``       results as DICOM, off by default; also ``_sr.dcm``, ``_ko.dcm``, ``_sc.dcm``
     =========================== ============================================================================
 
@@ -92,8 +95,9 @@ class ScanResultsSaver(ResultsSaver):
         slices_key: item with the slices (N, C, h, w); pictures show the middle channel, which with neighbors as
             channels is the slice itself. Values outside of [0, 1] are scaled for the pictures, which say so.
         reference_key: item with the reference mask (N, C, h, w).
-        pictures: any of ``"png"``, ``"html"`` (one self-contained file) and ``"gif"`` (an animation of all slices).
-            They show as many slices as ``top`` has.
+        pictures: any of ``"png"``, ``"html"`` (one self-contained file), ``"gif"`` (an animation of all slices), and
+            ``"viewer"`` (a folder below 5 MB) or ``"viewer-full"`` (with all pixels of the slices), see
+            :py:func:`monai_mil_ext.visualize.write_scan_viewer`. They show as many slices as ``top`` has.
         dicom: any of ``"seg"`` (segmentation: the slices of ``top``, and twice as many that rank after them), ``"sr"``
             (measurement report), ``"ko"`` (key object selection of the slices of ``top``) and ``"sc"`` (the picture as
             secondary capture).
@@ -169,6 +173,11 @@ class ScanResultsSaver(ResultsSaver):
             "nearly_even": is_nearly_even(item[BagKeys.SCORES]),
             "slices": self._slices(item),
         }
+
+    def discard(self, case_id: str) -> None:
+        """Remove the files of a case that this or an earlier run has written, and its viewer."""
+        super().discard(case_id)
+        remove_viewer(self.output_dir / case_id)
 
     def instance_set(self, item: Mapping[str, Any]) -> dict[str, Any]:
         """Return the set of slices, with their ``slice_numbers``."""
@@ -263,20 +272,27 @@ class ScanResultsSaver(ResultsSaver):
     def _write_pictures(self, folder: Path, item: Mapping[str, Any]) -> None:
         if not self.pictures:
             return
-        case, top_k, note = item[BagKeys.CASE_ID], len(item[BagKeys.TOP]), self.note(item)
+        case, note = item[BagKeys.CASE_ID], self.note(item)
         scan, display = self._displayed(item)
         if "png" in self.pictures:
             with atomic_path(folder / f"{case}.png") as temporary:
                 self._figure(item).savefig(temporary, dpi=DPI)
         if "gif" in self.pictures:
             write_cine(folder / f"{case}.gif", *scan, note=note, display=display)
+        named = (("guarantee", _sentence(item.get(INSTANCE_SET, {}))), ("model", note), ("notes", _notes(item)))
+        facts = {name: text for name, text in named if text}
+        about = {"top_k": len(item[BagKeys.TOP]), "title": self._title(item), "facts": facts, "display": display}
+        self._write_pages(folder, case, scan, about)
+
+    def _write_pages(self, folder: Path, case: str, scan: Any, about: Mapping[str, Any]) -> None:
+        """Write the pages of a scan; ``about`` are arguments of both."""
+        about = {**about, "links": self._links(folder, case)}
         if "html" in self.pictures:
-            guarantee = _sentence(item.get(INSTANCE_SET, {}))
-            named = (("guarantee", guarantee), ("model", note), ("notes", _notes(item)))
-            facts = {name: text for name, text in named if text}
-            page = scan_page(*scan, top_k, self._title(item), facts, display, self._links(folder, case))
+            page = scan_page(*scan, **about)
             with atomic_path(folder / f"{case}.html") as temporary:
                 temporary.write_text(page, encoding="utf-8")
+        if any(name.startswith("viewer") for name in self.pictures):
+            write_scan_viewer(folder, scan, **about, is_full="viewer-full" in self.pictures)
 
     def _displayed(self, item: Mapping[str, Any]) -> tuple[tuple[Any, Any, Any, Any], SliceDisplay]:
         """Return scores, positions, slices and masks as pictures show them, and how they are displayed."""

@@ -132,12 +132,12 @@ def test_cohort_inference_writes_dicom_and_html_if_possible(start, cohort, tmp_p
     rows = results(cohort)
     assert "done; not written as DICOM: `source` must be the DICOM folder of the scan" in rows["good"]["status"]
     assert sorted(path.name for path in (tmp_path / "out/good").iterdir()) == [
-        *("good.gif", "good.html", "good_scores.json", "good_scores.nii.gz", "prediction.json"),
+        *("good.gif", "good.html", "good_scores.json", "good_scores.nii.gz", "prediction.json", "viewer"),
     ]
     assert "Secretname" not in rows["good"]["status"]
     written = sorted(path.name for path in (tmp_path / "out/dicom").iterdir())
     endings = (".gif", ".html", "_scores.json", "_scores.nii.gz", "_seg.dcm", "_sr.dcm")
-    assert written == [*(f"dicom{ending}" for ending in endings), "prediction.json"]
+    assert written == [*(f"dicom{ending}" for ending in endings), "prediction.json", "viewer"]
     source = {dcmread(p).SOPInstanceUID for p in (tmp_path / "Secretname_archive/Secretname_two").glob("*_2_*")}
     seg = dcmread(tmp_path / "out/chosen/chosen_seg.dcm")
     used = {

@@ -85,7 +85,9 @@ def test_scan_mil_inference_writes_scores_in_the_voxels_of_the_scan(start, digit
     np.testing.assert_allclose(written.get_fdata()[3, 3], attention, atol=1e-6)
     assert b"research use only" in written.header["descrip"].item()
     assert (folder / "c1.png").stat().st_size > 10_000
-    assert not any(str(digits) in path.read_text(errors="ignore") for path in folder.iterdir())
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert folder / "viewer" / "index.html" in files
+    assert not any(str(digits) in path.read_text(errors="ignore") for path in files)
 
 
 def test_scan_mil_inference_draws_in_the_plane_of_its_slices(start, digits, trained, tmp_path):

@@ -377,3 +377,19 @@ def test_scan_results_saver_refuses_an_archive_that_can_get_nothing(tmp_path, ur
     with pytest.raises(ValueError, match=r"`(dicom|url)` must"):
         ScanResultsSaver(tmp_path, dicom=dicom).send_to(url)
     assert ScanResultsSaver(tmp_path).send_to(None).archive is None
+
+
+def test_scan_results_saver_writes_a_viewer_and_removes_that_of_an_earlier_run(tmp_path):
+    ScanResultsSaver(tmp_path, pictures=["png", "viewer"]).save(scan(window="window -160 to 240 HU"))
+    folder = tmp_path / "c1" / "viewer"
+    page = (folder / "index.html").read_text()
+    assert "<h1>c1: probability 0.70 (threshold 0.5: class 1)</h1>" in page
+    links = re.findall(r'<a href="([^"]+)"', page)
+    assert links == ["../c1_scores.nii.gz", "../c1.png"]
+    assert all((folder / link).is_file() for link in links)
+    assert (folder / "slices_000.jpg").is_file()
+    ScanResultsSaver(tmp_path, pictures=["viewer-full"]).save(scan())
+    assert (folder / "slices_000.png").is_file()
+    assert not (folder / "slices_000.jpg").exists()
+    ScanResultsSaver(tmp_path, pictures=[]).save(scan())
+    assert not folder.exists()
