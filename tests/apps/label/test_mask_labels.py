@@ -10,10 +10,10 @@ from monai_mil_ext.apps.label.mask_labels import slice_labels
 
 NAMES = ["no tumor", "Tumor"]
 SEGMENTS = {"label_info": [{"name": "liver", "idx": 1}, {"name": "tumor", "idx": 2}, {"name": "No tumor", "idx": 4}]}
-FLIPPED = np.diag([-1.0, 1, -5, 1])
+IDENTITY, FLIPPED = np.eye(4), np.diag([-1.0, 1, -5, 1])
 
 
-def write_mask(path, values, affine=np.eye(4)):
+def write_mask(path, values, affine=IDENTITY):
     """A mask with a slice of each value."""
     voxels = np.zeros((4, 4, len(values)), np.uint8)
     voxels[1:3, 1:3] = values
