@@ -72,6 +72,7 @@ async function open(image) {
   byId("show").disabled = !state.is_trained;
   byId("show").title = state.is_trained ? "" : "The model is not trained: label scans of two classes, and train.";
   byId("slice").max = found.slices - 1;
+  [byId("left").textContent, byId("right").textContent] = found.sides;
   go(Math.floor(found.slices / 2));
   say(found.answer_shown ? "You have seen the answer of this case before." : "");
   await load();
@@ -109,7 +110,9 @@ async function show() {
   state.top = (found.top_slices || []).map(one => Number.isInteger(one) ? one : one.slice_index);
   const scores = found.prediction.map(one => `${one.label} ${one.score.toFixed(2)}`).join(", ");
   const chips = state.top.map((slice, rank) => make("button", `${rank + 1}: slice ${slice + 1}`, { onclick: () => go(slice) }));
-  byId("answer").replaceChildren(make("p", scores), ...chips);
+  const row = make("div", "");
+  row.append(...chips);
+  byId("answer").replaceChildren(make("p", scores), row);
   if (state.top.length) go(state.top[0]);
   say("The answer is shown.");
 }

@@ -14,6 +14,7 @@ from monai_mil_ext.apps.label.active_learning import UNCERTAINTY
 from monai_mil_ext.apps.label.errors import http_error, http_error_from
 from monai_mil_ext.apps.label.scan_labels import BAG_LABEL, is_labeled
 from monai_mil_ext.utils import RESEARCH_USE
+from monai_mil_ext.visualize import SliceDisplay
 
 from .answer_sender import send_answer
 from .reader_log import ReaderLog
@@ -109,7 +110,8 @@ class Labeller:
         self._paths[image] = self.app.datastore().get_image_uri(image)
         count = self._of_scan(self._pictures.count, image)
         self.log.add(reader, image, "opened")
-        return {"slices": count, "answer_shown": self.log.saw_answer(reader, image)}
+        sides = SliceDisplay(self._bundle.plane).sides[:2]  # letters at the left and the right
+        return {"slices": count, "sides": sides, "answer_shown": self.log.saw_answer(reader, image)}
 
     def picture(self, values: Mapping[str, Any]) -> Reply:
         """Return a slice as PNG."""

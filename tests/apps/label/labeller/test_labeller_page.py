@@ -24,6 +24,7 @@ SCRIPT = """
   press("n"); await settled();
   await until(() => byId("picture").complete && byId("picture").naturalWidth);
   seen.opened = [byId("case").textContent, byId("place").textContent, byId("picture").naturalWidth];
+  seen.sides = byId("left").textContent + byId("right").textContent;
   press("ArrowUp"); seen.up = byId("place").textContent;
   press("2"); await settled();
   seen.labeled = [byId("status").textContent, byId("count").textContent];
@@ -65,7 +66,7 @@ def test_labeller_lists_the_most_uncertain_case_first_and_labeled_ones_last(page
 
 
 def test_labeller_logs_whether_the_answer_was_shown_before_the_label(page):
-    assert post(page, "/open") == {"slices": 4, "answer_shown": False}
+    assert post(page, "/open") == {"slices": 4, "sides": ["R", "L"], "answer_shown": False}
     assert post(page, "/label", label="tumor")["answer_shown"] is False
     assert post(page, "/answer")["top_slices"] == [3, 1]
     assert post(page, "/label", label="no tumor")["answer_shown"] is True
@@ -126,6 +127,7 @@ def test_labeller_in_a_browser(tmp_path, http_errors):
     assert seen["order"] == ["unsure", "sure", HOSTILE]
     assert seen["without_name"] == "Enter your name first."
     assert seen["opened"] == ["unsure", "slice 3 of 4", 512]
+    assert seen["sides"] == "RL"
     assert seen["up"] == "slice 4 of 4"
     assert seen["labeled"] == ["Labeled tumor.", "1 of 3 labeled"]
     assert seen["answer"] == ["no tumor 0.20, tumor 0.801: slice 42: slice 2", "slice 4 of 4, rank 1"]
