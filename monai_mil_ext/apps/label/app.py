@@ -99,7 +99,7 @@ class LabelApp(SafeApp, MONAILabelApp):  # MONAI Label looks for its own class a
 
         With MONAI Label's own login there is no page, since a browser does not send its tokens.
         """
-        endpoint = importlib.import_module("monailabel.endpoints.activelearning")
+        endpoint: Any = importlib.import_module("monailabel.endpoints.activelearning")
         ask = endpoint.sample
 
         def sample(strategy: str, params: Any = None, user: str | None = None) -> Any:

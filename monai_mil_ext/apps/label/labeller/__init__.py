@@ -3,6 +3,6 @@
 from .answer_sender import send_answer
 from .labeller_page import Labeller, Reply, add_labeller
 from .reader_log import ReaderLog
-from .slice_picture import ScanPictures
+from .slice_picture import SlicePictures
 
-__all__ = ["Labeller", "ReaderLog", "Reply", "ScanPictures", "add_labeller", "send_answer"]
+__all__ = ["Labeller", "ReaderLog", "Reply", "SlicePictures", "add_labeller", "send_answer"]

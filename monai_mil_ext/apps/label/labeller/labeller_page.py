@@ -18,7 +18,7 @@ from monai_mil_ext.visualize import SliceDisplay
 
 from .answer_sender import send_answer
 from .reader_log import ReaderLog
-from .slice_picture import ScanPictures
+from .slice_picture import SlicePictures
 
 __all__ = ["PATH", "Labeller", "Reply", "add_labeller"]
 
@@ -172,8 +172,8 @@ class Labeller:
         return "://" in str(self.app.studies)
 
     @cached_property
-    def _pictures(self) -> ScanPictures:
-        return ScanPictures(self._bundle.hu_window, self._bundle.plane)
+    def _pictures(self) -> SlicePictures:
+        return SlicePictures(self._bundle.hu_window, self._bundle.plane)
 
     def _image(self, values: Mapping[str, Any]) -> str:
         image = values.get("image")

@@ -17,7 +17,7 @@ from monai_mil_ext.transforms import LoadScan
 from monai_mil_ext.transforms.scans.slice_order import SliceOrder
 from monai_mil_ext.visualize.slice_display import GRAY_PERCENTILES
 
-__all__ = ["ScanPictures"]
+__all__ = ["SlicePictures"]
 
 KEPT = 3  # scans in memory
 SIDE = 512  # pixels of the longer side of a picture
@@ -28,7 +28,7 @@ class _Slices(NamedTuple):
     size: tuple[int, int]  # width and height of a picture, in true proportion
 
 
-class ScanPictures:
+class SlicePictures:
     """Pictures of slices in radiological orientation; the last scans are kept in memory.
 
     Args:

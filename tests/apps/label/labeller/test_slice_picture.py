@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from monai_mil_ext.apps.label.labeller import ScanPictures
+from monai_mil_ext.apps.label.labeller import SlicePictures
 
 AFFINE = np.diag([1.0, 2.0, 5.0, 1])
 
@@ -25,9 +25,9 @@ def picture(code):
 
 
 @pytest.mark.parametrize("flip", [1, -1])
-def test_scan_pictures_are_in_radiological_orientation_and_in_proportion(tmp_path, flip):
+def test_slice_pictures_are_in_radiological_orientation_and_in_proportion(tmp_path, flip):
     affine = np.diag([flip * 1.0, 2.0, 5.0, 1])
-    pictures = ScanPictures((0, 100))
+    pictures = SlicePictures((0, 100))
     path = write_scan(tmp_path / "s.nii", affine)
     assert pictures.count(path) == 3
     shown = picture(pictures.png(path, 1))
@@ -37,14 +37,14 @@ def test_scan_pictures_are_in_radiological_orientation_and_in_proportion(tmp_pat
     assert picture(pictures.png(path, 2)).min() == 255
 
 
-def test_scan_pictures_fit_the_gray_values_without_a_window(tmp_path):
-    pictures = ScanPictures()
+def test_slice_pictures_fit_the_gray_values_without_a_window(tmp_path):
+    pictures = SlicePictures()
     path = write_scan(tmp_path / "s.nii")
     assert [picture(pictures.png(path, i)).max() for i in range(3)] == [0, 128, 255]
 
 
-def test_scan_pictures_keep_few_scans_and_have_no_other_slices(tmp_path):
-    pictures = ScanPictures()
+def test_slice_pictures_keep_few_scans_and_have_no_other_slices(tmp_path):
+    pictures = SlicePictures()
     for name in "abcd":
         pictures.count(write_scan(tmp_path / f"{name}.nii"))
     assert len(pictures._kept) == 3
