@@ -1,13 +1,13 @@
 """Experiments that write docs/results/*.json: ``scripts/reproduce NAME [options]``.
 
 ``ct`` runs the unmodified configs of bundles/scan_mil: each patient left out in turn, three seeds, with and without
-Normal Guidance. ``lesions`` compares methods on heads with inserted lesions, and ``claims`` tests there what the papers
-claim. ``semi_synthetic``, ``classical``, ``guidance`` and ``mnist_bags`` run their protocols. ``attention_mass`` and
-``stability`` plot the runs of ``mnist_bags`` or of any bundle. ``ct_protocol`` searches settings on a cohort of labeled
-scans, ``report`` writes a page of any evaluations, and ``conformal`` counts how often instance sets are right.
-``rsna_ich``, ``camelyon16``, ``panda``, ``camelyon16_aem`` and ``camelyon17_aem`` fetch a public feature set, and
-compare methods with published values. Every experiment can be stopped and continued. Its options are listed by
-``scripts/reproduce NAME --help``.
+Normal Guidance. ``lesions`` compares methods on heads with inserted lesions, and ``claims`` tests there what the
+papers claim. ``active_learning`` compares orders of labeling there. ``semi_synthetic``, ``classical``, ``guidance``
+and ``mnist_bags`` run their protocols. ``attention_mass`` and ``stability`` plot the runs of ``mnist_bags`` or of any
+bundle. ``ct_protocol`` searches settings on a cohort of labeled scans, ``report`` writes a page of any evaluations,
+and ``conformal`` counts how often instance sets are right. ``rsna_ich``, ``camelyon16``, ``panda``, ``camelyon16_aem``
+and ``camelyon17_aem`` fetch a public feature set, and compare methods with published values. Every experiment can be
+stopped and continued. Its options are listed by ``scripts/reproduce NAME --help``.
 ``scripts/results`` writes the tables.
 """
 
@@ -30,6 +30,7 @@ EXPERIMENTS: dict[str, tuple[str, ...]] = {  # module, and the first words of it
     "stability": ("attention", "stability"),
     "lesions": ("lesions.protocol",),
     "claims": ("claims.protocol",),
+    "active_learning": ("active_learning",),
     "ct_protocol": ("ct_protocol.protocol",),
     "report": ("ct_protocol.report",),
     **{name: ("public_sets.protocol", name) for name in PUBLIC_SETS},

@@ -206,6 +206,28 @@ def test_scan_train_task_learns_from_stored_labels(server):
     assert margin_of_lesions(server) > margin + 0.05
     stats = requests.get(f"{server.url}/info/", timeout=60).json()["train_stats"]["scan_mil"]
     assert (stats["scans"], stats["epochs"]) == (12, 100)
+    assert (stats["epoch"], stats["total_epochs"]) == (100, 100)
+    assert stats["total_time"]
+
+
+def test_slice_scoring_compares_slice_scores_with_masks(server):
+    mask = (server.studies.parent / "scans" / "scan_51_reference.nii").read_bytes()
+    server.put("/datastore/label?image=scan_51&tag=final", files={"label": ("mask.nii", mask)})
+    found = server.post("/scoring/slices?run_sync=true", json={"model": "scan_mil"}).json()
+    assert (list(found["scans"]), found["failed"]) == (["scan_51"], {})
+    assert found["mean"]["training"]["scans"] == 1
+    assert 0 <= found["mean"]["training"]["instance_auroc"] <= 1
+
+
+def test_labeller_shows_scans_and_answers(server):
+    case = {"reader": "Ann", "image": "scan_46"}
+    assert server.post("/labeller/open", json=case).json()["slices"] > 4
+    picture = requests.get(f"{server.url}/labeller/picture?image=scan_46&slice=2", timeout=60)
+    assert picture.content.startswith(b"\x89PNG")
+    answer = server.post("/labeller/answer", json=case).json()
+    assert answer["prediction"] == ask(server, "scan_46")["prediction"]
+    events = [entry["event"] for entry in requests.get(f"{server.url}/labeller/log", timeout=60).json()]
+    assert events == ["opened", "answer"]
 
 
 def test_scan_train_task_in_its_own_process(server):

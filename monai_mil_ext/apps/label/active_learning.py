@@ -12,9 +12,12 @@ import torch
 from ._monailabel import BatchInferTask, ScoringMethod, Strategy
 from .scan_labels import is_labeled
 
-__all__ = ["BatchInfer", "UncertaintyScoring", "UncertaintyStrategy", "normalized_entropy"]
+__all__ = ["BatchInfer", "UncertaintyScoring", "UncertaintyStrategy", "normalized_entropy", "nothing_to_label"]
 
 UNCERTAINTY = "uncertainty"
+NOT_SCORED = "no image has a score: POST /scoring/uncertainty, and ask again when GET /scoring/ says DONE"
+ALL_LABELED = "all images have a label: add studies"
+NO_IMAGES = "there are no studies: add some"
 logger = logging.getLogger(__name__)
 
 
@@ -98,7 +101,10 @@ def _known(uncertainty: float | None) -> float:
 
 
 class UncertaintyStrategy(Strategy):
-    """Strategy that selects the unlabeled image with the highest ``uncertainty``; unscored images come last."""
+    """Strategy that selects the unlabeled image with the highest ``uncertainty``; unscored images come last.
+
+    An image without a score has the weight -1 and a ``waits_for`` that says what to do first.
+    """
 
     def __init__(self) -> None:
         super().__init__("Image of the highest uncertainty")
@@ -113,4 +119,10 @@ class UncertaintyStrategy(Strategy):
         if not weights:
             return None
         best = max(weights, key=lambda image: weights[image])
-        return {"id": best, "weight": weights[best]}
+        hint = {"waits_for": NOT_SCORED} if weights[best] < 0 else {}
+        return {"id": best, "weight": weights[best], **hint}
+
+
+def nothing_to_label(datastore: Any) -> str:
+    """Return why no strategy has an image to label."""
+    return ALL_LABELED if datastore.list_images() else NO_IMAGES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import tempfile
 from collections.abc import Mapping
@@ -12,18 +13,24 @@ from monai_mil_ext.data import ScoreBands
 from monai_mil_ext.utils import RESEARCH_USE
 
 from ._monailabel import MONAILabelApp
-from .active_learning import BatchInfer, UncertaintyScoring, UncertaintyStrategy
+from .active_learning import BatchInfer, UncertaintyScoring, UncertaintyStrategy, nothing_to_label
 from .bundle_runner import BundleRunner
 from .errors import http_error
+from .labeller import Labeller, ReaderLog, add_labeller
+from .mask_labels import MaskRule
 from .scan_infer import ScanInferTask
 from .scan_labels import BAG_LABEL, class_index
 from .scan_train import ScanTrainTask
 from .server import SafeApp
 from .server.client_names import exists
+from .server.safe_app import TABLE
+from .slice_scoring import SliceScoring
 from .slide_infer import SlideInferTask
 
 __all__ = ["LabelApp"]
 
+UNTRAINED = "it has no weights; label scans of two classes and train, or put a trained model into models/trained"
+DEMONSTRATION = "its weights only show how it works; label scans of two classes and train"
 UPLOAD = re.compile(r"tmp[a-z0-9_]{8}(\.\w+)*")  # name that the server gives to an upload
 
 
@@ -31,6 +38,7 @@ class LabelApp(SafeApp, MONAILabelApp):  # MONAI Label looks for its own class a
     """MONAI Label app of the bundles in ``<app_dir>/model``, for scans and for slides.
 
     ``--conf models NAME,NAME`` selects bundles, and ``--conf top_k 4,12`` sets the last rank of every band of slices.
+    ``--conf mask_label nonempty`` or ``names`` makes the mask of a reader a label of its scan (:py:class:`MaskRule`).
     An image is the ID or path of a study, or an upload; any other path is refused.
 
     Args:
@@ -46,6 +54,8 @@ class LabelApp(SafeApp, MONAILabelApp):  # MONAI Label looks for its own class a
         bundles = [BundleRunner(path) for path in folders]
         self.bundles = [b for b in bundles if wanted is None or b.name in wanted.split(",")]
         self._top_k = tuple(int(rank) for rank in conf.get("top_k", "4,12").split(","))
+        scans = [bundle.class_names for bundle in self.bundles if not bundle.reads_slides]
+        self._mask_rule = MaskRule(conf.get("mask_label"), scans)
         super().__init__(app_dir, studies, conf, name="mil", description=f"Multiple-instance learning; {RESEARCH_USE}")
 
     def init_infers(self) -> dict[str, Any]:
@@ -64,13 +74,42 @@ class LabelApp(SafeApp, MONAILabelApp):  # MONAI Label looks for its own class a
         return {"most_uncertain_first": UncertaintyStrategy()}
 
     def init_scoring_methods(self) -> dict[str, Any]:
-        """Return the scoring method, by name; it uses the first model with weights."""
-        models = [name for name, task in self._infers.items() if task.is_valid()]
-        return {"uncertainty": UncertaintyScoring(self.infer, models[0])} if models else {}
+        """Return the scoring methods, by name; by default they use the first model with weights, or else the first."""
+        models = sorted(self._infers, key=lambda name: not self._infers[name].is_valid())
+        scans = [name for name in models if isinstance(self._infers[name], ScanInferTask)]
+        methods: dict[str, Any] = {"uncertainty": UncertaintyScoring(self.infer, models[0])} if models else {}
+        return {**methods, **({"slices": SliceScoring(self.infer, scans[0])} if scans else {})}
 
     def init_batch_infer(self) -> Any:
         """Return the batch inference, which continues after a failure."""
         return BatchInfer()
+
+    def info(self) -> dict[str, Any]:
+        """Return what clients show; ``untrained`` has the reason why a model is not in ``models``, or says little."""
+        shown = {bundle.name: DEMONSTRATION for bundle in self.bundles if bundle.is_demonstration}
+        missing = {name: UNTRAINED for name, task in self._infers.items() if not task.is_valid()}
+        return {**super().info(), "untrained": shown | missing}
+
+    def mask_label(self, file: str, info: Mapping[str, Any]) -> int | str | None:
+        """Return the label of a scan that a mask of a reader implies, or None."""
+        return self._mask_rule(file, info)
+
+    def on_init_complete(self) -> None:
+        """Make ``activelearning`` say why it has nothing to label, and add the page of readers.
+
+        With MONAI Label's own login there is no page, since a browser does not send its tokens.
+        """
+        endpoint: Any = importlib.import_module("monailabel.endpoints.activelearning")
+        ask = endpoint.sample
+
+        def sample(strategy: str, params: Any = None, user: str | None = None) -> Any:
+            return ask(strategy, params, user) or {"waits_for": nothing_to_label(self.datastore())}
+
+        endpoint.sample = sample
+        if not importlib.import_module("monailabel.config").settings.MONAI_LABEL_AUTH_ENABLE:
+            labeller = Labeller(self, ReaderLog(Path(self.app_dir) / TABLE))
+            add_labeller(importlib.import_module("monailabel.app").app, labeller)
+        super().on_init_complete()
 
     def infer(self, request: Mapping[str, Any], datastore: Any = None) -> dict[str, Any]:
         """Run the inference of ``request``; images that do not exist are refused."""
@@ -79,6 +118,8 @@ class LabelApp(SafeApp, MONAILabelApp):  # MONAI Label looks for its own class a
             raise http_error(f"`model` must be one of {sorted(self._infers)}, got {model!r}.", 404)
         if not isinstance(image, str) or not image:
             raise http_error("`image` must be the id of an image or a file, got none.")
+        if not self._infers[model].is_valid():
+            raise http_error(f"`model` must be trained: {UNTRAINED}.", 409)
         self._check_tag(request)
         if exists(image):
             self._check_path(Path(image))

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from monai_mil_ext.apps.bundle import find_model, is_demonstration, training_fol
 from monai_mil_ext.data import ModelRecord, input_identity
 from monai_mil_ext.data.models import RECORD_FILE
 from monai_mil_ext.handlers import BatchInference
+from monai_mil_ext.utils import as_range
 
 from .errors import http_error
 
@@ -96,22 +97,42 @@ class BundleRunner:
         names = self._format("outputs")["channel_def"]
         return [names[key] for key in sorted(names, key=int)]
 
+    @property
+    def hu_window(self) -> tuple[float, float] | None:
+        """Window of the training, or None for a normalization in its place."""
+        config = self._config("train")
+        try:
+            return None if config.get("normalization") else as_range(hu_window=config.get("hu_window"))
+        except ValueError:  # an expression
+            return None
+
+    @property
+    def plane(self) -> str:
+        """Plane of the slices of a scan."""
+        return str(self._config("train").get("plane", "axial"))
+
     def has(self, *configs: str) -> bool:
         """Return whether all of ``configs`` exist."""
         return all(self._file(name).is_file() for name in configs)
 
-    def run(self, kind: str, *configs: str, **overrides: Any) -> ConfigWorkflow:
+    def run(
+        self, kind: str, *configs: str, on_epoch: Callable[[int], None] | None = None, **overrides: Any
+    ) -> ConfigWorkflow:
         """Run the workflow of ``configs`` and return it; a process runs one workflow at a time.
 
         Args:
             kind: ``"infer"`` or ``"train"``.
             *configs: names of files in ``configs/``; later ones override earlier ones.
+            on_epoch: function that is called with the number of each epoch of a training when it is complete.
             **overrides: values by key. A string that begins with ``$``, ``@`` or ``%`` is an expression, so none may
                 come from a client.
         """
         with _LOCK, _scripts_of(self.root):
             self._kept = None  # frees the memory of its network
             workflow = self._initialized(kind, configs, overrides)
+            if on_epoch is not None:
+                trainer = workflow.parser.get_parsed_content("train#trainer")
+                trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: on_epoch(engine.state.epoch))
             workflow.run()
             workflow.finalize()
         return workflow

@@ -11,6 +11,7 @@ __all__ = ["class_index", "is_labeled", "label_of"]
 
 BAG_LABEL = "bag_label"
 TAG = "final"
+PART = "part"  # of the last training, by model: `training` or `held out`
 
 
 def label_of(datastore: Any, image: str, class_names: Sequence[str]) -> int | None:

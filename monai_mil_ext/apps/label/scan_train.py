@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,13 +21,14 @@ from monai_mil_ext.utils import RESEARCH_USE, atomic_path, optional_dependency, 
 from ._monailabel import TrainTask
 from .bundle_runner import BundleRunner, device_override
 from .errors import http_error, http_error_from
-from .scan_labels import label_of
+from .scan_labels import PART, label_of
 
 __all__ = ["ScanTrainTask"]
 
 train_test_split = optional_dependency("", "sklearn.model_selection", "train_test_split")
 
 Item = dict[str, Any]
+STALE = 600  # seconds after which a training without a new epoch counts as ended
 
 
 class ScanTrainTask(TrainTask):
@@ -32,7 +36,8 @@ class ScanTrainTask(TrainTask):
 
     Requests may set ``max_epochs``, ``val_split`` (fraction of the labeled scans for validation, if there are enough),
     ``pretrained`` (whether to start from the current weights) and ``device``. New weights replace the old ones only
-    when training has finished; features of scans are kept for the next training.
+    when training has finished; features of scans are kept for the next training. The info of each scan says whether it
+    was held out.
 
     Args:
         bundle: bundle of scans.
@@ -47,28 +52,32 @@ class ScanTrainTask(TrainTask):
         return {"max_epochs": 50, "val_split": 0.2, "pretrained": True, "device": ["cuda", "cpu"]}
 
     def stats(self) -> dict[str, Any]:
-        """Return the statistics of the last training."""
-        try:
-            stats: dict[str, Any] = json.loads(self._stats_file.read_text("utf-8"))
-        except (FileNotFoundError, ValueError):
-            return {}
-        return stats
+        """Return the statistics of the last training, in the words of 3D Slicer and OHIF too.
+
+        While a training runs, ``epoch`` and ``total_epochs`` are those of it, and there is no ``total_time``.
+        """
+        stats, progress = _read(self._stats_file), _read(self._progress_file)
+        if not progress or time.time() - progress["time"] > STALE:
+            return stats
+        kept = {name: value for name, value in stats.items() if name != "total_time"}
+        return {**kept, "epoch": progress["epoch"], "total_epochs": progress["total_epochs"]}
 
     def __call__(self, request: Mapping[str, Any], datastore: Any) -> dict[str, Any]:
         """Train, and return numbers of scans and metrics."""
         begin = time.perf_counter()
         epochs, fraction = _positive(request, "max_epochs", 50), _val_split(request)
         scans = self._scans(datastore)
+        ids = {_case(image): image for image in datastore.list_images()}
         training, held_out = _split(scans, fraction)
         start = self._start() if request.get("pretrained", True) else None
         with TemporaryDirectory() as folder:
             options = {"scans": training, "held_out": held_out, "epochs": epochs, "start_from": start}
             options["class_names"] = self.bundle.class_names  # by which labels are read, so that results have them
             paths = {"ckpt_dir": folder, "output_dir": folder}
+            options |= {**paths, **device_override(request)}
             try:
-                workflow = self.bundle.run(
-                    "train", "train", "scan_labels", **options, **paths, **device_override(request)
-                )
+                with self._progress(epochs) as on_epoch:
+                    workflow = self.bundle.run("train", "train", "scan_labels", on_epoch=on_epoch, **options)
             except Exception as error:
                 images = [scan["image"] for scan in scans]
                 raise http_error_from(error, *images, folder, self.bundle.root) from error
@@ -77,22 +86,40 @@ class ScanTrainTask(TrainTask):
                 with atomic_path(new.with_name(name)) as temporary:
                     shutil.copyfile(Path(folder) / name, temporary)
         metrics = workflow.parser.get_parsed_content("validate#evaluator").state.metrics if held_out else {}
-        stats = {
-            "use": RESEARCH_USE,
-            "scans": len(training),
-            "held_out": len(held_out),
-            "labels": dict(sorted(Counter(self.bundle.class_names[scan["label"]] for scan in scans).items())),
-            "epochs": epochs,
-            "metrics": {name: float(value) for name, value in metrics.items()},
-            "seconds": round(time.perf_counter() - begin, 1),
-        }
+        labels = Counter(self.bundle.class_names[scan["label"]] for scan in scans)
+        counts = {"scans": len(training), "held_out": len(held_out), "labels": dict(sorted(labels.items()))}
+        metrics = {name: float(value) for name, value in metrics.items()}
+        stats = {"use": RESEARCH_USE, **counts, "epochs": epochs, "metrics": metrics}
+        stats |= _for_viewers(epochs, metrics, time.perf_counter() - begin)
         write_json(self._stats_file, stats)
+        for part, names in (("training", training), ("held out", held_out)):
+            for scan in names:
+                before = datastore.get_image_info(ids[scan["case_id"]]).get(PART) or {}
+                datastore.update_image_info(ids[scan["case_id"]], {PART: {**before, self.bundle.name: part}})
         return stats
+
+    @contextmanager
+    def _progress(self, epochs: int) -> Iterator[Callable[[int], None]]:
+        """Give a function that notes the epoch where the server, another process, finds it during the training."""
+        file = self._progress_file
+
+        def note(epoch: int) -> None:
+            write_json(file, {"epoch": epoch, "total_epochs": epochs, "time": time.time()})
+
+        note(0)
+        try:
+            yield note
+        finally:
+            file.unlink(missing_ok=True)
 
     def _start(self) -> str | None:
         """Return the weights to continue from: none that only show how the bundle works."""
         weights = self.bundle.weights
         return str(weights) if weights.is_file() and not self.bundle.is_demonstration else None
+
+    @property
+    def _progress_file(self) -> Path:
+        return self.bundle.root / "label_progress.json"  # not in models/, whose changes make the server load the model
 
     @property
     def _stats_file(self) -> Path:
@@ -113,8 +140,28 @@ class ScanTrainTask(TrainTask):
 
 
 def _item(image: str, path: str, label: int) -> Item:
-    case = f"scan_{hashlib.sha256(image.encode()).hexdigest()[:16]}"  # the name may be that of a patient
+    case = _case(image)
     return {"case_id": case, "patient": case, "image": path, "label": label}
+
+
+def _case(image: str) -> str:
+    """Return a case ID that does not tell the name of the image, which may be that of a patient."""
+    return f"scan_{hashlib.sha256(image.encode()).hexdigest()[:16]}"
+
+
+def _for_viewers(epochs: int, metrics: Mapping[str, float], seconds: float) -> dict[str, Any]:
+    """Return what 3D Slicer and OHIF read of a training; without a metric there is no ``best_metric``."""
+    times = {"total_time": str(timedelta(seconds=round(seconds))), "seconds": round(seconds, 1)}
+    finite = [value for value in metrics.values() if math.isfinite(value)]
+    return {**times, "epoch": epochs, "total_epochs": epochs, **({"best_metric": finite[0]} if finite else {})}
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _split(scans: Sequence[Item], fraction: float) -> tuple[list[Item], list[Item]]:

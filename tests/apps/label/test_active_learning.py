@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from monai_mil_ext.apps.label import UncertaintyScoring, UncertaintyStrategy
-from monai_mil_ext.apps.label.active_learning import normalized_entropy
+from monai_mil_ext.apps.label.active_learning import normalized_entropy, nothing_to_label
 
 from .server_parts import Datastore, HTTPError, without_init
 
@@ -50,9 +50,12 @@ def test_uncertainty_strategy_selects_the_highest_and_unscored_images_last(tmp_p
     store.infos["a"]["bag_label"] = 1
     image = strategy({}, store)
     assert (image["id"] in ("b", "d"), image["weight"]) == (True, -1.0)
+    assert image["waits_for"].startswith("no image has a score: POST /scoring/uncertainty")
     for info in store.infos.values():
         info["bag_label"] = 1
     assert strategy({}, store) is None
+    assert nothing_to_label(store) == "all images have a label: add studies"
+    assert nothing_to_label(Datastore(tmp_path, images=())) == "there are no studies: add some"
 
 
 def test_normalized_entropy_equals_its_definition():

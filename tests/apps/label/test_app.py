@@ -1,6 +1,7 @@
 """Tests of the MONAI Label app, without MONAI Label."""
 
 import tempfile
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,7 +18,7 @@ def app(tmp_path):
     return without_init(
         LabelApp,
         studies=str(tmp_path),
-        _infers={"scan_mil": None},
+        _infers={"scan_mil": SimpleNamespace(is_valid=lambda: True)},
         datastore=lambda: store,
         sessions=lambda: None,
     )
@@ -38,6 +39,18 @@ def test_label_app_refuses_other_models_and_images(app, http_errors, call, reque
     with pytest.raises(http_errors, match=match) as error:
         getattr(app, call)(request_options)
     assert error.value.status_code == status
+
+
+def test_label_app_says_why_a_model_does_not_answer(app, http_errors, monkeypatch):
+    app.bundles = [SimpleNamespace(name="shown", is_demonstration=True)]
+    app._infers = {"scan_mil": SimpleNamespace(is_valid=lambda: False)}
+    monkeypatch.setattr(LabelApp.__mro__[2], "info", lambda self: {"models": {}}, raising=False)
+    with pytest.raises(http_errors, match=r"`model` must be trained: it has no weights; label scans") as error:
+        app.infer({"model": "scan_mil", "image": "a"})
+    assert error.value.status_code == 409
+    reasons = app.info()["untrained"]
+    assert reasons["scan_mil"].startswith("it has no weights")
+    assert reasons["shown"].startswith("its weights only show how it works")
 
 
 def test_label_app_refuses_temporary_files_that_are_no_uploads(app, http_errors):

@@ -1,5 +1,8 @@
 """Tests of the training task of scans, without MONAI Label."""
 
+import json
+import re
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,8 +16,11 @@ from .server_parts import Bundle, Datastore, without_init
 class TrainingBundle(Bundle):
     """Bundle that trains at once: it writes weights and has one metric."""
 
-    def run(self, kind, *configs, **options):
+    def run(self, kind, *configs, on_epoch, **options):
         self.calls.append((kind, configs, options))
+        on_epoch(options["epochs"] - 1)
+        self.during = json.loads((self.root / "label_progress.json").read_text())
+        self.seen = ScanTrainTask.stats(without_init(ScanTrainTask, bundle=self))
         if self.error:
             raise self.error
         for name in ("model.pt", "model.json"):
@@ -52,6 +58,32 @@ def test_scan_train_task_trains_on_labeled_scans_and_replaces_the_weights(tmp_pa
     assert task.bundle.weights.read_text() == "new"
     assert task.bundle.weights.with_name("model.json").read_text() == "new"
     assert task.stats() == stats
+    held_out = {Path(scan["image"]).stem for scan in options["held_out"]}
+    parts = {image: info.get("part", {}).get("bundle") for image, info in store.infos.items()}
+    assert {image for image, part in parts.items() if part == "held out"} == held_out
+    assert [image for image, part in parts.items() if part is None] == ["i9"]
+
+
+def test_scan_train_task_has_the_numbers_that_viewers_read(tmp_path, store):
+    task = make_task(tmp_path)
+    first = task({"max_epochs": 3, "val_split": 0.25}, store)
+    assert (first["epoch"], first["total_epochs"], first["best_metric"]) == (3, 3, 0.75)
+    assert re.fullmatch(r"\d:\d\d:\d\d", first["total_time"])
+    assert (task.bundle.during["epoch"], task.bundle.during["total_epochs"]) == (2, 3)
+    second = task({"max_epochs": 9, "val_split": 0}, store)
+    assert "best_metric" not in second  # 3D Slicer takes null for a number
+    assert (task.bundle.seen["epoch"], task.bundle.seen["total_epochs"]) == (8, 9)
+    assert "total_time" not in task.bundle.seen
+    assert task.bundle.seen["best_metric"] == 0.75  # of the training before
+    assert task.stats() == second
+
+
+def test_scan_train_task_forgets_the_progress_of_a_training_that_was_killed(tmp_path, store):
+    task = make_task(tmp_path)
+    (tmp_path / "label_progress.json").write_text(
+        json.dumps({"epoch": 3, "total_epochs": 9, "time": time.time() - 601})
+    )
+    assert task.stats() == {}
 
 
 def test_scan_train_task_holds_nothing_out_of_few_scans(tmp_path, store):
@@ -110,4 +142,5 @@ def test_scan_train_task_keeps_the_weights_after_an_error(tmp_path, store, http_
         task({}, store)
     assert task.bundle.weights.read_text() == "old"
     assert task.stats() == {}
+    assert not (tmp_path / "label_progress.json").exists()
     assert task.config()["max_epochs"] == 50

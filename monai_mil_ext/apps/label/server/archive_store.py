@@ -13,7 +13,7 @@ from monai_mil_ext.apps.label.errors import http_error
 
 from .client_errors import explain
 from .client_names import check_uid
-from .label_store import BAG_LABEL, LabelStore, checked_info
+from .label_store import BAG_LABEL, FINAL, LabelStore, checked_info
 from .label_table import LabelTable
 
 __all__ = ["ArchiveStore", "without_own_results"]
@@ -59,7 +59,7 @@ class ArchiveStore(DICOMWebDatastore, LabelStore):
         """Set values of a series, whether it was fetched or not."""
         image = self._known(image_id, "image")
         self.check_info(checked_info(info))
-        self.table.update(image, info)
+        self.table.update(image, self._with_source(image, info))
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         """Refuse an upload, which would take the place of a series of the archive."""
@@ -77,6 +77,8 @@ class ArchiveStore(DICOMWebDatastore, LabelStore):
                 raise http_error(f"`label` must be a JSON object with `{BAG_LABEL}`.")
             self.update_image_info(image, {BAG_LABEL: content[BAG_LABEL]})
             return image
+        if label_tag == FINAL and not label_filename.endswith(".bin"):
+            self.mask_rule(label_filename, label_info)  # what it refuses must not reach the archive
         try:
             stored = super().save_label(image, label_filename, label_tag, label_info, label_id)  # type: ignore[call-arg]
             return str(stored)

@@ -22,6 +22,7 @@ __all__ = ["LabelStore"]
 
 FINAL = "final"
 BAG_LABEL = "bag_label"
+SOURCE = "bag_label_from"  # whether a mask implied the label
 LABEL_ENDINGS = (".json", ".xml", ".bin", ".nii", ".nii.gz", ".nrrd", ".mha", ".png", ".tif", ".geojson")
 LARGEST_INFO = 65_536  # characters of the info of an image, as JSON
 logger = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class LabelStore(LocalDatastore):
         folder = Path(options.get("datastore_path") or args[0])
         folder.mkdir(parents=True, exist_ok=True)
         self.check_info: Callable[[Mapping[str, Any]], None] = lambda info: None
+        self.mask_rule: Callable[[str, Mapping[str, Any]], int | str | None] = lambda file, info: None
         self._threads = threading.RLock()
         self._processes = FileLock(folder / ".changes.lock", thread_local=False)
         self._depth = 0
@@ -147,10 +149,16 @@ class LabelStore(LocalDatastore):
         image, tag = self._known(image_id, "image"), check_name(label_tag, "tag")
         check_extension(label_filename, LABEL_ENDINGS, "label")
         self._check_label_file(label_filename)
+        implied = self.mask_rule(label_filename, label_info or {}) if tag == FINAL else None
         with self._change():
             target = Path(self._datastore.label_path(tag)) / (image + self._to_id(Path(label_filename).name)[1])
             with _kept(target):
-                return str(super().save_label(image, label_filename, tag, label_info))
+                label = str(super().save_label(image, label_filename, tag, label_info))
+            if implied is not None:
+                self.update_image_info(image, {BAG_LABEL: implied, SOURCE: "mask"})
+            elif tag == FINAL:
+                self._forget_mask(image)
+            return label
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """Remove a label."""
@@ -160,13 +168,15 @@ class LabelStore(LocalDatastore):
                 raise http_error(f"`tag` must be that of a label of the image, got {tag!r}.", 404)
             super().remove_label(label, tag)
             self.refresh()
+            if tag == FINAL:
+                self._forget_mask(label)
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
         """Update the info of an image."""
         image = self._known(image_id, "image")
         self.check_info(checked_info(info))
         with self._change():
-            super().update_image_info(image, info)
+            super().update_image_info(image, self._with_source(image, info))
 
     def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
         """Update the info of a label."""
@@ -181,6 +191,16 @@ class LabelStore(LocalDatastore):
     def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
         """Return the other images."""
         return [image for image, entry in self._datastore.objects.items() if not _has_label(entry)]
+
+    def _with_source(self, image: str, info: dict[str, Any]) -> dict[str, Any]:
+        """Return an info whose label is no longer that of a mask, unless the info says so."""
+        was_implied = BAG_LABEL in info and self.get_image_info(image).get(SOURCE) is not None
+        return {SOURCE: None, **info} if was_implied else info
+
+    def _forget_mask(self, image: str) -> None:
+        """Take back the label that an earlier mask implied."""
+        if self.get_image_info(image).get(SOURCE) is not None:
+            self.update_image_info(image, {BAG_LABEL: None})
 
     def _known(self, image: Any, what: str) -> str:
         name = check_name(image, what)

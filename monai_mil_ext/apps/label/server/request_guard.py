@@ -21,6 +21,7 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 RETRY_AFTER = 30  # seconds
 TASKS = ("train", "scoring", "batch")  # their answers hold lines of logs
+READERS = ("labeller/answer", "labeller/send")
 logger = logging.getLogger(__name__)
 
 
@@ -169,7 +170,8 @@ def _headers(scope: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _runs_a_model(scope: Mapping[str, Any]) -> bool:
-    kind = scope["path"].strip("/").split("/")[0]
+    path = scope["path"].strip("/")
+    kind = path.split("/")[0]
     if scope["method"] != "POST":
         return False
-    return kind == "infer" or (kind in TASKS and b"run_sync" in scope.get("query_string", b""))
+    return kind == "infer" or path in READERS or (kind in TASKS and b"run_sync" in scope.get("query_string", b""))

@@ -48,10 +48,15 @@ class SafeApp(MONAILabelApp):
             store = super().init_datastore()
         if isinstance(store, LabelStore):
             store.check_info = self.check_info
+            store.mask_rule = self.mask_label
         return store
 
     def check_info(self, info: Mapping[str, Any]) -> None:
         """Refuse the info of an image with a label that is no class of any model."""
+
+    def mask_label(self, file: str, info: Mapping[str, Any]) -> int | str | None:
+        """Return the label of a scan that a mask of a reader implies, or None."""
+        return None
 
     def on_init_complete(self) -> None:
         """Put the rules before the server, which is about to start."""

@@ -29,6 +29,7 @@ def prepare(folder):
     for name in "abc":
         (studies / f"{name}.nii.gz").write_bytes(name.encode())
     os.environ |= {"MONAI_LABEL_APP_DIR": str(app), "MONAI_LABEL_STUDIES": str(studies), "PYTHONPATH": str(ROOT)}
+    os.environ["MONAI_LABEL_APP_CONF"] = json.dumps({"mask_label": "nonempty"})
     os.environ |= {"MONAI_LABEL_AUTO_UPDATE_SCORING": "false", "MONAI_LABEL_SESSION_PATH": str(folder / "sessions")}
 
 

@@ -1,10 +1,13 @@
 """Hostile and mistaken requests to MONAI Label with the app, in a process of the server's environment."""
 
 import base64
+import gzip
 import io
 import json
 import tarfile
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from tests.apps.conftest import ROOT, run
@@ -28,6 +31,20 @@ def put(path, expected, reason="", name="x.nii.gz", field="file", content=b"x"):
 
 def info(text, expected, reason, image="a"):
     return ask("PUT", f"/datastore/image/info?image={image}", expected, reason, data={"info": text})
+
+
+def next_sample(reason):
+    return ask("POST", "/activelearning/most_uncertain_first", 200, reason, json={})
+
+
+def reader(action, expected, reason, headers=None, **values):
+    values = {"reader": "Ann", "image": "c", **values}
+    return ask("POST", f"/labeller/{action}", expected, reason, json=values, headers=headers or {})
+
+
+def mask(value):
+    voxels = np.full((2, 2, 2), value, np.uint8)
+    return gzip.compress(nib.Nifti1Image(voxels, np.eye(4)).to_bytes())
 
 
 def tar_outside():
@@ -94,7 +111,7 @@ REQUESTS = [
     ask("POST", f"{MODEL}?image=a&output=dicom_seg", 400, "not supported in a non-DICOM"),
     ask("POST", "/infer/nobody?image=a", 404, "`model` must be one of ['scan_mil']"),
     *(ask("POST", f"/{kind}/nobody", 404, "must be one of", json={}) for kind in ("train", "batch/infer")),
-    ask("POST", "/scoring/nobody", 404, "`method` must be one of ['uncertainty']", json={}),
+    ask("POST", "/scoring/nobody", 404, "`method` must be one of ['slices', 'uncertainty']", json={}),
     ask("POST", "/activelearning/nobody", 404, "`strategy` must be one of", json={}),
     ask("POST", "/train/scan_mil", 422, json=[1]),
     ask("POST", "/train/scan_mil", 413, "at most 1048576 bytes", content="x" * 2**21, headers=JSON),
@@ -104,6 +121,30 @@ REQUESTS = [
     put("/datastore/label?image=b&tag=final", 200, "", "l.json", "label", b'{"bag_label": 0}'),
     ask("POST", f"{MODEL}?image=c&output=json", 200, '"uncertainty":0.5'),
     ask("GET", "/info/", 200, '"completed":2'),
+    # labels from where the reader sits
+    next_sample("no image has a score: POST /scoring/uncertainty"),
+    put("/datastore/label?image=c&tag=final", 400, "`label` must be a readable mask", "m.nii.gz", "label"),
+    put("/datastore/label?image=c&tag=final", 200, "", "m.nii.gz", "label", mask(1)),
+    ask("GET", "/datastore/image/info?image=c", 200, '"bag_label":1,"bag_label_from":"mask"'),
+    put("/datastore/label?image=c&tag=final", 200, "", "m.nii.gz", "label", mask(0)),
+    ask("GET", "/datastore/image/info?image=c", 200, '"bag_label":0'),
+    next_sample("all images have a label"),
+    ask("DELETE", "/datastore/label?id=c&tag=final", 200),
+    ask("GET", "/datastore/image/info?image=c", 200, '"bag_label":null,"bag_label_from":null'),
+    ask("GET", "/info/", 200, '"untrained":{}'),
+    ask("GET", "/labeller", 200, "<h1>Label scans</h1>"),
+    ask("GET", "/labeller/labeller.js", 200, "use strict"),
+    ask("GET", "/labeller/cases", 200, '"can_train": true'),
+    ask("GET", "/labeller/%2e%2e/app.py", 400, "no '..'"),
+    reader("label", 200, "tumor", label="tumor"),
+    reader("label", 400, "`label` must be one of ['no tumor', 'tumor'], got 'x'", label="x"),
+    reader("label", 404, "`image` must be one of the studies", image="../a", label="tumor"),
+    reader("label", 403, "one of the server", label="tumor", headers={"origin": "http://evil.example"}),
+    ask("POST", "/labeller/label", 400, "must be a JSON object", content="{bad"),
+    reader("open", 400, "must be a readable, undamaged scan"),
+    reader("answer", 200, "0.5"),
+    reader("send", 400, "must lie in a DICOMweb archive"),
+    ask("GET", "/labeller/log", 200, '"event": "answer"'),
 ]
 BESIDE = ask("GET", "/info/", 200, sleep=1.5, parallel=2, beside=ask("POST", f"{MODEL}?image=a&output=json", 200))
 
@@ -126,6 +167,12 @@ def test_safe_app_answers_with_a_status_and_a_reason(answers, number):
     assert "Traceback" not in text
     assert status < 400 or str(answers[0]) not in text
     assert headers.get("access-control-allow-origin") is None
+
+
+def test_safe_app_keeps_the_page_of_readers_to_itself(answers):
+    pages = [answers[1][k] for k, request in enumerate(REQUESTS) if request["path"].startswith("/labeller")]
+    policies = {headers.get("content-security-policy") for status, _, headers, _ in pages if status == 200}
+    assert {policy.split(";")[0] for policy in policies} == {"default-src 'none'"}
 
 
 def test_safe_app_leaves_code_and_weights_as_they_were(answers):
