@@ -36,6 +36,7 @@ from .probabilities import (
     logits_to_probabilities,
     predicted_classes,
 )
+from .tasks import run_tasks
 
 __all__ = [
     "RESEARCH_USE",
@@ -80,6 +81,7 @@ __all__ = [
     "quiet_loggers",
     "remove_stale_files",
     "resolve_path",
+    "run_tasks",
     "save_tensors",
     "without_autocast",
     "write_csv",
