@@ -25,6 +25,7 @@ from .exceptions import InputError, print_root_cause
 from .files import atomic_path, load_json, remove_stale_files, save_tensors, write_csv, write_json
 from .loggers import keep_loggers, quiet_loggers
 from .optional import optional_dependency
+from .parallel import run_tasks
 from .paths import check_local, check_local_settings, find_file, resolve_path
 from .privacy import hide_paths
 from .probabilities import (
@@ -36,7 +37,6 @@ from .probabilities import (
     logits_to_probabilities,
     predicted_classes,
 )
-from .tasks import run_tasks
 
 __all__ = [
     "RESEARCH_USE",

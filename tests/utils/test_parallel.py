@@ -3,7 +3,7 @@
 import pytest
 
 from monai_mil_ext.utils import run_tasks
-from monai_mil_ext.utils.tasks import KILLED, _without_killed
+from monai_mil_ext.utils.parallel import KILLED, _without_killed
 
 
 def test_tasks_of_this_process_are_done_when_they_are_asked_for():
