@@ -44,6 +44,8 @@ BLOCKED = [
     "lifelines",
     "optuna",
     "mlflow",
+    "dask",
+    "distributed",
 ]
 # a fork for each group of missing packages, since torch takes long to import
 FINDER = """
@@ -113,6 +115,7 @@ USES = {  # what is used, and what to install for it
     "apps.study.Study([{}], 's', None, 'ABMIL')": "monai-mil-ext[study]",
     "apps.study.Selection(trials=1).choose(lambda settings, report=None: 0.0, 'selection')": "monai-mil-ext[study]",
     "apps.study.tracking.log_report('x', 'x', Path('.'))": "monai-mil-ext[tracking]",
+    "list(utils.run_tasks(abs, [1], scheduler='local'))": "monai-mil-ext[scale]",
     "networks.encoders.timm_encoder('x')": "monai-mil-ext[timm]",
     "data.FeatureStatistics.from_items([{'image': np.eye(2)}])": "scikit-learn",
 }
@@ -123,7 +126,7 @@ from pathlib import Path
 sys.meta_path.insert(0, Missing())
 from monai.data import MetaTensor
 import monai_mil_ext.apps.study.tracking
-from monai_mil_ext import apps, data, metrics, networks, transforms, visualize
+from monai_mil_ext import apps, data, metrics, networks, transforms, utils, visualize
 os.chdir(tempfile.mkdtemp())
 for name, content in FILES.items():
     Path(name).parent.mkdir(exist_ok=True)

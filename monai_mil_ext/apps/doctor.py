@@ -24,6 +24,7 @@ EXTRAS = {  # name of the extra: packages that it installs
     "excel": ("openpyxl",),
     "export": ("onnx", "onnxruntime", "onnxscript"),
     "figures": ("matplotlib",),
+    "scale": ("distributed",),
     "study": ("lifelines", "matplotlib", "optuna", "pandas"),
     "timm": ("timm",),
     "tracking": ("mlflow-skinny",),

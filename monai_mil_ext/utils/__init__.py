@@ -25,6 +25,7 @@ from .exceptions import InputError, print_root_cause
 from .files import atomic_path, load_json, remove_stale_files, save_tensors, write_csv, write_json
 from .loggers import keep_loggers, quiet_loggers
 from .optional import optional_dependency
+from .parallel import run_tasks
 from .paths import check_local, check_local_settings, find_file, resolve_path
 from .privacy import hide_paths
 from .probabilities import (
@@ -80,6 +81,7 @@ __all__ = [
     "quiet_loggers",
     "remove_stale_files",
     "resolve_path",
+    "run_tasks",
     "save_tensors",
     "without_autocast",
     "write_csv",

@@ -125,6 +125,10 @@ PAGES = {
             "srun": ["$STUDY/runs/mil/model.pt"],
             "--array": ["models/fold_3/model.pt"],
         },
+        skip=dict.fromkeys(
+            ("dask ", "export DASK", "python -m monai.bundle run --config_file configs/study"),
+            ("a cluster of several processes", "tests/apps/study/test_study.py"),
+        ),
     ),
     "docs/how-to/monai-label.md": Page(
         skip={"": ("needs the environment of MONAI Label", "tests/apps/test_scans_over_http.py")}

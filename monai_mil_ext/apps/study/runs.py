@@ -8,20 +8,15 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
-from threading import Thread
 from typing import Any
 
 import torch
 
-from monai_mil_ext.utils import atomic_path, check_positive, write_json
+from monai_mil_ext.utils import atomic_path, run_tasks, write_json
 from monai_mil_ext.utils.exceptions import hide_absolute_paths, root_cause, traceback_text
 
 __all__ = ["Run", "RunsFailedError", "StudyRunner", "parse_part", "write_line"]
@@ -155,9 +150,11 @@ class StudyRunner:
     def run_all(
         self,
         runs: Sequence[Run],
-        jobs: int = 1,
+        jobs: int | None = 1,
         part: tuple[int, int] = (1, 1),
         report: Callable[[str], None] | None = write_line,
+        scheduler: str | None = None,
+        gpus: int = 0,
     ) -> list[dict[str, Any]]:
         """Execute all runs that are not finished, and return the records in the order of ``runs``.
 
@@ -165,15 +162,17 @@ class StudyRunner:
 
         Args:
             runs: the runs; their names must differ.
-            jobs: number of processes; with 1, runs are executed in this process.
+            jobs: number of processes; with 1, runs are executed in this process. ``None`` is one per GPU or core.
             part: ``(i, n)`` executes part i of n, with i from 1 to n, for example on n machines with a shared folder.
             report: function that is called with each line of progress; None for no report.
+            scheduler: ``"local"`` or the address of a Dask scheduler, whose workers execute the runs, see
+                :py:func:`monai_mil_ext.utils.run_tasks`; None uses no Dask.
+            gpus: number of GPUs of a run, as the resource ``GPU`` of Dask workers.
 
         Raises:
-            ValueError: if two runs share a name, or the part is out of range.
+            ValueError: if two runs share a name, the part is out of range, or no worker can execute a run.
             RunsFailedError: if runs failed; it is raised after all others have ended.
         """
-        check_positive(jobs=jobs)
         names = [run.name for run in runs]
         if len(set(names)) < len(names):
             raise ValueError(
@@ -186,7 +185,9 @@ class StudyRunner:
         records = {run.name: record for run in chosen if (record := self.read(run)) is not None}
         failures: dict[str, str] = {}
         todo = [run for run in chosen if run.name not in records]
-        for done, (run, outcome) in enumerate(self._outcomes(todo, jobs), len(records) + 1):
+        outcomes = run_tasks(self._attempt, todo, jobs, scheduler, gpus, self.folder, if_killed=KILLED)
+        for done, (index, outcome) in enumerate(outcomes, len(records) + 1):
+            run = todo[index]
             if isinstance(outcome, str):
                 failures[run.name] = outcome
                 line = f"failed, {outcome}"
@@ -198,34 +199,6 @@ class StudyRunner:
         if failures:
             raise RunsFailedError(failures, len(chosen))
         return [records[run.name] for run in chosen]
-
-    def _outcomes(self, runs: Sequence[Run], jobs: int) -> Iterator[tuple[Run, Outcome]]:
-        if jobs > 1 and len(runs) > 1:
-            yield from self._outcomes_of_processes(runs, jobs)
-        else:
-            yield from ((run, self._attempt(run)) for run in runs)
-
-    def _outcomes_of_processes(self, runs: Sequence[Run], jobs: int) -> Iterator[tuple[Run, Outcome]]:
-        finished = set()
-        with _process_pool(jobs) as pool:
-            futures = {pool.submit(self._attempt, run): run for run in runs}
-            for future in as_completed(futures):
-                with suppress(BrokenProcessPool):
-                    outcome = future.result()
-                    finished.add(futures[future].name)
-                    yield futures[future], outcome
-        # a killed process breaks its pool: execute the rest one by one, to identify the run that is the cause
-        remaining = [run for run in runs if run.name not in finished]
-        while remaining:
-            with _process_pool(1) as pool:
-                killed = False
-                while remaining and not killed:
-                    run = remaining.pop(0)
-                    try:
-                        outcome = pool.submit(self._attempt, run).result()
-                    except BrokenProcessPool:
-                        outcome, killed = KILLED, True
-                    yield run, outcome
 
     def _attempt(self, run: Run) -> Outcome:
         """Execute a run, and return the reason of a failure instead of raising, so that the other runs continue."""
@@ -277,28 +250,6 @@ def parse_part(text: str) -> tuple[int, int]:
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise ValueError(f"`part` must be i/n with i from 1 to n, got {text!r}.")
     return int(match[1]), int(match[2])
-
-
-@contextmanager
-def _process_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
-    """Open a pool of new processes, which stops at once if the caller is interrupted."""
-    # a fork would share CUDA and thread pools
-    pool = ProcessPoolExecutor(jobs, get_context("spawn"), _end_with_parent, (os.getpid(),))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _end_with_parent(parent: int, interval: float = 1.0) -> None:
-    """Start a thread that ends this process once its parent has been killed, which would leave it running."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(interval)
-        os._exit(1)
-
-    Thread(target=watch, daemon=True).start()
 
 
 def _reason(error: Exception) -> str:

@@ -147,7 +147,9 @@ class Study:
         """Return the runs of the study."""
         return self.work.runs()
 
-    def run(self, part: tuple[int, int] = (1, 1), jobs: int | None = 1) -> Path | None:
+    def run(
+        self, part: tuple[int, int] = (1, 1), jobs: int | None = 1, scheduler: str | None = None, gpus: int = 0
+    ) -> Path | None:
         """Execute the runs that are not finished, and write predictions, models and the report once all are.
 
         A failed run does not end the others; the report names it.
@@ -155,6 +157,8 @@ class Study:
         Args:
             part: ``(i, n)`` executes part i of n, on machines that share the folder; the last one writes the report.
             jobs: number of processes; ``None`` for as many as shorten the study on this machine.
+            scheduler: ``"local"`` or the address of a Dask scheduler, whose workers train; ``None`` uses no Dask.
+            gpus: number of GPUs of a training, as the resource ``GPU`` of Dask workers.
 
         Returns:
             The report, or ``None`` if runs of other parts are not finished.
@@ -168,12 +172,13 @@ class Study:
         for note in dict.fromkeys(self.options.notes):
             write_line(note)
         runs = work.runs()
-        jobs = work.helpful_jobs(len(runs)) if jobs is None else jobs
-        threads = None if jobs == 1 else max(1, torch.get_num_threads() // jobs)
+        jobs = work.helpful_jobs(len(runs)) if jobs is None and not gpus else jobs
+        threads = None if scheduler or jobs in (None, 1) else max(1, torch.get_num_threads() // jobs)
         runner = StudyRunner(self.folder / "runs", work, threads, work.without_names)
         failures: dict[str, str] = {}
         try:
-            runner.run_all(runs, jobs, part, _Progress(self._remaining(runner, runs, part)))
+            progress = _Progress(self._remaining(runner, runs, part))
+            runner.run_all(runs, jobs, part, progress, scheduler, gpus)
         except RunsFailedError as error:
             failures = error.failures
             if len(failures) == len(runs):

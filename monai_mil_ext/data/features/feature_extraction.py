@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from monai_mil_ext.utils import (
     check_choice,
     check_local,
     optional_dependency,
+    run_tasks,
     write_csv,
     write_json,
 )
@@ -25,23 +28,25 @@ from monai_mil_ext.utils.exceptions import root_cause
 from monai_mil_ext.utils.files import remove_file
 
 from .bad_cases import is_system_error, reason_of
-from .feature_cache import FeatureCache
+from .feature_cache import EncodingStats, FeatureCache
 
 __all__ = ["FeatureExtraction"]
 
 tqdm = optional_dependency("", "tqdm", "tqdm")
 REPORT, TABLE = "features.json", "bags.csv"
 COLUMNS = (str(BagKeys.PATIENT), "label")  # of items, for the table
+KILLED = ("its process was killed", None)
 
 
 class FeatureExtraction:
     """Feature extraction for a cohort in one or several processes.
 
     It computes missing features and reports on every scan. With a process group, as ``torchrun`` starts it, the first
-    process lists the missing scans and each of n processes computes every n-th of them. After an interruption, start
-    the run again: it computes only what is missing. For a scan that fails, the report contains the case ID and the
-    cause, with the scan's paths replaced by their keys. A table of the bags, ``bags.csv``, for :py:func:`load_cohort`
-    is written next to the features.
+    process lists the missing scans and each of n processes computes every n-th of them. Without one, ``jobs`` starts
+    processes, and ``scheduler`` takes the workers of Dask; both take a scan when they have none. After an interruption,
+    start the run again: it computes only what is missing. For a scan that fails, the report contains the case ID and
+    the cause, with the scan's paths replaced by their keys. A table of the bags, ``bags.csv``, for
+    :py:func:`load_cohort` is written next to the features.
 
     Args:
         cache: cache of the features.
@@ -50,9 +55,13 @@ class FeatureExtraction:
             it, since the scan is not the cause.
         progress: whether to show a progress bar of the first process.
         item_names: names of scans and instances in progress bar and summary, such as slides and tiles.
+        jobs: number of processes, see :py:func:`monai_mil_ext.utils.run_tasks`.
+        scheduler: ``"local"`` or the address of a Dask scheduler, whose workers encode; ``None`` uses no Dask.
+        gpus: number of GPUs of a scan, as the resource ``GPU`` of Dask workers.
 
     Raises:
-        ValueError: when ``on_error`` is invalid, or the cache refuses the cohort.
+        ValueError: when ``on_error`` is invalid, the cache refuses the cohort, no worker can encode, or there are both
+            a process group and other processes.
         RuntimeError: when a scan fails and ``on_error`` is ``"raise"``.
 
     Example:
@@ -70,6 +79,9 @@ class FeatureExtraction:
         on_error: str = "skip",
         progress: bool = True,
         item_names: tuple[str, str] = ("scans", "instances"),
+        jobs: int | None = 1,
+        scheduler: str | None = None,
+        gpus: int = 0,
     ) -> None:
         check_choice("on_error", on_error, ["skip", "raise"])
         self.cache = cache
@@ -78,11 +90,14 @@ class FeatureExtraction:
         self.on_error = on_error
         self.progress = progress
         self.item_names = tuple(item_names)
+        self.jobs, self.scheduler, self.gpus = jobs, scheduler, gpus
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Compute missing features of ``items``, and return the report, the same in every process."""
         in_group = distributed.is_available() and distributed.is_initialized()
         rank, size = (distributed.get_rank(), distributed.get_world_size()) if in_group else (0, 1)
+        if size > 1 and (self.jobs != 1 or self.scheduler is not None):
+            raise ValueError(f"`jobs` and `scheduler` must not be given to {size} processes of torchrun.")
         missing = self._missing(items, rank, size)
         if rank == 0:
             remove_file(self.output_dir / REPORT)  # so that an interrupted run leaves no report of another
@@ -137,34 +152,36 @@ class FeatureExtraction:
         return indices
 
     def _make(self, share: Sequence[Mapping[str, Any]], rank: int, size: int) -> dict[str, Any]:
-        num_encoded, instances, failed = 0, 0, {}
-        encoding: float | None = None
+        made: list[EncodingStats] = []
+        failed, processes = {}, set()
         start = time.perf_counter()
         process = f" (process 1 of {size})" if size > 1 else ""
+        encode = partial(_encode, self.cache, self.on_error)
+        outcomes = run_tasks(encode, share, self.jobs, self.scheduler, self.gpus, self.cache.folder, if_killed=KILLED)
         with tqdm(
             total=len(share),
             desc=f"features{process}",
             unit=self.item_names[0].removesuffix("s"),
             disable=not self.progress or rank > 0,
         ) as bar:
-            for item in share:
-                try:
-                    stats = self.cache.make(item)
-                    instances, num_encoded = instances + stats.instances, num_encoded + 1
-                    if stats.encode_seconds is not None:
-                        encoding = (encoding or 0.0) + stats.encode_seconds
-                except Exception as error:
-                    cause = root_cause(error)
-                    if self.on_error == "raise" or is_system_error(cause):
-                        raise
-                    failed[item[BagKeys.CASE_ID]] = reason_of(cause, item)
-                seconds = time.perf_counter() - start
-                bar.set_postfix(
-                    {f"{self.item_names[1]}/s": f"{instances / seconds:.0f}", "failed": len(failed)}, refresh=False
-                )
+            for index, (outcome, encoder) in outcomes:
+                processes.add(encoder)
+                if isinstance(outcome, str):
+                    failed[share[index][BagKeys.CASE_ID]] = outcome
+                else:
+                    made.append(outcome)
+                speed = sum(stats.instances for stats in made) / (time.perf_counter() - start)
+                bar.set_postfix({f"{self.item_names[1]}/s": f"{speed:.0f}", "failed": len(failed)}, refresh=False)
                 bar.update()
-        counts = {"made": num_encoded, "instances": instances, "failed": failed, "encoding": encoding}
-        return {**counts, "seconds": time.perf_counter() - start}
+        busy = [stats.encode_seconds for stats in made if stats.encode_seconds is not None]
+        return {
+            "made": len(made),
+            "instances": sum(stats.instances for stats in made),
+            "failed": failed,
+            "encoding": sum(busy) if busy else None,
+            "seconds": time.perf_counter() - start,
+            "processes": max(1, len(processes - {None})),
+        }
 
     def _report(self, items: Sequence[Mapping[str, Any]], done: int, size: int) -> None:
         """Merge the reports of all processes, which are files, so that nodes need only a shared folder."""
@@ -184,7 +201,7 @@ class FeatureExtraction:
             "made": sum(s["made"] for s in shares),
             "failed": sum(len(s["failed"]) for s in shares),
             "reasons": {reason: sorted(cases) for reason, cases in sorted(reasons.items())},
-            "processes": size,
+            "processes": sum(s["processes"] for s in shares),
             "seconds": round(seconds, 3),
             "instances": instances,
             "instances_per_second": round(instances / seconds, 1) if instances else 0.0,
@@ -212,8 +229,22 @@ class FeatureExtraction:
         return self.output_dir / f".features-{rank}.json"
 
 
+def _encode(
+    cache: FeatureCache, on_error: str, item: Mapping[str, Any]
+) -> tuple[EncodingStats | str, tuple[str, int] | None]:
+    """Compute the features of a scan, and return their number, or why there are none, and the process."""
+    process = (platform.node(), os.getpid())
+    try:
+        return cache.make(item), process
+    except Exception as error:
+        cause = root_cause(error)
+        if on_error == "raise" or is_system_error(cause):
+            raise
+        return reason_of(cause, item), process
+
+
 def _idle_fraction(shares: Sequence[Mapping[str, Any]]) -> float | None:
     """Return the fraction of the time of all processes in which the encoder was idle, if known."""
     timed = [share for share in shares if share["encoding"] is not None]
-    total = sum(share["seconds"] for share in timed)
+    total = sum(share["seconds"] * share["processes"] for share in timed)
     return round(1 - sum(share["encoding"] for share in timed) / total, 4) if timed else None

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
-from multiprocessing import get_context
-from os import sched_getaffinity
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,7 @@ from tqdm import tqdm
 
 from experiments.workflows import BUNDLES, make_workflow
 from monai_mil_ext.data import Anatomy, FeatureCache, LesionOptions, PlannedScan, write_lesion_scans
-from monai_mil_ext.utils import load_json, write_json
+from monai_mil_ext.utils import load_json, run_tasks, write_json
 
 BUNDLE = BUNDLES / "scan_mil"
 if str(BUNDLE) not in sys.path:
@@ -46,8 +43,7 @@ def prepare_scans(scans: Sequence[PlannedScan], folder: Path, options: LesionOpt
         fetch_head(anatomy, folder / "packages")  # once, before there are several processes
     chunks = [scans[k : k + CHUNK] for k in range(0, len(scans), CHUNK)]
     work = partial(_prepare, folder=folder, weights=weights, options=options)
-    with ProcessPoolExecutor(jobs or len(sched_getaffinity(0)), get_context("spawn")) as pool:
-        done = list(tqdm(pool.map(work, chunks), "scans drawn and encoded", len(chunks), unit_scale=CHUNK))
+    done = dict(tqdm(run_tasks(work, chunks, jobs), "scans drawn and encoded", len(chunks), unit_scale=CHUNK))
     write_json(folder / FEATURES, {"folder": done[0]})
 
 

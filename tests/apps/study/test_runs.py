@@ -142,6 +142,7 @@ def test_run_all_does_one_part_of_several(tmp_path):
         ([RUNS[0], RUNS[0]], {}, r"`runs` must have different names, got \['group/x_0'\]"),
         (RUNS, {"part": (0, 2)}, r"`part` must be \(i, n\) with i from 1 to n, got \(0, 2\)"),
         (RUNS, {"jobs": 0}, "`jobs` must be"),
+        (RUNS, {"scheduler": "host"}, "`scheduler` must be local or an address"),
     ],
 )
 def test_run_all_names_a_bad_option(tmp_path, runs, options, message):

@@ -2,12 +2,15 @@
 
 import csv
 import json
+import os
 import signal
 import time
+from functools import partial
 from multiprocessing import get_context
 
 import numpy as np
 import pytest
+import torch
 
 from monai_mil_ext.apps.study import (
     Clinical,
@@ -17,12 +20,15 @@ from monai_mil_ext.apps.study import (
     Selection,
     Study,
     StudyOptions,
+    StudyRunner,
     TrainingSettings,
 )
 from tests.apps.study.cohort_bags import TASKS, make_items
+from tests.utils.dask_clusters import cluster
 
 FEW = TrainingSettings(epochs=2, learning_rate=0.05)
 OPTIONS = StudyOptions(num_samples=20)
+TIMES = ("wall_seconds", "cpu_seconds", "date")
 
 
 def make_study(items, folder, methods="MeanMIL", num_folds=2, kind="classification", **values):
@@ -214,3 +220,39 @@ def test_labels_that_are_noise_give_an_auroc_of_one_half(tmp_path):
         covered.append(auroc["low"] <= 0.5 <= auroc["high"])
     assert abs(np.mean(values) - 0.5) < 0.1
     assert sum(covered) >= 6
+
+
+def die_once(work, run, folder):
+    """Execute a run, and kill the process of the second one before its record is written, once."""
+    record = work(run, folder)
+    mark = folder / "killed"
+    if run.name == "ABMIL/fold_0" and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return record
+
+
+@pytest.mark.slow(buys="two workers of a real Dask cluster, one of them killed: every file as from one process")
+def test_runs_of_a_dask_cluster_with_a_killed_worker_equal_those_of_one_process(tmp_path):
+    work = make_study(make_items(tmp_path), tmp_path / "study", "MeanMIL,ABMIL").work
+    one, many = StudyRunner(tmp_path / "one", work, 1), StudyRunner(tmp_path / "many", partial(die_once, work), 1)
+    lines = []
+    expected = one.run_all(work.runs(), report=None)
+    records = many.run_all(work.runs(), 2, report=lines.append, scheduler="local")
+    assert (tmp_path / "many/ABMIL/fold_0/killed").exists()
+    assert len(lines) == len(records) == 4
+    for run, record, other in zip(work.runs(), records, expected, strict=True):
+        here, there = many.run_folder(run), one.run_folder(run)
+        assert {**record, **{key: other[key] for key in TIMES}} == other
+        for name in ("predictions.csv", "history.csv"):
+            assert (here / name).read_bytes() == (there / name).read_bytes()
+        weights = torch.load(there / "model.pt", weights_only=True)
+        torch.testing.assert_close(torch.load(here / "model.pt", weights_only=True), weights, rtol=0, atol=0)
+
+
+def test_a_study_trains_on_dask_workers_as_in_this_process(tmp_path):
+    items, predictions = make_items(tmp_path), "runs/MeanMIL/fold_0/predictions.csv"
+    assert make_study(items, tmp_path / "one").run((1, 2)) is None
+    with cluster({"resources": {"GPU": 1}}) as address:
+        assert make_study(items, tmp_path / "dask").run((1, 2), None, address, 1) is None
+    assert (tmp_path / "dask" / predictions).read_bytes() == (tmp_path / "one" / predictions).read_bytes()

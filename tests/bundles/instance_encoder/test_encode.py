@@ -14,6 +14,7 @@ from monai.bundle import ConfigWorkflow, verify_metadata
 from monai.networks import nets
 
 from monai_mil_ext.data import inspect_bag, read_bag
+from tests.utils.dask_clusters import cluster
 
 ROOT = Path(__file__).parents[3]
 BUNDLE = ROOT / "bundles" / "instance_encoder"
@@ -149,3 +150,15 @@ def test_instance_encoder_encode_shares_a_cohort_among_processes(cohort):
     done = subprocess.run(command, cwd=BUNDLE, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     assert "4 scans: 3 done before, 1 made, 0 failed" in done.stdout
+
+
+def test_instance_encoder_encode_on_dask_workers_writes_the_same_files(start, cohort):
+    def files(**options):
+        shutil.rmtree(cohort / "features", ignore_errors=True)
+        folder = cohort / "features" / report(start(cohort, "digits", **options))["folder"]
+        return {path.name: read_bag(path, ["features", "position"]) for path in folder.glob("*.h5")}
+
+    with cluster({}) as address:
+        made = files(scheduler=address)
+    torch.testing.assert_close(made, files(), rtol=0, atol=0)
+    assert len(made) == 4

@@ -13,6 +13,7 @@ from torch import distributed
 
 from monai_mil_ext.data import CohortColumns, load_cohort, read_bag
 from tests.data.features.extraction_runs import made, make_run, scans
+from tests.utils.dask_clusters import cluster
 
 ROOT = Path(__file__).parents[3]
 
@@ -144,3 +145,20 @@ def test_feature_extraction_after_a_killed_worker(tmp_path, restarts):
     assert [case for case, _ in made(tmp_path)] == [f"c{i}" for i in range(8)]  # each once
     rows = list(csv.DictReader((tmp_path / "features" / ("f" * 12) / "bags.csv").open()))
     assert len(rows) == 8
+
+
+def test_feature_extraction_on_dask_workers_makes_each_missing_scan_once(tmp_path):
+    make_run(tmp_path)(scans(2))
+    run = make_run(tmp_path, error=ValueError("no scan"))
+    with cluster({}, {}) as run.scheduler:
+        report = run(scans(5, "bad"))
+    assert [case for case, _ in made(tmp_path)] == [f"c{i}" for i in range(5)]
+    assert [report[key] for key in ("done_before", "made", "failed", "instances", "processes")] == [2, 3, 1, 9, 1]
+    assert report["reasons"] == {"no scan": ["bad"]}
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["features.json"]
+
+
+def test_feature_extraction_on_dask_workers_ends_with_an_error_of_the_machine(tmp_path):
+    run = make_run(tmp_path, error=OSError(28, "No space left on device"))
+    with cluster({}) as run.scheduler, pytest.raises(RuntimeError, match="No space left on device"):
+        run(scans(2, "bad"))

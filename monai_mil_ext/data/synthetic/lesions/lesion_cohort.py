@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_mil_ext.utils import atomic_path, check_positive, load_json, optional_dependency, write_csv, write_json
+from monai_mil_ext.utils import (
+    atomic_path,
+    check_positive,
+    load_json,
+    optional_dependency,
+    run_tasks,
+    write_csv,
+    write_json,
+)
 
 from .anatomy import Anatomy
 from .lesion_options import LesionOptions
@@ -121,11 +127,7 @@ def write_lesion_scans(
     draw = partial(_write, folder=folder, anatomy=anatomy, options=options)
     bar = partial(tqdm, desc="scans drawn", total=len(missing), disable=not (progress and missing))
     jobs = min(jobs, max(1, len(missing) // SCANS_PER_PROCESS))
-    if jobs == 1:
-        list(bar(map(draw, missing)))
-        return
-    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
-        list(bar(pool.map(draw, missing, chunksize=max(1, len(missing) // (16 * jobs)))))
+    list(bar(run_tasks(draw, missing, jobs)))
 
 
 def _write(scan: PlannedScan, folder: Path, anatomy: Anatomy, options: LesionOptions | None) -> None:
