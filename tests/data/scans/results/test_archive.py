@@ -1,13 +1,21 @@
 """Tests of DicomArchive with a web server that answers as archives do."""
 
+import io
+import json
+import socket
+import subprocess
 from contextlib import ExitStack
 from email import message_from_bytes
 from email.policy import HTTP
 
+import numpy as np
 import pytest
+import requests
+from pydicom import dcmread
 
-from monai_mil_ext.data import DicomArchive, NotStoredError
+from monai_mil_ext.data import DicomArchive, DicomWriter, NotStoredError
 from tests.archive_server import STORED, serve_answers
+from tests.dicom_results import result_of
 
 REFUSED = {"00081198": {"vr": "SQ", "Value": [{"00081197": {"vr": "US", "Value": [0xA700]}}]}}
 
@@ -76,3 +84,45 @@ def test_dicom_archive_needs_an_address_without_a_password(url):
     with pytest.raises(ValueError, match="`url` must") as error:
         DicomArchive(url)
     assert "pass1" not in str(error.value)
+
+
+@pytest.fixture
+def orthanc(programs, tmp_path):
+    """Return the address of an Orthanc of the distribution, with its plugin for DICOMweb."""
+    folder, environment = programs
+    (plugin,) = folder.glob("usr/lib/orthanc/libOrthancDicomWeb.so.*")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = {"HttpPort": port, "RemoteAccessAllowed": False, "DicomServerEnabled": False, "Plugins": [str(plugin)]}
+    settings |= {"StorageDirectory": str(tmp_path / "DB"), "IndexDirectory": str(tmp_path / "DB")}
+    settings |= {"HttpBindAddresses": ["127.0.0.1"], "AuthenticationEnabled": False}
+    settings |= {"DicomWeb": {"Enable": True, "Root": "/dicom-web/"}}
+    (tmp_path / "orthanc.json").write_text(json.dumps(settings))
+    process = subprocess.Popen(
+        ["Orthanc", tmp_path / "orthanc.json"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    yield f"http://127.0.0.1:{port}/dicom-web"
+    process.terminate()
+    process.wait(20)
+
+
+@pytest.mark.network
+@pytest.mark.slow(buys="proof by a real archive that the objects are stored, and come back unchanged")
+def test_dicom_archive_is_understood_by_orthanc(orthanc, tmp_path):
+    result = result_of(tmp_path / "s", {"StudyDate": "20260101"})
+    writer = DicomWriter(tmp_path / "s")
+    sent = writer.write(tmp_path, "c", result, ["seg", "sr", "ko", "sc"], np.zeros((4, 6, 3), np.uint8))
+    archive = DicomArchive(orthanc, retries=8, pause=0.1)  # it needs a moment to start
+    for _ in range(2):  # the second time, it has them
+        archive.store([*(tmp_path / "s").iterdir(), *sent])
+    for file in sent:
+        ds = dcmread(file)
+        place = f"studies/{ds.StudyInstanceUID}/series/{ds.SeriesInstanceUID}/instances/{ds.SOPInstanceUID}"
+        response = requests.get(f"{orthanc}/{place}", headers={"Accept": "multipart/related"}, timeout=20)
+        head = f"Content-Type: {response.headers['Content-Type']}\r\n\r\n".encode()
+        (part,) = message_from_bytes(head + response.content, policy=HTTP).iter_parts()
+        assert dcmread(io.BytesIO(part.get_payload(decode=True))) == ds
+    (tmp_path / "broken").write_bytes(b"no DICOM")
+    with pytest.raises(NotStoredError, match="the archive must store all objects, got status"):
+        archive.store([tmp_path / "broken"])

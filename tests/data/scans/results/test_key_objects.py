@@ -1,7 +1,5 @@
 """Tests of the validity of all objects of a scan, by the validators of the distribution."""
 
-import os
-import shutil
 import subprocess
 
 import numpy as np
@@ -10,31 +8,14 @@ import pytest
 from monai_mil_ext.data import DicomWriter
 from tests.dicom_results import result_of
 
-PACKAGES = ("dicom3tools", "dcmtk", "libdcmtk17")
 
-
-@pytest.fixture(scope="module")
-def tools(tmp_path_factory):
-    """Return a function that runs a program, of the distribution's archive unless it is installed."""
-    environment = dict(os.environ)
-    if not (shutil.which("dciodvfy") and shutil.which("dsrdump")):
-        folder = tmp_path_factory.mktemp("tools")
-        for name in ("lists/partial", "cache/archives/partial"):
-            (folder / name).mkdir(parents=True)
-        apt = ["apt-get", "-o", f"Dir::State::Lists={folder}/lists", "-o", f"Dir::Cache={folder}/cache"]
-        unpack = ["sh", "-c", "for file in *.deb; do dpkg -x $file . || exit 1; done"]
-        for command in ([*apt, "update"], [*apt, "download", *PACKAGES], unpack):
-            try:
-                subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=120)
-            except (OSError, subprocess.SubprocessError) as error:
-                pytest.skip(f"validators can't be fetched: {error}")
-        (library,) = folder.glob("usr/lib/*/libdcmsr.so.17")
-        environment["PATH"] = f"{folder}/usr/bin:{environment['PATH']}"
-        environment["LD_LIBRARY_PATH"] = str(library.parent)
-        environment["DCMDICTPATH"] = str(folder / "usr/share/libdcmtk17/dicom.dic")
+@pytest.fixture
+def tools(programs):
+    """Return a function that runs a program of the distribution, and returns what it prints."""
 
     def run(*command):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(command, env=programs[1], capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode != 127, done.stderr
         return done.stdout + done.stderr
 
     return run
