@@ -36,8 +36,8 @@ COHORT = "one"
 HEADS = {"auroc": "AUROC", "less_random": "less random", "positives": "share with a lesion among the labels"}
 NOTE = (
     "ABMIL on {components} principal components, trained from {budget} labels, {start} drawn at random and the others "
-    "in steps of {step}; {seeds} pools of {pool} scans, {repeats} starts each; measured on {scans} validation scans. In "
-    "brackets the 95 % interval by drawing pools and scans; *less random* is paired."
+    "in steps of {step}; {seeds} pools of {pool} scans, {repeats} starts each; measured on {scans} validation scans. "
+    "In brackets the 95 % interval by drawing pools and scans; *less random* is paired."
 )
 Scores = NDArray[np.float64]
 
@@ -229,7 +229,7 @@ def _load(protocol: Protocol, seed: int, split: str, data: Path) -> tuple[list[T
 
 
 def components(slices: Tensor, count: int) -> Callable[[Tensor], Tensor]:
-    """Return a function that turns features (N, F) into their principal components (N, count), of variance 1, approximately.
+    """Return a function that turns features (N, F) into principal components (N, count) of about variance 1.
 
     Args:
         slices: features of all slices of a pool; no label is used.
