@@ -51,6 +51,14 @@ def test_farthest_first_equals_its_definition(code):
     assert code.farthest_first(points, [0], [1, 2, 3, 4], 3) == [3, 4, 1]
 
 
+def test_components_have_about_variance_1_and_are_nearly_uncorrelated(code):
+    torch.manual_seed(1)
+    slices = torch.randn(500, 8) * torch.arange(1, 9) + 5
+    found = code.components(slices, 3)(slices)
+    assert torch.allclose(found.T.cov(correction=0), torch.eye(3), atol=0.05)  # the method draws at random
+    assert torch.allclose(found.mean(0), torch.zeros(3), atol=1e-4)
+
+
 def test_auroc_equals_the_share_of_pairs_in_the_right_order(code):
     rng = np.random.default_rng(0)
     labels, scores = np.arange(30) % 3 == 0, rng.integers(5, size=30)

@@ -29,6 +29,7 @@ def root(tmp_path_factory):
         list_images=lambda: list("abcd"),
         get_image_info=lambda image: {"bag_label": "abcd".index(image) % 2},
         get_image_uri=lambda image: str(scans / image),
+        update_image_info=lambda image, info: None,
     )
     without_init(ScanTrainTask, bundle=BundleRunner(folder / "b"))({"max_epochs": 1, "val_split": 0}, store)
     return folder
