@@ -154,6 +154,9 @@ def test_it_has_the_package_and_the_app_and_nothing_else(wheel):
         if path.parent.name != "mil"
     )
     assert "monai_mil_ext/py.typed" in own
+    pages = {name for name in own if name.endswith((".html", ".css", ".js"))}
+    there = [path for end in ("html", "css", "js") for path in (ROOT / "monai_mil_ext").rglob(f"*.{end}")]
+    assert pages == {str(path.relative_to(ROOT)) for path in there}
     wanted = (ROOT / "monai_mil_ext" / "apps" / "label" / "requirements.txt").read_text().splitlines()
     label = [f'Requires-Dist: {line}; extra == "label"' for line in wanted if not line.startswith("#")]
     assert [line for line in told.splitlines() if line.endswith('extra == "label"')] == label
