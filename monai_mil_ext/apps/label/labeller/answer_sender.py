@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from monai_mil_ext.apps.label.errors import http_error
-from monai_mil_ext.utils import RESEARCH_USE, optional_dependency
+from monai_mil_ext.data.scans.dicom_files import write_attributes
+from monai_mil_ext.utils import RESEARCH_USE
 
 __all__ = ["send_answer"]
-
-dcmread = optional_dependency("label", "pydicom", "dcmread")
 
 OURS = "monai_mil_ext"  # by which the server knows that the segmentation is no label of a reader
 SOURCE = "monailabel.datastore.utils"
@@ -87,12 +86,13 @@ def _segments(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _name(file: Path, answer: Mapping[str, Any]) -> None:
     """Write into the object who made it."""
-    data = dcmread(file)
     trained = answer.get("trained_model") or {}
-    data.Manufacturer = OURS
-    data.ManufacturerModelName = str(trained.get("name") or answer.get("model", OURS))[:64]
-    data.SoftwareVersions = str(trained.get("version") or "unknown")[:64]
-    data.SeriesDescription = description(answer)
-    data.ContentCreatorName = ""
-    data.ContentDescription = RESEARCH_USE[:64]
-    data.save_as(file)
+    write_attributes(
+        file,
+        Manufacturer=OURS,
+        ManufacturerModelName=str(trained.get("name") or answer.get("model", OURS))[:64],
+        SoftwareVersions=str(trained.get("version") or "unknown")[:64],
+        SeriesDescription=description(answer),
+        ContentCreatorName="",
+        ContentDescription=RESEARCH_USE[:64],
+    )

@@ -11,13 +11,15 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from monai_mil_ext.transforms import LoadScan
 from monai_mil_ext.transforms.scans.slice_order import SliceOrder
+from monai_mil_ext.utils import optional_dependency
 from monai_mil_ext.visualize.slice_display import GRAY_PERCENTILES
 
 __all__ = ["SlicePictures"]
+
+Image = optional_dependency("", "PIL.Image")
 
 KEPT = 3  # scans in memory
 SIDE = 512  # pixels of the longer side of a picture
