@@ -58,7 +58,7 @@ def test_label_app_info_lists_models_and_tasks(server):
     assert info["models"]["scan_mil"]["labels"] == {"slices ranked 1 to 4": 1, "slices ranked 5 to 12": 2}
     assert list(info["trainers"]) == ["scan_mil"]
     assert list(info["strategies"]) == ["most_uncertain_first"]
-    assert list(info["scoring"]) == ["uncertainty"]
+    assert list(info["scoring"]) == ["uncertainty", "slices"]
     assert all("research use only" in model["description"] for model in info["models"].values())
 
 

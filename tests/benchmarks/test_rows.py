@@ -69,7 +69,7 @@ def test_processor_ratio_counts_work_and_not_waiting():
 def test_peak_memory_is_that_of_the_process_of_a_step():
     small, large = (measure.peak_memory("linear_MeanMIL", "forward", n) for n in (1, 100_000))
     assert small[1] - small[0] < 2**24
-    assert large[1] - small[1] > 100_000 * 384 * 4  # the bag itself
+    assert large[1] - small[0] > 100_000 * 384 * 4  # the bag itself
 
 
 @pytest.mark.slow(buys="the memory that benchmarks report is that of the step")

@@ -152,13 +152,16 @@ class DTFDMIL(BagNet):
         self.branch_tap(logits.masked_fill(~exists.unsqueeze(-1), float("-inf")))
 
     def _rank_values(self, h: Tensor, attention: Tensor) -> Tensor:
-        """Return the values (B, N) by which instances are chosen, in float32 at least: 16 bits would give ties."""
+        """Return the values (B, N) by which instances are chosen.
+
+        Probabilities are ranked in float64: of a million instances, whose evidence is a millionth, they differ by less
+        than float32 resolves.
+        """
         weight = self.classify_group.weight.detach().transpose(0, 1).expand(h.shape[0], -1, -1)
         evidence = attention.detach() * attention_pool(weight, h.detach().transpose(1, 2)).transpose(1, 2)
-        if evidence.shape[2] > 1:
-            evidence = torch.softmax(evidence, 2)
-        evidence = self.instance_tap(evidence)
-        return attention.detach()[..., 0] if self.distill == "MAS" else evidence[..., -1]
+        probability = torch.softmax(evidence.double(), 2) if evidence.shape[2] > 1 else evidence
+        self.instance_tap(probability.to(evidence.dtype))
+        return attention.detach()[..., 0] if self.distill == "MAS" else probability[..., -1]
 
     def _choose(self, values: Tensor, members: Tensor) -> Tuple[Tensor, Tensor]:
         """Return indices (B, R) of the instances that are distilled, and whether the pseudo-bag has as many."""
