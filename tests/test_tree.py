@@ -18,7 +18,7 @@ SOURCES = [path for folder in (PACKAGE, ROOT / "bundles", ROOT / "scripts") for 
 FOLDERS = sorted({path.parent for path in SOURCES})
 MODULES = [path for path in SOURCES if path.is_relative_to(PACKAGE) and path.name != "__init__.py"]
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-CONFIGS = sorted(path for path in ROOT.glob("*/**/configs/*") if path.suffix in (".yaml", ".json", ".conf"))
+CONFIGS = sorted(path for path in ROOT.glob("[!.]*/**/configs/*") if path.suffix in (".yaml", ".json", ".conf"))
 PACKAGES = [m.name for m in pkgutil.walk_packages(monai_mil_ext.__path__, "monai_mil_ext.") if m.ispkg]
 CLAUSES = ("what", "whether", "how", "where", "of", "who", "when", "which", "that", "as", "beside", "for", "in")
 INTERNAL = ["networks.layers.packed", "networks.layers.compact", "data.bags.bag_rows"]

@@ -44,6 +44,7 @@ LAWS = {
 FIVE = torch.linspace(-3, 3, 5 * 6 * F, dtype=torch.float64).sin().view(5, 6, F)
 FIVE_MASK = torch.arange(6) < torch.tensor([[4], [6], [1], [5], [2]])
 WITH_CLASS_TOKEN = ("QGMIL-cls", "SequenceTransMIL", "SmTP", "TransMIL")
+FIXED = {name: make for name, make in CASES.items() if not name.startswith("DTFDMIL")}  # which splits bags by chance
 WITH_DROPOUT = {  # cases whose class has the argument
     name: make
     for name, make in CASES.items()
@@ -114,7 +115,7 @@ def test_bag_output_attention_is_after_the_softmax_defect_08(make):
         laws.attention_is_a_distribution(make, FIVE, FIVE_MASK)
 
 
-@every_net
+@pytest.mark.parametrize("make", FIXED.values(), ids=FIXED)
 def test_bag_net_gives_equal_logits_with_and_without_padding_defect_09(make):
     net, logits = without_chance(make), []
     bags = [{"image": bag[real], "label": i % C} for i, (bag, real) in enumerate(zip(FIVE, FIVE_MASK, strict=True))]

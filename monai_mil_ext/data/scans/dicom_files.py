@@ -204,11 +204,7 @@ def has_preamble(path: Path) -> bool:
 
 
 def write_attributes(path: str | os.PathLike[str], **values: str) -> None:
-    """Replace attributes of a DICOM file, by their keywords.
-
-    Example:
-        >>> write_attributes("seg.dcm", SeriesDescription="tumor 0.88", Manufacturer="monai_mil_ext")  # doctest: +SKIP
-    """
+    """Replace attributes of a DICOM file, by their keywords."""
     dataset = pydicom.dcmread(path)
     for keyword, value in values.items():
         setattr(dataset, keyword, value)
