@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
+
+from monai_mil_ext.apps.label.server.label_table import SqliteTable
 
 __all__ = ["ReaderLog"]
 
@@ -23,10 +20,9 @@ CREATE TRIGGER IF NOT EXISTS reader_log_stays BEFORE UPDATE ON reader_log
 BEGIN SELECT RAISE(ABORT, 'the log can only grow'); END;
 """
 EVENTS = ("opened", "answer", "label", "send")
-PATIENCE = 30  # seconds to wait for another process
 
 
-class ReaderLog:
+class ReaderLog(SqliteTable):
     """Log in a table of SQLite whose entries can't be changed or deleted.
 
     Args:
@@ -39,11 +35,7 @@ class ReaderLog:
         ([('Ann', 'tumor')], False)
     """
 
-    def __init__(self, file: str | os.PathLike[str]) -> None:
-        self.file = Path(file)
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self._open() as table:
-            table.executescript(SCHEMA)
+    schema = SCHEMA
 
     def add(self, reader: str, image: str, event: str, **detail: Any) -> None:
         """Add an entry with the time of now (UTC).
@@ -73,8 +65,3 @@ class ReaderLog:
         with self._open() as table:
             query = "SELECT 1 FROM reader_log WHERE reader = ? AND image = ? AND event = 'answer' LIMIT 1"
             return table.execute(query, (reader, image)).fetchone() is not None
-
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self.file, timeout=PATIENCE)) as table, table:
-            yield table

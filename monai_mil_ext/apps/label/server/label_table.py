@@ -10,13 +10,34 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["LabelTable"]
+__all__ = ["LabelTable", "SqliteTable"]
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS info (image TEXT, name TEXT, value TEXT, PRIMARY KEY (image, name))"
 PATIENCE = 30  # seconds to wait for another process
 
 
-class LabelTable:
+class SqliteTable:
+    """Table in a file of SQLite, which several processes may change at the same time.
+
+    Args:
+        file: file of the table; it is created with its folder.
+    """
+
+    schema = ""  # statements that create the table where it is missing
+
+    def __init__(self, file: str | os.PathLike[str]) -> None:
+        self.file = Path(file)
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with self._open() as table:
+            table.executescript(self.schema)
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        with closing(sqlite3.connect(self.file, timeout=PATIENCE)) as table, table:
+            yield table
+
+
+class LabelTable(SqliteTable):
     """Table with a value for each image and name, which several processes may change at the same time.
 
     Args:
@@ -29,11 +50,7 @@ class LabelTable:
         ({'bag_label': 1}, {})
     """
 
-    def __init__(self, file: str | os.PathLike[str]) -> None:
-        self.file = Path(file)
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self._open() as table:
-            table.execute(SCHEMA)
+    schema = SCHEMA
 
     def info(self, image: str) -> dict[str, Any]:
         """Return the values of an image by name."""
@@ -52,8 +69,3 @@ class LabelTable:
         with self._open() as table:
             rows = table.execute("SELECT image FROM info WHERE name = ? AND value != 'null' ORDER BY image", (name,))
             return [image for (image,) in rows.fetchall()]
-
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self.file, timeout=PATIENCE)) as table, table:
-            yield table
