@@ -28,6 +28,7 @@ from .runs import Run
 from .selection import Selection
 from .tasks import Task
 from .training import (
+    Report,
     TrainingSettings,
     apply_settings,
     available_memory,
@@ -35,12 +36,11 @@ from .training import (
     feature_bytes,
     train_bag_network,
 )
-from .training_history import Report
 
 __all__ = ["StudyWork", "predict_bags"]
 
 CASE, PATIENT, LABELS = str(BagKeys.CASE_ID), str(BagKeys.PATIENT), str(BagKeys.INSTANCE_LABEL)
-PREDICTIONS, IDENTITY, HISTORY = "predictions.csv", "predictions.json", "history.csv"
+PREDICTIONS, IDENTITY, HISTORY, STABILITY = "predictions.csv", "predictions.json", "history.csv", "stability.json"
 WORTH_A_PROCESS = 16 * 2**20  # bytes of all features
 PROCESS = 2 * 2**30  # bytes of memory of a process without features
 TOP = 10  # share of the attention of so many instances
@@ -104,6 +104,7 @@ class StudyWork:
         settings, candidates = self.selection.choose(score, folder)
         trained = train_bag_network(method, settings, train, val, self.task, training)
         write_csv(folder / HISTORY, trained.history)
+        write_json(folder / STABILITY, {"jsd": trained.stability})
         save_model(folder, trained.network, method.name)
         self._predict(trained.network, fold, folder)
         return {
@@ -164,6 +165,10 @@ class StudyWork:
             for part in ("val", "test")
             if (items := self.part(fold, part))
         ]
+        stability = load_json(folder / STABILITY)["jsd"] if (folder / STABILITY).exists() else {}
+        for rows in parts:
+            if rows.part[0] == "val" and stability:
+                rows.more["stability"] = np.array([stability.get(case, math.nan) for case in rows.case_id])
         Predictions.concatenate(parts).write(folder / PREDICTIONS)
         write_json(folder / IDENTITY, {"items": self._predicted(fold)})
 

@@ -33,7 +33,9 @@ def test_predictions_of_validation_and_test_part(tmp_path):
     assert set(rows.fold) == {1}
     for part in ("val", "test"):
         assert sorted(rows.of_part(part).case_id) == sorted(work.splits.folds[1][part])
-    assert set(rows.more) == {"entropy_ratio", "top_10_share"}
+    assert set(rows.more) == {"entropy_ratio", "top_10_share", "stability"}
+    assert np.isfinite(rows.of_part("val").more["stability"]).all()
+    assert np.isnan(rows.of_part("test").more["stability"]).all()
     again = predict_bags(work.network(run, runner.run_folder(run), record), work.part(1, "test"), work.task)
     assert rows.of_part("test").output == pytest.approx(again.output)
 

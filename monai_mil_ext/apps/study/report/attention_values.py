@@ -11,7 +11,9 @@ from monai_mil_ext.metrics.report import INSTANCE_VALUES
 from .case_sample import CaseSample
 from .intervals import as_estimate, difference_estimate
 
-__all__ = ["attention_summary"]
+__all__ = ["attention_stability", "attention_summary"]
+
+STABILITY = "stability"
 
 SHARES = ("share", "ratio", "auroc", "ap", "mass", "fraction", "game", "recall_10")
 
@@ -45,6 +47,22 @@ def attention_summary(sample: CaseSample) -> tuple[dict[str, Any] | None, dict[s
         paired = difference_estimate(sample.mean(difference), _num_patients(sample, difference))
         localization["difference"] = {"value": paired.pop("difference"), **paired}
     return attention or None, localization
+
+
+def attention_stability(sample: CaseSample) -> dict[str, Any]:
+    """Summarize how much the attention on validation cases changed from epoch to epoch of the trainings.
+
+    Args:
+        sample: the validation cases, with the column ``stability``: the mean Jensen-Shannon divergence between the
+            attention of consecutive epochs, in nats.
+
+    Returns:
+        ``stability``: mean over cases with an interval by patient; empty where it is not known.
+    """
+    column = sample.rows.more.get(STABILITY)
+    if column is None or not np.isfinite(column).any():
+        return {}
+    return {STABILITY: as_estimate(sample.mean(column), _num_patients(sample, column), "error")}
 
 
 def _num_patients(sample: CaseSample, column: Any) -> int:

@@ -42,10 +42,10 @@ def finite_rows(predictions: Predictions) -> Array:
 
 @dataclass(frozen=True)
 class CaseSample:
-    """Test cases of a method with the number of copies of each case in all resamples.
+    """Cases of a method, mostly the test cases, with the number of copies of each case in all resamples.
 
     Args:
-        rows: predictions (R rows) of the test parts; all outputs are finite.
+        rows: predictions (R rows) of one part of all folds; all outputs are finite.
         weights: copies (1 + S, R), see :py:func:`case_weights`.
     """
 
@@ -53,11 +53,11 @@ class CaseSample:
     weights: Array
 
     @classmethod
-    def draw(cls, predictions: Predictions, num_samples: int, seed: int) -> CaseSample:
-        """Draw the resamples of the test parts, without the rows whose predictions are not finite."""
-        test = predictions.of_part("test")
-        finite = finite_rows(test)
-        return cls(test.select(finite), case_weights(test.patient, test.fold.tolist(), num_samples, seed)[:, finite])
+    def draw(cls, predictions: Predictions, num_samples: int, seed: int, part: str = "test") -> CaseSample:
+        """Draw the resamples of one part of all folds, without the rows whose predictions are not finite."""
+        rows = predictions.of_part(part)
+        finite = finite_rows(rows)
+        return cls(rows.select(finite), case_weights(rows.patient, rows.fold.tolist(), num_samples, seed)[:, finite])
 
     @property
     def everywhere(self) -> Array:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from monai_mil_ext.apps.study.predictions import Predictions
 from monai_mil_ext.apps.study.tasks import Task
 
-from .attention_values import attention_summary
+from .attention_values import attention_stability, attention_summary
 from .case_sample import CaseSample, Measure, finite_rows
 from .curves import calibration_curve, calibration_line, score_curves
 from .decisions import fold_thresholds
@@ -81,6 +81,8 @@ def summarize_method(
         "num_repeats": len(np.unique(sample.rows.repeat)),
     }
     notes += more + _undefined(estimates, folds, main, sample.num_patients > 1)
+    if summary["attention"]:
+        summary["attention"] |= attention_stability(CaseSample.draw(predictions, num_samples, seed, "val"))
     return {**counted, "values": estimates, "main": main, "folds": folds, **summary, "notes": notes}
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from monai_mil_ext.apps.study.report.attention_values import attention_summary
+from monai_mil_ext.apps.study.report.attention_values import attention_stability, attention_summary
 from monai_mil_ext.apps.study.report.case_sample import CaseSample
 
 from .made import table, two
@@ -32,3 +32,22 @@ def test_without_columns_there_is_nothing():
     assert summarize() == (None, None)
     assert summarize(instance_auroc=[np.nan] * 4) == (None, None)
     assert summarize(stability=[-1, 2, 3, 4])[0]["stability"]["value"] == 2
+
+
+def test_stability_is_the_mean_over_validation_cases_with_an_interval_by_patient():
+    rows = table([0, 1, 0, 1], two(np.zeros(4)), part="val", more={"stability": np.array([0.1, 0.2, 0.3, np.nan])})
+    found = attention_stability(CaseSample.draw(rows, 500, 0, "val"))["stability"]
+    assert found["value"] == pytest.approx(0.2)
+    assert 0 < found["low"] < 0.2 < found["high"]
+
+
+@pytest.mark.parametrize("more", [{}, {"stability": np.full(4, np.nan)}])
+def test_without_a_recorded_training_there_is_no_stability(more):
+    rows = table([0, 1, 0, 1], two(np.zeros(4)), part="val", more=more)
+    assert attention_stability(CaseSample.draw(rows, 50, 0, "val")) == {}
+
+
+def test_attention_that_never_changes_has_stability_zero():
+    rows = table([0, 1, 0, 1], two(np.zeros(4)), part="val", more={"stability": np.zeros(4)})
+    found = attention_stability(CaseSample.draw(rows, 50, 0, "val"))["stability"]
+    assert found["value"] == 0

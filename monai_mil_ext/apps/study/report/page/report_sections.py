@@ -35,7 +35,7 @@ CALIBRATION = ("brier", "ece")
 ATTENTION = {
     "entropy_ratio": "entropy (1: uniform)",
     "top_10_share": "mass of the top 10",
-    "stability": "stability between epochs (JSD)",
+    "stability": "change between epochs (JSD)",
     "num_cases": "cases",
     "instance_auroc": "AUROC of instances",
     "center_auroc": "AUROC of the center prior",
@@ -317,6 +317,12 @@ def _attention(facts: ReportFacts) -> Iterable[Block]:
         columns = {"method": "method", **{k: ATTENTION.get(k, k.replace("_", " ")) for k in ordered}}
         if rows and names:
             yield page_table(rows, columns, caption)
+    if any("stability" in (s.get("attention") or {}) for s in facts.finished.values()):
+        yield text_block(
+            "The change between epochs is the Jensen-Shannon divergence (0: equal, 0.69: on other instances) between "
+            "the attention on a validation case after consecutive epochs. Read it beside the entropy: attention that "
+            "stays uniform does not change."
+        )
     lacking = [n for n, s in facts.finished.items() if not s.get("attention")]
     if lacking and len(lacking) < len(facts.finished):
         yield text_block(f"There is no attention of {join_words(lacking)}.")

@@ -26,7 +26,8 @@ def headline(facts: ReportFacts) -> str:
 
 def results_text(facts: ReportFacts) -> str:
     """Return what was found as a paragraph for the results section of a paper."""
-    parts = (_main_results(facts), _operating_points(facts), _comparisons(facts), _with_clinical(facts), _risk(facts))
+    writers = (_main_results, _operating_points, _comparisons, _with_clinical, _risk, _localization)
+    parts = (write(facts) for write in writers)
     return " ".join(sentence for part in parts for sentence in part)
 
 
@@ -103,3 +104,12 @@ def _risk(facts: ReportFacts) -> Iterable[str]:
         verb = "differed significantly" if p < 0.05 else "did not differ significantly"
         text = text if text.startswith("<") else f"= {text}"
         yield f"Survival of the {number} groups by risk of {facts.best} {verb} (log-rank p {text})."
+
+
+def _localization(facts: ReportFacts) -> Iterable[str]:
+    found = (facts.finished.get(facts.best) or {}).get("localization") or {}
+    known = {key: _interval(value) for key, value in found.items() if isinstance(value, Mapping) and value.get("value")}
+    if "instance_auroc" in known:
+        text = f"The attention of {facts.best} ranked labeled instances with an AUROC of {known['instance_auroc']}"
+        text += f", the distance from the center with {known['center_auroc']}" if "center_auroc" in known else ""
+        yield text + (f"; the difference was {known['difference']}." if "difference" in known else ".")

@@ -44,6 +44,12 @@ def test_results_text_says_what_bags_add_to_clinical_variables():
     )
 
 
+def test_results_text_compares_the_localization_with_the_center():
+    text = results_text(made_facts(num_methods=2))
+    assert re.search(r"ranked labeled instances with an AUROC of .*, the distance from the center with .*; the", text)
+    assert "ranked labeled" not in results_text(made_facts(num_methods=2, localization=False))
+
+
 @pytest.mark.parametrize("kind", ["classification", "multilabel", "ordinal", "regression", "survival", "cox"])
 def test_numbers_of_the_text_are_those_of_the_tables(kind, tmp_path):
     facts = made_facts(kind, 3)

@@ -10,10 +10,9 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
+from monai_mil_ext.apps.study.outputs import TaskOutputs, cross_validated_loss, main_metric
 from monai_mil_ext.metrics import attention_changes
 from monai_mil_ext.utils import BagKeys, head_mean
-
-from .outputs import TaskOutputs, cross_validated_loss, main_metric
 
 __all__ = ["BestEpoch", "Report"]
 
@@ -50,6 +49,7 @@ class BestEpoch:
         self._rows: list[dict[str, Any]] = []
         self._attention: dict[str, Tensor] = {}
         self._last_attention: dict[str, Tensor] | None = None
+        self._changes: dict[str, list[float]] = {}
 
     def attach(self, trainer: Engine) -> None:
         """Attach to the trainer, before the handler that validates."""
@@ -69,6 +69,10 @@ class BestEpoch:
             self.net.load_state_dict(self._weights)
         elif self.history and "val_loss" in self.history[-1]:
             raise ValueError("the validation loss must be finite in one epoch, got none: try a lower learning rate.")
+
+    def stability(self) -> dict[str, float]:
+        """Return the mean change of the attention from epoch to epoch of each validation case, in nats."""
+        return {case: math.fsum(values) / len(values) for case, values in self._changes.items()}
 
     def _start_epoch(self) -> None:
         self._train_losses.clear()
@@ -104,15 +108,22 @@ class BestEpoch:
         row["val_loss"] = loss
         row.update(self._metric(logits, labels))
         if self._attention:
-            changes = attention_changes(self._attention, self._last_attention).values()
-            row["attention_jsd"] = sum(change["jsd"] for change in changes) / len(changes)
-            self._last_attention = self._attention
+            row["attention_jsd"] = self._compare_attention()
         self.last_loss = loss if math.isfinite(loss) else math.inf
         if math.isfinite(loss) and not loss > self.loss:
             self.loss, self.epoch = loss, int(row["epoch"])
             self._weights = {name: value.detach().clone() for name, value in self.net.state_dict().items()}
         if self.report is not None:
             self.report(int(row["epoch"]), self.last_loss)
+
+    def _compare_attention(self) -> float:
+        """Return the mean change since the epoch before; NaN in the first one."""
+        changes = attention_changes(self._attention, self._last_attention)
+        if self._last_attention is not None:
+            for case, change in changes.items():
+                self._changes.setdefault(case, []).append(change["jsd"])
+        self._last_attention = self._attention
+        return sum(change["jsd"] for change in changes.values()) / len(changes)
 
     def _validation_loss(self, logits: Tensor, labels: Tensor) -> float:
         if not self._trained:

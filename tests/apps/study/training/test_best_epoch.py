@@ -8,7 +8,7 @@ from torch import nn
 
 from monai_mil_ext.apps.study import Task
 from monai_mil_ext.apps.study.outputs import TaskOutputs
-from monai_mil_ext.apps.study.training_history import BestEpoch
+from monai_mil_ext.apps.study.training import BestEpoch
 
 
 def epoch_of(keeper, number, logit):
