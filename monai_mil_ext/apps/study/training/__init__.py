@@ -1,8 +1,8 @@
 """Training of one network on the training part of a fold: settings, bags, terms of the loss, best epoch."""
 
-from .best_epoch import BestEpoch, Report
 from .fold_bags import available_memory, feature_bytes
 from .fold_training import TrainedFold, build_study_network, train_bag_network
+from .training_history import BestEpoch, Report
 from .training_settings import TrainingSettings, apply_settings, setting_names
 
 __all__ = [

@@ -21,9 +21,9 @@ from monai_mil_ext.data import FeatureStatistics
 from monai_mil_ext.networks.nets import CORAL, BagNet, BagOutputWrapper, StandardizedNet
 from monai_mil_ext.utils import quiet_loggers
 
-from .best_epoch import BestEpoch, Report
 from .fold_bags import FoldBags, has_positions
 from .loss_terms import missing_terms, position_note, term_handlers
+from .training_history import BestEpoch, Report
 from .training_settings import TrainingSettings, apply_settings
 
 __all__ = ["TrainedFold", "build_study_network", "train_bag_network"]
