@@ -24,7 +24,7 @@ by_name = {"ids": lambda law: law.__name__}
 def always_packed(monkeypatch):
     """Pack even the smallest batch, and record the layouts."""
     layouts, packed_layout = [], qgmil.packed_layout
-    monkeypatch.setattr(packed, "MIN_PADDING_CPU", 0)
+    monkeypatch.setattr(packed, "MIN_PADDING", 0)
     monkeypatch.setattr(qgmil, "packed_layout", lambda mask: layouts.append(packed_layout(mask)) or layouts[-1])
     return layouts
 
