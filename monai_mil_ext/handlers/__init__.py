@@ -5,6 +5,7 @@ from .bag_figures import BagFigureHandler
 from .bag_metric_handler import BagMetricHandler
 from .best_epoch import BestEpochSaver
 from .ddp_loss_weight import DDPLossWeightHandler
+from .epoch_mean import EpochMeanHandler
 from .instance_sets import InstanceSetHandler
 from .losses import *
 from .savers import *
@@ -20,6 +21,7 @@ __all__ = [
     "BagMetricHandler",
     "BestEpochSaver",
     "DDPLossWeightHandler",
+    "EpochMeanHandler",
     "InstanceSetHandler",
     "TemperatureScalingHandler",
     "TokenCountHandler",

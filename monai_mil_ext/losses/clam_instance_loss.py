@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from monai_mil_ext.utils import check_choice, without_autocast
+from monai_mil_ext.utils import check_choice, check_values, without_autocast
 
 from .smooth_svm import SmoothSVMLoss
 
@@ -87,6 +87,6 @@ class CLAMInstanceLoss(nn.Module):
         if label.shape != logits.shape[:1]:
             raise ValueError(f"`label` must have shape (B,) = ({len(logits)},), got {tuple(label.shape)}.")
         wrong = (label < 0) | (label >= logits.shape[1]) | (label.float() != label.float().floor())
-        if wrong.any():
-            raise ValueError(f"`label` must be classes from 0 to {logits.shape[1] - 1}, got {label[wrong][0].item()}.")
+        rule = f"`label` must be classes from 0 to {logits.shape[1] - 1}"
+        check_values(~wrong, lambda: f"{rule}, got {label[wrong][0].item()}.")
         return logits.shape[1], logits.shape[2]

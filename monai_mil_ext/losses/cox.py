@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from monai_mil_ext.utils import without_autocast
+from monai_mil_ext.utils import check_values, without_autocast
 
 from .label_loss import LabelLoss
 
@@ -67,9 +67,7 @@ class CoxLoss(LabelLoss):
 def _checked_times(time: Tensor, logits: Tensor) -> Tensor:
     if time.shape != logits.shape[:1]:
         raise ValueError(f"`time` must have shape (B,) = ({len(logits)},), got {tuple(time.shape)}.")
-    invalid = ~time.isfinite()
-    if invalid.any():
-        raise ValueError(f"`time` must be finite, got {time[invalid][0].item()}.")
+    check_values(time.isfinite(), lambda: f"`time` must be finite, got {time[~time.isfinite()][0].item()}.")
     return time
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
-from monai_mil_ext.utils import check_choice
+from monai_mil_ext.utils import check_choice, check_values
 
 __all__ = ["LabelLoss"]
 
@@ -40,8 +40,8 @@ class LabelLoss(_Loss):
             raise ValueError(f"`{name}` must have shape (B,) = ({len(logits)},), got {tuple(label.shape)}.")
         values = label.float()
         invalid = ~((values >= 0) & (values <= largest) & (values == values.floor()))  # NaN is invalid too
-        if invalid.any():
-            raise ValueError(f"`{name}` must be whole numbers from 0 to {largest}, got {values[invalid][0].item()}.")
+        rule = f"`{name}` must be whole numbers from 0 to {largest}"
+        check_values(~invalid, lambda: f"{rule}, got {values[invalid][0].item()}.")
         return values.long().unsqueeze(1)
 
     def time_and_event(self, time: Tensor, event: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -71,5 +71,6 @@ class LabelLoss(_Loss):
             loss = loss.masked_fill(~known, 0.0)
         if self.reduction == "none":
             return loss
-        count = loss.numel() if known is None else known.sum()
-        return loss.sum() if self.reduction == "sum" else loss.sum() / torch.as_tensor(count).clamp(min=1)
+        if self.reduction == "sum":
+            return loss.sum()
+        return loss.sum() / (max(1, loss.numel()) if known is None else known.sum().clamp(min=1))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from monai_mil_ext.utils import without_autocast
+from monai_mil_ext.utils import check_values, without_autocast
 
 from .label_loss import LabelLoss
 
@@ -44,6 +44,7 @@ class MultiLabelLoss(LabelLoss):
         if pos_weight is not None and not all(weight > 0 for weight in pos_weight):
             raise ValueError(f"`pos_weight` must be positive, got {list(pos_weight)}.")
         self.pos_weight = None if pos_weight is None else [float(weight) for weight in pos_weight]
+        self._weights: Tensor | None = None  # on the device of the logits
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         """Compute the loss of logits (B, C) against labels (B, C), or (B,) if C = 1."""
@@ -51,8 +52,8 @@ class MultiLabelLoss(LabelLoss):
             z = self.float_logits(logits)
             y, known = self.known_labels(label, z)
             invalid = (y < 0) | (y > 1)
-            if invalid.any():
-                raise ValueError(f"`label` must be from 0 to 1, or NaN if unknown, got {y[invalid][0].item()}.")
+            rule = "`label` must be from 0 to 1, or NaN if unknown"
+            check_values(~invalid, lambda: f"{rule}, got {y[invalid][0].item()}.")
             loss = binary_cross_entropy_with_logits(z, y, reduction="none", pos_weight=self._class_weights(z))
             return self.reduce(loss, known)
 
@@ -61,4 +62,6 @@ class MultiLabelLoss(LabelLoss):
             return None
         if len(self.pos_weight) != z.shape[1]:
             raise ValueError(f"`pos_weight` must have C = {z.shape[1]} weights, got {len(self.pos_weight)}.")
-        return z.new_tensor(self.pos_weight)
+        if self._weights is None or self._weights.device != z.device or self._weights.dtype != z.dtype:
+            self._weights = z.new_tensor(self.pos_weight)  # once, since it waits for a device
+        return self._weights

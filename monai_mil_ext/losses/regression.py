@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import huber_loss, mse_loss
 
-from monai_mil_ext.utils import check_positive_number, without_autocast
+from monai_mil_ext.utils import check_positive_number, check_values, without_autocast
 
 from .label_loss import LabelLoss
 
@@ -55,8 +55,9 @@ class RegressionLoss(LabelLoss):
         with without_autocast(logits):
             z = self.float_logits(logits)
             y, known = self.known_labels(label, z)
-            if y.isinf().any():
-                raise ValueError(f"`label` must be finite, or NaN if unknown, got {y[y.isinf()][0].item()}.")
+            check_values(
+                ~y.isinf(), lambda: f"`label` must be finite, or NaN if unknown, got {y[y.isinf()][0].item()}."
+            )
             z = z.masked_fill(~known, 0.0)  # otherwise the gradient of an infinite output would be NaN
             if self.delta is None:
                 return self.reduce(mse_loss(z, y, reduction="none"), known)

@@ -23,6 +23,7 @@ from .checks import (
 from .enums import RESEARCH_USE, BagKeys, BagStatus
 from .exceptions import InputError, print_root_cause
 from .files import atomic_path, load_json, remove_stale_files, save_tensors, write_csv, write_json
+from .host_values import check_values, is_on_host
 from .loggers import keep_loggers, quiet_loggers
 from .optional import optional_dependency
 from .parallel import run_tasks
@@ -64,6 +65,7 @@ __all__ = [
     "check_positive_number",
     "check_probabilities",
     "check_rate",
+    "check_values",
     "class_probabilities",
     "count_non_finite",
     "drop_padding",
@@ -72,6 +74,7 @@ __all__ = [
     "format_times",
     "head_mean",
     "hide_paths",
+    "is_on_host",
     "keep_loggers",
     "load_json",
     "logits_to_probabilities",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from monai_mil_ext.metrics import attention_divergence, attention_uniformity
 from monai_mil_ext.networks.layers import masked_softmax
+from monai_mil_ext.networks.layers.masked import zero_out_padding
 from monai_mil_ext.utils import check_count, check_positive, without_autocast
 
 from .ema_teacher import EMATeacher
@@ -127,7 +128,7 @@ class AttentionAnchorHandler(TeacherHandler):
         return {
             f"{self.name}_jsd": attention_divergence(*means).mean(),
             f"{self.name}_uniformity": uniformity,
-            f"{self.name}_mean_score": (anchor_scores if mask is None else anchor_scores[mask]).mean(),
+            f"{self.name}_mean_score": _masked_mean(anchor_scores, mask),
         }
 
     def _report(self, engine: Any) -> None:
@@ -149,3 +150,10 @@ class AttentionAnchorHandler(TeacherHandler):
                 f"`beta` {self.weight} may be too large: uniform attention is stable but meaningless.",
                 stacklevel=2,
             )
+
+
+def _masked_mean(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the mean of the scores (B, N, S) of valid instances; indexing by the mask would wait for a device."""
+    if mask is None:
+        return scores.mean()
+    return zero_out_padding(scores, mask).sum() / (mask.sum() * scores.shape[2])

@@ -71,8 +71,15 @@ class EMATeacher:
         embedding, self._embedding = self._embedding, None
         return scores, embedding
 
-    def update(self, network: nn.Module, momentum: float) -> None:
-        """Update the averages; with momentum 0 the weights are copied. Buffers are taken from the first process."""
+    def update(self, network: nn.Module, momentum: float, skipped: Tensor | None = None) -> None:
+        """Update the averages; with momentum 0 the weights are copied. Buffers are taken from the first process.
+
+        Args:
+            network: the network.
+            momentum: momentum of the average.
+            skipped: scalar on the device of the network, 1 if the optimizer did not take the step, so that the averages
+                stay; 0 otherwise.
+        """
         online_tensors = self._matching(network)
         groups: dict[tuple[torch.device, torch.dtype], tuple[list[Tensor], list[Tensor]]] = {}
         with torch.no_grad():
@@ -85,7 +92,7 @@ class EMATeacher:
                 else:
                     average.copy_(online)
             for averages, targets in groups.values():
-                torch._foreach_lerp_(averages, targets, 1 - momentum)
+                torch._foreach_lerp_(averages, _unless(skipped, averages, targets), 1 - momentum)
             self._update_short_weights()
 
     def distance(self, network: nn.Module) -> Tensor:
@@ -192,3 +199,11 @@ def _hooks(module: nn.Module) -> Iterable[Any]:
         for name, value in vars(module).items()
         if name.startswith(("_forward", "_backward")) and isinstance(value, OrderedDict)
     ]
+
+
+def _unless(skipped: Tensor | None, averages: list[Tensor], targets: list[Tensor]) -> list[Tensor]:
+    """Return the targets, or the averages themselves if the step was skipped."""
+    if skipped is None:
+        return targets
+    stays = skipped.to(averages[0].device) > 0
+    return [torch.where(stays, average, target) for average, target in zip(averages, targets, strict=True)]

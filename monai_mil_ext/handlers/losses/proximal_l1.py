@@ -85,7 +85,6 @@ class ProximalL1Handler:
     @torch.no_grad()
     def _shrink(self, optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
         overflow = getattr(optimizer, "found_inf", None)  # a fused optimizer is called even if the step is skipped
-        if overflow is not None and overflow.item():
-            return
         for group, p in self._penalized:
-            p.copy_(torch.nn.functional.softshrink(p, float(group["lr"]) * self.weight))
+            shrunk = torch.nn.functional.softshrink(p, float(group["lr"]) * self.weight)
+            p.copy_(shrunk if overflow is None else torch.where(overflow.to(p.device) > 0, p, shrunk))

@@ -11,7 +11,7 @@ import torch
 from ignite.engine import Events
 from torch import Tensor, nn
 
-from monai_mil_ext.utils import check_fraction
+from monai_mil_ext.utils import check_fraction, is_on_host
 
 from .auxiliary_loss import AuxiliaryLossHandler
 from .ema_teacher import EMATeacher
@@ -24,8 +24,10 @@ class TeacherHandler(AuxiliaryLossHandler):
     """Base class of handlers with an :py:class:`EMATeacher`, made when the first run starts.
 
     The teacher is updated after each step that the optimizer actually takes: accumulated iterations and steps skipped
-    by a gradient scaler do not count. It is not part of the network, so evaluation and checkpoints of the network do
-    not change; pass the handler to :py:class:`TrainingState` to save it. A handler has one teacher for one network.
+    by a gradient scaler do not count; those of a fused optimizer on a GPU are counted at first, and subtracted at the
+    end of the epoch, so that no step waits for the device. It is not part of the network, so evaluation and checkpoints
+    of the network do not change; pass the handler to :py:class:`TrainingState` to save it. A handler has one teacher
+    for one network.
 
     Args:
         layer: dotted path of the submodule whose output is read.
@@ -50,6 +52,7 @@ class TeacherHandler(AuxiliaryLossHandler):
         self._loaded: Mapping[str, Tensor] | None = None  # state for a teacher that does not exist yet
         self._copied: weakref.ref[nn.Module] | None = None  # the network of the teacher
         self._step_hook: Any = None
+        self._skipped: Tensor | None = None  # number of counted steps that a fused optimizer did not take
 
     @abstractmethod
     def make_teacher(self, network: nn.Module) -> EMATeacher:
@@ -66,6 +69,7 @@ class TeacherHandler(AuxiliaryLossHandler):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the weight of the term, the number of steps and the weights of the teacher."""
+        self._subtract_skipped()
         teacher = self._loaded if self._teacher is None else self._teacher.state_dict()
         return super().state_dict() | {"steps": self.steps, self.role: teacher}
 
@@ -79,6 +83,10 @@ class TeacherHandler(AuxiliaryLossHandler):
     def _start(self, engine: Any) -> None:
         super()._start(engine)
         self._step_hook = engine.optimizer.register_step_post_hook(self._update_teacher)
+
+    def _report(self, engine: Any) -> None:
+        self._subtract_skipped()
+        super()._report(engine)
 
     def _stop(self) -> None:
         super()._stop()
@@ -107,9 +115,20 @@ class TeacherHandler(AuxiliaryLossHandler):
 
     def _update_teacher(self, optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
         overflow = getattr(optimizer, "found_inf", None)  # a fused optimizer is called even if the step is skipped
-        if self._teacher is None or self._network is None or (overflow is not None and overflow.item()):
+        if overflow is not None and is_on_host(overflow):
+            if overflow.item():
+                return
+            overflow = None
+        if self._teacher is None or self._network is None:
             return
         self.steps += 1
+        if overflow is not None:
+            self._skipped = overflow.clone() if self._skipped is None else self._skipped + overflow
         momentum = self.next_momentum()
         if momentum is not None:
-            self._teacher.update(self._network, momentum=momentum)
+            self._teacher.update(self._network, momentum, overflow)
+
+    def _subtract_skipped(self) -> None:
+        if self._skipped is not None:
+            self.steps -= int(self._skipped.item())
+            self._skipped = None

@@ -37,7 +37,8 @@ class TopInstanceMasking(nn.Module):
         check_fraction(rate=rate)
         self.num_top = num_top
         self.rate = rate
-        self.masked = [int(top * rate) for top in range(num_top + 1)]
+        masked = torch.tensor([int(top * rate) for top in range(num_top + 1)])
+        self.register_buffer("masked", masked, persistent=False)  # numbers of masked of the highest, by how many exist
 
     def forward(self, scores: Tensor, mask: Tensor) -> Tensor:
         """Mask scores (B, N, K); ``mask`` (B, N) is True for a valid instance."""
@@ -45,7 +46,7 @@ class TopInstanceMasking(nn.Module):
             return scores
         size = mask.sum(1)
         top = size.clamp(max=self.num_top)
-        num_masked = torch.minimum(torch.tensor(self.masked, device=size.device)[top], (size - 1).clamp(min=0))
+        num_masked = torch.minimum(self.masked[top], (size - 1).clamp(min=0))
         ranked = scores.detach().masked_fill(~mask.unsqueeze(-1), float("-inf"))
         highest = ranked.topk(min(self.num_top, scores.shape[1]), 1).indices
         # ranks beyond the size of a small bag are drawn last

@@ -5,14 +5,15 @@ from typing import List, NamedTuple, Optional
 import torch
 from torch import Tensor
 
+from monai_mil_ext.utils import is_on_host
+
 from .masked import attention_pool
 
 __all__ = ["PackedLayout", "pack", "packed_layout", "pool_packed", "split_packed", "unpack"]
 
 # rows of padding per bag below which packing, with its one attention call per bag, is slower than computing padding:
-# measured on a CPU for 64 to 512 features, estimated for a GPU
-MIN_PADDING_CPU = 8
-MIN_PADDING_GPU = 256
+# measured on a CPU for 64 to 512 features
+MIN_PADDING = 8
 # rows of a part beyond which a CPU gains nothing more, and spends time on allocating memory
 MAX_ROWS_CPU = 4096
 
@@ -31,12 +32,16 @@ class PackedLayout(NamedTuple):
     bags: List[int]
 
 
-def packed_layout(mask: Optional[Tensor]) -> Optional[PackedLayout]:
+def packed_layout(mask: Optional[Tensor], packing: Optional[bool] = None) -> Optional[PackedLayout]:
     """Return the packed layout of ``mask`` (B, N) if packing is faster than computing padding, else ``None``.
 
     The layout depends on the values of the mask, so it is ``None`` while a program is traced, exported or compiled, and
-    for a mask without values: on the device ``meta``, under ``FakeTensorMode`` and under ``torch.func.vmap``. On a GPU
-    it synchronizes with the device.
+    for a mask without values: on the device ``meta``, under ``FakeTensorMode`` and under ``torch.func.vmap``.
+
+    Args:
+        mask: mask (B, N).
+        packing: whether to pack at all; ``None`` packs on a CPU only, since on a GPU the program would wait for the
+            values of the mask.
 
     Example:
         >>> packed_layout(torch.arange(1000) < torch.tensor([[1000], [2]])).sizes
@@ -44,7 +49,9 @@ def packed_layout(mask: Optional[Tensor]) -> Optional[PackedLayout]:
     """
     if mask is None or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return None
-    min_padding = (MIN_PADDING_CPU if mask.device.type == "cpu" else MIN_PADDING_GPU) * mask.shape[0]
+    if packing is False or (packing is None and not is_on_host(mask)):
+        return None
+    min_padding = MIN_PADDING * mask.shape[0]
     if mask.numel() <= min_padding:  # decided without waiting for the values of the mask
         return None
     try:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from monai_mil_ext.networks.layers.packed import MIN_PADDING_CPU, pack, packed_layout, unpack
+from monai_mil_ext.networks.layers.packed import MIN_PADDING, pack, packed_layout, unpack
 
 LONG = torch.arange(200) < torch.tensor([[200], [3], [0]])
 
@@ -30,9 +30,9 @@ def test_pack_and_unpack_are_inverse():
     [
         None,
         torch.ones(2, 300).bool(),
-        torch.arange(300) < torch.tensor([[300], [300 - 2 * MIN_PADDING_CPU + 1]]),
+        torch.arange(300) < torch.tensor([[300], [300 - 2 * MIN_PADDING + 1]]),
         torch.zeros(2, 300).bool(),
-        torch.zeros(9, MIN_PADDING_CPU).bool(),
+        torch.zeros(9, MIN_PADDING).bool(),
         torch.zeros(2, 0).bool(),
     ],
     ids=["none", "all-real", "little-padding", "empty", "small-bags", "no-slots"],
@@ -42,7 +42,7 @@ def test_packed_layout_is_none_with_little_padding(mask):
 
 
 def test_packed_layout_is_a_layout_with_much_padding():
-    assert packed_layout(torch.arange(300) < torch.tensor([[300], [300 - 2 * MIN_PADDING_CPU]])) is not None
+    assert packed_layout(torch.arange(300) < torch.tensor([[300], [300 - 2 * MIN_PADDING]])) is not None
 
 
 def test_packed_layout_is_none_in_traced_and_compiled_programs(monkeypatch):

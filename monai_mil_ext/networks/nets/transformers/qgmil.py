@@ -82,6 +82,8 @@ class QGMIL(BagNet):
         reference_compat: whether to reproduce the peculiarities of the published code: heads of size 512 / H and a
             feed-forward network of size 2048 for any ``hidden_size``, an unused attention pool with ``"cls"``, and RMS
             norms that round before their weight. Use it only with the weights and results of that code.
+        packing: whether a batch with much padding is packed. ``None`` packs on a CPU only: on a GPU, the program would
+            wait for the mask in every forward pass, which pays if much of large bags is padding.
 
     Raises:
         ValueError: when a size is not positive, the rate is not in [0, 1), the pooling is unknown, the input has the
@@ -109,6 +111,7 @@ class QGMIL(BagNet):
         pooling: str = "attention",
         dropout: float = 0.25,
         reference_compat: bool = False,
+        packing: Optional[bool] = None,
     ) -> None:
         super().__init__()
         check_positive(in_features=in_features, num_classes=num_classes, num_layers=num_layers)
@@ -122,6 +125,7 @@ class QGMIL(BagNet):
             block = replace(block, head_size=head_size, ffn_size=block.ffn_size or 4 * PUBLISHED_SIZE)
         self.in_features = in_features
         self.pooling = pooling
+        self.packing = packing
         self.gives_scores = pooling in ("attention", "cls")
         self.attention_is_distribution = pooling != "cls"
         self.reference_ignored: Tuple[str, ...] = ("pooling.*",) if pooling == "cls" and not reference_compat else ()
@@ -279,7 +283,7 @@ class QGMIL(BagNet):
         """Compute the output; attention and scores that the logits do not need only if ``with_attention``."""
         if not torch.jit.is_scripting():  # a script cannot depend on the number of valid instances
             self.check_input(x, mask, self.in_features)
-            layout = packed_layout(mask) if self.cls_token is None else None
+            layout = packed_layout(mask, self.packing) if self.cls_token is None else None
             if layout is not None:
                 return self._run_packed(x, mask, layout, with_attention)
         h, token_mask = self._embed(x, mask)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from monai_mil_ext.networks.layers import packed
 from monai_mil_ext.networks.nets import QGMIL
@@ -24,8 +25,8 @@ by_name = {"ids": lambda law: law.__name__}
 def always_packed(monkeypatch):
     """Pack even the smallest batch, and record the layouts."""
     layouts, packed_layout = [], qgmil.packed_layout
-    monkeypatch.setattr(packed, "MIN_PADDING_CPU", 0)
-    monkeypatch.setattr(qgmil, "packed_layout", lambda mask: layouts.append(packed_layout(mask)) or layouts[-1])
+    monkeypatch.setattr(packed, "MIN_PADDING", 0)
+    monkeypatch.setattr(qgmil, "packed_layout", lambda *args: layouts.append(packed_layout(*args)) or layouts[-1])
     return layouts
 
 
@@ -60,7 +61,7 @@ def test_packed_qgmil_equals_padded_qgmil(always_packed, num_layers, block, monk
     x = torch.randn(3, 50, F).double()
     out = net.forward_bag(x, mask)
     assert always_packed[0].sizes == mask.sum(1).tolist()[:2]
-    monkeypatch.setattr(qgmil, "packed_layout", lambda mask: None)
+    monkeypatch.setattr(qgmil, "packed_layout", lambda *args: None)
     padded = net.forward_bag(x, mask)
     assert_close((out.logits, out.attention), (padded.logits, padded.attention), rtol=1e-9, atol=1e-12)
     assert_close(out.scores[mask], padded.scores[mask], rtol=1e-9, atol=1e-12)
@@ -74,7 +75,7 @@ def test_packed_qgmil_in_parts_equals_padded_qgmil(always_packed, make, max_rows
     net, x = fill(make()).double().eval(), torch.randn(4, 30, F).double()
     out = net.forward_bag(x, mask)
     assert len(packed.split_packed(always_packed[0])) == parts
-    monkeypatch.setattr(qgmil, "packed_layout", lambda mask: None)
+    monkeypatch.setattr(qgmil, "packed_layout", lambda *args: None)
     padded = net.forward_bag(x, mask)
     assert_close((out.logits, out.attention), (padded.logits, padded.attention), rtol=1e-9, atol=1e-12)
 
@@ -96,3 +97,36 @@ def test_qgmil_packs_if_there_is_much_padding(sizes, is_packed, monkeypatch):
     assert bool(calls) is is_packed
     make(pooling="cls")(x, mask)  # never packed, because of its class token
     assert len(calls) == is_packed
+
+
+@pytest.mark.parametrize("packing", [None, True, False])
+def test_packing_is_an_option(packing, monkeypatch):
+    net, mask = (
+        fill(QGMIL(F, 2, 8, block=QGMILBlock(num_heads=2), packing=packing)).double().eval(),
+        torch.ones(3, 50) > 0,
+    )
+    mask[1:, 9:] = False
+    x = torch.randn(3, 50, F).double()
+    layouts, packed_layout = [], qgmil.packed_layout
+    monkeypatch.setattr(qgmil, "packed_layout", lambda *args: layouts.append(packed_layout(*args)) or layouts[-1])
+    with torch.no_grad():
+        whole = net(x, mask)
+        alone = torch.cat([net(bag[real][None]) for bag, real in zip(x, mask, strict=True)])
+    assert_close(whole, alone, rtol=1e-12, atol=1e-12)
+    assert (layouts[0] is None) == (packing is False)
+
+
+def test_a_batch_of_scans_without_packing_starts_few_kernels():
+    mask = torch.arange(50) < torch.linspace(50, 5, 64).round()[:, None]
+    net, counter = QGMIL(F, 2, hidden_size=64, packing=False).eval(), KernelCounter()
+    with torch.no_grad(), counter:
+        net(torch.rand(64, 50, F), mask)
+    assert counter.number <= 200  # packed, 481: each bag has an attention of its own
+
+
+class KernelCounter(TorchDispatchMode):
+    number = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.number += 1
+        return func(*args, **(kwargs or {}))
