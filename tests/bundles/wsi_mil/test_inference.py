@@ -134,7 +134,7 @@ def test_wsi_mil_inference_of_features_writes_prediction_and_map(tmp_path):
     features = draw.normal(size=(7, F)).astype(np.float32)
     write_features(tmp_path / "in" / "a.h5", features)
     infer(tmp_path, tmp_path / "in" / "a.h5", case_id="c1", scaling="percentile", top_k=2)
-    files = ["c1.geojson", "c1.tif", "c1_map.json", "prediction.json"]
+    files = ["c1.geojson", "c1.tif", "c1_map.json", "prediction.json", "viewer"]
     assert sorted(p.name for p in (tmp_path / "out" / "c1").iterdir()) == files
     report = prediction(tmp_path, "c1")
     with torch.no_grad():
