@@ -9,7 +9,7 @@ const {count, edge, step, pixel} = slide, [, , width, height] = slide.extent;
 const places = slide.wide ? new Uint32Array(buffer(slide.places)) : new Uint16Array(buffer(slide.places));
 const maps = slide.maps.map(map => new Float32Array(buffer(map.scores)));
 const colors = slide.colors.match(/../g).map(digits => parseInt(digits, 16));
-const listed = [...slide.listed.top, ...slide.listed.bottom];
+const listed = [...slide.listed.top, ...slide.listed.bottom];  // their pictures are in the buttons
 const left = i => slide.origin[0] + step * places[2 * i], top_ = i => slide.origin[1] + step * places[2 * i + 1];
 const choice = {map: 0, scaling: slide.scalings[0].name, tile: -1, listed: -1};
 let viewer = null, layer = null;
@@ -94,8 +94,8 @@ function draw() {
       context.strokeRect(...box);
     }
   };
-  slide.listed.bottom.forEach(entry => frame(entry.tile, "#00224e", 1.5));
-  slide.listed.top.forEach(entry => frame(entry.tile, "#b34700", 1.5));
+  slide.listed.bottom.forEach(i => frame(i, "#00224e", 2));
+  slide.listed.top.forEach(i => frame(i, "#b34700", 2));
   if (choice.tile >= 0) frame(choice.tile, "#d4006f", 3);
   drawScale(scale);
 }
@@ -119,7 +119,7 @@ function choose(i, entry = -1) {
 }
 function goTo(entry) {
   if (!listed.length) return;
-  const k = (entry + listed.length) % listed.length, i = listed[k].tile, side = 4 * edge / width;
+  const k = (entry + listed.length) % listed.length, i = listed[k], side = 4 * edge / width;
   if (viewer && viewer.world.getItemCount()) viewer.viewport.fitBounds(new OpenSeadragon.Rect((left(i) + edge / 2) / width - side / 2, (top_(i) + edge / 2) / width - side / 2, side, side));
   choose(i, k);
 }
@@ -165,8 +165,10 @@ function open() {
   viewer.canvas.append(layer);
   viewer.addHandler("open", () => {
     if (get("image")) get("image").hidden = true;
-    for (const entry of slide.source && slide.source.folder ? [] : listed) if (entry.src)
-      viewer.addTiledImage({tileSource: {type: "image", url: entry.src}, x: left(entry.tile) / width, y: top_(entry.tile) / width, width: edge / width});
+    const pictures = slide.source && slide.source.folder ? [] : document.querySelectorAll(".shown img");
+    pictures.forEach((image, k) => viewer.addTiledImage({
+      tileSource: {type: "image", url: image.src}, x: left(listed[k]) / width, y: top_(listed[k]) / width, width: edge / width,
+    }));
     paint();
     document.body.dataset.ready = Math.round(performance.now());
   });

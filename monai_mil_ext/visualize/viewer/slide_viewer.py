@@ -122,7 +122,7 @@ def write_slide_viewer(
         "mpp": view.mpp,
         "source": source,
         **map_data(view.coords, view.maps, view.tile_size, view.scaling, extent),
-        "listed": tiles,
+        "listed": {name: [entry["tile"] for entry in group] for name, group in tiles.items()},
     }
     values = {
         "title": title,
@@ -130,7 +130,7 @@ def write_slide_viewer(
         "links": {name: f"../{address}" for name, address in (links or {}).items()},
         "even_note": EVEN_NOTE if view.scaling != "signed" and is_nearly_even(view.scores) else "",
         "groups": [("Most attention", tiles["top"], 0), ("Least attention", tiles["bottom"], len(tiles["top"]))],
-        "unit": "" if view.scaling == "signed" else ", × uniform",
+        "sign": "" if view.scaling == "signed" else " ×",
         "library": f"../../{library}",
         "picture": THUMBNAIL if view.thumbnail is not None else "",
         "size": (extent[2], extent[3]),
@@ -163,7 +163,7 @@ def _jpeg(pixels: Array) -> bytes:
     image = Image.fromarray(pixels)
     while True:
         buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=QUALITY)
+        image.save(buffer, "JPEG", quality=QUALITY, comment=RESEARCH_USE)
         code = buffer.getvalue()
         if len(code) <= MAX_BYTES:
             return code

@@ -223,13 +223,13 @@ def test_wsi_mil_inference_names_neither_patient_nor_path(tmp_path, caplog, capf
         infer(tmp_path, folder / "slides.csv", "slides", **SLIDES)
     assert results(tmp_path)["c1"]["status"] == "done"
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
-    assert len(files) == 9
+    assert len(files) == 9 + 6 + 2  # the viewer, and its library with the license
     printed = [*(path.name for path in files), *(path.read_bytes().decode("latin-1") for path in files)]
     printed += [record.getMessage() for record in caplog.records if not record.exc_info]
     secrets = ["Secretname", str(folder)]
     assert [word for word in secrets for text in printed if word in text] == []
     for file in files:
-        if file.suffix in (".json", ".csv", ".geojson", ".html", ".tif", ".png"):
+        if file.suffix in (".json", ".csv", ".geojson", ".html", ".tif", ".png", ".jpg"):
             assert b"research use only" in file.read_bytes(), file.name
     assert "research use only" in capfd.readouterr().out
 

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from monai_mil_ext.data import SlideFile, Thumbnail
 from monai_mil_ext.visualize import SlideView, write_slide_viewer
@@ -56,10 +57,12 @@ def test_write_slide_viewer_loads_only_files_beside_it(tmp_path):
     text = path.read_text()
     assert "4, 32 µm wide" in text
     assert "256 × 128 pixels of 0.5 µm" in text
-    assert "Research use only." in text
+    assert "not where disease is: research use only." in text
+    assert Image.open(path.with_name("thumbnail.jpg")).info["comment"] == b"research use only"
     data = data_of(path)
     assert (data["extent"], data["source"]) == ([0.0, 0.0, 256.0, 128.0], {"file": "thumbnail.jpg", "width": 64})
-    assert [entry["text"] for entry in data["listed"]["top"]] == ["2.4", "0.8"]
+    assert data["listed"] == {"top": [2, 1], "bottom": [0, 3]}
+    assert re.findall(r">(\d\. [^<]*)</button>", text) == ["1. 2.4 ×", "2. 0.8 ×", "1. 0.4 ×", "2. 0.4 ×"]
 
 
 def test_write_slide_viewer_shows_hostile_texts_as_texts(tmp_path):
@@ -149,6 +152,7 @@ async function settle() {  // until what is drawn is what was asked for
   found.bar = [parseFloat(get("scale").style.width), view.getContainerSize().x * view.getZoom(true)];
   found.colors = [pixel_(300, 120), heat.width, heat.height];
   document.querySelectorAll(".shown button")[0].click(); await settle();
+  found.tiles = viewer.world.getItemCount();
   found.first = [center(), get("caption").textContent, current()];
   found.zoomed = get("scale").textContent;
   found.opaque = shown().slice(3);
@@ -180,6 +184,7 @@ def test_slide_viewer_in_a_browser(tmp_path):
     assert found["ready"] < 5000  # milliseconds, in which all of the page is there
     assert (found["image"], found["scale"][1], found["message"]) == (True, False, "")
     assert found["colors"] == [yellow, 400, 250]
+    assert found["tiles"] == 1 + 16  # the thumbnail and the tiles listed
     ratio = shown.scores.max() * 100_000
     assert found["first"][0] == [300.5, 120.5]
     assert found["first"][1].startswith(f"Tile at x 76800, y 30720: mean of all heads: {ratio:.0f} × uniform")
