@@ -122,12 +122,11 @@ class SlideResultsSaver(ResultsSaver):
         return {**record, **({"viewer": {"missing": missing}} if missing else {}), **_geometry(item, heatmap)}
 
     def status(self, record: Mapping[str, Any]) -> str:
-        """Return ``done``, and why a case has no pictures or no pyramid although its slide was asked for."""
-        for key, text in (("pictures", "no pictures"), ("viewer", "no pyramid")):
-            reason = (record.get(key) or {}).get("missing")
-            if reason is not None:
-                return f"{BagStatus.DONE}; {reason}: {text}"
-        return super().status(record)
+        """Return ``done``, and why a case has no pictures or not all pixels although its slide was asked for."""
+        reasons = [(record.get(key) or {}).get("missing") for key in ("pictures", "viewer")]
+        if reasons[0] is not None:
+            return f"{BagStatus.DONE}; {reasons[0]}: no pictures"
+        return super().status(record) if reasons[1] is None else f"{BagStatus.DONE}; {reasons[1]}"
 
     def _write_pictures(self, folder: Path, item: Mapping[str, Any]) -> None:
         case, note = item[BagKeys.CASE_ID], self.note(item)
@@ -159,7 +158,7 @@ class SlideResultsSaver(ResultsSaver):
             except SlideFileError as error:
                 reason = describe_case_error(error, item, "the slide").removesuffix(".")
                 write_slide_viewer(folder, view, **about)
-                return f"a region of the slide can't be read: {reason}"
+                return f"the slide can't be shown with all pixels: {reason}"
         write_slide_viewer(folder, view, **about)
         return None
 
