@@ -97,14 +97,21 @@ function draw() {
   slide.listed.bottom.forEach(i => frame(i, "#00224e", 2));
   slide.listed.top.forEach(i => frame(i, "#b34700", 2));
   if (choice.tile >= 0) frame(choice.tile, "#d4006f", 3);
-  drawScale(scale);
+  drawScale(context, scale, size.y);
 }
-function drawScale(scale) {
+// in the layer, so that it is right where the page is printed at another size
+function drawScale(context, scale, bottom) {
   const unit = slide.mpp || 1, longest = 160 / scale * unit, power = 10 ** Math.floor(Math.log10(longest));
-  const length = power * [5, 2, 1].find(step => step * power <= longest);
-  get("scale").hidden = false;
-  get("scale").style.width = length / unit * scale + "px";
-  get("scale").textContent = slide.mpp ? (length >= 1000 ? length / 1000 + " mm" : length + " µm") : length + " pixels";
+  const length = power * [5, 2, 1].find(step => step * power <= longest), long = length / unit * scale;
+  const text = slide.mpp ? (length >= 1000 ? length / 1000 + " mm" : length + " µm") : length + " pixels";
+  context.font = "600 13px system-ui, sans-serif";
+  context.fillStyle = "#ffffffc8";
+  context.fillRect(12, bottom - 38, Math.max(long, context.measureText(text).width) + 16, 28);
+  context.fillStyle = "#000";
+  context.fillText(text, 20, bottom - 22);
+  context.fillRect(20, bottom - 17, long, 3);
+  Object.assign(layer.dataset, {scale: text, width: long});
+  layer.setAttribute("aria-label", "scale bar of " + text);
 }
 
 function choose(i, entry = -1) {
@@ -161,7 +168,7 @@ function open() {
   });
   layer = document.createElement("canvas");
   layer.id = "layer";
-  layer.setAttribute("aria-hidden", "true");
+  layer.setAttribute("role", "img");
   viewer.canvas.append(layer);
   viewer.addHandler("open", () => {
     if (get("image")) get("image").hidden = true;
