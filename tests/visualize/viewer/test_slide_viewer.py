@@ -147,6 +147,9 @@ async function settle() {  // until what is drawn is what was asked for
   for (let i = 0; i < 500 && !document.body.dataset.ready; i++) await wait(10);
   found.ready = Number(document.body.dataset.ready);
   found.image = get("image").hidden;
+  const slideImage = viewer.world.getItemAt(0);
+  for (let i = 0; i < 500 && !(slideImage.getFullyLoaded() && viewer.world.getItemCount() === 17); i++) await wait(10);
+  found.drawn = slideImage.getTilesToDraw().length;
   found.scale = layer.dataset.scale;
   const view = viewer.viewport;
   found.bar = [Number(layer.dataset.width), view.getContainerSize().x * view.getZoom(true)];
@@ -184,6 +187,7 @@ def test_slide_viewer_in_a_browser(tmp_path):
     assert found["ready"] < 5000  # milliseconds, in which all of the page is there
     assert (found["image"], found["message"]) == (True, "")
     assert found["colors"] == [yellow, 400, 250]
+    assert found["drawn"] > 0
     assert found["tiles"] == 1 + 16  # the thumbnail and the tiles listed
     ratio = shown.scores.max() * 100_000
     assert found["first"][0] == [300.5, 120.5]
