@@ -10,10 +10,11 @@ from .slice_display import SliceDisplay
 from .slice_scores import plot_slice_scores
 from .slide_overlay import plot_slide_overlay, write_slide_overlay
 from .tissue_preview import plot_tissue_preview, write_tissue_preview, write_tissue_previews
-from .viewer import remove_viewer, viewer_pictures, write_scan_viewer
+from .viewer import SlideView, remove_viewer, viewer_pictures, write_scan_viewer, write_slide_viewer
 
 __all__ = [
     "SliceDisplay",
+    "SlideView",
     "attention_ratio",
     "is_nearly_even",
     "plot_attention_mass",
@@ -31,6 +32,7 @@ __all__ = [
     "write_index",
     "write_scan_viewer",
     "write_slide_overlay",
+    "write_slide_viewer",
     "write_tile_montage",
     "write_tissue_preview",
     "write_tissue_previews",

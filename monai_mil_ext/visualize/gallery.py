@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_mil_ext.data.slides.heatmap_files import LARGEST_RATIO
 from monai_mil_ext.utils import check_name, check_positive
 
 from ._style import new_figure, save_figure, sign
@@ -122,7 +123,7 @@ def plot_cell_gallery(
 
     The number above a cell is the ratio of its attention to uniform attention, :math:`N a`: 1 means uniform attention.
     The color of its frame shows the same ratio, from 1/4 to 4 as in the heat map of a slide. A bag of at most ``most``
-    cells is shown completely.
+    cells is shown completely. The line below counts all cells of the bag by their ratio.
 
     Args:
         cells: images (N, C, h, w) in [0, 1] with one or three channels.
@@ -165,7 +166,7 @@ def plot_cell_gallery(
         if group not in labeled:
             row_axes[0].set_ylabel(f"{group} attention", fontsize=8)
         labeled.add(group)
-    return sign(figure, title)
+    return sign(figure, title, _counts(ratio, min(most, len(order)) + len(rest)))
 
 
 def write_cell_gallery(
@@ -186,6 +187,13 @@ def write_cell_gallery(
     check_name(case_id=case_id)
     figure = plot_cell_gallery(cells, attention, names, title=case_id)
     return save_figure(figure, Path(folder) / f"{case_id}_cells.png")
+
+
+def _counts(ratio: NDArray[np.float64], shown: int) -> str:
+    """Return how many cells there are, and how many of them have how much attention."""
+    high, middle = int((ratio >= LARGEST_RATIO).sum()), int(((ratio >= 1) & (ratio < LARGEST_RATIO)).sum())
+    parts = [f"{high} with at least {LARGEST_RATIO:g} × uniform attention", f"{middle} with 1 to {LARGEST_RATIO:g}"]
+    return f"{shown} of {len(ratio)} cells; of all, {', '.join(parts)}, {len(ratio) - high - middle} with less"
 
 
 def _draw(axes: Any, cell: Array, ratio: float, color: Any, name: str | None) -> None:

@@ -13,9 +13,10 @@ from monai_mil_ext.utils.probabilities import OUTPUT_NAMES
 
 from .page_template import page_template
 
-__all__ = ["write_index"]
+__all__ = ["case_viewer", "write_index"]
 
 INDEX, VIEWER = "index.html", "viewer/index.html"
+PICTURES = ("{}.png", "viewer/thumbnail.jpg", "{}_cells.png")  # of a case, the first that exists
 REMARKS = ("option", str(BagKeys.NOTES))  # columns that are shown below the status
 
 
@@ -31,8 +32,9 @@ def write_index(
 
     Args:
         folder: folder with ``results.csv`` and a folder ``<case_id>`` for each case, whose page is
-            ``viewer/index.html`` or ``<case_id>.html`` and whose picture is ``<case_id>.png``, where they exist; that
-            of a slide without tissue is ``<case_id>_tissue.jpg``.
+            ``viewer/index.html`` or ``<case_id>.html`` and whose picture is ``<case_id>.png``, the thumbnail of the
+            viewer of a slide, or the gallery ``<case_id>_cells.png``, where they exist; that of a slide without tissue
+            is ``<case_id>_tissue.jpg``.
         rows: rows of ``results.csv``: ``case_id``, ``status`` and, of finished cases, ``predicted_class`` or
             ``prediction`` and ``probability_<c>`` of each class c, or ``value``, ``risk`` or ``survival_<t>`` of a task
             without classes; ``option`` and ``notes`` are shown too.
@@ -55,6 +57,11 @@ def write_index(
     return path
 
 
+def case_viewer(folder: Path, case: str) -> str:
+    """Return the address of the viewer of a case relative to the folder of results, or an empty text if it has none."""
+    return _address(folder, case, VIEWER)
+
+
 def _classes(rows: Sequence[Mapping[str, Any]]) -> list[int]:
     """Return the classes whose probability is shown: the second one of two, or all."""
     count = 0
@@ -73,13 +80,16 @@ def _values(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def _row(folder: Path, row: Mapping[str, Any], cells: Sequence[str]) -> dict[str, Any]:
     case, status = str(row[BagKeys.CASE_ID]), str(row[BagKeys.STATUS])
     is_done = status.split(";", maxsplit=1)[0] == BagStatus.DONE
-    picture = {BagStatus.DONE: ".png", BagStatus.EMPTY: "_tissue.jpg"}.get(BagStatus.DONE if is_done else status)
+    names = {BagStatus.DONE: PICTURES, BagStatus.EMPTY: ("{}_tissue.jpg",)}.get(
+        BagStatus.DONE if is_done else status, ()
+    )
+    pictures = [address for name in names if (address := _address(folder, case, name.format(case)))]
     return {
         "case": case,
         "status": status,
         "done": is_done,
-        "page": (_address(folder, case, VIEWER) or _address(folder, case, f"{case}.html")) if is_done else "",
-        "picture": _address(folder, case, case + picture) if picture else "",
+        "page": (case_viewer(folder, case) or _address(folder, case, f"{case}.html")) if is_done else "",
+        "picture": next(iter(pictures), ""),
         "cells": [_text(row.get(cell, "")) for cell in cells],
         "remarks": [str(row[name]) for name in REMARKS if row.get(name)],
     }
@@ -87,7 +97,8 @@ def _row(folder: Path, row: Mapping[str, Any], cells: Sequence[str]) -> dict[str
 
 def _address(folder: Path, case: str, name: str) -> str:
     """Return the address of a file of a case relative to the index, or an empty text if it does not exist."""
-    return f"{quote(case)}/{quote(name)}" if (folder / case / name).is_file() else ""
+    is_inside = Path(case).name == case  # else it would lead out of the folder
+    return f"{quote(case)}/{quote(name)}" if is_inside and (folder / case / name).is_file() else ""
 
 
 def _text(value: Any) -> str:

@@ -38,6 +38,12 @@ def test_plot_cell_gallery_shows_small_bags_completely(n, most, least, number):
     assert len(image_axes(plot_cell_gallery(*bag(n), most=most, least=least))) == number
 
 
+def test_plot_cell_gallery_counts_all_cells_by_their_attention():
+    cells, attention = np.zeros((12, 1, 4, 4)), np.array([6, 2, *[0.4] * 10])
+    note = plot_cell_gallery(cells, attention / 12, most=3, least=2).get_supxlabel().replace("\n", " ")
+    assert note == "5 of 12 cells; of all, 1 with at least 4 × uniform attention, 1 with 1 to 4, 10 with less"
+
+
 def test_plot_cell_gallery_colors_frames_and_keeps_the_end_of_long_names():
     cells, attention = bag(3)
     axes = image_axes(plot_cell_gallery(cells, attention, ["a" * 20 + "_7.png", "b", "c"]))

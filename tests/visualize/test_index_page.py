@@ -8,6 +8,7 @@ import pytest
 
 from monai_mil_ext.utils import write_csv
 from monai_mil_ext.visualize import write_index
+from monai_mil_ext.visualize.index_page import case_viewer
 
 
 class Page(HTMLParser):
@@ -114,6 +115,28 @@ def test_write_index_links_the_viewer_before_the_page(tmp_path):
     page = Page(write_index(tmp_path, [row("c1", probability_0=0.2, probability_1=0.8)]).read_text())
     assert page.links == ["c1/viewer/index.html"] * 2
     assert page.pictures == ["c1/c1.png"]
+
+
+def test_write_index_shows_the_first_picture_that_a_case_has(tmp_path):
+    for case, names in {
+        "c1": ["c1_cells.png"],
+        "c2": ["viewer/thumbnail.jpg"],
+        "c3": ["viewer/thumbnail.jpg", "c3.png"],
+    }.items():
+        for name in names:
+            (tmp_path / case / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / case / name).touch()
+    page = Page(write_index(tmp_path, [row("c1"), row("c2"), row("c3")]).read_text())
+    assert page.pictures == ["c1/c1_cells.png", "c2/viewer/thumbnail.jpg", "c3/c3.png"]
+
+
+@pytest.mark.parametrize("case", ["../c", "a/../../c"])
+def test_case_viewer_stays_in_its_folder(case, tmp_path):
+    (tmp_path / "results" / "a").mkdir(parents=True)
+    (tmp_path / "c" / "viewer").mkdir(parents=True)
+    (tmp_path / "c" / "viewer" / "index.html").touch()
+    assert case_viewer(tmp_path / "results", case) == ""
+    assert case_viewer(tmp_path, "c") == "c/viewer/index.html"
 
 
 @pytest.mark.parametrize("names", [["value"], ["risk"], ["survival_6", "survival_12"], ["value_0", "value_1"]])

@@ -115,6 +115,12 @@ class BundleRunner:
         """Return whether all of ``configs`` exist."""
         return all(self._file(name).is_file() for name in configs)
 
+    def unless_set(self, **values: Any) -> dict[str, Any]:
+        """Return those values of options of the inference that ``site.yaml`` does not set."""
+        options = self._config("inference")
+        site = ConfigParser.load_config_files(self._site_files([])) if self.has(SITE) else {}
+        return {name: value for name, value in values.items() if name in options and name not in site}
+
     def run(
         self, kind: str, *configs: str, on_epoch: Callable[[int], None] | None = None, **overrides: Any
     ) -> ConfigWorkflow:

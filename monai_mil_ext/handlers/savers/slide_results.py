@@ -6,20 +6,36 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
-from monai_mil_ext.data import Thumbnail, write_heatmap_tiff, write_tile_geojson
+from monai_mil_ext.data import SlideFile, SlideFileError, write_heatmap_tiff, write_tile_geojson
+from monai_mil_ext.transforms.bags.input_facts import input_facts
 from monai_mil_ext.utils import RESEARCH_USE, BagKeys, BagStatus, drop_padding, write_json
 from monai_mil_ext.utils.files import remove_file
-from monai_mil_ext.visualize import attention_ratio, is_nearly_even, write_slide_overlay, write_tile_montage
+from monai_mil_ext.utils.privacy import describe_case_error
+from monai_mil_ext.visualize import (
+    attention_ratio,
+    is_nearly_even,
+    remove_viewer,
+    write_slide_overlay,
+    write_slide_viewer,
+    write_tile_montage,
+)
 from monai_mil_ext.visualize.relative_attention import describe_ratio
 
-from .results_saver import ResultsSaver
+from .results_saver import PREDICTION, ResultsSaver
+from .slide_view import item_thumbnail, slide_view
 
 __all__ = ["SlideResultsSaver"]
 
+LINKS = {
+    "prediction and settings (JSON)": PREDICTION,
+    "tiles with their attention, for QuPath (GeoJSON)": "{}.geojson",
+    "heat map as a pyramid (TIFF)": "{}.tif",
+    "overlay (PNG)": "{}.png",
+    "tiles (PNG)": "{}_tiles.png",
+}
 # of the tiles in prediction.json
 TILE_COORDINATES = "pixels of level 0 of the whole slide, as OpenSlide counts; QuPath counts from geojson_origin"
 
@@ -33,6 +49,7 @@ class SlideResultsSaver(ResultsSaver):
     ``<case_id>.tif``       the map as a pyramid in the geometry of the bounds; ``_map.json`` names its model
     ``<case_id>.png``       the map over a thumbnail; for items with pixels
     ``<case_id>_tiles.png`` the tiles of the highest and the lowest attention; for items with pixels
+    ``viewer/index.html``   page of the slide with the map as a layer, which opens from disk, in a folder with its files
     ======================= ====================================================================================
 
     It reads decollated items of one slide each: ``pred`` (C,) probabilities, ``scores`` (N,) and ``score_source`` of
@@ -50,7 +67,9 @@ class SlideResultsSaver(ResultsSaver):
     Args:
         output_dir: parent of the folders.
         class_names: names of the C classes, for ``prediction.json``.
-        pictures: any of ``"overlay"``, ``"tiles"`` and ``"tissue"``; the last is kept, but written by
+        pictures: any of ``"overlay"``, ``"tiles"``, ``"tissue"``, and ``"viewer"`` (with the thumbnail) or
+            ``"viewer-full"`` (with all pixels of the slide, as a pyramid), see
+            :py:func:`monai_mil_ext.visualize.write_slide_viewer`. ``"tissue"`` is kept, but written by
             :py:func:`monai_mil_ext.visualize.write_tissue_previews`, so that slides without tiles have it too.
         settings: fingerprint of network and preprocessing, for ``prediction.json``.
         model: name, version and hash of the model, see :py:meth:`monai_mil_ext.apps.bundle.TrainedModel.identity`.
@@ -62,7 +81,7 @@ class SlideResultsSaver(ResultsSaver):
     """
 
     endings = (".geojson", ".tif", "_map.json", ".png", "_tiles.png")
-    choices = ("overlay", "tiles", "tissue")
+    choices = ("overlay", "tiles", "tissue", "viewer", "viewer-full")
     names = ("tile", "slide")
 
     def __init__(
@@ -77,8 +96,9 @@ class SlideResultsSaver(ResultsSaver):
         super().__init__(output_dir, pictures, settings, model, class_names, task)
 
     def discard(self, case_id: str) -> None:
-        """Remove the files of a case, except for a tissue preview that this run was asked for."""
+        """Remove the files of a case and its viewer, except for a tissue preview that this run was asked for."""
         super().discard(case_id)
+        remove_viewer(self.output_dir / case_id)
         if "tissue" not in self.pictures:
             remove_file(self.output_dir / case_id / f"{case_id}_tissue.jpg")
 
@@ -98,25 +118,49 @@ class SlideResultsSaver(ResultsSaver):
         write_heatmap_tiff(folder, case, heatmap, about=about)
         write_json(folder / f"{case}_map.json", {"content": "attention of tiles", "use": RESEARCH_USE, **about})
         self._write_pictures(folder, item)
-        return {**record, **_geometry(item, heatmap)}
+        missing = self._write_viewer(folder, item)
+        return {**record, **({"viewer": {"missing": missing}} if missing else {}), **_geometry(item, heatmap)}
 
     def status(self, record: Mapping[str, Any]) -> str:
-        """Return ``done``, and why a case has no pictures although its slide was asked for."""
-        reason = (record.get("pictures") or {}).get("missing")
-        return super().status(record) if reason is None else f"{BagStatus.DONE}; {reason}: no pictures"
+        """Return ``done``, and why a case has no pictures or not all pixels although its slide was asked for."""
+        reasons = [(record.get(key) or {}).get("missing") for key in ("pictures", "viewer")]
+        if reasons[0] is not None:
+            return f"{BagStatus.DONE}; {reasons[0]}: no pictures"
+        return super().status(record) if reasons[1] is None else f"{BagStatus.DONE}; {reasons[1]}"
 
     def _write_pictures(self, folder: Path, item: Mapping[str, Any]) -> None:
         case, note = item[BagKeys.CASE_ID], self.note(item)
         ratios = attention_ratio(item[BagKeys.SCORES])
         title = f"{case}: {self.prediction(item)}\n{describe_ratio(item[BagKeys.SCORES])}"
-        if "overlay" in self.pictures and BagKeys.THUMBNAIL in item:
-            origin = tuple(torch.as_tensor(item.get(BagKeys.THUMBNAIL_ORIGIN, (0.0, 0.0))).tolist())
-            thumbnail = Thumbnail(item[BagKeys.THUMBNAIL].numpy(), float(item[BagKeys.THUMBNAIL_DOWNSAMPLE]), origin)
+        thumbnail = item_thumbnail(item)
+        if "overlay" in self.pictures and thumbnail is not None:
             write_slide_overlay(folder, case, thumbnail, item[BagKeys.HEATMAP], title=title, note=note)
         if "tiles" in self.pictures and BagKeys.TOP_TILES in item:
             top, bottom = (item[key].numpy() for key in (BagKeys.TOP_TILES, BagKeys.BOTTOM_TILES))
             high, low = (ratios[item[key].numpy()] for key in (BagKeys.TOP, BagKeys.BOTTOM))
             write_tile_montage(folder, case, top, bottom, high, low, title, note)
+
+    def _write_viewer(self, folder: Path, item: Mapping[str, Any]) -> str | None:
+        """Write the viewer, if it is asked for, and return why it has no pyramid although that is asked for."""
+        if not {"viewer", "viewer-full"} & set(self.pictures):
+            return None
+        case, view = item[BagKeys.CASE_ID], slide_view(item, self.class_names)
+        named = (("model", self.note(item)), ("notes", " ".join(input_facts(item).get(BagKeys.NOTES, ()))))
+        facts = {name: text for name, text in named if text}
+        links = {text: name.format(case) for text, name in LINKS.items()}
+        links = {text: name for text, name in links.items() if name == PREDICTION or (folder / name).is_file()}
+        about: dict[str, Any] = {"title": f"{case}: {self.prediction(item)}", "facts": facts, "links": links}
+        if "viewer-full" in self.pictures and view.thumbnail is not None:
+            try:
+                with SlideFile(item[BagKeys.SOURCE]) as slide:
+                    write_slide_viewer(folder, view, **about, slide=slide)
+                return None
+            except SlideFileError as error:
+                reason = describe_case_error(error, item, "the slide").removesuffix(".")
+                write_slide_viewer(folder, view, **about)
+                return f"the slide can't be shown with all pixels: {reason}"
+        write_slide_viewer(folder, view, **about)
+        return None
 
 
 def _by_slide(item: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,34 +6,17 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from monai_mil_ext.utils import atomic_path, check_choice
-from monai_mil_ext.utils.files import remove_file
 from monai_mil_ext.visualize.html_page import Scan, page_values, slice_jpeg
 from monai_mil_ext.visualize.page_template import page_template, page_text
 from monai_mil_ext.visualize.slice_display import SliceDisplay
 from monai_mil_ext.visualize.slice_scores import check_slices, shown_slices
 
 from .sprite_sheets import write_sprite_sheets
+from .viewer_folder import FOLDER, PAGE, remove_viewer, write_texts
 
-__all__ = ["remove_viewer", "viewer_pictures", "write_scan_viewer"]
+__all__ = ["write_scan_viewer"]
 
-VIEWERS = {"none": [], "default": ["viewer"], "full": ["viewer-full"]}
-FOLDER, PAGE = "viewer", "index.html"
 MAX_BYTES = 4_000_000  # of all slices; page and texts add less than 1 MB
-
-
-def viewer_pictures(viewer: str) -> list[str]:
-    """Return the pictures of :py:class:`monai_mil_ext.handlers.ScanResultsSaver` that an option of a bundle names.
-
-    Raises:
-        ValueError: if ``viewer`` is neither ``"default"`` nor ``"full"`` nor ``"none"``.
-
-    Example:
-        >>> viewer_pictures("default"), viewer_pictures("none")
-        (['viewer'], [])
-    """
-    check_choice("viewer", viewer, VIEWERS)
-    return list(VIEWERS[viewer])
 
 
 def write_scan_viewer(
@@ -82,28 +65,9 @@ def write_scan_viewer(
     values = page_values(scan, pictures, top_k, title, facts, display, beside)
     values["data"]["slices"] = [{**row, "src": ""} for row in values["data"]["slices"]]
     values["data"]["sheets"] = sheets._asdict()
-    _write(target, {"viewer.css": page_text("viewer/viewer.css"), "viewer.js": page_text("viewer/viewer.js")})
-    _write(target, {"scan.js": f'"use strict";\nconst scan = {json.dumps(values["data"], separators=(",", ":"))};\n'})
-    _write(target, {PAGE: page_template("viewer/scan_page.html").render(**values, inline=False)})
+    write_texts(target, {"viewer.css": page_text("viewer/viewer.css"), "viewer.js": page_text("viewer/viewer.js")})
+    write_texts(
+        target, {"scan.js": f'"use strict";\nconst scan = {json.dumps(values["data"], separators=(",", ":"))};\n'}
+    )
+    write_texts(target, {PAGE: page_template("viewer/scan_page.html").render(**values, inline=False)})
     return target / PAGE
-
-
-def remove_viewer(folder: Path) -> None:
-    """Remove the viewer of an earlier run from the folder of a case; what a link leads to is kept.
-
-    Raises:
-        OSError: when a file can't be removed; the message names it without its folder.
-    """
-    target = folder / FOLDER
-    if target.is_symlink() or not target.is_dir():
-        remove_file(target)
-        return
-    for path in target.iterdir():
-        remove_file(path)
-    target.rmdir()
-
-
-def _write(folder: Path, texts: Mapping[str, str]) -> None:
-    for name, text in texts.items():
-        with atomic_path(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")

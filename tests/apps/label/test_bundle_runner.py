@@ -94,10 +94,10 @@ def test_bundle_runner_keeps_no_workflow_after_an_error(root, tmp_path, counts):
 def test_bundle_runner_reads_a_slide_again_whose_file_changed(root, tmp_path, counts):
     write_weights(root, in_features=12)
     runner, path = BundleRunner(root), tmp_path / "a.tif"
-    first = infer(runner, write_small_slide(path), tmp_path / "0", "slides", **ENCODER)
+    first = infer(runner, write_small_slide(path), tmp_path / "0", "slides", viewer="none", **ENCODER)
     write_small_slide(path, (120, 60, 140))
     os.utime(path, ns=(1, 1))
-    second = infer(runner, path, tmp_path / "1", "slides", **ENCODER)
+    second = infer(runner, path, tmp_path / "1", "slides", viewer="none", **ENCODER)
     assert counts() == (1, 1)
     assert (
         first.keys()

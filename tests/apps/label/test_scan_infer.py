@@ -53,7 +53,7 @@ def test_scan_infer_task_returns_label_map_and_json(tmp_path, written):
     assert params["notes"] == ["1 scout was left out."]
     (item, configs, overrides) = task.bundle.calls[0]
     assert (item, configs) == ({"image": "/data/s.nii", "case_id": "scan"}, ("inference",))
-    assert overrides == {"pictures": [], "dicom": [], "device": "cpu"}
+    assert overrides == {"pictures": [], "dicom": [], "viewer": "none", "device": "cpu"}
 
 
 @pytest.mark.parametrize(

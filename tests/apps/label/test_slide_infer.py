@@ -142,3 +142,14 @@ def test_slide_infer_task_says_that_weights_do_not_fit(trained_task, http_errors
     path = write_features(tmp_path / "a.h5", np.ones((3, F), np.float32), encoder="uni_v1", magnification=20.0)
     with pytest.raises(http_errors, match="`load_path` must have the weights of this QGMIL, got others"):
         trained_task({"image": str(path), "output": "json"})
+
+
+@pytest.mark.parametrize(("site", "files"), [("", []), ("viewer: default", ["viewer", "viewer_files"])])
+def test_slide_infer_task_writes_a_viewer_only_if_the_site_says_so(trained_task, tmp_path, site, files):
+    if site:
+        (tmp_path / "b" / "configs" / "site.yaml").write_text(site)
+    path = write_features(tmp_path / "a.h5", np.ones((3, F), np.float32), encoder="uni_v1", magnification=20.0)
+    trained_task._infer(str(path), str(tmp_path / "out"), {})
+    found = [file.name for file in (tmp_path / "out").rglob("viewer*") if file.is_dir()]
+    assert sorted(found) == files
+    assert not list((tmp_path / "out").rglob("*.png"))

@@ -134,7 +134,7 @@ def test_wsi_mil_inference_of_features_writes_prediction_and_map(tmp_path):
     features = draw.normal(size=(7, F)).astype(np.float32)
     write_features(tmp_path / "in" / "a.h5", features)
     infer(tmp_path, tmp_path / "in" / "a.h5", case_id="c1", scaling="percentile", top_k=2)
-    files = ["c1.geojson", "c1.tif", "c1_map.json", "prediction.json"]
+    files = ["c1.geojson", "c1.tif", "c1_map.json", "prediction.json", "viewer"]
     assert sorted(p.name for p in (tmp_path / "out" / "c1").iterdir()) == files
     report = prediction(tmp_path, "c1")
     with torch.no_grad():
@@ -223,13 +223,13 @@ def test_wsi_mil_inference_names_neither_patient_nor_path(tmp_path, caplog, capf
         infer(tmp_path, folder / "slides.csv", "slides", **SLIDES)
     assert results(tmp_path)["c1"]["status"] == "done"
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
-    assert len(files) == 9
+    assert len(files) == 9 + 6 + 2  # the viewer, and its library with the license
     printed = [*(path.name for path in files), *(path.read_bytes().decode("latin-1") for path in files)]
     printed += [record.getMessage() for record in caplog.records if not record.exc_info]
     secrets = ["Secretname", str(folder)]
     assert [word for word in secrets for text in printed if word in text] == []
     for file in files:
-        if file.suffix in (".json", ".csv", ".geojson", ".html", ".tif", ".png"):
+        if file.suffix in (".json", ".csv", ".geojson", ".html", ".tif", ".png", ".jpg"):
             assert b"research use only" in file.read_bytes(), file.name
     assert "research use only" in capfd.readouterr().out
 

@@ -121,6 +121,7 @@ def test_wsi_mil_localizes_pale_tiles_on_a_real_slide(slide, mobilenet, tmp_path
         "cmu.png",
         "cmu_map.json",
         "cmu_tiles.png",
+        "viewer",
     }
     write_trident(tmp_path / "trident" / "cmu.h5", features, tiles.coords)
     paths |= {"input": str(tmp_path / "trident"), "output_dir": str(tmp_path / "t"), "case_id": None}

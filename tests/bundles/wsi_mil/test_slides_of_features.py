@@ -21,7 +21,7 @@ from tests.bundles.wsi import F, start, write_small_slide
 from tests.data.slides.containers import marked, write_scn
 from tests.make_slide import stained
 
-FILES = ["s.geojson", "s.png", "s.tif", "s_map.json", "s_tiles.png"]
+FILES = ["s.geojson", "s.png", "s.tif", "s_map.json", "s_tiles.png", "viewer"]
 
 
 def write_network(folder):

@@ -9,6 +9,7 @@ from PIL import Image
 from monai_mil_ext.handlers import SlideResultsSaver
 from monai_mil_ext.handlers.savers import slide_results
 from tests.handlers.savers.items import run, slide
+from tests.make_slide import stained, write_slide
 
 
 def prediction(folder):
@@ -150,3 +151,39 @@ def test_slide_results_saver_makes_missing_pictures_part_of_the_status(tmp_path)
     assert saver.status(record) == "done; no slide found: no pictures"
     plain = SlideResultsSaver(tmp_path, pictures=[])
     assert plain.status(plain.save(slide(pictures_missing="no slide found"))) == "done"
+
+
+def test_slide_results_saver_writes_a_viewer_and_removes_that_of_an_earlier_run(tmp_path):
+    saver = SlideResultsSaver(tmp_path, class_names=["a", "b"], pictures=["overlay", "viewer"])
+    saver.save(slide(**PIXELS, notes="slide_mpp 0.5 was given"))
+    text = (tmp_path / "s1" / "viewer" / "index.html").read_text()
+    for part in ("s1: probability of b 0.75 (threshold 0.5: b)", "slide_mpp 0.5 was given", "../s1.png", "../s1.tif"):
+        assert part in text
+    assert "../prediction.json" in text  # it is written last, and yet linked
+    assert "../s1_tiles.png" not in text
+    SlideResultsSaver(tmp_path, pictures=[]).save(slide(**PIXELS))
+    assert names(tmp_path / "s1") == ["prediction.json", "s1.geojson", "s1.tif", "s1_map.json"]
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_slide_results_saver_writes_all_pixels_or_says_why_not(tmp_path, is_damaged):
+    path = write_slide(tmp_path / "doe.tif", stained((128, 160), (0, 0, 128, 128)), tile=64, levels=1)
+    if is_damaged:
+        path.write_bytes(b"no slide any more")
+    saver = SlideResultsSaver(tmp_path / "out", pictures=["viewer-full"])
+    record = saver.save(slide(**PIXELS, source=str(path)))
+    found = names(tmp_path / "out" / "s1" / "viewer")
+    assert ("tiles" in found, "index.html" in found) == (not is_damaged, True)
+    if is_damaged:
+        status = saver.status(record)
+        assert status.startswith("done; the slide can't be shown with all pixels: ")
+        assert "doe" not in status
+    else:
+        assert saver.status(record) == "done"
+        assert (tmp_path / "out" / "s1" / "viewer" / "tiles" / "8" / "0_0.jpg").is_file()
+
+
+def test_slide_results_saver_of_features_shows_the_map_alone(tmp_path):
+    saver = SlideResultsSaver(tmp_path, pictures=["viewer-full"])
+    assert saver.status(saver.save(slide())) == "done"
+    assert "thumbnail.jpg" not in names(tmp_path / "s1" / "viewer")

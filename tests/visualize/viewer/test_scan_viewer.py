@@ -6,31 +6,16 @@ import re
 import resource
 import subprocess
 import time
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
-from monai_mil_ext.visualize import SliceDisplay, remove_viewer, viewer_pictures, write_scan_viewer
+from monai_mil_ext.visualize import SliceDisplay, remove_viewer, write_scan_viewer
 from tests.visualize.attention_scan import scan
 
+from .page_tags import HOSTILE, PageTags
+
 FILES = ["index.html", "scan.js", "slices_000.jpg", "viewer.css", "viewer.js"]
-HOSTILE = "</script><img src=x onerror=alert(1)>\"' \u2028{{ 7 * 7 }}"
-
-
-class Page(HTMLParser):
-    """Tags of a page with their attributes."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags = []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 def values_of(page):
@@ -42,7 +27,7 @@ def test_write_scan_viewer_loads_only_files_beside_it(tmp_path):
     path = write_scan_viewer(tmp_path, scan(), 3, "c1", {"model": "m"}, display, {"scores": "c1_scores.nii.gz"})
     assert path == tmp_path / "viewer" / "index.html"
     assert sorted(file.name for file in path.parent.iterdir()) == FILES
-    page, values = Page(path.read_text()), values_of(path)
+    page, values = PageTags(path.read_text()), values_of(path)
     assert [script["src"] for script in page.all("script")] == ["scan.js", "viewer.js"]
     assert page.all("link") == [{"rel": "stylesheet", "href": "viewer.css"}]
     assert page.all("a") == [{"href": "../c1_scores.nii.gz"}]
@@ -61,7 +46,7 @@ def test_write_scan_viewer_loads_only_files_beside_it(tmp_path):
 def test_write_scan_viewer_shows_hostile_texts_as_texts(tmp_path):
     facts, links = {HOSTILE: HOSTILE}, {HOSTILE: HOSTILE}
     path = write_scan_viewer(tmp_path, scan(), 1, HOSTILE, facts, SliceDisplay("axial", window=HOSTILE), links)
-    page = Page(path.read_text())
+    page = PageTags(path.read_text())
     assert len(page.all("script")) == 2
     assert not any("onerror" in attributes for _, attributes in page.tags)
     assert page.all("a") == [{"href": f"../{HOSTILE}"}]
@@ -76,21 +61,6 @@ def test_write_scan_viewer_replaces_an_earlier_one(tmp_path):
     remove_viewer(tmp_path)
     remove_viewer(tmp_path)
     assert not list(tmp_path.iterdir())
-
-
-def test_remove_viewer_follows_no_link(tmp_path):
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "kept").touch()
-    (tmp_path / "viewer").symlink_to(tmp_path / "other")
-    remove_viewer(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["other"]
-    assert (tmp_path / "other" / "kept").exists()
-
-
-def test_viewer_pictures_names_an_unknown_option():
-    assert viewer_pictures("full") == ["viewer-full"]
-    with pytest.raises(ValueError, match=r"`viewer` must be one of .*, got 'all'"):
-        viewer_pictures("all")
 
 
 def test_write_scan_viewer_refuses_arrays_of_different_length(tmp_path):

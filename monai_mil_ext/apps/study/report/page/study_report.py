@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_mil_ext.utils import RESEARCH_USE, atomic_path, optional_dependency, write_csv, write_json
+from monai_mil_ext.visualize.index_page import case_viewer
 
 from .case_gallery import case_gallery, data_address
 from .cohort_section import cohort_blocks
@@ -42,6 +43,7 @@ TABLES = (
 MAX_CURVES, MAX_ROWS = 20, 3000
 MAX_BYTES = 4_500_000  # of all pictures, so that the page stays below 8 MB
 NAMES = {"num_samples": "bootstrap samples", "threads": "threads of a process"}
+VIEWERS = "viewers"  # folder of the results of an inference, beside the report
 HIDDEN = ("attention", "position", "coords", "pictures")  # of a case: only as pictures
 
 
@@ -54,7 +56,8 @@ def write_report(facts: ReportFacts, folder: str | os.PathLike[str]) -> Path:
         facts: facts of the study. Of its cases, the 20 with the greatest errors have a :py:func:`case_picture` if they
             have ``attention`` and ``position`` or ``coords``, and all with ``pictures`` (PNG or JPEG) show these,
             4.5 MB at most.
-        folder: folder of the files, which is created.
+        folder: folder of the files, which is created. Where the results of an inference lie in its folder ``viewers``,
+            the table links each case to its viewer, ``viewers/<case_id>/viewer/index.html``.
 
     Returns:
         Path of the page.
@@ -63,7 +66,9 @@ def write_report(facts: ReportFacts, folder: str | os.PathLike[str]) -> Path:
     curves = {i: _curve(row) for i, row in enumerate(rows[:MAX_CURVES]) if len(row.get("attention", ()))}
     gallery = case_gallery(rows, facts.task, MAX_BYTES)
     facts = replace(facts, cases=[{k: v for k, v in row.items() if k not in HIDDEN} for row in rows]).cleaned()
-    page = _template().render(**_page_values(facts, curves, gallery))
+    values = _page_values(facts, curves, gallery)
+    _link_viewers(values["cases"], path.parent)
+    page = _template().render(**values)
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     write_json(path.with_suffix(".json"), _json(facts))
@@ -82,6 +87,15 @@ def _template() -> Any:
     source = files(__package__).joinpath("study_page.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     return environment.from_string(source)
+
+
+def _link_viewers(cases: dict[str, Any], folder: Path) -> None:
+    """Add the address of its viewer to each row of the table of cases that has one."""
+    for row in cases["rows"]:
+        row["viewer"] = case_viewer(folder / VIEWERS, row["case"])
+        row["viewer"] = f"{VIEWERS}/{row['viewer']}" if row["viewer"] else ""
+    if any(row["viewer"] for row in cases["rows"]):
+        cases["text"] += " Cases with a link have a viewer; it shows the prediction of one inference with its model."
 
 
 def _curve(row: Mapping[str, Any]) -> str:

@@ -94,6 +94,20 @@ def test_hostile_names_are_shown_as_texts(name, tmp_path):
         assert next(csv.DictReader(file))["case_id"] == name.replace("=", "'=")
 
 
+def test_cases_with_a_viewer_link_to_it(tmp_path):
+    facts = made_facts("cox", 1)
+    assert "have a viewer" not in write_report(facts, tmp_path).read_text()
+    case = facts.cases[3]["case_id"]
+    viewer = tmp_path / "viewers" / case / "viewer" / "index.html"
+    viewer.parent.mkdir(parents=True)
+    viewer.touch()
+    path = write_report(facts, tmp_path)
+    page = ReportPage(path.read_text())
+    assert [link for link in page.links if link.startswith("viewers/")] == [f"viewers/{case}/viewer/index.html"]
+    assert case in [cells[0] for cells in page.tables["case-table"]]
+    assert "Cases with a link have a viewer; it shows the prediction of one inference" in path.read_text()
+
+
 def test_no_path_reaches_the_report(tmp_path):
     path = write_report(made_facts("cox", 1, pictures=True), tmp_path)
     for file in (path, tmp_path / "report.json", *(tmp_path / "tables").iterdir()):
