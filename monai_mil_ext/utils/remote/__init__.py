@@ -1,0 +1,9 @@
+"""Object stores (``s3://``, ``gs://``, ``memory://``): paths, reads by ranges, whole writes, and a bounded cache."""
+
+from .local_copy import local_copy
+from .object_path import ObjectPath, as_path, is_remote
+from .range_file import RangeFile
+from .store import StoreError
+from .upload import upload_folder
+
+__all__ = ["ObjectPath", "RangeFile", "StoreError", "as_path", "is_remote", "local_copy", "upload_folder"]
