@@ -114,7 +114,6 @@ def s3(_s3_server, tmp_path, monkeypatch):
     _s3_server.put("bucket")
     for name, value in {**_s3_server.variables(), "MONAI_MIL_CACHE": str(tmp_path / "cache")}.items():
         monkeypatch.setenv(name, value)
-    core.url_to_fs("s3://bucket")[0].clear_instance_cache()
     return _s3_server
 
 

@@ -2,10 +2,10 @@
 
 import logging
 import os
-import urllib.request
 from contextlib import contextmanager
 
 import pytest
+import requests
 
 KEY, SECRET = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/EXAMPLEKEY"
 
@@ -20,12 +20,11 @@ class Store:
 
     def post(self, path, content=b""):
         """Send a request to the server itself."""
-        headers = {"Content-Type": "text/plain"}
-        urllib.request.urlopen(urllib.request.Request(f"{self.endpoint}/moto-api/{path}", content, headers))
+        requests.post(f"{self.endpoint}/moto-api/{path}", content, timeout=20).raise_for_status()
 
-    def put(self, path):
+    def put(self, bucket):
         """Make a bucket."""
-        urllib.request.urlopen(urllib.request.Request(f"{self.endpoint}/{path}", b"", method="PUT"))
+        requests.put(f"{self.endpoint}/{bucket}", timeout=20).raise_for_status()
 
     @contextmanager
     def checked_permissions(self):

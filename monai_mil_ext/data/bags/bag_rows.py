@@ -343,9 +343,10 @@ class HDF5Rows(BlockRows):
             chunks = [self.array.id.get_chunk_info_by_coord((i * self.chunk, *rest)) for i in sorted(wanted)]
         else:
             self.array.id.chunk_iter(chunks.append)
-        found = [(chunk.byte_offset, chunk.size, int(chunk.chunk_offset[self.leading])) for chunk in chunks]
-        places = sorted(place for place in found if place[0] is not None and place[2] // self.chunk in wanted)
-        if {first // self.chunk for _, _, first in places} != wanted:
+        written = [chunk for chunk in chunks if chunk.byte_offset is not None]
+        found = [(chunk.byte_offset, chunk.size, int(chunk.chunk_offset[self.leading])) for chunk in written]
+        places = sorted(place for place in found if place[2] // self.chunk in wanted)
+        if len(places) < len(wanted) * (self.num_chunks // _ceil_divide(self.shape[0], self.chunk)):
             raise BagFileError(UNFINISHED)
         return places
 

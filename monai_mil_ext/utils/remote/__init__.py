@@ -4,6 +4,15 @@ from .local_copy import local_copy
 from .object_path import ObjectPath, as_path, is_remote
 from .range_file import RangeFile
 from .store import StoreError
-from .upload import upload_folder
+from .upload import check_work_folder, upload_folder
 
-__all__ = ["ObjectPath", "RangeFile", "StoreError", "as_path", "is_remote", "local_copy", "upload_folder"]
+__all__ = [
+    "ObjectPath",
+    "RangeFile",
+    "StoreError",
+    "as_path",
+    "check_work_folder",
+    "is_remote",
+    "local_copy",
+    "upload_folder",
+]

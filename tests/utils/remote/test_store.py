@@ -36,8 +36,10 @@ def test_errors_of_a_store_are_one_sentence_without_credentials(s3, operation, c
         assert SECRET not in text
 
 
-def test_a_store_without_credentials_or_answer_is_named(s3, monkeypatch):
+def test_a_store_without_credentials_or_answer_is_named(s3, monkeypatch, request):
     from s3fs import S3FileSystem
+
+    request.addfinalizer(S3FileSystem.clear_instance_cache)
 
     place = ObjectPath("s3://bucket/a.h5")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")

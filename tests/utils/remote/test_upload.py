@@ -34,5 +34,5 @@ def s3fs_put(monkeypatch):
 
 
 def test_a_local_target_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="`address` must be one of an object store, such as s3://bucket/study"):
+    with pytest.raises(ValueError, match="`upload` must be an address of an object store, such as s3://bucket/study"):
         upload_folder(tmp_path, str(tmp_path / "x"))
