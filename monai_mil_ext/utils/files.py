@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from .paths import check_local
-from .remote import as_path, is_remote, local_copy
+from .remote import as_path, is_remote, isfile, local_copy
 from .remote.object_path import ObjectPath
 from .remote.store import StoreError
 
@@ -160,7 +160,7 @@ def load_tensors(path: str | os.PathLike[str], map_location: Any = "cpu") -> Any
     file = as_path(path)
     if not is_remote(file):
         check_local(path=file)
-    if not file.is_file():
+    if not isfile(file):
         raise FileNotFoundError(f"`path` must be a file of weights that exists, got {file.name!r}.")
     try:
         with local_copy(file) as local:

@@ -23,7 +23,7 @@ from monai_mil_ext.networks.nets.constructor_arguments import describe_object
 from monai_mil_ext.transforms.bags.check_source import compare_source
 from monai_mil_ext.utils import BagKeys, SourceMismatchError, as_flag, check_local
 from monai_mil_ext.utils.files import load_json, save_tensors
-from monai_mil_ext.utils.remote import as_path, is_remote
+from monai_mil_ext.utils.remote import as_path, exists, is_remote
 
 from .model_folder import DEMONSTRATION, WEIGHTS_FILE
 from .module_options import network_options
@@ -133,7 +133,7 @@ class TrainedModel:
         self.weights = place / weights
         self.allow_mismatch = as_flag(allow_mismatch)
         file = place / RECORD_FILE
-        is_there = file.exists() if is_remote(file) else os.path.lexists(file)
+        is_there = exists(file) or os.path.lexists(file)
         self.record = ModelRecord.read(file) if is_there else None
         self._known = ModelRecord("unknown") if self.record is None else self.record
         self._is_recorded = self.record is not None and self._has_recorded_weights()

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from monai_mil_ext.utils import check_local, resolve_path
-from monai_mil_ext.utils.remote import ObjectPath, is_remote
+from monai_mil_ext.utils.remote import ObjectPath, is_remote, isdir
 
 from .folder_layout import FEATURE_SUFFIXES, drop_links, file_name, list_files, name_folders, prefer_files
 
@@ -50,7 +50,7 @@ class BagFolder:
         self.root = resolve_path(root, "root")
         self.table_dir = self.root if table_dir is None else resolve_path(table_dir)
         self.suffixes, self.preferred = tuple(suffixes), tuple(preferred)
-        if not self.root.is_dir():
+        if not isdir(self.root):
             raise FileNotFoundError(f"`root` must be a folder that exists, got {Path(root).name!r}.")
 
     @property

@@ -21,7 +21,7 @@ from monai_mil_ext.data.bags.folder_layout import (
 from monai_mil_ext.data.slides import find_dicom_slides
 from monai_mil_ext.utils import BagKeys, check_case_ids, check_choice, check_local, check_name, resolve_path
 from monai_mil_ext.utils.bag_items import case_id_of
-from monai_mil_ext.utils.remote import as_path, is_remote
+from monai_mil_ext.utils.remote import as_path, exists, is_remote, isdir
 
 from .case_lists import is_feature_file, list_scans, single_case
 from .columns import CohortColumns
@@ -157,9 +157,9 @@ def _list(
     if source.suffix.lower() in (*TABLE_SUFFIXES, ".json"):
         folder = BagFolder(root or source.parent, source.parent, kinds.suffixes, kinds.preferred)
         items = _table_items(source, folder, columns or CohortColumns(), keep)
-    elif source.is_dir() and not is_feature_file(source):
+    elif isdir(source) and not is_feature_file(source):
         items = _folder_items(source, kinds)
-    elif not source.exists():
+    elif not exists(source):
         raise FileNotFoundError(f"`path` must be a {kinds.name}, a folder or a table that exists, got none.")
     else:
         items = [single_case(source, case_id)]

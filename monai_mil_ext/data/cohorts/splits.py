@@ -15,7 +15,7 @@ from torch import Tensor
 from monai_mil_ext.data.bags.bag_file import read_bag
 from monai_mil_ext.data.features.fingerprints import fingerprint
 from monai_mil_ext.utils import BagKeys, check_choice, check_local, load_json, optional_dependency, write_json
-from monai_mil_ext.utils.remote import as_path, is_remote
+from monai_mil_ext.utils.remote import as_path, is_remote, isfile
 
 __all__ = ["CohortSplits", "split_cohort"]
 
@@ -97,7 +97,7 @@ class CohortSplits:
         file = as_path(path)
         if not is_remote(file):
             check_local(path=file)
-        if not file.is_file():
+        if not isfile(file):
             raise FileNotFoundError(f"`path` must be a file of splits that exists, got {file.name!r}.")
         try:
             content = load_json(file)
@@ -121,7 +121,7 @@ class CohortSplits:
         file = as_path(path)
         if not is_remote(file):
             check_local(path=file)
-        if not file.is_file():
+        if not isfile(file):
             raise FileNotFoundError(f"`path` must be an existing file saved by training, got {file.name!r}.")
         try:
             content = load_json(file)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from monai_mil_ext.utils import check_choice, check_local, load_json, optional_dependency
-from monai_mil_ext.utils.remote import StoreError, as_path, is_remote
+from monai_mil_ext.utils.remote import StoreError, as_path, is_remote, isfile
 
 __all__ = ["TABLE_SUFFIXES", "Table", "join_tables", "json_rows", "read_table"]
 
@@ -84,7 +84,7 @@ def _existing(path: str | os.PathLike[str]) -> Path:
     file = as_path(path)
     if not is_remote(file):
         check_local(path=file)
-    if not file.is_file():
+    if not isfile(file):
         raise FileNotFoundError(f"`path` must be a table that exists, got {file.name!r}.")
     return file
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from monai_mil_ext.utils.remote import as_path, local_copy
+from monai_mil_ext.utils.remote import isfile, local_copy
 
 __all__ = ["fingerprint", "model_fingerprint"]
 
@@ -71,7 +71,7 @@ def model_fingerprint(network: nn.Module, path: str | os.PathLike[str]) -> str:
     with torch.no_grad():
         for tensor in (*blank.parameters(), *blank.buffers()):
             tensor.zero_()
-    if not as_path(path).is_file():
+    if not isfile(path):
         raise FileNotFoundError(f"`path` must be a file of weights that exists, got {os.path.basename(path)!r}.")
     # not its tensors, which may lie in the containers of several frameworks
     with local_copy(path) as source, source.open("rb") as file:

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from .store import StoreError, open_store, store_errors
 
-__all__ = ["ObjectPath", "as_path", "is_remote"]
+__all__ = ["ObjectPath", "as_path", "exists", "is_remote", "isdir", "isfile"]
 
 STORES = ("s3", "s3a", "gs", "gcs", "memory")
 # one slash is left of the two where a Path was made of an address
@@ -39,6 +39,26 @@ def as_path(path: str | os.PathLike[str]) -> Path:
         ('s3://bucket/features', 'features')
     """
     return ObjectPath(path) if is_remote(path) else Path(path)
+
+
+def exists(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path or an address exists; as of ``os.path.exists``, no local path is an error.
+
+    Example:
+        >>> exists("n" * 1000), exists("memory://bucket/none")
+        (False, False)
+    """
+    return ObjectPath(path).exists() if is_remote(path) else os.path.exists(path)
+
+
+def isfile(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path or an address is that of a file or an object; see :py:func:`exists`."""
+    return ObjectPath(path).is_file() if is_remote(path) else os.path.isfile(path)
+
+
+def isdir(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path or an address is that of a folder; see :py:func:`exists`."""
+    return ObjectPath(path).is_dir() if is_remote(path) else os.path.isdir(path)
 
 
 class ObjectPath(PosixPath):
