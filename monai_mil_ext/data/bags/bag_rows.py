@@ -294,8 +294,8 @@ class HDF5Rows(BlockRows):
     Args:
         dataset: dataset of h5py.
         leading: whether the array has shape (1, N, ...).
-        source: object of a store that the dataset lies in. Its chunks are fetched together; of more than 10,000, whose
-            index would take longer, the whole file is copied.
+        source: object of a store that the dataset lies in. Its chunks are fetched together; where their index would
+            take longer (of more than 10,000 chunks, or 64 if all rows are wanted), the whole file is copied.
     """
 
     def __init__(self, dataset: Any, leading: bool = False, source: RangeFile | None = None) -> None:
@@ -307,7 +307,7 @@ class HDF5Rows(BlockRows):
 
     def read(self, rows: Index) -> Tensor:
         """Read ``rows``; see :py:class:`Rows`."""
-        if self.source is not None and self.num_chunks > MAX_CHUNKS:
+        if self.source is not None and self.num_chunks > (FEW_CHUNKS if len(rows) == self.shape[0] else MAX_CHUNKS):
             with local_copy(self.source.path) as copy, h5py.File(copy, "r") as file:
                 return HDF5Rows(file[self.array.name], self.leading).read(rows)
         if self.is_raw:
