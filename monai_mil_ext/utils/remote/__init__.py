@@ -1,6 +1,6 @@
 """Object stores (``s3://``, ``gs://``, ``memory://``): paths, reads by ranges, whole writes, and a bounded cache."""
 
-from .local_copy import local_copy
+from .object_cache import local_copy
 from .object_path import ObjectPath, as_path, exists, is_remote, isdir, isfile
 from .range_file import RangeFile
 from .store import StoreError
