@@ -45,19 +45,20 @@ def test_a_prefix_is_fetched_as_a_folder(memory):
         assert {str(file.relative_to(folder)) for file in folder.rglob("*.dcm")} == {"1.dcm", "b/2.dcm"}
 
 
-def test_the_cache_stays_within_its_limit(memory, tmp_path, monkeypatch):
-    monkeypatch.setenv("MONAI_MIL_CACHE_GB", str(2.5e-5))
-    for name in "abc":
+@pytest.mark.parametrize("oldest", "abc")
+def test_the_cache_removes_what_was_not_used_for_the_longest_time(memory, tmp_path, monkeypatch, oldest):
+    monkeypatch.setenv("MONAI_MIL_CACHE_GB", str(3.5e-5))
+    places = {}
+    for name in "abcd":
         (ObjectPath(memory) / name).write_bytes(bytes(10_000))
-    for name in "abac":  # b was not used for the longest time
         with local_copy(f"{memory}/{name}") as file:
-            os.utime(file.parent.with_name(file.parent.name + ".lock"), (0, 0) if name == "b" else None)
-    sizes = [file.stat().st_size for file in (tmp_path / "cache").glob("*/*")]
-    assert sizes == [10_000, 10_000]
-    kept = copies(tmp_path / "cache")
-    for name in "ac":
-        with local_copy(f"{memory}/{name}") as file:
-            assert file.parent.name in kept
+            places[name] = file.parent.name
+            os.utime(file.parent.with_name(file.parent.name + ".lock"), (1, 1) if name == oldest else None)
+    assert copies(tmp_path / "cache") == sorted(place for name, place in places.items() if name != oldest)
+
+
+def test_an_object_that_is_larger_than_the_cache_is_refused(memory, monkeypatch):
+    monkeypatch.setenv("MONAI_MIL_CACHE_GB", str(2.5e-5))
     (ObjectPath(memory) / "large").write_bytes(bytes(30_000))
     with pytest.raises(ValueError, match=r"`path` must fit into the cache of .* GB, got .* in 'large': set MONAI_MIL"):  # noqa: SIM117
         with local_copy(f"{memory}/large"):
