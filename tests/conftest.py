@@ -7,7 +7,10 @@ import shutil
 
 import pytest
 import torch
+from fsspec import core
 from hypothesis import settings
+
+from tests.object_store import serve_objects
 
 settings.register_profile("fast", max_examples=10, deadline=None)
 settings.register_profile("nightly", max_examples=500, deadline=None)
@@ -96,3 +99,27 @@ def pytest_terminal_summary(terminalreporter):
         for report in reports:
             buys = dict(report.user_properties).get("buys") or "not marked slow"
             terminalreporter.line(f"{report.duration:5.0f} s  {report.nodeid}: {buys}")
+
+
+@pytest.fixture(scope="session")
+def _s3_server():
+    with serve_objects() as store:
+        yield store
+
+
+@pytest.fixture
+def s3(_s3_server, tmp_path, monkeypatch):
+    """Return an empty bucket of a stand-in for S3, with credentials in the environment and an empty cache."""
+    _s3_server.post("reset")
+    _s3_server.put("bucket")
+    for name, value in {**_s3_server.variables(), "MONAI_MIL_CACHE": str(tmp_path / "cache")}.items():
+        monkeypatch.setenv(name, value)
+    return _s3_server
+
+
+@pytest.fixture
+def memory(tmp_path, monkeypatch):
+    """Return the address of an empty store in memory, with an empty cache."""
+    monkeypatch.setenv("MONAI_MIL_CACHE", str(tmp_path / "cache"))
+    core.url_to_fs("memory://")[0].store.clear()
+    return "memory://bucket"

@@ -19,6 +19,9 @@ from typing import Any
 import torch
 
 from .paths import check_local
+from .remote import as_path, is_remote, isfile, local_copy
+from .remote.object_path import ObjectPath
+from .remote.store import StoreError
 
 __all__ = [
     "atomic_path",
@@ -44,6 +47,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     file and its folder are synchronized to disk. A killed process leaves its hidden temporary file behind, which no
     reader mistakes for a result; :py:func:`remove_stale_files` removes it.
 
+    For an address of an object store the temporary file lies on this machine and is uploaded as a whole.
+
     Args:
         path: file to create or replace; a missing folder is created. The temporary name keeps the suffixes, for
             writers that depend on them (``.nii.gz``).
@@ -51,7 +56,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         OSError: when the disk is full or read-only, a quota or size limit is reached, or the file can't be written for
             another reason; the message names the file without its folder.
-        ValueError: when the path is an address such as ``s3://bucket/x``.
+        StoreError: when an object store refuses or does not answer.
+        ValueError: when the path is another address, such as ``ftp://host/x``.
 
     Example:
         >>> with atomic_path("results/result.json") as temporary:
@@ -59,6 +65,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         >>> os.listdir("results")
         ['result.json']
     """
+    if is_remote(path):
+        with ObjectPath(path).atomic() as temporary:
+            yield temporary
+        return
     check_local(path=path)
     target = Path(path)
     with _named_errors(target.name):
@@ -90,6 +100,8 @@ def remove_stale_files(folder: str | os.PathLike[str], seconds: float = 86_400) 
     Returns:
         Names of the removed files.
     """
+    if is_remote(folder):  # where nothing unfinished is visible
+        return []
     files = [file for file in sorted(Path(folder).glob(f"{PREFIX}*")) if not _has_writer(file.name)]
     removed = []
     for file in files:
@@ -106,7 +118,7 @@ def remove_file(path: str | os.PathLike[str]) -> None:
     Raises:
         OSError: with the message of :py:func:`atomic_path`.
     """
-    target = Path(path)
+    target = as_path(path)
     with _named_errors(target.name):
         target.unlink(missing_ok=True)
 
@@ -117,11 +129,15 @@ def load_json(path: str | os.PathLike[str]) -> Any:
     Raises:
         ValueError: when the file can't be read, is not JSON or is nested too deeply; the message names it.
     """
-    check_local(path=path)
+    file = as_path(path)
+    if not is_remote(file):
+        check_local(path=file)
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        return json.loads(file.read_text(encoding="utf-8-sig"))
+    except StoreError:
+        raise
     except (OSError, RecursionError, ValueError):
-        raise ValueError(f"`path` must be a readable JSON file, got {Path(path).name!r}.") from None
+        raise ValueError(f"`path` must be a readable JSON file, got {file.name!r}.") from None
 
 
 def save_tensors(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
@@ -141,12 +157,16 @@ def load_tensors(path: str | os.PathLike[str], map_location: Any = "cpu") -> Any
         FileNotFoundError: when there is no such file.
         ValueError: when it can't be read safely.
     """
-    check_local(path=path)
-    file = Path(path)
-    if not os.path.isfile(file):
+    file = as_path(path)
+    if not is_remote(file):
+        check_local(path=file)
+    if not isfile(file):
         raise FileNotFoundError(f"`path` must be a file of weights that exists, got {file.name!r}.")
     try:
-        return torch.load(file, map_location=map_location, weights_only=True)
+        with local_copy(file) as local:
+            return torch.load(local, map_location=map_location, weights_only=True)
+    except StoreError:
+        raise
     except Exception as error:
         kind = type(error).__name__
         raise ValueError(f"`path` must be an undamaged file of weights, got {file.name!r}: {kind}.") from None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
+
+from .remote.object_path import ObjectPath, is_remote
 
 __all__ = ["check_local", "check_local_settings", "find_file", "resolve_path"]
 
@@ -38,8 +40,12 @@ def check_local(**paths: str | os.PathLike[str] | None) -> None:
             raise ValueError(f"`{name}` must be a path, got one with a null character.")
 
 
-def check_local_settings(settings: Mapping[str, Any]) -> None:
+def check_local_settings(settings: Mapping[str, Any], remote: Collection[str] = FILES) -> None:
     """Raise ``ValueError`` if a setting of a bundle that names files, such as ``ckpt_dir``, is an address.
+
+    Args:
+        settings: settings by their names.
+        remote: names of those that may be the address of an object store.
 
     Example:
         >>> check_local_settings({"epochs": 3, "train#ckpt_dir": "gs://bucket/models"})
@@ -49,7 +55,9 @@ def check_local_settings(settings: Mapping[str, Any]) -> None:
     """
     for key, value in settings.items():
         name = re.split("#|::", str(key))[-1]
-        if isinstance(value, (str, os.PathLike)) and (name.endswith("_dir") or name in FILES):
+        if not isinstance(value, (str, os.PathLike)) or (name in remote and is_remote(value)):
+            continue
+        if name.endswith("_dir") or name in FILES:
             check_local(**{str(key): value})
 
 
@@ -68,6 +76,8 @@ def find_file(name: str, *folders: str | os.PathLike[str]) -> str:
 def resolve_path(path: str | os.PathLike[str], name: str = "path") -> Path:
     """Return the absolute path without symbolic links; of a link to itself, the path of the link.
 
+    The address of an object store is returned as an :py:class:`monai_mil_ext.utils.remote.ObjectPath`.
+
     ``Path.resolve`` raises a ``RuntimeError`` with the whole path for a link to itself.
 
     Args:
@@ -75,7 +85,9 @@ def resolve_path(path: str | os.PathLike[str], name: str = "path") -> Path:
         name: name of the argument for messages.
 
     Raises:
-        ValueError: when the path is an address of a remote store, or has a null character.
+        ValueError: when the path is an address that is none of an object store, or has a null character.
     """
+    if is_remote(path):
+        return ObjectPath(path)
     check_local(**{name: path})
     return Path(os.path.realpath(path))

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from monai_mil_ext.utils import RESEARCH_USE, BagKeys, BagStatus, atomic_path
 from monai_mil_ext.utils.probabilities import OUTPUT_NAMES
+from monai_mil_ext.utils.remote import as_path
 
 from .page_template import page_template
 
@@ -44,13 +45,13 @@ def write_index(
     Returns:
         Path of the page.
     """
-    path, classes = Path(folder) / INDEX, _classes(rows)
+    path, classes = as_path(folder) / INDEX, _classes(rows)
     names = [f"probability of {f'class {c}' if class_names is None else class_names[c]}" for c in classes]
     predicted = next((name for name in ("predicted_class", "prediction") if any(name in row for row in rows)), None)
     values = _values(rows)
     columns = ["case", *(["prediction"] if predicted else []), *names, *(v.replace("_", " ") for v in values), "status"]
     cells = [*([predicted] if predicted else []), *(f"probability_{c}" for c in classes), *values]
-    shown = [_row(Path(folder), row, cells) for row in rows]
+    shown = [_row(as_path(folder), row, cells) for row in rows]
     page = page_template("index_page.html").render(title=title, columns=columns, rows=shown, use=RESEARCH_USE)
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8")

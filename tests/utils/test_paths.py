@@ -7,6 +7,7 @@ import torch
 
 from monai_mil_ext import data, handlers, transforms
 from monai_mil_ext.utils import check_local, find_file, resolve_path
+from monai_mil_ext.utils.remote import is_remote
 
 REMOTE = {
     "s3://bucket/a.h5": "s3",
@@ -40,6 +41,9 @@ def test_check_local_names_the_scheme_of_a_remote_path(path, form):
     message = f"^`root` must be a local path, got an address that begins with '{REMOTE[path].replace('+', '.')}://'"
     with pytest.raises(ValueError, match=message):
         check_local(root=form(path))
+    if is_remote(form(path)):
+        assert str(resolve_path(form(path))) == path.lower()
+        return
     with pytest.raises(ValueError, match="`path` must be a local path"):
         resolve_path(form(path))
 
@@ -64,36 +68,52 @@ def test_resolve_path_follows_links_but_not_for_ever(tmp_path):
         assert resolve_path(tmp_path / name).is_relative_to(tmp_path.resolve())
 
 
-REMOTE_FILE = "s3://bucket/a.h5"
 READERS = {
-    "read_bag": lambda: data.read_bag(REMOTE_FILE),
-    "inspect_bag": lambda: data.inspect_bag(Path(REMOTE_FILE)),
-    "load_cohort": lambda: data.load_cohort("s3://bucket/cohort.csv"),
-    "load_cohort_json": lambda: data.load_cohort("s3://bucket/cohort.json"),
-    "list_scans": lambda: data.list_scans("s3://bucket/cohort.csv"),
-    "list_scans_json": lambda: data.list_scans("s3://bucket/cohort.json"),
-    "list_slides": lambda: data.list_slides("s3://bucket/slides"),
-    "CohortSplits": lambda: data.CohortSplits.read("s3://bucket/split.json"),
-    "ModelRecord": lambda: data.ModelRecord.read("s3://bucket/model.json"),
-    "load_weights": lambda: data.load_weights("s3://bucket/model.pt"),
-    "LoadBag": lambda: transforms.LoadBag()(REMOTE_FILE),
-    "LoadScan": lambda: transforms.LoadScan()("s3://bucket/scan"),
-    "SlideFile": lambda: data.SlideFile("s3://bucket/a.svs"),
-    "BestEpochSaver": lambda: handlers.BestEpochSaver("s3://bucket", torch.nn.Linear(1, 1)),
-    "CohortSplits.write": lambda: data.CohortSplits([], {}, 0).write("s3://bucket/split.json"),
-    "root": lambda: data.list_scans("cohort.csv", "s3://bucket"),
+    "read_bag": lambda: data.read_bag("ftp://host/a.h5"),
+    "inspect_bag": lambda: data.inspect_bag(Path("ftp://host/a.h5")),
+    "load_cohort": lambda: data.load_cohort("ftp://host/cohort.csv"),
+    "load_cohort_json": lambda: data.load_cohort("ftp://host/cohort.json"),
+    "list_scans": lambda: data.list_scans("ftp://host/cohort.csv"),
+    "list_scans_json": lambda: data.list_scans("ftp://host/cohort.json"),
+    "list_slides": lambda: data.list_slides("ftp://host/slides"),
+    "CohortSplits": lambda: data.CohortSplits.read("ftp://host/split.json"),
+    "ModelRecord": lambda: data.ModelRecord.read("ftp://host/model.json"),
+    "load_weights": lambda: data.load_weights("ftp://host/model.pt"),
+    "LoadBag": lambda: transforms.LoadBag()("ftp://host/a.h5"),
+    "LoadScan": lambda: transforms.LoadScan()("ftp://host/scan"),
+    "SlideFile": lambda: data.SlideFile("ftp://host/a.svs"),
+    "BestEpochSaver": lambda: handlers.BestEpochSaver("ftp://host", torch.nn.Linear(1, 1)),
+    "CohortSplits.write": lambda: data.CohortSplits([], {}, 0).write("ftp://host/split.json"),
+    "load_splits": lambda: data.load_splits("ftp://host/split.csv", []),
+    "root": lambda: data.list_scans("cohort.csv", "ftp://host"),
 }
 
 
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
-def test_every_reader_and_writer_refuses_a_remote_path(read, tmp_path, monkeypatch):
+def test_every_reader_and_writer_refuses_an_address_of_no_object_store(read, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("cohort.csv").write_text("case_id,image\na,a.nii\n")
-    Path("s3:/bucket").mkdir(parents=True)  # what such a path is for Python
+    Path("ftp:/host").mkdir(parents=True)  # what such a path is for Python
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(ValueError, match="must be a local path, got an address that begins with 's3://'"):
+    with pytest.raises(ValueError, match="must be a local path, got an address that begins with 'ftp://'"):
         read()
     assert sorted(tmp_path.rglob("*")) == before
+
+
+LOCAL_ALONE = {
+    "BestEpochSaver": lambda: handlers.BestEpochSaver("s3://bucket", torch.nn.Linear(1, 1)),
+    "FeatureCache": lambda: data.FeatureCache("s3://bucket", dict),
+    "load_splits": lambda: data.load_splits("s3://bucket/split.csv", []),
+    "LoadCellBag": lambda: transforms.LoadCellBag(8)("s3://bucket/cells"),
+}
+
+
+@pytest.mark.parametrize("use", LOCAL_ALONE.values(), ids=LOCAL_ALONE)
+def test_what_needs_a_folder_of_this_machine_refuses_an_object_store(use, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="must be a local path, got an address that begins with 's3://'"):
+        use()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_reader_of_an_impossible_path_says_that_there_is_none(tmp_path, monkeypatch):

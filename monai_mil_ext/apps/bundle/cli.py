@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow, ReferenceResolver
 
 from monai_mil_ext.utils import check_choice, check_local_settings, print_root_cause
+from monai_mil_ext.utils.paths import FILES
 
 __all__ = ["check_cli_overrides"]
 
@@ -19,7 +20,7 @@ SEPARATOR = ReferenceResolver.sep
 COMMANDS = ("run", "run_workflow")
 
 
-def check_cli_overrides() -> None:
+def check_cli_overrides(remote: Sequence[str] = ()) -> None:
     """Raise ``ValueError`` if an override names a key that nothing uses, and suggest close matches.
 
     MONAI adds an unknown key to the config and continues, so that ``--epoch 5`` trains for the default number of
@@ -32,6 +33,9 @@ def check_cli_overrides() -> None:
 
     It also makes errors of a command ``monai.bundle run`` end with their root cause. Outside of the ``initialize`` of a
     ``ConfigWorkflow`` it does nothing.
+
+    Args:
+        remote: names of settings, beside ``input``, ``root`` and ``table``, that may be addresses of an object store.
 
     Example:
         >>> initialize = "initialize: [$monai_mil_ext.apps.bundle.check_cli_overrides()]"
@@ -46,7 +50,7 @@ def check_cli_overrides() -> None:
     workflow = _calling_workflow()
     if workflow is not None:
         config = workflow.parser.get()
-        check_local_settings(config)
+        check_local_settings(config, (*FILES, *remote))
         _check_keys(config, _bundle_keys(workflow.config_root_path, config), _used_ids(workflow))
 
 

@@ -23,6 +23,7 @@ from monai_mil_ext.networks.nets.constructor_arguments import describe_object
 from monai_mil_ext.transforms.bags.check_source import compare_source
 from monai_mil_ext.utils import BagKeys, SourceMismatchError, as_flag, check_local
 from monai_mil_ext.utils.files import load_json, save_tensors
+from monai_mil_ext.utils.remote import as_path, exists, is_remote
 
 from .model_folder import DEMONSTRATION, WEIGHTS_FILE
 from .module_options import network_options
@@ -109,7 +110,7 @@ class TrainedModel:
     what they were trained on.
 
     Args:
-        folder: folder of the weights and of ``model.json``.
+        folder: folder of the weights and of ``model.json``, or its address in an object store.
         weights: name of the file of weights.
         allow_mismatch: whether to use weights although they are others than the record states, or input that differs
             from that of the training; results are marked.
@@ -126,18 +127,21 @@ class TrainedModel:
     def __init__(
         self, folder: str | os.PathLike[str], weights: str = WEIGHTS_FILE, allow_mismatch: bool = False
     ) -> None:
-        check_local(folder=folder)
-        self.weights = Path(folder) / weights
+        place = as_path(folder)
+        if not is_remote(place):
+            check_local(folder=place)
+        self.weights = place / weights
         self.allow_mismatch = as_flag(allow_mismatch)
-        file = Path(folder) / RECORD_FILE
-        self.record = ModelRecord.read(file) if os.path.lexists(file) else None
+        file = place / RECORD_FILE
+        is_there = exists(file) or os.path.lexists(file)
+        self.record = ModelRecord.read(file) if is_there else None
         self._known = ModelRecord("unknown") if self.record is None else self.record
         self._is_recorded = self.record is not None and self._has_recorded_weights()
 
     @classmethod
     def of(cls, weights: str | os.PathLike[str], allow_mismatch: bool = False) -> TrainedModel:
         """Return the model of a file of weights."""
-        return cls(Path(weights).parent, Path(weights).name, allow_mismatch)
+        return cls(as_path(weights).parent, as_path(weights).name, allow_mismatch)
 
     def _has_recorded_weights(self) -> bool:
         if self.weights.is_file():

@@ -19,6 +19,7 @@ from monai_mil_ext.data.cohorts.tables.study_table import label_columns, surviva
 from monai_mil_ext.utils import BagKeys, check_local, check_name, resolve_path
 from monai_mil_ext.utils.bag_items import case_id_of
 from monai_mil_ext.utils.privacy import describe_case_error
+from monai_mil_ext.utils.remote import ObjectPath, is_remote
 
 from .check_settings import CheckedCase, Problem
 
@@ -75,7 +76,8 @@ def read_cases(
     """
     paths = [path] if isinstance(path, Path) else list(path)
     for file in paths:
-        check_local(path=file)
+        if not is_remote(file):
+            check_local(path=file)
     if len(paths) == 1 and paths[0].is_dir():
         items = FOLDERS[kind](paths[0])
         return NamedCases([_listed(item, f"file {i}") for i, item in enumerate(items, 1)], [], [])
@@ -171,9 +173,9 @@ def _resolve(case: CheckedCase, key: str, value: Any, places: tuple[Path, Path, 
         if not isinstance(value, str) or not value:
             raise ValueError("must be given, got an empty cell" if value in ("", None) else "must be a path")
         path = resolve_inside(value, root, table_dir)
-        if not path.exists() and bags is not None:
-            path = bags.find(value)
-        if not path.exists():
+        if bags is not None and (isinstance(path, ObjectPath) or not path.exists()):
+            path = bags.find(value)  # which has asked an object store for all names once
+        elif not path.exists():
             raise ValueError("must exist, got a path without a file")
         case.item[key] = str(path)
     except (ValueError, OSError, RuntimeError) as error:  # of the system, for a name that is too long or a loop

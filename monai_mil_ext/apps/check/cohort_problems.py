@@ -13,6 +13,7 @@ import numpy as np
 from monai_mil_ext.data import CohortChecks
 from monai_mil_ext.data.cohorts.columns import PARTS
 from monai_mil_ext.data.cohorts.mixtures import confounding, merge_close, mixture_issues
+from monai_mil_ext.utils.remote import ObjectPath, as_path
 
 from .case_labels import CohortLabels
 from .check_settings import CASE, CheckedCase, CheckSettings, Problem
@@ -85,6 +86,9 @@ def _content(case: CheckedCase) -> str | None:
     total = hashlib.sha256()
     files = _files(case)
     for path in (files[0], files[len(files) // 2], files[-1]) if files else ():
+        if isinstance(path, ObjectPath):
+            total.update(path.checksum().encode())
+            continue
         size = path.stat().st_size
         with path.open("rb") as file:
             for start in (0, size // 2, max(0, size - BLOCK)):
@@ -95,9 +99,15 @@ def _content(case: CheckedCase) -> str | None:
 
 def _files(case: CheckedCase) -> list[Path]:
     found = []
-    for path in map(Path, case.paths):
-        found += sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    for path in map(as_path, case.paths):
+        found += _files_below(path) if path.is_dir() else [path]
     return found
+
+
+def _files_below(folder: Path) -> list[Path]:
+    if isinstance(folder, ObjectPath):
+        return list(folder.sizes())
+    return sorted(file for file in folder.rglob("*") if file.is_file())
 
 
 def _parts(cases: Sequence[CheckedCase]) -> Iterator[Problem]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from monai_mil_ext.data.cohorts import CohortColumns
 from monai_mil_ext.utils import check_choice, check_local, write_csv, write_json
+from monai_mil_ext.utils.remote import as_path
 
 from .case_facts import read_facts
 from .case_labels import CohortLabels, read_labels
@@ -181,7 +182,7 @@ def check_table(
     """
     settings = settings or CheckSettings()
     start = time.perf_counter()
-    paths = [Path(part) for part in ([path] if isinstance(path, (str, os.PathLike)) else path)]
+    paths = [as_path(part) for part in ([path] if isinstance(path, (str, os.PathLike)) else path)]
     prefer = "features" if encoding is None else "slides"  # beside the slides, their features may be kept
     named = read_cases(paths, settings.kind, columns, root, settings.task, prefer)
     name = settings.kind if paths[0].is_dir() else " + ".join(file.name for file in paths)

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from monai_mil_ext.utils import atomic_path, check_local, optional_dependency
 from monai_mil_ext.utils.archives import open_archive
+from monai_mil_ext.utils.remote import ObjectPath, RangeFile, as_path, is_remote, local_copy
 
 from .bag_layout import BagInfo, BagLayout, CoordinateSpec
 from .bag_rows import BagFileError, Index, Rows, check_array_count, errors_for_file, is_numeric
-from .hdf5_bag import open_hdf5
+from .hdf5_bag import open_hdf5, open_remote_hdf5
 from .numpy_bag import open_npy, open_npz, open_safetensors
 from .torch_bag import open_torch
 from .zarr_bag import open_zarr
@@ -199,16 +200,20 @@ def open_bag(path: str | os.PathLike[str], slide: str | None = None) -> Iterator
     Formats: ``.h5`` of :py:func:`write_bag`, TRIDENT, CLAM, STAMP, ASMIL and ACMIL; ``.pt`` (tensor, NumPy array,
     dictionary); ``.npy`` and ``.npz``; ``.safetensors``; zarr stores, including those of LazySlide and wsidata.
 
+    Of an object in a store (``s3://bucket/a.h5``), HDF5 and zarr are read by ranges; other formats are copied whole,
+    see :py:func:`monai_mil_ext.utils.remote.local_copy`.
+
     Args:
-        path: the file, or the folder of a zarr store.
+        path: the file, or the folder of a zarr store; or their address in an object store.
         slide: name of the bag in a file with several: an HDF5 group or a wsidata table.
 
     Raises:
         FileNotFoundError: when there is no such file.
         BagFileError: (a ``ValueError``) when the file is damaged, locked or holds no bag; the message names the file.
     """
-    check_local(path=path)
-    file = Path(path)
+    file = as_path(path)
+    if not is_remote(file):
+        check_local(path=file)
     with ExitStack() as stack:
         with errors_for_file(file.name):
             layout = _with_folder_names(stack.enter_context(_open_layout(file, slide)), file)
@@ -286,6 +291,10 @@ def read_attributes(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 @contextmanager
 def _open_layout(path: Path, slide: str | None) -> Iterator[BagLayout]:
+    if isinstance(path, ObjectPath):
+        with _open_object(path, slide) as layout:
+            yield layout
+        return
     if path.is_dir():
         yield open_zarr(path, slide)
         return
@@ -298,6 +307,21 @@ def _open_layout(path: Path, slide: str | None) -> Iterator[BagLayout]:
                 yield layout
         else:
             yield _open_by_signature(signature, file)
+
+
+@contextmanager
+def _open_object(path: ObjectPath, slide: str | None) -> Iterator[BagLayout]:
+    info = path.info()
+    if info["type"] == "directory":
+        yield open_zarr(path, slide)
+        return
+    source = RangeFile(path, int(info["size"]))
+    if source.read_at(0, min(9, source.size)).startswith(HDF5):
+        with open_remote_hdf5(source, slide) as layout:
+            yield layout
+        return
+    with local_copy(path) as copy, copy.open("rb", buffering=0) as file:
+        yield _open_by_signature(os.pread(file.fileno(), 9, 0), file)
 
 
 def _with_folder_names(layout: BagLayout, path: Path) -> BagLayout:

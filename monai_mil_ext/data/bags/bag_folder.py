@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from monai_mil_ext.utils import check_local, resolve_path
+from monai_mil_ext.utils.remote import ObjectPath, is_remote, isdir
 
 from .folder_layout import FEATURE_SUFFIXES, drop_links, file_name, list_files, name_folders, prefer_files
 
@@ -15,6 +16,7 @@ __all__ = ["BagFolder", "resolve_inside"]
 
 DICOM = ".dcm"  # of files whose folder is a slide
 OME = ".ome"  # before the suffix of a TIFF file
+FAR = "must lie below `root`, got an address or a path out of it: give the address of its folder as --root"
 OUTSIDE = "must lie below `root`, got a path or a link out of it: give --root / to allow paths to anywhere"
 
 
@@ -22,7 +24,7 @@ class BagFolder:
     """Bag files or slides below a folder, found by path or name; no name may lead out of the folder.
 
     Args:
-        root: the folder; see :py:func:`list_files` for what is left out.
+        root: the folder, or its address in an object store; see :py:func:`list_files` for what is left out.
         table_dir: folder of the table, from where a relative path is taken if there is no such file below ``root``.
         suffixes: suffixes of the files, in lower case.
         preferred: suffixes that are taken where several files have the name of a bag.
@@ -48,7 +50,7 @@ class BagFolder:
         self.root = resolve_path(root, "root")
         self.table_dir = self.root if table_dir is None else resolve_path(table_dir)
         self.suffixes, self.preferred = tuple(suffixes), tuple(preferred)
-        if not os.path.isdir(self.root):
+        if not isdir(self.root):
             raise FileNotFoundError(f"`root` must be a folder that exists, got {Path(root).name!r}.")
 
     @property
@@ -60,6 +62,11 @@ class BagFolder:
     def files(self) -> list[Path]:
         """Sorted paths of all bag files."""
         return list_files(self.table_dir if self._is_disk else self.root, self.suffixes)
+
+    @cached_property
+    def _known(self) -> set[Path]:
+        """Paths of all bag files of an object store, which is asked for them once."""
+        return set(self.files)
 
     @cached_property
     def _by_name(self) -> dict[str, list[Path]]:
@@ -100,6 +107,8 @@ class BagFolder:
 
     def _is_bag(self, path: Path) -> bool:
         """Return whether a path is a file, or a folder that is a bag or a slide."""
+        if isinstance(path, ObjectPath):
+            return path in self._known
         if os.path.isdir(path):
             return path.suffix == ".zarr" or (DICOM in self.suffixes and any(path.glob("*.dcm")))
         return os.path.isfile(path)
@@ -109,12 +118,21 @@ def resolve_inside(path: str | os.PathLike[str], root: Path, table_dir: Path) ->
     """Resolve a path that a table names relative to ``root``, or to the folder of the table if there is no such file.
 
     Raises:
-        ValueError: when the path leads out of ``root``, or is an address such as ``s3://bucket/x``.
+        ValueError: when the path leads out of ``root``, as an address does unless ``root`` is one that it begins with.
     """
+    if is_remote(path):
+        address = ObjectPath(path)
+        if not address.is_relative_to(root):
+            raise ValueError(FAR)
+        return address
     try:
         check_local(path=path)
     except ValueError as error:
         raise ValueError(str(error).removeprefix("`path` ").removesuffix(".")) from None
+    if isinstance(root, ObjectPath):
+        if Path(path).is_absolute() or ".." in Path(path).parts:
+            raise ValueError(FAR)
+        return root / path
     resolved, beside = resolve_path(root / path), resolve_path(table_dir / path)
     if not os.path.lexists(resolved) and os.path.lexists(beside) and beside.is_relative_to(root):
         return beside

@@ -17,7 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from monai_mil_ext.utils import optional_dependency
 from monai_mil_ext.utils.archives import ArchiveError
+from monai_mil_ext.utils.remote import RangeFile, StoreError, local_copy
 
 __all__ = [
     "ArrayRows",
@@ -41,7 +43,11 @@ SLACK = 1 << 26  # bytes that a header may declare beyond that: other codecs com
 UNFINISHED = "`path` must be a completely written file, got one with missing rows"
 MAX_ARRAYS = 1000
 PIECE = 1 << 20  # bytes that are read at a time for a checksum
+MAX_CHUNKS = 10_000  # of an array in an object store; nodes of its index are fetched one after the other
+FEW_CHUNKS = 64  # that are looked up one by one, without the rest of the index
 BLOCK = 4096  # most rows that are decompressed at a time to read a few of them
+
+h5py = optional_dependency("", "h5py")
 
 Index = NDArray[np.int64]
 
@@ -59,6 +65,8 @@ def errors_for_file(name: str) -> Iterator[None]:
         raise FileNotFoundError(f"`path` must be a bag file that exists, got {name!r}.") from error
     except ImportError:
         raise
+    except StoreError as error:
+        raise BagFileError(str(error)) from None
     except (BagFileError, ArchiveError) as error:
         raise BagFileError(f"{error} in {name!r}.") from error.__cause__
     except Exception as error:
@@ -123,7 +131,7 @@ class RawRows:
     every requested row.
 
     Args:
-        file: descriptor of the open file.
+        file: descriptor of the open file, or the object of a store.
         shape: (N, ...).
         dtype: dtype in the file; PyTorch's for bfloat16, which NumPy lacks.
         starts: offset of each piece in bytes.
@@ -131,14 +139,19 @@ class RawRows:
     """
 
     def __init__(
-        self, file: int, shape: Sequence[int], dtype: Any, starts: Sequence[int] | Index, piece: int | None = None
+        self,
+        file: int | RangeFile,
+        shape: Sequence[int],
+        dtype: Any,
+        starts: Sequence[int] | Index,
+        piece: int | None = None,
     ) -> None:
         self.file, self.shape = file, tuple(map(int, shape))
         self.stored = np.dtype(np.int16) if dtype is torch.bfloat16 else np.dtype(dtype)
         self.dtype = dtype if isinstance(dtype, torch.dtype) else _torch_dtype(self.stored)
         self.starts = np.asarray(starts, np.int64)
         self.piece = piece
-        size = os.fstat(file).st_size
+        size = file.size if isinstance(file, RangeFile) else os.fstat(file).st_size
         if min(self.shape, default=0) < 0 or math.prod(self.shape) * self.stored.itemsize > size:
             raise BagFileError(f"`path` must hold the {self.shape} values of its header, got {size} bytes")
 
@@ -146,15 +159,12 @@ class RawRows:
         """Read ``rows``; see :py:class:`Rows`."""
         out = np.empty((len(rows), *self.shape[1:]), self.stored)
         if out.size and len(self.starts) == 1 and rows[-1] - rows[0] + 1 == len(rows):
-            self._fill(_bytes(out), int(self.starts[0]) + int(rows[0]) * (out.nbytes // len(rows)))
+            self._fill_parts(_bytes(out), [0], [int(self.starts[0]) + int(rows[0]) * (out.nbytes // len(rows))])
         elif out.size:
             width, piece = out.nbytes // len(rows), self.piece or self.shape[0]
             address = self.starts[rows // piece] + rows % piece * width
-            breaks = np.flatnonzero(np.diff(address) != width) + 1
-            bounds = [0, *breaks.tolist(), len(rows)]
-            target = _bytes(out)
-            for first, last, start in zip(bounds, bounds[1:], address[bounds[:-1]].tolist(), strict=False):
-                self._fill(target[first * width : last * width], start)
+            firsts = np.flatnonzero(np.diff(address, prepend=address[0] - width - 1) != width)
+            self._fill_parts(_bytes(out), (firsts * width).tolist(), address[firsts].tolist())
         if len(rows) == self.shape[0]:
             self._check(_bytes(out))
         tensor = torch.from_numpy(out if self.stored.isnative else out.astype(self.stored.newbyteorder("=")))
@@ -163,9 +173,21 @@ class RawRows:
     def _check(self, values: memoryview) -> None:
         """Check the bytes of the whole array, as far as the file allows it."""
 
-    def _fill(self, target: memoryview, start: int) -> None:
+    def _fill_parts(self, target: memoryview, firsts: list[int], starts: list[int]) -> None:
+        """Fill the parts of a buffer that begin at ``firsts`` with the bytes of the file from ``starts`` on."""
+        lasts = [*firsts[1:], len(target)]
+        if isinstance(self.file, RangeFile):
+            order = np.argsort(starts, kind="stable")  # chunks may lie in any order
+            parts = self.file.read_ranges(np.asarray(starts)[order], np.subtract(lasts, firsts)[order])
+            for i, part in zip(order.tolist(), parts, strict=True):
+                target[firsts[i] : lasts[i]] = part
+            return
+        for first, last, start in zip(firsts, lasts, starts, strict=True):
+            self._fill(self.file, target[first:last], start)
+
+    def _fill(self, file: int, target: memoryview, start: int) -> None:
         while target:
-            count = os.preadv(self.file, [target], start) if start >= 0 else 0
+            count = os.preadv(file, [target], start) if start >= 0 else 0
             if not count:
                 raise BagFileError("`path` must be a complete file, got a truncated one")
             target, start = target[count:], start + count
@@ -192,7 +214,7 @@ class MemberRows(RawRows):
 
     def __init__(self, file: int, shape: Sequence[int], dtype: Any, start: int, member: Member) -> None:
         super().__init__(file, shape, dtype, [start])
-        self.member = member
+        self.member, self.descriptor = member, file
         self.first, self.last = start, start + math.prod(self.shape) * self.stored.itemsize
         if not member.start <= self.first <= self.last <= member.start + member.size:
             raise BagFileError(f"`path` must hold the {self.shape} values of its header, got {member.size} bytes")
@@ -206,7 +228,7 @@ class MemberRows(RawRows):
 
     def _crc(self, first: int, last: int, crc: int) -> int:
         for start in range(first, last, PIECE):
-            crc = zlib.crc32(os.pread(self.file, min(PIECE, last - start), start), crc)
+            crc = zlib.crc32(os.pread(self.descriptor, min(PIECE, last - start), start), crc)
         return crc
 
 
@@ -267,25 +289,42 @@ class BlockRows:
 
 
 class HDF5Rows(BlockRows):
-    """Rows of a chunked HDF5 dataset, read by position unless its chunks are filtered or split rows."""
+    """Rows of a chunked HDF5 dataset, read by position unless its chunks are filtered or split rows.
 
-    def __init__(self, dataset: Any, leading: bool = False) -> None:
+    Args:
+        dataset: dataset of h5py.
+        leading: whether the array has shape (1, N, ...).
+        source: object of a store that the dataset lies in. Its chunks are fetched together; where their index would
+            take longer (of more than 10,000 chunks, or 64 if all rows are wanted), the whole file is copied.
+    """
+
+    def __init__(self, dataset: Any, leading: bool = False, source: RangeFile | None = None) -> None:
         super().__init__(dataset, leading)
-        whole_rows = not leading and dataset.chunks is not None and dataset.chunks[1:] == dataset.shape[1:]
-        self.is_raw = whole_rows and not dataset.id.get_create_plist().get_nfilters()
+        self.source = source
+        self.whole_rows = not leading and dataset.chunks is not None and dataset.chunks[1:] == dataset.shape[1:]
+        self.is_raw = self.whole_rows and not dataset.id.get_create_plist().get_nfilters()
+        self.num_chunks = math.prod(map(_ceil_divide, dataset.shape, dataset.chunks)) if dataset.chunks else 0
 
     def read(self, rows: Index) -> Tensor:
         """Read ``rows``; see :py:class:`Rows`."""
+        if self.source is not None and self.num_chunks > (FEW_CHUNKS if len(rows) == self.shape[0] else MAX_CHUNKS):
+            with local_copy(self.source.path) as copy, h5py.File(copy, "r") as file:
+                return HDF5Rows(file[self.array.name], self.leading).read(rows)
         if self.is_raw:
-            return self._raw_rows().read(rows)
-        if self.array.chunks and self.array.id.get_num_chunks() < math.prod(
-            map(_ceil_divide, self.array.shape, self.array.chunks)
-        ):
+            return self._raw_rows(rows).read(rows)
+        if self.source is not None and self.array.chunks:
+            places = self._places(rows)
+            self.source.read_ahead([start for start, _, _ in places], [size for _, size, _ in places])
+        elif self.array.chunks and self.array.id.get_num_chunks() < self.num_chunks:
             raise BagFileError(UNFINISHED)
         return super().read(rows)
 
-    def _raw_rows(self) -> RawRows:
+    def _raw_rows(self, rows: Index) -> RawRows:
         starts = np.full(_ceil_divide(self.shape[0], self.chunk), -1, np.int64)
+        if self.source is not None:
+            for start, _, first in self._places(rows):
+                starts[first // self.chunk] = start
+            return RawRows(self.source, self.shape, self.array.dtype, starts, self.chunk)
 
         def add_start(chunk: Any) -> None:
             starts[chunk.chunk_offset[0] // self.chunk] = chunk.byte_offset
@@ -294,6 +333,22 @@ class HDF5Rows(BlockRows):
         if (starts < 0).any():
             raise BagFileError(UNFINISHED)
         return RawRows(self.array.file.id.get_vfd_handle(), self.shape, self.array.dtype, starts, self.chunk)
+
+    def _places(self, rows: Index) -> list[tuple[int, int, int]]:
+        """Return the offset in the file, the size and the first row of each chunk with ``rows``, sorted."""
+        wanted = set((rows // self.chunk).tolist())
+        chunks: list[Any] = []
+        if self.whole_rows and len(wanted) <= FEW_CHUNKS:
+            rest = (0,) * (self.array.ndim - 1)
+            chunks = [self.array.id.get_chunk_info_by_coord((i * self.chunk, *rest)) for i in sorted(wanted)]
+        else:
+            self.array.id.chunk_iter(chunks.append)
+        written = [chunk for chunk in chunks if chunk.byte_offset is not None]
+        found = [(chunk.byte_offset, chunk.size, int(chunk.chunk_offset[self.leading])) for chunk in written]
+        places = sorted(place for place in found if place[2] // self.chunk in wanted)
+        if len(places) < len(wanted) * (self.num_chunks // _ceil_divide(self.shape[0], self.chunk)):
+            raise BagFileError(UNFINISHED)
+        return places
 
 
 def _bytes(values: NDArray[Any]) -> memoryview:

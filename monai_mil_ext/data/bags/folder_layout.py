@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PureWindowsPath
 
+from monai_mil_ext.utils.remote import ObjectPath
+
 __all__ = ["FEATURE_SUFFIXES", "drop_links", "file_name", "list_files", "name_folders", "prefer_files"]
 
 logger = logging.getLogger(__name__)
@@ -55,7 +57,10 @@ def list_files(folder: Path, suffixes: Sequence[str] = FEATURE_SUFFIXES) -> list
         >>> [file.name for file in list_files(Path("job"))]
         ['a.h5', 'b.pt']
     """
-    files = sorted(_walk(folder, tuple(suffixes), set()))
+    if isinstance(folder, ObjectPath):
+        files = sorted(_walk_objects(folder, tuple(suffixes)))
+    else:
+        files = sorted(_walk(folder, tuple(suffixes), set()))
     beside = {file for file in files if SIDE_FOLDERS & {part.lower() for part in file.relative_to(folder).parts[:-1]}}
     files = [file for file in files if file not in beside] or files
     known = set(files)
@@ -91,6 +96,21 @@ def _walk(folder: Path, suffixes: tuple[str, ...], seen: set[str]) -> Iterator[P
             yield from _walk(Path(entry.path), suffixes if kinds else (), seen)
         elif name.endswith(kinds) and not name.endswith(INDEX):
             yield Path(entry.path)
+
+
+def _walk_objects(folder: ObjectPath, suffixes: tuple[str, ...]) -> Iterator[Path]:
+    """Yield the files and zarr stores below an address by the rules of folders, from one listing of all objects."""
+    names: dict[Path, set[str]] = {}
+    for path in folder.sizes():
+        parts = path.relative_to(folder).parts
+        depth = next((i for i, part in enumerate(parts) if part.lower().endswith(".zarr")), len(parts) - 1)
+        if not any(part.startswith(".") for part in parts[: depth + 1]):
+            names.setdefault(folder.joinpath(*parts[:depth]), set()).add(parts[depth])
+    for place, found in names.items():
+        above = [parent for parent in (place, *place.parents) if parent.is_relative_to(folder)]
+        if all(_kinds(names.get(parent, set()), suffixes) for parent in above):
+            kinds = _kinds(found, suffixes)
+            yield from (place / n for n in found if n.lower().endswith(kinds) and not n.lower().endswith(INDEX))
 
 
 def _kinds(names: set[str], suffixes: tuple[str, ...]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_mil_ext.utils import optional_dependency
+from monai_mil_ext.utils.remote import RangeFile
 
 from .bag_layout import BagLayout, CoordinateSpec, feature_key, number, positive_number, smallest_step, text
 from .bag_rows import (
@@ -27,7 +28,7 @@ from .bag_rows import (
     is_numeric,
 )
 
-__all__ = ["open_hdf5"]
+__all__ = ["open_hdf5", "open_remote_hdf5"]
 
 h5py = optional_dependency("", "h5py")
 
@@ -46,12 +47,28 @@ def open_hdf5(path: Path, slide: str | None = None) -> Iterator[BagLayout]:
     access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
     # h5py.File(path) takes twice as long, since it sets up what only a writer needs
     with h5py.File(h5py.h5f.open(bytes(path), h5py.h5f.ACC_RDONLY, access)) as file:
-        group, (members, unreadable) = file, _members(file)
-        slides = sorted(name for name, member in members.items() if isinstance(member, h5py.Group))
-        if slides and not any(isinstance(member, h5py.Dataset) for member in members.values()):
-            group = members[_choose_slide(slide, slides)]
-            members, unreadable = _members(group)
-        yield _layout(file, group, members, unreadable)
+        yield _open(file, slide)
+
+
+@contextmanager
+def open_remote_hdf5(source: RangeFile, slide: str | None = None) -> Iterator[BagLayout]:
+    """Open a bag file in HDF5 in an object store, of which only the requested ranges of bytes are fetched."""
+    try:
+        with h5py.File(source, "r") as file:
+            yield _open(file, slide, source)
+    except Exception:
+        if source.error is not None:  # HDF5 reports an error of the store as one of the file
+            raise source.error from None
+        raise
+
+
+def _open(file: Any, slide: str | None, source: RangeFile | None = None) -> BagLayout:
+    group, (members, unreadable) = file, _members(file)
+    slides = sorted(name for name, member in members.items() if isinstance(member, h5py.Group))
+    if slides and not any(isinstance(member, h5py.Dataset) for member in members.values()):
+        group = members[_choose_slide(slide, slides)]
+        members, unreadable = _members(group)
+    return _layout(file, group, members, unreadable, source)
 
 
 def _members(group: Any) -> tuple[dict[str, Any], dict[str, Unreadable]]:
@@ -94,7 +111,13 @@ def _choose_slide(slide: str | None, slides: list[str]) -> str:
     return slide
 
 
-def _layout(file: Any, group: Any, members: Mapping[str, Any], unreadable: Mapping[str, Unreadable]) -> BagLayout:
+def _layout(
+    file: Any,
+    group: Any,
+    members: Mapping[str, Any],
+    unreadable: Mapping[str, Unreadable],
+    source: RangeFile | None,
+) -> BagLayout:
     datasets = {n: m for n, m in members.items() if isinstance(m, h5py.Dataset) and n not in unreadable}
     arrays = {name: dataset for name, dataset in datasets.items() if dataset.ndim}
     features = feature_key({name: dataset.shape for name, dataset in arrays.items()}, unreadable)
@@ -106,7 +129,7 @@ def _layout(file: Any, group: Any, members: Mapping[str, Any], unreadable: Mappi
     format_name = "asmil" if group is not file else _format(members, attributes, on_features, on_coords)
     level = _level(arrays, attributes, features, format_name)
     columns = {
-        "features" if name == features else name: _rows(file, dataset, name in (features, "coords"), level)
+        "features" if name == features else name: _rows(file, dataset, name in (features, "coords"), level, source)
         for name, dataset in arrays.items()
         if level == "tile" or name != "coords"
     }
@@ -167,7 +190,7 @@ def _level(arrays: Mapping[str, Any], attributes: Mapping[str, Any], features: s
     return level
 
 
-def _rows(file: Any, dataset: Any, drop_axis: bool, level: str) -> Rows:
+def _rows(file: Any, dataset: Any, drop_axis: bool, level: str, source: RangeFile | None) -> Rows:
     shape, plist = dataset.shape, dataset.id.get_create_plist()
     if plist.get_layout() == h5py.h5d.VIRTUAL or plist.get_external_count():
         raise BagFileError("`path` must hold its own data, got a dataset stored in other files")
@@ -185,8 +208,9 @@ def _rows(file: Any, dataset: Any, drop_axis: bool, level: str) -> Rows:
     if contiguous and offset is None and dataset.nbytes:
         raise BagFileError(UNFINISHED)
     if offset is not None:
-        return RawRows(file.id.get_vfd_handle(), shape[leading:], dataset.dtype, [offset])
-    return HDF5Rows(dataset, leading)
+        place = file.id.get_vfd_handle() if source is None else source
+        return RawRows(place, shape[leading:], dataset.dtype, [offset])
+    return HDF5Rows(dataset, leading, source)
 
 
 def _metadata(

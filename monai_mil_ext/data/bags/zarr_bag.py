@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from monai_mil_ext.utils import optional_dependency
+from monai_mil_ext.utils.remote import ObjectPath, local_copy
 
 from .bag_layout import BagLayout, CoordinateSpec, positive_number
 from .bag_rows import (
@@ -42,11 +43,11 @@ def open_zarr(path: Path, table: str | None = None) -> BagLayout:
     """Open a zarr store: an array of features, a group with such an array, or a slide of wsidata.
 
     Args:
-        path: folder of the store.
+        path: folder of the store, or its address in an object store, of which the requested chunks are fetched.
         table: name of the table of features, for a slide with several.
     """
     try:
-        store = zarr.open(str(path), mode="r")
+        store = zarr.open(_store(path), mode="r")
     except FileNotFoundError as error:
         raise BagFileError("`path` must be a zarr store where it is a folder, got no metadata") from error
     if not hasattr(store, "keys"):
@@ -56,6 +57,13 @@ def open_zarr(path: Path, table: str | None = None) -> BagLayout:
     arrays = dict(islice(store.arrays(), MAX_ARRAYS + 1))
     check_array_count(len(arrays))
     return _group(path, arrays, dict(store.attrs))
+
+
+def _store(path: Path) -> Any:
+    """Return what zarr opens."""
+    if not isinstance(path, ObjectPath):
+        return str(path)
+    return zarr.storage.FsspecStore.from_url(str(path), {"asynchronous": True}, read_only=True)
 
 
 def _group(path: Path, arrays: Mapping[str, Any], attributes: Mapping[str, Any]) -> BagLayout:
@@ -80,7 +88,10 @@ class _ZarrRows(BlockRows):
 
 def _rows(array: Any, root: Path) -> Rows:
     folder = root / array.path if array.path else root
-    stored = sum(entry.stat().st_size for entry in folder.rglob("*") if entry.is_file())
+    if isinstance(folder, ObjectPath):
+        stored = sum(folder.sizes().values())
+    else:
+        stored = sum(entry.stat().st_size for entry in folder.rglob("*") if entry.is_file())
     check_header_size(array.nbytes, stored)
     check_header_size(int(np.prod(array.chunks, dtype=object)) * array.dtype.itemsize, stored)
     return _ZarrRows(array, leading=array.ndim == 3 and array.shape[0] == 1)
@@ -133,7 +144,8 @@ def _level0_tile_size(spec: Mapping[str, Any]) -> float | None:
 
 def _corners(file: Path, ids: NDArray[Any]) -> NDArray[np.float64]:
     """Return the top left corners (n, 2) of the tiles ``ids`` from their polygons in GeoParquet."""
-    tiles = parquet.read_table(os.fspath(file))
+    with local_copy(file) as copy:
+        tiles = parquet.read_table(os.fspath(copy))
     known_ids = np.asarray(tiles["tile_id"]) if "tile_id" in tiles.column_names else np.arange(len(tiles))
     order = np.argsort(known_ids, kind="stable")
     rows = np.minimum(np.searchsorted(known_ids, ids, sorter=order), len(known_ids) - 1)

@@ -12,6 +12,7 @@ from monai_mil_ext.data.bags.bag_folder import resolve_inside
 from monai_mil_ext.data.bags.folder_layout import FEATURE_SUFFIXES
 from monai_mil_ext.data.features.identities import item_identity
 from monai_mil_ext.utils import BagKeys, check_local, check_name, resolve_path
+from monai_mil_ext.utils.remote import as_path, exists, is_remote, isdir, isfile
 
 from .check_report import CohortReport, Issue
 from .class_labels import label_text
@@ -51,7 +52,8 @@ def check_scan_list(
         FileNotFoundError: when there is no such file.
         ValueError: when it has another form.
     """
-    check_local(path=path)
+    if not is_remote(path):
+        check_local(path=path)
     rows, named = _read_rows(path, columns)
     folder = resolve_path(path.parent if root is None else root, "root")
     errors = _read_values(rows, named, has_labels=columns is not None)
@@ -110,7 +112,7 @@ def _read_values(rows: Rows, named: NamedTable, has_labels: bool) -> list[Issue]
 
 
 def _read_scans(file: Path) -> list[dict[str, Any]]:
-    if not os.path.isfile(file):
+    if not isfile(file):
         raise FileNotFoundError(f"`path` must be a cohort file that exists, got {file.name!r}.")
     scans = _read_json(file)
     if scans is None:
@@ -151,7 +153,7 @@ def _resolve_paths(scan: Mapping[str, Any], root: Path, table_dir: Path) -> tupl
 
 def _absent(item: Mapping[str, Any], wrong: Sequence[str]) -> list[str]:
     """Return the errors of paths without a file, if all paths could be resolved."""
-    absent = [key for key in PATHS if not wrong and key in item and not os.path.exists(item[key])]
+    absent = [key for key in PATHS if not wrong and key in item and not exists(item[key])]
     return [f"`{key}` must exist, got a path without a file" for key in absent]
 
 
@@ -209,11 +211,12 @@ def list_scans(
         FileNotFoundError: when there is no such table or folder, or no scan in the folder.
         ValueError: when a column is missing, or a case id is missing, invalid or repeated; all errors are listed.
     """
-    check_local(path=path)
-    file = Path(path)
+    file = as_path(path)
+    if not is_remote(file):
+        check_local(path=file)
     chosen = {str(BagKeys.SERIES): series, str(BagKeys.STACK): stack}
     chosen = {key: str(value) for key, value in chosen.items() if value is not None}
-    if os.path.isdir(file):
+    if isdir(file):
         return [chosen | item for item in scans_of_folder(file)]
     rows, _ = _read_rows(file)
     errors = [Issue(place, text) for place, row in rows for text in _row_errors(row)] + _repeated_ids(rows)

@@ -10,6 +10,7 @@ from typing import Any
 
 from monai_mil_ext.data.features.bad_cases import BadCasesError
 from monai_mil_ext.utils import BagKeys, check_choice
+from monai_mil_ext.utils.remote import as_path
 
 from .case_lists import check_scan_list, is_feature_file
 from .check_report import CohortReport, Issue
@@ -89,7 +90,8 @@ def check_cohort(
         checks: checks of the bag files of a table (:py:class:`CohortChecks`), by default of sizes, encoder and
             resolution; or of the scans of JSON (:py:class:`ScanChecks`), by default of their modality only.
         root: folder of the bag files or scans, by default that of the table; no path may lead out of it. A path is
-            relative to it, or to the table. ``"/"`` allows paths to anywhere.
+            relative to it, or to the table. ``"/"`` allows paths to anywhere on this machine. Table and ``root`` may be
+            addresses in an object store (``s3://bucket/features``), and paths addresses below ``root``.
         level: ``"bag"`` or ``"patient"``.
 
     Raises:
@@ -110,7 +112,7 @@ def check_cohort(
 
 
 def _files(path: Paths) -> list[Path]:
-    return [Path(path)] if isinstance(path, (str, os.PathLike)) else [Path(part) for part in path]
+    return [as_path(path)] if isinstance(path, (str, os.PathLike)) else [as_path(part) for part in path]
 
 
 def _lists_scans(
@@ -271,6 +273,6 @@ class _SlideChecks(CohortChecks):
 
     def inspect(self, path: str | os.PathLike[str]) -> BagSummary:
         """Return the summary of a bag with one instance."""
-        if not os.path.getsize(path):
+        if not as_path(path).stat().st_size:
             return BagSummary(error="`bag` must be a slide, got an empty file")
         return BagSummary(num_instances=1, in_features=1)

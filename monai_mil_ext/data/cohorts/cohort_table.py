@@ -13,6 +13,7 @@ from torch import Tensor
 from monai_mil_ext.data.bags.bag_folder import BagFolder
 from monai_mil_ext.data.bags.folder_layout import FEATURE_SUFFIXES, file_name
 from monai_mil_ext.utils import BagKeys, check_name, hide_paths, resolve_path
+from monai_mil_ext.utils.remote import is_remote
 
 from .check_report import CohortReport, Issue
 from .cohort_checks import BagSummary, CohortChecks
@@ -112,7 +113,9 @@ class _Row:
 
     def _find_labels(self, value: str, folder: BagFolder) -> Path | None:
         """Return a file of labels, which lies beside the table where the folder of the bags is below that."""
-        beside = resolve_path(folder.table_dir / value)
+        beside = folder.table_dir / value
+        if not is_remote(beside):
+            beside = resolve_path(beside)
         if beside.is_relative_to(folder.table_dir) and beside.is_file():
             return beside
         return self._find_file("instance_label", value, folder)

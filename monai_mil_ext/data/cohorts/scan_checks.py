@@ -12,6 +12,7 @@ from monai_mil_ext.data.scans.dicom_files import GROUPS, NO_IMAGE, has_preamble,
 from monai_mil_ext.data.scans.dicom_folder import scan_files
 from monai_mil_ext.data.scans.dicom_series import find_series
 from monai_mil_ext.utils import BagKeys, optional_dependency
+from monai_mil_ext.utils.remote import local_copy
 
 from .check_report import CohortReport, Issue
 from .class_labels import class_index, describe_words
@@ -115,17 +116,21 @@ class ScanChecks:
 
 def _inspect(item: Mapping[str, Any], headers: bool, irregular: str) -> tuple[str | None, str]:
     """Return the modality of a scan, if it states one, and an error message or an empty string."""
-    path = Path(item["image"])
     try:
-        if not (path.is_file() or path.is_dir()):
-            raise ValueError("`image` must exist, got a path without a file.")
-        if headers:
-            _check_header(path, item.get("series"), item.get("stack"), irregular)
-        return _modality(path, item.get("series"), item.get("stack")), ""
+        with local_copy(item["image"]) as path:
+            return _inspect_file(path, item, headers, irregular)
     except ImportError:
         raise
     except Exception as error:  # a damaged header can raise almost any error in the libraries that read it
         return None, reason_of(error, item)
+
+
+def _inspect_file(path: Path, item: Mapping[str, Any], headers: bool, irregular: str) -> tuple[str | None, str]:
+    if not (path.is_file() or path.is_dir()):
+        raise ValueError("`image` must exist, got a path without a file.")
+    if headers:
+        _check_header(path, item.get("series"), item.get("stack"), irregular)
+    return _modality(path, item.get("series"), item.get("stack")), ""
 
 
 def _check_header(path: Path, series: str | None, stack: str | None, irregular: str) -> None:

@@ -21,6 +21,7 @@ from monai_mil_ext.data.bags.folder_layout import (
 from monai_mil_ext.data.slides import find_dicom_slides
 from monai_mil_ext.utils import BagKeys, check_case_ids, check_choice, check_local, check_name, resolve_path
 from monai_mil_ext.utils.bag_items import case_id_of
+from monai_mil_ext.utils.remote import as_path, exists, is_remote, isdir
 
 from .case_lists import is_feature_file, list_scans, single_case
 from .columns import CohortColumns
@@ -150,14 +151,15 @@ def _list(
     keep: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     check_choice("level", level, ("bag", "patient"))
-    check_local(path=path)
-    source = Path(path)
+    source = as_path(path)
+    if not is_remote(source):
+        check_local(path=source)
     if source.suffix.lower() in (*TABLE_SUFFIXES, ".json"):
         folder = BagFolder(root or source.parent, source.parent, kinds.suffixes, kinds.preferred)
         items = _table_items(source, folder, columns or CohortColumns(), keep)
-    elif os.path.isdir(source) and not is_feature_file(source):
+    elif isdir(source) and not is_feature_file(source):
         items = _folder_items(source, kinds)
-    elif not os.path.exists(source):
+    elif not exists(source):
         raise FileNotFoundError(f"`path` must be a {kinds.name}, a folder or a table that exists, got none.")
     else:
         items = [single_case(source, case_id)]
@@ -167,7 +169,7 @@ def _list(
 def _folder_items(folder: Path, kinds: _Kinds) -> list[dict[str, Any]]:
     suffixes = [suffix for suffix in kinds.suffixes if suffix != DICOM]
     files = drop_links(prefer_files(list_files(folder, suffixes), kinds.preferred))
-    series = find_dicom_slides(folder) if DICOM in kinds.suffixes else []
+    series = find_dicom_slides(folder) if DICOM in kinds.suffixes and not is_remote(folder) else []
     if not files and not series:
         expected = "feature files" if kinds.name == "feature file" else "slides or feature files"
         raise FileNotFoundError(f"`path` must be a folder with {expected}, got one without.")

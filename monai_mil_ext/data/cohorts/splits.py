@@ -6,7 +6,6 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch import Tensor
 from monai_mil_ext.data.bags.bag_file import read_bag
 from monai_mil_ext.data.features.fingerprints import fingerprint
 from monai_mil_ext.utils import BagKeys, check_choice, check_local, load_json, optional_dependency, write_json
+from monai_mil_ext.utils.remote import as_path, is_remote, isfile
 
 __all__ = ["CohortSplits", "split_cohort"]
 
@@ -94,9 +94,10 @@ class CohortSplits:
             FileNotFoundError: when there is no such file.
             ValueError: when the file contains no splits, or splits with a patient in two parts.
         """
-        file = Path(path)
-        check_local(path=path)
-        if not os.path.isfile(file):
+        file = as_path(path)
+        if not is_remote(file):
+            check_local(path=file)
+        if not isfile(file):
             raise FileNotFoundError(f"`path` must be a file of splits that exists, got {file.name!r}.")
         try:
             content = load_json(file)
@@ -117,9 +118,10 @@ class CohortSplits:
             FileNotFoundError: when there is no such file.
             ValueError: when the file contains no fold or another one; the message counts the test bags that leak.
         """
-        file = Path(path)
-        check_local(path=path)
-        if not os.path.isfile(file):
+        file = as_path(path)
+        if not is_remote(file):
+            check_local(path=file)
+        if not isfile(file):
             raise FileNotFoundError(f"`path` must be an existing file saved by training, got {file.name!r}.")
         try:
             content = load_json(file)

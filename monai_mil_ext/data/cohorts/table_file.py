@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from monai_mil_ext.utils import check_choice, check_local, load_json, optional_dependency
+from monai_mil_ext.utils.remote import StoreError, as_path, is_remote, isfile
 
 __all__ = ["TABLE_SUFFIXES", "Table", "join_tables", "json_rows", "read_table"]
 
@@ -40,22 +41,22 @@ def read_table(path: str | os.PathLike[str]) -> Table:
     ``.json`` is ``{"scans": [{...}, ...]}`` or the list alone, whose values become text.
     Text is not converted, so ``007`` stays ``007``; whole numbers of a spreadsheet get no decimal point.
 
+    Args:
+        path: the file, or its address in an object store.
+
     Raises:
         FileNotFoundError: when there is no such file.
         ImportError: when openpyxl, which Excel files need, is not installed.
         ValueError: when the file is not such a table, has no row, unnamed columns or repeated names, or a row with more
             cells than columns.
     """
-    check_local(path=path)
-    file = Path(path)
-    if not os.path.isfile(file):
-        raise FileNotFoundError(f"`path` must be a table that exists, got {file.name!r}.")
+    file = _existing(path)
     if file.suffix.lower() == JSON:
         return _json_table(file)
     check_choice("path", file.suffix.lower(), TABLE_SUFFIXES)
     try:
         cells = _read_excel(file) if file.suffix.lower() == ".xlsx" else _read_text(file)
-    except ImportError:
+    except (ImportError, StoreError):
         raise
     except Exception:  # of many kinds for a damaged workbook
         raise ValueError(
@@ -77,6 +78,15 @@ def read_table(path: str | os.PathLike[str]) -> Table:
         )
     rows = [dict(zip(columns, [*row, *[""] * len(columns)], strict=False)) for _, row in filled[1:]]
     return Table(columns, rows, [number for number, _ in filled[1:]])
+
+
+def _existing(path: str | os.PathLike[str]) -> Path:
+    file = as_path(path)
+    if not is_remote(file):
+        check_local(path=file)
+    if not isfile(file):
+        raise FileNotFoundError(f"`path` must be a table that exists, got {file.name!r}.")
+    return file
 
 
 def join_tables(tables: Sequence[Table], bag: str, patient: str) -> Table:
@@ -170,7 +180,7 @@ def _delimiter(first: str, suffix: str) -> str:
 
 
 def _read_excel(file: Path) -> list[tuple[int, list[str]]]:
-    book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+    book = openpyxl.load_workbook(io.BytesIO(file.read_bytes()), read_only=True, data_only=True)
     try:
         rows: Iterable[tuple[Any, ...]] = book.worksheets[0].iter_rows(values_only=True)
         return [(number, [_text(cell) for cell in row]) for number, row in enumerate(rows, 1)]

@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from monai_mil_ext.utils.remote import isfile, local_copy
+
 __all__ = ["fingerprint", "model_fingerprint"]
 
 # state and device of a computation, which do not change its result
@@ -69,9 +71,10 @@ def model_fingerprint(network: nn.Module, path: str | os.PathLike[str]) -> str:
     with torch.no_grad():
         for tensor in (*blank.parameters(), *blank.buffers()):
             tensor.zero_()
-    if not os.path.isfile(path):
+    if not isfile(path):
         raise FileNotFoundError(f"`path` must be a file of weights that exists, got {os.path.basename(path)!r}.")
-    with open(path, "rb") as file:  # not its tensors, which may lie in the containers of several frameworks
+    # not its tensors, which may lie in the containers of several frameworks
+    with local_copy(path) as source, source.open("rb") as file:
         return fingerprint(blank, hashlib.file_digest(file, "sha256").digest())
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_mil_ext.utils import BagKeys
+from monai_mil_ext.utils.remote import ObjectPath, as_path, is_remote
 
 from .fingerprints import fingerprint
 
@@ -36,6 +37,8 @@ def input_identity(path: Paths) -> str:
     it, whatever the order in which the file system lists them. Of a list, such as the slides of a patient, it covers
     the identity of each entry, in the order of the list.
 
+    Of an object in a store, it covers the version that the store states, with its address.
+
     A change between the blocks is not noticed if size and modification time are both as before. A copy with another
     modification time counts as another input.
 
@@ -56,7 +59,9 @@ def input_identity(path: Paths) -> str:
     """
     if not isinstance(path, (str, os.PathLike)):
         return fingerprint([input_identity(entry) for entry in path])
-    source = Path(path)
+    source = as_path(path)
+    if isinstance(source, ObjectPath):
+        return fingerprint([str(source), source.version()])
     if source.suffix.lower() in WITH_COMPANIONS:
         return fingerprint({_identity(file) for file in [source, *_companions(source)]})
     return _identity(source)
@@ -65,7 +70,8 @@ def input_identity(path: Paths) -> str:
 def content_identity(path: str | os.PathLike[str]) -> str:
     """Compute the SHA-256, in hexadecimal, that a file or folder shares with its copies.
 
-    It covers what :py:func:`input_identity` does, without modification times and other files of the same stem.
+    It covers what :py:func:`input_identity` does, without modification times and other files of the same stem; of an
+    object in a store, it covers the checksum that the store states.
 
     Raises:
         OSError: when the file does not exist or can't be read.
@@ -76,7 +82,7 @@ def content_identity(path: str | os.PathLike[str]) -> str:
         >>> content_identity("scan.raw") == content_identity("copy.raw")
         True
     """
-    return _identity(Path(path), with_time=False)
+    return fingerprint(ObjectPath(path).checksum()) if is_remote(path) else _identity(Path(path), with_time=False)
 
 
 def item_identity(item: Mapping[str, Any], keys: Sequence[str] = ("image",)) -> str | None:
@@ -165,7 +171,7 @@ def _exists(value: Any) -> bool:
     """Return whether a value is the path of a file or folder, or a list of such paths."""
     if isinstance(value, (str, os.PathLike)):
         path = os.fspath(value)
-        return bool(path) and "\0" not in path and os.path.lexists(path)
+        return bool(path) and "\0" not in path and (is_remote(path) or os.path.lexists(path))
     return isinstance(value, (list, tuple)) and bool(value) and all(map(_exists, value))
 
 

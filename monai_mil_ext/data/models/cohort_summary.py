@@ -6,10 +6,10 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from monai_mil_ext.utils import BagKeys
+from monai_mil_ext.utils.remote import as_path
 
 from .weights import file_sha256
 
@@ -53,7 +53,7 @@ def summarize_cohort(
 
 
 def _sha256(table: Tables) -> str | None:
-    files = [Path(table)] if isinstance(table, (str, os.PathLike)) else [Path(file) for file in table]
+    files = [as_path(table)] if isinstance(table, (str, os.PathLike)) else [as_path(file) for file in table]
     if not files or not all(file.is_file() for file in files):
         return None
     hashes = [file_sha256(file) for file in files]

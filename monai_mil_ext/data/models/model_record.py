@@ -17,6 +17,7 @@ from typing import Any
 from monai_mil_ext.data.bags.instance_source import InstanceSource
 from monai_mil_ext.data.features.fingerprints import fingerprint
 from monai_mil_ext.utils import check_local, load_json, optional_dependency, write_json
+from monai_mil_ext.utils.remote import as_path, is_remote
 
 from .weights import file_sha256
 
@@ -107,14 +108,16 @@ class ModelRecord:
         """Read and validate a record.
 
         Args:
-            path: the file, or the folder of ``model.json``.
+            path: the file, or the folder of ``model.json``; or its address in an object store.
 
         Raises:
             FileNotFoundError: when there is no such file.
             ValueError: when the file is no record, has another major version, or holds anything but values.
         """
-        check_local(path=path)
-        file = Path(path) / RECORD_FILE if Path(path).is_dir() else Path(path)
+        place = as_path(path)
+        if not is_remote(place):
+            check_local(path=place)
+        file = place / RECORD_FILE if place.is_dir() else place
         if not file.is_file():
             raise FileNotFoundError(f"`path` must be the record of a model that exists, got {file.name!r}.")
         return cls.from_values(_parse(file))

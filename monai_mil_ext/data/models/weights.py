@@ -14,6 +14,7 @@ from torch import Tensor
 
 from monai_mil_ext.data.bags.torch_bag import NUMPY_GLOBALS
 from monai_mil_ext.utils.files import load_tensors
+from monai_mil_ext.utils.remote import local_copy
 
 __all__ = ["file_sha256", "load_weights"]
 
@@ -29,7 +30,7 @@ def load_weights(path: str | os.PathLike[str], map_location: Any = "cpu") -> dic
     names may have the prefixes of ``DistributedDataParallel`` and ``torch.compile``.
 
     Args:
-        path: the file.
+        path: the file, or its address in an object store.
         map_location: device of the tensors, see ``torch.load``.
 
     Raises:
@@ -51,7 +52,7 @@ def load_weights(path: str | os.PathLike[str], map_location: Any = "cpu") -> dic
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """Compute the SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
+    with local_copy(path) as copy, copy.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_mil_ext.utils import InputError, check_local, optional_dependency
+from monai_mil_ext.utils.remote import is_remote, local_copy
 
 from .dicom_files import HeaderError, has_preamble, is_directory, read_header
 from .dicom_frames import read_voxels
@@ -97,6 +98,9 @@ def read_scan_header(
         >>> header.container, header.shape, header.spacing, header.plane, header.sample
         ('NIfTI', (6, 5, 4), (1.0, 1.0, 3.0), 'axial', (0.0, 0.0))
     """
+    if is_remote(path):
+        with local_copy(path) as copy:
+            return read_scan_header(copy, series, stack, irregular, sample)
     check_local(image=path)
     file = Path(path)
     if not (os.path.isfile(file) or os.path.isdir(file)):

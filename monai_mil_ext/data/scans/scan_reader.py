@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 from numpy.typing import NDArray
 
 from monai_mil_ext.utils import BagKeys, InputError, check_choice, check_local, optional_dependency
+from monai_mil_ext.utils.remote import as_path, is_remote, local_copy
 
 from .dicom_files import HeaderError, has_preamble, is_directory, read_header
 from .dicom_frames import read_voxels
@@ -110,13 +112,17 @@ class ScanReader(ITKReader):
         self.stack = stack
         self.irregular = irregular
         self._about: dict[str, Any] = {}
+        self._copy: ExitStack | None = None  # of an object in a store, which is kept until its voxels are read
 
     def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> Any:
         """Read the only path in ``data`` as an image of ITK or nibabel."""
         paths = [Path(str(path)) for path in ensure_tuple(data)]
         if len(paths) != 1:
             raise ValueError(f"`image` must be the path of one scan, got {len(paths)} paths.")
-        path = paths[0]
+        path = as_path(paths[0])
+        if is_remote(path):
+            self._copy = ExitStack()
+            return self.read(self._copy.enter_context(local_copy(path)))
         check_local(image=path)
         if not (os.path.isfile(path) or os.path.isdir(path)):  # no pipe either, which would be waited for
             raise FileNotFoundError("`image` must be a scan that exists, got the path of no file or folder.")
@@ -131,6 +137,9 @@ class ScanReader(ITKReader):
     def get_data(self, img: Any) -> tuple[NDArray[Any], dict[str, Any]]:
         """Return the voxel array (X, Y, Z) and the geometry of an image that ``read`` returned."""
         array, meta = _nifti_data(img) if hasattr(img, "dataobj") else super().get_data(img)
+        if self._copy is not None:
+            self._copy.close()
+            self._copy = None
         affine = np.asarray(meta[MetaKeys.AFFINE], dtype=float)
         if not np.isfinite(affine).all() or not abs(np.linalg.det(affine[:3, :3])) > 0:
             message = f"`image` must have voxels of a positive, finite size, got the affine {affine.tolist()}."

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from monai_mil_ext.utils import check_choice, check_local, check_positive, check_positive_number, optional_dependency
+from monai_mil_ext.utils.remote import as_path, is_remote, local_copy
 
 from .dicom_slides import slide_file_of_folder
 from .slide_errors import SlideFileError, reading_errors
@@ -44,7 +46,8 @@ class SlideFile:
     - ``"cucim"`` is left to MONAI.
 
     Args:
-        path: path of the slide, or of a folder with the DICOM files of one slide, see :py:func:`find_dicom_slides`.
+        path: path of the slide, or of a folder with the DICOM files of one slide, see :py:func:`find_dicom_slides`; or
+            its address in an object store, of which a copy is read.
         reader: ``"openslide"``, ``"tifffile"`` or ``"cucim"``.
         mpp: micrometers per pixel of level 0, if missing or wrong in the file.
         magnification: magnification of level 0, such as 40, if missing or wrong in the file; if neither the file nor
@@ -80,9 +83,14 @@ class SlideFile:
         for name, value in (("mpp", mpp), ("magnification", magnification)):
             if value is not None:
                 check_positive_number(**{name: value})
+        self._copy = ExitStack()
+        address = as_path(path) if is_remote(path) else None
+        if address is not None:
+            path = self._copy.enter_context(local_copy(address))
         check_local(slide=path)
         self.path = _existing_file(Path(path))
-        self.name = self.path.name
+        self.source = self.path if address is None else address  # what another process opens
+        self.name = self.source.name
         self.reader = reader
         with reading_errors(self.path):
             self._slide = slide = open_reader(self.path, reader)
@@ -108,6 +116,7 @@ class SlideFile:
         slide, self._slide = self._slide, None
         if slide is not None:
             slide.close()
+            self._copy.close()
 
     def __enter__(self) -> SlideFile:
         return self

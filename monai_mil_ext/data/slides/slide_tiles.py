@@ -65,7 +65,7 @@ class SlideTiles(Dataset[Tensor]):
         check_positive_number(scale=scale)
         if dtype != torch.uint8 and not dtype.is_floating_point:
             raise ValueError(f"`dtype` must be torch.uint8 or a floating type, got {dtype}.")
-        self.path = os.fspath(path.path if isinstance(path, SlideFile) else path)
+        self.path = os.fspath(path.source if isinstance(path, SlideFile) else path)
         self.coords = np.asarray(coords, dtype=np.int64)
         if self.coords.ndim != 2 or self.coords.shape[1] != 2:
             raise ValueError(f"`coords` must have shape (N, 2), got {self.coords.shape}.")

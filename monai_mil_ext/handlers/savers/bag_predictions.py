@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
@@ -23,6 +22,7 @@ from monai_mil_ext.utils import (
     write_csv,
 )
 from monai_mil_ext.utils.probabilities import TASKS
+from monai_mil_ext.utils.remote import as_path
 
 from .class_columns import class_columns
 from .gather import gather_rows
@@ -50,7 +50,7 @@ class BagPredictionsSaver:
     every valid instance of every bag that is done. For ``attention`` (N, A) it has the mean over A, and each head.
 
     Args:
-        output_dir: folder of the files, which are replaced atomically.
+        output_dir: folder of the files, which are replaced atomically, or its address in an object store.
         instances: whether to write the attention of each instance; a network without attention then raises.
         class_names: names of the C classes, for the column ``predicted_class``.
         task: see :py:class:`monai_mil_ext.transforms.BagProbabilities`.
@@ -72,7 +72,7 @@ class BagPredictionsSaver:
         model: Mapping[str, Any] | None = None,
     ) -> None:
         check_choice("task", task, TASKS)
-        self.output_dir = Path(output_dir)
+        self.output_dir = as_path(output_dir)
         self.instances = instances
         self.class_names = None if class_names is None else tuple(map(str, class_names))
         self.task = task

@@ -26,6 +26,7 @@ from monai_mil_ext.utils import (
 )
 from monai_mil_ext.utils.files import remove_file
 from monai_mil_ext.utils.probabilities import TASKS
+from monai_mil_ext.utils.remote import as_path
 
 from .class_columns import class_columns, output_entry
 from .instance_set import INSTANCE_SET, instance_set
@@ -47,7 +48,7 @@ class ResultsSaver(ABC):
     The files hold the case id, and no name or path of an image.
 
     Args:
-        output_dir: parent of the folders.
+        output_dir: parent of the folders, or its address in an object store.
         pictures: names of the pictures to write.
         settings: fingerprint of network and preprocessing, for ``prediction.json``.
         model: name, version and hash of the model, see :py:meth:`monai_mil_ext.apps.bundle.TrainedModel.identity`.
@@ -77,7 +78,7 @@ class ResultsSaver(ABC):
             check_choice("pictures", picture, self.choices)
         if pictures:
             _ = matplotlib.__version__  # so that a missing package is said before the first case
-        self.output_dir = Path(output_dir)
+        self.output_dir = as_path(output_dir)
         self.pictures = tuple(pictures)
         self.settings = settings
         self.model = None if model is None else dict(model)

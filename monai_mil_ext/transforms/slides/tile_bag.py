@@ -117,7 +117,7 @@ class TileBag(Transform):
         mpp = self.slide_mpp if slide_mpp is None else slide_mpp
         power = self.magnification if magnification is None else magnification
         with SlideFile(slide, self.reader, mpp, power) as opened:
-            return self._find(opened, opened.path)
+            return self._find(opened, opened.source)
 
     @property
     def tissue_id(self) -> str:

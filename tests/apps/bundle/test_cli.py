@@ -123,13 +123,23 @@ def test_what_nothing_uses_is_refused(folder, overrides):
 
 
 def test_a_remote_folder_is_refused(folder):
-    for key, value in (("ckpt_dir", "s3://bucket/models"), ("input", "S3://bucket/a.h5")):
+    for key, value in (("ckpt_dir", "s3://bucket/models"), ("input", "ftp://host/a.h5")):
         (folder / "mine.yaml").write_text(
             "ckpt_dir: models\ninput: a.h5\ntracking_uri: http://host\nepochs: $@ckpt_dir + @input + @tracking_uri"
         )
         assert "must be a local path, got an address" in refusal(
             initialize, folder, folder / "mine.yaml", **{key: value}
         )
+
+
+def test_settings_that_may_be_addresses_are_named_by_the_config(folder):
+    initialize_with = "initialize: [\"$monai_mil_ext.apps.bundle.check_cli_overrides(['ckpt_dir'])\"]\n"
+    config = "ckpt_dir: models\noutput_dir: eval\nroot: data\nepochs: $@ckpt_dir + @output_dir + @root\n"
+    (folder / "mine.yaml").write_text(config + initialize_with)
+    initialize(folder, folder / "mine.yaml", ckpt_dir="s3://bucket/models", root="gs://bucket")
+    assert "`output_dir` must be a local path, got an address" in refusal(
+        initialize, folder, folder / "mine.yaml", output_dir="s3://bucket/eval"
+    )
 
 
 @pytest.mark.parametrize(

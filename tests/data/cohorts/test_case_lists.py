@@ -6,6 +6,7 @@ import os
 import pytest
 
 from monai_mil_ext.data import CohortColumns, ScanChecks, check_cohort, list_scans, load_cohort, single_case
+from monai_mil_ext.data.bags.bag_folder import FAR
 from monai_mil_ext.data.cohorts.case_lists import check_scan_list
 
 
@@ -63,7 +64,7 @@ def test_list_scans_marks_a_row_that_cannot_be_used_and_keeps_the_others(tmp_pat
         "b": OUTSIDE,
         "c": OUTSIDE,
         "d": "`image` must be given, got an empty cell",
-        "e": "`image` must be a local path, got an address that begins with 's3://'",
+        "e": f"`image` {FAR}",
         "f": OUTSIDE,
     }
     assert {items[case]["image"] for case in "bcdef"} == {""}
@@ -159,7 +160,8 @@ def test_scans_in_json_with_null_lack_the_value(tmp_path):
 
 
 NOWHERE = {
-    "s3://bucket/one": "must be a local path, got an address that begins with 's3://'",
+    "s3://bucket/one": FAR,
+    "ftp://host/one": "must be a local path, got an address that begins with 'ftp://'",
     "one\0": "must be a path, got one with a null character",
 }
 

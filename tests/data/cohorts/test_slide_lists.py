@@ -162,7 +162,7 @@ def test_list_slides_in_a_table_reports_each_row_that_has_no_file(tmp_path):
     rows = [[f"c{i}", cell] for i, cell in enumerate(cells)]
     first, *others = list_slides(make.write_table(tmp_path / "t.csv", [["case_id", "image"], *rows]))
     assert first == {"case_id": "c0", "image": str(tmp_path / "deep" / "a.svs")}
-    starts = ("must be the path or the name of a file below `root`, got none", "must be a local path, got an address")
+    starts = ("must be the path or the name of a file below `root`, got none", "must lie below `root`, got an address")
     starts += ("must lie below `root`", "must be given, got an empty cell", "must be the path or the name")
     for item, start in zip(others, starts, strict=True):
         assert item["input_error"].startswith(f"`image` {start}")

@@ -13,6 +13,8 @@ import numpy as np
 from monai_mil_ext.apps.study.tasks import Task
 from monai_mil_ext.data import CohortSplits
 from monai_mil_ext.data.features import content_identity
+from monai_mil_ext.utils import resolve_path
+from monai_mil_ext.utils.remote import ObjectPath, is_remote
 
 from .fixed_parts import PARTS
 from .fold_patients import PATIENT, FoldPatient
@@ -163,7 +165,7 @@ def _copies(items: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         paths = image if isinstance(image, (list, tuple)) else [image]
         for path in (path for path in paths if isinstance(path, (str, os.PathLike))):
             with suppress(OSError, ValueError):  # a file that can't be read is reported when it is loaded
-                files[_middle(path)][os.path.realpath(path)].add(str(item[PATIENT]))
+                files[_middle(path)][str(resolve_path(path))].add(str(item[PATIENT]))
     count = sum(map(_count_copies, files.values()))
     if count:
         yield (
@@ -174,6 +176,9 @@ def _copies(items: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def _middle(path: str | os.PathLike[str]) -> tuple[int, bytes]:
     """Return the size of a file and a block in its middle, where bags that differ rarely agree."""
+    if is_remote(path):
+        source = ObjectPath(path)
+        return (0, b"") if source.is_dir() else (source.stat().st_size, source.checksum().encode())
     if os.path.isdir(path):
         return 0, b""
     with open(path, "rb") as file:
