@@ -6,10 +6,10 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import monai_mil_ext
 from monai_mil_ext.utils import check_local, load_json
 from monai_mil_ext.utils.files import atomic_path
 
@@ -43,7 +43,7 @@ class BagIndex:
         check_local(index=path)
         self.path = Path(path)
         self._folder = os.path.realpath(self.path.parent)
-        self._head = {"format": FORMAT, "version": monai_mil_ext.__version__}
+        self._head = {"format": FORMAT, "version": _version()}
         self._entries: dict[str, Entry] = {}
         self._new = 0
 
@@ -103,3 +103,10 @@ class BagIndex:
         self._new += 1
         if self._new >= MAX_WRITES:
             self._write()
+
+
+def _version() -> str:
+    try:
+        return version("monai-mil-ext")
+    except PackageNotFoundError:  # of a source tree
+        return "unknown"
