@@ -17,7 +17,7 @@ from monai_mil_ext.apps.doctor import CORE, EXTRAS
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "monai_mil_ext"
 FLOORS = ["losses", "networks", "metrics", "handlers", "transforms", "data", "inferers", "visualize", "utils", "apps"]
-FLOORS += ["apps.study", "apps.study.report", "apps.study.clinical", "apps.check", "apps.bundle"]
+FLOORS += ["apps.study", "apps.study.report", "apps.study.clinical", "apps.check", "apps.bundle", "apps.federated"]
 ALWAYS = {"torch", "monai", "numpy", "ignite", "yaml"}  # what an import of the package needs
 BLOCKED = [
     "fire",
@@ -46,6 +46,7 @@ BLOCKED = [
     "mlflow",
     "dask",
     "distributed",
+    "nvflare",
 ]
 # a fork for each group of missing packages, since torch takes long to import
 FINDER = """

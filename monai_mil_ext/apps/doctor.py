@@ -24,6 +24,7 @@ EXTRAS = {  # name of the extra: packages that it installs
     "excel": ("openpyxl",),
     "export": ("onnx", "onnxruntime", "onnxscript"),
     "figures": ("matplotlib",),
+    "flare": ("nvflare",),
     "remote": ("fsspec", "s3fs"),
     "scale": ("distributed",),
     "study": ("lifelines", "matplotlib", "optuna", "pandas"),

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from monai_mil_ext.data import InstanceSource, ModelRecord
-from monai_mil_ext.data.models import RECORD_FILE, file_sha256, load_weights
+from monai_mil_ext.data.models import AT_SITE, RECORD_FILE, file_sha256, load_weights
 from monai_mil_ext.data.models.network_options import check_same_options
 from monai_mil_ext.handlers.instance_sets import SETS_FILE
 from monai_mil_ext.handlers.savers.instance_set import INSTANCE_SET
@@ -169,7 +169,16 @@ class TrainedModel:
         return self._known.calibration.get(name, default)
 
     def preprocessing(self, name: str, default: Any = None) -> Any:
-        """Return a value of the preprocessing, such as the ``"mean"`` of features, or the default if it is unknown."""
+        """Return a value of the preprocessing, such as the ``"mean"`` of features, or the default if it is unknown.
+
+        Raises:
+            ValueError: when it stayed at the sites of a federated training, so that no one value is that of it.
+        """
+        if name in self._known.preprocessing.get(AT_SITE, ()):
+            raise ValueError(
+                "`ckpt_dir` must be the model of a site, got that of the server of a federated training, in which each "
+                f"site has a {name} of its own: give --statistics of the bags at hand."
+            )
         return self._known.preprocessing.get(name, default)
 
     def trained_source(self, index: int = 0) -> InstanceSource | None:

@@ -73,9 +73,11 @@ class BagFolder:
         """Paths of the files by their names with and without suffix, and of DICOM slides by the names of folders."""
         names: dict[str, list[Path]] = {}
         for file in self.files:
-            for name in {file.name, file.stem, file.stem.removesuffix(OME)}:
+            stem = file.stem
+            for name in {file.name, stem, stem.removesuffix(OME)}:
                 names.setdefault(name, []).append(file)
-        for folder in sorted({file.parent for file in self.files if file.suffix.lower() == DICOM} - {self.root}):
+        slides = [file for file in self.files if file.suffix.lower() == DICOM] if DICOM in self.suffixes else []
+        for folder in sorted({file.parent for file in slides} - {self.root}):
             names.setdefault(folder.name, []).append(folder)
         return names
 
@@ -91,7 +93,7 @@ class BagFolder:
         last = file_name(name)
         names = [] if self._is_disk and Path(name).is_absolute() else [name, last, Path(last).stem]
         found = next((self._by_name[key] for key in names if key in self._by_name), [])
-        matches = drop_links(prefer_files(found, self.preferred))
+        matches = found if len(found) == 1 else drop_links(prefer_files(found, self.preferred))
         if not matches:
             raise ValueError("must be the path or the name of a file below `root`, got none")
         if len(matches) > 1:
@@ -120,22 +122,35 @@ def resolve_inside(path: str | os.PathLike[str], root: Path, table_dir: Path) ->
     Raises:
         ValueError: when the path leads out of ``root``, as an address does unless ``root`` is one that it begins with.
     """
-    if is_remote(path):
-        address = ObjectPath(path)
-        if not address.is_relative_to(root):
+    if is_remote(path) or isinstance(root, ObjectPath):
+        return _inside_store(path, root)
+    _check_path(path)
+    resolved = resolve_path(root / path)
+    if not os.path.lexists(resolved) and table_dir != root:
+        beside = resolve_path(table_dir / path)
+        if os.path.lexists(beside) and beside.is_relative_to(root):
+            return beside
+    if not resolved.is_relative_to(root):
+        raise ValueError(OUTSIDE)
+    return resolved
+
+
+def _inside_store(path: str | os.PathLike[str], root: Path) -> Path:
+    """Return an address, or a path below the address ``root``."""
+    if not is_remote(path):
+        _check_path(path)
+        if Path(path).is_absolute() or ".." in Path(path).parts:
             raise ValueError(FAR)
-        return address
+        return root / path
+    address = ObjectPath(path)
+    if not address.is_relative_to(root):
+        raise ValueError(FAR)
+    return address
+
+
+def _check_path(path: str | os.PathLike[str]) -> None:
+    """Check a local path, with an error that fits the cell of a table."""
     try:
         check_local(path=path)
     except ValueError as error:
         raise ValueError(str(error).removeprefix("`path` ").removesuffix(".")) from None
-    if isinstance(root, ObjectPath):
-        if Path(path).is_absolute() or ".." in Path(path).parts:
-            raise ValueError(FAR)
-        return root / path
-    resolved, beside = resolve_path(root / path), resolve_path(table_dir / path)
-    if not os.path.lexists(resolved) and os.path.lexists(beside) and beside.is_relative_to(root):
-        return beside
-    if not resolved.is_relative_to(root):
-        raise ValueError(OUTSIDE)
-    return resolved

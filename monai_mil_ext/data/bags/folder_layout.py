@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PureWindowsPath
 
-from monai_mil_ext.utils.remote import ObjectPath
+from monai_mil_ext.utils.remote import ObjectPath, as_path
 
 __all__ = ["FEATURE_SUFFIXES", "drop_links", "file_name", "list_files", "name_folders", "prefer_files"]
 
@@ -57,17 +57,14 @@ def list_files(folder: Path, suffixes: Sequence[str] = FEATURE_SUFFIXES) -> list
         >>> [file.name for file in list_files(Path("job"))]
         ['a.h5', 'b.pt']
     """
-    if isinstance(folder, ObjectPath):
-        files = sorted(_walk_objects(folder, tuple(suffixes)))
-    else:
-        files = sorted(_walk(folder, tuple(suffixes), set()))
-    beside = {file for file in files if SIDE_FOLDERS & {part.lower() for part in file.relative_to(folder).parts[:-1]}}
-    files = [file for file in files if file not in beside] or files
-    known = set(files)
-    kept = [file for file in files if not _has_h5(file, known)]
-    if len(kept) < len(files):
-        logger.info("%d files of pt_files are left out: h5_files has them with coordinates", len(files) - len(kept))
-    return kept
+    is_stored = isinstance(folder, ObjectPath)
+    found = [*(_walk_objects(folder, tuple(suffixes)) if is_stored else _walk(folder, tuple(suffixes), set()))]
+    kept = [path for path, is_beside in found if not is_beside] or [path for path, _ in found]
+    known = set(kept)
+    files = [path for path in kept if not _has_h5(path, known)]
+    if len(files) < len(kept):
+        logger.info("%d files of pt_files are left out: h5_files has them with coordinates", len(kept) - len(files))
+    return [as_path(path) for path in sorted(files, key=lambda path: path.split(os.sep))]  # the order of paths
 
 
 def file_name(path: str) -> str:
@@ -80,7 +77,10 @@ def file_name(path: str) -> str:
     return PureWindowsPath(path).name if "\\" in path else Path(path).name
 
 
-def _walk(folder: Path, suffixes: tuple[str, ...], seen: set[str]) -> Iterator[Path]:
+def _walk(
+    folder: str | Path, suffixes: tuple[str, ...], seen: set[str], is_beside: bool = False
+) -> Iterator[tuple[str, bool]]:
+    """Yield the path of each file, as text since a store has many, and whether a folder of it is one of side files."""
     place = os.path.realpath(folder)
     if place in seen or not suffixes:
         return
@@ -93,13 +93,13 @@ def _walk(folder: Path, suffixes: tuple[str, ...], seen: set[str]) -> Iterator[P
     for entry in entries:
         name = entry.name.lower()
         if not name.endswith(".zarr") and _is_folder(entry):  # a zarr store is a bag, not a folder of bags
-            yield from _walk(Path(entry.path), suffixes if kinds else (), seen)
+            yield from _walk(entry.path, suffixes if kinds else (), seen, is_beside or name in SIDE_FOLDERS)
         elif name.endswith(kinds) and not name.endswith(INDEX):
-            yield Path(entry.path)
+            yield os.path.normpath(entry.path), is_beside
 
 
-def _walk_objects(folder: ObjectPath, suffixes: tuple[str, ...]) -> Iterator[Path]:
-    """Yield the files and zarr stores below an address by the rules of folders, from one listing of all objects."""
+def _walk_objects(folder: ObjectPath, suffixes: tuple[str, ...]) -> Iterator[tuple[str, bool]]:
+    """Yield the files and zarr stores below an address by the rules of `_walk`, from one listing of all objects."""
     names: dict[Path, set[str]] = {}
     for path in folder.sizes():
         parts = path.relative_to(folder).parts
@@ -110,7 +110,9 @@ def _walk_objects(folder: ObjectPath, suffixes: tuple[str, ...]) -> Iterator[Pat
         above = [parent for parent in (place, *place.parents) if parent.is_relative_to(folder)]
         if all(_kinds(names.get(parent, set()), suffixes) for parent in above):
             kinds = _kinds(found, suffixes)
-            yield from (place / n for n in found if n.lower().endswith(kinds) and not n.lower().endswith(INDEX))
+            is_beside = bool(SIDE_FOLDERS & {part.lower() for part in place.relative_to(folder).parts})
+            kept = [name for name in found if name.lower().endswith(kinds) and not name.lower().endswith(INDEX)]
+            yield from ((str(place / name), is_beside) for name in kept)
 
 
 def _kinds(names: set[str], suffixes: tuple[str, ...]) -> tuple[str, ...]:
@@ -127,9 +129,12 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _has_h5(file: Path, known: set[Path]) -> bool:
+def _has_h5(path: str, known: set[str]) -> bool:
     """Return whether a file of CLAM's ``pt_files`` is one of ``h5_files`` too, which has its coordinates."""
-    return file.parent.name == "pt_files" and file.parent.parent / "h5_files" / f"{file.stem}.h5" in known
+    if f"{os.sep}pt_files{os.sep}" not in f"{os.sep}{path}":
+        return False
+    file = as_path(path)
+    return file.parent.name == "pt_files" and str(file.parent.parent / "h5_files" / f"{file.stem}.h5") in known
 
 
 def drop_links(files: Sequence[Path]) -> list[Path]:

@@ -238,7 +238,7 @@ def _encoded(items: Sequence[dict[str, Any]], encode: Encode) -> set[str]:
 def _encode(report: CohortReport, encode: Encode, checks: CohortChecks) -> None:
     """Replace the items of a report by those of their features, and add an error for each case that has none."""
     items, reasons = _encode_items(report.items, encode)
-    summaries = checks.check_widths({Path(item["image"]): checks.inspect(item["image"]) for item in items})
+    summaries = checks.check_widths(checks.inspect_all(Path(item["image"]) for item in items))
     report.items = []
     for item in items:
         summary = summaries[Path(item["image"])]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ import torch
 
 from monai_mil_ext.data.bags.bag_file import open_bag, read_bag
 from monai_mil_ext.data.bags.bag_layout import BagInfo
+from monai_mil_ext.data.features.bag_index import BagIndex
 
 from .check_report import Issue
 from .mixtures import class_labels, merge_close, mixture_issues
@@ -59,6 +60,8 @@ class CohortChecks:
         allow_mismatch: whether several encoders are a note and no error, such as for two spellings of one name.
         features: whether to read all features, positions and coordinates and check them for NaN and infinite values.
         coords: whether to read the coordinates and check them for duplicates.
+        index: file of a :py:class:`BagIndex`, by which files that have not changed since an earlier check are not
+            opened again, such as ``index.json`` in the folder of a large store; ``None`` opens all.
     """
 
     in_features: int | None = None
@@ -66,6 +69,25 @@ class CohortChecks:
     allow_mismatch: bool = False
     features: bool = False
     coords: bool = False
+    index: str | os.PathLike[str] | None = None
+
+    def inspect_all(self, paths: Iterable[Path]) -> dict[Path, BagSummary]:
+        """Check bag files, see :py:meth:`inspect`; those that the index knows are not opened."""
+        if self.index is None:
+            return {path: self.inspect(path) for path in paths}
+        with BagIndex(self.index) as index:
+            return {path: self._look_up(path, index) for path in paths}
+
+    def _look_up(self, path: Path, index: BagIndex) -> BagSummary:
+        checked = [name for name in ("coords", "features") if getattr(self, name)]
+        known = index.find(path, checked)
+        if known is not None:
+            summary = BagSummary(**known)
+            return summary._replace(error=self._encoder_error(summary))
+        summary = self.inspect(path)
+        if not summary.problem:  # so that a file with an error is read again
+            index.add(path, {name: v for name, v in summary._asdict().items() if v not in ("", None)}, checked)
+        return summary
 
     def inspect(self, path: str | os.PathLike[str]) -> BagSummary:
         """Check one bag file; an error is returned in the summary and not raised."""

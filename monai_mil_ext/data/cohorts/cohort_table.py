@@ -54,7 +54,7 @@ def check_table(
     rows = [_Row(number, row, columns, folder) for number, row in zip(table.numbers, table.rows, strict=True)]
     _find_duplicates(rows, lambda row: row.path, "must be in one row only")
     _find_duplicates(rows, lambda row: row.case_id, "must have a unique name")
-    summaries = checks.check_widths({row.path: checks.inspect(row.path) for row in rows if row.path is not None})
+    summaries = checks.check_widths(checks.inspect_all(row.path for row in rows if row.path is not None))
     for row in rows:
         if row.path is not None:
             row.add_summary(summaries[row.path])
@@ -158,7 +158,7 @@ def _find_duplicates(rows: list[_Row], identity: Callable[[_Row], Hashable], rul
 def _notes(table: Table, used: Sequence[str], folder: BagFolder, rows: list[_Row]) -> list[Issue]:
     unused = [column for column in table.columns if column not in used]
     listed = {row.path for row in rows}
-    unlisted = [file.name for file in folder.files if resolve_path(file) not in listed]
+    unlisted = [file.name for file in folder.files if file not in listed and resolve_path(file) not in listed]
     more = f" and {len(unlisted) - MAX_NAMES} more" if len(unlisted) > MAX_NAMES else ""
     texts = {
         f"unused columns: {', '.join(map(repr, unused))}": unused,

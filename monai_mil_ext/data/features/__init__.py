@@ -1,6 +1,7 @@
 """Instance features computed once and kept in files."""
 
 from .bad_cases import BadCasesError
+from .bag_index import BagIndex
 from .chunk_loader import ChunkLoader
 from .feature_cache import FeatureCache
 from .feature_extraction import FeatureExtraction
@@ -9,6 +10,7 @@ from .identities import content_identity, input_identity, item_identity
 
 __all__ = [
     "BadCasesError",
+    "BagIndex",
     "ChunkLoader",
     "FeatureCache",
     "FeatureExtraction",

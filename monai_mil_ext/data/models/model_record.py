@@ -21,10 +21,11 @@ from monai_mil_ext.utils.remote import as_path, is_remote
 
 from .weights import file_sha256
 
-__all__ = ["RECORD_FILE", "ModelRecord", "preprocessing_id"]
+__all__ = ["AT_SITE", "RECORD_FILE", "ModelRecord", "preprocessing_id"]
 
 jsonschema = optional_dependency("", "jsonschema")
 RECORD_FILE = "model.json"
+AT_SITE = "at_site"  # key of `preprocessing`: names of parameters that stayed at the sites of a federated training
 SCHEMA_VERSION = "1.1"  # 1.1 adds the task "cox"
 PACKAGES = ("monai-mil-ext", "monai", "torch", "numpy")
 MAX_BYTES = 64 * 2**20
@@ -76,7 +77,8 @@ class ModelRecord:
         calibration: ``temperature``, and how it was found.
         operating_points: for each its ``name``, ``class_name``, ``threshold``, and by which ``method`` it was chosen.
             Of two classes, and for each of several labels, the first one decides.
-        preprocessing: parameters that were estimated on the training data, such as ``mean`` and ``scale``.
+        preprocessing: parameters that were estimated on the training data, such as ``mean`` and ``scale``;
+            ``at_site`` names those that stayed at the sites of a federated training.
         cohort: counts of ``cases`` and ``patients``, ``classes``, ``fold``, ``seed``, and ``table_sha256``;
             ``demonstration``, the kind of data, marks weights that only show how a bundle works.
         versions: versions of the packages.

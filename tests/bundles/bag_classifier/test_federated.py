@@ -27,7 +27,7 @@ def site(tmp_path):
         client = MonaiAlgo(
             str(BUNDLE),
             local_epochs=LOCAL_EPOCHS,
-            config_train_filename="configs/train.yaml",
+            config_train_filename="configs/train.yaml",  # alone, it keeps the site's own best epoch, too
             config_evaluate_filename=["configs/train.yaml", "configs/federated.yaml"],
             train_kwargs={**settings, "train#named_handlers#anchor#momentum": MOMENTUM},
             eval_kwargs=dict(settings),
