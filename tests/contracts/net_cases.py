@@ -24,9 +24,9 @@ def standardized():
     return net.set_statistics(torch.arange(F) - 1.5, torch.arange(F) / 4 + 0.5, output_mean=0.25, output_scale=1.5)
 
 
-def additive_without_kinks():
+def additive_without_kinks(centered=False):
     """Return additive MIL without the activations at 0 that weights and biases of 0 give, where they have no slope."""
-    net = nets.AdditiveMIL(F, C, hidden_size=4)
+    net = nets.AdditiveMIL(F, C, hidden_size=4, centered=centered)
     for layer in net.score_layers:
         layer.norm = torch.nn.LayerNorm(4, elementwise_affine=False)
     net.classify[1] = net.classify[3] = torch.nn.Softplus()
@@ -52,10 +52,12 @@ CASES = {  # name of the class, and after a hyphen the special case
     "QGMIL-max": max_without_ties,
     "ACMIL": partial(nets.ACMIL, F, C, hidden_size=4, attention_size=5, num_branches=3, num_top=3),
     "AdditiveMIL": additive_without_kinks,
+    "AdditiveMIL-centered": partial(additive_without_kinks, centered=True),
     "DSMIL": partial(nets.DSMIL, F, C, query_size=4),
     "DSMIL-mean": partial(nets.DSMIL, F, C, nonlinear_query=False, value_layer=True, combine="mean_logit"),
     "DTFDMIL": partial(nets.DTFDMIL, F, C, hidden_size=4, num_groups=2, detach=False, split="position"),
     "DTFDMIL-max-min": partial(nets.DTFDMIL, F, C, hidden_size=4, num_groups=2, distill="MaxMinS", detach=False),
+    "DTFDMIL-unique": partial(nets.DTFDMIL, F, C, 4, num_groups=2, distill="MaxMinS", detach=False, unique=True),
     "CLAM": partial(nets.CLAM, F, C, hidden_size=4, attention_size=5, num_instances=2),
     "CLAM-multi-branch": partial(nets.CLAM, F, C, hidden_size=4, attention_size=5, multi_branch=True, gated=False),
     "CORAL": lambda: nets.CORAL(nets.ABMIL(F, 1, attention_size=5), C + 1),

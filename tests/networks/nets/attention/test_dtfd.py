@@ -92,9 +92,9 @@ def test_split_by_score_deals_by_descending_score():
 
 
 @pytest.mark.parametrize("distill", DISTILL)
-@pytest.mark.parametrize("num_instances", [1, 2])
-def test_terms_of_a_padded_batch_are_those_of_single_bags(distill, num_instances):
-    net, x = make(distill=distill, num_instances=num_instances), torch.randn(5, 9, 6).double()
+@pytest.mark.parametrize(("num_instances", "unique"), [(1, False), (2, False), (2, True)])
+def test_terms_of_a_padded_batch_are_those_of_single_bags(distill, num_instances, unique):
+    net, x = make(distill=distill, num_instances=num_instances, unique=unique), torch.randn(5, 9, 6).double()
     counts, label, seen = torch.tensor([9, 4, 1, 2, 6]), torch.tensor([0, 1, 1, 0, 1]), tapped(net, "branch_tap")
     mask = torch.arange(9) < counts[:, None]
     together = net.forward_bag(x.where(mask[..., None], torch.nan), mask)
@@ -141,6 +141,25 @@ def test_one_logit_is_ranked_as_it_is():
     net(x)
     evidence = torch.relu(net.embed(x)) @ net.classify_group.weight[0]
     assert_close(torch.sign(seen["instance_tap"][..., 0]), torch.sign(evidence))
+
+
+@pytest.mark.parametrize("n", range(1, 14))
+def test_small_pseudo_bags_give_instances_twice_unless_they_must_be_unique(n):
+    chosen = {}
+    for unique in (False, True):
+        net = make(distill="MaxMinS", num_instances=2, unique=unique)
+        values = torch.randn(1, 13, generator=torch.Generator().manual_seed(n)).double()
+        mask = torch.arange(13)[None] < n
+        members = net._deal(values[..., None], mask)
+        indices, valid = net._choose(values, members)
+        chosen[unique] = indices[valid].tolist()
+        assert set(chosen[unique]) <= set(range(n))
+        for group in members[0].T:
+            rows = values[0][group].sort(descending=True)[0]
+            wanted = [*rows[:2], *(rows[2:][-2:] if unique else rows[-2:])]
+            got = [values[0, i] for i in indices[0].tolist() if i < 13 and group[i]]
+            assert sorted(got) == sorted(wanted)
+    assert len(set(chosen[True])) == len(chosen[True]) == len(set(chosen[False]))
 
 
 @pytest.mark.parametrize(("name", "value"), [("distill", "max"), ("split", "random")])
