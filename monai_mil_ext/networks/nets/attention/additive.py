@@ -88,7 +88,8 @@ class AdditiveMIL(BagNet):
         contributions = self.classify((attention * x).to(self.score.weight.dtype))
         contributions = contributions.to(torch.promote_types(contributions.dtype, torch.float32))
         if self.centered:
-            contributions = contributions - self.classify(torch.zeros_like(self.classify[0].weight[:1]))
+            weight = self.score.weight
+            contributions = contributions - self.classify(weight.new_zeros([1, self.in_features]))
         contributions = self.contribution_tap(zero_out_padding(contributions, mask))
         logits = contributions.sum(1).to(self.score.weight.dtype)
         return BagOutput(logits, attention, scores, attention_pool(attention, x).squeeze(1))

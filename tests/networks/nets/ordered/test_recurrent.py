@@ -17,7 +17,7 @@ def published():
 
 def test_bias_of_a_slot_and_other_heads_are_refused():
     net, weights = RecurrentMIL(6, 9, hidden_size=5, differences=False).double(), published_weights("recurrent_gru")
-    with pytest.raises(ValueError, match="not zero: attention.b"):
+    with pytest.raises(ValueError, match=r"not zero: attention\.b"):
         load_reference_state_dict(net, weights | {"attention.b": weights["attention.b"] + 1})
     with pytest.raises(ValueError, match=r"`net` must have 1 layer, .*, got \(1, 1, 2\)"):
         load_reference_state_dict(RecurrentMIL(6, 2, hidden_size=5), weights)
