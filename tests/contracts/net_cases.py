@@ -33,9 +33,9 @@ def additive_without_kinks(centered=False):
     return net
 
 
-def two_sources():
+def two_sources(normalize=False):
     """Return a network for two sources; the index of the source is the nearest to the last feature."""
-    return nets.SourceNet(nets.ABMIL(4, C, attention_size=5), {"10x": F - 1, "20x": 3}, hidden_size=4)
+    return nets.SourceNet(nets.ABMIL(4, C, attention_size=5), {"10x": F - 1, "20x": 3}, 4, normalize)
 
 
 GROUPED = nets.QGMILBlock(num_heads=2, num_kv_heads=1, norm="layer", gate="elementwise", ffn="mlp")
@@ -80,6 +80,7 @@ CASES = {  # name of the class, and after a hyphen the special case
     "SmAP-late": partial(nets.SmAP, F, C, attention_size=5, place="late"),
     "SmTP": partial(nets.SmTP, F, C, num_heads=2),
     "SourceNet": two_sources,
+    "SourceNet-normalized": partial(two_sources, normalize=True),
     "StandardizedNet": standardized,
     "TransMIL": partial(nets.TransMIL, F, C, hidden_size=8, num_heads=2),
     "WindowMIL": partial(nets.WindowMIL, F, C, half_width=1.0, reach=3),

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,11 @@ from monai_mil_ext.losses import (
     KernelGuidanceLoss,
     NormalGuidanceLoss,
 )
-from monai_mil_ext.networks.nets import CORAL, BagNet, BagOutputWrapper, StandardizedNet
+from monai_mil_ext.networks.nets import CORAL, BagNet, BagOutputWrapper, SourceNet, StandardizedNet
 from monai_mil_ext.transforms import LoadBagd, PatientBagd, RandLoadBagd, RandSampleInstancesd
 from monai_mil_ext.utils import BagKeys, check_positive, check_positive_number, quiet_loggers
 
-from .methods import WEIGHTS, StudyMethod
+from .methods import WEIGHTS, StudyMethod, build_study_network
 from .outputs import Items, TaskOutputs
 from .tasks import Task
 from .training_history import BestEpoch, Report
@@ -48,7 +49,6 @@ __all__ = [
     "TrainingSettings",
     "apply_settings",
     "available_memory",
-    "build_study_network",
     "feature_bytes",
     "setting_names",
     "train_bag_network",
@@ -188,9 +188,9 @@ def train_bag_network(
     set_determinism(training.seed)
     device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     outputs = TaskOutputs.fit(task, train_items)
-    statistics = FeatureStatistics.from_items(train_items)
-    network = build_study_network(method, len(statistics.mean), task).to(device)
+    network = build_study_network(method, train_items[0], task).to(device)
     net = network.net
+    statistics = FeatureStatistics.for_network(net, train_items, network.in_features)
     bags = _Bags(statistics, outputs, training, device, bool(method.guidance) and has_positions(train_items))
     keeper = BestEpoch(net, outputs, report)
     if any(weight.requires_grad for weight in net.parameters()):
@@ -210,18 +210,6 @@ def train_bag_network(
     network.set_statistics(statistics.mean, statistics.scale, outputs.center, outputs.scale)
     notes = [*_missing_terms(method, task), *_position_note(method, bags)]
     return TrainedFold(network.cpu().eval(), outputs.note, notes, keeper.history, keeper.epoch, keeper.loss)
-
-
-def build_study_network(method: StudyMethod, in_features: int, task: Task) -> StandardizedNet:
-    """Build the network of a method for a task, with new weights; it standardizes the instances itself.
-
-    Ordered classes get the head of :py:class:`monai_mil_ext.networks.nets.CORAL`.
-    """
-    if task.kind == "ordinal":
-        net: BagNet = CORAL(method.build(in_features, 1), len(task.class_names))
-    else:
-        net = method.build(in_features, task.num_logits)
-    return StandardizedNet(net, in_features)
 
 
 @dataclass(frozen=True)
@@ -317,20 +305,21 @@ def _trainer(net: nn.Module, method: StudyMethod, bags: _Bags, items: Items) -> 
 def _terms(net: nn.Module, method: StudyMethod, bags: _Bags) -> list[Any]:
     """Return the handlers of the further terms of the loss."""
     handlers = _attention_terms(method, bags)
-    head = net if isinstance(net, CORAL) else None
-    inner = net if head is None else head.net
+    inner, path = net, ""  # of the network of the method, within a head and a network of several sources
+    while isinstance(inner, (CORAL, SourceNet)):
+        inner, path = inner.net, f"net.{path}"
     if method.mining:
-        classifier = "classify" if head is None else "net.classify"
-        handlers.append(MaskedHardInstanceHandler(weight=method.mining, embedding_layer=classifier))
+        handlers.append(MaskedHardInstanceHandler(weight=method.mining, embedding_layer=f"{path}classify"))
     if method.branches:
-        weight = method.branches
-        handlers.append(BranchLossHandler(weight=weight) if head is None else _OrderedBranches(head, weight))
+        layer, weight = f"{path}branch_tap", method.branches
+        branches = partial(_OrderedBranches, net) if isinstance(net, CORAL) else BranchLossHandler
+        handlers.append(branches(layer=layer, weight=weight))
         if hasattr(inner, "mask_top"):
-            prior, layer = BranchDiversityLoss(), "mask_top" if head is None else "net.mask_top"
+            prior, layer = BranchDiversityLoss(), f"{path}mask_top"
             handlers.append(AttentionPriorHandler(prior, layer=layer, weight=weight, name="branch_diversity"))
     if method.instances and _has_instance_loss(bags.outputs.task):
         loss = CLAMInstanceLoss(subtyping=not bags.outputs.task.is_binary)
-        handlers.append(InstanceLossHandler(loss, weight=method.instances))
+        handlers.append(InstanceLossHandler(loss, layer=f"{path}instance_tap", weight=method.instances))
     if math.isfinite(bags.training.gradient_clip):
         handlers.append(GradientClipHandler(net, bags.training.gradient_clip))
     return handlers
@@ -370,8 +359,8 @@ def _position_note(method: StudyMethod, bags: _Bags) -> list[str]:
 class _OrderedBranches(BranchLossHandler):
     """Loss of branches with one output each, to which the head of ordered classes adds its biases."""
 
-    def __init__(self, head: CORAL, weight: float) -> None:
-        super().__init__(layer="net.branch_tap", weight=weight)
+    def __init__(self, head: CORAL, layer: str, weight: float) -> None:
+        super().__init__(layer=layer, weight=weight)
         self.head = head
 
     def term(self, output: Tensor, label: Any, mask: Tensor | None, loss_function: Any) -> Tensor:
