@@ -117,6 +117,13 @@ def test_second_tier_trains_the_first_only_without_detach():
     assert trained == [{"attend_distilled", "classify"}, {"embed", "attend", "attend_distilled", "classify"}]
 
 
+def test_evaluation_with_detach_has_gradients_of_all_instances():
+    """Saliency needs them, and nothing is trained."""
+    x = torch.randn(1, 9, 6).double().requires_grad_()
+    make(distill="AFS").eval()(x).square().sum().backward()
+    assert (x.grad != 0).any(2).all()
+
+
 def test_first_tier_trains_with_the_loss_of_its_branches():
     net = make().train()
     seen = tapped(net, "branch_tap")
