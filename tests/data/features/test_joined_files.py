@@ -92,15 +92,15 @@ def test_an_attribute_of_another_tool_is_no_source(tmp_path, value):
 
 
 def test_the_index_of_the_source_is_never_standardized(folders, tmp_path):
-    """Of 9 instances of 10, an index standardized over the cohort would round to that of the other source."""
-    write(folders["uni"], "a", 3, count=9)
-    write(folders["conch"], "a", 3, count=1)
+    """Where 9 of 10 instances are of the second source, its standardized index would round to that of the first."""
+    write(folders["uni"], "a", 3, count=1)
+    write(folders["conch"], "a", 3, count=9)
     joined = join_bag_files(folders, tmp_path / "joined")
     items = [{"image": str(joined.files[0])}]
     net = SourceNet(ABMIL(4, 2), joined.sources, hidden_size=4)
     statistics = FeatureStatistics.for_network(net, items, 4)
     mean, scale = (torch.from_numpy(part) for part in statistics)
     bag = (read_bag(joined.files[0])["features"] - mean) / scale
-    assert net._source_index(bag).flatten().tolist() == [0] * 9 + [1]
+    assert net._source_index(bag).flatten().tolist() == [0] + [1] * 9
     assert FeatureStatistics.for_network(ABMIL(4, 2), items, 4).scale[-1] < 1
     assert FeatureStatistics.for_network(ABMIL(4, 2), items, 4, standardize=False).scale.tolist() == [1] * 4

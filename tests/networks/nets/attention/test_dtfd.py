@@ -128,7 +128,10 @@ def test_first_tier_trains_with_the_loss_of_its_branches():
     net = make().train()
     seen = tapped(net, "branch_tap")
     net(torch.randn(1, 2, 6).double())  # fewer instances than pseudo-bags
-    BranchLoss(cross_entropy)(seen["branch_tap"], LABEL).backward()
+    assert seen["branch_tap"][0, 2].tolist() == [-torch.inf] * 2  # a pseudo-bag that does not exist has no term
+    loss = BranchLoss(cross_entropy)(seen["branch_tap"], LABEL)
+    assert_close(loss, cross_entropy(seen["branch_tap"][0, :2], LABEL.expand(2)))
+    loss.backward()
     assert all(p.grad.isfinite().all() for m in (net.embed, net.attend, net.classify_group) for p in m.parameters())
     assert net.classify.weight.grad is None
 
