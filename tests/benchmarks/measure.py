@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,6 +77,40 @@ def processor_ratio(calls: Mapping[str, Call], over: str, under: str, repeats: i
     }
     ratio = statistics.median(totals[over]) / statistics.median(totals[under])
     return Measurement(ratio, min(totals[over]) / min(totals[under]), detail=detail)
+
+
+def paired_processor_ratio(calls: Mapping[str, Call], over: str, under: str, repeats: int = 25) -> Measurement:
+    """Measure the ratio of the seconds that two calls keep processors busy, in pairs; its value is the lower bound.
+
+    In each turn both are called, the first one by turns; the bounds are those of the 95 % interval of the median of the
+    ratios of the turns, from their order alone.
+    """
+    ratios = []
+    for turn in range(repeats + 1):
+        spent = {}
+        for name in (over, under) if turn % 2 else (under, over):
+            before = resource.getrusage(resource.RUSAGE_SELF)
+            calls[name]()
+            after = resource.getrusage(resource.RUSAGE_SELF)
+            spent[name] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        ratios += [spent[over] / spent[under]] if turn else []
+    low, high = median_interval(ratios)
+    detail = {"ratio": round(statistics.median(ratios), 3), "low": round(low, 3), "high": round(high, 3)}
+    return Measurement(low, detail=detail | {"turns": repeats})
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the bounds of the 95 % interval of the median of a sample, which assumes no distribution.
+
+    The bounds are the k-th lowest and highest values with the largest k of at most 2.5 % chance that fewer than k of n
+    fair coins show heads.
+    """
+    ordered, n = sorted(values), len(values)
+    tail = [sum(math.comb(n, i) for i in range(k)) / 2**n for k in range(n // 2 + 1)]
+    k = max(k for k, chance in enumerate(tail) if chance <= 0.025)
+    if not k:
+        raise ValueError(f"`values` must be at least 6, got {n}.")
+    return ordered[k - 1], ordered[-k]
 
 
 def peak_memory(step: str, side: str, instances: int) -> tuple[int, int]:

@@ -14,7 +14,7 @@ import torch
 from tests.benchmarks import batches, tile_reading
 from tests.benchmarks.bag_reading import reading
 from tests.benchmarks.epochs import disk_epoch, small_bags_epoch
-from tests.benchmarks.measure import Measurement, peak_memory, processor_ratio, time_ratio
+from tests.benchmarks.measure import Measurement, paired_processor_ratio, peak_memory, processor_ratio, time_ratio
 from tests.benchmarks.steps import NETWORKS, STEPS
 
 __all__ = ["ROWS", "Row", "run"]
@@ -52,6 +52,11 @@ def timed(steps: str, over: str, under: str, instances: int, repeats: int) -> Me
 def processed(steps: str, over: str, under: str, instances: int, repeats: int) -> Measurement:
     """Measure the ratio of the seconds of the processor of two calls of a step on one bag."""
     return processor_ratio(STEPS[steps]().on(instances), over, under, repeats)
+
+
+def paired(steps: str, over: str, instances: int, repeats: int) -> Measurement:
+    """Measure the paired ratio of the seconds of the processor of a step of another implementation and of ours."""
+    return paired_processor_ratio(STEPS[steps]().on(instances), over, "ours", repeats)
 
 
 def memory_ratio(steps: str, over: str, under: str, instances: int) -> Measurement:
@@ -141,6 +146,20 @@ ROWS = {
         partial(timed, "torchmil_abmil", "torchmil", "ours", 10_000, 15),
         0.95,
     ),
+    **{
+        f"baseline_{name.rpartition('_')[2]}": Row(
+            f"{what}, train step, N = 10,000: processor's seconds of {other} / ours, in pairs, lower bound",
+            partial(paired, name, other.split()[0], 10_000, repeats),
+            0.95,
+        )
+        for name, what, other, repeats in (
+            ("torchmil_clam", "CLAM-SB with its instance loss", "torchmil", 25),
+            ("torchmil_dsmil", "DSMIL", "torchmil", 50),
+            ("torchmil_dtfd", "DTFD-MIL (AFS), end to end", "torchmil", 25),
+            ("additive", "Additive MIL", "plain equations", 25),
+            ("recurrent", "Bidirectional GRU", "plain equations", 12),
+        )
+    },
     "bags_padded": Row(
         "QG-MIL, train step on 8 bags, 500-8,000 log-uniform: padded batch / ours",
         partial(batched, "padded", "ours"),

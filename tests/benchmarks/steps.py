@@ -16,6 +16,7 @@ from monai_mil_ext.handlers import EMATeacher
 from monai_mil_ext.losses import NSFKLLoss
 from monai_mil_ext.networks import nets
 from tests.benchmarks import published
+from tests.benchmarks.baselines import BASELINES
 
 MOMENTUM = 0.999
 BETA = 0.01
@@ -193,6 +194,7 @@ STEPS: dict[str, Callable[[], Steps]] = {
     "asmil_train": asmil_train,
     "torchmil_transmil": torchmil_transmil,
     "torchmil_abmil": torchmil_abmil,
+    **{name: lambda make=make: Steps(make(), 1024) for name, make in BASELINES.items()},
     "million_ABMIL": _linear(partial(nets.ABMIL, 1024, 1, hidden_size=512), 1024),
     "million_ASMIL": _linear(partial(nets.ASMIL, 1024, 1), 1024),
     "million_QGMIL": _linear(partial(nets.QGMIL, 1024, 1), 1024),

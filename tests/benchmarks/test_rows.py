@@ -65,6 +65,23 @@ def test_processor_ratio_counts_work_and_not_waiting():
     assert measure.processor_ratio(calls, "waits", "works", repeats=1).value < 0.1
 
 
+def test_paired_processor_ratio_is_a_lower_bound_of_work():
+    def work(rounds):
+        sum(i * i for i in range(rounds))
+
+    calls = {"works": partial(work, 300_000), "twice": partial(work, 600_000)}
+    ratio = measure.paired_processor_ratio(calls, "twice", "works", repeats=9)
+    assert 1 < ratio.value == pytest.approx(ratio.detail["low"], abs=1e-3)
+    assert ratio.value <= ratio.detail["ratio"] + 1e-3 <= ratio.detail["high"] + 2e-3
+
+
+@pytest.mark.parametrize(("n", "k"), [(6, 1), (8, 1), (9, 2), (12, 3), (25, 8)])
+def test_median_interval_is_that_of_order_statistics(n, k):  # k of tables of the binomial interval
+    assert measure.median_interval(range(n, 0, -1)) == (k, n + 1 - k)
+    with pytest.raises(ValueError, match="`values` must be at least 6, got 5"):
+        measure.median_interval(range(5))
+
+
 @pytest.mark.slow(buys="the memory that benchmarks report is that of the step")
 def test_peak_memory_is_that_of_the_process_of_a_step():
     small, large = (measure.peak_memory("linear_MeanMIL", "forward", n) for n in (1, 100_000))

@@ -24,18 +24,18 @@ def standardized():
     return net.set_statistics(torch.arange(F) - 1.5, torch.arange(F) / 4 + 0.5, output_mean=0.25, output_scale=1.5)
 
 
-def additive_without_kinks():
+def additive_without_kinks(centered=False):
     """Return additive MIL without the activations at 0 that weights and biases of 0 give, where they have no slope."""
-    net = nets.AdditiveMIL(F, C, hidden_size=4)
+    net = nets.AdditiveMIL(F, C, hidden_size=4, centered=centered)
     for layer in net.score_layers:
         layer.norm = torch.nn.LayerNorm(4, elementwise_affine=False)
     net.classify[1] = net.classify[3] = torch.nn.Softplus()
     return net
 
 
-def two_sources():
+def two_sources(normalize=False):
     """Return a network for two sources; the index of the source is the nearest to the last feature."""
-    return nets.SourceNet(nets.ABMIL(4, C, attention_size=5), {"10x": F - 1, "20x": 3}, hidden_size=4)
+    return nets.SourceNet(nets.ABMIL(4, C, attention_size=5), {"10x": F - 1, "20x": 3}, 4, normalize)
 
 
 GROUPED = nets.QGMILBlock(num_heads=2, num_kv_heads=1, norm="layer", gate="elementwise", ffn="mlp")
@@ -52,10 +52,12 @@ CASES = {  # name of the class, and after a hyphen the special case
     "QGMIL-max": max_without_ties,
     "ACMIL": partial(nets.ACMIL, F, C, hidden_size=4, attention_size=5, num_branches=3, num_top=3),
     "AdditiveMIL": additive_without_kinks,
+    "AdditiveMIL-centered": partial(additive_without_kinks, centered=True),
     "DSMIL": partial(nets.DSMIL, F, C, query_size=4),
     "DSMIL-mean": partial(nets.DSMIL, F, C, nonlinear_query=False, value_layer=True, combine="mean_logit"),
     "DTFDMIL": partial(nets.DTFDMIL, F, C, hidden_size=4, num_groups=2, detach=False, split="position"),
     "DTFDMIL-max-min": partial(nets.DTFDMIL, F, C, hidden_size=4, num_groups=2, distill="MaxMinS", detach=False),
+    "DTFDMIL-unique": partial(nets.DTFDMIL, F, C, 4, num_groups=2, distill="MaxMinS", detach=False, unique=True),
     "CLAM": partial(nets.CLAM, F, C, hidden_size=4, attention_size=5, num_instances=2),
     "CLAM-multi-branch": partial(nets.CLAM, F, C, hidden_size=4, attention_size=5, multi_branch=True, gated=False),
     "CORAL": lambda: nets.CORAL(nets.ABMIL(F, 1, attention_size=5), C + 1),
@@ -78,6 +80,7 @@ CASES = {  # name of the class, and after a hyphen the special case
     "SmAP-late": partial(nets.SmAP, F, C, attention_size=5, place="late"),
     "SmTP": partial(nets.SmTP, F, C, num_heads=2),
     "SourceNet": two_sources,
+    "SourceNet-normalized": partial(two_sources, normalize=True),
     "StandardizedNet": standardized,
     "TransMIL": partial(nets.TransMIL, F, C, hidden_size=8, num_heads=2),
     "WindowMIL": partial(nets.WindowMIL, F, C, half_width=1.0, reach=3),

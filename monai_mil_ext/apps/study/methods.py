@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,15 +15,19 @@ import torch
 from monai.bundle import ConfigParser
 from torch import Tensor, nn
 
+from monai_mil_ext.data import inspect_bag, read_sources
 from monai_mil_ext.handlers import AttentionAnchorHandler
 from monai_mil_ext.losses import NSFKLLoss
-from monai_mil_ext.networks.nets import BagNet, BagOutput
+from monai_mil_ext.networks.nets import CORAL, BagNet, BagOutput, SourceNet, StandardizedNet
 from monai_mil_ext.utils import check_not_negative
 
-__all__ = ["METHODS", "WEIGHTS", "StudyMethod", "UnmaskedNet", "parse_methods"]
+from .tasks import Task
+
+__all__ = ["METHODS", "WEIGHTS", "StudyMethod", "UnmaskedNet", "build_study_network", "parse_methods"]
 
 ANY_SIZE = 64  # of the instances of a network that is built for its properties
 HIDDEN = 128  # width of the embedded instances: cohorts of some hundred bags do not need more
+WIDTH = 256  # features of an instance that comes from one of several sources
 NETS = "monai_mil_ext.networks.nets."
 WEIGHTS = ("guidance", "kernel_guidance", "entropy", "anchor", "mining", "branches", "instances")
 CLAM = {"hidden_size": HIDDEN, "attention_size": HIDDEN // 2}
@@ -106,6 +111,21 @@ class StudyMethod:
     def arguments(self) -> set[str]:
         """Return the names of the arguments of the network."""
         return set(inspect.signature(_component(self.network["_target_"])).parameters)
+
+
+def build_study_network(method: StudyMethod, item: Mapping[str, Any], task: Task) -> StandardizedNet:
+    """Build the network of a method for bags like that of an item, with new weights; it standardizes them itself.
+
+    Ordered classes get the head of :py:class:`monai_mil_ext.networks.nets.CORAL`, and bags of several encoders or
+    magnifications (:py:func:`monai_mil_ext.data.join_bag_files`) a projection of each to ``WIDTH`` features.
+    """
+    path = item["image"] if isinstance(item["image"], (str, os.PathLike)) else item["image"][0]
+    sources, in_features = read_sources(path), int(inspect_bag(path).in_features or 0)
+    outputs = 1 if task.kind == "ordinal" else task.num_logits
+    net = method.build(WIDTH if sources else in_features, outputs)
+    if sources:
+        net = SourceNet(net, sources, WIDTH, normalize=True)
+    return StandardizedNet(CORAL(net, len(task.class_names)) if task.kind == "ordinal" else net, in_features)
 
 
 class UnmaskedNet(BagNet):

@@ -21,7 +21,7 @@ from monai_mil_ext.networks.nets import BagNet
 from monai_mil_ext.transforms import LoadBagd, PatientBagd
 from monai_mil_ext.utils import BagKeys, head_mean, hide_paths, load_json, write_csv, write_json
 
-from .methods import StudyMethod
+from .methods import StudyMethod, build_study_network
 from .outputs import Items, TaskOutputs
 from .predictions import Predictions
 from .runs import Run
@@ -32,7 +32,6 @@ from .training import (
     TrainingSettings,
     apply_settings,
     available_memory,
-    build_study_network,
     feature_bytes,
     train_bag_network,
 )
@@ -135,7 +134,7 @@ class StudyWork:
         """Return the trained network of a finished run."""
         method, _ = self._of(run)
         method, _ = apply_settings(method, self.training, record["settings"])
-        net = build_study_network(method, _in_features(self.items[0]), self.task)
+        net = build_study_network(method, self.items[0], self.task)
         net.load_state_dict(load_weights(folder / WEIGHTS_FILE))
         return net.eval()
 

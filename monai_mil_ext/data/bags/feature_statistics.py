@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from monai_mil_ext.utils import optional_dependency
 
@@ -57,6 +58,21 @@ class FeatureStatistics(NamedTuple):
                     raise ValueError(f"`items` must hold finite features, got others in {item.get('case_id')!r}.")
                 scaler.partial_fit(np.asarray(features, dtype=np.float64))
         return cls(scaler.mean_.astype(np.float32), scaler.scale_.astype(np.float32))
+
+    @classmethod
+    def for_network(
+        cls, net: nn.Module, items: Sequence[Mapping[str, Any]], in_features: int, standardize: bool = True
+    ) -> FeatureStatistics:
+        """Compute the statistics of items, or leave features unchanged if the network takes them as they are.
+
+        Args:
+            net: network with ``takes_raw_features``, or with a part that has it.
+            items: items of the training part, see :py:meth:`from_items`.
+            in_features: number F of features.
+            standardize: whether features are standardized for any other network.
+        """
+        takes_raw = any(getattr(part, "takes_raw_features", False) for part in net.modules())
+        return cls.identity(in_features) if takes_raw or not standardize else cls.from_items(items)
 
     @classmethod
     def identity(cls, in_features: int) -> FeatureStatistics:

@@ -57,8 +57,8 @@ def list_files(folder: Path, suffixes: Sequence[str] = FEATURE_SUFFIXES) -> list
         >>> [file.name for file in list_files(Path("job"))]
         ['a.h5', 'b.pt']
     """
-    is_stored = isinstance(folder, ObjectPath)
-    found = [*(_walk_objects(folder, tuple(suffixes)) if is_stored else _walk(folder, tuple(suffixes), set()))]
+    kinds = tuple(suffixes)
+    found = [*(_walk_objects(folder, kinds) if isinstance(folder, ObjectPath) else _walk(folder, kinds, set()))]
     kept = [path for path, is_beside in found if not is_beside] or [path for path, _ in found]
     known = set(kept)
     files = [path for path in kept if not _has_h5(path, known)]

@@ -7,6 +7,7 @@ from .feature_cache import FeatureCache
 from .feature_extraction import FeatureExtraction
 from .fingerprints import fingerprint, model_fingerprint
 from .identities import content_identity, input_identity, item_identity
+from .joined_files import JoinedFiles, join_bag_files, read_sources
 
 __all__ = [
     "BadCasesError",
@@ -14,9 +15,12 @@ __all__ = [
     "ChunkLoader",
     "FeatureCache",
     "FeatureExtraction",
+    "JoinedFiles",
     "content_identity",
     "fingerprint",
     "input_identity",
     "item_identity",
+    "join_bag_files",
     "model_fingerprint",
+    "read_sources",
 ]

@@ -31,6 +31,8 @@ class TopInstanceMasking(nn.Module):
         2
     """
 
+    masked: Tensor
+
     def __init__(self, num_top: int = 10, rate: float = 0.6) -> None:
         super().__init__()
         check_positive(num_top=num_top)

@@ -4,6 +4,7 @@ from . import attention, ordered, pooling, transformers
 from .attention import *
 from .bag_ensemble import BagEnsemble
 from .bag_net import BagNet, BagOutput, BagOutputWrapper
+from .contributions import ContributionWrapper
 from .coral import CORAL
 from .encoded_bag import EncodedBag
 from .ordered import *
@@ -20,6 +21,7 @@ __all__ = [
     "BagOutput",
     "BagOutputWrapper",
     "CORAL",
+    "ContributionWrapper",
     "EncodedBag",
     "ReceivedAttentionWrapper",
     "SourceNet",

@@ -57,6 +57,8 @@ class BagNet(nn.Module, ABC):
         logits_see_all_weights: whether the logits depend on all weights, so that DDP does not need
             ``find_unused_parameters``.
         is_traceable: whether ``torch.compile`` traces the network as one graph and ``torch.func.vmap`` maps it.
+        takes_raw_features: whether the network must get features as they are, not standardized, such as one with
+            weights of another training; see :py:meth:`monai_mil_ext.data.FeatureStatistics.for_network`.
     """
 
     permutation_invariant = True
@@ -65,6 +67,7 @@ class BagNet(nn.Module, ABC):
     gives_scores = True
     logits_see_all_weights = True
     is_traceable = True
+    takes_raw_features = False
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """Create the network and note the arguments of its constructor, for the record of a trained model."""

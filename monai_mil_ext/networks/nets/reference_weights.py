@@ -1,7 +1,7 @@
 """Loading of weights published by the authors of a method."""
 
 from fnmatch import fnmatchcase
-from typing import List, Mapping, Tuple, Union
+from typing import List, Mapping, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor
@@ -17,15 +17,16 @@ def load_reference_state_dict(net: BagNet, state_dict: Mapping[str, Tensor]) -> 
     The method ``reference_names()`` of the network maps published names to its own, and the patterns in
     ``reference_ignored`` match published tensors that it does not use. A published tensor that is one row of a tensor
     of ours maps to a name and an index, or a slice where it has the axis of rows; the index ``None`` means one
-    additional axis of size 1. Weights are copied only if all of them fit.
+    additional axis of size 1, and ``"T"`` the transpose. Tensors that match ``reference_zero`` have no place in the
+    network, so that they must be zero. Weights are copied only if all of them fit.
 
     Args:
         net: network with published weights, such as :py:class:`QGMIL`.
         state_dict: tensors by their published names, or a checkpoint with them under ``model``.
 
     Raises:
-        ValueError: when the network has no published weights, names are missing or unexpected, or shapes differ; the
-            message lists all names and shapes.
+        ValueError: when the network has no published weights, names are missing or unexpected, shapes differ, or a
+            tensor should be zero; the message lists all names and shapes.
 
     Example:
         >>> from monai_mil_ext.networks.nets import QGMIL
@@ -43,10 +44,12 @@ def load_reference_state_dict(net: BagNet, state_dict: Mapping[str, Tensor]) -> 
     inner = state_dict.get("model")
     if isinstance(inner, Mapping):
         state_dict = inner
-    ignored = getattr(net, "reference_ignored", ())
+    ignored, zero = getattr(net, "reference_ignored", ()), getattr(net, "reference_zero", ())
+    others = [name for name in state_dict if name not in targets]
     faults = {
         "missing": [name for name in targets if name not in state_dict],
-        "unexpected": [n for n in state_dict if n not in targets and not any(fnmatchcase(n, p) for p in ignored)],
+        "unexpected": [name for name in others if not _matches(name, (*ignored, *zero))],
+        "not zero": [name for name in others if _matches(name, zero) and state_dict[name].any()],
         "of another shape": [
             f"{name} {tuple(state_dict[name].shape)} for {tuple(target.shape)}"
             for name, target in targets.items()
@@ -60,9 +63,16 @@ def load_reference_state_dict(net: BagNet, state_dict: Mapping[str, Tensor]) -> 
             target.copy_(state_dict[name])
 
 
-def _target(weights: Mapping[str, Tensor], ours: Union[str, Tuple[str, Union[int, slice, None]]]) -> Tensor:
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _target(weights: Mapping[str, Tensor], ours: Union[str, Tuple[str, Union[int, slice, str, None]]]) -> Tensor:
     """Return the tensor, or the view of a tensor, that a published tensor is copied to."""
-    return weights[ours] if isinstance(ours, str) else weights[ours[0]][ours[1]]
+    if isinstance(ours, str):
+        return weights[ours]
+    name, index = ours
+    return weights[name].T if isinstance(index, str) else weights[name][index]
 
 
 def _message(net: str, faults: Mapping[str, List[str]]) -> str:

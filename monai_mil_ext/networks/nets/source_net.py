@@ -16,20 +16,24 @@ __all__ = ["SourceNet"]
 class SourceNet(BagNet):
     r"""Network that joins instances of several sources, such as encoders or magnifications, in one bag.
 
-    Each source g has its own linear layer and its embedding, which are learned, and the network takes the sum:
+    Each source g has its own linear layer and its embedding, which are learned, and the network takes the sum
+    (with ``normalize``, of :math:`x_n` after a layer norm without weights, since encoders differ in scale):
 
     .. math:: h_n = W_g x_n + b_g + e_g, \quad g = \text{source of } n
 
-    Bags are those of :py:class:`monai_mil_ext.transforms.JoinSourcesd`: features (B, N, F + 1) of the largest source,
+    Bags are those of :py:class:`monai_mil_ext.transforms.JoinSourcesd` and
+    :py:func:`monai_mil_ext.data.join_bag_files`: features (B, N, F + 1) of the largest source,
     the others with zeros behind theirs, and last the index of the source. Attention is that of the network, over
     the instances of all sources: summed over those of a source, it is the weight of that source. Names and sizes of the
     sources are in ``model.json``, with the other arguments of the network. Class attributes such as
-    ``permutation_invariant`` are those of the network.
+    ``permutation_invariant`` are those of the network. Features must not be standardized over a cohort
+    (``takes_raw_features``), which would change the index.
 
     Args:
         net: network for bags (B, N, ``hidden_size``).
         sources: number of features of each source by its name, in the order of the transform.
         hidden_size: size of a projected instance.
+        normalize: whether each instance gets mean 0 and variance 1 over its features first.
 
     Raises:
         ValueError: when there is no source, a size is not positive, or the input has the wrong shape.
@@ -41,7 +45,9 @@ class SourceNet(BagNet):
         torch.Size([1, 2])
     """
 
-    def __init__(self, net: BagNet, sources: Mapping[str, int], hidden_size: int) -> None:
+    takes_raw_features = True
+
+    def __init__(self, net: BagNet, sources: Mapping[str, int], hidden_size: int, normalize: bool = False) -> None:
         super().__init__()
         if not sources:
             raise ValueError("`sources` must have at least one source, got none.")
@@ -49,7 +55,7 @@ class SourceNet(BagNet):
         self.net = net
         self.source_names: List[str] = list(sources)
         self.in_features = max(sources.values()) + 1
-        self.project = nn.ModuleList([_Source(size, hidden_size) for size in sources.values()])
+        self.project = nn.ModuleList([_Source(size, hidden_size, normalize) for size in sources.values()])
         self.score_tap = net.score_tap  # the same tap under two names
         self.take_properties(net)
 
@@ -83,13 +89,14 @@ class SourceNet(BagNet):
 class _Source(nn.Module):
     """Linear layer on the features of a source, and the embedding of the source."""
 
-    def __init__(self, in_features: int, out_features: int) -> None:
+    def __init__(self, in_features: int, out_features: int, normalize: bool) -> None:
         super().__init__()
         self.in_features = in_features
+        self.norm = nn.LayerNorm(in_features, elementwise_affine=False) if normalize else nn.Identity()
         self.linear = nn.Linear(in_features, out_features)
         self.embedding = nn.Parameter(torch.zeros(out_features))
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute projected instances (B, N, E) of joined ones (B, N, F + 1)."""
-        h: Tensor = self.linear(x[..., : self.in_features]) + self.embedding
+        h: Tensor = self.linear(self.norm(x[..., : self.in_features])) + self.embedding
         return h

@@ -10,7 +10,8 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from monai.utils.enums import TransformBackends
 from torch import Tensor
-from torch.nn.functional import pad
+
+from monai_mil_ext.data.features.joined_files import join_sources
 
 __all__ = ["JoinSourcesD", "JoinSourcesDict", "JoinSourcesd"]
 
@@ -62,10 +63,7 @@ class JoinSourcesd(MapTransform):
         size = largest if self.num_features is None else self.num_features
         if largest > size:
             raise ValueError(f"`num_features` must be at least that of the bags, {largest}, got {size}.")
-        source = torch.cat([torch.full((len(bag),), indices[key]) for key, bag in bags.items()])
-        joined = torch.cat([pad(bag, [0, size - bag.shape[1]]) for bag in bags.values()])
-        d[self.output_key] = torch.cat([joined, source.to(joined)[:, None]], 1)
-        d[f"{self.output_key}_source"] = source
+        d[self.output_key], d[f"{self.output_key}_source"] = join_sources(bags, indices, size)
         return d
 
 

@@ -16,7 +16,8 @@ from monai.utils import set_determinism
 
 from experiments.ct_protocol.slice_labels import InstanceLogits, PrepareSliceLabels
 from monai_mil_ext.apps.study import StudyMethod, Task, TrainingSettings
-from monai_mil_ext.apps.study.training import apply_settings, build_study_network
+from monai_mil_ext.apps.study.methods import build_study_network
+from monai_mil_ext.apps.study.training import apply_settings
 from monai_mil_ext.data import BagCollate, FeatureStatistics
 from monai_mil_ext.losses import MultiLabelLoss
 from monai_mil_ext.metrics import localization
@@ -48,7 +49,7 @@ def train_slice_supervised(
     method, training = apply_settings(method, training, {})
     set_determinism(training.seed)
     statistics = FeatureStatistics.from_items(train_items)
-    network = build_study_network(method, len(statistics.mean), task)
+    network = build_study_network(method, train_items[0], task)
     steps = [LoadBagd(KEYS), NormalizeIntensityd("image", statistics.mean, statistics.scale)]
     train, val = (
         CacheDataset([{"image": item["image"]} for item in items], Compose(steps), progress=False)

@@ -40,6 +40,15 @@ def test_features_behind_a_smaller_source_have_no_weight():
     assert torch.equal(net(dirty), net(bag))
 
 
+def test_normalized_instances_do_not_depend_on_the_scale_of_their_source():
+    net = fill(SourceNet(ABMIL(4, 2), SIZES, hidden_size=4, normalize=True)).double()
+    bag = item()["image"][None]
+    scaled = bag.clone()
+    scaled[0, :4, :3] = 1e3 * bag[0, :4, :3] + 5
+    assert_close(net(scaled), net(bag), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(make()(scaled), make()(bag))
+
+
 def test_attention_of_all_sources_sums_to_one():
     net = make(num_heads=2)
     batch = BagCollate(["image"])([{"image": item(few)["image"]} for few in (4, 1)])

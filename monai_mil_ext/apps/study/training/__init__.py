@@ -1,7 +1,7 @@
 """Training of one network on the training part of a fold: settings, bags, terms of the loss, best epoch."""
 
 from .fold_bags import available_memory, feature_bytes
-from .fold_training import TrainedFold, build_study_network, train_bag_network
+from .fold_training import TrainedFold, train_bag_network
 from .training_history import BestEpoch, Report
 from .training_settings import TrainingSettings, apply_settings, setting_names
 
@@ -12,7 +12,6 @@ __all__ = [
     "TrainingSettings",
     "apply_settings",
     "available_memory",
-    "build_study_network",
     "feature_bytes",
     "setting_names",
     "train_bag_network",

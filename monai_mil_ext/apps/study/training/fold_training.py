@@ -14,11 +14,11 @@ from monai.handlers import LrScheduleHandler, ValidationHandler
 from monai.utils import set_determinism
 from torch import nn
 
-from monai_mil_ext.apps.study.methods import StudyMethod
+from monai_mil_ext.apps.study.methods import StudyMethod, build_study_network
 from monai_mil_ext.apps.study.outputs import Items, TaskOutputs
 from monai_mil_ext.apps.study.tasks import Task
 from monai_mil_ext.data import FeatureStatistics
-from monai_mil_ext.networks.nets import CORAL, BagNet, BagOutputWrapper, StandardizedNet
+from monai_mil_ext.networks.nets import BagNet, BagOutputWrapper, StandardizedNet
 from monai_mil_ext.utils import quiet_loggers
 
 from .fold_bags import FoldBags, has_positions
@@ -26,7 +26,7 @@ from .loss_terms import missing_terms, position_note, term_handlers
 from .training_history import BestEpoch, Report
 from .training_settings import TrainingSettings, apply_settings
 
-__all__ = ["TrainedFold", "build_study_network", "train_bag_network"]
+__all__ = ["TrainedFold", "train_bag_network"]
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,9 @@ def train_bag_network(
     set_determinism(training.seed)
     device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     outputs = TaskOutputs.fit(task, train_items)
-    statistics = FeatureStatistics.from_items(train_items)
-    network = build_study_network(method, len(statistics.mean), task).to(device)
+    network = build_study_network(method, train_items[0], task).to(device)
     net = network.net
+    statistics = FeatureStatistics.for_network(net, train_items, network.in_features)
     bags = FoldBags(statistics, outputs, training, device, bool(method.guidance) and has_positions(train_items))
     keeper = BestEpoch(net, outputs, report)
     if any(weight.requires_grad for weight in net.parameters()):
@@ -109,18 +109,6 @@ def train_bag_network(
     return TrainedFold(
         network.cpu().eval(), outputs.note, notes, keeper.history, keeper.epoch, keeper.loss, keeper.stability()
     )
-
-
-def build_study_network(method: StudyMethod, in_features: int, task: Task) -> StandardizedNet:
-    """Build the network of a method for a task, with new weights; it standardizes the instances itself.
-
-    Ordered classes get the head of :py:class:`monai_mil_ext.networks.nets.CORAL`.
-    """
-    if task.kind == "ordinal":
-        net: BagNet = CORAL(method.build(in_features, 1), len(task.class_names))
-    else:
-        net = method.build(in_features, task.num_logits)
-    return StandardizedNet(net, in_features)
 
 
 def _trainer(net: nn.Module, method: StudyMethod, bags: FoldBags, items: Items) -> SupervisedTrainer:

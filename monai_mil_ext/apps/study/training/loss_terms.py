@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ from monai_mil_ext.losses import (
     KernelGuidanceLoss,
     NormalGuidanceLoss,
 )
-from monai_mil_ext.networks.nets import CORAL
+from monai_mil_ext.networks.nets import CORAL, SourceNet
 
 from .fold_bags import POSITION, FoldBags
 
@@ -33,20 +34,21 @@ __all__ = ["missing_terms", "position_note", "term_handlers"]
 def term_handlers(net: nn.Module, method: StudyMethod, bags: FoldBags) -> list[Any]:
     """Return the handlers of the further terms of the loss."""
     handlers = _attention_terms(method, bags)
-    head = net if isinstance(net, CORAL) else None
-    inner = net if head is None else head.net
+    inner, path = net, ""  # of the network of the method, within a head and a network of several sources
+    while isinstance(inner, (CORAL, SourceNet)):
+        inner, path = inner.net, f"net.{path}"
     if method.mining:
-        classifier = "classify" if head is None else "net.classify"
-        handlers.append(MaskedHardInstanceHandler(weight=method.mining, embedding_layer=classifier))
+        handlers.append(MaskedHardInstanceHandler(weight=method.mining, embedding_layer=f"{path}classify"))
     if method.branches:
-        weight = method.branches
-        handlers.append(BranchLossHandler(weight=weight) if head is None else _OrderedBranches(head, weight))
+        layer, weight = f"{path}branch_tap", method.branches
+        branches = partial(_OrderedBranches, net) if isinstance(net, CORAL) else BranchLossHandler
+        handlers.append(branches(layer=layer, weight=weight))
         if hasattr(inner, "mask_top"):
-            prior, layer = BranchDiversityLoss(), "mask_top" if head is None else "net.mask_top"
+            prior, layer = BranchDiversityLoss(), f"{path}mask_top"
             handlers.append(AttentionPriorHandler(prior, layer=layer, weight=weight, name="branch_diversity"))
     if method.instances and _has_instance_loss(bags.outputs.task):
         loss = CLAMInstanceLoss(subtyping=not bags.outputs.task.is_binary)
-        handlers.append(InstanceLossHandler(loss, weight=method.instances))
+        handlers.append(InstanceLossHandler(loss, layer=f"{path}instance_tap", weight=method.instances))
     if math.isfinite(bags.training.gradient_clip):
         handlers.append(GradientClipHandler(net, bags.training.gradient_clip))
     return handlers
@@ -88,8 +90,8 @@ def position_note(method: StudyMethod, bags: FoldBags) -> list[str]:
 class _OrderedBranches(BranchLossHandler):
     """Loss of branches with one output each, to which the head of ordered classes adds its biases."""
 
-    def __init__(self, head: CORAL, weight: float) -> None:
-        super().__init__(layer="net.branch_tap", weight=weight)
+    def __init__(self, head: CORAL, layer: str, weight: float) -> None:
+        super().__init__(layer=layer, weight=weight)
         self.head = head
 
     def term(self, output: Tensor, label: Any, mask: Tensor | None, loss_function: Any) -> Tensor:

@@ -7,6 +7,7 @@ from .asmil import ASMIL
 from .clam import CLAM
 from .dsmil import DSMIL
 from .dtfd import DTFDMIL
+from .pretrained_abmil import load_pretrained_abmil
 
 __all__ = [
     "ABMIL",
@@ -16,4 +17,5 @@ __all__ = [
     "DSMIL",
     "DTFDMIL",
     "AdditiveMIL",
+    "load_pretrained_abmil",
 ]

@@ -41,6 +41,7 @@ class ABMIL(BagNet):
         num_heads: number H of attention heads; the classifier takes the H embeddings concatenated.
         dropout: dropout rate of the projected instances.
         per_class: whether there is one attention head per class, H = C; ``num_heads`` must then be 1.
+        bias: whether the projection has a bias.
 
     Raises:
         ValueError: when a size is not positive, the rate is not in [0, 1), ``num_heads`` and ``per_class`` are both
@@ -74,6 +75,7 @@ class ABMIL(BagNet):
         num_heads: int = 1,
         dropout: float = 0.0,
         per_class: bool = False,
+        bias: bool = False,
     ) -> None:
         super().__init__()
         size = in_features if hidden_size is None else hidden_size
@@ -83,7 +85,7 @@ class ABMIL(BagNet):
             raise ValueError(f"`num_heads` must be 1 with `per_class`, got {num_heads!r}.")
         self.in_features = in_features
         self.per_class = per_class
-        project = [] if hidden_size is None else [nn.Linear(in_features, size, bias=False), nn.ReLU()]
+        project = [] if hidden_size is None else [nn.Linear(in_features, size, bias=bias), nn.ReLU()]
         self.embed = nn.Sequential(*project, nn.Dropout(dropout))
         num_rows = num_classes if per_class else num_heads
         self.attend = (GatedAttention if gated else TanhAttention)(size, attention_size, num_rows)

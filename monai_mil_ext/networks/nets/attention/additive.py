@@ -24,8 +24,10 @@ class AdditiveMIL(BagNet):
         \text{logits} = \sum_n r_n
 
     so that :math:`r_{nc}` is the signed contribution of instance n to class c: positive for it, negative against it.
-    A forward hook on ``contribution_tap`` reads the contributions (B, N, C), zero at padding. MLP(0) is not zero, so
-    each instance adds an offset, however small its attention, and logits grow with the size of the bag.
+    A forward hook on ``contribution_tap`` reads the contributions (B, N, C), zero at padding, and
+    :py:class:`ContributionWrapper` reports them as the attention. MLP(0) is not zero, so each instance adds an offset,
+    however small its attention, and logits grow with the size of the bag. With ``centered``,
+    :math:`r_n = \operatorname{MLP}(a_n x_n) - \operatorname{MLP}(0)`: an instance without attention adds nothing.
 
     Args:
         in_features: size F of an instance.
@@ -33,6 +35,7 @@ class AdditiveMIL(BagNet):
         hidden_size: size of the two hidden layers of the scores and of the classifier.
         norm: normalization of the hidden layers of the scores: ``"layer"``, ``"batch"`` (published; in training, bags
             of a batch then depend on one another) or ``"none"``.
+        centered: whether MLP(0) is subtracted from each contribution; the published network does not.
 
     Raises:
         ValueError: when a size is not positive, ``norm`` is unknown, or the input has the wrong shape.
@@ -48,11 +51,19 @@ class AdditiveMIL(BagNet):
         True
     """
 
-    def __init__(self, in_features: int, num_classes: int, hidden_size: int = 256, norm: str = "layer") -> None:
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        hidden_size: int = 256,
+        norm: str = "layer",
+        centered: bool = False,
+    ) -> None:
         super().__init__()
         check_positive(in_features=in_features, num_classes=num_classes, hidden_size=hidden_size)
         check_choice("norm", norm, NORMS)
         self.in_features = in_features
+        self.centered = centered
         sizes = (in_features, hidden_size)
         self.score_layers = nn.ModuleList([_ScoreLayer(size, hidden_size, norm) for size in sizes])
         self.score = nn.Linear(hidden_size, 1)
@@ -76,6 +87,9 @@ class AdditiveMIL(BagNet):
         attention = masked_softmax(scores, mask)
         contributions = self.classify((attention * x).to(self.score.weight.dtype))
         contributions = contributions.to(torch.promote_types(contributions.dtype, torch.float32))
+        if self.centered:
+            weight = self.score.weight
+            contributions = contributions - self.classify(weight.new_zeros([1, self.in_features]))
         contributions = self.contribution_tap(zero_out_padding(contributions, mask))
         logits = contributions.sum(1).to(self.score.weight.dtype)
         return BagOutput(logits, attention, scores, attention_pool(attention, x).squeeze(1))

@@ -102,15 +102,16 @@ class CLAM(BagNet):
 
     def _instance_logits(self, h: Tensor, scores: Tensor, mask: Optional[Tensor]) -> Tensor:
         """Compute the logits (B, G, 2k, 2) of the instances of highest and lowest attention of each class."""
-        top = self._ranked(scores.detach(), mask)
-        low = self._ranked(-scores.detach(), mask)
-        padded = functional.pad(h, [0, 0, 0, self.num_instances])  # rows that only bags of less than k instances take
+        ranked = [self._ranked(sign * scores.detach(), mask) for sign in (1.0, -1.0)]
+        index = torch.cat(ranked, 1).transpose(1, 2)  # (B, S, 2k)
+        rows, slots = index.shape[1:]
+        # at once, since each gather has a gradient of the size of the bag; of a bag of less than k, rows of any kind
+        h = h if h.shape[1] else functional.pad(h, [0, 0, 0, 1])
+        flat = index.clamp(max=h.shape[1] - 1).flatten(1).unsqueeze(-1)
+        chosen = h.gather(1, flat.expand(-1, -1, h.shape[2])).unflatten(1, [rows, slots])
         logits: List[Tensor] = []
         for c, classify in enumerate(self.classify_instance):
-            row = c if self.multi_branch and scores.shape[2] > 1 else 0
-            index = torch.cat([top[:, :, row], low[:, :, row]], 1)
-            chosen = padded.gather(1, index.unsqueeze(-1).expand(-1, -1, h.shape[2]))
-            logits.append(classify(chosen))
+            logits.append(classify(chosen[:, c if rows > 1 else 0]))
         return torch.stack(logits, 1)
 
     def _ranked(self, scores: Tensor, mask: Optional[Tensor]) -> Tensor:

@@ -83,7 +83,7 @@ class DSMIL(BagNet):
         self.query = nn.Sequential(nn.Linear(in_features, query_size), *more)
         project = [nn.Linear(in_features, in_features), nn.ReLU()] if value_layer else []
         self.value = nn.Sequential(nn.Dropout(dropout), *project)
-        self.classify = nn.Conv1d(num_classes, num_classes, in_features)
+        self.classify = _FullConv(num_classes, num_classes, in_features)
         self.instance_tap = nn.Identity()
         self.branch_tap = nn.Identity()
         for module in self.modules():
@@ -103,7 +103,7 @@ class DSMIL(BagNet):
         scores = self.score_tap(torch.matmul(q, self._critical(q, instance_logits, mask).transpose(1, 2)) * self.scale)
         attention = masked_softmax(scores, mask)
         pooled = attention_pool(attention, self.value(x))
-        logits = self.classify(pooled.to(self.classify.weight.dtype)).squeeze(2)
+        logits = self.classify(pooled.to(self.classify.weight.dtype))
         if self.combine == "mean_logit":
             logits = (logits + highest) / 2
         return BagOutput(logits, attention, scores, pooled.flatten(1))
@@ -117,14 +117,14 @@ class DSMIL(BagNet):
         return torch.where(not_empty, highest, self.classify_instance.bias.to(highest.dtype))
 
     def _critical(self, q: Tensor, instance_logits: Tensor, mask: Optional[Tensor]) -> Tensor:
-        """Return the queries (B, C, D) of the critical instances; of an empty bag, zeros."""
+        """Return the queries (B, C, D) of the critical instances; of an empty bag, those of its first row."""
         ranked = instance_logits.detach()
         if mask is not None:
             ranked = ranked.masked_fill(~mask.unsqueeze(-1), float("-inf"))
-        # an additional row that wins in an empty bag only, where an argmax over nothing would raise
-        index = functional.pad(ranked, [0, 0, 0, 1], value=float("-inf")).argmax(1)
-        queries = functional.pad(q, [0, 0, 0, 1])
-        return queries.gather(1, index.unsqueeze(-1).expand(-1, -1, q.shape[2]))
+        if not q.shape[1]:  # an argmax over nothing would raise
+            q, ranked = functional.pad(q, [0, 0, 0, 1]), functional.pad(ranked, [0, 0, 0, 1])
+        index = ranked.argmax(1)
+        return q.gather(1, index.unsqueeze(-1).expand(-1, -1, q.shape[2]))
 
     def reference_names(self) -> Dict[str, str]:
         """Map names of weights of the published code to those of this network."""
@@ -132,3 +132,11 @@ class DSMIL(BagNet):
         names |= {f"b_classifier.fcc.{p}": f"classify.{p}" for p in ("weight", "bias")}
         names |= {f"b_classifier.q.{name}": f"query.{name}" for name, _ in self.query.named_parameters()}
         return names | {f"b_classifier.v.{name}": f"value.{name}" for name, _ in self.value.named_parameters()}
+
+
+class _FullConv(nn.Conv1d):
+    """One-dimensional convolution whose kernel is as long as its input, as the product of matrices that it is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute logits (B, C) of embeddings (B, C, F)."""
+        return functional.linear(x.flatten(1), self.weight.flatten(1), self.bias)

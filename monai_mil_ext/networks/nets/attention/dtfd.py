@@ -33,7 +33,8 @@ class DTFDMIL(BagNet):
     with the scores s and t of two :py:class:`GatedAttention`. ``distill`` chooses the rows :math:`d_i`: ``"AFS"`` takes
     :math:`z_m`; the others take instances :math:`h_n` of each pseudo-bag: ``"MaxS"`` the k of the highest probability
     of the last class, :math:`\operatorname{softmax}(a_n W_1 h_n)`, ``"MaxMinS"`` also the k of the lowest, and
-    ``"MAS"`` the k of the highest attention. One logit is ranked as it is.
+    ``"MAS"`` the k of the highest attention. One logit is ranked as it is. Of a pseudo-bag of less than 2k instances,
+    ``"MaxMinS"`` takes some twice, as published, unless ``unique`` is set.
 
     In training, each step deals the instances at random, by PyTorch's generator. In evaluation nothing is drawn:
     instances are dealt in turn, by descending score or in their order, so that a bag always has the same output. A bag
@@ -56,6 +57,7 @@ class DTFDMIL(BagNet):
         detach: whether, in training, gradients of the second tier end at the distilled rows.
         split: order in which evaluation deals the instances: ``"score"``, which does not depend on their order, or
             ``"position"``, for instances in an order (then ``permutation_invariant`` is False).
+        unique: whether no instance is distilled twice.
 
     Raises:
         ValueError: when a size is not positive, a choice is unknown, or the input has the wrong shape.
@@ -84,6 +86,7 @@ class DTFDMIL(BagNet):
         distill: str = "AFS",
         detach: bool = True,
         split: str = "score",
+        unique: bool = False,
     ) -> None:
         super().__init__()
         check_positive(in_features=in_features, num_classes=num_classes, hidden_size=hidden_size)
@@ -96,6 +99,7 @@ class DTFDMIL(BagNet):
         self.distill = distill
         self.detach = detach
         self.split = split
+        self.unique = unique
         self.permutation_invariant = split == "score"
         self.embed = nn.Linear(in_features, hidden_size, bias=False)
         self.attend = GatedAttention(hidden_size, attention_size)
@@ -171,7 +175,11 @@ class DTFDMIL(BagNet):
             ranked = (sign * values).unsqueeze(2).masked_fill(~members, float("-inf"))
             padded = functional.pad(ranked, [0, 0, 0, self.num_instances], value=float("-inf"))
             top, index = padded.topk(self.num_instances, 1)
-            chosen.append(torch.where(top > float("-inf"), index, members.shape[1]).transpose(1, 2))
+            index = torch.where(top > float("-inf"), index, members.shape[1])
+            chosen.append(index.transpose(1, 2))
+            if self.unique:
+                taken = torch.zeros_like(functional.pad(members, [0, 0, 0, 1])).scatter(1, index, True)
+                members = members & ~taken[:, :-1]
         indices = torch.cat(chosen, 2).flatten(1)
         return indices, indices < members.shape[1]
 

@@ -1,6 +1,6 @@
 """Recurrent network over the ordered instances of a bag."""
 
-from typing import List, Optional
+from typing import Dict, List, Optional, Tuple, Union
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from monai_mil_ext.utils import check_choice, check_positive, check_rate
 __all__ = ["RecurrentMIL"]
 
 CELLS = {"gru": nn.GRU, "lstm": nn.LSTM}
+PUBLISHED_LOGITS = ("npe", "idt", "lpe", "rpe", "cpe", "gte", "lt", "chronic", "acute_and_chronic")
 
 
 class RecurrentMIL(BagNet):
@@ -104,6 +105,23 @@ class RecurrentMIL(BagNet):
         embedding = torch.cat([highest.to(attention.dtype), attention_pool(attention, g).squeeze(1)], 1)
         logits = self.classify(self.dropout(embedding).to(self.classify.weight.dtype))
         return BagOutput(logits, attention, scores, embedding)
+
+    reference_zero = ("attention.b",)  # a bias for each of 192 slots, which depends on the padding
+
+    def reference_names(self) -> Dict[str, Union[str, Tuple[str, Union[slice, str]]]]:
+        """Map names of weights of the published code, with its nine logits of a scan and one of a slice, to ours."""
+        sizes = (len(self.forward_rnn), self.classify_slice.out_features, self.classify.out_features)
+        if sizes != (1, 1, len(PUBLISHED_LOGITS)):
+            raise ValueError(f"`net` must have 1 layer, 1 logit of a slice and 9 of a bag, got {sizes}.")
+        names: Dict[str, Union[str, Tuple[str, Union[slice, str]]]] = {"attention.weight": ("score.weight", "T")}
+        for ours, suffix in (("forward_rnn", ""), ("backward_rnn", "_reverse")):
+            for p in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"):
+                names[f"lstm1.{p}{suffix}"] = f"{ours}.0.{p}"
+        for p in ("weight", "bias"):
+            names[f"last_linear_pe.{p}"] = f"classify_slice.{p}"
+            rows = enumerate(PUBLISHED_LOGITS)
+            names |= {f"last_linear_{logit}.{p}": (f"classify.{p}", slice(c, c + 1)) for c, logit in rows}
+        return names
 
     def _states(self, x: Tensor, counts: Tensor) -> Tensor:
         """Compute states (B, N, 2 E) of instances whose padding, if any, is at the end; meaningless at padding."""

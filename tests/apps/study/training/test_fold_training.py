@@ -1,7 +1,9 @@
 """Tests of the training of one network of a study."""
 
 import logging
+from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,8 @@ from monai_mil_ext.apps.study import TrainingSettings, parse_methods, train_bag_
 from monai_mil_ext.apps.study.outputs import main_metric
 from monai_mil_ext.apps.study.training import fold_bags
 from monai_mil_ext.apps.study.work import predict_bags
-from monai_mil_ext.data import read_bag, write_bag
+from monai_mil_ext.data import join_bag_files, read_bag, write_bag
+from monai_mil_ext.networks.nets import SourceNet
 from tests.apps.study.cohort_bags import TASKS, make_items
 
 from .made_training import SETTINGS, train
@@ -40,6 +43,50 @@ def test_published_methods_learn_an_easy_label(method, tmp_path):
     rows = predict_bags(fold.network, items[24:], task)
     assert main_metric(task, rows.truth, rows.output)["auroc"] > 0.9
     assert fold.notes == []
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [("ABMIL+MHIM+anchor", "classification"), ("CLAM", "classification"), ("ACMIL", "ordinal"), ("DSMIL", "ordinal")],
+)
+def test_every_term_finds_its_layer_in_a_network_of_several_sources(method, kind, tmp_path):
+    items = make_items(tmp_path / "a", kind)
+    for item in items:
+        features = read_bag(item["image"])["features"]
+        write_bag(tmp_path / "b" / Path(item["image"]).name, {"features": 100 + 0.01 * features[:5, :3]})
+    joined = join_bag_files({"a": tmp_path / "a", "b": tmp_path / "b"}, tmp_path / "joined")
+    items = [{**item, "image": str(file)} for item, file in zip(items, joined.files, strict=True)]
+    fold, task = train(items, kind, method, TrainingSettings(epochs=1, batch_size=4))
+    (source,) = [part for part in fold.network.modules() if isinstance(part, SourceNet)]
+    assert source._constructor_arguments["sources"] == {"a": 4, "b": 3}
+    assert torch.equal(fold.network.scale, torch.ones(5))  # nor is the index of the source standardized
+    assert np.isfinite(predict_bags(fold.network, items[24:], task).output).all()
+
+
+def test_weights_of_another_training_get_features_as_they_are(tmp_path):
+    shapes = {"patch_embed.0": (8, 4), "global_attn.attention_c": (1, 5), "classifier": (7, 8)}
+    shapes |= {f"global_attn.attention_{part}.0": (5, 8) for part in "ab"}
+    weights = {f"{name}.weight": torch.ones(shape) for name, shape in shapes.items()}
+    torch.save(weights | {f"{name}.bias": torch.zeros(shape[0]) for name, shape in shapes.items()}, tmp_path / "w.bin")
+    target = "monai_mil_ext.networks.nets.load_pretrained_abmil"
+    method = {"target": target, "name": "FEATHER", "path": str(tmp_path / "w.bin")}
+    fold, _ = train(make_items(tmp_path), method=method, settings=TrainingSettings(epochs=1, learning_rate=1e-9))
+    assert torch.equal(fold.network.scale, torch.ones(4))
+    torch.testing.assert_close(fold.network.net.embed[0].weight.data, torch.ones(8, 4))
+    assert fold.network.net.classify.out_features == 2
+
+
+def test_slides_of_one_vector_each_train(tmp_path):
+    """The vector of a slide encoder is a bag of one instance, also as TRIDENT stores it: (F,)."""
+    items = make_items(tmp_path)
+    for i, item in enumerate(items):
+        vector = read_bag(item["image"])["features"].mean(0)
+        with h5py.File(item["image"], "w") as file:
+            file["features"] = vector if i % 2 else vector[None]
+            file["features"].attrs["encoder"] = "titan"
+    fold, task = train([{**item, "num_instances": 1} for item in items])
+    rows = predict_bags(fold.network, items[24:], task)
+    assert main_metric(task, rows.truth, rows.output)["auroc"] > 0.9
 
 
 def test_instances_and_values_are_standardized_by_the_training_part(tmp_path):

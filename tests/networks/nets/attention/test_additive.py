@@ -44,6 +44,26 @@ def test_contributions_sum_to_the_logits_and_padding_adds_no_offset():
     assert_close(net(padded, torch.arange(12)[None] < 9), logits)
 
 
+def test_centered_contributions_have_no_offset_that_grows_with_the_bag():
+    """A bag of each instance twice has half the attention, and MLP(0) no longer counts for each instance."""
+    offset = torch.tensor([100.0, -50.0], dtype=torch.float64)
+    x, growth = torch.randn(1, 8, 5).double(), []
+    for centered in (False, True):
+        net = fill(AdditiveMIL(5, 2, hidden_size=4, centered=centered)).double().eval()
+        with torch.no_grad():
+            net.classify[4].bias.add_(offset)
+        seen = tapped(net, "contribution_tap")
+        once, twice = net(x), net(x.repeat(1, 2, 1))
+        growth.append(twice - once)
+        assert_close(seen["contribution_tap"].sum(1), twice)
+        rows = net.classify(net.forward_bag(x).attention * x)
+        zero = net.classify(torch.zeros(1, 5, dtype=torch.float64))
+        assert_close(once, (rows - zero if centered else rows).sum(1))
+    assert_close(growth[0] / 8 / offset, torch.ones(1, 2, dtype=torch.float64), rtol=0, atol=0.1)
+    assert growth[1].abs().max() < 5
+    assert not net(x[:, :0]).any()
+
+
 def test_batch_norm_takes_statistics_of_valid_instances_alone():
     x, mask = torch.rand(3, 7, 5).double(), torch.arange(7) < torch.tensor([[7], [2], [4]])
     first, second = (fill(AdditiveMIL(5, 2, hidden_size=4, norm="batch")).double().train() for _ in range(2))

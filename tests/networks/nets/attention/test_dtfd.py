@@ -92,9 +92,9 @@ def test_split_by_score_deals_by_descending_score():
 
 
 @pytest.mark.parametrize("distill", DISTILL)
-@pytest.mark.parametrize("num_instances", [1, 2])
-def test_terms_of_a_padded_batch_are_those_of_single_bags(distill, num_instances):
-    net, x = make(distill=distill, num_instances=num_instances), torch.randn(5, 9, 6).double()
+@pytest.mark.parametrize(("num_instances", "unique"), [(1, False), (2, False), (2, True)])
+def test_terms_of_a_padded_batch_are_those_of_single_bags(distill, num_instances, unique):
+    net, x = make(distill=distill, num_instances=num_instances, unique=unique), torch.randn(5, 9, 6).double()
     counts, label, seen = torch.tensor([9, 4, 1, 2, 6]), torch.tensor([0, 1, 1, 0, 1]), tapped(net, "branch_tap")
     mask = torch.arange(9) < counts[:, None]
     together = net.forward_bag(x.where(mask[..., None], torch.nan), mask)
@@ -117,11 +117,21 @@ def test_second_tier_trains_the_first_only_without_detach():
     assert trained == [{"attend_distilled", "classify"}, {"embed", "attend", "attend_distilled", "classify"}]
 
 
+def test_evaluation_with_detach_has_gradients_of_all_instances():
+    """Saliency needs them, and nothing is trained."""
+    x = torch.randn(1, 9, 6).double().requires_grad_()
+    make(distill="AFS").eval()(x).square().sum().backward()
+    assert (x.grad != 0).any(2).all()
+
+
 def test_first_tier_trains_with_the_loss_of_its_branches():
     net = make().train()
     seen = tapped(net, "branch_tap")
     net(torch.randn(1, 2, 6).double())  # fewer instances than pseudo-bags
-    BranchLoss(cross_entropy)(seen["branch_tap"], LABEL).backward()
+    assert seen["branch_tap"][0, 2].tolist() == [-torch.inf] * 2  # a pseudo-bag that does not exist has no term
+    loss = BranchLoss(cross_entropy)(seen["branch_tap"], LABEL)
+    assert_close(loss, cross_entropy(seen["branch_tap"][0, :2], LABEL.expand(2)))
+    loss.backward()
     assert all(p.grad.isfinite().all() for m in (net.embed, net.attend, net.classify_group) for p in m.parameters())
     assert net.classify.weight.grad is None
 
@@ -141,6 +151,25 @@ def test_one_logit_is_ranked_as_it_is():
     net(x)
     evidence = torch.relu(net.embed(x)) @ net.classify_group.weight[0]
     assert_close(torch.sign(seen["instance_tap"][..., 0]), torch.sign(evidence))
+
+
+@pytest.mark.parametrize("n", range(1, 14))
+def test_small_pseudo_bags_give_instances_twice_unless_they_must_be_unique(n):
+    chosen = {}
+    for unique in (False, True):
+        net = make(distill="MaxMinS", num_instances=2, unique=unique)
+        values = torch.randn(1, 13, generator=torch.Generator().manual_seed(n)).double()
+        mask = torch.arange(13)[None] < n
+        members = net._deal(values[..., None], mask)
+        indices, valid = net._choose(values, members)
+        chosen[unique] = indices[valid].tolist()
+        assert set(chosen[unique]) <= set(range(n))
+        for group in members[0].T:
+            rows = values[0][group].sort(descending=True)[0]
+            wanted = [*rows[:2], *(rows[2:][-2:] if unique else rows[-2:])]
+            got = [values[0, i] for i in indices[0].tolist() if i < 13 and group[i]]
+            assert sorted(got) == sorted(wanted)
+    assert len(set(chosen[True])) == len(chosen[True]) == len(set(chosen[False]))
 
 
 @pytest.mark.parametrize(("name", "value"), [("distill", "max"), ("split", "random")])

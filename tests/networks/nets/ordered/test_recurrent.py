@@ -4,25 +4,23 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from monai_mil_ext.networks.nets import RecurrentMIL
+from monai_mil_ext.networks.nets import RecurrentMIL, load_reference_state_dict
 from tests.helpers import fill
 from tests.networks.baseline_cases import TOLERANCE, expected, published_bags, published_weights, tapped
 
-ORDER = ("npe", "idt", "lpe", "rpe", "cpe", "gte", "lt", "chronic", "acute_and_chronic")  # of the logits of a scan
-
 
 def published():
-    """The network with weights of the published code, which has a linear layer for each logit."""
-    net, theirs = RecurrentMIL(6, 9, hidden_size=5, differences=False).double(), published_weights("recurrent_gru")
-    weights = {"score.weight": theirs["attention.weight"].T}
-    for ours, suffix in (("forward_rnn", ""), ("backward_rnn", "_reverse")):
-        for part in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"):
-            weights[f"{ours}.0.{part}"] = theirs[f"lstm1.{part}{suffix}"]
-    for part in ("weight", "bias"):
-        weights[f"classify_slice.{part}"] = theirs[f"last_linear_pe.{part}"]
-        weights[f"classify.{part}"] = torch.cat([theirs[f"last_linear_{name}.{part}"] for name in ORDER])
-    net.load_state_dict(weights)
+    net = RecurrentMIL(6, 9, hidden_size=5, differences=False).double()
+    load_reference_state_dict(net, published_weights("recurrent_gru"))
     return net.eval()
+
+
+def test_bias_of_a_slot_and_other_heads_are_refused():
+    net, weights = RecurrentMIL(6, 9, hidden_size=5, differences=False).double(), published_weights("recurrent_gru")
+    with pytest.raises(ValueError, match=r"not zero: attention\.b"):
+        load_reference_state_dict(net, weights | {"attention.b": weights["attention.b"] + 1})
+    with pytest.raises(ValueError, match=r"`net` must have 1 layer, .*, got \(1, 1, 2\)"):
+        load_reference_state_dict(RecurrentMIL(6, 2, hidden_size=5), weights)
 
 
 def test_recurrent_matches_the_published_code():
