@@ -128,8 +128,8 @@ class SlideResultsSaver(ResultsSaver):
             origin = tuple(torch.as_tensor(item.get(BagKeys.THUMBNAIL_ORIGIN, (0.0, 0.0))).tolist())
             thumbnail = Thumbnail(item[BagKeys.THUMBNAIL].numpy(), float(item[BagKeys.THUMBNAIL_DOWNSAMPLE]), origin)
             squares = tile_squares(item.get(INSTANCE_SET, {}).get("corners", ()), float(item[BagKeys.TILE_SIZE]))
-            text = {"title": title, "note": note, "marked": {_membership(item)[1]: squares} if len(squares) else None}
-            write_slide_overlay(folder, case, thumbnail, item[BagKeys.HEATMAP], **text)
+            marked = {_membership(item)[1]: squares} if len(squares) else None
+            write_slide_overlay(folder, case, thumbnail, item[BagKeys.HEATMAP], title=title, note=note, marked=marked)
         if "tiles" in self.pictures and BagKeys.TOP_TILES in item:
             top, bottom = (item[key].numpy() for key in (BagKeys.TOP_TILES, BagKeys.BOTTOM_TILES))
             high, low = (ratios[item[key].numpy()] for key in (BagKeys.TOP, BagKeys.BOTTOM))

@@ -185,8 +185,8 @@ class PatientBagd(MapTransform):
 
 
 def _labels_of_slides(bags: Sequence[Mapping[Hashable, Any]]) -> dict[Hashable, Any]:
-    labels = [bag.get(LABELS) for bag in bags]
-    return {LABELS: torch.cat([v.flatten() for v in labels])} if all(isinstance(v, Tensor) for v in labels) else {}
+    labels = [bag[LABELS].flatten() for bag in bags if isinstance(bag.get(LABELS), Tensor)]
+    return {LABELS: torch.cat(labels)} if len(labels) == len(bags) else {}
 
 
 def _same_container(bags: Sequence[Mapping[Hashable, Any]]) -> dict[Hashable, Any]:
