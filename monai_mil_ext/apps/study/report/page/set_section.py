@@ -17,7 +17,7 @@ COLUMNS = {
     "coverage": "coverage",
     "set_size": "instances needed",
     "set_share": "share of the bag",
-    "no_set": "cases without a set",
+    "no_set": "share of cases without a set",
 }
 
 
@@ -31,7 +31,8 @@ def set_blocks(facts: ReportFacts) -> Iterable[Block]:
     if rows:
         yield page_table(rows, COLUMNS, "Sets that include a positive instance, with 95 % intervals", "undefined")
         yield text_block(
-            "A set has the instances of highest attention. Its size is fixed by the test cases of the other folds "
-            "(split conformal prediction), whose networks are others: the table estimates what a calibration gives, "
-            "and calibrates no network. Cases that need more than half of their instances have no set."
+            "A set has the instances of highest attention. Its size comes from the test cases of the other folds "
+            "(split conformal prediction), which have networks of their own. So the table estimates what a "
+            "calibration gives, and calibrates no network. Cases that need more than half of their instances have no "
+            "set."
         )
