@@ -82,6 +82,10 @@ class SlideResultsSaver(ResultsSaver):
     ) -> None:
         super().__init__(output_dir, pictures, settings, model, class_names, task)
 
+    def names_of(self, item: Mapping[str, Any]) -> tuple[str, str]:
+        """Return the name of an instance and of a bag, which has one slide or all slides of a patient."""
+        return ("tile", "patient") if "slide_index" in item else self.names
+
     def instance_set(self, item: Mapping[str, Any]) -> dict[str, Any]:
         """Return the set of tiles, with the ``corners`` (x, y) of slides whose tiles have coordinates."""
         entry = super().instance_set(item)

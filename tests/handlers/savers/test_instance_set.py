@@ -96,6 +96,12 @@ def test_the_overlay_of_a_slide_outlines_the_set(tmp_path, monkeypatch):
     assert not drawn[1].axes[0].collections  # more tiles than may be shown
 
 
+def test_the_bag_of_several_slides_is_a_patient(tmp_path):
+    saver = SlideResultsSaver(tmp_path, pictures=[], model={**MODEL, "instance_set": record(1)})
+    item = slide(slide_index=torch.tensor([0, 0, 1, 0]), slide_count=2, unit="um")
+    assert prediction(saver, item)["instance_set"]["sentence"].startswith("If the patient has a lesion, this 1 of 3")
+
+
 def test_a_slide_without_places_of_its_tiles_has_a_set_without_corners(tmp_path):
     saver = SlideResultsSaver(tmp_path, pictures=[], model={**MODEL, "instance_set": record(1)})
     entry = prediction(saver, slide(unit="um"))["instance_set"]
