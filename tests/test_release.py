@@ -45,7 +45,7 @@ def test_the_metadata_of_a_release_has_no_relative_link(release, tmp_path):
     targets = re.findall(r"\]\(([^)\s]+)\)", text)
     assert len(targets) > 20
     assert all(re.match(r"https://|#", target) for target in targets)
-    assert f"({URL}/raw/main/docs/images/slide-prediction.png)" in text
+    assert f"({URL}/raw/main/docs/images/lesion-scan.png)" in text
     assert (ROOT / "README.md").read_bytes() == before
 
 

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from monai.data import MetaTensor
+from numpy.typing import ArrayLike, NDArray
 
 from monai_mil_ext.data import Thumbnail
 from monai_mil_ext.data.slides.heatmap_files import DIVERGING, signed_limit
 from monai_mil_ext.utils import check_name, optional_dependency
 
-from ._style import HEAT, new_figure, save_figure, sign
+from ._style import ATTENTION, HEAT, new_figure, save_figure, sign
 from .relative_attention import ratio_norm
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_slide_overlay", "write_slide_overlay"]
+__all__ = ["plot_slide_overlay", "tile_squares", "write_slide_overlay"]
 
+collections = optional_dependency("figures", "matplotlib.collections")
 patheffects = optional_dependency("figures", "matplotlib.patheffects")
 UNITS = {
     "none": "score",
@@ -36,7 +39,12 @@ BAR = 0.25  # largest part of the width of a slide that its scale bar takes
 
 
 def plot_slide_overlay(
-    thumbnail: Thumbnail, heatmap: MetaTensor, channel: int = 0, title: str = "", note: str = ""
+    thumbnail: Thumbnail,
+    heatmap: MetaTensor,
+    channel: int = 0,
+    title: str = "",
+    note: str = "",
+    marked: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> Figure:
     """Plot a slide next to the same slide with its heat map overlaid; regions without tiles stay uncovered.
 
@@ -50,6 +58,8 @@ def plot_slide_overlay(
         channel: index of the channel to draw.
         title: title of the figure.
         note: small line below the figure, such as the model.
+        marked: squares (K, 4, 2) of tiles to outline on the slide, such as those of :py:func:`tile_squares`, by their
+            name in the legend.
 
     Returns:
         The figure, whose axes count pixels of level 0.
@@ -72,7 +82,20 @@ def plot_slide_overlay(
     downsample, mpp = heatmap.meta["downsample"], heatmap.meta.get("mpp")
     if mpp:
         _draw_scale_bar(axes[0], extent, mpp / downsample)
+    if marked:
+        _draw_squares(axes[0], marked)
     return sign(figure, title, note)
+
+
+def tile_squares(corners: ArrayLike, edge: float) -> NDArray[np.float64]:
+    """Return the squares (K, 4, 2) of tiles with the upper left ``corners`` (K, 2), in pixels of level 0.
+
+    Example:
+        >>> tile_squares([[64, 0]], 64).tolist()
+        [[[64.0, 0.0], [128.0, 0.0], [128.0, 64.0], [64.0, 64.0]]]
+    """
+    places = np.asarray(corners, dtype=np.float64).reshape(-1, 1, 2)
+    return places + edge * np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
 
 
 def write_slide_overlay(
@@ -83,6 +106,7 @@ def write_slide_overlay(
     channel: int = 0,
     title: str = "",
     note: str = "",
+    marked: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> Path:
     """Write the figure of :py:func:`plot_slide_overlay` atomically as ``<case_id>.png``.
 
@@ -95,7 +119,7 @@ def write_slide_overlay(
         ValueError: if ``case_id`` is not a valid file name, or ``heatmap`` is not a heat map of a slide.
     """
     check_name(case_id=case_id)
-    figure = plot_slide_overlay(thumbnail, heatmap, channel, title or case_id, note)
+    figure = plot_slide_overlay(thumbnail, heatmap, channel, title or case_id, note, marked)
     return save_figure(figure, Path(folder) / f"{case_id}.png", dpi=150)
 
 
@@ -121,6 +145,15 @@ def _draw_heat(figure: Figure, axes: Any, heatmap: MetaTensor, channel: int) -> 
     if scaling == "ratio":
         bar.set_ticks(TICKS, labels=TICK_LABELS)
         bar.ax.minorticks_off()
+
+
+def _draw_squares(axes: Axes, marked: Mapping[str, NDArray[np.float64]]) -> None:
+    """Outline tiles, and name them below the slide."""
+    for name, squares in marked.items():
+        axes.add_collection(
+            collections.PolyCollection(squares, facecolors="none", edgecolors=ATTENTION, linewidths=1.2, label=name)
+        )
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.01), fontsize=8, frameon=False, borderaxespad=0)
 
 
 def _draw_scale_bar(axes: Axes, extent: tuple[float, float, float, float], mpp: float) -> None:

@@ -1,6 +1,6 @@
 """The facts on the front page: each number is taken from a measured result.
 
-``scripts/results`` writes them to README.md, in the block ``<!-- results:front -->``.
+``scripts/results`` writes them to README.md, in the blocks ``<!-- results:front -->`` and ``results:picture``.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["front_table"]
+__all__ = ["front_table", "picture_caption"]
 
-SUPERVISED, CENTER = "slice-supervised", "center"
+SUPERVISED, CENTER, PICTURED = "slice-supervised", "center", "WindowMIL"
 
 
 def front_table(folder: Path) -> str:
@@ -34,6 +34,19 @@ def front_table(folder: Path) -> str:
     }
     lines = ["| | measured | page |", "|---|---|---|"]
     return "\n".join([*lines, *(f"| **{name}** | {text} | {page} |" for name, (text, page) in facts.items()), ""])
+
+
+def picture_caption(folder: Path) -> str:
+    """Return how the scan of the picture was chosen, and how often the network finds the lesion of such a scan."""
+    row = _rows(folder, "lesions")[PICTURED]
+    share, (low, high) = row["values"]["pointing_game"], row["interval_95"]["pointing_game"]
+    return (
+        f"*Slices of highest attention and the curve of attention of {PICTURED}, trained with one label per scan; "
+        "outline and band are the truth. It is the first left-out scan with a lesion of the "
+        "[lesion benchmark](docs/lesions.md), real anatomy with an inserted lesion, and not chosen for its result: "
+        f"in {100 * share:.0f} % [{100 * low:.0f}, {100 * high:.0f}] of {row['num_positive']} such scans the slice of "
+        "highest attention shows the lesion.*\n"
+    )
 
 
 def _rows(folder: Path, name: str) -> dict[str, Mapping[str, Any]]:

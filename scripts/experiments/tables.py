@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .front import front_table
+from .front import front_table, picture_caption
 from .verdicts import verdict_table
 
 __all__ = ["benchmark_table", "fill", "main", "patient_table", "result_table", "show_reports"]
@@ -116,7 +116,7 @@ def _cell(value: float | None, interval: list[float | None] | None, sd: float | 
     return f"{shown} [{interval[0]:.2f}, {interval[1]:.2f}]" if interval and None not in interval else shown
 
 
-SUMMARIES = {"front": front_table, "verdicts": verdict_table}  # of several results
+SUMMARIES = {"front": front_table, "picture": picture_caption, "verdicts": verdict_table}  # of several results
 KINDS = {"benchmark": benchmark_table, "claims": list_table, "list": list_table, "mutants": mutants_table}
 
 

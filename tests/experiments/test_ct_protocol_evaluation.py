@@ -108,5 +108,5 @@ def test_ct_protocol_search_needs_no_slice_labels(scans, tmp_path, capsys):
     assert [row["name"] for row in result["rows"]] == ["ABMIL", "ABMIL + NG"]
     assert set(result["rows"][0]["values"]) == BAG_VALUES
     assert result["comparisons"] == []
-    assert "| method | seed | scan AUROC | scan AUPRC |" in capsys.readouterr().out
+    assert "| method | seed | bag AUROC | bag AUPRC |" in capsys.readouterr().out
     assert "<img" not in (tmp_path / "runs" / "modern.html").read_text()

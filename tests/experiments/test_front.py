@@ -54,6 +54,16 @@ def test_only_methods_whose_interval_excludes_zero_are_named(results):
     assert not any(name in line for name in ("ABMIL", "max", "mean"))
 
 
+def test_the_caption_of_the_picture_has_the_measured_share(results):
+    from experiments.front import picture_caption
+
+    content = json.loads((results / "lesions.json").read_text())
+    (row,) = [row for row in content["rows"] if row["name"] == "WindowMIL"]
+    row["values"]["pointing_game"], row["interval_95"]["pointing_game"] = 0.123, (0.1, 0.15)
+    (results / "lesions.json").write_text(json.dumps(content))
+    assert f"in 12 % [10, 15] of {row['num_positive']} such scans" in picture_caption(results)
+
+
 def test_without_such_a_method_the_fact_says_so(results):
     write_lesions(results, {name: row for name, row in LESIONS.items() if name not in ("QG-MIL", "WindowMIL")})
     assert "label per scan: no network above the center; center of the scan 0.58" in localization(results)

@@ -72,7 +72,7 @@ def test_report_of_scans_without_slice_labels_has_values_of_scans_only(tmp_path)
     main(["report", *map(str, folders), "--out", str(tmp_path / "page.html")])
     text = (tmp_path / "page.html").read_text()
     heads, *rows = re.findall(r"<tr.*?</tr>", text)
-    assert re.findall("<th>(.*?)</th>", heads) == ["method", "scan AUROC", "scan AUPRC"]
+    assert re.findall("<th>(.*?)</th>", heads) == ["method", "bag AUROC", "bag AUPRC"]
     assert [re.findall("<td>(.*?)</td>", row)[0] for row in rows] == ["one", "two"]  # no center, no seed
     assert all("[" in cell for row in rows for cell in re.findall("<td>(.*?)</td>", row)[1:])
     assert "<img" not in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,14 @@ import torch
 from ._monailabel import BatchInferTask, ScoringMethod, Strategy
 from .scan_labels import is_labeled
 
-__all__ = ["BatchInfer", "UncertaintyScoring", "UncertaintyStrategy", "normalized_entropy", "nothing_to_label"]
+__all__ = [
+    "BatchInfer",
+    "ImageScoring",
+    "UncertaintyScoring",
+    "UncertaintyStrategy",
+    "normalized_entropy",
+    "nothing_to_label",
+]
 
 UNCERTAINTY = "uncertainty"
 NOT_SCORED = "no image has a score: POST /scoring/uncertainty, and ask again when GET /scoring/ says DONE"
@@ -64,7 +72,56 @@ class BatchInfer(BatchInferTask):
         return results
 
 
-class UncertaintyScoring(ScoringMethod):
+class ImageScoring(ScoringMethod):
+    """Base class of scoring methods that infer images one by one; an image that fails does not stop the others.
+
+    Args:
+        description: what the scores are, for viewers.
+        infer: inference function of the app, called with a request.
+        model: name of the default model; a request may name another.
+    """
+
+    def __init__(self, description: str, infer: Callable[[Mapping[str, Any]], Mapping[str, Any]], model: str) -> None:
+        super().__init__(description)
+        self.infer = infer
+        self.model = model
+
+    def __call__(self, request: Mapping[str, Any], datastore: Any) -> dict[str, Any]:
+        """Return the score of every image that has one, and the reasons of failures."""
+        model = request.get("model") or self.model
+        scored: dict[str, Any] = {}
+        failed: dict[str, str] = {}
+        for image in sorted(datastore.list_images()):
+            try:
+                score = self.score(image, {**request, "model": model}, datastore)
+            except Exception as error:  # a failed image must not stop the others
+                failed[image] = str(getattr(error, "detail", error))
+                continue
+            if score is not None:
+                scored[image] = score
+                datastore.update_image_info(image, self.image_info(score, model))
+        return {"model": model, **self.result(scored), "failed": failed}
+
+    def answer(self, image: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Infer an image, and return what the answer says of it."""
+        options = {"result_write_to_file": False, "save_label": False, "image": image}
+        params: Mapping[str, Any] = self.infer({**request, **options})["params"]
+        return params
+
+    @abstractmethod
+    def score(self, image: str, request: Mapping[str, Any], datastore: Any) -> Any:
+        """Return the score of an image, or None if it is to have none."""
+
+    @abstractmethod
+    def image_info(self, score: Any, model: str) -> dict[str, Any]:
+        """Return what the info of an image has of its score."""
+
+    @abstractmethod
+    def result(self, scored: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the entries of the answer, from the scores by image."""
+
+
+class UncertaintyScoring(ImageScoring):
     """Scoring method that infers every unlabeled image and saves its ``uncertainty`` in the info of the image.
 
     Args:
@@ -73,25 +130,19 @@ class UncertaintyScoring(ScoringMethod):
     """
 
     def __init__(self, infer: Callable[[Mapping[str, Any]], Mapping[str, Any]], model: str) -> None:
-        super().__init__("Entropy of the class probabilities; 1 where all are equal")
-        self.infer = infer
-        self.model = model
+        super().__init__("Entropy of the class probabilities; 1 where all are equal", infer, model)
 
-    def __call__(self, request: Mapping[str, Any], datastore: Any) -> dict[str, Any]:
-        """Return the uncertainty of every image, or the reason of its failure."""
-        model = request.get("model") or self.model
-        images = [image for image in sorted(datastore.list_images()) if not is_labeled(datastore, image)]
-        scored: dict[str, float] = {}
-        failed: dict[str, str] = {}
-        options = {"model": model, "result_write_to_file": False, "save_label": False}
-        for image in images:
-            try:
-                scored[image] = _known(self.infer({**request, **options, "image": image})["params"][UNCERTAINTY])
-            except Exception as error:  # a failed image must not stop the others
-                failed[image] = str(getattr(error, "detail", error))
-                continue
-            datastore.update_image_info(image, {UNCERTAINTY: scored[image], "uncertainty_of": model})
-        return {"model": model, UNCERTAINTY: scored, "failed": failed}
+    def score(self, image: str, request: Mapping[str, Any], datastore: Any) -> float | None:
+        """Return the uncertainty of an image without a label."""
+        return None if is_labeled(datastore, image) else _known(self.answer(image, request)[UNCERTAINTY])
+
+    def image_info(self, score: float, model: str) -> dict[str, Any]:
+        """Return the uncertainty, and of which model it is."""
+        return {UNCERTAINTY: score, "uncertainty_of": model}
+
+    def result(self, scored: Mapping[str, float]) -> dict[str, Any]:
+        """Return the uncertainty by image."""
+        return {UNCERTAINTY: dict(scored)}
 
 
 def _known(uncertainty: float | None) -> float:

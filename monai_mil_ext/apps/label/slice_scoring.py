@@ -10,7 +10,7 @@ import torch
 
 from monai_mil_ext.metrics import instance_values
 
-from ._monailabel import ScoringMethod
+from .active_learning import ImageScoring
 from .mask_labels import MASK_ENDINGS, slice_labels
 from .scan_labels import PART, TAG
 
@@ -19,7 +19,7 @@ __all__ = ["SliceScoring"]
 VALUES = ("instance_auroc", "pointing_game", "center_auroc")
 
 
-class SliceScoring(ScoringMethod):
+class SliceScoring(ImageScoring):
     """Scoring method that compares slice scores with the slices that readers' masks mark.
 
     Masks are used here and never in a training. Means are given separately for scans held out of the last training,
@@ -31,30 +31,25 @@ class SliceScoring(ScoringMethod):
     """
 
     def __init__(self, infer: Callable[[Mapping[str, Any]], Mapping[str, Any]], model: str) -> None:
-        super().__init__("Slice AUROC and top slice against the masks of readers, and those of the center of the scan")
-        self.infer = infer
-        self.model = model
+        about = "Slice AUROC and top slice against the masks of readers, and those of the center of the scan"
+        super().__init__(about, infer, model)
 
-    def __call__(self, request: Mapping[str, Any], datastore: Any) -> dict[str, Any]:
-        """Return the values of every scan with a mask, their means, and the reasons of failures."""
-        model = request.get("model") or self.model
-        scans: dict[str, dict[str, Any]] = {}
-        failed: dict[str, str] = {}
-        options = {"model": model, "result_write_to_file": False, "save_label": False}
-        for image in sorted(datastore.list_images()):
-            try:
-                mask = _mask(datastore, image)
-                if mask is None:
-                    continue
-                answer = self.infer({**request, **options, "image": image})["params"]
-                values = _compare(answer, mask)
-            except Exception as error:  # a failed image must not stop the others
-                failed[image] = str(getattr(error, "detail", error))
-                continue
-            part = (datastore.get_image_info(image).get(PART) or {}).get(model, "other")
-            scans[image] = {"part": part, **values}
-            datastore.update_image_info(image, {"slice_scores": {**scans[image], "model": model}})
-        return {"model": model, "mean": _means(list(scans.values())), "scans": scans, "failed": failed}
+    def score(self, image: str, request: Mapping[str, Any], datastore: Any) -> dict[str, Any] | None:
+        """Return the values of a scan with a mask, and its part in the training of the model."""
+        mask = _mask(datastore, image)
+        if mask is None:
+            return None
+        values = _compare(self.answer(image, request), mask)
+        part = (datastore.get_image_info(image).get(PART) or {}).get(request["model"], "other")
+        return {"part": part, **values}
+
+    def image_info(self, score: dict[str, Any], model: str) -> dict[str, Any]:
+        """Return the values, and of which model they are."""
+        return {"slice_scores": {**score, "model": model}}
+
+    def result(self, scored: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+        """Return the values of every scan, and their means."""
+        return {"mean": _means(list(scored.values())), "scans": dict(scored)}
 
 
 def _mask(datastore: Any, image: str) -> str | None:

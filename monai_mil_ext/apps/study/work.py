@@ -24,6 +24,7 @@ from monai_mil_ext.utils import BagKeys, head_mean, hide_paths, load_json, write
 from .methods import StudyMethod, build_study_network
 from .outputs import Items, TaskOutputs
 from .predictions import Predictions
+from .report.set_values import set_columns
 from .runs import Run
 from .selection import Selection
 from .tasks import Task
@@ -195,7 +196,7 @@ def predict_bags(
 
     Returns:
         A row for each item, with ``entropy_ratio`` and ``top_10_share`` of the attention, and the values of
-        :py:func:`monai_mil_ext.metrics.instance_values` where bags have instance labels.
+        :py:func:`monai_mil_ext.metrics.instance_values` and of sets with a guarantee where bags have instance labels.
     """
     device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     net = net.to(device).eval()
@@ -230,7 +231,10 @@ def _attention_values(attention: Tensor, labels: Any) -> dict[str, float]:
     a = head_mean(attention.float().cpu())
     mass = attention_mass(a, top=(TOP,), quantiles=())
     values = {"entropy_ratio": mass["entropy_ratio"], f"top_{TOP}_share": mass[f"top_{TOP}"]}
-    return values | (instance_values(a, torch.as_tensor(labels).flatten()) if labels is not None else {})
+    if labels is None:
+        return values
+    positive = torch.as_tensor(labels).flatten()
+    return {**values, **instance_values(a, positive), **set_columns(a, positive)}
 
 
 def _paths(item: Mapping[str, Any]) -> list[str]:

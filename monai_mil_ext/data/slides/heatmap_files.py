@@ -51,6 +51,7 @@ def write_tile_geojson(
     about: Mapping[str, Any] | None = None,
     scaling: str = "none",
     origin: Sequence[float] = (0, 0),
+    more: Mapping[str, Sequence[float]] | None = None,
 ) -> Path:
     """Write tiles as ``<case_id>.geojson`` for QuPath: squares with score and color.
 
@@ -69,6 +70,7 @@ def write_tile_geojson(
             :py:class:`monai_mil_ext.transforms.TileScoresToHeatmap`; with ``"ratio"``, tiles have a second measurement,
             ``<name> / uniform``.
         origin: corner (x, y) from which QuPath counts: that of the bounds of the slide, to which QuPath crops it.
+        more: further measurements by name, (N,) each.
 
     Raises:
         ValueError: when ``case_id`` is not a valid file name, an option is not allowed, or the arrays differ in length
@@ -88,7 +90,10 @@ def write_tile_geojson(
         )
     shown = {"scaling": scaling, "origin": [*map(float, origin)], "colors": colormap(scaling)}
     head = {"type": "FeatureCollection", "use": RESEARCH_USE, "case_id": case_id, **(about or {}), **shown}
-    squares = _tiles(values, corners - np.asarray(origin, dtype=np.float64), float(tile_size), name, scaling)
+    wrong = [f"{len(v)} of {key!r}" for key, v in (more or {}).items() if len(v) != len(values)]
+    if wrong:
+        raise ValueError(f"`more` must have a value for each of {len(values)} tiles, got {', '.join(wrong)}.")
+    squares = _tiles(values, corners - np.asarray(origin, dtype=np.float64), float(tile_size), name, scaling, more)
     path = Path(folder) / f"{case_id}.geojson"
     with atomic_path(path) as temporary, temporary.open("w") as file:
         file.write(json.dumps(head)[:-1] + ', "features": [')
@@ -144,11 +149,17 @@ def write_heatmap_tiff(
 
 
 def _tiles(
-    values: NDArray[np.float64], corners: NDArray[np.float64], edge: float, name: str, scaling: str
+    values: NDArray[np.float64],
+    corners: NDArray[np.float64],
+    edge: float,
+    name: str,
+    scaling: str,
+    more: Mapping[str, Sequence[float]] | None,
 ) -> Iterator[dict[str, Any]]:
     shown = scale_scores(values, scaling)
     colors = _colorize(shown, scaling)
     columns = {name: values.tolist(), **({f"{name} / uniform": shown.tolist()} if scaling == "ratio" else {})}
+    columns |= {key: list(column) for key, column in (more or {}).items()}
     measurements = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     for (x, y), measured, color in zip(corners.tolist(), measurements, colors.tolist(), strict=True):
         ring = [[x, y], [x + edge, y], [x + edge, y + edge], [x, y + edge], [x, y]]

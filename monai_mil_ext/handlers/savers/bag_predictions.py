@@ -19,6 +19,7 @@ from monai_mil_ext.utils import (
     check_class_names,
     class_probabilities,
     drop_padding,
+    head_mean,
     write_csv,
 )
 from monai_mil_ext.utils.probabilities import TASKS
@@ -27,6 +28,7 @@ from monai_mil_ext.utils.remote import as_path
 from .class_columns import class_columns
 from .gather import gather_rows
 from .infer_or_status import InferOrStatus
+from .instance_set import IN_SET, INSTANCE_SET, instance_set, set_columns
 from .model_columns import model_columns
 
 __all__ = ["BagPredictionsSaver"]
@@ -48,6 +50,10 @@ class BagPredictionsSaver:
 
     With ``instances``, ``instances.csv`` has the case id, index (from 0, as in the bag's file) and attention of
     every valid instance of every bag that is done. For ``attention`` (N, A) it has the mean over A, and each head.
+
+    With a model that has ``conformal.json``, see :py:class:`monai_mil_ext.handlers.InstanceSetHandler`, ``set_size``
+    and ``set_confidence`` of a bag state how many instances include one with a lesion with that probability, or
+    ``set_sentence`` why there is no such set, and ``in_set`` of an instance is 1 or 0.
 
     Args:
         output_dir: folder of the files, which are replaced atomically, or its address in an object store.
@@ -79,6 +85,7 @@ class BagPredictionsSaver:
         self.model = model_columns(model)
         self.operating_points = (model or {}).get("operating_points", ())
         self.bin_edges = (model or {}).get("bin_edges", ())
+        self.sets = (model or {}).get(INSTANCE_SET)
         self._rows: list[dict[str, Any]] = []
 
     def attach(self, engine: Engine) -> None:
@@ -124,8 +131,17 @@ class BagPredictionsSaver:
         check_class_names(self.class_names, len(output))
         columns = class_columns(output, self.class_names, self.task, self.operating_points, self.bin_edges)
         size = {} if mask is None else {"num_instances": int(torch.as_tensor(mask).sum())}
-        lines = {LINES: list(_instance_lines(row["case_id"], item))} if self.instances else {}
-        return {**row, **size, **columns, **lines}
+        chosen = self._set(item)
+        lines = {LINES: list(_instance_lines(row["case_id"], item, chosen))} if self.instances else {}
+        return {**row, **size, **columns, **set_columns(chosen), **_sentence(chosen), **lines}
+
+    def _set(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the instances that hold a lesion with a stated probability, if the model has a calibration of them."""
+        if self.sets is None or BagKeys.ATTENTION not in item:
+            return {}
+        scores = head_mean(torch.as_tensor(item[BagKeys.ATTENTION]).detach().float().cpu())
+        scored = {**item, str(BagKeys.SCORES): scores}
+        return {INSTANCE_SET: instance_set(scored, self.sets, str(item.get(BagKeys.SOURCE_CHECK, "")))}
 
     def _raise(self, engine: Engine) -> None:
         failed = [f"{row['case_id']!r} is {row[STATUS]}" for row in self._rows if row[STATUS] != BagStatus.DONE]
@@ -140,11 +156,17 @@ def _content(row: Mapping[str, Any]) -> list[float]:
     return [float(row.get("num_instances", -1)), *numbers]
 
 
-def _instance_lines(case_id: str, item: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+def _sentence(chosen: Mapping[str, Any]) -> dict[str, str]:
+    return {"set_sentence": chosen[INSTANCE_SET]["sentence"]} if chosen else {}
+
+
+def _instance_lines(case_id: str, item: Mapping[str, Any], chosen: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
     if BagKeys.ATTENTION not in item:
         raise ValueError(f"`instances` must be False for a network without attention, got none of {case_id!r}.")
     attention = torch.as_tensor(item[BagKeys.ATTENTION]).detach().float().cpu().flatten(1)  # (N, A)
-    for i in drop_padding(torch.arange(len(attention)), item).tolist():
+    members = set(chosen.get(INSTANCE_SET, {}).get("indices", ()))
+    for place, i in enumerate(drop_padding(torch.arange(len(attention)), item).tolist()):
         heads = attention[i].tolist()
         columns = {f"attention_{a}": value for a, value in enumerate(heads)} if len(heads) > 1 else {}
+        columns |= {IN_SET: int(place in members)} if chosen else {}
         yield {"case_id": case_id, "instance": i, "attention": sum(heads) / len(heads), **columns, "use": RESEARCH_USE}

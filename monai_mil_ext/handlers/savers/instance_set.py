@@ -8,9 +8,10 @@ from typing import Any
 from monai_mil_ext.metrics import ConformalInstances
 from monai_mil_ext.utils import BagKeys, drop_padding
 
-__all__ = ["INSTANCE_SET", "instance_set", "set_columns", "set_label"]
+__all__ = ["INSTANCE_SET", "IN_SET", "instance_set", "set_columns", "set_label"]
 
 INSTANCE_SET = "instance_set"  # key of the set in prediction.json
+IN_SET = "in_set"  # of an instance, in tables and measurements: 1 or 0
 MEAN = "mean"
 
 
@@ -90,4 +91,6 @@ def set_label(entry: Mapping[str, Any], instance: str = "slice") -> str:
         >>> set_label({"num_needed": 3, "num_instances": 36, "confidence": 0.9})
         'these 3 of 36 slices, 90 %'
     """
-    return f"these {entry['num_needed']} of {entry['num_instances']} {instance}s, {100 * entry['confidence']:g} %"
+    needed, count = entry["num_needed"], entry["num_instances"]
+    these = "this" if needed == 1 else "these"
+    return f"{these} {needed:,} of {count:,} {instance}s, {100 * entry['confidence']:g} %"

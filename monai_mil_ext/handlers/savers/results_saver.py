@@ -166,7 +166,11 @@ class ResultsSaver(ABC):
         record = (self.model or {}).get(INSTANCE_SET)
         if record is None or BagKeys.SCORES not in item:
             return {}
-        return instance_set(item, record, str(item.get(BagKeys.SOURCE_CHECK, "")), self.names)
+        return instance_set(item, record, str(item.get(BagKeys.SOURCE_CHECK, "")), self.names_of(item))
+
+    def names_of(self, item: Mapping[str, Any]) -> tuple[str, str]:
+        """Return the name of an instance and of a bag, in sentences on an item."""
+        return self.names
 
     @property
     def operating_points(self) -> Sequence[Mapping[str, Any]]:

@@ -23,7 +23,9 @@ from monai_mil_ext.visualize import (
     write_tile_montage,
 )
 from monai_mil_ext.visualize.relative_attention import describe_ratio
+from monai_mil_ext.visualize.slide_overlay import tile_squares
 
+from .instance_set import IN_SET, INSTANCE_SET, set_label
 from .results_saver import PREDICTION, ResultsSaver
 from .slide_view import item_thumbnail, slide_view
 
@@ -45,7 +47,8 @@ class SlideResultsSaver(ResultsSaver):
 
     ======================= ====================================================================================
     ``prediction.json``     probabilities, tiles, what the map shows and how it is scaled; written last
-    ``<case_id>.geojson``   every tile with its attention, for QuPath, which counts from the bounds of a slide
+    ``<case_id>.geojson``   every tile with its attention, for QuPath, which counts from the bounds of a slide; with
+                            a calibration of ``conformal.json``, whether it is in the set with a guarantee
     ``<case_id>.tif``       the map as a pyramid in the geometry of the bounds; ``_map.json`` names its model
     ``<case_id>.png``       the map over a thumbnail; for items with pixels
     ``<case_id>_tiles.png`` the tiles of the highest and the lowest attention; for items with pixels
@@ -60,6 +63,9 @@ class SlideResultsSaver(ResultsSaver):
     :py:class:`monai_mil_ext.transforms.ReadTilesd`. Without a heat map, only ``prediction.json`` is written,
     with the reason. ``pictures_missing``, the reason why there are no pictures of a slide that was asked for, becomes
     part of the status.
+
+    A model with ``conformal.json`` gets an ``instance_set`` in ``prediction.json``: the tiles that include one with a
+    lesion with a stated probability, with their corners; the overlay outlines them.
 
     Titles name the highest ratio to uniform attention. If it is below 1.5, they and ``prediction.json`` say that
     attention is nearly even.
@@ -95,6 +101,17 @@ class SlideResultsSaver(ResultsSaver):
     ) -> None:
         super().__init__(output_dir, pictures, settings, model, class_names, task)
 
+    def names_of(self, item: Mapping[str, Any]) -> tuple[str, str]:
+        """Return the name of an instance and of a bag, which has one slide or all slides of a patient."""
+        return ("tile", "patient") if "slide_index" in item else self.names
+
+    def instance_set(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the set of tiles, with the ``corners`` (x, y) of slides whose tiles have coordinates."""
+        entry = super().instance_set(item)
+        if entry.get("indices") and BagKeys.HEATMAP in item:
+            entry["corners"] = drop_padding(item[BagKeys.COORDS], item)[entry["indices"]].tolist()
+        return entry
+
     def discard(self, case_id: str) -> None:
         """Remove the files of a case and its viewer, except for a tissue preview that this run was asked for."""
         super().discard(case_id)
@@ -114,7 +131,9 @@ class SlideResultsSaver(ResultsSaver):
         about = {**self.provenance(item), **self.classes(item)}
         edge, origin, scaling = float(item[BagKeys.TILE_SIZE]), heatmap.meta["bounds"][:2], heatmap.meta["scaling"]
         scores, coords = item[BagKeys.SCORES], item[BagKeys.COORDS]
-        write_tile_geojson(folder, case, scores, coords, edge, about=about, scaling=scaling, origin=origin)
+        more, label = _membership(item)
+        about |= {INSTANCE_SET: label} if label else {}
+        write_tile_geojson(folder, case, scores, coords, edge, "attention", about, scaling, origin, more)
         write_heatmap_tiff(folder, case, heatmap, about=about)
         write_json(folder / f"{case}_map.json", {"content": "attention of tiles", "use": RESEARCH_USE, **about})
         self._write_pictures(folder, item)
@@ -134,7 +153,9 @@ class SlideResultsSaver(ResultsSaver):
         title = f"{case}: {self.prediction(item)}\n{describe_ratio(item[BagKeys.SCORES])}"
         thumbnail = item_thumbnail(item)
         if "overlay" in self.pictures and thumbnail is not None:
-            write_slide_overlay(folder, case, thumbnail, item[BagKeys.HEATMAP], title=title, note=note)
+            squares = tile_squares(item.get(INSTANCE_SET, {}).get("corners", ()), float(item[BagKeys.TILE_SIZE]))
+            marked = {_membership(item)[1]: squares} if len(squares) else None
+            write_slide_overlay(folder, case, thumbnail, item[BagKeys.HEATMAP], title=title, note=note, marked=marked)
         if "tiles" in self.pictures and BagKeys.TOP_TILES in item:
             top, bottom = (item[key].numpy() for key in (BagKeys.TOP_TILES, BagKeys.BOTTOM_TILES))
             high, low = (ratios[item[key].numpy()] for key in (BagKeys.TOP, BagKeys.BOTTOM))
@@ -170,6 +191,15 @@ def _by_slide(item: Mapping[str, Any]) -> dict[str, Any]:
     scores, index = item[BagKeys.SCORES].double().flatten(), drop_padding(item["slide_index"], item)
     slides = [index == i for i in range(int(item["slide_count"]))]
     return {"slides": [{"num_tiles": int(rows.sum()), "attention": float(scores[rows].sum())} for rows in slides]}
+
+
+def _membership(item: Mapping[str, Any]) -> tuple[dict[str, list[int]], str]:
+    """Return which tiles are in the set with a guarantee, as a measurement, and what the set is; or nothing."""
+    entry = item.get(INSTANCE_SET, {})
+    if not entry.get("indices"):
+        return {}, ""
+    chosen = set(entry["indices"])
+    return {IN_SET: [int(i in chosen) for i in range(len(item[BagKeys.SCORES]))]}, set_label(entry, "tile")
 
 
 def _geometry(item: Mapping[str, Any], heatmap: MetaTensor) -> dict[str, Any]:

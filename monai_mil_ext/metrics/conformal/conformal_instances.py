@@ -145,7 +145,7 @@ class ConformalInstances:
             >>> sets.describe(sets.select(torch.ones(36)))
             'No set of slices: a guarantee of 90 % needs 9 calibration scans with a lesion, got 0.'
         """
-        level, of = f"{percent(1 - exact(self.alpha))}", f"{chosen.num_needed} of {chosen.num_instances} {instance}s"
+        level, of = percent(1 - exact(self.alpha)), f"{chosen.num_needed:,} of {chosen.num_instances:,} {instance}s"
         if self.threshold is None:
             needs = f"a guarantee of {level} needs {self.min_bags} calibration {bag}s with a lesion"
             return f"No set of {instance}s: {needs}, got {self.num_bags}."

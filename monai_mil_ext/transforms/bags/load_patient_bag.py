@@ -28,7 +28,8 @@ __all__ = [
 ]
 
 SLIDE_INDEX, SLIDE_COUNT = "slide_index", "slide_count"
-PER_SLIDE = (str(BagKeys.SLIDE_MPP), "magnification")  # lists of values, one for each path
+LABELS = str(BagKeys.INSTANCE_LABEL)
+PER_SLIDE = (str(BagKeys.SLIDE_MPP), "magnification", LABELS)  # lists of values, one for each path
 
 
 class LoadPatientBag(Transform):
@@ -102,8 +103,9 @@ class PatientBagd(MapTransform):
 
     An item with one path, or with a list of one, is passed to the transform as it is. Of several slides the features
     are kept, with ``slide_index`` (n,), the index of the slide of each instance, ``slide_count``, ``source_check``, and
-    ``notes``: the number of slides, and the notes on each. ``container`` is kept if all have the same. Tiles of
-    different slides have no common coordinates. A slide without instances is passed over if another has some.
+    ``notes``: the number of slides, and the notes on each. ``container`` is kept if all have the same, and
+    ``instance_label`` (n,) if all have it. Tiles of different slides have no common coordinates. A slide without
+    instances is passed over if another has some.
 
     Args:
         keys: path of the slide, or list of the paths of a patient, which is replaced by the features; a single key.
@@ -166,6 +168,7 @@ class PatientBagd(MapTransform):
         kept |= {str(BagKeys.SOURCE_CHECK): "; ".join(checks)} if checks else {}
         empty = int((sizes == 0).sum())
         note = f"{count} slides in one bag" + (f", {empty} of them without instances" if empty else "")
+        kept |= _labels_of_slides([bag for bag in bags if key in bag])
         return {**kept, **_same_container(bags), str(BagKeys.NOTES): "; ".join([note, *_notes_of_slides(bags)])}
 
     def _load_slide(self, item: dict[Hashable, Any], index: int, count: int) -> dict[Hashable, Any]:
@@ -179,6 +182,11 @@ class PatientBagd(MapTransform):
             if count > 1 and isinstance(cause, ValueError):
                 cause.args = (f"slide {index + 1} of {count}: {cause}",)
             raise
+
+
+def _labels_of_slides(bags: Sequence[Mapping[Hashable, Any]]) -> dict[Hashable, Any]:
+    labels = [bag[LABELS].flatten() for bag in bags if isinstance(bag.get(LABELS), Tensor)]
+    return {LABELS: torch.cat(labels)} if len(labels) == len(bags) else {}
 
 
 def _same_container(bags: Sequence[Mapping[Hashable, Any]]) -> dict[Hashable, Any]:

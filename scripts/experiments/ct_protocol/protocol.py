@@ -160,7 +160,7 @@ def make_results(plan: Plan, methods: Sequence[str], seeds: Sequence[int]) -> di
     pairs = [(f"{name} + NG", name) for name in methods if f"{name} + NG" in methods]
     return {
         "protocol": plan.protocol,
-        "selection": "setting and epoch by the best validation scan AUROC, no slice label (rows marked so: see docs)",
+        "selection": "setting and epoch by the best validation bag AUROC, no slice label (rows marked so: see docs)",
         "split": "by patient, test 1/6, validation 1/5 of the rest, stratified by label, one split a seed",
         "settings_tried": {method: len(plan.settings(method)) for method in methods},
         "chosen": chosen,

@@ -15,8 +15,8 @@ from monai_mil_ext.utils import RESEARCH_USE
 __all__ = ["compare_methods", "format_cell", "format_table", "read_rows", "shown_values"]
 
 SHOWN = {
-    "bag_auroc": "scan AUROC",
-    "bag_auprc": "scan AUPRC",
+    "bag_auroc": "bag AUROC",
+    "bag_auprc": "bag AUPRC",
     "instance_auroc": "slice AUROC",
     "instance_ap": "slice AP",
     "instance_skill": "skill",

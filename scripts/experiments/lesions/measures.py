@@ -51,7 +51,7 @@ def macro_f1(label: NDArray[Any], predicted: NDArray[Any]) -> float:
 def statistic(rows: Sequence[tuple[Any, Row]]) -> dict[str, float]:
     """Return the mean over seeds of all measures of rows with their seeds.
 
-    Scan AUROC and macro F1 (at a probability of 1/2) are of all scans of a seed; they are NaN for answers that do not
+    Bag AUROC and macro F1 (at a probability of 1/2) are of all scans of a seed; they are NaN for answers that do not
     differ. Slice measures are means over the scans with a lesion, the entropy of the attention one over all scans.
     """
     seeds: dict[Any, list[Row]] = {}

@@ -34,11 +34,11 @@ LOG = RESULTS / "semi_synthetic_reads.jsonl"
 VALUES = ("bag_auroc", "instance_auroc", "instance_ap")
 CPU_NOTE = (
     "Mean ± population sd over the three published sets. 1,000 bags for training, 250 for validation, 1,000 for the "
-    "test; one setting a method, the epoch with the best validation scan AUROC."
+    "test; one setting a method, the epoch with the best validation bag AUROC."
 )
 WINDOW_NOTE = (
     "WindowMIL: mean ± population sd over three sets. 10,000 bags for training, 2,500 for validation, 1,000 for the "
-    "test; penalty {l1} of {tried} by the mean validation scan AUROC of the published setting, kept for the others."
+    "test; penalty {l1} of {tried} by the mean validation bag AUROC of the published setting, kept for the others."
 )
 Record = Mapping[str, Any]
 
@@ -63,7 +63,7 @@ def open_workflow(run: Run, folder: Path, *overlays: str) -> ConfigWorkflow:
 
 
 def choose_l1(runner: StudyRunner) -> float:
-    """Return the penalty with the best mean validation scan AUROC over the published sets; no slice label is used."""
+    """Return the penalty with the best mean validation bag AUROC over the published sets; no slice label is used."""
 
     def score(l1: float) -> float:
         records = runner.read_all([training.run for training in window_trainings("published", l1)])

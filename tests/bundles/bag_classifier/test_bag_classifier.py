@@ -63,6 +63,37 @@ def test_bag_classifier_learns_is_evaluated_and_infers_files(start, data, tmp_pa
     assert same == pytest.approx([float(row["attention"]) for row in attention], abs=1e-5)  # both by name of the bag
 
 
+def test_bag_classifier_calibrates_sets_of_instances_that_inference_states(start, data, tmp_path):
+    made, (head, *lines) = bags(), (data / "cohort.csv").read_text().splitlines()
+    for line in lines:
+        stem = line.split(",")[0].removeprefix("bags/").removesuffix(".h5")
+        label, instances = made[str(int(stem.removeprefix("bag_")))]
+        np.save(data / f"{stem}.npy", label * (np.arange(len(instances)) == 0))
+    labeled = [f"{line},{line.split(',')[0].removeprefix('bags/').removesuffix('.h5')}.npy" for line in lines]
+    (data / "labeled.csv").write_text("\n".join([f"{head},truth", *labeled]))
+    given = {"table": str(data / "labeled.csv"), "columns#instance_label": "truth", "num_samples": 5}
+    start("train", **given).run()
+    start("train", "evaluate", **given, calibrate=True, set_alpha=0.2).run()
+    written = json.loads((tmp_path / "m" / "conformal.json").read_text())
+    assert (written["num_bags"], written["alpha"], written["threshold"], written["split"]) == (5, 0.2, 1, "test")
+    start("train", "evaluate", **given).run()
+    coverage = json.loads((tmp_path / "e" / "coverage.json").read_text())
+    assert (coverage["num_bags"], coverage["coverage"], coverage["mean_size"]) == (5, 1, 1)
+    assert json.loads((tmp_path / "e" / "report.json").read_text())["values"]["instance_auroc"] > 0.9
+    start("inference", kind="infer", input=str(data / "bags")).run()
+    answers = {row["case_id"]: row for row in csv.DictReader((tmp_path / "e" / "predictions.csv").open())}
+    low, high = written["bag_sizes"]
+    sizes = {case: int(row["num_instances"]) for case, row in answers.items()}
+    assert {case for case, row in answers.items() if row["set_size"]} == {
+        case for case, size in sizes.items() if low <= size <= high and size >= 2
+    }
+    instances = list(csv.DictReader((tmp_path / "e" / "instances.csv").open()))
+    chosen = [(row["case_id"], row["instance"]) for row in instances if row["in_set"] == "1"]
+    assert sorted(case for case, _ in chosen) == sorted(case for case, row in answers.items() if row["set_size"])
+    tested = {row["case_id"]: row["label"] for row in csv.DictReader((tmp_path / "e" / "bags.csv").open())}
+    assert {index for case, index in chosen if tested.get(case) == "1"} == {"0"}
+
+
 def test_bag_classifier_kfold_equals_train_and_evaluate(start, tmp_path):
     for fold in (0, 2):
         here = {"fold": fold, "folds_dir": str(tmp_path / "e"), "ckpt_dir": str(tmp_path / f"m{fold}"), "epochs": 2}

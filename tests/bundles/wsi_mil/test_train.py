@@ -7,13 +7,14 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from ignite.engine import Events
 from monai.bundle import verify_metadata
 
-from monai_mil_ext.data import ModelRecord, load_cohort
+from monai_mil_ext.data import ModelRecord, load_cohort, read_bag
 from monai_mil_ext.utils.exceptions import root_cause
 from tests.bundles.wsi import BUNDLES, OVERLAYS, SMALL, content, start, write_cohort
 
@@ -88,6 +89,40 @@ def test_wsi_mil_learns_is_evaluated_and_localizes(network, run, data, tmp_path)
     with torch.no_grad():
         expected = (net.cpu().eval()(bag[None]) / temperature).softmax(1)[0, 1]
     assert float(row["probability_1"]) == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_wsi_mil_calibrates_sets_of_tiles_that_inference_states(run, data, tmp_path):
+    """At the level of the patient, whose slides have a file of labels each."""
+    head, *lines = (data / "cohort.csv").read_text().splitlines()
+    for line in lines:
+        slide, _, label = line.split(",")
+        tiles = len(read_bag(data / slide)["features"])
+        np.save((data / slide).with_suffix(".npy"), int(label) * (np.arange(tiles) % 2 == 0))
+    labeled = [f"{line},{line.split(',')[0].replace('.h5', '.npy')}" for line in lines]
+    (data / "labeled.csv").write_text("\n".join([f"{head},truth", *labeled]))
+    given = {"table": str(data / "labeled.csv"), "columns#instance_label": "truth", "level": "patient", "num_folds": 2}
+    run("train", **given, epochs=1)
+    run("train", "evaluate", **given, calibrate=True, set_alpha=0.25, set_max_share=1)
+    written = json.loads((tmp_path / "m" / "conformal.json").read_text())
+    tiles = list(csv.DictReader((tmp_path / "e" / "instances.csv").open()))
+    ranks = [_first_rank([t for t in tiles if t["case_id"] == case]) for case in {t["case_id"] for t in tiles}]
+    ranks = [rank for rank in ranks if rank]
+    assert (written["num_bags"], written["threshold"], written["split"]) == (len(ranks), max(ranks), "test")
+    out = {"ckpt_dir": str(tmp_path / "m"), "output_dir": str(tmp_path / "e"), "pictures": []}
+    start("inference", kind="infer", input=str(data / "labeled.csv"), **out).run()
+    rows = {row["case_id"]: row for row in csv.DictReader((tmp_path / "e" / "results.csv").open())}
+    low, high = written["bag_sizes"]
+    inside = [case for case, row in rows.items() if low <= int(row["num_tiles"]) <= high]
+    assert [case for case, row in rows.items() if row["set_size"]] == inside
+    entry = json.loads((tmp_path / "e" / inside[0] / "prediction.json").read_text())["instance_set"]
+    assert (entry["num_needed"], len(entry["indices"])) == (max(ranks), max(ranks))
+    assert f"of {rows[inside[0]]['num_tiles']} tiles include" in entry["sentence"]
+
+
+def _first_rank(tiles):
+    """Return the rank of the first positive tile of a bag by attention, or 0."""
+    order = sorted(tiles, key=lambda tile: -float(tile["attention"]))
+    return next((rank for rank, tile in enumerate(order, 1) if tile["instance_label"] == "1"), 0)
 
 
 def test_wsi_mil_asmil_config_trains_with_an_anchor_and_qgmil_without(run, tmp_path):

@@ -138,7 +138,7 @@ def test_run_posterior_names_invalid_arguments(evidence, options, message):
         run_posterior(evidence, **options)
 
 
-PUBLISHED = {  # benchmarks.md, section 6: scan AUROC, slice AUROC, slice AP, center at S/2 and at (S + 1)/2
+PUBLISHED = {  # benchmarks.md, section 6: bag AUROC, slice AUROC, slice AP, center at S/2 and at (S + 1)/2
     (1003, 0.5): (0.80088, 0.88212, 0.8191, 0.7032, 0.7054),
     (2003, 0.5): (0.81506, 0.87990, 0.8254, 0.6685, 0.6690),
     (3003, 0.5): (0.81303, 0.88979, 0.8315, 0.6920, 0.6939),

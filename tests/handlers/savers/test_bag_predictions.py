@@ -14,6 +14,7 @@ from monai.transforms import Compose
 from monai_mil_ext.data import BagCollate, write_bag
 from monai_mil_ext.handlers import BagPredictionsSaver, BagResultsSaver
 from monai_mil_ext.inferers import BagInferer
+from monai_mil_ext.metrics import ConformalInstances
 from monai_mil_ext.networks.nets import ABMIL, BagOutputWrapper
 from monai_mil_ext.transforms import LoadBagd, LoadBagLabeld, LoadOrStatus, UnpackBagOutputd
 from tests.helpers import fill
@@ -203,3 +204,20 @@ def test_bag_predictions_saver_refuses_logits(tmp_path, task):
     with pytest.raises(ValueError, match=r"`pred` must be probabilities in \[0, 1\], got 1.84"):
         write(tmp_path, [[0.5, 1.84]], task=task)
     assert not (tmp_path / "predictions.csv").exists()
+
+
+def test_bag_predictions_saver_states_the_set_of_each_bag(tmp_path):
+    bags, labels = [torch.tensor([0.4, 0.3, 0.2, 0.1])] * 9, [torch.tensor([0, 1, 0, 0])] * 9
+    sets = {**ConformalInstances().fit(bags, labels).to_dict(), "bag_sizes": [2, 6]}
+    model = {"name": "tumor", "version": "1", "trained_on": "model.json", "instance_set": sets}
+    saver = BagPredictionsSaver(tmp_path / "out", instances=True, model=model)
+    evaluator(cohort(tmp_path, [5, 3, 7]), [saver]).run()
+    table = rows(tmp_path / "out")
+    assert [(row["set_size"], row["set_confidence"]) for row in table] == [("2", "0.9"), ("", "0.9"), ("", "0.9")]
+    assert table[0]["set_sentence"].startswith("If the bag has a lesion, these 2 of 5 instances include at least one")
+    assert "2 of 3 instances are needed, more than 50 % of the bag" in table[1]["set_sentence"]
+    assert table[2]["set_sentence"].endswith("the bag has 7 instances, those of the calibration 2 to 6.")
+    instances = list(csv.DictReader((tmp_path / "out" / "instances.csv").open()))
+    first = [(float(row["attention"]), row["in_set"]) for row in instances if row["case_id"] == "c0"]
+    assert [chosen for _, chosen in sorted(first, reverse=True)] == ["1", "1", "0", "0", "0"]
+    assert {row["in_set"] for row in instances if row["case_id"] != "c0"} == {"0"}

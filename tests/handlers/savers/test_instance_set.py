@@ -73,7 +73,40 @@ def test_slides_have_sets_of_tiles(tmp_path):
     saver = SlideResultsSaver(tmp_path, pictures=[], model={**MODEL, "instance_set": record(1)})
     entry = prediction(saver, slide())["instance_set"]
     assert entry["indices"] == [1]
+    assert entry["corners"] == [[64, 0]]
     assert entry["sentence"].startswith("If the slide has a lesion, this 1 of 3 tiles includes at least one tile")
+    geojson = json.loads((tmp_path / "s1" / "s1.geojson").read_text())
+    assert geojson["instance_set"] == "this 1 of 3 tiles, 90 %"
+    assert [tile["properties"]["measurements"]["in_set"] for tile in geojson["features"]] == [0, 1, 0]
+
+
+def test_the_overlay_of_a_slide_outlines_the_set(tmp_path, monkeypatch):
+    from monai_mil_ext.visualize import slide_overlay
+
+    drawn = []
+    monkeypatch.setattr(slide_overlay, "save_figure", lambda figure, path, dpi: drawn.append(figure))
+    pixels = {"thumbnail": torch.full((32, 40, 3), 200, dtype=torch.uint8), "thumbnail_downsample": 4.0}
+    for rank in (1, 3):
+        SlideResultsSaver(tmp_path, ["a", "b"], ["overlay"], model={**MODEL, "instance_set": record(rank)}).save(
+            slide(**pixels)
+        )
+    left = drawn[0].axes[0]
+    assert [path.vertices[0].tolist() for path in left.collections[0].get_paths()] == [[64, 0]]
+    assert [text.get_text() for text in left.get_legend().get_texts()] == ["this 1 of 3 tiles, 90 %"]
+    assert not drawn[1].axes[0].collections  # more tiles than may be shown
+
+
+def test_the_bag_of_several_slides_is_a_patient(tmp_path):
+    saver = SlideResultsSaver(tmp_path, pictures=[], model={**MODEL, "instance_set": record(1)})
+    item = slide(slide_index=torch.tensor([0, 0, 1, 0]), slide_count=2, unit="um")
+    assert prediction(saver, item)["instance_set"]["sentence"].startswith("If the patient has a lesion, this 1 of 3")
+
+
+def test_a_slide_without_places_of_its_tiles_has_a_set_without_corners(tmp_path):
+    saver = SlideResultsSaver(tmp_path, pictures=[], model={**MODEL, "instance_set": record(1)})
+    entry = prediction(saver, slide(unit="um"))["instance_set"]
+    assert entry["indices"] == [1]
+    assert "corners" not in entry
 
 
 @pytest.mark.parametrize(

@@ -133,3 +133,14 @@ def test_patient_bagd_names_the_slide_that_fails(files):
         load({"image": []})
     with pytest.raises(ValueError, match="`keys` must name one path of an item"):
         PatientBagd(["image", "coords"], check)
+
+
+def test_patient_bagd_joins_the_labels_of_instances_where_each_slide_has_them(files, tmp_path):
+    load = PatientBagd("image", LoadBagd(["image", "instance_label"], allow_missing_keys=True))
+    for name, labels in (("a", [0, 1]), ("b", [0, 0, 1])):
+        np.save(tmp_path / f"{name}.npy", labels)
+    slides, labels = [[str(tmp_path / f"{name}.{end}") for name in "ab"] for end in ("h5", "npy")]
+    assert load({"image": slides, "instance_label": labels})["instance_label"].tolist() == [0, 1, 0, 0, 1]
+    assert load({"image": slides[1:], "instance_label": labels[1:]})["instance_label"].tolist() == [0, 0, 1]
+    for partly in (slides, slides[:1]):
+        assert "instance_label" not in load({"image": partly, "instance_label": [None, labels[1]]})

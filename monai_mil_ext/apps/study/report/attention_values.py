@@ -10,6 +10,7 @@ from monai_mil_ext.metrics.report import INSTANCE_VALUES
 
 from .case_sample import CaseSample
 from .intervals import as_estimate, difference_estimate
+from .set_values import SET_COLUMNS
 
 __all__ = ["attention_stability", "attention_summary"]
 
@@ -30,7 +31,8 @@ def attention_summary(sample: CaseSample) -> tuple[dict[str, Any] | None, dict[s
         ``instance_auroc`` and ``center_auroc`` in the same cases, and ``num_cases`` with labels of both kinds. None
         where there are none.
     """
-    columns = {name: column for name, column in sample.rows.more.items() if np.isfinite(column).any()}
+    more = {name: column for name, column in sample.rows.more.items() if name not in SET_COLUMNS}
+    columns = {name: column for name, column in more.items() if np.isfinite(column).any()}
     means = {name: sample.mean(column) for name, column in columns.items()}
     estimates = {
         name: as_estimate(samples, _num_patients(sample, columns[name]), _scale(name, columns[name]))

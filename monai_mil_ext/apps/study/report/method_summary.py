@@ -17,6 +17,7 @@ from .curves import calibration_curve, calibration_line, score_curves
 from .decisions import fold_thresholds
 from .intervals import number
 from .rankings import auroc
+from .set_values import set_summary
 from .survival_values import survival_summary
 from .task_values import class_measures, confusion_samples, decide, main_measure, main_metric, task_measures
 
@@ -50,10 +51,10 @@ def summarize_method(
 
     Returns:
         ``num_cases``, ``num_patients``, ``num_folds``, ``num_repeats``; ``values`` (each ``value``, ``low``,
-        ``high``), ``main`` (name of the main metric), ``folds``, ``sites``, ``attention``, ``localization``, ``notes``
-        (a sentence for each value that is undefined or limited); with classes ``classes``, ``confusion``,
-        ``calibration``, ``roc``, ``pr``, ``roc_classes``, ``pr_classes``, ``thresholds``; ``scatter`` of a regression;
-        ``survival``; ``boundaries`` of ordered classes. Undefined values are None.
+        ``high``), ``main`` (name of the main metric), ``folds``, ``sites``, ``attention``, ``localization``, ``sets``
+        with a guarantee, ``notes`` (a sentence for each value that is undefined or limited); with classes ``classes``,
+        ``confusion``, ``calibration``, ``roc``, ``pr``, ``roc_classes``, ``pr_classes``, ``thresholds``; ``scatter`` of
+        a regression; ``survival``; ``boundaries`` of ordered classes. Undefined values are None.
 
     Example:
         >>> rows = Predictions(list("abcd"), list("abcd"), [""] * 4, np.zeros(4, int), np.zeros(4, int), ["test"] * 4,
@@ -96,6 +97,7 @@ def _parts(
         "thresholds": _threshold_rows(task, limits),
         "attention": attention,
         "localization": localization,
+        "sets": set_summary(sample),
         **_parts_of_classes(sample, task, limits, classes),
     }
     notes: list[str] = []

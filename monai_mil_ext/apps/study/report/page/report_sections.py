@@ -19,6 +19,7 @@ from .report_blocks import (
 )
 from .report_facts import CHANCE, METRICS, OPERATING, ReportFacts
 from .report_tables import MINUS, format_number
+from .set_section import set_blocks
 from .study_figures import (
     MAX_LINES,
     calibration_figure,
@@ -65,6 +66,7 @@ def report_sections(facts: ReportFacts) -> list[Section]:
         ("clinical", "Clinical variables", clinical_blocks(facts)),
         ("learning", "Learning curves", _histories(facts)),
         ("attention", "Attention and localization", _attention(facts)),
+        ("sets", "Sets of instances with a guarantee", set_blocks(facts)),
     ]
     built = [{"id": key, "title": title, "blocks": [*blocks]} for key, title, blocks in sections]
     return [section for section in built if section["blocks"]]

@@ -96,7 +96,7 @@ def csv_tables(facts: ReportFacts) -> dict[str, list[Row]]:
 
     They have all digits; a missing value is an empty cell.
     """
-    per_method = {"folds": "folds", "classes": "classes", "sites": "sites", "thresholds": "thresholds"}
+    per_method = {"folds": "folds", "classes": "classes", "sites": "sites", "thresholds": "thresholds", "sets": "sets"}
     tables: dict[str, list[Row]] = {
         "methods": [*_value_rows(facts)],
         **{name: [*_list_rows(facts, key)] for name, key in per_method.items()},

@@ -39,6 +39,7 @@ TABLES = (
     "curves",
     "cases",
     "effects",
+    "sets",
 )
 MAX_CURVES, MAX_ROWS = 20, 3000
 MAX_BYTES = 4_500_000  # of all pictures, so that the page stays below 8 MB
