@@ -30,7 +30,7 @@ class Chromium:
         theirs_in, self._out = os.pipe()
         self._in, theirs_out = os.pipe()
         # Chromium reads from descriptor 3 and writes to 4, so a shell moves the ends of the pipes there
-        move = f"exec chromium \"$@\" 3<&{theirs_in} 4>&{theirs_out}"
+        move = f'exec chromium "$@" 3<&{theirs_in} 4>&{theirs_out}'
         command = ["bash", "-c", move, "chromium", f"--user-data-dir={folder}", *FLAGS]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         self.process = subprocess.Popen(command, pass_fds=(theirs_in, theirs_out), **quiet)
@@ -91,6 +91,11 @@ class Chromium:
         for number in range(1, times + 1):
             for kind in ("mousePressed", "mouseReleased"):
                 self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=number)
+
+    def press_key(self, key):
+        """Press a key that types one character."""
+        for kind in ("keyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key)
 
     def screenshot(self, file):
         """Write the page as PNG."""

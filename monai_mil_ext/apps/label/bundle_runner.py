@@ -115,6 +115,10 @@ class BundleRunner:
         """Return whether all of ``configs`` exist."""
         return all(self._file(name).is_file() for name in configs)
 
+    def config_files(self, *configs: str) -> list[str]:
+        """Return the files of ``configs``, with the overlay of the installation."""
+        return [str(self._file(name)) for name in (*configs, *([SITE] if self.has(SITE) else []))]
+
     def run(
         self, kind: str, *configs: str, on_epoch: Callable[[int], None] | None = None, **overrides: Any
     ) -> ConfigWorkflow:
@@ -179,7 +183,7 @@ class BundleRunner:
         return _KeptWorkflow(workflow, (configs, overrides), files, version)
 
     def _initialized(self, kind: str, configs: tuple[str, ...], overrides: Mapping[str, Any]) -> ConfigWorkflow:
-        files = self._site_files(configs)
+        files = self.config_files(*configs)
         options = {"bundle_root": str(self.root), **overrides}
         workflow = ConfigWorkflow(files, workflow_type=kind, logging_file=False, **options)
         workflow.initialize()
@@ -187,11 +191,8 @@ class BundleRunner:
 
     def _config(self, name: str) -> dict[str, Any]:
         """Return a config of the bundle with the overlay of the installation; ``{}`` where there is none."""
-        config = ConfigParser.load_config_files(self._site_files([name])) if self.has(name) else {}
+        config = ConfigParser.load_config_files(self.config_files(name)) if self.has(name) else {}
         return dict(config)
-
-    def _site_files(self, configs: Iterable[str]) -> list[str]:
-        return [str(self._file(name)) for name in (*configs, *([SITE] if self.has(SITE) else []))]
 
     def _files(self, kept: _KeptWorkflow | None = None) -> list[Path]:
         """Return the files that a workflow depends on."""
