@@ -15,7 +15,7 @@ from typing import Any
 from monai_mil_ext.apps.label.bundle_runner import BundleRunner
 from monai_mil_ext.apps.label.errors import http_error
 from monai_mil_ext.data import DicomArchive, NotStoredError
-from monai_mil_ext.utils import optional_dependency
+from monai_mil_ext.data.scans.dicom_files import read_header
 from monai_mil_ext.utils.exceptions import hide_absolute_paths
 from monai_mil_ext.utils.probabilities import WITHOUT_CLASSES
 
@@ -57,7 +57,7 @@ def send_answer(bundle: BundleRunner, datastore: Any, image: str) -> dict[str, s
             DicomArchive("/".join(part.strip("/") for part in parts if part), auth=auth).store(files)
         except NotStoredError as error:
             raise http_error(str(error), 502) from error
-        return {file.stem.removeprefix(f"{CASE}_"): _series_of(file) for file in files}
+        return {file.stem.removeprefix(f"{CASE}_"): str(read_header(file).SeriesInstanceUID) for file in files}
 
 
 def _write(bundle: BundleRunner, series: Path, folder: Path) -> list[Path]:
@@ -91,8 +91,3 @@ def _reason(folder: Path, log: str) -> str:
     stated = json.loads(record.read_text("utf-8")).get("dicom") or {} if record.is_file() else {}
     last = (log.strip().splitlines() or ["no reason"])[-1]
     return str(stated.get("missing") or hide_absolute_paths(ValueError(), last))
-
-
-def _series_of(file: Path) -> str:
-    pydicom = optional_dependency("dicom", "pydicom")
-    return str(pydicom.dcmread(file, stop_before_pixels=True).SeriesInstanceUID)
