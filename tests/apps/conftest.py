@@ -3,9 +3,9 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from monai_mil_ext.apps.bundle import save_model
 from monai_mil_ext.data import InstanceSource
 from monai_mil_ext.networks.nets import QGMIL
 from tests.bundles.wsi import BUNDLES, ENCODER, write_small_slide
+from tests.programs.orthanc import free_port
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / os.environ.get("VENV_LABEL", ".venv-label") / "bin" / "python"
@@ -64,18 +65,33 @@ def server(label_python, tmp_path_factory):
     app, studies = folder / "mil", folder / "studies"
     run(label_python, "scripts/label_demo", "--app", app, "--studies", studies)
     add_slides(app / "model" / "wsi_mil", studies)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = ["scripts/label_server", "--app", app, "--studies", studies, "--port", str(port)]
-    with (folder / "log.txt").open("w") as log:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+    with start_server(app, studies) as started:
+        yield started
+
+
+@contextmanager
+def start_server(app, studies, *options, **variables):
+    """Start a server as scripts/label_server does; its log is beside the app."""
+    port, file = free_port(), app.parent / "log.txt"
+    command = ["scripts/label_server", "--app", app, "--studies", studies, "--port", str(port), *options]
+    with file.open("w") as log:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ, **variables})
         try:
-            wait(f"http://127.0.0.1:{port}", process, folder / "log.txt")
+            wait(f"http://127.0.0.1:{port}", process, file)
             yield Server(f"http://127.0.0.1:{port}", app, studies)
         finally:
             process.terminate()
             process.wait(60)
+
+
+def make_app(app, site=BUNDLES / "scan_mil" / "configs" / "digits.yaml"):
+    """Make an app with the bundle of scans, without weights, and return the folder of the bundle."""
+    shutil.copytree(ROOT / "monai_mil_ext" / "apps" / "label" / "mil", app)
+    bundle = app / "model" / "scan_mil"
+    for part in ("configs", "scripts"):
+        shutil.copytree(BUNDLES / "scan_mil" / part, bundle / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(site, bundle / "configs" / "site.yaml")
+    return bundle
 
 
 def wait(url, process, log):

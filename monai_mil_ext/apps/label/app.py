@@ -114,8 +114,7 @@ class LabelApp(SafeApp, MONAILabelApp):  # MONAI Label looks for its own class a
     def infer(self, request: Mapping[str, Any], datastore: Any = None) -> dict[str, Any]:
         """Run the inference of ``request``; images that do not exist are refused."""
         model, image = request.get("model"), request.get("image")
-        if model not in self._infers:
-            raise http_error(f"`model` must be one of {sorted(self._infers)}, got {model!r}.", 404)
+        self._check_model(model)
         if not isinstance(image, str) or not image:
             raise http_error("`image` must be the id of an image or a file, got none.")
         if not self._infers[model].is_valid():

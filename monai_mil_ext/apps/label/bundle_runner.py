@@ -118,8 +118,12 @@ class BundleRunner:
     def unless_set(self, **values: Any) -> dict[str, Any]:
         """Return those values of options of the inference that ``site.yaml`` does not set."""
         options = self._config("inference")
-        site = ConfigParser.load_config_files(self._site_files([])) if self.has(SITE) else {}
+        site = ConfigParser.load_config_files(self.config_files()) if self.has(SITE) else {}
         return {name: value for name, value in values.items() if name in options and name not in site}
+
+    def config_files(self, *configs: str) -> list[str]:
+        """Return the files of ``configs``, with the overlay of the installation."""
+        return [str(self._file(name)) for name in (*configs, *([SITE] if self.has(SITE) else []))]
 
     def run(
         self, kind: str, *configs: str, on_epoch: Callable[[int], None] | None = None, **overrides: Any
@@ -185,7 +189,7 @@ class BundleRunner:
         return _KeptWorkflow(workflow, (configs, overrides), files, version)
 
     def _initialized(self, kind: str, configs: tuple[str, ...], overrides: Mapping[str, Any]) -> ConfigWorkflow:
-        files = self._site_files(configs)
+        files = self.config_files(*configs)
         options = {"bundle_root": str(self.root), **overrides}
         workflow = ConfigWorkflow(files, workflow_type=kind, logging_file=False, **options)
         workflow.initialize()
@@ -193,11 +197,8 @@ class BundleRunner:
 
     def _config(self, name: str) -> dict[str, Any]:
         """Return a config of the bundle with the overlay of the installation; ``{}`` where there is none."""
-        config = ConfigParser.load_config_files(self._site_files([name])) if self.has(name) else {}
+        config = ConfigParser.load_config_files(self.config_files(name)) if self.has(name) else {}
         return dict(config)
-
-    def _site_files(self, configs: Iterable[str]) -> list[str]:
-        return [str(self._file(name)) for name in (*configs, *([SITE] if self.has(SITE) else []))]
 
     def _files(self, kept: _KeptWorkflow | None = None) -> list[Path]:
         """Return the files that a workflow depends on."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_mil_ext.utils import atomic_path, optional_dependency
+from monai_mil_ext.utils import optional_dependency
 
 __all__ = [
     "HeaderError",
@@ -24,7 +23,6 @@ __all__ = [
     "read_header",
     "transfer_syntax",
     "vector",
-    "write_attributes",
 ]
 
 pydicom = optional_dependency("dicom", "pydicom")
@@ -201,12 +199,3 @@ def has_preamble(path: Path) -> bool:
     """Return whether a file begins like DICOM, so that pydicom is needed for no other file."""
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
-
-
-def write_attributes(path: str | os.PathLike[str], **values: str) -> None:
-    """Replace attributes of a DICOM file, by their keywords."""
-    dataset = pydicom.dcmread(path)
-    for keyword, value in values.items():
-        setattr(dataset, keyword, value)
-    with atomic_path(path) as temporary:
-        dataset.save_as(temporary)

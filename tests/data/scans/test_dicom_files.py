@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless
 
 from monai_mil_ext.data import find_series
-from monai_mil_ext.data.scans.dicom_files import read_header, write_attributes
+from monai_mil_ext.data.scans.dicom_files import read_header
 from monai_mil_ext.transforms import LoadScan
 from tests.scans import SECRETS, voxels, write_enhanced, write_series
 
@@ -179,12 +179,3 @@ def test_pixel_fault_finds_no_damage_in_color_frames(tmp_path):
     write_enhanced(tmp_path / "enhanced.dcm", [0, 5], **color, PixelData=bytes(2 * 5 * 6 * 3 * 2))
     with pytest.raises(ValueError, match="must be one 3D scalar volume, got DICOM slices in color"):
         LoadScan()(tmp_path / "enhanced.dcm")
-
-
-def test_attributes_are_replaced_and_pixels_stay(tmp_path):
-    write_series(tmp_path)
-    path = sorted(tmp_path.glob("*.dcm"))[0]
-    before = dcmread(path)
-    write_attributes(path, SeriesDescription="tumor 0.88")
-    after = dcmread(path)
-    assert (after.SeriesDescription, after.PixelData) == ("tumor 0.88", before.PixelData)

@@ -1,98 +1,93 @@
-"""Answers of a model as DICOM SEG in the archive from which the scan came."""
+"""Answers of a model as DICOM objects in the archive from which the scan came."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Mapping
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from monai_mil_ext.apps.label.bundle_runner import BundleRunner
 from monai_mil_ext.apps.label.errors import http_error
-from monai_mil_ext.data.scans.dicom_files import write_attributes
-from monai_mil_ext.utils import RESEARCH_USE
+from monai_mil_ext.data import DicomArchive, NotStoredError
+from monai_mil_ext.data.scans.dicom_files import read_header
+from monai_mil_ext.utils.exceptions import hide_absolute_paths
+from monai_mil_ext.utils.probabilities import WITHOUT_CLASSES
 
 __all__ = ["send_answer"]
 
-OURS = "monai_mil_ext"  # by which the server knows that the segmentation is no label of a reader
-SOURCE = "monailabel.datastore.utils"
-COLORS = ((230, 159, 0), (86, 180, 233), (204, 121, 167))  # rank 1 stands out, and none is the green of "fine"
+CASE = "scan"  # case ID of the result, whose name stays here
+WITHOUT_REPORT = ("seg", "ko")
+KINDS = ("seg", "sr", "ko")
+LONGEST = 1800  # seconds
+logger = logging.getLogger(__name__)
 
 
-def send_answer(datastore: Any, image: str, file: str, answer: Mapping[str, Any]) -> str:
-    """Store the bands of slices of an answer in the archive, and return the UID of the new series.
+def send_answer(bundle: BundleRunner, datastore: Any, image: str) -> dict[str, str]:
+    """Store the answer of a model in the archive of the scan, as the bundle's ``inference --dicom --send`` does.
 
-    Class, probability, name and version of the model are in the description of the series.
+    The bundle runs in a process of its own: MONAI Label needs pydicom 2, and writing these objects pydicom 3, which
+    lies with highdicom in the folder ``dicom`` of the environment.
 
     Args:
+        bundle: bundle of scans.
         datastore: datastore of the archive.
         image: UID of the series of the scan.
-        file: file of the label map.
-        answer: JSON of the answer.
+
+    Returns:
+        UID of the new series of each kind: ``seg``, ``sr`` (of a model with classes) and ``ko``.
 
     Raises:
-        HTTPException: 502 when the archive does not take it.
+        HTTPException: 501 without highdicom, 400 when the answer can't be written, 502 when the archive does not take
+            it.
     """
-    client = datastore._client
-    folder = Path(datastore._datastore.image_path()) / image  # where the fetched series lies
-    convert = importlib.import_module(f"{SOURCE}.convert").nifti_to_dicom_seg
-    written = Path(convert(str(folder), file, _segments(answer)))
-    try:
-        _name(written, answer)
-        series: str = importlib.import_module(f"{SOURCE}.dicom").dicom_web_upload_dcm(str(written), client)
-    except Exception as error:
-        raise http_error(f"the archive must take the answer, got {type(error).__name__}.", 502) from error
-    finally:
-        written.unlink(missing_ok=True)
-    return series
+    datastore.get_image_uri(image)  # which fetches the series
+    series = Path(datastore._datastore.image_path()) / image
+    with TemporaryDirectory() as folder:
+        files = _write(bundle, series, Path(folder))
+        client = datastore._client
+        parts = [client.base_url, getattr(client, "stow_url_prefix", None)]
+        auth = getattr(getattr(client, "_session", None), "auth", None)
+        try:
+            DicomArchive("/".join(part.strip("/") for part in parts if part), auth=auth).store(files)
+        except NotStoredError as error:
+            raise http_error(str(error), 502) from error
+        return {file.stem.removeprefix(f"{CASE}_"): str(read_header(file).SeriesInstanceUID) for file in files}
 
 
-def description(answer: Mapping[str, Any]) -> str:
-    """Return class, probability and model of an answer in the 64 characters of a description.
-
-    Example:
-        >>> description({"prediction": [{"label": "tumor", "score": 0.875}], "trained_model": {"name": "scan_mil"}})
-        'tumor 0.88 by scan_mil, research use only'
-    """
-    top = max(answer["prediction"], key=lambda entry: entry["score"])
-    trained = answer.get("trained_model") or {}
-    model = " ".join(str(trained[key]) for key in ("name", "version") if trained.get(key))
-    return f"{top['label']} {top['score']:.2f} by {model or answer.get('model', OURS)}, research use only"[:64]
-
-
-def _segments(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the segments in the form of dcmqi."""
-    bands = sorted({entry["band"] for entry in answer["slices"] if entry["band"]})
-    names = {number: name for name, number in answer["label_names"].items()}
-    code = {"CodingSchemeDesignator": "SCT"}
-    kind = {**code, "CodeValue": "91723000", "CodeMeaning": "Anatomical structure"}
-    return [
-        {
-            "name": names[band],
-            "model_name": description(answer),
-            "segmentAttribute": {
-                "labelID": band,
-                "SegmentLabel": names[band],
-                "SegmentDescription": description(answer),
-                "SegmentAlgorithmType": "AUTOMATIC",
-                "SegmentAlgorithmName": OURS,
-                "SegmentedPropertyCategoryCodeSequence": kind,
-                "SegmentedPropertyTypeCodeSequence": kind,
-                "recommendedDisplayRGBValue": list(COLORS[(band - 1) % len(COLORS)]),
-            },
-        }
-        for band in bands
-    ]
+def _write(bundle: BundleRunner, series: Path, folder: Path) -> list[Path]:
+    """Infer the scan of a series, and return the files of its answer."""
+    packages = Path(sys.prefix) / "dicom"
+    if not (packages / "highdicom").is_dir():
+        raise http_error("highdicom must be installed for the server, as by scripts/label_server --setup.", 501)
+    path = os.pathsep.join([str(packages), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = _command(bundle, series, folder)
+    options: dict[str, Any] = {"cwd": bundle.root, "env": {**os.environ, "PYTHONPATH": path}, "timeout": LONGEST}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)  # noqa: S603 (no shell)
+    files = [file for kind in KINDS if (file := folder / CASE / f"{CASE}_{kind}.dcm").is_file()]
+    if done.returncode or not files:
+        logger.error("a bundle failed: %s", done.stderr)
+        raise http_error(f"the answer must be one that can be written as DICOM, got {_reason(folder, done.stderr)}")
+    return files
 
 
-def _name(file: Path, answer: Mapping[str, Any]) -> None:
-    """Write into the object who made it."""
-    trained = answer.get("trained_model") or {}
-    write_attributes(
-        file,
-        Manufacturer=OURS,
-        ManufacturerModelName=str(trained.get("name") or answer.get("model", OURS))[:64],
-        SoftwareVersions=str(trained.get("version") or "unknown")[:64],
-        SeriesDescription=description(answer),
-        ContentCreatorName="",
-        ContentDescription=RESEARCH_USE[:64],
-    )
+def _command(bundle: BundleRunner, series: Path, folder: Path) -> Sequence[str]:
+    configs = json.dumps(bundle.config_files("inference"))
+    values = {"config_file": configs, "bundle_root": str(bundle.root), "input": str(series), "output_dir": str(folder)}
+    values |= {"case_id": CASE, "pictures": "[]", "logging_file": "False"}
+    values["dicom"] = f"${[*WITHOUT_REPORT]} if @task in {[*WITHOUT_CLASSES]} else {[*KINDS]}"
+    options = [text for name, value in values.items() for text in (f"--{name}", value)]
+    return [sys.executable, "-m", "monai.bundle", "run", *options]
+
+
+def _reason(folder: Path, log: str) -> str:
+    """Return why there are no files, without a path."""
+    record = folder / CASE / "prediction.json"
+    stated = json.loads(record.read_text("utf-8")).get("dicom") or {} if record.is_file() else {}
+    last = (log.strip().splitlines() or ["no reason"])[-1]
+    return str(stated.get("missing") or hide_absolute_paths(ValueError(), last))

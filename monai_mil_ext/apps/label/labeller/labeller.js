@@ -1,6 +1,7 @@
 "use strict";
 // The page of readers. Names are put in as text only, never as HTML.
 const byId = id => document.getElementById(id);
+const UNTRAINED = { true: "", false: "The model is not trained: label scans of two classes, and train." };
 const state = { cases: [], classes: [], open: null, top: [], busy: false };
 const remembered = (() => { try { return sessionStorage; } catch { return {}; } })();
 
@@ -41,8 +42,8 @@ async function load() {
   byId("progress").value = done;
   byId("use").textContent = state.use;
   byId("train").disabled = !state.can_train;
-  byId("send").disabled = !state.has_archive;
-  byId("send").title = state.has_archive ? "" : "The studies lie in a folder, so there is no archive to send to.";
+  byId("send").disabled = !state.has_archive || !state.is_trained;
+  byId("send").title = state.has_archive ? UNTRAINED[state.is_trained] : "The studies lie in a folder, so there is no archive to send to.";
   byId("cases").replaceChildren(...state.cases.map(one => {
     const score = one.uncertainty === null ? "" : one.uncertainty.toFixed(2);
     const button = make("button", one.id, { onclick: () => run(() => open(one.id)) });
@@ -70,7 +71,7 @@ async function open(image) {
   byId("case").textContent = image;
   byId("answer").replaceChildren();
   byId("show").disabled = !state.is_trained;
-  byId("show").title = state.is_trained ? "" : "The model is not trained: label scans of two classes, and train.";
+  byId("show").title = UNTRAINED[state.is_trained];
   byId("slice").max = found.slices - 1;
   [byId("left").textContent, byId("right").textContent] = found.sides;
   go(Math.floor(found.slices / 2));
@@ -145,9 +146,10 @@ async function train() {
 }
 
 async function send() {
-  if (state.open === null || !state.has_archive) return;
+  if (state.open === null || byId("send").disabled) return;
+  say("The answer is written and sent ...");
   const found = await ask("/labeller/send", { reader: reader(), image: state.open });
-  say(`Sent to the archive as series ${found.series}.`);
+  say(`Sent to the archive: ${Object.keys(found.series).join(", ").toUpperCase()}.`);
 }
 
 const KEYS = { a: show, n: next, t: train, s: send, 0: () => give(null) };

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from monai_mil_ext.apps.label.active_learning import UNCERTAINTY
@@ -102,7 +101,7 @@ class Labeller:
         bundle = self._bundle
         state = {"model": bundle.name, "classes": bundle.class_names, "use": RESEARCH_USE}
         state |= {"can_train": bundle.name in self.app._trainers, "has_archive": self._has_archive}
-        return {**state, "is_trained": bundle.weights.is_file() and not bundle.is_demonstration, "cases": cases}
+        return {**state, "is_trained": self._is_trained, "cases": cases}
 
     def open(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Note that a reader has opened a case, and return its number of slices."""
@@ -126,7 +125,7 @@ class Labeller:
     def answer(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the answer of the model, and note that the reader has seen it."""
         reader, image = _reader(values), self._image(values)
-        params = self._infer(image, write=False)["params"]
+        params = self._infer(image)["params"]
         trained = params.get("trained_model") or {}
         kept = {key: params.get(key) for key in ("prediction", UNCERTAINTY, "top_slices", "predicted_class", "use")}
         seen = {"prediction": kept["prediction"], "model": trained or self._bundle.name}
@@ -151,11 +150,9 @@ class Labeller:
         reader, image = _reader(values), self._image(values)
         if not self._has_archive:
             raise http_error("the studies must lie in a DICOMweb archive, got a folder.")
-        result = self._infer(image, write=True)
-        try:
-            series = send_answer(self.app.datastore(), image, result["file"], result["params"])
-        finally:
-            Path(result["file"]).unlink(missing_ok=True)
+        if not self._is_trained:
+            raise http_error("the model must be trained: label scans of two classes, and train.", 409)
+        series = send_answer(self._bundle, self.app.datastore(), image)
         self.log.add(reader, image, "send", series=series)
         return {"series": series}
 
@@ -166,6 +163,10 @@ class Labeller:
         if not bundles:
             raise http_error("the app must have a model of scans.", 404)
         return bundles[0]
+
+    @property
+    def _is_trained(self) -> bool:
+        return self._bundle.weights.is_file() and not self._bundle.is_demonstration
 
     @property
     def _has_archive(self) -> bool:
@@ -188,8 +189,8 @@ class Labeller:
         except Exception as error:  # of any of the libraries that read scans
             raise http_error_from(error, path, image) from error
 
-    def _infer(self, image: str, write: bool) -> dict[str, Any]:
-        request = {"model": self._bundle.name, "image": image, "result_write_to_file": write, "save_label": False}
+    def _infer(self, image: str) -> dict[str, Any]:
+        request = {"model": self._bundle.name, "image": image, "result_write_to_file": False, "save_label": False}
         result: dict[str, Any] = self.app.infer(request)
         return result
 

@@ -79,6 +79,14 @@ class SafeApp(MONAILabelApp):
         """Train a model."""
         return self._task(super().train, request)
 
+    def bundle_path(self, model: Any) -> Any:
+        """Return nothing: the app has no bundles of MONAI Label's kind.
+
+        The server asks this of each task before it starts one, so an unknown model is refused here.
+        """
+        if model is not None:
+            self._check_model(model)
+
     def scoring(self, request: Mapping[str, Any], datastore: Any = None) -> Any:
         """Score images."""
         return self._task(super().scoring, request, datastore)
@@ -102,6 +110,11 @@ class SafeApp(MONAILabelApp):
         except Exception as error:
             reason = getattr(error, "detail", None) or explain(error)[1]
             raise SystemExit(f"{type(error).__name__}: {without_paths(str(reason))}") from None
+
+    def _check_model(self, model: Any) -> None:
+        names = sorted(self._infers)
+        if model not in names:  # which may be any value of JSON, such as a list
+            raise http_error(f"`model` must be one of {names}, got {str(model)[:40]!r}.", 404)
 
     def _check_tag(self, request: Mapping[str, Any]) -> None:
         if check_name(request.get("label_tag") or "original", "label_tag") == FINAL:

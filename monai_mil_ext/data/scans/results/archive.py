@@ -29,15 +29,16 @@ class DicomArchive:
     """Archive that stores DICOM files, by DICOMweb (STOW-RS).
 
     A request that the archive does not answer, or answers as busy (429, 500, 502, 503 or 504), is repeated ``retries``
-    times, after 0, 1, 2, 4, ... times ``pause`` seconds; the UIDs in the files keep it from storing them twice. A user
-    name and a password are read from the ``.netrc`` file of the user. The files are only read. ``fingerprint`` tells
-    archives apart without their address.
+    times, after 0, 1, 2, 4, ... times ``pause`` seconds; the UIDs in the files keep it from storing them twice. Without
+    ``auth``, a user name and a password are read from the ``.netrc`` file of the user. The files are only read.
+    ``fingerprint`` tells archives apart without their address.
 
     Args:
         url: address of DICOMweb, such as ``http://127.0.0.1:8042/dicom-web``.
         retries: number of further tries.
         pause: seconds to wait between tries, doubled each time.
         timeout: seconds to wait for a connection, and for each part of an answer.
+        auth: user name and password, or an object of ``requests`` that signs requests.
 
     Raises:
         ValueError: when ``url`` is no address of a web server.
@@ -47,7 +48,7 @@ class DicomArchive:
         'http://127.0.0.1:8042/dicom-web/studies'
     """
 
-    def __init__(self, url: str, retries: int = 3, pause: float = 1.0, timeout: float = 60.0) -> None:
+    def __init__(self, url: str, retries: int = 3, pause: float = 1.0, timeout: float = 60.0, auth: Any = None) -> None:
         if not str(url).lower().startswith(("http://", "https://")):
             raise ValueError("`url` must begin with http:// or https://, got another.")
         if "@" in str(url).split("/")[2]:
@@ -57,6 +58,7 @@ class DicomArchive:
         self.retries = retries
         self.pause = pause
         self.timeout = timeout
+        self.auth = auth
 
     def store(self, files: Sequence[str | os.PathLike[str]]) -> None:
         """Store all ``files`` by one request.
@@ -89,6 +91,7 @@ class DicomArchive:
             respect_retry_after_header=False,  # which may be hours
         )
         with requests.Session() as session:
+            session.auth = self.auth
             for scheme in ("http://", "https://"):
                 session.mount(scheme, HTTPAdapter(max_retries=retry))
             try:

@@ -113,6 +113,15 @@ def test_labeller_refuses_other_requests(page, http_errors, method, path, values
     assert page.app.requests == []
 
 
+def test_labeller_sends_no_answer_of_a_model_that_nobody_has_trained(tmp_path, http_errors):
+    page = Labeller(App(tmp_path, "http://127.0.0.1:9/dicom-web"), ReaderLog(tmp_path / "labels.sqlite"))
+    page.app.bundles[0].is_demonstration = True
+    with pytest.raises(http_errors, match="the model must be trained") as error:
+        post(page, "/send")
+    assert error.value.status_code == 409
+    assert page.log.entries() == []
+
+
 @pytest.mark.browser
 @pytest.mark.slow(buys="a reader labels, looks at an answer and trains in a browser, by keys and by buttons")
 def test_labeller_in_a_browser(tmp_path, http_errors):

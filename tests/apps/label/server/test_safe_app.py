@@ -56,13 +56,27 @@ def tar_outside():
     return file.getvalue()
 
 
+def params(values, expected, reason):
+    return ask("POST", f"{MODEL}?image=a&output=json", expected, reason, data={"params": json.dumps(values)})
+
+
+ODD_NAMES = ["%2e%2e%2fx", "..%5cx", "/etc/x", "C:x", ".hidden", "%20x", "a%00b", "a%0d%0ab", "a" * 250]
+ODD_FILES = ["evil.py", "../../mil/x.py", "x.nii.gz/../../e.py", "x.nii.gz\0.py", ".htaccess"]
+ODD_HOSTS = ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example"]
+ODD_PARAMS = [
+    ({"image": "/etc/passwd"}, 403, "a path outside of them"),
+    ({"image": ["a"]}, 400, "the id of an image"),
+    ({"model": "../x"}, 404, "`model` must be one of"),
+    ({"model": ["x"]}, 404, "`model` must be one of"),
+    ({"label_tag": "../x", "save_label": True}, 400, "`label_tag` must be a plain name"),
+]
 NAME, OBJECTS = "must be a plain name without separators", "must be JSON objects"
 REQUESTS = [
     # what would replace, remove or read files
     put("/datastore/?image=../mil/main", 400, NAME, "evil.py"),
     put("/datastore/image?image=../x", 400, NAME),
-    put("/datastore/image?image=a%00b", 400, NAME),
-    put("/datastore/image?image=new", 400, "one of the endings", "evil.py"),
+    *(put(f"/datastore/image?image={name}", 400, NAME) for name in ODD_NAMES),
+    *(put("/datastore/image?image=new", 400, "one of the endings", name) for name in ODD_FILES),
     put("/datastore/image?image=a", 409, "must be a new ID"),
     put("/datastore/label?image=a&tag=../../../x", 400, "`tag` must be a plain name", "l.json", "label", b"{}"),
     put("/datastore/label?image=../a&tag=final", 400, NAME, "l.json", "label", b"{}"),
@@ -76,6 +90,9 @@ REQUESTS = [
     ask("GET", "/datastore/label?label=a&tag=../../x", 404),
     ask("GET", "/datastore/image?image=../../etc/passwd", 404),
     ask("POST", f"{MODEL}?image=/etc/passwd", 403, "a path outside of them"),
+    *(ask("POST", f"{MODEL}?image={name}", 404, "one of the studies") for name in ("..%2fx", "file:///etc/passwd")),
+    ask("POST", f"{MODEL}?image=http://127.0.0.1:1/x", 404, "one of the studies"),
+    *(params(values, status, reason) for values, status, reason in ODD_PARAMS),
     ask(
         "POST", f"{MODEL}?image=a", 400, "must not be final", data={"params": '{"save_label":true,"label_tag":"final"}'}
     ),
@@ -83,6 +100,10 @@ REQUESTS = [
     put("/session/?uncompress=true", 400, "a readable zip or tar archive", "x.zip", "files"),
     ask("GET", "/session/%2e%2e", 400, "no '..'"),
     ask("GET", "/ohif/%2e%2e", 400, "no '..'"),
+    ask("GET", "/ohif/..%2f..%2fmain.py", 400, "no '..'"),
+    ask("GET", "/model/%2e%2e%2f%2e%2e%2fetc", 400, "no '..'"),
+    ask("GET", "/model/nobody", 404, "nobody"),
+    ask("GET", "//etc/passwd", 404),
     ask("GET", "/proxy/dicom/%2e%2e/tools", 400, "no '..'"),
     ask("POST", f"{MODEL}?session_id=../../x", 404, "one that the server has given"),
     put("/model/scan_mil", 403, "replaced by training", "m.pt"),
@@ -94,10 +115,13 @@ REQUESTS = [
     ask(
         "OPTIONS", "/datastore/", 403, headers={"origin": "http://evil.example", "access-control-request-method": "PUT"}
     ),
-    ask("GET", "/info/", 403, "that of the server", headers={"host": "evil.example"}),
+    ask("GET", "/info/", 403, "one of the server", headers={"origin": "http://127.0.0.1.evil.example"}),
+    *(ask("GET", "/info/", 403, "that of the server", headers={"host": host}) for host in ODD_HOSTS),
+    ask("TRACE", "/info/", 405),
     # mistakes
     info('{"bag_label": 1}', 404, "one of the studies", "nobody"),
     *(info(text, 400, OBJECTS) for text in ("{bad", '"x"', "1", "null", "[" * 5000)),
+    *(info(f'{{"bag_label": {label}}}', 400, "`bag_label` must be a class") for label in ("NaN", "true", "[1]", "-1")),
     info('{"bag_label": "Tumour"}', 400, "`bag_label` must be a class of ['no tumor', 'tumor'], got 'Tumour'"),
     info('{"x": ' + "[" * 300 + "]" * 300 + "}", 400, "`info` must be readable again"),
     info('{"x": "\\ud800"}', 400, "`info` must be readable again"),
@@ -113,6 +137,13 @@ REQUESTS = [
     *(ask("POST", f"/{kind}/nobody", 404, "must be one of", json={}) for kind in ("train", "batch/infer")),
     ask("POST", "/scoring/nobody", 404, "`method` must be one of ['slices', 'uncertainty']", json={}),
     ask("POST", "/activelearning/nobody", 404, "`strategy` must be one of", json={}),
+    *(
+        ask("POST", f"{path}?run_sync=true", 404, "`model` must be one of", json={"model": model})
+        for path in ("/scoring/uncertainty", "/batch/infer/scan_mil", "/train/scan_mil")
+        for model in ("../x", ["x"], 1)
+    ),
+    ask("POST", "/batch/infer/scan_mil?run_sync=true", 400, "must not be final", json={"label_tag": "final"}),
+    ask("POST", "/batch/infer/scan_mil?images=..%2fx", 422, json={}),
     ask("POST", "/train/scan_mil", 422, json=[1]),
     ask("POST", "/train/scan_mil", 413, "at most 1048576 bytes", content="x" * 2**21, headers=JSON),
     ask("GET", "/train/", 404, "No Train Tasks"),
@@ -138,7 +169,13 @@ REQUESTS = [
     ask("GET", "/labeller/%2e%2e/app.py", 400, "no '..'"),
     reader("label", 200, "tumor", label="tumor"),
     reader("label", 400, "`label` must be one of ['no tumor', 'tumor'], got 'x'", label="x"),
-    reader("label", 404, "`image` must be one of the studies", image="../a", label="tumor"),
+    *(
+        reader(action, 404, "`image` must be one of the studies", image=image, label="tumor")
+        for action in ("open", "answer", "label", "send")
+        for image in ("../a", ["a"], None)
+    ),
+    reader("label", 400, "`reader` must be a name", reader="a\0b", label="tumor"),
+    ask("GET", "/labeller/picture?image=..%2fa&slice=0", 404, "must be an opened one"),
     reader("label", 403, "one of the server", label="tumor", headers={"origin": "http://evil.example"}),
     ask("POST", "/labeller/label", 400, "must be a JSON object", content="{bad"),
     reader("open", 400, "must be a readable, undamaged scan"),

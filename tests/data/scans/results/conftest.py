@@ -3,13 +3,13 @@
 import pytest
 
 from tests.debian_packages import unpack_packages
+from tests.programs.orthanc import PACKAGES
 
-PACKAGES = ["dicom3tools", "dcmtk", "libdcmtk17", "orthanc", "orthanc-dicomweb", "libcivetweb1", "liblua5.3-0"]
-PACKAGES += ["libpugixml1v5", "libwrap0", "libboost-thread1.74.0", "libboost-locale1.74.0"]
+VALIDATORS = ["dicom3tools", "dcmtk"]
 
 
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory):
     """Return the folder of the programs, and the environment in which they run."""
     folder = tmp_path_factory.mktemp("programs")
-    return folder, unpack_packages(folder, *PACKAGES)
+    return folder, unpack_packages(folder, *VALIDATORS, *PACKAGES)

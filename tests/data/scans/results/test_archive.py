@@ -1,9 +1,6 @@
 """Tests of DicomArchive with a web server that answers as archives do."""
 
 import io
-import json
-import socket
-import subprocess
 from contextlib import ExitStack
 from email import message_from_bytes
 from email.policy import HTTP
@@ -16,6 +13,7 @@ from pydicom import dcmread
 from monai_mil_ext.data import DicomArchive, DicomWriter, NotStoredError
 from tests.archive_server import STORED, serve_answers
 from tests.dicom_results import result_of
+from tests.programs.orthanc import serve_orthanc
 
 REFUSED = {"00081198": {"vr": "SQ", "Value": [{"00081197": {"vr": "US", "Value": [0xA700]}}]}}
 
@@ -88,23 +86,9 @@ def test_dicom_archive_needs_an_address_without_a_password(url):
 
 @pytest.fixture
 def orthanc(programs, tmp_path):
-    """Return the address of an Orthanc of the distribution, with its plugin for DICOMweb."""
-    folder, environment = programs
-    (plugin,) = folder.glob("usr/lib/orthanc/libOrthancDicomWeb.so.*")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    settings = {"HttpPort": port, "RemoteAccessAllowed": False, "DicomServerEnabled": False, "Plugins": [str(plugin)]}
-    settings |= {"StorageDirectory": str(tmp_path / "DB"), "IndexDirectory": str(tmp_path / "DB")}
-    settings |= {"HttpBindAddresses": ["127.0.0.1"], "AuthenticationEnabled": False}
-    settings |= {"DicomWeb": {"Enable": True, "Root": "/dicom-web/"}}
-    (tmp_path / "orthanc.json").write_text(json.dumps(settings))
-    process = subprocess.Popen(
-        ["Orthanc", tmp_path / "orthanc.json"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    yield f"http://127.0.0.1:{port}/dicom-web"
-    process.terminate()
-    process.wait(20)
+    """Return the address of an archive."""
+    with serve_orthanc(programs, tmp_path) as address:
+        yield address
 
 
 @pytest.mark.network
