@@ -20,6 +20,7 @@ from monai_mil_ext.data import BagCollate, bag_sizes
 __all__ = ["predict_network", "predict_regression"]
 
 Bags = Sequence[Mapping[str, Any]]
+DETERMINISM = ["$monai.utils.set_determinism(@seed)"]  # without the check of a command line, half of a short training
 POOLS = {"min": lambda x: x.amin(0), "mean": lambda x: x.mean(0), "max": lambda x: x.amax(0)}
 
 
@@ -34,7 +35,8 @@ def predict_network(config: Mapping[str, Any], train_bags: Bags, eval_bags: Bags
     """
     overrides = dict(config)
     network = {**overrides.pop("network_def"), "in_features": train_bags[0]["image"].shape[1], "num_classes": 2}
-    workflow = make_workflow(BUNDLES / "bag_classifier", ["train"], seed=seed, network_def=network, **overrides)
+    overrides |= {"seed": seed, "network_def": network, "initialize": DETERMINISM}
+    workflow = make_workflow(BUNDLES / "bag_classifier", ["train"], **overrides)
     part = workflow.parser["train"]
     part["dataset"] = Dataset([{"image": bag["image"], "label": bag["label"]} for bag in train_bags])
     part["sampler"]["sizes"] = bag_sizes(train_bags)

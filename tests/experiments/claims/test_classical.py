@@ -6,7 +6,7 @@ def test_every_claim_has_its_trainings_and_whole_sets_count(tmp_path):
     from experiments.claims.settings import read_settings
 
     runs = list(classical.runs())
-    assert len({run.name for _, _, run in runs}) == len(runs) == 4 * 10 * 14
+    assert len({run.name for _, _, run in runs}) == len(runs) == 4 * 10 * 25
     known = {variant for _, variant, _ in runs}
     assert all({*s.plus, *s.minus} <= known for s in classical.statements())
     (config,) = next(run for _, v, run in runs if v == "ASMIL with anchor").settings["candidates"]
