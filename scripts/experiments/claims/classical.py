@@ -27,7 +27,8 @@ __all__ = ["read_answers", "run_all", "runs", "statements"]
 
 NETS = "monai_mil_ext.networks.nets."
 ANCHOR = "train#named_handlers#anchor"
-BASELINES = ("mean", "ABMIL", "TransMIL", "ACMIL")
+BASELINES = ("mean", "ABMIL", "ACMIL")
+SLOW, LARGE_BAGS = "TransMIL", "musk2"  # last, so that a stopped experiment has as many whole sets as possible
 WITHOUT = {part: cell("QG-MIL", {name: name != part for name in QGMIL_PARTS}) for part in QGMIL_PARTS}
 
 
@@ -46,18 +47,19 @@ def statements() -> list[Statement]:
     ]
 
 
-def names() -> list[str]:
-    """List the variants by their turn: QG-MIL with its parts, the other networks, ASMIL with its parts."""
+def turns() -> list[list[str]]:
+    """List the variants by their turn: QG-MIL with its parts and other networks, ASMIL with its parts, TransMIL."""
     asmil = [cell("ASMIL", dict(zip(ASMIL_PARTS, on, strict=True))) for on in product((True, False), repeat=3)]
-    return [FULL_QGMIL, PLAIN_QGMIL, *WITHOUT.values(), *BASELINES, *read_settings()["networks"], *asmil]
+    first = [FULL_QGMIL, PLAIN_QGMIL, *WITHOUT.values(), *BASELINES, *read_settings()["networks"]]
+    return [first, asmil, [SLOW]]
 
 
 def runs() -> Iterator[tuple[str, str, Run]]:
-    """Yield set, variant and run of each fold: first all of QG-MIL and other networks, then ASMIL, set by set."""
-    options, known = read_settings()["classical"], names()
-    first = [name for name in known if not name.startswith("ASMIL")]
-    for turn in (first, known[len(first) :]):
-        for name, fold, variant in product(options["sets"], range(options["folds"]), turn):
+    """Yield set, variant and run of each fold: turn by turn on the sets with small bags, then on the other."""
+    options = read_settings()["classical"]
+    small = [name for name in options["sets"] if name != LARGE_BAGS]
+    for sets, turn in product((small, [LARGE_BAGS]), turns()):
+        for name, fold, variant in product(sets, range(options["folds"]), turn):
             settings = {"set": name, "model": variant, "fold": fold, "candidates": [_config(variant)]}
             yield name, variant, Run(f"classical/{name}/{variant}/fold_{fold:02d}", settings)
 
