@@ -23,7 +23,7 @@ from .configs import named_network, qgmil_block, term_handlers
 from .settings import ASMIL_PARTS, QGMIL_PARTS, cell, read_settings, variants
 from .statements import FULL_ASMIL, FULL_QGMIL, PLAIN_ASMIL, PLAIN_QGMIL, Statement, asmil_parts
 
-__all__ = ["read_answers", "run_all", "runs", "statements"]
+__all__ = ["config_of", "read_answers", "run_all", "runs", "statements", "turns"]
 
 NETS = "monai_mil_ext.networks.nets."
 ANCHOR = "train#named_handlers#anchor"
@@ -32,16 +32,16 @@ SLOW, LARGE_BAGS = "TransMIL", "musk2"  # last, so that a stopped experiment has
 WITHOUT = {part: cell("QG-MIL", {name: name != part for name in QGMIL_PARTS}) for part in QGMIL_PARTS}
 
 
-def statements() -> list[Statement]:
-    """Return the claims on the classical sets."""
+def statements(start: str = "classical: ") -> list[Statement]:
+    """Return the claims on macro F1, which start with the name of the data."""
     made = partial(Statement, published="-", metric="bag_macro_f1")
     return [
-        made("ASMIL", "classical: the three parts raise macro F1", plus=(FULL_ASMIL,), minus=(PLAIN_ASMIL,)),
-        *asmil_parts("classical: "),
-        made("QG-MIL", "classical: macro F1 is above that of ABMIL", plus=(FULL_QGMIL,), minus=("ABMIL",)),
-        made("QG-MIL", "classical: the four parts raise macro F1", plus=(FULL_QGMIL,), minus=(PLAIN_QGMIL,)),
+        made("ASMIL", f"{start}the three parts raise macro F1", plus=(FULL_ASMIL,), minus=(PLAIN_ASMIL,)),
+        *asmil_parts(start),
+        made("QG-MIL", f"{start}macro F1 is above that of ABMIL", plus=(FULL_QGMIL,), minus=("ABMIL",)),
+        made("QG-MIL", f"{start}the four parts raise macro F1", plus=(FULL_QGMIL,), minus=(PLAIN_QGMIL,)),
         *(
-            made("QG-MIL", f"classical: macro F1 is lower without the {part}", plus=(FULL_QGMIL,), minus=(other,))
+            made("QG-MIL", f"{start}macro F1 is lower without the {part}", plus=(FULL_QGMIL,), minus=(other,))
             for part, other in WITHOUT.items()
         ),
     ]
@@ -60,7 +60,7 @@ def runs() -> Iterator[tuple[str, str, Run]]:
     small = [name for name in options["sets"] if name != LARGE_BAGS]
     for sets, turn in product((small, [LARGE_BAGS]), turns()):
         for name, fold, variant in product(sets, range(options["folds"]), turn):
-            settings = {"set": name, "model": variant, "fold": fold, "candidates": [_config(variant)]}
+            settings = {"set": name, "model": variant, "fold": fold, "candidates": [config_of(variant)]}
             yield name, variant, Run(f"classical/{name}/{variant}/fold_{fold:02d}", settings)
 
 
@@ -92,7 +92,7 @@ def _runner(folder: Path, data: Path) -> StudyRunner:
     return StudyRunner(folder, partial(evaluate_fold, data), threads=1)
 
 
-def _config(variant: str) -> dict[str, Any]:
+def config_of(variant: str) -> dict[str, Any]:
     """Return the overrides of ``train.yaml`` of a variant: those of the classical sets, with its parts."""
     options = read_settings()["classical"]
     config: dict[str, Any] = {"learning_rate": options["learning_rate"], "epochs": options["epochs"]}

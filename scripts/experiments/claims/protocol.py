@@ -3,8 +3,9 @@
 Each variant of a network is trained on the cohorts of ``scripts/reproduce lesions``, whose encoded scans it reads, and
 answers the test scans with one lesion. Finished trainings are skipped, so a stopped experiment continues. Tables of
 what is finished can be written at any time (``--stage test``, then ``--stage table``): the rest is "not run".
-``--part classical`` trains QG-MIL and ASMIL with and without their parts on the classical sets, and ``--part large``
-ABMIL with and without Normal Guidance on 10,000 semi-synthetic bags; ``--rehearse EPOCHS`` only measures its time.
+``--part classical`` trains QG-MIL and ASMIL with and without their parts and other networks on the classical sets,
+``--part digits`` on MNIST-bags with fixed features, and ``--part large`` ABMIL with and without Normal Guidance on
+10,000 semi-synthetic bags; ``--rehearse EPOCHS`` only measures its time.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from experiments.workflows import RESULTS, ROOT, RUNS
 from monai_mil_ext.apps.study import collect_provenance
 from monai_mil_ext.utils import load_json, write_json
 
-from . import classical, large
+from . import classical, digits, large
 from .runs import answer_all, finished_runs, lesion_runs, make_runners, scan_folder
 from .settings import read_settings, variants
 from .statements import statements
@@ -70,19 +71,28 @@ def write_tables(
 def main(words: Sequence[str] | None = None) -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(prog="scripts/reproduce claims", description=__doc__)
-    parser.add_argument("--part", choices=["lesions", "classical", "large"], default="lesions")
+    parser.add_argument("--part", choices=["lesions", "classical", "digits", "large"], default="lesions")
     parser.add_argument("--stage", choices=["train", "test", "table"], help="by default, all in this order")
     parser.add_argument("--again", default=AGAIN, help="reason to read the test sets of the benchmark again")
     parser.add_argument("--rehearse", type=int, metavar="EPOCHS", help="measure the time of a few epochs, with large")
     args = parser.parse_args(words)
     if args.part == "classical":
         classical.run_all(RUNS / "claims")
+    elif args.part == "digits":
+        _run_digits(args.stage, args.again)
     elif args.part == "large":
         large.run_all(RUNS / "claims", args.rehearse)
     else:
         _run_lesions(args.stage, args.again)
     if args.stage in (None, "table") and ANSWERS.exists():
         _write_finished()
+
+
+def _run_digits(stage: str | None, again: str | None) -> None:
+    if stage in (None, "train"):
+        digits.run_all(RUNS / "claims")
+    if stage in (None, "test"):
+        digits.answer_all(RUNS / "claims", again)
 
 
 def _run_lesions(stage: str | None, again: str) -> None:
