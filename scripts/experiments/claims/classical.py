@@ -1,6 +1,7 @@
 """QG-MIL and ASMIL with and without their parts, and other networks, on the classical sets: one setting, ten folds.
 
-All bags are tested once, by the network of their fold, for one repeat of the folds of ``scripts/reproduce classical``.
+A bag is tested once, by the network of its fold, of one repeat of the folds of ``scripts/reproduce classical``. A
+stopped experiment counts the first folds of a set, if they are at least ``min_folds``.
 Besides the claims, each network is compared with ABMIL: paired difference of AUROC and macro F1, with an interval by
 drawing sets and, within them, bags. Nothing is selected: sizes are those of the protocol of the classical sets, and
 weights of further terms the published ones.
@@ -8,9 +9,9 @@ weights of further terms the published ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from .configs import named_network, qgmil_block, term_handlers
 from .settings import ASMIL_PARTS, QGMIL_PARTS, cell, read_settings, variants
 from .statements import FULL_ASMIL, FULL_QGMIL, PLAIN_ASMIL, PLAIN_QGMIL, Statement, asmil_parts
 
-__all__ = ["config_of", "read_answers", "run_all", "runs", "statements", "turns"]
+__all__ = ["config_of", "cpu_seconds", "read_answers", "run_all", "runs", "statements", "turns"]
 
 NETS = "monai_mil_ext.networks.nets."
 ANCHOR = "train#named_handlers#anchor"
@@ -73,19 +74,40 @@ def run_all(folder: Path, data: Path = DATA) -> None:
 
 
 def read_answers(folder: Path, data: Path = DATA) -> dict[str, dict[int, list[dict[str, Any]]]]:
-    """Return the answers on the sets of which all folds are finished, by variant and number of the set."""
+    """Return the answers by variant and number of the set: of the first folds, those that all variants have finished.
+
+    A turn counts on a set once all its variants have finished as many folds as ``min_folds``. All turns that count have
+    the same folds of a set, so that any two variants answer the same bags.
+    """
     runner, options = _runner(folder, data), read_settings()["classical"]
+    records = {(name, v, run.settings["fold"]): runner.read(run) for name, v, run in runs()}
     found: dict[str, dict[int, list[dict[str, Any]]]] = {}
-    for name, variant, run in runs():
-        record = runner.read(run)
-        if record is not None:
-            rows = found.setdefault(variant, {}).setdefault(options["sets"].index(name), [])
-            pairs = zip(record["labels"], record["probabilities"], strict=True)
-            rows.append({"fold": [{"label": label, "probability": value} for label, value in pairs]})
-    whole = {v: {n: folds for n, folds in of.items() if len(folds) == options["folds"]} for v, of in found.items()}
-    return {
-        v: {n: [row for fold in folds for row in fold["fold"]] for n, folds in of.items()} for v, of in whole.items()
-    }
+    for number, name in enumerate(options["sets"]):
+        whole = [(turn, _finished_folds(records, name, turn)) for turn in turns()]
+        counted = [(turn, folds) for turn, folds in whole if folds >= options["min_folds"]]
+        folds = min((folds for _, folds in counted), default=0)
+        for variant in chain.from_iterable(turn for turn, _ in counted):
+            rows = [row for fold in range(folds) for row in _rows(records[name, variant, fold])]
+            found.setdefault(variant, {})[number] = rows
+    return found
+
+
+def _finished_folds(records: Mapping[tuple[str, str, int], Any], name: str, turn: Sequence[str]) -> int:
+    """Return how many of the first folds of a set all variants of a turn have finished."""
+    folds = range(read_settings()["classical"]["folds"])
+    return next((fold for fold in folds if any(records[name, v, fold] is None for v in turn)), len(folds))
+
+
+def _rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    pairs = zip(record["labels"], record["probabilities"], strict=True)
+    return [{"label": label, "probability": value} for label, value in pairs]
+
+
+def cpu_seconds(folder: Path, data: Path = DATA) -> float:
+    """Return the seconds of a core of all finished trainings."""
+    runner = _runner(folder, data)
+    records = (runner.read(run) for _, _, run in runs())
+    return float(sum(record["cpu_seconds"] for record in records if record is not None))
 
 
 def _runner(folder: Path, data: Path) -> StudyRunner:

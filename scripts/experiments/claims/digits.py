@@ -31,7 +31,18 @@ from .classical import config_of, turns
 from .settings import read_settings
 from .statements import FULL_QGMIL, PLAIN_QGMIL, Statement
 
-__all__ = ["LOG", "answer_all", "answer_bags", "draw_bags", "read_answers", "run_all", "runs", "statements", "train"]
+__all__ = [
+    "LOG",
+    "answer_all",
+    "answer_bags",
+    "cpu_seconds",
+    "draw_bags",
+    "read_answers",
+    "run_all",
+    "runs",
+    "statements",
+    "train",
+]
 
 DATA = Path(__file__).parents[1] / "mnist_bags" / "data"
 LOG = RESULTS / "mnist_bags_reads.jsonl"
@@ -170,6 +181,12 @@ def read_answers(folder: Path) -> dict[str, dict[int, list[dict[str, Any]]]]:
         if run.name in known:
             found.setdefault(run.settings["variant"], {})[run.settings["seed"]] = known[run.name]["rows"]
     return found
+
+
+def cpu_seconds(folder: Path, data: Path = DATA) -> float:
+    """Return the seconds of a core of all finished trainings."""
+    runner = _runner(folder, data)
+    return float(sum(record["cpu_seconds"] for run in runs() if (record := runner.read(run)) is not None))
 
 
 @cache

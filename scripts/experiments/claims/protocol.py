@@ -12,29 +12,39 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from experiments.lesions.reads import log_reads
-from experiments.lesions.settings import read_protocol
+from experiments.lesions.settings import Protocol, read_protocol
 from experiments.workflows import RESULTS, ROOT, RUNS
 from monai_mil_ext.apps.study import collect_provenance
 from monai_mil_ext.utils import load_json, write_json
 
 from . import classical, digits, large
-from .runs import answer_all, finished_runs, lesion_runs, make_runners, scan_folder
+from .networks import common_blocks, networks_result
+from .runs import Finished, answer_all, finished_runs, lesion_runs, make_runners, scan_folder
 from .settings import read_settings, variants
-from .statements import statements
+from .statements import FULL_ASMIL, FULL_QGMIL, statements
 from .table import claim_row, claims_result, variants_result
 
-__all__ = ["main", "write_tables"]
+__all__ = ["main", "write_bag_tables", "write_tables"]
 
 ANSWERS = RUNS / "claims" / "answers.json"
 AGAIN = "claims: ablation of QG-MIL and ASMIL, the anchor as a plug-in, Normal Guidance by seed"
 NOTE = (
     "Mean over seeds on the 52 test scans of each with one lesion; *by seed*: the difference of each seed, or on the "
-    "classical sets of each set."
+    "classical sets of each set, and on MNIST-bags of each of five seeds with 400 test bags."
 )
+NETWORKS = (
+    "In brackets the 95 % interval by drawing {}; differences are paired. The last column is above or below if the "
+    "interval of the difference in AUROC excludes zero.{}"
+)
+NOTES = {
+    "classical": " Mean over {blocks}, one repeat of ten folds, each bag tested once.",
+    "digits": " Mean over seeds {blocks}, 400 test bags each.",
+}
 MEANS = "Means over the finished seeds; entropy is that of the attention, 1 if it is even."
 TABLES = {  # start of the names, and note
     "asmil": (("ASMIL",), f"{MEANS} JSD: change of the validation attention per epoch, epochs 2 to 11."),
@@ -50,7 +60,7 @@ def write_tables(
     more: Sequence[Mapping[str, Any]] = (),
     folder: Path = RESULTS,
 ) -> None:
-    """Write docs/results/claims*.json.
+    """Write docs/results/claims*.json of the heads with lesions.
 
     Args:
         answers: answers of finished trainings, by variant and seed.
@@ -59,13 +69,40 @@ def write_tables(
         more: rows of claims on other data.
         folder: folder of the files.
     """
-    known = collect_provenance("scripts/reproduce claims", seeds, threads=1, repository=ROOT)
     results = {"claims": claims_result(statements(), answers, more, NOTE)}
     for name, (starts, note) in TABLES.items():
-        names = [variant for variant in variants() if variant.startswith(starts)]
+        names = [v for v in variants() if v.startswith(starts) and v not in read_settings()["networks"]]
         results[f"claims_{name}"] = variants_result(names, answers, note, len(seeds))
+    names = ["ABMIL", "TransMIL", "ACMIL", FULL_QGMIL, FULL_ASMIL, *read_settings()["networks"]]
+    results["claims_networks"] = networks_result(names, answers, NETWORKS.format("seeds and scans", ""))
     for name, result in results.items():
-        write_json(folder / f"{name}.json", {**known, "cpu_seconds": round(seconds), **result})
+        _write(folder / f"{name}.json", seeds, seconds, result)
+
+
+def write_bag_tables(
+    name: str, answers: Mapping[str, Mapping[int, Any]], seconds: float, seeds: Sequence[int], folder: Path = RESULTS
+) -> None:
+    """Write the table of the networks on the classical sets, or on MNIST-bags.
+
+    Args:
+        name: ``"classical"`` or ``"digits"``.
+        answers: answers of finished trainings, by variant and by number of the set or seed.
+        seconds: seconds of a core of the trainings.
+        seeds: all seeds.
+        folder: folder of the file.
+    """
+    names = list(chain.from_iterable(classical.turns()))
+    blocks = [str(block) for block in common_blocks(names, answers)]
+    if name == "classical":
+        blocks = [read_settings()["classical"]["sets"][int(block)] for block in blocks]
+    note = NETWORKS.format("sets and bags" if name == "classical" else "seeds and bags", NOTES[name])
+    result = networks_result(names, answers, note.format(blocks=", ".join(blocks)))
+    _write(folder / f"claims_{name}.json", seeds, seconds, result)
+
+
+def _write(file: Path, seeds: Sequence[int], seconds: float, result: Mapping[str, Any]) -> None:
+    known = collect_provenance("scripts/reproduce claims", seeds, threads=1, repository=ROOT)
+    write_json(file, {**known, "cpu_seconds": round(seconds), **result})
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -103,20 +140,36 @@ def _run_lesions(stage: str | None, again: str) -> None:
         for name, run in lesion_runs(protocol):
             runners[name].run_all([run])
     if stage in (None, "test"):
-        finished = finished_runs(protocol, runners)
-        sets = [(read_settings()["test"], seed) for seed in sorted({training.seed for training in finished})]
-        log_reads(sets, f"{len(finished)} trainings of the {len(variants())} variants of the claims", again)
-        seconds = sum(training.record["cpu_seconds"] for training in finished)
-        write_json(ANSWERS, {"cpu_seconds": seconds, "answers": answer_all(protocol, finished, data)})
+        _answer_lesions(protocol, finished_runs(protocol, runners), data, again)
+
+
+def _answer_lesions(protocol: Protocol, finished: Sequence[Finished], data: Path, again: str) -> None:
+    """Answer the test scans by the trainings that have not, and keep all answers."""
+    known = load_json(ANSWERS) if ANSWERS.exists() else {"answers": {}, "dates": {}}
+    dates: dict[str, dict[str, str]] = {}
+    for training in finished:
+        dates.setdefault(training.name, {})[str(training.seed)] = training.record["date"]
+    new = [t for t in finished if known["dates"].get(t.name, {}).get(str(t.seed)) != t.record["date"]]
+    if new:
+        sets = [(read_settings()["test"], seed) for seed in sorted({training.seed for training in new})]
+        log_reads(sets, f"{len(new)} trainings: {', '.join(sorted({training.name for training in new}))}", again)
+    answers = {name: {seed: known["answers"].get(name, {}).get(seed) for seed in of} for name, of in dates.items()}
+    for name, of_seed in answer_all(protocol, new, data).items():
+        answers[name] |= {str(seed): rows for seed, rows in of_seed.items()}
+    seconds = sum(training.record["cpu_seconds"] for training in finished)
+    write_json(ANSWERS, {"cpu_seconds": seconds, "dates": dates, "answers": answers})
 
 
 def _write_finished() -> None:
-    content = load_json(ANSWERS)
+    content, folder = load_json(ANSWERS), RUNS / "claims"
     answers = {name: {int(seed): rows for seed, rows in of.items()} for name, of in content["answers"].items()}
-    of_sets = classical.read_answers(RUNS / "claims")
+    of_sets, of_digits = classical.read_answers(folder), digits.read_answers(folder)
     more = [claim_row(statement, of_sets, "sets") for statement in classical.statements()]
-    more += [*large.claim_rows(RUNS / "claims"), *UNTESTED]
+    more += [claim_row(statement, of_digits) for statement in digits.statements()]
+    more += [*large.claim_rows(folder), *UNTESTED]
     write_tables(answers, content["cpu_seconds"], read_protocol().seeds, more)
+    write_bag_tables("classical", of_sets, classical.cpu_seconds(folder), [0])
+    write_bag_tables("digits", of_digits, digits.cpu_seconds(folder), read_settings()["digits"]["seeds"])
 
 
 UNTESTED = [
