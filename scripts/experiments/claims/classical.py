@@ -21,10 +21,11 @@ from experiments.workflows import prepare_data
 from monai_mil_ext.apps.study import Run, StudyRunner
 
 from .configs import named_network, qgmil_block, term_handlers
+from .cost import Cost
 from .settings import ASMIL_PARTS, QGMIL_PARTS, cell, read_settings, variants
 from .statements import FULL_ASMIL, FULL_QGMIL, PLAIN_ASMIL, PLAIN_QGMIL, Statement, asmil_parts
 
-__all__ = ["config_of", "cpu_seconds", "read_answers", "run_all", "runs", "statements", "turns"]
+__all__ = ["config_of", "read_answers", "read_cost", "run_all", "runs", "statements", "turns"]
 
 NETS = "monai_mil_ext.networks.nets."
 ANCHOR = "train#named_handlers#anchor"
@@ -59,9 +60,10 @@ def runs() -> Iterator[tuple[str, str, Run]]:
     """Yield set, variant and run of each fold: turn by turn on the sets with small bags, then on the other."""
     options = read_settings()["classical"]
     small = [name for name in options["sets"] if name != LARGE_BAGS]
+    configs = {variant: config_of(variant) for variant in chain.from_iterable(turns())}
     for sets, turn in product((small, [LARGE_BAGS]), turns()):
         for name, fold, variant in product(sets, range(options["folds"]), turn):
-            settings = {"set": name, "model": variant, "fold": fold, "candidates": [config_of(variant)]}
+            settings = {"set": name, "model": variant, "fold": fold, "candidates": [configs[variant]]}
             yield name, variant, Run(f"classical/{name}/{variant}/fold_{fold:02d}", settings)
 
 
@@ -103,11 +105,10 @@ def _rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"label": label, "probability": value} for label, value in pairs]
 
 
-def cpu_seconds(folder: Path, data: Path = DATA) -> float:
-    """Return the seconds of a core of all finished trainings."""
+def read_cost(folder: Path, data: Path = DATA) -> Cost:
+    """Return the cost of what is finished and of the rest, whose folds cost as much as others of their set."""
     runner = _runner(folder, data)
-    records = (runner.read(run) for _, _, run in runs())
-    return float(sum(record["cpu_seconds"] for record in records if record is not None))
+    return Cost.of([(name, runner.read(run)) for name, _, run in runs()])
 
 
 def _runner(folder: Path, data: Path) -> StudyRunner:

@@ -28,6 +28,7 @@ from monai_mil_ext.utils import BagKeys, atomic_path, head_mean, load_json, writ
 
 from . import classical
 from .classical import config_of, turns
+from .cost import Cost
 from .settings import read_settings
 from .statements import FULL_QGMIL, PLAIN_QGMIL, Statement
 
@@ -35,9 +36,9 @@ __all__ = [
     "LOG",
     "answer_all",
     "answer_bags",
-    "cpu_seconds",
     "draw_bags",
     "read_answers",
+    "read_cost",
     "run_all",
     "runs",
     "statements",
@@ -64,12 +65,16 @@ def runs() -> list[Run]:
     """List the trainings, seed by seed in each turn."""
     options = dict(read_settings()["digits"])
     seeds = options.pop("seeds")
-    return [_make_run(variant, seed, options) for turn in turns()[:2] for seed in seeds for variant in turn]
-
-
-def _make_run(variant: str, seed: int, options: Mapping[str, Any]) -> Run:
-    settings = {**options, "variant": variant, "seed": seed, "config": config_of(variant)}
-    return Run(f"digits/{variant}/seed_{seed}", settings)
+    configs = {variant: config_of(variant) for turn in turns()[:2] for variant in turn}
+    return [
+        Run(
+            f"digits/{variant}/seed_{seed}",
+            {**options, "variant": variant, "seed": seed, "config": configs[variant]},
+        )
+        for turn in turns()[:2]
+        for seed in seeds
+        for variant in turn
+    ]
 
 
 def train(run: Run, folder: Path, data: Path = DATA) -> dict[str, Any]:
@@ -183,10 +188,10 @@ def read_answers(folder: Path) -> dict[str, dict[int, list[dict[str, Any]]]]:
     return found
 
 
-def cpu_seconds(folder: Path, data: Path = DATA) -> float:
-    """Return the seconds of a core of all finished trainings."""
+def read_cost(folder: Path, data: Path = DATA) -> Cost:
+    """Return the cost of what is finished and of the rest."""
     runner = _runner(folder, data)
-    return float(sum(record["cpu_seconds"] for run in runs() if (record := runner.read(run)) is not None))
+    return Cost.of([("", runner.read(run)) for run in runs()])
 
 
 @cache

@@ -40,15 +40,18 @@ def networks_result(names: Sequence[str], answers: Answers, note: str) -> dict[s
 
 
 def common_blocks(names: Sequence[str], answers: Answers) -> list[int]:
-    """Return the blocks that all networks have which have as many as a verdict needs; none without the reference.
+    """Return the blocks of all networks that have as many as a verdict needs, or as any has; none without ABMIL.
 
     Example:
         >>> answers = {"ABMIL": dict.fromkeys((1, 2, 3, 4), []), "a": dict.fromkeys((2, 3, 4), []), "b": {1: []}}
         >>> common_blocks(["ABMIL", "a", "b"], answers)
         [2, 3, 4]
     """
-    enough = [set(answers[n]) for n in names if len(answers.get(n, ())) >= read_settings()["min_seeds"]]
-    return sorted(set.intersection(*enough)) if len(answers.get(REFERENCE, ())) >= read_settings()["min_seeds"] else []
+    found = {name: set(answers.get(name, ())) for name in names}
+    least = min(read_settings()["min_seeds"], max(map(len, found.values())))
+    if not least or len(found[REFERENCE]) < least:
+        return []
+    return sorted(set.intersection(*(blocks for blocks in found.values() if len(blocks) >= least)))
 
 
 def _row(name: str, own: Mapping[int, Any], reference: Mapping[int, Any], blocks: Sequence[int]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from monai_mil_ext.apps.study import collect_provenance
 from monai_mil_ext.utils import load_json, write_json
 
 from . import classical, digits, large
+from .cost import Cost
 from .networks import common_blocks, networks_result
 from .runs import Finished, answer_all, finished_runs, lesion_runs, make_runners, scan_folder
 from .settings import read_settings, variants
@@ -80,14 +81,14 @@ def write_tables(
 
 
 def write_bag_tables(
-    name: str, answers: Mapping[str, Mapping[int, Any]], seconds: float, seeds: Sequence[int], folder: Path = RESULTS
+    name: str, answers: Mapping[str, Mapping[int, Any]], cost: Cost, seeds: Sequence[int], folder: Path = RESULTS
 ) -> None:
     """Write the table of the networks on the classical sets, or on MNIST-bags.
 
     Args:
         name: ``"classical"`` or ``"digits"``.
         answers: answers of finished trainings, by variant and by number of the set or seed.
-        seconds: seconds of a core of the trainings.
+        cost: cost of the trainings; what is left is told.
         seeds: all seeds.
         folder: folder of the file.
     """
@@ -96,8 +97,10 @@ def write_bag_tables(
     if name == "classical":
         blocks = [read_settings()["classical"]["sets"][int(block)] for block in blocks]
     note = NETWORKS.format("sets and bags" if name == "classical" else "seeds and bags", NOTES[name])
-    result = networks_result(names, answers, note.format(blocks=", ".join(blocks)))
-    _write(folder / f"claims_{name}.json", seeds, seconds, result)
+    note = note.format(blocks=", ".join(blocks) or "none")
+    if cost.finished < cost.total:
+        note += f" Here {cost.told}."
+    _write(folder / f"claims_{name}.json", seeds, cost.seconds, networks_result(names, answers, note))
 
 
 def _write(file: Path, seeds: Sequence[int], seconds: float, result: Mapping[str, Any]) -> None:
@@ -164,12 +167,18 @@ def _write_finished() -> None:
     content, folder = load_json(ANSWERS), RUNS / "claims"
     answers = {name: {int(seed): rows for seed, rows in of.items()} for name, of in content["answers"].items()}
     of_sets, of_digits = classical.read_answers(folder), digits.read_answers(folder)
-    more = [claim_row(statement, of_sets, "sets") for statement in classical.statements()]
-    more += [claim_row(statement, of_digits) for statement in digits.statements()]
+    costs = {"classical": classical.read_cost(folder), "digits": digits.read_cost(folder)}
+    more = [_told(claim_row(statement, of_sets, "sets"), costs["classical"]) for statement in classical.statements()]
+    more += [_told(claim_row(statement, of_digits), costs["digits"]) for statement in digits.statements()]
     more += [*large.claim_rows(folder), *UNTESTED]
     write_tables(answers, content["cpu_seconds"], read_protocol().seeds, more)
-    write_bag_tables("classical", of_sets, classical.cpu_seconds(folder), [0])
-    write_bag_tables("digits", of_digits, digits.cpu_seconds(folder), read_settings()["digits"]["seeds"])
+    write_bag_tables("classical", of_sets, costs["classical"], [0])
+    write_bag_tables("digits", of_digits, costs["digits"], read_settings()["digits"]["seeds"])
+
+
+def _told(row: dict[str, Any], cost: Cost) -> dict[str, Any]:
+    """Return the row of a claim; without an answer it says what the experiment still costs."""
+    return row if "found" in row else {**row, "ours": cost.told}
 
 
 UNTESTED = [
