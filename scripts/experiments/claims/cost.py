@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .verdicts import NOT_RUN
-
 __all__ = ["Cost"]
 
 
@@ -49,4 +47,4 @@ class Cost(NamedTuple):
     def told(self) -> str:
         """Sentence on what is left."""
         hours = max(0.1, round(self.remaining / 3600, 1))
-        return f"{NOT_RUN}: {self.finished} of {self.total} trainings, the rest takes {hours} core-hours"
+        return f"{self.finished} of {self.total} trainings are finished, the rest takes about {hours} core-hours"

@@ -20,6 +20,7 @@ HEADS = {
     "entropy_ratio": "entropy",
 }
 VERDICTS = {"reproduced": "above", "contradicted": "below"}  # on the claim that AUROC is above that of ABMIL
+NOTHING = {"name": "all networks", "values": {}, "verdict": NOT_RUN}
 COMPARED = ("bag_auroc", "bag_macro_f1", "instance_auroc")
 LESS = "_less_reference"
 Answers = Mapping[str, Mapping[int, Sequence[Mapping[str, Any]]]]
@@ -34,7 +35,7 @@ def networks_result(names: Sequence[str], answers: Answers, note: str) -> dict[s
         note: sentence below the table.
     """
     blocks = common_blocks(names, answers)
-    rows = [_row(name, answers.get(name, {}), answers[REFERENCE], blocks) for name in names] if blocks else []
+    rows = [_row(name, answers.get(name, {}), answers[REFERENCE], blocks) for name in names] if blocks else [NOTHING]
     heads = {**HEADS, **{key + LESS: f"{HEADS[key]} less {REFERENCE}" for key in COMPARED}}
     return {"heads": heads, "columns": ["verdict"], "rows": rows, "blocks": blocks, "note": note}
 

@@ -29,6 +29,7 @@ from .runs import Finished, answer_all, finished_runs, lesion_runs, make_runners
 from .settings import read_settings, variants
 from .statements import FULL_ASMIL, FULL_QGMIL, statements
 from .table import claim_row, claims_result, variants_result
+from .verdicts import NOT_RUN
 
 __all__ = ["main", "write_bag_tables", "write_tables"]
 
@@ -43,8 +44,9 @@ NETWORKS = (
     "interval of the difference in AUROC excludes zero.{}"
 )
 NOTES = {
-    "classical": " Mean over {blocks}, one repeat of ten folds, each bag tested once.",
-    "digits": " Mean over seeds {blocks}, 400 test bags each.",
+    "classical": " Mean over {blocks}, each bag tested once, by one network of ten folds.",
+    "digits": " Mean over the seeds {blocks}.",
+    "lesions": " Mean over the seeds {blocks}, test scans with one lesion.",
 }
 MEANS = "Means over the finished seeds; entropy is that of the attention, 1 if it is even."
 TABLES = {  # start of the names, and note
@@ -75,7 +77,8 @@ def write_tables(
         names = [v for v in variants() if v.startswith(starts) and v not in read_settings()["networks"]]
         results[f"claims_{name}"] = variants_result(names, answers, note, len(seeds))
     names = ["ABMIL", "TransMIL", "ACMIL", FULL_QGMIL, FULL_ASMIL, *read_settings()["networks"]]
-    results["claims_networks"] = networks_result(names, answers, NETWORKS.format("seeds and scans", ""))
+    note = NETWORKS.format("seeds and scans", NOTES["lesions"].format(blocks=_describe(names, answers)))
+    results["claims_networks"] = networks_result(names, answers, note)
     for name, result in results.items():
         _write(folder / f"{name}.json", seeds, seconds, result)
 
@@ -93,14 +96,18 @@ def write_bag_tables(
         folder: folder of the file.
     """
     names = list(chain.from_iterable(classical.turns()))
-    blocks = [str(block) for block in common_blocks(names, answers)]
-    if name == "classical":
-        blocks = [read_settings()["classical"]["sets"][int(block)] for block in blocks]
-    note = NETWORKS.format("sets and bags" if name == "classical" else "seeds and bags", NOTES[name])
-    note = note.format(blocks=", ".join(blocks) or "none")
+    blocks = _describe(names, answers, read_settings()["classical"]["sets"] if name == "classical" else None)
+    draws = "sets and bags" if name == "classical" else "seeds and bags"
+    note = NETWORKS.format(draws, NOTES[name].format(blocks=blocks) if blocks else "")
     if cost.finished < cost.total:
-        note += f" Here {cost.told}."
+        note += f" Of this experiment {cost.told}."
     _write(folder / f"claims_{name}.json", seeds, cost.seconds, networks_result(names, answers, note))
+
+
+def _describe(names: Sequence[str], answers: Mapping[str, Mapping[int, Any]], sets: Sequence[str] | None = None) -> str:
+    """Return the blocks of a table, each with its number of bags."""
+    blocks = {block: len(answers["ABMIL"][block]) for block in common_blocks(names, answers)}
+    return ", ".join(f"{block if sets is None else sets[block]} ({size})" for block, size in blocks.items())
 
 
 def _write(file: Path, seeds: Sequence[int], seconds: float, result: Mapping[str, Any]) -> None:
@@ -178,7 +185,7 @@ def _write_finished() -> None:
 
 def _told(row: dict[str, Any], cost: Cost) -> dict[str, Any]:
     """Return the row of a claim; without an answer it says what the experiment still costs."""
-    return row if "found" in row else {**row, "ours": cost.told}
+    return row if "found" in row else {**row, "ours": f"{NOT_RUN}: {cost.told}"}
 
 
 UNTESTED = [
