@@ -22,8 +22,8 @@ class Cost(NamedTuple):
 
     Example:
         >>> cost = Cost.of([("small", {"cpu_seconds": 1.0}), ("small", None), ("large", None)])
-        >>> cost, cost.told
-    XX
+        >>> cost.remaining, cost.told
+        (2.0, '1 of 3 trainings are finished, the rest takes about 0.1 core-hours')
     """
 
     finished: int
