@@ -36,6 +36,7 @@ COLUMNS = {
     "wall_seconds": "s a run",
     "cpu_seconds": "s of a core a run",
     "num_seeds": "seeds",
+    "verdict": "AUROC, compared with ABMIL",
 }
 NOTICED = ("killed", "killed later", "timeout", "suspicious")
 UNITS = {"gib": "GiB", "kib": "KiB", "s": "s"}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MEASURES", "Draws", "contrast"]
+__all__ = ["MEASURES", "Draws", "contrast", "estimate"]
 
 Rows = Mapping[int, Sequence[Mapping[str, Any]]]  # of a variant, by seed
 MEASURES = ("bag_auroc", "bag_macro_f1", "instance_auroc", "entropy_ratio", "received_auroc", "attention_jsd")
@@ -49,6 +49,12 @@ class Draws:
 
     def _columns(self, by_seed: Mapping[int, NDArray[Any]]) -> NDArray[Any]:
         return np.stack([by_seed[seed] for seed in self.seeds], 1)
+
+
+def estimate(rows: Rows, metric: str, draws: Draws) -> tuple[float, list[float]]:
+    """Return the mean of a measure over the seeds, and its 95 % interval."""
+    drawn = draws.mean({seed: _values(rows[seed], metric, draws.of_scans[seed]) for seed in draws.seeds})
+    return float(drawn[0]), [float(v) for v in np.nanpercentile(drawn[1:], [2.5, 97.5])]
 
 
 def contrast(plus: Sequence[Rows], minus: Sequence[Rows], metric: str, draws: Draws) -> dict[str, Any]:

@@ -48,6 +48,7 @@ def variants() -> dict[str, dict[str, Any]]:
       two layers with SiLU and the same width.
     - Plug-in: networks with and without the anchor and NSF.
     - Normal Guidance: ABMIL with it, and the center of the scan.
+    - Further networks, as the study trains them by name.
     """
     found: dict[str, dict[str, Any]] = {name: {"method": name} for name in ("center", "ABMIL", "ABMIL + NG")}
     found |= {"ABMIL + anchor": {"method": "ABMIL + anchor"}, "TransMIL": {"method": "TransMIL"}}
@@ -56,7 +57,8 @@ def variants() -> dict[str, dict[str, Any]]:
     for qgmil in product((True, False), repeat=4):
         spec = {"method": "QG-MIL"} if all(qgmil) else _qgmil(*qgmil)
         found[cell("QG-MIL", dict(zip(QGMIL_PARTS, qgmil, strict=True)))] = spec
-    return found | {"ACMIL": {"network": "ACMIL"}} | {name + ANCHOR: _anchored(name) for name in ("ACMIL", "TransMIL")}
+    found |= {"ACMIL": {"network": "ACMIL"}} | {name + ANCHOR: _anchored(name) for name in ("ACMIL", "TransMIL")}
+    return found | {name: {"network": name} for name in read_settings()["networks"]}
 
 
 def _qgmil(gate: bool, qk_norm: bool, rms: bool, swiglu: bool) -> dict[str, Any]:
