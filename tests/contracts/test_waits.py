@@ -20,7 +20,7 @@ from monai_mil_ext.losses import (
     NSFKLLoss,
 )
 from monai_mil_ext.networks.nets import ABMIL
-from tests.contracts import test_label_losses
+from tests.contracts.label_loss_cases import K, every_loss
 from tests.contracts.net_cases import MASK, C, F, X, every_net
 from tests.contracts.waits import WaitCounter, count_as_device
 from tests.handlers.training import bag_batches, make_trainer, without_mask
@@ -51,9 +51,9 @@ def test_networks_do_not_wait(make, masked, monkeypatch):
     assert waits_of(step, monkeypatch) == {}
 
 
-@test_label_losses.every_loss
+@every_loss
 def test_losses_of_labels_do_not_wait(loss, options, labels, monkeypatch):
-    logits, label = torch.randn(3, test_label_losses.K, dtype=torch.float64, requires_grad=True), labels(3)
+    logits, label = torch.randn(3, K, dtype=torch.float64, requires_grad=True), labels(3)
     criterion = loss(**options)
     assert waits_of(lambda: criterion(logits, label).backward(), monkeypatch) == {}
 

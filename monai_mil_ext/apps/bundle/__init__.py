@@ -2,6 +2,7 @@
 
 from .cli import check_cli_overrides
 from .model_folder import find_model, is_demonstration, mark_demonstration, training_folder
+from .pretrained_abmil import load_pretrained_abmil
 from .processes import end_processes
 from .trained_model import TrainedModel, build_network, describe_network, save_model, trained_network
 
@@ -13,6 +14,7 @@ __all__ = [
     "end_processes",
     "find_model",
     "is_demonstration",
+    "load_pretrained_abmil",
     "mark_demonstration",
     "save_model",
     "trained_network",

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from monai_mil_ext.data.bags.torch_bag import NUMPY_GLOBALS
+from monai_mil_ext.utils import optional_dependency
 from monai_mil_ext.utils.files import load_tensors
-from monai_mil_ext.utils.remote import local_copy
+from monai_mil_ext.utils.remote import StoreError, isfile, local_copy
 
 __all__ = ["file_sha256", "load_weights"]
 
+load_file = optional_dependency("encoders", "safetensors.torch", "load_file")
 CONTAINERS = ("model", "network", "net", "state_dict", "model_state_dict")
 WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
 
@@ -42,12 +44,27 @@ def load_weights(path: str | os.PathLike[str], map_location: Any = "cpu") -> dic
         >>> load_weights("model.pt")
         {'weight': tensor([1., 1.])}
     """
-    with torch.serialization.safe_globals(NUMPY_GLOBALS):
-        content = load_tensors(path, map_location)
+    if Path(path).suffix == ".safetensors":
+        content: Any = _load_safetensors(path, map_location)
+    else:
+        with torch.serialization.safe_globals(NUMPY_GLOBALS):
+            content = load_tensors(path, map_location)
     weights = _find_state_dict(content)
     if weights is None:
         raise ValueError(f"`path` must hold the state dict of a network, got {Path(path).name!r} without one.")
     return {_unwrapped(name): torch.as_tensor(value) for name, value in weights.items()}
+
+
+def _load_safetensors(path: str | os.PathLike[str], map_location: Any) -> Any:
+    if not isfile(path):
+        raise FileNotFoundError(f"`path` must be a file of weights that exists, got {Path(path).name!r}.")
+    try:
+        with local_copy(path) as local:
+            return load_file(str(local), device=str(map_location))
+    except StoreError:
+        raise
+    except Exception as error:  # of a damaged file
+        raise ValueError(f"`path` must be an undamaged file of weights, got {Path(path).name!r}.") from error
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:

@@ -26,7 +26,7 @@ from tests.contracts.net_cases import additive_without_kinks, every_net, max_wit
 
 @every_net
 def test_a_described_network_is_built_again(make):
-    if make in (max_without_ties, additive_without_kinks):
+    if getattr(make, "func", make) in (max_without_ties, additive_without_kinks):
         return  # a layer is replaced after the construction, which a description can't know; loading its weights fails
     net = make()
     description = describe_network(net)

@@ -7,7 +7,6 @@ from .asmil import ASMIL
 from .clam import CLAM
 from .dsmil import DSMIL
 from .dtfd import DTFDMIL
-from .pretrained_abmil import load_pretrained_abmil
 
 __all__ = [
     "ABMIL",
@@ -17,5 +16,4 @@ __all__ = [
     "DSMIL",
     "DTFDMIL",
     "AdditiveMIL",
-    "load_pretrained_abmil",
 ]

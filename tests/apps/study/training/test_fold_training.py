@@ -68,7 +68,7 @@ def test_weights_of_another_training_get_features_as_they_are(tmp_path):
     shapes |= {f"global_attn.attention_{part}.0": (5, 8) for part in "ab"}
     weights = {f"{name}.weight": torch.ones(shape) for name, shape in shapes.items()}
     torch.save(weights | {f"{name}.bias": torch.zeros(shape[0]) for name, shape in shapes.items()}, tmp_path / "w.bin")
-    target = "monai_mil_ext.networks.nets.load_pretrained_abmil"
+    target = "monai_mil_ext.apps.bundle.load_pretrained_abmil"
     method = {"target": target, "name": "FEATHER", "path": str(tmp_path / "w.bin")}
     fold, _ = train(make_items(tmp_path), method=method, settings=TrainingSettings(epochs=1, learning_rate=1e-9))
     assert torch.equal(fold.network.scale, torch.ones(4))

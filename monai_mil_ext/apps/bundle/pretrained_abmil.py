@@ -1,19 +1,19 @@
 """Loading of attention networks that were trained on other data, such as FEATHER."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from monai_mil_ext.utils import optional_dependency
-
-from .abmil import ABMIL
+from monai_mil_ext.data.models import load_weights
+from monai_mil_ext.networks.nets import ABMIL
 
 __all__ = ["load_pretrained_abmil"]
 
-load_safetensors = optional_dependency("encoders", "safetensors.torch", "load_file")
 FILES = ("model.safetensors", "pytorch_model.bin")
 LAYERS = {  # of MIL-Lab, gated and not, by ours
     "patch_embed.0": "embed.0",
@@ -31,9 +31,9 @@ SIZES = {
 
 
 def load_pretrained_abmil(
-    path: Union[str, "os.PathLike[str]"],
-    num_classes: Optional[int] = None,
-    in_features: Optional[int] = None,
+    path: str | os.PathLike[str],
+    num_classes: int | None = None,
+    in_features: int | None = None,
     dropout: float = 0.25,
 ) -> ABMIL:
     """Build :py:class:`ABMIL` from weights in the layout of MIL-Lab, such as those of FEATHER.
@@ -93,14 +93,9 @@ def _find_file(path: Path) -> Path:
     return found[0]
 
 
-def _read(file: Path) -> Dict[str, Tensor]:
+def _read(file: Path) -> dict[str, Tensor]:
     """Return the tensors of a file by name, without the prefix of a wrapper."""
-    is_pickle = file.suffix != ".safetensors"
-    content = torch.load(file, map_location="cpu", weights_only=True) if is_pickle else load_safetensors(str(file))
-    inner = content.get("state_dict", content) if isinstance(content, dict) else content
-    if not isinstance(inner, dict) or not all(isinstance(value, Tensor) for value in inner.values()):
-        raise ValueError(f"`path` must hold a dictionary of tensors, got {file.name!r}.")
-    return {name.removeprefix("model."): value for name, value in inner.items()}
+    return {name.removeprefix("model."): value for name, value in load_weights(file).items()}
 
 
 def _own_name(name: str) -> str:
@@ -108,13 +103,13 @@ def _own_name(name: str) -> str:
     return f"{LAYERS[layer]}.{parameter}" if layer in LAYERS else name
 
 
-def _shape(weight: Optional[Tensor]) -> Optional[torch.Size]:
+def _shape(weight: Tensor | None) -> torch.Size | None:
     return None if weight is None else weight.shape
 
 
-def _sizes(weights: Dict[str, Tensor], name: str, num_classes: Optional[int]) -> Dict[str, Any]:
+def _sizes(weights: dict[str, Tensor], name: str, num_classes: int | None) -> dict[str, Any]:
     """Return the arguments of the network that follow from the shapes of its weights."""
-    found: List[Tuple[int, int]] = []
+    found: list[tuple[int, int]] = []
     for names, what in SIZES.items():
         shapes = [tuple(weights[n].shape) for n in names.split(" or ") if n in weights]
         if not shapes or len(shapes[0]) != 2:

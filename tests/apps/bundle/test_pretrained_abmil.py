@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
-from monai_mil_ext.networks.nets import load_pretrained_abmil
+from monai_mil_ext.apps.bundle import load_pretrained_abmil
 
 F, E, D, C = 12, 8, 5, 3
 
@@ -82,7 +82,7 @@ def broken(change):
         (broken(lambda w: w.update({"model.patch_embed.0.bias": torch.ones(1)})), r"other \['embed.0.bias'\]"),
         (broken(lambda w: w.pop("model.patch_embed.0.weight")), r"`path` must hold patch_embed.0.weight, a projection"),
         (broken(lambda w: w.pop("model.global_attn.attention_c.weight")), r"an attention in the layout of MIL-Lab"),
-        ({"step": 3}, "`path` must hold a dictionary of tensors, got 'w.bin'"),
+        ({"step": 3}, "`path` must hold the state dict of a network, got 'w.bin'"),
         (weights(classes=0), "`num_classes` must be given for weights without a classifier, got None for 'w.bin'"),
     ],
     ids=["missing", "unexpected", "shape", "projection", "attention", "none", "head"],
