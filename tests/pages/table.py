@@ -111,6 +111,7 @@ PAGES = {
         skip={"": ("draws and encodes at least 260 scans", "tests/experiments/lesions/test_protocol.py")}
     ),
     "docs/claims.md": Page(skip={"": ("trains for an hour", "tests/experiments/claims/test_protocol.py")}),
+    "docs/classical.md": Page(skip={"": ("trains for half an hour", "tests/experiments/claims/test_protocol.py")}),
     "docs/how-to/object-storage.md": Page(
         skip={"": ("needs a bucket", "tests/bundles/bag_classifier/test_object_store.py")},
     ),
