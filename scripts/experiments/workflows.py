@@ -10,7 +10,7 @@ from typing import Any
 
 from monai.bundle import ConfigWorkflow
 
-__all__ = ["BUNDLES", "RESULTS", "ROOT", "RUNS", "make_workflow", "prepare_data"]
+__all__ = ["BUNDLES", "RESULTS", "ROOT", "RUNS", "make_workflow", "prepare_data", "use_scripts"]
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLES = ROOT / "bundles"
@@ -26,10 +26,17 @@ def make_workflow(folder: Path, configs: Sequence[str | Path], **overrides: Any)
         configs: names of files in its ``configs``, without suffix, or paths of other files.
         **overrides: overrides of the configs.
     """
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
+    use_scripts(folder)
     files = [str(config if isinstance(config, Path) else folder / "configs" / f"{config}.yaml") for config in configs]
     return ConfigWorkflow(files, workflow_type="train", logging_file=False, **{"bundle_root": str(folder), **overrides})
+
+
+def use_scripts(folder: Path) -> None:
+    """Make the package ``scripts`` that of a bundle or an experiment, whichever was imported before."""
+    sys.path[:] = [str(folder), *(path for path in sys.path if path != str(folder))]
+    for name in [name for name in sys.modules if name == "scripts" or name.startswith("scripts.")]:
+        if not str(getattr(sys.modules[name], "__file__", None)).startswith(str(folder / "scripts")):
+            del sys.modules[name]
 
 
 def prepare_data(bundle: str, *words: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -11,13 +10,12 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from experiments.workflows import BUNDLES, make_workflow
+from experiments.workflows import BUNDLES, make_workflow, use_scripts
 from monai_mil_ext.data import Anatomy, FeatureCache, LesionOptions, PlannedScan, write_lesion_scans
 from monai_mil_ext.utils import load_json, run_tasks, write_json
 
 BUNDLE = BUNDLES / "scan_mil"
-if str(BUNDLE) not in sys.path:
-    sys.path.insert(0, str(BUNDLE))
+use_scripts(BUNDLE)
 
 from scripts.encoder_weights import fetch_weights  # noqa: E402 - of the bundle
 from scripts.lesion_scans import fetch_head  # noqa: E402
