@@ -50,7 +50,7 @@ def _guidance() -> Iterator[Statement]:
     yield Statement("NG", "finds slices better than without it", published, "instance_auroc", guided, ("ABMIL",))
     published = "head .852 to .871 (slice AUROC)"
     yield Statement("NG", "finds slices better than the center", published, "instance_auroc", guided, ("center",))
-    yield Statement("NG", "keeps the scan AUROC", "no loss", "bag_auroc", guided, ("ABMIL",), 0)
+    yield Statement("NG", "keeps the bag AUROC", "no loss", "bag_auroc", guided, ("ABMIL",), 0)
 
 
 def asmil_parts(start: str = "") -> Iterator[Statement]:

@@ -17,7 +17,7 @@ __all__ = ["claim_row", "claims_result", "variants_result"]
 Answers = Mapping[str, Mapping[int, Sequence[Mapping[str, Any]]]]  # of each variant, by seed: only what is finished
 UNITS = {
     "instance_auroc": "slice AUROC",
-    "bag_auroc": "scan AUROC",
+    "bag_auroc": "bag AUROC",
     "bag_macro_f1": "macro F1",
     "entropy_ratio": "entropy",
     "attention_jsd": "JSD",
@@ -34,7 +34,7 @@ COLUMNS = {
 VARIANT_HEADS = {
     "bag_macro_f1": "macro F1",
     "sd_macro_f1": "sd of macro F1 over seeds",
-    "bag_auroc": "scan AUROC",
+    "bag_auroc": "bag AUROC",
     "instance_auroc": "slice AUROC",
     "received_auroc": "slice AUROC, received",
     "entropy_ratio": "entropy",
