@@ -106,6 +106,7 @@ def page_values(
         "heat": _strip(position, colors),
         "first": int(shown[0]),
         "sheets": None,
+        "planes": False,
         "windows": gray_windows(display.window),
         "key": _hex(ratio_colors(np.geomspace(*RATIO_LIMITS, 9))),
     }

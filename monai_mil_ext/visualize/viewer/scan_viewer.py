@@ -17,6 +17,7 @@ from .viewer_folder import FOLDER, PAGE, remove_viewer, write_texts
 __all__ = ["write_scan_viewer"]
 
 MAX_BYTES = 4_000_000  # of all slices; page and texts add less than 1 MB
+MAX_PLANE_PIXELS = 32_000_000  # of all slices, for planes across them: a browser keeps four bytes of each
 
 
 def write_scan_viewer(
@@ -32,7 +33,8 @@ def write_scan_viewer(
     """Write the page of :py:func:`monai_mil_ext.visualize.scan_page` as a folder ``viewer``, with larger slices.
 
     The folder has ``index.html``, one style sheet, two plain scripts and the slices as sheets of up to 16, which are
-    loaded as they are needed. It works from disk without a server, and loads nothing from elsewhere.
+    loaded as they are needed. It works from disk without a server, and loads nothing from elsewhere. In stacks of up to
+    32 million pixels, a click on the slice chooses the point through which the two views of the stack go.
 
     Args:
         folder: folder of the case.
@@ -65,6 +67,7 @@ def write_scan_viewer(
     values = page_values(scan, pictures, top_k, title, facts, display, beside)
     values["data"]["slices"] = [{**row, "src": ""} for row in values["data"]["slices"]]
     values["data"]["sheets"] = sheets._asdict()
+    values["data"]["planes"] = len(slices) * sheets.width * sheets.height <= MAX_PLANE_PIXELS
     write_texts(target, {"viewer.css": page_text("viewer/viewer.css"), "viewer.js": page_text("viewer/viewer.js")})
     write_texts(
         target, {"scan.js": f'"use strict";\nconst scan = {json.dumps(values["data"], separators=(",", ":"))};\n'}

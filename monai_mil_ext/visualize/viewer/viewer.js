@@ -32,7 +32,7 @@ const loaded = new Map(), near = 3, per = sheets ? sheets.columns * sheets.rows 
 function load(k) {
   if (k < 0 || k >= sheets.files.length || loaded.has(k)) return loaded.get(k);
   const image = new Image();
-  image.onload = image.onerror = () => { if (Math.floor(current / per) === k) paint(slices[current]); };
+  image.onload = image.onerror = () => { if (Math.floor(current / per) === k) paint(slices[current]); drawPlanes(); };
   image.src = sheets.files[k];
   loaded.set(k, image);
   return image;
@@ -47,7 +47,7 @@ function paint(s) {
   const k = Math.floor(current / per), sheet = load(k), canvas = get("sheet"), wait = get("wait"), tile = current % per;
   load(k + 1);
   load(k - 1);
-  for (const other of loaded.keys()) if (Math.abs(other - k) > near) loaded.delete(other);
+  for (const other of loaded.keys()) if (!point.shown && Math.abs(other - k) > near) loaded.delete(other);
   const ready = sheet.complete && sheet.naturalWidth > 0, failed = sheet.complete && !ready;
   image.hidden = true;
   canvas.hidden = !ready;
@@ -60,6 +60,39 @@ function paint(s) {
   canvas.getContext("2d").drawImage(sheet, x, y, sheets.width, sheets.height, 0, 0, sheets.width, sheets.height);
   canvas.setAttribute("aria-label", s.name);
   canvas.dataset.slice = current;
+}
+
+// other planes: rows or columns of all slices through a point of the slice, for stacks that fit into memory
+const planes = scan.planes, point = {x: .5, y: .5, shown: false};
+function movePoint(x, y) {
+  if (!planes) return;
+  Object.assign(point, {x: Math.max(0, Math.min(1, x)), y: Math.max(0, Math.min(1, y)), shown: true});
+  Object.assign(get("point").style, {left: 100 * point.x + "%", top: 100 * point.y + "%"});
+  get("point").hidden = false;
+  drawPlanes();
+}
+function drawPlanes() {
+  if (!point.shown) return;
+  for (const k of sheets.files.keys()) load(k);
+  for (const view of document.querySelectorAll(".view")) drawPlane(view);
+}
+function drawPlane(view) {
+  const canvas = view.querySelector("canvas"), upright = view.dataset.upright === "1", isRow = view.dataset.cut === "row";
+  const {width: w, height: h} = sheets, across = isRow ? w : h, shape = view.getBoundingClientRect();
+  const along = Math.max(1, Math.round(across * (upright ? shape.height / shape.width : shape.width / shape.height)));
+  [canvas.width, canvas.height] = upright ? [across, along] : [along, across];
+  const context = canvas.getContext("2d"), cut = Math.min((isRow ? h : w) - 1, Math.floor((isRow ? point.y * h : point.x * w)));
+  if (isRow !== upright) context.setTransform(0, 1, 1, 0, 0, 0);  // the line of a slice lies across the way it is drawn
+  heat.forEach(({begin, end}, i) => {
+    const sheet = load(Math.floor(i / per)), tile = i % per, top = (1 - end) * along, thick = (end - begin) * along;
+    if (!sheet.complete || !sheet.naturalWidth) return;
+    const x = tile % sheets.columns * sheets.step_x, y = Math.floor(tile / sheets.columns) * sheets.step_y;
+    if (isRow) context.drawImage(sheet, x, y + cut, w, 1, 0, top, w, thick);
+    else context.drawImage(sheet, x + cut, y, 1, h, top, 0, thick, h);
+  });
+  canvas.hidden = false;
+  view.querySelector("svg").setAttribute("hidden", "");  // the outline is that of the middle
+  view.parentNode.querySelector("figcaption").textContent = view.querySelector("img").alt + " through the point";
 }
 
 // a window is a line through the stored gray values; a filter also works on pictures of file://, whose pixels can't be read
@@ -129,13 +162,19 @@ get("slice").addEventListener("wheel", event => {
   turned += event.deltaY;
   if (Math.abs(turned) >= 20) { show(current - Math.sign(turned)); turned = 0; }
 }, {passive: false});
+get("slice").addEventListener("click", event => {
+  const box = get("slice").getBoundingClientRect();
+  movePoint((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height);
+});
+const moves = {ArrowUp: [0, -.02], ArrowDown: [0, .02], ArrowLeft: [-.02, 0], ArrowRight: [.02, 0]};
 const steps = {ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1, PageUp: 10, PageDown: -10, Home: -count, End: count};
 const toggle = id => { if (get(id)) get(id).click(); };
 const letters = {h: () => toggle("show-heat"), r: () => toggle("show-outline"), w: () => setWindow((get("window").selectedIndex + 1) % windows.length)};
 document.addEventListener("keydown", event => {
   const target = event.target, button = document.querySelectorAll(".shown button")[Number(event.key) - 1];
   if (target.matches("select, input[type=range]") || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.key in letters) letters[event.key]();
+  if (planes && event.shiftKey && event.key in moves) movePoint(point.x + moves[event.key][0], point.y + moves[event.key][1]);
+  else if (event.key in letters) letters[event.key]();
   else if (button) button.click();
   else if (event.key in steps && (target === get("slice") || ["ArrowLeft", "ArrowRight"].includes(event.key))) show(current + steps[event.key]);
   else return;  // other keys scroll the page

@@ -109,6 +109,17 @@ const press = (key, target) => target.dispatchEvent(new KeyboardEvent("keydown",
   press("End", get("slice")); await wait(2000);
   found.missing = [get("sheet").hidden, get("wait").hidden, get("wait").textContent];
   get("pick").value = 17; get("pick").dispatchEvent(new Event("input")); await look("slider");
+  const slice = get("slice").getBoundingClientRect();
+  const at = (x, y) => ({clientX: slice.left + x * slice.width, clientY: slice.top + y * slice.height, bubbles: true});
+  get("slice").dispatchEvent(new MouseEvent("click", at(.75, .25)));
+  await wait(3000);
+  found.planes = [...document.querySelectorAll(".view canvas")].map(canvas => {
+    const data = canvas.getContext("2d").getImageData(.7 * canvas.width, (1 - 500.5 / 800) * canvas.height, 1, 1).data;
+    return [canvas.hidden, data[0]];
+  });
+  document.body.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowLeft", shiftKey: true, bubbles: true}));
+  found.point = [get("point").hidden, parseFloat(get("point").style.left), parseFloat(get("point").style.top)];
+  found.caption = document.querySelector(".view + figcaption").textContent;
   const classes = document.body.classList;
   press("r", document.body); press("h", document.body);
   found.hidden = ["bare", "plain"].map(name => classes.contains(name));
@@ -150,6 +161,10 @@ def test_viewer_in_a_browser(tmp_path):
     steps |= {"chip by key": 600, "chip": 300, "slider": 17}
     assert {name: found[name] for name in steps} == {name: slice_of(i) for name, i in steps.items()}
     assert found["missing"] == [True, False, "The file slices_049.jpg is missing."]
+    assert [hidden for hidden, _ in found["planes"]] == [False, False]
+    assert [gray for _, gray in found["planes"]] == pytest.approx([500 // 16 * 4] * 2, abs=8)
+    assert found["point"] == pytest.approx([False, 73, 25], abs=0.5)
+    assert found["caption"] == "front view through the point"
     assert found["hidden"] == [True, True]
     assert found["window"] == [True, "lung, -1350 to 150 HU", "0.933"]
     assert found["wide"] <= 0
