@@ -154,13 +154,14 @@ def bag_cohort(repo: Path) -> None:
 
 
 def study_tables(repo: Path) -> None:
-    """Write two cohorts of bags with clinical variables, one of three sites, and a folder of bags to predict."""
+    """Write two cohorts of bags with clinical variables, features of two encoders, weights, and bags to predict."""
     bundle = repo / "bundles/bag_classifier"
     for name, num_bags in (("cohort", 48), ("other", 12)):
         rows = []
         for key, (label, instances) in small_bags.bags(num_bags).items():
             file = f"{name}_{key}.h5"
-            write_bag(bundle / "bags" / file, {"features": instances})
+            for folder in ("bags", "features_uni_v1", "features_conch_v15"):
+                write_bag(bundle / folder / file, {"features": instances})
             site, sex = "abc"[int(key) // 2 % 3], "mf"[int(key) // 3 % 2]
             rows.append(
                 (file[:-3], f"p{key}", f"bags/{file}", ["normal", "tumor"][label], site, 50 + int(key) % 20, sex)
@@ -168,6 +169,12 @@ def study_tables(repo: Path) -> None:
         _table(bundle / f"{name}.csv", ["case_id", "patient", "image", "label", "site", "age", "sex"], rows)
     for i in range(2):
         write_bag(bundle / "NEW" / f"n{i}.h5", {"features": torch.randn(5, 8)})
+    shapes = {"patch_embed.0": (6, 8), "global_attn.attention_c": (1, 4)}
+    shapes |= {f"global_attn.attention_{part}.0": (4, 6) for part in "ab"}
+    weights = {f"model.{name}.weight": torch.rand(shape) for name, shape in shapes.items()}
+    (bundle / "FOLDER").mkdir()
+    biases = {f"model.{name}.bias": torch.rand(shape[0]) for name, shape in shapes.items()}
+    torch.save(weights | biases, bundle / "FOLDER" / "pytorch_model.bin")
 
 
 def handwritten(repo: Path) -> None:

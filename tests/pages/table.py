@@ -206,6 +206,8 @@ PAGES = {
                 "study_by_site/runs/ABMIL/fold_2/model.pt",
                 "study_of_rates/report.html",
             ],
+            "join": ["joined", "study_of_two/report.html"],
+            "net=": ["study_of_weights/report.html"],
         },
     ),
     "docs/how-to/scan-results.md": Page(
