@@ -28,6 +28,7 @@ class AdditiveMIL(BagNet):
     :py:class:`ContributionWrapper` reports them as the attention. MLP(0) is not zero, so each instance adds an offset,
     however small its attention, and logits grow with the size of the bag. With ``centered``,
     :math:`r_n = \operatorname{MLP}(a_n x_n) - \operatorname{MLP}(0)`: an instance without attention adds nothing.
+    Each is then a small difference, rounded to about 1e-7 of MLP(0), and the rounding of like instances adds up.
 
     Args:
         in_features: size F of an instance.
