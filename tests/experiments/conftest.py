@@ -22,6 +22,17 @@ def _on_the_path():
         sys.path.remove(folder)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _scripts_of_the_bundle(_on_the_path):
+    """Begin each file with the ``scripts`` of the bundle, since an experiment may have used those of another."""
+    from experiments.workflows import use_scripts
+
+    before = list(sys.path)
+    use_scripts(BUNDLE)
+    yield
+    sys.path[:] = before
+
+
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory):
     """Write sixty scans, half of them with a lesion."""
