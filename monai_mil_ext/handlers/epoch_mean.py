@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import ignite.distributed as idist
@@ -9,7 +10,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
 
-__all__ = ["EpochMeanHandler"]
+__all__ = ["EpochMeanHandler", "report_mean"]
 
 
 class EpochMeanHandler:
@@ -49,8 +50,13 @@ class EpochMeanHandler:
             self._values.append(torch.as_tensor(item[self.key]).detach().float())
 
     def _report(self, engine: Any) -> None:
-        engine.state.metrics.pop(self.name, None)
-        if self._values:
-            sums = torch.stack([torch.stack(self._values).sum(), self._values[0].new_tensor(len(self._values))])
-            total, count = idist.all_reduce(sums).tolist()
-            engine.state.metrics[self.name] = total / count
+        report_mean(engine, self.name, self._values)
+
+
+def report_mean(engine: Any, name: str, values: Sequence[Tensor]) -> None:
+    """Set the metric ``name`` of an engine to the mean of scalars of all processes, or remove it if there are none."""
+    engine.state.metrics.pop(name, None)
+    if values:
+        sums = torch.stack([torch.stack(list(values)).sum(), values[0].new_tensor(len(values))])
+        total, count = idist.all_reduce(sums).tolist()
+        engine.state.metrics[name] = total / count

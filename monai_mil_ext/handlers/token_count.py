@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import ignite.distributed as idist
 import torch
 from ignite.engine import Events
 from monai.engines.utils import IterationEvents
 from torch import Tensor, nn
 
+from monai_mil_ext.handlers.epoch_mean import report_mean
 from monai_mil_ext.handlers.losses.score_hook import call_after_run, find_layer, unwrap_network
 from monai_mil_ext.handlers.monai_engines import check_not_attached, check_trainer
 
@@ -73,9 +73,5 @@ class TokenCountHandler:
             self._logged.append(self._kept)
 
     def _report(self, engine: Any) -> None:
-        engine.state.metrics.pop(self.name, None)
-        if self._logged:
-            sums = torch.stack([torch.stack(self._logged).sum(), self._logged[0].new_tensor(len(self._logged))])
-            total, count = idist.all_reduce(sums).tolist()
-            engine.state.metrics[self.name] = total / count
-            self._logged = []
+        report_mean(engine, self.name, self._logged)
+        self._logged = []

@@ -6,13 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-import ignite.distributed as idist
-import torch
 from ignite.engine import Events
 from monai.engines.utils import IterationEvents
 from monai.utils import CommonKeys
 from torch import Tensor, nn
 
+from monai_mil_ext.handlers.epoch_mean import report_mean
 from monai_mil_ext.handlers.monai_engines import check_not_attached, check_trainer
 from monai_mil_ext.utils import check_mask, check_not_negative, without_autocast
 
@@ -155,9 +154,5 @@ class AuxiliaryLossHandler(ABC):
 
     def _report(self, engine: Any) -> None:
         for name, values in self._logged.items():
-            engine.state.metrics.pop(name, None)
-            if values:
-                sums = torch.stack([torch.stack(values).sum(), values[0].new_tensor(len(values))])
-                total, count = idist.all_reduce(sums).tolist()
-                engine.state.metrics[name] = total / count
-                values.clear()
+            report_mean(engine, name, values)
+            values.clear()
