@@ -33,8 +33,7 @@ def make_workflow(folder: Path, configs: Sequence[str | Path], **overrides: Any)
 
 def use_scripts(folder: Path) -> None:
     """Make the package ``scripts`` that of a bundle or an experiment, whichever was imported before."""
-    if sys.path[0] != str(folder):
-        sys.path.insert(0, str(folder))
+    sys.path[:] = [str(folder), *(entry for entry in sys.path if entry != str(folder))]
     for name in [name for name in sys.modules if name == "scripts" or name.startswith("scripts.")]:
         if not str(getattr(sys.modules[name], "__file__", None)).startswith(str(folder / "scripts")):
             del sys.modules[name]

@@ -1,21 +1,19 @@
 """Fixtures that run the bundle scan_mil in this process on demo data."""
 
-import sys
 from pathlib import Path
 
 import pytest
+from experiments.workflows import use_scripts
 
 from tests.workflows import configs_of, open_workflow
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "scan_mil"
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _scripts():
-    """The bundle's ``scripts`` are importable, as they are for ``monai.bundle`` started in its folder."""
-    sys.path.insert(0, str(BUNDLE))
-    yield
-    sys.path.remove(str(BUNDLE))
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Begin each test with the bundle's ``scripts``, since one before it may have used those of another."""
+    use_scripts(BUNDLE)
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,9 @@
-"""Fixtures of tests of experiments: the import path of the commands, and scans of digits."""
+"""Fixtures of tests of experiments: the bundle's ``scripts``, and scans of digits."""
 
-import sys
 from pathlib import Path
 
 import pytest
+from experiments.workflows import use_scripts
 
 from tests.workflows import configs_of, open_workflow
 
@@ -12,25 +12,10 @@ BUNDLE = SCRIPTS.parent / "bundles" / "scan_mil"
 OVERLAYS = SCRIPTS / "experiments" / "ct_protocol" / "configs"
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _on_the_path():
-    """Make experiments, and the ``scripts`` of the bundle that they run, importable."""
-    folders = [str(BUNDLE), str(SCRIPTS)]
-    sys.path[:0] = folders
-    yield
-    for folder in folders:
-        sys.path.remove(folder)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _scripts_of_the_bundle(_on_the_path):
-    """Begin each file with the ``scripts`` of the bundle, since an experiment may have used those of another."""
-    from experiments.workflows import use_scripts
-
-    before = list(sys.path)
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Begin each test with the bundle's ``scripts``, since one before it may have used those of another."""
     use_scripts(BUNDLE)
-    yield
-    sys.path[:] = before
 
 
 @pytest.fixture(scope="module")
