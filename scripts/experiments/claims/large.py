@@ -1,6 +1,6 @@
 """Normal Guidance on the published semi-synthetic set of 10,000 bags, with the published optimizer.
 
-Rows of a batch are packed without padding, and products with the 768 features are in bfloat16.
+Rows of a batch are packed without padding; features are in bfloat16, and so are the products with them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils.rnn import pad_sequence
 
 from experiments.lesions.measures import scan_auroc
 from experiments.semi_synthetic.protocol import read_test_set
@@ -37,30 +36,37 @@ AGAIN = "claims: Normal Guidance with 10,000 bags"
 
 
 class PackedABMIL(nn.Module):
-    """ABMIL of the paper on the rows of several bags; ``"mean"`` pools evenly.
+    r"""ABMIL of the paper on the rows of several bags; pools evenly if ``even``.
+
+    The classifier is linear, so that the logit of the pooled features is the pooled logit of the features,
+    :math:`w \cdot \sum_n a_n x_n = \sum_n a_n \, w \cdot x_n`: each row of features is read once, in one product.
 
     Args:
         in_features: number F of features.
         even: whether all weights are equal.
-        dtype: dtype of the products with the features.
     """
 
-    def __init__(self, in_features: int, even: bool = False, dtype: torch.dtype = torch.bfloat16) -> None:
+    def __init__(self, in_features: int, even: bool = False) -> None:
         super().__init__()
         self.net = ABMIL(in_features, 1, gated=False)
-        self.even, self.dtype = even, dtype
+        self.even = even
 
     def forward(self, rows: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Compute logits (B,), scores (B, N, 1) and mask (B, N) of rows (sum of sizes, F)."""
-        with torch.autocast("cpu", self.dtype, enabled=self.dtype != torch.float32):
-            of_rows = rows.new_zeros(len(rows), 1) if self.even else self.net.attend(rows)
-        scores = pad_sequence(list(of_rows.float().split(sizes.tolist())), batch_first=True)
-        mask = torch.arange(scores.shape[1]) < sizes[:, None]
-        weights = masked_softmax(scores, mask)[mask]
-        bag = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
-        pooled = rows.new_zeros(len(sizes), rows.shape[1], dtype=torch.float32)
-        pooled = pooled.index_add(0, bag, weights * rows.float())
-        return self.net.classify(pooled)[:, 0], scores, mask
+        hidden, last, classify = self.net.attend.value, self.net.attend.score, self.net.classify
+        if self.even:
+            logits = rows @ classify.weight.T.to(rows.dtype)
+            of_rows = torch.zeros_like(logits)
+        else:
+            products = rows @ torch.cat([hidden.weight, classify.weight]).T.to(rows.dtype)
+            attended, logits = products.split([len(hidden.weight), 1], 1)
+            attended = torch.tanh(attended + hidden.bias.to(rows.dtype))
+            of_rows = attended @ last.weight.T.to(rows.dtype) + last.bias
+        mask = torch.arange(int(sizes.max())) < sizes[:, None]
+        scores, padded = (mask.new_zeros(mask.shape, dtype=torch.float32) for _ in range(2))
+        scores = scores.masked_scatter(mask, of_rows.float())[..., None]
+        padded = padded.masked_scatter(mask, logits.float())[..., None]
+        return (masked_softmax(scores, mask) * padded).sum((1, 2)) + classify.bias, scores, mask
 
 
 def batches(bags: ShiftedMeanDataset, order: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -68,6 +74,17 @@ def batches(bags: ShiftedMeanDataset, order: Tensor, size: int) -> Iterator[tupl
     for part in order.split(size):
         spans = [(int(bags.offsets[i]), int(bags.lengths[i])) for i in part]
         yield torch.cat([bags.instances[a : a + n] for a, n in spans]), bags.lengths[part], bags.labels[part].float()
+
+
+def load(num_bags: int, seed: int, method: str, in_features: int = 768) -> ShiftedMeanDataset:
+    """Draw bags in bfloat16; those of ``"mean"`` are their means, computed once, in float32."""
+    bags = ShiftedMeanDataset(num_bags, seed, in_features=in_features)
+    if method == "mean":
+        bags.instances = torch.segment_reduce(bags.instances, "mean", lengths=bags.lengths)
+        bags.lengths, bags.offsets = torch.ones(num_bags, dtype=torch.int64), torch.arange(num_bags)
+    else:
+        bags.instances = bags.instances.bfloat16()
+    return bags
 
 
 def train(run: Run, folder: Path) -> dict[str, Any]:
@@ -80,8 +97,7 @@ def train(run: Run, folder: Path) -> dict[str, Any]:
     options = run.settings
     seed, method = options["seed"], options["method"]
     torch.manual_seed(seed)
-    bags = ShiftedMeanDataset(options["num_train"], seed)
-    val = ShiftedMeanDataset(options["num_val"], seed + 1)
+    bags, val = (load(options[name], seed + i, method) for i, name in enumerate(("num_train", "num_val")))
     net = PackedABMIL(bags.instances.shape[1], method == "mean")
     optimizer = torch.optim.SGD(net.parameters(), options["learning_rate"], options["momentum"])
     state: dict[str, Any] = {"epoch": 0, "best": {"val_auroc": -1.0}}
@@ -186,9 +202,8 @@ def _rehearse(folder: Path, epochs: int) -> None:
     torch.set_num_threads(1)
     options = {**read_settings()["large"], "epochs": epochs}
     seed, times = options["seeds"][0], {}
-    bags = ShiftedMeanDataset(options["num_train"], seed)
-    val = ShiftedMeanDataset(options["num_val"], seed + 1)
     for method in METHODS:
+        bags, val = (load(options[name], seed + i, method) for i, name in enumerate(("num_train", "num_val")))
         net = PackedABMIL(bags.instances.shape[1], method == "mean")
         optimizer = torch.optim.SGD(net.parameters(), options["learning_rate"], options["momentum"])
         start = time.process_time()

@@ -28,13 +28,22 @@ def large():
 
 def test_packed_bags_give_the_results_of_single_ones(large):
     bags = ShiftedMeanDataset(6, 0, in_features=8)
-    net = large.PackedABMIL(8, dtype=torch.float32)
+    net = large.PackedABMIL(8)
     ((rows, sizes, _),) = large.batches(bags, torch.arange(6), 6)
     logits, scores, mask = net(rows, sizes)
     for number in range(6):
         alone = net.net.forward_bag(bags[number]["image"][None])
         torch.testing.assert_close(logits[number], alone.logits[0, 0])
         torch.testing.assert_close(scores[number][mask[number]], alone.scores[0])
+
+
+def test_means_of_bags_give_the_logits_of_the_bags(large):
+    net = large.PackedABMIL(8, even=True)
+    logits = []
+    for bags in (ShiftedMeanDataset(6, 0, in_features=8), large.load(6, 0, "mean", in_features=8)):
+        ((rows, sizes, _),) = large.batches(bags, torch.arange(6), 6)
+        logits.append(net(rows, sizes)[0])
+    torch.testing.assert_close(*logits)
 
 
 @pytest.mark.parametrize("method", ["mean", "ABMIL + NG"])
