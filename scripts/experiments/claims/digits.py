@@ -65,13 +65,13 @@ def runs() -> list[Run]:
     """List the trainings, seed by seed in each turn."""
     options = dict(read_settings()["digits"])
     seeds = options.pop("seeds")
-    configs = {variant: config_of(variant) for turn in turns()[:2] for variant in turn}
+    configs = {variant: config_of(variant) for turn in turns() for variant in turn}
     return [
         Run(
             f"digits/{variant}/seed_{seed}",
             {**options, "variant": variant, "seed": seed, "config": configs[variant]},
         )
-        for turn in turns()[:2]
+        for turn in turns()
         for seed in seeds
         for variant in turn
     ]
