@@ -74,6 +74,7 @@ CASES = {  # name of the class, and after a hyphen the special case
     "MeanMIL": partial(nets.MeanMIL, F, C),
     "RecurrentMIL": partial(nets.RecurrentMIL, F, C, hidden_size=4),
     "RecurrentMIL-lstm": partial(nets.RecurrentMIL, F, C, hidden_size=4, cell="lstm", num_layers=2, differences=False),
+    "RebinnedSurvivalNet": lambda: nets.RebinnedSurvivalNet(nets.ABMIL(F, C, attention_size=5), [2, 4], [1, 4]),
     "SequenceTransMIL": partial(nets.SequenceTransMIL, F, C, num_heads=2),
     "SmAP": partial(nets.SmAP, F, C, attention_size=5),
     "SmAP-mid": partial(nets.SmAP, F, C, attention_size=5, place="mid"),

@@ -10,7 +10,6 @@ import zipfile
 import pydicom
 import pytest
 import torch
-
 from monai.utils import OptionalImportError
 
 from monai_mil_ext.networks.layers import masked_softmax

@@ -36,8 +36,9 @@ def read_table(path: str | os.PathLike[str]) -> Table:
     """Read a table whose first row holds the column names; cells are text without surrounding whitespace.
 
     ``.csv`` is separated by commas, semicolons or tabs, whichever divide the first row into most cells, or as the line
-    ``sep=;`` of Excel before it says; ``.tsv`` by tabs. Both are UTF-8, or UTF-16 with its byte-order mark. Of ``.xlsx`` the first
-    sheet is read. Empty rows are ignored, and so is a first column without a name, the index of a data frame.
+    ``sep=;`` of Excel before it says; ``.tsv`` by tabs. Both are UTF-8, or UTF-16 with its byte-order mark. Of
+    ``.xlsx`` the first sheet is read. Empty rows are ignored, and so is a first column without a name, the index of a
+    data frame.
     ``.json`` is ``{"scans": [{...}, ...]}`` or the list alone, whose values become text.
     Text is not converted, so ``007`` stays ``007``; whole numbers of a spreadsheet get no decimal point.
 
