@@ -50,7 +50,7 @@ CASES = {  # name of the class, and after a hyphen the special case
     "QGMIL-cls": partial(nets.QGMIL, F, C, hidden_size=8, num_layers=2, block=GROUPED, pooling="cls"),
     "QGMIL-mean": partial(nets.QGMIL, F, C, hidden_size=8, block=GROUPED, pooling="mean"),
     "QGMIL-max": max_without_ties,
-    "ACMIL": partial(nets.ACMIL, F, C, hidden_size=4, attention_size=5, num_branches=3, num_top=3),
+    "ACMIL": partial(nets.ACMIL, F, C, hidden_size=4, attention_size=5, num_branches=3, num_instances=3),
     "AdditiveMIL": additive_without_kinks,
     "AdditiveMIL-centered": partial(additive_without_kinks, centered=True),
     "DSMIL": partial(nets.DSMIL, F, C, query_size=4),

@@ -149,7 +149,7 @@ def _bag_facts(path: str, case: CheckedCase, finite: Collection[str] | None) -> 
 
 
 def _sampled_range(bag: OpenBag, case: CheckedCase) -> dict[str, float]:
-    """Return the range of a sample of the features; values that are not finite are a problem, and one alone is a note."""
+    """Return the range of a sample of the features; NaN and infinity are a problem of the case, one value a note."""
     rows = torch.linspace(0, len(bag) - 1, min(ROWS, len(bag))).long().unique()
     sample = bag.read(["features"], rows)["features"].float()
     finite = sample[sample.isfinite()]
