@@ -6,6 +6,7 @@ MONAI wraps an error in several others, so that the reason is lost in the traceb
 from __future__ import annotations
 
 import errno
+import os
 import re
 import sys
 import sysconfig
@@ -15,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from monai.utils import OptionalImportError
 
 __all__ = [
     "InputError",
@@ -32,6 +35,7 @@ SYSTEM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EMFILE, er
 CASE_WRITING = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EEXIST, errno.EACCES, errno.EPERM)
 # errors that a mistake in a program causes, if they are not raised by a library that meets an unexpected file
 MISTAKES = (TypeError, AttributeError, NameError, LookupError, AssertionError, NotImplementedError, ImportError)
+DEBUG = "MONAI_MIL_DEBUG"
 PACKAGE = Path(__file__).resolve().parents[1]
 INSTALLED = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")]
 
@@ -193,10 +197,14 @@ def _is_of_library(error: BaseException) -> bool:
 
 
 def print_root_cause() -> None:
-    """Make the process print the root cause of an uncaught error below the traceback.
+    """Make the process end an error of its user with one sentence, and others with the root cause below the traceback.
 
-    It sets ``sys.excepthook``, which first calls the hook before it, so use it in programs only: a bundle calls it in
-    ``initialize`` if it was started from the command line.
+    Errors of a user are those that this package raises about what it was given, errors of the system, such as a full
+    disk, packages that are not installed, and an interruption. The environment variable ``MONAI_MIL_DEBUG=1`` shows the
+    traceback of these too.
+
+    It sets ``sys.excepthook``, which calls the hook before it for other errors, so use it in programs only: a bundle
+    calls it in ``initialize`` if it was started from the command line.
     """
     if getattr(sys.excepthook, "func", None) is not _print_with_root_cause:
         sys.excepthook = partial(_print_with_root_cause, sys.excepthook)
@@ -205,7 +213,22 @@ def print_root_cause() -> None:
 def _print_with_root_cause(
     hook: Hook, kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    hook(kind, error, trace)
     cause = root_cause(error)
+    if os.environ.get(DEBUG, "0") in ("", "0") and _is_of_user(cause):
+        text = f"Error: {cause}{option_hint(cause)}" if str(cause) else "Interrupted."
+        sys.stderr.write(f"\n{text}\n({DEBUG}=1 shows the traceback.)\n")
+        return
+    hook(kind, error, trace)
     if cause is not error:
         sys.stderr.write(f"\nThe cause: {type(cause).__name__}: {cause}{option_hint(cause)}\n")
+
+
+def _is_of_user(error: BaseException) -> bool:
+    """Return whether an error says what its user can change, so that a traceback would only hide it."""
+    if isinstance(error, (OSError, OptionalImportError, KeyboardInterrupt)):
+        return bool(str(error)) or isinstance(error, KeyboardInterrupt)
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames or isinstance(error, MISTAKES):
+        return False
+    is_stated = (frames[-1].line or "").startswith("raise ")  # not raised by torch, which leaves no frame of its own
+    return is_stated and Path(frames[-1].filename).resolve().is_relative_to(PACKAGE)

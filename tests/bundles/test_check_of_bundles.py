@@ -61,6 +61,27 @@ def test_slides_are_checked_and_their_encoding_is_estimated(run, tmp_path):
     assert 0 < report["estimate"]["num_instances"] < 6 * 216
 
 
+LOST = {"_target_": "torch.load", "f": "/lost/encoder.pt"}
+
+
+def test_slides_are_checked_without_their_encoder(run, tmp_path):
+    rows = []
+    for i in range(6):
+        write_slide(tmp_path / f"s{i}.tiff", stained((60, 90), (10, 10, 50, 50), seed=i))
+        rows.append({"case_id": f"c{i}", "patient": f"p{i}", "image": f"s{i}.tiff", "label": i % 2})
+    rows.append({"case_id": "x", "patient": "x", "image": "lost.tiff", "label": 1})
+    report, status = run("wsi_mil", rows, "slides", encoder=LOST, default_tile_size=20)
+    assert (status, report["estimate"], report["cases"][0]["kind"]) == (1, None, "slide")
+    assert {problem["case"] for problem in report["problems"]} == {"x"}
+    (note,) = (note["message"] for note in report["notes"] if "encoder" in note["message"])
+    assert note.endswith("which cases have features, were not checked: No such file or directory")
+
+
+def test_a_mistake_in_the_encoder_ends_the_check(run, tmp_path):
+    with pytest.raises(RuntimeError, match="Failed to"):
+        run("wsi_mil", bag_rows(tmp_path), "slides", encoder={"_target_": "torch.nn.Linear", "in": 3})
+
+
 def test_other_names_of_columns_are_options(run, tmp_path):
     rows = [
         {"name": r["case_id"], "bag": r["image"], "who": r["patient"], "grade": r["label"]} for r in bag_rows(tmp_path)

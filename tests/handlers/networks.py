@@ -24,7 +24,7 @@ def mil_model(mode):
 
 def acmil(dtype=torch.float64, **options):
     """Return a small ACMIL."""
-    net = ACMIL(F, CLASSES, hidden_size=4, attention_size=5, num_branches=NUM_BRANCHES, num_top=4, **options)
+    net = ACMIL(F, CLASSES, hidden_size=4, attention_size=5, num_branches=NUM_BRANCHES, num_instances=4, **options)
     return fill(net).to(dtype)
 
 

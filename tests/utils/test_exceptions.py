@@ -10,8 +10,10 @@ import zipfile
 import pydicom
 import pytest
 import torch
+from monai.utils import OptionalImportError
 
-from monai_mil_ext.utils import EmptyBagError, InputError, print_root_cause
+from monai_mil_ext.networks.layers import masked_softmax
+from monai_mil_ext.utils import EmptyBagError, InputError, check_choice, print_root_cause
 from monai_mil_ext.utils.exceptions import case_error, describe_error, root_cause
 
 
@@ -153,6 +155,56 @@ def test_print_root_cause_calls_the_hook_before_it_once(monkeypatch, capsys):
     sys.excepthook(type(wrapped), wrapped, None)
     assert seen == [wrapped]
     assert capsys.readouterr().err == "\nThe cause: ValueError: `plane` must be axial.\n"
+
+
+def of_user():
+    """Return what a program prints whose user gave something wrong, deep inside of MONAI's errors."""
+    outer = RuntimeError("Failed to evaluate")
+    outer.__cause__ = raised(check_choice, "plane", "axail", ("axial", "coronal"))
+    sys.excepthook(RuntimeError, outer, None)
+
+
+SENTENCE = "`plane` must be one of 'axial', 'coronal', got 'axail'; did you mean 'axial'?"
+
+
+def test_print_root_cause_ends_an_error_of_the_user_with_one_sentence(hook, capsys):
+    of_user()
+    assert capsys.readouterr().err == f"\nError: {SENTENCE}\n(MONAI_MIL_DEBUG=1 shows the traceback.)\n"
+
+
+def test_print_root_cause_shows_the_traceback_on_demand(hook, capsys, monkeypatch):
+    monkeypatch.setenv("MONAI_MIL_DEBUG", "1")
+    of_user()
+    text = capsys.readouterr().err
+    assert text.startswith("Traceback")
+    assert text.endswith(f"\nThe cause: ValueError: {SENTENCE}\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (raised(open, "lost.csv"), "Error: [Errno 2] No such file or directory: 'lost.csv'"),
+        (OSError(errno.ENOSPC, "No space left on device"), "Error: [Errno 28] No space left on device"),
+        (OptionalImportError("install it by pip install x"), "Error: install it by pip install x"),
+        (KeyboardInterrupt(), "Interrupted."),
+    ],
+)
+def test_print_root_cause_says_what_the_system_lacks(hook, capsys, error, text):
+    hook(type(error), error, None)
+    assert capsys.readouterr().err.splitlines()[1] == text
+
+
+@pytest.mark.parametrize("error", [raised(torch.zeros, "a"), raised(check_choice, "a", "b", 3)])
+def test_print_root_cause_keeps_the_traceback_of_a_mistake(hook, capsys, error):
+    hook(type(error), error, None)
+    assert "shows the traceback" not in capsys.readouterr().err
+
+
+def test_print_root_cause_keeps_the_traceback_of_what_torch_raises_for_a_line_of_the_package(hook, capsys):
+    error = raised(masked_softmax, torch.zeros(1, 3, 1), torch.ones(2, 5, dtype=torch.bool))
+    assert type(error) is RuntimeError
+    hook(type(error), error, None)
+    assert "shows the traceback" not in capsys.readouterr().err
 
 
 def test_an_input_error_keeps_option_and_facts_on_the_way_from_a_worker():

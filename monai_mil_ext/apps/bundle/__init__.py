@@ -1,6 +1,7 @@
 """Helpers of bundle configs: checks of overrides, the end of processes, and trained models: folder, record."""
 
 from .cli import check_cli_overrides
+from .config_content import content_or_reason
 from .model_folder import find_model, is_demonstration, mark_demonstration, training_folder
 from .pretrained_abmil import load_pretrained_abmil
 from .processes import end_processes
@@ -10,6 +11,7 @@ __all__ = [
     "TrainedModel",
     "build_network",
     "check_cli_overrides",
+    "content_or_reason",
     "describe_network",
     "end_processes",
     "find_model",

@@ -149,13 +149,18 @@ def _bag_facts(path: str, case: CheckedCase, finite: Collection[str] | None) -> 
 
 
 def _sampled_range(bag: OpenBag, case: CheckedCase) -> dict[str, float]:
-    """Return the range of a sample of the features; NaN and infinite values are a problem of the case."""
+    """Return the range of a sample of the features; NaN and infinity are a problem of the case, one value a note."""
     rows = torch.linspace(0, len(bag) - 1, min(ROWS, len(bag))).long().unique()
     sample = bag.read(["features"], rows)["features"].float()
     finite = sample[sample.isfinite()]
     if len(finite) < sample.numel():
         case.add(f"features must be finite, got NaN or infinite values in a sample of {len(sample)} rows")
-    return {"lowest": float(finite.min()), "highest": float(finite.max())} if len(finite) else {}
+    if not len(finite):
+        return {}
+    lowest, highest = float(finite.min()), float(finite.max())
+    if lowest == highest and finite.numel() > 1:
+        case.notes.append(f"all features are {lowest:g} in a sample of {len(sample)} rows, as if their encoding failed")
+    return {"lowest": lowest, "highest": highest}
 
 
 def _check_widths(cases: Sequence[CheckedCase]) -> None:

@@ -151,7 +151,7 @@ def _case(
     case = CheckedCase({key: value for key, value in item.items() if value not in ("", None)}, place)
     name = item.get("image", "")
     for key in (CASE, PATIENT, "site", "split"):
-        if key in case.item:
+        if not isinstance(case.item.get(key, ""), str):  # a number of JSON; text stays as it is, so that 007 is not 7
             case.item[key] = label_text(case.item[key])
     _resolve(case, "image", name, places)
     if case.item.get("reference"):

@@ -82,7 +82,7 @@ class EncodingPlan:
     about 5 s together. What other programs take of a busy machine does not count.
 
     Args:
-        encoder: network that maps images to features.
+        encoder: network that maps images to features; None if nothing is to be encoded.
         size: height and width of an image of the encoder.
         channels: number of its channels.
         chunk_size: number of images that are encoded at once; ``None``: see ``EncodeInstances``.
@@ -92,7 +92,7 @@ class EncodingPlan:
         weights: file of the weights, whose absence is noted.
     """
 
-    encoder: nn.Module
+    encoder: nn.Module | None
     size: int | Sequence[int] | None = 224
     channels: int = 1
     chunk_size: int | None = None
@@ -134,6 +134,8 @@ class EncodingPlan:
         sides = [self.size] * 2 if isinstance(self.size, int) else self.size
         if sides is None:
             sides = cases[len(cases) // 2].facts["shape"][:2]
+        if self.encoder is None:
+            raise ValueError("`encoder` must be a network for an estimate, got None.")
         encode = EncodeInstances(self.encoder, self.chunk_size, self.device)
         batch = torch.rand(self.chunk_size or BATCH, self.channels, *sides)
         width = encode(batch[:1]).shape[1]

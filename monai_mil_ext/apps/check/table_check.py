@@ -25,6 +25,7 @@ from .encoding_estimate import EncodingEstimate, EncodingPlan
 __all__ = ["TableCheck", "check_items", "check_table"]
 
 TABLE, REPORT = "check.csv", "check.json"
+NOT_CHECKED = "the time and the disk of the encoding, and which cases have features, were"
 GIVEN = ["label", "time", "event", "site", "split"]
 STATED = [
     "container",
@@ -148,7 +149,7 @@ def check_table(
     settings: CheckSettings | None = None,
     columns: CohortColumns | None = None,
     root: str | os.PathLike[str] | None = None,
-    encoding: EncodingPlan | None = None,
+    encoding: EncodingPlan | str | None = None,
 ) -> TableCheck:
     """Check a cohort that a table, a JSON list or a folder names, and find all of its problems at once.
 
@@ -163,7 +164,8 @@ def check_table(
         settings: what the cohort is and how it is to be used.
         columns: names of the columns, as far as they are not the usual ones; found as those of a study are.
         root: folder of the files, by default that of the table.
-        encoding: how the cohort is encoded; None estimates no time.
+        encoding: how the cohort is encoded, or the reason why that is not known, which becomes a note; None, or a plan
+            without an encoder, estimates no time.
 
     Raises:
         FileNotFoundError: when there is no such table or folder.
@@ -183,10 +185,14 @@ def check_table(
     settings = settings or CheckSettings()
     start = time.perf_counter()
     paths = [as_path(part) for part in ([path] if isinstance(path, (str, os.PathLike)) else path)]
-    prefer = "features" if encoding is None else "slides"  # beside the slides, their features may be kept
+    plan = None if isinstance(encoding, str) or encoding is None or encoding.encoder is None else encoding
+    reason = encoding if isinstance(encoding, str) else ""
+    prefer = "slides" if plan or reason else "features"  # beside the slides, their features may be kept
     named = read_cases(paths, settings.kind, columns, root, settings.task, prefer)
     name = settings.kind if paths[0].is_dir() else " + ".join(file.name for file in paths)
-    return _check(name, named, settings, encoding, start)
+    if reason:
+        named.notes.append(Problem(f"the encoder is not at hand, so that {NOT_CHECKED} not checked: {reason}"))
+    return _check(name, named, settings, plan, start)
 
 
 def check_items(

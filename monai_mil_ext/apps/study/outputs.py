@@ -26,7 +26,15 @@ from monai_mil_ext.utils import optional_dependency
 
 from .tasks import Task
 
-__all__ = ["OutputArrays", "TaskOutputs", "bin_note", "cross_validated_loss", "main_metric", "with_bin_edges"]
+__all__ = [
+    "OutputArrays",
+    "TaskOutputs",
+    "bin_note",
+    "cross_validated_loss",
+    "fold_tasks",
+    "main_metric",
+    "with_bin_edges",
+]
 
 sklearn_metrics = optional_dependency("", "sklearn.metrics")
 RARE = 3  # classes are weighted if the largest has more than this many times the cases of the rarest
@@ -140,47 +148,73 @@ class TaskOutputs:
         return OutputArrays((z.sigmoid() if kind == "multilabel" else z.softmax(dim=1)).numpy())
 
 
-def with_bin_edges(task: Task, items: Items, num_bins: int = NUM_BINS, earlier: Sequence[float] = ()) -> Task:
+def with_bin_edges(task: Task, items: Items, num_bins: int = NUM_BINS) -> Task:
     """Return a task of discrete survival with right edges of its time bins, if it has none yet.
 
     The edges are quantiles of the times of the observed events, so that each bin has as many events; the last bin is
-    open. They are the same for all folds, since the networks of all folds form one ensemble. Edges of an earlier call
-    stay while each bin has at least half of its share of the events, so that a case that is added changes no bin.
+    open.
 
     Example:
         >>> items = [{"time": time, "event": 1} for time in range(1, 9)]
         >>> with_bin_edges(Task("survival"), items).bin_edges
         (2.75, 4.5, 6.25, inf)
-        >>> with_bin_edges(Task("survival"), items, earlier=(3.0, 5.0, 7.0, math.inf)).bin_edges
-        (3.0, 5.0, 7.0, inf)
     """
     if task.kind != "survival" or task.bin_edges:
         return task
-    truth = task.truth(items)
-    times = truth[truth[:, 1] == 1, 0]
+    times = _event_times(task, items)
     if not len(times):
-        raise ValueError("`items` must have an observed event, got none.")
-    if len(earlier) == num_bins:
-        counts = np.bincount(np.searchsorted(np.asarray(earlier), times), minlength=num_bins)
-        if counts.min() >= len(times) / num_bins / 2:
-            return replace(task, bin_edges=earlier)
+        raise ValueError("`items` must have an observed event after time 0, got none.")
     inner = np.unique(np.quantile(times, np.arange(1, num_bins) / num_bins))
     return replace(task, bin_edges=(*map(float, inner), math.inf))
 
 
-def bin_note(task: Task) -> str:
+def fold_tasks(task: Task, items: Items, train_parts: Sequence[Items]) -> tuple[Task, list[Task]]:
+    """Return the task in which all networks of a study answer, and the task of the training of each fold.
+
+    They differ for discrete survival without bins: a network is trained with the bins of the events of its training
+    part, so that it depends on no time of its test part, and answers at the quantiles of all events
+    (:py:class:`monai_mil_ext.networks.nets.RebinnedSurvivalNet`), of which none is later than the last edge of a fold.
+    A training part without an event takes the bins of all.
+
+    Example:
+        >>> items = [{"time": time, "event": 1} for time in range(1, 9)]
+        >>> task, folds = fold_tasks(Task("survival"), items, [items[:6], items[2:]])
+        >>> task.bin_edges, [fold.bin_edges for fold in folds]
+        ((2.75, 4.5, 4.75, inf), [(2.25, 3.5, 4.75, inf), (4.25, 5.5, 6.75, inf)])
+    """
+    whole = with_bin_edges(task, items)
+    if whole == task:
+        return task, [task] * len(train_parts)
+    folds = [with_bin_edges(task, part) if len(_event_times(task, part)) else whole for part in train_parts]
+    last = min(fold.bin_edges[-2] for fold in folds)
+    shared = dict.fromkeys(min(edge, last) for edge in whole.bin_edges[:-1])
+    return replace(task, bin_edges=(*shared, math.inf)), folds
+
+
+def _event_times(task: Task, items: Items) -> NDArray[Any]:
+    """Return the times of the observed events, without those at time 0, where no bin can end."""
+    truth = task.truth(items).reshape(-1, 2)
+    return np.asarray(truth[(truth[:, 1] == 1) & (truth[:, 0] > 0), 0])
+
+
+def bin_note(task: Task, by_fold: bool = True) -> str:
     """Return a sentence on the time bins of a discrete survival; empty for other tasks.
 
     Example:
         >>> bin_note(Task("survival", bin_edges=(6.0, 12.5, math.inf)))
-        'Time was divided at 6 and 12.5, quantiles of the times of all events, also of those in the test parts.'
+        'Networks were trained with bins of time by the events of their training part, and predict survival at 6 and
+        12.5, by quantiles of all events.'
     """
     inner = [f"{edge:.4g}" for edge in task.bin_edges if math.isfinite(edge)]
     if task.kind != "survival" or not inner:
         return ""
     listed = " and ".join(filter(None, [", ".join(inner[:-1]), inner[-1]]))
-    many = "quantiles" if len(inner) > 1 else "a quantile"
-    return f"Time was divided at {listed}, {many} of the times of all events, also of those in the test parts."
+    if not by_fold:
+        return f"Time was divided at {listed}."
+    return (
+        "Networks were trained with bins of time by the events of their training part, and predict survival at "
+        f"{listed}, by quantiles of all events."
+    )
 
 
 def cross_validated_loss(logits: Tensor, labels: Tensor, train_logits: Tensor, train_labels: Tensor) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ from .clinical import Clinical
 from .external import evaluate_external, remove_outdated
 from .folds import FoldPlan
 from .methods import StudyMethod, parse_methods
-from .outputs import bin_note, with_bin_edges
+from .outputs import bin_note, fold_tasks
 from .pictures.case_attention import Draw
 from .provenance import OF_STUDIES, PACKAGES, check_packages, collect_provenance, command_of_process
 from .report.cohort_report import read_left_out
@@ -137,10 +136,11 @@ class Study:
         """Items that can be used, folds and settings of the runs."""
         if self._prepared is None:
             items = self._usable_items()
-            task = with_bin_edges(self._task, items, earlier=self._earlier_edges())
             self.clinical = None if self.clinical is None else self.clinical.prepare(items)
-            splits = self._split(items, task)
-            self._prepared = StudyWork(items, splits, task, self._methods, self._training, self._selection)
+            splits = self._split(items)
+            train_parts = [splits.select(items, fold, "train") for fold in range(len(splits.folds))]
+            task, by_fold = fold_tasks(self._task, items, train_parts)
+            self._prepared = StudyWork(items, splits, task, self._methods, self._training, self._selection, by_fold)
         return self._prepared
 
     def runs(self) -> list[Run]:
@@ -214,7 +214,7 @@ class Study:
     def fold_notes(self) -> list[str]:
         """Return the sentences on what can bias the results, and on how the times of events were divided."""
         notes = self._plan.notes(self.work.items, self.work.task, self.work.splits)
-        return list(filter(None, [*notes, *self._check_notes, bin_note(self.work.task)]))
+        return list(filter(None, [*notes, *self._check_notes, bin_note(self.work.task, not self._task.bin_edges)]))
 
     @property
     def plan(self) -> FoldPlan:
@@ -260,13 +260,13 @@ class Study:
         write_csv(self.folder / LEFT_OUT, self._left_out, ("case_id", "reason"))
         return checked.usable
 
-    def _split(self, items: Sequence[Mapping[str, Any]], task: Task) -> CohortSplits:
+    def _split(self, items: Sequence[Mapping[str, Any]]) -> CohortSplits:
         """Return the folds; those of an earlier call with the same plan change as little as possible."""
         path, plan = self.folder / SPLITS, self._plan_settings()
         if path.exists() and self._earlier().get("folds") == plan:
-            splits = self._plan.extend(CohortSplits.read(path), items, task)
+            splits = self._plan.extend(CohortSplits.read(path), items, self._task)
         else:
-            splits = self._plan.split(items, task)
+            splits = self._plan.split(items, self._task)
         splits.write(path)
         return splits
 
@@ -274,10 +274,6 @@ class Study:
         """Return the settings of an earlier call."""
         path = self.folder / STUDY
         return dict(load_json(path)) if path.exists() else {}
-
-    def _earlier_edges(self) -> list[float]:
-        edges = self._earlier().get("task", {}).get("bin_edges") or []
-        return [math.inf if edge is None else float(edge) for edge in edges]
 
     def _plan_settings(self) -> dict[str, Any]:
         plan = asdict(self._plan)

@@ -17,7 +17,7 @@ from monai_mil_ext.apps.bundle.trained_model import WEIGHTS_FILE, save_model
 from monai_mil_ext.data import CohortSplits, inspect_bag, item_identity, load_weights
 from monai_mil_ext.data.features.fingerprints import fingerprint
 from monai_mil_ext.metrics import attention_mass, instance_values
-from monai_mil_ext.networks.nets import BagNet
+from monai_mil_ext.networks.nets import BagNet, RebinnedSurvivalNet
 from monai_mil_ext.transforms import LoadBagd, PatientBagd
 from monai_mil_ext.utils import BagKeys, head_mean, hide_paths, load_json, write_csv, write_json
 
@@ -60,6 +60,7 @@ class StudyWork:
         methods: the methods.
         training: settings of the training.
         selection: choice of the settings.
+        fold_tasks: task of the training of each fold; that of the study by default.
     """
 
     items: Sequence[Mapping[str, Any]]
@@ -68,13 +69,13 @@ class StudyWork:
     methods: Sequence[StudyMethod]
     training: TrainingSettings
     selection: Selection
+    fold_tasks: Sequence[Task] = ()
 
     def runs(self) -> list[Run]:
         """Return the runs of all folds and methods; those of the first fold come first."""
         identities = {item[CASE]: _identity(item, self.task) for item in self.items}
         common = {
             "format": FORMAT,
-            "task": _plain(asdict(self.task)),
             "training": _plain(asdict(self.training)),
             "selection": _plain(asdict(self.selection)),
         }
@@ -83,6 +84,7 @@ class StudyWork:
                 f"{method.name}/fold_{fold}",
                 {
                     **common,
+                    "task": _plain(asdict(self.task_of(fold))),
                     "method": _plain(asdict(method)),
                     "fold": fold,
                     **{part: fingerprint(sorted(identities[c] for c in parts[part])) for part in ("train", "val")},
@@ -95,18 +97,19 @@ class StudyWork:
     def __call__(self, run: Run, folder: Path) -> dict[str, Any]:
         """Choose the settings, train, and predict the validation and the test part."""
         method, fold = self._of(run)
+        task = self.task_of(fold)
         train, val = (self.part(fold, name) for name in ("train", "val"))
         training = replace(self.training, seed=self.training.seed + fold)
 
         def score(settings: Mapping[str, Any], report: Report | None = None) -> float:
-            return train_bag_network(method, settings, train, val, self.task, training, report).loss
+            return train_bag_network(method, settings, train, val, task, training, report).loss
 
         settings, candidates = self.selection.choose(score, folder)
-        trained = train_bag_network(method, settings, train, val, self.task, training)
+        trained = train_bag_network(method, settings, train, val, task, training)
         write_csv(folder / HISTORY, trained.history)
         write_json(folder / STABILITY, {"jsd": trained.stability})
         save_model(folder, trained.network, method.name)
-        self._predict(trained.network, fold, folder)
+        self._predict(self._in_shared_bins(trained.network, fold), fold, folder)
         return {
             "epoch": trained.epoch,
             "val_loss": trained.loss,
@@ -133,11 +136,20 @@ class StudyWork:
 
     def network(self, run: Run, folder: Path, record: Mapping[str, Any]) -> BagNet:
         """Return the trained network of a finished run."""
-        method, _ = self._of(run)
+        method, fold = self._of(run)
         method, _ = apply_settings(method, self.training, record["settings"])
-        net = build_study_network(method, self.items[0], self.task)
+        net = build_study_network(method, self.items[0], self.task_of(fold))
         net.load_state_dict(load_weights(folder / WEIGHTS_FILE))
-        return net.eval()
+        return self._in_shared_bins(net, fold).eval()
+
+    def task_of(self, fold: int) -> Task:
+        """Return the task of the training of a fold, whose bins of time may be its own."""
+        return self.fold_tasks[fold] if self.fold_tasks else self.task
+
+    def _in_shared_bins(self, net: BagNet, fold: int) -> BagNet:
+        """Return a network of a fold that answers in the bins of time of the study."""
+        own, shared = self.task_of(fold).bin_edges, self.task.bin_edges
+        return net if own == shared else RebinnedSurvivalNet(net, own[:-1], shared[:-1])
 
     def predictions(self, run: Run, folder: Path, record: Mapping[str, Any]) -> Predictions:
         """Return the predictions of a finished run, made again if its test part has changed."""
@@ -174,7 +186,8 @@ class StudyWork:
 
     def _predicted(self, fold: int) -> str:
         items = [item for part in ("val", "test") for item in self.part(fold, part)]
-        return fingerprint(sorted([_identity(item, self.task), str(item.get("site", ""))] for item in items))
+        rows = sorted([_identity(item, self.task), str(item.get("site", ""))] for item in items)
+        return fingerprint([list(map(str, self.task.bin_edges)), *rows])
 
     def _of(self, run: Run) -> tuple[StudyMethod, int]:
         name, _, fold = run.name.rpartition("/fold_")

@@ -35,9 +35,10 @@ class Table(NamedTuple):
 def read_table(path: str | os.PathLike[str]) -> Table:
     """Read a table whose first row holds the column names; cells are text without surrounding whitespace.
 
-    ``.csv`` is separated by commas, or by semicolons or tabs if the first row has no comma, or as the line ``sep=;`` of
-    Excel before it says; ``.tsv`` by tabs. Both are UTF-8, or UTF-16 with its byte-order mark. Of ``.xlsx`` the first
-    sheet is read. Empty rows are ignored, and so is a first column without a name, the index of a data frame.
+    ``.csv`` is separated by commas, semicolons or tabs, whichever divide the first row into most cells, or as the line
+    ``sep=;`` of Excel before it says; ``.tsv`` by tabs. Both are UTF-8, or UTF-16 with its byte-order mark. Of
+    ``.xlsx`` the first sheet is read. Empty rows are ignored, and so is a first column without a name, the index of a
+    data frame.
     ``.json`` is ``{"scans": [{...}, ...]}`` or the list alone, whose values become text.
     Text is not converted, so ``007`` stays ``007``; whole numbers of a spreadsheet get no decimal point.
 
@@ -173,10 +174,10 @@ def _read_text(file: Path) -> list[tuple[int, list[str]]]:
 
 
 def _delimiter(first: str, suffix: str) -> str:
-    """Return the delimiter of a table by its first row."""
+    """Return the delimiter of a table: the one that divides its first row into most cells, a comma of equal ones."""
     if suffix == ".tsv":
         return "\t"
-    return "," if "," in first else next((mark for mark in (";", "\t") if mark in first), ",")
+    return max(",;\t", key=lambda mark: len(next(csv.reader([first], delimiter=mark), [])))
 
 
 def _read_excel(file: Path) -> list[tuple[int, list[str]]]:

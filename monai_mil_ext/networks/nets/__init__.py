@@ -9,6 +9,7 @@ from .coral import CORAL
 from .encoded_bag import EncodedBag
 from .ordered import *
 from .pooling import *
+from .rebinned_survival import RebinnedSurvivalNet
 from .received_attention import ReceivedAttentionWrapper
 from .reference_weights import load_reference_state_dict
 from .source_net import SourceNet
@@ -23,6 +24,7 @@ __all__ = [
     "CORAL",
     "ContributionWrapper",
     "EncodedBag",
+    "RebinnedSurvivalNet",
     "ReceivedAttentionWrapper",
     "SourceNet",
     "StandardizedNet",

@@ -82,6 +82,17 @@ def test_a_bag_states_encoder_width_and_range(tmp_path):
     assert 0 <= row["lowest"] < row["highest"] <= 1
 
 
+def test_bags_of_one_value_are_noted(tmp_path):
+    rows = bag_rows(tmp_path)
+    write_bag(tmp_path / "b1.h5", {"features": torch.zeros(6, 4)})
+    write_bag(tmp_path / "b2.h5", {"features": torch.full((70, 4), 2.5)})
+    found = check(tmp_path, rows, BAGS)
+    assert found.status == 0
+    assert "all features are 0 in a sample of 6 rows" in messages(found.notes, "c1")
+    assert "all features are 2.5 in a sample of 64 rows" in messages(found.notes, "c2")
+    assert not messages(found.notes, "c3")
+
+
 def test_bags_of_another_width_with_nan_or_damaged_are_problems(tmp_path):
     rows = bag_rows(tmp_path)
     write_bag(tmp_path / "b1.h5", {"features": torch.rand(6, 5)})

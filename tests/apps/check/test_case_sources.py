@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from monai_mil_ext.apps.check.case_sources import read_cases
-from monai_mil_ext.data import CohortColumns, load_cohort, study_columns
+from monai_mil_ext.data import CohortColumns, check_cohort, load_cohort, study_columns
 from monai_mil_ext.utils import write_csv, write_json
 from tests.apps.check.cohorts import bag_rows, messages, scan_rows
 
@@ -48,6 +48,14 @@ def test_files_are_found_by_path_or_name_below_the_root(tmp_path):
 def test_a_case_without_a_patient_is_its_own(tmp_path):
     cases, _, _ = read(tmp_path, [{"image": row["image"]} for row in bag_rows(tmp_path)])
     assert [case.patient for case in cases] == [f"b{i}" for i in range(8)]
+
+
+def test_ids_keep_their_zeros(tmp_path):
+    rows = [{**row, "case_id": name} for row, name in zip(bag_rows(tmp_path), ("7", "007", "7.0"), strict=False)]
+    cases, problems, _ = read(tmp_path, rows)
+    assert ([case.name for case in cases], problems) == (["7", "007", "7.0"], [])
+    report = check_cohort(tmp_path / "t.csv", study_columns(tmp_path / "t.csv", CohortColumns())[0])
+    assert [item["case_id"] for item in report.items] == ["7", "007", "7.0"]
 
 
 def test_a_list_in_json_may_stand_alone_and_has_values_of_any_type(tmp_path):

@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from monai_mil_ext.apps.study import Task
-from monai_mil_ext.apps.study.outputs import TaskOutputs, cross_validated_loss, main_metric, with_bin_edges
+from monai_mil_ext.apps.study.outputs import TaskOutputs, cross_validated_loss, fold_tasks, main_metric, with_bin_edges
 
 BINARY = Task("classification", ("a", "b"))
 
@@ -28,7 +28,9 @@ def test_bins_of_survival_have_equal_numbers_of_events():
     assert torch.bincount(bins).tolist() == [10, 10, 10, 10]
     assert math.isinf(task.bin_edges[-1])
     with pytest.raises(ValueError, match="an observed event"):
-        with_bin_edges(Task("survival"), [{"time": 1.0, "event": 0.0}])
+        with_bin_edges(Task("survival"), [{"time": 1.0, "event": 0.0}, {"time": 0.0, "event": 1.0}])
+    at_zero = [{"time": 0.0, "event": 1.0}] * 90
+    assert with_bin_edges(Task("survival"), [*items, *at_zero]) == task
 
 
 def test_an_event_after_the_last_bin_is_not_observed():
@@ -69,12 +71,18 @@ def test_main_metrics():
     assert main_metric(Task("multilabel", ("p", "q")), labels, np.nan_to_num(labels)) == {"auroc": 1.0}
 
 
-def test_earlier_edges_of_bins_stay_unless_the_times_have_another_unit():
-    items = [{"time": float(time), "event": 1} for time in range(1, 41)]
-    first = with_bin_edges(Task("survival"), items[:-1])
-    assert with_bin_edges(Task("survival"), items, earlier=first.bin_edges) == first
-    days = [{**item, "time": 30 * item["time"]} for item in items]
-    assert with_bin_edges(Task("survival"), days, earlier=first.bin_edges) == with_bin_edges(Task("survival"), days)
+def test_bins_of_a_fold_are_those_of_its_training_part():
+    items = [{"time": float(time), "event": time % 2} for time in range(1, 41)]
+    task, folds = fold_tasks(Task("survival"), items, [items[:20], items[20:], [{"time": 1.0, "event": 0}]])
+    assert folds[0] == with_bin_edges(Task("survival"), items[:20])
+    assert folds[1] == with_bin_edges(Task("survival"), items[20:])
+    assert folds[2] == with_bin_edges(Task("survival"), items)
+    assert task.bin_edges[-2] == folds[0].bin_edges[-2] < folds[2].bin_edges[-2]
+
+
+@pytest.mark.parametrize("task", [Task("cox"), Task("survival", bin_edges=(5.0, 9.0))])
+def test_bins_that_are_given_are_those_of_all_folds(task):
+    assert fold_tasks(task, [{"time": 1.0, "event": 1}], [[], []]) == (task, [task, task])
 
 
 def test_one_validation_case_has_a_loss_of_its_own():

@@ -22,7 +22,9 @@ from monai_mil_ext.apps.study import (
     StudyOptions,
     StudyRunner,
     TrainingSettings,
+    read_study_model,
 )
+from monai_mil_ext.apps.study.work import predict_bags
 from tests.apps.study.cohort_bags import TASKS, make_items
 from tests.utils.dask_clusters import cluster
 
@@ -108,14 +110,34 @@ def test_a_case_that_is_added_changes_no_fold_of_the_others(tmp_path):
         assert all(set(before[part]) <= set(after[part]) for part in before)
 
 
-def test_a_case_that_is_added_moves_no_bin_of_the_times(tmp_path):
+def test_no_training_depends_on_the_times_of_its_test_part(tmp_path):
     items = make_items(tmp_path, "survival")
-    first = make_study(items[:-1], tmp_path / "study", kind="survival")
-    edges = first.work.task.bin_edges
-    first._write_settings()
-    again = make_study(items, tmp_path / "study", kind="survival")
-    assert again.work.task.bin_edges == edges
-    assert any("quantiles of the times of all events" in note for note in again.fold_notes())
+    first = make_study(items, tmp_path / "study", kind="survival").work
+    test = set(first.splits.folds[0]["test"])
+    later = [{**item, "time": 100 * item["time"]} if item["case_id"] in test else item for item in items]
+    second = make_study(later, tmp_path / "later", kind="survival").work
+    assert first.splits == second.splits
+    assert first.task != second.task
+    before, after = ([run.settings for run in work.runs()] for work in (first, second))
+    assert before[0] == after[0]
+    assert before[1] != after[1]
+
+
+def test_networks_of_all_folds_answer_in_the_same_bins(tmp_path):
+    items = [{**item, "time": 3.0**i} for i, item in enumerate(make_items(tmp_path, "survival"))]
+    study = make_study(items, tmp_path / "study", kind="survival")
+    facts = json.loads(study.run().with_suffix(".json").read_text())
+    work = study.work
+    edges = [work.task_of(fold).bin_edges for fold in range(2)]
+    assert edges[0] != edges[1]
+    model = read_study_model(tmp_path / "study/models/MeanMIL")
+    assert model.task == work.task
+    predicted = Predictions.read(tmp_path / "study/predictions/MeanMIL.csv")
+    assert predicted.times.tolist() == list(work.task.bin_edges[:-1])
+    again = predict_bags(model.network, items, work.task)
+    assert np.isfinite(again.survival).all()
+    assert (np.diff(again.survival, axis=1) <= 0).all()
+    assert any("by quantiles of all events" in note for note in facts["notes"])
 
 
 def test_parts_on_several_machines_give_the_same_report(tmp_path):

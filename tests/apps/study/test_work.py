@@ -1,5 +1,6 @@
 """Tests of the work of one run of a study."""
 
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from monai_mil_ext.apps.study import FoldPlan, RunsFailedError, Selection, StudyRunner, TrainingSettings, parse_methods
+from monai_mil_ext.apps.study import (
+    FoldPlan,
+    RunsFailedError,
+    Selection,
+    StudyRunner,
+    Task,
+    TrainingSettings,
+    parse_methods,
+)
 from monai_mil_ext.apps.study.outputs import with_bin_edges
 from monai_mil_ext.apps.study.work import StudyWork, predict_bags
 from monai_mil_ext.data import load_weights, read_bag, write_bag
@@ -102,6 +111,23 @@ def test_an_open_bin_of_time_does_not_repeat_a_finished_run(tmp_path):
     work = StudyWork(items, splits, task, parse_methods("MeanMIL"), FEW, Selection())
     runner, run = StudyRunner(tmp_path / "runs", work), work.runs()[0]
     assert runner.run(run) == runner.read(run)
+
+
+def test_other_bins_of_the_study_repeat_the_predictions_alone(tmp_path):
+    items = make_items(tmp_path, "survival")
+    own, shared = Task("survival", bin_edges=(2.0, 5.0, math.inf)), Task("survival", bin_edges=(1.0, 4.0, math.inf))
+    splits = FoldPlan(2).split(items, own)
+    before, after = (
+        StudyWork(items, splits, task, parse_methods("MeanMIL"), FEW, Selection(), [own, own]) for task in (own, shared)
+    )
+    runner, run = StudyRunner(tmp_path / "runs", before), before.runs()[0]
+    record, folder = runner.run(run), runner.run_folder(run)
+    assert run == after.runs()[0]
+    first, second = (work.predictions(run, folder, record) for work in (before, after))
+    assert (first.times.tolist(), second.times.tolist()) == ([2.0, 5.0], [1.0, 4.0])
+    cumulative = -np.log(first.survival)
+    expected = np.stack([cumulative[:, 0] / 2, cumulative[:, 0] + np.diff(cumulative, axis=1)[:, 0] * 2 / 3], axis=1)
+    np.testing.assert_allclose(-np.log(second.survival), expected, rtol=1e-5)
 
 
 def test_settings_are_chosen_on_the_validation_part(tmp_path):

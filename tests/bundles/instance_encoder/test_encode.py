@@ -145,7 +145,7 @@ def test_instance_encoder_encode_shares_a_cohort_among_processes(cohort):
     assert done.returncode != 0
     assert [record[key] for key in ("processes", "made", "failed")] == [2, 3, 1]
     assert done.stdout.count("4 scans: 0 done before, 3 made, 1 failed") == 1
-    assert "The cause: RuntimeError: `cohort` must be scans that give features, got 1" in done.stderr
+    assert "Error: `cohort` must be scans that give features, got 1" in done.stderr
     (cohort / "digits_3.nii.gz").write_bytes(whole)
     done = subprocess.run(command, cwd=BUNDLE, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr

@@ -212,6 +212,8 @@ def test_scan_mil_refuses_a_misspelled_key_on_the_command_line(digits):
     run = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/train.yaml", "--epoch", "1"]
     done = subprocess.run(run, cwd=BUNDLE, capture_output=True, text=True, check=False)
     assert done.returncode != 0
-    last = done.stderr.splitlines()[-1]
-    assert last.startswith("The cause: ValueError: `epoch` must be one of 'imports'")
-    assert last.endswith("got 'epoch'; did you mean 'epochs'?")
+    error, hint = done.stderr.splitlines()[-2:]
+    assert error.startswith("Error: `epoch` must be one of 'imports'")
+    assert error.endswith("got 'epoch'; did you mean 'epochs'?")
+    assert "Traceback" not in done.stderr
+    assert hint == "(MONAI_MIL_DEBUG=1 shows the traceback.)"

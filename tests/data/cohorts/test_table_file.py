@@ -32,6 +32,13 @@ def test_read_table_reads_what_excel_writes_as_text(tmp_path, encoding, line, de
     assert table.numbers == ([3, 4] if line else [2, 3])
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_read_table_finds_the_delimiter_beside_a_name_with_commas(tmp_path, delimiter):
+    names = ["bag", "patient", "diagnosis, of two readers"]
+    table = read_table(write_table(tmp_path / "t.csv", [names, ["a", "p", "benign, nos"]], delimiter))
+    assert table.rows == [dict(zip(names, ["a", "p", "benign, nos"], strict=True))]
+
+
 def test_read_table_of_excel_equals_csv(tmp_path):
     book = openpyxl.Workbook()
     for row in (["bag", "patient", "label", None], ["a b", "007", 1.0, None], [None] * 4, ["c", None, 2.5, None]):

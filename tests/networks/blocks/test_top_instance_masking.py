@@ -11,15 +11,15 @@ from tests.helpers import bags
 
 @given(
     batch=bags(4, max_instances=9, dtype=torch.float64),
-    num_top=st.integers(1, 12),
+    num_instances=st.integers(1, 12),
     rate=st.sampled_from([0.3, 0.6, 0.7, 1.0]),
 )
-def test_top_instance_masking_masks_as_many_as_published(batch, num_top, rate):
+def test_top_instance_masking_masks_as_many_as_published(batch, num_instances, rate):
     scores, mask = batch
     scores = scores.masked_fill(~mask[..., None], 1e3)
-    hidden = TopInstanceMasking(num_top, rate)(scores, mask).isinf()
+    hidden = TopInstanceMasking(num_instances, rate)(scores, mask).isinf()
     for bag, real, gone in zip(scores, mask, hidden, strict=True):
-        n, top = int(real.sum()), min(num_top, int(real.sum()))
+        n, top = int(real.sum()), min(num_instances, int(real.sum()))
         assert gone.sum(0).tolist() == [min(int(top * rate), n - 1)] * 4
         assert not gone[~real].any()
         lowest = bag[real].sort(0, descending=True).values[top - 1]

@@ -36,7 +36,7 @@ class ACMIL(BagNet):
         hidden_size: size E of a projected instance.
         attention_size: size of the hidden layer of the attention.
         num_branches: number K of branches.
-        num_top: number of the highest instances of a branch, of which some are masked in training.
+        num_instances: number of the highest instances of a branch, of which some are masked in training.
         mask_rate: fraction of them that is masked; 0 masks none.
 
     Raises:
@@ -62,7 +62,7 @@ class ACMIL(BagNet):
         hidden_size: int = 512,
         attention_size: int = 128,
         num_branches: int = 5,
-        num_top: int = 10,
+        num_instances: int = 10,
         mask_rate: float = 0.6,
     ) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class ACMIL(BagNet):
         self.in_features = in_features
         self.embed = nn.Sequential(nn.Linear(in_features, hidden_size, bias=False), nn.ReLU())
         self.attend = GatedAttention(hidden_size, attention_size, num_branches)
-        self.mask_top = TopInstanceMasking(num_top, mask_rate)
+        self.mask_top = TopInstanceMasking(num_instances, mask_rate)
         self.classify = nn.Linear(hidden_size, num_classes)
         self.classify_branch = nn.ModuleList([nn.Linear(hidden_size, num_classes) for _ in range(num_branches)])
         self.branch_tap = nn.Identity()

@@ -43,7 +43,7 @@ def test_acmil_has_the_published_number_of_parameters(net, count):
 
 def test_acmil_loss_terms_match_manual_computation():
     """Compute the whole loss of a training step with four instances and two branches, one instance masked in each."""
-    net = ACMIL(6, 2, hidden_size=4, attention_size=3, num_branches=2, num_top=4, mask_rate=0.25).double()
+    net = ACMIL(6, 2, hidden_size=4, attention_size=3, num_branches=2, num_instances=4, mask_rate=0.25).double()
     fill(net).train()
     seen = {}
     for name in ("branch_tap", "mask_top"):
@@ -66,7 +66,7 @@ def test_acmil_loss_terms_match_manual_computation():
 
 
 def test_acmil_training_attends_to_unmasked_instances():
-    net = make(num_top=4, mask_rate=0.5).train()
+    net = make(num_instances=4, mask_rate=0.5).train()
     out = net.forward_bag(torch.rand(2, 7, 6))
     assert ((out.attention == 0).sum(1) == 2).all()
     assert_close(out.attention.sum(1), torch.ones(2, 3))
@@ -77,7 +77,7 @@ def test_acmil_training_attends_to_unmasked_instances():
     ("call", "message"),
     [
         (lambda: make(mask_rate=1.5), r"`rate` must be in \[0, 1\], got 1.5"),
-        (lambda: make(num_top=0), "`num_top` must be a positive integer, got 0"),
+        (lambda: make(num_instances=0), "`num_instances` must be a positive integer, got 0"),
         (lambda: ACMIL(6, 2, num_branches=0), "`num_branches` must be a positive integer, got 0"),
     ],
 )
