@@ -1,7 +1,9 @@
 """Measurement of speed and memory: ``scripts/benchmark [row ...]``, by default of all rows; ``--list`` lists them.
 
-Each row is measured in a separate process with two threads. Results are written to docs/results/benchmarks.json, where
-other rows are kept; the table is printed, and ``scripts/results`` writes it to docs/benchmarks.md.
+Each row is measured in a separate process, by default with two threads. Its user, system and wall seconds, the spread
+of each side, the threads, the allocator and the load of the machine are printed. Results are written to
+docs/results/benchmarks.json, where other rows are kept; the table is printed, and ``scripts/results`` writes it to
+docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from .workflows import RESULTS, ROOT
 
 sys.path.insert(0, str(ROOT))
 
-from tests.benchmarks.rows import ROWS
+from tests.benchmarks.rows import ROWS, group_of
 
 __all__ = ["main"]
 
@@ -30,17 +32,19 @@ FILE = RESULTS / "benchmarks.json"
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 PACKAGES = ("monai-mil-ext", "monai", "torch", "torchmil", "numpy")
 NOTE = (
-    "Ratios are of medians over repetitions taken in turns in one process; beside them those of the fastest. "
-    "Memory is the peak of a fresh process over what it had before the step, with an allocator that gives back what is "
-    "freed. The bound is the same ratio for our "
-    "network with its attention removed: no way to compute attention could give more."
+    "A ratio of times is the median ratio of the user and system seconds of all threads, of pairs taken in turns in "
+    "one process, with its 95 % interval, which assumes no distribution. Where waiting is the point, seconds are those "
+    "of the clock (*wall*). Both sides have the same optimizer. A goal is met if the whole interval reaches it, and "
+    "*open* if the interval includes it. User and wall seconds are medians of each side. Memory is the peak of a fresh "
+    "process over what it had before the step, with an allocator that gives back what is freed. The bound is the same "
+    "ratio for our network with its attention removed: no way to compute attention could give more."
 )
 
 
 def measure(name: str, threads: int) -> dict[str, Any]:
     """Measure one row in a separate process."""
     print(f"{name} ...", end=" ", flush=True)
-    start = time.perf_counter()
+    start, load = time.perf_counter(), os.getloadavg()[0]
     environment = {**os.environ, **ROWS[name].environment, **dict.fromkeys(THREADS, str(threads))}
     command = [sys.executable, "-m", "tests.benchmarks.rows", name]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=ROOT)
@@ -48,8 +52,23 @@ def measure(name: str, threads: int) -> dict[str, Any]:
         raise SystemExit(f"failed:\n{done.stderr}")
     row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     row["threads"], row["wall_seconds"] = threads, round(time.perf_counter() - start)
-    print(f"{row['value']:.3g} in {row['wall_seconds']} s", flush=True)
+    row["load"] = [round(load, 2), round(os.getloadavg()[0], 2)]
+    print("\n".join(describe(row)), flush=True)
     return row
+
+
+def describe(row: dict[str, Any]) -> list[str]:
+    """Return the lines that are printed for a row: its value, the seconds of each side, and the conditions."""
+    low, high = row["interval"] or (None, None)
+    interval = "" if low is None else f" [{low:.3g}, {high:.3g}]"
+    lines = [f"{row['value']:.3g}{interval} in {row['wall_seconds']} s"]
+    for side, seconds in row["seconds"].items():
+        times = ", ".join(f"{kind} {seconds[kind]:.4g} s" for kind in ("user", "system", "wall"))
+        spread = f", spread {100 * seconds['spread']:.0f} %" if "spread" in seconds else ""
+        lines.append(f"  {side}: {times}{spread}")
+    turns = f", {row['turns']} turns of {row['clock']} seconds" if row["turns"] else ""
+    load = " to ".join(f"{value:.1f}" for value in row["load"])
+    return [*lines, f"  {row['threads']} threads, {row['allocator']}, load {load}{turns}"]
 
 
 def save(rows: Sequence[dict[str, Any]], threads: int) -> None:
@@ -64,7 +83,7 @@ def save(rows: Sequence[dict[str, Any]], threads: int) -> None:
     provenance["versions"] = {**before.get("versions", {}), **provenance["versions"]}  # torchmil may be absent today
     for row in rows:
         kept[row["name"]]["commit"] = provenance["commit"]
-    ordered = [kept[name] for name in ROWS if name in kept]
+    ordered = [{**kept[name], "group": group_of(name)} for name in ROWS if name in kept]
     FILE.write_text(json.dumps({"kind": "benchmark", **provenance, "note": NOTE, "rows": ordered}, indent=1) + "\n")
 
 
@@ -84,4 +103,5 @@ def main(words: Sequence[str] | None = None) -> None:
         rows.append(measure(name, args.threads))
         if not args.dry_run:
             save(rows, args.threads)
-    print(benchmark_table(json.loads(FILE.read_text())))
+    if not args.dry_run:
+        print(benchmark_table(json.loads(FILE.read_text())))

@@ -16,7 +16,7 @@ from monai_mil_ext.handlers import EMATeacher
 from monai_mil_ext.losses import NSFKLLoss
 from monai_mil_ext.networks import nets
 from tests.benchmarks import published
-from tests.benchmarks.baselines import BASELINES
+from tests.benchmarks.baselines import BASELINES, adamw
 
 MOMENTUM = 0.999
 BETA = 0.01
@@ -40,7 +40,7 @@ class Steps(NamedTuple):
 
 def training(weights: Iterable[Tensor], forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], None]:
     """Return a training step of AdamW on the loss of logits (B, 1)."""
-    optimizer = torch.optim.AdamW(list(weights), lr=1e-5)
+    optimizer = adamw(list(weights))
 
     def step(x: Tensor) -> None:
         optimizer.zero_grad()
@@ -113,7 +113,7 @@ def asmil_train() -> Steps:
     net = nets.ASMIL(384, 1, num_tokens=16).train()
     weights = published.published_weights(net)
     anchor_weights = {name: w.detach().clone() for name, w in weights.items()}
-    optimizers = [torch.optim.AdamW(list(w), lr=1e-5) for w in (weights.values(), net.parameters())]
+    optimizers = [adamw(list(w)) for w in (weights.values(), net.parameters())]
     anchor, anchor_loss = EMATeacher(net, "score_tap"), NSFKLLoss()
 
     def bag_loss(logits: Tensor) -> Tensor:
