@@ -63,7 +63,8 @@ def _cost(folder: Path) -> str:
         f"user seconds of the processor {published['user'] / ours['user']:.2f}, "
         f"all of its seconds {step['value']:.2f}{_ends(step)}, memory {memory['value']:.1f}. "
         "What is computed takes as long; what is saved is memory, and the system's time to create it. "
-        f"With 10,000 instances: {large['detail']['ours_gib']:.2f} instead of {large['detail']['published_gib']:.2f} GiB"
+        f"With 10,000 instances it takes {large['detail']['ours_gib']:.2f} instead of "
+        f"{large['detail']['published_gib']:.2f} GiB"
     )
 
 
