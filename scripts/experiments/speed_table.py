@@ -23,20 +23,22 @@ def benchmark_table(result: dict[str, Any]) -> str:
         lines += [[row[name] or "-" for name in columns] for row in cells]
         parts.append("\n".join([f"### {group}", "", *(f"| {' | '.join(line)} |" for line in lines)]))
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-    threads = " or ".join(str(number) for number in sorted({row["threads"] for row in result["rows"]}))
-    machine = f"On {result['machine']}, {threads} threads{_load(result)}; {versions}."
+    machine = f"On {result['machine']}{_threads(result)}{_load(result)}; {versions}."
     return "\n\n".join([*parts, f"{machine}\n{result['note']}"]) + "\n"
 
 
 def verdict(row: Mapping[str, Any]) -> str:
     """Return whether the whole interval of a row, or its value, reaches its goal: ``met``, ``open`` or ``missed``."""
+    if row["goal"] is None:
+        return "met"
     sign = -1 if row["at_most"] else 1
     reached = {sign * value >= sign * row["goal"] for value in row["interval"] or [row["value"]]}
     return "open" if len(reached) > 1 else "met" if reached == {True} else "missed"
 
 
 def _cells(row: Mapping[str, Any]) -> dict[str, str]:
-    goal = f"{'<=' if row['at_most'] else '>='} {row['goal']:g}" + (f" ({row['stretch']:g})" if row["stretch"] else "")
+    goal = "-" if row["goal"] is None else f"{'<=' if row['at_most'] else '>='} {row['goal']:g}"
+    goal += f" ({row['stretch']:g})" if row["stretch"] else ""
     value, found = f"{row['value']:.2f}", verdict(row)
     measured = {"met": value, "open": f"{value}, open", "missed": f"**{value}, missed**"}[found]
     interval = "" if row["interval"] is None else "[{:.2f}, {:.2f}]".format(*row["interval"])
@@ -62,6 +64,11 @@ def _note(row: Mapping[str, Any]) -> str:
     notes += [f"bound {row['bound']:.2f}"] if row["bound"] is not None else []
     notes += ["one thread"] if row["threads"] == 1 else []
     return "; ".join(notes)
+
+
+def _threads(result: Mapping[str, Any]) -> str:
+    numbers = sorted({row["threads"] for row in result["rows"]} - {None})
+    return f", {' or '.join(map(str, numbers))} threads" if numbers else ""
 
 
 def _load(result: Mapping[str, Any]) -> str:

@@ -99,6 +99,7 @@ def _cell(value: float | None, interval: list[float | None] | None, sd: float | 
     return f"{shown} [{interval[0]:.2f}, {interval[1]:.2f}]" if interval and None not in interval else shown
 
 
+UNMEASURED = {"device": "Not measured yet: `scripts/device_check` on a machine with a CUDA device writes this table.\n"}
 SUMMARIES = {"front": front_table, "picture": picture_caption, "verdicts": verdict_table}  # of several results
 KINDS = {"benchmark": benchmark_table, "claims": list_table, "list": list_table, "mutants": mutants_table}
 
@@ -111,7 +112,7 @@ def fill(text: str) -> str:
         if match[2] in SUMMARIES:
             return match[1] + SUMMARIES[match[2]](file.parent) + match[4]
         if not file.exists():
-            return match[0]
+            return match[1] + UNMEASURED[match[2]] + match[4] if match[2] in UNMEASURED else match[0]
         result = json.loads(file.read_text())
         table = KINDS.get(result.get("kind"), result_table)
         return match[1] + (patient_table if match[3] else table)(result) + match[4]
