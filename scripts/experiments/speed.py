@@ -3,7 +3,7 @@
 Each row is measured in a separate process, by default with two threads. Its user, system and wall seconds, the spread
 of each side, the threads, the allocator and the load of the machine are printed. Results are written to
 docs/results/benchmarks.json, where other rows are kept; the table is printed, and ``scripts/results`` writes it to
-docs/benchmarks.md.
+docs/benchmarks.md. ``--parts`` measures the parts of a training step and writes docs/results/time.json.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from monai_mil_ext.apps.study import collect_provenance
@@ -39,20 +39,17 @@ NOTE = (
     "process over what it had before the step, with an allocator that gives back what is freed. The bound is the same "
     "ratio for our network with its attention removed: no way to compute attention could give more."
 )
+PARTS_NOTE = (
+    "Seconds are user and system seconds of the processor, medians of seven steps. *Forward* is without attention, "
+    "*backward* with that of attention; *anchor* is its forward pass and the update of its weights; *handlers* is what "
+    "MONAI's trainer with its handler takes beyond the same loop by hand."
+)
 
 
 def measure(name: str, threads: int) -> dict[str, Any]:
     """Measure one row in a separate process."""
     print(f"{name} ...", end=" ", flush=True)
-    start, load = time.perf_counter(), os.getloadavg()[0]
-    environment = {**os.environ, **ROWS[name].environment, **dict.fromkeys(THREADS, str(threads))}
-    command = [sys.executable, "-m", "tests.benchmarks.rows", name]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=ROOT)
-    if done.returncode:
-        raise SystemExit(f"failed:\n{done.stderr}")
-    row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    row["threads"], row["wall_seconds"] = threads, round(time.perf_counter() - start)
-    row["load"] = [round(load, 2), round(os.getloadavg()[0], 2)]
+    row = run("tests.benchmarks.rows", name, threads=threads, environment=ROWS[name].environment)
     print("\n".join(describe(row)), flush=True)
     return row
 
@@ -69,6 +66,29 @@ def describe(row: dict[str, Any]) -> list[str]:
     turns = f", {row['turns']} turns of {row['clock']} seconds" if row["turns"] else ""
     load = " to ".join(f"{value:.1f}" for value in row["load"])
     return [*lines, f"  {row['threads']} threads, {row['allocator']}, load {load}{turns}"]
+
+
+def run(module: str, *words: str, threads: int, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Run a module in a separate process and return what it prints, with its threads, its time and the load."""
+    start, load = time.perf_counter(), os.getloadavg()[0]
+    variables = {**os.environ, **(environment or {}), **dict.fromkeys(THREADS, str(threads))}
+    command = [sys.executable, "-m", module, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=variables, cwd=ROOT)
+    if done.returncode:
+        raise SystemExit(f"failed:\n{done.stderr}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    loads = [round(load, 2), round(os.getloadavg()[0], 2)]
+    return {**found, "threads": threads, "wall_seconds": round(time.perf_counter() - start), "load": loads}
+
+
+def save_parts() -> None:
+    """Measure the parts of a step with one thread and write them to the file of the page."""
+    found = run("tests.benchmarks.step_parts", threads=1)
+    provenance = collect_provenance(
+        "scripts/benchmark --parts", [0], seconds=found["wall_seconds"], threads=1, packages=PACKAGES, repository=ROOT
+    )
+    content = {"kind": "parts", **provenance, "note": PARTS_NOTE, **found}
+    (RESULTS / "time.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
 def save(rows: Sequence[dict[str, Any]], threads: int) -> None:
@@ -93,10 +113,14 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("row", nargs="*", choices=[[], *ROWS], metavar="row")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--parts", action="store_true", help="measure the parts of a step, for docs/time.md")
     parser.add_argument("--dry-run", action="store_true", help="print only, write nothing")
     args = parser.parse_args(words)
     if args.list:
         print("\n".join(f"{name:32}{row.what}" for name, row in ROWS.items()))
+        return
+    if args.parts:
+        save_parts()
         return
     rows = []
     for name in args.row or ROWS:

@@ -16,6 +16,7 @@ from typing import Any
 
 from .front import front_table, picture_caption
 from .speed_table import benchmark_table
+from .time_table import time_table
 from .verdicts import verdict_table
 
 __all__ = ["benchmark_table", "fill", "main", "patient_table", "result_table", "show_reports"]
@@ -101,7 +102,13 @@ def _cell(value: float | None, interval: list[float | None] | None, sd: float | 
 
 UNMEASURED = {"device": "Not measured yet: `scripts/device_check` on a machine with a CUDA device writes this table.\n"}
 SUMMARIES = {"front": front_table, "picture": picture_caption, "verdicts": verdict_table}  # of several results
-KINDS = {"benchmark": benchmark_table, "claims": list_table, "list": list_table, "mutants": mutants_table}
+KINDS = {
+    "benchmark": benchmark_table,
+    "claims": list_table,
+    "list": list_table,
+    "mutants": mutants_table,
+    "parts": time_table,
+}
 
 
 def fill(text: str) -> str:
