@@ -21,8 +21,9 @@ def time_table(result: dict[str, Any]) -> str:
     share = [f"{100 * row['rate'] / 1e9 / rates['float32_gflops']:.0f} %" for row in rows]
     lines.append(["share of the measured rate of matrices", *share])
     hardware = (
-        f"In the same run, matrices of 2,048 x 2,048 are multiplied at {rates['float32_gflops']:.0f} GFLOP/s in float32 "
-        f"and {rates['bfloat16_gflops']:.0f} in bfloat16, and a copy reads and writes {rates['copy_gb']:.0f} GB/s.\n"
+        f"In the same run, matrices of 2,048 x 2,048 are multiplied at {rates['float32_gflops']:.0f} GFLOP/s in "
+        f"float32 and {rates['bfloat16_gflops']:.0f} in bfloat16, and a copy reads and writes "
+        f"{rates['copy_gb']:.0f} GB/s.\n"
         f"On {result['machine']}, {result['threads']} thread, load {_range(result['load'])}. {result['note']}"
     )
     tried = [["tried", "plain / changed", "interval", "user"], ["---", "--:", "--:", "--:"]]

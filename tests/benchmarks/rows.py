@@ -127,16 +127,28 @@ ROWS = {
         5.0,
         6.0,
     ),
-    "transmil": Row(
-        "TransMIL, as many weights, train step, N = 10,000: torchmil / ours",
-        partial(timed, "torchmil_transmil", "torchmil", "ours", 10_000, 6),
-        1.2,
-    ),
-    "abmil": Row(
-        "ABMIL, as many weights, train step, N = 10,000: torchmil / ours",
-        partial(timed, "torchmil_abmil", "torchmil", "ours", 10_000),
-        0.95,
-    ),
+    **{
+        f"{row}{suffix}": Row(
+            f"{what}, as many weights, train step, N = {n:,}: {steps.split('_')[0]} / ours",
+            partial(paired, steps, steps.split("_")[0], n, repeats),
+            goal,
+        )
+        for row, steps, what, goal, sizes in (
+            ("transmil", "torchmil_transmil", "TransMIL", 1.2, [("", 10_000, 6), ("_1000", 1_000, 15)]),
+            ("abmil", "torchmil_abmil", "ABMIL", 0.95, [("", 10_000, 15), ("_1000", 1_000, 15)]),
+            (
+                "peer_transformer",
+                "torchmil_transformer",
+                "TransformerABMIL",
+                1.2,
+                [("_10000", 10_000, 6), ("", 1_000, 15)],
+            ),
+            ("peer_att", "monai_att", "`MILModel` att", 0.95, [("_10000", 10_000, 15), ("", 1_000, 15)]),
+            # four blocks at 10,000 would take more than the ten minutes of a row
+            ("peer_att_trans", "monai_att_trans", "`MILModel` att_trans", 1.2, [("_5000", 5_000, 6), ("", 1_000, 15)]),
+        )
+        for suffix, n, repeats in sizes
+    },
     **{
         f"baseline_{name.rpartition('_')[2]}": Row(
             f"{what}, train step, N = 10,000: {other} / ours",

@@ -17,6 +17,7 @@ from monai_mil_ext.losses import NSFKLLoss
 from monai_mil_ext.networks import nets
 from tests.benchmarks import published
 from tests.benchmarks.baselines import BASELINES, adamw
+from tests.benchmarks.peers import PEERS, steps_of
 
 MOMENTUM = 0.999
 BETA = 0.01
@@ -195,6 +196,7 @@ STEPS: dict[str, Callable[[], Steps]] = {
     "torchmil_transmil": torchmil_transmil,
     "torchmil_abmil": torchmil_abmil,
     **{name: lambda make=make: Steps(make(), 1024) for name, make in BASELINES.items()},
+    **{name: lambda name=name: Steps(*steps_of(name)) for name in PEERS},
     "million_ABMIL": _linear(partial(nets.ABMIL, 1024, 1, hidden_size=512), 1024),
     "million_ASMIL": _linear(partial(nets.ASMIL, 1024, 1), 1024),
     "million_QGMIL": _linear(partial(nets.QGMIL, 1024, 1), 1024),
