@@ -42,7 +42,7 @@ NOTE = (
 PARTS_NOTE = (
     "Seconds are user and system seconds of the processor, medians of seven steps. *Forward* is without attention, "
     "*backward* with that of attention; *anchor* is its forward pass and the update of its weights; *handlers* is what "
-    "MONAI's trainer with its handler takes beyond the same loop by hand."
+    "MONAI's trainer with its handler takes beyond the same loop by hand, on 30 instances."
 )
 
 
