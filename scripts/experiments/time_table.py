@@ -1,4 +1,4 @@
-"""Table of ``scripts/benchmark --parts``: where the time of a training step goes, and what made it no faster."""
+"""Table of ``scripts/benchmark --parts``: where the time of a training step goes, and what was tried."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def time_table(result: dict[str, Any]) -> str:
     for row in result["tried"]:
         user = " / ".join(f"{1e3 * side['user']:.3g}" for side in row["seconds"].values())
         tried.append([row["what"], f"{row['value']:.2f}", "[{:.2f}, {:.2f}]".format(*row["interval"]), f"{user} ms"])
-    return f"{_table(lines)}\n\n{hardware}\n\n### What made nothing faster, or did\n\n{_table(tried)}\n"
+    return f"{_table(lines)}\n\n{hardware}\n\n### What was tried\n\n{_table(tried)}\n"
 
 
 def _part(row: dict[str, Any], name: str) -> str:
