@@ -46,7 +46,8 @@ def run_apart(call: Callable[[], Any], limit: float) -> tuple[Any, str]:
     try:
         if not ours.poll(limit):
             return None, f"ended after its limit of {limit:g} s"
-        return ours.recv()  # type: ignore[no-any-return]
+        found: tuple[Any, str] = ours.recv()
+        return found
     except EOFError:
         process.join(5)
         return None, f"its process ended with {process.exitcode}"
@@ -70,7 +71,9 @@ def _end(pid: int | None) -> None:
 
 def check(file: Path | None, rehearse: bool) -> dict[str, Any]:
     """Run all parts and return the result, which is written after each part."""
-    sizes, start, rows, failed = SMALL if rehearse else FULL, time.perf_counter(), [], {}
+    sizes, start = SMALL if rehearse else FULL, time.perf_counter()
+    rows: list[dict[str, Any]] = []
+    failed: dict[str, str] = {}
     machine, problem = ("the CPU", "") if rehearse else run_apart(find_device, 20)
     if problem:
         raise SystemExit(problem)
