@@ -10,6 +10,7 @@ import torch
 from fsspec import core
 from hypothesis import settings
 
+from tests.helpers import DEVICE
 from tests.object_store import serve_objects
 
 settings.register_profile("fast", max_examples=10, deadline=None)
@@ -18,7 +19,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 # markers of tests that need what is no dependency: their skips are the only ones that CI allows
 NEEDED = {
-    "gpu": (torch.cuda.is_available, "a CUDA device"),
+    "gpu": (lambda: DEVICE == "cpu" or torch.cuda.is_available(), "a CUDA device"),
     "browser": (lambda: shutil.which("chromium"), "Chromium"),
 }
 

@@ -1,7 +1,9 @@
 """Measurement of speed and memory: ``scripts/benchmark [row ...]``, by default of all rows; ``--list`` lists them.
 
-Each row is measured in a separate process with two threads. Results are written to docs/results/benchmarks.json, where
-other rows are kept; the table is printed, and ``scripts/results`` writes it to docs/benchmarks.md.
+Each row is measured in a separate process, by default with two threads. Its user, system and wall seconds, the spread
+of each side, the threads, the allocator and the load of the machine are printed. Results are written to
+docs/results/benchmarks.json, where other rows are kept; the table is printed, and ``scripts/results`` writes it to
+docs/benchmarks.md. ``--parts`` measures the parts of a training step and writes docs/results/time.json.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from monai_mil_ext.apps.study import collect_provenance
@@ -22,7 +24,7 @@ from .workflows import RESULTS, ROOT
 
 sys.path.insert(0, str(ROOT))
 
-from tests.benchmarks.rows import ROWS
+from tests.benchmarks.rows import ROWS, group_of
 
 __all__ = ["main"]
 
@@ -30,26 +32,63 @@ FILE = RESULTS / "benchmarks.json"
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 PACKAGES = ("monai-mil-ext", "monai", "torch", "torchmil", "numpy")
 NOTE = (
-    "Ratios are of medians over repetitions taken in turns in one process; beside them those of the fastest. "
-    "Memory is the peak of a fresh process over what it had before the step, with an allocator that gives back what is "
-    "freed. The bound is the same ratio for our "
-    "network with its attention removed: no way to compute attention could give more."
+    "A ratio of times is the median ratio of the user and system seconds of all threads, of pairs taken in turns in "
+    "one process, with its 95 % interval, which assumes no distribution. Where waiting is the point, seconds are those "
+    "of the clock (*wall*). Both sides have the same optimizer. A goal is met if the whole interval reaches it, and "
+    "*open* if the interval includes it. User and wall seconds are medians of each side. Memory is the peak of a fresh "
+    "process over what it had before the step, with an allocator that gives back what is freed. The bound is the same "
+    "ratio for our network with its attention removed: no way to compute attention could give more."
+)
+PARTS_NOTE = (
+    "Seconds are user and system seconds of the processor, medians of seven steps. *Forward* is without attention, "
+    "*backward* with that of attention; *anchor* is its forward pass and the update of its weights; *handlers* is what "
+    "MONAI's trainer with its handler takes beyond the same loop by hand, on 30 instances."
 )
 
 
 def measure(name: str, threads: int) -> dict[str, Any]:
     """Measure one row in a separate process."""
     print(f"{name} ...", end=" ", flush=True)
-    start = time.perf_counter()
-    environment = {**os.environ, **ROWS[name].environment, **dict.fromkeys(THREADS, str(threads))}
-    command = [sys.executable, "-m", "tests.benchmarks.rows", name]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=ROOT)
+    row = run("tests.benchmarks.rows", name, threads=threads, environment=ROWS[name].environment)
+    print("\n".join(describe(row)), flush=True)
+    return row
+
+
+def describe(row: dict[str, Any]) -> list[str]:
+    """Return the lines that are printed for a row: its value, the seconds of each side, and the conditions."""
+    low, high = row["interval"] or (None, None)
+    interval = "" if low is None else f" [{low:.3g}, {high:.3g}]"
+    lines = [f"{row['value']:.3g}{interval} in {row['wall_seconds']} s"]
+    for side, seconds in row["seconds"].items():
+        times = ", ".join(f"{kind} {seconds[kind]:.4g} s" for kind in ("user", "system", "wall"))
+        spread = f", spread {100 * seconds['spread']:.0f} %" if "spread" in seconds else ""
+        lines.append(f"  {side}: {times}{spread}")
+    turns = f", {row['turns']} turns of {row['clock']} seconds" if row["turns"] else ""
+    load = " to ".join(f"{value:.1f}" for value in row["load"])
+    return [*lines, f"  {row['threads']} threads, {row['allocator']}, load {load}{turns}"]
+
+
+def run(module: str, *words: str, threads: int, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Run a module in a separate process and return what it prints, with its threads, its time and the load."""
+    start, load = time.perf_counter(), os.getloadavg()[0]
+    variables = {**os.environ, **(environment or {}), **dict.fromkeys(THREADS, str(threads))}
+    command = [sys.executable, "-m", module, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=variables, cwd=ROOT)
     if done.returncode:
         raise SystemExit(f"failed:\n{done.stderr}")
-    row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    row["threads"], row["wall_seconds"] = threads, round(time.perf_counter() - start)
-    print(f"{row['value']:.3g} in {row['wall_seconds']} s", flush=True)
-    return row
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    loads = [round(load, 2), round(os.getloadavg()[0], 2)]
+    return {**found, "threads": threads, "wall_seconds": round(time.perf_counter() - start), "load": loads}
+
+
+def save_parts() -> None:
+    """Measure the parts of a step with one thread and write them to the file of the page."""
+    found = run("tests.benchmarks.step_parts", threads=1)
+    provenance = collect_provenance(
+        "scripts/benchmark --parts", [0], seconds=found["wall_seconds"], threads=1, packages=PACKAGES, repository=ROOT
+    )
+    content = {"kind": "parts", **provenance, "note": PARTS_NOTE, **found}
+    (RESULTS / "time.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
 def save(rows: Sequence[dict[str, Any]], threads: int) -> None:
@@ -64,7 +103,7 @@ def save(rows: Sequence[dict[str, Any]], threads: int) -> None:
     provenance["versions"] = {**before.get("versions", {}), **provenance["versions"]}  # torchmil may be absent today
     for row in rows:
         kept[row["name"]]["commit"] = provenance["commit"]
-    ordered = [kept[name] for name in ROWS if name in kept]
+    ordered = [{**kept[name], "group": group_of(name)} for name in ROWS if name in kept]
     FILE.write_text(json.dumps({"kind": "benchmark", **provenance, "note": NOTE, "rows": ordered}, indent=1) + "\n")
 
 
@@ -74,14 +113,19 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("row", nargs="*", choices=[[], *ROWS], metavar="row")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--parts", action="store_true", help="measure the parts of a step, for docs/time.md")
     parser.add_argument("--dry-run", action="store_true", help="print only, write nothing")
     args = parser.parse_args(words)
     if args.list:
         print("\n".join(f"{name:32}{row.what}" for name, row in ROWS.items()))
+        return
+    if args.parts:
+        save_parts()
         return
     rows = []
     for name in args.row or ROWS:
         rows.append(measure(name, args.threads))
         if not args.dry_run:
             save(rows, args.threads)
-    print(benchmark_table(json.loads(FILE.read_text())))
+    if not args.dry_run:
+        print(benchmark_table(json.loads(FILE.read_text())))

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from .front import front_table, picture_caption
+from .speed_table import benchmark_table
+from .time_table import time_table
 from .verdicts import verdict_table
 
 __all__ = ["benchmark_table", "fill", "main", "patient_table", "result_table", "show_reports"]
@@ -39,7 +41,6 @@ COLUMNS = {
     "verdict": "AUROC, compared with ABMIL",
 }
 NOTICED = ("killed", "killed later", "timeout", "suspicious")
-UNITS = {"gib": "GiB", "kib": "KiB", "s": "s"}
 
 
 def result_table(result: dict[str, Any]) -> str:
@@ -64,24 +65,6 @@ def patient_table(result: dict[str, Any]) -> str:
         values = [row["patients"][patient] for row in rows]
         lines.append(_line([patient, *(_cell(v[k], None) for v in values for k in keys if k in v)]))
     return "\n".join([*lines, "", result["by_patient"], ""])
-
-
-def benchmark_table(result: dict[str, Any]) -> str:
-    """Return the Markdown table of ``scripts/benchmark``: one row per goal, then the machine."""
-    lines = ["| what | goal (stretch) | measured | fastest | bound |", "|---|---|--:|--:|--:|"]
-    for row in result["rows"]:
-        goal = f"{'<=' if row['at_most'] else '>='} {row['goal']:g}"
-        goal += f" ({row['stretch']:g})" if row["stretch"] else ""
-        is_met = row["value"] <= row["goal"] if row["at_most"] else row["value"] >= row["goal"]
-        measured = f"{row['value']:.2f}" if is_met else f"**{row['value']:.2f}, missed**"
-        rest = ["-" if row[key] is None else f"{row[key]:.2f}" for key in ("minima", "bound")]
-        sizes = [(*key.rpartition("_")[::2], size) for key, size in row["detail"].items()]
-        extra = [f"{name.replace('_', ' ')} {size:g} {UNITS[unit]}" for name, unit, size in sizes if unit in UNITS]
-        lines.append(_line(["; ".join([row["what"], *extra]), goal, measured, *rest]))
-    versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-    threads = ", ".join(sorted({str(row["threads"]) for row in result["rows"]}))
-    machine = f"On {result['machine']}, {threads} threads; {versions}."
-    return "\n".join([*lines, "", machine, result["note"], ""])
 
 
 def list_table(result: dict[str, Any]) -> str:
@@ -117,8 +100,15 @@ def _cell(value: float | None, interval: list[float | None] | None, sd: float | 
     return f"{shown} [{interval[0]:.2f}, {interval[1]:.2f}]" if interval and None not in interval else shown
 
 
+UNMEASURED = {"device": "Not measured yet: `scripts/device_check` on a machine with a CUDA device writes this table.\n"}
 SUMMARIES = {"front": front_table, "picture": picture_caption, "verdicts": verdict_table}  # of several results
-KINDS = {"benchmark": benchmark_table, "claims": list_table, "list": list_table, "mutants": mutants_table}
+KINDS = {
+    "benchmark": benchmark_table,
+    "claims": list_table,
+    "list": list_table,
+    "mutants": mutants_table,
+    "parts": time_table,
+}
 
 
 def fill(text: str) -> str:
@@ -129,7 +119,7 @@ def fill(text: str) -> str:
         if match[2] in SUMMARIES:
             return match[1] + SUMMARIES[match[2]](file.parent) + match[4]
         if not file.exists():
-            return match[0]
+            return match[1] + UNMEASURED[match[2]] + match[4] if match[2] in UNMEASURED else match[0]
         result = json.loads(file.read_text())
         table = KINDS.get(result.get("kind"), result_table)
         return match[1] + (patient_table if match[3] else table)(result) + match[4]

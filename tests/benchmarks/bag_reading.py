@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from monai_mil_ext.data import read_bag, write_bag
-from tests.benchmarks.measure import Measurement, time_ratio
+from tests.benchmarks.measure import Measurement, paired_ratio
 
 __all__ = ["FEATURES", "readers", "reading", "write"]
 
@@ -44,11 +44,11 @@ def readers(path: Path, layout: str) -> dict[str, Callable[[], object]]:
 
 
 def reading(layout: str, instances: int = INSTANCES, repeats: int = 25) -> Measurement:
-    """Measure the time of ``read_bag`` over that of raw bytes (our layout) or ``h5py[:]`` (layouts of other tools)."""
+    """Measure the seconds of ``read_bag`` over those of raw bytes (our layout) or ``h5py[:]`` (layouts of others)."""
     features = np.random.default_rng(0).standard_normal((instances, FEATURES)).astype(np.float16)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bag.h5"
         write(path, features, layout)
         calls = readers(path, layout)
         assert np.array_equal(read_bag(path)["features"].numpy(), calls["bare"]())
-        return time_ratio(calls, "read_bag", "bare", repeats)
+        return paired_ratio(calls, "read_bag", "bare", repeats)

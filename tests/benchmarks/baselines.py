@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,16 +13,17 @@ from torch.nn import functional
 from monai_mil_ext.losses import BranchLoss, CLAMInstanceLoss
 from monai_mil_ext.networks import nets
 
-__all__ = ["BASELINES"]
+__all__ = ["BASELINES", "adamw"]
 
 F, E = 1024, 512
 LABEL = torch.ones(1)
+adamw = partial(torch.optim.AdamW, lr=1e-5, fused=True)  # of both sides of every comparison
 bag_loss = functional.binary_cross_entropy_with_logits
 
 
 def stepped(net: nn.Module, loss: Callable[[Tensor], Tensor]) -> Callable[[Tensor], None]:
     """Return a training step of AdamW on a loss."""
-    optimizer = torch.optim.AdamW(net.train().parameters(), lr=1e-5)
+    optimizer = adamw(net.train().parameters())
 
     def step(x: Tensor) -> None:
         optimizer.zero_grad()

@@ -15,6 +15,7 @@ from monai_mil_ext.handlers import AttentionAnchorHandler, AttentionPriorHandler
 from monai_mil_ext.losses import NormalGuidanceLoss, NSFKLLoss
 from monai_mil_ext.networks import nets
 from monai_mil_ext.networks.nets.transformers import qgmil
+from tests.benchmarks.baselines import adamw
 
 __all__ = ["padded_bags", "with_handlers"]
 
@@ -29,7 +30,7 @@ def padded_bags(largest: int = 8000, count: int = 8) -> dict[str, Callable[[], N
     x = torch.randn(*mask.shape, 1024)
     bags = [x[i : i + 1, :n].clone() for i, n in enumerate(sizes.tolist())]
     net = nets.QGMIL.from_preset("qgmil_base", 1024, 1).train()
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-5)
+    optimizer = adamw(net.parameters())
 
     def backward(bag: Tensor, mask: Tensor | None, weight: float = 1.0) -> None:
         logits = net(bag, mask)
@@ -69,7 +70,7 @@ def with_handlers(instances: int = 10_000, iterations: int = 5) -> dict[str, Cal
             max_epochs=1,
             train_data_loader=[batch] * iterations,
             network=net,
-            optimizer=torch.optim.AdamW(net.parameters(), lr=1e-5),
+            optimizer=adamw(net.parameters()),
             loss_function=torch.nn.CrossEntropyLoss(),
             train_handlers=handlers,
         )

@@ -15,7 +15,25 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
+GIB = 2**30
 Call = Callable[[], object]
+
+
+class Spent(NamedTuple):
+    """Seconds of a call: of the processor for the program and for the system, and of the clock.
+
+    System time is mostly that of pages of memory, which are created at their first use. Other work on the machine
+    changes seconds of the processor little, unlike those of the clock.
+    """
+
+    user: float
+    system: float
+    wall: float
+
+    @property
+    def processor(self) -> float:
+        """Seconds that all threads together kept processors busy."""
+        return self.user + self.system
 
 
 class Measurement(NamedTuple):
@@ -23,80 +41,86 @@ class Measurement(NamedTuple):
 
     Attributes:
         value: value that is compared with the goal.
-        minima: the same ratio for the fastest repetitions, if it is a ratio of times.
+        interval: bounds of its 95 % interval, if there are at least six repetitions.
         bound: the same ratio for a network without attention, if it is a useful bound.
         detail: values from which it is computed.
+        clock: seconds that are compared, ``processor`` or ``wall``, in a ratio of times.
+        turns: number of repetitions.
+        seconds: for each side of a ratio, the median ``user``, ``system`` and ``wall`` seconds of a call, and
+            ``spread``, the range of the compared seconds over their median.
     """
 
     value: float
-    minima: float | None = None
+    interval: tuple[float, float] | None = None
     bound: float | None = None
     detail: Mapping[str, object] = {}
+    clock: str | None = None
+    turns: int | None = None
+    seconds: Mapping[str, Mapping[str, float]] = {}
 
 
-def seconds(calls: Mapping[str, Call], repeats: int) -> dict[str, list[float]]:
-    """Measure wall-clock times of calls in turns (A B A B), after one uncounted call of each."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
+def spend(call: Call) -> Spent:
+    """Measure the seconds of a call in all threads of this process."""
+    before, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+    call()
+    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
+    return Spent(after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime, wall)
+
+
+def take_turns(calls: Mapping[str, Call], repeats: int) -> dict[str, list[Spent]]:
+    """Measure calls in turns, the first one by turns (A B B A), after one uncounted call of each."""
+    spent: dict[str, list[Spent]] = {name: [] for name in calls}
     for turn in range(repeats + 1):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
+        for name in reversed(calls) if turn % 2 else calls:
+            seconds = spend(calls[name])
             if turn:
-                times[name].append(time.perf_counter() - start)
-    return times
+                spent[name].append(seconds)
+    return spent
 
 
-def time_ratio(calls: Mapping[str, Call], over: str, under: str, repeats: int) -> Measurement:
-    """Measure the ratio of the median times of two calls, also relative to a call ``bound`` if there is one."""
-    times = seconds(calls, repeats)
-    middle = {name: statistics.median(t) for name, t in times.items()}
-    bound = middle[over] / middle["bound"] if "bound" in middle else None
-    detail = {f"{name}_seconds": round(t, 4) for name, t in middle.items()}
-    return Measurement(middle[over] / middle[under], min(times[over]) / min(times[under]), bound, detail)
+def paired_ratio(
+    calls: Mapping[str, Call], over: str, under: str, repeats: int = 15, clock: str = "processor"
+) -> Measurement:
+    """Measure the ratio of the seconds of two calls, in pairs, with the 95 % interval of the median of the pairs.
 
-
-def processor_ratio(calls: Mapping[str, Call], over: str, under: str, repeats: int) -> Measurement:
-    """Measure the ratio of the median seconds that two calls keep processors busy; detail: user and system apart.
-
-    System time is mostly that of pages of memory, which are created at their first use. Other work on the machine
-    changes these seconds little, unlike those of a clock.
+    A call ``bound`` gives the bound of the ratio; the seconds of further calls are recorded. ``clock="wall"`` is for
+    calls that wait, for files or other processes.
     """
-    spent: dict[str, list[tuple[float, float]]] = {over: [], under: []}
-    for turn in range(repeats + 1):
-        for name, times in spent.items():
-            before = resource.getrusage(resource.RUSAGE_SELF)
-            calls[name]()
-            after = resource.getrusage(resource.RUSAGE_SELF)
-            if turn:
-                times.append((after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime))
-    totals = {name: [user + system for user, system in times] for name, times in spent.items()}
-    detail = {
-        f"{name}_{kind}_s": round(statistics.median(pair[i] for pair in times), 2)
-        for name, times in spent.items()
-        for i, kind in enumerate(("user", "system"))
-    }
-    ratio = statistics.median(totals[over]) / statistics.median(totals[under])
-    return Measurement(ratio, min(totals[over]) / min(totals[under]), detail=detail)
+    spent = take_turns(calls, repeats)
+    times = {name: [getattr(s, clock) for s in turns] for name, turns in spent.items()}
+
+    def pairs(other: str) -> list[float]:
+        return [a / b for a, b in zip(times[over], times[other], strict=True)]
+
+    ratios = pairs(under)
+    sides = sorted(spent, key=lambda name: (name != over, name != under))
+    return Measurement(
+        statistics.median(ratios),
+        interval=median_interval(ratios) if repeats >= 6 else None,
+        bound=statistics.median(pairs("bound")) if "bound" in calls else None,
+        clock=clock,
+        turns=repeats,
+        seconds={name: summary(spent[name], times[name]) for name in sides},
+    )
 
 
-def paired_processor_ratio(calls: Mapping[str, Call], over: str, under: str, repeats: int = 25) -> Measurement:
-    """Measure the ratio of the seconds that two calls keep processors busy, in pairs; its value is the lower bound.
+paired_processor_ratio = paired_ratio
 
-    In each turn both are called, the first one by turns; the bounds are those of the 95 % interval of the median of the
-    ratios of the turns, from their order alone.
-    """
-    ratios = []
-    for turn in range(repeats + 1):
-        spent = {}
-        for name in (over, under) if turn % 2 else (under, over):
-            before = resource.getrusage(resource.RUSAGE_SELF)
-            calls[name]()
-            after = resource.getrusage(resource.RUSAGE_SELF)
-            spent[name] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        ratios += [spent[over] / spent[under]] if turn else []
-    low, high = median_interval(ratios)
-    detail = {"ratio": round(statistics.median(ratios), 3), "low": round(low, 3), "high": round(high, 3)}
-    return Measurement(low, detail=detail | {"turns": repeats})
+
+def summary(spent: Sequence[Spent], compared: Sequence[float]) -> dict[str, float]:
+    """Return the median seconds of a side, and the range of the compared ones over their median."""
+    middle = {kind: round(statistics.median(getattr(s, kind) for s in spent), 6) for kind in Spent._fields}
+    return {**middle, "spread": round((max(compared) - min(compared)) / statistics.median(compared), 3)}
+
+
+def allocator(maps: str | None = None) -> str:
+    """Return the name of the allocator of this process, and whether glibc was told to keep freed memory."""
+    maps = Path("/proc/self/maps").read_text() if maps is None else maps
+    for name in ("jemalloc", "tcmalloc", "mimalloc"):
+        if name in maps:
+            return name
+    kept = int(os.environ.get("MALLOC_TRIM_THRESHOLD_", "0")) > GIB
+    return "glibc, freed memory kept" if kept else "glibc"
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float]:

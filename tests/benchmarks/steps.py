@@ -16,7 +16,8 @@ from monai_mil_ext.handlers import EMATeacher
 from monai_mil_ext.losses import NSFKLLoss
 from monai_mil_ext.networks import nets
 from tests.benchmarks import published
-from tests.benchmarks.baselines import BASELINES
+from tests.benchmarks.baselines import BASELINES, adamw
+from tests.benchmarks.peers import PEERS, steps_of
 
 MOMENTUM = 0.999
 BETA = 0.01
@@ -40,7 +41,7 @@ class Steps(NamedTuple):
 
 def training(weights: Iterable[Tensor], forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], None]:
     """Return a training step of AdamW on the loss of logits (B, 1)."""
-    optimizer = torch.optim.AdamW(list(weights), lr=1e-5)
+    optimizer = adamw(list(weights))
 
     def step(x: Tensor) -> None:
         optimizer.zero_grad()
@@ -113,7 +114,7 @@ def asmil_train() -> Steps:
     net = nets.ASMIL(384, 1, num_tokens=16).train()
     weights = published.published_weights(net)
     anchor_weights = {name: w.detach().clone() for name, w in weights.items()}
-    optimizers = [torch.optim.AdamW(list(w), lr=1e-5) for w in (weights.values(), net.parameters())]
+    optimizers = [adamw(list(w)) for w in (weights.values(), net.parameters())]
     anchor, anchor_loss = EMATeacher(net, "score_tap"), NSFKLLoss()
 
     def bag_loss(logits: Tensor) -> Tensor:
@@ -195,6 +196,7 @@ STEPS: dict[str, Callable[[], Steps]] = {
     "torchmil_transmil": torchmil_transmil,
     "torchmil_abmil": torchmil_abmil,
     **{name: lambda make=make: Steps(make(), 1024) for name, make in BASELINES.items()},
+    **{name: lambda name=name: Steps(*steps_of(name)) for name in PEERS},
     "million_ABMIL": _linear(partial(nets.ABMIL, 1024, 1, hidden_size=512), 1024),
     "million_ASMIL": _linear(partial(nets.ASMIL, 1024, 1), 1024),
     "million_QGMIL": _linear(partial(nets.QGMIL, 1024, 1), 1024),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.benchmarks import batches, measure
+from tests.benchmarks import batches, measure, rows
 from tests.benchmarks.rows import ROWS, Row, run
 from tests.benchmarks.steps import STEPS, forward_only, training
 
@@ -40,39 +40,74 @@ def test_padded_bags_and_with_handlers_run():
         call()
 
 
-def test_seconds_times_calls_in_turns_without_the_first():
+def test_calls_take_turns_without_counting_the_first():
     order = []
-    times = measure.seconds({name: partial(order.append, name) for name in "ab"}, repeats=2)
-    assert "".join(order) == "ababab"
-    assert {name: len(t) for name, t in times.items()} == {"a": 2, "b": 2}
+    spent = measure.take_turns({name: partial(order.append, name) for name in "ab"}, repeats=3)
+    assert "".join(order) == "abbaabba"
+    assert {name: len(seconds) for name, seconds in spent.items()} == {"a": 3, "b": 3}
 
 
-def test_time_ratio_is_that_of_medians(monkeypatch):
-    times = {"ours": [1.0, 2.0, 9.0], "theirs": [3.0, 8.0, 9.0], "bound": [1.0, 1.0, 5.0]}
-    monkeypatch.setattr(measure, "seconds", lambda calls, repeats: times)
-    ratio = measure.time_ratio(times, "theirs", "ours", repeats=3)
-    assert (ratio.value, ratio.minima, ratio.bound) == (4.0, 3.0, 8.0)
+def measured(monkeypatch, **sides):
+    """Let calls take given user seconds, a tenth of them system seconds, and ten times as many by the clock."""
+    spent = {name: [measure.Spent(t, t / 10, 10 * t) for t in times] for name, times in sides.items()}
+    monkeypatch.setattr(measure, "take_turns", lambda calls, repeats: spent)
+    return spent
 
 
-def test_processor_ratio_counts_work_and_not_waiting():
+@pytest.mark.parametrize("clock", ["processor", "wall"])
+def test_paired_ratio_is_the_median_of_the_pairs(monkeypatch, clock):
+    calls = measured(monkeypatch, ours=[1.0, 2.0, 4.0], theirs=[3.0, 8.0, 8.0], bound=[1.0, 1.0, 8.0])
+    ratio = measure.paired_ratio(calls, "theirs", "ours", repeats=3, clock=clock)
+    assert (ratio.value, ratio.bound) == pytest.approx((3, 3))
+    assert ratio.interval is None
+    assert (ratio.clock, ratio.turns, list(ratio.seconds)) == (clock, 3, ["theirs", "ours", "bound"])
+    assert ratio.seconds["ours"] == pytest.approx({"user": 2.0, "system": 0.2, "wall": 20.0, "spread": 1.5})
+
+
+def test_paired_ratio_has_the_interval_of_the_median(monkeypatch):
+    times = [3.0, 1.0, 2.0, 6.0, 5.0, 4.0, 9.0, 8.0, 7.0]
+    calls = measured(monkeypatch, ours=[1.0] * 9, theirs=times)
+    assert measure.paired_ratio(calls, "theirs", "ours", repeats=9).interval == pytest.approx((2, 8))
+
+
+def test_paired_ratio_counts_work_and_not_waiting():
     def work(rounds):
         sum(i * i for i in range(rounds))
 
-    calls = {"waits": lambda: time.sleep(0.2), "works": partial(work, 2_000_000), "twice": partial(work, 4_000_000)}
-    ratio = measure.processor_ratio(calls, "twice", "works", repeats=3)
+    calls = {"waits": lambda: time.sleep(0.1), "works": partial(work, 500_000), "twice": partial(work, 1_000_000)}
+    ratio = measure.paired_ratio(calls, "twice", "works", repeats=9)
     assert 1.4 < ratio.value < 2.8
-    assert ratio.detail["twice_user_s"] > 10 * ratio.detail["twice_system_s"]
-    assert measure.processor_ratio(calls, "waits", "works", repeats=1).value < 0.1
+    low, high = ratio.interval
+    assert 1 < low <= ratio.value <= high
+    assert measure.paired_ratio(calls, "waits", "works", repeats=1).value < 0.1
+    assert measure.paired_ratio(calls, "waits", "works", repeats=1, clock="wall").value > 0.5
 
 
-def test_paired_processor_ratio_is_a_lower_bound_of_work():
-    def work(rounds):
-        sum(i * i for i in range(rounds))
+def test_the_allocator_is_the_loaded_one(monkeypatch):
+    assert measure.allocator("7f00 /usr/lib/libjemalloc.so.2") == "jemalloc"
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    assert measure.allocator("7f00 /usr/lib/libc.so.6") == "glibc"
+    for name, value in rows.KEPT.items():
+        monkeypatch.setenv(name, value)
+    assert measure.allocator() == "glibc, freed memory kept"
 
-    calls = {"works": partial(work, 300_000), "twice": partial(work, 600_000)}
-    ratio = measure.paired_processor_ratio(calls, "twice", "works", repeats=9)
-    assert 1 < ratio.value == pytest.approx(ratio.detail["low"], abs=1e-3)
-    assert ratio.value <= ratio.detail["ratio"] + 1e-3 <= ratio.detail["high"] + 2e-3
+
+@pytest.mark.parametrize("name", [name for name in BENCHMARKED if not name.startswith(("linear", "million"))])
+def test_both_sides_have_the_same_optimizer(name, monkeypatch):
+    seen, create = [], torch.optim.Optimizer.__init__
+
+    def note(self, params, defaults):
+        seen.append((type(self), str(defaults)))
+        create(self, params, defaults)
+
+    monkeypatch.setattr(torch.optim.Optimizer, "__init__", note)
+    STEPS[name]()
+    assert len(set(seen)) <= 1
+
+
+def test_every_group_has_rows():
+    assert {rows.group_of(name) for name in ROWS} >= set(rows.GROUPS)
+    assert rows.group_of("something new") == "Other costs"
 
 
 @pytest.mark.parametrize(("n", "k"), [(6, 1), (8, 1), (9, 2), (12, 3), (25, 8)])
@@ -96,17 +131,7 @@ def test_peak_memory_names_the_error_of_a_failed_step():
 
 
 def test_run_returns_the_goal_of_a_row(monkeypatch):
-    monkeypatch.setitem(
-        ROWS, "row", Row("a / b", lambda: measure.Measurement(2.0, detail={"kib": 1}), 3.0, at_most=True)
-    )
-    assert run("row") == {
-        "name": "row",
-        "what": "a / b",
-        "goal": 3.0,
-        "stretch": None,
-        "at_most": True,
-        "value": 2.0,
-        "minima": None,
-        "bound": None,
-        "detail": {"kib": 1},
-    }
+    measurement = measure.Measurement(2.0, detail={"kib": 1})
+    monkeypatch.setitem(ROWS, "row", Row("a / b", lambda: measurement, 3.0, at_most=True))
+    goal = {"name": "row", "what": "a / b", "goal": 3.0, "stretch": None, "at_most": True}
+    assert run("row") == {**goal, **measurement._asdict(), "allocator": measure.allocator()}

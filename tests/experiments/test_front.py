@@ -73,12 +73,12 @@ def test_time_is_told_with_memory_and_by_its_kind(results):
     from experiments.front import front_table
 
     content = json.loads((results / "benchmarks.json").read_text())
-    details = {row["name"]: row["detail"] for row in content["rows"]}
-    details["qgmil_train_processor"] |= {"published_user_s": 4.0, "published_system_s": 2.5}
-    details["qgmil_train_processor"] |= {"ours_user_s": 3.5, "ours_system_s": 0.25}
-    details["qgmil_train_memory"] |= {"published_gib": 9.0, "ours_gib": 0.5}
+    rows = {row["name"]: row for row in content["rows"]}
+    times = {"published": {"user": 4.0, "system": 2.5}, "ours": {"user": 3.2, "system": 0.05}}
+    rows["qgmil_train_4000"] |= {"value": 2.0, "interval": [1.9, 2.125], "seconds": times}
+    rows["qgmil_train_memory_4000"]["value"] = 5.0
+    rows["qgmil_train_memory_10000"]["detail"] |= {"published_gib": 9.0, "ours_gib": 0.5}
     (results / "benchmarks.json").write_text(json.dumps(content))
     table = front_table(results)
-    assert "takes 0.50 GiB where the published formulation takes 9.00 GiB" in table
-    assert "takes 3.8 s of the processor where that takes 6.5 s" in table
-    assert "computing alone takes 3.5 and 4.0 s" in table
+    assert "user seconds of the processor 1.25, all of its seconds 2.00 [1.90, 2.12], memory 5.0." in table
+    assert "it takes 0.50 instead of 9.00 GiB" in table

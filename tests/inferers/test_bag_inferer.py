@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from monai_mil_ext.data import BagCollate
 from monai_mil_ext.inferers import BagInferer
 from monai_mil_ext.networks.nets import ABMIL, ASMIL, QGMIL, BagOutputWrapper, EncodedBag, QGMILBlock
-from tests.helpers import fill
+from tests.helpers import DEVICE, fill
 
 MASK = torch.tensor([[True] * 7, [True] * 4 + [False] * 3, [True, False, True, False, False, False, True]])
 SIZES = [{"chunk_size": 1}, {"chunk_size": 3}, {"chunk_size": 100}, {"chunk_bytes": 1}, {"chunk_bytes": 2000}]
@@ -271,10 +271,10 @@ def test_bag_inferer_rejects_bad_input():
 def test_bag_inferer_with_encoder_on_gpu_and_bag_on_cpu():
     net, x = image_net(), images()
     expected = net(x, MASK)
-    net.encoder.to("cuda")
+    net.encoder.to(DEVICE)
     assert_close(BagInferer(chunk_size=3)(x, net, MASK), expected, rtol=1e-5, atol=1e-5)
-    net.aggregator.to("cuda")
-    for device in ("cpu", "cuda", None):
+    net.aggregator.to(DEVICE)
+    for device in ("cpu", DEVICE, None):
         got = BagInferer(chunk_size=3, device=device)(x, net, MASK)
-        assert got.device.type == "cuda"
+        assert got.device.type == DEVICE
         assert_close(got.cpu(), expected, rtol=1e-5, atol=1e-5)

@@ -23,7 +23,7 @@ from tests.handlers.training import (
     patch_batches,
     without_mask,
 )
-from tests.helpers import fill
+from tests.helpers import DEVICE, fill
 
 BETA, MOMENTUM, LR = 0.7, 0.5, 0.1
 LOSS = NSFKLLoss()
@@ -248,7 +248,7 @@ def test_attention_anchor_ignores_steps_skipped_by_the_scaler(fused):
 @pytest.mark.gpu
 @pytest.mark.parametrize("fused", [False, True])
 def test_attention_anchor_ignores_steps_skipped_by_the_scaler_on_a_gpu(fused):
-    scaled("cuda", fused)
+    scaled(DEVICE, fused)
 
 
 def test_attention_anchor_of_a_compiled_network():
