@@ -76,7 +76,8 @@ def zero_out_padding(x: Tensor, mask: Optional[Tensor]) -> Tensor:
     if mask is None:
         return x
     if not torch.jit.is_scripting():
-        if _has_zero_padding(x, mask):
+        is_zero = _has_zero_padding(x, mask)
+        if is_zero:
             return x
     return x.masked_fill(~mask.unsqueeze(-1), 0.0)
 

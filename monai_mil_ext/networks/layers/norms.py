@@ -50,7 +50,8 @@ class RMSNormFp32(nn.RMSNorm):
             return functional.rms_norm(wide, [self.size], None, self.epsilon).to(x.dtype) * self.weight
         weight = self.weight.to(wide.dtype)
         if not torch.jit.is_scripting():
-            if is_eager_on_host(wide) and is_eager_on_host(weight):
+            is_eager = is_eager_on_host(wide) and is_eager_on_host(weight)
+            if is_eager:
                 normalized: Tensor = _RMSNorm.apply(wide, weight, self.epsilon)
                 return normalized.to(x.dtype)
         return functional.rms_norm(wide, [self.size], weight, self.epsilon).to(x.dtype)
@@ -70,14 +71,14 @@ class _RMSNorm(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         scale = _inverse_rms(x, eps)
         ctx.save_for_backward(x, weight, scale)
         ctx.eps = eps
         return (x * scale).mul_(weight)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tuple[Optional[Tensor], Optional[Tensor], None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tuple[Optional[Tensor], Optional[Tensor], None]:
         x, weight, scale = ctx.saved_tensors
         if torch.is_grad_enabled():  # for second derivatives
             normalized, weighted = x * _inverse_rms(x, ctx.eps), gradient * weight
