@@ -92,7 +92,7 @@ class Pool:
         net = ABMIL(self.bags[0].shape[1], 1, hidden_size=settings.hidden_size)
         images, mask = pad([self.bags[i] for i in labeled])
         target = torch.tensor(self.labels[list(labeled)]).float()
-        optimizer = torch.optim.AdamW(net.parameters(), settings.learning_rate, weight_decay=0.01)
+        optimizer = torch.optim.AdamW(net.parameters(), settings.learning_rate, weight_decay=0.01, fused=True)
         for _ in range(settings.steps):
             optimizer.zero_grad()
             logits = net.forward_bag(images, mask).logits[:, 0]

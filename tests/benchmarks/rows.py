@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from tests.benchmarks import batches, tile_reading
+from tests.benchmarks import batches, before_after, tile_reading
 from tests.benchmarks.bag_reading import reading
 from tests.benchmarks.epochs import disk_epoch, small_bags_epoch
 from tests.benchmarks.measure import GIB, Measurement, allocator, paired_ratio, peak_memory, spend
@@ -91,6 +91,24 @@ def handled(terms: str, repeats: int = 15) -> Measurement:
     """Measure the ratio of the processor's seconds of a training step with and without two attention terms."""
     calls = batches.with_handlers()
     return paired_ratio({name: calls[name] for name in (terms, "plain", "least")}, terms, "plain", repeats)
+
+
+def short(over: str, under: str, instances: int, repeats: int) -> Measurement:
+    """Measure the ratio of the processor's seconds of two training steps of QG-MIL; detail: cosine of gradients."""
+    calls = before_after.short_qgmil(instances)
+    cosine = before_after.gradient_cosine(calls, over, under)
+    measured = paired_processor_ratio({name: calls[name] for name in (over, under)}, over, under, repeats)
+    return measured._replace(detail={**measured.detail, "gradient_cosine": round(cosine, 5)})
+
+
+def anchored() -> Measurement:
+    """Measure the ratio of the processor's seconds of training steps with a plain and a fused optimizer."""
+    return paired_processor_ratio(before_after.anchored_asmil(1_000), "before", "ours", 25)
+
+
+def padded_scans(hidden_size: int | None) -> Measurement:
+    """Measure the ratio of the processor's seconds of training steps of a network and of its bare equations."""
+    return paired_processor_ratio(before_after.padded_scans(hidden_size), "ours", "bare", 25)
 
 
 TRAIN, LOOK = "QG-MIL base 1024->512, train step, N = {:,}: published / ours", "QG-MIL base, forward, N = 10,000"
@@ -181,6 +199,28 @@ ROWS = {
             ("bags_single_kept", ", freed memory kept", KEPT),
         )
     },
+    "asmil_fused": Row(
+        "ASMIL 1024->512, train step with anchor, N = 1,000: AdamW as it was / fused", anchored, 1.35, 1.6
+    ),
+    **{
+        f"padded_scans_{hidden_size or 768}": Row(
+            f"ABMIL 768->{hidden_size or 768}, train step on 64 padded scans of 5 to 50 slices: ours / bare equations",
+            partial(padded_scans, hidden_size),
+            1.06,
+            at_most=True,
+        )
+        for hidden_size in (128, None)
+    },
+    "qgmil_bf16": Row(
+        "QG-MIL base 1024->512, train step, N = 4,000: float32 / bfloat16",
+        partial(short, "float32", "bfloat16", 4_000, 6),
+        1.6,
+    ),
+    "qgmil_layers": Row(
+        "QG-MIL base 1024->512, train step, N = 2,000: RMS norms and dropout as torch composes them / ours",
+        partial(short, "composed", "float32", 2_000, 15),
+        1.03,
+    ),
     "pool_export": Row(
         f"{LOOK}: with its attention / without",
         partial(timed, "qgmil_forward", "attention", "ours", 10_000, 6),

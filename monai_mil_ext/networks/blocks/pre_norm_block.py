@@ -4,6 +4,8 @@ from typing import List, Optional, Tuple
 
 from torch import Tensor, nn
 
+from monai_mil_ext.networks.layers.bit_dropout import BitDropout
+
 from .gated_self_attention import GatedSelfAttention, ProjectedHeads
 
 __all__ = ["PreNormBlock"]
@@ -45,7 +47,7 @@ class PreNormBlock(nn.Module):
         self.post_attention_layernorm = second_norm
         self.self_attn = attention
         self.mlp = feed_forward
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = BitDropout(dropout)
 
     def forward(
         self, h: Tensor, mask: Optional[Tensor] = None, first_only: bool = False, sizes: Optional[List[int]] = None

@@ -8,6 +8,8 @@ from torch.nn import functional
 
 from monai_mil_ext.utils import without_autocast
 
+from .eager import is_eager_on_host
+
 __all__ = [
     "attention_pool",
     "masked_log_softmax",
@@ -68,9 +70,26 @@ def _mask_scores(scores: Tensor, mask: Tensor) -> Tensor:
 def zero_out_padding(x: Tensor, mask: Optional[Tensor]) -> Tensor:
     """Replace the padding of instances (B, N, F) by zeros; without a mask, return ``x`` itself.
 
-    A network has to do so before its first weight: in the gradient of the weight, NaN times zero is NaN.
+    A network has to do so before its first weight: in the gradient of the weight, NaN times zero is NaN. On a CPU,
+    ``x`` itself is returned also if its padding is zero already, since reading it takes a tenth of the time of a copy.
     """
-    return x if mask is None else x.masked_fill(~mask.unsqueeze(-1), 0.0)
+    if mask is None:
+        return x
+    if not torch.jit.is_scripting():
+        is_zero = _has_zero_padding(x, mask)
+        if is_zero:
+            return x
+    return x.masked_fill(~mask.unsqueeze(-1), 0.0)
+
+
+def _has_zero_padding(x: Tensor, mask: Tensor) -> bool:
+    """Return whether all padding is known to be zero; False where a program cannot look, and if it needs gradients."""
+    if (x.requires_grad and torch.is_grad_enabled()) or not is_eager_on_host(x):
+        return False
+    try:
+        return not ((x.amax(-1) != 0) | (x.amin(-1) != 0)).logical_and_(~mask).any()
+    except RuntimeError:  # a tensor without values, of FakeTensorMode
+        return False
 
 
 def attention_pool(attention: Tensor, h: Tensor) -> Tensor:

@@ -1,10 +1,14 @@
 """Normalization layers that compute in float32 or float64, whatever the dtype of their input."""
 
+from typing import Any, Optional, Tuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from monai_mil_ext.utils import check_choice, check_positive
+from monai_mil_ext.utils import check_choice, check_positive, without_autocast
+
+from .eager import is_eager_on_host
 
 __all__ = ["LayerNormFp32", "RMSNormFp32", "make_norm"]
 
@@ -44,7 +48,55 @@ class RMSNormFp32(nn.RMSNorm):
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         if self.round_first:
             return functional.rms_norm(wide, [self.size], None, self.epsilon).to(x.dtype) * self.weight
-        return functional.rms_norm(wide, [self.size], self.weight.to(wide.dtype), self.epsilon).to(x.dtype)
+        weight = self.weight.to(wide.dtype)
+        if not torch.jit.is_scripting():
+            is_eager = is_eager_on_host(wide) and is_eager_on_host(weight)
+            if is_eager:
+                normalized: Tensor = _RMSNorm.apply(wide, weight, self.epsilon)
+                return normalized.to(x.dtype)
+        return functional.rms_norm(wide, [self.size], weight, self.epsilon).to(x.dtype)
+
+
+class _RMSNorm(torch.autograd.Function):
+    r"""RMS normalization on a CPU, where torch has no kernel for it and computes it and its gradient in many steps.
+
+    With the scale :math:`s = (\operatorname{mean}(x^2) + \epsilon)^{-1/2}` and the gradient g of the output,
+
+    .. math::
+        \frac{\partial L}{\partial x} = s \left(g \odot w - x s^2 \operatorname{mean}(g \odot w \odot x)\right), \quad
+        \frac{\partial L}{\partial w} = \sum_n s_n \, g_n \odot x_n
+
+    This is the gradient of layer normalization for a mean of zero, for which torch has a kernel, plus
+    :math:`s \operatorname{mean}(g \odot w)`, which layer normalization subtracts.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        scale = _inverse_rms(x, eps)
+        ctx.save_for_backward(x, weight, scale)
+        ctx.eps = eps
+        return (x * scale).mul_(weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tuple[Optional[Tensor], Optional[Tensor], None]:
+        x, weight, scale = ctx.saved_tensors
+        if torch.is_grad_enabled():  # for second derivatives
+            normalized, weighted = x * _inverse_rms(x, ctx.eps), gradient * weight
+            centered = weighted - normalized * (weighted * normalized).mean(-1, keepdim=True)
+            return _inverse_rms(x, ctx.eps) * centered, (gradient * normalized).sum_to_size(weight.shape), None
+        needed = [*ctx.needs_input_grad[:2], False]
+        of_x, of_weight, _ = torch.ops.aten.native_layer_norm_backward(
+            gradient, x, weight.shape, torch.zeros_like(scale), scale, weight, None, needed
+        )
+        if needed[0]:
+            with without_autocast(x):
+                of_x.add_((gradient @ weight).div_(len(weight)).unsqueeze(-1).mul_(scale))
+        return of_x, of_weight, None
+
+
+def _inverse_rms(x: Tensor, eps: float) -> Tensor:
+    """Compute the inverse root of the mean square (..., 1) of features (..., E)."""
+    return (x.pow(2).mean(-1, keepdim=True) + eps).rsqrt()
 
 
 class LayerNormFp32(nn.LayerNorm):

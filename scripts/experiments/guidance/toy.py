@@ -64,7 +64,7 @@ def train_abmil(bags: Sequence[Mapping[str, Any]], guide: GuidanceLoss | None, s
     """Train ABMIL with AdamW, without a choice of the epoch; a plain loop, since the bags fit in one tensor."""
     torch.manual_seed(seed)
     net = ABMIL(in_features=FEATURES, num_classes=2, hidden_size=32)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=0.001, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.001, weight_decay=0.01, fused=True)
     x, sizes = pad_sequence([bag["image"] for bag in bags], batch_first=True), [len(bag["image"]) for bag in bags]
     mask = torch.arange(x.shape[1]) < torch.tensor(sizes).unsqueeze(1)
     labels = torch.tensor([bag["label"] for bag in bags])

@@ -55,7 +55,9 @@ def train_slice_supervised(
         CacheDataset([{"image": item["image"]} for item in items], Compose(steps), progress=False)
         for items in (train_items, val_items)
     )
-    optimizer = torch.optim.AdamW(network.net.parameters(), training.learning_rate, weight_decay=training.weight_decay)
+    optimizer = torch.optim.AdamW(
+        network.net.parameters(), training.learning_rate, weight_decay=training.weight_decay, fused=True
+    )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, training.epochs)
     trainer = SupervisedTrainer(
         device=torch.device("cpu"),

@@ -184,3 +184,25 @@ def test_masked_max_fractions_are_float32():
     values, share = masked_max(h, None)
     assert (values.dtype, share.dtype) == (torch.bfloat16, torch.float32)
     assert_close(share.sum().item(), 1.0, rtol=0, atol=1e-6)
+
+
+def test_zero_out_padding_copies_no_batch_whose_padding_is_zero():
+    x, mask = torch.rand(3, 5, 2), torch.arange(5) < torch.tensor([[2], [5], [0]])
+    zeros = x.masked_fill(~mask.unsqueeze(-1), 0)
+    assert zero_out_padding(zeros, mask) is zeros
+    assert zero_out_padding(x, torch.ones_like(mask)) is x
+    assert zero_out_padding(zeros[:0], mask[:0]).shape == (0, 5, 2)
+    for junk in (float("nan"), float("inf"), -1e-45, 1e30):
+        for place in ((0, 4, 1), (2, 0, 0)):
+            dirty = zeros.clone()
+            dirty[place] = junk
+            assert torch.equal(zero_out_padding(dirty, mask), zeros)
+            assert not torch.equal(dirty, zeros)
+
+
+def test_zero_out_padding_has_no_gradient_at_padding_that_is_zero():
+    zeros, mask = torch.zeros(1, 3, 2, requires_grad=True), torch.tensor([[True, True, False]])
+    (gradient,) = torch.autograd.grad(zero_out_padding(zeros, mask).sum(), zeros)
+    assert torch.equal(gradient[0, :, 0], torch.tensor([1.0, 1.0, 0.0]))
+    with torch.no_grad():
+        assert zero_out_padding(zeros, mask) is zeros

@@ -60,3 +60,49 @@ def test_make_norm_selects_by_kind():
     for kind in NORMS:
         with pytest.raises(ValueError, match="`size` must be a positive integer, got 0"):
             make_norm(kind, 0)
+
+
+def gradients(norm, x, g):
+    x = x.clone().requires_grad_()
+    return torch.autograd.grad((norm(x) * g).sum(), [x, norm.weight])
+
+
+@pytest.mark.parametrize("shape", [(6,), (0, 6), (50, 6), (2, 5, 3, 6)])
+def test_gradient_of_rms_norm_is_that_of_torch(shape):
+    for dtype, tolerance in ((torch.float32, 1e-6), (torch.float64, 1e-14)):
+        x, g = torch.randn(2, *shape, dtype=dtype) * 3 + 1
+        ours, theirs = known(RMSNormFp32(6, 1e-3).to(dtype)), known(nn.RMSNorm(6, 1e-3).to(dtype))
+        assert_close(gradients(ours, x, g), gradients(theirs, x, g), rtol=tolerance, atol=20 * tolerance)
+
+
+def test_gradient_of_rms_norm_needs_no_dense_arrays():
+    x, g = torch.randn(4, 7, dtype=torch.float64)[:, :6].T, torch.ones(1, 1, dtype=torch.float64).expand(6, 4)
+    norm = known(RMSNormFp32(4).double())
+    assert_close(gradients(norm, x, g), gradients(norm, x.contiguous(), g.contiguous()), rtol=0, atol=0)
+    norm.weight.requires_grad_(False)
+    assert_close(torch.autograd.functional.vjp(norm, x, g)[1], gradients(known(norm.requires_grad_()), x, g)[0])
+
+
+def test_rms_norm_has_all_derivatives():
+    norm = known(RMSNormFp32(4).double())
+    x, v = torch.randn(2, 3, 4, dtype=torch.float64)
+    x.requires_grad_()
+    weight = norm.weight.detach().clone().requires_grad_()
+
+    def apply(x, weight):
+        return torch.func.functional_call(norm, {"weight": weight}, (x,))
+
+    assert torch.autograd.gradcheck(apply, (x, weight), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(apply, (x, weight))
+    first = torch.autograd.grad((norm(x) * v).sum(), [x, norm.weight], create_graph=True)
+    assert_close(first, gradients(norm, x.detach(), v))
+    assert_close(torch.func.vmap(norm)(x), norm(x))
+    backward = torch.func.grad(lambda x: (norm(x) * v).sum())(x.detach())
+    assert_close(backward, gradients(norm, x.detach(), v)[0])
+
+
+def test_gradient_of_rms_norm_ignores_autocast_of_the_backward_pass():
+    norm, (x, g) = known(RMSNormFp32(64)), torch.randn(2, 9, 64)
+    expected = gradients(norm, x, g)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_close(gradients(norm, x, g), expected, rtol=0, atol=0)

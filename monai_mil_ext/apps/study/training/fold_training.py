@@ -113,7 +113,9 @@ def train_bag_network(
 
 def _trainer(net: nn.Module, method: StudyMethod, bags: FoldBags, items: Items) -> SupervisedTrainer:
     settings = bags.training
-    optimizer = torch.optim.AdamW(net.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(
+        net.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+    )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs)
     return SupervisedTrainer(
         device=bags.device,

@@ -10,6 +10,7 @@ from torch.nn import functional
 from monai_mil_ext.networks.blocks import GatedAttention
 from monai_mil_ext.networks.blocks.gated_self_attention import ProjectedHeads, attention_logits, propagate_attention
 from monai_mil_ext.networks.layers import masked_max, masked_softmax
+from monai_mil_ext.networks.layers.bit_dropout import BitDropout
 from monai_mil_ext.networks.layers.masked import zero_out_padding
 from monai_mil_ext.networks.layers.norms import make_norm
 from monai_mil_ext.networks.layers.packed import PackedLayout, pack, packed_layout, pool_packed, split_packed, unpack
@@ -136,7 +137,7 @@ class QGMIL(BagNet):
             return make_norm(block.norm, size, eps, reference_compat)
 
         has_pool = pooling == "attention" or (pooling == "cls" and reference_compat)
-        self.input_proj = nn.Sequential(nn.Linear(in_features, size), norm(), nn.Dropout(dropout))
+        self.input_proj = nn.Sequential(nn.Linear(in_features, size), norm(), BitDropout(dropout))
         self.cls_token = nn.Parameter(torch.zeros(1, 1, size)) if pooling == "cls" else None
         self.layers = nn.ModuleList([block.build(size, dropout, reference_compat) for _ in range(num_layers)])
         self.final_norm = norm()
