@@ -14,6 +14,7 @@ import torch
 from tests.benchmarks import batches, tile_reading
 from tests.benchmarks.bag_reading import reading
 from tests.benchmarks.epochs import disk_epoch, small_bags_epoch
+from tests.benchmarks.handler_steps import beyond_arithmetic
 from tests.benchmarks.measure import Measurement, paired_processor_ratio, peak_memory, processor_ratio, time_ratio
 from tests.benchmarks.steps import NETWORKS, STEPS
 
@@ -211,6 +212,13 @@ ROWS = {
         )
         for name, terms, how in (("handlers", "terms", ""), ("handlers_bf16", "short", " in bfloat16"))
     },
+    "handlers_small": Row(
+        "ABMIL 768, trainer, N = 30: Normal Guidance and anchor beyond their arithmetic, processor's ms a step, upper"
+        " bound",
+        beyond_arithmetic,
+        0.4,
+        at_most=True,
+    ),
     "musk1_epoch": Row(
         "MUSK1's shape, epoch of ABMIL: trainer's data path / loop on one padded tensor",
         small_bags_epoch,
