@@ -36,9 +36,9 @@ def attention_divergence(attention: Tensor, other: Tensor) -> Tensor:
     """
     if attention.shape != other.shape:
         raise ValueError(f"`other` must have shape {tuple(attention.shape)}, got {tuple(other.shape)}.")
-    p, q = (a.to(torch.promote_types(a.dtype, torch.float32)).clamp(min=1e-8) for a in (attention, other))
-    middle = (p + q) / 2
-    divergence = (p * (p / middle).log() + q * (q / middle).log()).sum(dim=1) / 2
+    pair = torch.stack([attention, other])
+    pair = pair.to(torch.promote_types(pair.dtype, torch.float32)).clamp(min=1e-8)
+    divergence = (pair * (pair / pair.mean(dim=0)).log()).sum(dim=(0, 2)) / 2
     return divergence.clamp(min=0)  # rounding may give less for attention that is nearly the same
 
 
@@ -59,7 +59,9 @@ def attention_uniformity(attention: Tensor, mask: Tensor | None = None) -> Tenso
         1.0
     """
     a = attention.to(torch.promote_types(attention.dtype, torch.float32))
-    valid = torch.ones_like(a[..., :1]) if mask is None else mask.unsqueeze(-1).to(a.dtype)
+    if mask is None:
+        return torch.special.entr(a).sum(dim=1) / (math.log(a.shape[1]) if a.shape[1] > 1 else math.nan)
+    valid = mask.unsqueeze(-1).to(a.dtype)
     count = valid.sum(dim=1)
     return torch.special.entr(a * valid).sum(dim=1) / torch.where(count > 1, count, torch.nan).log()
 

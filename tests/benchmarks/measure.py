@@ -104,9 +104,6 @@ def paired_ratio(
     )
 
 
-paired_processor_ratio = paired_ratio
-
-
 def summary(spent: Sequence[Spent], compared: Sequence[float]) -> dict[str, float]:
     """Return the median seconds of a side, and the range of the compared ones over their median."""
     middle = {kind: round(statistics.median(getattr(s, kind) for s in spent), 6) for kind in Spent._fields}

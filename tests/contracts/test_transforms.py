@@ -189,3 +189,19 @@ def test_transform_law_missing_key_is_skipped_only_if_allowed(name, tmp_path):
     assert same(out, seeded(dictionary("x", **case.options))(item))
     with pytest.raises((KeyError, ValueError), match="absent"):
         dictionary(["x", "absent"], **case.options)(item)
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_transform_laws_hold_for_joined_sources_which_have_no_array_form(kind):
+    item = {"a": kind(torch.rand(2, 3)), "b": kind(torch.rand(4, 2))}
+    before, join = copy.deepcopy(item), transforms.JoinSourcesd(["a", "b"])
+    out = join(item)
+    assert transforms.JoinSourcesD is transforms.JoinSourcesDict is transforms.JoinSourcesd
+    assert same(item, before)
+    assert same(out, Compose([join])(item))
+    assert all(same(out[key], item[key]) for key in item)
+    assert same(out["image"], join({key: value.as_subclass(torch.Tensor) for key, value in item.items()})["image"])
+    alone = transforms.JoinSourcesd(["absent", "a"], allow_missing_keys=True)(item)
+    assert alone["image"][:, -1].tolist() == [1.0, 1.0]
+    with pytest.raises((KeyError, ValueError), match="absent"):
+        transforms.JoinSourcesd(["absent", "a"])(item)

@@ -9,17 +9,20 @@ from ignite.engine import Events
 from monai_mil_ext.handlers import (
     AttentionAnchorHandler,
     AttentionPriorHandler,
+    BranchLossHandler,
+    InstanceLossHandler,
     MaskedHardInstanceHandler,
     ProximalL1Handler,
 )
 from monai_mil_ext.losses import (
     AttentionEntropyLoss,
     BranchDiversityLoss,
+    BranchLoss,
     KernelGuidanceLoss,
     NormalGuidanceLoss,
     NSFKLLoss,
 )
-from monai_mil_ext.networks.nets import ABMIL
+from monai_mil_ext.networks.nets import ABMIL, ACMIL, CLAM
 from tests.contracts.label_loss_cases import K, every_loss
 from tests.contracts.net_cases import MASK, C, F, X, every_net
 from tests.contracts.waits import WaitCounter, count_as_device
@@ -69,6 +72,16 @@ def test_the_loss_of_scores_does_not_wait(monkeypatch):
     assert waits_of(lambda: NSFKLLoss()(scores, scores.detach() + 1, MASK).backward(), monkeypatch) == {}
 
 
+@pytest.mark.parametrize("counts", [[4, 4], [1, 3], [0, 2]], ids=["whole", "missing", "empty"])
+def test_the_loss_of_branches_does_not_wait(counts, monkeypatch):
+    logits, label = torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True), torch.tensor([2, 0])
+    given = logits.masked_fill((torch.arange(4) >= torch.tensor(counts)[:, None]).unsqueeze(2), -torch.inf)
+    loss = BranchLoss(torch.nn.CrossEntropyLoss())
+    expected = loss(given, label)
+    assert waits_of(lambda: loss(given, label).backward(retain_graph=True), monkeypatch) == {}
+    torch.testing.assert_close(loss(given, label), expected)
+
+
 class StepCounter:
     """Handler that counts where the steps of a trainer wait, after the first one."""
 
@@ -92,6 +105,20 @@ HANDLERS = {
     "masked hard instances": MaskedHardInstanceHandler,
     "proximal l1": lambda: ProximalL1Handler(0.1),
 }
+
+
+TERMS_OF_LABELS = {"branches": (BranchLossHandler, ACMIL), "instances": (InstanceLossHandler, CLAM)}
+
+
+@pytest.mark.parametrize("name", TERMS_OF_LABELS)
+def test_steps_with_a_term_of_labels_do_not_wait(name, monkeypatch):
+    handler, network = TERMS_OF_LABELS[name]
+    counter = StepCounter()
+    trainer = make_trainer(network(F, C), bag_batches(4), handler(), decollate=False)
+    counter.attach(trainer)
+    count_as_device(monkeypatch)
+    trainer.run()
+    assert dict(counter.counter.found) == {}
 
 
 @pytest.mark.parametrize("name", HANDLERS)

@@ -73,6 +73,30 @@ def test_branch_loss_of_missing_branches_is_the_mean_over_bags_of_the_mean_over_
     assert loss(torch.full((2, 3, 2), -torch.inf), label[:2]) == 0
 
 
+@pytest.mark.parametrize("branches", [1, 2, 5, 7])
+def test_branch_loss_weighs_any_number_of_present_branches_alike(branches):
+    counts = torch.arange(1, branches + 1)
+    logits, label = torch.randn(branches, branches, 3, dtype=torch.float64), torch.arange(branches) % 3
+    present = torch.arange(branches) < counts[:, None]
+    each = cross_entropy_of_each(logits, label)
+    expected = ((each * present).sum(1) / counts).mean()
+    value = BranchLoss(nn.CrossEntropyLoss())(logits.masked_fill(~present[..., None], -torch.inf), label)
+    assert_close(value, expected, rtol=1e-12, atol=1e-12)
+
+
+def cross_entropy_of_each(logits, label):
+    return nn.functional.cross_entropy(
+        logits.flatten(0, 1), label.repeat_interleave(logits.shape[1]), reduction="none"
+    ).view(logits.shape[:2])
+
+
+def test_branch_loss_with_class_weights_is_that_of_the_bags_with_branches():
+    loss = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2, 5]))
+    logits, label = torch.randn(3, 2, 3), torch.tensor([2, 1, 0])
+    logits[:, 1] = -torch.inf  # all bags have their first branch alone
+    assert_close(BranchLoss(loss)(logits, label), loss(logits[:, 0], label))
+
+
 def test_branch_loss_keeps_the_nan_of_a_diverged_network():
     assert BranchLoss(nn.CrossEntropyLoss())(torch.full((2, 3, 2), torch.nan), torch.tensor([1, 0])).isnan()
 

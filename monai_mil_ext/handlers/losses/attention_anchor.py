@@ -122,12 +122,13 @@ class AttentionAnchorHandler(TeacherHandler):
             return {self.name: term, **self._log(scores.detach(), anchor_scores, mask)}
 
     def _log(self, scores: Tensor, anchor_scores: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
-        attention, anchor = (masked_softmax(z, mask) for z in (scores, anchor_scores))
-        means = [a.mean(dim=2, keepdim=True) for a in (attention, anchor)]
-        uniformity = attention_uniformity(attention, mask).nanmean().nan_to_num()
+        attention = masked_softmax(torch.cat([scores, anchor_scores], 2), mask).chunk(2, 2)
+        means = [a if a.shape[2] == 1 else a.mean(dim=2, keepdim=True) for a in attention]
+        uniformity = attention_uniformity(attention[0], mask)
+        mean = uniformity.mean() if mask is None else uniformity.nanmean()
         return {
             f"{self.name}_jsd": attention_divergence(*means).mean(),
-            f"{self.name}_uniformity": uniformity,
+            f"{self.name}_uniformity": mean.nan_to_num(),
             f"{self.name}_mean_score": _masked_mean(anchor_scores, mask),
         }
 

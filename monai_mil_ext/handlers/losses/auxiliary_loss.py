@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from ignite.engine import Events
 from monai.engines.utils import IterationEvents
 from monai.utils import CommonKeys
@@ -85,9 +86,9 @@ class AuxiliaryLossHandler(ABC):
     def _start(self, engine: Any) -> None:
         self._stop()
         self._network = engine.network
-        # raises an error for a wrong path even with weight 0
-        ScoreHook(engine.network, self.layer, self.mask_argument).remove()
         self._hook_if_needed()
+        if self._hook is None:  # raises an error for a wrong path even with weight 0
+            ScoreHook(engine.network, self.layer, self.mask_argument).remove()
 
     def _stop(self) -> None:
         self._network = None
@@ -120,9 +121,11 @@ class AuxiliaryLossHandler(ABC):
                 raise ValueError(f"`loss` must give a scalar, got shape {tuple(value.shape)}.")
         if values:
             with without_autocast(values[self.name]):
-                output[CommonKeys.LOSS] = output[CommonKeys.LOSS] + self.effective_weight() * values[self.name]
+                output[CommonKeys.LOSS] = torch.add(
+                    output[CommonKeys.LOSS], values[self.name], alpha=self.effective_weight()
+                )
         for name, value in values.items():
-            output[name] = value.detach()
+            output[name] = value.detach() if value.requires_grad else value
             self._logged.setdefault(name, []).append(output[name])
 
     def _checked(self, recorded: RecordedScores) -> RecordedScores:
@@ -131,7 +134,7 @@ class AuxiliaryLossHandler(ABC):
         if mask is None:
             self._refuse_unread_mask(scores)
         else:
-            mask = mask.as_subclass(Tensor)
+            mask = plain_tensor(mask)
             check_mask(mask, scores)
         return RecordedScores(scores, mask)
 
@@ -149,10 +152,15 @@ class AuxiliaryLossHandler(ABC):
         if not isinstance(output, Tensor) or output.ndim not in (2, 3):
             got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ValueError(f"`layer` must put out a tensor (B, N) or (B, N, S), got {got} from {self.layer!r}.")
-        scores = output.as_subclass(Tensor)
+        scores = plain_tensor(output)
         return scores.unsqueeze(-1) if scores.ndim == 2 else scores
 
     def _report(self, engine: Any) -> None:
         for name, values in self._logged.items():
             report_mean(engine, name, values)
             values.clear()
+
+
+def plain_tensor(x: Tensor) -> Tensor:
+    """Return a tensor of a subclass as a plain one; a plain one is returned itself, without a view in the graph."""
+    return x if type(x) is Tensor else x.as_subclass(Tensor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -52,6 +53,9 @@ class EMATeacher:
         self._net = _copy_without_hooks(net).eval().requires_grad_(False)
         self._tensors = _tensors(self._net)
         self._averages = {name: t.float() if _is_short(t) else t for name, t in self._tensors.items()}
+        self._short = [(t, self._averages[name]) for name, t in self._tensors.items() if _is_short(t)]
+        self._groups = _groups(self._averages)
+        self._places: _Places | None = None  # of the tensors of the network that the averages follow
         self._scores: Any = None
         self._embedding: Any = None
         find_layer(self._net, layer).register_forward_hook(self._record)
@@ -80,28 +84,27 @@ class EMATeacher:
             skipped: scalar on the device of the network, 1 if the optimizer did not take the step, so that the averages
                 stay; 0 otherwise.
         """
-        online_tensors = self._matching(network)
-        groups: dict[tuple[torch.device, torch.dtype], tuple[list[Tensor], list[Tensor]]] = {}
+        online = self._online(network)
         with torch.no_grad():
-            for name, online in online_tensors.items():
-                average = self._averages[name]
-                if average.is_floating_point() and momentum:
-                    averages, targets = groups.setdefault((average.device, average.dtype), ([], []))
-                    averages.append(average)
-                    targets.append(online.to(average.dtype))
+            for names, averages in self._groups:
+                targets = [online[name].to(averages[0].dtype) for name in names]
+                if averages[0].is_floating_point() and momentum:
+                    torch._foreach_lerp_(averages, _unless(skipped, averages, targets), 1 - momentum)
                 else:
-                    average.copy_(online)
-            for averages, targets in groups.values():
-                torch._foreach_lerp_(averages, _unless(skipped, averages, targets), 1 - momentum)
+                    torch._foreach_copy_(averages, targets)
             self._update_short_weights()
 
     def distance(self, network: nn.Module) -> Tensor:
         r"""Compute :math:`\lVert \theta - \theta' \rVert_2` over all parameters."""
-        self._matching(network)
+        net, _ = unwrap_network(network)
+        _check_tensors(net, self._averages)
         with torch.no_grad():
-            online = unwrap_network(network)[0].named_parameters()
-            gaps = [(p.to(self._averages[name]) - self._averages[name]).norm() for name, p in online]
+            gaps = [(p.to(self._averages[name]) - self._averages[name]).norm() for name, p in net.named_parameters()]
             return torch.stack(gaps).norm()
+
+    def look_up_again(self) -> None:
+        """Look up the tensors of the network again in the next update, since modules may have been replaced."""
+        self._places = None
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the averages by name."""
@@ -117,25 +120,21 @@ class EMATeacher:
                 average.copy_(state[name])
             self._update_short_weights()
 
-    def _matching(self, network: nn.Module) -> dict[str, Tensor]:
-        """Return the tensors of the network, or raise ``ValueError`` if they are not those of the copy.
-
-        Buffers are those of the first process.
-        """
-        tensors = _tensors(unwrap_network(network)[0])
-        others = _differing(tensors, self._averages)
-        if others:
-            raise ValueError(f"`network` must have the weights of the one that was copied, got other {others}.")
+    def _online(self, network: nn.Module) -> dict[str, Tensor]:
+        """Return the tensors of a network by name; its buffers are those of the first process."""
+        net, _ = unwrap_network(network)
+        tensors = None if self._places is None else self._places.tensors(net)
+        if tensors is None:
+            self._places = _Places(net, self._averages)
+            tensors = _tensors(net)
         if idist.get_world_size() > 1:
-            buffers = dict(unwrap_network(network)[0].named_buffers())
-            tensors |= {name: idist.broadcast(buffer.clone()) for name, buffer in buffers.items()}
+            tensors |= {name: idist.broadcast(buffer.clone()) for name, buffer in net.named_buffers()}
         return tensors
 
     def _update_short_weights(self) -> None:
         """Round the float32 averages of 16-bit weights into the copy; all other averages are its own tensors."""
-        for name, tensor in self._tensors.items():
-            if tensor is not self._averages[name]:
-                tensor.copy_(self._averages[name])
+        for tensor, average in self._short:
+            tensor.copy_(average)
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self._dtype is None:
@@ -150,8 +149,61 @@ class EMATeacher:
         self._embedding = args[0]
 
 
+class _Places:
+    """Places of the tensors of a network, so that a step need not walk through its modules.
+
+    Args:
+        net: network, which is referred to weakly.
+        averages: tensors that its own must match.
+
+    Raises:
+        ValueError: if the network has other tensors.
+    """
+
+    def __init__(self, net: nn.Module, averages: Mapping[str, Tensor]) -> None:
+        _check_tensors(net, averages)
+        self._net = weakref.ref(net)
+        self._shapes = {name: average.shape for name, average in averages.items()}
+        self._held = {name: _holder(net, name) for name in averages}
+
+    def tensors(self, net: nn.Module) -> dict[str, Tensor] | None:
+        """Return the tensors that the network has now by name, or ``None`` if it must be looked through again."""
+        if self._net() is not net:
+            return None
+        tensors = {}
+        for name, (held, key) in self._held.items():
+            tensor = held.get(key)
+            if tensor is None or tensor.shape != self._shapes[name]:
+                return None
+            tensors[name] = tensor
+        return tensors
+
+
+def _holder(net: nn.Module, name: str) -> tuple[Mapping[str, Tensor | None], str]:
+    """Return the dictionary of a submodule that holds a parameter or buffer, and its key there."""
+    path, _, key = name.rpartition(".")
+    module = net.get_submodule(path)
+    return (module._parameters if key in module._parameters else module._buffers), key
+
+
+def _groups(averages: Mapping[str, Tensor]) -> list[tuple[list[str], list[Tensor]]]:
+    """Return names and tensors in groups of one device and dtype, each of which one call updates."""
+    groups: dict[tuple[torch.device, torch.dtype], tuple[list[str], list[Tensor]]] = {}
+    for name, average in averages.items():
+        names, tensors = groups.setdefault((average.device, average.dtype), ([], []))
+        names.append(name)
+        tensors.append(average)
+    return list(groups.values())
+
+
 def _tensors(net: nn.Module) -> dict[str, Tensor]:
     return {**dict(net.named_parameters()), **dict(net.named_buffers())}
+
+
+def _check_tensors(net: nn.Module, averages: Mapping[str, Tensor]) -> None:
+    others = _differing(_tensors(net), averages)
+    if others:
+        raise ValueError(f"`network` must have the weights of the one that was copied, got other {others}.")
 
 
 def _differing(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from monai_mil_ext.utils import check_choice
 
-from .auxiliary_loss import AuxiliaryLossHandler
+from .auxiliary_loss import AuxiliaryLossHandler, plain_tensor
 from .score_hook import RecordedScores
 
 __all__ = ["LabelTermHandler"]
@@ -47,7 +47,7 @@ class LabelTermHandler(AuxiliaryLossHandler):
             return {}
         label = self._engine.state.output[self.label_key]
         if isinstance(label, Tensor):
-            label = label.as_subclass(Tensor)  # a MetaTensor would make the loss a MetaTensor
+            label = plain_tensor(label)  # a MetaTensor would make the loss a MetaTensor
         return {self.name: self.term(scores, label, mask, self._engine.loss_function)}
 
     def _add_term(self, engine: Any) -> None:
@@ -66,4 +66,4 @@ class LabelTermHandler(AuxiliaryLossHandler):
         if not isinstance(output, Tensor) or output.ndim != self.shape.count(",") + 1:
             got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ValueError(f"`layer` must put out a tensor {self.shape}, got {got} from {self.layer!r}.")
-        return RecordedScores(output.as_subclass(Tensor), None if mask is None else mask.as_subclass(Tensor))
+        return RecordedScores(plain_tensor(output), None if mask is None else plain_tensor(mask))

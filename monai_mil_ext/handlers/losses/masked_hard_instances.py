@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from monai_mil_ext.utils import check_positive_number
 
+from .auxiliary_loss import plain_tensor
 from .ema_teacher import EMATeacher
 from .hidden_instances import HiddenInstances
 from .score_hook import find_layer, mask_position, unwrap_network
@@ -162,7 +163,7 @@ class MaskedHardInstanceHandler(TeacherHandler):
         index = self._mask_index
         is_positional = index is not None and index < len(args)
         mask = args[index] if is_positional and index is not None else kwargs.get(self.mask_argument)
-        valid = torch.ones_like(scores[..., 0], dtype=torch.bool) if mask is None else mask.as_subclass(Tensor)
+        valid = torch.ones_like(scores[..., 0], dtype=torch.bool) if mask is None else plain_tensor(mask)
         self._hidden = self.hide.scaled(self._cosine() if self.decay else 1.0)(scores, valid)
         self._embeddings = (embedding, None)
         if not self.hide.hides_any or not self._takes_mask:
@@ -187,5 +188,5 @@ class MaskedHardInstanceHandler(TeacherHandler):
 
 def _flat(embedding: Tensor) -> Tensor:
     """Return embeddings (B, ...) as (B, E) in float32, or float64."""
-    values = embedding.as_subclass(Tensor).flatten(1)
+    values = plain_tensor(embedding).flatten(1)
     return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -83,8 +83,10 @@ class TeacherHandler(AuxiliaryLossHandler):
     def _start(self, engine: Any) -> None:
         super()._start(engine)
         self._step_hook = engine.optimizer.register_step_post_hook(self._update_teacher)
+        self._look_up_again()
 
     def _report(self, engine: Any) -> None:
+        self._look_up_again()
         self._subtract_skipped()
         super()._report(engine)
 
@@ -107,6 +109,10 @@ class TeacherHandler(AuxiliaryLossHandler):
             self._copied = weakref.ref(network)
             self._teacher = self.make_teacher(engine.network)
             self._load_teacher()
+
+    def _look_up_again(self) -> None:
+        if self._teacher is not None:
+            self._teacher.look_up_again()
 
     def _load_teacher(self) -> None:
         if self._teacher is not None and self._loaded is not None:

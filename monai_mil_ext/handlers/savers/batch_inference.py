@@ -6,8 +6,9 @@ import json
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from statistics import median
 from typing import Any, ClassVar
 
@@ -24,6 +25,7 @@ from monai_mil_ext.utils import (
     check_case_ids,
     hide_paths,
     remove_stale_files,
+    run_tasks,
     write_csv,
     write_json,
 )
@@ -35,6 +37,7 @@ from monai_mil_ext.visualize import write_index
 from .class_columns import class_columns, recorded_output
 from .infer_or_status import InferOrStatus
 from .instance_set import set_columns
+from .item_inference import KILLED, ItemInference, Outcome
 from .model_columns import model_columns
 from .results_saver import ResultsSaver
 
@@ -101,18 +104,34 @@ class BatchInference(ABC):
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._remove_failed)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._save)
 
-    def run(self, engine: Engine) -> None:
+    def run(
+        self,
+        engine: Engine,
+        scheduler: str | None = None,
+        gpus: int = 0,
+        postprocessing: Callable[..., Any] | None = None,
+    ) -> None:
         """Run ``engine``, whose data are the ``pending`` items, and finish; an error leaves the table of what was done.
 
-        An evaluator has its data; they are not looked at if no item is pending.
+        An evaluator has its data; they are not looked at if no item is pending. Workers of Dask get one item after the
+        other, and a copy of network, transforms and this handler, but of no other handlers; the item of a lost worker
+        is done again.
+
+        Args:
+            engine: evaluator of the items.
+            scheduler: ``"local"`` or the address of a Dask scheduler, whose workers infer; ``None`` uses no Dask.
+            gpus: number of GPUs of an item, as the resource ``GPU`` of Dask workers.
+            postprocessing: postprocessing of the evaluator, for workers.
         """
         for name in (TABLE, REPORT):
             remove_file(self.saver.output_dir / name)
         try:
-            if self.pending:
+            if not self.pending:
+                self._log_counts(engine)
+            elif scheduler is None and not gpus:
                 engine.run()
             else:
-                self._log_counts(engine)
+                self._run_on_workers(engine, scheduler, gpus, postprocessing)
         except BaseException:
             with suppress(OSError):  # of a full disk, whose own error is raised
                 self._write()
@@ -129,6 +148,25 @@ class BatchInference(ABC):
             got += [f"some without all results for {len(incomplete)} of {len(rows)}"] if incomplete else []
             message = f"every {self.item_name} must get a prediction, got {' and '.join(got)}:"
             raise RuntimeError("\n  ".join([message, *failed, *incomplete]))
+
+    def outcome(self) -> Outcome:
+        """Return the outcome of the single item of this handler."""
+        (case,) = self.items
+        return Outcome(None if case in self._done else self._failed.get(case, NOT_REACHED), self._facts, self._seconds)
+
+    def _run_on_workers(self, engine: Any, scheduler: str | None, gpus: int, postprocessing: Any) -> None:
+        engine.fire_event(Events.STARTED)  # loads the weights
+        work = ItemInference(engine, postprocessing, partial(_handler_of, type(self), self.saver), gpus > 0)
+        items = engine.data_loader.dataset.data
+        for index, outcome in run_tasks(work, items, None, scheduler, gpus, self.saver.output_dir, if_killed=KILLED):
+            case = str(items[index][CASE])
+            self._facts.update(outcome.facts)
+            self._seconds.update(outcome.seconds)
+            if outcome.failed is None:
+                self._done.add(case)
+                engine.logger.info(f"{case}: {self.saver.status(self._read(case) or {})}; {RESEARCH_USE}")
+            else:
+                self._fail(engine, case, outcome.failed)
 
     def _write(self) -> list[dict[str, Any]]:
         rows = [self._row(case) for case in self.items]
@@ -253,6 +291,11 @@ def _failed_columns(item: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_done(row: Mapping[str, Any]) -> bool:
     return str(row[STATUS]).split(";")[0] == DONE
+
+
+def _handler_of(kind: type[BatchInference], saver: ResultsSaver, item: Mapping[str, Any]) -> BatchInference:
+    """Return a handler of a single item, also one that was done before with other settings."""
+    return kind(saver, [item])
 
 
 class ScanBatchInference(BatchInference):

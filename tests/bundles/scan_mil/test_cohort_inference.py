@@ -12,6 +12,7 @@ from ignite.engine import Events
 from monai_mil_ext.networks.nets import ABMIL
 from tests.archive_server import STORED, serve_answers
 from tests.scans import SECRETS, write_series
+from tests.utils.dask_clusters import cluster
 from tests.workflows import causes
 
 CONFIGS = ("inference", "digits", "cohort_inference")
@@ -163,3 +164,18 @@ def test_cohort_inference_sends_dicom_and_writes_pseudonyms(start, cohort, tmp_p
     assert all(b"SECRETID4711" in body for *_, body in archive.seen)  # DICOM objects have their patient
     texts = [path.read_text() for ending in ("json", "csv", "html") for path in (tmp_path / "out").rglob(f"*.{ending}")]
     assert [text for text in texts if "chosen" in text or "SECRETID4711" in text or "127.0.0.1" in text] == []
+
+
+@pytest.mark.slow(buys="answers of Dask workers are those of one process, on real scans")
+def test_cohort_inference_on_dask_workers_writes_the_same_results(start, cohort, tmp_path):
+    def answers(**options):
+        messages = finish(start(*CONFIGS, **cohort, pictures=[], viewer="none", **options))
+        rows = {case: row | {"seconds": row["seconds"] != ""} for case, row in results(cohort).items()}
+        files = {path: path.read_bytes() for path in (tmp_path / "out").glob("*/*") if path.suffix in (".json", ".csv")}
+        shutil.rmtree(tmp_path / "out")
+        return messages, rows, files
+
+    serial = answers()
+    with cluster({}, {}) as address:
+        assert answers(scheduler=address) == serial
+    assert len(serial[2]) >= 4

@@ -19,6 +19,7 @@ from monai_mil_ext.networks.nets import ABMIL, ASMIL, QGMIL
 from monai_mil_ext.transforms import TileBag
 from monai_mil_ext.utils.exceptions import root_cause
 from tests.bundles.wsi import ENCODER, F, content, start, write_cohort, write_features, write_small_slide
+from tests.utils.dask_clusters import cluster
 
 NETS = {"qgmil": QGMIL, "asmil": ASMIL}
 SLIDES = ENCODER
@@ -428,3 +429,18 @@ def test_wsi_mil_inference_of_patients_from_slides(tmp_path):
     assert [slide["num_tiles"] for slide in report["slides"]] == [24, 0, 24]
     assert "several slides" in report["map"]["missing"]
     assert {case: row["status"] for case, row in results(tmp_path).items()} == {"p": "done", "q": "empty"}
+
+
+def test_wsi_mil_inference_on_dask_workers_writes_the_same_results(tmp_path):
+    weights(tmp_path / "m")
+    (tmp_path / "in").mkdir()
+    for name in "ab":
+        write_features(tmp_path / "in" / f"{name}.h5", torch.rand(7, 12).numpy())
+    infer(tmp_path, tmp_path / "in", case_id=None)
+    serial = results(tmp_path), [prediction(tmp_path, case) for case in results(tmp_path)]
+    (tmp_path / "out").rename(tmp_path / "serial")
+    with cluster({}) as address:
+        infer(tmp_path, tmp_path / "in", case_id=None, scheduler=address)
+    assert [prediction(tmp_path, case) for case in results(tmp_path)] == serial[1]
+    assert results(tmp_path).keys() == serial[0].keys()
+    assert len(serial[1]) == 2

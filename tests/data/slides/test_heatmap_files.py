@@ -151,6 +151,13 @@ def test_write_heatmap_tiff_refuses_invalid_input(tmp_path):
         write_heatmap_tiff(tmp_path, "c", heatmap(6400), 1)
 
 
+def test_signed_scores_against_a_class_have_the_color_of_the_end(tmp_path):
+    scores = np.array([-4.0, 1.0])
+    path = write_tile_geojson(tmp_path, "c1", scores, COORDS[:2], 64, "contribution", scaling="signed")
+    colors = [tile["properties"]["color"] for tile in json.loads(path.read_text())["features"]]
+    assert colors == colormaps["coolwarm"]([0.0, 0.625], bytes=True)[:, :3].tolist()
+
+
 def test_signed_scores_diverge_from_gray_at_zero(tmp_path):
     scores, coords = np.array([-0.5, 0.0, 2.0]), np.array([[0, 0], [64, 0], [128, 0]])
     path = write_tile_geojson(tmp_path, "c1", scores, coords, 64, "contribution", scaling="signed")

@@ -135,3 +135,28 @@ def test_ema_teacher_refuses_the_state_of_another_network():
 def test_ema_teacher_names_an_unknown_layer():
     with pytest.raises(ValueError, match="`layer` must be the path of a submodule of Normed, got 'scor'"):
         EMATeacher(Normed(), "scor")
+
+
+def test_ema_teacher_follows_a_replaced_buffer_at_once_and_a_replaced_layer_when_it_looks_again():
+    net = Normed()
+    teacher = EMATeacher(net, "score")
+    teacher.update(net, momentum=0.0)
+    net.offset = torch.full((1,), 7.0)
+    teacher.update(net, momentum=0.0)
+    assert teacher.state_dict()["offset"] == 7
+    net.score = nn.Linear(4, 1)
+    teacher.look_up_again()
+    teacher.update(net, momentum=0.0)
+    assert torch.equal(teacher.state_dict()["score.weight"], net.score.weight)
+    net.score = nn.Linear(4, 2)
+    teacher.look_up_again()
+    with pytest.raises(ValueError, match=r"`network` must have the weights of the one .*, got other score\.bias"):
+        teacher.update(net, momentum=0.0)
+
+
+def test_ema_teacher_updates_from_either_of_two_networks():
+    nets = [moved(Normed()), moved(Normed())]
+    teacher = EMATeacher(nets[0], "score")
+    for net in (*nets, *nets):
+        teacher.update(net, momentum=0.0)
+        assert torch.equal(teacher.state_dict()["score.weight"], net.score.weight)

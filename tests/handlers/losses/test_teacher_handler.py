@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.testing import assert_close
 
 from monai_mil_ext.handlers import AttentionAnchorHandler, MaskedHardInstanceHandler
@@ -58,3 +59,12 @@ def test_another_network_is_refused(role):
 def test_momentum_must_be_a_fraction(role):
     with pytest.raises(ValueError, match="`momentum` must be"):
         HANDLERS[role](momentum=1.5)
+
+
+@every_handler
+def test_a_layer_that_is_replaced_between_runs_is_followed(role):
+    handler, net = HANDLERS[role](momentum=0.0), fill(ABMIL(F, CLASSES))
+    run(handler, net)
+    net.classify = nn.Linear(F, CLASSES)
+    run(handler, net)
+    assert torch.equal(handler.state_dict()[role]["classify.weight"], net.classify.weight)

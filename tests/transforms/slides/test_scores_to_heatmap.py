@@ -7,9 +7,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.testing import assert_close
 
 from monai_mil_ext.data import TileGrid
-from monai_mil_ext.transforms import TileBagd, TileScoresToHeatmap, TileScoresToHeatmapd
+from monai_mil_ext.networks.nets import AdditiveMIL, ContributionWrapper
+from monai_mil_ext.transforms import (
+    InstanceScoresd,
+    RankInstancesd,
+    TileBagd,
+    TileScoresToHeatmap,
+    TileScoresToHeatmapd,
+)
 from tests.make_slide import stained, write_slide
 
 SHAPE = (640, 480)  # width, height
@@ -234,3 +242,26 @@ def test_tile_scores_to_heatmap_ranks_each_head_by_itself():
     heat = TileScoresToHeatmap(100, scaling="percentile")(scores, coords, 100, (300, 100))
     assert heat[0, 0].tolist() == pytest.approx([100 / 6, 50, 500 / 6])
     assert heat[1, 0].tolist() == pytest.approx([500 / 6, 50, 100 / 6])
+
+
+@pytest.mark.parametrize("head", [0, 1, 2, None])
+def test_map_of_contributions_is_signed_and_sums_to_the_logit(head):
+    torch.manual_seed(0)
+    net, mask = ContributionWrapper(AdditiveMIL(5, 3, hidden_size=4).eval()), torch.arange(8) < 6
+    bag = torch.randn(1, 8, 5)
+    with torch.no_grad():
+        middle = net(bag, mask[None])["attention"][0, :6].mean(0)
+        net.net.classify[-1].bias.sub_(middle - torch.tensor([1e-3, -1e-3, 5e-4]))  # some of each sign
+        output = net(bag, mask[None])
+    coords = torch.stack([torch.arange(8) % 3, torch.arange(8) // 3], 1) * 64
+    item = {"attention": output["attention"][0], "coords": coords, "tile_size": 64, "unit": "px", "mask": mask}
+    item = RankInstancesd(top_k=6)(InstanceScoresd("attention", head=head)(item))
+    heat = TileScoresToHeatmapd("scores", "heatmap", downsample=64, scaling="signed")(item)["heatmap"]
+    logits = output["logits"][0]
+    expected = logits.mean() if head is None else logits[head]
+    assert_close(heat.nansum().as_tensor(), expected, rtol=1e-5, atol=1e-6)
+    assert (heat < 0).any()
+    assert (heat > 0).any()
+    values = heat.flatten()
+    assert item["top"][0] == values.nan_to_num(-torch.inf).argmax()
+    assert item["top"][-1] == values.nan_to_num(torch.inf).argmin()  # strongest against the class, not the weakest
