@@ -32,7 +32,7 @@ class Chromium:
         self._in, theirs_out = os.pipe()
         # Chromium reads from descriptor 3 and writes to 4, so a shell moves the ends of the pipes there
         move = f'exec chromium "$@" 3<&{theirs_in} 4>&{theirs_out}'
-        command = ["bash", "-c", move, "chromium", f"--user-data-dir={folder}", *flags, *FLAGS]
+        command = ["bash", "-c", move, "chromium", f"--user-data-dir={folder}", *FLAGS, *flags]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         self.process = subprocess.Popen(command, pass_fds=(theirs_in, theirs_out), **quiet)
         os.close(theirs_in)

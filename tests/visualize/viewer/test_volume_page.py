@@ -115,7 +115,7 @@ def test_volume_page_in_a_browser(tmp_path):
         tmp_path / "c1", (attention / attention.sum(), place, display.crop(slices), None), 2, "c1", {}, display,
         is_full=True,
     )  # fmt: skip
-    with Chromium(tmp_path / "profile") as browser:
+    with Chromium(tmp_path / "profile", "--window-size=700,600") as browser:  # small, since no GPU draws
         browser.open((page.parent / "volume.html").as_uri())
         browser.wait_for("get('wait').hidden")
         assert browser.evaluate("get('caption').textContent").startswith(f"slice 3 of {count}, {place[2]:.1f} mm: ")
@@ -140,9 +140,9 @@ def test_volume_page_in_a_browser(tmp_path):
                 browser.press_key(key)
             browser.evaluate("viewer.drawScene()")
             browser.screenshot(tmp_path / f"{name}.png")
-            colors = np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB")).astype(int)[110:500]
+            colors = np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB")).astype(int)[110:420]
             seen[name] = int((colors[..., 0] - colors[..., 2] > 60).sum())
-        assert seen["heat"] > 5000  # yellow pixels in the planes
+        assert seen["heat"] > 1000  # yellow pixels in the planes
         assert seen["plain"] == 0
         browser.evaluate("get('view').value = 'RENDER', get('view').dispatchEvent(new Event('change'))")
         assert browser.evaluate("viewer.opts.sliceType === niivue.SLICE_TYPE.RENDER")
