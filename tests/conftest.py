@@ -12,6 +12,7 @@ from hypothesis import settings
 
 from tests.helpers import DEVICE
 from tests.object_store import serve_objects
+from tests.seconds import seconds_by_folder
 
 settings.register_profile("fast", max_examples=10, deadline=None)
 settings.register_profile("nightly", max_examples=500, deadline=None)
@@ -92,7 +93,7 @@ def pytest_runtest_makereport(item, call):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Print what the ten slowest tests are for, if slow tests ran."""
+    """Print what the ten slowest tests are for, and the seconds of each folder, if slow tests ran."""
     reports = [report for report in terminalreporter.getreports("passed") if report.when == "call"]
     reports = sorted(reports, key=lambda report: -report.duration)[:10]
     if any("slow" in report.keywords for report in reports):
@@ -100,6 +101,10 @@ def pytest_terminal_summary(terminalreporter):
         for report in reports:
             buys = dict(report.user_properties).get("buys") or "not marked slow"
             terminalreporter.line(f"{report.duration:5.0f} s  {report.nodeid}: {buys}")
+        everything = [report for group in terminalreporter.stats.values() for report in group]
+        terminalreporter.section("seconds of each folder, with fixtures; of slow tests; number of tests")
+        for folder, (seconds, slow, count) in seconds_by_folder(everything).items():
+            terminalreporter.line(f"{seconds:6.0f} s  {slow:6.0f} s  {count:5}  {folder}")
 
 
 @pytest.fixture(scope="session")

@@ -118,6 +118,7 @@ def page_values(
         "is_ranked": is_ranked,
         "facts": {**({"gray values": display.window} if display.window else {}), **(facts or {})},
         "links": links or {},
+        "volume": "",
         "even_note": EVEN_NOTE if is_nearly_even(attention) else "",
         "has_reference": reference is not None and bool(reference.any()),
         "views": [_view(view) for view in stack_views(slices, position, display, reference)],

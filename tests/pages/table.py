@@ -135,7 +135,7 @@ PAGES = {
         ),
     ),
     "docs/how-to/monai-label.md": Page(
-        skip={"": ("needs the environment of MONAI Label", "tests/apps/test_scans_over_http.py")}
+        skip={"": ("needs the environment of MONAI Label", "tests/apps/test_page_over_http.py")}
     ),
     "docs/how-to/guaranteed-slices.md": Page(
         skip={"": ("needs a trained model and labeled scans", "tests/bundles/scan_mil/test_scan_mil.py")}

@@ -22,16 +22,17 @@ class Chromium:
 
     Args:
         folder: folder of the profile.
+        flags: further options of the command line.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, *flags):
         self.problems, self.requests = [], []
         self._numbers, self._answers, self._rest, self._is_loaded = itertools.count(1), {}, b"", False
         theirs_in, self._out = os.pipe()
         self._in, theirs_out = os.pipe()
         # Chromium reads from descriptor 3 and writes to 4, so a shell moves the ends of the pipes there
         move = f'exec chromium "$@" 3<&{theirs_in} 4>&{theirs_out}'
-        command = ["bash", "-c", move, "chromium", f"--user-data-dir={folder}", *FLAGS]
+        command = ["bash", "-c", move, "chromium", f"--user-data-dir={folder}", *FLAGS, *flags]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         self.process = subprocess.Popen(command, pass_fds=(theirs_in, theirs_out), **quiet)
         os.close(theirs_in)
@@ -96,6 +97,14 @@ class Chromium:
         """Press a key that types one character."""
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key)
+
+    def processor_seconds(self):
+        """Return the seconds of the processor that all processes of the browser took so far."""
+        session, self._session = self._session, None
+        processes = self.call("SystemInfo.getProcessInfo")["processInfo"]
+        self._session = session
+        assert {"browser", "renderer"} <= {process["type"] for process in processes}
+        return sum(process["cpuTime"] for process in processes)
 
     def screenshot(self, file):
         """Write the page as PNG."""

@@ -45,6 +45,9 @@ class LabelApp(SafeApp, MONAILabelApp):  # MONAI Label looks for its own class a
         app_dir: folder of ``main.py`` and ``model/``.
         studies: folder or address of the images.
         conf: options of ``--conf``.
+
+    Raises:
+        ValueError: when a ``site.yaml`` asks for pictures or a viewer, which no client would get.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str] | None = None) -> None:
@@ -53,6 +56,8 @@ class LabelApp(SafeApp, MONAILabelApp):  # MONAI Label looks for its own class a
         folders = sorted(path.parent.parent for path in Path(app_dir).glob("model/*/configs/metadata.json"))
         bundles = [BundleRunner(path) for path in folders]
         self.bundles = [b for b in bundles if wanted is None or b.name in wanted.split(",")]
+        for bundle in self.bundles:
+            bundle.check_site()
         self._top_k = tuple(int(rank) for rank in conf.get("top_k", "4,12").split(","))
         scans = [bundle.class_names for bundle in self.bundles if not bundle.reads_slides]
         self._mask_rule = MaskRule(conf.get("mask_label"), scans)

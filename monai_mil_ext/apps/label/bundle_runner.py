@@ -27,6 +27,7 @@ from .errors import http_error
 __all__ = ["BundleRunner", "device_override"]
 
 SITE = "site"
+UNSEEN: dict[str, Any] = {"pictures": [], "viewer": "none"}  # files of a folder that ends with the request
 _LOCK = threading.RLock()  # bundles share the module name `scripts` and the GPU
 
 Version = dict[Path, str]  # identities of files
@@ -115,11 +116,20 @@ class BundleRunner:
         """Return whether all of ``configs`` exist."""
         return all(self._file(name).is_file() for name in configs)
 
-    def unless_set(self, **values: Any) -> dict[str, Any]:
-        """Return those values of options of the inference that ``site.yaml`` does not set."""
-        options = self._config("inference")
+    def check_site(self) -> None:
+        """Raise ``ValueError`` if ``site.yaml`` asks for pictures or a viewer, which no client would get."""
         site = ConfigParser.load_config_files(self.config_files()) if self.has(SITE) else {}
-        return {name: value for name, value in values.items() if name in options and name not in site}
+        for name, none in UNSEEN.items():
+            if site.get(name, none) != none:
+                raise ValueError(
+                    f"`{name}` in the site.yaml of {self.name} must be {none}, got {site[name]}: answers to clients "
+                    "have neither pictures nor a viewer; the inference of the bundle writes them."
+                )
+
+    def unseen(self) -> dict[str, Any]:
+        """Return the options with which the inference writes nothing that a client does not get."""
+        options = self._config("inference")
+        return {name: none for name, none in UNSEEN.items() if name in options}
 
     def config_files(self, *configs: str) -> list[str]:
         """Return the files of ``configs``, with the overlay of the installation."""

@@ -80,10 +80,9 @@ class ScanInferTask(InferTask):
 
     def _infer(self, image: str, device: Mapping[str, str]) -> tuple[dict[str, Any], MetaTensor]:
         item = {"image": image, "case_id": CASE}
-        unseen = {"pictures": [], "dicom": [], **self.bundle.unless_set(viewer="none")}  # by clients
         with TemporaryDirectory() as folder:
             try:
-                self.bundle.infer(item, folder, "inference", **unseen, **device)
+                self.bundle.infer(item, folder, "inference", dicom=[], **self.bundle.unseen(), **device)
             except Exception as error:
                 raise http_error_from(error, image, folder, self.bundle.root) from error
             results = Path(folder) / CASE

@@ -66,9 +66,8 @@ class SlideInferTask(InferTask):
 
     def _infer(self, image: str, folder: str, device: Mapping[str, str]) -> None:
         configs = ["inference"] if is_feature_file(image) else ["inference", "slides"]
-        unseen = self.bundle.unless_set(pictures=[], viewer="none")  # by clients, which get other files
         try:
-            self.bundle.infer({"image": image, "case_id": CASE}, folder, *configs, **unseen, **device)
+            self.bundle.infer({"image": image, "case_id": CASE}, folder, *configs, **self.bundle.unseen(), **device)
         except Exception as error:
             reason = _reason(Path(folder) / "results.csv")
             if reason:

@@ -23,10 +23,13 @@ __all__ = ["write_stock_bundle"]
 INFERER = "$lambda inputs, network: monai_mil_ext.networks.nets.BagOutputWrapper(network)(inputs)"
 VIEW = "monai_mil_ext.apps.label.ScoresToLabelMapd"
 COPIED = ("LICENSE", "docs", "scripts")
+WEIGHTS = (".pt", ".pth", ".safetensors")  # endings of the encoder's, in data
 
 
 def write_stock_bundle(bundle: BundleRunner, target: str | os.PathLike[str]) -> Path:
     """Copy a bundle of scans with an ``inference.json`` whose ``pred`` is a label map; the copy can't be trained.
+
+    The weights of the model and of the encoder are copied, too.
 
     The app ``monaibundle`` runs preprocessing, network and postprocessing itself, expects a label map as ``pred`` and
     takes the labels from the metadata, so the config does what the app ``mil`` does around a bundle.
@@ -50,6 +53,10 @@ def write_stock_bundle(bundle: BundleRunner, target: str | os.PathLike[str]) -> 
         if path.is_file():
             (folder / "models").mkdir(exist_ok=True)
             shutil.copy(path, folder / "models")
+    for path in sorted(bundle.root.glob("data/*")):  # scans, which may lie there too, stay where they are
+        if path.suffix in WEIGHTS and path.is_file():
+            (folder / "data").mkdir(exist_ok=True)
+            shutil.copy(path, folder / "data")
     bands = ScoreBands()
     view = {"_target_": VIEW, "keys": "pred", "class_names": bundle.class_names, "top_k": list(bands.top_k)}
     config = _inference(bundle)

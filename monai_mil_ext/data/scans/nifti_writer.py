@@ -1,8 +1,10 @@
-"""Writer of score volumes as NIfTI."""
+"""Writer of volumes as NIfTI: scores as a file, gray values as bytes."""
 
 from __future__ import annotations
 
+import gzip
 import os
+from typing import Any
 
 import numpy as np
 from monai.data import MetaTensor
@@ -11,7 +13,7 @@ from monai_mil_ext.utils import atomic_path, optional_dependency
 
 from .stack_grid import VolumeSlices, fill_grid
 
-__all__ = ["write_nifti"]
+__all__ = ["nifti_bytes", "write_nifti"]
 
 nib = optional_dependency("", "nibabel")
 
@@ -40,3 +42,15 @@ def write_nifti(path: str | os.PathLike[str], volume: MetaTensor, description: s
     image.header.set_xyzt_units("mm")
     with atomic_path(path) as temporary:
         nib.save(image, temporary)
+
+
+def nifti_bytes(volume: np.ndarray[Any, Any], affine: np.ndarray[Any, Any]) -> bytes:
+    """Return a volume (X, Y, Z) of bytes and its affine (RAS mm) as the content of a ``.nii.gz``.
+
+    Example:
+        >>> len(nifti_bytes(np.zeros((4, 4, 4), np.uint8), np.eye(4))) < 200
+        True
+    """
+    image = nib.Nifti1Image(np.asarray(volume, np.uint8), affine)
+    image.header.set_xyzt_units("mm")
+    return gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)

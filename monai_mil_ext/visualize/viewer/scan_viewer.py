@@ -13,6 +13,7 @@ from monai_mil_ext.visualize.slice_scores import check_slices, shown_slices
 
 from .sprite_sheets import write_sprite_sheets
 from .viewer_folder import FOLDER, PAGE, remove_viewer, write_texts
+from .volume_page import VOLUME_PAGE, has_volume, write_volume_page
 
 __all__ = ["write_scan_viewer"]
 
@@ -36,6 +37,9 @@ def write_scan_viewer(
     loaded as they are needed. It works from disk without a server, and loads nothing from elsewhere. In stacks of up to
     32 million pixels, a click on the slice chooses the point through which the two views of the stack go.
 
+    A full viewer has a second page, ``volume.html``, see :py:func:`write_volume_page`, if the orientation of the slices
+    and the size of a pixel are known.
+
     Args:
         folder: folder of the case.
         scan: attention weights (N,), positions (N,) in mm, slices (N, h, w) in [0, 1], and reference masks (N, h, w),
@@ -45,7 +49,8 @@ def write_scan_viewer(
         facts: names and values to list, such as the model.
         display: letters, millimeters, numbers and window.
         links: names and relative addresses of files beside the folder.
-        is_full: whether to keep all pixels of the slices; otherwise the folder stays below 5 MB.
+        is_full: whether to keep all pixels of the slices, and to add the page in 3D; otherwise the folder stays below
+            5 MB.
 
     Returns:
         Path of the page.
@@ -66,6 +71,9 @@ def write_scan_viewer(
     scan = (attention, position, slices, reference)
     values = page_values(scan, pictures, top_k, title, facts, display, beside)
     values["data"]["slices"] = [{**row, "src": ""} for row in values["data"]["slices"]]
+    if is_full and has_volume(display):
+        write_volume_page(folder, scan, display, values)
+        values["volume"] = VOLUME_PAGE
     values["data"]["sheets"] = sheets._asdict()
     values["data"]["planes"] = len(slices) * sheets.width * sheets.height <= MAX_PLANE_PIXELS
     write_texts(target, {"viewer.css": page_text("viewer/viewer.css"), "viewer.js": page_text("viewer/viewer.js")})

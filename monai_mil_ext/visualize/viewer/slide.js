@@ -124,10 +124,17 @@ function choose(i, entry = -1) {
   get("caption").textContent = i < 0 ? "No tile there." : `Tile at ${place}: ${name}${size}, percentile ${Math.round(percentile(choice.map, value))}`;
   draw();
 }
+// center and zoom move on their own, unlike in fitBounds: a key that zooms on the way must not stop the way
+function move(center, zoom) {
+  viewer.viewport.panTo(center);
+  viewer.viewport.zoomTo(zoom);
+}
+function goHome() { if (viewer) move(viewer.viewport.getHomeBounds().getCenter(), viewer.viewport.getHomeZoom()); }
 function goTo(entry) {
   if (!listed.length) return;
   const k = (entry + listed.length) % listed.length, i = listed[k], side = 4 * edge / width;
-  if (viewer && viewer.world.getItemCount()) viewer.viewport.fitBounds(new OpenSeadragon.Rect((left(i) + edge / 2) / width - side / 2, (top_(i) + edge / 2) / width - side / 2, side, side));
+  if (viewer && viewer.world.getItemCount())
+    move(new OpenSeadragon.Point((left(i) + edge / 2) / width, (top_(i) + edge / 2) / width), 1 / side / Math.max(1, viewer.viewport.getAspectRatio()));
   choose(i, k);
 }
 function tileAt(x, y) {
@@ -200,7 +207,7 @@ const fade = by => { get("opacity").value = Number(get("opacity").value) + by; d
 const keys = {
   h: () => get("show-heat").click(), m: () => next("map"), c: () => next("scaling"), "[": () => fade(-10), "]": () => fade(10),
   n: () => goTo(choice.listed + 1), p: () => goTo(choice.listed < 0 ? -1 : choice.listed - 1),
-  "+": () => zoom(1.4), "-": () => zoom(1 / 1.4), 0: () => viewer && viewer.viewport.goHome(),
+  "+": () => zoom(1.4), "-": () => zoom(1 / 1.4), 0: goHome,
 };
 document.addEventListener("keydown", event => {
   const target = event.target;
@@ -213,7 +220,7 @@ document.addEventListener("keydown", event => {
 });
 get("in").addEventListener("click", () => zoom(1.4));
 get("out").addEventListener("click", () => zoom(1 / 1.4));
-get("all").addEventListener("click", () => viewer && viewer.viewport.goHome());
+get("all").addEventListener("click", goHome);
 get("show-heat").addEventListener("change", draw);
 get("opacity").addEventListener("input", draw);
 get("scaling").addEventListener("change", event => { choice.scaling = event.target.value; paint(); });

@@ -18,7 +18,7 @@ from monai_mil_ext.visualize.page_template import page_template, page_text
 from monai_mil_ext.visualize.relative_attention import is_nearly_even
 
 from .slide_layers import map_data, tile_data
-from .viewer_folder import FOLDER, PAGE, remove_viewer, write_library, write_texts
+from .viewer_folder import FOLDER, OPENSEADRAGON, PAGE, remove_viewer, write_library, write_texts
 
 __all__ = ["SlideView", "write_slide_viewer"]
 
@@ -113,7 +113,7 @@ def write_slide_viewer(
     """
     remove_viewer(folder)
     target = folder / FOLDER
-    library = write_library(folder.parent)
+    library = write_library(folder.parent, OPENSEADRAGON)
     extent, source = _write_pixels(target, view, slide)
     tiles = tile_data(view.coords, view.maps, view.scaling, view.top, view.bottom, view.pixels)
     data = {

@@ -1,4 +1,4 @@
-"""Folder of a viewer: its texts, its removal, and the library that the viewers of an output folder share."""
+"""Folder of a viewer: its texts, its removal, and the libraries that the viewers of an output folder share."""
 
 from __future__ import annotations
 
@@ -6,22 +6,55 @@ import os
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
+from typing import NamedTuple
 
 from monai_mil_ext.utils import atomic_path, check_choice
 from monai_mil_ext.utils.files import remove_file
 
-__all__ = ["FOLDER", "PAGE", "remove_viewer", "viewer_pictures", "write_library", "write_texts"]
+__all__ = [
+    "FOLDER",
+    "NIIVUE",
+    "OPENSEADRAGON",
+    "PAGE",
+    "Library",
+    "remove_viewer",
+    "viewer_pictures",
+    "write_library",
+    "write_texts",
+]
 
 VIEWERS = {"none": [], "default": ["viewer"], "full": ["viewer-full"]}
 FOLDER, PAGE = "viewer", "index.html"
 LIBRARY_FOLDER = "viewer_files"  # in the output folder, beside the folders of the cases
-# OpenSeadragon as npm has it, with its license; the version is in the names, so that older pages find theirs
-VERSION = "6.1.1"
-SHA256 = "14d587cd3ee7c4861f1a41077ce642029364a21029956ba635bd8fb1202cf9ad"
-LIBRARY = {
-    f"openseadragon-{VERSION}.min.js": "openseadragon.min.js",
-    f"openseadragon-{VERSION}.LICENSE.txt": "LICENSE.txt",
-}
+
+
+class Library(NamedTuple):
+    """Library of a viewer as npm has it, with its license.
+
+    Its version is in the names of its files, so that pages of an older version find theirs.
+    """
+
+    name: str  # of its folder in this package, too
+    version: str
+    script: str
+    sha256: str
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Names in this package by those in an output folder; the script is the first."""
+        stem = f"{self.name}-{self.version}"
+        return {stem + self.script.removeprefix(self.name): self.script, f"{stem}.LICENSE.txt": "LICENSE.txt"}
+
+
+OPENSEADRAGON = Library(
+    "openseadragon",
+    "6.1.1",
+    "openseadragon.min.js",
+    "14d587cd3ee7c4861f1a41077ce642029364a21029956ba635bd8fb1202cf9ad",
+)
+NIIVUE = Library(
+    "niivue", "0.69.0", "niivue.umd.js", "47b896b77ec4a5be3ef1949c33ad393b6f45629921f326c279000bcf51bdb4af"
+)
 
 
 def viewer_pictures(viewer: str) -> list[str]:
@@ -65,16 +98,16 @@ def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
             temporary.write_text(text, encoding="utf-8")
 
 
-def write_library(output_dir: Path) -> str:
-    """Write OpenSeadragon and its license into an output folder, unless they are there.
+def write_library(output_dir: Path, library: Library) -> str:
+    """Write a library and its license into an output folder, unless they are there.
 
     Returns:
         Address of its script, relative to the output folder.
     """
-    shipped = files("monai_mil_ext.visualize") / "viewer" / "openseadragon"
-    for name, source in LIBRARY.items():
+    shipped = files("monai_mil_ext.visualize") / "viewer" / library.name
+    for name, source in library.files.items():
         path, content = output_dir / LIBRARY_FOLDER / name, (shipped / source).read_bytes()
         if not path.is_file() or path.read_bytes() != content:
             with atomic_path(path) as temporary:
                 temporary.write_bytes(content)
-    return f"{LIBRARY_FOLDER}/{next(iter(LIBRARY))}"
+    return f"{LIBRARY_FOLDER}/{next(iter(library.files))}"

@@ -9,7 +9,7 @@ import torch
 
 from monai_mil_ext.apps.bundle import save_model
 from monai_mil_ext.apps.bundle_files import copy_bundle
-from monai_mil_ext.apps.label import BundleRunner, bundle_runner
+from monai_mil_ext.apps.label import BundleRunner, LabelApp, bundle_runner
 from monai_mil_ext.apps.label.bundle_runner import device_override
 from monai_mil_ext.data import InstanceSource
 from monai_mil_ext.handlers import WeightsLoader
@@ -131,3 +131,23 @@ def test_bundle_runner_uses_the_trained_model_and_its_classes(tmp_path):
     save_model(runner.new_weights.parent, ABMIL(4, 2), task={"class_names": ["a", "b"]})
     assert (runner.weights, runner.is_demonstration, runner.class_names) == (runner.new_weights, False, ["a", "b"])
     assert runner.weights in runner._files()  # so that a workflow is built again after the next training
+
+
+@pytest.mark.parametrize("option", ["viewer: full", "viewer: default", "pictures: [png]"])
+def test_bundle_runner_refuses_a_site_that_asks_for_what_no_client_gets(tmp_path, option):
+    runner = BundleRunner(copy_bundle("scan_mil", tmp_path / "model"))
+    runner.check_site()
+    (runner.root / "configs" / "site.yaml").write_text("viewer: none\npictures: []")
+    runner.check_site()
+    (runner.root / "configs" / "site.yaml").write_text(option)
+    with pytest.raises(ValueError, match=rf"`{option.split(':')[0]}` in the site.yaml of scan_mil must be .*, got "):
+        runner.check_site()
+    with pytest.raises(ValueError, match="answers to clients have neither pictures nor a viewer"):
+        LabelApp(str(tmp_path), str(tmp_path))
+
+
+def test_bundle_runner_leaves_out_only_what_a_bundle_has(tmp_path):
+    runner = BundleRunner(copy_bundle("scan_mil", tmp_path))
+    assert runner.unseen() == {"pictures": [], "viewer": "none"}
+    (runner.root / "configs" / "inference.yaml").write_text("pictures: [png]")
+    assert runner.unseen() == {"pictures": []}

@@ -42,3 +42,12 @@ def test_write_stock_bundle_has_the_trained_model_alone(tmp_path):
     models = write_stock_bundle(bundle, tmp_path / "scans") / "models"
     assert sorted(path.name for path in models.iterdir()) == ["model.json", "model.pt"]
     assert ModelRecord.read(models) == record
+
+
+def test_write_stock_bundle_has_the_weights_of_the_encoder_and_no_scan(tmp_path):
+    bundle = BundleRunner(copy_bundle("scan_mil", tmp_path))
+    for name in ("data/mobilenet_v2.pth", "data/scan_1.nii.gz", "data/packages/a.pth"):
+        (bundle.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (bundle.root / name).write_bytes(b"x")
+    data = write_stock_bundle(bundle, tmp_path / "scans") / "data"
+    assert [path.name for path in data.iterdir()] == ["mobilenet_v2.pth"]

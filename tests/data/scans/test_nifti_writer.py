@@ -1,11 +1,15 @@
 """Tests of scores as NIfTI."""
 
+import gzip
+
 import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
 
 from monai_mil_ext.data import write_nifti
+from monai_mil_ext.data.scans.nifti_writer import nifti_bytes
 
 
 def test_write_nifti_keeps_values_affine_and_description(tmp_path):
@@ -22,3 +26,11 @@ def test_write_nifti_keeps_values_affine_and_description(tmp_path):
 def test_write_nifti_refuses_several_channels(tmp_path):
     with pytest.raises(ValueError, match=r"`volume` must have shape \(1, X, Y, Z\), got \(2, 3, 3, 3\)"):
         write_nifti(tmp_path / "v.nii", MetaTensor(torch.rand(2, 3, 3, 3)))
+
+
+def test_nifti_bytes_keep_gray_values_and_affine():
+    volume, affine = np.arange(24, dtype=np.uint8).reshape(2, 3, 4), np.diag([-2.0, -2, 5, 1])
+    read = nib.Nifti1Image.from_bytes(gzip.decompress(nifti_bytes(volume, affine)))
+    assert read.get_data_dtype() == np.uint8
+    np.testing.assert_array_equal(read.dataobj, volume)
+    np.testing.assert_array_equal(read.affine, affine)

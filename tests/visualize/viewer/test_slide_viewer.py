@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 from monai_mil_ext.data import SlideFile, Thumbnail
 from monai_mil_ext.visualize import SlideView, write_slide_viewer
 from tests.make_slide import stained, write_slide
+from tests.programs.chromium import Chromium
 
 from .browser import run_steps
 from .page_tags import HOSTILE, PageTags
@@ -204,3 +206,46 @@ def test_slide_viewer_in_a_browser(tmp_path):
     assert found["home"] == [200, 125]
     assert found["closer"] == pytest.approx(1.4, rel=0.01)
     assert found["wide"] <= 0
+
+
+@pytest.mark.browser
+@pytest.mark.slow(buys="all pixels of a slide in a browser, from disk")
+def test_slide_viewer_with_all_pixels_in_a_browser(tmp_path):
+    image = np.full((2304, 3584, 3), 240, np.uint8)
+    image[1024:1280, 2560:2816] = 20, 120, 30  # one tile in green, with a fine pattern that a thumbnail can't show
+    image[1024:1280:2, 2560:2816:2] = 0
+    coords = 256 * np.stack(np.meshgrid(np.arange(14), np.arange(9)), axis=-1).reshape(-1, 2)
+    scores = np.where((coords == (2560, 1024)).all(axis=1), 50.0, 1.0)
+    thumbnail = Thumbnail(np.ascontiguousarray(image[::16, ::16]), 16.0)
+    changes = {"maps": {"mean": scores / scores.sum()}, "coords": coords, "tile_size": 256.0, "thumbnail": thumbnail}
+    changes |= {"top": np.argsort(-scores)[:1], "bottom": np.array([0]), "bounds": (0, 0, 3584, 2304), "pixels": None}
+    with SlideFile(write_slide(tmp_path / "s.tif", image, tile=256, levels=2)) as slide:
+        path = write_slide_viewer(tmp_path / "c", view(**changes), slide=slide)
+    loaded = "viewer && viewer.world.getItemCount() && viewer.world.getItemAt(0).getFullyLoaded()"
+    with Chromium(tmp_path / "profile") as browser:
+        browser.open(path.as_uri())
+        browser.wait_for(loaded)
+        assert browser.evaluate("['x', 'y'].map(axis => viewer.world.getItemAt(0).getContentSize()[axis])") == [
+            3584,
+            2304,
+        ]
+        first = {address for address in browser.requests if "/tiles/" in address}
+        assert first
+        assert not any("/tiles/12/" in address for address in first)  # the whole slide needs no pixels of level 0
+        for key in ("1", "h", "+", "+"):
+            browser.press_key(key)
+        browser.wait_for("viewer.viewport.getZoom(true) === viewer.viewport.getZoom(false)")
+        browser.wait_for(loaded)
+        time.sleep(0.3)  # in which the last tile is drawn
+        browser.screenshot(tmp_path / "tile.png")
+        box = browser.evaluate(
+            "(({x, y, width, height}) => [x, y, width, height])(get('slide').getBoundingClientRect())"
+        )
+        assert any("/tiles/12/5_2.jpg" in address for address in browser.requests)
+        assert browser.problems == []
+        assert {address.split(":")[0] for address in browser.requests} <= {"file", "data", "blob"}
+    x, y = round(box[0] + box[2] / 2), round(box[1] + box[3] / 2)
+    middle = np.asarray(Image.open(tmp_path / "tile.png").convert("RGB")).astype(int)[y - 20 : y + 20, x - 20 : x + 20]
+    assert (middle[..., 1] > middle[..., 0] + 20).mean() > 0.9  # the green tile is in the middle
+    white = np.asarray(Image.open(tmp_path / "tile.png").convert("RGB")).astype(int)[y, round(box[0]) + 30]
+    assert white.min() > 200

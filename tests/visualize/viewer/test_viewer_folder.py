@@ -1,12 +1,14 @@
-"""Tests of the folder of a viewer and of the library that viewers share."""
+"""Tests of the folder of a viewer and of the libraries that viewers share."""
 
 import hashlib
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
 from monai_mil_ext.visualize import remove_viewer, viewer_pictures
 from monai_mil_ext.visualize.viewer import viewer_folder
+from monai_mil_ext.visualize.viewer.viewer_folder import NIIVUE, OPENSEADRAGON
 
 
 def test_remove_viewer_follows_no_link(tmp_path):
@@ -30,21 +32,32 @@ def test_viewer_pictures_names_an_unknown_option():
         viewer_pictures("all")
 
 
-def test_the_library_is_that_of_the_registry_with_its_license():
-    shipped = files("monai_mil_ext.visualize") / "viewer" / "openseadragon"
-    script = (shipped / "openseadragon.min.js").read_bytes()
-    assert hashlib.sha256(script).hexdigest() == viewer_folder.SHA256
-    assert script.startswith(f"//! openseadragon {viewer_folder.VERSION}\n".encode())
-    assert "Redistributions in binary form must reproduce" in (shipped / "LICENSE.txt").read_text()
+@pytest.mark.parametrize(
+    ("library", "begin", "license_"),
+    [
+        (OPENSEADRAGON, f"//! openseadragon {OPENSEADRAGON.version}\n", "must reproduce"),
+        (NIIVUE, "(function(", "BSD 2-Clause License"),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_libraries_are_those_of_the_registry_with_their_licenses(library, begin, license_):
+    shipped = files("monai_mil_ext.visualize") / "viewer" / library.name
+    script = (shipped / library.script).read_bytes()
+    assert hashlib.sha256(script).hexdigest() == library.sha256
+    assert script.startswith(begin.encode())
+    assert license_ in (shipped / "LICENSE.txt").read_text()
+    assert f"{library.version} (BSD" in (Path(__file__).parents[3] / "NOTICE").read_text()
 
 
-def test_write_library_is_written_once_and_repaired(tmp_path):
-    address = viewer_folder.write_library(tmp_path)
+@pytest.mark.parametrize("library", [OPENSEADRAGON, NIIVUE], ids=lambda library: library.name)
+def test_write_library_is_written_once_and_repaired(library, tmp_path):
+    address = viewer_folder.write_library(tmp_path, library)
     path = tmp_path / address
-    assert sorted(file.name for file in path.parent.iterdir()) == sorted(viewer_folder.LIBRARY)
+    assert library.version in path.name
+    assert sorted(file.name for file in path.parent.iterdir()) == sorted(library.files)
     before = path.stat().st_mtime_ns
-    viewer_folder.write_library(tmp_path)
+    viewer_folder.write_library(tmp_path, library)
     assert path.stat().st_mtime_ns == before
     path.write_text("cut")
-    viewer_folder.write_library(tmp_path)
-    assert hashlib.sha256(path.read_bytes()).hexdigest() == viewer_folder.SHA256
+    viewer_folder.write_library(tmp_path, library)
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == library.sha256

@@ -17,6 +17,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NOT_FOUND = ("ImageNotFoundException", "LabelNotFoundException")
 PARSERS = ("json", "pydantic")  # packages that read what a client sent
 PASSED_ON = ("fastapi", "starlette", "anyio")
+FINITE = "numbers must be finite."
 OBJECTS = "`params`, `info` and `wsi` must be JSON objects, and file names plain."
 FAILED = "the server failed; its log says why."
 
@@ -42,7 +43,12 @@ def explain(error: BaseException) -> tuple[int, str]:
 
 
 def _by_place(error: BaseException) -> tuple[int, str]:
-    """Explain an error by its place: an endpoint of MONAI Label itself fails only because of what a client sent."""
+    """Explain an error by its place: an endpoint of MONAI Label itself fails only because of what a client sent.
+
+    So does the writer of JSON, if it is asked for a number that JSON does not have.
+    """
+    if isinstance(error, ValueError) and "JSON compliant" in str(error):
+        return 400, FINITE
     places = [PurePath(frame.filename).parts for frame in traceback.extract_tb(error.__traceback__)]
     places = [parts for parts in places if not any(name in parts for name in PARSERS)]
     last = places[-1] if places else ()

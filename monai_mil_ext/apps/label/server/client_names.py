@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from monai_mil_ext.apps.label.errors import http_error
 __all__ = ["check_extension", "check_name", "check_uid"]
 
 LONGEST = 200  # bytes; file systems take 255, and an extension follows
-SEPARATORS = set('/\\:"*?<>|')
+SEPARATORS = set('/\\:"*?<>|\u2044\u2215\u29f5\u29f8\ufffd')  # also what looks like one, and bytes that are no text
 
 
 def check_name(name: Any, what: str) -> str:
@@ -29,7 +30,8 @@ def check_name(name: Any, what: str) -> str:
         'scan_41'
     """
     text = str(getattr(name, "value", name))  # tags of MONAI Label are members of an enumeration
-    plain = text.isprintable() and not SEPARATORS & set(text) and not text.startswith((".", " "))
+    parts = {*text, *unicodedata.normalize("NFKC", text)}
+    plain = text.isprintable() and not SEPARATORS & parts and not text.startswith((".", " "))
     if not text or not plain or len(text.encode("utf-8", "replace")) > LONGEST:
         raise http_error(f"`{what}` must be a plain name without separators, got {text[:40]!r}.")
     return text

@@ -108,12 +108,13 @@ class LabelStore(LocalDatastore):
 
     def _update_datastore_file(self, lock: bool = True) -> None:
         with self._change(reload=False):
-            text = json.dumps(self._model.model_dump(exclude={"base_path"}), indent=2, default=str)
             try:
+                content = self._model.model_dump(exclude={"base_path"})
+                text = json.dumps(content, indent=2, default=str, allow_nan=False)
                 type(self._model).model_validate_json(text)
             except ValueError:  # such a file would be the end of all labels
                 raise http_error(
-                    "`info` must be readable again: less deeply nested, and without half characters."
+                    "`info` must be readable again: less deeply nested, of finite numbers, and without half characters."
                 ) from None
             if self._file.exists():
                 with atomic_path(_backup(self._file)) as temporary:  # no link: what damages the file would damage both

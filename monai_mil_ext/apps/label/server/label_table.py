@@ -59,8 +59,12 @@ class LabelTable(SqliteTable):
         return {name: json.loads(value) for name, value in rows}
 
     def update(self, image: str, info: Mapping[str, Any]) -> None:
-        """Set values of an image; others stay."""
-        rows = [(image, name, json.dumps(value, default=str)) for name, value in info.items()]
+        """Set values of an image; others stay.
+
+        Raises:
+            ValueError: for a number that is not finite.
+        """
+        rows = [(image, name, json.dumps(value, default=str, allow_nan=False)) for name, value in info.items()]
         with self._open() as table:
             table.executemany("INSERT OR REPLACE INTO info VALUES (?, ?, ?)", rows)
 

@@ -60,6 +60,12 @@ class RequestRules:
 
     def refusal(self, scope: Mapping[str, Any]) -> Refusal | None:
         """Return why a request is refused, or None."""
+        try:
+            return self._refusal(scope)
+        except ValueError:  # of an address such as http://[::1
+            return Refusal(400, "the addresses and lengths of the headers must be readable.")
+
+    def _refusal(self, scope: Mapping[str, Any]) -> Refusal | None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         parts = [part for part in scope["path"].split("/") if part]
         return (

@@ -36,6 +36,7 @@ def raised_in(path, error):
         (raised_in("/x/monailabel/datastore/local.py", AssertionError("nothing")), 404, "nothing"),
         (raised_in("/x/monailabel/datastore/local.py", TypeError("int")), 500, FAILED),
         (ValueError("in /data/doe_jane"), 500, FAILED),
+        (ValueError("Out of range float values are not JSON compliant: inf"), 400, "numbers must be finite."),
     ],
 )
 def test_explain_gives_status_and_reason_without_a_path(error, status, reason):

@@ -19,6 +19,10 @@ HOSTILE = [
     "a" * 201,
     None,
     " a",
+    "a\uff0fb",  # which some file systems store as a/b
+    "a\u2215b",
+    "a\u202eb",
+    "\ufffd",
 ]
 
 

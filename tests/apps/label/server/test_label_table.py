@@ -40,3 +40,12 @@ def test_label_table_changes_nothing_if_one_value_fails(tmp_path):
     with pytest.raises(ValueError, match="Circular"):
         table.update("1.2", {"bag_label": 0, "circle": circle})
     assert table.info("1.2") == {}
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_label_table_refuses_numbers_that_are_not_finite(tmp_path, number):
+    table = LabelTable(tmp_path / "labels.sqlite")
+    table.update("a", {"x": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        table.update("a", {"x": 2, "y": {"z": [number]}})
+    assert table.info("a") == {"x": 1}

@@ -28,6 +28,15 @@ def test_request_rules_refuse_pages_of_others_and_names_that_point_here():
     assert status("/info/", host="127.0.0.1:8000", origin="http://127.0.0.1:9000") == 403
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [{"host": "[::1"}, {"host": "127.0.0.1", "origin": "http://[::1"}, {"content_length": "9" * 5000}],
+    ids=lambda headers: [*headers][-1],
+)
+def test_request_rules_refuse_headers_that_are_no_addresses_or_numbers(headers):
+    assert status("/info/", **headers) == 400
+
+
 def test_request_rules_pass_addresses_that_the_owner_names():
     options = {"origins": ["https://mil.example.org/"], "host": "mil.example.org"}
     assert status("/info/", origin="https://mil.example.org", **options) is None

@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.network,
     pytest.mark.slow(buys="no client can write outside of the studies or stall the server"),
 ]
-MODEL = "/infer/scan_mil"
+MODEL, TRAIN = "/infer/scan_mil", "/train/scan_mil?run_sync=true"
 JSON = {"content-type": "application/json"}
 
 
@@ -61,6 +61,8 @@ def params(values, expected, reason):
 
 
 ODD_NAMES = ["%2e%2e%2fx", "..%5cx", "/etc/x", "C:x", ".hidden", "%20x", "a%00b", "a%0d%0ab", "a" * 250]
+ODD_NAMES += ["a%ef%bc%8fx", "a%e2%88%95x", "%e2%80%ae", "%ff%fe"]  # like separators, and no text
+DEEP = ["[" * 200_000, '{"a":' * 50_000]
 ODD_FILES = ["evil.py", "../../mil/x.py", "x.nii.gz/../../e.py", "x.nii.gz\0.py", ".htaccess"]
 ODD_HOSTS = ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example"]
 ODD_PARAMS = [
@@ -117,6 +119,8 @@ REQUESTS = [
     ),
     ask("GET", "/info/", 403, "one of the server", headers={"origin": "http://127.0.0.1.evil.example"}),
     *(ask("GET", "/info/", 403, "that of the server", headers={"host": host}) for host in ODD_HOSTS),
+    ask("GET", "/info/", 400, "must be readable", headers={"host": "[::1"}),
+    ask("GET", "/info/", 400, "must be readable", headers={"origin": "http://[::1"}),
     ask("TRACE", "/info/", 405),
     # mistakes
     info('{"bag_label": 1}', 404, "one of the studies", "nobody"),
@@ -125,6 +129,8 @@ REQUESTS = [
     info('{"bag_label": "Tumour"}', 400, "`bag_label` must be a class of ['no tumor', 'tumor'], got 'Tumour'"),
     info('{"x": ' + "[" * 300 + "]" * 300 + "}", 400, "`info` must be readable again"),
     info('{"x": "\\ud800"}', 400, "`info` must be readable again"),
+    *(info(f'{{"x": {number}}}', 400, "`info` must be readable again") for number in ("NaN", "-Infinity", "1e999")),
+    info('{"bag_label": 1, "bag_label": 99}', 400, "`bag_label` must be a class"),
     info(json.dumps({"x": "y" * 70_000}), 413, "at most 65536 characters"),
     ask("PUT", "/datastore/label/info?label=zz&tag=final", 404, "not found", data={"info": "{}"}),
     ask("GET", "/datastore/dataset", 404, "nothing to include"),
@@ -145,6 +151,8 @@ REQUESTS = [
     ask("POST", "/batch/infer/scan_mil?run_sync=true", 400, "must not be final", json={"label_tag": "final"}),
     ask("POST", "/batch/infer/scan_mil?images=..%2fx", 422, json={}),
     ask("POST", "/train/scan_mil", 422, json=[1]),
+    *(ask("POST", "/train/scan_mil", 400, "parsing the body", content=text, headers=JSON) for text in DEEP),
+    ask("POST", TRAIN, 400, "`max_epochs` must be", content='{"max_epochs": 1e999}', headers=JSON),
     ask("POST", "/train/scan_mil", 413, "at most 1048576 bytes", content="x" * 2**21, headers=JSON),
     ask("GET", "/train/", 404, "No Train Tasks"),
     # what goes on working
