@@ -37,7 +37,7 @@ def pools_in_chunks(net: Any, wrapped: Any = None) -> bool:
 
     Example:
         >>> from monai_mil_ext.networks import nets
-        >>> pools_in_chunks(nets.ASMIL(8, 2).eval()), pools_in_chunks(nets.QGMIL(8, 2).eval())
+        >>> pools_in_chunks(nets.ASMIL(8, 2, 8).eval()), pools_in_chunks(nets.QGMIL(8, 2, 8).eval())
         (True, False)
     """
     if not isinstance(net, BagNet) or net.training or not _fits(net):
@@ -124,6 +124,7 @@ class _RunningPool:
 
     def __init__(self, net: AttentionPoolNet, instances: int, keep_instances: bool) -> None:
         self.net, self.instances, self.keep_instances = net, instances, keep_instances
+        self.score_instances = net.instance_scorer()
         self.scores: list[Tensor] = []
         self.masks: list[Tensor | None] = []
         self.is_empty = True
@@ -131,7 +132,7 @@ class _RunningPool:
 
     def update(self, x: Tensor, mask: Tensor | None) -> None:
         self.net.check_input(x, mask, self.net.in_features)
-        h, scores = self.net.score_instances(zero_out_padding(x, mask))
+        h, scores = self.score_instances(zero_out_padding(x, mask))
         if self.keep_instances:
             self.scores.append(scores)
             self.masks.append(mask)
@@ -155,7 +156,9 @@ class _RunningPool:
 
     def finish(self) -> BagOutput:
         total = torch.where(self.total > 0, self.total, 1.0)  # an empty bag has zeros, as in `masked_softmax`
-        logits, embedding = self.net.classify_pooled((self.pooled / total.transpose(1, 2)).to(self.dtype))
+        pooled = (self.pooled / total.transpose(1, 2)).to(self.dtype)
+        with without_autocast(pooled):  # which costs no time, and the logits lose no digits
+            logits, embedding = self.net.classify_pooled(pooled)
         if not self.keep_instances:
             return BagOutput(logits, None, None, embedding)
         return BagOutput(logits, self._attention(total.to(self.dtype)), self._tapped(), embedding)

@@ -1,7 +1,7 @@
 """Attention of learned queries to the instances of a bag, without projecting the instances."""
 
 import math
-from typing import Optional
+from typing import Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -54,13 +54,18 @@ class AbsorbedAttention(nn.Module):
 
     def score(self, queries: Tensor, h: Tensor) -> Tensor:
         """Compute scores (B, N, H T), head-major and before any softmax, of queries (T, E) and instances (B, N, E)."""
+        weight, offset = self.absorb(queries)
+        return nn.functional.linear(h, weight, offset)
+
+    def absorb(self, queries: Tensor) -> Tuple[Tensor, Tensor]:
+        """Compute the weight (H T, E) and the offset (H T) of the scores, which are linear in the instances."""
         head_size = self.size // self.num_heads
         query = (self.query_weight @ queries.unsqueeze(-1)).squeeze(-1) + self.query_bias
         query = query.view(-1, self.num_heads, 1, head_size) / math.sqrt(head_size)  # (T, H, 1, d)
         absorbed = query @ self.key_weight.view(-1, self.num_heads, head_size, self.size)
         offset = (query.squeeze(2) * self.key_bias.view(-1, self.num_heads, head_size)).sum(-1)
         weight = absorbed.squeeze(2).transpose(0, 1).reshape(-1, self.size)
-        return nn.functional.linear(h, weight, offset.t().reshape(-1))
+        return weight, offset.t().reshape(-1)
 
     def pool(self, attention: Tensor, h: Tensor) -> Tensor:
         """Compute sums (B, H T, E) of instances (B, N, E) for attention (B, N, H T), head-major."""
@@ -119,6 +124,10 @@ class QueryAttention(nn.Module):
         """Compute scores (B, N, H T) of queries (T, E)."""
         return self.attend.score(queries, keys)
 
+    def absorb(self, queries: Tensor) -> Tuple[Tensor, Tensor]:
+        """Compute weight and offset of the scores, see :py:class:`AbsorbedAttention`."""
+        return self.attend.absorb(queries)
+
     def read(self, queries: Tensor, attention: Tensor, keys: Tensor) -> Tensor:
         """Compute the outputs (B, T, E) of the queries from attention (B, N, H T)."""
         return self.read_pooled(queries, self.attend.pool(attention, keys))
@@ -173,6 +182,10 @@ class PreNormQueryAttention(nn.Module):
     def score(self, queries: Tensor, keys: Tensor) -> Tensor:
         """Compute scores (B, N, H T) of queries (T, E)."""
         return self.attend.score(self.norm1(queries), keys)
+
+    def absorb(self, queries: Tensor) -> Tuple[Tensor, Tensor]:
+        """Compute weight and offset of the scores, see :py:class:`AbsorbedAttention`."""
+        return self.attend.absorb(self.norm1(queries))
 
     def read(self, queries: Tensor, attention: Tensor, keys: Tensor) -> Tensor:
         """Compute the outputs (B, T, E) of the queries from attention (B, N, H T)."""

@@ -1,7 +1,7 @@
 """Base class of networks that pool the instances of a bag by attention."""
 
 from abc import abstractmethod
-from typing import Optional, Tuple
+from typing import Callable, Optional, Tuple
 
 from torch import Tensor
 
@@ -40,6 +40,10 @@ class AttentionPoolNet(BagNet):
     @abstractmethod
     def score_instances(self, x: Tensor) -> Tuple[Tensor, Tensor]:
         """Compute the instances h (B, N, E) to pool and their scores (B, N, S) of instances (B, N, F)."""
+
+    def instance_scorer(self) -> Callable[[Tensor], Tuple[Tensor, Tensor]]:
+        """Return :py:meth:`score_instances` for many chunks of a bag, with what they share computed once."""
+        return self.score_instances
 
     @abstractmethod
     def classify_pooled(self, pooled: Tensor) -> Tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """Attention-stabilized multiple instance learning (ASMIL)."""
 
-from typing import Dict, Optional, Tuple, Union
+from typing import Callable, Dict, Optional, Tuple, Union
 
 import torch
 from torch import Tensor, nn
@@ -121,8 +121,23 @@ class ASMIL(AttentionPoolNet):
 
     def score_instances(self, x: Tensor) -> Tuple[Tensor, Tensor]:
         """Project instances to keys and score them for each head and token, see :py:class:`AttentionPoolNet`."""
-        keys = self.attend.keys(torch.relu(self.embed(x)))
+        keys = self._keys(x)
         return keys, self.attend.score(self.tokens, keys)
+
+    def instance_scorer(self) -> Callable[[Tensor], Tuple[Tensor, Tensor]]:
+        """Return :py:meth:`score_instances` with the tokens absorbed once, whose weights are large."""
+        weight, offset = self.attend.absorb(self.tokens)
+
+        def score(x: Tensor) -> Tuple[Tensor, Tensor]:
+            keys = self._keys(x)
+            return keys, nn.functional.linear(keys, weight, offset)
+
+        return score
+
+    def _keys(self, x: Tensor) -> Tensor:
+        """Project instances (B, N, F) to keys (B, N, E)."""
+        keys: Tensor = self.attend.keys(torch.relu(self.embed(x)))
+        return keys
 
     def pool(self, attention: Tensor, h: Tensor) -> Tensor:
         """Pool keys for each head and token, see :py:class:`AttentionPoolNet`."""
