@@ -134,6 +134,8 @@ class BagInferer(Inferer):
     ) -> BagOutput:
         """Return the output of a network that pools by attention, without attention and scores if nobody wants them."""
         weight = _first_weight(net)
+        if mask is not None and mask.device.type == "cpu" and mask.all():  # without padding nothing has to be zeroed
+            mask = None
         step = max(1, (size or self._pooled_size(rows, weight)) // rows.bags)
         forward = start_forward(net, rows.instances, keep_instances)
         with tqdm(total=len(rows), unit="instance", disable=not self.progress) as bar:

@@ -54,9 +54,9 @@ def processed(steps: str, over: str, under: str, instances: int, repeats: int) -
     return processor_ratio(STEPS[steps]().on(instances), over, under, repeats)
 
 
-def paired(steps: str, over: str, instances: int, repeats: int) -> Measurement:
+def paired(steps: str, over: str, instances: int, repeats: int, under: str = "ours") -> Measurement:
     """Measure the paired ratio of the seconds of the processor of a step of another implementation and of ours."""
-    return paired_processor_ratio(STEPS[steps]().on(instances), over, "ours", repeats)
+    return paired_processor_ratio(STEPS[steps]().on(instances), over, under, repeats)
 
 
 def memory_ratio(steps: str, over: str, under: str, instances: int) -> Measurement:
@@ -270,6 +270,19 @@ ROWS = {
             at_most=True,
         )
         for name, n, goal in (("ABMIL", 1_000_000, 60.0), ("ASMIL", 1_000_000, 60.0), ("QGMIL", 100_000, 900.0))
+    },
+    **{
+        f"chunks_{name.lower()}_{side}": Row(
+            f"{name} 1,024 features, forward, N = 100,000: processor's seconds, whole in float32 / chunks in {dtype}",
+            partial(paired, f"million_{name}", "whole", 100_000, 9, side),
+            goal,
+        )
+        for name, side, dtype, goal in (
+            ("ABMIL", "forward", "float32", 1.15),
+            ("ABMIL", "bfloat16", "bfloat16", 2.2),
+            ("ASMIL", "forward", "float32", 1.1),
+            ("ASMIL", "bfloat16", "bfloat16", 1.8),
+        )
     },
     **{
         f"memory_{name.lower()}_{side}": Row(
