@@ -13,7 +13,7 @@ import torch
 
 from tests.benchmarks import batches, tile_reading
 from tests.benchmarks.bag_reading import reading
-from tests.benchmarks.epochs import disk_epoch, small_bags_epoch
+from tests.benchmarks.epochs import disk_epoch, sampled_epoch, small_bags_epoch
 from tests.benchmarks.measure import Measurement, paired_processor_ratio, peak_memory, processor_ratio, time_ratio
 from tests.benchmarks.steps import NETWORKS, STEPS
 
@@ -223,6 +223,15 @@ ROWS = {
         0.1,
         at_most=True,
     ),
+    **{
+        f"sampled_epoch_{name}": Row(
+            f"ABMIL, 2,048 rows of each of 100 bags (10,000 x 1,024 fp16), {how}, cold cache: waiting for data / total",
+            partial(sampled_epoch, block_size=block_size),
+            0.05,
+            at_most=True,
+        )
+        for name, how, block_size in (("random", "at random", 1), ("blocks", "in blocks of 64", 64))
+    },
     **{
         f"read_{layout.lower()}": Row(
             f"bag of 20,000 x 1,024 in half precision, warm cache: {what}",
