@@ -187,8 +187,8 @@ class RandSampleInstancesd(_RandSubsetd):
         num_instances: see :py:class:`RandSampleInstances`.
         stratified: see :py:class:`RandSampleInstances`.
         prob: see :py:class:`RandSampleInstances`.
-        allow_missing_keys: whether to skip missing keys.
         block_size: see :py:class:`RandSampleInstances`.
+        allow_missing_keys: whether to skip missing keys.
 
     Raises:
         ValueError: if the items differ in their number of instances.
@@ -200,8 +200,8 @@ class RandSampleInstancesd(_RandSubsetd):
         num_instances: int,
         stratified: bool = False,
         prob: float = 1.0,
-        allow_missing_keys: bool = False,
         block_size: int = 1,
+        allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, RandSampleInstances(num_instances, stratified, prob, block_size), allow_missing_keys)
 

@@ -213,8 +213,8 @@ class RandLoadBagd(_LoadBagd, RandomizableTransform):
         num_instances: see :py:class:`RandLoadBag`.
         stratified: see :py:class:`RandLoadBag`.
         dtype: see :py:class:`LoadBag`.
-        allow_missing_keys: see :py:class:`LoadBagd`.
         block_size: see :py:class:`RandLoadBag`.
+        allow_missing_keys: see :py:class:`LoadBagd`.
     """
 
     def __init__(
@@ -223,8 +223,8 @@ class RandLoadBagd(_LoadBagd, RandomizableTransform):
         num_instances: int,
         stratified: bool = False,
         dtype: torch.dtype | None = torch.float32,
-        allow_missing_keys: bool = False,
         block_size: int = 1,
+        allow_missing_keys: bool = False,
     ) -> None:
         _LoadBagd.__init__(self, keys, RandLoadBag(num_instances, stratified, dtype, block_size), allow_missing_keys)
         RandomizableTransform.__init__(self)
