@@ -84,7 +84,7 @@ class RandSampleInstances(_RandSubset):
         >>> RandSampleInstances(5, stratified=True).set_random_state(0)(np.arange(10)).tolist()
         [1, 2, 5, 7, 9]
         >>> RandSampleInstances(4, block_size=2).set_random_state(0)(np.arange(10)).tolist()
-        [0, 1, 4, 5]
+        [4, 5, 8, 9]
     """
 
     def __init__(self, num_instances: int, stratified: bool = False, prob: float = 1.0, block_size: int = 1) -> None:
