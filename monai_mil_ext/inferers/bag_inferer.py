@@ -14,12 +14,15 @@ from monai.inferers import Inferer
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from monai_mil_ext.networks.nets import BagOutputWrapper
+from monai_mil_ext.networks.nets import BagOutput, BagOutputWrapper, EncodedBag
 from monai_mil_ext.utils import check_mask, check_positive, optional_dependency
 
+from .chunked_pooling import pools_in_chunks, start_forward
 from .instance_rows import InstanceRows, cast
 
 __all__ = ["BagInferer"]
+
+POOLED_ON_CPU = 4096  # most instances that are pooled at once on a CPU, whose cache they then stay in
 
 tqdm = optional_dependency("", "tqdm", "tqdm")
 
@@ -29,8 +32,13 @@ class BagInferer(Inferer):
 
     A network with the methods ``encode`` and ``aggregate``, such as :py:class:`EncodedBag`, encodes one chunk of valid
     instances at a time, on the device and in the dtype of its ``encoder``. A chunk that does not fit into memory is
-    halved. Only the features are kept; they are moved to the device of the ``aggregator`` at the end. Any other network
-    (a network on features, MONAI's ``MILModel``, any callable) receives the whole bag, on its device and in its dtype.
+    halved. Only the features are kept; they are moved to the device of the ``aggregator`` at the end.
+
+    A network on features that pools by attention (:py:class:`AttentionPoolNet`, such as ``ABMIL`` and ``ASMIL``, also
+    in an ensemble) gets a bag of more than one chunk in chunks too, with a softmax that runs over them. The whole
+    projected bag never exists, which saves memory and, on a CPU, time. Any other network (one with attention among
+    instances, one with forward hooks, MONAI's ``MILModel``, any callable) receives the whole bag, on its device and in
+    its dtype.
 
     The bag itself may be on the CPU, in float16, or in a file that is read one chunk at a time. With ``device: cpu`` in
     MONAI's evaluator and a network on the GPU, it stays on the CPU. In training mode, or with gradients enabled, the
@@ -38,7 +46,8 @@ class BagInferer(Inferer):
     wrappers (DDP, ``torch.compile``); compile the encoder instead.
 
     Args:
-        chunk_size: number of instances to encode at once; ``None`` means as many as fit into ``chunk_bytes``.
+        chunk_size: number of instances to encode, or to pool, at once; ``None`` means as many as fit into
+            ``chunk_bytes``, and of those that are pooled on a CPU at most 4,096.
         chunk_bytes: size of a chunk at the input of the encoder; the activations take a multiple of it.
         device: device of the features while they are collected; ``None`` means that of the aggregator.
         amp_dtype: dtype of autocast, after which outputs are converted to float32; ``None`` keeps the autocast state of
@@ -85,15 +94,59 @@ class BagInferer(Inferer):
         net, wants_dict = _unwrap(network)
         # the flag of the inner network, since that of a new wrapper is always True
         call_directly = torch.is_grad_enabled() or getattr(net, "training", False)
-        if call_directly or not (hasattr(net, "encode") and hasattr(net, "aggregate")):
+        if not call_directly and hasattr(net, "encode") and hasattr(net, "aggregate"):
+            output = self._aggregate(self._encode(rows, net, mask), net, mask, wants_dict, *args, **kwargs)
+        elif not (call_directly or args or kwargs) and self._pools(rows, net, network, self.chunk_size):
+            output = self._pool(rows, net, mask, wants_dict, self.chunk_size)
+        else:
             return self._call(rows, network, net, mask, *args, **kwargs)
-        features = self._encode(rows, net, mask)
-        features = features.to(_device_of(getattr(net, "aggregator", net), features))
-        with self._autocast(features.device):
-            output = net.aggregate(features, None if mask is None else mask.to(features.device), *args, **kwargs)
         found = {name: value for name, value in output._asdict().items() if value is not None}
         result = found if wants_dict else output.logits
         return result if self.amp_dtype is None else _widened(result)
+
+    def _aggregate(
+        self, features: Tensor, net: Any, mask: Tensor | None, keep_instances: bool, *args: Any, **kwargs: Any
+    ) -> BagOutput:
+        """Return the output for encoded instances (B, N, F)."""
+        aggregator = getattr(net, "aggregator", net)
+        features = features.to(_device_of(aggregator, features))
+        rows = InstanceRows(features)
+        if not (args or kwargs) and type(net) is EncodedBag and self._pools(rows, aggregator, net, None):
+            return self._pool(rows, aggregator, mask, keep_instances, None)  # `chunk_size` is that of the encoder
+        with self._autocast(features.device):
+            output: BagOutput = net.aggregate(
+                features, None if mask is None else mask.to(features.device), *args, **kwargs
+            )
+        return output
+
+    def _pools(self, rows: InstanceRows, net: Any, network: Any, size: int | None) -> bool:
+        """Return whether there is more than one chunk, and the network gives its output from chunks."""
+        if not pools_in_chunks(net, network):
+            return False
+        return len(rows) > (size or self._pooled_size(rows, _first_weight(net)))
+
+    def _pooled_size(self, rows: InstanceRows, weight: Tensor | None) -> int:
+        size = self._size_in_bytes(rows, weight)
+        return min(size, POOLED_ON_CPU) if weight is None or weight.device.type == "cpu" else size
+
+    def _pool(
+        self, rows: InstanceRows, net: Any, mask: Tensor | None, keep_instances: bool, size: int | None
+    ) -> BagOutput:
+        """Return the output of a network that pools by attention, without attention and scores if nobody wants them."""
+        weight = _first_weight(net)
+        if mask is not None and mask.device.type == "cpu" and mask.all():  # without padding nothing has to be zeroed
+            mask = None
+        step = max(1, (size or self._pooled_size(rows, weight)) // rows.bags)
+        forward = start_forward(net, rows.instances, keep_instances)
+        with tqdm(total=len(rows), unit="instance", disable=not self.progress) as bar:
+            device = _device_of(net, rows.part(0, 0))
+            with self._autocast(device):  # one, which keeps the weights in its dtype from chunk to chunk
+                for start in range(0, rows.instances, step):
+                    stop = min(start + step, rows.instances)
+                    part = None if mask is None else mask[:, start:stop].to(device)
+                    forward.update(cast(rows.part(start, stop), weight), part)
+                    bar.update(rows.bags * (stop - start))
+                return forward.finish()
 
     def _call(
         self, rows: InstanceRows, network: Callable[..., Any], net: Any, mask: Tensor | None, *args: Any, **kwargs: Any
@@ -154,8 +207,10 @@ class BagInferer(Inferer):
         return None
 
     def _chunk_size(self, rows: InstanceRows, weight: Tensor | None) -> int:
-        if self.chunk_size is not None:
-            return self.chunk_size
+        return self._size_in_bytes(rows, weight) if self.chunk_size is None else self.chunk_size
+
+    def _size_in_bytes(self, rows: InstanceRows, weight: Tensor | None) -> int:
+        """Return the number of instances that fit into ``chunk_bytes``."""
         sample = cast(rows.read(0, min(1, len(rows))), weight)
         return max(1, self.chunk_bytes // max(1, math.prod(sample.shape[1:]) * sample.element_size()))
 

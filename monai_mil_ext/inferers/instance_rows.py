@@ -53,6 +53,10 @@ class InstanceRows:
             raise ValueError(f"`inputs` must give rows ({stop - start}, ...) of a bag, got {tuple(chunk.shape)}.")
         return chunk
 
+    def part(self, start: int, stop: int) -> Tensor:
+        """Return instances ``[start, stop)`` of each bag as a tensor (B, n, ...)."""
+        return self.read(start, stop).unsqueeze(0) if self.batch is None else self.batch[:, start:stop]
+
     def whole(self, like: Tensor | None, step: int) -> Tensor:
         """Return the batch (B, N, ...) on the device and in the dtype of ``like``; a file is read by ``step`` rows."""
         if self.batch is not None:

@@ -13,6 +13,7 @@ import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -201,16 +202,25 @@ def write_csv(
     """
     lines = list(rows)
     longest: Mapping[str, Any] = max(lines, key=len, default={})
-    names = list(dict.fromkeys(name for row in (longest, *lines) for name in row)) if columns is None else columns
+    kinds = dict.fromkeys(map(tuple, (longest, *lines)))  # of rows: a table of a million rows has one or two
+    found = list(dict.fromkeys(name for names in kinds for name in names))
+    names = found if columns is None else columns
+    unknown = [name for name in found if name not in names]
+    if unknown:
+        raise ValueError(f"`rows` must have no keys but {list(names)}, got {unknown}.")
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=names)
-        writer.writeheader()
-        writer.writerows({name: _plain(cell) for name, cell in row.items()} for row in lines)
+        writer = csv.writer(file)
+        writer.writerow(names)
+        # a list, since a row with a single empty cell is written as such
+        writer.writerows(
+            [_plain(cell) if isinstance(cell, str) else cell for cell in map(row.get, names)] for row in lines
+        )
 
 
-def _plain(cell: Any) -> Any:
-    """Return a cell that no spreadsheet takes for a formula."""
-    if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
+@lru_cache(4096)  # most text of a table repeats
+def _plain(cell: str) -> str:
+    """Return text that no spreadsheet takes for a formula."""
+    if not cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
         return cell
     try:
         float(cell)

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from monai_mil_ext.inferers import BagInferer
-from monai_mil_ext.networks.nets import ABMIL, ASMIL, QGMIL, BagOutputWrapper, EncodedBag
+from monai_mil_ext.networks.nets import ABMIL, ASMIL, QGMIL, BagOutputWrapper
 from tests.benchmarks.measure import resident
 
 __all__ = ["ROWS", "LargeBag", "measure", "run"]
@@ -41,15 +41,9 @@ def abmil() -> nn.Module:
     return ABMIL(FEATURES, 2, hidden_size=512, attention_size=256)
 
 
-def abmil_in_chunks() -> nn.Module:
-    """Create the same function with the projection as an encoder."""
-    project = nn.Sequential(nn.Linear(FEATURES, 512, bias=False), nn.ReLU())
-    return EncodedBag(project, ABMIL(512, 2, attention_size=256))
-
-
 ROWS = {
     "abmil": LargeBag(abmil, 1_000_000, 60),
-    "abmil_in_chunks": LargeBag(abmil_in_chunks, 1_000_000, 60, from_file=True),
+    "abmil_from_file": LargeBag(abmil, 1_000_000, 60, from_file=True),
     "asmil": LargeBag(lambda: ASMIL(FEATURES, 2), 1_000_000, 60),
     "qgmil": LargeBag(lambda: QGMIL(FEATURES, 2), 100_000, 900),
 }

@@ -12,7 +12,7 @@ import torch
 
 from tests.benchmarks import batches, before_after, tile_reading
 from tests.benchmarks.bag_reading import reading
-from tests.benchmarks.epochs import disk_epoch, small_bags_epoch
+from tests.benchmarks.epochs import disk_epoch, sampled_epoch, small_bags_epoch
 from tests.benchmarks.handler_steps import beyond_arithmetic
 from tests.benchmarks.measure import GIB, Measurement, allocator, paired_ratio, peak_memory, spend
 from tests.benchmarks.steps import NETWORKS, STEPS
@@ -49,9 +49,9 @@ def timed(steps: str, over: str, under: str, instances: int, repeats: int = 15) 
     return paired_ratio({name: calls[name] for name in calls if name in {over, under, "bound"}}, over, under, repeats)
 
 
-def paired(steps: str, over: str, instances: int, repeats: int) -> Measurement:
-    """Measure the ratio of the seconds of the processor of a step of another implementation and of ours."""
-    return timed(steps, over, "ours", instances, repeats)
+def paired(steps: str, over: str, instances: int, repeats: int, under: str = "ours") -> Measurement:
+    """Measure the ratio of the seconds of the processor of two implementations of a step."""
+    return timed(steps, over, under, instances, repeats)
 
 
 def memory_ratio(steps: str, over: str, under: str, instances: int) -> Measurement:
@@ -274,6 +274,15 @@ ROWS = {
         at_most=True,
     ),
     **{
+        f"sampled_epoch_{name}": Row(
+            f"ABMIL, 2,048 rows of each of 100 bags (10,000 x 1,024 fp16), {how}, cold cache: waiting for data / total",
+            partial(sampled_epoch, block_size=block_size),
+            0.05,
+            at_most=True,
+        )
+        for name, how, block_size in (("random", "at random", 1), ("blocks", "in blocks of 64", 64))
+    },
+    **{
         f"read_{layout.lower()}": Row(
             f"bag of 20,000 x 1,024 in half precision, warm cache: {what}",
             partial(reading, layout),
@@ -320,6 +329,19 @@ ROWS = {
             at_most=True,
         )
         for name, n, goal in (("ABMIL", 1_000_000, 60.0), ("ASMIL", 1_000_000, 60.0), ("QGMIL", 100_000, 900.0))
+    },
+    **{
+        f"chunks_{name.lower()}_{side}": Row(
+            f"{name} 1,024 features, forward, N = 100,000: processor's seconds, whole in float32 / chunks in {dtype}",
+            partial(paired, f"million_{name}", "whole", 100_000, 9, side),
+            goal,
+        )
+        for name, side, dtype, goal in (
+            ("ABMIL", "forward", "float32", 1.15),
+            ("ABMIL", "bfloat16", "bfloat16", 2.2),
+            ("ASMIL", "forward", "float32", 1.1),
+            ("ASMIL", "bfloat16", "bfloat16", 1.8),
+        )
     },
     **{
         f"memory_{name.lower()}_{side}": Row(

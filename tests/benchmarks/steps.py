@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from monai_mil_ext.handlers import EMATeacher
+from monai_mil_ext.inferers import BagInferer
 from monai_mil_ext.losses import NSFKLLoss
 from monai_mil_ext.networks import nets
 from tests.benchmarks import published
@@ -176,6 +177,18 @@ def _linear(make: Callable[[], nn.Module], features: int = 384) -> Callable[[], 
     return steps
 
 
+def _inference(make: Callable[[], nn.Module]) -> Callable[[], Steps]:
+    """Return forward passes as users run them, in chunks where the network allows it, and on the whole bag."""
+
+    def steps() -> Steps:
+        net = make().eval()
+        calls = {"whole": net, "forward": partial(BagInferer(), network=net)}
+        calls["bfloat16"] = partial(BagInferer(amp_dtype=torch.bfloat16), network=net)
+        return Steps({name: forward_only(call) for name, call in calls.items()}, 1024)
+
+    return steps
+
+
 NETWORKS = {
     "MeanMIL": partial(nets.MeanMIL, 384, 1),
     "MaxMIL": partial(nets.MaxMIL, 384, 1),
@@ -197,8 +210,8 @@ STEPS: dict[str, Callable[[], Steps]] = {
     "torchmil_abmil": torchmil_abmil,
     **{name: lambda make=make: Steps(make(), 1024) for name, make in BASELINES.items()},
     **{name: lambda name=name: Steps(*steps_of(name)) for name in PEERS},
-    "million_ABMIL": _linear(partial(nets.ABMIL, 1024, 1, hidden_size=512), 1024),
-    "million_ASMIL": _linear(partial(nets.ASMIL, 1024, 1), 1024),
-    "million_QGMIL": _linear(partial(nets.QGMIL, 1024, 1), 1024),
+    "million_ABMIL": _inference(partial(nets.ABMIL, 1024, 1, hidden_size=512)),
+    "million_ASMIL": _inference(partial(nets.ASMIL, 1024, 1)),
+    "million_QGMIL": _inference(partial(nets.QGMIL, 1024, 1)),
     **{f"linear_{name}": _linear(make) for name, make in NETWORKS.items()},
 }

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.benchmarks.epochs import MUSK1, _musk_like, disk_epoch, small_bags_epoch
+from tests.benchmarks.epochs import MUSK1, _musk_like, disk_epoch, sampled_epoch, small_bags_epoch
 
 
 def test_musk_like_has_the_published_counts_of_musk1():
@@ -22,3 +22,9 @@ def test_disk_epoch_measures_the_time_of_waiting():
     assert 0 < row.value < 1
     assert row.value == pytest.approx(row.detail["waiting_s"] / row.detail["total_s"], abs=0.1)
     assert 6 * 5 <= row.detail["instances"] <= 6 * 100
+
+
+def test_sampled_epoch_measures_waiting_and_bytes():
+    measured = sampled_epoch(num_bags=3, instances=3000, block_size=64, workers=0)
+    assert 0 < measured.value < 1
+    assert measured.detail["bytes_read"] < 1.5

@@ -110,8 +110,9 @@ def test_bag_inferer_reads_a_file_in_chunks(tmp_path):
 
 
 @torch.no_grad()
-def test_bag_inferer_passes_whole_bag_to_network_on_features():
-    net, rows = fill(ABMIL(64, 2, hidden_size=4)), Rows(images()[0].flatten(1).half())
+def test_bag_inferer_passes_whole_bag_to_network_with_attention_among_instances():
+    net = fill(QGMIL(64, 2, hidden_size=8, block=QGMILBlock(num_heads=2))).eval()
+    rows = Rows(images()[0].flatten(1).half())
     expected = net.forward_bag(rows.values.float()[None])
     got = BagInferer(chunk_size=3)(rows, BagOutputWrapper(net))
     assert_close(got, expected._asdict(), rtol=0, atol=0)

@@ -238,7 +238,7 @@ def test_load_json_refuses_what_is_no_json(tmp_path, content):
 
 
 def test_write_csv_rejects_a_key_that_is_not_a_column(tmp_path):
-    with pytest.raises(ValueError, match="fields not in fieldnames: 'b'"):
+    with pytest.raises(ValueError, match=r"`rows` must have no keys but \['a'\], got \['b'\]"):
         write_csv(tmp_path / "x.csv", [{"a": 1, "b": 2}], columns=["a"])
     assert list(tmp_path.iterdir()) == []
 

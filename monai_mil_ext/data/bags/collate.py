@@ -66,7 +66,8 @@ class BagCollate:
         if len(kinds) > 1:
             got = " and ".join(sorted(f"(N, {', '.join(map(str, shape))}) {dtype}" for shape, dtype in kinds))
             raise ValueError(f"`{key}` must have instances of one shape and dtype, got {got}.")
-        return pad_sequence(values, batch_first=True)
+        # a single bag is not copied: no network changes its input
+        return values[0].unsqueeze(0) if len(values) == 1 else pad_sequence(values, batch_first=True)
 
 
 def _to_tensor(value: Any, per_instance: bool) -> Any:

@@ -1,7 +1,7 @@
 """Attention of learned queries to the instances of a bag, without projecting the instances."""
 
 import math
-from typing import Optional
+from typing import Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -54,21 +54,34 @@ class AbsorbedAttention(nn.Module):
 
     def score(self, queries: Tensor, h: Tensor) -> Tensor:
         """Compute scores (B, N, H T), head-major and before any softmax, of queries (T, E) and instances (B, N, E)."""
+        weight, offset = self.absorb(queries)
+        return nn.functional.linear(h, weight, offset)
+
+    def absorb(self, queries: Tensor) -> Tuple[Tensor, Tensor]:
+        """Compute the weight (H T, E) and the offset (H T) of the scores, which are linear in the instances."""
         head_size = self.size // self.num_heads
         query = (self.query_weight @ queries.unsqueeze(-1)).squeeze(-1) + self.query_bias
         query = query.view(-1, self.num_heads, 1, head_size) / math.sqrt(head_size)  # (T, H, 1, d)
         absorbed = query @ self.key_weight.view(-1, self.num_heads, head_size, self.size)
         offset = (query.squeeze(2) * self.key_bias.view(-1, self.num_heads, head_size)).sum(-1)
         weight = absorbed.squeeze(2).transpose(0, 1).reshape(-1, self.size)
-        return nn.functional.linear(h, weight, offset.t().reshape(-1))
+        return weight, offset.t().reshape(-1)
+
+    def pool(self, attention: Tensor, h: Tensor) -> Tensor:
+        """Compute sums (B, H T, E) of instances (B, N, E) for attention (B, N, H T), head-major."""
+        # pooled to (B, E, H T) and then transposed, so that the gradient of the attention needs no transposed copy
+        return attention_pool(h, attention).transpose(1, 2)
 
     def read(self, attention: Tensor, h: Tensor) -> Tensor:
         """Compute the outputs (B, T, E) of T queries from instances (B, N, E) and attention (B, N, H T), head-major."""
+        return self.project(self.pool(attention, h))
+
+    def project(self, pooled: Tensor) -> Tensor:
+        """Compute the outputs (B, T, E) of T queries from pooled instances (B, H T, E), head-major."""
         head_size = self.size // self.num_heads
         weight = self.value_weight.view(-1, self.num_heads, head_size, self.size).transpose(2, 3)
-        # pooled to (B, E, H T) and not its transpose, so that the gradient of the attention needs no transposed copy
-        pooled = attention_pool(h, attention).to(weight.dtype).unflatten(2, [self.num_heads, -1])
-        values = pooled.permute(3, 2, 0, 1) @ weight  # (T, H, B, d)
+        heads = pooled.to(weight.dtype).unflatten(1, [self.num_heads, -1])
+        values = heads.permute(2, 1, 0, 3) @ weight  # (T, H, B, d)
         values = values.transpose(1, 2).flatten(2) + self.value_bias.unsqueeze(1)
         return (values @ self.out_weight.transpose(1, 2) + self.out_bias.unsqueeze(1)).transpose(0, 1)
 
@@ -111,9 +124,17 @@ class QueryAttention(nn.Module):
         """Compute scores (B, N, H T) of queries (T, E)."""
         return self.attend.score(queries, keys)
 
+    def absorb(self, queries: Tensor) -> Tuple[Tensor, Tensor]:
+        """Compute weight and offset of the scores, see :py:class:`AbsorbedAttention`."""
+        return self.attend.absorb(queries)
+
     def read(self, queries: Tensor, attention: Tensor, keys: Tensor) -> Tensor:
         """Compute the outputs (B, T, E) of the queries from attention (B, N, H T)."""
-        output = self.drop(self.attend.read(attention, keys))
+        return self.read_pooled(queries, self.attend.pool(attention, keys))
+
+    def read_pooled(self, queries: Tensor, pooled: Tensor) -> Tensor:
+        """Compute the outputs (B, T, E) of the queries from pooled keys (B, H T, E)."""
+        output = self.drop(self.attend.project(pooled))
         return nn.functional.layer_norm(output, output.shape[-1:], eps=1e-6) * self.norm_weight + self.norm_bias
 
     def forward(self, queries: Tensor, h: Tensor, mask: Optional[Tensor] = None) -> Tensor:
@@ -162,9 +183,17 @@ class PreNormQueryAttention(nn.Module):
         """Compute scores (B, N, H T) of queries (T, E)."""
         return self.attend.score(self.norm1(queries), keys)
 
+    def absorb(self, queries: Tensor) -> Tuple[Tensor, Tensor]:
+        """Compute weight and offset of the scores, see :py:class:`AbsorbedAttention`."""
+        return self.attend.absorb(self.norm1(queries))
+
     def read(self, queries: Tensor, attention: Tensor, keys: Tensor) -> Tensor:
         """Compute the outputs (B, T, E) of the queries from attention (B, N, H T)."""
-        f = queries + self.drop(self.attend.read(attention, keys))
+        return self.read_pooled(queries, self.attend.pool(attention, keys))
+
+    def read_pooled(self, queries: Tensor, pooled: Tensor) -> Tensor:
+        """Compute the outputs (B, T, E) of the queries from pooled keys (B, H T, E)."""
+        f = queries + self.drop(self.attend.project(pooled))
         output: Tensor = f + self.mlp(self.norm2(f))
         return output
 

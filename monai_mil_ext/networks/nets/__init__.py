@@ -2,6 +2,7 @@
 
 from . import attention, ordered, pooling, transformers
 from .attention import *
+from .attention_pool_net import AttentionPoolNet
 from .bag_ensemble import BagEnsemble
 from .bag_net import BagNet, BagOutput, BagOutputWrapper
 from .contributions import ContributionWrapper
@@ -17,6 +18,7 @@ from .standardized_net import StandardizedNet
 from .transformers import *
 
 __all__ = [
+    "AttentionPoolNet",
     "BagEnsemble",
     "BagNet",
     "BagOutput",

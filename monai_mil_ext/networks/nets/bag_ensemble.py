@@ -70,10 +70,16 @@ class BagEnsemble(BagNet):
 
     def forward_bag(self, x: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
         """Compute logits and attention, see :py:class:`BagNet`."""
+        outputs: List[BagOutput] = []
+        for member in self.members:
+            outputs.append(member.forward_bag(x, mask))  # type: ignore[operator]
+        return self.combine(outputs)
+
+    def combine(self, outputs: List[BagOutput]) -> BagOutput:
+        """Return the output of the ensemble from those of its members."""
         logits: List[Tensor] = []
         attention: List[Tensor] = []
-        for member in self.members:
-            output: BagOutput = member.forward_bag(x, mask)  # type: ignore[operator]
+        for output in outputs:
             logits.append(output.logits)
             member_attention = output.attention  # TorchScript narrows the type of a variable only
             if member_attention is not None:

@@ -57,7 +57,11 @@ class CORAL(BagNet):
 
     def forward_bag(self, x: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
         """Compute all outputs, see :py:class:`BagNet`; the logits are (B, C - 1)."""
-        output = self.net.forward_bag(x, mask)
+        output: BagOutput = self.net.forward_bag(x, mask)
+        return self.change_output(output)
+
+    def change_output(self, output: BagOutput) -> BagOutput:
+        """Compare an output of the network with the thresholds."""
         if output.logits.shape[1] != 1:
             raise ValueError(f"`net` must have one output, got {output.logits.shape[1]}.")
         return BagOutput(output.logits + self.biases, output.attention, output.scores, output.embedding)

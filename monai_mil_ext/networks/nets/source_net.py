@@ -61,15 +61,18 @@ class SourceNet(BagNet):
 
     def forward_bag(self, x: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
         """Compute all outputs, see :py:class:`BagNet`, for bags (B, N, F + 1) with the index of the source last."""
+        output: BagOutput = self.net.forward_bag(self.change_input(x, mask), mask)
+        return output
+
+    def change_input(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:
+        """Project instances (B, N, F + 1) by the layers of their sources, to (B, N, E)."""
         self.check_input(x, mask, self.in_features)
         x = zero_out_padding(x, mask)
         source = self._source_index(x)
         parts: List[Tensor] = []
         for g, project in enumerate(self.project):
             parts.append(project(x) * (source == g))
-        h = torch.stack(parts).sum(0)
-        output: BagOutput = self.net.forward_bag(h, mask)
-        return output
+        return torch.stack(parts).sum(0)
 
     def _source_index(self, x: Tensor) -> Tensor:
         """Return the index (B, N, 1) of the source of each instance, the nearest of those that there are."""

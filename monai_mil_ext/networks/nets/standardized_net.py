@@ -86,7 +86,15 @@ class StandardizedNet(BagNet):
 
     def forward_bag(self, x: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
         """Compute all outputs, see :py:class:`BagNet`; the logits are in the unit of the targets."""
+        output: BagOutput = self.net.forward_bag(self.change_input(x, mask), mask)
+        return self.change_output(output)
+
+    def change_input(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:
+        """Standardize instances (B, N, F)."""
         self.check_input(x, mask, self.in_features)
-        output: BagOutput = self.net.forward_bag(((x - self.mean) / self.scale).to(x.dtype), mask)
+        return ((x - self.mean) / self.scale).to(x.dtype)
+
+    def change_output(self, output: BagOutput) -> BagOutput:
+        """Return an output of the network in the unit of the targets."""
         logits = output.logits * self.output_scale + self.output_mean
         return BagOutput(logits, output.attention, output.scores, output.embedding)

@@ -119,16 +119,23 @@ class RandLoadBag(LoadBag, RandomizableTransform):
         num_instances: number of rows to load; smaller bags are loaded completely.
         stratified: see :py:class:`RandSampleInstances`.
         dtype: see :py:class:`LoadBag`.
+        block_size: see :py:class:`RandSampleInstances`; blocks of 64 rows of 1,024 features in float16 are 128 KiB.
 
     Raises:
         FileNotFoundError: see :py:class:`LoadBag`.
         ValueError: see :py:class:`LoadBag`.
     """
 
-    def __init__(self, num_instances: int, stratified: bool = False, dtype: torch.dtype | None = torch.float32) -> None:
+    def __init__(
+        self,
+        num_instances: int,
+        stratified: bool = False,
+        dtype: torch.dtype | None = torch.float32,
+        block_size: int = 1,
+    ) -> None:
         LoadBag.__init__(self, dtype)
         RandomizableTransform.__init__(self)
-        self.subset = RandSampleInstances(num_instances, stratified)
+        self.subset = RandSampleInstances(num_instances, stratified, block_size=block_size)
         self._randomize = True
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandLoadBag:
@@ -206,6 +213,7 @@ class RandLoadBagd(_LoadBagd, RandomizableTransform):
         num_instances: see :py:class:`RandLoadBag`.
         stratified: see :py:class:`RandLoadBag`.
         dtype: see :py:class:`LoadBag`.
+        block_size: see :py:class:`RandLoadBag`.
         allow_missing_keys: see :py:class:`LoadBagd`.
     """
 
@@ -215,9 +223,10 @@ class RandLoadBagd(_LoadBagd, RandomizableTransform):
         num_instances: int,
         stratified: bool = False,
         dtype: torch.dtype | None = torch.float32,
+        block_size: int = 1,
         allow_missing_keys: bool = False,
     ) -> None:
-        _LoadBagd.__init__(self, keys, RandLoadBag(num_instances, stratified, dtype), allow_missing_keys)
+        _LoadBagd.__init__(self, keys, RandLoadBag(num_instances, stratified, dtype, block_size), allow_missing_keys)
         RandomizableTransform.__init__(self)
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandLoadBagd:

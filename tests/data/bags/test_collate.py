@@ -88,3 +88,11 @@ def test_bag_collate_skips_keys_that_the_bags_lack():
         collate([labeled, {"image": torch.ones(2, 1)}])
     with pytest.raises(ValueError, match=r"must have \['image', 'instance_label'\], got none of \['image'\]"):
         collate([{"instance_label": torch.ones(2)}])
+
+
+def test_a_single_bag_is_not_copied():
+    bag = torch.rand(3, 2)
+    batch = BagCollate("image")([{"image": bag}])
+    assert batch["image"].data_ptr() == bag.data_ptr()
+    assert torch.equal(batch["image"], bag[None])
+    assert batch["mask"].tolist() == [[True, True, True]]

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from monai.data import DataLoader, Dataset, MetaTensor
 from monai.utils import set_determinism
+from numpy.testing import assert_allclose
 
 from monai_mil_ext.transforms import RandSampleInstances, RandSampleInstancesd, RandTokenDrop, RandTokenDropd
 
@@ -98,3 +99,37 @@ def test_rand_sample_instances_and_rand_token_drop_name_invalid_arguments():
 
 def _number(form):
     return "num_instances" if form is RandSampleInstancesd else "num_drop"
+
+
+@pytest.mark.parametrize(("size", "num", "block"), [(100, 20, 5), (103, 20, 8), (64, 63, 64), (7, 3, 100), (9, 8, 4)])
+def test_rand_sample_instances_draws_whole_blocks(size, num, block):
+    kept = RandSampleInstances(num, block_size=block).set_random_state(1)(np.arange(size))
+    assert len(kept) == num
+    assert (np.diff(kept) > 0).all()
+    counts = np.bincount(kept // block, minlength=-(-size // block))
+    whole = np.diff(np.minimum(np.arange(len(counts) + 1) * block, size))
+    assert ((counts == 0) | (counts == whole)).sum() >= len(counts) - 1  # all but the last drawn one are whole
+
+
+def test_rand_sample_instances_draws_all_blocks_equally_often():
+    sample = RandSampleInstances(6, block_size=3).set_random_state(0)
+    counts = np.bincount(np.concatenate([sample(np.arange(30)) for _ in range(5000)]), minlength=30)
+    assert_allclose(counts / 5000, 0.2, atol=0.02)  # 3.5 standard errors
+
+
+def test_rand_sample_instances_of_blocks_has_the_design_effect():
+    """The mean of b neighbors that are the same is that of one instance."""
+    values = np.repeat(np.random.RandomState(0).randn(200), 5)
+    means = {
+        b: np.var([sample(values).mean() for _ in range(3000)])
+        for b in (1, 5)
+        for sample in [RandSampleInstances(50, block_size=b).set_random_state(b)]
+    }
+    assert_allclose(means[5] / means[1], 5.0, rtol=0.15)
+
+
+def test_rand_sample_instances_in_blocks_rejects_bad_options():
+    with pytest.raises(ValueError, match="`block_size` must be 1 with `stratified`, got 4"):
+        RandSampleInstances(8, stratified=True, block_size=4)
+    with pytest.raises(ValueError, match="`block_size` must be a positive integer, got 0"):
+        RandSampleInstances(8, block_size=0)

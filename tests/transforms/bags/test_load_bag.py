@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import traceback
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from monai_mil_ext.transforms import (
     LoadOrStatus,
     RandLoadBag,
     RandLoadBagd,
+    RandSampleInstances,
     RandSampleInstancesd,
 )
 from monai_mil_ext.utils import EmptyBagError
@@ -302,3 +304,38 @@ def test_load_bagd_reads_labels_from_a_file_of_their_own(bag, tmp_path):
     np.save(tmp_path / "labels.npy", np.arange(count + 1))
     with pytest.raises(ValueError, match=rf"a label for each of {count} instances, got {count + 1} in 'labels.npy'"):
         LoadBagd(["image", "instance_label"])(item)
+
+
+def _bytes_read():
+    return int(re.search(r"read_bytes: (\d+)", Path("/proc/self/io").read_text())[1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="the system counts no bytes that were read")
+@pytest.mark.parametrize(("block_size", "most"), [(1, 2.0), (64, 1.1)])
+def test_rand_load_bag_reads_little_more_than_its_rows(tmp_path, block_size, most):
+    path = tmp_path / "bag.h5"
+    write_bag(path, {"features": torch.zeros(10_000, 1024, dtype=torch.float16)})
+    load = RandLoadBag(2048, dtype=None, block_size=block_size).set_random_state(0)
+    load(path)  # imports, which read files too
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    before = _bytes_read()
+    features = load(path)["features"]
+    read = _bytes_read() - before
+    if not read:
+        pytest.skip("the folder of tests lies in memory")
+    assert features.shape == (2048, 1024)
+    assert 1.0 <= read / (2048 * 2048) <= most
+
+
+def test_rand_load_bag_in_blocks_draws_the_rows_of_rand_sample_instances(tmp_path):
+    values = torch.arange(600.0).view(300, 2)
+    write_bag(tmp_path / "bag.h5", {"features": values})
+    sample = RandSampleInstances(64, block_size=16).set_random_state(3)
+    expected = sample(values)
+    load = RandLoadBagd("image", 64, block_size=16).set_random_state(3)
+    assert torch.equal(load({"image": tmp_path / "bag.h5"})["image"], expected)
+    assert torch.equal(RandLoadBag(64, block_size=16).set_random_state(3)(tmp_path / "bag.h5")["features"], expected)
+    sampled = RandSampleInstancesd("image", 64, block_size=16).set_random_state(3)({"image": values})["image"]
+    assert torch.equal(sampled, expected)

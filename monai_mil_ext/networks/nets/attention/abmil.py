@@ -1,19 +1,17 @@
 """Attention-based multiple instance learning (ABMIL)."""
 
-from typing import Optional
+from typing import Optional, Tuple
 
 from torch import Tensor, nn
 
 from monai_mil_ext.networks.blocks import GatedAttention, TanhAttention
-from monai_mil_ext.networks.layers import attention_pool, masked_softmax
-from monai_mil_ext.networks.layers.masked import zero_out_padding
-from monai_mil_ext.networks.nets.bag_net import BagNet, BagOutput
+from monai_mil_ext.networks.nets.attention_pool_net import AttentionPoolNet
 from monai_mil_ext.utils import check_positive, check_rate
 
 __all__ = ["ABMIL"]
 
 
-class ABMIL(BagNet):
+class ABMIL(AttentionPoolNet):
     r"""ABMIL, proposed in `Attention-based Deep Multiple Instance Learning <https://arxiv.org/abs/1802.04712>`_.
 
     Given a bag X of instances :math:`x_n`, ABMIL classifies the attention-weighted mean of its projected instances:
@@ -91,16 +89,16 @@ class ABMIL(BagNet):
         self.attend = (GatedAttention if gated else TanhAttention)(size, attention_size, num_rows)
         self.classify = nn.Linear(num_heads * size, num_classes)
 
-    def forward_bag(self, x: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
-        """Compute all outputs, see :py:class:`BagNet`."""
-        self.check_input(x, mask, self.in_features)
-        h = self.embed(zero_out_padding(x, mask))
-        scores = self.score_tap(self.attend(h))
-        attention = masked_softmax(scores, mask)
-        pooled = attention_pool(attention, h)
+    def score_instances(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+        """Project and score instances, see :py:class:`AttentionPoolNet`."""
+        h = self.embed(x)
+        return h, self.attend(h)
+
+    def classify_pooled(self, pooled: Tensor) -> Tuple[Tensor, Tensor]:
+        """Classify pooled instances, see :py:class:`AttentionPoolNet`; the embedding has all heads."""
         embedding, pooled = pooled.flatten(1), pooled.to(self.classify.weight.dtype)
         if self.per_class:
             logits = (pooled * self.classify.weight).sum(2) + self.classify.bias
         else:
             logits = self.classify(pooled.flatten(1))
-        return BagOutput(logits, attention, scores, embedding)
+        return logits, embedding

@@ -1,20 +1,18 @@
 """Attention-challenging multiple instance learning (ACMIL)."""
 
-from typing import Optional
+from typing import Optional, Tuple
 
 import torch
 from torch import Tensor, nn
 
 from monai_mil_ext.networks.blocks import GatedAttention, TopInstanceMasking
-from monai_mil_ext.networks.layers import attention_pool, masked_softmax
-from monai_mil_ext.networks.layers.masked import zero_out_padding
-from monai_mil_ext.networks.nets.bag_net import BagNet, BagOutput
+from monai_mil_ext.networks.nets.attention_pool_net import AttentionPoolNet
 from monai_mil_ext.utils import check_positive
 
 __all__ = ["ACMIL"]
 
 
-class ACMIL(BagNet):
+class ACMIL(AttentionPoolNet):
     r"""ACMIL, proposed in `Attention-Challenging Multiple Instance Learning <https://arxiv.org/abs/2311.07125>`_.
 
     Given a bag X of instances :math:`x_n`, ACMIL pools it by K branches of gated attention and classifies the mean of
@@ -76,17 +74,22 @@ class ACMIL(BagNet):
         self.classify_branch = nn.ModuleList([nn.Linear(hidden_size, num_classes) for _ in range(num_branches)])
         self.branch_tap = nn.Identity()
 
-    def forward_bag(self, x: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
-        """Compute all outputs, see :py:class:`BagNet`."""
-        self.check_input(x, mask, self.in_features)
-        h = self.embed(zero_out_padding(x, mask))
-        scores = self.score_tap(self.attend(h))
-        full_mask = torch.ones_like(x[..., 0], dtype=torch.bool) if mask is None else mask
-        attention = masked_softmax(self.mask_top(scores, full_mask), mask)
-        pooled = attention_pool(attention, h)
+    def score_instances(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+        """Project and score instances, see :py:class:`AttentionPoolNet`."""
+        h = self.embed(x)
+        return h, self.attend(h)
+
+    def challenge(self, scores: Tensor, h: Tensor, mask: Optional[Tensor]) -> Tensor:
+        """Mask top instances in training, see :py:class:`AttentionPoolNet`."""
+        full_mask = torch.ones_like(h[..., 0], dtype=torch.bool) if mask is None else mask
+        challenged: Tensor = self.mask_top(scores, full_mask)
+        return challenged
+
+    def classify_pooled(self, pooled: Tensor) -> Tuple[Tensor, Tensor]:
+        """Classify the mean of the branches, see :py:class:`AttentionPoolNet`."""
         branches = []
         for k, classify in enumerate(self.classify_branch):
             branches.append(classify(pooled[:, k].to(self.classify.weight.dtype)))
         self.branch_tap(torch.stack(branches, 1))
         embedding = pooled.mean(1)
-        return BagOutput(self.classify(embedding.to(self.classify.weight.dtype)), attention, scores, embedding)
+        return self.classify(embedding.to(self.classify.weight.dtype)), embedding

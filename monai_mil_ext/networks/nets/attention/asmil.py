@@ -1,14 +1,12 @@
 """Attention-stabilized multiple instance learning (ASMIL)."""
 
-from typing import Dict, Optional, Tuple, Union
+from typing import Callable, Dict, Optional, Tuple, Union
 
 import torch
 from torch import Tensor, nn
 
 from monai_mil_ext.networks.blocks import PreNormQueryAttention, QueryAttention
-from monai_mil_ext.networks.layers import masked_softmax
-from monai_mil_ext.networks.layers.masked import zero_out_padding
-from monai_mil_ext.networks.nets.bag_net import BagNet, BagOutput
+from monai_mil_ext.networks.nets.attention_pool_net import AttentionPoolNet
 from monai_mil_ext.utils import check_choice, check_count, check_positive, check_rate
 
 __all__ = ["ASMIL"]
@@ -16,7 +14,7 @@ __all__ = ["ASMIL"]
 PROJECTIONS = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "out"}
 
 
-class ASMIL(BagNet):
+class ASMIL(AttentionPoolNet):
     r"""ASMIL, proposed in `ASMIL: Attention-Stabilized Multiple Instance Learning <https://arxiv.org/abs/2603.06658>`_.
 
     Given a bag X of instances :math:`x_n`, ASMIL attends to it with T learned tokens, and classifies a summary of the
@@ -121,15 +119,40 @@ class ASMIL(BagNet):
         shared |= {f"Slide_classifier.fc.{kind}": f"classify.{kind}" for kind in ("weight", "bias")}
         return {**names, **shared}
 
-    def forward_bag(self, x: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
-        """Compute all outputs, see :py:class:`BagNet`."""
-        self.check_input(x, mask, self.in_features)
-        keys = self.attend.keys(torch.relu(self.embed(zero_out_padding(x, mask))))
-        scores = self.score_tap(self.attend.score(self.tokens, keys))
-        attention = masked_softmax(scores, mask)
-        tokens = self.attend.read(self.tokens, attention, keys)
+    def score_instances(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+        """Project instances to keys and score them for each head and token, see :py:class:`AttentionPoolNet`."""
+        keys = self._keys(x)
+        return keys, self.attend.score(self.tokens, keys)
+
+    def instance_scorer(self) -> Callable[[Tensor], Tuple[Tensor, Tensor]]:
+        """Return :py:meth:`score_instances` with the tokens absorbed once, whose weights are large."""
+        weight, offset = self.attend.absorb(self.tokens)
+
+        def score(x: Tensor) -> Tuple[Tensor, Tensor]:
+            keys = self._keys(x)
+            return keys, nn.functional.linear(keys, weight, offset)
+
+        return score
+
+    def _keys(self, x: Tensor) -> Tensor:
+        """Project instances (B, N, F) to keys (B, N, E)."""
+        keys: Tensor = self.attend.keys(torch.relu(self.embed(x)))
+        return keys
+
+    def pool(self, attention: Tensor, h: Tensor) -> Tensor:
+        """Pool keys for each head and token, see :py:class:`AttentionPoolNet`."""
+        pooled: Tensor = self.attend.attend.pool(attention, h)
+        return pooled
+
+    def summarize_attention(self, attention: Tensor) -> Tensor:
+        """Return the mean over heads and tokens."""
+        return attention.mean(2, keepdim=True)
+
+    def classify_pooled(self, pooled: Tensor) -> Tuple[Tensor, Tensor]:
+        """Summarize the tokens and classify, see :py:class:`AttentionPoolNet`."""
+        tokens = self.attend.read_pooled(self.tokens, pooled)
         embedding = self.summarize(self.cls, tokens, self._token_mask(tokens)).squeeze(1)
-        return BagOutput(self.classify(embedding), attention.mean(2, keepdim=True), scores, embedding)
+        return self.classify(embedding), embedding
 
     def _token_mask(self, tokens: Tensor) -> Optional[Tensor]:
         """Draw the mask (B, T) of the tokens to keep in this training step; ``None`` if all are kept."""

@@ -7,15 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from monai_mil_ext.networks.blocks import GatedAttention, TanhAttention
-from monai_mil_ext.networks.layers import attention_pool, masked_softmax
-from monai_mil_ext.networks.layers.masked import zero_out_padding
-from monai_mil_ext.networks.nets.bag_net import BagNet, BagOutput
+from monai_mil_ext.networks.nets.attention_pool_net import AttentionPoolNet
 from monai_mil_ext.utils import check_positive, check_rate
 
 __all__ = ["CLAM"]
 
 
-class CLAM(BagNet):
+class CLAM(AttentionPoolNet):
     r"""CLAM, proposed in `Data-efficient and weakly supervised computational pathology <https://arxiv.org/abs/2004.09666>`_.
 
     Given a bag X of instances :math:`x_n`, CLAM classifies their attention-weighted mean; in training, an instance
@@ -84,21 +82,25 @@ class CLAM(BagNet):
         self.classify_instance = nn.ModuleList(classifiers)
         self.instance_tap = nn.Identity()
 
-    def forward_bag(self, x: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
-        """Compute all outputs, see :py:class:`BagNet`."""
-        self.check_input(x, mask, self.in_features)
-        h = self.embed(zero_out_padding(x, mask))
-        scores = self.score_tap(self.attend(h))
+    def score_instances(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+        """Project and score instances, see :py:class:`AttentionPoolNet`."""
+        h = self.embed(x)
+        return h, self.attend(h)
+
+    def challenge(self, scores: Tensor, h: Tensor, mask: Optional[Tensor]) -> Tensor:
+        """Classify instances of highest and lowest attention in training; the scores stay as they are."""
         if self.training:
             self.instance_tap(self._instance_logits(h, scores, mask))
-        attention = masked_softmax(scores, mask)
-        pooled = attention_pool(attention, h)
+        return scores
+
+    def classify_pooled(self, pooled: Tensor) -> Tuple[Tensor, Tensor]:
+        """Classify pooled instances, see :py:class:`AttentionPoolNet`."""
         embedding, pooled = pooled.flatten(1), pooled.to(self.classify.weight.dtype)
         if self.multi_branch:
             logits = (pooled * self.classify.weight).sum(2) + self.classify.bias
         else:
             logits = self.classify(pooled.squeeze(1))
-        return BagOutput(logits, attention, scores, embedding)
+        return logits, embedding
 
     def _instance_logits(self, h: Tensor, scores: Tensor, mask: Optional[Tensor]) -> Tensor:
         """Compute the logits (B, G, 2k, 2) of the instances of highest and lowest attention of each class."""

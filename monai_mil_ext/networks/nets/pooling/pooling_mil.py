@@ -1,12 +1,13 @@
 """Mean and max pooling of a bag, the baselines of attention."""
 
-from typing import Optional
+from typing import Optional, Tuple
 
 import torch
 from torch import Tensor, nn
 
-from monai_mil_ext.networks.layers import attention_pool, masked_max, masked_softmax
+from monai_mil_ext.networks.layers import masked_max
 from monai_mil_ext.networks.layers.masked import zero_out_padding
+from monai_mil_ext.networks.nets.attention_pool_net import AttentionPoolNet
 from monai_mil_ext.networks.nets.bag_net import BagNet, BagOutput
 from monai_mil_ext.utils import check_positive
 
@@ -23,7 +24,7 @@ class _LinearNet(BagNet):
         self.classify = nn.Linear(in_features, num_classes)
 
 
-class MeanMIL(_LinearNet):
+class MeanMIL(_LinearNet, AttentionPoolNet):
     r"""Mean pooling with a linear classifier; attention is uniform, and there are no scores.
 
     .. math:: a_n = \frac{1}{N}, \quad \text{logits} = W \sum_n a_n x_n + b
@@ -44,12 +45,18 @@ class MeanMIL(_LinearNet):
 
     gives_scores = False
 
-    def forward_bag(self, x: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
-        """Compute all outputs, see :py:class:`BagNet`."""
-        self.check_input(x, mask, self.in_features)
-        attention = masked_softmax(torch.zeros_like(x[..., :1]), mask)
-        embedding = attention_pool(attention, zero_out_padding(x, mask)).squeeze(1)
-        return BagOutput(self.classify(embedding.to(self.classify.weight.dtype)), attention, None, embedding)
+    def score_instances(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+        """Return instances as they are, with equal scores."""
+        return x, torch.zeros_like(x[..., :1])
+
+    def tap_scores(self, scores: Tensor) -> Optional[Tensor]:
+        """Return no scores."""
+        return None
+
+    def classify_pooled(self, pooled: Tensor) -> Tuple[Tensor, Tensor]:
+        """Classify the mean instance, see :py:class:`AttentionPoolNet`."""
+        embedding = pooled.squeeze(1)
+        return self.classify(embedding.to(self.classify.weight.dtype)), embedding
 
 
 class MaxMIL(_LinearNet):
