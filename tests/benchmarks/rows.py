@@ -359,9 +359,10 @@ ROWS = {
 GROUPS = {  # beginnings of the names of their rows
     "Published form / ours": ("qgmil_train", "qgmil_forward", "asmil_"),
     "Other packages / ours": ("transmil", "abmil", "baseline_", "peer_"),
-    "Batches, attention and handlers": ("bags_", "pool_", "class_row", "received", "rollout", "handlers"),
-    "Reading": ("musk1", "disk", "read_", "tiles_"),
-    "Large bags": ("inference_",),
+    "Ways to train": ("bags_", "padded_", "handlers", "fused_", "qgmil_bf16", "qgmil_layers"),
+    "Costs of attention": ("pool_", "class_row", "received", "rollout"),
+    "Reading": ("musk1", "disk", "sampled_", "read_", "tiles_"),
+    "Large bags": ("inference_", "chunks_"),
     "Growth of memory": ("memory_",),
 }
 

@@ -15,7 +15,7 @@ __all__ = ["KILLED", "ItemInference", "Outcome"]
 
 
 class Outcome(NamedTuple):
-    """What a worker returns of an item beside its files.
+    """Part of the results of an item that a worker returns, beside its files.
 
     Attributes:
         failed: reason why it has no result, or ``None``.
