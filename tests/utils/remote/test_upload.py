@@ -29,6 +29,7 @@ def s3fs_put(monkeypatch):
             return put(self, local, key, **kwargs)
 
         monkeypatch.setattr(S3FileSystem, "put_file", put_file)
+        S3FileSystem.clear_instance_cache()  # an instance of an earlier test keeps its own method
 
     return watch
 
