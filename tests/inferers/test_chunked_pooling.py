@@ -12,7 +12,7 @@ from monai_mil_ext.inferers import BagInferer
 from monai_mil_ext.inferers.chunked_pooling import pools_in_chunks
 from monai_mil_ext.networks.nets import ABMIL, ASMIL, QGMIL, BagEnsemble, BagOutputWrapper, EncodedBag
 from tests.contracts.net_cases import CASES, MASK, F, X
-from tests.helpers import fill
+from tests.helpers import DEVICE, fill
 
 FITTING = {name: make for name, make in CASES.items() if pools_in_chunks(make().eval())}
 every_fitting_net = pytest.mark.parametrize("make", FITTING.values(), ids=FITTING)
@@ -197,6 +197,6 @@ def test_gradients_need_the_whole_bag():
 def test_chunks_on_a_gpu_give_the_output_of_the_whole_bag():
     net, x = fill(ASMIL(F, 2, hidden_size=4, num_heads=2)).eval(), X.float().repeat(1, 9, 1)
     expected = net.forward_bag(x)
-    got = outputs(net.cuda(), x, chunk_size=7)
+    got = outputs(net.to(DEVICE), x, chunk_size=7)
     for name, value in got.items():
         assert_close(value.cpu(), getattr(expected, name), rtol=1e-4, atol=1e-5)
