@@ -63,7 +63,8 @@ def describe(row: dict[str, Any]) -> list[str]:
         times = ", ".join(f"{kind} {seconds[kind]:.4g} s" for kind in ("user", "system", "wall"))
         spread = f", spread {100 * seconds['spread']:.0f} %" if "spread" in seconds else ""
         lines.append(f"  {side}: {times}{spread}")
-    turns = f", {row['turns']} turns of {row['clock']} seconds" if row["turns"] else ""
+    kind = f" of {row['clock']} seconds" if row["clock"] else ""
+    turns = f", {row['turns']} turns{kind}" if row["turns"] else ""
     load = " to ".join(f"{value:.1f}" for value in row["load"])
     return [*lines, f"  {row['threads']} threads, {row['allocator']}, load {load}{turns}"]
 
@@ -75,7 +76,7 @@ def run(module: str, *words: str, threads: int, environment: Mapping[str, str] |
     command = [sys.executable, "-m", module, *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=variables, cwd=ROOT)
     if done.returncode:
-        raise SystemExit(f"failed:\n{done.stderr}")
+        raise RuntimeError(f"{module} must end, got:\n{done.stderr}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     loads = [round(load, 2), round(os.getloadavg()[0], 2)]
     return {**found, "threads": threads, "wall_seconds": round(time.perf_counter() - start), "load": loads}
@@ -122,10 +123,17 @@ def main(words: Sequence[str] | None = None) -> None:
     if args.parts:
         save_parts()
         return
-    rows = []
+    rows, failed = [], []
     for name in args.row or ROWS:
-        rows.append(measure(name, args.threads))
+        try:
+            rows.append(measure(name, args.threads))
+        except RuntimeError as error:
+            print(f"failed: {error}", flush=True)
+            failed.append(name)
+            continue
         if not args.dry_run:
             save(rows, args.threads)
     if not args.dry_run:
         print(benchmark_table(json.loads(FILE.read_text())))
+    if failed:
+        raise SystemExit(f"{len(failed)} of {len(args.row or ROWS)} rows failed: {', '.join(failed)}")

@@ -1,0 +1,37 @@
+"""Tests of the command that measures speed and memory."""
+
+import pytest
+from experiments import speed
+
+ROW = {
+    "name": "abmil",
+    "value": 1.25,
+    "interval": (1.2, 1.3),
+    "seconds": {"ours": {"user": 1.0, "system": 0.0, "wall": 1.5, "spread": 0.1}},
+    "threads": 1,
+    "allocator": "glibc",
+    "load": [0.5, 1.0],
+    "turns": 15,
+    "clock": "processor",
+    "wall_seconds": 30,
+}
+
+
+def test_a_row_that_fails_does_not_end_the_others(monkeypatch, capsys):
+    def run(module, name, **options):
+        if name == "abmil":
+            raise RuntimeError("no torchmil")
+        return {**ROW, "name": name}
+
+    monkeypatch.setattr(speed, "run", run)
+    with pytest.raises(SystemExit, match=r"^1 of 2 rows failed: abmil$"):
+        speed.main(["--dry-run", "abmil", "received"])
+    told = capsys.readouterr().out
+    assert "abmil ... failed: no torchmil" in told
+    assert "received ... 1.25 [1.2, 1.3] in 30 s\n  ours: user 1 s, system 0 s, wall 1.5 s, spread 10 %\n" in told
+    assert told.endswith("1 threads, glibc, load 0.5 to 1.0, 15 turns of processor seconds\n")
+
+
+def test_a_command_that_fails_is_told():
+    with pytest.raises(RuntimeError, match=r"(?s)tests.benchmarks.rows must end, got:.*KeyError: 'no_row'"):
+        speed.run("tests.benchmarks.rows", "no_row", threads=1)
