@@ -1,6 +1,6 @@
 """Additive multiple instance learning."""
 
-from typing import Dict, Optional
+from typing import Dict, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -77,10 +77,21 @@ class AdditiveMIL(BagNet):
         )
         self.contribution_tap = nn.Identity()
 
+    def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:
+        """Compute logits (B, C) of instances (B, N, F), without the embedding, which no logit needs."""
+        self.check_input(x, mask, self.in_features)
+        return self._sum_contributions(zero_out_padding(x, mask), mask)[0]
+
+    @torch.jit.export  # `forward` does not call it
     def forward_bag(self, x: Tensor, mask: Optional[Tensor] = None) -> BagOutput:
         """Compute all outputs, see :py:class:`BagNet`; the embedding is the sum of the weighted instances."""
         self.check_input(x, mask, self.in_features)
         x = zero_out_padding(x, mask)
+        logits, attention, scores = self._sum_contributions(x, mask)
+        return BagOutput(logits, attention, scores, attention_pool(attention, x).squeeze(1))
+
+    def _sum_contributions(self, x: Tensor, mask: Optional[Tensor]) -> Tuple[Tensor, Tensor, Tensor]:
+        """Return logits, attention and scores of instances whose padding is zero."""
         h = x
         for layer in self.score_layers:
             h = layer(h, mask)
@@ -92,8 +103,7 @@ class AdditiveMIL(BagNet):
             weight = self.score.weight
             contributions = contributions - self.classify(weight.new_zeros([1, self.in_features]))
         contributions = self.contribution_tap(zero_out_padding(contributions, mask))
-        logits = contributions.sum(1).to(self.score.weight.dtype)
-        return BagOutput(logits, attention, scores, attention_pool(attention, x).squeeze(1))
+        return contributions.sum(1).to(self.score.weight.dtype), attention, scores
 
     reference_ignored = ("*num_batches_tracked",)
 
