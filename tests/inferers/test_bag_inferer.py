@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from monai_mil_ext.data import BagCollate
 from monai_mil_ext.inferers import BagInferer
 from monai_mil_ext.networks.nets import ABMIL, ASMIL, QGMIL, BagOutputWrapper, EncodedBag, QGMILBlock
-from tests.helpers import DEVICE, fill
+from tests.helpers import DEVICE, Rows, fill
 
 MASK = torch.tensor([[True] * 7, [True] * 4 + [False] * 3, [True, False, True, False, False, False, True]])
 SIZES = [{"chunk_size": 1}, {"chunk_size": 3}, {"chunk_size": 100}, {"chunk_bytes": 1}, {"chunk_bytes": 2000}]
@@ -82,20 +82,6 @@ def test_bag_inferer_of_empty_bags(mask):
     assert_close(got["logits"], expected.logits)
     assert got["attention"].shape == expected.attention.shape
     assert got["logits"].isfinite().all()
-
-
-class Rows:
-    """Bag that is read in chunks, like a file."""
-
-    def __init__(self, values):
-        self.values, self.reads = values, []
-
-    def __len__(self):
-        return len(self.values)
-
-    def __getitem__(self, rows):
-        self.reads.append(rows.stop - rows.start)
-        return self.values[rows]
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from monai_mil_ext.inferers import BagInferer
 from monai_mil_ext.inferers.chunked_pooling import pools_in_chunks
 from monai_mil_ext.networks.nets import ABMIL, ASMIL, QGMIL, BagEnsemble, BagOutputWrapper, EncodedBag
 from tests.contracts.net_cases import CASES, MASK, F, X
-from tests.helpers import DEVICE, fill
+from tests.helpers import DEVICE, Rows, fill
 
 FITTING = {name: make for name, make in CASES.items() if pools_in_chunks(make().eval())}
 every_fitting_net = pytest.mark.parametrize("make", FITTING.values(), ids=FITTING)
@@ -99,20 +99,6 @@ def test_sums_over_many_chunks_are_exact():
     got, wide = outputs(net, x, chunk_size=8), copy.deepcopy(net).double().forward_bag(x.double())
     assert_close(got["logits"].double(), wide.logits, rtol=1e-6, atol=1e-6)
     assert_close(got["attention"].double().sum().item(), 1.0, rtol=0, atol=1e-6)
-
-
-class Rows:
-    """Rows of a file that remember how many are read at a time."""
-
-    def __init__(self, values):
-        self.values, self.reads = values, []
-
-    def __len__(self):
-        return len(self.values)
-
-    def __getitem__(self, rows):
-        self.reads.append(rows.stop - rows.start)
-        return self.values[rows]
 
 
 @torch.no_grad()

@@ -7,20 +7,7 @@ from monai.data import MetaTensor
 from torch.testing import assert_close
 
 from monai_mil_ext.inferers.instance_rows import InstanceRows, cast
-
-
-class LazyRows:
-    """Rows that record the slices by which they are read."""
-
-    def __init__(self, values):
-        self.values, self.slices = values, []
-
-    def __len__(self):
-        return len(self.values)
-
-    def __getitem__(self, rows):
-        self.slices.append((rows.start, rows.stop))
-        return self.values[rows]
+from tests.helpers import Rows
 
 
 def test_instance_rows_of_a_batch_are_its_instances_bag_after_bag():
@@ -34,7 +21,7 @@ def test_instance_rows_of_a_batch_are_its_instances_bag_after_bag():
 
 def test_instance_rows_of_a_file_are_read_by_steps():
     values = np.arange(14, dtype=np.float16).reshape(7, 2)
-    lazy = LazyRows(values)
+    lazy = Rows(values)
     rows = InstanceRows(lazy)
     assert (rows.bags, rows.instances) == (1, 7)
     whole = rows.whole(torch.zeros(1, dtype=torch.float64), step=3)
