@@ -76,7 +76,7 @@ def run(module: str, *words: str, threads: int, environment: Mapping[str, str] |
     command = [sys.executable, "-m", module, *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=variables, cwd=ROOT)
     if done.returncode:
-        raise RuntimeError(f"{module} must end, got:\n{done.stderr}")
+        raise RuntimeError(f"`{module}` ended with code {done.returncode}:\n{done.stderr}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     loads = [round(load, 2), round(os.getloadavg()[0], 2)]
     return {**found, "threads": threads, "wall_seconds": round(time.perf_counter() - start), "load": loads}

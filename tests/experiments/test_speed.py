@@ -33,5 +33,5 @@ def test_a_row_that_fails_does_not_end_the_others(monkeypatch, capsys):
 
 
 def test_a_command_that_fails_is_told():
-    with pytest.raises(RuntimeError, match=r"(?s)tests.benchmarks.rows must end, got:.*KeyError: 'no_row'"):
+    with pytest.raises(RuntimeError, match=r"(?s)`tests.benchmarks.rows` ended with code 1:.*KeyError: 'no_row'"):
         speed.run("tests.benchmarks.rows", "no_row", threads=1)
