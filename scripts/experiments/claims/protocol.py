@@ -140,10 +140,10 @@ def _run_large(stage: str | None, file: Path = LARGE, claims: Path = RESULTS / "
     if stage != "table":
         large.run_all(RUNS / "claims", file)
     if stage in (None, "table"):
-        content, new = load_json(claims), large.claim_rows(file)
-        names = {row["claim"] for row in [*new, *UNTESTED]}
-        kept = [row for row in content["rows"] if row["claim"] not in names]
-        write_json(claims, {**content, "rows": [*kept, *new, *UNTESTED]})
+        content, untested = load_json(claims), {row["claim"] for row in UNTESTED}
+        rows = [row for row in content["rows"] if row["claim"] not in untested]
+        kept = [row for row in rows if not row["claim"].startswith(large.START)]
+        write_json(claims, {**content, "rows": [*kept, *large.claim_rows(file), *UNTESTED]})
 
 
 def _run_digits(stage: str | None, again: str | None) -> None:

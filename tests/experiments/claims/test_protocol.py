@@ -47,3 +47,17 @@ def test_trainings_of_the_benchmark_are_not_repeated(runs, small):
     runner, run = runs._make_run(small, "QG-MIL with gate, QK norm, RMS norm, SwiGLU", 1)
     assert (runner, run.name) == ("benchmark", "one/QG-MIL/seed_1")
     assert runs._make_run(small, "QG-MIL with gate", 1)[0] == "own"
+
+
+def test_rows_of_many_bags_replace_those_of_the_table(tmp_path):
+    from experiments.claims import large, protocol
+
+    first = {"claim": "the gate raises macro F1", "ours": "kept"}
+    old = [first, {"claim": f"{large.START}of before", "ours": "old"}, *protocol.UNTESTED]
+    (tmp_path / "claims.json").write_text(json.dumps({"note": "kept", "rows": old}))
+    protocol._run_large("table", tmp_path / "missing.json", tmp_path / "claims.json")
+    result = json.loads((tmp_path / "claims.json").read_text())
+    new = [f"{large.START}{end}" for end in ("slices of ABMIL are ranked no worse", "keeps the bag AUROC of ABMIL")]
+    assert [row["claim"] for row in result["rows"][:3]] == [first["claim"], *new]
+    assert result["rows"][-3:] == protocol.UNTESTED
+    assert result["note"] == "kept"
