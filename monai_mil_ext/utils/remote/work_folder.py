@@ -35,6 +35,7 @@ class WorkFolder:
 
     Args:
         folder: a local folder, or an address of an object store.
+        fetch: whether to fetch the objects that are there, to continue from them.
 
     Raises:
         StoreError: when the store refuses or does not answer.
@@ -50,7 +51,7 @@ class WorkFolder:
         ('1', 'study')
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: str | os.PathLike[str], fetch: bool = True) -> None:
         self.address = ObjectPath(folder) if is_remote(folder) else None
         self._sent: dict[str, _Sent] = {}
         if self.address is None:
@@ -58,7 +59,8 @@ class WorkFolder:
             return
         self.path = Path(tempfile.mkdtemp(prefix="work-"))
         self._remove_at_end()
-        self.pull()
+        if self.address.exists() and fetch:
+            self.pull()
 
     def __getstate__(self) -> dict[str, Any]:
         return dict(vars(self))
@@ -114,7 +116,9 @@ class WorkFolder:
                 (self.address / name).upload(file)
                 number += 1
             self._sent[name] = state
-        for name in [name for name in self._sent if Path(name).is_relative_to(part) and not (self.path / name).exists()]:
+        for name in [
+            name for name in self._sent if Path(name).is_relative_to(part) and not (self.path / name).exists()
+        ]:
             (self.address / name).unlink(missing_ok=True)
             del self._sent[name]
         return number
