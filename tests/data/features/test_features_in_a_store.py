@@ -4,8 +4,6 @@ import csv
 import io
 import json
 
-import pytest
-
 from monai_mil_ext.data import FeatureExtraction, read_bag
 from monai_mil_ext.data.bags.bag_file import read_attributes
 from monai_mil_ext.data.features.feature_cache import FeatureCache
@@ -73,10 +71,3 @@ def test_dask_workers_encode_to_a_store(s3, tmp_path):
     assert report["made"] == 4
     assert read_bag(f"{s3.root}/features/{'f' * 12}/c3.h5")["features"].tolist() == [[3.0, 3.0]] * 3
     assert json.loads(stored(s3.root)["out/features.json"])["scans"] == 4
-
-
-def test_other_addresses_are_refused_by_name(tmp_path):
-    with pytest.raises(ValueError, match="`cache_dir` must be a local path, got an address that begins with 'ftp://'"):
-        FeatureCache("ftp://host/features", Encode(str(tmp_path)))
-    with pytest.raises(ValueError, match="`output_dir` must be a local path, got an address that begins with 'ftp://'"):
-        FeatureExtraction(FeatureCache(tmp_path, Encode(str(tmp_path))), "ftp://host/out")
