@@ -6,6 +6,7 @@ from .bag_metric_handler import BagMetricHandler
 from .best_epoch import BestEpochSaver
 from .ddp_loss_weight import DDPLossWeightHandler
 from .epoch_mean import EpochMeanHandler
+from .folder_uploader import FolderUploader
 from .instance_sets import InstanceSetHandler
 from .losses import *
 from .savers import *
@@ -22,6 +23,7 @@ __all__ = [
     "BestEpochSaver",
     "DDPLossWeightHandler",
     "EpochMeanHandler",
+    "FolderUploader",
     "InstanceSetHandler",
     "TemperatureScalingHandler",
     "TokenCountHandler",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
@@ -15,6 +14,7 @@ from ignite.engine import Engine
 from monai_mil_ext.handlers.savers.gather import RowHandler
 from monai_mil_ext.metrics import ConformalInstances, set_coverage
 from monai_mil_ext.utils import RESEARCH_USE, BagKeys, drop_padding, head_mean, load_json, write_json
+from monai_mil_ext.utils.remote import as_path
 
 __all__ = ["SETS_FILE", "InstanceSetHandler"]
 
@@ -63,7 +63,7 @@ class InstanceSetHandler(RowHandler):
         **options: Any,
     ) -> None:
         super().__init__()
-        self.path, self.output_dir = Path(folder) / SETS_FILE, Path(output_dir)
+        self.path, self.output_dir = as_path(folder) / SETS_FILE, as_path(output_dir)
         self.calibrate = calibrate
         self.sets = ConformalInstances(**options)
         self.sha256 = (model or {}).get("sha256")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from monai_mil_ext.utils import RESEARCH_USE, write_json
+from monai_mil_ext.utils.remote import as_path
 
 from .bag_classification import bag_values
 from .calibration import brier_score, expected_calibration_error
@@ -76,7 +77,7 @@ def summarize_folds(folder: str | os.PathLike[str], kappa_weights: str | None = 
     Raises:
         ValueError: if there is no such file, or a file lacks columns.
     """
-    root = Path(folder)
+    root = as_path(folder)
     folds = {}
     for file in root.glob("fold_*/bags.csv"):
         number = re.fullmatch(r"fold_(\d+)", file.parent.name)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from .optional import optional_dependency
+from .remote.object_path import is_remote
 
 __all__ = ["KILLED", "check_scheduler", "outcomes_on_dask"]
 
@@ -46,7 +47,7 @@ def outcomes_on_dask(
         scheduler: ``local``, or the address of a scheduler.
         jobs: number of workers on this machine; those of an address are as many as it has.
         gpus: number of GPUs of a task.
-        folder: folder of the results.
+        folder: folder of the results, or its address.
 
     Raises:
         ValueError: when no worker can do the tasks.
@@ -160,10 +161,20 @@ def _check_workers(client: Any, gpus: int, folder: Path) -> None:
             f"`gpus` must be at most what one worker has, {most:g} (--resources GPU=1), got {gpus}; it would wait "
             "forever."
         )
+    with _shared_file(folder) as file:
+        facts = client.run(_facts, str(Path.cwd()), file, on_error="return")
+    _check_facts([*facts.values()])
+
+
+@contextmanager
+def _shared_file(folder: Path) -> Iterator[str]:
+    """Yield a new file that each worker must see; an address of an object store is the same for all of them."""
+    if is_remote(folder):
+        yield ""
+        return
     folder.mkdir(parents=True, exist_ok=True)
     with NamedTemporaryFile(dir=folder, prefix=".shared-") as file:
-        facts = client.run(_facts, str(Path.cwd()), str(Path(file.name).absolute()), on_error="return")
-    _check_facts([*facts.values()])
+        yield str(Path(file.name).absolute())
 
 
 def _check_facts(facts: Sequence[Any]) -> None:
@@ -188,7 +199,7 @@ def _check_facts(facts: Sequence[Any]) -> None:
 
 def _facts(folder: str, file: str) -> dict[str, Any]:
     """Return what must be the same for all workers; executed by each."""
-    return {"versions": _versions(), "shared": Path(folder).is_dir() and Path(file).is_file()}
+    return {"versions": _versions(), "shared": Path(folder).is_dir() and (not file or Path(file).is_file())}
 
 
 def _versions() -> dict[str, str]:

@@ -10,12 +10,12 @@ from typing import Any
 
 from .remote.object_path import ObjectPath, is_remote
 
-__all__ = ["check_local", "check_local_settings", "find_file", "resolve_path"]
+__all__ = ["check_local", "check_local_settings", "find_file", "resolve_path", "result_path"]
 
 # fsspec's form, also chained (``simplecache::s3://``); one slash is left of the two where a Path was made of it.
 # A scheme has two letters at least, so that a drive of Windows is none.
 SCHEME = re.compile(r"(?:[a-z][a-z0-9+.-]+::)*([a-z][a-z0-9+.-]+)(?:::?/|::)", re.IGNORECASE)
-FILES = ("input", "root", "table")  # settings of bundles beside those that end with "_dir"
+FILES = ("feature_dir", "input", "root", "table")  # settings of bundles that may be addresses in each of them
 
 
 def check_local(**paths: str | os.PathLike[str] | None) -> None:
@@ -73,6 +73,26 @@ def find_file(name: str, *folders: str | os.PathLike[str]) -> str:
     return next(filter(os.path.isfile, paths), paths[0])
 
 
+def result_path(path: str | os.PathLike[str], name: str = "path") -> Path:
+    """Return the path of results, which may be an address of an object store and of nothing else.
+
+    Args:
+        path: the path, which need not exist.
+        name: name of the argument for messages.
+
+    Raises:
+        ValueError: when the path is an address that is none of an object store, or has a null character.
+
+    Example:
+        >>> str(result_path("memory://bucket/features")), result_path("features").name
+        ('memory://bucket/features', 'features')
+    """
+    if is_remote(path):
+        return ObjectPath(path)
+    check_local(**{name: path})
+    return Path(path)
+
+
 def resolve_path(path: str | os.PathLike[str], name: str = "path") -> Path:
     """Return the absolute path without symbolic links; of a link to itself, the path of the link.
 
@@ -87,7 +107,5 @@ def resolve_path(path: str | os.PathLike[str], name: str = "path") -> Path:
     Raises:
         ValueError: when the path is an address that is none of an object store, or has a null character.
     """
-    if is_remote(path):
-        return ObjectPath(path)
-    check_local(**{name: path})
-    return Path(os.path.realpath(path))
+    place = result_path(path, name)
+    return place if is_remote(place) else Path(os.path.realpath(place))

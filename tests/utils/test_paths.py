@@ -7,7 +7,8 @@ import torch
 
 from monai_mil_ext import data, handlers, transforms
 from monai_mil_ext.utils import check_local, find_file, resolve_path
-from monai_mil_ext.utils.remote import is_remote
+from monai_mil_ext.utils.paths import result_path
+from monai_mil_ext.utils.remote import ObjectPath, is_remote
 
 REMOTE = {
     "s3://bucket/a.h5": "s3",
@@ -48,6 +49,14 @@ def test_check_local_names_the_scheme_of_a_remote_path(path, form):
         resolve_path(form(path))
 
 
+def test_result_path_names_the_argument_and_keeps_links(tmp_path):
+    assert isinstance(result_path("s3://bucket/out"), ObjectPath)
+    (tmp_path / "link").symlink_to("a")
+    assert result_path(tmp_path / "link") == tmp_path / "link"
+    with pytest.raises(ValueError, match=r"^`output_dir` must be a local path, got an address that begins with 'ftp:"):
+        result_path("ftp://host/out", "output_dir")
+
+
 @pytest.mark.parametrize("path", LOCAL)
 def test_check_local_takes_every_local_path(path):
     check_local(path=path, other=Path(path), none=None)
@@ -83,6 +92,8 @@ READERS = {
     "LoadScan": lambda: transforms.LoadScan()("ftp://host/scan"),
     "SlideFile": lambda: data.SlideFile("ftp://host/a.svs"),
     "BestEpochSaver": lambda: handlers.BestEpochSaver("ftp://host", torch.nn.Linear(1, 1)),
+    "FeatureCache": lambda: data.FeatureCache("ftp://host/features", dict),
+    "FeatureExtraction": lambda: data.FeatureExtraction(data.FeatureCache("features", dict), "ftp://host/out"),
     "CohortSplits.write": lambda: data.CohortSplits([], {}, 0).write("ftp://host/split.json"),
     "load_splits": lambda: data.load_splits("ftp://host/split.csv", []),
     "root": lambda: data.list_scans("cohort.csv", "ftp://host"),
@@ -102,7 +113,6 @@ def test_every_reader_and_writer_refuses_an_address_of_no_object_store(read, tmp
 
 LOCAL_ALONE = {
     "BestEpochSaver": lambda: handlers.BestEpochSaver("s3://bucket", torch.nn.Linear(1, 1)),
-    "FeatureCache": lambda: data.FeatureCache("s3://bucket", dict),
     "load_splits": lambda: data.load_splits("s3://bucket/split.csv", []),
     "LoadCellBag": lambda: transforms.LoadCellBag(8)("s3://bucket/cells"),
 }

@@ -35,7 +35,8 @@ def check_cli_overrides(remote: Sequence[str] = ()) -> None:
     ``ConfigWorkflow`` it does nothing.
 
     Args:
-        remote: names of settings, beside ``input``, ``root`` and ``table``, that may be addresses of an object store.
+        remote: names of settings, beside ``feature_dir``, ``input``, ``root`` and ``table``, that may be addresses of
+            an object store.
 
     Example:
         >>> initialize = "initialize: [$monai_mil_ext.apps.bundle.check_cli_overrides()]"

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from monai_mil_ext.data import item_identity
 from monai_mil_ext.utils import load_json, quiet_loggers, write_json
+from monai_mil_ext.utils.remote import as_path
 
 from .check_settings import CASE, CheckSettings
 from .table_check import TableCheck, check_items
@@ -54,7 +55,7 @@ def load_checked(
     check.raise_if_problems("skip")
     with quiet_loggers(LOGGER, level=logging.ERROR):
         items = load()
-    path = Path(output_dir) / LEFT_OUT
+    path = as_path(output_dir) / LEFT_OUT
     rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines()) if path.exists() else []
     for row in rows:
         if row["case"] not in check.bad_cases:

@@ -7,11 +7,11 @@ import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from monai_mil_ext.data.cohorts import CohortColumns
-from monai_mil_ext.utils import check_choice, check_local, write_csv, write_json
+from monai_mil_ext.utils import check_choice, write_csv, write_json
+from monai_mil_ext.utils.paths import result_path
 from monai_mil_ext.utils.remote import as_path
 
 from .case_facts import read_facts
@@ -116,9 +116,7 @@ class TableCheck:
 
     def write(self, folder: str | os.PathLike[str]) -> None:
         """Write ``check.csv``, a row a case, and ``check.json``, everything."""
-        check_local(output_dir=folder)
-        place = Path(folder)
-        place.mkdir(parents=True, exist_ok=True)
+        place = result_path(folder, "output_dir")
         columns = list(dict.fromkeys(key for row in self.rows for key in row))
         write_csv(place / TABLE, [{key: _cell(value) for key, value in row.items()} for row in self.rows], columns)
         content = {

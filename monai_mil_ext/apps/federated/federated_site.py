@@ -88,6 +88,7 @@ class FederatedSite:
         own = {name: value for name, value in settings.items() if name not in OWN}
         self._check_classes(own)
         given = {**check_options(options or {}), **self._shared(), "ckpt_dir": str(bundle / FOLDER), **own}
+        check_local(ckpt_dir=given["ckpt_dir"])
         given |= {"bundle_root": str(bundle)}
         configs = [TRAIN, *(f"configs/{name}.yaml" for name in settings.get("overlays", ())), OVERLAY]
         sys.path.insert(0, str(bundle))  # of the bundle's scripts, as in its own folder

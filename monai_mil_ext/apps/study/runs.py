@@ -9,6 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -18,6 +19,7 @@ import torch
 
 from monai_mil_ext.utils import atomic_path, run_tasks, write_json
 from monai_mil_ext.utils.exceptions import hide_absolute_paths, root_cause, traceback_text
+from monai_mil_ext.utils.remote import StoreError, WorkFolder
 
 __all__ = ["Run", "RunsFailedError", "StudyRunner", "parse_part", "write_line"]
 
@@ -89,12 +91,16 @@ class StudyRunner:
       started again.
     - A run whose settings have changed is started in an empty folder; the old folder is removed with its files.
 
+    With an address, runs are made on this machine, and the process of a run uploads its folder when it begins and when
+    it ends, ``run.json`` last: a run whose record is in the store is finished, and any other is done again.
+
     Args:
-        folder: folder of all runs.
+        folder: folder of all runs, or its address in an object store.
         work: function that executes a run in its folder and returns its record as JSON. With several processes it must
             be importable: a function of a module, or a ``functools.partial`` of such a function.
         threads: number of PyTorch threads of a run; None leaves it unchanged.
         redact: function that removes names of files from the text of an error; importable, as ``work``.
+        store: folder that may have an address, in which ``folder`` lies; by default ``folder`` itself.
 
     Example:
         >>> runner = StudyRunner("runs", lambda run, folder: {"square": run.settings["x"] ** 2})
@@ -113,8 +119,10 @@ class StudyRunner:
         work: Work,
         threads: int | None = None,
         redact: Callable[[str], str] = str,
+        store: WorkFolder | None = None,
     ) -> None:
-        self.folder = Path(folder)
+        self.store = WorkFolder(folder) if store is None else store
+        self.folder = self.store.path if store is None else Path(folder)
         self.work = work
         self.threads = threads
         self.redact = redact
@@ -185,13 +193,15 @@ class StudyRunner:
         records = {run.name: record for run in chosen if (record := self.read(run)) is not None}
         failures: dict[str, str] = {}
         todo = [run for run in chosen if run.name not in records]
-        outcomes = run_tasks(self._attempt, todo, jobs, scheduler, gpus, self.folder, if_killed=KILLED)
+        shared = self.store.place(self.folder)
+        outcomes = run_tasks(self._attempt, todo, jobs, scheduler, gpus, shared, if_killed=KILLED)
         for done, (index, outcome) in enumerate(outcomes, len(records) + 1):
             run = todo[index]
             if isinstance(outcome, str):
                 failures[run.name] = outcome
                 line = f"failed, {outcome}"
             else:
+                self._take_over(run)
                 records[run.name] = outcome
                 line = f"done in {outcome['wall_seconds']:.0f} s"
             if report is not None:
@@ -207,6 +217,8 @@ class StudyRunner:
         except Exception as error:
             with atomic_path(self.run_folder(run) / ERROR) as temporary:
                 temporary.write_text(self.redact(traceback_text(error)))
+            with suppress(StoreError):  # it may be the cause
+                self._push(run)
             return self.redact(_reason(error))
 
     def _execute(self, run: Run) -> dict[str, Any]:
@@ -216,6 +228,7 @@ class StudyRunner:
             shutil.rmtree(folder)
         write_json(folder / RECORD, {"settings": settings})
         (folder / ERROR).unlink(missing_ok=True)
+        self._push(run)  # before the files of a run with other settings are replaced, their record is
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         wall, cpu = time.perf_counter(), time.process_time()
@@ -227,9 +240,23 @@ class StudyRunner:
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         write_json(folder / RECORD, {"settings": settings, "record": record})
+        self._push(run)
         content = self._read_file(run)
         assert content is not None  # noqa: S101 - for the type checker: it was just written
         return dict(content["record"])  # read from the file, so that later calls return an equal record
+
+    def _push(self, run: Run) -> None:
+        if self.store.address is not None:
+            self.store.push(self.run_folder(run).relative_to(self.store.path))
+
+    def _take_over(self, run: Run) -> None:
+        """Note or fetch the files of a run that another process has uploaded."""
+        if self.store.address is not None:
+            part = self.run_folder(run).relative_to(self.store.path)
+            if self.read(run) is None:
+                self.store.pull(part)
+            else:
+                self.store.note_sent(part)
 
     def _read_file(self, run: Run) -> dict[str, Any] | None:
         path = self.run_folder(run) / RECORD

@@ -14,6 +14,7 @@ import torch
 from monai_mil_ext.apps.check import CheckSettings, check_study_items
 from monai_mil_ext.data import CohortSplits
 from monai_mil_ext.utils import check_positive, load_json, write_csv, write_json
+from monai_mil_ext.utils.remote import WorkFolder
 
 from .clinical import Clinical
 from .external import evaluate_external, remove_outdated
@@ -77,7 +78,8 @@ class Study:
 
     Args:
         items: items of bag files, see :py:func:`monai_mil_ext.data.load_cohort`.
-        folder: folder of the study.
+        folder: folder of the study, or its address in an object store: runs are then made on this machine, and each is
+            uploaded when it is finished, see :py:class:`monai_mil_ext.utils.remote.WorkFolder`.
         task: task of the labels.
         methods: methods, or their names for :py:func:`parse_methods`.
         folds: plan of the folds.
@@ -118,7 +120,8 @@ class Study:
         if not items:
             raise ValueError("`items` must not be empty, got none.")
         check_packages(tracking=options.tracking_uri is not None)
-        self.folder = Path(folder)
+        self.store = WorkFolder(folder)
+        self.folder = self.store.path
         self.options, self.clinical = options, clinical
         self._started = time.perf_counter()
         self._all_items = [dict(item) for item in items]
@@ -169,12 +172,13 @@ class Study:
         with self.timed("check and folds"):
             work = self.work
             self._write_settings()
+            self.store.push()
         for note in dict.fromkeys(self.options.notes):
             write_line(note)
         runs = work.runs()
         jobs = work.helpful_jobs(len(runs)) if jobs is None and not gpus else jobs
         threads = None if scheduler or jobs in (None, 1) else max(1, torch.get_num_threads() // jobs)
-        runner = StudyRunner(self.folder / "runs", work, threads, work.without_names)
+        runner = StudyRunner(self.folder / "runs", work, threads, work.without_names, self.store)
         failures: dict[str, str] = {}
         try:
             progress = _Progress(self._remaining(runner, runs, part))
@@ -183,6 +187,9 @@ class Study:
             failures = error.failures
             if len(failures) == len(runs):
                 raise
+        for run in runs:
+            if runner.read(run) is None and run.name not in failures:
+                self.store.pull(runner.run_folder(run).relative_to(self.folder))  # of other machines, meanwhile
         open_runs = [run for run in runs if runner.read(run) is None and run.name not in failures]
         failures |= {
             run.name: "see its error.txt" for run in open_runs if (runner.run_folder(run) / "error.txt").exists()
@@ -193,7 +200,8 @@ class Study:
             return None
         report = StudyResults(self, runner, failures).write()
         remove_outdated(self.folder)
-        return report
+        self.store.push()
+        return self.store.place(report)
 
     def evaluate_external(self, items: Sequence[Mapping[str, Any]], name: str, allow_mismatch: bool = False) -> Path:
         """Evaluate the models of the finished study on another cohort, and write the same report of it.
@@ -209,7 +217,9 @@ class Study:
             FileNotFoundError: when the study is not finished.
             SourceMismatchError: when the bags are of another source than those of the training.
         """
-        return evaluate_external(self, items, name, allow_mismatch)
+        report = evaluate_external(self, items, name, allow_mismatch)
+        self.store.push()
+        return self.store.place(report)
 
     def fold_notes(self) -> list[str]:
         """Return the sentences on what can bias the results, and on how the times of events were divided."""

@@ -20,13 +20,14 @@ from monai_mil_ext.utils import (
     EmptyBagError,
     check_case_ids,
     check_choice,
-    check_local,
     check_name,
     optional_dependency,
     remove_stale_files,
 )
 from monai_mil_ext.utils.bag_items import check_input
 from monai_mil_ext.utils.exceptions import root_cause
+from monai_mil_ext.utils.paths import result_path
+from monai_mil_ext.utils.remote import is_remote
 
 from .bad_cases import BadCasesError, is_system_error, reason_of
 from .fingerprints import fingerprint as fingerprint_of
@@ -64,7 +65,7 @@ class FeatureCache:
     and no DICOM tag. If a changed scan fails, the features of its former version are removed.
 
     Args:
-        cache_dir: folder of all features.
+        cache_dir: folder of all features, or its address in an object store, where a file is there whole or not at all.
         transform: deterministic transform to an item whose first key holds the features (N, F).
         keys: keys to save: first the features, then arrays (N, ...) of the instances, and of the bag ``affine``,
             ``spatial_shape``, ``grid_shape``, ``tile_size``, ``unit``, ``mpp`` and ``slide_mpp``. Keys that a scan
@@ -101,8 +102,7 @@ class FeatureCache:
         self.transform = transform
         self.keys = tuple(str(key) for key in ensure_tuple(keys))
         self.fingerprint = fingerprint or fingerprint_of(transform, self.keys)
-        check_local(cache_dir=cache_dir)
-        self.folder = Path(cache_dir) / self.fingerprint[:12]
+        self.folder = result_path(cache_dir, "cache_dir") / self.fingerprint[:12]
         self.progress = progress
         self.attributes = dict(attributes or {})
         self.describe = describe
@@ -158,11 +158,18 @@ class FeatureCache:
         """Return the ``items`` without features, and remove temporary files of interrupted writers."""
         check_case_ids(items)
         remove_stale_files(self.folder)
-        missing = [item for item in items if not self.is_done(item)]
+        missing = self._open_items(items)
         former = sum("input" not in (self._attributes(item) or {"input": None}) for item in missing)
         if former:
             logger.warning(f"features of {former} cases do not state their input and are computed again")
         return missing
+
+    def _open_items(self, items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """Return the ``items`` that are not done; an object store is asked once which files it has."""
+        if not is_remote(self.folder):
+            return [item for item in items if not self.is_done(item)]
+        there = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set()
+        return [item for item in items if self.file(item).name not in there or not self.is_done(item)]
 
     def file(self, item: Mapping[str, Any]) -> Path:
         """Return the path of the feature file of ``item``, which need not exist."""

@@ -18,7 +18,6 @@ from monai_mil_ext.utils import (
     RESEARCH_USE,
     BagKeys,
     check_choice,
-    check_local,
     optional_dependency,
     run_tasks,
     write_csv,
@@ -26,6 +25,7 @@ from monai_mil_ext.utils import (
 )
 from monai_mil_ext.utils.exceptions import root_cause
 from monai_mil_ext.utils.files import remove_file
+from monai_mil_ext.utils.paths import result_path
 
 from .bad_cases import is_system_error, reason_of
 from .feature_cache import EncodingStats, FeatureCache
@@ -50,7 +50,7 @@ class FeatureExtraction:
 
     Args:
         cache: cache of the features.
-        output_dir: folder of the report ``features.json``, shared by all processes.
+        output_dir: folder of the report ``features.json``, shared by all processes, or its address.
         on_error: ``"skip"`` continues with the next scan, ``"raise"`` ends the run. A full disk or memory always ends
             it, since the scan is not the cause.
         progress: whether to show a progress bar of the first process.
@@ -85,8 +85,7 @@ class FeatureExtraction:
     ) -> None:
         check_choice("on_error", on_error, ["skip", "raise"])
         self.cache = cache
-        check_local(output_dir=output_dir)
-        self.output_dir = Path(output_dir)
+        self.output_dir = result_path(output_dir, "output_dir")
         self.on_error = on_error
         self.progress = progress
         self.item_names = tuple(item_names)

@@ -4,14 +4,16 @@ from .object_cache import local_copy
 from .object_path import ObjectPath, as_path, exists, is_remote, isdir, isfile
 from .range_file import RangeFile
 from .store import StoreError
-from .upload import check_work_folder, upload_folder
+from .upload import check_stores, upload_folder
+from .work_folder import WorkFolder
 
 __all__ = [
     "ObjectPath",
     "RangeFile",
     "StoreError",
+    "WorkFolder",
     "as_path",
-    "check_work_folder",
+    "check_stores",
     "exists",
     "is_remote",
     "isdir",

@@ -138,9 +138,15 @@ class ObjectPath(PosixPath):
             try:
                 return dict(store.info(key))
             except FileNotFoundError:
-                if self != self.bucket and not store.exists(open_store(str(self.bucket))[1]):
+                if self._lacks_bucket(store):
                     raise StoreError(f"`path` must lie in a bucket that exists, got none for {self.name!r}.") from None
                 raise
+
+    def _lacks_bucket(self, store: Any) -> bool:
+        """Return whether the bucket does not exist; that of the store in memory is there with its first object."""
+        if self == self.bucket or self.parts[0].lower() == "memory:":
+            return False
+        return not store.exists(open_store(str(self.bucket))[1])
 
     def version(self) -> str:
         """Return a text that changes with the content of the object, or of the objects below a prefix."""
@@ -216,12 +222,16 @@ class ObjectPath(PosixPath):
             temporary = Path(folder, "new" + "".join(self.suffixes[-2:])[-32:])
             temporary.touch()
             yield temporary
-            store, key = open_store(str(self))
-            with store_errors(self.name):
-                if store.async_impl:  # a large file in parts, which become an object once all have arrived
-                    store.put_file(str(temporary), key)
-                else:
-                    store.pipe_file(key, temporary.read_bytes())
+            self.upload(temporary)
+
+    def upload(self, file: str | os.PathLike[str]) -> None:
+        """Write the object with the content of a file of this machine, whole or not at all."""
+        store, key = open_store(str(self))
+        with store_errors(self.name):
+            if store.async_impl:  # a large file in parts, which become an object once all have arrived
+                store.put_file(os.fspath(file), key)
+            else:
+                store.pipe_file(key, Path(file).read_bytes())
 
 
 def _find(store: Any, key: str) -> dict[str, dict[str, Any]]:

@@ -6,38 +6,33 @@ import os
 from pathlib import Path
 
 from .object_path import ObjectPath, is_remote
-from .store import open_store, store_errors
 
-__all__ = ["check_work_folder", "upload_folder"]
+__all__ = ["check_stores", "files_to_send", "upload_folder"]
 
-LAST = ("report.html", "prediction.json", "model.json")  # whose presence says that the rest is complete
+LAST = ("report.html", "prediction.json", "model.json", "run.json")  # whose presence says that the rest is complete
 
 
-def check_work_folder(study_dir: str | os.PathLike[str], upload: str | None = None) -> None:
-    """Raise an error unless a folder of work lies on this machine, and its upload, if any, can go where it is to go.
+def check_stores(*addresses: str | os.PathLike[str] | None, upload: str | None = None) -> None:
+    """Raise an error unless the buckets of addresses exist and answer, before hours of work for them.
 
     Args:
-        study_dir: folder of a study, whose runs are locked, renamed and continued.
-        upload: address of an object store for the finished folder; its bucket is asked for.
+        addresses: folders of results, of which those of this machine need no check, and None.
+        upload: address for a finished folder, which can be in an object store only.
 
     Raises:
-        StoreError: when the store refuses or does not answer.
-        ValueError: when the folder is an address, or ``upload`` is none of an object store.
+        StoreError: when a store refuses or does not answer.
+        ValueError: when ``upload`` is no address of an object store.
 
     Example:
-        >>> check_work_folder("study", "memory://bucket/study")
-        >>> check_work_folder("s3://bucket/study")
+        >>> check_stores("study", "memory://bucket/study", None)
+        >>> check_stores("study", upload="elsewhere")
         Traceback (most recent call last):
         ...
-        ValueError: `study_dir` must be a local path, got an address of an object store: --upload ADDRESS sends the ...
+        ValueError: `upload` must be an address of an object store, such as s3://bucket/study, got another path.
     """
-    if is_remote(study_dir):
-        raise ValueError(
-            "`study_dir` must be a local path, got an address of an object store: --upload ADDRESS sends the finished "
-            "study there."
-        )
-    if upload is not None:
-        _target(upload).exists()
+    remote = [ObjectPath(address) for address in addresses if address is not None and is_remote(address)]
+    for target in [*remote, *([] if upload is None else [_target(upload)])]:
+        target.exists()
 
 
 def _target(address: str) -> ObjectPath:
@@ -70,15 +65,16 @@ def upload_folder(folder: str | os.PathLike[str], address: str, needs: str = "")
     root, target = Path(folder), _target(address)
     if not (root / needs).exists():
         return 0
-    files = [file for file in sorted(root.rglob("*")) if file.is_file() and not _is_hidden(file.relative_to(root))]
-    for file in sorted(files, key=lambda file: file.name in LAST):
-        store, key = open_store(str(target / file.relative_to(root)))
-        with store_errors(file.name):
-            if store.async_impl:
-                store.put_file(str(file), key)
-            else:
-                store.pipe_file(key, file.read_bytes())
+    files = files_to_send(root)
+    for file in files:
+        (target / file.relative_to(root)).upload(file)
     return len(files)
+
+
+def files_to_send(folder: Path) -> list[Path]:
+    """Return the files of a folder that are not hidden, in the order in which they are uploaded: records come last."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not _is_hidden(path.relative_to(folder))]
+    return sorted(files, key=lambda file: file.name in LAST)
 
 
 def _is_hidden(path: Path) -> bool:

@@ -121,6 +121,12 @@ def test_a_site_that_does_not_fit_the_job_is_refused_by_name(site, own, message,
         FederatedSite(record(level="bag"), "north", settings(folder, **own))
 
 
+def test_the_model_of_a_site_lies_on_its_machine(tmp_path):
+    own = settings(write_site(tmp_path, number=4), ckpt_dir="s3://bucket/model")
+    with pytest.raises(ValueError, match="`ckpt_dir` must be a local path, got an address that begins with 's3://'"):
+        FederatedSite(record(), "north", own)
+
+
 def test_a_site_has_a_bundle():
     with pytest.raises(SiteRefusedError, match="`settings` must have bundle, the folder of the bundle at this site"):
         FederatedSite(record(), "north", {})

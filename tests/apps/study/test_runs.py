@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from monai_mil_ext.apps.study import Run, RunsFailedError, StudyRunner, parse_part
+from monai_mil_ext.utils.remote import ObjectPath, StoreError
 
 RUNS = [Run(f"group/x_{x}", {"x": x}) for x in range(4)]
 
@@ -190,3 +191,69 @@ def test_study_runner_resumes_a_killed_study(tmp_path):
 def test_study_runner_leaves_no_temporary_file(tmp_path):
     StudyRunner(tmp_path, square).run_all(RUNS, report=None)
     assert {path.name for path in Path(tmp_path).rglob("*") if path.is_file()} == {"run.json", "done.txt"}
+
+
+def in_store(address):
+    return {str(path.relative_to(ObjectPath(address))): path.read_text() for path in ObjectPath(address).sizes()}
+
+
+def test_study_runner_keeps_runs_in_an_object_store(memory):
+    record = StudyRunner(f"{memory}/runs", square).run(RUNS[3])
+    assert json.loads(in_store(memory)["runs/group/x_3/run.json"]) == {"settings": {"x": 3}, "record": record}
+    again = StudyRunner(f"{memory}/runs", square)
+    assert again.run_all(RUNS, report=None)[3] == record
+    assert {name: len(text) for name, text in in_store(memory).items() if "done" in name} == {
+        f"runs/group/x_{x}/done.txt": 1 for x in range(4)
+    }
+
+
+def test_a_run_that_was_killed_before_its_record_arrived_is_done_again(memory, monkeypatch):
+    upload = ObjectPath.upload
+
+    def die(self, file):
+        if self.name == "run.json" and "record" in file.read_text():
+            raise KeyboardInterrupt
+        upload(self, file)
+
+    monkeypatch.setattr(ObjectPath, "upload", die)
+    with pytest.raises(KeyboardInterrupt):
+        StudyRunner(f"{memory}/runs", square).run(RUNS[2])
+    assert json.loads(in_store(memory)["runs/group/x_2/run.json"]) == {"settings": {"x": 2}}
+    assert in_store(memory)["runs/group/x_2/done.txt"] == "x"
+    monkeypatch.setattr(ObjectPath, "upload", upload)
+    assert StudyRunner(f"{memory}/runs", square).run(RUNS[2])["square"] == 4
+    assert in_store(memory)["runs/group/x_2/done.txt"] == "xx"
+
+
+def test_a_changed_run_loses_its_record_in_the_store_before_its_files_change(memory, monkeypatch):
+    StudyRunner(f"{memory}/runs", square).run(RUNS[1])
+    with pytest.raises(KeyboardInterrupt):
+        StudyRunner(f"{memory}/runs", interrupt).run(Run(RUNS[1].name, {"x": 5}))
+    assert in_store(memory) == {"runs/group/x_1/run.json": '{\n  "settings": {\n    "x": 5\n  }\n}\n'}
+    assert StudyRunner(f"{memory}/runs", square).read(RUNS[1]) is None
+
+
+def interrupt(run, folder):
+    raise KeyboardInterrupt
+
+
+def test_a_run_whose_upload_fails_has_failed_and_the_next_one_is_done(memory, monkeypatch):
+    upload = ObjectPath.upload
+
+    def refuse(self, file):
+        if self.parent.name == "x_0":
+            raise StoreError("`path` must lie in a store that answers, got none.")
+        upload(self, file)
+
+    monkeypatch.setattr(ObjectPath, "upload", refuse)
+    with pytest.raises(RunsFailedError, match="1 of 4 runs failed") as raised:
+        StudyRunner(f"{memory}/runs", square).run_all(RUNS, report=None)
+    assert raised.value.failures == {"group/x_0": "StoreError: `path` must lie in a store that answers, got none."}
+    assert {name.split("/")[2] for name in in_store(memory)} == {"x_1", "x_2", "x_3"}
+
+
+def test_processes_upload_their_runs(s3):
+    StudyRunner(f"{s3.root}/runs", square).run_all(RUNS[:2], jobs=2, report=None)
+    runner = StudyRunner(f"{s3.root}/runs", square)
+    assert [record["square"] for record in runner.read_all(RUNS[:2])] == [0, 1]
+    assert [times_done(runner, run) for run in RUNS[:2]] == [1, 1]

@@ -5,9 +5,10 @@ import io
 
 import numpy as np
 import pytest
+import torch
 
 from monai_mil_ext.apps.bundle import TrainedModel, save_model
-from monai_mil_ext.data import InstanceSource, write_bag
+from monai_mil_ext.data import InstanceSource, load_weights, write_bag
 from monai_mil_ext.networks.nets import ABMIL
 from monai_mil_ext.utils.remote import ObjectPath, upload_folder
 from tests.bundles.small_bags import BUNDLE
@@ -56,22 +57,44 @@ def test_bag_classifier_inference_reads_from_and_writes_to_a_store(root, tmp_pat
     assert SECRET not in printed
 
 
-def test_bag_classifier_trains_on_a_table_of_a_store(root, tmp_path):
-    places = {"table": f"{root}/cohort.csv", "ckpt_dir": str(tmp_path / "t"), "output_dir": str(tmp_path / "e")}
-    workflow = open_workflow(*configs_of("train"), kind="train", **places, epochs=1, num_folds=2, num_samples=10)
+def run(root, *configs, kind="train", **values):
+    workflow = open_workflow(*configs_of(*configs), kind=kind, table=f"{root}/cohort.csv", **values)
     workflow.run()
     workflow.finalize()
-    record = TrainedModel(tmp_path / "t").record
-    assert record.cohort["table_sha256"]
-    assert record.sources[0].encoder == "e"
 
 
-@pytest.mark.parametrize(
-    ("config", "setting"), [("train", "ckpt_dir"), ("train", "output_dir"), ("study", "study_dir")]
-)
-def test_folders_of_work_are_refused_by_name(root, config, setting):
+def test_bag_classifier_trains_from_and_to_a_store_as_locally(root, tmp_path):
+    few = {"epochs": 2, "num_folds": 2, "num_samples": 10}
+    for place in (str(tmp_path), root):
+        run(root, "train", ckpt_dir=f"{place}/t", output_dir=f"{place}/e", **few)
+        run(root, "train", "evaluate", ckpt_dir=f"{place}/t", output_dir=f"{place}/e", **few)
+    names = {path.name for path in ObjectPath(f"{root}/t").iterdir()}
+    assert names == {path.name for path in (tmp_path / "t").iterdir()} >= {"model.pt", "model.json", "split.json"}
+    local, remote = (load_weights(f"{place}/t/model.pt") for place in (tmp_path, root))
+    assert all(torch.equal(local[name], remote[name]) for name in local)
+    assert TrainedModel(f"{root}/t").record.cohort["table_sha256"]
+    assert ObjectPath(f"{root}/e/bags.csv").read_text() == (tmp_path / "e/bags.csv").read_text()
+
+
+def test_bag_classifier_studies_from_and_to_a_store_as_locally(root, tmp_path, capfd):
+    few = {"epochs": 1, "num_folds": 2, "num_samples": 10, "methods": "MeanMIL", "on_bad": "skip"}
+    table = ObjectPath(f"{root}/cohort.csv")
+    table.write_bytes(table.read_bytes() + b"\nlost,q,features/lost.h5,0")
+    for place in (str(tmp_path), root, root):
+        capfd.readouterr()
+        run(root, "study", study_dir=f"{place}/study", **few)
+    assert "runs to do" not in capfd.readouterr().out  # of the second run in the store
+    local, remote = tmp_path / "study", ObjectPath(f"{root}/study")
+    names = {str(path.relative_to(remote)) for path in remote.sizes()}
+    assert names == {str(path.relative_to(local)) for path in local.rglob("*") if path.is_file()}
+    tables = [name for name in names if name.endswith(".csv")]
+    assert {"cohort/left_out.csv", "predictions/MeanMIL.csv"} <= set(tables)
+    for name in tables:
+        assert (remote / name).read_text() == (local / name).read_text()
+
+
+@pytest.mark.parametrize(("config", "setting"), [("train", "ckpt_dir"), ("study", "study_dir")])
+def test_a_bucket_that_does_not_exist_is_named_before_the_work(root, config, setting):
     with pytest.raises(RuntimeError, match="Failed to") as raised:
-        open_workflow(*configs_of(config), kind="train", table=f"{root}/cohort.csv", **{setting: f"{root}/work"})
-    text = f"`{setting}` must be a local path, got an address"
-    assert text in causes(raised.value)
-    assert not ObjectPath(f"{root}/work").exists()
+        run(root, config, **{setting: "s3://nowhere/work"})
+    assert "`path` must lie in a bucket that exists, got none for 'work'" in causes(raised.value)

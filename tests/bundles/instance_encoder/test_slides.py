@@ -12,7 +12,9 @@ from monai.bundle import ConfigWorkflow
 
 from monai_mil_ext.data import CohortColumns, InstanceSource, SlideTiles, TileGrid, inspect_bag, load_cohort, read_bag
 from monai_mil_ext.transforms import TileBag
+from monai_mil_ext.utils.remote import ObjectPath
 from tests.make_slide import damage_tile, stained, write_slide, write_truncated
+from tests.utils.dask_clusters import cluster
 
 BUNDLE = Path(__file__).parents[3] / "bundles" / "instance_encoder"
 IMAGE = stained((700, 900), (100, 60, 700, 500))
@@ -257,3 +259,31 @@ def test_instance_encoder_slides_keeps_few_tiles_in_memory(start, tmp_path, monk
     told = report(start("one,s.tif"))
     assert {place.stop - place.start for place in sizes} == {8}
     assert sum(len(range(told["instances"])[place]) for place in sizes) == told["instances"]
+
+
+def test_instance_encoder_slides_on_dask_workers_writes_the_same_files(start, tmp_path):
+    """Readers of slides and of tiles are opened by each worker."""
+    for name in ("s", "t"):
+        write_slide(tmp_path / f"{name}.tif", IMAGE)
+    keys = ["features", "coords", "tissue"]
+    with cluster({}, {}) as address:
+        many = report(start("one,s.tif", "two,t.tif", scheduler=address, feature_dir=str(tmp_path / "many")))
+    alone = report(start("one,s.tif", "two,t.tif"))
+    assert (many["made"], many["failed"], many["instances"]) == (2, 0, alone["instances"])
+    for case in ("one", "two"):
+        found = read_bag(tmp_path / "many" / many["folder"] / f"{case}.h5", keys)
+        torch.testing.assert_close(found, read_bag(file_of(alone, tmp_path, case), keys), rtol=0, atol=0)
+
+
+def test_instance_encoder_slides_writes_to_a_store_what_it_writes_here(start, tmp_path, s3):
+    write_slide(tmp_path / "s.tif", IMAGE)
+    ObjectPath(f"{s3.root}/slides/t.tif").upload(tmp_path / "s.tif")
+    local = report(start("one,s.tif"))
+    places = {"feature_dir": f"{s3.root}/features", "output_dir": f"{s3.root}/out"}
+    remote = report(start("one,s.tif", **places))
+    stored = ObjectPath(places["feature_dir"]) / remote["folder"] / "one.h5"
+    assert stored.read_bytes() == file_of(local, tmp_path, "one").read_bytes()
+    assert json.loads((ObjectPath(places["output_dir"]) / "features.json").read_text())["made"] == 1
+    assert report(start("one,s.tif", **places))["done_before"] == 1
+    there = report(start("one,t.tif", **places, slide_dir=f"{s3.root}/slides"))
+    assert (there["made"], there["failed"]) == (1, 0)
