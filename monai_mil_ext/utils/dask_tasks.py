@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from .optional import optional_dependency
+from .remote import is_remote
 
 __all__ = ["KILLED", "check_scheduler", "outcomes_on_dask"]
 
@@ -160,10 +161,20 @@ def _check_workers(client: Any, gpus: int, folder: Path) -> None:
             f"`gpus` must be at most what one worker has, {most:g} (--resources GPU=1), got {gpus}; it would wait "
             "forever."
         )
+    with _file_in(folder) as file:
+        facts = client.run(_facts, str(Path.cwd()), file, on_error="return")
+    _check_facts([*facts.values()])
+
+
+@contextmanager
+def _file_in(folder: Path) -> Iterator[str | None]:
+    """Make a file by which workers see whether they have the same folder; an address is the same for all."""
+    if is_remote(folder):
+        yield None
+        return
     folder.mkdir(parents=True, exist_ok=True)
     with NamedTemporaryFile(dir=folder, prefix=".shared-") as file:
-        facts = client.run(_facts, str(Path.cwd()), str(Path(file.name).absolute()), on_error="return")
-    _check_facts([*facts.values()])
+        yield str(Path(file.name).absolute())
 
 
 def _check_facts(facts: Sequence[Any]) -> None:
@@ -186,9 +197,9 @@ def _check_facts(facts: Sequence[Any]) -> None:
         )
 
 
-def _facts(folder: str, file: str) -> dict[str, Any]:
+def _facts(folder: str, file: str | None) -> dict[str, Any]:
     """Return what must be the same for all workers; executed by each."""
-    return {"versions": _versions(), "shared": Path(folder).is_dir() and Path(file).is_file()}
+    return {"versions": _versions(), "shared": Path(folder).is_dir() and (file is None or Path(file).is_file())}
 
 
 def _versions() -> dict[str, str]:

@@ -9,12 +9,12 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from multiprocessing import get_context
-from pathlib import Path
 from threading import Thread
 from typing import Any
 
 from .checks import check_count, check_positive
 from .dask_tasks import KILLED, check_scheduler, outcomes_on_dask
+from .remote import as_path
 
 __all__ = ["run_tasks"]
 
@@ -45,7 +45,7 @@ def run_tasks(
         scheduler: ``"local"`` for Dask workers on this machine, ``jobs`` of them, or the address of a Dask scheduler,
             such as ``"tcp://host:8786"``, whose workers do the tasks; ``None`` uses no Dask.
         gpus: number of GPUs of a task, as the resource ``GPU`` of Dask workers.
-        folder: folder of the results, which all workers must have at the same path.
+        folder: folder of the results, which all workers must have at the same path, or its address in an object store.
         if_killed: result of a task whose process is killed each time; ``None`` raises an error instead.
 
     Raises:
@@ -63,7 +63,7 @@ def run_tasks(
     check_count(gpus=gpus)
     if scheduler is not None:
         check_scheduler(scheduler)
-        outcomes = outcomes_on_dask(work, tasks, scheduler, jobs, gpus, Path(folder)) if tasks else iter(())
+        outcomes = outcomes_on_dask(work, tasks, scheduler, jobs, gpus, as_path(folder)) if tasks else iter(())
         return _without_killed(outcomes, if_killed)
     if gpus:
         raise ValueError(f"`gpus` must be 0 without `scheduler`, which knows the workers with GPUs, got {gpus}.")
