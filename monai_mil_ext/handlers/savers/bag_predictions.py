@@ -46,7 +46,8 @@ class BagPredictionsSaver:
     It reads decollated items: ``pred`` (C,), probabilities or values of ``task`` (one probability is that of the
     second of two classes), and, if present, ``mask`` (N,), ``case_id`` and the ``status`` of
     :py:class:`monai_mil_ext.transforms.LoadOrStatus` (without it, a bag is done), or of :py:class:`InferOrStatus` if
-    the network fails; the postprocessing must then be a :py:class:`monai_mil_ext.transforms.PostprocessOrStatus`. A bag
+    the network fails; the postprocessing must then be a :py:class:`monai_mil_ext.transforms.PostprocessOrStatus`.
+    ``notes`` of a bag, such as that all its features are one value, stand in a column. A bag
     that is not done is removed from the iteration, so that no metric and no other saver sees it. When the run has
     finished and everything is written, an error names these bags, so that the exit status of a program is not 0. Attach
     it first. In a distributed run the rows of all ranks are gathered; the first rank writes.
@@ -159,6 +160,8 @@ class BagPredictionsSaver:
         row = {"case_id": str(item.get(BagKeys.CASE_ID, "")), "use": RESEARCH_USE, STATUS: status}
         if BagKeys.SOURCE_CHECK in item:
             row[str(BagKeys.SOURCE_CHECK)] = str(item[BagKeys.SOURCE_CHECK])
+        if item.get(BagKeys.NOTES):
+            row[str(BagKeys.NOTES)] = str(item[BagKeys.NOTES])
         if status != BagStatus.DONE:
             return row
         mask = item.get(BagKeys.MASK)

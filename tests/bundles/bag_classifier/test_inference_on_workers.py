@@ -1,5 +1,6 @@
 """Tests of the inference of bag_classifier on workers of Dask: files are those of one process, also after a kill."""
 
+import csv
 import os
 import signal
 from pathlib import Path
@@ -77,14 +78,18 @@ def infer(monkeypatch, tmp_path):
 def test_bag_classifier_inference_on_dask_workers_writes_the_same_files(infer, tmp_path):
     write_bag(tmp_path / "bags" / "aa.h5", {"features": np.ones((3, 2 * F), dtype=np.float32)})
     (tmp_path / "bags" / "cc.h5").write_bytes(b"no bag")
-    error = "every bag must get a prediction, got none for 2 of 6:\n  'aa' is unreadable: features must have 8 columns"
+    write_bag(tmp_path / "bags" / "e.h5", {"features": np.zeros((3, F), dtype=np.float32)})
+    error = "every bag must get a prediction, got none for 2 of 7:\n  'aa' is unreadable: features must have 8 columns"
     serial = infer("serial", error)
     with cluster({}, {}) as address:
         assert infer("dask", error, scheduler=address) == serial
     assert serial.keys() == {"predictions.csv", "instances.csv"}
-    cases = [line.split(",")[0] for line in serial["predictions.csv"].splitlines()[1:]]
-    assert cases == ["a", "aa", "b", "c", "cc", "d"]
-    assert len(serial["instances.csv"].splitlines()) == 1 + sum(SIZES.values())
+    rows = {row["case_id"]: row for row in csv.DictReader(serial["predictions.csv"].splitlines())}
+    assert list(rows) == ["a", "aa", "b", "c", "cc", "d", "e"]
+    assert {case: row["notes"] for case, row in rows.items() if row["notes"]} == {
+        "e": "all features are 0, as if their encoding failed"
+    }
+    assert len(serial["instances.csv"].splitlines()) == 1 + sum(SIZES.values()) + 3
 
 
 @pytest.mark.slow(buys="a bag whose worker was killed is inferred again, by another process")
@@ -103,5 +108,5 @@ def test_bag_classifier_inference_of_a_bag_that_loses_each_worker_gives_a_row(in
     error = "got none for 1 of 4:\n  'b' is failed: the process was killed each time, perhaps for lack of memory"
     with cluster({}, {}) as address:
         files = infer("dask", error, scheduler=address, prepare_batch=prepare)
-    statuses = {line.split(",")[0]: line.split(",")[2] for line in files["predictions.csv"].splitlines()[1:]}
-    assert statuses == {"a": "done", "b": statuses["b"], "c": "done", "d": "done"}
+    rows = csv.DictReader(files["predictions.csv"].splitlines())
+    assert [row["status"].partition(":")[0] for row in rows] == ["done", "failed", "done", "done"]
