@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -131,17 +132,30 @@ def _local_cluster(jobs: int | None, gpus: int, num_tasks: int) -> Iterator[Any]
         if gpus:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(names[index * gpus : (index + 1) * gpus])
         options = {"nthreads": 1, "memory_limit": 0, "resources": {"GPU": gpus}, "env": env, "host": "127.0.0.1"}
-        return {"cls": distributed.Nanny, "options": {**options, "dashboard": False}}
+        return {"cls": distributed.Nanny, "options": {**options, "silence_logs": logging.WARNING, "dashboard": False}}
 
     address = {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"}
     spec = {index: worker(index) for index in range(number)}
     # workers that are no daemons may start the processes of a DataLoader
     config = {"distributed.worker.daemon": False, "distributed.scheduler.allowed-failures": 1}
     with (
+        _warnings_only(),
         dask.config.set(config),
         distributed.SpecCluster(workers=spec, scheduler={"cls": distributed.Scheduler, "options": address}) as cluster,
     ):
         yield cluster
+
+
+@contextmanager
+def _warnings_only() -> Iterator[None]:
+    """Log warnings of Dask only: the progress would be lost between its messages on connections."""
+    logger = logging.getLogger("distributed")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _check_workers(client: Any, gpus: int, folder: Path) -> None:
