@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -47,7 +48,7 @@ def outcomes_on_dask(
         scheduler: ``local``, or the address of a scheduler.
         jobs: number of workers on this machine; those of an address are as many as it has.
         gpus: number of GPUs of a task.
-        folder: folder of the results, or its address.
+        folder: folder of the results.
 
     Raises:
         ValueError: when no worker can do the tasks.
@@ -131,17 +132,30 @@ def _local_cluster(jobs: int | None, gpus: int, num_tasks: int) -> Iterator[Any]
         if gpus:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(names[index * gpus : (index + 1) * gpus])
         options = {"nthreads": 1, "memory_limit": 0, "resources": {"GPU": gpus}, "env": env, "host": "127.0.0.1"}
-        return {"cls": distributed.Nanny, "options": {**options, "dashboard": False}}
+        return {"cls": distributed.Nanny, "options": {**options, "silence_logs": logging.WARNING, "dashboard": False}}
 
     address = {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"}
     spec = {index: worker(index) for index in range(number)}
     # workers that are no daemons may start the processes of a DataLoader
     config = {"distributed.worker.daemon": False, "distributed.scheduler.allowed-failures": 1}
     with (
+        _warnings_only(),
         dask.config.set(config),
         distributed.SpecCluster(workers=spec, scheduler={"cls": distributed.Scheduler, "options": address}) as cluster,
     ):
         yield cluster
+
+
+@contextmanager
+def _warnings_only() -> Iterator[None]:
+    """Log warnings of Dask only: the progress would be lost between its messages on connections."""
+    logger = logging.getLogger("distributed")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _check_workers(client: Any, gpus: int, folder: Path) -> None:
@@ -161,16 +175,16 @@ def _check_workers(client: Any, gpus: int, folder: Path) -> None:
             f"`gpus` must be at most what one worker has, {most:g} (--resources GPU=1), got {gpus}; it would wait "
             "forever."
         )
-    with _shared_file(folder) as file:
+    with _file_in(folder) as file:
         facts = client.run(_facts, str(Path.cwd()), file, on_error="return")
     _check_facts([*facts.values()])
 
 
 @contextmanager
-def _shared_file(folder: Path) -> Iterator[str]:
-    """Yield a new file that each worker must see; an address of an object store is the same for all of them."""
+def _file_in(folder: Path) -> Iterator[str | None]:
+    """Make a file by which workers see whether they have the same folder; an address is the same for all."""
     if is_remote(folder):
-        yield ""
+        yield None
         return
     folder.mkdir(parents=True, exist_ok=True)
     with NamedTemporaryFile(dir=folder, prefix=".shared-") as file:
@@ -197,9 +211,9 @@ def _check_facts(facts: Sequence[Any]) -> None:
         )
 
 
-def _facts(folder: str, file: str) -> dict[str, Any]:
+def _facts(folder: str, file: str | None) -> dict[str, Any]:
     """Return what must be the same for all workers; executed by each."""
-    return {"versions": _versions(), "shared": Path(folder).is_dir() and (not file or Path(file).is_file())}
+    return {"versions": _versions(), "shared": Path(folder).is_dir() and (file is None or Path(file).is_file())}
 
 
 def _versions() -> dict[str, str]:

@@ -45,7 +45,7 @@ def run_tasks(
         scheduler: ``"local"`` for Dask workers on this machine, ``jobs`` of them, or the address of a Dask scheduler,
             such as ``"tcp://host:8786"``, whose workers do the tasks; ``None`` uses no Dask.
         gpus: number of GPUs of a task, as the resource ``GPU`` of Dask workers.
-        folder: folder of the results, which all workers must have at the same path, or its address.
+        folder: folder of the results, which all workers must have at the same path, or its address in an object store.
         if_killed: result of a task whose process is killed each time; ``None`` raises an error instead.
 
     Raises:

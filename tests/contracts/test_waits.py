@@ -10,6 +10,7 @@ from monai_mil_ext.handlers import (
     AttentionAnchorHandler,
     AttentionPriorHandler,
     BranchLossHandler,
+    HiddenInstances,
     InstanceLossHandler,
     MaskedHardInstanceHandler,
     ProximalL1Handler,
@@ -24,6 +25,7 @@ from monai_mil_ext.losses import (
 )
 from monai_mil_ext.networks.nets import ABMIL, ACMIL, CLAM
 from tests.contracts.label_loss_cases import K, every_loss
+from tests.contracts.mining_cases import every_mined_net
 from tests.contracts.net_cases import MASK, C, F, X, every_net
 from tests.contracts.waits import WaitCounter, count_as_device
 from tests.handlers.training import bag_batches, make_trainer, without_mask
@@ -127,6 +129,18 @@ def test_steps_of_a_trainer_do_not_wait(name, masked, monkeypatch):
     batches = [batch if masked else batch | {"image": batch["image"].nan_to_num()} for batch in bag_batches(4)]
     counter = StepCounter()
     trainer = make_trainer(ABMIL(F, C), batches if masked else without_mask(batches), HANDLERS[name](), decollate=False)
+    counter.attach(trainer)
+    count_as_device(monkeypatch)
+    trainer.run()
+    assert dict(counter.counter.found) == {}
+
+
+@every_mined_net
+def test_steps_that_hide_instances_do_not_wait(case, monkeypatch):
+    counter = StepCounter()
+    hide = HiddenInstances(high=0.4, low=0.2, random=0.2)
+    handler = MaskedHardInstanceHandler(hide, **case.options)
+    trainer = make_trainer(case.make(), case.batches, handler, max_epochs=2, decollate=False)
     counter.attach(trainer)
     count_as_device(monkeypatch)
     trainer.run()

@@ -1,5 +1,6 @@
 """Tests of tasks on Dask workers: results, and requests that no worker can meet."""
 
+import logging
 import os
 from functools import partial
 from types import SimpleNamespace
@@ -45,6 +46,12 @@ def test_run_tasks_keeps_relative_paths_on_workers(address, tmp_path, monkeypatc
     (tmp_path / "bags" / "a.h5").touch()
     monkeypatch.chdir(tmp_path)
     assert [*run_tasks(partial(name_of_first, "bags"), [0], scheduler=address)] == [(0, "a.h5")]
+
+
+def test_a_folder_in_an_object_store_is_no_folder_of_this_machine(address, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert [*run_tasks(square, [2], scheduler=address, folder="memory://bucket/out")] == [(0, 4)]
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_a_request_for_more_gpus_than_a_worker_has_is_refused_at_once(address, tmp_path):
@@ -94,6 +101,17 @@ def test_a_scheduler_that_does_not_run_is_named(tmp_path, monkeypatch):
 def test_gpus_that_this_machine_lacks_are_refused_at_once(tmp_path):
     with pytest.raises(ValueError, match=r"`gpus` must be at most the number of GPUs of this machine, \d+, got 99"):
         [*run_tasks(square, [1], scheduler="local", gpus=99, folder=tmp_path)]
+
+
+def test_progress_is_not_lost_between_messages_on_connections(caplog):
+    logger, before = logging.getLogger("distributed.scheduler"), logging.getLogger("distributed").level
+    with caplog.at_level(logging.INFO, logger="distributed"):
+        with dask_tasks._warnings_only():
+            logger.info("Registered a worker")
+            logger.warning("Lost a worker")
+        assert logging.getLogger("distributed").level == logging.INFO
+    assert caplog.messages == ["Lost a worker"]
+    assert logging.getLogger("distributed").level == before
 
 
 def lose(folder, task):

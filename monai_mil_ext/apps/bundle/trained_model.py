@@ -262,6 +262,9 @@ class TrainedModel:
     def announce(self) -> None:
         """Print which model is used, and warn if it only demonstrates the bundle.
 
+        Raises:
+            FileNotFoundError: when there are no weights.
+
         Example:
             >>> record = save_model("models/trained", nets.ABMIL(8, 2), date="2026-11-30T12:00:00", cohort={"cases": 9})
             >>> TrainedModel("models/trained").announce()
@@ -269,6 +272,12 @@ class TrainedModel:
         """
         file, cohort = self.weights, self._known.cohort
         shown = Path(*file.parts[-2:]) if file.is_absolute() else file  # a path may name a user
+        if not file.is_file():
+            folder = Path(*file.parent.parts[-2:]) if file.is_absolute() else file.parent
+            raise FileNotFoundError(
+                f"`ckpt_dir` must be the folder of a trained model, got {folder.as_posix()} without {file.name}: "
+                "train first, or name the folder of a training by --ckpt_dir."
+            )
         counts = " of ".join(f"{cohort[what]} {what}" for what in ("cases", "patients") if cohort.get(what))
         trained = f"trained {self._known.date[:10]}{counts and f' on {counts}'}" if self._is_recorded else "no record"
         print(f"model: {shown.as_posix()} ({trained})")  # noqa: T201

@@ -29,7 +29,7 @@ __all__ = ["SiteExecutor"]
 
 SETTINGS = "monai_mil_ext.json"  # in the folder `local` of a site, which its administrator writes
 FINAL_MODEL = "SRV_FL_global_model.pt"  # name of the server's last model when it is validated
-SITE = "{site}"  # in a text of the settings: the name of the site
+SITE = "{site}"  # in any text of the settings: the name of the site
 
 
 class SiteExecutor(Executor):
@@ -94,4 +94,12 @@ def _filled(settings: Any, site: str) -> dict[str, Any]:
     """Return settings with the name of the site in their texts."""
     if not isinstance(settings, dict):
         raise SiteRefusedError(f"local/{SETTINGS} must be an object of settings, got {type(settings).__name__}.")
-    return {key: value.replace(SITE, site) if isinstance(value, str) else value for key, value in settings.items()}
+    return {key: _fill(value, site) for key, value in settings.items()}
+
+
+def _fill(value: Any, site: str) -> Any:
+    if isinstance(value, str):
+        return value.replace(SITE, site)
+    if isinstance(value, list):
+        return [_fill(item, site) for item in value]
+    return {key: _fill(item, site) for key, item in value.items()} if isinstance(value, dict) else value

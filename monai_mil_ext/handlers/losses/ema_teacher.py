@@ -60,17 +60,18 @@ class EMATeacher:
         self._embedding: Any = None
         find_layer(self._net, layer).register_forward_hook(self._record)
         if embedding_layer is not None:
-            find_layer(self._net, embedding_layer).register_forward_pre_hook(self._record_embedding)
+            find_layer(self._net, embedding_layer, "embedding_layer").register_forward_pre_hook(self._record_embedding)
 
     def scores(self, *args: Any, **kwargs: Any) -> Any:
         """Return the layer's output for a call with these arguments, or ``None`` if the layer was not called."""
+        self._embedding = None
         with torch.no_grad(), self._autocast():
             self._net(*args, **kwargs)
         scores, self._scores = self._scores, None
         return scores
 
     def scores_and_embedding(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        """Return the layer's output and the input of the classifier, each ``None`` if it was not called."""
+        """Return the layer's output and the first input of the classifier, each ``None`` if it was not called."""
         scores = self.scores(*args, **kwargs)
         embedding, self._embedding = self._embedding, None
         return scores, embedding
@@ -146,7 +147,7 @@ class EMATeacher:
         self._scores = output
 
     def _record_embedding(self, _layer: nn.Module, args: tuple[Any, ...]) -> None:
-        self._embedding = args[0]
+        self._embedding = args[0] if self._embedding is None else self._embedding
 
 
 class _Places:

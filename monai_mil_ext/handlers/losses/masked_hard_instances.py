@@ -45,19 +45,22 @@ class MaskedHardInstanceHandler(TeacherHandler):
 
     Args:
         hide: choice of the hidden instances.
-        weight: weight :math:`\alpha`; with 0 there is no term, but instances are hidden.
+        weight: weight :math:`\alpha`; with 0 there is no term, but instances are hidden, and the network needs no
+            ``embedding_layer``: it may classify each instance.
         momentum: momentum m of the teacher.
         cosine_momentum: whether the momentum increases to 1 in the course of the run.
         decay: whether ``hide.high`` decreases to 0.
         temperature: temperature :math:`\tau` of the teacher.
         layer: dotted path of the submodule whose output is the scores (B, N, S) or (B, N) before the softmax.
-        embedding_layer: dotted path of the classifier, whose input is the embedding.
+        embedding_layer: dotted path of the classifier, whose input is the embedding of a bag: ``"classifier"`` of
+            ``QGMIL``, ``"net.classify"`` of a network around another.
         name: name of the term in the output and in the metrics.
         mask_argument: argument of the network's ``forward`` that is the mask.
 
     Raises:
         ValueError: if an option is not allowed, or as in :py:class:`TeacherHandler`; when a run starts, if the network
-            is compiled or has no such layers; in a run, if one of them is not called.
+            is compiled or has no such layers; in a run, if one of them is not called, or the classifier is one of
+            instances.
 
     References:
         Tang et al., "Multiple Instance Learning Framework with Masked Hard Instance Mining for Whole Slide Image
@@ -91,15 +94,17 @@ class MaskedHardInstanceHandler(TeacherHandler):
         self.embedding_layer = embedding_layer
         self._progress = 0.0  # fraction of the run that is over
         self._handles: list[Any] = []
+        self._embedding_layer: str | None = embedding_layer
         self._hidden: Tensor | None = None  # of the forward pass that runs or was last
         self._embeddings: tuple[Any, Any] = (None, None)  # of the teacher and of the network
         self._inside = False
+        self._is_checked = False  # whether the embedding is known to be that of a bag
         self._takes_mask = True
         self._mask_index: int | None = None
 
     def make_teacher(self, network: nn.Module) -> EMATeacher:
         """Return a new teacher of the network."""
-        return EMATeacher(network, self.layer, embedding_layer=self.embedding_layer)
+        return EMATeacher(network, self.layer, embedding_layer=self._embedding_layer)
 
     def next_momentum(self) -> float:
         """Return the momentum of this step."""
@@ -135,13 +140,17 @@ class MaskedHardInstanceHandler(TeacherHandler):
         net, compiled = unwrap_network(engine.network)
         if compiled:
             raise ValueError("`network` must not be compiled, since its mask changes in each step.")
-        classifier, attend = find_layer(net, self.embedding_layer), find_layer(net, self.layer)
+        has_classifier = self.embedding_layer in dict(net.named_modules())
+        self._embedding_layer = self.embedding_layer if self.weight or has_classifier else None
+        attend = find_layer(net, self.layer)
         self._handles = [
             # before the hooks of other handlers, which then see the mask of the network
             net.register_forward_pre_hook(self._enter, with_kwargs=True, prepend=True),
             net.register_forward_hook(self._leave, always_call=True),
-            classifier.register_forward_pre_hook(self._record_embedding),
         ]
+        if self._embedding_layer is not None:
+            classifier = find_layer(net, self._embedding_layer, "embedding_layer")
+            self._handles.append(classifier.register_forward_pre_hook(self._record_embedding))
         self._mask_index, self._takes_mask = mask_position(net, self.mask_argument)
         if not self._takes_mask:
             self._handles.append(attend.register_forward_hook(self._hide_scores))
@@ -160,6 +169,7 @@ class MaskedHardInstanceHandler(TeacherHandler):
             return None
         scores, embedding = self._teacher.scores_and_embedding(*args, **kwargs)
         scores = self._plain(scores)
+        self._check_embedding(self._teacher, scores, embedding, args, kwargs)
         index = self._mask_index
         is_positional = index is not None and index < len(args)
         mask = args[index] if is_positional and index is not None else kwargs.get(self.mask_argument)
@@ -172,6 +182,23 @@ class MaskedHardInstanceHandler(TeacherHandler):
             return (*args[:index], valid & ~self._hidden, *args[index + 1 :]), kwargs
         return args, {**kwargs, self.mask_argument: valid & ~self._hidden}
 
+    def _check_embedding(
+        self, teacher: EMATeacher, scores: Tensor, embedding: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        """Refuse, once, a layer whose input has a row for each instance: padding and hidden ones would be compared."""
+        if self._is_checked or not self.weight or embedding is None or scores.shape[1] < 2:
+            return
+        first = [_first_instance(value, scores.shape[:2]) for value in args]
+        named = {key: _first_instance(value, scores.shape[:2]) for key, value in kwargs.items()}
+        _, alone = teacher.scores_and_embedding(*first, **named)
+        if alone.shape != embedding.shape:
+            raise ValueError(
+                f"`embedding_layer` must be a classifier of bags, whose input is of one size for all bags, got "
+                f"{tuple(embedding.shape)} for {scores.shape[1]} instances and {tuple(alone.shape)} for one, from "
+                f"{self.embedding_layer!r}; with weight 0 there is no term."
+            )
+        self._is_checked = True
+
     def _hide_scores(self, _layer: nn.Module, _args: tuple[Any, ...], output: Tensor) -> Tensor | None:
         if not self._inside or self._hidden is None or not self.hide.hides_any:
             return None
@@ -179,11 +206,17 @@ class MaskedHardInstanceHandler(TeacherHandler):
         return output.masked_fill(hidden, float("-inf"))
 
     def _record_embedding(self, _layer: nn.Module, args: tuple[Any, ...]) -> None:
-        if self._inside:
-            self._embeddings = (self._embeddings[0], args[0])
+        teacher, student = self._embeddings
+        if self._inside and student is None:
+            self._embeddings = (teacher, args[0])
 
     def _leave(self, _net: nn.Module, _args: tuple[Any, ...], _output: Any) -> None:
         self._inside = False
+
+
+def _first_instance(value: Any, shape: torch.Size) -> Any:
+    """Return the first instance of each bag of an argument (B, N, ...), and all others unchanged."""
+    return value[:, :1] if isinstance(value, Tensor) and value.shape[:2] == shape else value
 
 
 def _flat(embedding: Tensor) -> Tensor:

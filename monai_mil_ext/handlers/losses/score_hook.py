@@ -161,15 +161,15 @@ def unwrap_network(network: nn.Module) -> tuple[nn.Module, bool]:
             return network, compiled
 
 
-def find_layer(net: nn.Module, layer: str) -> nn.Module:
-    """Return the submodule at a dotted path, or raise a ``ValueError`` that lists similar paths."""
+def find_layer(net: nn.Module, layer: str, name: str = "layer") -> nn.Module:
+    """Return the submodule at a dotted path, or raise a ``ValueError`` that lists paths similar to this ``name``."""
     layers = {path: module for path, module in net.named_modules() if path}
     if layer not in layers:
         near = difflib.get_close_matches(layer, layers, n=5)
         last = layer.rpartition(".")[2]
         near += [path for path in layers if path.rpartition(".")[2] == last and path not in near][: 5 - len(near)]
         hint = f"; did you mean {', '.join(map(repr, near))}?" if near else "."
-        raise ValueError(f"`layer` must be the path of a submodule of {type(net).__name__}, got {layer!r}{hint}")
+        raise ValueError(f"`{name}` must be the path of a submodule of {type(net).__name__}, got {layer!r}{hint}")
     return layers[layer]
 
 

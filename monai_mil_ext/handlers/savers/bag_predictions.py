@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
+from functools import partial
 from typing import Any
 
 import ignite.distributed as idist
@@ -29,6 +31,7 @@ from .class_columns import class_columns
 from .gather import gather_rows
 from .infer_or_status import InferOrStatus
 from .instance_set import IN_SET, INSTANCE_SET, instance_set, set_columns
+from .item_inference import KILLED, outcomes_of_workers
 from .model_columns import model_columns
 
 __all__ = ["BagPredictionsSaver"]
@@ -43,7 +46,8 @@ class BagPredictionsSaver:
     It reads decollated items: ``pred`` (C,), probabilities or values of ``task`` (one probability is that of the
     second of two classes), and, if present, ``mask`` (N,), ``case_id`` and the ``status`` of
     :py:class:`monai_mil_ext.transforms.LoadOrStatus` (without it, a bag is done), or of :py:class:`InferOrStatus` if
-    the network fails; the postprocessing must then be a :py:class:`monai_mil_ext.transforms.PostprocessOrStatus`. A bag
+    the network fails; the postprocessing must then be a :py:class:`monai_mil_ext.transforms.PostprocessOrStatus`.
+    ``notes`` of a bag, such as that all its features are one value, stand in a column. A bag
     that is not done is removed from the iteration, so that no metric and no other saver sees it. When the run has
     finished and everything is written, an error names these bags, so that the exit status of a program is not 0. Attach
     it first. In a distributed run the rows of all ranks are gathered; the first rank writes.
@@ -96,6 +100,38 @@ class BagPredictionsSaver:
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._collect)
         engine.add_event_handler(Events.COMPLETED, self._write)
 
+    def run(
+        self,
+        engine: Engine,
+        scheduler: str | None = None,
+        gpus: int = 0,
+        postprocessing: Callable[..., Any] | None = None,
+    ) -> None:
+        """Run ``engine``, to which this saver is attached, here or on the workers of Dask, with the same files.
+
+        Workers infer one bag after the other, and the bag of a lost worker is inferred again; handlers other than this
+        one do not see their bags.
+
+        Args:
+            engine: evaluator of the bags.
+            scheduler: ``"local"`` or the address of a Dask scheduler, whose workers infer; ``None`` uses no Dask.
+            gpus: number of GPUs of a bag, as the resource ``GPU`` of Dask workers.
+            postprocessing: postprocessing of the evaluator, for workers.
+        """
+        if scheduler is None and not gpus:
+            engine.run()
+            return
+        handler, rows = partial(_BagRows, self), {}
+        items = [*engine.data_loader.dataset.data]
+        for index, outcome in outcomes_of_workers(engine, postprocessing, handler, scheduler, gpus, self.output_dir):
+            killed = {str(BagKeys.CASE_ID): items[index].get(BagKeys.CASE_ID, ""), STATUS: KILLED.failed}
+            rows[index] = [self._row(killed)] if outcome is KILLED else outcome
+            for row in rows[index]:
+                engine.logger.info(f"{len(rows)} of {len(items)}: {row['case_id']}: {row[STATUS]}; {RESEARCH_USE}")
+        self._rows = [row for index in sorted(rows) for row in rows[index]]
+        self._write(engine)
+        self._raise(engine)
+
     def _start(self, engine: Engine) -> None:
         self._rows = []
         InferOrStatus.wrap(engine)
@@ -124,6 +160,8 @@ class BagPredictionsSaver:
         row = {"case_id": str(item.get(BagKeys.CASE_ID, "")), "use": RESEARCH_USE, STATUS: status}
         if BagKeys.SOURCE_CHECK in item:
             row[str(BagKeys.SOURCE_CHECK)] = str(item[BagKeys.SOURCE_CHECK])
+        if item.get(BagKeys.NOTES):
+            row[str(BagKeys.NOTES)] = str(item[BagKeys.NOTES])
         if status != BagStatus.DONE:
             return row
         mask = item.get(BagKeys.MASK)
@@ -148,6 +186,21 @@ class BagPredictionsSaver:
         if failed:
             count = f"{len(failed)} of {len(self._rows)}"
             raise RuntimeError("\n  ".join([f"every bag must get a prediction, got none for {count}:", *failed]))
+
+
+class _BagRows:
+    """Handler of a bag that keeps its row, and writes nothing, by the options of a saver."""
+
+    def __init__(self, saver: BagPredictionsSaver, item: Mapping[str, Any]) -> None:
+        self.saver = copy(saver)
+        self.saver._rows = []
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, InferOrStatus.wrap)
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self.saver._collect)
+
+    def outcome(self) -> list[dict[str, Any]]:
+        return self.saver._rows
 
 
 def _content(row: Mapping[str, Any]) -> list[float]:

@@ -25,7 +25,6 @@ from monai_mil_ext.utils import (
     check_case_ids,
     hide_paths,
     remove_stale_files,
-    run_tasks,
     write_csv,
     write_json,
 )
@@ -37,7 +36,7 @@ from monai_mil_ext.visualize import write_index
 from .class_columns import class_columns, recorded_output
 from .infer_or_status import InferOrStatus
 from .instance_set import set_columns
-from .item_inference import KILLED, ItemInference, Outcome
+from .item_inference import Outcome, outcomes_of_workers
 from .model_columns import model_columns
 from .results_saver import ResultsSaver
 
@@ -114,8 +113,7 @@ class BatchInference(ABC):
         """Run ``engine``, whose data are the ``pending`` items, and finish; an error leaves the table of what was done.
 
         An evaluator has its data; they are not looked at if no item is pending. Workers of Dask get one item after the
-        other, and a copy of network, transforms and this handler, but of no other handlers; the item of a lost worker
-        is done again.
+        other, and the item of a lost worker is done again; handlers other than this one do not see their items.
 
         Args:
             engine: evaluator of the items.
@@ -155,10 +153,10 @@ class BatchInference(ABC):
         return Outcome(None if case in self._done else self._failed.get(case, NOT_REACHED), self._facts, self._seconds)
 
     def _run_on_workers(self, engine: Any, scheduler: str | None, gpus: int, postprocessing: Any) -> None:
-        engine.fire_event(Events.STARTED)  # loads the weights
-        work = ItemInference(engine, postprocessing, partial(_handler_of, type(self), self.saver), gpus > 0)
+        handler = partial(_handler_of, type(self), self.saver)
+        outcomes = outcomes_of_workers(engine, postprocessing, handler, scheduler, gpus, self.saver.output_dir)
         items = engine.data_loader.dataset.data
-        for index, outcome in run_tasks(work, items, None, scheduler, gpus, self.saver.output_dir, if_killed=KILLED):
+        for index, outcome in outcomes:
             case = str(items[index][CASE])
             self._facts.update(outcome.facts)
             self._seconds.update(outcome.seconds)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from ignite.engine import Events
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator
 
+from monai_mil_ext.utils import run_tasks
+
 from .infer_or_status import InferOrStatus
 
-__all__ = ["KILLED", "ItemInference", "Outcome"]
+__all__ = ["KILLED", "ItemInference", "Outcome", "outcomes_of_workers"]
 
 
 class Outcome(NamedTuple):
@@ -31,13 +35,46 @@ class Outcome(NamedTuple):
 KILLED = Outcome("failed: the process was killed each time, perhaps for lack of memory")
 
 
+def outcomes_of_workers(
+    engine: Any,
+    postprocessing: Callable[..., Any] | None,
+    handler: Callable[[Mapping[str, Any]], Any],
+    scheduler: str | None,
+    gpus: int,
+    folder: Path,
+) -> Iterator[tuple[int, Any]]:
+    """Infer the items of an evaluator on workers of Dask, which get one after the other.
+
+    Workers have a copy of the network, the transforms and the new handler, but of no other handlers; the item of a lost
+    worker is inferred again.
+
+    Args:
+        engine: evaluator, whose handlers load the weights when it starts.
+        postprocessing: postprocessing of the evaluator.
+        handler: function that returns a new handler of the results of an item, with ``outcome``.
+        scheduler: ``"local"`` or the address of a Dask scheduler.
+        gpus: number of GPUs of an item, as the resource ``GPU`` of Dask workers.
+        folder: folder of the results.
+
+    Yields:
+        The index of an item and the outcome of its handler as soon as it is there; ``KILLED`` for an item whose process
+        is killed each time.
+
+    Raises:
+        ValueError: when no worker can infer the items, see :py:func:`monai_mil_ext.utils.run_tasks`.
+    """
+    engine.fire_event(Events.STARTED)  # loads the weights
+    work = ItemInference(engine, postprocessing, handler, gpus > 0)
+    yield from run_tasks(work, engine.data_loader.dataset.data, None, scheduler, gpus, folder, if_killed=KILLED)
+
+
 class ItemInference:
     """Inference of one item by the parts of an evaluator, which another process can get; an evaluator can't be pickled.
 
     Args:
         engine: evaluator that has loaded its weights.
         postprocessing: postprocessing of the evaluator.
-        handler: function that returns a new handler of the results of an item, for its files, and with ``outcome``.
+        handler: function that returns a new handler of the results of an item, with ``outcome``.
         on_gpu: whether a worker moves the network to its first GPU.
     """
 
@@ -59,8 +96,8 @@ class ItemInference:
             "amp_kwargs": engine.amp_kwargs,
         }
 
-    def __call__(self, item: Mapping[str, Any]) -> Outcome:
-        """Write the results of an item, and return what a table needs beside them."""
+    def __call__(self, item: Mapping[str, Any]) -> Any:
+        """Infer an item, and return the outcome of its handler."""
         handler = self.handler(item)
         self.parts["network"].to(self.device)
         loader = DataLoader(Dataset([dict(item)], self.transform), batch_size=1, collate_fn=self.collate_fn)

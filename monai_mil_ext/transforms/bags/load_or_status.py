@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from monai_mil_ext.utils import BagKeys, BagStatus, EmptyBagError, InputError, SourceMismatchError
 from monai_mil_ext.utils.bag_items import check_input
@@ -13,6 +15,8 @@ from monai_mil_ext.utils.exceptions import case_error
 from monai_mil_ext.utils.privacy import describe_case_error
 
 __all__ = ["LoadOrStatus", "PostprocessOrStatus"]
+
+logger = logging.getLogger(__name__)
 
 
 class LoadOrStatus:
@@ -24,6 +28,8 @@ class LoadOrStatus:
     handlers see it. It has only the case ID and the patient of the item, and what an
     :py:class:`monai_mil_ext.utils.InputError` states: ``option``, ``container``, ``shape`` and ``spacing``. So bags of
     different status can't be in one batch: infer with a batch size of 1.
+
+    A bag whose instances all have the same features is done, and ``notes`` say so, once also in the log.
 
     An item with an ``input_error``, such as one of :py:func:`monai_mil_ext.data.list_slides`, is unreadable for this
     reason, and so is a bag whose features have another number of columns than the placeholder. Only an error that a
@@ -59,7 +65,7 @@ class LoadOrStatus:
             check_input(data)
             bag = self.transform(dict(data))
             self._check(bag)
-            return {**bag, str(BagKeys.STATUS): str(BagStatus.DONE)}
+            return {**bag, **self._notes(bag), str(BagKeys.STATUS): str(BagStatus.DONE)}
         except Exception as error:
             cause = case_error(error)
             if cause is None:
@@ -83,6 +89,27 @@ class LoadOrStatus:
                 name = "features" if key == "image" else f"`{key}`"
                 got = columns[0] if len(columns) == 1 else f"shape {tuple(bag[key].shape)}"
                 raise ValueError(f"{name} must have {shape[0]} columns, got {got}.")
+
+    def _notes(self, bag: Mapping[Any, Any]) -> dict[str, str]:
+        """Return the notes of a bag with one on features that are the same in all instances."""
+        shape = self.instance_shapes.get("image", ())
+        found = _sameness(torch.as_tensor(bag["image"])) if len(shape) == 1 else ""
+        if not found:
+            return {}
+        logger.warning("%s: %s", bag.get(BagKeys.CASE_ID, "a bag"), found)
+        return {str(BagKeys.NOTES): "; ".join(filter(None, [bag.get(BagKeys.NOTES), found]))}
+
+
+def _sameness(features: Tensor) -> str:
+    """Return what is the same in all features (N, F), or an empty string."""
+    if features.numel() < 2 or not torch.equal(features[0], features[-1]):  # most bags need no more
+        return ""
+    lowest, highest = torch.aminmax(features, dim=0)
+    if not torch.equal(lowest, highest):
+        return ""
+    if bool((lowest == lowest[0]).all()):
+        return f"all features are {float(lowest[0]):g}, as if their encoding failed"
+    return f"all {len(features)} instances have the same features" if len(features) > 1 else ""
 
 
 def _facts(error: Exception) -> dict[str, Any]:

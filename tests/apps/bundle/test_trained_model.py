@@ -246,6 +246,14 @@ def test_trained_model_says_which_it_is(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.splitlines() == said
 
 
+def test_a_model_without_weights_is_named(tmp_path, capsys):
+    message = r"`ckpt_dir` must be the folder of a trained model, got models/fold_3 without model.pt: train first, or"
+    with pytest.raises(FileNotFoundError, match=message) as raised:
+        TrainedModel(tmp_path / "models" / "fold_3").announce()
+    assert str(tmp_path.parent) not in str(raised.value)
+    assert capsys.readouterr().out == ""
+
+
 def test_trained_model_warns_of_weights_that_only_demonstrate(tmp_path):
     save_model(tmp_path, nets.ABMIL(4, 2))
     assert "demonstration" not in TrainedModel(tmp_path).identity()

@@ -6,7 +6,8 @@ import numpy as np
 
 from monai_mil_ext.apps.bundle import describe_network
 from monai_mil_ext.data import InstanceSource, ModelRecord, write_bag
-from monai_mil_ext.networks.nets import ASMIL
+from monai_mil_ext.networks.nets import ABMIL, ASMIL, QGMIL, QGMILBlock
+from tests.scans import write_series
 
 BUNDLES = Path(__file__).parents[3] / "bundles"
 F, HIDDEN = 8, 16
@@ -44,3 +45,31 @@ def average(updates):
     total = sum(update.steps for update in updates)
     keys = updates[0].differences
     return {key: sum(u.differences[key] * (u.steps / total) for u in updates) for key in keys}
+
+
+def bag_site(folder, seed=0, scale=1.0, number=40):
+    """Job of bag_classifier, with settings of a site and options of the job."""
+    write_site(folder, seed, scale=scale, number=number)
+    return record(), settings(folder), OPTIONS
+
+
+def slide_site(folder, seed=0, scale=1.0, number=16):
+    """Job of wsi_mil."""
+    write_site(folder, seed, scale=scale, number=number)
+    net = QGMIL(F, 2, hidden_size=16, block=QGMILBlock(num_heads=2))
+    return record("wsi_mil", net=net), settings(folder, "wsi_mil"), {"num_folds": 4, "batch_size": 8}
+
+
+def scan_site(folder, *_args):
+    """Job of scan_mil, for whole scans with labels."""
+    for case in "abcdef":
+        write_series(folder / case, (8, 8, 6), spacing=(1.0, 1.0, 2.5))
+    scans = [{"case_id": c, "patient": c, "image": str(folder / c), "label": i % 2} for i, c in enumerate("abcdef")]
+    own = {"overlays": ["scan_labels"], "scans": scans[:4], "held_out": scans[4:]}
+    fill = "lambda m: [p.data.fill_(0.01) for p in m.parameters()] and None"
+    own["encoder"] = f"$torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 8)).apply({fill})"
+    job = record("scan_mil", net=ABMIL(F, 2, hidden_size=16), encoder=None)
+    return job, settings(folder, "scan_mil", **own), {"in_features": 8, "spatial_size": 8}
+
+
+SITES = {"bag_classifier": bag_site, "wsi_mil": slide_site, "scan_mil": scan_site}

@@ -11,11 +11,9 @@ from monai_mil_ext.apps.bundle import TrainedModel, build_network
 from monai_mil_ext.apps.federated import FederatedSite
 from monai_mil_ext.apps.federated.federated_site import SiteRefusedError, network_config
 from monai_mil_ext.data import FeatureStatistics, ModelRecord
-from monai_mil_ext.networks.nets import ABMIL, QGMIL, QGMILBlock
-from tests.scans import write_series
 from tests.workflows import content, open_workflow
 
-from .federated_parts import BUNDLES, CLASSES, OPTIONS, F, average, record, settings, write_site
+from .federated_parts import BUNDLES, CLASSES, OPTIONS, SITES, average, record, settings, write_site
 
 pytestmark = pytest.mark.filterwarnings("ignore:executing the bundle config", "ignore:Attention is uniform")
 
@@ -60,30 +58,8 @@ def test_sites_train_one_network_and_keep_anchor_and_statistics(opened, tmp_path
     assert 0 <= sites[0].evaluate(weights)["bag_auroc"] <= 1
 
 
-def bag_site(folder):
-    write_site(folder, number=16)
-    return record(net=ABMIL(F, 2, hidden_size=16)), settings(folder), OPTIONS
-
-
-def slide_site(folder):
-    write_site(folder, number=16)
-    net = QGMIL(F, 2, hidden_size=16, block=QGMILBlock(num_heads=2))
-    return record("wsi_mil", net=net), settings(folder, "wsi_mil"), {"num_folds": 4, "batch_size": 8}
-
-
-def scan_site(folder):
-    for case in "abcdef":
-        write_series(folder / case, (8, 8, 6), spacing=(1.0, 1.0, 2.5))
-    scans = [{"case_id": c, "patient": c, "image": str(folder / c), "label": i % 2} for i, c in enumerate("abcdef")]
-    own = {"overlays": ["scan_labels"], "scans": scans[:4], "held_out": scans[4:]}
-    fill = "lambda m: [p.data.fill_(0.01) for p in m.parameters()] and None"
-    own["encoder"] = f"$torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 8)).apply({fill})"
-    job = record("scan_mil", net=ABMIL(F, 2, hidden_size=16), encoder=None)
-    return job, settings(folder, "scan_mil", **own), {"in_features": 8, "spatial_size": 8}
-
-
 @pytest.mark.slow(buys="federated.yaml of each bundle, and inference with the global model")
-@pytest.mark.parametrize("make", [bag_site, slide_site, scan_site])
+@pytest.mark.parametrize("make", SITES.values(), ids=SITES)
 def test_each_bundle_that_trains_trains_at_a_site_and_loads_the_global_model(make, opened, tmp_path):
     job, own, options = make(tmp_path / "data")
     site = opened(job, "north", own, {**options, "epochs": 1})

@@ -13,7 +13,7 @@ import pytest
 from nvflare.app_common.default_component_policy import DEFAULT_CLASS_ALLOW_LIST
 from torch.testing import assert_close
 
-from monai_mil_ext.apps.bundle import TrainedModel, save_model
+from monai_mil_ext.apps.bundle import TrainedModel, build_network, save_model
 from monai_mil_ext.apps.federated import CLASS_ALLOW_LIST, federated_job
 from monai_mil_ext.data import ModelRecord, load_weights
 from monai_mil_ext.networks.nets import ABMIL, QGMIL, QGMILBlock
@@ -60,9 +60,9 @@ def test_a_job_is_refused_without_what_sites_are_checked_against(tmp_path):
         federated_job(tmp_path / "model.json", 2, 0)
 
 
-def simulate(folder):
-    """Run the job, and end all of its processes if it takes too long."""
-    command = [sys.executable, "-m", "tests.apps.federated.run_simulator", str(folder)]
+def simulate(folder, bundle):
+    """Run the job of a bundle, and end all of its processes if it takes too long."""
+    command = [sys.executable, "-m", "tests.apps.federated.run_simulator", str(folder), bundle]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(command, cwd=ROOT, start_new_session=True, **pipes) as process:
         try:
@@ -71,6 +71,26 @@ def simulate(folder):
             os.killpg(process.pid, signal.SIGKILL)
             raise
     assert process.returncode == 0, output[-3000:]
+
+
+def trained(folder, bundle, *metrics):
+    """Run the job, and return the global weights and the folders of the models: that of the server and of both sites.
+
+    All models are the global one, and their records have the hash of its weights.
+    """
+    simulate(folder, bundle)
+    server = folder / "simulator/mil/server/simulate_job"
+    final = load_weights(server / "app_server/FL_global_model.pt")
+    models = [server / "app_server/models", *(folder / f"site-{n}/models" for n in (1, 2))]
+    for model in models:
+        assert TrainedModel(model)._known.name == bundle
+        assert_close(load_weights(model / "model.pt"), final)
+    best = json.loads((server / "cross_site_val/cross_val_results.json").read_text())
+    assert best.keys() == {"site-1", "site-2"}
+    assert {tuple(values) for sites in best.values() for values in sites.values()} == {("bag_auroc", *metrics)}
+    logs = "".join(path.read_text() for path in (folder / "simulator").rglob("log.txt"))
+    assert "new best validation metric" in logs  # by the key metric, which is not FLARE's default
+    return final, models
 
 
 def infer(models, folder, **options):
@@ -83,16 +103,7 @@ def infer(models, folder, **options):
 
 @pytest.mark.slow(buys="two sites and two rounds in FLARE's own simulator, whose global model inference loads")
 def test_two_sites_train_in_flares_simulator(tmp_path):
-    simulate(tmp_path)
-    server = tmp_path / "simulator/mil/server/simulate_job"
-    final = load_weights(server / "app_server/FL_global_model.pt")
-    models = [server / "app_server/models", *(tmp_path / f"site-{n}/models" for n in (1, 2))]
-    for folder in models:
-        TrainedModel(folder)  # whose record has the hash of its weights
-        assert_close(load_weights(folder / "model.pt"), final)
-    best = json.loads((server / "cross_site_val/cross_val_results.json").read_text())
-    assert best.keys() == {"site-1", "site-2"}
-    assert {tuple(metrics) for models in best.values() for metrics in models.values()} == {("bag_auroc",)}
+    final, models = trained(tmp_path, "bag_classifier")
     scales = [np.mean(ModelRecord.read(folder).preprocessing["scale"]) for folder in models[1:]]
     assert scales[1] > 4 * scales[0]  # each site has the statistics of its own scanner
     assert infer(models[1], tmp_path / "site-1").count("agrees with the training") == 40
@@ -101,9 +112,17 @@ def test_two_sites_train_in_flares_simulator(tmp_path):
     assert "`ckpt_dir` must be the model of a site, got that of the server" in causes(raised.value)
     own = "$monai_mil_ext.data.FeatureStatistics.from_items(@items)"
     assert infer(models[0], tmp_path / "site-2", statistics=own).count("agrees with the training") == 40
-    logs = "".join(path.read_text() for path in (tmp_path / "simulator").rglob("log.txt"))
-    assert "new best validation metric" in logs  # by the key metric, which is not FLARE's default
     assert not any(re.search(r"anchor|mean|scale", key) for key in final)
+
+
+@pytest.mark.slow(buys="federated.yaml of slides and of scans with a server, two sites and two rounds")
+@pytest.mark.parametrize(("bundle", "metrics"), [("wsi_mil", ["bag_macro_f1", "bag_kappa"]), ("scan_mil", [])])
+def test_two_sites_of_each_other_bundle_train_in_flares_simulator(bundle, metrics, tmp_path):
+    final, models = trained(tmp_path, bundle, *metrics)
+    records = [ModelRecord.read(folder) for folder in models]
+    assert {entry.sources[0].width for entry in records} == {F}
+    assert [bool(entry.cohort) for entry in records] == [False, True, True]  # of its own site, at the sites alone
+    assert final.keys() == build_network(records[0].network).state_dict().keys()
 
 
 def test_the_record_of_a_server_names_the_statistics_that_stayed_at_the_sites(tmp_path):

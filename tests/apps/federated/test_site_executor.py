@@ -14,6 +14,7 @@ from nvflare.app_common.utils.fl_model_utils import FLModelUtils
 
 from monai_mil_ext.apps.bundle import build_network
 from monai_mil_ext.apps.federated import SiteExecutor
+from monai_mil_ext.apps.federated.site_executor import _filled
 from monai_mil_ext.networks.nets import ABMIL
 
 from .federated_parts import F, record, settings, write_site
@@ -63,6 +64,12 @@ def test_a_site_trains_and_validates_and_keeps_the_last_model(site, tmp_path):
     assert (tmp_path / "north/models/model.json").exists()
     assert executor.execute("other", sent, context, None).get_return_code() == ReturnCode.TASK_UNKNOWN
     executor.handle_event(EventType.END_RUN, context)
+
+
+def test_the_name_of_the_site_stands_in_any_text_of_its_settings():
+    scans = [{"case_id": "a", "image": "/srv/{site}/a", "label": 1}]
+    filled = _filled({"dataset_dir": "/srv/{site}", "scans": scans, "fold": 0}, "north")
+    assert filled == {"dataset_dir": "/srv/north", "scans": [{**scans[0], "image": "/srv/north/a"}], "fold": 0}
 
 
 def test_the_server_is_told_why_a_site_does_not_fit(site, tmp_path):

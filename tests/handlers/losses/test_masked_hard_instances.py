@@ -205,7 +205,7 @@ def test_layer_that_is_not_called_is_named():
     net = fill(ABMIL(F, CLASSES, per_class=True))  # its classifier is a weight
     with pytest.raises(ValueError, match=r"`embedding_layer` must be called in every forward .*'classify'"):
         make_trainer(net, bag_batches(1), MaskedHardInstanceHandler(HIDE)).run()
-    with pytest.raises(ValueError, match="`layer` must be the path of a submodule of ABMIL, got 'myfc'"):
+    with pytest.raises(ValueError, match="`embedding_layer` must be the path of a submodule of ABMIL, got 'myfc'"):
         make_trainer(net, bag_batches(1), MaskedHardInstanceHandler(embedding_layer="myfc")).run()
 
 

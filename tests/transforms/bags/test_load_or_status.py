@@ -31,7 +31,7 @@ def item(path, **more):
 
 @pytest.fixture
 def file(tmp_path):
-    write_bag(tmp_path / "b.h5", {"features": torch.ones(4, 3), "position": torch.arange(4.0)})
+    write_bag(tmp_path / "b.h5", {"features": torch.arange(12.0).view(4, 3), "position": torch.arange(4.0)})
     return tmp_path / "b.h5"
 
 
@@ -40,6 +40,24 @@ def test_load_or_status_returns_the_bag_of_the_transform(file):
     assert out.pop("status") == "done"
     assert out.keys() == expected.keys()
     assert torch.equal(out["image"], expected["image"])
+
+
+@pytest.mark.parametrize(
+    ("features", "note"),
+    [
+        (torch.zeros(4, 3), "all features are 0, as if their encoding failed"),
+        (torch.full((1, 3), 2.5), "all features are 2.5, as if their encoding failed"),
+        (torch.tensor([[1.0, 2.0, 3.0]]).repeat(4, 1), "all 4 instances have the same features"),
+        (torch.tensor([[0.0, 0, 0], [0, 1, 0], [0, 0, 0]]), None),  # the first and the last are the same
+        (torch.tensor([[1.0, 2.0, 3.0]]), None),
+    ],
+)
+def test_load_or_status_notes_and_logs_features_that_say_nothing(features, note, tmp_path, caplog):
+    load = LoadOrStatus(lambda item: {**item, "image": features, "notes": "of a file"}, {"image": [3]})
+    out = load({"image": "b.h5", "case_id": "a1"})
+    assert out["status"] == "done"
+    assert out["notes"] == ("of a file" if note is None else f"of a file; {note}")
+    assert caplog.messages == ([] if note is None else [f"a1: {note}"])
 
 
 def test_load_or_status_of_an_empty_bag_is_blank(tmp_path):

@@ -177,4 +177,8 @@ def _missing_labels(table: Table, columns: CohortColumns) -> list[str]:
     unknown = all if names else any  # of several labels one is enough
     names = names or [name for name in (columns.time, columns.event) if name is not None]
     count = sum(unknown(not is_known(row[name], columns.classes) for name in names) for row in table.rows)
-    return [f"{count} of {len(table.rows)} rows have no label: --on_bad skip leaves them out"] if count else []
+    return (
+        [f"{count} of {len(table.rows)} rows have no label: a study leaves them out (--on_bad refuse ends it)"]
+        if count
+        else []
+    )

@@ -9,7 +9,7 @@ from monai_mil_ext.networks.layers import attention_pool, masked_max, masked_sof
 from monai_mil_ext.networks.layers.compact import compact, compact_order, uncompact
 from monai_mil_ext.networks.layers.masked import zero_out_padding
 from monai_mil_ext.networks.nets.bag_net import BagNet, BagOutput
-from monai_mil_ext.utils import check_choice, check_positive, check_rate
+from monai_mil_ext.utils import check_choice, check_positive, check_rate, without_autocast
 
 __all__ = ["RecurrentMIL"]
 
@@ -129,6 +129,13 @@ class RecurrentMIL(BagNet):
             return torch.matmul(x, x.new_zeros([x.shape[2], self.score.in_features]))  # empty, and part of the graph
         if self.differences:
             x = self._with_differences(x, counts)
+        if x.device.type != "cpu" or torch.jit.is_scripting():  # TorchScript cannot compile is_autocast_enabled
+            return self._run(x, counts)
+        with without_autocast(x):  # processors without instructions for bfloat16 have no LSTM in it
+            return self._run(x.to(self.score.weight.dtype), counts)
+
+    def _run(self, x: Tensor, counts: Tensor) -> Tensor:
+        """Compute the states of all layers, forward and backward."""
         reverse = _reversed_order(counts, x.shape[1])
         for ahead, back in zip(self.forward_rnn, self.backward_rnn):  # noqa: B905 - TorchScript knows no `strict`
             x = torch.cat([ahead(x)[0], _take(back(_take(x, reverse))[0], reverse)], 2)

@@ -20,7 +20,7 @@ def test_the_columns_serve_load_cohort(tmp_path):
     table = table_of(tmp_path, ["Diagnosis"], ["tumor"], ["normal"], [""])
     columns, labels, notes = study_columns(table, CohortColumns(label="diagnosis"))
     assert labels == StudyLabels("classification", ("normal", "tumor"))
-    assert notes[-1] == "1 of 3 rows have no label: --on_bad skip leaves them out"
+    assert notes[-1] == "1 of 3 rows have no label: a study leaves them out (--on_bad refuse ends it)"
     items = load_cohort(table, columns, on_bad="skip")
     assert [(item["case_id"], item["label"]) for item in items] == [("c0", 1), ("c1", 0)]
     with pytest.raises(ValueError, match="`label` must be one of 'normal', 'tumor', got an empty cell"):

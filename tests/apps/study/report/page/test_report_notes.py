@@ -72,7 +72,10 @@ def test_a_training_that_was_too_short_is_noted(epochs, noted):
         ("labels are whole numbers: if in order, --task ordinal makes use of it", "Labels are whole numbers."),
         ("'a' may be it, and none is taken: give --columns#site", "'a' may be it, and none is taken."),
         ("every case counts as its own; --columns#patient names it", "Every case counts as its own."),
-        ("3 of 9 rows have no label: --on_bad skip leaves them out", "3 of 9 rows have no label."),
+        (
+            "3 of 9 rows have no label: a study leaves them out (--on_bad refuse ends it)",
+            "3 of 9 rows have no label: a study leaves them out.",
+        ),
         ("`image` must be finite, got 3. Consider `--fill_nan lowest`.", "`image` must be finite, got 3."),
         ("mine failed in fold 1: no", "mine failed in fold 1: no."),
         ("from -3.5 to 2: a range--of values", "From -3.5 to 2: a range--of values."),
