@@ -12,7 +12,7 @@ from monai_mil_ext.utils import check_choice, check_local, load_json
 __all__ = ["copy_bundle", "list_bundles"]
 
 CLONE = Path(__file__).parents[2] / "bundles"
-FOLDER = "share/monai_mil_ext/bundles"  # of an installation
+FOLDER = "share/monai_mil_ext/bundles"  # of an installation; ``pip install --target`` has it beside the package
 FILES = ("LICENSE", "large_files.yml", "configs/*.*", "docs/*.*", "scripts/**/*.py", "scripts/**/*.txt")
 # weights that come with a bundle; others, in subfolders of models, are of a user's own training
 WEIGHTS = ("models/model.json", "models/model.pt", "models/split.json")
@@ -67,10 +67,14 @@ def copy_bundle(name: str, folder: str | os.PathLike[str]) -> Path:
 
 def _find_bundles() -> dict[str, Path]:
     """Return the folders of the bundles, of a clone or of an installation, by their names."""
-    folders = sorted(path.parents[1] for path in CLONE.glob("*/configs/metadata.json")) or _installed()
+    folders = _in(CLONE) or _in(CLONE.parent / FOLDER) or _installed()
     if not folders:
         raise FileNotFoundError("`monai_mil_ext` must be installed with its bundles, got an installation without.")
     return {folder.name: folder for folder in folders}
+
+
+def _in(folder: Path) -> list[Path]:
+    return sorted(path.parents[1] for path in folder.glob("*/configs/metadata.json"))
 
 
 def _installed() -> list[Path]:
@@ -79,7 +83,8 @@ def _installed() -> list[Path]:
     except PackageNotFoundError:
         return []
     found = [file for file in files if FOLDER in file.as_posix() and file.name == "metadata.json"]
-    return sorted(Path(str(file.locate())).resolve().parents[1] for file in found)
+    places = [Path(str(file.locate())).resolve() for file in found]
+    return sorted(place.parents[1] for place in places if place.is_file())
 
 
 def _files(bundle: Path) -> list[Path]:

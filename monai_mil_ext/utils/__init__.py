@@ -37,6 +37,7 @@ from .probabilities import (
     format_times,
     logits_to_probabilities,
     predicted_classes,
+    quote_names,
 )
 
 __all__ = [
@@ -82,6 +83,7 @@ __all__ = [
     "predicted_classes",
     "print_root_cause",
     "quiet_loggers",
+    "quote_names",
     "remove_stale_files",
     "resolve_path",
     "run_tasks",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ __all__ = [
     "format_times",
     "logits_to_probabilities",
     "predicted_classes",
+    "quote_names",
 ]
 
 EXCLUSIVE = ("classification", "ordinal")
@@ -28,6 +30,7 @@ WITHOUT_CLASSES = ("survival", *VALUES)
 TASKS = (*EXCLUSIVE, "multilabel", *WITHOUT_CLASSES)
 OUTPUT_NAMES = {"survival": "survival", "regression": "value", "cox": "risk"}  # in results; others: probability
 ROUNDING = 1e-6  # by which a probability may leave [0, 1]
+SEVERAL = re.compile(r"[,;]|\b(and|or)\b")  # of a name that could be taken for several
 SUM_ERROR = 5e-3  # by which a sum may differ from 1: bfloat16 has eight binary digits
 
 
@@ -163,6 +166,17 @@ def format_times(bin_edges: Sequence[float | None] = (), number: int = 0) -> lis
     if len(bin_edges) != number:
         return [str(i) for i in range(number)]
     return [f"{math.inf if edge is None else edge:g}" for edge in bin_edges]
+
+
+def quote_names(names: Sequence[str]) -> list[str]:
+    """Return names for a list in a sentence: in quotes if one of them could be taken for several.
+
+    Example:
+        >>> quote_names(["benign", "malignant"]), quote_names(["lung, left", "none"])
+        (['benign', 'malignant'], ["'lung, left'", "'none'"])
+    """
+    several = any(SEVERAL.search(name) for name in names)
+    return [repr(str(name)) if several else str(name) for name in names]
 
 
 def format_prediction(

@@ -14,7 +14,7 @@ from monai_mil_ext.data.slides.heatmap_files import LARGEST_RATIO
 from monai_mil_ext.utils import check_name, check_positive
 
 from ._style import new_figure, save_figure, sign
-from .relative_attention import attention_ratio, ratio_colors
+from .relative_attention import attention_ratio, is_nearly_even, ratio_colors
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -193,7 +193,8 @@ def _counts(ratio: NDArray[np.float64], shown: int) -> str:
     """Return how many cells there are, and how many of them have how much attention."""
     high, middle = int((ratio >= LARGEST_RATIO).sum()), int(((ratio >= 1) & (ratio < LARGEST_RATIO)).sum())
     parts = [f"{high} with at least {LARGEST_RATIO:g} × uniform attention", f"{middle} with 1 to {LARGEST_RATIO:g}"]
-    return f"{shown} of {len(ratio)} cells; of all, {', '.join(parts)}, {len(ratio) - high - middle} with less"
+    even = "; attention is nearly even: the order of cells says little" if is_nearly_even(ratio) else ""
+    return f"{shown} of {len(ratio)} cells; of all, {', '.join(parts)}, {len(ratio) - high - middle} with less{even}"
 
 
 def _draw(axes: Any, cell: Array, ratio: float, color: Any, name: str | None) -> None:

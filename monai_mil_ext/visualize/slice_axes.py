@@ -93,12 +93,12 @@ def shade_slices(axes: Axes, position: Array, positive: Array) -> None:
         label = None
 
 
-def rank_labels(places: Array, length: float) -> list[tuple[float, str]]:
-    """Return positions and labels of ranked slices; those that are close share one, so that labels don't overlap.
+def rank_labels(places: Array, length: float) -> list[tuple[float, str, list[int]]]:
+    """Return positions, labels and indices of ranked slices; those that are close share one, so that none overlap.
 
     Example:
         >>> rank_labels(np.array([50.0, 20.0, 51.0]), length=100)
-        [(20.0, '2'), (50.5, '1 3')]
+        [(20.0, '2', [1]), (50.5, '1 3', [0, 2])]
     """
     groups: list[list[int]] = []
     for k in np.argsort(places, kind="stable").tolist():
@@ -106,13 +106,15 @@ def rank_labels(places: Array, length: float) -> list[tuple[float, str]]:
             groups[-1].append(k)
         else:
             groups.append([k])
-    return [(float(places[group].mean()), " ".join(str(k + 1) for k in sorted(group))) for group in groups]
+    return [
+        (float(places[group].mean()), " ".join(str(k + 1) for k in sorted(group)), sorted(group)) for group in groups
+    ]
 
 
 def _draw_ranks(axes: Axes, places: Array, across: float, is_upright: bool, length: float) -> None:
     """Write ranks beside the upright strip of heat, or into the lying one, below which the axis in mm is."""
     outline = [with_stroke(linewidth=1.6, foreground="white")]
-    for place, text in rank_labels(places, length):
+    for place, text, _ in rank_labels(places, length):
         point = (across * (1 + STRIP[1]), place) if is_upright else (place, across * (1 + sum(STRIP) / 2))
         where: dict[str, Any] = {"xytext": (3 if is_upright else 0, 0), "ha": "left" if is_upright else "center"}
         where |= {"textcoords": "offset points", "annotation_clip": False, "va": "center"}

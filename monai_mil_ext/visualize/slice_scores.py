@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_mil_ext.utils import check_positive
+from monai_mil_ext.utils import check_positive, optional_dependency
 
 from ._style import ATTENTION, SECONDARY, new_figure, sign
 from .relative_attention import EVEN_NOTE, attention_ratio, is_nearly_even, ratio_text
@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 
 __all__ = ["check_slices", "plot_slice_scores", "shown_slices"]
 
+ConstrainedLayoutEngine = optional_dependency("figures", "matplotlib.layout_engine", "ConstrainedLayoutEngine")
 
 Array = np.ndarray[Any, Any]
 WIDTH = 8.4  # of a figure in inches, at least
 SLICE_HEIGHTS = (0.8, 2.6)  # lowest and highest of the slices, in inches
 VIEW_HEIGHTS = (1.3, 3.6)  # of the views
+TITLE_GAP = 0.12  # below the title
 SET_MARK: dict[str, Any] = {"color": "#009E73", "linestyle": "", "marker": "^", "markersize": 6, "clip_on": False}
 TICKS = {0.25: "≤ ¼", 0.5: "½", 1.0: "1", 2.0: "2", 4.0: "≥ 4"}  # of the color scale
 
@@ -71,12 +73,12 @@ def plot_slice_scores(
     shown, is_ranked = shown_slices(attention, top_k)
     marks = shown if is_ranked else shown[:0]
     if slices is None:
-        figure = new_figure(figsize=(WIDTH, 3.4), layout="constrained")
+        figure = _new_figure(WIDTH, 3.4, title)
         _draw_axis(figure, attention, position, reference, marks, sets)
         return sign(figure, title, note)
     views = stack_views(slices, position, display, reference)
     heights = _heights(views, slices.shape[1:], display)
-    figure = new_figure(figsize=(max(2.1 * len(shown), WIDTH), sum(heights) + 0.5), layout="constrained")
+    figure = _new_figure(max(2.1 * len(shown), WIDTH), sum(heights) + 0.5, title)
     grid = figure.add_gridspec(3, 1, height_ratios=heights)
     strip, middle, axis = (figure.add_subfigure(grid[row]) for row in range(3))
     _draw_top(strip, attention, position, slices, reference, shown, display)
@@ -105,6 +107,13 @@ def check_slices(
     sizes = {len(array) for array in (attention, position, slices, reference) if array is not None}
     if len(sizes) > 1:
         raise ValueError(f"`attention`, `position`, `slices` and `reference` must have one length, got {sizes}.")
+
+
+def _new_figure(width: float, height: float, title: str) -> Figure:
+    """Return a figure with room between its title and what is below."""
+    height += TITLE_GAP * bool(title)
+    rect = (0, 0, 1, 1 - TITLE_GAP * bool(title) / height)
+    return new_figure(figsize=(width, height), layout=ConstrainedLayoutEngine(rect=rect))
 
 
 def _heights(views: tuple[StackView, StackView], size: tuple[int, int], display: SliceDisplay) -> list[float]:
@@ -180,8 +189,8 @@ def _draw_curve(axes: Axes, attention: Array, position: Array, marks: Array) -> 
     axes.plot(position, attention, color=ATTENTION, marker=".", markersize=4, linewidth=1.4, label="attention")
     if len(marks):
         axes.plot(position[marks], attention[marks], "v", color="black", markersize=6, label="slices above")
-    for place, text in rank_labels(position[marks], float(np.ptp(position))):
-        height = float(np.interp(place, position, attention))
+    for place, text, ranks in rank_labels(position[marks], float(np.ptp(position))):
+        height = float(attention[marks[ranks]].max())  # above all marks that share the label
         axes.annotate(text, (place, height), (0, 6), textcoords="offset points", ha="center", size=8)
     uniform = float(attention.sum()) / len(attention)
     axes.axhline(uniform, color=SECONDARY, linestyle=":", linewidth=1, label="uniform")

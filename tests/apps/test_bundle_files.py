@@ -43,12 +43,22 @@ def test_copy_bundle_refuses_to_overwrite(tmp_path):
 
 def test_list_bundles_of_an_installation(tmp_path, monkeypatch):
     """An installation has no clone's folder beside the package."""
-    made = copy_bundle("scan_mil", tmp_path / "share/monai_mil_ext/bundles")
+    made = copy_bundle("scan_mil", tmp_path / "elsewhere/share/monai_mil_ext/bundles")
     monkeypatch.setattr(bundle_files, "CLONE", tmp_path / "bundles")
     record = Path("../share/monai_mil_ext/bundles/scan_mil/configs/metadata.json")
     file = SimpleNamespace(as_posix=record.as_posix, name=record.name, locate=lambda: made / "configs/metadata.json")
     monkeypatch.setattr(bundle_files, "distribution", lambda name: SimpleNamespace(files=[file]))
     assert list(list_bundles()) == ["scan_mil"]
+    file.locate = lambda: made / "gone" / "configs/metadata.json"  # as the record of pip install --target says
+    with pytest.raises(FileNotFoundError, match="must be installed with its bundles"):
+        list_bundles()
     monkeypatch.setattr(bundle_files, "distribution", lambda name: SimpleNamespace(files=None))
     with pytest.raises(FileNotFoundError, match="must be installed with its bundles"):
         list_bundles()
+
+
+def test_list_bundles_of_an_installation_into_a_folder(tmp_path, monkeypatch):
+    """``pip install --target`` puts them beside the package, and says that they are elsewhere."""
+    copy_bundle("scan_mil", tmp_path / "share/monai_mil_ext/bundles")
+    monkeypatch.setattr(bundle_files, "CLONE", tmp_path / "bundles")
+    assert list(list_bundles()) == ["scan_mil"]

@@ -104,3 +104,14 @@ def test_write_tile_montage_of_a_single_tile(tmp_path):
 def test_plot_tile_montage_refuses_other_numbers_of_ratios():
     with pytest.raises(ValueError, match="must be one for each tile, got 1 and 1 for 2 and 1"):
         plot_tile_montage(tiles(1, 2), tiles(3), np.ones(1), np.ones(1))
+
+
+def test_plot_cell_gallery_says_that_attention_is_nearly_even():
+    cells = np.zeros((4, 1, 8, 8))
+    notes = [
+        plot_cell_gallery(cells, np.array(weights)).get_supxlabel() for weights in ([0.25] * 4, [0.7, 0.1, 0.1, 0.1])
+    ]
+    assert [" ".join(note.split()).endswith("nearly even: the order of cells says little") for note in notes] == [
+        True,
+        False,
+    ]

@@ -78,7 +78,10 @@ def test_pictures_of_unknown_orientation_have_no_letters_and_no_scale():
 
 
 def test_rank_labels_join_slices_that_are_close():
-    assert rank_labels(np.array([10.0, 90.0, 11.0, 12.0]), 100) == [(11.0, "1 3 4"), (90.0, "2")]
+    assert rank_labels(np.array([10.0, 90.0, 11.0, 12.0]), 100) == [
+        (11.0, "1 3 4", [0, 2, 3]),
+        (90.0, "2", [1]),
+    ]
     assert rank_labels(np.array([]), 100) == []
 
 

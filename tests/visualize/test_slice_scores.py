@@ -30,6 +30,19 @@ def test_plot_slice_scores_shows_the_top_slices_with_their_numbers_and_positions
     assert [axes.get_title() for axes in figure.axes[3:5]] == ["front view", "side view"]
 
 
+def test_plot_slice_scores_keeps_title_captions_and_ranks_apart():
+    attention, position, slices, _ = scan(36)
+    attention = np.exp(-((np.arange(36) - 20) ** 2) / 3) + 0.02  # a peak whose slices share the label of their ranks
+    figure = plot_slice_scores(attention / attention.sum(), position, slices, title="case: probability 0.71")
+    figure.draw_without_rendering()
+    title, caption = figure._suptitle.get_window_extent(), figure.axes[0].title.get_window_extent()
+    assert (title.y0 - caption.y1) / figure.dpi > 0.08  # inches
+    curve = curve_of(figure)
+    ranks = next(text for text in curve.texts if text.get_text() == "1 2 3 4")
+    peak = curve.transData.transform((0, (attention / attention.sum()).max()))[1]
+    assert ranks.get_window_extent().y0 > peak
+
+
 def test_plot_slice_scores_without_a_display_counts_the_slices_that_it_gets():
     attention, position, slices, _ = scan()
     figure = plot_slice_scores(attention, position, slices, top_k=1)

@@ -11,7 +11,7 @@ from monai_mil_ext.data.cohorts import CohortColumns
 from monai_mil_ext.data.cohorts.class_labels import UNKNOWN, label_text
 from monai_mil_ext.data.cohorts.mixtures import class_labels
 from monai_mil_ext.data.cohorts.tables.label_kinds import LabelKind, find_kind, is_known, order_names
-from monai_mil_ext.utils import check_choice
+from monai_mil_ext.utils import check_choice, quote_names
 
 from .check_settings import CheckedCase, Problem
 
@@ -42,7 +42,11 @@ class CohortLabels(NamedTuple):
             return "There are no labels: nothing can be trained, only predicted."
         if self.problems:
             return "The labels do not make a task yet: see the problems."
-        named = f" of {len(self.class_names)} classes: {', '.join(self.class_names)}" if self.class_names else ""
+        named = (
+            f" of {len(self.class_names)} classes: {', '.join(quote_names(self.class_names))}"
+            if self.class_names
+            else ""
+        )
         return f"The labels make a {NAMES.get(self.kind, self.kind)}{named}."
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from .scan_labels import BAG_LABEL, class_index
 from .scan_train import ScanTrainTask
 from .server import SafeApp
 from .server.client_names import exists
+from .server.request_files import request_folder
 from .server.safe_app import TABLE
 from .slice_scoring import SliceScoring
 from .slide_infer import SlideInferTask
@@ -31,7 +30,6 @@ __all__ = ["LabelApp"]
 
 UNTRAINED = "it has no weights; label scans of two classes and train, or put a trained model into models/trained"
 DEMONSTRATION = "its weights only show how it works; label scans of two classes and train"
-UPLOAD = re.compile(r"tmp[a-z0-9_]{8}(\.\w+)*")  # name that the server gives to an upload
 
 
 class LabelApp(SafeApp, MONAILabelApp):  # MONAI Label looks for its own class among the direct bases
@@ -145,9 +143,7 @@ class LabelApp(SafeApp, MONAILabelApp):  # MONAI Label looks for its own class a
     def _check_path(self, image: Path) -> None:
         """Refuse a path outside of the studies, since the server forwards any path that a client sends."""
         path = image.resolve()
-        if path.parent == Path(tempfile.gettempdir()).resolve() and UPLOAD.fullmatch(path.name):
-            return
-        sessions = self.sessions()
-        roots = [self.studies, *([sessions.store_path] if sessions else [])]
-        if not any(path.is_relative_to(Path(root).resolve()) for root in roots):
+        sessions, own = self.sessions(), request_folder()
+        roots = [self.studies, sessions.store_path if sessions else None, own]
+        if not any(path.is_relative_to(Path(root).resolve()) for root in roots if root):
             raise http_error("`image` must be one of the studies, got a path outside of them.", 403)

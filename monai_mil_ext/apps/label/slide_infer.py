@@ -19,6 +19,7 @@ from ._monailabel import InferTask
 from .bundle_runner import BundleRunner, device_override
 from .errors import http_error, http_error_from
 from .output_scores import output_scores
+from .server.request_files import request_folder
 from .slide_annotations import asap_annotation, dsa_annotation
 
 __all__ = ["SlideInferTask"]
@@ -103,7 +104,7 @@ def _file(kind: str, results: Path, params: Mapping[str, Any]) -> str:
     tiles = results / f"{CASE}.geojson"
     if not tiles.is_file():
         raise http_error(f"the slide has no heat map: {params.get('map', {}).get('missing')}.")
-    with NamedTemporaryFile(suffix=SUFFIXES[kind], delete=False) as target:
+    with NamedTemporaryFile(suffix=SUFFIXES[kind], dir=request_folder(), delete=False) as target:
         pass
     if kind == "asap":
         Path(target.name).write_text(asap_annotation(params, TOP), encoding="utf-8")

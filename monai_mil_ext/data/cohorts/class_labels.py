@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from monai_mil_ext.utils import quote_names
+
 __all__ = ["UNKNOWN", "class_index", "describe_words", "label_text"]
 
 UNKNOWN = {"", "na", "n/a", "nan", "none", "null", "<na>"}
@@ -82,7 +84,8 @@ def describe_words(values: Iterable[Any], classes: Sequence[str] | None = None) 
     if len(words) > MAX_CLASSES:
         return f"labels are {len(words)} texts such as {words[0]!r}: give a column of classes as --columns#label"
     names = "[" + ",".join(map(repr, words)) + "]"
-    return f'labels are {", ".join(words)}: give --class_names "{names}" (in Python, `classes` of the columns)'
+    listed = ", ".join(quote_names(words))
+    return f'labels are {listed}: give --class_names "{names}" (in Python, `classes` of the columns)'
 
 
 def _is_number(text: str) -> bool:

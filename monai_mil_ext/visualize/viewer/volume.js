@@ -39,7 +39,7 @@ function setWindow(i) {
 const setHeat = () => viewer.setOpacity(1, get("show-heat").checked ? get("opacity").value / 100 : 0);
 
 async function start() {
-  const options = {backColor: [0, 0, 0, 1], isRadiologicalConvention: true, show3Dcrosshair: true, crosshairColor: [.42, .72, .96, 1], crosshairWidth: 1, logLevel: "error"};
+  const options = {backColor: [0, 0, 0, 1], isRadiologicalConvention: true, show3Dcrosshair: true, crosshairColor: [.42, .72, .96, 1], crosshairWidth: .5, crosshairWidthUnit: "percent", logLevel: "error"};
   viewer = new niivue.Niivue(options);
   await viewer.attachToCanvas(get("canvas"));
   viewer.addColormap("heat", heatColors());

@@ -45,6 +45,8 @@ def test_classes_are_named_and_may_be_given():
     found, _ = labels("1", "0", "1", class_names=["well", "ill"])
     assert found.classes == {"label": ["ill", "well", "ill"]}
     assert found.sentence == "The labels make a classification of 2 classes: well, ill."
+    found, _ = labels("lung, left", "right", "lung, left")
+    assert found.sentence == "The labels make a classification of 2 classes: 'lung, left', 'right'."
     _, cases = labels("ill", "healthy", class_names=["well", "ill"])
     assert "must be one of 'well', 'ill', got 'healthy'" in messages(cases[1].problems)
 

@@ -58,6 +58,7 @@ def test_class_index_refuses_what_is_no_class(value, options, match):
     ("values", "classes", "start"),
     [
         (["b", "a", "", "nan"], None, "labels are a, b: give --class_names \"['a','b']\""),
+        (["a, b", "c"], None, "labels are 'a, b', 'c': give --class_names \"['a, b','c']\""),
         (["True", "False"], None, "labels are False, True: give --class_names \"['False','True']\""),
         (["b", "a"], ["x", "y"], "labels are a, b: give"),
         (["b", "a"], ["a", "y"], ""),  # b is a mistake in its row

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from .client_errors import explain, without_paths
@@ -36,12 +37,20 @@ class RequestGuard:
         app: application of MONAI Label.
         rules: rules for requests.
         waiting: most requests with a model at a time.
+        files: makes the context of a request, in its thread.
     """
 
-    def __init__(self, app: App, rules: RequestRules, waiting: int = 16) -> None:
+    def __init__(
+        self,
+        app: App,
+        rules: RequestRules,
+        waiting: int = 16,
+        files: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self.app = app
         self.rules = rules
         self.waiting = waiting
+        self.files = files
         self._count = 0
         self._slow = ThreadPoolExecutor(2, "model")
         self._quick = ThreadPoolExecutor(8, "request")
@@ -87,7 +96,8 @@ class RequestGuard:
                 await answer.replace(413, f"the request must have at most {body.limit} bytes.")
 
     def _run(self, scope: Message, receive: Receive, send: Send) -> None:
-        asyncio.run(self.app(scope, receive, send))  # type: ignore[arg-type]
+        with self.files():
+            asyncio.run(self.app(scope, receive, send))  # type: ignore[arg-type]
 
 
 class _Body:

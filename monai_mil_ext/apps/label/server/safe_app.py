@@ -20,6 +20,7 @@ from .archive_store import ArchiveStore
 from .client_errors import explain, without_paths
 from .client_names import check_name
 from .label_store import FINAL, LabelStore
+from .request_files import RequestFiles
 from .request_guard import RequestGuard
 from .request_rules import RequestRules
 from .sign_in import accept_signed_tokens
@@ -30,6 +31,7 @@ __all__ = ["SafeApp"]
 
 SEG_TOOL = "itkimage2segimage"
 TABLE = "labels.sqlite"
+TEMPORARY = "monai_mil_temporary"
 SERVER = "MONAI_MIL_SERVER"  # variable with the process ID of the server, for the processes of its tasks
 logger = logging.getLogger(__name__)
 
@@ -38,6 +40,7 @@ class SafeApp(MONAILabelApp):
     """App with the datastores, sessions and request rules of this package.
 
     ``--conf max_waiting 16`` bounds the requests with a model at a time, and ``--conf max_upload_gb 8`` an upload.
+    ``--conf temporary DIR`` has temporary files in that folder instead of the app's.
     """
 
     def init_datastore(self) -> Any:
@@ -71,8 +74,10 @@ class SafeApp(MONAILabelApp):
             largest_upload=int(float(self.conf.get("max_upload_gb", 8)) * 2**30),
         )
         os.environ[SERVER] = str(os.getpid())
-        stack = server.app.middleware_stack
-        server.app.middleware_stack = RequestGuard(stack, rules, int(self.conf.get("max_waiting", 16)))
+        files = RequestFiles(Path(self.conf.get("temporary") or self.app_dir) / TEMPORARY)
+        files.use()
+        stack, waiting = server.app.middleware_stack, int(self.conf.get("max_waiting", 16))
+        server.app.middleware_stack = RequestGuard(stack, rules, waiting, files.request)
         super().on_init_complete()
 
     def train(self, request: Mapping[str, Any]) -> Any:

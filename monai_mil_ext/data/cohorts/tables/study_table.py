@@ -10,7 +10,7 @@ from pathlib import Path
 
 from monai_mil_ext.data.cohorts.columns import CohortColumns
 from monai_mil_ext.data.cohorts.table_file import Table
-from monai_mil_ext.utils import check_choice
+from monai_mil_ext.utils import check_choice, quote_names
 
 from .column_names import NamedTable, find_header, open_table
 from .label_kinds import find_kind, is_known
@@ -164,7 +164,11 @@ def _read_labels(
     names = list(map(str, class_names or label))
     if len(names) != len(label):
         raise ValueError(f"`class_names` must have a name for each of {len(label)} columns, got {names}.")
-    return columns, StudyLabels("multilabel", tuple(names)), [f"{len(names)} labels of 0 and 1: {', '.join(names)}"]
+    return (
+        columns,
+        StudyLabels("multilabel", tuple(names)),
+        [f"{len(names)} labels of 0 and 1: {', '.join(quote_names(names))}"],
+    )
 
 
 def _check_task(task: str | None, choices: Sequence[str], given: str) -> None:

@@ -7,7 +7,7 @@ from hashlib import sha256
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from monai_mil_ext.utils import optional_dependency
+from monai_mil_ext.utils import optional_dependency, quote_names
 
 __all__ = ["SCHEME", "ModelIdentity", "class_code"]
 
@@ -38,7 +38,7 @@ class ModelIdentity(NamedTuple):
     def of(cls, model: Mapping[str, Any], note: str = "", class_names: Sequence[str] = ()) -> ModelIdentity:
         """Return the identity of ``model``: its ``name``, ``version`` and ``sha256``, as far as they are known."""
         name, version = (str(model.get(key) or default)[:LONGEST] for key, default in DEFAULTS.items())
-        return cls(name, version, note, str(model.get("sha256") or ""), ", ".join(class_names))
+        return cls(name, version, note, str(model.get("sha256") or ""), ", ".join(quote_names(class_names)))
 
     def parameters(self) -> dict[str, str]:
         """Return what is known of the model beside its name and version."""

@@ -1,7 +1,7 @@
 """Program for the server's interpreter: sends requests to MONAI Label with the app `mil` in this process.
 
-Reads a JSON list of requests from standard input, and prints one of answers: status, body, headers and seconds. The
-model only sleeps, so that the requests take no time of their own.
+Reads a JSON list of requests from standard input, and prints one of answers: status, body, headers and seconds; and
+then one of the temporary files that are left. The model only sleeps, so that the requests take no time of their own.
 """
 
 import base64
@@ -30,6 +30,8 @@ def prepare(folder):
         (studies / f"{name}.nii.gz").write_bytes(name.encode())
     os.environ |= {"MONAI_LABEL_APP_DIR": str(app), "MONAI_LABEL_STUDIES": str(studies), "PYTHONPATH": str(ROOT)}
     os.environ["MONAI_LABEL_APP_CONF"] = json.dumps({"mask_label": "nonempty"})
+    (folder / "tmp").mkdir()
+    os.environ["TMPDIR"] = str(folder / "tmp")
     os.environ |= {"MONAI_LABEL_AUTO_UPDATE_SCORING": "false", "MONAI_LABEL_SESSION_PATH": str(folder / "sessions")}
 
 
@@ -55,6 +57,14 @@ def send(client, request):
     return [answer.status_code, answer.text, dict(answer.headers), time.monotonic() - begin]
 
 
+def left_in(folder):
+    """Files and folders that are left of requests, and how others may use the folder of the server."""
+    own = folder / "mil" / "monai_mil_temporary"
+    found = sorted(str(path.relative_to(folder)) for place in (own, folder / "tmp") for path in place.rglob("*"))
+    modes = [oct(path.stat().st_mode)[-3:] for path in (own, *own.glob("server-*"))]
+    return [[name for name in found if not name.endswith(".lock")], modes]
+
+
 def main(folder):
     prepare(Path(folder))
     from fastapi.testclient import TestClient
@@ -74,7 +84,9 @@ def main(folder):
             answers.append(send(client, request))
             for thread in threads:
                 thread.join()
+        left = left_in(Path(folder))
     print(json.dumps(answers))  # noqa: T201
+    print(json.dumps(left))  # noqa: T201
 
 
 if __name__ == "__main__":

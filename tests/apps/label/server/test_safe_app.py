@@ -73,6 +73,7 @@ ODD_PARAMS = [
     ({"label_tag": "../x", "save_label": True}, 400, "`label_tag` must be a plain name"),
 ]
 NAME, OBJECTS = "must be a plain name without separators", "must be JSON objects"
+UPLOAD = {"file": ["x.nii.gz", base64.b64encode(b"x").decode()]}
 REQUESTS = [
     # what would replace, remove or read files
     put("/datastore/?image=../mil/main", 400, NAME, "evil.py"),
@@ -155,7 +156,12 @@ REQUESTS = [
     ask("POST", TRAIN, 400, "`max_epochs` must be", content='{"max_epochs": 1e999}', headers=JSON),
     ask("POST", "/train/scan_mil", 413, "at most 1048576 bytes", content="x" * 2**21, headers=JSON),
     ask("GET", "/train/", 404, "No Train Tasks"),
+    *(
+        ask("POST", f"/infer/{kind}?image=a", 400, OBJECTS, data={"params": "{bad", "wsi": "{bad"}, files=UPLOAD)
+        for kind in ("scan_mil", "wsi_v2/scan_mil")
+    ),
     # what goes on working
+    ask("POST", f"{MODEL}?output=json", 200, '"uncertainty":0.5', files=UPLOAD),
     info('{"bag_label": "tumor"}', 200, ""),
     put("/datastore/label?image=b&tag=final", 200, "", "l.json", "label", b'{"bag_label": 0}'),
     ask("POST", f"{MODEL}?image=c&output=json", 200, '"uncertainty":0.5'),
@@ -199,7 +205,7 @@ def answers(label_python, tmp_path_factory):
     folder = tmp_path_factory.mktemp("server")
     program = ROOT / "tests/apps/label/server/app_requests.py"
     output = run(label_python, program, folder, input=json.dumps([*REQUESTS, BESIDE])).splitlines()
-    return folder, json.loads(next(line for line in output if line.startswith("[[")))
+    return folder, json.loads(next(line for line in output if line.startswith("[["))), json.loads(output[-1])
 
 
 @pytest.mark.parametrize(
@@ -224,8 +230,15 @@ def test_safe_app_leaves_code_and_weights_as_they_were(answers):
     app = answers[0] / "mil"
     assert (app / "main.py").read_text() == (ROOT / "monai_mil_ext/apps/label/mil/main.py").read_text()
     assert (app / "model/scan_mil/models/model.pt").read_bytes() == b"weights"
-    assert {path.name for path in answers[0].iterdir()} <= {"mil", "studies", "sessions"}
+    assert {path.name for path in answers[0].iterdir()} <= {"mil", "studies", "sessions", "tmp"}
     assert not list(answers[0].rglob("evil*"))
+
+
+def test_safe_app_keeps_no_file_of_a_request(answers):
+    left, modes = answers[2]
+    assert [name for name in left if "server-" not in name or name.count("/") > 2] == []
+    assert modes == ["700", "700"]
+    assert list((answers[0] / "mil" / "monai_mil_temporary").glob("server-*")) == []  # the server has ended
 
 
 def test_safe_app_answers_within_a_second_while_models_run(answers):

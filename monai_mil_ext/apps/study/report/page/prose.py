@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from monai_mil_ext.utils import quote_names
+
 from .report_facts import ReportFacts
 from .report_tables import format_number
 
@@ -109,12 +111,11 @@ def _cohort(facts: ReportFacts) -> Iterable[str]:
     if (cohort.get("num_sites") or 0) > 1:
         text += f" from {_count(cohort['num_sites'], 'site')}"
     yield f"The {'external ' if facts.external else ''}cohort comprised {text}{_labels(facts)}."
-    names = {"n": count_in_words(len(task.class_names)), "names": join_words(task.class_names)}
-    outcome = (
-        OUTCOMES.get(task.kind, f"{join_words(task.class_names)}").format(**names) if task.kind in OUTCOMES else ""
-    )
+    classes = quote_names(task.class_names)
+    names = {"n": count_in_words(len(classes)), "names": join_words(classes)}
+    outcome = OUTCOMES[task.kind].format(**names) if task.kind in OUTCOMES else ""
     if not outcome:
-        outcome = f"the class of a case ({' or '.join(task.class_names) if task.is_binary else names['names']})"
+        outcome = f"the class of a case ({' or '.join(classes) if task.is_binary else names['names']})"
     yield f"The outcome was {outcome}."
     if left := cohort.get("left_out"):
         number = left if isinstance(left, int) else len(left)

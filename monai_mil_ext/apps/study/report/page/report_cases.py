@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from monai_mil_ext.apps.study.predictions import Predictions
 from monai_mil_ext.apps.study.tasks import Task
-from monai_mil_ext.utils import RESEARCH_USE, optional_dependency
+from monai_mil_ext.utils import RESEARCH_USE, optional_dependency, quote_names
 from monai_mil_ext.visualize.relative_attention import attention_ratio, ratio_colors
 
 __all__ = ["case_errors", "case_picture", "case_rows"]
@@ -73,7 +73,7 @@ def _truth(truth: Any, task: Task) -> Any:
         return f"{'event' if truth[1] else 'censored'} at {float(truth[0]):.4g}"
     if task.kind == "multilabel":
         unknown = f", {int(np.isnan(truth).sum())} unknown" if np.isnan(truth).any() else ""
-        return (" + ".join(np.array(task.class_names)[truth == 1]) or "none") + unknown
+        return (" + ".join(np.array(quote_names(task.class_names))[truth == 1]) or "none") + unknown
     return float(truth) if task.kind == "regression" else task.class_names[int(truth)]
 
 
@@ -84,7 +84,7 @@ def _output(output: Array, task: Task) -> Any:
     if np.isnan(output).any():
         return None
     if task.kind == "multilabel":
-        return ", ".join(f"{name} {p:.2f}" for name, p in zip(task.class_names, output, strict=True))
+        return ", ".join(f"{name} {p:.2f}" for name, p in zip(quote_names(task.class_names), output, strict=True))
     return f"{task.class_names[int(output.argmax())]} ({output.max():.2f})"
 
 
