@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from monai_mil_ext.apps.study import collect_provenance
@@ -24,6 +24,7 @@ from .workflows import RESULTS, ROOT
 
 sys.path.insert(0, str(ROOT))
 
+from tests.benchmarks.flops import describe_processor
 from tests.benchmarks.rows import ROWS, group_of
 
 __all__ = ["main"]
@@ -37,7 +38,8 @@ NOTE = (
     "of the clock (*wall*). Both sides have the same optimizer. A goal is met if the whole interval reaches it, and "
     "*open* if the interval includes it. User and wall seconds are medians of each side. Memory is the peak of a fresh "
     "process over what it had before the step, with an allocator that gives back what is freed. The bound is the same "
-    "ratio for our network with its attention removed: no way to compute attention could give more."
+    "ratio for our network with its attention removed: no way to compute attention could give more. Rows in bfloat16 "
+    "are measured only on a processor that has such instructions."
 )
 PARTS_NOTE = (
     "Seconds are user and system seconds of the processor, medians of seven steps. *Forward* is without attention, "
@@ -49,8 +51,8 @@ PARTS_NOTE = (
 def measure(name: str, threads: int) -> dict[str, Any]:
     """Measure one row in a separate process."""
     print(f"{name} ...", end=" ", flush=True)
-    row = run("tests.benchmarks.rows", name, threads=threads, environment=ROWS[name].environment)
-    print("\n".join(describe(row)), flush=True)
+    row = run("tests.benchmarks.rows", name, threads=threads)
+    print(f"not measured: {row['unmeasured']}" if "unmeasured" in row else "\n".join(describe(row)), flush=True)
     return row
 
 
@@ -69,10 +71,10 @@ def describe(row: dict[str, Any]) -> list[str]:
     return [*lines, f"  {row['threads']} threads, {row['allocator']}, load {load}{turns}"]
 
 
-def run(module: str, *words: str, threads: int, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+def run(module: str, *words: str, threads: int) -> dict[str, Any]:
     """Run a module in a separate process and return what it prints, with its threads, its time and the load."""
     start, load = time.perf_counter(), os.getloadavg()[0]
-    variables = {**os.environ, **(environment or {}), **dict.fromkeys(THREADS, str(threads))}
+    variables = {**os.environ, **dict.fromkeys(THREADS, str(threads))}
     command = [sys.executable, "-m", module, *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=variables, cwd=ROOT)
     if done.returncode:
@@ -88,14 +90,14 @@ def save_parts() -> None:
     provenance = collect_provenance(
         "scripts/benchmark --parts", [0], seconds=found["wall_seconds"], threads=1, packages=PACKAGES, repository=ROOT
     )
-    content = {"kind": "parts", **provenance, "note": PARTS_NOTE, **found}
+    content = {"kind": "parts", **provenance, "machine": describe_processor(), "note": PARTS_NOTE, **found}
     (RESULTS / "time.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
 def save(rows: Sequence[dict[str, Any]], threads: int) -> None:
-    """Write rows to the file, in the order of the table; other rows of the file are kept, with their commit."""
+    """Write rows to the file, in the order of the table; others of the file are kept, with their commit and machine."""
     before = json.loads(FILE.read_text()) if FILE.exists() else {"rows": []}
-    kept = {row["name"]: {"commit": before["commit"], **row} for row in before["rows"]}
+    kept = {row["name"]: {"commit": before["commit"], "machine": before["machine"], **row} for row in before["rows"]}
     kept.update({row["name"]: dict(row) for row in rows})
     seconds = sum(row["wall_seconds"] for row in kept.values())
     provenance = collect_provenance(
@@ -106,6 +108,27 @@ def save(rows: Sequence[dict[str, Any]], threads: int) -> None:
         kept[row["name"]]["commit"] = provenance["commit"]
     ordered = [{**kept[name], "group": group_of(name)} for name in ROWS if name in kept]
     FILE.write_text(json.dumps({"kind": "benchmark", **provenance, "note": NOTE, "rows": ordered}, indent=1) + "\n")
+
+
+def measure_all(names: Sequence[str], threads: int, dry_run: bool) -> None:
+    """Measure rows, write each at once, and print the table; rows that fail, or mean nothing here, are told."""
+    rows, failed = [], []
+    for name in names:
+        try:
+            row = measure(name, threads)
+        except RuntimeError as error:
+            print(f"failed: {error}", flush=True)
+            failed.append(name)
+            continue
+        rows += [] if "unmeasured" in row else [row]
+        if rows and not dry_run:
+            save(rows, threads)
+    if rows and not dry_run:
+        print(benchmark_table(json.loads(FILE.read_text())))
+    if failed:
+        raise SystemExit(f"{len(failed)} of {len(names)} rows failed: {', '.join(failed)}")
+    if not rows:
+        raise SystemExit("no row was measured")
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -123,17 +146,4 @@ def main(words: Sequence[str] | None = None) -> None:
     if args.parts:
         save_parts()
         return
-    rows, failed = [], []
-    for name in args.row or ROWS:
-        try:
-            rows.append(measure(name, args.threads))
-        except RuntimeError as error:
-            print(f"failed: {error}", flush=True)
-            failed.append(name)
-            continue
-        if not args.dry_run:
-            save(rows, args.threads)
-    if not args.dry_run:
-        print(benchmark_table(json.loads(FILE.read_text())))
-    if failed:
-        raise SystemExit(f"{len(failed)} of {len(args.row or ROWS)} rows failed: {', '.join(failed)}")
+    measure_all(args.row or list(ROWS), args.threads, args.dry_run)
