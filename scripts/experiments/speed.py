@@ -3,7 +3,8 @@
 Each row is measured in a separate process, by default with two threads. Its user, system and wall seconds, the spread
 of each side, the threads, the allocator and the load of the machine are printed. Results are written to
 docs/results/benchmarks.json, where other rows are kept; the table is printed, and ``scripts/results`` writes it to
-docs/benchmarks.md. ``--parts`` measures the parts of a training step and writes docs/results/time.json.
+docs/benchmarks.md. ``--parts`` measures the parts of a training step and writes docs/results/time.json;
+``--profiles`` measures what both sides of rows with a missed or open goal spend, and writes docs/results/profiles.json.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from .workflows import RESULTS, ROOT
 sys.path.insert(0, str(ROOT))
 
 from tests.benchmarks.flops import describe_processor
+from tests.benchmarks.profiles import PROFILES
 from tests.benchmarks.rows import ROWS, group_of
 
 __all__ = ["main"]
@@ -45,6 +47,13 @@ PARTS_NOTE = (
     "Seconds are user and system seconds of the processor, medians of seven steps. *Forward* is without attention, "
     "*backward* with that of attention; *anchor* is its forward pass and the update of its weights; *handlers* is what "
     "MONAI's trainer with its handler takes beyond the same loop by hand, on 30 instances."
+)
+PROFILES_NOTE = (
+    "Seconds are user seconds of the processor with one thread, except for *pages*, the system seconds of all kernels, "
+    "most of which create pages of memory; medians of the profiled steps. *Attention* is fused or batched products and "
+    "softmax, *products* are those of layers, and *Python* is all that no kernel takes, reading of files "
+    "included. *Least* is what the products that both sides need take at the rate of matrices of 2,048 x 2,048, "
+    "measured in the same process. The same kernels differ by some percent between two profiles."
 )
 
 
@@ -94,6 +103,23 @@ def save_parts() -> None:
     (RESULTS / "time.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
+def save_profiles(names: Sequence[str]) -> None:
+    """Profile rows with one thread, and write each at once; others of the file are kept, with their machine."""
+    file = RESULTS / "profiles.json"
+    for name in names:
+        print(f"{name} ...", flush=True)
+        found = {**run("tests.benchmarks.profiles", name, threads=1), "machine": describe_processor()}
+        kept = {row["name"]: row for row in json.loads(file.read_text())["rows"]} if file.exists() else {}
+        kept[name] = found
+        seconds = sum(row["wall_seconds"] for row in kept.values())
+        provenance = collect_provenance(
+            "scripts/benchmark --profiles", [0], seconds=seconds, threads=1, packages=PACKAGES, repository=ROOT
+        )
+        rows = [kept[name] for name in PROFILES if name in kept]
+        content = {"kind": "profiles", **provenance, "note": PROFILES_NOTE, "rows": rows}
+        file.write_text(json.dumps(content, indent=1) + "\n")
+
+
 def save(rows: Sequence[dict[str, Any]], threads: int) -> None:
     """Write rows to the file, in the order of the table; others of the file are kept, with their commit and machine."""
     before = json.loads(FILE.read_text()) if FILE.exists() else {"rows": []}
@@ -138,6 +164,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--parts", action="store_true", help="measure the parts of a step, for docs/time.md")
+    parser.add_argument("--profiles", nargs="*", choices=[[], *PROFILES], metavar="row", help="profile both sides")
     parser.add_argument("--dry-run", action="store_true", help="print only, write nothing")
     args = parser.parse_args(words)
     if args.list:
@@ -145,5 +172,8 @@ def main(words: Sequence[str] | None = None) -> None:
         return
     if args.parts:
         save_parts()
+        return
+    if args.profiles is not None:
+        save_profiles(args.profiles or list(PROFILES))
         return
     measure_all(args.row or list(ROWS), args.threads, args.dry_run)
