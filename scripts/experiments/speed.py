@@ -49,11 +49,12 @@ PARTS_NOTE = (
     "MONAI's trainer with its handler takes beyond the same loop by hand, on 30 instances."
 )
 PROFILES_NOTE = (
-    "Seconds are user seconds of the processor with one thread, except for *pages*, the system seconds of all kernels, "
-    "most of which create pages of memory; medians of the profiled steps. *Attention* is fused or batched products and "
-    "softmax, *products* are those of layers, and *Python* is all that no kernel takes, reading of files "
-    "included. *Least* is what the products that both sides need take at the rate of matrices of 2,048 x 2,048, "
-    "measured in the same process. The same kernels differ by some percent between two profiles."
+    "Seconds are user seconds of the processor with one thread, except for *pages*, the system seconds, most of which "
+    "create pages of memory or give them back; medians of the profiled steps. *Attention* is fused or batched products "
+    "and softmax, *products* are those of layers, and *Python* is all that no kernel takes, reading of files included. "
+    "*Least* is what the products that both sides need, those of attention included, take at the rate of matrices of "
+    "2,048 x 2,048, measured in the same process. The same kernels differ by some percent between two profiles, and "
+    "more on a machine with other work. For the handlers, the same trainer or loop without their terms is subtracted."
 )
 
 

@@ -10,7 +10,15 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from monai_mil_ext.apps.study import describe_machine
 
-__all__ = ["NO_BFLOAT16", "copy_rate", "count_flops", "describe_processor", "has_bfloat16", "matrix_rate"]
+__all__ = [
+    "NO_BFLOAT16",
+    "copy_rate",
+    "count_flops",
+    "describe_processor",
+    "flop_counter",
+    "has_bfloat16",
+    "matrix_rate",
+]
 
 NO_BFLOAT16 = "this CPU has no bfloat16 instructions"
 
@@ -31,9 +39,14 @@ ON_HOST = {  # PyTorch counts those of CUDA
 }
 
 
+def flop_counter() -> FlopCounterMode:
+    """Return a mode that counts the floating-point operations of the products of matrices, in both directions."""
+    return FlopCounterMode(display=False, custom_mapping=ON_HOST)
+
+
 def count_flops(call: Callable[[], object]) -> int:
     """Count the floating-point operations of the products of matrices of a call, in both directions."""
-    with FlopCounterMode(display=False, custom_mapping=ON_HOST) as counter:
+    with flop_counter() as counter:
         call()
     return int(counter.get_total_flops())
 

@@ -27,14 +27,15 @@ from monai_mil_ext.inferers import BagInferer
 from monai_mil_ext.networks import nets
 from monai_mil_ext.transforms import BagProbabilitiesd, LoadBagd, UnpackBagOutputd
 from tests.benchmarks import batches, handler_steps
-from tests.benchmarks.flops import count_flops, matrix_rate
+from tests.benchmarks.flops import flop_counter, matrix_rate
 from tests.benchmarks.measure import spend
 from tests.benchmarks.steps import STEPS
 
 __all__ = ["PARTS", "PROFILES", "Kernels", "Profile", "part_of", "parts_of", "run"]
 
 Calls = Mapping[str, Callable[[], object]]
-PARTS = ("products", "attention", "elementwise", "copies", "optimizer", "pages", "Python")
+KERNELS = ("products", "attention", "elementwise", "copies", "optimizer")
+PARTS = (*KERNELS, "pages", "Python")
 WORDS = {  # of the names of kernels, the first that fits
     "optimizer": ("_fused_", "_foreach_", "addcdiv", "addcmul"),
     "attention": ("scaled_dot_product", "softmax", "bmm"),
@@ -75,7 +76,7 @@ class Profile(NamedTuple):
 
 
 class Kernels(TorchDispatchMode):
-    """Sum of the user seconds of kernels by part, and of the system seconds of all of them, which create pages.
+    """Sum of the user seconds of kernels by part.
 
     Args:
         cost: seconds that measuring takes at each kernel, which are subtracted.
@@ -89,9 +90,8 @@ class Kernels(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run a kernel and add its seconds to its part."""
         result: list[Any] = []
-        seconds = spend(lambda: result.append(func(*args, **(kwargs or {}))))
-        self.spent[part_of(func)] += seconds.user - self._cost
-        self.spent["pages"] += seconds.system
+        seconds = spend(lambda: result.append(func(*args, **(kwargs or {})))).user
+        self.spent[part_of(func)] += seconds - self._cost
         return result[0]
 
 
@@ -112,17 +112,24 @@ def cost_of_measuring(calls: int = 2_000) -> float:
     return sum(kernels.spent.values()) / calls
 
 
-def parts_of(call: Callable[[], object], repeats: int, steps: int = 1, cost: float = 0.0) -> dict[str, float]:
-    """Measure the median seconds of each part of a step; what no kernel took is Python and the calls of kernels."""
+def parts_of(
+    call: Callable[[], object], repeats: int, steps: int = 1, cost: float = 0.0
+) -> tuple[dict[str, float], float]:
+    """Measure the median seconds of each part of a step, and the floating-point operations of its products.
+
+    What no kernel took is Python and the calls of kernels; pages are created in kernels and given back outside of them.
+    """
     turns = []
     for turn in range(repeats + (repeats > 1)):
         whole = spend(call)
-        with Kernels(cost) as kernels:
+        with Kernels(cost) as kernels, flop_counter() as counter:  # the counter is outside of what is measured
             call()
-        spent = {part: max(0.0, kernels.spent[part]) / steps for part in PARTS if part != "Python"}
-        spent["Python"] = max(0.0, whole.processor / steps - sum(spent.values()))
+        spent = {part: max(0.0, kernels.spent[part]) / steps for part in KERNELS}
+        spent["pages"] = whole.system / steps
+        spent["Python"] = max(0.0, whole.user / steps - sum(spent[part] for part in KERNELS))
         turns += [spent] if turn or repeats == 1 else []
-    return {part: round(median(turn[part] for turn in turns), 7) for part in PARTS}
+    parts = {part: round(median(turn[part] for turn in turns), 7) for part in PARTS}
+    return parts, counter.get_total_flops() / steps
 
 
 def of_step(name: str, over: str, under: str, instances: int) -> Calls:
@@ -164,9 +171,9 @@ def run(name: str, repeats: int | None = None) -> dict[str, Any]:
     torch.manual_seed(0)
     row, cost = PROFILES[name], cost_of_measuring()
     calls = row.make()
-    wanted = dict.fromkeys((row.over, row.under, *row.without.values()))
-    found = {side: parts_of(calls[side], repeats or row.repeats, row.steps, cost) for side in wanted}
-    flops = {side: count_flops(calls[side]) / row.steps for side in wanted}
+    found, flops = {}, {}
+    for side in dict.fromkeys((row.over, row.under, *row.without.values())):
+        found[side], flops[side] = parts_of(calls[side], repeats or row.repeats, row.steps, cost)
     for side, plain in row.without.items():
         found[side] = {part: round(found[side][part] - found[plain][part], 7) for part in PARTS}
         flops[side] -= flops[plain]
