@@ -31,6 +31,7 @@ def profile_table(result: dict[str, Any]) -> str:
     for row in rows:
         places.setdefault(row["machine"], []).append(row)
     where = [_place(machine, of, len(places) > 1) for machine, of in places.items()]
+    where += [f"Not measured yet: {'; '.join(result['unmeasured'])}."] if result["unmeasured"] else []
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return "\n\n".join([table, "\n".join(sentences), "\n".join([*where, result["note"]])]) + "\n"
 
@@ -40,12 +41,15 @@ def sentence(row: Mapping[str, Any]) -> str:
     ours, least = row["sides"][row["ours"]], row["least"]
     spent, allowed = sum(ours.values()), _allowed(row)
     said = f"the goal allows {_ms(allowed)}, and ours takes {_ms(spent)}"
+    above = sorted(_above(row).items(), key=lambda item: item[1])
     if spent <= allowed:
-        return f"{said} here, so it is reached on this machine."
+        (name, gained), *_ = above
+        why = f"; most of the difference is {NAMES[name]}, {_ms(-gained)} less" if gained < 0 else ""
+        return f"{said} here, so it is reached on this machine{why}."
     if least >= allowed:
         return f"{said}; its products alone take {_ms(least)} at the measured rate, so no implementation reaches it."
     said += f", {_ms(least)} of it products that both sides need"
-    (name, most), *_ = sorted(_above(row).items(), key=lambda item: -item[1])
+    name, most = above[-1]
     end = f"{_ms(spent - allowed)} of the other {_ms(spent - least)} would have to go"
     if most <= 0:
         return f"{said}; {end}, and no part takes more than that of the other side."

@@ -117,7 +117,8 @@ def save_profiles(names: Sequence[str]) -> None:
             "scripts/benchmark --profiles", [0], seconds=seconds, threads=1, packages=PACKAGES, repository=ROOT
         )
         rows = [kept[name] for name in PROFILES if name in kept]
-        content = {"kind": "profiles", **provenance, "note": PROFILES_NOTE, "rows": rows}
+        missing = [row.what for name, row in PROFILES.items() if name not in kept]
+        content = {"kind": "profiles", **provenance, "note": PROFILES_NOTE, "unmeasured": missing, "rows": rows}
         file.write_text(json.dumps(content, indent=1) + "\n")
 
 

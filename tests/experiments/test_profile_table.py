@@ -27,7 +27,7 @@ def said(**changes):
 def test_a_row_has_a_line_for_each_side():
     from experiments.profile_table import profile_table
 
-    lines = profile_table({"rows": [ROW], "note": "N."}).splitlines()
+    lines = profile_table({"rows": [ROW], "note": "N.", "unmeasured": []}).splitlines()
     assert lines == [
         "| row | side, ms | all | products | pages | least |",
         "| --- | --- | --: | --: | --: | --: |",
@@ -44,8 +44,17 @@ def test_a_row_has_a_line_for_each_side():
 def test_rows_of_two_machines_name_theirs():
     from experiments.profile_table import profile_table
 
-    text = profile_table({"rows": [ROW, ROW | {"what": "another", "machine": "P", "load": [2.0, 3.0]}], "note": "N."})
+    text = profile_table(
+        {"rows": [ROW, ROW | {"what": "another", "machine": "P", "load": [2.0, 3.0]}], "note": "N.", "unmeasured": []}
+    )
     assert "a step: measured on M, load 0.5 to 1.0, 100 to 100 GFLOP/s.\nanother: measured on P, load 2.0" in text
+
+
+def test_rows_that_were_not_measured_are_named():
+    from experiments.profile_table import profile_table
+
+    text = profile_table({"rows": [ROW], "note": "N.", "unmeasured": ["an epoch", "a bag"]})
+    assert text.endswith("GFLOP/s.\nNot measured yet: an epoch; a bag.\nN.\n")
 
 
 def test_a_missed_goal_tells_what_would_have_to_go():
@@ -75,7 +84,10 @@ def test_goals_of_each_kind_allow_their_seconds(changes, allowed):
 
 
 def test_a_goal_that_is_reached_or_out_of_reach_is_told():
-    assert said(goal=1.5).endswith("ours takes 7.00 ms here, so it is reached on this machine.")
+    assert said(goal=1.5).endswith(
+        "ours takes 7.00 ms here, so it is reached on this machine; "
+        "most of the difference is the creation of pages, 6.00 ms less."
+    )
     assert said(least=0.0065).endswith(
         "its products alone take 6.50 ms at the measured rate, so no implementation reaches it."
     )

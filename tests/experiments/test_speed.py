@@ -51,6 +51,19 @@ def test_rows_keep_the_machine_where_they_were_measured(monkeypatch, tmp_path):
     assert machines == {"received": "first", "abmil": "second"}
 
 
+def test_profiles_are_kept_beside_new_ones(monkeypatch, tmp_path):
+    monkeypatch.setattr(speed, "RESULTS", tmp_path)
+    rates = iter([1.0, 2.0, 3.0])
+    monkeypatch.setattr(
+        speed, "run", lambda module, name, threads: {"name": name, "gflops": next(rates), "wall_seconds": 1}
+    )
+    speed.main(["--profiles", "cohort", "peer_att"])
+    speed.main(["--profiles", "cohort"])
+    found = json.loads((tmp_path / "profiles.json").read_text())
+    assert [(row["name"], row["gflops"]) for row in found["rows"]] == [("peer_att", 2.0), ("cohort", 3.0)]
+    assert len(found["unmeasured"]) == len(speed.PROFILES) - 2
+
+
 def test_a_command_that_fails_is_told():
     with pytest.raises(RuntimeError, match=r"(?s)`tests.benchmarks.rows` ended with code 1:.*KeyError: 'no_row'"):
         speed.run("tests.benchmarks.rows", "no_row", threads=1)
