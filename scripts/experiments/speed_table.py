@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 __all__ = ["benchmark_table"]
@@ -14,17 +15,28 @@ UNITS = {"gib": "GiB", "kib": "KiB", "s": "s"}
 
 
 def benchmark_table(result: dict[str, Any]) -> str:
-    """Return the Markdown tables of a result: one row per goal, then the machine."""
-    parts = []
+    """Return the Markdown tables of a result: one row per goal, then the machines."""
+    machines, parts = _machines(result), []
     for group in dict.fromkeys(row["group"] for row in result["rows"]):
-        cells = [_cells(row) for row in result["rows"] if row["group"] == group]
+        cells = [_cells(row, machines) for row in result["rows"] if row["group"] == group]
         columns = [name for name in COLUMNS if name not in OPTIONAL or any(row[name] for row in cells)]
         lines = [columns, ["---" if name in ("what", "goal", "note") else "--:" for name in columns]]
         lines += [[row[name] or "-" for name in columns] for row in cells]
         parts.append("\n".join([f"### {group}", "", *(f"| {' | '.join(line)} |" for line in lines)]))
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-    machine = f"On {result['machine']}{_threads(result)}{_load(result)}; {versions}."
-    return "\n\n".join([*parts, f"{machine}\n{result['note']}"]) + "\n"
+    conditions = f"{_threads(result)}{_load(result)}; {versions}."
+    if len(machines) == 1:
+        where = f"On {machines[0]}{conditions}"
+    else:
+        numbered = "\n".join(f"{number}. {machine}" for number, machine in enumerate(machines, 1))
+        where = f"Rows without a number of a machine were measured on the first:\n\n{numbered}\n\nWith{conditions[1:]}"
+    return "\n\n".join([*parts, f"{where}\n{result['note']}"]) + "\n"
+
+
+def _machines(result: Mapping[str, Any]) -> list[str]:
+    """Return the machines of the rows, the one of most rows first."""
+    counts = Counter(row.get("machine", result["machine"]) for row in result["rows"])
+    return [machine for machine, _ in counts.most_common()]
 
 
 def verdict(row: Mapping[str, Any]) -> str:
@@ -36,7 +48,7 @@ def verdict(row: Mapping[str, Any]) -> str:
     return "open" if len(reached) > 1 else "met" if reached == {True} else "missed"
 
 
-def _cells(row: Mapping[str, Any]) -> dict[str, str]:
+def _cells(row: Mapping[str, Any], machines: Sequence[str]) -> dict[str, str]:
     goal = "-" if row["goal"] is None else f"{'<=' if row['at_most'] else '>='} {row['goal']:g}"
     goal += f" ({row['stretch']:g})" if row["stretch"] else ""
     value, found = f"{row['value']:.2f}", verdict(row)
@@ -44,7 +56,8 @@ def _cells(row: Mapping[str, Any]) -> dict[str, str]:
     interval = "" if row["interval"] is None else "[{:.2f}, {:.2f}]".format(*row["interval"])
     sides = list(row["seconds"].values())[:2]  # over and under; others are bounds
     times = {kind: _seconds(side[kind] for side in sides) for kind in ("user", "system", "wall")}
-    return {"what": row["what"], "goal": goal, "measured": measured, "interval": interval, **times, "note": _note(row)}
+    note = _note(row, machines)
+    return {"what": row["what"], "goal": goal, "measured": measured, "interval": interval, **times, "note": note}
 
 
 def _seconds(values: Any) -> str:
@@ -52,8 +65,8 @@ def _seconds(values: Any) -> str:
     return f"{' / '.join(shown)} s" if shown else ""
 
 
-def _note(row: Mapping[str, Any]) -> str:
-    """Return what else is known: system seconds, spread, sizes, the bound, threads other than two."""
+def _note(row: Mapping[str, Any], machines: Sequence[str]) -> str:
+    """Return what else is known: system seconds, spread, sizes, the bound, threads other than two, the machine."""
     sides = [side for side in list(row["seconds"].values())[:2] if side["system"] is not None]
     notes = ["wall"] if row["clock"] == "wall" else []
     notes += [f"system {_seconds(side['system'] for side in sides)}"] if sides else []
@@ -63,6 +76,8 @@ def _note(row: Mapping[str, Any]) -> str:
     notes += [f"{name.replace('_', ' ')} {size:g} {UNITS[unit]}" for name, unit, size in sizes if unit in UNITS]
     notes += [f"bound {row['bound']:.2f}"] if row["bound"] is not None else []
     notes += ["one thread"] if row["threads"] == 1 else []
+    number = machines.index(row.get("machine", machines[0])) + 1
+    notes += [f"machine {number}"] if number > 1 else []
     return "; ".join(notes)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .front import front_table, picture_caption
+from .profile_table import profile_table
 from .speed_table import benchmark_table
 from .time_table import time_table
 from .verdicts import verdict_table
@@ -108,6 +109,7 @@ KINDS = {
     "list": list_table,
     "mutants": mutants_table,
     "parts": time_table,
+    "profiles": profile_table,
 }
 
 

@@ -20,9 +20,10 @@ def time_table(result: dict[str, Any]) -> str:
     lines.append(["GFLOP/s of forward, attention and backward", *(f"{row['rate'] / 1e9:.0f}" for row in rows)])
     share = [f"{100 * row['rate'] / 1e9 / rates['float32_gflops']:.0f} %" for row in rows]
     lines.append(["share of the measured rate of matrices", *share])
+    half = f" and {rates['bfloat16_gflops']:.0f} in bfloat16" if "bfloat16_gflops" in rates else ""
     hardware = (
         f"In the same run, matrices of 2,048 x 2,048 are multiplied at {rates['float32_gflops']:.0f} GFLOP/s in "
-        f"float32 and {rates['bfloat16_gflops']:.0f} in bfloat16, and a copy reads and writes "
+        f"float32{half or ' (bfloat16 not measured: this CPU has no such instructions)'}, and a copy reads and writes "
         f"{rates['copy_gb']:.0f} GB/s.\n"
         f"On {result['machine']}, {result['threads']} thread, load {_range(result['load'])}. {result['note']}"
     )

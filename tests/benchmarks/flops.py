@@ -8,7 +8,19 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-__all__ = ["copy_rate", "count_flops", "matrix_rate"]
+from monai_mil_ext.apps.study import describe_machine
+
+__all__ = [
+    "NO_BFLOAT16",
+    "copy_rate",
+    "count_flops",
+    "describe_processor",
+    "flop_counter",
+    "has_bfloat16",
+    "matrix_rate",
+]
+
+NO_BFLOAT16 = "this CPU has no bfloat16 instructions"
 
 Wait = Callable[[], object]
 
@@ -27,9 +39,14 @@ ON_HOST = {  # PyTorch counts those of CUDA
 }
 
 
+def flop_counter() -> FlopCounterMode:
+    """Return a mode that counts the floating-point operations of the products of matrices, in both directions."""
+    return FlopCounterMode(display=False, custom_mapping=ON_HOST)
+
+
 def count_flops(call: Callable[[], object]) -> int:
     """Count the floating-point operations of the products of matrices of a call, in both directions."""
-    with FlopCounterMode(display=False, custom_mapping=ON_HOST) as counter:
+    with flop_counter() as counter:
         call()
     return int(counter.get_total_flops())
 
@@ -45,3 +62,16 @@ def copy_rate(seconds: Callable[[Wait], float], size: int) -> float:
     source = torch.zeros(size, dtype=torch.uint8)
     target = torch.zeros_like(source)
     return 2 * size / min(seconds(lambda: target.copy_(source)) for _ in range(5))
+
+
+def has_bfloat16() -> bool:
+    """Return whether the processor multiplies bfloat16; without it, products are emulated, and slower than float32."""
+    able = torch.cpu.get_capabilities()
+    return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def describe_processor() -> str:
+    """Return the machine with the instructions that decide how fast matrices are multiplied, and PyTorch's version."""
+    wide = "AVX-512" if torch.cpu.get_capabilities().get("avx512_f", False) else "no AVX-512"
+    half = "bfloat16" if has_bfloat16() else "no bfloat16"
+    return f"{describe_machine()}, {wide}, {half}, torch {torch.__version__}"

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[2]
 GIB = 2**30
@@ -101,6 +101,23 @@ def paired_ratio(
         clock=clock,
         turns=repeats,
         seconds={name: summary(spent[name], times[name]) for name in sides},
+    )
+
+
+def seconds_of(call: Call, repeats: int) -> Measurement:
+    """Measure the processor's seconds of a call, their median after one uncounted call."""
+    (spent,) = take_turns({"call": call}, repeats).values()
+    return of_values([each.processor for each in spent], {"call": spent}, clock="processor")
+
+
+def of_values(values: Sequence[float], spent: Mapping[str, Sequence[Spent]] | None = None, **known: Any) -> Measurement:
+    """Return the median of the values of some turns, with its 95 % interval if there are at least six."""
+    return Measurement(
+        statistics.median(values),
+        interval=median_interval(values) if len(values) >= 6 else None,
+        turns=len(values),
+        seconds={name: summary(turns, [each.processor for each in turns]) for name, turns in (spent or {}).items()},
+        **known,
     )
 
 

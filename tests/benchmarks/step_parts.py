@@ -11,7 +11,7 @@ import json
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from monai_mil_ext.handlers import AttentionPriorHandler, EMATeacher
 from monai_mil_ext.losses import NormalGuidanceLoss, NSFKLLoss
 from monai_mil_ext.networks import nets
 from tests.benchmarks.baselines import adamw
-from tests.benchmarks.flops import copy_rate, count_flops, matrix_rate
+from tests.benchmarks.flops import copy_rate, count_flops, has_bfloat16, matrix_rate
 from tests.benchmarks.measure import Measurement, paired_ratio, spend
 from tests.benchmarks.steps import BETA, MOMENTUM, forward_only, training
 
@@ -178,12 +178,13 @@ def beyond(net: nn.Module, bag: Tensor, repeats: int, iterations: int = 20) -> f
 
 
 def hardware(size: int = 2048, copied: int = 2**28) -> dict[str, float]:
-    """Measure what the hardware can do in this process: products of matrices and copies."""
+    """Measure what the processor can do: products of matrices, in bfloat16 if it has such instructions, and copies."""
 
     def seconds(call: Callable[[], object]) -> float:
         return spend(call).processor
 
-    rates = {f"{n}_gflops": matrix_rate(seconds, size, getattr(torch, n)) / 1e9 for n in ("float32", "bfloat16")}
+    kinds = ("float32", "bfloat16") if has_bfloat16() else ("float32",)
+    rates = {f"{n}_gflops": matrix_rate(seconds, size, getattr(torch, n)) / 1e9 for n in kinds}
     return {name: round(rate, 1) for name, rate in {**rates, "copy_gb": copy_rate(seconds, copied) / 1e9}.items()}
 
 
@@ -198,12 +199,13 @@ def tried(instances: int = 1_000, repeats: int = 15, backend: str = "inductor") 
         with torch.inference_mode():
             small(scan)
 
-    pairs: Mapping[str, tuple[Callable[[], object], Callable[[], object]]] = {
+    half = f"fused attention in bfloat16, 8 x {4 * instances:,} x 64, forward"
+    pairs: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
         f"`torch.compile`, QG-MIL, train step, N = {instances:,}": (
             partial(training(net.parameters(), net), x),
             partial(training(compiled.parameters(), compiled), x),
         ),
-        f"fused attention in bfloat16, 8 x {4 * instances:,} x 64, forward": (
+        half: (
             partial(functional.scaled_dot_product_attention, q, q, q),
             partial(functional.scaled_dot_product_attention, short, short, short),
         ),
@@ -212,6 +214,8 @@ def tried(instances: int = 1_000, repeats: int = 15, backend: str = "inductor") 
             inference,
         ),
     }
+    if not has_bfloat16():
+        del pairs[half]
     return {
         what: paired_ratio({"plain": a, "changed": b}, "plain", "changed", repeats) for what, (a, b) in pairs.items()
     }

@@ -18,13 +18,15 @@ def test_small_bags_epoch_compares_trainer_and_loop():
 
 
 def test_disk_epoch_measures_the_time_of_waiting():
-    row = disk_epoch(num_bags=6, longest=100, workers=0)
-    assert 0 < row.value < 1
+    row = disk_epoch(num_bags=6, longest=100, workers=0, repeats=6)
+    assert 0 < row.interval[0] <= row.value <= row.interval[1] < 1
+    assert row.turns == 6
+    assert row.seconds["epoch"]["wall"] >= row.detail["total_s"] - 0.001
     assert row.value == pytest.approx(row.detail["waiting_s"] / row.detail["total_s"], abs=0.1)
     assert 6 * 5 <= row.detail["instances"] <= 6 * 100
 
 
 def test_sampled_epoch_measures_waiting_and_bytes():
-    measured = sampled_epoch(num_bags=3, instances=3000, block_size=64, workers=0)
+    measured = sampled_epoch(num_bags=3, instances=3000, block_size=64, workers=0, repeats=2)
     assert 0 < measured.value < 1
     assert measured.detail["bytes_read"] < 1.5

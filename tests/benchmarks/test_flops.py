@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from tests.benchmarks import flops
 from tests.benchmarks.flops import copy_rate, count_flops, matrix_rate
 
 
@@ -29,3 +30,18 @@ def test_rates_are_those_of_the_fastest_call():
 
     assert matrix_rate(seconds, 10, torch.float32) == pytest.approx(2000)
     assert copy_rate(seconds, 100) == pytest.approx(100)
+
+
+@pytest.mark.parametrize(
+    ("able", "told", "half"),
+    [
+        ({"avx512_f": True, "avx512_bf16": True}, "AVX-512, bfloat16", True),
+        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": True}, "AVX-512, bfloat16", True),
+        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, "AVX-512, no bfloat16", False),
+        ({"avx2": True}, "no AVX-512, no bfloat16", False),
+    ],
+)
+def test_the_processor_is_told_with_its_instructions(monkeypatch, able, told, half):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert flops.describe_processor().endswith(f"GiB, {told}, torch {torch.__version__}")
+    assert flops.has_bfloat16() is half

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from tests.benchmarks import batches, measure, rows
+from tests.benchmarks.flops import describe_processor
 from tests.benchmarks.rows import ROWS, Row, run
 from tests.benchmarks.steps import STEPS, forward_only, training
 
@@ -87,8 +88,7 @@ def test_the_allocator_is_the_loaded_one(monkeypatch):
     assert measure.allocator("7f00 /usr/lib/libjemalloc.so.2") == "jemalloc"
     monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
     assert measure.allocator("7f00 /usr/lib/libc.so.6") == "glibc"
-    for name, value in rows.KEPT.items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", str(16 * measure.GIB))
     assert measure.allocator() == "glibc, freed memory kept"
 
 
@@ -134,4 +134,26 @@ def test_run_returns_the_goal_of_a_row(monkeypatch):
     measurement = measure.Measurement(2.0, detail={"kib": 1})
     monkeypatch.setitem(ROWS, "row", Row("a / b", lambda: measurement, 3.0, at_most=True))
     goal = {"name": "row", "what": "a / b", "goal": 3.0, "stretch": None, "at_most": True}
-    assert run("row") == {**goal, **measurement._asdict(), "allocator": measure.allocator()}
+    where = {"allocator": measure.allocator(), "machine": describe_processor()}
+    assert run("row") == {**goal, **measurement._asdict(), **where}
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_a_row_of_bfloat16_needs_a_processor_that_has_it(monkeypatch, able):
+    monkeypatch.setattr(rows, "has_bfloat16", lambda: able)
+    monkeypatch.setitem(ROWS, "row", Row("a / b", lambda: measure.Measurement(2.0), 3.0, bfloat16=True))
+    found = run("row")
+    assert found.get("value") == (2.0 if able else None)
+    assert found.get("unmeasured") == (None if able else "this CPU has no bfloat16 instructions")
+
+
+def test_every_row_of_bfloat16_says_so():
+    assert {name for name, row in ROWS.items() if "bfloat16" in row.what} == {n for n, r in ROWS.items() if r.bfloat16}
+
+
+def test_seconds_of_a_call_are_those_of_the_processor(monkeypatch):
+    measured(monkeypatch, call=[1.0, 2.0, 4.0, 3.0, 5.0, 6.0])
+    found = measure.seconds_of(lambda: None, 6)
+    assert (found.value, found.turns, found.clock) == (pytest.approx(3.85), 6, "processor")
+    assert found.interval == pytest.approx((1.1, 6.6))
+    assert found.seconds["call"]["user"] == 3.5

@@ -7,7 +7,7 @@ import torch
 
 from monai_mil_ext.data import SlideFile, SlideTiles
 from tests.benchmarks import tile_reading
-from tests.benchmarks.tile_reading import SIDES, corners, encoding, finding, rate
+from tests.benchmarks.tile_reading import SIDES, corners, encoding, finding, rate, reading
 from tests.make_slide import stained, write_mosaic
 
 SQUARE = stained((512, 512), (40, 60, 400, 500))
@@ -47,11 +47,24 @@ def test_sides_read_equal_tiles(path):
     assert rate("bare", path) > 0
 
 
+def test_rates_are_compared_in_pairs(monkeypatch):
+    order = []
+    monkeypatch.setattr(tile_reading, "real_square", lambda folder: SQUARE)
+    monkeypatch.setattr(tile_reading, "LARGE", (1024, 1024))
+    monkeypatch.setattr(tile_reading, "rate", lambda side, path: order.append(side) or {"bare": 2.0, "two": 3.0}[side])
+    found = reading("two", repeats=6)
+    assert " ".join(order[:6]) == "bare two two bare bare two"
+    assert (found.value, found.interval, found.turns) == (1.5, (1.5, 1.5), 6)
+    assert found.detail == {"bare_tiles_a_second": 2, "two_tiles_a_second": 3}
+
+
 def test_encoding_finding_and_spread_are_measured(path, monkeypatch):
     monkeypatch.setattr(tile_reading, "real_square", lambda folder: SQUARE)
     monkeypatch.setattr(tile_reading, "LARGE", (1024, 1024))
     monkeypatch.setattr(tile_reading, "HUGE", (1024, 1024))
-    assert 0 <= encoding(num_workers=0, instances=4).value < 1
+    encoded = encoding(num_workers=0, instances=4, repeats=2)
+    assert 0 <= encoded.value < 1
+    assert encoded.turns == 2
     grid = finding(repeats=1)
     assert grid.value > 0
     assert grid.detail["tiles"] > 4

@@ -80,3 +80,18 @@ def test_a_ratio_of_wall_clock_seconds_says_so():
     unknown = {side: {"user": None, "system": None, "wall": 3.0} for side in ("theirs", "ours")}
     line = table(ROW | {"clock": "wall", "seconds": unknown}).splitlines()[4]
     assert line == "| first | >= 2 | 2.50 | 3 / 3 s | wall |"
+
+
+def test_rows_of_another_machine_name_it():
+    lines = table(ROW, ROW | {"machine": "old", "threads": 1}, ROW).splitlines()
+    notes = [line.rsplit("|", 2)[1].strip() for line in lines[4:7]]
+    assert notes == ["-", "one thread; machine 2", "-"]
+    assert lines[8:] == [
+        "Rows without a number of a machine were measured on the first:",
+        "",
+        "1. M",
+        "2. old",
+        "",
+        "With 1 or 2 threads; torch 2.",
+        "N.",
+    ]
