@@ -98,3 +98,9 @@ def test_a_bucket_that_does_not_exist_is_named_before_the_work(root, config, set
     with pytest.raises(RuntimeError, match="Failed to") as raised:
         run(root, config, **{setting: "s3://nowhere/work"})
     assert "`path` must lie in a bucket that exists, got none for 'work'" in causes(raised.value)
+
+
+def test_bag_classifier_writes_a_check_to_a_store(root):
+    with pytest.raises(SystemExit, match="1"):  # of problems of the small cohort, after both files
+        run(root, "check", output_dir=f"{root}/check")
+    assert {path.name for path in ObjectPath(f"{root}/check").iterdir()} == {"check.csv", "check.json"}
