@@ -23,7 +23,15 @@ from monai_mil_ext.utils import check_not_negative
 
 from .tasks import Task
 
-__all__ = ["METHODS", "WEIGHTS", "StudyMethod", "UnmaskedNet", "build_study_network", "parse_methods"]
+__all__ = [
+    "METHODS",
+    "WEIGHTS",
+    "StudyMethod",
+    "UnmaskedNet",
+    "build_study_network",
+    "find_classifier",
+    "parse_methods",
+]
 
 ANY_SIZE = 64  # of the instances of a network that is built for its properties
 HIDDEN = 128  # width of the embedded instances: cohorts of some hundred bags do not need more
@@ -240,21 +248,25 @@ def _check_attention(method: StudyMethod) -> None:
     net, name = method.build(ANY_SIZE, 2), method.name.partition("+")[0]
     if not net.gives_scores:
         raise ValueError(f"`methods` must have {NAMED_TERMS} only on a network with attention, got {name!r}.")
-    if method.mining and not _classifies_embedding(net):
+    if method.mining and find_classifier(method) is None:
         raise ValueError(f"`methods` must have +MHIM only on a network that classifies an embedding, got {name!r}.")
 
 
-def _classifies_embedding(net: BagNet) -> bool:
-    """Return whether the embedding of bags is the input of the submodule ``classify``."""
-    seen: list[torch.Size] = []
-    classify = getattr(net, "classify", None)
-    if not isinstance(classify, nn.Module):
-        return False
-    handle = classify.register_forward_pre_hook(lambda _layer, args: seen.append(args[0].flatten(1).shape))
-    with torch.no_grad():
-        embedding = net.eval().forward_bag(torch.zeros(1, 3, ANY_SIZE)).embedding
-    handle.remove()
-    return embedding is not None and seen == [embedding.shape]
+def find_classifier(method: StudyMethod) -> str | None:
+    """Return the name of the submodule whose input is the embedding of a bag, such as ``"classify"``; None if none is.
+
+    It is found by a forward pass of a new network, which leaves the random state as it was.
+    """
+    inputs: dict[str, Any] = {}
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        net = method.build(ANY_SIZE, 2).eval()
+        for name, layer in net.named_children():
+            layer.register_forward_pre_hook(lambda _, args, name=name: inputs.update({name: args[0] if args else None}))
+        embedding = net.forward_bag(torch.zeros(1, 3, ANY_SIZE)).embedding
+    if embedding is None:
+        return None
+    found = [name for name, x in inputs.items() if isinstance(x, torch.Tensor) and x.shape[-1:] == embedding.shape[1:]]
+    return next((name for name in found[::-1] if torch.equal(inputs[name].flatten(), embedding.flatten())), None)
 
 
 def _named(text: str) -> StudyMethod:

@@ -5,7 +5,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from monai_mil_ext.apps.study import StudyMethod, parse_methods
-from monai_mil_ext.apps.study.methods import METHODS
+from monai_mil_ext.apps.study.methods import METHODS, find_classifier
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -53,6 +53,14 @@ def test_masked_hard_instances_need_a_classifier_of_the_embedding(name):
     assert parse_methods("ABMIL+MHIM, TransMIL+mhim")[0].mining == 0.1
     with pytest.raises(ValueError, match=rf"must have \+MHIM only on a network that classifies an .*'{name}'"):
         parse_methods(f"{name}+MHIM")
+
+
+@pytest.mark.parametrize(("name", "classifier"), [("ABMIL", "classify"), ("QGMIL", "classifier"), ("DSMIL", None)])
+def test_classifier_of_the_embedding_is_found_and_the_random_state_is_kept(name, classifier):
+    (method,) = parse_methods(name)
+    state = torch.random.get_rng_state()
+    assert find_classifier(method) == classifier
+    assert torch.equal(torch.random.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("name", ["MeanMIL+NG", "MeanMIL+KG", "MeanMIL+AEM", "ABMIL,max+anchor"])

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from monai_mil_ext.apps.study.methods import StudyMethod
+from monai_mil_ext.apps.study.methods import StudyMethod, find_classifier
 from monai_mil_ext.apps.study.tasks import Task
 from monai_mil_ext.handlers import (
     AttentionPriorHandler,
@@ -38,7 +38,9 @@ def term_handlers(net: nn.Module, method: StudyMethod, bags: FoldBags) -> list[A
     while isinstance(inner, (CORAL, SourceNet)):
         inner, path = inner.net, f"net.{path}"
     if method.mining:
-        handlers.append(MaskedHardInstanceHandler(weight=method.mining, embedding_layer=f"{path}classify"))
+        handlers.append(
+            MaskedHardInstanceHandler(weight=method.mining, embedding_layer=f"{path}{find_classifier(method)}")
+        )
     if method.branches:
         layer, weight = f"{path}branch_tap", method.branches
         branches = partial(_OrderedBranches, net) if isinstance(net, CORAL) else BranchLossHandler

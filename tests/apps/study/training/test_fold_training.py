@@ -29,7 +29,7 @@ def test_each_task_learns_an_easy_label(kind, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "method", ["QGMIL", "ASMIL", "ACMIL", "DTFDMIL", "ABMIL+NG+KG+AEM", "ABMIL+MHIM", "ABMIL+anchor", "MeanMIL"]
+    "method", ["QGMIL", "ASMIL", "ACMIL", "DTFDMIL", "ABMIL+NG+KG+AEM", "QGMIL+MHIM", "ABMIL+anchor", "MeanMIL"]
 )
 def test_each_kind_of_method_trains(method, tmp_path):
     fold, _ = train(make_items(tmp_path), method=method, settings=TrainingSettings(epochs=2))
