@@ -139,5 +139,6 @@ def test_wrong_options_are_refused_before_a_scan_is_read(infer, tmp_path, option
     absent = [{"case_id": "c", "patient": "c", "image": str(tmp_path / "absent.nii.gz"), "label": 1}]
     with pytest.raises(ValueError, match=match):
         raise cause(train, tmp_path, tmp_path, scans=absent, **options)
+    (tmp_path / "model.pt").touch()  # weights are looked for before options are checked
     with pytest.raises(ValueError, match=match):
         raise cause(infer, "absent.nii.gz", folder=tmp_path, **options)
