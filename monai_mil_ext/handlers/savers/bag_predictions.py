@@ -47,10 +47,10 @@ class BagPredictionsSaver:
     second of two classes), and, if present, ``mask`` (N,), ``case_id`` and the ``status`` of
     :py:class:`monai_mil_ext.transforms.LoadOrStatus` (without it, a bag is done), or of :py:class:`InferOrStatus` if
     the network fails; the postprocessing must then be a :py:class:`monai_mil_ext.transforms.PostprocessOrStatus`.
-    ``notes`` of a bag, such as that all its features are one value, stand in a column. A bag
-    that is not done is removed from the iteration, so that no metric and no other saver sees it. When the run has
-    finished and everything is written, an error names these bags, so that the exit status of a program is not 0. Attach
-    it first. In a distributed run the rows of all ranks are gathered; the first rank writes.
+    ``notes`` of a bag, such as that all its features are one value, stand in a column. A bag that is not done is
+    removed from the iteration, so that no metric and no other saver sees it. When the run has finished and everything
+    is written, an error names these bags, so that the exit status of a program is not 0. Attach it first. In a
+    distributed run the rows of all ranks are gathered; the first rank writes.
 
     With ``instances``, ``instances.csv`` has the case id, index (from 0, as in the bag's file) and attention of
     every valid instance of every bag that is done. For ``attention`` (N, A) it has the mean over A, and each head.

@@ -10,8 +10,7 @@ import torch
 from monai_mil_ext.apps.bundle import save_model
 from monai_mil_ext.data import InstanceSource, write_bag
 from monai_mil_ext.networks.nets import ABMIL
-from tests.bundles.small_bags import BUNDLE
-from tests.workflows import causes, configs_of, open_workflow
+from tests.bundles.small_bags import BUNDLE, infer_bags
 
 F = 8
 
@@ -26,14 +25,7 @@ def infer(monkeypatch, tmp_path):
     def run(source, error=None, level="bag", **override):
         task = {"kind": "classification", "num_classes": 2, "level": level}
         save_model(models, net, sources=[InstanceSource(width=F)], task=task)
-        places = {"input": str(source), "ckpt_dir": str(models), "output_dir": str(tmp_path / "out")}
-        workflow = open_workflow(*configs_of("inference"), kind="infer", **places, **override)
-        if error is None:
-            workflow.run()
-        else:
-            with pytest.raises(RuntimeError, match="Failed to") as raised:
-                workflow.run()
-            assert error in causes(raised.value)
+        infer_bags(source, models, tmp_path / "out", error, **override)
         table = tmp_path / "out" / "predictions.csv"
         return {row["case_id"]: row for row in csv.DictReader(table.open())} if table.exists() else {}
 

@@ -14,9 +14,8 @@ from monai.engines import PrepareBatchExtraInput
 from monai_mil_ext.apps.bundle import save_model
 from monai_mil_ext.data import InstanceSource, write_bag
 from monai_mil_ext.networks.nets import ABMIL
-from tests.bundles.small_bags import BUNDLE
+from tests.bundles.small_bags import BUNDLE, infer_bags
 from tests.utils.dask_clusters import cluster, processes
-from tests.workflows import causes, configs_of, open_workflow
 
 F = 8
 SIZES = {"a": 3, "b": 1, "c": 5, "d": 2}
@@ -62,14 +61,7 @@ def infer(monkeypatch, tmp_path):
     save_model(tmp_path / "m", ABMIL(F, 2, hidden_size=128), sources=[InstanceSource(width=F)], task=task)
 
     def run(name, error=None, **override):
-        places = {"input": str(tmp_path / "bags"), "ckpt_dir": str(tmp_path / "m"), "output_dir": str(tmp_path / name)}
-        workflow = open_workflow(*configs_of("inference"), kind="infer", **places, **override)
-        if error is None:
-            workflow.run()
-        else:
-            with pytest.raises(RuntimeError, match="Failed to") as raised:
-                workflow.run()
-            assert error in causes(raised.value)
+        infer_bags(tmp_path / "bags", tmp_path / "m", tmp_path / name, error, **override)
         return {file.name: file.read_text() for file in (tmp_path / name).iterdir()}
 
     return run
